@@ -1,0 +1,124 @@
+"""What a distillation method is: the types it is given and the class it extends.
+
+A method knows nothing about runs, clusters or files; it imports torch and its own siblings only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class TapSpec:
+    """What one model offers a method; known before training starts.
+
+    A tap is a named place in a model whose feature map a method may read. Names run from the input to the
+    output: ``stem``, ``stage1``, ``stage2``, ... ; ``names`` keeps that order.
+    """
+
+    channels: dict[str, int]  # tap -> C
+    sizes: dict[str, tuple[int, int]]  # tap -> (H, W)
+    embedding_dim: int  # width of the pooled penultimate feature
+    num_classes: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.channels)
+
+    def resolve(self, tap: str) -> str:
+        """The tap's own name; ``last`` stands for the deepest one before pooling.
+
+        Raises:
+            ValueError: the model has no such tap.
+        """
+        if tap == "last":
+            return [n for n in self.names if "." not in n][-1]
+        if tap not in self.channels:
+            raise ValueError(f"no tap named {tap!r}; this model has: {', '.join(self.names)}, last")
+        return tap
+
+
+class SampleRandom:
+    """Random numbers for the samples of one step: a pure function of (seed, step), not of the rank or the process.
+
+    Numbers are drawn for the global batch and each rank keeps its own rows, so that training on any number of
+    ranks, resumed anywhere, or in any pack sees the same values for the same sample.
+    """
+
+    def __init__(self, seed: int, global_batch: int, first: int = 0, count: int | None = None, device="cpu"):
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._global_batch = global_batch
+        self._rows = slice(first, first + (global_batch if count is None else count))
+        self._device = device
+
+    def normal(self, *shape: int, dtype=torch.float32) -> Tensor:
+        """Standard normal values of shape (batch, *shape)."""
+        size = (self._global_batch, *shape)
+        return torch.randn(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]
+
+    def uniform(self, *shape: int, dtype=torch.float32) -> Tensor:
+        """Values in [0, 1) of shape (batch, *shape)."""
+        size = (self._global_batch, *shape)
+        return torch.rand(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]
+
+
+@dataclass
+class Batch:
+    """One training batch as a method sees it."""
+
+    images: Tensor  # (B, C, H, W) float, normalised
+    targets: Tensor  # (B,) int64 class
+    indices: Tensor  # (B,) int64 position in the training set
+    random: SampleRandom
+
+
+@dataclass
+class Outputs:
+    """What a model returns for a batch."""
+
+    logits: Tensor  # (B, classes)
+    embedding: Tensor  # (B, D) pooled penultimate feature
+    features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), the taps asked for
+
+
+class Distiller(nn.Module):
+    """A knowledge-distillation method.
+
+    Its parameters are trained together with the student; its buffers are checkpointed with it. Subclasses state:
+
+    ``weights``       the terms of the loss and their default weights. ``ce``, the cross-entropy with the labels, is
+                      computed by the trainer for every method; every other name is a key of what ``forward`` returns.
+    ``diagnostics``   further keys of what ``forward`` returns: logged per epoch, never optimised.
+    ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
+
+    Hyper-parameters are keyword-only arguments of ``__init__`` with a type and a literal default: the sweep planner
+    reads them from the source, without importing torch.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+    diagnostics: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1
+    needs_teacher: ClassVar[bool] = True
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__()
+
+    @property
+    def student_taps(self) -> Sequence[str]:
+        """Names of the student's feature maps that ``forward`` reads."""
+        return ()
+
+    @property
+    def teacher_taps(self) -> Sequence[str]:
+        """Names of the teacher's feature maps that ``forward`` reads."""
+        return ()
+
+    def setup(self, train_targets: Tensor) -> None:
+        """Called once before training and before a checkpoint is loaded, with the training set's labels (N,)."""
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
+        raise NotImplementedError
