@@ -1,0 +1,124 @@
+"""What every network of the zoo shares: taps, He initialisation, and the description a method is given."""
+
+from collections.abc import Collection, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import Outputs, TapSpec
+
+
+class Taps:
+    """Collects the feature maps asked for while a network runs."""
+
+    def __init__(self, wanted: Collection[str]):
+        self.wanted = wanted
+        self.features: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """Keep `x` if it was asked for; return it unchanged."""
+        if name in self.wanted:
+            self.features[name] = x
+        return x
+
+    def relu(self, name: str, x: Tensor) -> Tensor:
+        """ReLU of `x`: in place, unless `x` is to be kept as tap `name`."""
+        return F.relu(self(name, x), inplace=name not in self.wanted)
+
+
+class ConvNet(nn.Module):
+    """An image classifier whose feature maps can be read by name.
+
+    Subclasses set `tap_names`, ordered from input to output, and write `run`. A tap named ``stage1.preact`` is the
+    map before the batch norm's ReLU that belongs to ``stage1``. A map that was handed out is never changed in place.
+    """
+
+    tap_names: tuple[str, ...]
+
+    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+        """Embedding (B, D) and logits (B, classes) of `images` (B, C, H, W), showing each tap to `taps`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
+        unknown = [name for name in taps if name not in self.tap_names]
+        if unknown:
+            raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(self.tap_names)}")
+        collected = Taps(taps)
+        embedding, logits = self.run(x, collected)
+        return Outputs(logits, embedding, collected.features)
+
+
+class ReluBlock(nn.Module):
+    """A block that ends in a ReLU; subclasses write `preact`, the map before it."""
+
+    def preact(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.preact(x), inplace=True)
+
+
+def run_stage(name: str, blocks: Iterable[nn.Module], x: Tensor, taps: Taps) -> Tensor:
+    """Run a stage of `ReluBlock`s; its taps are the last block's map after and before the ReLU."""
+    *first, last = blocks
+    for block in first:
+        x = block(x)
+    assert isinstance(last, ReluBlock)
+    return taps(name, taps.relu(f"{name}.preact", last.preact(x)))
+
+
+def stage_taps(stages: int) -> tuple[str, ...]:
+    """Names for a stem and `stages` stages whose pre-activation is computed before the map itself."""
+    pairs = ((f"stage{i}.preact", f"stage{i}") for i in range(1, stages + 1))
+    return ("stem", *(name for pair in pairs for name in pair))
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size (at stride 1), without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+
+
+def depthwise3x3(channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution of each channel by itself, without bias."""
+    return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
+
+
+def init_convs(model: nn.Module) -> None:
+    """He et al. 2015, arXiv:1502.01852: normal weights of variance 2 / (kernel area x output channels); zero biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def init_linear(layer: nn.Linear) -> None:
+    """Normal weights of standard deviation 0.01; zero bias."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+
+
+def describe(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
+    """Find the model's widths and sizes for images of (C, H, W) by running it once; the model is left as it was."""
+    training = {module: module.training for module in model.modules()}
+    weight = next(model.parameters())
+    model.eval()
+    try:
+        with torch.no_grad():
+            outputs = model(torch.zeros(1, *image_shape, dtype=weight.dtype, device=weight.device), model.tap_names)
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+    maps = {name: outputs.features[name].shape for name in model.tap_names}
+    return TapSpec(
+        channels={name: shape[1] for name, shape in maps.items()},
+        sizes={name: (shape[2], shape[3]) for name, shape in maps.items()},
+        embedding_dim=outputs.embedding.shape[1],
+        num_classes=outputs.logits.shape[1],
+    )

@@ -1,0 +1,123 @@
+"""The networks by name. Importing this module, and everything in it but `build`, leaves torch unloaded."""
+
+import difflib
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.models.base import ConvNet
+
+CIFAR = (3, 32, 32)
+DIGITS = (1, 8, 8)
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    module: str  # to import
+    factory: str  # the callable in it; takes num_classes and in_channels besides `kwargs`
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    image_shape: tuple[int, int, int] = CIFAR  # (C, H, W) it is meant for
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Measured for the catalogue's image shape and 100 classes (digits: 10)."""
+
+    params: int
+    macs: int  # multiply-accumulates of one image's forward pass: convolutions and linear layers
+    taps: dict[str, tuple[int, int, int]]  # tap -> (C, H, W), from input to output
+
+
+def _resnet(depth: int, **kwargs: Any) -> ModelEntry:
+    return ModelEntry("harness.models.resnet", "resnet", {"depth": depth, **kwargs})
+
+
+def _wrn(depth: int, width: int) -> ModelEntry:
+    return ModelEntry("harness.models.wrn", "WideResNet", {"depth": depth, "width": width})
+
+
+def _vgg(*convs: int) -> ModelEntry:
+    return ModelEntry("harness.models.vgg", "VGG", {"convs": convs})
+
+
+def _digits(width: int) -> ModelEntry:
+    return ModelEntry("harness.models.digits", "digits_net", {"width": width}, DIGITS)
+
+
+CATALOG: dict[str, ModelEntry] = {
+    "resnet8": _resnet(8),
+    "resnet14": _resnet(14),
+    "resnet20": _resnet(20),
+    "resnet32": _resnet(32),
+    "resnet44": _resnet(44),
+    "resnet56": _resnet(56),
+    "resnet110": _resnet(110),
+    "resnet8x4": _resnet(8, widths=(32, 64, 128, 256)),
+    "resnet32x4": _resnet(32, widths=(32, 64, 128, 256)),
+    "ResNet50": ModelEntry("harness.models.resnet50", "ResNet50"),
+    "wrn_16_1": _wrn(16, 1),
+    "wrn_16_2": _wrn(16, 2),
+    "wrn_40_1": _wrn(40, 1),
+    "wrn_40_2": _wrn(40, 2),
+    "vgg8": _vgg(1, 1, 1, 1, 1),
+    "vgg11": _vgg(1, 1, 2, 2, 2),
+    "vgg13": _vgg(2, 2, 2, 2, 2),
+    "vgg16": _vgg(2, 2, 3, 3, 3),
+    "vgg19": _vgg(2, 2, 4, 4, 4),
+    "MobileNetV2": ModelEntry("harness.models.mobilenetv2", "MobileNetV2"),
+    "ShuffleV1": ModelEntry("harness.models.shufflenet", "ShuffleV1"),
+    "ShuffleV2": ModelEntry("harness.models.shufflenet", "ShuffleV2"),
+    "digits_net_w4": _digits(4),
+    "digits_net_w8": _digits(8),
+    "digits_net_w16": _digits(16),
+    "digits_net_w32": _digits(32),
+}
+
+ALIASES = {
+    "ShuffleNetV1": "ShuffleV1",
+    "ShuffleNetV2": "ShuffleV2",
+    "shufflenetv1": "ShuffleV1",
+    "shufflenetv2": "ShuffleV2",
+    "mobilenetv2": "MobileNetV2",
+    "WRN-16-1": "wrn_16_1",
+    "WRN-16-2": "wrn_16_2",
+    "WRN-40-1": "wrn_40_1",
+    "WRN-40-2": "wrn_40_2",
+}
+
+
+def resolve(name: str) -> str:
+    """The name a model goes by here.
+
+    Raises:
+        ValueError: there is no such model; the message gives the nearest names.
+    """
+    name = ALIASES.get(name, name)
+    if name not in CATALOG:
+        near = difflib.get_close_matches(name, [*CATALOG, *ALIASES]) or list(CATALOG)
+        raise ValueError(f"no model named {name!r}; nearest: {', '.join(near)}")
+    return name
+
+
+def build(name: str, num_classes: int, in_channels: int = 3) -> "ConvNet":
+    """A freshly initialised network, drawn from torch's global random generator."""
+    entry = CATALOG[resolve(name)]
+    factory = getattr(importlib.import_module(entry.module), entry.factory)
+    return factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
+
+
+def facts(name: str) -> ModelFacts:
+    """Size, cost and taps of a model, read from a table: ``python -m harness.models.facts`` writes it."""
+    found = _facts_table()[resolve(name)]
+    taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in found["taps"].items()}
+    return ModelFacts(found["params"], found["macs"], taps)
+
+
+@cache
+def _facts_table() -> dict[str, Any]:
+    return json.loads(Path(__file__).with_name("facts.json").read_text())

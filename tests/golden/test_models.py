@@ -1,0 +1,104 @@
+"""Every network of the golden folder, rebuilt here: same checkpoint, same size, same numbers."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from harness.models.base import ConvNet
+from harness.models.catalog import build
+from harness.models.facts import measure
+from tests.golden.filling import GOLDEN, fill
+
+INDEX = GOLDEN / "models" / "models.json"
+MODELS: dict[str, Any] = json.loads(INDEX.read_text())["models"] if INDEX.is_file() else {}
+RTOL = {torch.float32: 2e-5, torch.float64: 1e-10}
+
+pytestmark = [
+    pytest.mark.skipif(not MODELS, reason=f"no golden models at {INDEX} (set KD_GOLDEN)"),
+    pytest.mark.parametrize("name", MODELS),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def zoo_model(name: str) -> ConvNet:
+    return build(name, MODELS[name]["num_classes"])
+
+
+def reference_taps(model: ConvNet, preact: bool) -> list[str]:
+    """The reference's feature list, without the pooled one, in our names; its stem has no pre-activation."""
+    maps = [name for name in model.tap_names if "." not in name]
+    return [f"{name}.preact" if preact and name != "stem" else name for name in maps]
+
+
+def test_checkpoint_layout(name):
+    ours = [[k, list(v.shape), str(v.dtype).removeprefix("torch.")] for k, v in zoo_model(name).state_dict().items()]
+    assert ours == MODELS[name]["state_dict"]
+
+
+def test_counts(name):
+    golden, model = MODELS[name], zoo_model(name)
+    assert len(list(model.parameters())) == golden["param_tensors"]
+    assert len(list(model.buffers())) == golden["buffer_tensors"]
+    assert sum(b.numel() for b in model.buffers()) == golden["buffer_numel"]
+    facts = measure(name)
+    assert facts.params == golden["param_count"]
+    assert facts.macs == golden["macs_1x3x32x32"]
+
+
+def test_feature_shapes(name):
+    golden, model = MODELS[name], zoo_model(name).eval()
+    with torch.no_grad():
+        outputs = model(torch.zeros(1, 3, 32, 32), model.tap_names)
+    assert list(outputs.features) == sorted(outputs.features, key=model.tap_names.index), "maps come in tap order"
+    for key, preact in (("feat_shapes", False), ("preact_feat_shapes", True)):
+        maps = [outputs.features[tap] for tap in reference_taps(model, preact)]
+        assert [list(m.shape) for m in (*maps, outputs.embedding)] == golden[key]
+    assert list(outputs.logits.shape) == golden["logit_shape"]
+
+
+def test_fill_checksum(name):
+    if "golden" not in MODELS[name]:
+        pytest.skip("the golden folder has no numbers for this model")
+    model, golden = zoo_model(name), MODELS[name]["golden"]["fill_checksum"]
+    fill(model)
+    tensors = [t.double() for t in model.state_dict().values() if t.is_floating_point()]
+    assert math.isclose(sum(t.sum().item() for t in tensors), golden["sum"], rel_tol=1e-12)
+    assert math.isclose(math.sqrt(sum((t * t).sum().item() for t in tensors)), golden["l2"], rel_tol=1e-12)
+
+
+def assert_same_statistics(what: str, got: Tensor, golden: dict[str, Any], rtol: float) -> None:
+    assert list(got.shape) == golden["shape"], what
+    values = got.double()
+    for key, value in (("mean", values.mean().item()), ("std", values.std(correction=0).item())):
+        assert abs(value - golden[key]) <= rtol * golden["std"], f"{key} of {what}: {value}, golden {golden[key]}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_numbers(name, dtype):
+    if "golden" not in MODELS[name]:
+        pytest.skip("the golden folder has no numbers for this model")
+    golden, bits = MODELS[name]["golden"], "f32" if dtype is torch.float32 else "f64"
+    model = zoo_model(name).eval()
+    fill(model)
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)).to(dtype)
+    with torch.no_grad():
+        outputs = model.to(dtype)(images, model.tap_names)
+    logits = torch.tensor(golden[f"logits_{bits}"], dtype=torch.float64)
+    assert (outputs.logits.double() - logits).abs().max() <= RTOL[dtype] * logits.abs().max()
+    for key, preact in (("feats", False), ("preact_feats", True)):
+        if f"{key}_{bits}" in golden:
+            maps = [*(outputs.features[tap] for tap in reference_taps(model, preact)), outputs.embedding]
+            for i, (got, expected) in enumerate(zip(maps, golden[f"{key}_{bits}"], strict=True)):
+                assert_same_statistics(f"{key}[{i}]", got, expected, RTOL[dtype])
