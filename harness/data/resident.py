@@ -1,0 +1,77 @@
+"""Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from harness.data import counter
+from harness.data.catalog import DatasetInfo
+
+EVAL_BATCH = 256
+
+
+class Normalise:
+    """uint8 pixels -> float32 (pixel/255 - mean) / std, channels last in memory."""
+
+    def __init__(self, info: DatasetInfo, device: torch.device):
+        mean = torch.tensor(info.mean, device=device)[:, None, None]
+        std = torch.tensor(info.std, device=device)[:, None, None]
+        self.scale = 1 / (255 * std)
+        self.shift = -mean / std
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
+        images = pixels.to(torch.float32, memory_format=torch.channels_last)
+        return images.mul_(self.scale).add_(self.shift)
+
+
+class TrainLoader:
+    """Batches of a training set. Order and augmentation are pure functions of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        images: Tensor,  # (N, C, H, W) uint8
+        targets: Tensor,  # (N,) int64
+        normalise: Normalise,
+        *,
+        batch_size: int,
+        crop_padding: int,
+        flip: bool,
+        seed: int,
+    ):
+        n, c, h, w = images.shape
+        p = crop_padding
+        padded = torch.zeros((n, h + 2 * p, w + 2 * p, c), dtype=torch.uint8, device=images.device)
+        padded[:, p : p + h, p : p + w] = images.permute(0, 2, 3, 1)
+        # windows[i, dy, dx] is image i cropped at (dy, dx): a view, rows of W*C contiguous bytes
+        image, row, pixel, _ = padded.stride()
+        self._windows = padded.as_strided((n, 2 * p + 1, 2 * p + 1, h, w * c), (image, row, pixel, row, 1))
+        self._shape = (h, w, c)
+        self._targets, self._normalise, self._flip = targets, normalise, flip
+        self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
+
+    def __len__(self) -> int:
+        """Steps per epoch; the last batch may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(images (B, C, H, W) float32, targets (B,), indices (B,)) for each step."""
+        device = self._targets.device
+        order = counter.permutation(self.seed, epoch, self.size, device)
+        every = torch.arange(self.size, device=device)
+        place = counter.integers(self.seed, epoch, "crop", every, self._crops**2)
+        flipped = counter.integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
+        for indices in order.split(self.batch_size):
+            at = place[indices]
+            pixels = self._windows[indices, at // self._crops, at % self._crops].view(-1, *self._shape)
+            if flipped is not None:
+                pixels = torch.where(flipped[indices][:, None, None, None], pixels.flip(2), pixels)
+            yield self._normalise(pixels.permute(0, 3, 1, 2)), self._targets[indices], indices
+
+
+def eval_batches(images: Tensor, targets: Tensor, normalise: Normalise) -> Iterator[tuple[Tensor, Tensor]]:
+    """(images (B, C, H, W) float32, targets (B,)) in file order, each image once."""
+    for start in range(0, len(images), EVAL_BATCH):
+        part = slice(start, start + EVAL_BATCH)
+        yield normalise(images[part]), targets[part]

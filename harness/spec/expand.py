@@ -1,0 +1,204 @@
+"""A sweep expanded: cells of the comparison, the runs behind them, and the packs that train together."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.data import catalog as datasets
+from harness.errors import UserError, unknown
+from harness.spec import identity, load
+from harness.spec import methods as method_sources
+from harness.spec.schema import Method, Pair, Sweep, Weights
+from harness.spec.yamlfile import Document, KeyPath
+
+# Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
+SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One student trained once."""
+
+    run_id: str
+    science: dict[str, Any]
+    label: str  # "resnet56 > resnet20 / kd / seed 0", for people
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the comparison: (pair, method, seed) and the run that yields it."""
+
+    teacher: str
+    student: str
+    method: str  # the sweep file's name for it
+    seed: int
+    run_id: str
+    teacher_run: str | None  # None when the teacher's weights are given
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Runs trained in one process. ``needs`` is the run that trains their teacher, when there is one."""
+
+    run_ids: tuple[str, ...]
+    needs: str | None
+
+
+@dataclass
+class Plan:
+    """Everything a sweep asks for."""
+
+    sweep: Sweep
+    runs: dict[str, Run] = field(default_factory=dict)
+    cells: list[Cell] = field(default_factory=list)
+    packs: list[Pack] = field(default_factory=list)
+    weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
+
+
+WeightsHash = Callable[[Weights, KeyPath], str]
+Only = dict[str, set[str]]
+
+
+def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: Only | None = None) -> Plan:
+    """All cells, runs and packs of a sweep, teachers first.
+
+    Raises:
+        UserError: a method, hyper-parameter, loss term or recipe that does not exist.
+    """
+    plan = Plan(sweep)
+    teachers = [_teacher(pair, i, sweep, document, weights_sha256, plan) for i, pair in enumerate(sweep.pairs)]
+    teacher_runs = dict(plan.runs)
+    groups: dict[Any, list[str]] = {}
+    needs: dict[Any, str | None] = {}
+    for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
+        _check_pair_methods(pair, sweep, document, i)
+        for name, entry in sweep.methods.items():
+            base = _science(pair, i, name, entry, sweep, document, teacher)
+            shared = tuple(base["recipe"][k] for k in SHARED_RECIPE)
+            for seed in sweep.seeds:
+                if not _wanted(only, pair, name, seed):
+                    continue
+                science = {**base, "seed": seed}
+                run_id = identity.run_id(science)
+                plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher.get("run")))
+                if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
+                    continue
+                plan.runs[run_id] = Run(run_id, science, f"{pair.teacher} > {pair.student} / {name} / seed {seed}")
+                groups.setdefault((i, seed, shared), []).append(run_id)
+                if base["teacher"]:
+                    needs[(i, seed, shared)] = teacher.get("run")
+    if not plan.cells:
+        raise UserError(f"{document.source}: --only leaves no run")
+    # A teacher always trains in a process of its own: in a pack it could wait for a student that waits for it.
+    wanted = {c.run_id for c in plan.cells} | set(needs.values())
+    plan.packs = [Pack((k,), None) for k in teacher_runs if k in wanted]
+    plan.packs += [Pack(tuple(group), needs.get(key)) for key, group in groups.items()]
+    plan.runs = {k: plan.runs[k] for pack in plan.packs for k in pack.run_ids}
+    return plan
+
+
+def parse_only(texts: Iterable[str], sweep: Sweep) -> Only:
+    """``method=kd,rekd`` and the like, as {field: values}.
+
+    Raises:
+        UserError: an unknown field, or a value the sweep does not have.
+    """
+    valid = {
+        "method": set(sweep.methods),
+        "teacher": {p.teacher for p in sweep.pairs},
+        "student": {p.student for p in sweep.pairs},
+        "seed": {str(s) for s in sweep.seeds},
+    }
+    only: Only = {}
+    for text in texts:
+        key, sep, values = text.partition("=")
+        if not sep or key not in valid:
+            raise UserError(f"--only {text!r}: expected FIELD=VALUE[,VALUE]; {unknown('field', key, valid)}")
+        for value in values.split(","):
+            if value not in valid[key]:
+                raise UserError(f"--only {text!r}: {unknown(key, value, valid[key])}")
+            only.setdefault(key, set()).add(value)
+    return only
+
+
+def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
+    here = {"method": method, "teacher": pair.teacher, "student": pair.student, "seed": str(seed)}
+    return not only or all(here[k] in values for k, values in only.items())
+
+
+def _check_pair_methods(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
+    for name in pair.methods:
+        if name not in sweep.methods:
+            where = document.where(("pairs", i, "methods", name))
+            raise UserError(f"{where}: {unknown('method of this sweep', name, sweep.methods)}")
+
+
+def _dataset(sweep: Sweep) -> dict[str, Any]:
+    info = datasets.CATALOG[sweep.dataset.name]
+    return {"name": info.name, "version": info.version, "train_subset": sweep.dataset.train_subset}
+
+
+def _teacher(
+    pair: Pair, i: int, sweep: Sweep, document: Document, weights_sha256: WeightsHash, plan: Plan
+) -> dict[str, Any]:
+    """The teacher's part of the students' science. A run that trains it joins the plan."""
+    if pair.teacher_weights is not None:
+        sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
+        plan.weights[sha256] = pair.teacher_weights
+        return {"model": pair.teacher, "sha256": sha256}
+    if sweep.teachers.recipe is None:
+        recipe = load.recipe(sweep.recipe, {}, document, ("recipe",))
+    else:
+        recipe = load.recipe(sweep.teachers.recipe, {}, document, ("teachers", "recipe"))
+    alone = method_sources.describe("student")
+    science = {
+        "protocol": identity.PROTOCOL,
+        "dataset": _dataset(sweep),
+        "teacher": None,
+        "student": pair.teacher,
+        "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": sweep.teachers.seed,
+    }
+    run_id = identity.run_id(science)
+    plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {sweep.teachers.seed}"))
+    return {"model": pair.teacher, "run": run_id}
+
+
+def _science(
+    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, document: Document, teacher: dict[str, Any]
+) -> dict[str, Any]:
+    """The science of (pair, method) but for the seed. Settings nearer to the pair win."""
+    override = pair.methods.get(name, Method())
+    at: KeyPath = ("methods", name)
+    use = override.use or entry.use or name
+    try:
+        info = method_sources.describe(use)
+    except UserError as e:
+        raise UserError(f"{document.where(at)}: {e}") from None
+    params = {k: h.default for k, h in info.hyper.items()}
+    weights = dict(info.weights)
+    for source, path in ((entry, at), (override, ("pairs", i, "methods", name))):
+        for key, value in source.params.items():
+            where = document.where((*path, "params", key))
+            if key not in info.hyper:
+                raise UserError(f"{where}: {unknown(f'hyper-parameter of {use}', key, info.hyper)}")
+            try:
+                params[key] = info.hyper[key].check(value)
+            except ValueError as e:
+                raise UserError(f"{where}: {e}") from None
+        for term, weight in source.weights.items():
+            if term not in weights:
+                where = document.where((*path, "weights", term))
+                raise UserError(f"{where}: {unknown(f'loss term of {use}', term, weights)}")
+            weights[term] = weight
+    changes = {**entry.recipe, **pair.recipe, **override.recipe}
+    recipe = load.recipe(sweep.recipe, changes, document, ("recipe",))
+    return {
+        "protocol": identity.PROTOCOL,
+        "dataset": _dataset(sweep),
+        "teacher": teacher if info.needs_teacher else None,
+        "student": pair.student,
+        "method": {"use": use, "version": info.version, "params": params, "weights": weights},
+        "recipe": recipe.model_dump(mode="json"),
+    }

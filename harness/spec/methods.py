@@ -1,0 +1,182 @@
+"""What a method's source says about it, read without importing it (planning must not import torch).
+
+A method is a class with literal ``weights`` and ``version`` and an ``__init__`` whose keyword-only arguments, with
+their annotations and literal defaults, are its hyper-parameters.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError, shorten, unknown
+
+METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
+_NOT_METHODS = {"__init__", "base", "distributed"}
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """One hyper-parameter: its type (``float``, ``int``, ``bool``, ``str`` or a tuple of literals) and default."""
+
+    kind: str
+    choices: tuple[Any, ...]
+    default: Any
+
+    def check(self, value: Any) -> Any:
+        """The value in the hyper-parameter's own type.
+
+        Raises:
+            ValueError: saying what was expected.
+        """
+        if self.choices:
+            if value not in self.choices or isinstance(value, bool) != isinstance(self.choices[0], bool):
+                raise ValueError(unknown("value", value, map(str, self.choices)))
+            return value
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+        if self.kind == "float" and number:
+            return float(value)
+        if self.kind == "int" and number and value == int(value):
+            return int(value)
+        if self.kind in ("bool", "str") and type(value).__name__ == self.kind:
+            return value
+        raise ValueError(f"expected {self.kind}, found {shorten(value)}")
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """A method as the planner knows it."""
+
+    target: str  # "methods.kd:KD", what the job imports
+    version: int | str  # the class's own number; for a method outside this package, a hash of its source
+    weights: dict[str, float]
+    needs_teacher: bool
+    hyper: dict[str, Hyper]
+    summary: str
+
+
+@cache
+def builtin_names() -> tuple[str, ...]:
+    """Every method that has a file in ``methods/``."""
+    files = (p.stem for p in METHODS_FOLDER.glob("*.py"))
+    return tuple(sorted(n for n in files if n not in _NOT_METHODS and not n.startswith("_")))
+
+
+@cache
+def describe(name: str) -> MethodInfo:
+    """A built-in method by name, or a user's own by ``package.module:Class``.
+
+    Raises:
+        UserError: no such method, or a source that does not follow the rules above.
+    """
+    if ":" not in name:
+        if name not in builtin_names():
+            raise UserError(unknown("method", name, builtin_names()))
+        tree = _parse(METHODS_FOLDER / f"{name}.py")
+        return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
+    module, _, class_name = name.partition(":")
+    tree = _parse(_source_of(module, name))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == class_name:
+            return _read(tree, node, module, version="sha256:" + _source_hash(tree))
+    classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef)]
+    raise UserError(f"method {name!r}: {unknown('class', class_name, classes)}")
+
+
+def _source_of(module: str, name: str) -> Path:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as e:
+        raise UserError(f"method {name!r}: module {module!r} cannot be found: {e}") from None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise UserError(f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)")
+    return Path(spec.origin)
+
+
+def _parse(path: Path) -> ast.Module:
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError, OSError) as e:
+        raise UserError(f"{path}: not a readable Python file: {e}") from None
+
+
+def _only_distiller(tree: ast.Module, name: str) -> ast.ClassDef:
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and "weights" in _class_literals(n)]
+    assert len(classes) == 1, f"methods/{name}.py must hold exactly one class with `weights`"
+    return classes[0]
+
+
+def _class_literals(node: ast.ClassDef) -> dict[str, Any]:
+    out = {}
+    for item in node.body:
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value is not None:
+            name, value = item.target.id, item.value
+        elif isinstance(item, ast.Assign) and len(item.targets) == 1 and isinstance(item.targets[0], ast.Name):
+            name, value = item.targets[0].id, item.value
+        else:
+            continue
+        try:
+            out[name] = ast.literal_eval(value)
+        except ValueError:
+            continue
+    return out
+
+
+def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None) -> MethodInfo:
+    literals = _class_literals(node)
+    weights = literals.get("weights")
+    if not isinstance(weights, dict) or "ce" not in weights:
+        raise UserError(f"{module}:{node.name}: needs a literal `weights = {{'ce': 1.0, ...}}` in the class body")
+    doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
+    return MethodInfo(
+        target=f"{module}:{node.name}",
+        version=version or literals.get("version", 1),
+        weights={k: float(v) for k, v in weights.items()},
+        needs_teacher=literals.get("needs_teacher", True),
+        hyper=_hyper(node, f"{module}:{node.name}"),
+        summary=doc.split("\n\n")[0].replace("\n", " "),
+    )
+
+
+def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is None:
+        return {}
+    out = {}
+    for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        try:
+            value = ast.literal_eval(default)  # type: ignore[arg-type]
+            out[arg.arg] = Hyper(*_kind(arg.annotation), default=value)
+            out[arg.arg].check(value)
+        except (ValueError, TypeError) as e:
+            raise UserError(
+                f"{where}: hyper-parameter {arg.arg!r} needs a type (float, int, bool, str or Literal[...]) "
+                f"and a literal default: {e}"
+            ) from None
+    return out
+
+
+def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
+    if isinstance(annotation, ast.Name) and annotation.id in ("float", "int", "bool", "str"):
+        return annotation.id, ()
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value).split(".")[-1] == "Literal":
+        value = ast.literal_eval(annotation.slice)
+        return "choice", value if isinstance(value, tuple) else (value,)
+    raise ValueError("its type is " + (ast.unparse(annotation) if annotation else "missing"))
+
+
+def _source_hash(tree: ast.Module) -> str:
+    """Of the code alone: comments, docstrings and layout may change without making old results another method's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]

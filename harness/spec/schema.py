@@ -1,0 +1,164 @@
+"""The sweep file's schema. Every model is closed: a key it does not know is an error, never ignored."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from harness.data import catalog as datasets
+from harness.models import catalog as models
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+class Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Recipe(Closed):
+    """Everything about training that is not the method. All of it enters a run's identity."""
+
+    epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
+    batch_size: int = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
+    lr: Finite = Field(gt=0, description="learning rate of SGD before any decay")
+    momentum: Finite = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: Finite = Field(5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included")
+    nesterov: bool = Field(False, description="Nesterov's form of momentum")
+    schedule: Literal["step", "cosine"] = Field("step", description="lr decay; set once per epoch")
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
+    )
+    gamma: Finite = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
+    warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
+    crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
+    flip: bool = Field(False, description="random horizontal flip with probability 1/2")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="`bf16`: bfloat16 autocast of the models; losses stay float32"
+    )
+    eval_every: int = Field(1, ge=1, description="evaluate on the test set every so many epochs, and after the last")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("warmup_epochs must be fewer than epochs")
+        return self
+
+
+class Dataset(Closed):
+    """Which images."""
+
+    name: str = Field(description="a dataset of the harness")
+    train_subset: int | None = Field(
+        None, ge=10, description="train on so many images only, the first of each class in file order; the test set is whole"
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        datasets.info(name)
+        return name
+
+    @model_validator(mode="after")
+    def _subset_fits(self) -> "Dataset":
+        info = datasets.CATALOG[self.name]
+        if self.train_subset is not None and (
+            self.train_subset % info.classes or self.train_subset // info.classes > info.train_per_class
+        ):
+            raise ValueError(
+                f"train_subset must be a multiple of {info.classes} (the number of classes), "
+                f"at most {info.train_per_class * info.classes}"
+            )
+        return self
+
+
+class Weights(Closed):
+    """A file of weights that is given rather than trained."""
+
+    file: str = Field(min_length=1, description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
+    top1: Finite | None = Field(
+        None, ge=0, le=100, description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure"
+    )
+
+
+class Method(Closed):
+    """One line of the comparison: a distiller with its settings."""
+
+    use: str | None = Field(None, description="the method, when this entry has a name of its own: `kd`, `package.module:Class`")
+    params: dict[str, Any] = Field({}, description="hyper-parameters, over the method's defaults")
+    weights: dict[str, Finite] = Field({}, description="weights of the loss terms, over the method's defaults")
+    recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method alone")
+
+
+class Pair(Closed):
+    """A teacher and a student."""
+
+    teacher: str = Field(description="a model; trained here first unless `teacher_weights` is given")
+    student: str = Field(description="a model")
+    teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
+    recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
+    methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")
+
+    @field_validator("teacher", "student")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return models.canonical(name)
+
+
+class Teachers(Closed):
+    """How teachers that are trained here are trained."""
+
+    recipe: str | dict[str, Any] | None = Field(None, description="a recipe; the sweep's own when not stated")
+    seed: Seed = Field(0, description="one teacher serves all of a pair's seeds, so that seeds are comparable")
+
+
+class Sweep(Closed):
+    """A sweep file: dataset, recipe, pairs, methods and seeds."""
+
+    name: Name | None = Field(None, description="names the sweep's folder of tables; the file's own name when not stated")
+    note: str = Field("", max_length=500, description="printed under every table of this sweep")
+    dataset: Dataset = Field(description="a dataset's name, or a mapping")
+    recipe: str | dict[str, Any] = Field(
+        description="a file in `recipes/` beside the sweep file or in benchmarks/recipes, by name; or a mapping, which may start from one with `base: NAME`"
+    )
+    teachers: Teachers = Field(Teachers(), description="how teachers are trained")
+    methods: dict[Name, Method] = Field(min_length=1, description="a list of names, or a mapping from a name to its settings")
+    pairs: tuple[Pair, ...] = Field(min_length=1, description="teacher-student pairs")
+    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list")
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _dataset_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _methods_by_name(cls, value: Any) -> Any:
+        if isinstance(value, list) and all(isinstance(v, str) for v in value):
+            if len(set(value)) < len(value):
+                raise ValueError("a method is listed twice")
+            return {name: {} for name in value}
+        if isinstance(value, dict):
+            return {k: {} if v is None else v for k, v in value.items()}
+        return value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds_by_count(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if not 1 <= value <= 10_000:
+                raise ValueError("expected 1 to 10,000 seeds")
+            return tuple(range(value))
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a seed is listed twice")
+        return value

@@ -1,0 +1,117 @@
+"""YAML with line numbers: a mapping, and for every key the line it stands on, so that an error can name it."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import UserError, shorten
+
+MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
+KeyPath = tuple[str | int, ...]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads ``1e-3`` as the number it is (YAML 1.2; PyYAML's 1.1 rules make it a string)."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_FLOAT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+@dataclass(frozen=True)
+class Document:
+    """A parsed file: plain data, and the line of every key path."""
+
+    source: str
+    data: dict[str, Any]
+    lines: dict[KeyPath, int]
+
+    def where(self, path: KeyPath) -> str:
+        """``file.yaml:12: methods.kd.params`` for the nearest key that stands in the file."""
+        known = path
+        while known and known not in self.lines:
+            known = known[:-1]
+        line = f":{self.lines[known]}" if known in self.lines else ""
+        key = ".".join(str(p) for p in path)
+        return f"{self.source}{line}: {key}" if key else f"{self.source}{line}"
+
+
+def read(path: Path) -> Document:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: the file is missing, not UTF-8, not YAML, or not a mapping with text keys.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, expected a YAML file") from None
+    except OSError as e:
+        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str) -> Document:
+    """As ``read``, from text; ``source`` names it in messages."""
+    lines: dict[KeyPath, int] = {}
+    try:
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            data = _Reader(source, loader, lines).value(node, ()) if node is not None else {}
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as e:
+        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise UserError(f"{source}{line}: not valid YAML: {e.problem or e.context}") from None
+    except yaml.YAMLError as e:
+        raise UserError(f"{source}: not valid YAML: {str(e).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError(f"{source}: nested too deeply") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{source}: expected a mapping of keys to values, found {type(data).__name__}")
+    return Document(source, data, lines)
+
+
+class _Reader:
+    def __init__(self, source: str, loader: yaml.SafeLoader, lines: dict[KeyPath, int]):
+        self.source, self.loader, self.lines = source, loader, lines
+        self.left = MAX_NODES
+
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise UserError(f"{self.source}: expands to more than {MAX_NODES:,} values")
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            for i, child in enumerate(node.value):
+                self.lines[(*path, i)] = child.start_mark.line + 1
+            return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, OverflowError) as e:  # 2001-99-99, 0o9, ...
+            raise UserError(f"{self._at(node)}: {e}") from None
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.value(key_node, path)
+            if not isinstance(key, str):
+                raise UserError(f"{self._at(key_node)}: keys must be text, found {shorten(key)}")
+            if key in out:
+                raise UserError(f"{self._at(key_node)}: {key!r} is given twice")
+            self.lines[(*path, key)] = key_node.start_mark.line + 1
+            out[key] = self.value(value_node, (*path, key))
+        return out
+
+    def _at(self, node: yaml.Node) -> str:
+        return f"{self.source}:{node.start_mark.line + 1}"

@@ -1,0 +1,119 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+class DiskFull(Exception):
+    """No room left where a file should be written."""
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that is gone afterwards, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
+    """Puts what ``write(temporary_path)`` wrote in place of ``path``; a reader sees the old file or the new one.
+
+    Raises:
+        DiskFull: there was no room; ``path`` is as it was.
+    """
+    with _temporary(path) as temporary:
+        write(temporary)
+        if durable:
+            _sync(temporary)
+        os.replace(temporary, path)
+        if durable:
+            _sync(path.parent)
+
+
+def write_once(path: Path, write: Callable[[Path], object]) -> bool:
+    """As ``replace``, but the first writer wins; False when the file was there already."""
+    with _temporary(path) as temporary:
+        write(temporary)
+        _sync(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        _sync(path.parent)
+        return True
+
+
+def replace_json(path: Path, value: Any, durable: bool = True) -> None:
+    replace(path, lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"), durable)
+
+
+def read_json(path: Path) -> Any | None:
+    """The value, or None when the file is missing or not JSON (written by a newer version, say)."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+class Lock:
+    """An advisory lock on a file, held by this process until released or dead: the kernel lets go for it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> bool:
+        """True when this process now holds it; never waits."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds the lock."""
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)

@@ -1,0 +1,153 @@
+"""Where everything lies in a store, and the state of its runs. Imports neither torch nor pyarrow."""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.errors import UserError
+from harness.spec import identity
+from harness.store import files
+
+State = Literal["done", "failed", "running", "to do"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no record. ``kind``: code, data, teacher, disk, killed."""
+
+    run_id: str
+    kind: str
+    cause: str
+    details: str  # traceback or last lines of the log
+    log: str
+    host: str
+    at: float
+
+
+class Store:
+    """A results folder. Every path in it is spelt here and nowhere else."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    # paths -------------------------------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def records(self) -> Path:
+        return self.root / "records"
+
+    @property
+    def record_cache(self) -> Path:
+        return self.root / "cache" / "records.parquet"
+
+    def record(self, run_id: str) -> Path:
+        return self.records / f"{run_id}.parquet"
+
+    def run(self, run_id: str) -> Path:
+        return self.root / "runs" / run_id
+
+    def checkpoints(self, run_id: str) -> Path:
+        return self.run(run_id) / "checkpoints"
+
+    def student_weights(self, run_id: str) -> Path:
+        return self.run(run_id) / "student.safetensors"
+
+    def run_lock(self, run_id: str) -> Path:
+        return self.run(run_id) / "lock"
+
+    def failure_file(self, run_id: str) -> Path:
+        return self.root / "failures" / f"{run_id}.json"
+
+    def timing(self, key: str) -> Path:
+        return self.root / "timings" / f"{key}.json"
+
+    def queue(self, name: str) -> Path:
+        return self.root / "queues" / f"{name}.json"
+
+    def table_folder(self, sweep: str) -> Path:
+        return self.root / "tables" / sweep
+
+    # science -----------------------------------------------------------------------------------------------------
+
+    def write_science(self, run_id: str, science: dict[str, Any]) -> None:
+        path = self.run(run_id) / "science.json"
+        if not path.exists():
+            files.replace_json(path, science, durable=False)
+
+    def read_science(self, run_id: str) -> dict[str, Any]:
+        """Raises:
+        UserError: it is missing, or not the science that this id stands for.
+        """
+        path = self.run(run_id) / "science.json"
+        science = files.read_json(path)
+        if not isinstance(science, dict) or identity.run_id(science) != run_id:
+            raise UserError(f"{path}: missing or damaged; run the sweep again to write it anew")
+        return science
+
+    # state -------------------------------------------------------------------------------------------------------
+
+    def done_ids(self) -> set[str]:
+        """Runs that have a record: one directory listing, however many there are."""
+        return _stems(self.records, ".parquet")
+
+    def failed_ids(self) -> set[str]:
+        return _stems(self.root / "failures", ".json")
+
+    def is_running(self, run_id: str) -> bool:
+        return files.is_locked(self.run_lock(run_id))
+
+    # failures ----------------------------------------------------------------------------------------------------
+
+    def write_failure(self, run_id: str, kind: str, cause: str, details: str, log: str) -> None:
+        failure = Failure(run_id, kind, cause, details[-8000:], log, socket.gethostname(), time.time())
+        files.replace_json(self.failure_file(run_id), failure.__dict__)
+
+    def failure(self, run_id: str) -> Failure | None:
+        value = files.read_json(self.failure_file(run_id))
+        return Failure(**value) if value else None
+
+    def forget_failure(self, run_id: str) -> None:
+        """Makes way for another attempt; the old failure stays in the run's folder."""
+        self.run(run_id).mkdir(parents=True, exist_ok=True)
+        try:
+            os.replace(self.failure_file(run_id), self.run(run_id) / f"failure-{int(time.time())}.json")
+        except FileNotFoundError:
+            pass
+
+    # live progress -----------------------------------------------------------------------------------------------
+
+    def write_progress(self, run_id: str, **values: Any) -> None:
+        files.replace_json(self.run(run_id) / "progress.json", {**values, "at": time.time()}, durable=False)
+
+    def progress(self, run_id: str) -> dict[str, Any]:
+        return files.read_json(self.run(run_id) / "progress.json") or {}
+
+    def add_attempt(self, run_id: str, **values: Any) -> int:
+        """Notes that a job has started on the run; how many have so far."""
+        path = self.run(run_id) / "attempts.jsonl"
+        with path.open("a") as f:
+            f.write(json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n")
+        return len(self.attempts(run_id))
+
+    def attempts(self, run_id: str) -> list[dict[str, Any]]:
+        try:
+            lines = (self.run(run_id) / "attempts.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def _stems(folder: Path, suffix: str) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix) and e.name[0] != "."}
+    except FileNotFoundError:
+        return set()
