@@ -1,0 +1,191 @@
+"""Contrastive representation distillation."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.distributed import gather
+
+EPS = 1e-7  # the authors' guard inside the logarithms; part of the published numbers
+DENSE_UP_TO = 16  # bank rows per negative up to which one matrix product beats fetching rows one by one
+
+
+class CRD(Distiller):
+    """Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation", arXiv:1910.10699, equations 10-19.
+
+    v_s, v_t (B, feat_dim) are the linearly embedded, L2-normalised penultimate features. A bank (N, feat_dim) per
+    model remembers every training image's embedding. For anchor i with positive row p and negatives n_1..n_K
+
+        h(v, m)  = exp(v . m / temperature) / Z                         Z fixed from the first batch, per bank
+        D(v, m)  = h / (h + K / N)
+        L_crd    = - [ log D(v_s, m_t[p]) + sum_k log(1 - D(v_s, m_t[n_k])) ]  + the same with s and t exchanged,
+
+    mean over the batch. No gradient flows through banks or Z. After the loss the row of each image becomes
+    normalise(momentum * old + (1 - momentum) * new).
+
+    ``mode``: the positive is the image itself (``exact``) or any image of its class (``relax``). Negatives are images
+    of other classes, all different while there are enough and with replacement otherwise; see ``contrast_rows`` for
+    how they are drawn. Defaults are the authors' for CIFAR-100.
+
+    On several processes the banks and Z follow the global batch and are bit-equal everywhere.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "crd": 0.8}
+
+    # set by setup(), which alone knows N
+    bank_s: Tensor
+    bank_t: Tensor
+    by_class: Tensor
+    class_start: Tensor
+    class_size: Tensor
+    class_runs: Tensor
+    run_start: Tensor
+    run_length: Tensor
+
+    def __init__(
+        self,
+        student: TapSpec,
+        teacher: TapSpec,
+        *,
+        feat_dim: int = 128,
+        negatives: int = 16384,
+        temperature: float = 0.07,
+        momentum: float = 0.5,
+        mode: Literal["exact", "relax"] = "exact",
+    ):
+        super().__init__(student, teacher)
+        if feat_dim < 1 or negatives < 1:
+            raise ValueError(f"feat_dim and negatives must be at least 1, not {feat_dim} and {negatives}")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), not {momentum}")
+        if mode not in ("exact", "relax"):
+            raise ValueError(f"mode must be 'exact' or 'relax', not {mode!r}")
+        self.negatives = negatives
+        self.temperature = temperature
+        self.momentum = momentum
+        self.mode = mode
+        self.embed_s = Embed(student.embedding_dim, feat_dim)
+        self.embed_t = Embed(teacher.embedding_dim, feat_dim)
+        self.register_buffer("log_z", torch.full((2,), math.nan))  # student, teacher; NaN until the first batch
+        self.log_z: Tensor
+
+    def setup(self, train_targets: Tensor) -> None:
+        weight = self.embed_s.linear.weight
+        n, dim = len(train_targets), weight.shape[0]
+        spread = math.sqrt(3 / dim)  # uniform rows of about unit length
+        for name in ("bank_s", "bank_t"):
+            self.register_buffer(name, (torch.rand(n, dim) * 2 - 1).mul(spread).to(weight))
+        targets = train_targets.to(weight.device)
+        size = torch.bincount(targets)
+        if int(size.max()) == n:
+            raise ValueError("CRD needs training images of at least two classes")
+        sizes, runs = size.unique(return_inverse=True)
+        edges = torch.stack([run_edges(n - int(m), self.negatives) for m in sizes])
+        # Derived from the labels, so not part of a checkpoint.
+        derived = {
+            "by_class": targets.argsort(stable=True),  # bank rows sorted by class
+            "class_start": (size.cumsum(0) - size).int(),  # where in by_class a class lies
+            "class_size": size.int(),
+            "class_runs": runs,  # which of the following a class uses
+            "run_start": edges[:, :, 0].int(),
+            "run_length": edges[:, :, 1].float(),
+        }
+        for name, value in derived.items():
+            self.register_buffer(name, value.to(weight.device), persistent=False)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        v_s, v_t = self.embed_s(student.embedding), self.embed_t(teacher.embedding)
+        rows = self.contrast_rows(batch)
+        logits = [
+            row_scores(v, bank, rows) / self.temperature for v, bank in ((v_s, self.bank_t), (v_t, self.bank_s))
+        ]
+        new_s, new_t, mean_s, mean_t = gather(
+            torch.cat([v_s, v_t, *(self._mean_exp(x) for x in logits)], dim=1)
+        ).split([v_s.shape[1], v_t.shape[1], 1, 1], dim=1)
+        n = len(self.bank_s)
+        first = torch.cat([mean_s, mean_t], dim=1).mean(0).log() + 1 / self.temperature + math.log(n)
+        self.log_z = torch.where(self.log_z.isnan(), first, self.log_z)  # asks nothing of the device, unlike `if`
+        loss = nce_loss(logits[0] - self.log_z[0], n) + nce_loss(logits[1] - self.log_z[1], n)
+
+        indices = gather(batch.indices)
+        self._remember(self.bank_s, indices, new_s)
+        self._remember(self.bank_t, indices, new_t)
+        return {"crd": loss}
+
+    def contrast_rows(self, batch: Batch) -> Tensor:
+        """Bank rows (B, 1 + negatives) each anchor is compared with: its positive, then its negatives.
+
+        The rows of other classes, sorted by class and turned like a wheel by a random amount, are cut into as many
+        runs as there are negatives and one row is taken from each run. So all these rows are equally likely, none
+        comes twice, and the expected loss is that of the authors' draw without replacement, at a fraction of its cost.
+        """
+        target = batch.targets.to(self.by_class.device)
+        size, start, runs = (x[target][:, None] for x in (self.class_size, self.class_start, self.class_runs))
+        others = len(self.by_class) - size
+        turn, choice = batch.random.uniform(2, dtype=torch.float64).to(size.device).split(1, dim=1)
+        within = batch.random.uniform(self.negatives).to(size.device)
+
+        place = (within * self.run_length[runs[:, 0]]).int() + self.run_start[runs[:, 0]]
+        place += (turn * others).int()
+        place = torch.where(place >= others, place - others, place)
+        place = torch.where(place >= start, place + size, place)  # step over the anchor's own class
+        negative = self.by_class[place]
+
+        if self.mode == "exact":
+            positive = batch.indices.to(size.device)[:, None]
+        else:
+            positive = self.by_class[start + (choice * size).int()]
+        return torch.cat([positive, negative], dim=1)
+
+    def _mean_exp(self, logits: Tensor) -> Tensor:
+        """exp(logits) averaged over each anchor's rows, (B, 1), in units of its largest possible value."""
+        return (logits.detach() - 1 / self.temperature).exp().mean(1, keepdim=True)
+
+    @torch.no_grad()
+    def _remember(self, bank: Tensor, indices: Tensor, new: Tensor) -> None:
+        # An image that is in the batch more than once leaves its last embedding, on every device and rank alike.
+        same = indices[:, None] == indices
+        last = (same * torch.arange(len(indices), device=indices.device)).amax(1)
+        row = self.momentum * bank[indices] + (1 - self.momentum) * new[last]
+        bank.index_copy_(0, indices, F.normalize(row, dim=1))
+
+
+def run_edges(rows: int, count: int) -> Tensor:
+    """Start and length, (count, 2), of `count` runs that cut 0..rows-1 evenly; the whole each where rows < count."""
+    if rows < count:
+        return torch.tensor([0, rows]).expand(count, 2)
+    edges = torch.arange(count + 1) * rows // count
+    return torch.stack([edges[:-1], edges.diff()], dim=1)
+
+
+class Embed(nn.Module):
+    """(B, D) -> (B, feat_dim), on the unit sphere."""
+
+    def __init__(self, dim: int, feat_dim: int):
+        super().__init__()
+        self.linear = nn.Linear(dim, feat_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.linear(x), dim=1)
+
+
+def row_scores(v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
+    """v[b] . bank[rows[b, k]] as (B, K), for v (B, D), bank (N, D), rows (B, K); the bank may change afterwards."""
+    if len(bank) <= DENSE_UP_TO * rows.shape[1]:
+        return (v @ bank.clone().T).gather(1, rows)
+    return torch.bmm(bank[rows], v[:, :, None])[:, :, 0]
+
+
+def nce_loss(log_h: Tensor, n: int) -> Tensor:
+    """Equation above for one bank of n rows: log_h (B, 1 + K), the positive first; mean over the batch."""
+    noise = (log_h.shape[1] - 1) / n
+    h = log_h.exp()
+    positive = log_h[:, 0] - (h[:, 0] + noise + EPS).log()
+    negative = -((h[:, 1:] + EPS) / noise).log1p().sum(1)
+    return -(positive + negative).mean()

@@ -1,0 +1,181 @@
+"""Relaxed feature distillation: the teacher's feature becomes a region and the student selects targets in it."""
+
+import math
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.distributed import gather
+
+
+class ReKD(Distiller):
+    """A reconstruction of "Relaxed Knowledge Distillation", IJCV 134(3):101, 2026, from its abstract: no code, loss or
+    hyper-parameter of the paper is public. Each choice is marked stated (in the abstract), inferred, or chosen by us.
+
+    t: the teacher's map at ``tap``, each channel normalised to mean 0 and variance 1 over the training set (inferred).
+    h = r(f_s): the student's map, averaged onto t's grid, through a 1x1 convolution r (chosen). sg: stop-gradient.
+    t, h, mu, sigma and z_k are (B, C, H, W), with C, H, W the teacher's; d runs over all of these axes.
+
+        q(z|t)   = N(mu(t), diag sigma(t)^2)             stated: teacher features as latents, Gaussian posterior
+        z_k      = mu + sigma eps_k,  k = 1..samples     inferred
+        p(z|f_s) = N(sg h, prior_std^2 I)                stated: the student is the prior that regularises in reverse
+
+        select      = mean over positions and groups g of group_size channels of
+                      -tau/group_size log( 1/K sum_k exp( -||h_g - sg z_kg||^2 / tau ) )
+                      stated: the student selects among targets; form, and groups instead of whole vectors, inferred
+        reconstruct = mean_d (t - g(z_1))^2              inferred: without it the latent forgets the teacher
+        kl          = mean_d KL( q(z|t) || p(z|f_s) )    stated, closed form
+
+    CE and ``select`` move the student and r; ``reconstruct`` and ``kl`` move the encoder (mu, sigma) and decoder g.
+    mu, log sigma^2 and g are 1x1 convolutions (chosen), starting as mu = t, g(z) = z, sigma = sqrt(min_std max_std).
+    All terms are means per latent dimension, so that weights of order 1 hold for any C, H, W; the default weights, tau,
+    samples and group_size are chosen, not tuned.
+
+    ``selection``: ``soft`` as above; the others replace it by ``sample``: (h - sg z_1)^2; ``likelihood``:
+    -log q(h|t); ``mean``: (h - sg mu)^2, the one-to-one control. They use no ``tau`` and no ``samples``.
+    ``prior``: ``standard`` puts 0 in h's place in ``kl``: no reverse regularisation.
+
+    Diagnostics: mean ``sigma``; ``kl_per_dim``; ``r2`` of the reconstruction; ``distance``, the rms of mu - h;
+    ``selection_entropy``, 0 where one sample decides and 1 where all count alike. A posterior that has collapsed shows
+    as r2 near 0 or sigma at min_std or max_std.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 1.0, "kl": 0.2}
+    diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
+
+    def __init__(
+        self,
+        student: TapSpec,
+        teacher: TapSpec,
+        *,
+        tap: str = "last",
+        samples: int = 4,
+        tau: float = 1.0,
+        group_size: int = 4,
+        prior_std: float = 1.0,
+        min_std: float = 0.05,
+        max_std: float = 2.0,
+        selection: Literal["soft", "sample", "likelihood", "mean"] = "soft",
+        prior: Literal["student", "standard"] = "student",
+    ):
+        super().__init__(student, teacher)
+        self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
+        channels = teacher.channels[self.teacher_tap]
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, not {samples}")
+        if tau <= 0 or prior_std <= 0:
+            raise ValueError(f"tau and prior_std must be positive, not {tau} and {prior_std}")
+        if not 0 < min_std < max_std:
+            raise ValueError(f"0 < min_std < max_std is needed, not {min_std} and {max_std}")
+        if group_size < 1 or channels % group_size:
+            raise ValueError(f"group_size {group_size} does not divide the teacher's {channels} channels at {tap!r}")
+        if selection not in ("soft", "sample", "likelihood", "mean"):
+            raise ValueError(f"selection must be 'soft', 'sample', 'likelihood' or 'mean', not {selection!r}")
+        if prior not in ("student", "standard"):
+            raise ValueError(f"prior must be 'student' or 'standard', not {prior!r}")
+        self.samples = samples if selection == "soft" else 1
+        self.tau, self.group_size, self.prior_std = tau, group_size, prior_std
+        self.log_var_range = (2 * math.log(min_std), 2 * math.log(max_std))
+        self.selection, self.prior = selection, prior
+
+        self.standardise = Standardise(channels)
+        self.project = nn.Conv2d(student.channels[self.student_tap], channels, 1)
+        self.mu = conv_1x1(torch.eye(channels), 0.0)
+        self.log_var = conv_1x1(torch.zeros(channels, channels), sum(self.log_var_range) / 2)
+        self.decode = conv_1x1(torch.eye(channels), 0.0)
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return (self.student_tap,)
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return (self.teacher_tap,)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        t = self.standardise(teacher.features[self.teacher_tap])
+        h = self.project(F.adaptive_avg_pool2d(student.features[self.student_tap], t.shape[2:]))
+        mu, log_var = self.mu(t), self.log_var(t).clamp(*self.log_var_range)
+        eps = batch.random.normal(self.samples, *t.shape[1:]).to(t)
+        z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
+
+        select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
+        reconstruct = F.mse_loss(self.decode(z[:, 0]), t)
+        kl = gaussian_kl(mu, log_var, h.detach() if self.prior == "student" else torch.zeros_like(h), self.prior_std)
+        with torch.no_grad():
+            spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
+            diagnostics = {
+                "sigma": (log_var / 2).exp().mean(),
+                "kl_per_dim": kl.detach(),
+                "r2": 1 - reconstruct.detach() / spread,
+                "distance": (mu - h).square().mean().sqrt(),
+                "selection_entropy": entropy,
+            }
+        return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
+
+    def select(self, h: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
+        """What the student pays for its choice of target, and that choice's entropy (0 where there is only one)."""
+        if self.selection == "soft":
+            return soft_selection(h, z, self.tau, self.group_size)
+        only_choice = h.new_zeros(())
+        if self.selection == "sample":
+            return F.mse_loss(h, z[:, 0]), only_choice
+        if self.selection == "mean":
+            return F.mse_loss(h, mu), only_choice
+        return 0.5 * ((h - mu).square() / log_var.exp() + log_var + math.log(2 * math.pi)).mean(), only_choice
+
+
+def soft_selection(h: Tensor, z: Tensor, tau: float, group_size: int) -> tuple[Tensor, Tensor]:
+    """The select term for h (B, C, H, W) and samples z (B, K, C, H, W), and the choice's entropy in units of log K."""
+    count = z.shape[1]
+    squared = (h[:, None] - z).square().unflatten(2, (-1, group_size)).sum(3)  # (B, K, groups, H, W)
+    score = -squared / tau
+    loss = -tau * (score.logsumexp(1) - math.log(count)).mean() / group_size
+    if count == 1:
+        return loss, h.new_zeros(())
+    with torch.no_grad():
+        log_p = score.log_softmax(1)
+        return loss, -(log_p.exp() * log_p).sum(1).mean() / math.log(count)
+
+
+def gaussian_kl(mu: Tensor, log_var: Tensor, prior_mean: Tensor, prior_std: float) -> Tensor:
+    """KL( N(mu, exp log_var) || N(prior_mean, prior_std^2) ), mean over all dimensions."""
+    log_ratio = log_var - 2 * math.log(prior_std)
+    return 0.5 * (log_ratio.exp() + ((mu - prior_mean) / prior_std).square() - 1 - log_ratio).mean()
+
+
+def conv_1x1(matrix: Tensor, bias: float) -> nn.Conv2d:
+    """A 1x1 convolution that starts as x -> matrix x + bias, for a square matrix."""
+    channels = len(matrix)
+    conv = nn.Conv2d(channels, channels, 1)
+    conv.load_state_dict({"weight": matrix[:, :, None, None], "bias": torch.full((channels,), bias)})
+    return conv
+
+
+class Standardise(nn.Module):
+    """Channels to mean 0 and variance 1, by moments averaged over all batches so far (and all processes).
+
+    Unlike batch norm, a frozen teacher's map of an image does not depend on the other images once they have settled.
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("square", torch.zeros(channels))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.mean: Tensor
+        self.square: Tensor
+        self.batches: Tensor
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
+        mean, square = gather(moments[None]).mean(0)
+        self.batches += 1
+        self.mean += (mean - self.mean) / self.batches
+        self.square += (square - self.square) / self.batches
+        return F.batch_norm(x, self.mean, (self.square - self.mean.square()).clamp(min=0), eps=self.eps)
