@@ -94,7 +94,7 @@ class CRD(Distiller):
             "class_size": size.int(),
             "class_runs": runs,  # which of the following a class uses
             "run_start": edges[:, :, 0].int(),
-            "run_length": edges[:, :, 1].float(),
+            "run_length": edges[:, :, 1].int(),
         }
         for name, value in derived.items():
             self.register_buffer(name, value.to(weight.device), persistent=False)
@@ -102,16 +102,15 @@ class CRD(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         v_s, v_t = self.embed_s(student.embedding), self.embed_t(teacher.embedding)
         rows = self.contrast_rows(batch)
-        logits = [
-            row_scores(v, bank, rows) / self.temperature for v, bank in ((v_s, self.bank_t), (v_t, self.bank_s))
-        ]
-        new_s, new_t, mean_s, mean_t = gather(
-            torch.cat([v_s, v_t, *(self._mean_exp(x) for x in logits)], dim=1)
-        ).split([v_s.shape[1], v_t.shape[1], 1, 1], dim=1)
+        logits_s = row_scores(v_s, self.bank_t, rows) / self.temperature
+        logits_t = row_scores(v_t, self.bank_s, rows) / self.temperature
+        everyone = gather(torch.cat([v_s, v_t, self._mean_exp(logits_s), self._mean_exp(logits_t)], dim=1))
+        new_s, new_t, mean_exp = everyone.split([v_s.shape[1], v_t.shape[1], 2], dim=1)
+
         n = len(self.bank_s)
-        first = torch.cat([mean_s, mean_t], dim=1).mean(0).log() + 1 / self.temperature + math.log(n)
-        self.log_z = torch.where(self.log_z.isnan(), first, self.log_z)  # asks nothing of the device, unlike `if`
-        loss = nce_loss(logits[0] - self.log_z[0], n) + nce_loss(logits[1] - self.log_z[1], n)
+        log_z = mean_exp.mean(0).log() + 1 / self.temperature + math.log(n)
+        self.log_z.copy_(torch.where(self.log_z.isnan(), log_z, self.log_z))  # unlike `if`, does not wait for a GPU
+        loss = nce_loss(logits_s - self.log_z[0], n) + nce_loss(logits_t - self.log_z[1], n)
 
         indices = gather(batch.indices)
         self._remember(self.bank_s, indices, new_s)
