@@ -4,5 +4,5 @@ from harness.models.resnet import ResNet
 
 
 def digits_net(width: int, num_classes: int, in_channels: int) -> ResNet:
-    """Stem and first stage of `width` / 2 channels at 8x8, second stage of `width` channels at 4x4."""
-    return ResNet(1, (width // 2, width // 2, width), num_classes, in_channels)
+    """One block per stage: stem `width` / 2 channels at 8x8, then `width` at 4x4 and 2 `width` at 2x2."""
+    return ResNet(1, (width // 2, width, 2 * width), num_classes, in_channels, first_stride=2)

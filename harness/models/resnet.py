@@ -27,16 +27,16 @@ class BasicBlock(ReluBlock):
 class ResNet(ConvNet):
     """A stem of `widths[0]` channels, then one stage of `blocks` basic blocks for each further width.
 
-    Each stage after the first halves the image.
+    Each stage after the first halves the image; the first one divides it by `first_stride`.
     """
 
-    def __init__(self, blocks: int, widths: tuple[int, ...], num_classes: int, in_channels: int):
+    def __init__(self, blocks: int, widths: tuple[int, ...], num_classes: int, in_channels: int, first_stride: int = 1):
         super().__init__()
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.stages = range(1, len(widths))
         for i in self.stages:
-            first = BasicBlock(widths[i - 1], widths[i], stride=1 if i == 1 else 2)
+            first = BasicBlock(widths[i - 1], widths[i], stride=first_stride if i == 1 else 2)
             rest = (BasicBlock(widths[i], widths[i], stride=1) for _ in range(blocks - 1))
             self.add_module(f"layer{i}", nn.Sequential(first, *rest))
         self.fc = nn.Linear(widths[-1], num_classes)
