@@ -31,7 +31,7 @@ def load(path: Path, overrides: typing.Sequence[str] = ()) -> tuple[Sweep, Docum
     return sweep, document
 
 
-def validate_name(path: Path) -> str:
+def _name_of(path: Path) -> str:
     """A sweep without a name takes its file's."""
     name = "".join(c if c.isalnum() or c in "_.+-" else "_" for c in path.stem)[:64].lstrip("_.+-")
     return name or "sweep"

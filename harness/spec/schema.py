@@ -107,7 +107,7 @@ class Pair(Closed):
     @field_validator("teacher", "student")
     @classmethod
     def _known(cls, name: str) -> str:
-        return models.canonical(name)
+        return models.resolve(name)
 
 
 class Teachers(Closed):

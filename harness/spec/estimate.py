@@ -1,0 +1,50 @@
+"""How long a plan takes: from like runs of the past where there are any, else from the models' sizes."""
+
+import hashlib
+from typing import Any
+
+from harness.data.catalog import CATALOG
+from harness.models import catalog as models
+from harness.spec import identity
+from harness.spec.expand import Plan
+from harness.store import files
+from harness.store.store import Store
+
+# A guess for one CPU core without past runs: multiply-adds a second, and the fixed time of a training step.
+MACS_PER_SECOND = 25e9
+STEP_SECONDS = 0.004
+
+
+def timing_key(science: dict[str, Any]) -> str:
+    """Names runs that take the same time per epoch: all but seed, epochs and the teacher's identity agree."""
+    teacher = science["teacher"] and science["teacher"]["model"]
+    recipe = {k: v for k, v in science["recipe"].items() if k in ("batch_size", "precision", "crop_padding")}
+    like = [science["dataset"], teacher, science["student"], science["method"], recipe]
+    return hashlib.sha256(identity.canonical({"like": like}).encode()).hexdigest()[:16]
+
+
+def seconds(plan: Plan, store: Store, run_ids: set[str]) -> tuple[float, float]:
+    """Compute-seconds that the runs need, and the share of them known from past runs rather than guessed."""
+    total = known = 0.0
+    cache: dict[int, tuple[float, bool]] = {}
+    for run_id in run_ids:
+        science = plan.runs[run_id].science
+        # all seeds of a (pair, method) share their recipe object: one look-up serves them
+        shared = id(science["recipe"])
+        if shared not in cache:
+            past = files.read_json(store.timing(timing_key(science)))
+            cache[shared] = (past, True) if isinstance(past, float) else (_guess(science), False)
+        per_epoch, is_known = cache[shared]
+        total += per_epoch * science["recipe"]["epochs"]
+        known += per_epoch * science["recipe"]["epochs"] * is_known
+    return total, known / total if total else 1.0
+
+
+def _guess(science: dict[str, Any]) -> float:
+    """Seconds per epoch: forward and backward cost three forwards; the teacher and the evaluation one each."""
+    info = CATALOG[science["dataset"]["name"]]
+    images = science["dataset"]["train_subset"] or info.train_size
+    student = models.facts(science["student"]).macs
+    teacher = models.facts(science["teacher"]["model"]).macs if science["teacher"] else 0
+    macs = images * (3 * student + teacher) + info.test_size * student / science["recipe"]["eval_every"]
+    return macs / MACS_PER_SECOND + images / science["recipe"]["batch_size"] * STEP_SECONDS

@@ -1,0 +1,121 @@
+"""Records: one Parquet file per finished run, one row each, written once by the job itself."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.errors import UserError
+from harness.store import files
+from harness.store.store import Store
+
+SCHEMA_VERSION = 1
+
+_METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
+_COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in ("data", "teacher", "student", "method", "evaluation")]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("schema_version", pa.int32()),
+        pa.field("run_id", pa.string()),
+        pa.field("status", pa.string()),  # done or diverged
+        # what was trained
+        pa.field("dataset", pa.string()),
+        pa.field("dataset_version", pa.string()),
+        pa.field("train_size", pa.int64()),
+        pa.field("test_size", pa.int64()),
+        pa.field("student", pa.string()),
+        pa.field("student_parameters", pa.int64()),
+        pa.field("teacher", pa.string()),
+        pa.field("teacher_run", pa.string()),
+        pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
+        pa.field("teacher_top1", pa.float64()),  # in %, measured when the teacher was loaded
+        pa.field("method", pa.string()),
+        pa.field("method_parameters", pa.int64()),  # trained with the student and thrown away afterwards
+        pa.field("seed", pa.int64()),
+        pa.field("epochs", pa.int64()),
+        pa.field("precision", pa.string()),
+        pa.field("science", pa.string()),  # every resolved setting, as canonical JSON
+        # results, in % and nats per image, on the whole test set
+        *_METRICS,
+        pa.field("best_epoch", pa.int64()),
+        pa.field("curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))),
+        # cost, in seconds of this run's share of its pack
+        *_COSTS,
+        pa.field("cost_total_s", pa.float64()),
+        pa.field("pack_size", pa.int64()),
+        pa.field("peak_memory_bytes", pa.int64()),  # of the process, or of the device when there is one
+        # provenance
+        pa.field("weights_sha256", pa.string()),  # of the trained student's safetensors file
+        pa.field("git_commit", pa.string()),
+        pa.field("git_dirty", pa.bool_()),
+        pa.field("versions", pa.string()),  # JSON: package -> version
+        pa.field("hardware", pa.string()),
+        pa.field("threads", pa.int64()),
+        pa.field("host", pa.string()),
+        pa.field("attempts", pa.int64()),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def write(store: Store, row: dict[str, Any]) -> bool:
+    """Writes a run's record; False when it has one already.
+
+    Raises:
+        DiskFull: no room; nothing is left behind.
+    """
+    row = {"schema_version": SCHEMA_VERSION, **row}
+    missing = set(SCHEMA.names) ^ set(row)
+    assert not missing, f"record and schema differ in {missing}"
+    table = pa.Table.from_pylist([row], schema=SCHEMA)
+    return files.write_once(store.record(row["run_id"]), lambda path: pq.write_table(table, path))
+
+
+def read(store: Store, run_ids: Iterable[str], columns: list[str] | None = None) -> pa.Table:
+    """Rows of the runs that have a record, ordered by run_id.
+
+    Many small files are slow to read, so rows once read are kept in a cache file. A record never changes, so
+    the cache only ever lacks rows; it may be deleted at any time.
+
+    Raises:
+        UserError: a record that is not readable Parquet.
+    """
+    wanted = sorted(set(run_ids) & store.done_ids())
+    cached = _read_cache(store)
+    known = set(cached.column("run_id").to_pylist())
+    new = [_read_one(store, run_id) for run_id in wanted if run_id not in known]
+    if new:
+        cached = pa.concat_tables([cached, *new])
+        files.replace(store.record_cache, lambda path: pq.write_table(cached, path), durable=False)
+    at = {run_id: i for i, run_id in enumerate(cached.column("run_id").to_pylist())}
+    return cached.select(columns or SCHEMA.names).take([at[run_id] for run_id in wanted])
+
+
+def read_fresh(store: Store, run_ids: Iterable[str]) -> pa.Table:
+    """As ``read``, from the records themselves."""
+    wanted = sorted(set(run_ids) & store.done_ids())
+    return pa.concat_tables([SCHEMA.empty_table(), *(_read_one(store, run_id) for run_id in wanted)])
+
+
+def _read_one(store: Store, run_id: str) -> pa.Table:
+    path = store.record(run_id)
+    try:
+        table = pq.ParquetFile(path).read().cast(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as e:
+        raise UserError(
+            f"{path}: not a readable record ({str(e).splitlines()[0][:120]}); "
+            "delete it and run the sweep again to train this run anew"
+        ) from None
+    if table.column("run_id").to_pylist() != [run_id]:
+        raise UserError(f"{path}: holds another run's record; delete it and run the sweep again")
+    return table
+
+
+def _read_cache(store: Store) -> pa.Table:
+    try:
+        return pq.ParquetFile(store.record_cache).read().cast(SCHEMA)
+    except (pa.ArrowException, OSError, ValueError):  # missing, or of another schema version: made anew
+        return SCHEMA.empty_table()

@@ -1,0 +1,57 @@
+"""Checkpoints: safetensors files that prove themselves whole, the last two kept."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.store import files
+
+KEPT = 2
+
+
+def save(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Writes the state after ``epoch`` epochs; tensors of any layout, and JSON-able ``state``.
+
+    Raises:
+        DiskFull: the previous checkpoint is untouched.
+    """
+    flat = {k: t.detach().contiguous().cpu() for k, t in tensors.items()}
+    text = json.dumps(state, sort_keys=True)
+    metadata = {"state": text, "digest": _digest(flat, text)}
+    files.replace(folder / f"epoch-{epoch:06d}.safetensors", lambda path: save_file(flat, path, metadata))
+    for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """The newest whole checkpoint; a torn or damaged one is passed over, with a line in the log."""
+    for path in sorted(folder.glob("epoch-*.safetensors"), reverse=True):
+        try:
+            return _load(path)
+        except (SafetensorError, OSError, ValueError, KeyError) as e:
+            print(f"checkpoint {path} is damaged ({e}); trying the one before", flush=True)
+    return None
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as f:
+        metadata = f.metadata() or {}
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
+    if _digest(tensors, metadata["state"]) != metadata["digest"]:
+        raise ValueError("its content does not match its digest")
+    return tensors, json.loads(metadata["state"])
+
+
+def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        digest.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        digest.update(t.reshape(-1).view(torch.uint8).numpy() if t.numel() else b"")
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""Accuracy of a model on a whole test set."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.data.resident import Normalise, eval_batches
+from harness.models.base import ConvNet
+from harness.training.precision import autocast
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Over every test image once: top-1 and top-5 accuracy in %, mean cross-entropy in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+
+
+@dataclass
+class TestSet:
+    """The images a run is evaluated on, on the device."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    targets: Tensor  # (N,) int64
+    normalise: Normalise
+    __test__ = False  # not a pytest class
+
+
+def evaluate(model: ConvNet, test: TestSet, precision: str = "float32") -> Metrics:
+    """Runs the model in eval mode, and gives it back in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=test.targets.device)
+    with torch.no_grad():
+        for images, targets in eval_batches(test.images, test.targets, test.normalise):
+            with autocast(images.device, precision):
+                logits = model(images).logits
+            logits = logits.float()
+            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+            totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
+    model.train(was_training)
+    top1, top5, loss_sum = totals.tolist()
+    n = len(test.targets)
+    return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)

@@ -1,0 +1,169 @@
+"""One run in training: a student, its distiller, their optimiser, and what has been measured so far."""
+
+import importlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.data import counter
+from harness.models import catalog as models
+from harness.models.base import ConvNet, describe
+from harness.spec import methods as method_sources
+from harness.spec.schema import Recipe
+from harness.training.evaluate import Metrics
+from harness.training.precision import autocast
+from harness.training.schedule import learning_rate
+from harness.training.stopwatch import Stopwatch
+from methods.base import Batch, Distiller, Outputs, TapSpec
+
+
+@dataclass
+class History:
+    """What a record needs besides weights; JSON-able, so that it travels in checkpoints."""
+
+    epoch: int = 0  # epochs finished
+    curves: list[tuple[int, str, float]] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
+    last: dict[str, float] | None = None
+    best: dict[str, float] | None = None
+    best_epoch: int | None = None
+    diverged: bool = False
+
+    def add(self, metrics: Metrics) -> None:
+        """Notes an evaluation after ``epoch`` epochs; the first of equally good epochs counts as best."""
+        self.last = asdict(metrics)
+        self.curves += [(self.epoch, f"test_{k}", v) for k, v in self.last.items()]
+        if self.best is None or metrics.top1 > self.best["top1"]:
+            self.best, self.best_epoch = self.last, self.epoch
+
+
+class Member:
+    """A run being trained. Its numbers depend on its science alone, not on what it shares a process with.
+
+    Students of one seed start from the same weights whatever the method (paired design).
+    """
+
+    def __init__(
+        self,
+        science: dict[str, Any],
+        teacher_spec: TapSpec | None,
+        train_targets: Tensor,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        device: torch.device,
+    ):
+        """Raises whatever the method's constructor raises for settings it cannot use."""
+        self.science, self.device = science, device
+        self.seed: int = science["seed"]
+        self.recipe = Recipe.model_validate(science["recipe"])
+        self.weights: dict[str, float] = science["method"]["weights"]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(counter.key(self.seed, 0, f"student {science['student']}"))
+            self.student: ConvNet = models.build(science["student"], num_classes, in_channels=image_shape[0])
+            spec = describe(self.student, image_shape)
+            torch.manual_seed(counter.key(self.seed, 0, "method"))
+            self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)
+            self.distiller.setup(train_targets)
+        self.student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.distiller.to(device).train()
+        self.parameters = [p for m in (self.student, self.distiller) for p in m.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.SGD(
+            self.parameters,
+            lr=self.recipe.lr,
+            momentum=self.recipe.momentum,
+            weight_decay=self.recipe.weight_decay,
+            nesterov=self.recipe.nesterov,
+        )
+        self.history = History()
+        self.watch = Stopwatch(device)
+        self._sums: dict[str, Tensor] = {}
+        self._images = 0
+
+    def begin_epoch(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.history.epoch)
+
+    def step(self, batch: Batch, teacher: Outputs) -> Tensor:
+        """One optimiser step; the total loss, detached. Nothing here waits for the device."""
+        with self.watch.part("student"), autocast(self.device, self.recipe.precision):
+            student = self.student(batch.images, self.distiller.student_taps)
+        student = in_float32(student)
+        with self.watch.part("method"):
+            terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
+            terms |= self.distiller(batch, student, teacher)
+            if not self._sums:
+                self._check_terms(terms)
+            total = sum((self.weights[k] * terms[k] for k in self.weights if self.weights[k]), terms["ce"].new_zeros(()))
+        with self.watch.part("student"):
+            total.backward()
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+        self._note({**terms, "total": total}, len(batch.targets))
+        return total.detach()
+
+    def end_epoch(self) -> None:
+        """Closes the epoch's curves. A loss that is not finite marks the run as diverged."""
+        self.history.epoch += 1
+        means = {k: float(s) / self._images for k, s in self._sums.items()}
+        self.history.curves += [(self.history.epoch, f"train_{k}", v) for k, v in means.items()]
+        self.history.diverged = not all(map(_finite, means.values()))
+        self._sums, self._images = {}, 0
+
+    def add_costs(self, shared: dict[str, float]) -> None:
+        """Adds the seconds spent since the last call, and this member's share of what the pack did for all."""
+        for name, seconds in (*shared.items(), *self.watch.take().items()):
+            self.history.costs[name] = self.history.costs.get(name, 0.0) + seconds
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes, by name."""
+        momenta = (self.optimiser.state[p].get("momentum_buffer") for p in self.parameters)
+        return {
+            **{f"student.{k}": v for k, v in self.student.state_dict().items()},
+            **{f"method.{k}": v for k, v in self.distiller.state_dict().items()},
+            **{f"momentum.{i}": m for i, m in enumerate(momenta) if m is not None},
+        }
+
+    def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Continues from what ``tensors`` and the history's fields held."""
+        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "momentum": {}}
+        for name, tensor in tensors.items():
+            part, _, key = name.partition(".")
+            parts[part][key] = tensor
+        self.student.load_state_dict(parts["student"])
+        self.distiller.load_state_dict(parts["method"])
+        for i, p in enumerate(self.parameters):
+            if (saved := parts["momentum"].get(str(i))) is not None:
+                self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(saved)
+        self.history = History(**state)
+
+    def _check_terms(self, terms: dict[str, Tensor]) -> None:
+        name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}
+        if extra := sorted(set(terms) - expected):
+            raise ValueError(f"{name}.forward returned {extra}, which are neither in its weights nor its diagnostics")
+        if missing := sorted(expected - set(terms)):
+            raise ValueError(f"{name}.forward did not return {missing}, which its weights or diagnostics name")
+
+    def _note(self, terms: dict[str, Tensor], images: int) -> None:
+        for name, value in terms.items():
+            value = value.detach().double() * images
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._images += images
+
+
+def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) -> Distiller:
+    """The method that a science dict names, with its hyper-parameters."""
+    module, _, name = method_sources.describe(method["use"]).target.partition(":")
+    return getattr(importlib.import_module(module), name)(student, teacher, **method["params"])
+
+
+def in_float32(outputs: Outputs) -> Outputs:
+    """Losses are computed in float32 whatever the models' precision."""
+    features = {k: v.float() for k, v in outputs.features.items()}
+    return Outputs(outputs.logits.float(), outputs.embedding.float(), features)
+
+
+def _finite(x: float) -> bool:
+    return abs(x) < float("inf")

@@ -1,0 +1,96 @@
+"""A pack: runs of one pair and seed trained side by side, so that one data pass and one teacher forward serve all.
+
+Members never influence each other: each has its own weights, optimiser and random numbers, and takes part in exactly
+the epochs it has not finished yet. One that fails or diverges leaves; the others go on.
+"""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from harness.data import counter
+from harness.data.resident import TrainLoader
+from harness.training.evaluate import TestSet, evaluate
+from harness.training.member import Member
+from harness.training.stopwatch import Stopwatch
+from harness.training.teacher import Teacher
+from methods.base import Batch, Outputs, SampleRandom
+
+
+class Observer(Protocol):
+    """What is told of a pack's progress, by run_id."""
+
+    def on_batch(self, run_ids: list[str], epoch: int, step: int, steps: int) -> None: ...
+    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None: ...
+    def on_failure(self, run_id: str, error: BaseException, details: str) -> None: ...
+
+
+@dataclass
+class Pack:
+    members: dict[str, Member]  # by run_id; a member leaves when it has finished
+    loader: TrainLoader
+    test: TestSet
+    teacher: Teacher | None
+    observer: Observer
+
+    def train(self) -> None:
+        """Trains every member to its last epoch. Members may start at different epochs."""
+        while self.members:
+            epoch = min(m.history.epoch for m in self.members.values())
+            self._epoch(epoch, {k: m for k, m in self.members.items() if m.history.epoch == epoch})
+
+    def _epoch(self, epoch: int, active: dict[str, Member]) -> None:
+        device = self.test.targets.device
+        watch = Stopwatch(device)
+        precision = next(iter(active.values())).recipe.precision
+        for member in active.values():
+            member.begin_epoch()
+        steps = len(self.loader)
+        batches = self.loader.epoch(epoch)
+        for step in range(steps):
+            with watch.part("data"):
+                images, targets, indices = next(batches)
+            with watch.part("teacher"):
+                teacher = self._teach(images, active, precision)
+            for run_id, member in list(active.items()):
+                seed = counter.key(member.seed, epoch * steps + step, "method")
+                batch = Batch(images, targets, indices, SampleRandom(seed, len(targets), device=device))
+                with self._own_failure(run_id, active):
+                    member.step(batch, teacher)
+            self.observer.on_batch(list(active), epoch, step, steps)
+        share = {name: seconds / max(1, len(active)) for name, seconds in watch.take().items()}
+        for run_id, member in list(active.items()):
+            with self._own_failure(run_id, active):
+                self._close_epoch(run_id, member, share)
+
+    def _teach(self, images: Tensor, active: dict[str, Member], precision: str) -> Outputs:
+        if self.teacher is None or not any(m.distiller.needs_teacher for m in active.values()):
+            return Outputs(images.new_empty(0), images.new_empty(0))
+        taps = {tap for m in active.values() for tap in m.distiller.teacher_taps}
+        return self.teacher(images, taps, precision)
+
+    def _close_epoch(self, run_id: str, member: Member, shared_costs: dict[str, float]) -> None:
+        member.end_epoch()
+        recipe, history = member.recipe, member.history
+        finished = history.epoch == recipe.epochs or history.diverged
+        if not history.diverged and (history.epoch % recipe.eval_every == 0 or finished):
+            with member.watch.part("evaluation"):
+                metrics = evaluate(member.student, self.test, recipe.precision)
+            history.add(metrics)
+        member.add_costs(shared_costs)
+        self.observer.on_epoch(run_id, member, finished)
+        if finished:
+            del self.members[run_id]
+
+    @contextmanager
+    def _own_failure(self, run_id: str, active: dict[str, Member]) -> Iterator[None]:
+        """A member's own exception is its own failure: it leaves, the others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.observer.on_failure(run_id, error, traceback.format_exc())
+            del active[run_id], self.members[run_id]

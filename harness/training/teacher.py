@@ -1,0 +1,96 @@
+"""The teacher: its weights read without executing anything, verified, frozen, its accuracy measured again."""
+
+import hashlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from harness.models import catalog as models
+from harness.models.base import ConvNet, describe
+from harness.training.evaluate import TestSet, evaluate
+from harness.training.member import in_float32
+from harness.training.precision import autocast
+from methods.base import Outputs, TapSpec
+
+STATED_TOP1_MARGIN = 0.1  # points; decoding and convolution libraries move single test images
+
+
+class BadWeights(Exception):
+    """Weights that cannot be used; the text says which file and why."""
+
+
+@dataclass
+class Teacher:
+    """A frozen teacher."""
+
+    model: ConvNet
+    name: str
+    sha256: str
+    top1: float  # in %, measured here
+    spec: TapSpec
+
+    def __call__(self, images: Tensor, taps: set[str], precision: str) -> Outputs:
+        with torch.no_grad(), autocast(images.device, precision):
+            return in_float32(self.model(images, taps))
+
+
+def load_teacher(
+    name: str, file: Path, sha256: str, stated_top1: float | None, test: TestSet, image_shape: tuple[int, int, int],
+    num_classes: int, device: torch.device,
+) -> Teacher:  # fmt: skip
+    """Raises:
+    BadWeights: missing file, other content than ``sha256``, not this model's weights, or another accuracy than stated.
+    """
+    model = models.build(name, num_classes, in_channels=image_shape[0])
+    load_weights(model, name, file, sha256)
+    spec = describe(model, image_shape)
+    model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+    top1 = evaluate(model, test).top1
+    if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
+        raise BadWeights(f"teacher {name} from {file}: top-1 is {top1:.2f} %, the sweep file states {stated_top1:.2f} %")
+    return Teacher(model, name, sha256, top1, spec)
+
+
+def load_weights(model: ConvNet, name: str, file: Path, sha256: str | None = None) -> str:
+    """Loads a state dict strictly; the file's sha256.
+
+    Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``
+    or ``state_dict`` as RepDistiller and mdistiller write it.
+
+    Raises:
+        BadWeights: as its text says.
+    """
+    try:
+        with file.open("rb") as f:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise BadWeights(f"weights {file}: {e.strerror}") from None
+    if sha256 not in (None, found):
+        raise BadWeights(f"weights {file}: sha256 is {found}, expected {sha256}")
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+        raise BadWeights(f"weights {file}: not a readable checkpoint of plain tensors ({_first_line(e)})") from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise BadWeights(f"weights {file}: expected a state dict of tensors")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise BadWeights(f"weights {file}: not the weights of {name}: {_first_line(e, 1)}") from None
+    return found
+
+
+def _first_line(error: Exception, index: int = 0) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[min(index, len(lines) - 1)][:200]
