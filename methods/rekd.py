@@ -110,7 +110,7 @@ class ReKD(Distiller):
             diagnostics = {
                 "sigma": (log_var / 2).exp().mean(),
                 "kl_per_dim": kl.detach(),
-                "r2": 1 - reconstruct.detach() / spread,
+                "r2": 1 - reconstruct.detach() / spread.clamp(min=1e-12),
                 "distance": (mu - h).square().mean().sqrt(),
                 "selection_entropy": entropy,
             }

@@ -1,0 +1,317 @@
+"""Properties every method has, and those of FitNets and CRD that the golden numbers do not show."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from methods import crd
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.crd import CRD, row_scores
+from methods.fitnets import ConvRegressor, FitNets
+from methods.kd import KD
+from methods.rekd import ReKD
+
+CLASSES, IMAGES = 3, 30
+TARGETS = torch.arange(IMAGES) % CLASSES
+STUDENT = TapSpec({"stage1": 6, "stage2": 8}, {"stage1": (8, 8), "stage2": (4, 4)}, 8, CLASSES)
+TEACHER = TapSpec({"stage1": 8, "stage2": 12}, {"stage1": (8, 8), "stage2": (2, 2)}, 12, CLASSES)
+
+METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
+    "kd": (KD, {}),
+    "fitnets": (FitNets, {}),
+    "crd": (CRD, {"feat_dim": 5, "negatives": 7}),
+    "crd-relax": (CRD, {"feat_dim": 5, "negatives": 50, "mode": "relax"}),
+    "rekd": (ReKD, {}),
+    "rekd-one": (ReKD, {"samples": 1, "tap": "stage1"}),
+    "rekd-sample": (ReKD, {"selection": "sample"}),
+    "rekd-likelihood": (ReKD, {"selection": "likelihood"}),
+    "rekd-mean": (ReKD, {"selection": "mean", "prior": "standard"}),
+}
+
+
+def make(name: str, seed: int = 0) -> Distiller:
+    cls, hyper = METHODS[name]
+    torch.manual_seed(seed)
+    method = cls(STUDENT, TEACHER, **hyper)
+    method.setup(TARGETS)
+    return method
+
+
+def outputs(spec: TapSpec, count: int, seed: int, scale: float = 1.0, grad: bool = False) -> Outputs:
+    g = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return (torch.randn(count, *shape, generator=g) * scale).requires_grad_(grad)
+
+    maps = {tap: draw(c, *spec.sizes[tap]) for tap, c in spec.channels.items()}
+    return Outputs(draw(spec.num_classes), draw(spec.embedding_dim), maps)
+
+
+def make_batch(indices: Tensor, seed: int = 0, random: SampleRandom | None = None) -> Batch:
+    return Batch(torch.zeros(0), TARGETS[indices], indices, random or SampleRandom(seed, len(indices)))
+
+
+def state(method: Distiller) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 50.0])
+@pytest.mark.parametrize("name", METHODS)
+def test_terms_and_gradients_are_finite(name, scale):
+    method = make(name)
+    student = outputs(STUDENT, 8, seed=1, scale=scale, grad=True)
+    for step in range(2):
+        terms = method(make_batch(torch.arange(8), seed=step), student, outputs(TEACHER, 8, seed=2, scale=scale))
+        assert terms.keys() == {*method.weights, *method.diagnostics} - {"ce"}
+        assert all(term.shape == () and term.isfinite() for term in terms.values())
+        sum(method.weights[term] * value for term, value in terms.items() if term in method.weights).backward()
+    # scale 0 puts embeddings and features at the origin, where a norm or a square root would divide by zero
+    for value in (*method.parameters(), student.embedding, student.logits, *student.features.values()):
+        assert value.grad is None or value.grad.isfinite().all()
+    assert all(value.isfinite().all() for value in state(method).values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_diagnostics_carry_no_gradient(name):
+    method = make(name)
+    terms = method(make_batch(torch.arange(8)), outputs(STUDENT, 8, 1, grad=True), outputs(TEACHER, 8, 2))
+    assert not any(terms[key].requires_grad for key in method.diagnostics)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_draws_depend_on_the_seed_alone(name):
+    def losses(seed: int) -> dict[str, float]:
+        method = make(name)
+        torch.manual_seed(torch.seed() % 2**31)  # the global generator must not matter
+        terms = method(make_batch(torch.arange(8), seed), outputs(STUDENT, 8, 1), outputs(TEACHER, 8, 2))
+        return {term: value.item() for term, value in terms.items() if term in method.weights}
+
+    assert losses(3) == losses(3)
+    if name in ("crd", "crd-relax", "rekd", "rekd-sample"):
+        assert losses(3) != losses(4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_the_student_is_taught(name):
+    method, teacher = make(name), outputs(TEACHER, 8, 2)
+    student = outputs(STUDENT, 8, 1, grad=True)
+    before = [x.clone() for x in (teacher.logits, teacher.embedding, *teacher.features.values())]
+    terms = method(make_batch(torch.arange(8)), student, teacher)
+    sum(method.weights[term] * value for term, value in terms.items() if term in method.weights).backward()
+    after = (teacher.logits, teacher.embedding, *teacher.features.values())
+    assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
+    assert any(
+        x.grad is not None and x.grad.abs().sum() > 0
+        for x in (student.logits, student.embedding, *student.features.values())
+    )
+    # each trained parameter gets a gradient from the default loss (DDP insists)
+    assert all(p.grad is not None for p in method.parameters())
+
+
+@pytest.mark.parametrize(
+    ("cls", "hyper", "says"),
+    [
+        (KD, {"temperature": 0.0}, "temperature"),
+        (FitNets, {"tap": "stage9"}, "stage1, stage2, last"),
+        (CRD, {"temperature": -1.0}, "temperature"),
+        (CRD, {"negatives": 0}, "negatives"),
+        (CRD, {"momentum": 1.0}, "momentum"),
+        (CRD, {"mode": "loose"}, "exact"),
+        (ReKD, {"tap": "stage9"}, "stage1, stage2, last"),
+        (ReKD, {"samples": 0}, "samples"),
+        (ReKD, {"tau": 0.0}, "tau"),
+        (ReKD, {"prior_std": -1.0}, "prior_std"),
+        (ReKD, {"min_std": 2.0, "max_std": 1.0}, "min_std"),
+        (ReKD, {"group_size": 5}, "divide"),
+        (ReKD, {"selection": "hard"}, "soft"),
+        (ReKD, {"prior": "teacher"}, "standard"),
+    ],
+)
+def test_wrong_hyper_parameters_are_refused(cls, hyper, says):
+    with pytest.raises(ValueError, match=says):
+        cls(STUDENT, TEACHER, **hyper)
+
+
+# FitNets
+
+
+@pytest.mark.parametrize(
+    ("s", "t", "kind", "kernel"),
+    [
+        ((8, 8), (8, 8), nn.Conv2d, (1, 1)),
+        ((8, 8), (4, 4), nn.Conv2d, (3, 3)),
+        ((4, 4), (8, 8), nn.ConvTranspose2d, (4, 4)),
+        ((7, 7), (5, 5), nn.Conv2d, (3, 3)),
+        ((8, 6), (5, 5), nn.Conv2d, (4, 2)),
+    ],
+)
+def test_regressor_reaches_the_teachers_size(s, t, kind, kernel):
+    regressor = ConvRegressor(3, 5, s, t)
+    assert type(regressor.conv) is kind and regressor.conv.kernel_size == kernel
+    assert regressor(torch.randn(2, 3, *s)).shape == (2, 5, *t)
+
+
+def test_regressor_refuses_what_it_cannot_enlarge():
+    with pytest.raises(ValueError, match="4x4 map to 7x7"):
+        ConvRegressor(3, 5, (4, 4), (7, 7))
+
+
+# CRD
+
+
+def crd_for(labels: Tensor, negatives: int, mode: Literal["exact", "relax"] = "exact") -> CRD:
+    method = CRD(STUDENT, TEACHER, feat_dim=4, negatives=negatives, mode=mode)
+    method.setup(labels)
+    return method
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
+    negatives=st.integers(1, 60),
+    mode=st.sampled_from(["exact", "relax"]),
+    seed=st.integers(0, 2**31),
+)
+def test_contrast_rows(labels, negatives, mode, seed):
+    targets, indices = torch.tensor(labels), torch.arange(len(labels))
+    method = crd_for(targets, negatives, mode)
+    rows = method.contrast_rows(Batch(torch.zeros(0), targets, indices, SampleRandom(seed, len(labels))))
+    assert rows.shape == (len(labels), 1 + negatives)
+    assert rows.min() >= 0 and rows.max() < len(labels)
+    assert (targets[rows[:, 1:]] != targets[:, None]).all(), "a negative of the anchor's own class"
+    for anchor, row in enumerate(rows[:, 1:]):
+        if (targets != targets[anchor]).sum() >= negatives:
+            assert len(row.unique()) == negatives, "a negative drawn twice"
+    if mode == "exact":
+        assert torch.equal(rows[:, 0], indices)
+    else:
+        assert torch.equal(targets[rows[:, 0]], targets)
+
+
+@pytest.mark.parametrize("negatives", [1, 5, 11, 13, 40])
+def test_every_row_of_another_class_is_equally_likely(negatives):
+    draws, targets = 20_000, torch.tensor([2, 0, 0, 1, 2, 2, 1, 0, 1, 1, 1, 2, 2, 0, 2, 0])  # 5 + 5 + 6
+    batch = Batch(torch.zeros(0), torch.full((draws,), 1), torch.full((draws,), 3), SampleRandom(5, draws))
+    rows = crd_for(targets, negatives, mode="relax").contrast_rows(batch)
+    for drawn, candidates in ((rows[:, 1:], targets != 1), (rows[:, :1], targets == 1)):
+        counts = torch.bincount(drawn.flatten(), minlength=len(targets)).double()
+        assert (counts[~candidates] == 0).all()
+        expected = drawn.numel() / candidates.sum()
+        # at most Poisson's spread, 5 sigma
+        assert ((counts[candidates] - expected).abs() <= 5 * expected.sqrt()).all()
+
+
+def test_contrast_rows_do_not_depend_on_the_number_of_ranks():
+    method, indices = crd_for(TARGETS, 9), torch.arange(8)
+    whole = method.contrast_rows(make_batch(indices, seed=4))
+    halves = [
+        method.contrast_rows(make_batch(indices[first : first + 4], random=SampleRandom(4, 8, first, 4)))
+        for first in (0, 4)
+    ]
+    assert torch.equal(torch.cat(halves), whole)
+
+
+def test_fetching_rows_equals_the_matrix_product(monkeypatch):
+    v, bank = torch.randn(4, 6, dtype=torch.float64, requires_grad=True), torch.randn(20, 6, dtype=torch.float64)
+    rows, results = torch.randint(20, (4, 9)), []
+    for dense_up_to in (0, 16):
+        monkeypatch.setattr(crd, "DENSE_UP_TO", dense_up_to)
+        original = bank.clone()
+        scores = row_scores(v, bank, rows)
+        bank.zero_()  # a bank is rewritten before the backward pass
+        (gradient,) = torch.autograd.grad(scores.square().sum(), v)
+        bank = original
+        results.append((scores, gradient))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_bank_rows_move_towards_the_new_embedding():
+    method = make("crd")
+    before, indices = method.bank_s.clone(), torch.tensor([5, 2, 5, 9])
+    student = outputs(STUDENT, 4, seed=1)
+    method(make_batch(indices), student, outputs(TEACHER, 4, seed=2))
+    new = method.embed_s(student.embedding).detach()
+    for row, sample in ((2, 1), (9, 3), (5, 2)):  # image 5 came twice: its last embedding counts
+        torch.testing.assert_close(method.bank_s[row], F.normalize((before[row] + new[sample]) / 2, dim=0))
+    untouched = [i for i in range(IMAGES) if i not in (2, 5, 9)]
+    assert torch.equal(method.bank_s[untouched], before[untouched])
+
+
+def test_one_class_is_refused():
+    with pytest.raises(ValueError, match="two classes"):
+        crd_for(torch.zeros(5, dtype=torch.int64), 3)
+
+
+def test_state_is_restored_from_a_checkpoint():
+    method, resumed = make("crd", seed=1), make("crd", seed=2)
+
+    def loss(method: Distiller) -> Tensor:
+        return method(make_batch(torch.arange(8)), outputs(STUDENT, 8, 1), outputs(TEACHER, 8, 2))["crd"]
+
+    loss(method)
+    resumed.load_state_dict(state(method))
+    assert torch.equal(loss(method), loss(resumed))
+    assert all(torch.equal(value, state(resumed)[key]) for key, value in state(method).items())
+
+
+# Two processes
+
+
+def train(method: Distiller, first: int, count: int, ranks: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    """Three SGD steps on rows first..first+count of global batches of 8, as data-parallel training would do them."""
+    history = []
+    for step, indices in enumerate(torch.randperm(IMAGES, generator=torch.Generator().manual_seed(0))[:24].split(8)):
+        mine = slice(first, first + count)
+        student, teacher = outputs(STUDENT, 8, seed=10 + step), outputs(TEACHER, 8, seed=20 + step)
+        for out in (student, teacher):
+            out.logits, out.embedding = out.logits[mine], out.embedding[mine]
+            out.features = {tap: x[mine] for tap, x in out.features.items()}
+        random = SampleRandom(step, 8, first, count)
+        terms = method(make_batch(indices[mine], random=random), student, teacher)
+        terms = {term: value for term, value in terms.items() if term in method.weights}
+        method.zero_grad()
+        sum(method.weights[term] * value for term, value in terms.items()).backward()
+        for p in method.parameters():
+            assert p.grad is not None
+            if ranks > 1:
+                dist.all_reduce(p.grad)
+            p.data -= 0.1 * p.grad / ranks
+        values = torch.stack(list(terms.values())).detach()
+        if ranks > 1:
+            dist.all_reduce(values)
+        history.append(dict(zip(terms, (values / ranks).tolist(), strict=True)))
+    return history, state(method)
+
+
+def rank_main(rank: int, folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    torch.save({name: train(make(name), 4 * rank, 4, ranks=2) for name in names}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    names = ["crd", "crd-relax", "rekd"]
+    mp.spawn(rank_main, (tmp_path, names), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for name in names:
+        history, final = train(make(name), 0, 8, ranks=1)
+        (history_0, final_0), (history_1, final_1) = ranks[0][name], ranks[1][name]
+        assert history_0 == history_1
+        for got, expected in zip(history_0, history, strict=True):
+            assert got == pytest.approx(expected, rel=1e-5)
+        assert final_0.keys() == final.keys()
+        for key, value in final.items():
+            assert torch.equal(final_0[key], final_1[key]), f"{name}: {key} differs between ranks"
+            torch.testing.assert_close(final_0[key], value, rtol=1e-5, atol=1e-6)
+        # so that none of the above holds for want of any change
+        assert any(not torch.equal(value, state(make(name))[key]) for key, value in final.items())
