@@ -260,6 +260,9 @@ class _Reporter:
             "finished_at": datetime.now(UTC),
         }
         records.write(self.store, row)
+        self.store.write_progress(
+            run_id, epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"], seconds_left=0.0
+        )
         self.store.forget_failure(run_id)
         seconds_per_epoch = row["cost_total_s"] / history.epoch
         files.replace_json(self.store.timing(timing_key(science)), seconds_per_epoch, durable=False)

@@ -1,0 +1,5 @@
+"""``python -m harness SUBCOMMAND``."""
+
+from harness.cli import main
+
+main()

@@ -1,0 +1,22 @@
+"""Options that several commands share, so that they mean the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/digits_pairs.yaml.")]
+SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file; without one, every sweep of the store.")]
+Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records and artefacts.")]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder that holds the data sets and weights (default: KD_DATA).")
+]
+Set = Annotated[
+    list[str],
+    typer.Option("--set", help="Change a key of the sweep file: --set recipe.epochs=10, --set seeds=5. Repeatable."),
+]
+Only = Annotated[
+    list[str],
+    typer.Option("--only", help="Keep a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

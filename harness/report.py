@@ -1,0 +1,56 @@
+"""``python -m harness.report``: the comparison tables of a store, from its records."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness import options
+from harness.errors import UserError
+
+
+class Format(StrEnum):
+    md = "md"
+    tex = "tex"
+    csv = "csv"
+    html = "html"
+
+
+def report(
+    file: options.SomeSweepFile = None,
+    results: options.Results = Path("results"),
+    data: options.Data = None,
+    set_: options.Set = [],  # noqa: B006
+    only: options.Only = [],  # noqa: B006
+    format: Annotated[Format, typer.Option(help="What to print on stdout.")] = Format.md,
+    out: Annotated[
+        Path | None, typer.Option(help="Write every format and the Parquet file here instead, a folder per sweep.")
+    ] = None,
+) -> None:
+    """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
+    from harness.planning import plan_sweep
+    from harness.reporting import comparison, publish, render
+    from harness.store.store import Store
+
+    store = Store(results.resolve())
+    if file is not None:
+        contents = [comparison.Contents.of(plan_sweep(file, results, data, set_, only))]
+    else:
+        folders = sorted(p.parent for p in store.table_folder("x").parent.glob("*/contents.json"))
+        if not folders:
+            raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
+        contents = [comparison.Contents.read(folder) for folder in folders]
+    for content in contents:
+        if out is not None:
+            publish.publish(content, store, out / content.name)
+            print(out / content.name)
+        else:
+            sys.stdout.write(render.FORMATS[format.value](comparison.load(content, store)))
+
+
+if __name__ == "__main__":
+    from harness.cli import run_one
+
+    run_one(report)

@@ -1,0 +1,38 @@
+"""A comparison's folder in the store: every format, the Parquet file, and what it takes to rebuild them."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.reporting import render
+from harness.reporting.comparison import Comparison, Contents, cell_table, compare, wanted_runs
+from harness.store import files, records
+from harness.store.store import Store
+
+
+def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
+    """Writes table.md, .tex, .csv, .html, records.parquet and contents.json.
+
+    Raises:
+        UserError: a damaged record.
+        DiskFull: as it says.
+    """
+    rows = records.read(store, wanted_runs(contents))
+    return _write(contents, rows, folder)
+
+
+def rebuild(contents: Contents, store: Store, folder: Path) -> None:
+    """As ``publish``, from the record files themselves rather than their cache."""
+    _write(contents, records.read_fresh(store, wanted_runs(contents)), folder)
+
+
+def _write(contents: Contents, rows: pa.Table, folder: Path) -> Comparison:
+    comparison = compare(contents, rows)
+    for suffix, text in render.FORMATS.items():
+        body = text(comparison)
+        files.replace(folder / f"table.{suffix}", lambda path, t=body: path.write_text(t), durable=False)
+    cells = cell_table(contents, rows)
+    files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
+    contents.write(folder)
+    return comparison

@@ -1,0 +1,161 @@
+"""``python -m harness.sweep FILE``: plan, train what is missing, watch, report."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from harness import options
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.planning import Planned
+
+
+def sweep(
+    file: options.SweepFile,
+    results: options.Results = Path("results"),
+    data: options.Data = None,
+    cluster: Annotated[str, typer.Option(help="Where jobs run: local, processes on this machine.")] = "local",
+    set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
+    only: options.Only = [],  # noqa: B006
+    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and stop.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
+    max_parallel: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at once (default: one per GPU, else per core, at most 8).")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")] = False,
+    json_: options.Json = False,
+) -> None:
+    """Train every student of a sweep file that has no record yet, and print the comparison.
+
+    Running it again does only what is missing. Ctrl-C leaves the jobs running; the same command takes them up again.
+    Exit code: 0 all done, 1 some run failed, 2 wrong input.
+    """
+    from harness.planning import plan_sweep
+    from harness.watch import say
+
+    if cluster != "local":
+        raise UserError(f"--cluster: {unknown('cluster', cluster, ['local'])}")
+    planned = plan_sweep(file, results, data, set_, only)
+    if retry_failed and not plan:
+        for run_id, state in planned.states().items():
+            if state == "failed":
+                planned.store.forget_failure(run_id)
+    summary = _summary(planned, retry_failed, max_parallel)
+    if not json_:
+        (print if plan else say)(_summary_text(summary))
+    if plan:
+        if json_:
+            print(json.dumps(summary))
+        return
+    if summary["to_do"]:
+        queue_file = _submit(planned, summary["jobs_at_once"])
+        if detach:
+            say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
+            return
+        _watch(planned, queue_file)
+    _report(planned, json_)
+    states = set(planned.states().values())
+    raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
+
+
+def _summary(planned: "Planned", retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
+    from harness.planning import cores
+    from harness.spec import estimate
+    from slurm.local import gpus
+
+    states = planned.states()
+    to_do = {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
+    packs = [p for p in planned.plan.packs if to_do & set(p.run_ids)]
+    at_once = max_parallel or len(gpus()) or min(8, cores())
+    at_once = max(1, min(at_once, len(packs)))
+    seconds, known = estimate.seconds(planned.plan, planned.store, to_do)
+    return {
+        "sweep": planned.name,
+        "runs": len(states),
+        "cells": len(planned.plan.cells),
+        "to_do": len(to_do),
+        "done": sum(s == "done" for s in states.values()),
+        "failed": len(states) - len(to_do) - sum(s == "done" for s in states.values()),
+        "packs": len(packs),
+        "jobs_at_once": at_once,
+        "estimated_seconds": round(seconds / at_once, 1),
+        "estimate_from_past_runs": round(known, 3),
+    }
+
+
+def _summary_text(s: dict[str, Any]) -> str:
+    from harness.watch import duration
+
+    basis = f"{s['estimate_from_past_runs']:.0%} of it from past runs"
+    if not s["estimate_from_past_runs"]:
+        basis = "a guess from the models' sizes: the store has no like run yet"
+    lines = [
+        f"{s['sweep']}: {s['runs']} runs for {s['cells']} cells: "
+        f"{s['to_do']} to do, {s['done']} done, {s['failed']} failed"
+    ]
+    if s["to_do"]:
+        lines.append(f"{s['packs']} packs, {s['jobs_at_once']} at once, about {duration(s['estimated_seconds'])} ({basis})")
+    if s["failed"]:
+        lines.append("failed runs stay as they are unless --retry-failed is given")
+    return "\n".join(lines)
+
+
+def _submit(planned: "Planned", at_once: int) -> Path:
+    """Writes what jobs read, and starts the local queue."""
+    from harness.data import locate
+    from harness.planning import cores
+    from slurm import local
+    from slurm.queue import Queue, QueuedPack
+
+    locate.dataset_folder(planned.plan.sweep.dataset.name, planned.data_root)
+    weights = planned.weights_files()
+    store, states = planned.store, planned.states()
+    packs = []
+    for pack in planned.plan.packs:
+        left = tuple(k for k in pack.run_ids if states[k] == "to do")
+        for run_id in left:
+            store.write_science(run_id, planned.plan.runs[run_id].science)
+        if left:
+            packs.append(QueuedPack(left, pack.needs))
+    mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
+    queue_file = store.queue(f"{planned.name}-{mark}")
+    if not local.is_alive(queue_file):
+        root = str(planned.data_root) if planned.data_root else None
+        threads = max(1, cores() // at_once)
+        Queue(str(store.root), tuple(packs), at_once, threads, root, weights).write(queue_file)
+        local.start(queue_file)
+    return queue_file
+
+
+def _watch(planned: "Planned", queue_file: Path) -> None:
+    from harness.watch import say, watch
+
+    try:
+        watch(planned, queue_file)
+    except KeyboardInterrupt:
+        say("left; the jobs go on. The same command takes them up again; `status --cancel` ends them.")
+        raise typer.Exit(130) from None
+
+
+def _report(planned: "Planned", json_: bool) -> None:
+    from harness.reporting import comparison, publish, render
+    from harness.watch import say
+
+    folder = planned.store.table_folder(planned.name)
+    found = publish.publish(comparison.Contents.of(planned), planned.store, folder)
+    if json_:
+        print(json.dumps({"sweep": planned.name, "rows": comparison.as_dicts(found), "folder": str(folder)}))
+        return
+    print(render.markdown(found))
+    say(f"Parquet: {folder / 'records.parquet'}")
+    say(f"LaTeX:   {folder / 'table.tex'} (booktabs); also table.md, table.csv, table.html")
+
+
+if __name__ == "__main__":
+    from harness.cli import run_one
+
+    run_one(sweep)

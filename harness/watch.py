@@ -1,0 +1,132 @@
+"""Live progress of a sweep, read from the store alone: it can be left and taken up again at any time."""
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.planning import Planned
+from slurm import local
+
+REFRESH_SECONDS = 0.5
+RESTARTS = 3
+
+
+def watch(planned: Planned, queue_file: Path) -> None:
+    """Returns when every run is done or failed. Starts the local queue again if it died with work left.
+
+    Raises:
+        KeyboardInterrupt: ctrl-C; jobs go on without us.
+    """
+    console = Console(stderr=True)
+    view = _View(planned)
+    restarts = 0
+    with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
+        while True:
+            alive = local.is_alive(queue_file)  # asked before the states, so that its last words are not missed
+            view.update()
+            for line in view.news():
+                console.print(line)
+            live.update(view.screen())
+            if not view.open:
+                return
+            if not alive and not view.running:
+                if restarts == RESTARTS:
+                    console.print(f"[red]the local queue does not start; see {queue_file.with_suffix('.log')}")
+                    return
+                restarts += 1
+                local.start(queue_file)
+                time.sleep(1)
+            time.sleep(REFRESH_SECONDS)
+
+
+class _NoLive:
+    """Stands in for rich's Live where stderr is no terminal: news lines are all there is."""
+
+    def __enter__(self) -> "_NoLive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: object) -> None:
+        pass
+
+
+class _View:
+    def __init__(self, planned: Planned):
+        self.planned, self.store = planned, planned.store
+        self.began = time.monotonic()
+        self.states = planned.states()
+        self.open = {k for k, s in self.states.items() if s == "to do"}
+        self.total = len(self.open)
+        self.running: dict[str, dict[str, float]] = {}
+        self.settled: list[str] = []
+
+    def update(self) -> None:
+        before = self.open
+        self.states = self.planned.states()
+        self.open = {k for k in before if self.states[k] == "to do"}
+        self.settled = [k for k in self.planned.plan.runs if k in before and k not in self.open]
+        self.running = {k: self.store.progress(k) for k in self.open if self.store.is_running(k)}
+
+    def news(self) -> list[Text]:
+        """A line for each run that ended since the last call; a failed one with its cause and its log's end."""
+        lines = []
+        finished = self.total - len(self.open) - len(self.settled)
+        for run_id in self.settled:
+            finished += 1
+            label = self.planned.plan.runs[run_id].label
+            head = f"[{finished}/{self.total}] {label}"
+            if self.states[run_id] == "failed":
+                failure = self.store.failure(run_id)
+                lines.append(Text(f"{head}: FAILED: {failure.cause if failure else '?'}", style="red"))
+                if failure and failure.details:
+                    lines.append(Text("    " + "\n    ".join(failure.details.strip().splitlines()[-5:]), style="dim"))
+            else:
+                top1 = self.store.progress(run_id).get("top1")
+                lines.append(Text(f"{head}: " + (f"top-1 {top1:.2f} %" if top1 is not None else "diverged")))
+        return lines
+
+    def screen(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("running", "epoch", "top-1", "", "left"):
+            table.add_column(name)
+        for run_id, p in sorted(self.running.items(), key=lambda item: self.planned.plan.runs[item[0]].label):
+            label = self.planned.plan.runs[run_id].label
+            if not p:
+                table.add_row(Text(label), "starting")
+                continue
+            top1 = f"{p['top1']:.2f}" if p.get("top1") is not None else ""
+            epoch = f"{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
+            bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
+            table.add_row(Text(label), epoch, top1, bar, duration(p.get("seconds_left")))
+        count = Counter(self.states.values())
+        finished = self.total - len(self.open) + sum(p.get("fraction", 0.0) for p in self.running.values())
+        elapsed = time.monotonic() - self.began
+        left = elapsed * (self.total - finished) / finished if finished > 0.5 else None
+        head = f"{count['done']} done, {count['failed']} failed, {len(self.running)} running, {len(self.open)} to go"
+        bar = ProgressBar(total=max(1.0, self.total), completed=finished, width=40)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(bar, head, f"{duration(elapsed)} elapsed", f"about {duration(left)} left" if left else "")
+        return Group(table, line)
+
+
+def duration(seconds: float | None) -> str:
+    """``1:02:03`` or ``2:03``."""
+    if seconds is None:
+        return ""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+def say(text: str) -> None:
+    """For people, beside what a command prints for programs."""
+    print(text, file=sys.stderr, flush=True)

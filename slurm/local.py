@@ -1,0 +1,183 @@
+"""The local queue: a small process of its own that keeps at most ``max_parallel`` submitit jobs going.
+
+submitit's local executor starts whatever it is given at once, so this feeds it pack by pack. It lives in a session of
+its own: closing the terminal, ctrl-C or killing the command that started it leave it and its jobs running. If it dies
+itself, its jobs go on, and the next ``sweep`` starts another that takes them into account.
+
+    python -m slurm.local QUEUE.json
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.store.files import Lock, is_locked
+from harness.store.store import Store
+from slurm.queue import Queue, QueuedPack
+
+MAX_TRIES = 3  # starts of a pack whose process dies without a word (killed, out of memory) before it counts as failed
+POLL_SECONDS = 0.3
+NO_TIME_LIMIT_MINUTES = 525_600
+
+
+def lock_of(queue_file: Path) -> Path:
+    return queue_file.with_suffix(".lock")
+
+
+def is_alive(queue_file: Path) -> bool:
+    """Whether a process is feeding this queue."""
+    return is_locked(lock_of(queue_file))
+
+
+def start(queue_file: Path) -> None:
+    """Starts feeding in the background, unless some process does so already."""
+    if is_alive(queue_file):
+        return
+    with queue_file.with_suffix(".log").open("a") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "slurm.local", str(queue_file)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def cancel(queue_file: Path) -> bool:
+    """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
+    try:
+        pid = int(lock_of(queue_file).read_text())
+    except (OSError, ValueError):
+        return False
+    if not is_alive(queue_file):
+        return False
+    os.killpg(pid, signal.SIGTERM)  # the feeder leads its process group
+    return True
+
+
+def gpus() -> list[int]:
+    """Indices of this machine's NVIDIA GPUs, without loading any GPU library."""
+    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [int(part) for part in named.split(",") if part.strip().isdigit()]
+    return sorted(int(p.name[6:]) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit())
+
+
+@dataclass
+class _Running:
+    pack: QueuedPack
+    job: Any  # submitit.LocalJob
+    folder: Path
+    slot: int
+
+
+@dataclass
+class Feeder:
+    """Submits packs whose teacher is ready, as others end."""
+
+    queue: Queue
+    store: Store = field(init=False)
+    waiting: list[QueuedPack] = field(init=False)
+    running: list[_Running] = field(default_factory=list)
+    tries: dict[QueuedPack, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.store = Store(Path(self.queue.store))
+        self.waiting = list(self.queue.packs)
+
+    def feed(self) -> None:
+        """Returns when every run is done or failed."""
+        while self.waiting or self.running:
+            self._reap()
+            self._submit_ready()
+            time.sleep(POLL_SECONDS)
+
+    def _open_runs(self, pack: QueuedPack) -> list[str]:
+        settled = self.done | self.failed
+        return [k for k in pack.run_ids if k not in settled]
+
+    def _reap(self) -> None:
+        ended = [r for r in self.running if r.job.done()]
+        self.done, self.failed = self.store.done_ids(), self.store.failed_ids()  # after, so that none is overlooked
+        for r in ended:
+            self.running.remove(r)
+            if not (left := self._open_runs(r.pack)):
+                continue
+            self.tries[r.pack] = self.tries.get(r.pack, 0) + 1
+            if self.tries[r.pack] < MAX_TRIES:
+                print(f"{left}: their process died without a result; starting it again", flush=True)
+                self.waiting.insert(0, r.pack)
+                continue
+            log = next(iter(sorted(r.folder.glob("*_log.out"))), r.folder)
+            cause = f"the process died without a result {MAX_TRIES} times: killed, or out of memory?"
+            for run_id in left:
+                self.store.write_failure(run_id, "killed", cause, tail(log), str(log))
+
+    def _submit_ready(self) -> None:
+        elsewhere = 0
+        for pack in list(self.waiting):
+            if len(self.running) + elsewhere >= self.queue.max_parallel:
+                return
+            left = self._open_runs(pack)
+            if not left:
+                self.waiting.remove(pack)
+            elif pack.needs in self.failed:
+                self._fail_with_teacher(pack.needs, left)
+            elif pack.needs and pack.needs not in self.done:
+                continue
+            elif any(self.store.is_running(k) for k in left):  # a job of an earlier feeder, or of another sweep
+                elsewhere += 1
+            else:
+                self.waiting.remove(pack)
+                self.running.append(self._submit(pack, left))
+
+    def _fail_with_teacher(self, teacher: str | None, left: list[str]) -> None:
+        assert teacher is not None
+        failure = self.store.failure(teacher)
+        cause = f"its teacher's run {teacher} failed: {failure.cause if failure else 'unknown cause'}"
+        for run_id in left:
+            self.store.write_failure(run_id, "teacher", cause, "", failure.log if failure else "")
+        self.failed |= set(left)
+
+    def _submit(self, pack: QueuedPack, run_ids: list[str]) -> _Running:
+        import submitit
+
+        slot = min(set(range(self.queue.max_parallel)) - {r.slot for r in self.running})
+        folder = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
+        executor = submitit.LocalExecutor(folder=folder)
+        executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
+        if found := gpus():
+            executor.update_parameters(gpus_per_node=1, visible_gpus=[found[slot % len(found)]])
+        q = self.queue
+        spec = dict(store=q.store, run_ids=run_ids, data_root=q.data_root, weights=q.weights, threads=q.threads)
+        from slurm.entry import run
+
+        return _Running(pack, executor.submit(run, spec), folder, slot)
+
+
+def tail(log: Path, lines: int = 30) -> str:
+    """The last lines of a log file."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as e:
+        return f"(no log: {e})"
+
+
+def main() -> None:
+    queue_file = Path(sys.argv[1])
+    lock = Lock(lock_of(queue_file))
+    if not lock.acquire():
+        return
+    lock_of(queue_file).write_text(str(os.getpid()))
+    queue = Queue.read(queue_file)
+    os.environ["OMP_NUM_THREADS"] = str(queue.threads)
+    Feeder(queue).feed()
+
+
+if __name__ == "__main__":
+    main()
