@@ -8,13 +8,14 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from methods import crd
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.crd import CRD, row_scores
+from methods.distributed import gather
 from methods.fitnets import ConvRegressor, FitNets
 from methods.kd import KD
 from methods.rekd import ReKD
@@ -180,6 +181,7 @@ def crd_for(labels: Tensor, negatives: int, mode: Literal["exact", "relax"] = "e
     mode=st.sampled_from(["exact", "relax"]),
     seed=st.integers(0, 2**31),
 )
+@example(labels=[0, 1, 1, 1, 2], negatives=4, mode="exact", seed=0)  # just enough rows
 def test_contrast_rows(labels, negatives, mode, seed):
     targets, indices = torch.tensor(labels), torch.arange(len(labels))
     method = crd_for(targets, negatives, mode)
@@ -261,6 +263,8 @@ def test_state_is_restored_from_a_checkpoint():
     resumed.load_state_dict(state(method))
     assert torch.equal(loss(method), loss(resumed))
     assert all(torch.equal(value, state(resumed)[key]) for key, value in state(method).items())
+    # what follows from the labels stays out
+    assert {key.partition(".")[0] for key in state(method)} == {"embed_s", "embed_t", "bank_s", "bank_t", "log_z"}
 
 
 # Two processes
@@ -295,6 +299,7 @@ def train(method: Distiller, first: int, count: int, ranks: int) -> tuple[list[d
 def rank_main(rank: int, folder: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
+    assert torch.equal(gather(torch.tensor([[rank, 7], [rank, 8]]))[:, 0], torch.tensor([0, 0, 1, 1]))
     torch.save({name: train(make(name), 4 * rank, 4, ranks=2) for name in names}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
