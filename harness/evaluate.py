@@ -55,7 +55,13 @@ def evaluate(
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics = evaluation.evaluate(net, test)
     if json_:
-        found = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256, "images": len(test.targets)}
+        found = {
+            "dataset": info.name,
+            "model": name,
+            "weights": str(file),
+            "sha256": sha256,
+            "images": len(test.targets),
+        }
         print(json.dumps({**found, **asdict(metrics)}))
     else:
         print(f"{name} on {info.name} ({len(test.targets):,} test images), {file.name} sha256 {sha256[:12]}")

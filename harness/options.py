@@ -17,6 +17,8 @@ Set = Annotated[
 ]
 Only = Annotated[
     list[str],
-    typer.Option("--only", help="Keep a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."),
+    typer.Option(
+        "--only", help="Keep a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.planning import Planned
+    from harness.store.store import Failure
 
 
 def status(
@@ -21,9 +22,13 @@ def status(
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("--watch", help="Follow the runs until all have ended.")] = False,
-    logs: Annotated[str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id, or its start).")] = None,
+    logs: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id, or its start).")
+    ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Print every failure, grouped by cause.")] = False,
-    cancel: Annotated[bool, typer.Option("--cancel", help="End the sweep's jobs; they resume when it is run again.")] = False,
+    cancel: Annotated[
+        bool, typer.Option("--cancel", help="End the sweep's jobs; they resume when it is run again.")
+    ] = False,
     json_: options.Json = False,
 ) -> None:
     """Show the runs of a sweep: done, failed, running with epoch and accuracy, to do."""
@@ -53,7 +58,7 @@ def status(
 def _print_states(planned: "Planned", json_: bool) -> None:
     store, rows = planned.store, []
     for run_id, state in planned.states().items():
-        row = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
+        row: dict[str, Any] = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
         if state == "to do" and store.is_running(run_id):
             row |= {"state": "running", **store.progress(run_id)}
         elif state == "failed" and (failure := store.failure(run_id)):
@@ -87,7 +92,7 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 def _print_failures(planned: "Planned") -> None:
     found = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
-    causes = {}
+    causes: dict[tuple[str, str], list[Failure]] = {}
     for failure in found:
         causes.setdefault((failure.kind, failure.cause), []).append(failure)
     print(f"{len(found)} failed, {len(causes)} cause{'s' * (len(causes) != 1)}")

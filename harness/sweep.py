@@ -98,7 +98,9 @@ def _summary_text(s: dict[str, Any]) -> str:
         f"{s['to_do']} to do, {s['done']} done, {s['failed']} failed"
     ]
     if s["to_do"]:
-        lines.append(f"{s['packs']} packs, {s['jobs_at_once']} at once, about {duration(s['estimated_seconds'])} ({basis})")
+        lines.append(
+            f"{s['packs']} packs, {s['jobs_at_once']} at once, about {duration(s['estimated_seconds'])} ({basis})"
+        )
     if s["failed"]:
         lines.append("failed runs stay as they are unless --retry-failed is given")
     return "\n".join(lines)

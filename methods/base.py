@@ -48,18 +48,25 @@ class SampleRandom:
     ranks, resumed anywhere, or in any pack sees the same values for the same sample.
     """
 
-    def __init__(self, seed: int, global_batch: int, first: int = 0, count: int | None = None, device="cpu"):
+    def __init__(
+        self,
+        seed: int,
+        global_batch: int,
+        first: int = 0,
+        count: int | None = None,
+        device: torch.device | str = "cpu",
+    ):
         self._generator = torch.Generator(device).manual_seed(seed)
         self._global_batch = global_batch
         self._rows = slice(first, first + (global_batch if count is None else count))
         self._device = device
 
-    def normal(self, *shape: int, dtype=torch.float32) -> Tensor:
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of shape (batch, *shape)."""
         size = (self._global_batch, *shape)
         return torch.randn(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]
 
-    def uniform(self, *shape: int, dtype=torch.float32) -> Tensor:
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values in [0, 1) of shape (batch, *shape)."""
         size = (self._global_batch, *shape)
         return torch.rand(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]

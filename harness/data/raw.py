@@ -25,7 +25,7 @@ class RawDataset:
         digest = hashlib.sha256()
         for array in (self.train_images, self.train_targets, self.test_images, self.test_targets):
             digest.update(str((array.shape, array.dtype.str)).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
 
@@ -43,7 +43,9 @@ def read(name: str, data_root: Path | None) -> RawDataset:
     info = CATALOG[name]
     raw: RawDataset = importlib.import_module(info.module).read(dataset_folder(name, data_root))
     if raw.version() != info.version:
-        raise WrongData(f"dataset {name!r}: content hash {raw.version()}, expected {info.version}: not the official data")
+        raise WrongData(
+            f"dataset {name!r}: content hash {raw.version()}, expected {info.version}: not the official data"
+        )
     return raw
 
 

@@ -39,7 +39,7 @@ class Contents:
         """Raises:
         UserError: there is no such table, or its description is damaged.
         """
-        value = files.read_json(folder / "contents.json")
+        value: Any = files.read_json(folder / "contents.json")
         try:
             cells = tuple(Cell(**c) for c in value.pop("cells"))
             return cls(**{**value, "epochs": tuple(value["epochs"]), "cells": cells})
@@ -125,7 +125,7 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     run_ids=tuple(c.run_id for c in cells),
                 )
             )
-    first = next(iter(by_run.values()), {})
+    first: dict[str, Any] = next(iter(by_run.values()), {})
     return Comparison(contents, tuple(rows), first.get("train_size"), first.get("test_size"))
 
 
@@ -169,5 +169,3 @@ def _difference(last: dict[str, dict[int, float]], method: str, other: str) -> S
     if method == other or other not in last:
         return None
     return Spread.of(v - last[other][seed] for seed, v in last[method].items() if seed in last[other])
-
-

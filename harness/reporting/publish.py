@@ -30,8 +30,7 @@ def rebuild(contents: Contents, store: Store, folder: Path) -> None:
 def _write(contents: Contents, rows: pa.Table, folder: Path) -> Comparison:
     comparison = compare(contents, rows)
     for suffix, text in render.FORMATS.items():
-        body = text(comparison)
-        files.replace(folder / f"table.{suffix}", lambda path, t=body: path.write_text(t), durable=False)
+        files.replace_text(folder / f"table.{suffix}", text(comparison))
     cells = cell_table(contents, rows)
     files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
     contents.write(folder)

@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.data import catalog as datasets
 from harness.errors import UserError, unknown
+from harness.models import catalog as models
 from harness.spec import identity, load
 from harness.spec import methods as method_sources
 from harness.spec.schema import Method, Pair, Sweep, Weights
@@ -71,7 +72,7 @@ def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: 
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
-        _check_pair_methods(pair, sweep, document, i)
+        _check_pair(pair, sweep, document, i)
         for name, entry in sweep.methods.items():
             base = _science(pair, i, name, entry, sweep, document, teacher)
             shared = tuple(base["recipe"][k] for k in SHARED_RECIPE)
@@ -126,7 +127,14 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
     return not only or all(here[k] in values for k, values in only.items())
 
 
-def _check_pair_methods(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
+def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
+    dataset = datasets.CATALOG[sweep.dataset.name]
+    for key, model in (("teacher", pair.teacher), ("student", pair.student)):
+        meant_for = models.CATALOG[model].image_shape
+        if meant_for != dataset.image_shape:
+            sizes = ["x".join(map(str, shape)) for shape in (meant_for, dataset.image_shape)]
+            where = document.where(("pairs", i, key))
+            raise UserError(f"{where}: {model} is for {sizes[0]} images, dataset {dataset.name} has {sizes[1]}")
     for name in pair.methods:
         if name not in sweep.methods:
             where = document.where(("pairs", i, "methods", name))
@@ -192,6 +200,8 @@ def _science(
                 where = document.where((*path, "weights", term))
                 raise UserError(f"{where}: {unknown(f'loss term of {use}', term, weights)}")
             weights[term] = weight
+    if not any(weights.values()):
+        raise UserError(f"{document.where(at)}: every loss term has weight 0: nothing would be trained")
     changes = {**entry.recipe, **pair.recipe, **override.recipe}
     recipe = load.recipe(sweep.recipe, changes, document, ("recipe",))
     return {

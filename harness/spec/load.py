@@ -90,7 +90,9 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
             field = here.model_fields.get(str(part))
             here = field.annotation if field else None
         else:
-            here = typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0] if typing.get_args(here) else None
+            here = (
+                typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0] if typing.get_args(here) else None
+            )
         if typing.get_origin(here) in (typing.Union, types.UnionType):
             here = next((a for a in typing.get_args(here) if isinstance(a, type) and issubclass(a, BaseModel)), None)
     return here if isinstance(here, type) and issubclass(here, BaseModel) else None
@@ -108,7 +110,9 @@ def _override(document: Document, text: str) -> None:
         last = i == len(path) - 1
         if isinstance(here, list):
             if not part.isdigit() or int(part) >= len(here):
-                raise UserError(f"--set {key}: {part!r} is not a position in {'.'.join(path[:i])} (0 to {len(here) - 1})")
+                raise UserError(
+                    f"--set {key}: {part!r} is not a position in {'.'.join(path[:i])} (0 to {len(here) - 1})"
+                )
             index: Any = int(part)
         elif isinstance(here, dict):
             index = part

@@ -54,7 +54,9 @@ class Dataset(Closed):
 
     name: str = Field(description="a dataset of the harness")
     train_subset: int | None = Field(
-        None, ge=10, description="train on so many images only, the first of each class in file order; the test set is whole"
+        None,
+        ge=10,
+        description="train on so many images only, the first of each class in file order; the test set is whole",
     )
 
     @field_validator("name")
@@ -79,17 +81,24 @@ class Dataset(Closed):
 class Weights(Closed):
     """A file of weights that is given rather than trained."""
 
-    file: str = Field(min_length=1, description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file")
+    file: str = Field(
+        min_length=1, description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file"
+    )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
     top1: Finite | None = Field(
-        None, ge=0, le=100, description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure"
+        None,
+        ge=0,
+        le=100,
+        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
     )
 
 
 class Method(Closed):
     """One line of the comparison: a distiller with its settings."""
 
-    use: str | None = Field(None, description="the method, when this entry has a name of its own: `kd`, `package.module:Class`")
+    use: str | None = Field(
+        None, description="the method, when this entry has a name of its own: `kd`, `package.module:Class`"
+    )
     params: dict[str, Any] = Field({}, description="hyper-parameters, over the method's defaults")
     weights: dict[str, Finite] = Field({}, description="weights of the loss terms, over the method's defaults")
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method alone")
@@ -120,16 +129,23 @@ class Teachers(Closed):
 class Sweep(Closed):
     """A sweep file: dataset, recipe, pairs, methods and seeds."""
 
-    name: Name | None = Field(None, description="names the sweep's folder of tables; the file's own name when not stated")
+    name: Name | None = Field(
+        None, description="names the sweep's folder of tables; the file's own name when not stated"
+    )
     note: str = Field("", max_length=500, description="printed under every table of this sweep")
     dataset: Dataset = Field(description="a dataset's name, or a mapping")
     recipe: str | dict[str, Any] = Field(
-        description="a file in `recipes/` beside the sweep file or in benchmarks/recipes, by name; or a mapping, which may start from one with `base: NAME`"
+        description="by name, a file in `recipes/` beside the sweep file or in benchmarks/recipes; "
+        "or a mapping, which may start from one of them with `base: NAME`"
     )
     teachers: Teachers = Field(Teachers(), description="how teachers are trained")
-    methods: dict[Name, Method] = Field(min_length=1, description="a list of names, or a mapping from a name to its settings")
+    methods: dict[Name, Method] = Field(
+        min_length=1, description="a list of names, or a mapping from a name to its settings"
+    )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="teacher-student pairs")
-    seeds: tuple[Seed, ...] = Field(min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list")
+    seeds: tuple[Seed, ...] = Field(
+        min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list"
+    )
 
     @field_validator("dataset", mode="before")
     @classmethod

@@ -66,6 +66,11 @@ def write_once(path: Path, write: Callable[[Path], object]) -> bool:
         return True
 
 
+def replace_text(path: Path, text: str) -> None:
+    """As ``replace``, for what can be made anew if the machine dies."""
+    replace(path, lambda temporary: temporary.write_text(text), durable=False)
+
+
 def replace_json(path: Path, value: Any, durable: bool = True) -> None:
     replace(path, lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"), durable)
 

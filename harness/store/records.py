@@ -40,7 +40,9 @@ SCHEMA = pa.schema(
         # results, in % and nats per image, on the whole test set
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
-        pa.field("curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))),
+        pa.field(
+            "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
+        ),
         # cost, in seconds of this run's share of its pack
         *_COSTS,
         pa.field("cost_total_s", pa.float64()),

@@ -1,4 +1,4 @@
-"""What runs on a node: one pack, from its runs' ids to their records. It needs the store and nothing alive beside it."""
+"""What runs on a node: one pack, from its runs' ids to their records. It needs the store and no driver."""
 
 import hashlib
 import json

@@ -96,7 +96,7 @@ class Member:
             terms |= self.distiller(batch, student, teacher)
             if not self._sums:
                 self._check_terms(terms)
-            total = sum((self.weights[k] * terms[k] for k in self.weights if self.weights[k]), terms["ce"].new_zeros(()))
+            total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
         with self.watch.part("student"):
             total.backward()
             self.optimiser.step()

@@ -4,6 +4,7 @@ import hashlib
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -52,7 +53,7 @@ def load_teacher(
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
     top1 = evaluate(model, test).top1
     if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
-        raise BadWeights(f"teacher {name} from {file}: top-1 is {top1:.2f} %, the sweep file states {stated_top1:.2f} %")
+        raise BadWeights(f"teacher {name} from {file}: measured top-1 {top1:.2f} %, stated {stated_top1:.2f} %")
     return Teacher(model, name, sha256, top1, spec)
 
 
@@ -72,6 +73,7 @@ def load_weights(model: ConvNet, name: str, file: Path, sha256: str | None = Non
         raise BadWeights(f"weights {file}: {e.strerror}") from None
     if sha256 not in (None, found):
         raise BadWeights(f"weights {file}: sha256 is {found}, expected {sha256}")
+    state: Any
     try:
         if file.suffix == ".safetensors":
             state = load_file(file)

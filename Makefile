@@ -1,0 +1,49 @@
+# `make demo` trains and compares on embedded data; `make test` passes the tests. Both set up what they need first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONUNBUFFERED = 1
+
+.PHONY: help setup demo test lint check bench clean
+
+help:
+	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
+	@echo "make test    set up, then run every test"
+	@echo "make check   lint, types and the quick tests"
+	@echo "make bench   measure, each bench two things in one run [NAME=...]"
+	@echo "make setup   only set up .venv, with everything the tests need"
+
+# The demo needs the package alone: no compiler, no apt package.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
+	  { echo "Python 3.11 or 3.12 is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "Python cannot make a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+setup: $(VENV)/.tested
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+bench: setup
+	$(BIN)/python -m benchmarks.perf $(NAME)
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
