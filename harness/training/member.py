@@ -160,9 +160,12 @@ def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) 
 
 
 def in_float32(outputs: Outputs) -> Outputs:
-    """Losses are computed in float32 whatever the models' precision."""
-    features = {k: v.float() for k, v in outputs.features.items()}
-    return Outputs(outputs.logits.float(), outputs.embedding.float(), features)
+    """Losses are computed in float32 (or better) whatever the models' precision."""
+
+    def up(x: Tensor) -> Tensor:
+        return x.float() if x.dtype == torch.bfloat16 else x
+
+    return Outputs(up(outputs.logits), up(outputs.embedding), {k: up(v) for k, v in outputs.features.items()})
 
 
 def _finite(x: float) -> bool:
