@@ -30,7 +30,8 @@ class ReKD(Distiller):
         kl          = mean_d KL( q(z|t) || p(z|f_s) )    stated, closed form
 
     CE and ``select`` move the student and r; ``reconstruct`` and ``kl`` move the encoder (mu, sigma) and decoder g.
-    mu, log sigma^2 and g are 1x1 convolutions (chosen), starting as mu = t, g(z) = z, sigma = sqrt(min_std max_std).
+    mu(t) = t + m(t), g(z) = z + d(z) and log sigma^2 = log(min_std max_std) + v(t), clamped to the two bounds, with
+    1x1 convolutions m, d, v that start at 0 (chosen: weight decay then pulls towards FitNets, not sigma towards 1).
     All terms are means per latent dimension, so that weights of order 1 hold for any C, H, W; the default weights, tau,
     samples and group_size are chosen, not tuned.
 
@@ -43,7 +44,7 @@ class ReKD(Distiller):
     as r2 near 0 or sigma at min_std or max_std.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 1.0, "kl": 0.2}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 5.0, "kl": 1.0}
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
 
     def __init__(
@@ -79,13 +80,12 @@ class ReKD(Distiller):
         self.samples = samples if selection == "soft" else 1
         self.tau, self.group_size, self.prior_std = tau, group_size, prior_std
         self.log_var_range = (2 * math.log(min_std), 2 * math.log(max_std))
+        self.log_var_start = sum(self.log_var_range) / 2
         self.selection, self.prior = selection, prior
 
         self.standardise = Standardise(channels)
         self.project = nn.Conv2d(student.channels[self.student_tap], channels, 1)
-        self.mu = conv_1x1(torch.eye(channels), 0.0)
-        self.log_var = conv_1x1(torch.zeros(channels, channels), sum(self.log_var_range) / 2)
-        self.decode = conv_1x1(torch.eye(channels), 0.0)
+        self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
 
     @property
     def student_taps(self) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ class ReKD(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         t = self.standardise(teacher.features[self.teacher_tap])
         h = self.project(F.adaptive_avg_pool2d(student.features[self.student_tap], t.shape[2:]))
-        mu, log_var = self.mu(t), self.log_var(t).clamp(*self.log_var_range)
+        mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*self.log_var_range)
         eps = batch.random.normal(self.samples, *t.shape[1:]).to(t)
         z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
 
         select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
-        reconstruct = F.mse_loss(self.decode(z[:, 0]), t)
+        reconstruct = F.mse_loss(z[:, 0] + self.decode_shift(z[:, 0]), t)
         kl = gaussian_kl(mu, log_var, h.detach() if self.prior == "student" else torch.zeros_like(h), self.prior_std)
         with torch.no_grad():
             spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
@@ -147,11 +147,10 @@ def gaussian_kl(mu: Tensor, log_var: Tensor, prior_mean: Tensor, prior_std: floa
     return 0.5 * (log_ratio.exp() + ((mu - prior_mean) / prior_std).square() - 1 - log_ratio).mean()
 
 
-def conv_1x1(matrix: Tensor, bias: float) -> nn.Conv2d:
-    """A 1x1 convolution that starts as x -> matrix x + bias, for a square matrix."""
-    channels = len(matrix)
+def zero_conv(channels: int) -> nn.Conv2d:
+    """A 1x1 convolution that starts at 0, where weight decay also leads."""
     conv = nn.Conv2d(channels, channels, 1)
-    conv.load_state_dict({"weight": matrix[:, :, None, None], "bias": torch.full((channels,), bias)})
+    conv.load_state_dict({name: torch.zeros_like(value) for name, value in conv.state_dict().items()})
     return conv
 
 
