@@ -57,7 +57,7 @@ def cancel(queue_file: Path) -> bool:
         return False
     if not is_alive(queue_file):
         return False
-    os.killpg(pid, signal.SIGTERM)  # the feeder leads its process group
+    os.killpg(pid, signal.SIGKILL)  # the feeder leads the group; submitit jobs ignore SIGTERM, checkpoints survive this
     return True
 
 

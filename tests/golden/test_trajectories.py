@@ -7,31 +7,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from harness.models.base import describe
 from harness.models.catalog import build
-from methods.base import Batch, Distiller, SampleRandom
-from methods.fitnets import FitNets
-from methods.kd import KD
+from harness.training.member import Member
+from harness.training.teacher import Teacher
+from methods.base import Batch, SampleRandom
 from tests.golden.filling import GOLDEN, fill
 
 FOLDER = GOLDEN / "trajectory"
-# What a file's `method` says -> our method, its weights there, and what the reference calls its module.
+# What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.
 METHODS: dict[str, Any] = {
-    "kd": lambda student, teacher, hyper: (
-        KD(student, teacher, temperature=hyper["kd_T"]),
-        {"ce": hyper["gamma"], "kd": hyper["alpha"]},
-        {},
-    ),
-    "hint": lambda student, teacher, hyper: (
-        method := FitNets(student, teacher, tap=f"stage{hyper['hint_layer']}"),
-        {"ce": hyper["gamma"], "hint": hyper["beta"]},
-        {"regress_s": method.regressor},
+    "kd": lambda h: ("kd", {"temperature": h["kd_T"]}, {"ce": h["gamma"], "kd": h["alpha"]}, {}),
+    "hint": lambda h: (
+        "fitnets",
+        {"tap": f"stage{h['hint_layer']}"},
+        {"ce": h["gamma"], "hint": h["beta"]},
+        {"regress_s": "regressor"},
     ),
 }
-COLUMN = {"ce": "cls", "kd": "div", "hint": "kd"}  # our terms by the reference's names
+COLUMN = {"ce": "cls", "kd": "div", "hint": "kd", "total": "total"}  # our terms by the reference's names
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -44,20 +40,26 @@ def test_eight_steps(name: str, precision: str) -> None:
     with np.load(FOLDER / "batches.npz") as file:
         images, targets = torch.from_numpy(file["images"]).to(dtype), torch.from_numpy(file["targets"])
 
-    student, teacher = (build(golden[role], golden["num_classes"]) for role in ("student", "teacher"))
-    specs = [describe(model, (3, 32, 32)) for model in (student, teacher)]
-    method, weights, named_modules = METHODS[golden["method"]](*specs, hyper)
-    modules: dict[str, nn.Module] = {"student": student, "teacher": teacher, **named_modules}
+    teacher = build(golden["teacher"], golden["num_classes"])
+    spec = describe(teacher, (3, 32, 32))
+    use, params, weights, named = METHODS[golden["method"]](hyper)
+    sgd = hyper["sgd"]
+    recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
+    method = {"use": use, "params": params, "weights": weights}
+    science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
+    member = Member(science, spec, targets.flatten(), (3, 32, 32), golden["num_classes"], torch.device("cpu"))
+    modules = {"student": member.student, "teacher": teacher}
+    modules |= {theirs: getattr(member.distiller, ours) for theirs, ours in named.items()}
     for prefix, module in modules.items():
         fill(module, f"{prefix}.")
     assert_states(modules, golden["init"], rtol=1e-9)
-    for module in (student, teacher, method):
+    for module in (member.student, member.distiller, teacher):
         module.to(dtype)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = train(student, teacher, method, weights, hyper["sgd"], images, targets)
+        steps = train(member, Teacher(teacher.eval(), golden["teacher"], "", 0.0, spec), images, targets)
     finally:
         torch.set_num_threads(threads)
 
@@ -70,32 +72,18 @@ def test_eight_steps(name: str, precision: str) -> None:
     assert_states(modules, {"teacher": golden["init"]["teacher"]}, rtol=1e-9)  # has not moved
 
 
-def train(
-    student: nn.Module,
-    teacher: nn.Module,
-    method: Distiller,
-    weights: dict[str, float],
-    sgd: dict[str, Any],
-    images: torch.Tensor,
-    targets: torch.Tensor,
-) -> list[dict[str, float]]:
-    """Each step's total and terms, by the reference's names, before its update."""
-    student.train()
-    method.train()
-    teacher.eval()
-    optimiser = torch.optim.SGD([*student.parameters(), *method.parameters()], **sgd)
+def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
+    """Each step's total and terms before its update, by the reference's names; the harness's own step does the work."""
     steps = []
-    for step, (x, y) in enumerate(zip(images, targets, strict=True)):
-        batch = Batch(x, y, torch.arange(len(y)), SampleRandom(step, len(y)))
-        with torch.no_grad():
-            from_teacher = teacher(x, taps=method.teacher_taps)
-        from_student = student(x, taps=method.student_taps)
-        terms = {"ce": F.cross_entropy(from_student.logits, y), **method(batch, from_student, from_teacher)}
-        total = sum(weights[term] * value for term, value in terms.items())
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        steps.append({"total": total.item()} | {COLUMN[term]: value.item() for term, value in terms.items()})
+    member.begin_epoch()
+    taps = set(member.distiller.teacher_taps)
+    for i, (x, y) in enumerate(zip(images, targets, strict=True)):
+        batch = Batch(x, y, torch.arange(len(y)), SampleRandom(i, len(y)))
+        member.step(batch, teacher(x, taps, "float32"))
+        member.end_epoch()  # closes the curves, which then hold this step's terms alone
+        epoch = member.history.epoch
+        found = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}
+        steps.append({COLUMN[term]: value for term, value in found.items()})
     return steps
 
 
