@@ -1,0 +1,247 @@
+"""Invariant 1: a run's id is a hash of its science, all of it and nothing else."""
+
+import copy
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.spec import expand, identity, load, methods, yamlfile
+from harness.spec.schema import Recipe, Sweep
+
+SHA = "ab" * 32
+# Every recipe key, said, at its default where it has one.
+RECIPE = {"epochs": 3, "lr": 0.05, **{k: f.default for k, f in Recipe.model_fields.items() if not f.is_required()}}
+BASE: dict[str, Any] = {
+    "dataset": {"name": "digits", "train_subset": 100},
+    "recipe": {**RECIPE, "milestones": [2]},
+    "methods": {"entry": {"use": "kd", "params": {}, "weights": {}}},
+    "pairs": [
+        {
+            "teacher": "digits_net_w8",
+            "student": "digits_net_w4",
+            "teacher_weights": {"file": "t.pth", "sha256": SHA, "top1": 90.0},
+        }
+    ],
+    "seeds": [0],
+}
+METHODS = ("student", "kd", "fitnets", "crd", "rekd")
+
+
+def numbers(low: float, high: float) -> st.SearchStrategy[float]:
+    return st.floats(low, high, allow_nan=False).map(lambda x: x + 0.0)  # -0.0 is 0.0
+
+
+# Another valid value for each recipe key.
+RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "epochs": st.integers(3, 1000),
+    "batch_size": st.integers(2, 4096),
+    "lr": numbers(1e-6, 10),
+    "momentum": numbers(0, 0.99),
+    "weight_decay": numbers(0, 1),
+    "nesterov": st.booleans(),
+    "schedule": st.just("cosine"),
+    "milestones": st.lists(st.integers(1, 99), max_size=4, unique=True).map(sorted),
+    "gamma": numbers(1e-3, 1),
+    "warmup_epochs": st.integers(0, 2),
+    "crop_padding": st.integers(0, 64),
+    "flip": st.booleans(),
+    "precision": st.just("bf16"),
+    "eval_every": st.integers(1, 50),
+}
+
+
+def ids(data: dict[str, Any]) -> list[str]:
+    """run_ids of a sweep's cells."""
+    document = yamlfile.Document("sweep.yaml", data, {})
+    plan = expand.expand(load.validate(Sweep, data, document), document, lambda w, _: w.sha256 or SHA)
+    return [c.run_id for c in plan.cells]
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """BASE with dotted keys (``__`` for the dot) set."""
+    data = copy.deepcopy(BASE)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        here: Any = data
+        for part in path:
+            here = here[int(part) if part.isdigit() else part]
+        here[last] = value
+    return data
+
+
+@pytest.mark.parametrize("key", Recipe.model_fields)
+@given(st.data())
+def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
+    base = changed()
+    if key == "schedule":
+        base["recipe"]["milestones"] = []
+    value = data.draw(RECIPE_VALUES[key].filter(lambda v: v != base["recipe"][key]))
+    other = copy.deepcopy(base)
+    other["recipe"][key] = value
+    assert ids(base) != ids(other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(st.data())
+def test_any_hyper_parameter_and_weight_changes_the_id(method: str, data: st.DataObject) -> None:
+    info = methods.describe(method)
+    base = changed(methods__entry={"use": method})
+    values: dict[str, st.SearchStrategy[Any]] = {
+        "float": numbers(-100, 100), "int": st.integers(-100, 100), "bool": st.booleans(), "str": st.text(max_size=5),
+    }  # fmt: skip
+    for key, hyper in info.hyper.items():
+        kind = st.sampled_from(hyper.choices) if hyper.choices else values[hyper.kind]
+        value = data.draw(kind.filter(lambda v, d=hyper.default: v != d))
+        assert ids(changed(methods__entry={"use": method, "params": {key: value}})) != ids(base), key
+    for term, default in info.weights.items():
+        value = data.draw(numbers(0.5, 100).filter(lambda v, d=default: v != d))
+        assert ids(changed(methods__entry={"use": method, "weights": {term: value}})) != ids(base), term
+
+
+@given(seed=st.integers(1, 2**31 - 1), subset=st.integers(1, 14).filter(lambda n: n != 10), sha=st.binary(min_size=32))
+def test_seed_subset_and_teacher_change_the_id(seed: int, subset: int, sha: bytes) -> None:
+    assert ids(changed(seeds=[seed])) != ids(BASE)
+    assert ids(changed(dataset__train_subset=10 * subset)) != ids(BASE)
+    assert ids(changed(pairs__0__teacher_weights__sha256=sha[:32].hex())) != ids(BASE)
+
+
+def test_models_and_whole_training_set_change_the_id() -> None:
+    different = [
+        BASE,
+        changed(pairs__0__student="digits_net_w8"),
+        changed(pairs__0__teacher="digits_net_w16"),
+        changed(dataset="digits"),
+        changed(pairs__0__teacher_weights=None),
+        changed(methods__entry={"use": "student"}),
+    ]
+    assert len({ids(d)[0] for d in different}) == len(different)
+
+
+def test_a_teacher_trained_here_gives_its_own_identity_to_its_students() -> None:
+    trained = changed(pairs__0__teacher_weights=None)
+    other_seed = {**trained, "teachers": {"seed": 1}}
+    other_recipe = {**trained, "teachers": {"recipe": {**RECIPE, "lr": 0.04}}}
+    assert len({ids(d)[0] for d in (trained, other_seed, other_recipe)}) == 3
+    without = changed(methods__entry={"use": "student"})
+    assert ids(without) == ids({**without, "teachers": {"seed": 1}}), "a student alone knows no teacher"
+
+
+def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ids(BASE)
+    digits = expand.datasets.CATALOG["digits"]
+    with monkeypatch.context() as patch:
+        patch.setitem(expand.datasets.CATALOG, "digits", digits.__class__(**{**digits.__dict__, "version": "0" * 16}))
+        assert ids(BASE) != before
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "PROTOCOL", identity.PROTOCOL + 1)
+        assert ids(BASE) != before
+    assert ids(BASE) == before
+
+
+@given(st.randoms(use_true_random=False))
+def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Random) -> None:
+    info = methods.describe("crd")
+    said = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
+    full = changed(methods__entry={"use": "crd", **said}, recipe__milestones=[])
+    defaults = [("recipe", k) for k, f in Recipe.model_fields.items() if not f.is_required()]
+    defaults += [("methods", "entry", part, k) for part in ("params", "weights") for k in said[part]]
+    terse = copy.deepcopy(full)
+    for path in rng.sample(defaults, rng.randint(0, len(defaults))):
+        here = terse
+        for part in path[:-1]:
+            here = here[part]
+        del here[path[-1]]
+
+    def shuffled(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        items = list(value.items())
+        rng.shuffle(items)
+        return {k: shuffled(v) for k, v in items}
+
+    assert ids(shuffled(terse)) == ids(full)
+
+
+@given(
+    file=st.text(min_size=1, max_size=30),
+    top1=st.none() | st.floats(0, 100),
+    entry=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,20}", fullmatch=True),
+    note=st.text(max_size=20),
+)
+def test_paths_names_and_notes_do_not_change_the_id(file: str, top1: float | None, entry: str, note: str) -> None:
+    data = changed(pairs__0__teacher_weights={"file": file, "sha256": SHA, "top1": top1}, note=note, name="other")
+    data["methods"] = {entry: data["methods"]["entry"]}
+    assert ids(data) == ids(BASE)
+
+
+def test_the_same_setting_said_in_another_place_or_form_does_not_change_the_id() -> None:
+    wanted = ids(changed(methods__entry={"use": "kd", "params": {"temperature": 2.0}}, recipe__lr=1.0))
+    per_pair = changed(recipe__lr=1)
+    per_pair["pairs"][0]["methods"] = {"entry": {"params": {"temperature": 2}}}
+    per_method = changed(methods__entry={"use": "kd", "params": {"temperature": 2}, "recipe": {"lr": 1}})
+    by_pair = changed(methods__entry={"use": "kd", "params": {"temperature": 2}})
+    by_pair["pairs"][0]["recipe"] = {"lr": "1.0"}
+    assert ids(per_pair) == ids(per_method) == ids(by_pair) == wanted
+    assert ids(changed(seeds=1)) == ids(changed(seeds=[0]))
+
+
+def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unsaid = changed(methods__entry={"use": "kd"})
+    said = changed(methods__entry={"use": "kd", "params": {"temperature": 4.0}})
+    del unsaid["recipe"]["momentum"]
+    before = ids(unsaid), ids(said)
+
+    class Changed(Recipe):
+        momentum: float = 0.8
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "Recipe", Changed)
+        assert ids(unsaid) != before[0]
+        assert ids(said) == before[1]
+
+    folder = tmp_path / "methods"
+    shutil.copytree(methods.METHODS_FOLDER, folder)
+    source = (folder / "kd.py").read_text()
+    (folder / "kd.py").write_text(source.replace("temperature: float = 4.0", "temperature: float = 5.0"))
+    with monkeypatch.context() as patch:
+        patch.setattr(methods, "METHODS_FOLDER", folder)
+        methods.describe.cache_clear()
+        assert ids(unsaid) != before[0]
+        assert ids(said) == before[1]
+    methods.describe.cache_clear()
+    assert (ids(unsaid), ids(said)) == before
+
+
+def test_a_users_own_method_is_identified_by_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = '"""Mine."""\n\nclass Mine:\n    weights = {"ce": 1.0}\n    scale = 1.0\n'
+    texts = {
+        "identity_a": source,
+        "identity_b": source.replace('"""Mine."""', "# another comment").replace("    scale", "\n\n    scale"),
+        "identity_c": source.replace("scale = 1.0", "scale = 2.0"),
+    }
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    version = {name: methods.describe(f"{name}:Mine").version for name in texts}
+    assert version["identity_a"] == version["identity_b"] != version["identity_c"]
+
+
+def test_golden_ids() -> None:
+    """Committed ids. If they change, results that users have are no longer found: change them on purpose only."""
+    science = {
+        "protocol": 1,
+        "dataset": {"name": "digits", "version": "6000b9393a3f3f11", "train_subset": None},
+        "teacher": {"model": "digits_net_w8", "sha256": SHA},
+        "student": "digits_net_w4",
+        "method": {"use": "kd", "version": 1, "params": {"temperature": 4.0}, "weights": {"ce": 0.1, "kd": 0.9}},
+        "recipe": {"epochs": 3, "lr": 0.05, "weight_decay": 5e-4, "milestones": [2], "flip": False},
+        "seed": 0,
+    }
+    assert identity.canonical(science).startswith('{"dataset":{"name":"digits","train_subset":null,"version":"6000')
+    assert identity.run_id(science) == "50f556b770859c19"
+    assert ids(BASE) == ["c5ac577c6dd28d63"]
