@@ -13,12 +13,21 @@ class UserError(Exception):
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def one_line(text: object, limit: int = 2000) -> str:
+    """A message as one printable line: names in it may hold newlines or a terminal's control characters."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from harness.data.catalog import CATALOG
-from harness.errors import UserError
+from harness.errors import UserError, shorten
 from harness.spec.schema import Weights
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"
@@ -42,9 +42,15 @@ def dataset_folder(name: str, root: Path | None) -> Path | None:
 
 def weights_file(weights: Weights, root: Path | None, sweep_folder: Path) -> Path | None:
     """The file of given weights, or None when it is in none of its places."""
-    named = Path(weights.file).expanduser()
+    try:
+        named = Path(weights.file).expanduser()
+    except RuntimeError as e:
+        raise UserError(f"weights {shorten(weights.file)}: {e}") from None
     places = [named] if named.is_absolute() else [*([root / named] if root else []), sweep_folder / named]
-    return next((p.resolve() for p in places if p.is_file()), None)
+    try:
+        return next((p.resolve() for p in places if p.is_file()), None)
+    except OSError as e:  # a name too long, a folder that may not be entered
+        raise UserError(f"weights {shorten(weights.file)}: {e.strerror}") from None
 
 
 def checked_sha256(weights: Weights, file: Path | None) -> str:

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.errors import shorten
+
 if TYPE_CHECKING:
     from harness.models.base import ConvNet
 
@@ -99,8 +101,8 @@ def resolve(name: str) -> str:
     """
     name = ALIASES.get(name, name)
     if name not in CATALOG:
-        near = difflib.get_close_matches(name, [*CATALOG, *ALIASES]) or list(CATALOG)
-        raise ValueError(f"no model named {name!r}; nearest: {', '.join(near)}")
+        near = difflib.get_close_matches(name[:200], [*CATALOG, *ALIASES]) or list(CATALOG)
+        raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
     return name
 
 

@@ -9,9 +9,10 @@ from harness.errors import UserError, unknown
 from harness.models import catalog as models
 from harness.spec import identity, load
 from harness.spec import methods as method_sources
-from harness.spec.schema import Method, Pair, Sweep, Weights
+from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights
 from harness.spec.yamlfile import Document, KeyPath
 
+MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
 SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision")
 
@@ -58,6 +59,7 @@ class Plan:
 
 WeightsHash = Callable[[Weights, KeyPath], str]
 Only = dict[str, set[str]]
+Keys = dict[str, Any]
 
 
 def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: Only | None = None) -> Plan:
@@ -66,15 +68,23 @@ def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: 
     Raises:
         UserError: a method, hyper-parameter, loss term or recipe that does not exist.
     """
+    if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
+        raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
     plan = Plan(sweep)
-    teachers = [_teacher(pair, i, sweep, document, weights_sha256, plan) for i, pair in enumerate(sweep.pairs)]
+    recipe = load.recipe(sweep.recipe, document, ("recipe",))
+    teachers_recipe = recipe
+    if sweep.teachers.recipe is not None:
+        teachers_recipe = load.recipe(sweep.teachers.recipe, document, ("teachers", "recipe"))
+    teachers = [
+        _teacher(pair, i, sweep, teachers_recipe, document, weights_sha256, plan) for i, pair in enumerate(sweep.pairs)
+    ]
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, i)
         for name, entry in sweep.methods.items():
-            base = _science(pair, i, name, entry, sweep, document, teacher)
+            base = _science(pair, i, name, entry, sweep, recipe, document, teacher)
             shared = tuple(base["recipe"][k] for k in SHARED_RECIPE)
             for seed in sweep.seeds:
                 if not _wanted(only, pair, name, seed):
@@ -147,17 +157,13 @@ def _dataset(sweep: Sweep) -> dict[str, Any]:
 
 
 def _teacher(
-    pair: Pair, i: int, sweep: Sweep, document: Document, weights_sha256: WeightsHash, plan: Plan
+    pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, weights_sha256: WeightsHash, plan: Plan
 ) -> dict[str, Any]:
     """The teacher's part of the students' science. A run that trains it joins the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
         plan.weights[sha256] = pair.teacher_weights
         return {"model": pair.teacher, "sha256": sha256}
-    if sweep.teachers.recipe is None:
-        recipe = load.recipe(sweep.recipe, {}, document, ("recipe",))
-    else:
-        recipe = load.recipe(sweep.teachers.recipe, {}, document, ("teachers", "recipe"))
     alone = method_sources.describe("student")
     science = {
         "protocol": identity.PROTOCOL,
@@ -165,7 +171,7 @@ def _teacher(
         "teacher": None,
         "student": pair.teacher,
         "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": Recipe.model_validate(recipe).model_dump(mode="json"),
         "seed": sweep.teachers.seed,
     }
     run_id = identity.run_id(science)
@@ -174,7 +180,7 @@ def _teacher(
 
 
 def _science(
-    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, document: Document, teacher: dict[str, Any]
+    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, teacher: Keys
 ) -> dict[str, Any]:
     """The science of (pair, method) but for the seed. Settings nearer to the pair win."""
     override = pair.methods.get(name, Method())
@@ -202,13 +208,17 @@ def _science(
             weights[term] = weight
     if not any(weights.values()):
         raise UserError(f"{document.where(at)}: every loss term has weight 0: nothing would be trained")
-    changes = {**entry.recipe, **pair.recipe, **override.recipe}
-    recipe = load.recipe(sweep.recipe, changes, document, ("recipe",))
+    layers: list[tuple[KeyPath, Keys]] = [
+        ((*at, "recipe"), entry.recipe),
+        (("pairs", i, "recipe"), pair.recipe),
+        (("pairs", i, "methods", name, "recipe"), override.recipe),
+    ]
+    final = load.changed_recipe(recipe, layers, document, ("recipe",))
     return {
         "protocol": identity.PROTOCOL,
         "dataset": _dataset(sweep),
         "teacher": teacher if info.needs_teacher else None,
         "student": pair.student,
         "method": {"use": use, "version": info.version, "params": params, "weights": weights},
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": final.model_dump(mode="json"),
     }

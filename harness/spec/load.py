@@ -37,8 +37,10 @@ def _name_of(path: Path) -> str:
     return name or "sweep"
 
 
-def validate(model: type[M], data: Any, document: Document, at: KeyPath = ()) -> M:
-    """Data as the model, or the first mistake as a UserError."""
+def validate(
+    model: type[M], data: Any, document: Document, at: KeyPath = (), owners: dict[str, KeyPath] | None = None
+) -> M:
+    """Data as the model, or the first mistake as a UserError. ``owners``: where keys stand that are not at ``at``."""
     try:
         return model.model_validate(data)
     except ValidationError as e:
@@ -54,11 +56,13 @@ def validate(model: type[M], data: Any, document: Document, at: KeyPath = ()) ->
         elif first["type"] != "value_error":
             message = f"{message[0].lower()}{message[1:]}, found {shorten(first['input'])}"
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        if loc and owners:
+            at = owners.get(str(loc[0]), at)
         raise UserError(f"{document.where((*at, *loc))}: {message}{more}") from None
 
 
-def recipe(ref: str | dict[str, Any], changes: dict[str, Any], document: Document, at: KeyPath) -> Recipe:
-    """A recipe by name or mapping, with changes over it.
+def recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> dict[str, Any]:
+    """The keys of a recipe given by name or as a mapping, validated.
 
     Raises:
         UserError: unknown recipe, unknown key or wrong value.
@@ -69,13 +73,31 @@ def recipe(ref: str | dict[str, Any], changes: dict[str, Any], document: Documen
         data = {k: v for k, v in ref.items() if k != "base"}
         if "base" in ref:
             data = {**_recipe_file(ref["base"], document, (*at, "base")), **data}
-    return validate(Recipe, {**data, **changes}, document, at)
+    validate(Recipe, data, document, at)
+    return data
+
+
+def changed_recipe(
+    base: dict[str, Any], layers: typing.Iterable[tuple[KeyPath, dict[str, Any]]], document: Document, at: KeyPath
+) -> Recipe:
+    """A recipe with changes over it, later layers winning; each comes with the place it stands at.
+
+    Raises:
+        UserError: unknown key or wrong value, named where it stands.
+    """
+    data = dict(base)
+    owners: dict[str, KeyPath] = {}
+    for path, changes in layers:
+        data |= changes
+        owners |= {key: path for key in changes}
+        at = path if changes else at
+    return validate(Recipe, data, document, at, owners)
 
 
 def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
     folders = [Path(document.source).parent / "recipes", SHIPPED_RECIPES]
     files = {p.stem: p for folder in reversed(folders) if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
-    if name not in files:
+    if not isinstance(name, str) or name not in files:
         raise UserError(f"{document.where(at)}: {unknown('recipe', name, files)}")
     found = yamlfile.read(files[name])
     validate(Recipe, found.data, found)  # so that a mistake in the recipe's own file is told with its own line
@@ -103,13 +125,16 @@ def _override(document: Document, text: str) -> None:
     key, sep, raw = text.partition("=")
     if not sep or not key.strip():
         raise UserError(f"--set {shorten(text)}: expected key.path=value, e.g. recipe.epochs=10")
-    value = yamlfile.parse(f"value: {raw}", f"--set {key}").data.get("value")
+    parsed = yamlfile.parse(f"value: {raw}", f"--set {shorten(key)}").data
+    if set(parsed) != {"value"}:
+        raise UserError(f"--set {shorten(text)}: expected one value")
+    value = parsed["value"]
     path = key.strip().split(".")
     here: Any = document.data
     for i, part in enumerate(path):
         last = i == len(path) - 1
         if isinstance(here, list):
-            if not part.isdigit() or int(part) >= len(here):
+            if not part.isdecimal() or len(part) > 9 or int(part) >= len(here):
                 raise UserError(
                     f"--set {key}: {part!r} is not a position in {'.'.join(path[:i])} (0 to {len(here) - 1})"
                 )
@@ -132,6 +157,6 @@ def _opened(key: Any, value: Any) -> Any:
         return {}
     if isinstance(value, str) and key in ("recipe", "dataset"):
         return {"base" if key == "recipe" else "name": value}
-    if isinstance(value, list) and key == "methods":
+    if isinstance(value, list) and key == "methods" and len(set(map(str, value))) == len(value):
         return {str(name): {} for name in value}
     return value

@@ -2,14 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from harness.data import catalog as datasets
+from harness.errors import shorten
 from harness.models import catalog as models
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+
+
+def _name_or_mapping(value: Any) -> Any:
+    if not isinstance(value, str | dict):
+        raise ValueError(f"expected a recipe's name or a mapping, found {shorten(value)}")
+    return value
+
+
+RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 
 
 class Closed(BaseModel):
@@ -122,7 +132,7 @@ class Pair(Closed):
 class Teachers(Closed):
     """How teachers that are trained here are trained."""
 
-    recipe: str | dict[str, Any] | None = Field(None, description="a recipe; the sweep's own when not stated")
+    recipe: RecipeRef | None = Field(None, description="a recipe; the sweep's own when not stated")
     seed: Seed = Field(0, description="one teacher serves all of a pair's seeds, so that seeds are comparable")
 
 
@@ -134,7 +144,7 @@ class Sweep(Closed):
     )
     note: str = Field("", max_length=500, description="printed under every table of this sweep")
     dataset: Dataset = Field(description="a dataset's name, or a mapping")
-    recipe: str | dict[str, Any] = Field(
+    recipe: RecipeRef = Field(
         description="by name, a file in `recipes/` beside the sweep file or in benchmarks/recipes; "
         "or a mapping, which may start from one of them with `base: NAME`"
     )

@@ -10,7 +10,9 @@ import yaml
 from harness.errors import UserError, shorten
 
 MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
+MAX_BITS = 64  # of an integer; no key takes more, and Python refuses to print far larger ones
 KeyPath = tuple[str | int, ...]
+_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 class _Loader(yaml.SafeLoader):
@@ -76,6 +78,8 @@ def parse(text: str, source: str) -> Document:
         raise UserError(f"{source}: not valid YAML: {str(e).splitlines()[0]}") from None
     except RecursionError:
         raise UserError(f"{source}: nested too deeply") from None
+    except (ValueError, OverflowError) as e:  # PyYAML's scanner on "\\UFFFFFFFF", or a version of 5,000 digits
+        raise UserError(f"{source}: not valid YAML: {e}") from None
     if not isinstance(data, dict):
         raise UserError(f"{source}: expected a mapping of keys to values, found {type(data).__name__}")
     return Document(source, data, lines)
@@ -90,6 +94,8 @@ class _Reader:
         self.left -= 1
         if self.left < 0:
             raise UserError(f"{self.source}: expands to more than {MAX_NODES:,} values")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN:
+            raise UserError(f"{self._at(node)}: tag {shorten(node.tag)} is not supported here; remove it")
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
@@ -97,9 +103,13 @@ class _Reader:
                 self.lines[(*path, i)] = child.start_mark.line + 1
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         try:
-            return self.loader.construct_object(node)
-        except (ValueError, OverflowError) as e:  # 2001-99-99, 0o9, ...
-            raise UserError(f"{self._at(node)}: {e}") from None
+            found = self.loader.construct_object(node)
+        except (ValueError, OverflowError, LookupError, AttributeError):  # 2001-99-99, !!int "", !!bool x, ...
+            kind = node.tag.rpartition(":")[2]
+            raise UserError(f"{self._at(node)}: {shorten(node.value)} is not a valid {kind}") from None
+        if isinstance(found, int) and found.bit_length() > MAX_BITS:
+            raise UserError(f"{self._at(node)}: {shorten(node.value)} is too large a number")
+        return found
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         out: dict[str, Any] = {}
