@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -93,19 +94,30 @@ def _source_of(module: str, name: str) -> Path:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as e:
-        raise UserError(f"method {name!r}: module {module!r} cannot be found: {e}") from None
+    spec = _find(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise UserError(f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)")
     return Path(spec.origin)
 
 
+def _find(module: str) -> ModuleSpec | None:
+    """As importlib.util.find_spec, but without running the packages above the module."""
+    top, *below = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+        for i in range(len(below)):
+            if spec is None or spec.submodule_search_locations is None:
+                return None
+            spec = PathFinder.find_spec(".".join([top, *below[: i + 1]]), list(spec.submodule_search_locations))
+    except (ImportError, ValueError):
+        return None
+    return spec
+
+
 def _parse(path: Path) -> ast.Module:
     try:
         return ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError) as e:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as e:
         raise UserError(f"{path}: not a readable Python file: {e}") from None
 
 
@@ -126,7 +138,7 @@ def _class_literals(node: ast.ClassDef) -> dict[str, Any]:
             continue
         try:
             out[name] = ast.literal_eval(value)
-        except ValueError:
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that literal_eval may raise
             continue
     return out
 
@@ -134,7 +146,7 @@ def _class_literals(node: ast.ClassDef) -> dict[str, Any]:
 def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None) -> MethodInfo:
     literals = _class_literals(node)
     weights = literals.get("weights")
-    if not isinstance(weights, dict) or "ce" not in weights:
+    if not isinstance(weights, dict) or "ce" not in weights or not all(map(_is_term, weights.items())):
         raise UserError(f"{module}:{node.name}: needs a literal `weights = {{'ce': 1.0, ...}}` in the class body")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
@@ -147,6 +159,11 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     )
 
 
+def _is_term(item: tuple[Any, Any]) -> bool:
+    name, weight = item
+    return isinstance(name, str) and isinstance(weight, int | float) and not isinstance(weight, bool)
+
+
 def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
@@ -155,9 +172,10 @@ def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
     for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         try:
             value = ast.literal_eval(default)  # type: ignore[arg-type]
-            out[arg.arg] = Hyper(*_kind(arg.annotation), default=value)
-            out[arg.arg].check(value)
-        except (ValueError, TypeError) as e:
+            kind, choices = _kind(arg.annotation)
+            # in its own type, so that `x: float = 4` left unsaid and `x: 4` in the sweep file are the same science
+            out[arg.arg] = Hyper(kind, choices, Hyper(kind, choices, None).check(value))
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as e:
             raise UserError(
                 f"{where}: hyper-parameter {arg.arg!r} needs a type (float, int, bool, str or Literal[...]) "
                 f"and a literal default: {e}"
