@@ -4,13 +4,15 @@ Command modules import what they need when they run, so that ``--help`` answers 
 """
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 import typer
 
-from harness.errors import EXIT_BAD_INPUT, UserError
+from harness.errors import EXIT_BAD_INPUT, UserError, one_line
 
 COMMANDS = ("sweep", "status", "report", "verify", "evaluate")
 
@@ -39,17 +41,34 @@ def _app(help: str | None = None) -> typer.Typer:
 def _run(app: typer.Typer) -> None:
     from harness.store.files import DiskFull
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table
     try:
-        app()
+        code = app(standalone_mode=False)  # what a command raises comes here rather than into typer's own box
+        sys.stdout.flush()
+        sys.exit(code)
     except (UserError, DiskFull) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    except PermissionError as e:
-        print(f"error: {e.filename}: no permission", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        _exit(str(e))
     except BrokenPipeError:  # `harness report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as e:  # no permission, a file where a folder should be, a read-only file system, ...
+        _exit(f"{e.filename or 'input or output'}: {e.strerror or e}")
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as e:
+        # Wrong options. Their class is typer's own copy of click or click itself, as typer's version has it.
+        if not hasattr(e, "format_message"):
+            raise
+        if not (text := e.format_message()):  # no command at all: the help has been printed
+            sys.exit(EXIT_BAD_INPUT)
+        _exit(text)
+
+
+def _exit(message: str) -> NoReturn:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
 
 
 if __name__ == "__main__":
