@@ -16,20 +16,25 @@ def verify(
         Path | None, typer.Option(help="Folder of the tables to check (default: the store's own).")
     ] = None,
 ) -> None:
-    """Rebuild every table from the record files and fail on any byte of difference."""
+    """Rebuild every table from the record files. Exit code 1 on any byte of difference and on damaged records."""
     from harness.reporting import comparison, publish
     from harness.store.store import Store
 
     store = Store(results.resolve())
     home = tables or store.table_folder("x").parent
-    folders = sorted(p.parent for p in home.glob("*/contents.json"))
+    folders = sorted(p for p in home.glob("*") if p.is_dir() and any(p.iterdir()))
     if not folders:
         raise UserError(f"{home}: no table to verify")
     different = 0
     with tempfile.TemporaryDirectory() as scratch:
         for folder in folders:
             rebuilt = Path(scratch) / folder.name
-            publish.rebuild(comparison.Contents.read(folder), store, rebuilt)
+            try:
+                publish.rebuild(comparison.Contents.read(folder), store, rebuilt)
+            except UserError as e:
+                different += 1
+                print(f"DAMAGED {e}")
+                continue
             names = {p.name for p in folder.iterdir() if p.is_file()} | {p.name for p in rebuilt.iterdir()}
             for name in sorted(names):
                 old, new = folder / name, rebuilt / name

@@ -43,7 +43,7 @@ class Contents:
         try:
             cells = tuple(Cell(**c) for c in value.pop("cells"))
             return cls(**{**value, "epochs": tuple(value["epochs"]), "cells": cells})
-        except (TypeError, AttributeError, KeyError):
+        except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / 'contents.json'}: missing or damaged; run its sweep again") from None
 
     def write(self, folder: Path) -> None:

@@ -115,8 +115,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"{contents.dataset}{sizes}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is the last "
         "epoch's, 'best' the best test epoch's. Differences are of the last epoch, paired by seed."
     ]
-    if contents.note:
-        found.append(f"Note: {contents.note}")
+    if note := " ".join("".join(c if c.isprintable() else " " for c in contents.note).split()):
+        found.append(f"Note: {note}")  # on one line: an empty one would end a LaTeX caption
     for row in comparison.rows:
         where = f"{row.teacher} > {row.student}, {row.method}"
         if row.missing:
