@@ -22,12 +22,19 @@ def _temporary(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-    except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as e:
+        if _is_disk_full(e):
             raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_disk_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # safetensors raises a class of its own: "I/O error: No space left on device (os error 28)"
+    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _sync(path: Path) -> None:
@@ -68,7 +75,7 @@ def write_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 def replace_text(path: Path, text: str) -> None:
     """As ``replace``, for what can be made anew if the machine dies."""
-    replace(path, lambda temporary: temporary.write_text(text), durable=False)
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
 
 
 def replace_json(path: Path, value: Any, durable: bool = True) -> None:

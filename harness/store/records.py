@@ -1,5 +1,6 @@
 """Records: one Parquet file per finished run, one row each, written once by the job itself."""
 
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,6 +63,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_CACHED = SCHEMA.append(pa.field("written_ns", pa.int64()))
+
 
 def write(store: Store, row: dict[str, Any]) -> bool:
     """Writes a run's record; False when it has one already.
@@ -79,19 +82,24 @@ def write(store: Store, row: dict[str, Any]) -> bool:
 def read(store: Store, run_ids: Iterable[str], columns: list[str] | None = None) -> pa.Table:
     """Rows of the runs that have a record, ordered by run_id.
 
-    Many small files are slow to read, so rows once read are kept in a cache file. A record never changes, so
-    the cache only ever lacks rows; it may be deleted at any time.
+    Many small files are slow to read, so rows once read are kept in a cache file, each with its record's time of
+    writing: a record that was deleted and trained anew is read again. The cache may be deleted at any time.
 
     Raises:
         UserError: a record that is not readable Parquet.
     """
     wanted = sorted(set(run_ids) & store.done_ids())
     cached = _read_cache(store)
+    written = {run_id: store.record(run_id).stat().st_mtime_ns for run_id in wanted}
+    rows = zip(cached.column("run_id").to_pylist(), cached.column("written_ns").to_pylist(), strict=True)
+    still_true = [written.get(run_id, ns) == ns for run_id, ns in rows]
+    cached = cached.filter(pa.array(still_true, pa.bool_()))
     known = set(cached.column("run_id").to_pylist())
-    new = [_read_one(store, run_id) for run_id in wanted if run_id not in known]
-    if new:
-        cached = pa.concat_tables([cached, *new])
-        files.replace(store.record_cache, lambda path: pq.write_table(cached, path), durable=False)
+    if new := [k for k in wanted if k not in known]:
+        read_now = [_read_one(store, k).append_column("written_ns", [[written[k]]]).cast(_CACHED) for k in new]
+        cached = pa.concat_tables([cached, *read_now])
+        with contextlib.suppress(OSError, files.DiskFull):  # a store one may only read has its tables all the same
+            files.replace(store.record_cache, lambda path: pq.write_table(cached, path), durable=False)
     at = {run_id: i for i, run_id in enumerate(cached.column("run_id").to_pylist())}
     return cached.select(columns or SCHEMA.names).take([at[run_id] for run_id in wanted])
 
@@ -118,6 +126,6 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
 
 def _read_cache(store: Store) -> pa.Table:
     try:
-        return pq.ParquetFile(store.record_cache).read().cast(SCHEMA)
+        return pq.ParquetFile(store.record_cache).read().cast(_CACHED)
     except (pa.ArrowException, OSError, ValueError):  # missing, or of another schema version: made anew
-        return SCHEMA.empty_table()
+        return _CACHED.empty_table()

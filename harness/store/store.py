@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +112,9 @@ class Store:
 
     def failure(self, run_id: str) -> Failure | None:
         value = files.read_json(self.failure_file(run_id))
-        return Failure(**value) if value else None
+        if not isinstance(value, dict) or set(value) != {f.name for f in fields(Failure)}:
+            return None  # not there, damaged, or of another version
+        return Failure(**value)
 
     def forget_failure(self, run_id: str) -> None:
         """Makes way for another attempt; the old failure stays in the run's folder."""
@@ -142,7 +144,15 @@ class Store:
             lines = (self.run(run_id) / "attempts.jsonl").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        return [found for line in lines if (found := _json(line)) is not None]  # the last may be torn
+
+
+def _json(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:
