@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,14 +39,16 @@ def status(
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
-    queues = sorted(store.queue("x").parent.glob(f"{planned.name}-*.json"))
+    queues = sorted(store.queue("x").parent.glob(f"{planned.name}-{'[0-9a-f]' * 8}.json"))
+    if json_ and (watch or cancel or logs is not None):
+        raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
         ended = [q for q in queues if local.cancel(q)]
         say(f"ended {len(ended)} queue{'s' * (len(ended) != 1)} and their jobs" if ended else "nothing is running")
     elif logs is not None:
         _print_log(planned, logs)
     elif failures:
-        _print_failures(planned)
+        _print_failures(planned, json_)
     elif watch:
         from harness.watch import watch as follow
 
@@ -90,8 +93,11 @@ def _print_log(planned: "Planned", prefix: str) -> None:
         raise UserError(f"--logs {prefix}: {attempts[-1]['log']}: {e.strerror}") from None
 
 
-def _print_failures(planned: "Planned") -> None:
+def _print_failures(planned: "Planned", json_: bool) -> None:
     found = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
+    if json_:
+        print(json.dumps([asdict(f) for f in found]))
+        return
     causes: dict[tuple[str, str], list[Failure]] = {}
     for failure in found:
         causes.setdefault((failure.kind, failure.cause), []).append(failure)

@@ -40,10 +40,6 @@ def sweep(
     if cluster != "local":
         raise UserError(f"--cluster: {unknown('cluster', cluster, ['local'])}")
     planned = plan_sweep(file, results, data, set_, only)
-    if retry_failed and not plan:
-        for run_id, state in planned.states().items():
-            if state == "failed":
-                planned.store.forget_failure(run_id)
     summary = _summary(planned, retry_failed, max_parallel)
     if not json_:
         (print if plan else say)(_summary_text(summary))
@@ -52,7 +48,7 @@ def sweep(
             print(json.dumps(summary))
         return
     if summary["to_do"]:
-        queue_file = _submit(planned, summary["jobs_at_once"])
+        queue_file = _submit(planned, summary["jobs_at_once"], retry_failed)
         if detach:
             say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
             return
@@ -106,8 +102,8 @@ def _summary_text(s: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _submit(planned: "Planned", at_once: int) -> Path:
-    """Writes what jobs read, and starts the local queue."""
+def _submit(planned: "Planned", at_once: int, retry_failed: bool) -> Path:
+    """Writes what jobs read, and starts the local queue. Changes nothing when data or weights are missing."""
     from harness.data import locate
     from harness.planning import cores
     from slurm import local
@@ -116,6 +112,10 @@ def _submit(planned: "Planned", at_once: int) -> Path:
     locate.dataset_folder(planned.plan.sweep.dataset.name, planned.data_root)
     weights = planned.weights_files()
     store, states = planned.store, planned.states()
+    if retry_failed:
+        for run_id in (k for k, s in states.items() if s == "failed"):
+            store.forget_failure(run_id)
+            states[run_id] = "to do"
     packs = []
     for pack in planned.plan.packs:
         left = tuple(k for k in pack.run_ids if states[k] == "to do")
