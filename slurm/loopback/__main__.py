@@ -1,0 +1,113 @@
+"""``python -m slurm.loopback up | down | status``."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_RUN_FAILED, UserError
+from slurm.loopback.cluster import Loopback
+from slurm.loopback.cluster import down as take_down
+from slurm.loopback.layout import default_folder
+from slurm.loopback.ports import hostname_is_loopback
+
+app = typer.Typer(
+    help="A real SLURM on this machine, in one private folder: try the cluster mode on your laptop.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Dir = Annotated[
+    Path | None,
+    typer.Option("--dir", help="The cluster's folder [default: $KD_LOOPBACK, else kd-loopback in $XDG_STATE_HOME]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+@app.command()
+def up(
+    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 4,
+    cpus: Annotated[int, typer.Option(help="CPUs that each node claims to have.")] = 4,
+    memory: Annotated[int, typer.Option(help="Memory that each node claims to have, in MB.")] = 8000,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of slurm.conf, e.g. MaxArraySize=50.")
+    ] = None,
+    dir: Dir = None,
+    json_: Json = False,
+) -> None:
+    """Starts a cluster and prints what to export: eval "$(python -m slurm.loopback up)"."""
+    extra = {}
+    for item in set_ or []:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--set {item}: expected KEY=VALUE, e.g. --set MaxArraySize=50")
+        extra[key] = value
+    cluster = Loopback.up(dir or default_folder(), nodes, cpus, memory, extra)
+    root = cluster.layout.root
+    if not hostname_is_loopback():
+        print(
+            "note: this machine's name does not resolve to 127.0.0.1, so SLURM listens on its other addresses too; "
+            "without the cluster's private munge key nobody can use it",
+            file=sys.stderr,
+        )
+    if json_:
+        print(json.dumps({"dir": str(root), "env": cluster.env, "nodes": cluster.settings.node_names}))
+        return
+    print(cluster.exports(), end="")
+    print(
+        f"{nodes} nodes of {cpus} CPUs are up. Later shells: . {cluster.layout.env_sh}\n"
+        f"End it: python -m slurm.loopback down --dir {root}",
+        file=sys.stderr,
+    )
+
+
+@app.command()
+def down(dir: Dir = None, json_: Json = False) -> None:
+    """Ends every process of the cluster, its jobs included, and removes its folder."""
+    root = (dir or default_folder()).expanduser().resolve()
+    found = take_down(root)
+    if json_:
+        print(json.dumps({"dir": str(root), "found": found}))
+    else:
+        print(f"{root}: {'down; nothing is left of it' if found else 'no cluster here, nothing to do'}")
+
+
+@app.command()
+def status(dir: Dir = None, json_: Json = False) -> None:
+    """Daemons, nodes, partitions, and whether accounting answers; exit code 1 when any of it is not as it should be."""
+    cluster = Loopback.attach(dir or default_folder())
+    daemons = cluster.daemons()
+    nodes: dict[str, str] = {}
+    partitions: list[str] = []
+    if daemons["slurmctld"]:
+        nodes, partitions = cluster.node_states(), cluster.partitions()
+    accounting = bool(daemons["slurmdbd"]) and cluster.accounting_answers()
+    bad_words = ("down", "drain", "fail", "unk", "*")
+    healthy = accounting and all(daemons.values()) and not any(w in s for s in nodes.values() for w in bad_words)
+    if json_:
+        report = {"dir": str(cluster.layout.root), "healthy": healthy, "daemons": daemons, "nodes": nodes}
+        print(json.dumps({**report, "partitions": partitions, "accounting": accounting}))
+    else:
+        print(f"folder      {cluster.layout.root}")
+        print(f"daemons     {'  '.join(n if pid else f'{n} (not running)' for n, pid in daemons.items())}")
+        print(f"nodes       {'  '.join(f'{n}: {s}' for n, s in nodes.items()) or 'the controller does not run'}")
+        print(f"partitions  {'  '.join(partitions)}")
+        print(f"accounting  {'answers' if accounting else 'does not answer'}")
+    sys.exit(EXIT_OK if healthy else EXIT_RUN_FAILED)
+
+
+def main() -> None:
+    try:
+        app()
+    except UserError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except PermissionError as e:
+        print(f"error: {e.filename}: no permission", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

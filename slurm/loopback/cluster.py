@@ -1,0 +1,408 @@
+"""One loopback cluster: up, down, and faults on demand."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from harness.errors import UserError, unknown
+from slurm.loopback import config, packages, processes
+from slurm.loopback.config import Settings
+from slurm.loopback.layout import Layout
+from slurm.loopback.ports import LOOPBACK, Reservation
+
+START_SECONDS = 60  # for each step of a start; a loaded machine is slow, a broken daemon is noticed by its end
+MARIADB = [  # a throw-away database: nothing of it has to survive a power cut
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=0",
+    "--innodb-flush-method=nosync",
+    "--innodb-use-native-aio=0",
+    "--innodb-log-file-size=16M",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-lock-wait-timeout=900",
+    "--performance-schema=off",
+    "--skip-log-bin",
+]
+
+
+class Loopback:
+    """A running cluster.
+
+        with Loopback.up(folder, nodes=4) as cluster:
+            subprocess.run(["sbatch", ...], env={**os.environ, **cluster.env})
+
+    Leaving the block takes it down. If this process dies before, ``python -m slurm.loopback down`` does.
+    """
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.layout, self.settings = Layout(root), settings
+
+    @classmethod
+    def up(
+        cls,
+        root: str | Path,
+        nodes: int = 4,
+        cpus: int = 4,
+        memory: int = 8000,
+        extra: Mapping[str, str] | None = None,
+    ) -> "Loopback":
+        """Starts a cluster and waits until its nodes are idle and accounting answers.
+
+        Args:
+            root: its private folder; must be absent or empty.
+            cpus, memory: of each node, memory in MB. Claims: more than the machine has is fine.
+            extra: keys of slurm.conf that replace ours or add to them.
+
+        Raises:
+            UserError: a package or a right is missing, or a daemon did not start. Nothing is left behind.
+        """
+        settings = Settings(nodes, cpus, memory, extra=dict(extra or {}))
+        settings.check()
+        programs = packages.require()
+        layout = Layout(_resolve(root))
+        layout.check_length(settings.node_names)
+        _claim(layout)
+        cluster = cls(layout.root, settings)
+        try:
+            cluster._start(programs)
+        except BaseException:
+            down(layout.root)
+            raise
+        return cluster
+
+    @classmethod
+    def attach(cls, root: str | Path) -> "Loopback":
+        """The cluster that lives in ``root``.
+
+        Raises:
+            UserError: there is none, or its start never got far.
+        """
+        layout = Layout(_resolve(root))
+        try:
+            return cls(layout.root, Settings.from_json(json.loads(layout.state.read_text())))
+        except FileNotFoundError:
+            raise UserError(f"{layout.root}: no cluster here; start one: python -m slurm.loopback up") from None
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{layout.root}: a cluster whose start did not get far; "
+                f"clean up: python -m slurm.loopback down --dir {layout.root}"
+            ) from None
+
+    def __enter__(self) -> "Loopback":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.down()
+
+    def down(self) -> None:
+        """Ends every process of the cluster, its jobs included, and removes its folder."""
+        down(self.layout.root)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a shell needs beside its own environment for sbatch, squeue, sacct and scontrol to mean this cluster."""
+        return {"SLURM_CONF": str(self.layout.slurm_conf), "KD_LOOPBACK": str(self.layout.root)}
+
+    def kill_node(self, name: str, jobs: bool = True) -> None:
+        """SIGKILL, as when the machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
+
+        The controller notices after SlurmdTimeout (10 s).
+        """
+        self._check_node(name)
+        pids = {p for p in [processes.alive(self.layout.pid(name))] if p}
+        if jobs:
+            pids |= processes.of_cluster(self.layout.root, self.layout.slurm_conf, node=name)
+        processes.end(pids)
+
+    def start_node(self, name: str) -> None:
+        """Starts the node's slurmd again; the node is in use as soon as it has registered."""
+        self._check_node(name)
+        if processes.alive(self.layout.pid(name)):
+            return
+        self._spawn_node(packages.require(), name)
+
+    def stop_accounting(self) -> None:
+        """slurmdbd ends: sacct fails, the controller goes on and remembers what to tell it later."""
+        if pid := processes.alive(self.layout.pid("slurmdbd")):
+            processes.end([pid], grace=5)
+
+    def start_accounting(self) -> None:
+        if not processes.alive(self.layout.pid("slurmdbd")):
+            self._start_slurmdbd(packages.require())
+
+    def node_states(self) -> dict[str, str]:
+        """Node -> its state in SLURM's words, in lower case: idle, allocated, down, ... ``*``: does not respond."""
+        words = self.client("sinfo", "-h", "-N", "-o", "%N %T").split()
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def partitions(self) -> list[str]:
+        return self.client("sinfo", "-h", "-o", "%R").split()
+
+    def daemons(self) -> dict[str, int | None]:
+        """Daemon -> its process; None when it does not run."""
+        names = ["munged", "mariadbd", "slurmdbd", "slurmctld", *self.settings.node_names]
+        return {name: processes.alive(self.layout.pid(name)) for name in names}
+
+    def accounting_answers(self) -> bool:
+        try:
+            return config.CLUSTER in self.client("sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").split()
+        except UserError:
+            return False
+
+    def wait_for_nodes(self, state: str, *names: str, seconds: float = START_SECONDS) -> None:
+        """Until the nodes (all of them when none is named) are in this state.
+
+        Raises:
+            UserError: they are not, after ``seconds``.
+        """
+        wanted, seen = names or tuple(self.settings.node_names), dict[str, str]()
+
+        def reached() -> bool:
+            self._check_daemons("slurmctld")
+            with contextlib.suppress(UserError):  # the controller is not listening yet
+                seen.update(self.node_states())
+            return all(seen.get(name, "").rstrip("*") == state for name in wanted)
+
+        if not processes.wait_until(reached, seconds, pause=0.1):
+            raise UserError(f"nodes are not {state} after {seconds:.0f} s: {seen}. {self._log_tail('slurmctld')}")
+
+    def client(self, program: str, *arguments: str, seconds: float = 30) -> str:
+        """Runs one of SLURM's commands on this cluster.
+
+        Raises:
+            UserError: it failed.
+        """
+        variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SINFO", "SACCT", "SQUEUE"))}
+        variables |= {**self.env, "PATH": packages.search_path()}
+        try:
+            done = subprocess.run(
+                [program, *arguments],
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+            )
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{program} did not answer within {seconds:.0f} s") from None
+        except FileNotFoundError:
+            packages.require()
+            raise
+        if done.returncode:
+            raise UserError(f"{program} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def _start(self, programs: Mapping[str, str]) -> None:
+        layout = self.layout
+        layout.make(self.settings.node_names)
+        held = Reservation(2 + self.settings.nodes)
+        controller, accounting, *nodes = held.ports
+        self.settings = Settings(
+            self.settings.nodes,
+            self.settings.cpus,
+            self.settings.memory,
+            controller,
+            accounting,
+            tuple(nodes),
+            self.settings.extra,
+        )
+        layout.state.write_text(json.dumps(self.settings.to_json(), indent=1) + "\n")
+        layout.slurm_conf.write_text(config.slurm_conf(self.settings, layout))
+        _write_private(layout.slurmdbd_conf, config.slurmdbd_conf(self.settings, layout).encode())
+        _write_private(layout.munge_key, secrets.token_bytes(128))
+        layout.env_sh.write_text(self.exports())
+
+        self._start_munged(programs)
+        self._start_mariadbd(programs)
+        held.release(accounting)
+        self._start_slurmdbd(programs)
+        self._register_user()
+        held.release()
+        self._spawn("slurmctld", [programs["slurmctld"], "-D", "-f", str(layout.slurm_conf)])
+        self._wait("slurmctld", lambda: _listens(controller))
+        for name in self.settings.node_names:
+            self._spawn_node(programs, name)
+        self.wait_for_nodes("idle")
+
+    def exports(self) -> str:
+        """Shell lines; the folder's name holds nothing that a shell would need quoted."""
+        return "".join(f"export {k}={v}\n" for k, v in self.env.items())
+
+    def _start_munged(self, programs: Mapping[str, str]) -> None:
+        layout = self.layout
+        # --force: munged wants its socket's folder open to every user, and here nobody else is to reach it.
+        command = [programs["munged"], "--foreground", "--force", f"--socket={layout.munge_socket}"]
+        command += [f"--key-file={layout.munge_key}", f"--seed-file={layout.munge_seed}", f"--origin={LOOPBACK}"]
+        command += [f"--pid-file={layout.run / 'munged.own.pid'}", f"--log-file={layout.log('munged')}"]
+        self._spawn("munged", command)
+
+    def _start_mariadbd(self, programs: Mapping[str, str]) -> None:
+        layout, options = self.layout, ["--no-defaults", f"--datadir={self.layout.database}"]
+        if os.geteuid() == 0:
+            options.append("--user=root")
+        with layout.log("mariadb-install-db").open("wb") as log:
+            made = subprocess.run(
+                [programs["mariadb-install-db"], *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+                + MARIADB,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._daemon_env(),
+            )
+        if made.returncode:
+            raise UserError(f"the database could not be made. {self._log_tail('mariadb-install-db')}")
+        command = [programs["mariadbd"], *options, *MARIADB, "--skip-networking"]
+        command += [f"--socket={layout.database_socket}", f"--pid-file={layout.run / 'mariadbd.own.pid'}"]
+        self._spawn("mariadbd", command)
+        self._wait("mariadbd", lambda: _greets(layout.database_socket))
+        self._wait("munged", layout.munge_socket.exists)
+
+    def _start_slurmdbd(self, programs: Mapping[str, str]) -> None:
+        self._spawn("slurmdbd", [programs["slurmdbd"], "-D"])
+        self._wait("slurmdbd", lambda: _listens(self.settings.accounting_port))
+
+    def _register_user(self) -> None:
+        """Without an association of the user, a job would be refused, or be left out of sacct's answers."""
+        user = config.user_name()
+        self.client("sacctmgr", "-i", "add", "cluster", config.CLUSTER)
+        self.client("sacctmgr", "-i", "add", "account", config.ACCOUNT, f"cluster={config.CLUSTER}")
+        self.client("sacctmgr", "-i", "add", "user", user, f"account={config.ACCOUNT}", "adminlevel=admin")
+        self.client("sacctmgr", "-i", "modify", "user", user, "set", f"defaultaccount={config.ACCOUNT}")
+
+    def _spawn_node(self, programs: Mapping[str, str], name: str) -> None:
+        self._spawn(name, [programs["slurmd"], "-D", "-N", name, "-f", str(self.layout.slurm_conf)])
+
+    def _spawn(self, daemon: str, command: list[str]) -> None:
+        out = self.layout.logs / f"{daemon}.out"  # what it says before it has opened its log
+        processes.spawn(command, self.layout.pid(daemon), out, self.layout.root, self._daemon_env())
+
+    def _daemon_env(self) -> dict[str, str]:
+        """Little of ours: jobs get their environment from sbatch, and nothing of an outer SLURM may leak in."""
+        return {
+            "PATH": packages.search_path(),
+            "HOME": str(self.layout.root),
+            "LC_ALL": "C",
+            "TZ": os.environ.get("TZ", ""),
+            "SLURM_CONF": str(self.layout.slurm_conf),
+            "MYSQL_UNIX_PORT": str(self.layout.database_socket),
+        }
+
+    def _wait(self, daemon: str, ready: Callable[[], bool]) -> None:
+        def checked() -> bool:
+            self._check_daemons(daemon)
+            return ready()
+
+        if not processes.wait_until(checked, START_SECONDS):
+            raise UserError(f"{daemon} did not answer within {START_SECONDS} s. {self._log_tail(daemon)}")
+
+    def _check_daemons(self, *names: str) -> None:
+        for name in names:
+            if not processes.alive(self.layout.pid(name)):
+                raise UserError(f"{name} ended. {self._log_tail(name)}")
+
+    def _check_node(self, name: str) -> None:
+        if name not in self.settings.node_names:
+            raise UserError(unknown("node", name, self.settings.node_names))
+
+    def _log_tail(self, daemon: str, lines: int = 5) -> str:
+        """The last words of a daemon, for an error message: ``up`` removes the folder when it fails."""
+        text = ""
+        for path in (self.layout.logs / f"{daemon}.out", self.layout.log(daemon)):
+            with contextlib.suppress(OSError):
+                text = path.read_text(errors="replace").strip() or text
+        return "Its log ends:\n  " + "\n  ".join(text.splitlines()[-lines:]) if text else "It logged nothing."
+
+
+def down(root: str | Path) -> bool:
+    """Ends every process of the cluster in ``root`` and removes the folder, however far its start got.
+
+    Returns:
+        Whether there was anything to clean up.
+
+    Raises:
+        UserError: the folder holds something else; it is left alone.
+    """
+    layout = Layout(_resolve(root))
+    ended = False
+
+    def none_left() -> bool:  # a step may be starting while its slurmd is being killed
+        nonlocal ended
+        if pids := processes.of_cluster(layout.root, layout.slurm_conf):
+            ended = True
+            processes.end(pids)
+        return not pids
+
+    if not processes.wait_until(none_left, 30, pause=0):
+        raise UserError(f"{layout.root}: some processes do not end: {processes.of_cluster(layout.root, layout.root)}")
+    if not layout.root.is_dir():
+        return ended
+    if any(layout.root.iterdir()) and not layout.state.exists():
+        raise UserError(f"{layout.root}: not a loopback cluster's folder (no {layout.state.name}); nothing removed")
+    _remove(layout)
+    return True
+
+
+def _remove(layout: Layout) -> None:
+    """loopback.json last, so that an interrupted ``down`` can be run again."""
+    for entry in layout.root.iterdir():
+        if entry == layout.state:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    layout.state.unlink(missing_ok=True)
+    layout.root.rmdir()
+
+
+def _claim(layout: Layout) -> None:
+    """Makes the folder ours; of two starts in one folder at once, one wins.
+
+    Raises:
+        UserError: something lives there.
+    """
+    try:
+        layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(p != layout.state for p in layout.root.iterdir()):
+            lives = "a cluster lives there" if layout.state.exists() else "not empty"
+            hint = f"; take it down first: python -m slurm.loopback down --dir {layout.root}" * layout.state.exists()
+            raise UserError(f"{layout.root}: {lives}{hint or '; give another --dir'}")
+        layout.root.chmod(0o700)
+        with layout.state.open("x"):
+            pass
+    except FileExistsError:
+        raise UserError(f"{layout.root}: a cluster is being started there, or it is no folder") from None
+    except OSError as e:
+        raise UserError(f"{layout.root}: {e.strerror}; give another --dir") from None
+
+
+def _resolve(root: str | Path) -> Path:
+    return Path(root).expanduser().resolve()
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
+        f.write(content)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((LOOPBACK, port)) == 0
+
+
+def _greets(unix_socket: Path) -> bool:
+    """A MySQL server speaks first."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(1)
+        try:
+            s.connect(str(unix_socket))
+            return bool(s.recv(1))
+        except OSError:
+            return False

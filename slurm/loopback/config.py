@@ -1,0 +1,166 @@
+"""The text of slurm.conf and slurmdbd.conf. Timers are short, so that tests see faults in seconds."""
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.errors import UserError
+from slurm.loopback.layout import Layout
+from slurm.loopback.ports import LOOPBACK, hostname_is_loopback
+
+CLUSTER = ACCOUNT = "loopback"
+LOOPBACK_ONLY = "NoInAddrAny,NoCtldInAddrAny"  # do not listen on every address of the machine
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one cluster looks like; kept in its loopback.json."""
+
+    nodes: int = 4
+    cpus: int = 4  # per node; claimed, not real: the sum may exceed the machine's
+    memory: int = 8000  # MB per node; claimed
+    controller_port: int = 0
+    accounting_port: int = 0
+    node_ports: tuple[int, ...] = ()
+    extra: Mapping[str, str] = field(default_factory=dict)  # slurm.conf keys that replace or add to ours
+
+    @property
+    def node_names(self) -> list[str]:
+        return [f"node{i}" for i in range(1, self.nodes + 1)]
+
+    def check(self) -> None:
+        """Raises:
+        UserError: a number is out of range, or a key cannot be set.
+        """
+        for name, number, most in (
+            ("nodes", self.nodes, 64),
+            ("cpus", self.cpus, 1024),
+            ("memory", self.memory, 10**7),
+        ):
+            if not 1 <= number <= most:
+                raise UserError(f"--{name} {number}: expected 1 to {most}")
+        for key, value in self.extra.items():
+            if not key.isalnum() or "\n" in value or key.lower() in _FIXED:
+                raise UserError(f"--set {key}: not a key of slurm.conf that can be changed here")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Settings":
+        return cls(**{**value, "node_ports": tuple(value["node_ports"])})
+
+
+_FIXED = {"include", "clustername", "slurmctldhost", "nodename", "partitionname", "slurmuser", "slurmduser"}
+
+
+def slurm_conf(settings: Settings, layout: Layout) -> str:
+    host, user = socket.gethostname().split(".")[0], user_name()
+    values: dict[str, object] = {
+        "ClusterName": CLUSTER,
+        "SlurmctldHost": f"{host}({LOOPBACK})",
+        "SlurmctldPort": settings.controller_port,
+        "SlurmUser": user,
+        "SlurmdUser": user,
+        "AuthType": "auth/munge",
+        # cred_expire is also how long a requeued job waits before it may start again; SLURM's default is 120 s.
+        "AuthInfo": f"socket={layout.munge_socket},cred_expire=10",
+        "StateSaveLocation": layout.controller_state,
+        "SlurmdSpoolDir": layout.spool / "%n",
+        "SlurmctldPidFile": layout.run / "slurmctld.own.pid",
+        "SlurmdPidFile": layout.run / "%n.own.pid",
+        "SlurmctldLogFile": layout.log("slurmctld"),
+        "SlurmdLogFile": layout.logs / "%n.log",
+        "MailProg": "/bin/true",
+        # Nodes: what they claim is believed, and one that comes back is used again whatever took it down.
+        "SlurmdParameters": "config_overrides",
+        "ReturnToService": 2,
+        "TaskPlugin": "task/none",
+        "ProctrackType": "proctrack/linuxproc",
+        # Scheduling.
+        "SchedulerType": "sched/backfill",
+        "SchedulerParameters": (
+            "batch_sched_delay=0,bf_interval=2,sched_interval=5,sched_min_interval=0,preempt_send_user_signal"
+        ),
+        "SelectType": "select/cons_tres",
+        "SelectTypeParameters": "CR_CPU_Memory",
+        "DefMemPerCPU": max(1, settings.memory // settings.cpus),
+        "JobRequeue": 1,
+        "PreemptType": "preempt/partition_prio",
+        "PreemptMode": "REQUEUE",
+        "MaxArraySize": 1001,
+        "MaxJobCount": 10000,
+        "MinJobAge": 300,
+        # Timers.
+        "SlurmdTimeout": 10,
+        "SlurmctldTimeout": 10,
+        "MessageTimeout": 10,
+        "BatchStartTimeout": 10,
+        "KillWait": 3,
+        "InactiveLimit": 30,
+        "CompleteWait": 0,
+        # Accounting. OverMemoryKill ends a job beyond its memory with state OUT_OF_MEMORY, without cgroups.
+        "AccountingStorageType": "accounting_storage/slurmdbd",
+        "AccountingStorageHost": LOOPBACK,
+        "AccountingStoragePort": settings.accounting_port,
+        "AccountingStoragePass": layout.munge_socket,
+        "AccountingStorageEnforce": "associations,limits",
+        "JobAcctGatherType": "jobacct_gather/linux",
+        "JobAcctGatherFrequency": "task=2",
+        "JobAcctGatherParams": "OverMemoryKill",
+    }
+    if hostname_is_loopback():
+        values["CommunicationParameters"] = LOOPBACK_ONLY
+    replaced = {k.lower(): (k, v) for k, v in settings.extra.items()}
+    lines = [f"{k}={v}" for k, v in values.items() if k.lower() not in replaced]
+    lines += [f"{k}={v}" for k, v in replaced.values()]
+    for name, port in zip(settings.node_names, settings.node_ports, strict=True):
+        lines.append(
+            f"NodeName={name} NodeHostname={host} NodeAddr={LOOPBACK} Port={port} "
+            f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"
+        )
+    # A job preempts those of partitions with a lower tier; what becomes of it is its own partition's PreemptMode.
+    for name, tier, mode, default in (
+        ("main", 10, "REQUEUE", "YES"),
+        ("high", 20, "OFF", "NO"),
+        ("low", 1, "REQUEUE", "NO"),
+        ("lowcancel", 1, "CANCEL", "NO"),
+    ):
+        lines.append(
+            f"PartitionName={name} Nodes=ALL Default={default} PriorityTier={tier} PreemptMode={mode} "
+            "MaxTime=UNLIMITED DefaultTime=60 State=UP"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def slurmdbd_conf(settings: Settings, layout: Layout) -> str:
+    """MariaDB listens on a unix socket only; slurmdbd finds it by MYSQL_UNIX_PORT in its environment."""
+    values: dict[str, object] = {
+        "AuthType": "auth/munge",
+        "AuthInfo": f"socket={layout.munge_socket}",
+        "DbdHost": "localhost",
+        "DbdAddr": LOOPBACK,
+        "DbdPort": settings.accounting_port,
+        "SlurmUser": user_name(),
+        "PidFile": layout.run / "slurmdbd.own.pid",
+        "LogFile": layout.log("slurmdbd"),
+        "StorageType": "accounting_storage/mysql",
+        "StorageHost": "localhost",
+        "StorageUser": "root",
+        "StorageLoc": "slurm_acct_db",
+    }
+    if hostname_is_loopback():
+        values["CommunicationParameters"] = LOOPBACK_ONLY
+    return "".join(f"{k}={v}\n" for k, v in values.items())
+
+
+def user_name() -> str:
+    """The account's name; SLURM wants one that the machine knows, whatever $USER says."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise UserError(f"user id {os.geteuid()} has no name on this machine; SLURM needs one") from None

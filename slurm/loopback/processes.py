@@ -1,0 +1,163 @@
+"""Starting daemons, and finding every process of one cluster again: from pid files, and from /proc when those fail."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+MARK = "KD_LOOPBACK_DAEMON"  # in the environment of every daemon, with the cluster's folder as its value
+_children: dict[int, "subprocess.Popen[bytes]"] = {}  # what this process started, to be reaped when it ends
+
+
+def spawn(command: list[str], pid_file: Path, log: Path, root: Path, env: Mapping[str, str]) -> int:
+    """Starts a daemon in a session of its own, so that ctrl-C on the one who started it leaves it alone."""
+    with log.open("ab") as out:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=root,
+            env={**env, MARK: str(root)},
+            start_new_session=True,
+            umask=0o077,
+        )
+    _children[child.pid] = child
+    pid_file.write_text(f"{child.pid} {_started(child.pid)}")
+    return child.pid
+
+
+def alive(pid_file: Path) -> int | None:
+    """The process a pid file names, unless it ended or its number now belongs to another."""
+    try:
+        pid, started = pid_file.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return int(pid) if _started(int(pid)) == started != "gone" else None
+
+
+def end(pids: Iterable[int], grace: float = 0.0) -> None:
+    """SIGTERM, then SIGKILL to what is left after ``grace`` seconds; waits until they are gone."""
+    pids = set(pids)
+    if grace:
+        _signal(pids, signal.SIGTERM)
+        wait_until(lambda: not any(map(running, pids)), grace)
+    _signal({p for p in pids if running(p)}, signal.SIGKILL)
+    wait_until(lambda: not any(map(running, pids)), 10)
+
+
+def running(pid: int) -> bool:
+    _reap(pid)
+    return _started(pid) != "gone"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def of_cluster(root: Path, slurm_conf: Path, node: str | None = None) -> set[int]:
+    """Daemons, job steps and jobs of the cluster in ``root``, or of one of its nodes.
+
+    A shell that has sourced env.sh, and what runs in it, is no part of the cluster. Nor are we, nor our ancestors.
+    """
+    found = set()
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            pid = int(entry)
+            children.setdefault(_parent(pid), []).append(pid)
+            if _belongs(pid, root, slurm_conf, node):
+                found.add(pid)
+    queue = list(found)
+    while queue:  # a job's process may have emptied its environment
+        for child in children.get(queue.pop(), []):
+            if child not in found:
+                found.add(child)
+                queue.append(child)
+    return found - _ourselves()
+
+
+def _belongs(pid: int, root: Path, slurm_conf: Path, node: str | None) -> bool:
+    environ = _environ(pid)
+    if environ.get("SLURM_CONF") == str(slurm_conf) and "SLURM_JOB_ID" in environ:
+        return node is None or environ.get("SLURMD_NODENAME") == node
+    if node is None and environ.get(MARK) == str(root):
+        return True
+    # slurmd and its steps write their title over their environment; their log file tells whose they are.
+    if not _name(pid).startswith("slurm"):
+        return False
+    logs = {str(root / "log" / f"{node}.log")} if node else None
+    return any(f in logs if logs else f.startswith(f"{root}/") for f in _open_files(pid))
+
+
+def _ourselves() -> set[int]:
+    chain, pid = set(), os.getpid()
+    while pid > 0 and pid not in chain:
+        chain.add(pid)
+        pid = _parent(pid)
+    return chain
+
+
+def _signal(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except (ProcessLookupError, PermissionError):
+            pass
+
+
+def _reap(pid: int) -> None:
+    if pid in _children and _children[pid].poll() is not None:
+        del _children[pid]
+
+
+def _stat(pid: int) -> list[str]:
+    """Fields of /proc/PID/stat from the state on; empty when the process is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [] if fields[0] in "ZX" else fields
+
+
+def _started(pid: int) -> str:
+    return fields[19] if (fields := _stat(pid)) else "gone"
+
+
+def _parent(pid: int) -> int:
+    return int(fields[1]) if (fields := _stat(pid)) else 0
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _environ(pid: int) -> dict[str, str]:
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    return dict(item.partition("=")[::2] for item in os.fsdecode(raw).split("\0") if "=" in item)
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            except OSError:
+                continue
+    except OSError:
+        pass
+    return found
