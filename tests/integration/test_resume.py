@@ -1,0 +1,191 @@
+"""Invariant 3: killed anywhere and resumed, a run ends with the same weights, bit for bit, as one never interrupted."""
+
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run, until
+
+KILLER = {"killer": {"use": f"{MINE}:Kills"}}
+SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+
+
+def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> None:
+    cells = finished.cells()
+    for method in methods:
+        run_id = cells[method, seed].run_id
+        assert bench.weights(run_id) == finished.weights(run_id), method
+        assert bench.row(run_id)["status"] == "done"
+        for column in ("last_top1", "last_loss", "best_top1", "best_epoch", "weights_sha256"):
+            assert bench.row(run_id)[column] == finished.row(run_id)[column], (method, column)
+        curves = [[c for c in b.row(run_id)["curves"]] for b in (bench, finished)]
+        assert curves[0] == curves[1]
+
+
+def killed_at(bench: Bench, steps: int, *run_ids: str) -> None:
+    """Trains until the process kills itself at a step."""
+    (bench.folder / "kill-at").write_text(str(steps))
+    assert bench.train(*run_ids) == -signal.SIGKILL
+    assert not (bench.folder / "kill-at").exists()
+
+
+def pack(bench: Bench, **more: object) -> tuple[str, ...]:
+    """run_ids of seed 0, with further methods."""
+    bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": [0]}
+    return tuple(c.run_id for c in bench.cells().values())
+
+
+@pytest.mark.parametrize("case", [1, 2])
+def test_killed_at_random_steps(taught: Bench, finished: Bench, case: int) -> None:
+    run_ids = pack(taught, **KILLER)
+    rng = random.Random(case)
+    done, kills = 0, 0
+    while done < EPOCHS:
+        steps = rng.randrange((EPOCHS - done) * STEPS + STEPS)  # at times past the end
+        if steps >= (EPOCHS - done) * STEPS:
+            break
+        killed_at(taught, steps, *run_ids)
+        done, kills = done + steps // STEPS, kills + 1
+    (taught.folder / "kill-at").unlink(missing_ok=True)
+    assert taught.train(*run_ids) == 0
+    same_end(taught, finished, *METHODS)
+    assert taught.row(run_ids[0])["attempts"] == kills + 1 > 1
+
+
+def test_killed_at_random_moments(taught: Bench, finished: Bench) -> None:
+    """From outside: while starting, training, evaluating or writing."""
+    run_ids = pack(taught)
+    rng = random.Random(0)
+    for _ in range(5):
+        process = taught.job(*run_ids)
+        process.join(rng.uniform(0.1, 1.0))
+        process.kill()
+        process.join()
+    assert taught.train(*run_ids) == 0
+    same_end(taught, finished, *METHODS)
+
+
+def test_optimiser_and_memory_banks_resume(taught: Bench, finished: Bench) -> None:
+    """The checkpoint after a resumed epoch has the same tensors as that of an uninterrupted run: all of them."""
+    run_ids = pack(taught, **KILLER)
+    killed_at(taught, STEPS + 5, *run_ids)
+    (taught.folder / "kill-at").write_text(str(STEPS + 5))
+    assert taught.train(*run_ids) == -signal.SIGKILL
+    for method in METHODS:
+        run_id = finished.cells()[method, 0].run_id
+        found, wanted = taught.checkpoint(run_id, 2), finished.checkpoint(run_id, 2)
+        assert found.keys() == wanted.keys()
+        assert any(name.startswith("momentum.") for name in wanted)
+        assert method != "crd" or {"method.bank_s", "method.bank_t", "method.log_z"} <= wanted.keys()
+        for name, tensor in wanted.items():
+            assert torch.equal(found[name], tensor), (method, name)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # in a tensor: the file stays readable
+    path.write_bytes(content)
+
+
+def flip_in_header(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20] ^= 64
+    path.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def interrupted(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Killed in the third epoch: two checkpoints each."""
+    bench = Bench(tmp_path_factory.mktemp("interrupted"))
+    bench.take(finished, teacher_run(finished))
+    killed_at(bench, 2 * STEPS + 3, *pack(bench, **KILLER))
+    return bench
+
+
+@pytest.mark.parametrize("damage", [cut, empty, flip_a_bit, flip_in_header])
+def test_a_damaged_checkpoint_is_passed_over(
+    bench: Bench, interrupted: Bench, finished: Bench, damage: Callable[[Path], None]
+) -> None:
+    shutil.copytree(interrupted.store.root, bench.store.root)
+    run_ids = pack(bench)
+    for run_id in run_ids:
+        newest = sorted(bench.store.checkpoints(run_id).glob("epoch-*"))[-1]
+        assert newest.name == "epoch-000002.safetensors"
+        damage(newest)
+    assert bench.train(*run_ids) == 0
+    same_end(bench, finished, *METHODS)
+    log = (bench.folder / "job.log").read_text()
+    assert log.count("is damaged") == len(run_ids)
+    assert "epoch 1/3" not in log and "epoch 2/3" in log, "the checkpoint before was used"
+
+
+def test_all_checkpoints_damaged_starts_anew(bench: Bench, interrupted: Bench, finished: Bench) -> None:
+    shutil.copytree(interrupted.store.root, bench.store.root)
+    run_ids = pack(bench)
+    for run_id in run_ids:
+        for path in bench.store.checkpoints(run_id).glob("epoch-*"):
+            flip_a_bit(path)
+    assert bench.train(*run_ids) == 0
+    same_end(bench, finished, *METHODS)
+    assert "epoch 1/3" in (bench.folder / "job.log").read_text()
+
+
+@pytest.mark.parametrize("lost", ["some", "all"])
+def test_another_thread_count_ends_with_the_same_bits(
+    bench: Bench, interrupted: Bench, finished: Bench, lost: str
+) -> None:
+    """Sums depend on how many threads share them, so a run keeps the number it started with."""
+    shutil.copytree(interrupted.store.root, bench.store.root)
+    run_ids = pack(bench)
+    if lost == "all":
+        for run_id in run_ids:
+            shutil.rmtree(bench.store.checkpoints(run_id))
+    assert bench.train(*run_ids, threads=2) == 0
+    same_end(bench, finished, *METHODS)
+
+
+def test_members_that_started_with_different_thread_counts_keep_theirs(taught: Bench, finished: Bench) -> None:
+    student, kd, _, _, _, killer = pack(taught, **KILLER)
+    killed_at(taught, STEPS + 1, student, killer)
+    taught.store.write_science(kd, taught.plan().plan.runs[kd].science)
+    taught.store.add_attempt(kd, log="", pid=0, threads=2)
+    assert taught.train(kd, student, threads=2) == 0
+    same_end(taught, finished, "student")
+    assert [taught.row(k)["threads"] for k in (student, kd)] == [1, 2]
+
+
+@pytest.mark.slow
+def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished: Bench) -> None:
+    """SIGKILL on the task's process: the queue starts it again. On the whole group: the next sweep does."""
+    bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **SLOW}, "seeds": [0]}
+    cells = bench.cells()
+    kd = cells["kd", 0].run_id
+    (bench.folder / "slow").write_text("0.3")
+    sweep = bench.start("sweep")
+    until(lambda: bench.store.attempts(kd) and bench.store.progress(kd).get("fraction", 0) > 0.02)
+    os.kill(bench.store.attempts(kd)[-1]["pid"], signal.SIGKILL)
+    until(lambda: len(bench.store.attempts(kd)) == 2)
+    feeder = int(next((bench.store.root / "queues").glob("*.lock")).read_text())
+    os.killpg(feeder, signal.SIGKILL)
+    sweep.kill()
+    until(lambda: not bench.store.is_running(kd))
+    assert not bench.store.record(kd).exists()
+    (bench.folder / "slow").unlink()
+    again = bench.run("sweep", "--max-parallel", "2")
+    assert again.returncode == 0, again.stderr
+    same_end(bench, finished, *METHODS)
+    assert bench.row(kd)["attempts"] == 3

@@ -1,0 +1,131 @@
+"""Methods as a user would write them, for trouble: each reads what it should do from a file in the current folder."""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods.base import Batch, Distiller, Outputs, TapSpec
+
+
+class Sleeps(Distiller):
+    """While a file ``slow`` is there, every step takes as many seconds as it says."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        try:
+            time.sleep(float(Path("slow").read_text()))
+        except (FileNotFoundError, ValueError):
+            pass
+        return {}
+
+
+class Notes(Distiller):
+    """Writes down what it is shown: first index, hash of the images."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, name: str = ""):
+        super().__init__(student, teacher)
+        self.name = name
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        shown = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
+        with Path(f"seen-{self.name}").open("a") as f:
+            f.write(f"{int(batch.indices[0])} {shown}\n")
+        return {}
+
+
+class Kills(Distiller):
+    """Kills its own process at the step that a file ``kill-at`` names, counted from the process's start."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.steps = 0
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        order = Path("kill-at")
+        if order.exists() and self.steps == int(order.read_text()):
+            order.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.steps += 1
+        return {}
+
+
+class Raises(Distiller):
+    """Raises at the step that a file ``raise-at`` names."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.steps = 0
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        order = Path("raise-at")
+        if order.exists() and self.steps == int(order.read_text()):
+            raise ArithmeticError("this method has a bug")
+        self.steps += 1
+        return {}
+
+
+class GivesNaN(Distiller):
+    """NaN from the second step on."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.steps = 0
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        self.steps += 1
+        return {"odd": student.logits.square().mean() * (float("nan") if self.steps > 1 else 1.0)}
+
+
+class NoSuchTap(Distiller):
+    """Asks for a map that no teacher has."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return ("stage99",)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {}
+
+
+class ChangesInPlace(Distiller):
+    """Spoils what it shares with the other members of its pack."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        teacher.logits.zero_()
+        batch.images.mul_(0.5)
+        return {}
+
+
+class Drops(Distiller):
+    """Draws from torch's global random numbers, as nn.Dropout does."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "drop": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {"drop": torch.nn.functional.mse_loss(self.dropout(student.logits), teacher.logits)}
