@@ -101,7 +101,7 @@ def read(store: Store, run_ids: Iterable[str], columns: list[str] | None = None)
         with contextlib.suppress(OSError, files.DiskFull):  # a store one may only read has its tables all the same
             files.replace(store.record_cache, lambda path: pq.write_table(cached, path), durable=False)
     at = {run_id: i for i, run_id in enumerate(cached.column("run_id").to_pylist())}
-    return cached.select(columns or SCHEMA.names).take([at[run_id] for run_id in wanted])
+    return cached.select(columns or SCHEMA.names).take(pa.array([at[k] for k in wanted], pa.int64()))
 
 
 def read_fresh(store: Store, run_ids: Iterable[str]) -> pa.Table:
