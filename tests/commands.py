@@ -1,0 +1,60 @@
+"""The commands as a user gives them: in this process, for speed, or in one of their own."""
+
+import contextlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from harness import cli
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def error(self) -> str:
+        """The one message of a command that met wrong input, and that there is nothing beside it."""
+        assert self.code == 2, self
+        assert self.out == "", self.out
+        assert self.err.startswith("error: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        assert "Traceback" not in self.err
+        return self.err[len("error: ") : -1]
+
+
+def command(name: str, *args: object) -> Said:
+    """``python -m harness.NAME ARGS`` in this process, through the same entry point."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = [f"harness.{name}", *map(str, args)]
+    with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            cli.run_one(getattr(importlib.import_module(f"harness.{name}"), name))
+            code = 0
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:
+    """``python ARGS`` in a process of its own, with this checkout's code."""
+    done = subprocess.run(
+        [sys.executable, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": str(REPO), "COLUMNS": "200", **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    return Said(done.returncode, done.stdout, done.stderr)

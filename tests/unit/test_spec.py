@@ -1,0 +1,329 @@
+"""Sweep files into plans: overrides, counts, packs, subsets, places of mistakes, and no torch on the way."""
+
+import json
+import random
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import UserError
+from harness.planning import plan_sweep
+from harness.spec import expand, load, methods
+from harness.spec.expand import SHARED_RECIPE, Plan
+from harness.spec.yamlfile import Document
+from tests.commands import REPO, command, process
+
+METHODS = ("student", "kd", "fitnets", "crd", "rekd")
+DIGITS = ("digits_net_w4", "digits_net_w8", "digits_net_w16", "digits_net_w32")
+CHANGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "epochs": st.integers(3, 9),
+        "batch_size": st.sampled_from([16, 64, 128]),
+        "crop_padding": st.integers(0, 2),
+        "precision": st.sampled_from(["float32", "bf16"]),
+        "lr": st.sampled_from([0.01, 0.5]),
+    },
+)
+ENTRIES = st.fixed_dictionaries({}, optional={"recipe": CHANGES, "weights": st.just({"ce": 0.5})})
+PAIRS = st.fixed_dictionaries(
+    {"teacher": st.sampled_from(DIGITS), "student": st.sampled_from(DIGITS)}, optional={"recipe": CHANGES}
+)
+WHOLE = CHANGES.map(lambda changes: {"base": "digits_quick", **changes})
+SWEEPS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "dataset": st.sampled_from(["digits", {"name": "digits", "train_subset": 100}]),
+        "recipe": st.sampled_from(["digits_quick", {"base": "digits_quick", "epochs": 3}, {"epochs": 3, "lr": 0.1}]),
+        "methods": st.dictionaries(st.sampled_from(METHODS), ENTRIES, min_size=1),
+        "pairs": st.lists(PAIRS, min_size=1, max_size=4),
+        "seeds": st.integers(1, 3) | st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True),
+    },
+    optional={"teachers": st.fixed_dictionaries({"seed": st.integers(0, 3)}, optional={"recipe": WHOLE})},
+)
+
+
+def plan(data: dict[str, Any], *sets: str, only: tuple[str, ...] = ()) -> Plan:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "sweep.yaml"
+        file.write_text(yaml.safe_dump(data, sort_keys=False))
+        return plan_sweep(file, Path(folder) / "results", sets=sets, only=only).plan
+
+
+def ids(plan: Plan) -> list[str]:
+    return [cell.run_id for cell in plan.cells]
+
+
+@settings(deadline=None)
+@given(SWEEPS)
+def test_counts_packs_and_order(data: dict[str, Any]) -> None:
+    found = plan(data)
+    seeds = data["seeds"] if isinstance(data["seeds"], list) else range(data["seeds"])
+    cells = [(c.teacher, c.student, c.method, c.seed) for c in found.cells]
+    assert cells == [(p["teacher"], p["student"], m, s) for p in data["pairs"] for m in data["methods"] for s in seeds]
+
+    packed = [k for pack in found.packs for k in pack.run_ids]
+    assert len(packed) == len(set(packed)), "a run is in two packs"
+    assert set(packed) == set(found.runs) == set(ids(found)) | {p.needs for p in found.packs if p.needs}
+
+    place = {k: i for i, pack in enumerate(found.packs) for k in pack.run_ids}
+    teachers = {c.teacher_run for c in found.cells}
+    for i, pack in enumerate(found.packs):
+        sciences = [found.runs[k].science for k in pack.run_ids]
+        assert len({tuple(s["recipe"][k] for k in SHARED_RECIPE) for s in sciences}) == 1
+        assert len({s["seed"] for s in sciences}) == 1
+        wanted = {s["teacher"]["run"] for s in sciences if s["teacher"]}
+        assert wanted == ({pack.needs} if pack.needs else set())
+        assert pack.needs is None or place[pack.needs] < i, "a teacher comes after its students"
+        assert len(pack.run_ids) == 1 or not teachers & set(pack.run_ids), "a teacher shares a pack"
+        assert pack.needs not in pack.run_ids
+
+
+@settings(deadline=None)
+@given(SWEEPS, st.randoms(use_true_random=False))
+def test_the_order_of_keys_is_irrelevant(data: dict[str, Any], rng: random.Random) -> None:
+    def shuffled(value: Any) -> Any:
+        if isinstance(value, dict):
+            keys = sorted(value)
+            rng.shuffle(keys)
+            return {k: shuffled(value[k]) for k in keys}
+        return [shuffled(v) for v in value] if isinstance(value, list) else value
+
+    assert set(ids(plan(data))) == set(ids(plan(shuffled(data))))
+
+
+SETTINGS: dict[tuple[str | int, ...], st.SearchStrategy[Any]] = {
+    ("recipe", "epochs"): st.integers(3, 50),
+    ("recipe", "lr"): st.floats(1e-4, 1.0),
+    ("recipe", "flip"): st.booleans(),
+    ("dataset", "train_subset"): st.sampled_from([50, 100, None]),
+    ("seeds",): st.integers(1, 4) | st.lists(st.integers(0, 9), min_size=1, unique=True),
+    ("teachers", "seed"): st.integers(0, 9),
+    ("methods", "kd", "params", "temperature"): st.floats(0.5, 20),
+    ("methods", "kd", "weights"): st.just({"ce": 0.3, "kd": 0.7}),
+    ("pairs", 0, "student"): st.sampled_from(DIGITS),
+    ("pairs", 0, "recipe", "epochs"): st.integers(3, 9),
+}
+
+
+@settings(deadline=None)
+@given(SWEEPS, st.sampled_from(list(SETTINGS)), st.data())
+def test_set_equals_editing_the_file(data: dict[str, Any], path: tuple[str | int, ...], draw: st.DataObject) -> None:
+    value = draw.draw(SETTINGS[path])
+    edited = json.loads(json.dumps(data))
+    for key, name in (("recipe", "base"), ("dataset", "name")):
+        if isinstance(edited[key], str):
+            edited[key] = {name: edited[key]}
+    here = edited
+    for part in path[:-1]:
+        here = here[part] if isinstance(part, int) else here.setdefault(part, {})
+    here[path[-1]] = value
+    assert ids(plan(data, f"{'.'.join(map(str, path))}={json.dumps(value)}")) == ids(plan(edited))
+
+
+@settings(deadline=None)
+@given(SWEEPS, st.data())
+def test_only_keeps_a_subset_of_the_same_runs(data: dict[str, Any], draw: st.DataObject) -> None:
+    whole = plan(data)
+    fields = draw.draw(st.sets(st.sampled_from(["method", "teacher", "student", "seed"]), min_size=1))
+    kept = draw.draw(st.sampled_from(whole.cells))
+    part = plan(data, only=tuple(f"{f}={getattr(kept, f)}" for f in sorted(fields)))
+    assert part.cells == [c for c in whole.cells if all(getattr(c, f) == getattr(kept, f) for f in fields)]
+    assert set(part.runs) <= set(whole.runs)
+
+
+BASE: dict[str, Any] = {
+    "dataset": "digits",
+    "recipe": "digits_quick",
+    "methods": {"student": {}, "kd": {"recipe": {"epochs": 5}}},
+    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4", "methods": {"kd": {}}}],
+    "seeds": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "path, value, key, part",
+    [
+        (("methods", "kd", "recipe"), {"epoch": 3}, "methods.kd.recipe.epoch", "did you mean 'epochs'?"),
+        (("pairs", 0, "recipe"), {"lr": "fast"}, "pairs.0.recipe.lr", "valid number"),
+        (("pairs", 0, "methods"), {"kd": {"recipe": {"gamma": 2}}}, "pairs.0.methods.kd.recipe.gamma", "found 2"),
+        (("pairs", 0, "methods"), {"kdd": {}}, "pairs.0.methods.kdd", "did you mean 'kd'?"),
+        (("recipe",), {"base": ["x"]}, "recipe.base", "unknown recipe ['x']"),
+        (("recipe",), 5, "recipe", "expected a recipe's name or a mapping, found 5"),
+        (("teachers",), {"recipe": "digits_quik"}, "teachers.recipe", "did you mean 'digits_quick'?"),
+        (("seeds",), 10_001, "seeds", "expected 1 to 10,000 seeds"),
+        (("pairs", 0, "teacher"), "resnet56", "pairs.0.teacher", "is for 3x32x32 images, dataset digits has 1x8x8"),
+    ],
+)
+def test_a_mistake_is_named_where_it_stands(
+    path: tuple[str | int, ...], value: object, key: str, part: str, tmp_path: Path
+) -> None:
+    data = json.loads(json.dumps(BASE))
+    here = data
+    for part_of_path in path[:-1]:
+        here = here[part_of_path]
+    here[path[-1]] = value
+    file = tmp_path / "s.yaml"
+    text = yaml.safe_dump(data, sort_keys=False)
+    file.write_text("# a comment\n" + text)
+    with pytest.raises(UserError) as e:
+        plan_sweep(file, tmp_path / "results")
+    assert str(e.value).startswith(f"{file}:"), e.value
+    assert f": {key}: " in str(e.value) and part in str(e.value), e.value
+    told = int(str(e.value).removeprefix(f"{file}:").partition(":")[0])
+    leaf = [p for p in key.split(".") if not p.isdigit()][-1]
+    assert leaf in (("# a comment\n" + text).splitlines()[told - 1]), (told, text)
+
+
+def test_a_recipe_file_beside_the_sweep_file_wins_and_its_mistakes_have_its_lines(tmp_path: Path) -> None:
+    (tmp_path / "recipes").mkdir()
+    recipe = tmp_path / "recipes" / "digits_quick.yaml"
+    recipe.write_text("epochs: 7\nlr: 0.1\n")
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump({**BASE, "methods": ["student"], "pairs": [dict(BASE["pairs"][0], methods={})]}))
+    found = plan_sweep(file, tmp_path / "results").plan
+    assert {run.science["recipe"]["epochs"] for run in found.runs.values()} == {7}
+    recipe.write_text("epochs: 7\nlr: 0.1\nmomentun: 0.9\n")
+    with pytest.raises(UserError, match=r"recipes/digits_quick\.yaml:3: momentun: .*did you mean 'momentum'"):
+        plan_sweep(file, tmp_path / "results")
+
+
+def test_too_many_runs_are_refused(tmp_path: Path) -> None:
+    data = {**BASE, "pairs": [BASE["pairs"][0]] * 11, "seeds": 10_000}
+    with pytest.raises(UserError, match="220,000 runs; a sweep may have 200,000"):
+        plan(data)
+
+
+OWN = '''
+from typing import ClassVar, Literal
+raise SystemExit("planning must not run this")
+
+class Mine:
+    """Mine.
+
+    More."""
+    weights: ClassVar[dict[str, float]] = {"ce": 1, "mine": 2}
+    def __init__(self, student, teacher, *, scale: float = 4, kind: Literal["a", "b"] = "a", n: int = 2): ...
+'''
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package that fails when it is run: planning only reads it."""
+    name = f"pkg{random.randrange(10**9)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("raise SystemExit('planning must not run this')\n")
+    (tmp_path / name / "own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_a_method_is_read_without_running_its_package(package: str) -> None:
+    info = methods.describe(f"{package}.own:Mine")
+    assert info.weights == {"ce": 1.0, "mine": 2.0}
+    assert {k: h.default for k, h in info.hyper.items()} == {"scale": 4.0, "kind": "a", "n": 2}
+    assert type(info.hyper["scale"].default) is float, "`scale: 4` said and unsaid must be the same science"
+
+
+def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
+    def run(params: dict[str, Any]) -> list[str]:
+        return ids(plan({**BASE, "methods": {"kd": {"use": f"{package}.own:Mine", "params": params}}}))
+
+    assert run({}) == run({"scale": 4}) == run({"scale": 4.0, "n": 2.0, "kind": "a"}) != run({"scale": 5})
+
+
+@pytest.mark.parametrize(
+    "source, part",
+    [
+        ("class Mine:\n  weights = {'ce': 'x'}", "needs a literal `weights"),
+        ("class Mine:\n  weights = {1: 1.0, 'ce': 1.0}", "needs a literal `weights"),
+        ("class Mine:\n  weights = {'kd': 1.0}", "needs a literal `weights"),
+        ("class Mine:\n  weights = make()", "needs a literal `weights"),
+        ("class Mine:\n  weights = {[]: 1}", "needs a literal `weights"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: float): ...", "'x' needs a type"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x=1.0): ...", "'x' needs a type"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: list = [1]): ...", "its type is list"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected int"),
+        ("class Other: ...", "unknown class 'Mine'; Valid: Other"),
+        ("class Mine(", "not a readable Python file"),
+        ("x = " + "(" * 500 + ")" * 500, "not a readable Python file"),
+        ("\0", "not a readable Python file"),
+    ],
+)
+def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part: str) -> None:
+    Path(package, "own.py").write_text(source)
+    with pytest.raises(UserError) as e:
+        methods.describe(f"{package}.own:Mine")
+    assert part in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "use", ["kdd", "no.such:M", "os:", ":X", "a b:c", "math:X", "this.that:X", "..:X", "__main__:X"]
+)
+def test_a_method_that_is_nowhere_is_told(use: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match="method"):
+        methods.describe(use)
+    assert capsys.readouterr().out == "", "a module was run"
+
+
+def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
+    document = Document("f.yaml", {}, {})
+    with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more\)$"):
+        load.validate(load.Sweep, {}, document)
+
+
+NO_TORCH = """
+import sys
+from harness import cli
+code = None
+try:
+    cli.main()
+except SystemExit as e:
+    code = e.code
+heavy = sorted({"torch", "torchvision", "ffcv", "deepspeed", "timm"} & set(sys.modules))
+assert not heavy, heavy
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["sweep", "--help"],
+        ["sweep", "benchmarks/digits_pairs.yaml", "--plan"],
+        ["sweep", "benchmarks/cifar100_quick.yaml", "--plan", "--json"],
+        ["status", "benchmarks/digits_pairs.yaml"],
+        ["report", "benchmarks/digits_pairs.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_planning_status_and_report_import_no_torch(args: list[str], tmp_path: Path) -> None:
+    store = [] if "--help" in args else ["--results", tmp_path / "results"]
+    said = process("-c", NO_TORCH, *args, *store, cwd=REPO)
+    assert said.code == 0, said
+    assert not (tmp_path / "results").exists(), "looking must not write"
+
+
+def test_plan_as_json_is_json_alone(tmp_path: Path) -> None:
+    said = command("sweep", REPO / "benchmarks/digits_pairs.yaml", "--plan", "--json", "--results", tmp_path / "r")
+    assert said.code == 0 and said.err == ""
+    found = json.loads(said.out)
+    assert (found["cells"], found["runs"], found["to_do"]) == (30, 31, 31)
+
+
+def test_ten_thousand_runs_are_planned_in_two_seconds(tmp_path: Path) -> None:
+    names = ["resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "vgg8", "vgg11"]
+    pairs = [{"teacher": t, "student": s} for t in names for s in names if t != s]
+    data = {"dataset": "cifar100", "recipe": "crd_240ep", "methods": list(METHODS), "pairs": pairs, "seeds": 30}
+    file = tmp_path / "many.yaml"
+    file.write_text(yaml.safe_dump(data))
+    began = time.process_time()
+    assert len(plan_sweep(file, tmp_path / "results").plan.cells) == 10_800
+    assert time.process_time() - began < 2
+    assert expand.MAX_CELLS > 10_800
