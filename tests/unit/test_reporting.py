@@ -1,0 +1,421 @@
+"""Tables against a plain computation of their own; their formats; rebuilding; verify."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import UserError
+from harness.planning import Planned, plan_sweep
+from harness.reporting import comparison, publish, render
+from harness.reporting.comparison import Comparison, Contents, Row, Spread
+from harness.spec import identity
+from harness.spec.expand import Cell
+from harness.store import records
+from harness.store.records import SCHEMA
+from harness.store.store import Store
+from tests.commands import command
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "note": "a note with $5 & 100 % of <b>it_all</b>",
+    "dataset": "digits",
+    "recipe": "digits_quick",
+    "methods": ["student", "kd", "fitnets"],
+    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
+    "seeds": 3,
+}
+
+
+def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dict[str, Any]:
+    """A record; what a test does not state is unlike anything it looks for."""
+    filler = {"string": "x", "double": 777.0, "int64": 7, "int32": 1, "bool": False}
+    found = {f.name: filler.get(str(f.type)) for f in SCHEMA}
+    found |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
+    found |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
+    return {**found, "teacher_top1": 90.0, "cost_total_s": 2.0, "train_size": 1442, "test_size": 355, **more}
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def contents(methods: tuple[str, ...], seeds: int, note: str = "") -> Contents:
+    cells = [Cell("t", "s", m, seed, f"{m}-{seed}", None) for m in methods for seed in range(seeds)]
+    return Contents("small", note, "digits", (20,), tuple(cells))
+
+
+TOP1 = st.none() | st.floats(0, 100, allow_nan=False)  # None: diverged
+METHODS = ("student", "kd", "crd")
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 5))
+def test_means_deviations_and_paired_differences(data: st.DataObject, seeds: int) -> None:
+    values = {
+        (m, s): (data.draw(TOP1), data.draw(st.floats(0, 100)))
+        for m in METHODS
+        for s in range(seeds)
+        if data.draw(st.booleans(), label=f"{m}-{s} has a record")
+    }
+    rows = [
+        row(f"{m}-{s}", last, best, status="done" if last is not None else "diverged")
+        for (m, s), (last, best) in values.items()
+    ]
+    found = {r.method: r for r in comparison.compare(contents(METHODS, seeds), table(rows)).rows}
+
+    def agrees(spread: Spread | None, expected: list[float]) -> None:
+        if not expected:
+            assert spread is None
+            return
+        assert spread is not None
+        n, mean = len(expected), math.fsum(expected) / len(expected)
+        assert spread.n == n and math.isclose(spread.mean, mean, abs_tol=1e-9)
+        if n == 1:
+            assert spread.std is None
+        else:
+            std = math.sqrt(math.fsum((v - mean) ** 2 for v in expected) / (n - 1))
+            assert spread.std is not None and math.isclose(spread.std, std, rel_tol=1e-6, abs_tol=1e-6)
+
+    for m in METHODS:
+        last = {s: v[0] for (k, s), v in values.items() if k == m and v[0] is not None}
+        agrees(found[m].last, list(last.values()))
+        agrees(found[m].best, [v[1] for (k, _), v in values.items() if k == m])
+        for spread, other in ((found[m].to_baseline, "student"), (found[m].to_reference, "kd")):
+            theirs = {s: v[0] for (k, s), v in values.items() if k == other and v[0] is not None}
+            agrees(spread, [] if m == other else [last[s] - theirs[s] for s in last if s in theirs])
+        assert found[m].missing == sum((m, s) not in values for s in range(seeds))
+        assert found[m].diverged == sum(k == m and v[0] is None for (k, _), v in values.items())
+
+
+def example(note: str = "a note") -> Comparison:
+    methods = ("student", "kd", "crd")
+    tops = {"student": (60.0, 61.5), "kd": (62.25, 63.0), "crd": (64.0, 66.0)}
+    rows = [
+        row(f"{m}-{s}", last + s, best + 2 * s)
+        for m, (last, best) in tops.items()
+        for s in range(3)
+        if (m, s) != ("crd", 1)
+    ]
+    return comparison.compare(contents(methods, 3, note), table(rows))
+
+
+def test_columns_hold_one_metric_each() -> None:
+    """Last-epoch figures everywhere but in the column that says `best`."""
+    lines = render.markdown(example()).splitlines()
+    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[:5] if not line.startswith("|--")]
+    columns = dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
+    assert columns["top-1 last"] == ("61.00 ± 1.00", "63.25 ± 1.00", "65.00 ± 1.41")
+    assert columns["top-1 best"] == ("63.50 ± 2.00", "65.00 ± 2.00", "68.00 ± 2.83")
+    assert columns["- student"] == ("", "+2.25 ± 0.00", "+4.00 ± 0.00"), "differences of the last epoch"
+    assert columns["- KD"] == ("-2.25 ± 0.00", "", "+1.75 ± 0.00")
+    assert columns["seeds"] == ("3", "3", "2/3")
+
+
+def test_missing_and_diverged_runs_are_told_under_the_table() -> None:
+    rows = [row("student-0", 60.0, 61.0), row("kd-0", None, 50.0, status="diverged")]
+    found = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))
+    for text in (render.markdown(found), render.html_text(found).replace("&gt;", ">")):
+        assert "t > s, crd: 1 of 1 runs have no record." in text
+        assert "t > s, kd: 1 of 1 runs diverged and are not in the mean." in text
+    assert "crd: 1 of 1 runs have no record" in render.latex(found)
+
+
+class _Text(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+
+
+def test_every_format_shows_the_same_figures() -> None:
+    found = example()
+    page = _Text()
+    page.feed(render.html_text(found))
+    markdown = [
+        [c.strip() for c in line[1:-1].split("|")]
+        for line in render.markdown(found).splitlines()
+        if line.startswith("| ")
+    ]
+    shown = [[cell for cell in (c.strip() for c in r)] for r in page.rows]
+    assert [r[:8] for r in shown] == [r[:8] for r in markdown]
+    tex = [line for line in render.latex(found).splitlines() if line.endswith(r"\\")]
+    plain = [[c.strip() for c in line[:-2].replace(r"$\pm$", "±").replace("$>$", ">").split("&")] for line in tex]
+    assert plain == markdown
+    for got, r in zip(csv.DictReader(io.StringIO(render.csv_text(found))), found.rows, strict=True):
+        assert (got["teacher"], got["student"], got["method"]) == (r.teacher, r.student, r.method)
+        assert r.last and r.best
+        assert float(got["last_top1_mean"]) == r.last.mean and float(got["best_top1_mean"]) == r.best.mean
+        assert got["run_ids"].split() == list(r.run_ids)
+
+
+HOSTILE = (
+    r"</p><script>alert(1)</script> <img src=x onerror=y> & &amp; \input{x} $x$ 50% #_{}~^ \\",
+    "first\n\n\\end{table}\tlast\x1b[31m\x00",
+)
+
+
+@pytest.mark.parametrize("note", HOSTILE)
+def test_a_hostile_note_stays_text(note: str) -> None:
+    found = example(note)
+    page = _Text()
+    page.feed(render.html_text(found))
+    assert not {"script", "img", "b"} & set(page.tags)
+    printable = " ".join("".join(c if c.isprintable() else " " for c in note).split())
+    assert printable in page.text
+    tex = render.latex(found)
+    caption = next(line for line in tex.splitlines() if line.startswith(r"\caption"))
+    assert "\n\n" not in tex, "an empty line ends a LaTeX caption"
+    allowed = r"\\(textbackslash\{\}|textasciitilde\{\}|textasciicircum\{\}|[&%$#_{}]|caption)|\$(>|<|\\pm)\$"
+    left = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
+    assert not set(left) & set("\\&%$#_{}~^<>"), left
+    for text in (*(f(found) for f in render.FORMATS.values()),):
+        assert all(c.isprintable() or c == "\n" for c in text)
+
+
+NAMES = st.text("abAB019_.+-", min_size=1, max_size=12)
+
+
+@settings(deadline=None)
+@given(NAMES, NAMES, st.text(max_size=60))
+def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
+    spread = Spread(1.0, None, 1)
+    one = Row(teacher, "s", method, spread, None, None, spread, None, None, None, 0, 0, ("r",))
+    found = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, None)
+    lines = render.markdown(found).splitlines()
+    assert {line.count("|") for line in lines[:3]} == {len(render.HEADERS) + 1}
+    assert len({len(line) for line in lines[:3]}) == 1
+
+
+# with a store --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a sweep file and a store that has all of its records, published; work happens inside."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
+    planned = plan()
+    for i, run in enumerate(planned.plan.runs.values()):
+        science = identity.canonical(run.science)
+        records.write(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
+    publish.publish(Contents.of(planned), planned.store, planned.store.table_folder("small"))
+    yield tmp_path
+
+
+def plan() -> Planned:
+    return plan_sweep(Path("small.yaml"), Path("results"))
+
+
+FILES = ("table.md", "table.tex", "table.csv", "table.html", "records.parquet", "contents.json")
+
+
+def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
+    folder = Path("results/tables/small")
+    first = {p.name: p.read_bytes() for p in folder.iterdir()}
+    assert set(first) == set(FILES)
+    for again in ("cache", "no cache"):
+        if again == "no cache":
+            shutil.rmtree("results/cache")
+        planned = plan()
+        publish.publish(Contents.of(planned), planned.store, folder)
+        assert {p.name: p.read_bytes() for p in folder.iterdir()} == first, again
+    publish.rebuild(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
+    assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
+
+
+def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
+    first = Path("results/tables/small/records.parquet").read_bytes()
+    shutil.rmtree("results/cache")
+    planned = plan()
+    hidden = Path("later")
+    Path("results/records").rename(hidden)
+    Path("results/records").mkdir()
+    for path in sorted(hidden.iterdir(), reverse=True):  # one at a time, each read into the cache before the next
+        path.rename(Path("results/records") / path.name)
+        publish.publish(Contents.of(planned), planned.store, Path("results/tables/small"))
+    assert Path("results/tables/small/records.parquet").read_bytes() == first
+
+
+def test_verify_passes_an_untouched_store(home: Path) -> None:
+    said = command("verify")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith("checked ") and "6 files" in said.out
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("what", ["changed", "removed", "empty", "grown"])
+def test_verify_finds_one_changed_byte_and_a_removed_file(home: Path, name: str, what: str) -> None:
+    path = Path("results/tables/small") / name
+    content = path.read_bytes()
+    if what == "removed":
+        path.unlink()
+    else:
+        middle = len(content) // 2
+        changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        path.write_bytes({"changed": changed, "empty": b"", "grown": content + b"\n"}[what])
+    said = command("verify")
+    assert said.code == 1, said
+    assert "small" in said.out and said.err == ""
+
+
+def test_verify_finds_a_file_that_was_added(home: Path) -> None:
+    Path("results/tables/small/table.txt").write_text("made by hand")
+    assert command("verify").code == 1
+
+
+def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
+    planned = plan()
+    store, cell = planned.store, planned.plan.cells[0]
+    path = store.record(cell.run_id)
+    whole = path.read_bytes()
+    path.unlink()
+    records.write(store, row(cell.run_id, 99.0, 99.0))
+    said = command("verify")
+    assert said.code == 1 and "table.md" in said.out
+    path.write_bytes(whole[:100])
+    said = command("verify")
+    assert said.code == 1 and f"{cell.run_id}.parquet: not a readable record" in said.out
+    path.unlink()
+    assert command("verify").code == 1
+    path.write_bytes(whole)
+    assert command("verify").code == 0
+
+
+def test_verify_without_a_table_is_wrong_input(home: Path) -> None:
+    assert "no table to verify" in command("verify", "--tables", "nowhere").error
+
+
+def test_a_record_trained_anew_replaces_the_cached_row(home: Path) -> None:
+    planned = plan()
+    store, run_id = planned.store, planned.plan.cells[0].run_id
+    path = store.record(run_id)
+    assert records.read(store, [run_id]).column("last_top1").to_pylist() != [12.5]
+    before = path.stat()
+    path.unlink()
+    records.write(store, row(run_id, 12.5, 13.0))
+    assert records.read(store, [run_id]).column("last_top1").to_pylist() == [12.5]
+    path.unlink()
+    records.write(store, row(run_id, 14.5, 15.0))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # older than the cache, as a copied store may be
+    assert records.read(store, [run_id]).column("last_top1").to_pylist() == [14.5]
+
+
+def test_a_damaged_record_is_named_unless_the_cache_has_it(home: Path) -> None:
+    path = plan().store.record(plan().plan.cells[0].run_id)
+    path.write_bytes(path.read_bytes()[:-20])
+    error = command("report", "small.yaml").error
+    assert f"{path}: not a readable record" in error and "delete it and run the sweep again" in error
+    other = plan().store.record(plan().plan.cells[1].run_id)
+    path.write_bytes(other.read_bytes())
+    assert f"{path}: holds another run's record" in command("report", "small.yaml").error
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"PAR1 garbage PAR1"])
+def test_a_damaged_cache_is_made_anew(home: Path, content: bytes) -> None:
+    expected = command("report", "small.yaml")
+    cache = Path("results/cache/records.parquet")
+    cache.write_bytes(content)
+    assert command("report", "small.yaml") == expected
+    assert cache.stat().st_size > 1000
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(home: Path) -> None:
+    expected = command("report", "small.yaml")
+    shutil.rmtree("results/cache")
+    Path("results/cache").write_text("a file in its place")
+    assert command("report", "small.yaml") == expected
+
+
+def test_report_without_a_file_lists_every_sweep(home: Path) -> None:
+    assert command("sweep", "small.yaml", "--only", "method=student,kd", "--json").code == 0
+    said = command("report")
+    assert said.code == 0
+    assert said.out.count("| teacher > student") == 2
+    assert said.out.count(" fitnets ") == 1
+
+
+@pytest.mark.parametrize("form", list(render.FORMATS))
+def test_report_prints_what_was_published(home: Path, form: str) -> None:
+    said = command("report", "small.yaml", "--format", form)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == Path(f"results/tables/small/table.{form}").read_text(encoding="utf-8")
+
+
+def test_report_out_writes_a_folder_per_sweep(home: Path) -> None:
+    said = command("report", "--out", "paper")
+    assert said.code == 0 and said.out == "paper/small\n"
+    for name in FILES:
+        assert (Path("paper/small") / name).read_bytes() == (Path("results/tables/small") / name).read_bytes()
+    assert command("verify", "--tables", "paper").code == 0
+
+
+def test_report_of_an_empty_store(home: Path) -> None:
+    said = command("report", "small.yaml", "--results", "empty")
+    assert said.code == 0 and said.out.count("3 of 3 runs have no record") == 3
+    assert not Path("empty").exists()
+    assert "no table yet" in command("report", "--results", "empty").error
+
+
+def test_a_damaged_description_is_named(home: Path) -> None:
+    for text in ("", "[]", "{}", '{"cells": 5}', '{"cells": [], "epochs": 5, "name": "x"}'):
+        Path("results/tables/small/contents.json").write_text(text)
+        assert "contents.json: missing or damaged" in command("report").error
+        with pytest.raises(UserError):
+            Contents.read(Path("results/tables/small"))
+
+
+def test_a_finished_sweep_prints_its_table_again_and_json_alone(home: Path) -> None:
+    said = command("sweep", "small.yaml")
+    assert said.code == 0
+    assert said.out.startswith(Path("results/tables/small/table.md").read_text())
+    assert "records.parquet" in said.err and "table.tex" in said.err
+    said = command("sweep", "small.yaml", "--json")
+    assert (said.code, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert [r["method"] for r in found["rows"]] == SWEEP["methods"]
+    assert found["rows"][0]["last"]["n"] == 3
+
+
+def test_status_as_json_is_json_alone(home: Path) -> None:
+    store = plan().store
+    run_id = plan().plan.cells[0].run_id
+    store.record(run_id).unlink()
+    store.write_failure(run_id, "code", "ValueError: no\nsuch thing", "details", "log")
+    said = command("status", "small.yaml", "--json")
+    assert (said.code, said.err) == (0, "")
+    states = {r["run_id"]: r for r in json.loads(said.out)}
+    assert states[run_id]["state"] == "failed" and "ValueError" in states[run_id]["cause"]
+    said = command("status", "small.yaml", "--failures", "--json")
+    assert json.loads(said.out)[0]["kind"] == "code" and said.err == ""
+    assert "--json goes with" in command("status", "small.yaml", "--json", "--cancel").error
+    store.failure_file(run_id).write_text('{"run_id": 5}')
+    assert command("status", "small.yaml", "--failures").code == 0
+    assert json.loads(command("status", "small.yaml", "--json").out)[0]["state"] in ("done", "failed")
