@@ -14,6 +14,7 @@ from harness.errors import UserError, unknown
 if TYPE_CHECKING:
     from harness.planning import Planned
     from harness.store.store import Failure
+    from slurm.backend import Backend
 
 
 def status(
@@ -35,7 +36,7 @@ def status(
     """Show the runs of a sweep: done, failed, running with epoch and accuracy, to do."""
     from harness.planning import plan_sweep
     from harness.watch import say
-    from slurm import local
+    from slurm import backend
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
@@ -43,7 +44,7 @@ def status(
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
-        ended = [q for q in queues if local.cancel(q)]
+        ended = [q for q in queues if backend.of(q).cancel()]
         say(f"ended {len(ended)} queue{'s' * (len(ended) != 1)} and their jobs" if ended else "nothing is running")
     elif logs is not None:
         _print_log(planned, logs)
@@ -53,17 +54,19 @@ def status(
         from harness.watch import watch as follow
 
         if queues:
-            follow(planned, queues[-1])
+            follow(planned, queues[-1], restart=False)
     else:
-        _print_states(planned, json_)
+        _print_states(planned, [backend.of(q) for q in queues], json_)
 
 
-def _print_states(planned: "Planned", json_: bool) -> None:
+def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
     store, rows = planned.store, []
     for run_id, state in planned.states().items():
         row: dict[str, Any] = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
         if state == "to do" and store.is_running(run_id):
             row |= {"state": "running", **store.progress(run_id)}
+        elif state == "to do" and (remark := next(filter(None, (b.remark(run_id) for b in backends)), "")):
+            row |= {"remark": remark}
         elif state == "failed" and (failure := store.failure(run_id)):
             row |= {"kind": failure.kind, "cause": failure.cause}
         rows.append(row)
@@ -71,7 +74,7 @@ def _print_states(planned: "Planned", json_: bool) -> None:
         print(json.dumps(rows))
         return
     for row in rows:
-        detail = row.get("cause", "")
+        detail = row.get("cause", row.get("remark", ""))
         if row["state"] == "running" and "epoch" in row:
             top1 = f", top-1 {row['top1']:.2f} %" if row["top1"] is not None else ""
             detail = f"epoch {row['epoch'] + 1}/{row['epochs']}{top1}"

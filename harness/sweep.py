@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness import options
-from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError, unknown
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED
 
 if TYPE_CHECKING:
     from harness.planning import Planned
@@ -18,13 +18,18 @@ def sweep(
     file: options.SweepFile,
     results: options.Results = Path("results"),
     data: options.Data = None,
-    cluster: Annotated[str, typer.Option(help="Where jobs run: local, processes on this machine.")] = "local",
+    cluster: Annotated[
+        str, typer.Option(help="Where jobs run: local, this machine's processes, or a profile in slurm/profiles/.")
+    ] = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[bool, typer.Option("--plan", help="Print what would run and stop.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
     max_parallel: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once (default: one per GPU, else per core, at most 8).")
+        int | None,
+        typer.Option(
+            min=1, help="Jobs at once (default here: one per GPU, else per core, at most 8; on a cluster: all)."
+        ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")] = False,
     json_: options.Json = False,
@@ -38,9 +43,11 @@ def sweep(
     from harness.watch import say
 
     if cluster != "local":
-        raise UserError(f"--cluster: {unknown('cluster', cluster, ['local'])}")
+        from slurm import profiles
+
+        profiles.load(cluster)
     planned = plan_sweep(file, results, data, set_, only)
-    summary = _summary(planned, retry_failed, max_parallel)
+    summary = _summary(planned, cluster, retry_failed, max_parallel)
     if not json_:
         (print if plan else say)(_summary_text(summary))
     if plan:
@@ -48,7 +55,7 @@ def sweep(
             print(json.dumps(summary))
         return
     if summary["to_do"]:
-        queue_file = _submit(planned, summary["jobs_at_once"], retry_failed)
+        queue_file = _submit(planned, cluster, summary["jobs_at_once"], retry_failed)
         if detach:
             say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
             return
@@ -58,7 +65,7 @@ def sweep(
     raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
 
 
-def _summary(planned: "Planned", retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
+def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
     from harness.planning import cores
     from harness.spec import estimate
     from slurm.local import gpus
@@ -66,7 +73,7 @@ def _summary(planned: "Planned", retry_failed: bool, max_parallel: int | None) -
     states = planned.states()
     to_do = {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
     packs = [p for p in planned.plan.packs if to_do & set(p.run_ids)]
-    at_once = max_parallel or len(gpus()) or min(8, cores())
+    at_once = max_parallel or (len(packs) if cluster != "local" else len(gpus()) or min(8, cores()))
     at_once = max(1, min(at_once, len(packs)))
     seconds, known = estimate.seconds(planned.plan, planned.store, to_do)
     return {
@@ -102,11 +109,11 @@ def _summary_text(s: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _submit(planned: "Planned", at_once: int, retry_failed: bool) -> Path:
-    """Writes what jobs read, and starts the local queue. Changes nothing when data or weights are missing."""
+def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) -> Path:
+    """Writes what jobs read, and starts them. Changes nothing when data or weights are missing."""
     from harness.data import locate
     from harness.planning import cores
-    from slurm import local
+    from slurm import backend
     from slurm.queue import Queue, QueuedPack
 
     locate.dataset_folder(planned.plan.sweep.dataset.name, planned.data_root)
@@ -125,11 +132,16 @@ def _submit(planned: "Planned", at_once: int, retry_failed: bool) -> Path:
             packs.append(QueuedPack(left, pack.needs))
     mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
     queue_file = store.queue(f"{planned.name}-{mark}")
-    if not local.is_alive(queue_file):
-        root = str(planned.data_root) if planned.data_root else None
-        threads = max(1, cores() // at_once)
-        Queue(str(store.root), tuple(packs), at_once, threads, root, weights).write(queue_file)
-        local.start(queue_file)
+    Queue(
+        store=str(store.root),
+        packs=tuple(packs),
+        max_parallel=at_once,
+        threads=max(1, cores() // at_once),
+        data_root=str(planned.data_root) if planned.data_root else None,
+        weights=weights,
+        cluster=None if cluster == "local" else cluster,
+    ).write(queue_file)
+    backend.of(queue_file).start()
     return queue_file
 
 
@@ -137,7 +149,7 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
     from harness.watch import say, watch
 
     try:
-        watch(planned, queue_file)
+        watch(planned, queue_file, restart=True)
     except KeyboardInterrupt:
         say("left; the jobs go on. The same command takes them up again; `status --cancel` ends them.")
         raise typer.Exit(130) from None

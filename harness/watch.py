@@ -12,36 +12,40 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.planning import Planned
-from slurm import local
+from slurm import backend
 
 REFRESH_SECONDS = 0.5
 RESTARTS = 3
 
 
-def watch(planned: Planned, queue_file: Path) -> None:
-    """Returns when every run is done or failed. Starts the local queue again if it died with work left.
+def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
+    """Returns when every run is done or failed, or when nothing trains the rest any more.
+
+    With ``restart`` jobs that were lost (killed, preempted, their node gone) are started again first, up to
+    RESTARTS times in a row without any run ending.
 
     Raises:
         KeyboardInterrupt: ctrl-C; jobs go on without us.
     """
     console = Console(stderr=True)
     view = _View(planned)
-    restarts = 0
+    jobs, restarts = backend.of(queue_file), 0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
         while True:
-            alive = local.is_alive(queue_file)  # asked before the states, so that its last words are not missed
+            alive = jobs.is_alive()  # asked before the states, so that its last words are not missed
             view.update()
             for line in view.news():
                 console.print(line)
+                restarts = 0
             live.update(view.screen())
             if not view.open:
                 return
             if not alive and not view.running:
-                if restarts == RESTARTS:
-                    console.print(f"[red]the local queue does not start; see {queue_file.with_suffix('.log')}")
+                if restarts == RESTARTS or not restart:
+                    console.print(Text(f"{len(view.open)} runs are left and nothing trains them; run the sweep again"))
                     return
                 restarts += 1
-                local.start(queue_file)
+                jobs.start()
                 time.sleep(1)
             time.sleep(REFRESH_SECONDS)
 

@@ -30,35 +30,43 @@ def lock_of(queue_file: Path) -> Path:
     return queue_file.with_suffix(".lock")
 
 
-def is_alive(queue_file: Path) -> bool:
-    """Whether a process is feeding this queue."""
-    return is_locked(lock_of(queue_file))
+@dataclass
+class Local:
+    """The backend of queues on this machine."""
 
+    queue_file: Path
 
-def start(queue_file: Path) -> None:
-    """Starts feeding in the background, unless some process does so already."""
-    if is_alive(queue_file):
-        return
-    with queue_file.with_suffix(".log").open("a") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "slurm.local", str(queue_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+    def is_alive(self) -> bool:
+        """Whether a process is feeding this queue."""
+        return is_locked(lock_of(self.queue_file))
 
+    def start(self) -> None:
+        """Starts feeding in the background, unless some process does so already."""
+        if self.is_alive():
+            return
+        with self.queue_file.with_suffix(".log").open("a") as log:
+            subprocess.Popen(
+                [sys.executable, "-m", "slurm.local", str(self.queue_file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
-def cancel(queue_file: Path) -> bool:
-    """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
-    try:
-        pid = int(lock_of(queue_file).read_text())
-    except (OSError, ValueError):
-        return False
-    if not is_alive(queue_file):
-        return False
-    os.killpg(pid, signal.SIGKILL)  # the feeder leads the group; submitit jobs ignore SIGTERM, checkpoints survive this
-    return True
+    def cancel(self) -> bool:
+        """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
+        try:
+            pid = int(lock_of(self.queue_file).read_text())
+        except (OSError, ValueError):
+            return False
+        if not self.is_alive():
+            return False
+        os.killpg(pid, signal.SIGKILL)  # the feeder leads the group; submitit's jobs ignore SIGTERM
+        return True
+
+    def remark(self, run_id: str) -> str:
+        """Nothing: a run that is not running waits for its turn."""
+        return ""
 
 
 def gpus() -> list[int]:

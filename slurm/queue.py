@@ -21,9 +21,10 @@ class Queue:
     store: str  # absolute
     packs: tuple[QueuedPack, ...]
     max_parallel: int
-    threads: int  # per job
+    threads: int  # per job on this machine; a cluster's profile says its own
     data_root: str | None
     weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
+    cluster: str | None  # a profile's name; None: this machine
 
     def write(self, path: Path) -> None:
         files.replace_json(path, asdict(self))

@@ -55,14 +55,14 @@ class TrainLoader:
         """Steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(images (B, C, H, W) float32, targets (B,), indices (B,)) for each step."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """(images (B, C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on."""
         device = self._targets.device
         order = counter.permutation(self.seed, epoch, self.size, device)
         every = torch.arange(self.size, device=device)
         place = counter.integers(self.seed, epoch, "crop", every, self._crops**2)
         flipped = counter.integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
-        for indices in order.split(self.batch_size):
+        for indices in order.split(self.batch_size)[first_step:]:
             at = place[indices]
             pixels = self._windows[indices, at // self._crops, at % self._crops].view(-1, *self._shape)
             if flipped is not None:

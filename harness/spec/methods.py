@@ -80,7 +80,7 @@ def describe(name: str) -> MethodInfo:
         tree = _parse(METHODS_FOLDER / f"{name}.py")
         return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
     module, _, class_name = name.partition(":")
-    tree = _parse(_source_of(module, name))
+    tree = _parse(source_file(name))
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == class_name:
             return _read(tree, node, module, version="sha256:" + _source_hash(tree))
@@ -88,7 +88,13 @@ def describe(name: str) -> MethodInfo:
     raise UserError(f"method {name!r}: {unknown('class', class_name, classes)}")
 
 
-def _source_of(module: str, name: str) -> Path:
+def source_file(name: str) -> Path:
+    """The file of a method named ``package.module:Class``.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    module = name.partition(":")[0]
     if not all(part.isidentifier() for part in module.split(".")):
         raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
     here = str(Path.cwd())

@@ -72,6 +72,9 @@ class Store:
     def queue(self, name: str) -> Path:
         return self.root / "queues" / f"{name}.json"
 
+    def submission(self, name: str) -> Path:
+        return self.root / "queues" / "submissions" / f"{name}.json"
+
     def table_folder(self, sweep: str) -> Path:
         return self.root / "tables" / sweep
 

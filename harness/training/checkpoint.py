@@ -15,8 +15,8 @@ from harness.store import files
 KEPT = 2
 
 
-def save(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes the state after ``epoch`` epochs; tensors of any layout, and JSON-able ``state``.
+def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Writes the state after ``epoch`` epochs and ``step`` steps of the next: tensors of any layout, JSON-able state.
 
     Raises:
         DiskFull: the previous checkpoint is untouched.
@@ -24,7 +24,9 @@ def save(folder: Path, epoch: int, tensors: dict[str, Tensor], state: dict[str, 
     flat = {k: t.detach().contiguous().cpu() for k, t in tensors.items()}
     text = json.dumps(state, sort_keys=True)
     metadata = {"state": text, "digest": _digest(flat, text)}
-    files.replace(folder / f"epoch-{epoch:06d}.safetensors", lambda path: save_file(flat, path, metadata))
+    files.replace(
+        folder / f"epoch-{epoch:06d}-step-{step:06d}.safetensors", lambda path: save_file(flat, path, metadata)
+    )
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT]:
         old.unlink(missing_ok=True)
 

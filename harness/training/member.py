@@ -67,6 +67,7 @@ class Member:
             torch.manual_seed(counter.key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)
             self.distiller.setup(train_targets)
+            self.teacher_taps = known_taps(self.distiller, teacher_spec)
         self.student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.distiller.to(device).train()
         self.parameters = [p for m in (self.student, self.distiller) for p in m.parameters() if p.requires_grad]
@@ -79,6 +80,7 @@ class Member:
         )
         self.history = History()
         self.watch = Stopwatch(device)
+        self.steps = 0  # done of the epoch that is running
         self._sums: dict[str, Tensor] = {}
         self._images = 0
 
@@ -102,6 +104,7 @@ class Member:
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
         self._note({**terms, "total": total}, len(batch.targets))
+        self.steps += 1
         return total.detach()
 
     def end_epoch(self) -> None:
@@ -110,7 +113,7 @@ class Member:
         means = {k: float(s) / self._images for k, s in self._sums.items()}
         self.history.curves += [(self.history.epoch, f"train_{k}", v) for k, v in means.items()]
         self.history.diverged = not all(map(_finite, means.values()))
-        self._sums, self._images = {}, 0
+        self.steps, self._sums, self._images = 0, {}, 0
 
     def add_costs(self, shared: dict[str, float]) -> None:
         """Adds the seconds spent since the last call, and this member's share of what the pack did for all."""
@@ -126,8 +129,14 @@ class Member:
             **{f"momentum.{i}": m for i, m in enumerate(momenta) if m is not None},
         }
 
+    def state(self) -> dict[str, Any]:
+        """What ``tensors`` does not hold, JSON-able: with it, a run continues at the very step it had reached."""
+        self.add_costs({})
+        sums = [(k, float(v)) for k, v in self._sums.items()]  # a list: their order is that of the curves
+        return {"history": asdict(self.history), "steps": self.steps, "sums": sums, "images": self._images}
+
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Continues from what ``tensors`` and the history's fields held."""
+        """Continues from what ``tensors()`` and ``state()`` gave."""
         parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "momentum": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
@@ -137,7 +146,9 @@ class Member:
         for i, p in enumerate(self.parameters):
             if (saved := parts["momentum"].get(str(i))) is not None:
                 self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(saved)
-        self.history = History(**state)
+        self.history = History(**state["history"])
+        self.steps, self._images = state["steps"], state["images"]
+        self._sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
     def _check_terms(self, terms: dict[str, Tensor]) -> None:
         name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}
@@ -157,6 +168,18 @@ def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) 
     """The method that a science dict names, with its hyper-parameters."""
     module, _, name = method_sources.describe(method["use"]).target.partition(":")
     return getattr(importlib.import_module(module), name)(student, teacher, **method["params"])
+
+
+def known_taps(distiller: Distiller, teacher: TapSpec | None) -> set[str]:
+    """The teacher's maps that a method reads. Asked for once, before anything is shared with other runs.
+
+    Raises:
+        ValueError: the teacher has no such map.
+    """
+    taps = set(distiller.teacher_taps) if teacher else set()
+    if unknown := sorted(taps - set(teacher.names if teacher else ())):
+        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {', '.join(teacher.names)}")
+    return taps
 
 
 def in_float32(outputs: Outputs) -> Outputs:

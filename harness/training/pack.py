@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from harness.data import counter
@@ -24,7 +25,7 @@ from methods.base import Batch, Outputs, SampleRandom
 class Observer(Protocol):
     """What is told of a pack's progress, by run_id."""
 
-    def on_batch(self, run_ids: list[str], epoch: int, step: int, steps: int) -> None: ...
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None: ...
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None: ...
     def on_failure(self, run_id: str, error: BaseException, details: str) -> None: ...
 
@@ -38,30 +39,39 @@ class Pack:
     observer: Observer
 
     def train(self) -> None:
-        """Trains every member to its last epoch. Members may start at different epochs."""
+        """Trains every member to its last epoch. Members may start at different epochs and steps."""
         while self.members:
-            epoch = min(m.history.epoch for m in self.members.values())
-            self._epoch(epoch, {k: m for k, m in self.members.items() if m.history.epoch == epoch})
+            first = min((m.history.epoch, m.steps) for m in self.members.values())
+            self._epoch(*first, {k: m for k, m in self.members.items() if (m.history.epoch, m.steps) == first})
 
-    def _epoch(self, epoch: int, active: dict[str, Member]) -> None:
+    def _epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> None:
         device = self.test.targets.device
         watch = Stopwatch(device)
         precision = next(iter(active.values())).recipe.precision
         for member in active.values():
             member.begin_epoch()
         steps = len(self.loader)
-        batches = self.loader.epoch(epoch)
-        for step in range(steps):
+        batches = self.loader.epoch(epoch, first_step)
+        for step in range(first_step, steps):
             with watch.part("data"):
                 images, targets, indices = next(batches)
             with watch.part("teacher"):
                 teacher = self._teach(images, active, precision)
             for run_id, member in list(active.items()):
-                seed = counter.key(member.seed, epoch * steps + step, "method")
-                batch = Batch(images, targets, indices, SampleRandom(seed, len(targets), device=device))
+                at = epoch * steps + step
+                random = SampleRandom(counter.key(member.seed, at, "method"), len(targets), device=device)
+                # For what draws from torch's own random numbers, such as dropout.
+                torch.manual_seed(counter.key(member.seed, at, "torch"))
+                shared = [images, targets, indices, teacher.logits, teacher.embedding, *teacher.features.values()]
+                before = [t._version for t in shared]
                 with self._own_failure(run_id, active):
-                    member.step(batch, teacher)
-            self.observer.on_batch(list(active), epoch, step, steps)
+                    member.step(Batch(images, targets, indices, random), teacher)
+                    if before != [t._version for t in shared]:
+                        raise ValueError("the method changed its batch or the teacher's outputs in place")
+                if before != [t._version for t in shared]:
+                    images, targets, indices = next(self.loader.epoch(epoch, step))
+                    teacher = self._teach(images, active, precision)
+            self.observer.on_step(active, steps)
         share = {name: seconds / max(1, len(active)) for name, seconds in watch.take().items()}
         for run_id, member in list(active.items()):
             with self._own_failure(run_id, active):
@@ -70,7 +80,7 @@ class Pack:
     def _teach(self, images: Tensor, active: dict[str, Member], precision: str) -> Outputs:
         if self.teacher is None or not any(m.distiller.needs_teacher for m in active.values()):
             return Outputs(images.new_empty(0), images.new_empty(0))
-        taps = {tap for m in active.values() for tap in m.distiller.teacher_taps}
+        taps = {tap for m in active.values() for tap in m.teacher_taps}
         return self.teacher(images, taps, precision)
 
     def _close_epoch(self, run_id: str, member: Member, shared_costs: dict[str, float]) -> None:

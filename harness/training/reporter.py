@@ -1,0 +1,182 @@
+"""What becomes of a pack's training: progress, checkpoints, weights, records and failures, as files in the store."""
+
+import hashlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from harness.data import raw
+from harness.errors import UserError
+from harness.spec import identity
+from harness.spec.estimate import timing_key
+from harness.store import files, provenance, records
+from harness.store.store import Store
+from harness.training import checkpoint
+from harness.training.member import Member
+from harness.training.teacher import BadWeights, Teacher
+
+CHECKPOINT_SECONDS = float(os.environ.get("KD_CHECKPOINT_SECONDS", "60"))
+PROGRESS_SECONDS = 1.0
+
+
+class Interrupted(BaseException):
+    """The job was told to stop. No failure: the runs go on from their checkpoints. Like KeyboardInterrupt, it is
+    not an Exception, so that nothing takes it for a member's own failure."""
+
+
+@dataclass
+class Reporter:
+    """Turns a pack's progress into files: progress, checkpoints, weights, records, failures."""
+
+    store: Store
+    log: str
+    should_stop: Callable[[], bool]
+    threads: int
+    started: float
+    device: torch.device
+    sciences: dict[str, dict[str, Any]]
+    train_size: int = 0
+    test_size: int = 0
+    pack_size: int = 0
+    teacher: Teacher | None = None
+    attempts: dict[str, int] = field(default_factory=dict)
+    _began: float = field(default_factory=time.monotonic)
+    _told: float = 0.0
+    _saved: dict[str, float] = field(default_factory=dict)  # run_id -> when its last checkpoint was written
+    _pace: dict[str, tuple[float, int]] = field(
+        default_factory=dict
+    )  # run_id -> when and at which step we first looked
+
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+        """Progress and, when due, checkpoints.
+
+        Raises:
+            Interrupted: the job was told to stop; every member is checkpointed.
+        """
+        stop = self.should_stop()
+        self._show_progress(members, steps_per_epoch)
+        for run_id, member in members.items():
+            since = self._saved.setdefault(run_id, self._began)
+            if stop or time.monotonic() - since >= CHECKPOINT_SECONDS:
+                history = member.history
+                folder = self.store.checkpoints(run_id)
+                checkpoint.save(folder, history.epoch, member.steps, member.tensors(), member.state())
+                self._saved[run_id] = time.monotonic()
+        if stop:
+            raise Interrupted
+
+    def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        for run_id, member in members.items():
+            epoch, epochs = member.history.epoch, member.recipe.epochs
+            at = epoch * steps_per_epoch + member.steps
+            began, first = self._pace.setdefault(run_id, (now, at))
+            left = (now - began) / (at - first) * (epochs * steps_per_epoch - at) if at > first else None
+            top1 = member.history.last["top1"] if member.history.last else None
+            fraction = at / (epochs * steps_per_epoch)
+            self.store.write_progress(
+                run_id, epoch=epoch, epochs=epochs, fraction=fraction, top1=top1, seconds_left=left
+            )
+
+    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
+        history = member.history
+        shown = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
+        method = member.science["method"]["use"]
+        print(f"{run_id} {method} epoch {history.epoch}/{member.recipe.epochs} {_pairs(shown)}", flush=True)
+        if finished:
+            self._record(run_id, member)
+
+    def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
+        note_failure(self.store, [run_id], error, details, self.log)
+
+    def _record(self, run_id: str, member: Member) -> None:
+        weights_file = self.store.student_weights(run_id)
+        tensors = {k: v.detach().contiguous().cpu() for k, v in member.student.state_dict().items()}
+        files.replace(weights_file, lambda path: save_file(tensors, path))
+        with weights_file.open("rb") as f:
+            weights_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+        science, history = member.science, member.history
+        teacher = self.teacher if science["teacher"] else None
+        commit, dirty = provenance.git_state()
+        none: dict[str, float] = {}
+        last, best = (none if history.diverged else history.last or none), history.best or none
+        costs = {p: history.costs.get(p, 0.0) for p in ("data", "teacher", "student", "method", "evaluation")}
+        if teacher is None:
+            costs["teacher"] = 0.0
+        row = {
+            "run_id": run_id,
+            "status": "diverged" if history.diverged else "done",
+            "dataset": science["dataset"]["name"],
+            "dataset_version": science["dataset"]["version"],
+            "train_size": self.train_size,
+            "test_size": self.test_size,
+            "student": science["student"],
+            "student_parameters": sum(p.numel() for p in member.student.parameters()),
+            "teacher": teacher.name if teacher else None,
+            "teacher_run": (science["teacher"] or {}).get("run"),
+            "teacher_sha256": teacher.sha256 if teacher else None,
+            "teacher_top1": teacher.top1 if teacher else None,
+            "method": science["method"]["use"],
+            "method_parameters": sum(p.numel() for p in member.distiller.parameters()),
+            "seed": science["seed"],
+            "epochs": science["recipe"]["epochs"],
+            "precision": science["recipe"]["precision"],
+            "science": identity.canonical(science),
+            **{f"last_{m}": last.get(m) for m in ("top1", "top5", "loss")},
+            **{f"best_{m}": best.get(m) for m in ("top1", "top5", "loss")},
+            "best_epoch": history.best_epoch,
+            "curves": [{"epoch": e, "name": n, "value": v} for e, n, v in history.curves],
+            **{f"cost_{p}_s": seconds for p, seconds in costs.items()},
+            "cost_total_s": sum(costs.values()),
+            "pack_size": self.pack_size,
+            "peak_memory_bytes": self._peak_memory(),
+            "weights_sha256": weights_sha256,
+            "git_commit": commit,
+            "git_dirty": dirty,
+            "versions": provenance.versions(),
+            "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
+            "threads": self.threads,
+            "host": os.uname().nodename,
+            "attempts": self.attempts[run_id],
+            "started_at": datetime.fromtimestamp(self.started, UTC),
+            "finished_at": datetime.now(UTC),
+        }
+        records.write(self.store, row)
+        self.store.write_progress(
+            run_id, epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"], seconds_left=0.0
+        )
+        self.store.forget_failure(run_id)
+        seconds_per_epoch = row["cost_total_s"] / history.epoch
+        files.replace_json(self.store.timing(timing_key(science)), seconds_per_epoch, durable=False)
+
+    def _peak_memory(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _pairs(values: dict[str, str]) -> str:
+    return " ".join(f"{k}={v}" for k, v in values.items())
+
+
+def note_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
+    """Notes why runs have no record. A full disk may refuse even that; the log has it then."""
+    kinds = ((files.DiskFull, "disk"), (BadWeights, "data"), (raw.WrongData, "data"), (UserError, "data"))
+    kind = next((name for cls, name in kinds if isinstance(error, cls)), "code")
+    cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
+    print(f"FAILED {', '.join(run_ids)}: {cause}\n{details}", flush=True)
+    for run_id in run_ids:
+        try:
+            store.write_failure(run_id, kind, cause, details, log)
+        except (OSError, files.DiskFull) as e:
+            print(f"the failure of {run_id} could not be noted: {e}", flush=True)

@@ -1,0 +1,84 @@
+"""The handful of SLURM commands that the harness calls, each for all jobs at once."""
+
+import subprocess
+from dataclasses import dataclass
+
+from harness.errors import UserError
+
+TIMEOUT_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One job or array task."""
+
+    job_id: str  # 12 or 12_3
+    name: str
+    state: str  # PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, PREEMPTED, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, ...
+    reason: str
+
+
+def squeue() -> list[JobState]:
+    """The user's jobs that have not ended, array tasks one by one.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    lines = _output("squeue", "--me", "--array", "--noheader", "--format=%i|%j|%T|%r").splitlines()
+    return [JobState(*line.split("|", 3)) for line in lines]
+
+
+def sacct(job_ids: list[str]) -> list[JobState]:
+    """How jobs ended, from the accounting; empty where a cluster keeps none or it does not answer."""
+    if not job_ids:
+        return []
+    try:
+        text = _output(
+            "sacct", "-X", "--noheader", "--parsable2", "--array", "--duplicates",
+            "--format=JobID,JobName,State,Reason", "--jobs=" + ",".join(job_ids),
+        )  # fmt: skip
+    except UserError:
+        return []
+    rows = [line.split("|", 3) for line in text.splitlines()]
+    return [JobState(job_id, name, state.split()[0], reason) for job_id, name, state, reason in rows]
+
+
+def limits() -> tuple[int, int]:
+    """(tasks of one array, jobs a user may have submitted), as the cluster is configured."""
+    lines = (line.partition("=") for line in _output("scontrol", "show", "config").splitlines())
+    config = {key.strip(): value.strip() for key, _, value in lines}
+    array = int(config.get("MaxArraySize", "1001"))
+    try:
+        rows = _output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=" + _user(),
+                       "format=MaxSubmit").split()  # fmt: skip
+    except UserError:
+        rows = []
+    submitted = min((int(r) for r in rows if r.isdigit()), default=int(config.get("MaxJobCount", "10000")))
+    return array, submitted
+
+
+def cancel(job_ids: list[str]) -> None:
+    if job_ids:
+        _output("scancel", *job_ids)
+
+
+def requeue(job_id: str) -> None:
+    _output("scontrol", "requeue", job_id)
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
+
+
+def _output(*command: str) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]}: no such command; is this a SLURM login node?") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]}: SLURM did not answer within {TIMEOUT_SECONDS} s") from None
+    if done.returncode:
+        raise UserError(f"{command[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1:] or done.returncode}")
+    return done.stdout

@@ -1,0 +1,79 @@
+"""Cluster profiles: where jobs run and what they may use. Never part of a run's identity."""
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from harness.errors import UserError, unknown
+from harness.spec import yamlfile
+from harness.spec.load import validate
+from harness.spec.schema import Closed
+
+FOLDER = Path(__file__).resolve().parent / "profiles"
+
+
+class Resources(Closed):
+    """What one job asks for."""
+
+    time_minutes: int = Field(60, ge=1, description="time limit; a run that needs longer is requeued and resumes")
+    mem_gb: float | None = Field(None, gt=0, description="memory per node")
+    cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of a job")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs of a job; a run uses one")
+
+
+class BySize(Closed):
+    """Other resources for some models."""
+
+    student: str = Field("*", description="pattern of student names, e.g. `wrn_*`")
+    teacher: str = Field("*", description="pattern of teacher names; a teacher in training counts as student")
+    resources: dict[str, Any] = Field(description="keys of `resources` to change")
+
+
+class Profile(Closed):
+    """A cluster, as sbatch is told of it."""
+
+    partition: str | None = Field(None, description="sbatch --partition")
+    account: str | None = Field(None, description="sbatch --account")
+    qos: str | None = Field(None, description="sbatch --qos")
+    constraint: str | None = Field(None, description="sbatch --constraint")
+    resources: Resources = Field(Resources(), description="of every job")
+    by_size: tuple[BySize, ...] = Field((), description="changes by model; the last that matches wins")
+    setup: tuple[str, ...] = Field((), description="shell lines before Python starts: modules, variables")
+    python: str | None = Field(
+        None, description="the command that starts Python on a node (a container's, say); default: the one in use here"
+    )
+    sbatch: dict[str, str | int | bool] = Field({}, description="further sbatch options by their long names")
+    signal_seconds: int = Field(90, ge=1, description="a job is told to checkpoint so long before its time limit")
+    max_attempts: int = Field(20, ge=1, description="starts of a run without a result before it counts as failed")
+    poll_seconds: float = Field(20.0, ge=0.5, description="least time between two looks at the queue")
+
+    def resources_for(self, student: str, teacher: str | None) -> Resources:
+        """What a job that trains this student (with this teacher) asks for."""
+        found = self.resources
+        for rule in self.by_size:
+            if fnmatchcase(student, rule.student) and fnmatchcase(teacher or "", rule.teacher):
+                found = Resources.model_validate({**found.model_dump(), **rule.resources})
+        return found
+
+
+def names() -> list[str]:
+    """Every profile in ``slurm/profiles/``."""
+    return sorted(p.stem for p in FOLDER.glob("*.yaml"))
+
+
+def load(name: str) -> Profile:
+    """A profile by name.
+
+    Raises:
+        UserError: there is none of that name, or it has an unknown key or a wrong value.
+    """
+    if name not in names():
+        raise UserError(f"--cluster: {unknown('cluster', name, ['local', *names()])}; profiles lie in slurm/profiles/")
+    document = yamlfile.read(FOLDER / f"{name}.yaml")
+    profile = validate(Profile, document.data, document)
+    for i, rule in enumerate(profile.by_size):
+        changed = {**profile.resources.model_dump(), **rule.resources}
+        validate(Resources, changed, document, ("by_size", i, "resources"))
+    return profile

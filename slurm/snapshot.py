@@ -1,0 +1,44 @@
+"""The code that jobs run: a copy made at submission, so that editing the checkout does not change queued jobs."""
+
+import hashlib
+import shutil
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGES = ("harness", "methods", "slurm")
+
+
+def take(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
+    """Copies the harness's packages, and users' method modules as (module, file), into a folder named by content.
+
+    Equal code is stored once. A copy is there whole or not at all.
+    """
+    files: dict[str, Path] = {}
+    for package in PACKAGES:
+        for path in sorted((CHECKOUT / package).rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                files[str(path.relative_to(CHECKOUT))] = path
+    for module, path in method_files:
+        top, *rest = module.split(".")
+        if not rest:
+            files[path.name] = path
+            continue
+        root = path.parents[len(rest) - 1]  # the folder of the top-level package
+        files.update({str(Path(top) / p.relative_to(root)): p for p in sorted(root.rglob("*.py"))})
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(name.encode() + b"\0" + hashlib.sha256(files[name].read_bytes()).digest())
+    home = folder / digest.hexdigest()[:12]
+    if home.is_dir():
+        return home
+    temporary = folder / f".{home.name}.{uuid.uuid4().hex[:8]}.tmp"
+    for name, path in files.items():
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, temporary / name)
+    try:
+        temporary.rename(home)
+    except OSError:  # somebody else has just made the same
+        shutil.rmtree(temporary)
+    return home
