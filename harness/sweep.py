@@ -19,7 +19,8 @@ def sweep(
     results: options.Results = Path("results"),
     data: options.Data = None,
     cluster: Annotated[
-        str, typer.Option(help="Where jobs run: local, this machine's processes, or a profile in slurm/profiles/.")
+        str,
+        typer.Option(help="Where jobs run: local (processes here), a profile in slurm/profiles/, or a profile's file."),
     ] = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
@@ -139,7 +140,7 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
         threads=max(1, cores() // at_once),
         data_root=str(planned.data_root) if planned.data_root else None,
         weights=weights,
-        cluster=None if cluster == "local" else cluster,
+        cluster=None if cluster == "local" else str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster,
     ).write(queue_file)
     backend.of(queue_file).start()
     return queue_file

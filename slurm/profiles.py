@@ -64,14 +64,14 @@ def names() -> list[str]:
 
 
 def load(name: str) -> Profile:
-    """A profile by name.
+    """A profile by its name in ``slurm/profiles/``, or by the path of its file (``my/cluster.yaml``).
 
     Raises:
         UserError: there is none of that name, or it has an unknown key or a wrong value.
     """
-    if name not in names():
+    if not name.endswith(".yaml") and name not in names():
         raise UserError(f"--cluster: {unknown('cluster', name, ['local', *names()])}; profiles lie in slurm/profiles/")
-    document = yamlfile.read(FOLDER / f"{name}.yaml")
+    document = yamlfile.read(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
     profile = validate(Profile, document.data, document)
     for i, rule in enumerate(profile.by_size):
         changed = {**profile.resources.model_dump(), **rule.resources}

@@ -6,6 +6,9 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.store import files as store_files
+from harness.store import provenance
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harness", "methods", "slurm")
 
@@ -27,7 +30,7 @@ def take(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
             continue
         root = path.parents[len(rest) - 1]  # the folder of the top-level package
         files.update({str(Path(top) / p.relative_to(root)): p for p in sorted(root.rglob("*.py"))})
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(str(provenance.git_state()).encode())
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + hashlib.sha256(files[name].read_bytes()).digest())
     home = folder / digest.hexdigest()[:12]
@@ -37,6 +40,7 @@ def take(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
     for name, path in files.items():
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, temporary / name)
+    store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
     try:
         temporary.rename(home)
     except OSError:  # somebody else has just made the same

@@ -7,13 +7,20 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from harness.store import files
+
 _PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "submitit", "pydantic", "scikit-learn", "deepspeed", "ffcv")
+
+
+SNAPSHOT_FILE = "snapshot.json"  # lies beside the packages of a copy that jobs run from, and holds its git_state
 
 
 @cache
 def git_state() -> tuple[str, bool]:
-    """(commit, dirty) of the checkout the harness runs from; ("", False) when it is not one."""
-    folder = Path(__file__).resolve().parent
+    """(commit, dirty) of the checkout the harness runs from, or was copied from; ("", False) when it is not one."""
+    folder = Path(__file__).resolve().parents[2]
+    if isinstance(copied := files.read_json(folder / SNAPSHOT_FILE), list):
+        return copied[0], copied[1]
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
