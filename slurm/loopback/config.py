@@ -81,27 +81,27 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
         "ProctrackType": "proctrack/linuxproc",
         # Scheduling.
         "SchedulerType": "sched/backfill",
-        "SchedulerParameters": (
-            "batch_sched_delay=0,bf_interval=2,sched_interval=5,sched_min_interval=0,preempt_send_user_signal"
-        ),
+        "SchedulerParameters": "batch_sched_delay=0,bf_interval=2,sched_interval=5,sched_min_interval=0",
         "SelectType": "select/cons_tres",
         "SelectTypeParameters": "CR_CPU_Memory",
         "DefMemPerCPU": max(1, settings.memory // settings.cpus),
         "JobRequeue": 1,
         "PreemptType": "preempt/partition_prio",
         "PreemptMode": "REQUEUE",
+        "SlurmctldParameters": "preempt_send_user_signal",  # sbatch's --signal instead of SIGTERM
         "MaxArraySize": 1001,
         "MaxJobCount": 10000,
         "MinJobAge": 300,
         # Timers.
         "SlurmdTimeout": 10,
         "SlurmctldTimeout": 10,
-        "MessageTimeout": 10,
+        "MessageTimeout": 5,  # also how long the controller tries to reach a silent node, three times over
         "BatchStartTimeout": 10,
         "KillWait": 3,
         "InactiveLimit": 30,
         "CompleteWait": 0,
-        # Accounting. OverMemoryKill ends a job beyond its memory with state OUT_OF_MEMORY, without cgroups.
+        # Accounting. OverMemoryKill kills a job beyond its memory without cgroups; it ends FAILED or CANCELLED with
+        # "exceeded memory limit" in its stderr, as the state OUT_OF_MEMORY is known to cgroups only.
         "AccountingStorageType": "accounting_storage/slurmdbd",
         "AccountingStorageHost": LOOPBACK,
         "AccountingStoragePort": settings.accounting_port,
@@ -122,15 +122,16 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
             f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"
         )
     # A job preempts those of partitions with a lower tier; what becomes of it is its own partition's PreemptMode.
-    for name, tier, mode, default in (
-        ("main", 10, "REQUEUE", "YES"),
-        ("high", 20, "OFF", "NO"),
-        ("low", 1, "REQUEUE", "NO"),
-        ("lowcancel", 1, "CANCEL", "NO"),
+    # GraceTime lies between the signal and the kill; none in main, so that a job there is preempted without warning.
+    for name, tier, mode, grace in (
+        ("main", 10, "REQUEUE", 0),
+        ("high", 20, "OFF", 0),
+        ("low", 1, "REQUEUE", 5),
+        ("lowcancel", 1, "CANCEL", 5),
     ):
         lines.append(
-            f"PartitionName={name} Nodes=ALL Default={default} PriorityTier={tier} PreemptMode={mode} "
-            "MaxTime=UNLIMITED DefaultTime=60 State=UP"
+            f"PartitionName={name} Nodes=ALL Default={'YES' if name == 'main' else 'NO'} PriorityTier={tier} "
+            f"PreemptMode={mode} GraceTime={grace} MaxTime=UNLIMITED DefaultTime=60 State=UP"
         )
     return "\n".join(lines) + "\n"
 

@@ -20,13 +20,18 @@ def spawn(command: list[str], pid_file: Path, log: Path, root: Path, env: Mappin
             stdout=out,
             stderr=out,
             cwd=root,
-            env={**env, MARK: str(root)},
+            env=marked(env, root),
             start_new_session=True,
             umask=0o077,
         )
     _children[child.pid] = child
     pid_file.write_text(f"{child.pid} {_started(child.pid)}")
     return child.pid
+
+
+def marked(env: Mapping[str, str], root: Path) -> dict[str, str]:
+    """An environment by which ``of_cluster`` knows a process."""
+    return {**env, MARK: str(root)}
 
 
 def alive(pid_file: Path) -> int | None:

@@ -1,0 +1,293 @@
+"""The loopback cluster: a real SLURM that starts from nothing, survives faults on demand and leaves nothing behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from slurm.loopback import Loopback, packages
+from slurm.loopback.cluster import down
+
+REPOSITORY = Path(__file__).parents[2]
+needs_slurm = pytest.mark.skipif(
+    bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
+)
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, as unix sockets want it; pytest's own folders may be too long."""
+    base = Path(tempfile.mkdtemp(prefix="kd-"))
+    yield base / "c"
+    down(base / "c")
+    shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Loopback]:
+    base = Path(tempfile.mkdtemp(prefix="kd-"))
+    with Loopback.up(base / "c", nodes=4) as running:
+        yield running
+    shutil.rmtree(base)
+
+
+def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "slurm.loopback", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def sbatch(cluster: Loopback, script: str, *options: str) -> str:
+    """The id of the job that was submitted."""
+    done = cluster.client("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
+    return done.split(";")[0].strip()
+
+
+def states(cluster: Loopback, job: str) -> list[str]:
+    """Of each task of the job, as accounting has them."""
+    return cluster.client("sacct", "-n", "-X", "-P", "-j", job, "-o", "State").split()
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.2)
+
+
+def mentioning(text: str) -> list[str]:
+    """Command lines, environments included, of living processes that mention ``text``; not ours."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+                    continue
+                line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+                files = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
+            except OSError:
+                continue
+            if text.encode() in line or any(text in f for f in files):
+                found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
+    return found
+
+
+@needs_slurm
+def test_nodes_are_idle_and_an_array_runs_on_several_of_them(cluster: Loopback) -> None:
+    assert cluster.node_states() == {f"node{i}": "idle" for i in range(1, 5)}
+    job = sbatch(cluster, "sleep 1", "--array=1-6", "--cpus-per-task=2")
+    eventually(lambda: states(cluster, job) == ["COMPLETED"] * 6)
+    nodes = set(cluster.client("sacct", "-n", "-X", "-P", "-j", job, "-o", "NodeList").split())
+    assert len(nodes) > 1
+
+
+@needs_slurm
+def test_a_job_over_two_nodes_reaches_its_first_node_by_address(cluster: Loopback, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    script = "srun sh -c 'echo $SLURM_PROCID $SLURMD_NODENAME $SLURM_LAUNCH_NODE_IPADDR'"
+    cluster.client("sbatch", "--wait", "--nodes=2", "--ntasks=2", f"--output={out}", f"--wrap={script}")
+    ranks, nodes, addresses = zip(*(line.split() for line in out.read_text().splitlines()), strict=True)
+    assert sorted(ranks) == ["0", "1"]
+    assert len(set(nodes)) == 2
+    assert set(addresses) == {"127.0.0.1"}
+
+
+@needs_slurm
+def test_preemption_sends_the_jobs_own_signal_then_requeues_it(cluster: Loopback, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    task = 'trap "echo USR2" USR2; echo start $SLURM_RESTART_COUNT; for i in $(seq 300); do sleep 0.1; done'
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\nsrun bash -c '{task}'\n")
+    everything = ("--nodes=4", "--exclusive")
+    options = ("--partition=low", "--signal=USR2@10", "--open-mode=append", f"--output={out}")
+    low = cluster.client("sbatch", "--parsable", "--ntasks=1", *everything, *options, str(script)).strip()
+    eventually(lambda: out.exists() and "start" in out.read_text())
+    main = sbatch(cluster, "true", *everything)
+    eventually(lambda: states(cluster, main) == ["COMPLETED"])
+    eventually(lambda: "start 1" in out.read_text())
+    cluster.client("scancel", low)
+    assert "USR2" in out.read_text()
+
+
+@needs_slurm
+def test_a_job_beyond_its_memory_is_killed(cluster: Loopback, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    hog = "import time; held = b'1' * (300 << 20); time.sleep(30)"
+    job = cluster.client(
+        "sbatch", "--parsable", "--mem=50", f"--output={out}", f'--wrap={sys.executable} -c "{hog}"'
+    ).strip()
+    eventually(lambda: states(cluster, job) == ["FAILED"])
+    assert "exceeded memory limit" in out.read_text()
+
+
+@needs_slurm
+def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback) -> None:
+    job = sbatch(cluster, "sleep 60", "--nodelist=node2", "--no-requeue")
+    eventually(lambda: cluster.client("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING")
+    cluster.kill_node("node2")
+    cluster.wait_for_nodes("down", "node2")
+    eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
+    assert cluster.node_states()["node1"] == "idle"
+    cluster.start_node("node2")
+    cluster.wait_for_nodes("idle", "node2")
+    assert states(cluster, sbatch_and_wait(cluster, "true", "--nodelist=node2")) == ["COMPLETED"]
+
+
+def sbatch_and_wait(cluster: Loopback, script: str, *options: str) -> str:
+    job = sbatch(cluster, script, *options)
+    eventually(lambda: not cluster.client("squeue", "-h", "-j", job).strip())
+    eventually(lambda: states(cluster, job)[-1:] not in ([], ["RUNNING"], ["PENDING"]))
+    return job
+
+
+@needs_slurm
+def test_a_job_outlives_its_slurmd(cluster: Loopback, tmp_path: Path) -> None:
+    flag = tmp_path / "go"
+    job = sbatch(cluster, f"until [ -e {flag} ]; do sleep 0.1; done", "--nodelist=node3")
+    eventually(lambda: cluster.client("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING")
+    cluster.kill_node("node3", jobs=False)
+    cluster.start_node("node3")
+    flag.touch()
+    eventually(lambda: states(cluster, job) == ["COMPLETED"])
+
+
+@needs_slurm
+def test_jobs_run_without_accounting_and_are_accounted_for_later(cluster: Loopback) -> None:
+    cluster.stop_accounting()
+    assert not cluster.accounting_answers()
+    with pytest.raises(UserError, match="sacct"):
+        states(cluster, "1")
+    job = sbatch(cluster, "true")
+    eventually(lambda: "COMPLETED" in cluster.client("scontrol", "show", "job", job))
+    cluster.start_accounting()
+    eventually(lambda: states(cluster, job) == ["COMPLETED"])
+
+
+@needs_slurm
+def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
+    folder = str(cluster.layout.root)
+    fine = command("status", "--json", "--dir", folder)
+    report = json.loads(fine.stdout)
+    assert (fine.returncode, report["healthy"], report["accounting"]) == (0, True, True)
+    assert report["partitions"] == ["main", "high", "low", "lowcancel"]
+    cluster.kill_node("node4", tell=True)
+    amiss = command("status", KD_LOOPBACK=folder)
+    assert amiss.returncode == 1
+    assert "node4 (not running)" in amiss.stdout and "node4: down" in amiss.stdout
+    cluster.start_node("node4")
+    cluster.wait_for_nodes("idle", "node4")
+
+
+@needs_slurm
+def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
+    """Through the command line; its jobs include one that has emptied its environment and left its session."""
+    started = command("up", "--nodes", "1", "--set", "MaxArraySize=50", "--dir", str(folder))
+    assert started.returncode == 0, started.stderr
+    assert started.stdout == (folder / "env.sh").read_text()
+
+    shell = f". {folder}/env.sh && scontrol show config && sbatch --parsable -o /dev/null --wrap "
+    shell += f"\"env -i setsid sleep 987 {folder} & sh -c 'cd {folder}; sleep 987'\""
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert "MaxArraySize            = 50" in done.stdout
+    second = Loopback.attach(folder)
+    assert second.node_states() == {"node1": "idle"} or second.node_states() == {"node1": "mixed"}
+    assert set(second.settings.node_ports).isdisjoint(cluster.settings.node_ports)
+    eventually(lambda: sum("sleep" in line for line in mentioning(str(folder))) >= 2)
+    assert len(cluster.node_states()) == 4
+
+    again = command("up", "--dir", str(folder))
+    assert again.returncode == 2 and "take it down first" in again.stderr
+
+    # A shell that has sourced env.sh is not the cluster's to kill.
+    bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, **second.env})
+    ended = command("down", "--dir", str(folder))
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+    assert ended.returncode == 0, ended.stderr
+    assert not folder.exists()
+    assert mentioning(str(folder)) == []
+    assert len(cluster.node_states()) == 4  # the other one did not notice
+    assert command("down", "--dir", str(folder)).returncode == 0  # nothing to do
+
+
+@needs_slurm
+@pytest.mark.parametrize("daemon", ["db", "slurmdbd", "node2"])
+def test_down_after_an_up_that_was_killed_half_way(folder: Path, daemon: str) -> None:
+    start = subprocess.Popen(
+        [sys.executable, "-m", "slurm.loopback", "up", "--dir", str(folder)],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    sign = folder / "db" / "ibdata1" if daemon == "db" else folder / "run" / f"{daemon}.pid"
+    eventually(sign.exists)
+    start.send_signal(signal.SIGKILL)
+    start.wait()
+    assert mentioning(str(folder))
+    assert command("down", "--dir", str(folder)).returncode == 0
+    assert not folder.exists()
+    assert mentioning(str(folder)) == []
+
+
+@needs_slurm
+def test_a_start_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
+    done = command("up", "--dir", str(folder), "--set", "SlurmdTimeout=soon")
+    assert done.returncode == 2
+    assert "SlurmdTimeout" in done.stderr and "Traceback" not in done.stderr
+    assert not folder.exists()
+    assert mentioning(str(folder)) == []
+
+
+@needs_slurm
+def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "thesis.tex").touch()
+    for what in ("up", "down"):
+        done = command(what, "--dir", str(folder))
+        assert done.returncode == 2 and str(folder) in done.stderr
+    assert (folder / "thesis.tex").exists()
+    (folder / "thesis.tex").unlink()
+
+
+@needs_slurm
+def test_a_folder_too_long_for_sockets_is_refused(folder: Path) -> None:
+    done = command("up", "--dir", f"{folder}{'x' * 90}")
+    assert done.returncode == 2 and "shorter --dir" in done.stderr
+
+
+def test_missing_packages_are_named(folder: Path) -> None:
+    done = command("up", "--dir", str(folder), PATH="")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert "apt-get install slurm-wlm slurmdbd munge mariadb-server" in done.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nodes", "0"], "--nodes 0: expected 1 to 64"),
+        (["--set", "MaxArraySize"], "expected KEY=VALUE"),
+        (["--set", "NodeName=a"], "not a key of slurm.conf that can be changed here"),
+    ],
+)
+def test_wrong_options_are_refused(folder: Path, arguments: list[str], message: str) -> None:
+    done = command("up", "--dir", str(folder), *arguments)
+    assert done.returncode == 2 and message in done.stderr
+    assert not folder.exists()
