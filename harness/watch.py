@@ -35,7 +35,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             alive = jobs.is_alive()  # asked before the states, so that its last words are not missed
             view.update()
             for line in view.news():
-                console.print(line)
+                console.print(line, soft_wrap=True)
                 restarts = 0
             live.update(view.screen())
             if not view.open:
