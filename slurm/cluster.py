@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,6 @@ class Cluster:
             self._adopt()
             self._looked_at = 0.0
             live = self.live()
-            self._give_up_hopeless(live)
             packs = [
                 QueuedPack(left, pack.needs)
                 for pack in self.queue.packs
@@ -196,7 +196,7 @@ class Cluster:
         from slurm.entry import run
 
         try:
-            jobs = executor.map_array(run, specs)
+            jobs = executor.map_array(partial(run, max_attempts=p.max_attempts), specs)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._note(name).unlink(missing_ok=True)
             raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
@@ -222,7 +222,6 @@ class Cluster:
 
     def _adopt(self) -> None:
         """Submissions without a job id: sbatch was never reached, or its answer was lost; SLURM knows which."""
-        import submitit
         from submitit.core import utils
 
         from slurm.entry import run
@@ -239,19 +238,10 @@ class Cluster:
             for i, spec in enumerate(submission.specs):  # submitit had no time to put these in place
                 path = utils.JobPaths(submission.folder, submission.task(i)).submitted_pickle
                 if not path.exists():
-                    delayed = utils.DelayedSubmission(run, spec)
+                    delayed = utils.DelayedSubmission(run, spec, self.profile.max_attempts)
                     delayed.set_timeout(self.profile.resources.time_minutes, 0)
                     files.replace(path, delayed.dump)
             files.replace_json(self._note(submission.name), asdict(submission))
-        del submitit
-
-    def _give_up_hopeless(self, live: dict[str, RunJob]) -> None:
-        for run_id in self._open_runs():
-            attempts = self.store.attempts(run_id)
-            if run_id not in live and len(attempts) >= self.profile.max_attempts:
-                how = self.ended().get(run_id)
-                cause = f"no result after {len(attempts)} attempts; the last ended as {how.state if how else 'unknown'}"
-                self.store.write_failure(run_id, "killed", cause, "", attempts[-1].get("log", ""))
 
     # notes -------------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ def sacct(job_ids: list[str]) -> list[JobState]:
         return []
     try:
         text = _output(
-            "sacct", "-X", "--noheader", "--parsable2", "--array", "--duplicates",
+            "sacct", "-X", "--noheader", "--parsable2", "--duplicates",
             "--format=JobID,JobName,State,Reason", "--jobs=" + ",".join(job_ids),
         )  # fmt: skip
     except UserError:

@@ -2,10 +2,21 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
+from harness.store.store import Store
 
-def run(spec: dict[str, Any]) -> None:
+
+def _give_up_hopeless(store: Store, run_ids: list[str], max_attempts: int, log: str) -> None:
+    """Runs that were started so often without a result get a failure, so that a requeue cannot go on for ever."""
+    for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
+        if (attempts := len(store.attempts(run_id))) >= max_attempts:
+            store.write_failure(run_id, "killed", f"no result after {attempts} attempts", "", log)
+            print(f"{run_id}: no result after {attempts} attempts: given up", flush=True)
+
+
+def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:
     """Trains one pack; ``spec`` holds the fields of ``harness.training.job.PackJob`` but for the log's path.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step with every run
@@ -20,6 +31,8 @@ def run(spec: dict[str, Any]) -> None:
     from harness.training.job import PackJob, run_pack
 
     log = str(submitit.JobEnvironment().paths.stdout)
+    if max_attempts is not None:
+        _give_up_hopeless(Store(Path(spec["store"])), spec["run_ids"], max_attempts, log)
     finished = run_pack(PackJob(**{**spec, "run_ids": tuple(spec["run_ids"])}, log=log), lambda: bool(told))
     if not finished and signal.SIGUSR2 in told and "SLURM_JOB_ID" in os.environ:
         from slurm import commands

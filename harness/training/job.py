@@ -46,12 +46,12 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
     ``should_stop`` is asked after every step; when it says so, all runs are checkpointed and False is returned.
     """
     store = Store(Path(job.store))
-    done = store.done_ids()
-    locks = {k: files.Lock(store.run_lock(k)) for k in job.run_ids if k not in done}
+    settled = store.done_ids() | store.failed_ids()
+    locks = {k: files.Lock(store.run_lock(k)) for k in job.run_ids if k not in settled}
     mine = [k for k, lock in locks.items() if lock.acquire()]
     mine = [k for k in mine if k not in store.done_ids()]  # another job may have finished it just before the lock
     if not mine:
-        print("nothing to do: every run is done or in training elsewhere", flush=True)
+        print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
         return True
     try:
         for threads, run_ids in _by_threads(job, store, mine).items():
