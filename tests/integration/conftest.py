@@ -1,5 +1,6 @@
 """A small sweep, ways to run it (the command line; one job in a process of its own), and a finished store of it."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -15,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
 from harness.planning import Planned, plan_sweep
 from harness.spec.expand import Cell
@@ -43,8 +42,8 @@ SWEEP: dict[str, Any] = {
     "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
     "seeds": [0, 1, 2],
 }
-# A checkpoint after every epoch; this checkout's code, and `tests` for its methods.
-ENVIRONMENT = {**os.environ, "KD_CHECKPOINT_SECONDS": "0", "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
+# Many checkpoints in a run's second; this checkout's code, and `tests` for its methods.
+ENVIRONMENT = {**os.environ, "KD_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
 forkserver = multiprocessing.get_context("forkserver")
 
 
@@ -117,9 +116,6 @@ class Bench:
     def weights(self, run_id: str) -> bytes:
         return self.store.student_weights(run_id).read_bytes()
 
-    def checkpoint(self, run_id: str, epoch: int) -> dict[str, torch.Tensor]:
-        return load_file(self.store.checkpoints(run_id) / f"epoch-{epoch:06d}.safetensors")
-
     def states(self) -> dict[str, dict[str, Any]]:
         """label -> what ``status --json`` says of it."""
         return {row["label"]: row for row in json.loads(self.run("status", "--json").stdout)}
@@ -131,29 +127,30 @@ class Bench:
             self.store.records.mkdir(parents=True, exist_ok=True)
             shutil.copy2(other.store.record(run_id), self.store.record(run_id))
 
-    def job(self, *run_ids: str, threads: int = 1) -> Any:
+    def job(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> Any:
         """Starts one pack as a job would, in a process of its own; it is given back running."""
         runs = self.plan().plan.runs
         for run_id in run_ids:
             self.store.write_science(run_id, runs[run_id].science)
-        process = forkserver.Process(target=_train, args=(str(self.folder), run_ids, threads))
+        process = forkserver.Process(target=_train, args=(str(self.folder), run_ids, threads, stop_after))
         process.start()
         return process
 
-    def train(self, *run_ids: str, threads: int = 1) -> int:
-        """As ``job``, to its end; the exit code."""
-        process = self.job(*run_ids, threads=threads)
+    def train(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> int:
+        """As ``job``, to its end, or until it is told to stop after so many steps; the exit code."""
+        process = self.job(*run_ids, threads=threads, stop_after=stop_after)
         process.join()
         return process.exitcode
 
 
-def _train(folder: str, run_ids: tuple[str, ...], threads: int) -> None:
+def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None) -> None:
     from harness.training.job import PackJob, run_pack
 
     os.chdir(folder)
     log = os.open("job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
-    run_pack(PackJob(str(Path("results").resolve()), run_ids, None, {}, threads))
+    steps = itertools.count(1)
+    run_pack(PackJob(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
 
 
 def until(condition: Callable[[], Any], seconds: float = 120) -> Any:

@@ -50,7 +50,7 @@ class Kills(Distiller):
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
 
-    def __init__(self, student: TapSpec, teacher: TapSpec):
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, name: str = ""):
         super().__init__(student, teacher)
         self.steps = 0
 

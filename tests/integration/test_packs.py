@@ -1,0 +1,127 @@
+"""Invariant 4: a run trained in a pack ends as trained alone, and one member's trouble is its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import METHODS, MINE, REPO, STEPS, SWEEP, Bench
+from tests.integration.test_resume import KILLER, killed_at, pack, same_end
+
+
+def odd(*names: str) -> dict[str, dict[str, str]]:
+    """Methods of user_methods as entries of a sweep file, which come first in their pack."""
+    return {name.lower(): {"use": f"{MINE}:{name}"} for name in names}
+
+
+def failing_pack(bench: Bench, *names: str) -> dict[str, str]:
+    """entry -> run_id; the odd ones first, so that they get at what is shared before the others do."""
+    bench.sweep = {**SWEEP, "methods": {**odd(*names), **SWEEP["methods"]}, "seeds": [0]}
+    return {method: cell.run_id for (method, _), cell in bench.cells().items()}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_alone_as_in_a_pack_of_five(taught: Bench, finished: Bench, method: str) -> None:
+    run_id = finished.cells()[method, 0].run_id
+    assert taught.train(run_id) == 0
+    assert taught.row(run_id)["pack_size"] == 1 and finished.row(run_id)["pack_size"] == 5
+    same_end(taught, finished, method)
+
+
+def test_alone_through_the_command(taught: Bench, finished: Bench) -> None:
+    done = taught.run("sweep", "--only", "method=kd", "--only", "seed=1")
+    assert done.returncode == 0, done.stderr
+    assert taught.store.done_ids() == {c.run_id for c in taught.cells("method=kd", "seed=1").values()} | {
+        finished.cells()["kd", 1].teacher_run
+    }
+    same_end(taught, finished, "kd", seed=1)
+
+
+def test_members_at_different_epochs(taught: Bench, finished: Bench) -> None:
+    run_ids = pack(taught)
+    for run_id, steps in zip(run_ids[1:], (2 * STEPS + 1, STEPS, 7), strict=False):
+        assert taught.train(run_id, stop_after=steps) == 0
+    assert taught.train(*run_ids) == 0
+    assert "training 5 runs" in (taught.folder / "job.log").read_text()
+    same_end(taught, finished, *METHODS)
+
+
+@pytest.mark.parametrize("name", ["Raises", "GivesNaN", "NoSuchTap", "ChangesInPlace", "Drops"])
+def test_an_odd_member_leaves_the_others_untouched(taught: Bench, finished: Bench, name: str) -> None:
+    run_ids = failing_pack(taught, name)
+    (taught.folder / "raise-at").write_text("30")
+    assert taught.train(*run_ids.values()) == 0
+    same_end(taught, finished, *METHODS)
+    run_id = run_ids[name.lower()]
+    failure = taught.store.failure(run_id)
+    expected = {
+        "Raises": "ArithmeticError: this method has a bug",
+        "NoSuchTap": "stage99",
+        "ChangesInPlace": "place",
+    }
+    if name in expected:
+        assert failure is not None and failure.kind == "code" and not taught.store.record(run_id).exists()
+        assert expected[name] in failure.cause
+    else:
+        assert failure is None
+        assert taught.row(run_id)["status"] == ("diverged" if name == "GivesNaN" else "done")
+
+
+def test_torchs_own_random_numbers_are_the_runs_alone(taught: Bench) -> None:
+    """A method with dropout ends the same alone, in a pack, and resumed."""
+    run_ids = failing_pack(taught, "Drops")
+    drops = run_ids["drops"]
+    assert taught.train(drops) == 0
+    alone = taught.weights(drops)
+    taught.store.record(drops).unlink()
+    for path in taught.store.checkpoints(drops).iterdir():
+        path.unlink()
+    taught.sweep["methods"] |= KILLER
+    killer = taught.cells()["killer", 0].run_id
+    killed_at(taught, STEPS + 3, killer, run_ids["rekd"], drops)
+    assert taught.train(*run_ids.values()) == 0
+    assert taught.weights(drops) == alone
+
+
+def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished: Bench) -> None:
+    """The whole story: shown with its cause, exit 1, the others done; NaN is a result; --retry-failed trains again."""
+    (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "integration" / "user_methods.py").read_text())
+    entries = {
+        "buggy": {"use": "mine:Raises"},
+        "odd": {"use": "mine:GivesNaN"},
+        "kd": {},
+        "crd": SWEEP["methods"]["crd"],
+    }
+    taught.sweep = {**SWEEP, "methods": entries, "seeds": [0]}
+    (taught.folder / "raise-at").write_text("30")
+
+    first = taught.run("sweep")
+    assert first.returncode == 1
+    told = first.stderr
+    assert "FAILED: ArithmeticError: this method has a bug" in told
+    assert 'raise ArithmeticError("this method has a bug")' in told, "the last lines of its traceback"
+    assert "mine.py" in told and "diverged" in told
+    same_end(taught, finished, "kd", "crd")
+    states = {label.split(" / ")[1]: row for label, row in taught.states().items() if " > " in label}
+    assert {k: row["state"] for k, row in states.items()} == {
+        "buggy": "failed", "odd": "done", "kd": "done", "crd": "done"
+    }  # fmt: skip
+    assert states["buggy"]["cause"] == "ArithmeticError: this method has a bug"
+    row = taught.row(states["odd"]["run_id"])
+    assert row["status"] == "diverged" and row["last_top1"] is None
+    assert [c["epoch"] for c in row["curves"] if c["name"] == "train_total"] == [1]
+
+    runs = {k: row["run_id"] for k, row in states.items()}
+    again = taught.run("sweep", "--json")
+    assert again.returncode == 1
+    table = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
+    assert table["odd"]["diverged"] == 1 and table["buggy"]["missing"] == 1
+    assert all(len(taught.store.attempts(k)) == 1 for k in runs.values()), "neither is tried again"
+
+    (taught.folder / "raise-at").unlink()
+    retried = taught.run("sweep", "--retry-failed")
+    assert retried.returncode == 0, retried.stderr
+    assert taught.row(runs["buggy"])["status"] == "done"
+    assert {k: len(taught.store.attempts(run_id)) for k, run_id in runs.items()} == {
+        "buggy": 2, "odd": 1, "kd": 1, "crd": 1
+    }  # fmt: skip
