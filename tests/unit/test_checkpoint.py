@@ -1,0 +1,89 @@
+"""A checkpoint is whole or it is passed over; nothing in it is ever run."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from harness.training import checkpoint
+
+TENSORS = {
+    "student.weight": torch.arange(6.0).view(2, 3).T,  # not contiguous
+    "method.log_z": torch.tensor(float("nan")),
+    "student.count": torch.tensor(3),
+}
+STATE = {"history": {"epoch": 2, "curves": [[1, "train_ce", 0.1 + 0.2]]}, "steps": 0}
+
+
+def saved(folder: Path) -> bytes:
+    checkpoint.save(folder, 2, 0, TENSORS, STATE)
+    (path,) = folder.glob("epoch-*")
+    return path.read_bytes()
+
+
+def test_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    saved(tmp_path)
+    found = checkpoint.load_newest(tmp_path)
+    assert found is not None and found[1] == STATE and found[0].keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert found[0][name].dtype == tensor.dtype
+        assert torch.equal(found[0][name].nan_to_num(7), tensor.nan_to_num(7))
+
+
+def test_keeps_the_last_two(tmp_path: Path) -> None:
+    for epoch, step in ((0, 9), (1, 0), (1, 12), (1, 100), (10, 3)):
+        checkpoint.save(tmp_path, epoch, step, TENSORS, {"at": [epoch, step]})
+    assert len(list(tmp_path.iterdir())) == 2
+    newest = checkpoint.load_newest(tmp_path)
+    assert newest is not None and newest[1] == {"at": [10, 3]}
+    sorted(tmp_path.iterdir())[-1].unlink()
+    before = checkpoint.load_newest(tmp_path)
+    assert before is not None and before[1] == {"at": [1, 100]}
+
+
+@given(st.integers(0, 2**16), st.integers(1, 255))
+@example(0, 1)
+@example(7, 255)  # a header longer than memory
+@example(8, ord("{") ^ ord("["))
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_changed_byte_is_noticed(tmp_path: Path, at: int, mask: int) -> None:
+    content = bytearray(saved(tmp_path))
+    content[at % len(content)] ^= mask
+    (path,) = tmp_path.glob("epoch-*")
+    path.write_bytes(content)
+    found = checkpoint.load_newest(tmp_path)
+    if found is not None:  # a change that means nothing, such as of a space that pads the header
+        assert found[1] == STATE and found[0].keys() == TENSORS.keys()
+        assert all(torch.equal(found[0][k].nan_to_num(7), t.nan_to_num(7)) for k, t in TENSORS.items())
+
+
+@given(st.integers(0, 2**16))
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_cut_is_noticed(tmp_path: Path, length: int) -> None:
+    content = saved(tmp_path)
+    (path,) = tmp_path.glob("epoch-*")
+    path.write_bytes(content[: length % len(content)])
+    assert checkpoint.load_newest(tmp_path) is None
+
+
+class Payload:
+    def __init__(self, trace: Path):
+        self.trace = trace
+
+    def __reduce__(self) -> Any:
+        return Path.write_text, (self.trace, "ran")
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch"])
+def test_a_pickle_in_its_place_is_not_run(tmp_path: Path, how: str) -> None:
+    path, trace = tmp_path / "epoch-000001-step-000000.safetensors", tmp_path / "trace"
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(Payload(trace)))
+    else:
+        torch.save({"student.weight": Payload(trace)}, path)
+    assert checkpoint.load_newest(tmp_path) is None
+    assert not trace.exists()

@@ -1,0 +1,110 @@
+"""Invariant 8: nothing in a file of weights or data is ever run."""
+
+import io
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from harness.data import cifar
+from harness.data.raw import WrongData
+from harness.models import catalog
+from harness.training.teacher import BadWeights, load_weights
+
+
+class Calls:
+    """Unpickled, it calls a function."""
+
+    def __init__(self, function: Any, *args: Any):
+        self.call = function, args
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+def payloads(trace: Path) -> dict[str, Calls]:
+    return {
+        "method": Calls(Path.write_text, trace, "ran"),
+        "eval": Calls(eval, f"open({str(trace)!r}, 'w')"),
+        "process": Calls(subprocess.Popen, [sys.executable, "-c", f"open({str(trace)!r}, 'w')"]),
+        "import": Calls(__import__, "this"),
+        "numpy": Calls(np.save, str(trace), 1),
+    }
+
+
+KINDS = sorted(payloads(Path()))
+
+
+def model() -> Any:
+    return catalog.build("digits_net_w4", 10, in_channels=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("how", ["zip", "legacy", "bare pickle"])
+def test_a_checkpoint_that_calls_something_is_refused(tmp_path: Path, kind: str, how: str) -> None:
+    file, trace = tmp_path / "teacher.pth", tmp_path / "trace.npy"
+    state = {**model().state_dict(), "fc.weight": payloads(trace)[kind]}
+    if how == "bare pickle":
+        file.write_bytes(pickle.dumps({"fc.weight": payloads(trace)[kind]}, 2))
+    else:
+        torch.save(state, file, _use_new_zipfile_serialization=how == "zip")
+    with pytest.raises(BadWeights, match="teacher.pth: not a readable checkpoint of plain tensors"):
+        load_weights(model(), "digits_net_w4", file)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("wrap", [None, "model", "state_dict"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_honest_weights_load(tmp_path: Path, wrap: str | None, suffix: str) -> None:
+    file, trained, fresh = tmp_path / f"teacher.{suffix}", model(), model()
+    state = trained.state_dict()
+    if suffix == "safetensors":
+        save_file(state, file)
+    else:
+        torch.save({"epoch": 240, "best_acc": 0.7, wrap: state} if wrap else state, file)
+    load_weights(fresh, "digits_net_w4", file)
+    assert all(torch.equal(fresh.state_dict()[k], v) for k, v in state.items())
+
+
+def cifar_folder(folder: Path, change: Callable[[dict[bytes, Any]], Any], protocol: int = 2) -> Path:
+    for split in ("train", "test"):
+        images = np.arange(2 * 3072, dtype=np.int64).astype(np.uint8).reshape(2, 3072)
+        content = change({b"data": images, b"fine_labels": [3, 4], b"filenames": [b"a", b"b"]})
+        (folder / split).write_bytes(pickle.dumps(content, protocol))
+    return folder
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_honest_data_load(tmp_path: Path, protocol: int) -> None:
+    found = cifar.read(cifar_folder(tmp_path, lambda content: content, protocol))
+    assert found.train_images.shape == (2, 3, 32, 32) and found.test_targets.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["data", "instead"])
+def test_a_data_file_that_calls_something_is_refused(tmp_path: Path, kind: str, where: str) -> None:
+    trace = tmp_path / "trace.npy"
+    payload = payloads(trace)[kind]
+    cifar_folder(tmp_path, lambda content: {**content, b"data": payload} if where == "data" else payload)
+    with pytest.raises(WrongData, match="refused to load"):
+        cifar.read(tmp_path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", pickle.dumps([1]), pickle.dumps({b"data": 1})])
+def test_a_data_file_of_something_else_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "train").write_bytes(content)
+    with pytest.raises(WrongData, match="train: not a CIFAR-100 file"):
+        cifar.read(tmp_path)
+
+
+def test_the_payloads_work() -> None:
+    """Else the tests above would show nothing."""
+    assert pickle.load(io.BytesIO(pickle.dumps(Calls(eval, "1 + 1")))) == 2
