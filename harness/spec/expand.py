@@ -162,7 +162,12 @@ def _teacher(
     """The teacher's part of the students' science. A run that trains it joins the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
-        plan.weights[sha256] = pair.teacher_weights
+        known = plan.weights.setdefault(sha256, pair.teacher_weights)
+        if known.top1 is None:
+            plan.weights[sha256] = pair.teacher_weights
+        elif pair.teacher_weights.top1 not in (None, known.top1):
+            where = document.where(("pairs", i, "teacher_weights", "top1"))
+            raise UserError(f"{where}: another pair states {known.top1} for the same weights")
         return {"model": pair.teacher, "sha256": sha256}
     alone = method_sources.describe("student")
     science = {

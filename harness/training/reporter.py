@@ -174,9 +174,9 @@ def note_failure(store: Store, run_ids: list[str], error: BaseException, details
     kinds = ((files.DiskFull, "disk"), (BadWeights, "data"), (raw.WrongData, "data"), (UserError, "data"))
     kind = next((name for cls, name in kinds if isinstance(error, cls)), "code")
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
-    print(f"FAILED {', '.join(run_ids)}: {cause}\n{details}", flush=True)
-    for run_id in run_ids:
+    for run_id in run_ids:  # before the log takes what little room a full disk may have left
         try:
             store.write_failure(run_id, kind, cause, details, log)
         except (OSError, files.DiskFull) as e:
             print(f"the failure of {run_id} could not be noted: {e}", flush=True)
+    print(f"FAILED {', '.join(run_ids)}: {cause}\n{details}", flush=True)

@@ -193,6 +193,17 @@ def test_a_recipe_file_beside_the_sweep_file_wins_and_its_mistakes_have_its_line
         plan_sweep(file, tmp_path / "results")
 
 
+def test_an_accuracy_stated_once_holds_for_every_pair_with_these_weights() -> None:
+    def pairs(*stated: float | None) -> dict[str, Any]:
+        given = [{"file": "w.pth", "sha256": "ab" * 32, "top1": top1} for top1 in stated]
+        return {**BASE, "pairs": [{**BASE["pairs"][0], "teacher_weights": w} for w in given]}
+
+    for stated in ((90.0, None), (None, 90.0), (90.0, 90.0)):
+        assert plan(pairs(*stated)).weights["ab" * 32].top1 == 90.0
+    with pytest.raises(UserError, match="pairs.1.teacher_weights.top1: another pair states 90.0 for the same weights"):
+        plan(pairs(90.0, 91.0))
+
+
 def test_too_many_runs_are_refused(tmp_path: Path) -> None:
     data = {**BASE, "pairs": [BASE["pairs"][0]] * 11, "seeds": 10_000}
     with pytest.raises(UserError, match="220,000 runs; a sweep may have 200,000"):
