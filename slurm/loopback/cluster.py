@@ -274,8 +274,8 @@ class Loopback:
         user = config.user_name()
         self.client("sacctmgr", "-i", "add", "cluster", config.CLUSTER)
         self.client("sacctmgr", "-i", "add", "account", config.ACCOUNT, f"cluster={config.CLUSTER}")
-        self.client("sacctmgr", "-i", "add", "user", user, f"account={config.ACCOUNT}", "adminlevel=admin")
-        self.client("sacctmgr", "-i", "modify", "user", user, "set", f"defaultaccount={config.ACCOUNT}")
+        accounts = (f"account={config.ACCOUNT}", f"defaultaccount={config.ACCOUNT}")
+        self.client("sacctmgr", "-i", "add", "user", user, *accounts, "adminlevel=admin")
 
     def _spawn_node(self, programs: Mapping[str, str], name: str) -> None:
         self._spawn(name, [programs["slurmd"], "-D", "-N", name, "-f", str(self.layout.slurm_conf)])

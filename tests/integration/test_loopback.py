@@ -18,10 +18,12 @@ from slurm.loopback import Loopback, packages
 from slurm.loopback.cluster import down
 
 REPOSITORY = Path(__file__).parents[2]
-needs_slurm = pytest.mark.skipif(
-    bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
-)
-pytestmark = pytest.mark.slow
+
+
+def needs_slurm(test: Callable[..., None]) -> Callable[..., None]:
+    absent = packages.missing()
+    skip = pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}; {packages.APT}")
+    return skip(pytest.mark.slow(test))
 
 
 @pytest.fixture
@@ -138,8 +140,9 @@ def test_a_job_beyond_its_memory_is_killed(cluster: Loopback, tmp_path: Path) ->
 @needs_slurm
 def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback) -> None:
     job = sbatch(cluster, "sleep 60", "--nodelist=node2", "--no-requeue")
-    eventually(lambda: cluster.client("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING")
+    eventually(lambda: len(mentioning(f"SLURM_JOB_ID={job}")) == 2)  # the script and its sleep
     cluster.kill_node("node2")
+    assert mentioning(f"SLURM_JOB_ID={job}") == []
     cluster.wait_for_nodes("down", "node2")
     eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
     assert cluster.node_states()["node1"] == "idle"
