@@ -10,8 +10,8 @@ from harness.spec.expand import Plan
 from harness.store import files
 from harness.store.store import Store
 
-# A guess for one CPU core without past runs: multiply-adds a second, and the fixed time of a training step.
-MACS_PER_SECOND = 25e9
+# A guess for a job on a few CPU cores, without past runs: multiply-adds a second, and the fixed time of a step.
+MACS_PER_SECOND = 60e9
 STEP_SECONDS = 0.004
 
 
