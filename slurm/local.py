@@ -7,8 +7,10 @@ itself, its jobs go on, and the next ``sweep`` starts another that takes them in
     python -m slurm.local QUEUE.json
 """
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,14 +57,28 @@ class Local:
 
     def cancel(self) -> bool:
         """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
-        try:
-            pid = int(lock_of(self.queue_file).read_text())
-        except (OSError, ValueError):
-            return False
-        if not self.is_alive():
-            return False
-        os.killpg(pid, signal.SIGKILL)  # the feeder leads the group; submitit's jobs ignore SIGTERM
-        return True
+        ended = False
+        if self.is_alive():
+            with contextlib.suppress(OSError, ValueError):
+                # The feeder leads the group of its jobs, which would take SIGTERM for a wish to be started again.
+                os.killpg(int(lock_of(self.queue_file).read_text()), signal.SIGKILL)
+                ended = True
+        for pid in self._orphans():
+            os.kill(pid, signal.SIGKILL)
+            ended = True
+        return ended
+
+    def _orphans(self) -> set[int]:
+        """Jobs of this queue's runs that an earlier feeder, dead by now, has left."""
+        queue = Queue.read(self.queue_file)
+        store, found = Store(Path(queue.store)), set()
+        for run_id in (k for pack in queue.packs for k in pack.run_ids):
+            last = (store.attempts(run_id) or [{}])[-1]
+            if store.is_running(run_id) and last.get("host") == socket.gethostname():
+                with contextlib.suppress(OSError):
+                    if b"submitit" in Path(f"/proc/{last['pid']}/cmdline").read_bytes():
+                        found.add(last["pid"])
+        return found
 
     def remark(self, run_id: str) -> str:
         """Nothing: a run that is not running waits for its turn."""

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,16 +99,19 @@ class Lock:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """True when this process now holds it; never waits."""
+        """True when this process now holds it. Waits no longer than others need to ask ``is_locked``."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
-        self._fd = fd
-        return True
+        for _ in range(10):
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.01)
+            else:
+                self._fd = fd
+                return True
+        os.close(fd)
+        return False
 
     def release(self) -> None:
         if self._fd is not None:
@@ -122,7 +126,7 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not take each other for the holder
     except BlockingIOError:
         return True
     else:
