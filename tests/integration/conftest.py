@@ -79,7 +79,7 @@ class Bench:
 
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """A command, to its end."""
-        return subprocess.run(self.command(name, *args), timeout=300, check=False, **self._how())
+        return subprocess.run(self.command(name, *args), timeout=540, check=False, **self._how())
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
         """A command in the background, in a process group of its own as a shell would start it."""
@@ -153,7 +153,7 @@ def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int 
     run_pack(PackJob(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
 
 
-def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
     """The condition's value as soon as it is true."""
     end = time.monotonic() + seconds
     while not (value := condition()):

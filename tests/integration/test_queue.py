@@ -1,0 +1,151 @@
+"""Invariant 5 and the local queue: jobs need no driver, every run is trained once, and commands can come and go."""
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+
+from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
+from tests.integration.test_resume import same_end
+from tests.unit.test_untrusted_files import Calls
+
+SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+
+
+def slow_down(bench: Bench, seconds: float) -> None:
+    (bench.folder / "slow").write_text(str(seconds))
+
+
+def in_training(bench: Bench, run_id: str) -> bool:
+    return bench.store.is_running(run_id) and bench.store.progress(run_id).get("fraction", 0) > 0
+
+
+def feeder(bench: Bench) -> int:
+    return int(next((bench.store.root / "queues").glob("*.lock")).read_text())
+
+
+def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) -> None:
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1, 2]}
+    runs = [cell.run_id for cell in bench.cells().values()]
+    slow_down(bench, 0.2)
+    started = bench.run("sweep", "--detach", "--max-parallel", "1")
+    assert started.returncode == 0 and "detached" in started.stderr
+    until(lambda: in_training(bench, runs[0]))
+    os.kill(feeder(bench), signal.SIGKILL)
+    slow_down(bench, 0)
+    until(bench.store.record(runs[0]).exists)
+    assert bench.store.done_ids() == {runs[0]}, "its job wrote it, and nothing else was started"
+
+    slow_down(bench, 0.01)
+    both = [bench.start("sweep", "--max-parallel", "2") for _ in range(2)]
+    for process in both:
+        _, told = process.communicate(timeout=540)
+        assert process.returncode == 0, told
+    for run_id in runs:
+        assert len(bench.store.attempts(run_id)) == 1 == bench.row(run_id)["attempts"], "trained once"
+
+
+def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, finished: Bench) -> None:
+    """Other queues, the same runs: whoever takes a run's lock trains it."""
+    taught.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
+    kd, slow = (taught.cells()[m, 0].run_id for m in ("kd", "slow"))
+    slow_down(taught, 0.02)
+    whole = taught.start("sweep")
+    part = taught.start("sweep", "--only", "method=kd")
+    for process in (whole, part):
+        _, told = process.communicate(timeout=540)
+        assert process.returncode == 0, told
+    assert len(list((taught.store.root / "queues").glob("*.json"))) == 2
+    assert len(taught.store.attempts(kd)) == len(taught.store.attempts(slow)) == 1
+    same_end(taught, finished, "kd")
+
+
+def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Bench, finished: Bench) -> None:
+    taught.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
+    kd = taught.cells()["kd", 0].run_id
+    slow_down(taught, 0.3)
+    sweep = taught.start("sweep")
+    until(lambda: in_training(taught, kd))
+    os.killpg(sweep.pid, signal.SIGINT)
+    _, told = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130 and "Traceback" not in told and "the jobs go on" in told
+
+    label = taught.plan().plan.runs[kd].label
+    state = taught.states()[label]
+    assert state["state"] == "running" and state["epochs"] == 3
+    assert "running" in taught.run("status").stdout
+
+    cancelled = taught.run("status", "--cancel")
+    assert cancelled.returncode == 0 and "ended 1 queue" in cancelled.stderr
+    until(lambda: not taught.store.is_running(kd))
+    assert taught.states()[label]["state"] == "to do"
+    assert "nothing is running" in taught.run("status", "--cancel").stderr
+
+    slow_down(taught, 0)
+    again = taught.run("sweep")
+    assert again.returncode == 0, again.stderr
+    same_end(taught, finished, "kd", "crd")
+    assert len(taught.store.attempts(kd)) == 2
+
+
+def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
+    runs = [cell.run_id for cell in bench.cells().values()]
+    slow_down(bench, 0.3)
+    bench.run("sweep", "--detach", "--max-parallel", "1")
+    until(lambda: in_training(bench, runs[0]))
+    os.kill(feeder(bench), signal.SIGKILL)
+    assert bench.store.is_running(runs[0])
+    assert "ended 1 queue" in bench.run("status", "--cancel").stderr
+    until(lambda: not bench.store.is_running(runs[0]))
+    assert not bench.store.is_running(runs[1]) and bench.store.done_ids() == set()
+
+
+def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> None:
+    """SIGTERM to a job: it ends after its step, checkpointed, and the queue starts it again."""
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
+    run_id = bench.cells()["slow", 0].run_id
+    slow_down(bench, 0.2)
+    bench.run("sweep", "--detach")
+    until(lambda: in_training(bench, run_id))
+    os.kill(bench.store.attempts(run_id)[-1]["pid"], signal.SIGTERM)
+    slow_down(bench, 0)
+    until(bench.store.record(run_id).exists)
+    assert len(bench.store.attempts(run_id)) == 2
+    assert not bench.store.failed_ids()
+
+
+def test_a_failed_teacher_fails_its_students_with_that_reason(bench: Bench, finished: Bench) -> None:
+    bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}}, "seeds": [0]}
+    teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
+    bench.store.run(teacher).mkdir(parents=True)
+    bench.store.checkpoints(teacher).write_text("a file where a folder should be")
+    first = bench.run("sweep")
+    assert first.returncode == 1
+    states = bench.states()
+    assert {row["state"] for row in states.values()} == {"failed"}
+    cause = states["digits_net_w8 > digits_net_w4 / kd / seed 0"]["cause"]
+    why = bench.store.failure(teacher)
+    assert "checkpoints" in why.cause and cause == f"its teacher's run {teacher} failed: {why.cause}"
+    assert bench.store.failure(kd).kind == "teacher" and not bench.store.attempts(kd), "never started"
+    assert "1 x code" in bench.run("status", "--failures").stdout
+
+    bench.store.checkpoints(teacher).unlink()
+    retried = bench.run("sweep", "--retry-failed")
+    assert retried.returncode == 0, retried.stderr
+    assert bench.row(kd)["started_at"] > bench.row(teacher)["finished_at"]
+    same_end(bench, finished, "student", "kd")
+
+
+def test_malicious_teacher_weights_are_a_told_failure(bench: Bench) -> None:
+    trace = bench.folder / "trace"
+    torch.save({"fc.weight": Calls(Path.write_text, trace, "ran")}, bench.folder / "evil.pth")
+    pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": "evil.pth"}}
+    bench.sweep = {**SWEEP, "pairs": [pair], "methods": ["kd"], "seeds": 1}
+    done = bench.run("sweep")
+    assert done.returncode == 1
+    (state,) = bench.states().values()
+    assert state["state"] == "failed" and state["kind"] == "data"
+    assert "evil.pth: not a readable checkpoint of plain tensors" in state["cause"]
+    assert not trace.exists()

@@ -1,0 +1,101 @@
+"""Invariant 5: a record is written once, whole, by whoever comes first; locks tell who trains."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.store import files, records
+from harness.store.store import Store
+from tests.integration.conftest import Bench, forkserver
+
+RUNS = [f"{i:016x}" for i in range(30)]
+
+
+def write_all(root: str, row: dict[str, Any], writer: int, start: Any) -> None:
+    start.wait()
+    won = [k for k in RUNS if records.write(Store(Path(root)), {**row, "run_id": k, "host": f"writer {writer}"})]
+    (Path(root) / f"won-{writer}.json").write_text(json.dumps(won))
+
+
+def read_all(root: str, seen: Any, stop: Any) -> None:
+    """Counts rows seen while others write; dies of any that is not whole."""
+    store = Store(Path(root))
+    while not stop.is_set():
+        for table in (records.read_fresh(store, RUNS), records.read(store, RUNS)):
+            for row in table.to_pylist():
+                assert row["host"].startswith("writer ") and row["curves"]
+                seen.value += 1
+
+
+def test_one_of_many_writers_wins_and_no_reader_sees_half_a_record(finished: Bench, tmp_path: Path) -> None:
+    row = finished.row(finished.cells()["kd", 0].run_id)
+    start, stop, seen = forkserver.Event(), forkserver.Event(), forkserver.Value("l", 0)
+    reader = forkserver.Process(target=read_all, args=(str(tmp_path), seen, stop))
+    writers = [forkserver.Process(target=write_all, args=(str(tmp_path), row, i, start)) for i in range(5)]
+    for process in (reader, *writers):
+        process.start()
+    start.set()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    time.sleep(0.2)
+    stop.set()
+    reader.join()
+    assert reader.exitcode == 0 and seen.value > 0
+
+    won = {i: json.loads((tmp_path / f"won-{i}.json").read_text()) for i in range(5)}
+    assert sorted(k for runs in won.values() for k in runs) == RUNS, "each run has one winner"
+    for i, runs in won.items():
+        for found in records.read_fresh(Store(tmp_path), runs).to_pylist():
+            assert found["host"] == f"writer {i}", "the winner's row is the one that stays"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_record_written_in_part_is_not_there(
+    finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = finished.row(finished.cells()["kd", 0].run_id)
+    store = Store(tmp_path)
+
+    def torn(table: Any, path: Path) -> None:
+        path.write_bytes(b"PAR1 and then the disk was full")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.pq, "write_table", torn)
+        with pytest.raises(files.DiskFull):
+            records.write(store, row)
+    assert store.done_ids() == set() and not list(store.records.iterdir())
+    assert records.write(store, row) and not records.write(store, row)
+
+
+def ask(path: str, start: Any, stop: Any) -> None:
+    start.set()
+    while not stop.is_set():
+        files.is_locked(Path(path))
+
+
+def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    stop = forkserver.Event()
+    askers = []
+    for _ in range(2):
+        start = forkserver.Event()
+        askers.append(forkserver.Process(target=ask, args=(str(path), start, stop)))
+        askers[-1].start()
+        start.wait()
+    try:
+        for _ in range(500):
+            assert not files.is_locked(path)
+            lock = files.Lock(path)
+            assert lock.acquire()
+            assert files.is_locked(path)
+            lock.release()
+    finally:
+        stop.set()
+        for process in askers:
+            process.join()
