@@ -58,7 +58,10 @@ def _bind(port: int) -> socket.socket | None:
 
 
 def hostname_is_loopback() -> bool:
-    """Whether SLURM can be told to listen on loopback only: it binds to what the machine's name resolves to."""
+    """Whether SLURM can be told to listen on loopback only: it binds to what the machine's name resolves to.
+
+    Debian's 127.0.1.1 will not do: srun would listen there, and steps would call back to 127.0.0.1 in vain.
+    """
     try:
         return socket.gethostbyname(socket.gethostname()) == LOOPBACK
     except OSError:
