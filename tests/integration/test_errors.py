@@ -1,0 +1,451 @@
+"""Everything wrong that a user can give: one message that names the place, exit code 2, nothing half-written; or a
+recorded failure that `sweep` shows (exit code 1) and `status --failures` explains."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tests.commands import REPO, Said, command, process
+from tests.integration.conftest import ENVIRONMENT, Bench, teacher_run
+
+SWEEP: dict[str, Any] = {
+    "dataset": "digits",
+    "recipe": {"base": "digits_quick", "epochs": 1},
+    "methods": {"student": {}, "kd": {"params": {"temperature": 2.0}}},
+    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4", "methods": {"kd": {}}}],
+    "seeds": 1,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KD_DATA", raising=False)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(SWEEP, sort_keys=False))
+    return tmp_path
+
+
+def changed(change: Any) -> str:
+    data = json.loads(json.dumps(SWEEP))
+    change(data)
+    return yaml.safe_dump(data, sort_keys=False)
+
+
+def put(*path: Any) -> Any:
+    """Sets data[path[0]][path[1]]... = path[-1]."""
+
+    def change(data: Any) -> None:
+        for key in path[:-2]:
+            data = data[key]
+        data[path[-2]] = path[-1]
+
+    return change
+
+
+GIVEN = {"file": "none.pth"}
+WRONG_FILES = {
+    "method": (put("methods", "kdd", {}), "methods.kdd: unknown method 'kdd'; did you mean 'kd'? Valid: "),
+    "use": (put("methods", "kd", "use", "rekdd"), "methods.kd: unknown method 'rekdd'; did you mean 'rekd'?"),
+    "module": (put("methods", "kd", "use", "no.such:M"), "methods.kd: method 'no.such:M': no module 'no.such' on the"),
+    "class": (put("methods", "kd", "use", "methods.kd:KDD"), "unknown class 'KDD'; did you mean 'KD'?"),
+    "teacher": (put("pairs", 0, "teacher", "digits_net_w9"), "pairs.0.teacher: no model named 'digits_net_w9'; nea"),
+    "student": (put("pairs", 0, "student", "resnet21"), "pairs.0.student: no model named 'resnet21'; nearest: "),
+    "shapes": (put("pairs", 0, "student", "resnet20"), "pairs.0.student: resnet20 is for 3x32x32 images, dataset"),
+    "dataset": (put("dataset", "digit"), "dataset.name: unknown dataset 'digit'; did you mean 'digits'?"),
+    "subset": (
+        put("dataset", {"name": "digits", "train_subset": 15}),
+        "dataset: train_subset must be a multiple of 10",
+    ),
+    "key": (put("method", ["kd"]), "method: unknown key 'method'; did you mean 'methods'?"),
+    "pair key": (put("pairs", 0, "teachr", "x"), "pairs.0.teachr: unknown key 'teachr'; did you mean 'teacher'?"),
+    "entry key": (put("methods", "kd", "parms", {}), "methods.kd.parms: unknown key 'parms'; did you mean 'params'?"),
+    "hyper-parameter": (
+        put("methods", "kd", "params", "temprature", 4),
+        "methods.kd.params.temprature: unknown hyper-parameter of kd 'temprature'; did you mean 'temperature'?",
+    ),
+    "its type": (
+        put("methods", "kd", "params", "temperature", "hot"),
+        "methods.kd.params.temperature: expected float, found 'hot'",
+    ),
+    "choice": (
+        put("methods", "rekd", {"params": {"selection": "sofd"}}),
+        "methods.rekd.params.selection: unknown value 'sofd'; did you mean 'soft'?",
+    ),
+    "loss term": (
+        put("methods", "kd", "weights", {"kt": 1}),
+        "methods.kd.weights.kt: unknown loss term of kd 'kt'; did you mean 'kd'? Valid: ce, kd",
+    ),
+    "no loss": (put("methods", "kd", "weights", {"ce": 0, "kd": 0}), "methods.kd: every loss term has weight 0"),
+    "entry of a pair": (
+        put("pairs", 0, "methods", "kdd", {}),
+        "pairs.0.methods.kdd: unknown method of this sweep 'kdd'; did you mean 'kd'? Valid: kd, student",
+    ),
+    "param of a pair": (
+        put("pairs", 0, "methods", "kd", "params", {"x": 1}),
+        "pairs.0.methods.kd.params.x: unknown hyper-parameter of kd 'x'; Valid: temperature",
+    ),
+    "recipe": (put("recipe", "digits_quik"), "recipe: unknown recipe 'digits_quik'; did you mean 'digits_quick'?"),
+    "recipe key": (put("recipe", "epoch", 3), "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
+    "recipe type": (put("recipe", "epochs", "many"), "recipe.epochs: input should be a valid integer, unable to"),
+    "recipe range": (put("recipe", "lr", -1), "recipe.lr: input should be greater than 0, found -1"),
+    "milestones": (put("recipe", "milestones", [3]), "recipe: milestones belong to schedule 'step'"),
+    "type": (put("pairs", "x"), "pairs: input should be a valid tuple, found 'x'"),
+    "seeds": (put("seeds", "three"), "seeds: input should be a valid tuple, found 'three'"),
+    "seed": (put("seeds", [0, 0]), "seeds: a seed is listed twice"),
+    "missing key": (lambda data: data.pop("recipe"), "recipe: is required and missing"),
+    "weights": (
+        put("pairs", 0, "teacher_weights", GIVEN),
+        "pairs.0.teacher_weights: weights none.pth: no such file; n",
+    ),
+    "sha256": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "sha256": "ab" * 32}),
+        f"pairs.0.teacher_weights: weights {{home}}/file: sha256 is {hashlib.sha256(b'x').hexdigest()}, "
+        f"the sweep file states {'ab' * 32}",
+    ),
+    "sha256's form": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "sha256": "ab"}),
+        "pairs.0.teacher_weights.sha256: string should match pattern '^[0-9a-f]{64}$', found 'ab'",
+    ),
+}
+
+
+@pytest.mark.parametrize("change, message", WRONG_FILES.values(), ids=WRONG_FILES)
+@pytest.mark.parametrize("args", [("sweep",), ("sweep", "--plan", "--json"), ("status",)], ids=" ".join)
+def test_wrong_files(home: Path, change: Any, message: str, args: tuple[str, ...]) -> None:
+    text = changed(change)
+    (home / "s.yaml").write_text(text)
+    name, *options = args
+    error = command(name, "s.yaml", *options).error
+    assert message.replace("{home}", str(home)) in error
+    place, _, rest = error.partition(": ")
+    key = rest.partition(":")[0].split(".")
+    if "is required" not in error:
+        line = text.splitlines()[int(place.removeprefix("s.yaml:")) - 1]
+        assert any(part in line for part in key), f"{place} is {line!r}"
+    assert sorted(p.name for p in home.iterdir()) == ["file", "folder", "s.yaml"], "something was written"
+
+
+WRONG_ARGS = {
+    "no file": (["none.yaml"], "none.yaml: no such file"),
+    "a folder": (["folder"], "folder: is a folder, expected a YAML file"),
+    "only": (["s.yaml", "--only", "method=kdd"], "--only 'method=kdd': unknown method 'kdd'; did you mean 'kd'?"),
+    "only field": (["s.yaml", "--only", "metod=kd"], "unknown field 'metod'; did you mean 'method'?"),
+    "only form": (["s.yaml", "--only", "kd"], "--only 'kd': expected FIELD=VALUE"),
+    "only seed": (["s.yaml", "--only", "seed=7"], "--only 'seed=7': unknown seed '7'; Valid: 0"),
+    "set form": (["s.yaml", "--set", "seeds"], "--set 'seeds': expected key.path=value, e.g. recipe.epochs=10"),
+    "set key": (["s.yaml", "--set", "recipe.epoch=3"], "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
+    "set value": (["s.yaml", "--set", "recipe.epochs=x"], "recipe.epochs: input should be a valid integer"),
+    "set yaml": (["s.yaml", "--set", "seeds=[1"], "--set 'seeds':1: not valid YAML"),
+    "set into text": (["s.yaml", "--set", "seeds.x=1"], "--set seeds.x: seeds holds 1, which has no keys"),
+    "set position": (["s.yaml", "--set", "pairs.4.teacher=x"], "--set pairs.4.teacher: '4' is not a position in pairs"),
+    "set two": (["s.yaml", "--set", "seeds=1\nx: 2"], "expected one value"),
+    "cluster": (["s.yaml", "--cluster", "locl"], "--cluster: unknown cluster 'locl'; did you mean 'local'?"),
+    "option": (["s.yaml", "--onyl", "x"], "No such option: --onyl"),
+    "number": (["s.yaml", "--max-parallel", "0"], "--max-parallel"),
+    "no argument": ([], "Missing argument 'file'"),
+    "data root": (["s.yaml", "--data", "none"], "data root none: no such folder; name the folder that holds it with"),
+    "results is a file": (["s.yaml", "--results", "file"], "{home}/file/records: Not a directory"),
+    "results below a file": (["s.yaml", "--results", "file/x"], "Not a directory"),
+    "results' name too long": (["s.yaml", "--results", "x" * 300], "File name too long"),
+    "results in no file system": (["s.yaml", "--results", "/proc/nowhere"], "/proc/nowhere"),
+}
+
+
+@pytest.mark.parametrize("args, message", WRONG_ARGS.values(), ids=WRONG_ARGS)
+def test_wrong_arguments(home: Path, args: list[str], message: str) -> None:
+    said = command("sweep", *args)
+    if "results" in message or "/proc" in message:  # met after the plan was printed
+        said = Said(said.code, said.out, said.err[said.err.rindex("error: ") :])
+    assert message.replace("{home}", str(home)) in said.error
+    assert sorted(p.name for p in home.iterdir()) == ["file", "folder", "s.yaml"], "something was written"
+
+
+def test_the_console_script_names_the_nearest_command(home: Path) -> None:
+    said = process("-m", "harness", "swep")
+    assert "No such command 'swep'. Did you mean 'sweep'?" in said.error
+    said = process("-m", "harness")
+    assert said.code == 2 and "sweep" in said.out and said.err == ""
+
+
+def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
+    """What jobs need is looked for before anything is written: old failures stay as they are too."""
+    given = {"file": "none.pth", "sha256": "ab" * 32}
+    pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": given}
+    sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
+    (home / "s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    assert command("sweep", "s.yaml", "--plan").code == 0, "a plan needs no data"
+    run_id = json.loads(command("status", "s.yaml", "--json").out)[0]["run_id"]
+    failure = home / "results/failures" / f"{run_id}.json"
+    failure.parent.mkdir(parents=True)
+    failure.write_text("{}")
+    for data, message in (
+        (
+            [],
+            "dataset 'cifar100' needs data: name the folder that holds it with --data DIR or the environment variable",
+        ),
+        (["--data", "folder"], f"dataset 'cifar100': no folder {home}/folder/cifar-100-python; name the folder"),
+    ):
+        said = command("sweep", "s.yaml", "--retry-failed", *data)
+        assert said.code == 2 and said.err.splitlines()[-1].startswith(f"error: {message}"), said
+        assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
+    (home / "folder/cifar-100-python").mkdir()
+    said = command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
+    assert said.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
+    assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
+
+
+def test_wrong_input_of_evaluate(home: Path) -> None:
+    def evaluate(**changes: Any) -> str:
+        options = {"dataset": "digits", "model": "digits_net_w4", "weights": "w.pth", **changes}
+        return command("evaluate", *(part for k, v in options.items() for part in (f"--{k}", v))).error
+
+    assert "unknown dataset 'digit'; did you mean 'digits'?" in evaluate(dataset="digit")
+    assert "no model named 'digits_net_w5'; nearest: digits_net_w" in evaluate(model="digits_net_w5")
+    assert "--weights w.pth: no such file" in evaluate()
+    assert "dataset 'cifar100' needs data" in evaluate(dataset="cifar100")
+    contents: dict[str, Any] = {
+        "a list": [torch.zeros(1)],
+        "numbers": {"x": 1.0},
+        "keys that are no text": {1: torch.zeros(1)},
+        "a pickled function": {"x": os.system},
+    }
+    for what, content in contents.items():
+        torch.save(content, "w.pth")
+        assert "weights w.pth: " in evaluate(), what
+    torch.save({"conv.weight": torch.zeros(1)}, "w.pth")
+    assert "weights w.pth: not the weights of digits_net_w4: " in evaluate()
+
+
+def test_damaged_weights_are_one_message_however_damaged(finished: Bench, home: Path) -> None:
+    import random
+
+    from harness.models import catalog as models
+    from harness.training.teacher import BadWeights, load_weights
+
+    source = finished.store.student_weights(teacher_run(finished))
+    state = load_file(source)
+    torch.save(state, "whole.pth")
+    torch.save(state, "old.pth", _use_new_zipfile_serialization=False)
+    net, rng = models.build("digits_net_w8", 10, 1), random.Random(0)
+    load_weights(net, "digits_net_w8", source)
+    for i in range(150):
+        whole = Path(["whole.pth", "old.pth", str(source)][i % 3]).read_bytes()
+        at = rng.randrange(min(len(whole), 3000 if i % 2 else len(whole)))
+        damaged = [
+            whole[:at],
+            whole[:at] + bytes(rng.randrange(256) for _ in range(4)) + whole[at + 4 :],
+            rng.randbytes(at),
+            b"",
+        ][i // 3 % 4]
+        file = Path("w.safetensors" if i % 3 == 2 else "w.pth")
+        file.write_bytes(damaged)
+        try:
+            load_weights(net, "digits_net_w8", file)
+        except BadWeights as e:
+            assert str(e).startswith(f"weights {file}: ") and len(str(e)) < 400
+
+
+@pytest.fixture
+def weights(bench: Bench, finished: Bench) -> dict[str, Any]:
+    """The small sweep's trained teacher as a file beside the sweep file, as it should be stated."""
+    source = finished.store.student_weights(teacher_run(finished))
+    shutil.copy(source, bench.folder / "t.safetensors")
+    sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
+    return {"file": "t.safetensors", "sha256": sha256, "top1": finished.row(teacher_run(finished))["last_top1"]}
+
+
+def causes(bench: Bench) -> dict[str, str]:
+    """Student's label -> what status says about its failure."""
+    return {label: row.get("cause", "") for label, row in bench.states().items()}
+
+
+@pytest.mark.slow
+def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[str, Any]) -> None:
+    """Recorded failures, each with its own cause; the good pair is trained all the same."""
+    state = load_file(bench.folder / "t.safetensors")
+    torch.save({"model": state}, bench.folder / "t.pth")
+    whole = (bench.folder / "t.pth").read_bytes()
+    (bench.folder / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    first = next(k for k, v in state.items() if v.dtype == torch.float32)
+    save_file({**state, first: state[first] * -1}, bench.folder / "other.safetensors")
+    student = "digits_net_w4"
+    cases = {
+        "digits_net_w8": {**weights},
+        "digits_net_w16": {"file": "t.pth"},
+        "digits_net_w32": {"file": "cut.pth"},
+        student: {"file": "t.safetensors"},
+    }
+    bench.sweep = {**SWEEP, "methods": {"kd": {}}}
+    bench.sweep["pairs"] = [{"teacher": t, "student": student, "teacher_weights": w} for t, w in cases.items()]
+    wrong = {"file": "other.safetensors", "top1": weights["top1"]}
+    bench.sweep["pairs"].append({"teacher": "digits_net_w8", "student": "digits_net_w8", "teacher_weights": wrong})
+
+    said = bench.run("sweep")
+    assert said.returncode == 1 and "Traceback (most recent call last)" not in said.stdout
+    found = causes(bench)
+    folder = bench.folder.resolve()
+    expected = {
+        "digits_net_w8 > digits_net_w4": "",
+        "digits_net_w16 > digits_net_w4": f"weights {folder}/t.pth: not the weights of digits_net_w16: ",
+        "digits_net_w32 > digits_net_w4": f"weights {folder}/cut.pth: not a readable checkpoint of plain tensors",
+        "digits_net_w4 > digits_net_w4": f"weights {folder}/t.safetensors: not the weights of digits_net_w4: ",
+        "digits_net_w8 > digits_net_w8": f"teacher digits_net_w8 from {folder}/other.safetensors: measured top-1 ",
+    }
+    for pair, cause in expected.items():
+        assert found[f"{pair} / kd / seed 0"].startswith(cause), found
+        assert cause or not found[f"{pair} / kd / seed 0"]
+    failures = bench.run("status", "--failures").stdout
+    assert failures.startswith("4 failed, 4 causes\n")
+    for cause in filter(None, expected.values()):
+        assert cause in failures and cause in said.stderr
+    assert said.stdout.count("1 of 1 runs have no record") == 4, "told under the table"
+    again = bench.run("sweep")
+    assert again.returncode == 1 and "4 failed" in again.stderr and "FAILED" not in again.stderr, "no silent retry"
+
+
+def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any]) -> None:
+    bench.sweep = {**SWEEP, "methods": {"kd": {}}}
+    bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": weights}]
+    planned = bench.plan()
+    (run_id,) = planned.plan.runs
+    from harness.training.job import PackJob, run_pack
+
+    bench.store.write_science(run_id, planned.plan.runs[run_id].science)
+    files = planned.weights_files()
+    with (bench.folder / "t.safetensors").open("ab") as f:
+        f.write(b"x")
+    run_pack(PackJob(str(bench.store.root), (run_id,), None, files, 1, str(bench.folder / "log")))
+    failure = bench.store.failure(run_id)
+    assert failure and failure.kind == "data"
+    assert f"sha256 is {hashlib.sha256((bench.folder / 't.safetensors').read_bytes()).hexdigest()}" in failure.cause
+    assert f"expected {weights['sha256']}" in failure.cause
+
+
+def test_settings_a_method_refuses_are_its_own_failure(taught: Bench) -> None:
+    taught.sweep = {
+        **taught.sweep,
+        "methods": {"student": {}, "cold": {"use": "kd", "params": {"temperature": -1}}},
+        "seeds": 1,
+    }
+    said = taught.run("sweep")
+    assert said.returncode == 1
+    assert "cold / seed 0: FAILED: ValueError: temperature must be positive, not -1.0" in said.stderr
+    assert "student / seed 0: top-1 " in said.stderr
+    assert "1 x code: ValueError: temperature must be positive" in taught.run("status", "--failures").stdout
+
+
+def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished: Bench) -> None:
+    shutil.copytree(finished.folder, bench.folder, dirs_exist_ok=True)
+    shutil.rmtree(bench.folder / "results/cache")
+    record = bench.store.record(bench.cells()["kd", 1].run_id)
+    record.write_bytes(b"PAR1" + os.urandom(2000) + b"PAR1")
+    said = bench.run("sweep")
+    assert said.returncode == 2 and said.stdout == ""
+    assert f"error: {record}: not a readable record (" in said.stderr and "Traceback" not in said.stderr
+    record.unlink()
+    assert "1 to do, " in bench.run("sweep", "--plan").stdout, "what the message advises"
+
+
+@contextmanager
+def tmpfs(folder: Path, options: str) -> Iterator[None]:
+    folder.mkdir(exist_ok=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small tmpfs (it needs root): {mounted.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
+    with tmpfs(home / "results", "ro"):
+        said = command("sweep", "s.yaml")
+        assert said.code == 2 and said.out == ""
+        assert said.err.splitlines()[-1].startswith(f"error: {home}/results/runs: Read-only file system")
+        assert command("status", "s.yaml").code == 0
+        assert command("report", "s.yaml").code == 0
+
+
+def test_a_full_disk_while_submitting(home: Path) -> None:
+    with tmpfs(home / "results", "size=64k"):
+        Path("results/filler").write_bytes(b"x" * (64 << 10))
+        said = command("sweep", "s.yaml")
+        assert said.code == 2 and said.out == ""
+        assert "no space left on the disk (writing science.json)" in said.err.splitlines()[-1]
+        assert not [p for p in Path("results").rglob("*") if p.is_file() and p.name != "filler"], "half-written"
+
+
+FILLS = '''
+import os
+from typing import ClassVar
+from torch import Tensor
+from methods.base import Batch, Distiller, Outputs, TapSpec
+
+class Fills(Distiller):
+    """Fills the results folder's disk at its second step but for `left` bytes, while a file `fill` is there."""
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, left: int = 0):
+        super().__init__(student, teacher)
+        self.left, self.steps = left, 0
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        self.steps += 1
+        if self.steps == 2 and os.path.exists("fill"):
+            disk = os.statvfs("results")
+            with open("results/filler", "wb") as f:
+                f.write(b"x" * max(0, disk.f_bavail * disk.f_frsize - self.left))
+        return {}
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "left, every, file",
+    [(9 << 10, "1000", "student.safetensors"), (20 << 10, "1000", "{run}.parquet"), (8 << 10, "0", "epoch-")],
+    ids=["weights", "record", "checkpoint"],
+)
+def test_a_full_disk_while_a_job_writes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, every: str, file: str
+) -> None:
+    """Weights, record or checkpoint do not fit: a failure, nothing half-written, and room lets it go on."""
+    (bench.folder / "filling.py").write_text(FILLS)
+    (bench.folder / "fill").touch()
+    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}
+    bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4"}]
+    monkeypatch.setitem(ENVIRONMENT, "KD_CHECKPOINT_SECONDS", every)
+    with tmpfs(bench.folder / "results", "size=1m"):
+        said = bench.run("sweep")
+        assert said.returncode in (1, 2) and "Traceback (most recent" not in said.stderr.partition("FAILED")[0]
+        (row,) = bench.states().values()
+        if row["state"] == "failed":
+            assert row["kind"] == "disk" and row["cause"] in said.stderr
+            assert f"no space left on the disk (writing {file.format(run=row['run_id'])}" in row["cause"]
+        else:  # too full even to note the failure
+            assert said.returncode == 2 and "no space left" in said.stderr.splitlines()[-1]
+        assert not list((bench.folder / "results").rglob("*.tmp"))
+        assert not bench.store.record(row["run_id"]).exists()
+        (bench.folder / "fill").unlink()
+        (bench.folder / "results/filler").unlink()
+        again = bench.run("sweep", "--retry-failed")
+        assert again.returncode == 0, again.stderr
+
+
+def test_the_shipped_sweep_files_plan(tmp_path: Path) -> None:
+    for file in sorted((REPO / "benchmarks").glob("*.yaml")):
+        assert command("sweep", file, "--plan", "--results", tmp_path).code == 0, file
