@@ -1,0 +1,129 @@
+"""What the documentation shows is run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+
+The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
+that file's content. `text` blocks hold commands that are refused (`$ ...`), each with what it says. `sh` blocks are for
+what a test cannot run (make, data that is not there).
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from harness.spec import reference
+from tests.commands import REPO, command
+
+PAGES = ("README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+    @property
+    def file(self) -> str | None:
+        found = re.match(r"# ([\w./]+\.(?:yaml|py))\n", self.text)
+        return found and found[1]
+
+
+def blocks(page: str) -> list[Block]:
+    text = (REPO / page).read_text(encoding="utf-8")
+    found = [Block(*match.groups()) for match in FENCE.finditer(text)]
+    assert len(found) * 2 == text.count("```"), "a fence that this test does not understand"
+    return found
+
+
+def run_page(page: str, folder: Path) -> None:
+    os.symlink(REPO / "benchmarks", folder / "benchmarks")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
+    for number, block in enumerate(blocks(page)):
+        if block.language == "yaml":
+            file = folder / (block.file or f"block{number}.yaml")
+            file.write_text(block.text, encoding="utf-8")
+            with contextlib.chdir(folder):
+                said = command("sweep", file, "--plan", "--results", folder / "unused")
+            assert said.code == 0, said.err
+        elif block.language == "python" and block.file:
+            (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language in ("bash", "python"):
+            shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+            done = subprocess.run(
+                [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+            )
+            assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"
+            assert "Traceback" not in done.stderr
+        elif block.language == "text":
+            for line, message in re.findall(r"^\$ (.*)\n(.*)$", block.text, re.MULTILINE):
+                done = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True)
+                assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{message}\n")
+        else:
+            assert block.language == "sh", f"{page}: a block in {block.language or 'no language'}"
+
+
+@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/sweep-file.md", "docs/methods.md"])
+def test_pages_run(page: str, tmp_path: Path) -> None:
+    run_page(page, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_readme_runs(tmp_path: Path) -> None:
+    run_page("README.md", tmp_path)
+    for folder in ("results/tables/small", "tables/small"):
+        assert {p.suffix for p in (tmp_path / folder).iterdir()} == {
+            ".md",
+            ".tex",
+            ".csv",
+            ".html",
+            ".parquet",
+            ".json",
+        }
+
+
+@pytest.mark.slow
+def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    run_page("docs/your-own-method.md", tmp_path)
+    table = (tmp_path / "results/tables/own/table.md").read_text(encoding="utf-8")
+    for entry in ("student", "kd", "mse", "mse_half"):
+        (line,) = (line for line in table.splitlines() if f"| {entry} " in line)
+        assert re.search(r"\| \d+\.\d\d +\||\| +\d+\.\d\d \|", line), f"{entry} has no accuracy: {line}"
+
+
+def test_the_reference_is_up_to_date() -> None:
+    page = (REPO / "docs/sweep-file.md").read_text(encoding="utf-8")
+    assert page == reference.updated(page), "run: python -m harness.spec.reference docs/sweep-file.md"
+
+
+def test_the_reference_names_every_key_and_default() -> None:
+    text = reference.reference()
+    for _, model in reference.SECTIONS:
+        for name, field in model.model_fields.items():
+            assert f"| `{name}` |" in text
+            assert field.description and field.description.replace("|", "\\|") in text, f"{name} is not described"
+    assert "### `rekd`" in text and "| `temperature` | number | `4` |" in text and "`ce: 0.1`, `kd: 0.9`" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (REPO / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert target.startswith("https://") or (REPO / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_names_in_backticks_exist() -> None:
+    """Files, folders and make targets that the pages speak of."""
+    makefile = (REPO / "Makefile").read_text()
+    for page in PAGES:
+        text = (REPO / page).read_text(encoding="utf-8").partition(reference.MARKER)[0]
+        for target in re.findall(r"\bmake (\w+)", " ".join(re.findall(r"`([^`]+)`", text))):
+            assert f"\n{target}:" in makefile, f"{page}: make {target}"
+        for name in re.findall(r"`((?:tests|methods|harness|benchmarks|docs)/[\w/.]+)`", text):
+            assert (REPO / name).exists(), f"{page}: {name}"
