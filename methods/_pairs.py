@@ -1,0 +1,75 @@
+"""What methods share that compare feature maps of the two models, tap by tap."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.base import Distiller, Outputs, TapSpec
+
+
+class TapPairs(Distiller):
+    """A method that compares maps in pairs. Which ones, for either model, is said by names separated by commas.
+
+    ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ...
+    """
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, student_taps: str, teacher_taps: str | None = None):
+        super().__init__(student, teacher)
+        self._student_taps = expand(student, student_taps)
+        self._teacher_taps = expand(teacher, teacher_taps or student_taps)
+        if len(self._student_taps) != len(self._teacher_taps):
+            raise ValueError(
+                f"the student's taps {', '.join(self._student_taps)} and the teacher's "
+                f"{', '.join(self._teacher_taps)} do not pair up: name as many of both"
+            )
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return self._student_taps
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return self._teacher_taps
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """(student's tap, teacher's tap) of each pair."""
+        return list(zip(self._student_taps, self._teacher_taps, strict=True))
+
+    def maps(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
+        """(student's map (B, C_s, H_s, W_s), teacher's map (B, C_t, H_t, W_t)) of each pair."""
+        return ((student.features[s], teacher.features[t]) for s, t in self.names)
+
+
+def expand(spec: TapSpec, taps: str) -> tuple[str, ...]:
+    """Tap names from what a hyper-parameter says.
+
+    Raises:
+        ValueError: the model has no such tap, or no stages.
+    """
+    stages = [name for name in spec.names if name.startswith("stage") and "." not in name]
+    names = []
+    for part in taps.split(","):
+        head, _, tail = part.strip().partition(".")
+        wanted = stages if head == "stages" else [head]
+        names += [spec.resolve(f"{name}.{tail}" if tail else name) for name in wanted]
+    if not names:
+        raise ValueError(f"no stages in this model, which has: {', '.join(spec.names)}")
+    return tuple(names)
+
+
+def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps (B, C, H, W) averaged onto a grid of the smaller height and the smaller width."""
+    size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
+    return shrink(a, size), shrink(b, size)
+
+
+def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of at least one scalar."""
+    return torch.stack(list(terms)).sum()
