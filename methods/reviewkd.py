@@ -1,0 +1,87 @@
+"""Knowledge review: each of the teacher's maps is taught to a fusion of the student's deeper ones."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods._pairs import TapPairs, shrink, total
+from methods.base import Batch, Outputs, TapSpec
+
+
+class ReviewKD(TapPairs):
+    """Chen et al. 2021, "Distilling Knowledge via Knowledge Review", arXiv:2104.09044, equations 5-7.
+
+        h_i, g_i = ABF( s_i, g_(i+1) ),  i = n..1       s_i: the student's maps by depth; s_n the pooled feature
+        L_review = sum_i HCL( h_i, t_i )                t_i: the teacher's, before the ReLU; t_n the pooled feature
+
+    ABF, trained with the student: x = bn(conv1x1(s_i)), of ``mid`` channels; y = g_(i+1) enlarged to x's grid;
+    a, b = sigmoid(conv1x1([x, y])), (B, 2, H, W); g_i = a x + b y, brought to t_i's grid; h_i = bn(conv3x3(g_i)), of
+    t_i's width. The deepest has no y, a or b. HCL(h, t) is the mean squared error of the maps, and of the maps averaged
+    onto 4x4, 2x2 and 1x1 (those below the map's height), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
+
+    ``mid`` is the student's pooled width or ``max_mid``, if that is less. Weight 5 is the authors' for most CIFAR-100
+    pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). They raise the
+    term linearly from 0 over the first 20 epochs; a method is not told the epoch, so this one does not.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "review": 5.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512):
+        super().__init__(student, teacher, "stages.preact" if student_preact else "stages", "stages.preact")
+        if max_mid < 1:
+            raise ValueError(f"max_mid must be at least 1, not {max_mid}")
+        mid = min(max_mid, student.embedding_dim)
+        widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
+        widths.append((student.embedding_dim, teacher.embedding_dim))
+        deepest = len(widths) - 1
+        self.fusions = nn.ModuleList(Fusion(c_s, mid, c_t, i < deepest) for i, (c_s, c_t) in enumerate(widths))
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        pairs = [*self.maps(student, teacher), (as_map(student.embedding), as_map(teacher.embedding))]
+        fused, losses = None, []
+        for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
+            review, fused = fusion(s, fused, t.shape[2:])
+            losses.append(context_loss(review, t))
+        return {"review": total(losses)}
+
+
+class Fusion(nn.Module):
+    """ABF, attention-based fusion. `fuses`: whether there is a deeper one whose result comes in."""
+
+    def __init__(self, c_s: int, mid: int, c_t: int, fuses: bool):
+        super().__init__()
+        enter, leave = nn.Conv2d(c_s, mid, 1, bias=False), nn.Conv2d(mid, c_t, 3, padding=1, bias=False)
+        nn.init.kaiming_uniform_(enter.weight, a=1)
+        nn.init.kaiming_uniform_(leave.weight, a=1)
+        self.enter = nn.Sequential(enter, nn.BatchNorm2d(mid))
+        self.attend = nn.Conv2d(2 * mid, 2, 1) if fuses else None
+        self.leave = nn.Sequential(leave, nn.BatchNorm2d(c_t))
+
+    def forward(self, s: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """h (B, C_t, *size) and g (B, mid, *size)."""
+        x = self.enter(s)
+        if self.attend is not None:
+            assert deeper is not None
+            y = resize(deeper, x.shape[2:])
+            a, b = self.attend(torch.cat([x, y], 1)).sigmoid().split(1, dim=1)
+            x = a * x + b * y
+        x = resize(x, size)
+        return self.leave(x), x
+
+
+def context_loss(h: Tensor, t: Tensor) -> Tensor:
+    """HCL, hierarchical context loss, for two maps of one shape; a scalar."""
+    levels = [F.mse_loss(h, t)]
+    levels += [F.mse_loss(shrink(h, (n, n)), shrink(t, (n, n))) for n in (4, 2, 1) if n < h.shape[2]]
+    share = [0.5**i for i in range(len(levels))]
+    return total(w / sum(share) * loss for w, loss in zip(share, levels, strict=True))
+
+
+def as_map(x: Tensor) -> Tensor:
+    return x[:, :, None, None]
+
+
+def resize(x: Tensor, size: torch.Size) -> Tensor:
+    return x if x.shape[2:] == size else F.interpolate(x, size=list(size), mode="nearest")
