@@ -1,0 +1,53 @@
+"""Decoupled distillation: the target class and the others, each with its own weight."""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.base import Batch, Distiller, Outputs, TapSpec
+
+
+class DKD(Distiller):
+    """Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv:2203.08679, equations 5-7.
+
+        b = ( p_target, 1 - p_target )                              p = softmax(z / T), z (B, classes)
+        q = softmax(z / T without the target class)                 (B, classes - 1)
+        L_tckd = T^2 KL( b_t || b_s ),   L_nckd = T^2 KL( q_t || q_s ),   means over the batch
+
+    The weights are the paper's alpha 1 and beta 8; beta is 6 for vgg13 -> vgg8 or MobileNetV2 and for wrn_40_2 ->
+    wrn_16_2 or wrn_40_1, and 2 for resnet56 -> resnet20 and resnet110 -> resnet32. The authors raise both terms
+    linearly from 0 over the first 20 epochs; a method is not told the epoch, so this one does not. All logarithms are
+    of the softmax as a whole, so that a student certain of its target has a finite loss.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):
+        super().__init__(student, teacher)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}")
+        self.temperature = temperature
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        tckd, nckd = decoupled_losses(student.logits, teacher.logits, batch.targets, self.temperature)
+        return {"tckd": tckd, "nckd": nckd}
+
+
+def decoupled_losses(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """L_tckd and L_nckd for logits (B, classes) and class numbers (B,)."""
+    (log_b_s, log_q_s), (log_b_t, log_q_t) = (decouple(z / temperature, targets) for z in (z_s, z_t))
+    tckd, nckd = (
+        F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
+        for log_s, log_t in ((log_b_s, log_b_t), (log_q_s, log_q_t))
+    )
+    return tckd, nckd
+
+
+def decouple(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """log b (B, 2) and log q (B, classes - 1) of scaled logits (B, classes)."""
+    column = torch.arange(z.shape[1] - 1, device=z.device)
+    others = z.gather(1, column + (column >= targets[:, None]))  # steps over the target
+    pair = torch.cat([z.gather(1, targets[:, None]), others.logsumexp(1, keepdim=True)], dim=1)
+    return pair.log_softmax(1), others.log_softmax(1)
