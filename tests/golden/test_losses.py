@@ -8,12 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from methods.base import Batch, Outputs, SampleRandom, TapSpec
+from methods.at import AT, attention_loss
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.cc import CC, correlation_loss
 from methods.crd import CRD, nce_loss, row_scores
+from methods.dkd import DKD
 from methods.fitnets import FitNets
 from methods.kd import KD
+from methods.kdsvd import KDSVD, right_vectors
+from methods.nst import NST, discrepancy
+from methods.ofd import OFD, partial_loss
+from methods.pkt import PKT
+from methods.reviewkd import ReviewKD, context_loss
+from methods.rkd import RKD
+from methods.sp import SP, similarity_loss
+from methods.vid import VID, Gaussian
 from tests.golden.filling import GOLDEN
 
 Arrays = dict[str, Tensor]
@@ -131,8 +142,270 @@ def crd(case: Case, arrays: Arrays) -> Arrays:
     return got | {"loss": got["loss_call1"]}
 
 
+def layers(arrays: Arrays, name: str) -> list[Tensor]:
+    """name_0, name_1, ..."""
+    return [arrays[f"{name}_{i}"] for i in range(len(arrays)) if f"{name}_{i}" in arrays]
+
+
+def stages(features: list[Tensor], suffix: str = "", embedding_dim: int = 1) -> TapSpec:
+    """Taps stage1, stage2, ... and the same with `suffix`, shaped like `features`."""
+    maps = {f"stage{i}{end}": f for i, f in enumerate(features, 1) for end in ("", suffix)}
+    sizes = {name: (f.shape[2], f.shape[3]) for name, f in maps.items()}
+    return TapSpec({name: f.shape[1] for name, f in maps.items()}, sizes, embedding_dim, 1)
+
+
+def staged(features: list[Tensor], suffix: str = "", embedding: Tensor | None = None) -> Outputs:
+    maps = {f"stage{i}{suffix}": f for i, f in enumerate(features, 1)}
+    return Outputs(torch.zeros(0, dtype=features[0].dtype), torch.zeros(0) if embedding is None else embedding, maps)
+
+
+def run_staged(method: Distiller, f_s: list[Tensor], f_t: list[Tensor], suffix: str = "") -> Tensor:
+    """The one term of a method on maps, differentiated."""
+    (term,) = set(method.weights) - {"ce"}
+    loss = method(batch(torch.arange(len(f_s[0]))), staged(f_s, suffix), staged(f_t, suffix))[term]
+    loss.backward()
+    return loss
+
+
+def map_grads(f_s: list[Tensor]) -> Arrays:
+    return {f"grad_f_s_{i}": grad(f) for i, f in enumerate(f_s)}
+
+
+def map_case(arrays: Arrays) -> tuple[list[Tensor], list[Tensor]]:
+    return [f.requires_grad_() for f in layers(arrays, "f_s")], layers(arrays, "f_t")
+
+
+def at(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    p = case["hyper"]["p"]
+    loss = run_staged(AT(stages(f_s), stages(f_t), p=p), f_s, f_t)
+    losses = torch.stack([attention_loss(s, t, p) for s, t in zip(f_s, f_t, strict=True)])
+    return {"loss": loss, "losses": losses} | map_grads(f_s)
+
+
+def sp(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    loss = run_staged(SP(stages(f_s), stages(f_t), taps="stages"), f_s, f_t)
+    losses = torch.stack([similarity_loss(s, t) for s, t in zip(f_s, f_t, strict=True)])
+    return {"loss": loss, "losses": losses} | map_grads(f_s)
+
+
+def nst(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    loss = run_staged(NST(stages(f_s), stages(f_t)), f_s, f_t)
+    losses = torch.stack([discrepancy(s, t) for s, t in zip(f_s, f_t, strict=True)])
+    return {"loss": loss, "losses": losses} | map_grads(f_s)
+
+
+def embeddings(method: Distiller, f_s: Tensor, f_t: Tensor) -> Arrays:
+    return method(batch(torch.arange(len(f_s))), outputs(embedding=f_s), outputs(embedding=f_t))
+
+
+def cc(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = arrays["f_s"].requires_grad_(), arrays["f_t"]
+    if "feat_dim" not in case["hyper"]:  # the loss of embeddings that are given
+        loss = correlation_loss(f_s, f_t)
+        loss.backward()
+        return {"loss": loss, "grad_f_s": grad(f_s)}
+    dims = (spec(embedding_dim=f.shape[1]) for f in (f_s, f_t))
+    method = CC(*dims, feat_dim=case["hyper"]["feat_dim"]).double()
+    method.embed_s.load_state_dict(submodule_weights(arrays, "embed_s.linear."))
+    method.embed_t.load_state_dict(submodule_weights(arrays, "embed_t.linear."))
+    loss = embeddings(method, f_s, f_t)["correlation"]
+    loss.backward()
+    grads = {f"grad_{name.replace('.', '.linear.')}": grad(value) for name, value in method.named_parameters()}
+    return {"loss": loss, "grad_f_s": grad(f_s)} | grads
+
+
+def rkd(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = arrays["f_s"].requires_grad_(), arrays["f_t"]
+    terms = embeddings(RKD(spec(), spec()), f_s.flatten(1), f_t.flatten(1))
+    loss = case["hyper"]["w_d"] * terms["distance"] + case["hyper"]["w_a"] * terms["angle"]
+    loss.backward()
+    return {"loss": loss, "loss_d": terms["distance"], "loss_a": terms["angle"], "grad_f_s": grad(f_s)}
+
+
+def pkt(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = arrays["f_s"].requires_grad_(), arrays["f_t"]
+    loss = embeddings(PKT(spec(), spec()), f_s, f_t)["transfer"]
+    loss.backward()
+    return {"loss": loss, "grad_f_s": grad(f_s)}
+
+
+def dkd(case: Case, arrays: Arrays) -> Arrays:
+    logits, targets, hyper = arrays["logit_s"].requires_grad_(), arrays["target"], case["hyper"]
+    given = Batch(torch.zeros(0), targets, targets, SampleRandom(0, len(targets)))
+    terms = DKD(spec(), spec(), temperature=hyper["T"])(
+        given, outputs(logits=logits), outputs(logits=arrays["logit_t"])
+    )
+    loss = hyper["alpha"] * terms["tckd"] + hyper["beta"] * terms["nckd"]
+    loss.backward()
+    return {"loss": loss, "grad_logit_s": grad(logits)} | terms
+
+
+def vid(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t, hyper = arrays["f_s"].requires_grad_(), arrays["f_t"], case["hyper"]
+    method = VID(stages([f_s]), stages([f_t]), initial_variance=hyper["init_pred_var"]).double()
+    if not hyper["log_scale"].startswith("perturbed"):
+        gaussian = method.gaussians[0]
+        assert isinstance(gaussian, Gaussian)
+        assert torch.equal(gaussian.log_scale, arrays["vid.log_scale"])
+    method.gaussians[0] = Gaussian(f_s.shape[1], hyper["num_mid_channel"], f_t.shape[1], 1.0).double()
+    weights = submodule_weights(arrays, "vid.")
+    method.gaussians[0].load_state_dict({name.replace("regressor", "mean"): value for name, value in weights.items()})
+    loss = method(batch(torch.arange(len(f_s))), staged([f_s]), staged([f_t]))["information"]
+    loss.backward()
+    grads = {name: grad(value) for name, value in method.gaussians[0].named_parameters()}
+    return {"loss": loss, "grad_f_s": grad(f_s)} | {
+        f"grad_vid.{name.replace('mean', 'regressor')}": value for name, value in grads.items()
+    }
+
+
+class GivenMargin(nn.Module):
+    """The case's margin, which the authors take from a batch norm, in place of our running mean."""
+
+    def __init__(self, margin: Tensor):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.margin.to(x)
+
+
+def ofd(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    method = OFD(
+        stages(f_s, ".preact"), stages(f_t, ".preact"), kernel_size=case["hyper"]["connector_kernel_size"]
+    ).double()
+    given = [
+        gaussian_margin(w, b) for w, b in zip(layers(arrays, "bn_weight_t"), layers(arrays, "bn_bias_t"), strict=True)
+    ]
+    method.margins = nn.ModuleList(GivenMargin(margin) for margin in given)
+    weights = submodule_weights(arrays, "connectors.connectors.")
+    method.connectors.load_state_dict(weights, strict=False)  # the step counters are not given
+    apart = copy.deepcopy(method)
+    partial = [
+        partial_loss(apart.connectors[i](s), t, m.to(t))
+        for i, (s, t, m) in enumerate(zip(f_s, f_t, given, strict=True))
+    ]
+    got = {"loss": run_staged(method, f_s, f_t, ".preact"), "layer_losses": torch.stack(partial)}
+    got |= {f"margin_{i}": margin for i, margin in enumerate(given)}
+    got |= {f"grad_connectors.{k}": grad(v) for k, v in method.named_parameters()}
+    got |= {f"after_connectors.{k}": v for k, v in method.named_buffers() if k.startswith("connectors")}
+    return got | map_grads(f_s)
+
+
+def gaussian_margin(scale: Tensor, shift: Tensor) -> Tensor:
+    """E[x | x < 0] of Gaussians with a batch norm's scale and shift, by the authors' rule, in float32."""
+    s, m = scale.abs(), shift
+    below = torch.special.ndtr(-m / s)
+    mean = m - s * torch.exp(-((m / s) ** 2) / 2) / (2 * torch.pi) ** 0.5 / below
+    return torch.where(below > 0.001, mean, -3 * s).float()
+
+
+def reviewkd(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = ([f.requires_grad_(who == "f_s") for f in layers(arrays, who)[1:]] for who in ("f_s", "f_t"))
+    pooled_s, pooled_t = arrays["pooled_s"].requires_grad_(), arrays["pooled_t"]
+    suffix = ".preact" if case["hyper"]["stu_preact"] else ""
+    method = ReviewKD(
+        stages(f_s, suffix, pooled_s.shape[1]),
+        stages(f_t, ".preact", pooled_t.shape[1]),
+        student_preact=case["hyper"]["stu_preact"],
+    ).double()
+    ours = {"conv1": "enter", "conv2": "leave", "att_conv.0": "attend"}
+    count = len(method.fusions)
+
+    def rename(theirs: str) -> str:
+        """Their modules count from the deepest."""
+        number, _, rest = theirs.removeprefix("abfs.").partition(".")
+        for old, new in ours.items():
+            rest = rest.replace(old, new)
+        return f"fusions.{count - 1 - int(number)}.{rest}"
+
+    weights = {rename(name): value for name, value in arrays.items() if name.startswith("abfs.")}
+    assert not method.load_state_dict(weights, strict=False).unexpected_keys
+    apart = copy.deepcopy(method)
+    loss = method(batch(torch.arange(len(pooled_s))), staged(f_s, suffix, pooled_s), staged(f_t, ".preact", pooled_t))[
+        "review"
+    ]
+    loss.backward()
+
+    got, fused, losses = {"loss": loss, "grad_pooled_s": grad(pooled_s)}, None, []
+    maps_s, maps_t = [*f_s, pooled_s[:, :, None, None]], [*f_t, pooled_t[:, :, None, None]]
+    for i in range(count):
+        deepest_first = count - 1 - i
+        out, fused = apart.fusions[deepest_first](maps_s[deepest_first], fused, maps_t[deepest_first].shape[2:])
+        got |= {f"abf_out_{i}": out, f"abf_res_{i}": fused}
+        losses.append(context_loss(out, maps_t[deepest_first]))
+    got["hcl_losses"] = torch.stack(losses[::-1])
+    ours_by_theirs = {name: rename(name) for name in case["arrays"] if name.startswith("abfs.")}
+    parameters, buffers = dict(method.named_parameters()), dict(method.named_buffers())
+    got |= {f"grad_{k}": grad(parameters[v]) for k, v in ours_by_theirs.items() if v in parameters}
+    after = [name.removeprefix("after_") for name in case["arrays"] if name.startswith("after_")]
+    got |= {f"after_{name}": buffers[rename(name)] for name in after}
+    return got | {f"grad_f_s_{i}": grad(f) for i, f in enumerate(f_s, 1)}
+
+
+class GivenSigns(KDSVD):
+    """KDSVD whose teacher vectors lie on the side of recorded ones, in place of the side that our rule picks."""
+
+    recorded: list[Tensor]
+
+    def orient(self, v: Tensor, m: Tensor) -> Tensor:
+        return towards(v, self.recorded.pop(0))
+
+
+def towards(v: Tensor, recorded: Tensor) -> Tensor:
+    """v (B, C, k) with each vector's sign turned to the recorded one's."""
+    return v * (v * recorded).sum(1, keepdim=True).sign()
+
+
+def kdsvd(case: Case, arrays: Arrays) -> Arrays:
+    with np.load(GOLDEN / "losses" / case["file"]) as file:
+        recorded = {name: torch.from_numpy(file[name]).double() for name in file if name.startswith(("v_t", "v_s"))}
+    f_s, f_t = map_case({name: value.double() for name, value in arrays.items()})
+    k = case["hyper"]["k"]
+    method = GivenSigns(
+        stages(f_s), stages(f_t), k=k, matrix="channels" if "(H*W) x C" in case["hyper"]["matrix"] else "columns"
+    )
+    method.recorded = layers(recorded, "v_t")
+    got = {"loss": run_staged(method, f_s, f_t)}
+    for i, (s, t) in enumerate(zip(f_s, f_t, strict=True)):
+        m_s, m_t = method.matrices(s, t)
+        (v_s, _), (v_t, s_t) = right_vectors(m_s, k + 3), right_vectors(m_t, k)
+        # Neither the student's signs nor the teacher's are an SVD's to choose: up to sign.
+        got |= {f"v_s_{i}": towards(v_s, recorded[f"v_s_{i}"]), f"v_t_{i}": towards(v_t, recorded[f"v_t_{i}"])}
+        got[f"s_t_{i}"] = nn.functional.normalize(s_t)
+    if "losses" in case["arrays"]:
+        got["losses"] = torch.stack([run_pair(method, k, recorded, f_s, f_t, i).detach() for i in range(len(f_s) - 1)])
+    return got | map_grads(f_s)
+
+
+def run_pair(method: KDSVD, k: int, recorded: Arrays, f_s: list[Tensor], f_t: list[Tensor], i: int) -> Tensor:
+    """The term of taps i and i + 1 alone."""
+    s, t = f_s[i : i + 2], f_t[i : i + 2]
+    alone = GivenSigns(stages(s), stages(t), k=k, matrix=method.matrix)
+    alone.recorded = layers(recorded, "v_t")[i : i + 2]
+    return alone(batch(torch.arange(len(s[0]))), staged(s), staged(t))["svd"]
+
+
 # What a case's `method` says -> a function from the case and its arrays to our values of everything it lists.
-ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {"KD": kd, "FitNet": fitnet, "CRD": crd}
+ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
+    "KD": kd,
+    "FitNet": fitnet,
+    "CRD": crd,
+    "AT": at,
+    "SP": sp,
+    "CC": cc,
+    "VID": vid,
+    "RKD": rkd,
+    "PKT": pkt,
+    "NST": nst,
+    "OFD": ofd,
+    "ReviewKD": reviewkd,
+    "DKD": dkd,
+    "KDSVD": kdsvd,
+}
 
 INDEX = GOLDEN / "losses" / "cases.json"
 CASES: list[Case] = json.loads(INDEX.read_text())["cases"] if INDEX.is_file() else []
