@@ -176,8 +176,10 @@ def known_taps(distiller: Distiller, teacher: TapSpec | None) -> set[str]:
     Raises:
         ValueError: the teacher has no such map.
     """
-    taps = set(distiller.teacher_taps) if teacher else set()
-    if unknown := sorted(taps - set(teacher.names if teacher else ())):
+    if teacher is None:
+        return set()
+    taps = set(distiller.teacher_taps)
+    if unknown := sorted(taps - set(teacher.names)):
         raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {', '.join(teacher.names)}")
     return taps
 
