@@ -37,6 +37,7 @@ def status(
     from harness.planning import plan_sweep
     from harness.watch import say
     from slurm import backend
+    from slurm.queue import cancelled
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
@@ -44,6 +45,8 @@ def status(
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
+        for q in queues:
+            cancelled(q).touch()
         ended = [q for q in queues if backend.of(q).cancel()]
         say(f"ended {len(ended)} queue{'s' * (len(ended) != 1)} and their jobs" if ended else "nothing is running")
     elif logs is not None:

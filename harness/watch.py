@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.planning import Planned
 from slurm import backend
+from slurm.queue import cancelled
 
 REFRESH_SECONDS = 0.5
 RESTARTS = 3
@@ -41,7 +42,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             if not view.open:
                 return
             if not alive and not view.running:
-                if restarts == RESTARTS or not restart:
+                if restarts == RESTARTS or not restart or cancelled(queue_file).exists():
                     console.print(Text(f"{len(view.open)} runs are left and nothing trains them; run the sweep again"))
                     return
                 restarts += 1

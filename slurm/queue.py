@@ -8,6 +8,11 @@ from harness.errors import UserError
 from harness.store import files
 
 
+def cancelled(queue_file: Path) -> Path:
+    """Exists from a cancellation until the sweep is run again, so that whoever watches does not start lost jobs."""
+    return queue_file.with_suffix(".cancelled")
+
+
 @dataclass(frozen=True)
 class QueuedPack:
     run_ids: tuple[str, ...]
@@ -28,6 +33,7 @@ class Queue:
 
     def write(self, path: Path) -> None:
         files.replace_json(path, asdict(self))
+        cancelled(path).unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> "Queue":
