@@ -204,13 +204,14 @@ def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, fol
     assert started.stdout == (folder / "env.sh").read_text()
 
     shell = f". {folder}/env.sh && scontrol show config && sbatch --parsable -o /dev/null --wrap "
-    shell += f"\"env -i setsid sleep 987 {folder} & sh -c 'cd {folder}; sleep 987'\""
+    shell += f"\"env -i setsid sh -c 'sleep 986; : {folder}' & sleep 987\""
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
     assert "MaxArraySize            = 50" in done.stdout
     second = Loopback.attach(folder)
     assert second.node_states() == {"node1": "idle"} or second.node_states() == {"node1": "mixed"}
     assert set(second.settings.node_ports).isdisjoint(cluster.settings.node_ports)
-    eventually(lambda: sum("sleep" in line for line in mentioning(str(folder))) >= 2)
+    eventually(lambda: any("sleep 986" in line for line in mentioning(str(folder))))
+    eventually(lambda: any("987" in line for line in mentioning(str(folder))))
     assert len(cluster.node_states()) == 4
 
     again = command("up", "--dir", str(folder))
