@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError
 from harness.store.files import Lock, is_locked
 from harness.store.store import Store
 from slurm.queue import Queue, QueuedPack
@@ -42,10 +43,18 @@ class Local:
         """Whether a process is feeding this queue."""
         return is_locked(lock_of(self.queue_file))
 
-    def start(self) -> None:
+    def neglected(self) -> set[str]:
+        """Every open run when no process feeds the queue."""
+        if self.is_alive():
+            return set()
+        queue = Queue.read(self.queue_file)
+        store = Store(Path(queue.store))
+        return {k for pack in queue.packs for k in pack.run_ids} - store.done_ids() - store.failed_ids()
+
+    def start(self) -> int:
         """Starts feeding in the background, unless some process does so already."""
         if self.is_alive():
-            return
+            return 0
         with self.queue_file.with_suffix(".log").open("a") as log:
             subprocess.Popen(
                 [sys.executable, "-m", "slurm.local", str(self.queue_file)],
@@ -54,6 +63,7 @@ class Local:
                 stderr=log,
                 start_new_session=True,
             )
+        return 0
 
     def cancel(self) -> bool:
         """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
@@ -80,9 +90,9 @@ class Local:
                         found.add(last["pid"])
         return found
 
-    def remark(self, run_id: str) -> str:
+    def scheduled(self, run_id: str) -> tuple[str, str]:
         """Nothing: a run that is not running waits for its turn."""
-        return ""
+        return "", ""
 
 
 def gpus() -> list[int]:
@@ -151,7 +161,9 @@ class Feeder:
             if not left:
                 self.waiting.remove(pack)
             elif pack.needs in self.failed:
-                self._fail_with_teacher(pack.needs, left)
+                alone = self._without_teacher(left)
+                self._fail_with_teacher(pack.needs, [k for k in left if k not in alone])
+                self.waiting[self.waiting.index(pack)] = QueuedPack(tuple(alone), None)
             elif pack.needs and pack.needs not in self.done:
                 continue
             elif any(self.store.is_running(k) for k in left):  # a job of an earlier feeder, or of another sweep
@@ -159,6 +171,13 @@ class Feeder:
             else:
                 self.waiting.remove(pack)
                 self.running.append(self._submit(pack, left))
+
+    def _without_teacher(self, run_ids: list[str]) -> list[str]:
+        """The runs that train without one."""
+        try:
+            return [k for k in run_ids if not self.store.read_science(k)["teacher"]]
+        except UserError:
+            return run_ids  # their job will tell what is wrong
 
     def _fail_with_teacher(self, teacher: str | None, left: list[str]) -> None:
         assert teacher is not None

@@ -113,7 +113,14 @@ def _train(job: PackJob, store: Store, run_ids: list[str], threads: int, should_
         seed=any_science["seed"],
     )
     reporter.train_size, reporter.test_size = len(train_targets), len(test.targets)
-    reporter.teacher = teacher = _teacher(job, store, sciences, test, info.image_shape, info.classes, device)
+    try:
+        teacher = _teacher(job, store, sciences, test, info.image_shape, info.classes, device)
+    except TeacherNotReady:
+        raise
+    except Exception as error:  # fails the runs that learn from it; a student alone goes on
+        note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), job.log)
+        sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
+    reporter.teacher = teacher
 
     members: dict[str, Member] = {}
     for k, science in sciences.items():
