@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
@@ -25,6 +26,7 @@ def feeder(bench: Bench) -> int:
     return int(next((bench.store.root / "queues").glob("*.lock")).read_text())
 
 
+@pytest.mark.slow
 def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1, 2]}
     runs = [cell.run_id for cell in bench.cells().values()]
@@ -61,6 +63,7 @@ def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, fi
     same_end(taught, finished, "kd")
 
 
+@pytest.mark.slow
 def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
     kd = taught.cells()["kd", 0].run_id
@@ -116,7 +119,8 @@ def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> Non
     assert not bench.store.failed_ids()
 
 
-def test_a_failed_teacher_fails_its_students_with_that_reason(bench: Bench, finished: Bench) -> None:
+@pytest.mark.slow
+def test_a_failed_teacher_fails_those_who_learn_from_it_with_that_reason(bench: Bench, finished: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}}, "seeds": [0]}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
     bench.store.run(teacher).mkdir(parents=True)
@@ -124,7 +128,10 @@ def test_a_failed_teacher_fails_its_students_with_that_reason(bench: Bench, fini
     first = bench.run("sweep")
     assert first.returncode == 1
     states = bench.states()
-    assert {row["state"] for row in states.values()} == {"failed"}
+    student = bench.cells()["student", 0].run_id
+    assert {row["run_id"] for row in states.values() if row["state"] == "failed"} == {teacher, kd}
+    same_end(bench, finished, "student")  # which needs no teacher
+    assert len(bench.store.attempts(student)) == 1
     cause = states["digits_net_w8 > digits_net_w4 / kd / seed 0"]["cause"]
     why = bench.store.failure(teacher)
     assert "checkpoints" in why.cause and cause == f"its teacher's run {teacher} failed: {why.cause}"
@@ -142,10 +149,11 @@ def test_malicious_teacher_weights_are_a_told_failure(bench: Bench) -> None:
     trace = bench.folder / "trace"
     torch.save({"fc.weight": Calls(Path.write_text, trace, "ran")}, bench.folder / "evil.pth")
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": "evil.pth"}}
-    bench.sweep = {**SWEEP, "pairs": [pair], "methods": ["kd"], "seeds": 1}
+    bench.sweep = {**SWEEP, "pairs": [pair], "methods": ["kd", "student"], "seeds": 1}
     done = bench.run("sweep")
     assert done.returncode == 1
-    (state,) = bench.states().values()
+    state, student = (bench.states()[f"digits_net_w8 > digits_net_w4 / {m} / seed 0"] for m in ("kd", "student"))
+    assert student["state"] == "done"
     assert state["state"] == "failed" and state["kind"] == "data"
     assert "evil.pth: not a readable checkpoint of plain tensors" in state["cause"]
     assert not trace.exists()

@@ -167,6 +167,13 @@ def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Ran
     assert ids(shuffled(terse)) == ids(full)
 
 
+@given(st.permutations(["dataset", "teacher", "student", "method", "recipe", "seed"]))
+def test_the_order_of_a_science_dict_is_not_part_of_it(keys: list[str]) -> None:
+    science = {key: {"b": 1, "a": key} for key in sorted(keys)}
+    other = {key: {"a": key, "b": 1} for key in keys}
+    assert identity.run_id(science) == identity.run_id(other)
+
+
 @given(
     file=st.text(min_size=1, max_size=30),
     top1=st.none() | st.floats(0, 100),
