@@ -110,6 +110,14 @@ WRONG_FILES = {
         put("pairs", 0, "teacher_weights", GIVEN),
         "pairs.0.teacher_weights: weights none.pth: no such file; n",
     ),
+    "weights of nobody": (
+        put("pairs", 0, "teacher_weights", {"file": "~nobody-here/x"}),
+        "pairs.0.teacher_weights: weights '~nobody-here/x': Could not determine home directory",
+    ),
+    "weights' name": (
+        put("pairs", 0, "teacher_weights", {"file": "x" * 5000}),
+        "xxx...: File name too long",
+    ),
     "sha256": (
         put("pairs", 0, "teacher_weights", {"file": "file", "sha256": "ab" * 32}),
         f"pairs.0.teacher_weights: weights {{home}}/file: sha256 is {hashlib.sha256(b'x').hexdigest()}, "
@@ -151,6 +159,7 @@ WRONG_ARGS = {
     "set yaml": (["s.yaml", "--set", "seeds=[1"], "--set 'seeds':1: not valid YAML"),
     "set into text": (["s.yaml", "--set", "seeds.x=1"], "--set seeds.x: seeds holds 1, which has no keys"),
     "set position": (["s.yaml", "--set", "pairs.4.teacher=x"], "--set pairs.4.teacher: '4' is not a position in pairs"),
+    "set odd digit": (["s.yaml", "--set", "pairs.\u00b2.teacher=x"], "is not a position in pairs"),
     "set two": (["s.yaml", "--set", "seeds=1\nx: 2"], "expected one value"),
     "cluster": (["s.yaml", "--cluster", "locl"], "--cluster: unknown cluster 'locl'; did you mean 'local'?"),
     "option": (["s.yaml", "--onyl", "x"], "No such option: --onyl"),

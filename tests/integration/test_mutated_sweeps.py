@@ -126,7 +126,7 @@ def texts(draw: st.DrawFn) -> str | bytes:
     lines = TEXT.splitlines(keepends=True)
     for _ in range(draw(st.integers(1, 4))):
         i, j = draw(st.integers(0, len(lines) - 1)), draw(st.integers(0, len(lines) - 1))
-        kind = draw(st.sampled_from(["delete", "double", "swap", "indent", "splice", "text", "cut"]))
+        kind = draw(st.sampled_from(["delete", "double", "swap", "indent", "splice", "value", "text", "cut"]))
         at = draw(st.integers(0, len(lines[i])))
         if kind == "delete" and len(lines) > 1:
             del lines[i]
@@ -136,6 +136,8 @@ def texts(draw: st.DrawFn) -> str | bytes:
             lines[i], lines[j] = lines[j], lines[i]
         elif kind == "indent":
             lines[i] = draw(st.sampled_from(["", " ", "  ", "   ", "\t", " " * 9])) + lines[i].lstrip()
+        elif kind == "value":
+            lines[i] = f"{lines[i].partition(':')[0]}: {draw(SPLICES)}\n"
         elif kind == "cut":
             lines[i] = lines[i][:at]
         else:

@@ -153,6 +153,7 @@ BASE: dict[str, Any] = {
         (("pairs", 0, "recipe"), {"lr": "fast"}, "pairs.0.recipe.lr", "valid number"),
         (("pairs", 0, "methods"), {"kd": {"recipe": {"gamma": 2}}}, "pairs.0.methods.kd.recipe.gamma", "found 2"),
         (("pairs", 0, "methods"), {"kdd": {}}, "pairs.0.methods.kdd", "did you mean 'kd'?"),
+        (("pairs", 0, "methods", "kd", "recipe"), {"lr": 0.2}, "methods.student.recipe.flap", "did you mean 'flip'?"),
         (("recipe",), {"base": ["x"]}, "recipe.base", "unknown recipe ['x']"),
         (("recipe",), 5, "recipe", "expected a recipe's name or a mapping, found 5"),
         (("teachers",), {"recipe": "digits_quik"}, "teachers.recipe", "did you mean 'digits_quick'?"),
@@ -168,6 +169,9 @@ def test_a_mistake_is_named_where_it_stands(
     for part_of_path in path[:-1]:
         here = here[part_of_path]
     here[path[-1]] = value
+    if "student" in key:  # a mistake below a later layer that has none
+        data["methods"]["student"]["recipe"] = {"flap": True}
+        data["pairs"][0]["recipe"] = {"lr": 0.2}
     file = tmp_path / "s.yaml"
     text = yaml.safe_dump(data, sort_keys=False)
     file.write_text("# a comment\n" + text)
