@@ -72,8 +72,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.2)
 
 
-def mentioning(text: str) -> list[str]:
-    """Command lines, environments included, of living processes that mention ``text``; not ours."""
+def mentioning(*texts: str) -> list[str]:
+    """Living processes, but for this one, with all of ``texts`` in their command line, environment or open files."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -81,10 +81,10 @@ def mentioning(text: str) -> list[str]:
                 if (entry / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
                     continue
                 line = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-                files = [os.readlink(fd) for fd in (entry / "fd").iterdir()]
+                line += "\0".join(os.readlink(fd) for fd in (entry / "fd").iterdir()).encode()
             except OSError:
                 continue
-            if text.encode() in line or any(text in f for f in files):
+            if all(text.encode() in line for text in texts):
                 found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
     return found
 
@@ -140,9 +140,10 @@ def test_a_job_beyond_its_memory_is_killed(cluster: Loopback, tmp_path: Path) ->
 @needs_slurm
 def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback) -> None:
     job = sbatch(cluster, "sleep 60", "--nodelist=node2", "--no-requeue")
-    eventually(lambda: len(mentioning(f"SLURM_JOB_ID={job}")) == 2)  # the script and its sleep
+    mine = (f"SLURM_JOB_ID={job}\0", str(cluster.layout.slurm_conf))
+    eventually(lambda: len(mentioning(*mine)) == 2)  # the script and its sleep
     cluster.kill_node("node2")
-    assert mentioning(f"SLURM_JOB_ID={job}") == []
+    assert mentioning(*mine) == []
     cluster.wait_for_nodes("down", "node2")
     eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
     assert cluster.node_states()["node1"] == "idle"
