@@ -33,7 +33,10 @@ def status(
     ] = False,
     json_: options.Json = False,
 ) -> None:
-    """Show the runs of a sweep: done, failed, running with epoch and accuracy, to do."""
+    """Show the runs of a sweep: to do, pending with SLURM's reason, running with epoch and accuracy, done, failed.
+
+    On a cluster also why a run has no job any more: timed out, preempted, node failed, out of memory, cancelled, lost.
+    """
     from harness.planning import plan_sweep
     from harness.watch import say
     from slurm import backend
@@ -63,27 +66,59 @@ def status(
 
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
-    store, rows = planned.store, []
-    for run_id, state in planned.states().items():
-        row: dict[str, Any] = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
-        if state == "to do" and store.is_running(run_id):
-            row |= {"state": "running", **store.progress(run_id)}
-        elif state == "to do" and (remark := next(filter(None, (b.remark(run_id) for b in backends)), "")):
-            row |= {"remark": remark}
-        elif state == "failed" and (failure := store.failure(run_id)):
-            row |= {"kind": failure.kind, "cause": failure.cause}
-        rows.append(row)
+    rows = [_row(planned, backends, run_id, state) for run_id, state in planned.states().items()]
     if json_:
         print(json.dumps(rows))
         return
+    width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
-        detail = row.get("cause", row.get("remark", ""))
-        if row["state"] == "running" and "epoch" in row:
-            top1 = f", top-1 {row['top1']:.2f} %" if row["top1"] is not None else ""
-            detail = f"epoch {row['epoch'] + 1}/{row['epochs']}{top1}"
-        print(f"{row['run_id']}  {row['state']:8} {row['label']}  {detail}".rstrip())
+        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {_detail(row)}".rstrip())
     count = Counter(row["state"] for row in rows)
-    print(", ".join(f"{n} {state}" for state, n in sorted(count.items())))
+    print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
+
+
+def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str) -> dict[str, Any]:
+    store = planned.store
+    row: dict[str, Any] = {"run_id": run_id, "label": planned.plan.runs[run_id].label, "state": state}
+    if state == "failed" and (failure := store.failure(run_id)):
+        return row | {"kind": failure.kind, "cause": failure.cause}
+    if state != "to do":
+        return row
+    answers = (backend.scheduled(run_id) for backend in backends)
+    row["state"], remark = next((a for a in answers if a[0]), ("to do", ""))
+    if store.is_running(run_id):
+        row["state"] = "running"
+    if remark:
+        row["remark"] = remark
+    started = len(store.attempts(run_id))
+    if row["state"] == "running" and started:
+        row |= store.progress(run_id)
+    if requeued := started - (row["state"] == "running"):
+        row["requeued"] = max(0, requeued)
+    return row
+
+
+def _detail(row: dict[str, Any]) -> str:
+    from harness.watch import duration
+
+    parts = [row["cause"]] if "cause" in row else []
+    if "epoch" in row:
+        parts.append(f"epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
+        if row["top1"] is not None:
+            parts.append(f"top-1 {row['top1']:.2f} %")
+        if row["seconds_left"] is not None:
+            parts.append(f"{duration(row['seconds_left'])} left")
+    if "remark" in row:
+        parts.append(row["remark"])
+    if times := row.get("requeued"):
+        parts.append(f"requeued {times} time{'s' * (times != 1)}")
+    return ", ".join(parts)
+
+
+def _order(state: str) -> int:
+    """From the start of a run's life to its end; what interrupted it in between."""
+    known = ("to do", "pending", "running", "done", "failed")
+    return known.index(state) if state in known else 2
 
 
 def _print_log(planned: "Planned", prefix: str) -> None:

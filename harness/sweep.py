@@ -114,6 +114,7 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
     """Writes what jobs read, and starts them. Changes nothing when data or weights are missing."""
     from harness.data import locate
     from harness.planning import cores
+    from harness.watch import say
     from slurm import backend
     from slurm.queue import Queue, QueuedPack
 
@@ -142,7 +143,8 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
         weights=weights,
         cluster=None if cluster == "local" else str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster,
     ).write(queue_file)
-    backend.of(queue_file).start()
+    if later := backend.of(queue_file).start():
+        say(f"{later} runs wait for room under SLURM's limit on submitted jobs: keep watching, or run the sweep again")
     return queue_file
 
 

@@ -22,8 +22,8 @@ RESTARTS = 3
 def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     """Returns when every run is done or failed, or when nothing trains the rest any more.
 
-    With ``restart`` jobs that were lost (killed, preempted, their node gone) are started again first, up to
-    RESTARTS times in a row without any run ending.
+    With ``restart`` runs whose jobs were lost (killed, preempted, their node gone) are started again first, up to
+    RESTARTS times in a row without any run ending. What a cluster had no room for is started as others end.
 
     Raises:
         KeyboardInterrupt: ctrl-C; jobs go on without us.
@@ -33,7 +33,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     jobs, restarts = backend.of(queue_file), 0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
         while True:
-            alive = jobs.is_alive()  # asked before the states, so that its last words are not missed
+            neglected = jobs.neglected()  # asked before the states, so that a job's last words are not missed
             view.update()
             for line in view.news():
                 console.print(line, soft_wrap=True)
@@ -41,13 +41,14 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             live.update(view.screen())
             if not view.open:
                 return
-            if not alive and not view.running:
-                if restarts == RESTARTS or not restart or cancelled(queue_file).exists():
-                    console.print(Text(f"{len(view.open)} runs are left and nothing trains them; run the sweep again"))
-                    return
+            lost = (neglected & view.open) - set(view.running)
+            if lost and restart and restarts < RESTARTS and not cancelled(queue_file).exists():
                 restarts += 1
                 jobs.start()
                 time.sleep(1)
+            elif lost == view.open:
+                console.print(Text(f"{len(lost)} runs are left and nothing trains them; run the sweep again"))
+                return
             time.sleep(REFRESH_SECONDS)
 
 

@@ -8,17 +8,21 @@ from slurm.queue import Queue
 
 
 class Backend(Protocol):
-    def start(self) -> None:
-        """Gets every open run going that is not; safe to call at any time, by anyone."""
+    def start(self) -> int:
+        """Gets every open run going that is not; safe to call at any time, by anyone.
 
-    def is_alive(self) -> bool:
-        """Whether something is still going to train this queue's open runs."""
+        Returns:
+            How many runs had to be left for later, as the cluster takes no more jobs now.
+        """
+
+    def neglected(self) -> set[str]:
+        """This queue's open runs that nothing is going to train."""
 
     def cancel(self) -> bool:
         """Ends the queue's jobs; False when there are none."""
 
-    def remark(self, run_id: str) -> str:
-        """What the scheduler says of an open run; empty when it says nothing."""
+    def scheduled(self, run_id: str) -> tuple[str, str]:
+        """The state of an open run and a remark on it, as the scheduler has them; empty when it says nothing."""
 
 
 def of(queue_file: Path) -> Backend:

@@ -34,18 +34,28 @@ class Submission:
     packs: list[list[str]]  # run ids
     specs: list[dict[str, Any]]
     job_id: str | None = None  # None until sbatch has answered
+    user: str = field(default_factory=commands.user)  # who submitted it: a store may be shared
 
     def task(self, i: int) -> str:
         return f"{self.job_id}_{i}" if len(self.packs) > 1 else str(self.job_id)
 
 
-@dataclass(frozen=True)
-class RunJob:
-    """What SLURM says of a run."""
-
-    job_id: str
-    state: str
-    reason: str
+# SLURM's last word on a job that left a run without a result -> (the run's state, what it means).
+_ENDS = {
+    "TIMEOUT": ("timed out", "the time limit came before it could checkpoint"),
+    "PREEMPTED": ("preempted", "preempted for another job"),
+    "NODE_FAIL": ("node failed", "its node failed"),
+    "BOOT_FAIL": ("node failed", "its node failed to boot"),
+    "OUT_OF_MEMORY": ("out of memory", "raise `mem_gb` in the profile"),
+    "CANCELLED": ("cancelled", "cancelled"),
+}
+# Around one task: a process that was killed (for its memory, say) has had no chance to put its job back into the
+# queue. A job that is being cancelled is no longer RUNNING, and stays away.
+_REQUEUE_KILLED = (
+    'if [ $? -ge 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt %d ] '
+    '&& [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%%T)" = RUNNING ]; '
+    'then scontrol requeue "$SLURM_JOB_ID"; fi'
+)
 
 
 @dataclass
@@ -56,9 +66,12 @@ class Cluster:
     queue: Queue = field(init=False)
     store: Store = field(init=False)
     profile: profiles.Profile = field(init=False)
-    _looked_at: float = 0.0
-    _live: dict[str, RunJob] = field(default_factory=dict)
-    _ended: dict[str, RunJob] | None = None
+    _looked_at: float | None = None
+    _live: dict[str, commands.JobState] = field(default_factory=dict)
+    _queued: int = 0  # this user's jobs and array tasks, whatever they do
+    _ended: dict[str, commands.JobState] | None = None
+    _limits: tuple[int, int] | None = None
+    _silent: bool = False
 
     def __post_init__(self) -> None:
         self.queue = Queue.read(self.queue_file)
@@ -68,86 +81,119 @@ class Cluster:
 
     # what sweep, watch and status ask ----------------------------------------------------------------------------
 
-    def is_alive(self) -> bool:
-        """Whether a job of this queue's open runs is pending or running; asked of SLURM once per ``poll_seconds``."""
-        wanted = set(self._open_runs())
-        return bool(wanted & set(self.live()))
+    def neglected(self) -> set[str]:
+        """Open runs without a pending or running job; SLURM is asked once per ``poll_seconds``.
 
-    def live(self) -> dict[str, RunJob]:
-        """run_id -> its pending or running job, from one squeue call."""
-        if time.monotonic() - self._looked_at >= self.profile.poll_seconds or not self._looked_at:
-            jobs = {job.job_id: job for job in commands.squeue()}
+        While SLURM does not answer (its controller is restarted, say) jobs are taken to go on.
+        """
+        still_open = self._open_runs()
+        return set() if (live := self._live_if_answered()) is None else set(still_open) - set(live)
+
+    def live(self) -> dict[str, commands.JobState]:
+        """run_id -> its pending or running job, from one squeue call.
+
+        Raises:
+            UserError: SLURM does not answer.
+        """
+        if self._looked_at is None or time.monotonic() - self._looked_at >= self.profile.poll_seconds:
+            self._looked_at = time.monotonic()
+            submissions = self._submissions()
+            jobs = {(job.name, job.job_id): job for job in self._squeue(submissions)}
+            self._queued = sum(job.user == commands.user() for job in jobs.values())
             self._live = {
-                run_id: RunJob(job.job_id, job.state, job.reason)
-                for submission in self._submissions()
+                run_id: job
+                for submission in submissions
                 for i, pack in enumerate(submission.packs)
-                if submission.job_id and (job := jobs.get(submission.task(i)))
+                if (job := jobs.get((submission.name, submission.task(i)))) is not None
                 for run_id in pack
             }
-            self._looked_at = time.monotonic()
         return self._live
 
-    def ended(self) -> dict[str, RunJob]:
-        """run_id -> how the last job of a run that is still open ended, from one sacct call."""
-        still_open, last = set(self._open_runs()) - set(self.live()), {}
-        for submission in self._submissions():
-            for i, pack in enumerate(submission.packs):
-                last.update({run_id: submission.task(i) for run_id in pack if submission.job_id})
-        states = {job.job_id: job for job in commands.sacct(sorted({last[k] for k in still_open if k in last}))}
-        return {
-            k: RunJob(job.job_id, job.state, job.reason) for k in still_open if (job := states.get(last.get(k, "")))
-        }
-
-    def remark(self, run_id: str) -> str:
-        """PENDING with SLURM's reason, or how its last job ended."""
-        if (job := self.live().get(run_id)) is not None:
-            return (
-                f"{job.state.lower()} ({job.reason}), job {job.job_id}" if job.reason != "None" else job.state.lower()
-            )
+    def scheduled(self, run_id: str) -> tuple[str, str]:
+        """An open run's state and what SLURM says of it; empty when SLURM knows no job of it."""
+        if (live := self._live_if_answered()) is None:
+            return "", ""
+        if (job := live.get(run_id)) is not None:
+            if job.state in ("RUNNING", "COMPLETING"):
+                return "running", f"job {job.job_id}"
+            return "pending", f"{job.reason}, job {job.job_id}"
         if self._ended is None:
-            self._ended = self.ended()
-        job = self._ended.get(run_id)
-        return f"lost: job {job.job_id} ended as {job.state}; run the sweep again" if job else ""
+            self._ended = self._last_ends(live)
+        if (job := self._ended.get(run_id)) is None:
+            return "", ""
+        state, meaning = _ENDS.get(job.state, ("lost", f"ended as {job.state} without a result"))
+        return state, f"job {job.job_id}: {meaning}; run the sweep again"
 
-    def start(self) -> None:
-        """Submits every open run that has no job. Two callers at once submit once.
+    def start(self) -> int:
+        """Submits every open run that has no job, as far as SLURM's limits leave room. Two callers at once submit once.
+
+        Returns:
+            How many runs were left for want of room.
 
         Raises:
             UserError: SLURM refuses or does not answer.
         """
         with self._exclusive():
             self._adopt()
-            self._looked_at = 0.0
+            self._looked_at = None
             live = self.live()
             packs = [
                 QueuedPack(left, pack.needs)
                 for pack in self.queue.packs
                 if (left := tuple(k for k in self._open_of(pack) if k not in live))
             ]
-            for group, wait_for in self._groups(packs, live):
+            wanted, submitted = sum(len(p.run_ids) for p in packs), 0
+            for group, wait_for in self._groups(packs):
                 self._submit(group, wait_for)
-            self._looked_at = 0.0
+                submitted += sum(len(p.run_ids) for p in group)
+            return wanted - submitted
 
     def cancel(self) -> bool:
         """Ends this queue's jobs; False when there is none."""
-        wanted = set(self._open_runs())
-        jobs = sorted({job.job_id for run_id, job in self.live().items() if run_id in wanted})
+        wanted, live = set(self._open_runs()), self.live()
+        jobs = sorted({job.job_id for run_id, job in live.items() if run_id in wanted})
         commands.cancel(jobs)
-        self._looked_at = 0.0
+        self._looked_at = None
         return bool(jobs)
+
+    def _live_if_answered(self) -> dict[str, commands.JobState] | None:
+        try:
+            live = self.live()
+        except UserError as e:
+            if not self._silent:
+                print(f"note: {e}; asking again", file=sys.stderr, flush=True)
+            self._silent = True
+            return None
+        self._silent = False
+        return live
+
+    def _squeue(self, submissions: list[Submission]) -> list[commands.JobState]:
+        return commands.squeue({commands.user(), *(s.user for s in submissions)})
+
+    def _last_ends(self, live: dict[str, commands.JobState]) -> dict[str, commands.JobState]:
+        """run_id -> how the last job of a run that is still open ended, from one sacct call."""
+        last: dict[str, tuple[str, str]] = {}
+        for submission in self._submissions():
+            for i, pack in enumerate(submission.packs):
+                last.update({run_id: (submission.name, submission.task(i)) for run_id in pack})
+        wanted = {k: last[k] for k in self._open_runs() if k in last and k not in live}
+        states = {(job.name, job.job_id): job for job in commands.sacct(sorted({i for _, i in wanted.values()}))}
+        return {k: job for k, named in wanted.items() if (job := states.get(named)) is not None}
 
     # submission --------------------------------------------------------------------------------------------------
 
-    def _groups(
-        self, packs: list[QueuedPack], live: dict[str, RunJob]
-    ) -> Iterator[tuple[list[QueuedPack], str | None]]:
+    def _groups(self, packs: list[QueuedPack]) -> Iterator[tuple[list[QueuedPack], str | None]]:
         """Packs that go into one array: same resources, waiting for the same teacher job; cut to the cluster's limits.
 
         Teachers come first, so that their job ids are known when their students are submitted.
         """
+        if not packs:
+            return
         done = self.store.done_ids()
-        array_limit, user_limit = commands.limits()
-        room = user_limit - len({job.job_id for job in live.values()})
+        if self._limits is None:
+            self._limits = commands.limits()
+        array_limit, user_limit = self._limits
+        room = user_limit - self._queued
         groups: dict[tuple[profiles.Resources, str | None], list[QueuedPack]] = {}
         for pack in packs:
             wait_for = pack.needs if pack.needs and pack.needs not in done else None
@@ -172,11 +218,14 @@ class Cluster:
         files.replace_json(self._note(name), asdict(submission))
         code = snapshot.take(self.store.root / "code", self._method_files(packs))
         python = self.profile.python or shlex.quote(sys.executable)
-        executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={shlex.quote(str(code))} {python}")
+        # What a user's module imports beside itself is not in the copy; it is found where it was at submission.
+        search = [str(code), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        path = shlex.quote(os.pathsep.join(search))
+        executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
         extra: dict[str, Any] = {"chdir": str(code), "requeue": True, **self.profile.sbatch}
-        if wait_for is not None and (dependency := self._teacher_job(wait_for)):
+        if (teacher := self._live.get(wait_for or "")) is not None:
             # afterany, not afterok: a student whose teacher failed starts, says so in its record of failure, and ends.
-            extra["dependency"] = f"afterany:{dependency}"
+            extra["dependency"] = f"afterany:{teacher.job_id}"
         p = self.profile
         given = {"partition": p.partition, "account": p.account, "qos": p.qos, "constraint": p.constraint}
         executor.update_parameters(
@@ -188,6 +237,7 @@ class Cluster:
             signal_delay_s=p.signal_seconds,
             stderr_to_stdout=True,
             setup=list(p.setup),
+            teardown=[_REQUEUE_KILLED % p.max_attempts],
             additional_parameters=extra,
             **({"mem": f"{int(resources.mem_gb * 1024)}MB"} if resources.mem_gb else {}),
             **({"gpus_per_node": resources.gpus_per_node} if resources.gpus_per_node else {}),
@@ -202,6 +252,9 @@ class Cluster:
             raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
         submission.job_id = jobs[0].job_id.split("_")[0]
         files.replace_json(self._note(name), asdict(submission))
+        for i, pack in enumerate(packs):
+            self._live |= {k: commands.JobState(submission.task(i), name, "PENDING", "None") for k in pack.run_ids}
+        self._queued += len(packs)
 
     def _resources(self, pack: QueuedPack) -> profiles.Resources:
         science = self.store.read_science(pack.run_ids[-1])  # the last is the method most likely to have a teacher
@@ -210,13 +263,6 @@ class Cluster:
     def _method_files(self, packs: list[QueuedPack]) -> list[tuple[str, Path]]:
         uses = {self.store.read_science(k)["method"]["use"] for pack in packs for k in pack.run_ids}
         return [(use.partition(":")[0], method_sources.source_file(use)) for use in sorted(uses) if ":" in use]
-
-    def _teacher_job(self, teacher: str) -> str | None:
-        for submission in reversed(self._submissions()):
-            for i, pack in enumerate(submission.packs):
-                if teacher in pack and submission.job_id:
-                    return submission.task(i)
-        return None
 
     # what crashes leave ------------------------------------------------------------------------------------------
 
@@ -229,7 +275,7 @@ class Cluster:
         unknown = [s for s in self._submissions() if s.job_id is None]
         if not unknown:
             return
-        by_name = {job.name: job.job_id for job in commands.squeue()}
+        by_name = {job.name: job.job_id for job in self._squeue(unknown)}
         for submission in unknown:
             if submission.name not in by_name:
                 self._note(submission.name).unlink(missing_ok=True)

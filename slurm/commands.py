@@ -1,6 +1,9 @@
 """The handful of SLURM commands that the harness calls, each for all jobs at once."""
 
+import os
+import pwd
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.errors import UserError
@@ -16,16 +19,19 @@ class JobState:
     name: str
     state: str  # PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, PREEMPTED, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, ...
     reason: str
+    user: str = ""
 
 
-def squeue() -> list[JobState]:
-    """The user's jobs that have not ended, array tasks one by one.
+def squeue(users: Iterable[str]) -> list[JobState]:
+    """The users' jobs that have not ended, array tasks one by one.
 
     Raises:
         UserError: SLURM does not answer.
     """
-    lines = _output("squeue", "--me", "--array", "--noheader", "--format=%i|%j|%T|%r").splitlines()
-    return [JobState(*line.split("|", 3)) for line in lines]
+    by = "--user=" + ",".join(sorted(filter(_is_known, users)))
+    lines = _output("squeue", by, "--array", "--noheader", "--format=%i|%j|%T|%u|%r").splitlines()
+    rows = (line.split("|", 4) for line in lines)
+    return [JobState(job_id, name, state, reason, owner) for job_id, name, state, owner, reason in rows]
 
 
 def sacct(job_ids: list[str]) -> list[JobState]:
@@ -49,7 +55,7 @@ def limits() -> tuple[int, int]:
     config = {key.strip(): value.strip() for key, _, value in lines}
     array = int(config.get("MaxArraySize", "1001"))
     try:
-        rows = _output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=" + _user(),
+        rows = _output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=" + user(),
                        "format=MaxSubmit").split()  # fmt: skip
     except UserError:
         rows = []
@@ -66,10 +72,18 @@ def requeue(job_id: str) -> None:
     _output("scontrol", "requeue", job_id)
 
 
-def _user() -> str:
-    import getpass
+def _is_known(name: str) -> bool:
+    """Whether the account is still there; squeue refuses to answer about others."""
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
 
-    return getpass.getuser()
+
+def user() -> str:
+    """The account's name, as SLURM has it."""
+    return pwd.getpwuid(os.geteuid()).pw_name
 
 
 def _output(*command: str) -> str:
@@ -80,5 +94,6 @@ def _output(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]}: SLURM did not answer within {TIMEOUT_SECONDS} s") from None
     if done.returncode:
-        raise UserError(f"{command[0]}: {(done.stderr or done.stdout).strip().splitlines()[-1:] or done.returncode}")
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
     return done.stdout

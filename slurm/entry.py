@@ -6,14 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from harness.store.store import Store
+from slurm.local import tail
+
+# How SLURM says in a job's log, with cgroups and without, that a process was killed for its memory.
+OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
 
 
 def _give_up_hopeless(store: Store, run_ids: list[str], max_attempts: int, log: str) -> None:
     """Runs that were started so often without a result get a failure, so that a requeue cannot go on for ever."""
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        if (attempts := len(store.attempts(run_id))) >= max_attempts:
-            store.write_failure(run_id, "killed", f"no result after {attempts} attempts", "", log)
-            print(f"{run_id}: no result after {attempts} attempts: given up", flush=True)
+        if (count := len(store.tries(run_id))) >= max_attempts:
+            last = tail(Path(store.attempts(run_id)[-1]["log"]))
+            cause = f"no result after {count} attempts"
+            if any(words in last.lower() for words in OUT_OF_MEMORY):
+                cause += ", out of memory: raise `mem_gb` in the profile"
+            store.write_failure(run_id, "killed", cause, last, log)
+            print(f"{run_id}: {cause}: given up", flush=True)
 
 
 def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:

@@ -76,4 +76,10 @@ def load(name: str) -> Profile:
     for i, rule in enumerate(profile.by_size):
         changed = {**profile.resources.model_dump(), **rule.resources}
         validate(Resources, changed, document, ("by_size", i, "resources"))
+    shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
+    if profile.signal_seconds >= 60 * shortest:
+        raise UserError(
+            f"{document.where(('signal_seconds',))}: {profile.signal_seconds} s before the time limit is before the "
+            f"start of a job of {shortest} min; expected less than {60 * shortest}"
+        )
     return profile

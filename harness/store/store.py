@@ -82,7 +82,7 @@ class Store:
 
     def write_science(self, run_id: str, science: dict[str, Any]) -> None:
         path = self.run(run_id) / "science.json"
-        if not path.exists():
+        if files.read_json(path) != science:  # not there, or damaged
             files.replace_json(path, science, durable=False)
 
     def read_science(self, run_id: str) -> dict[str, Any]:
@@ -148,6 +148,12 @@ class Store:
         except FileNotFoundError:
             return []
         return [found for line in lines if (found := _json(line)) is not None]  # the last may be torn
+
+    def tries(self, run_id: str) -> list[dict[str, Any]]:
+        """Attempts since the run's failure was last forgotten: what counts against a limit."""
+        old = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
+        since = max((value.get("at", 0.0) for value in old if isinstance(value, dict)), default=0.0)
+        return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 
 
 def _json(line: str) -> dict[str, Any] | None:
