@@ -19,11 +19,12 @@ def evaluate(
     json_: options.Json = False,
 ) -> None:
     """Measure a checkpoint's top-1 and top-5 accuracy. Checkpoints of RepDistiller and mdistiller load as they are."""
-    from harness.data import catalog, locate
-    from harness.models import catalog as models
+    from harness.data import locate
+    from harness.models.build import build
+    from harness.spec import datasets, models
 
     try:
-        info = catalog.info(dataset)
+        info = datasets.info(dataset)
         name = models.resolve(model)
     except ValueError as e:
         raise UserError(str(e)) from None
@@ -41,7 +42,7 @@ def evaluate(
     from harness.training.teacher import BadWeights, load_weights
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = models.build(name, info.classes, in_channels=info.image_shape[0])
+    net = build(name, info.classes, in_channels=info.image_shape[0])
     try:
         sha256 = load_weights(net, name, file)
         content = raw.read(info.name, root)

@@ -36,7 +36,8 @@ def report(
 
     store = Store(results.resolve())
     if file is not None:
-        contents = [comparison.Contents.of(plan_sweep(file, results, data, set_, only))]
+        planned = plan_sweep(file, results, data, set_, only)
+        contents = [comparison.Contents.of(planned.name, planned.plan)]
     else:
         folders = sorted(p.parent for p in store.table_folder("x").parent.glob("*/contents.json"))
         if not folders:

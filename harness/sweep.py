@@ -67,8 +67,8 @@ def sweep(
 
 
 def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
+    from harness import estimate
     from harness.planning import cores
-    from harness.spec import estimate
     from slurm.local import gpus
 
     states = planned.states()
@@ -163,7 +163,7 @@ def _report(planned: "Planned", json_: bool) -> None:
     from harness.watch import say
 
     folder = planned.store.table_folder(planned.name)
-    found = publish.publish(comparison.Contents.of(planned), planned.store, folder)
+    found = publish.publish(comparison.Contents.of(planned.name, planned.plan), planned.store, folder)
     if json_:
         print(json.dumps({"sweep": planned.name, "rows": comparison.as_dicts(found), "folder": str(folder)}))
         return

@@ -4,8 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
-from harness.data.catalog import CATALOG
 from harness.errors import UserError, shorten
+from harness.spec.datasets import CATALOG
 from harness.spec.schema import Weights
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.data.catalog import CATALOG
 from harness.data.locate import dataset_folder
+from harness.spec.datasets import CATALOG
 
 
 @dataclass

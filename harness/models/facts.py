@@ -1,4 +1,4 @@
-"""Measure every model of the catalogue and write `facts.json`: ``python -m harness.models.facts``."""
+"""Measure every model of the catalogue and write `model_facts.json`: ``python -m harness.models.facts``."""
 
 import json
 from math import prod
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.base import describe
-from harness.models.catalog import CATALOG, DIGITS, ModelFacts, build
+from harness.models.build import build
+from harness.spec import models
+from harness.spec.models import CATALOG, DIGITS, ModelFacts
 
-FACTS = Path(__file__).with_name("facts.json")
+FACTS = Path(models.__file__).with_name("model_facts.json")
 
 
 def measure(name: str) -> ModelFacts:

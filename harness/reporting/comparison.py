@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.errors import UserError
-from harness.planning import Planned
-from harness.spec.expand import Cell
+from harness.spec.expand import Cell, Plan
 from harness.store import files, records
 from harness.store.store import Store
 
@@ -29,10 +28,10 @@ class Contents:
     cells: tuple[Cell, ...]
 
     @classmethod
-    def of(cls, planned: Planned) -> "Contents":
-        runs, sweep = planned.plan.runs, planned.plan.sweep
-        epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in planned.plan.cells})
-        return cls(planned.name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(planned.plan.cells))
+    def of(cls, name: str, plan: Plan) -> "Contents":
+        runs, sweep = plan.runs, plan.sweep
+        epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
+        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells))
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":

@@ -4,10 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.data import catalog as datasets
 from harness.errors import UserError, unknown
-from harness.models import catalog as models
-from harness.spec import identity, load
+from harness.spec import datasets, identity, load, models
 from harness.spec import methods as method_sources
 from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights
 from harness.spec.yamlfile import Document, KeyPath

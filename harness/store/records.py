@@ -96,8 +96,9 @@ def read(store: Store, run_ids: Iterable[str], columns: list[str] | None = None)
     cached = cached.filter(pa.array(still_true, pa.bool_()))
     known = set(cached.column("run_id").to_pylist())
     if new := [k for k in wanted if k not in known]:
-        read_now = [_read_one(store, k).append_column("written_ns", [[written[k]]]).cast(_CACHED) for k in new]
-        cached = pa.concat_tables([cached, *read_now])
+        rows = pa.concat_tables([_read_one(store, k) for k in new]).combine_chunks()
+        rows = rows.append_column("written_ns", pa.array([written[k] for k in new])).cast(_CACHED)
+        cached = pa.concat_tables([cached, rows])
         with contextlib.suppress(OSError, files.DiskFull):  # a store one may only read has its tables all the same
             files.replace(store.record_cache, lambda path: pq.write_table(cached, path), durable=False)
     at = {run_id: i for i, run_id in enumerate(cached.column("run_id").to_pylist())}
@@ -113,7 +114,9 @@ def read_fresh(store: Store, run_ids: Iterable[str]) -> pa.Table:
 def _read_one(store: Store, run_id: str) -> pa.Table:
     path = store.record(run_id)
     try:
-        table = pq.ParquetFile(path).read().cast(SCHEMA)
+        table = pq.ParquetFile(path).read(use_threads=False)  # a row is too little to share out
+        if not table.schema.equals(SCHEMA):
+            table = table.cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError) as e:
         raise UserError(
             f"{path}: not a readable record ({str(e).splitlines()[0][:120]}); "

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from harness.data import raw
-from harness.data.catalog import CATALOG
 from harness.data.resident import Normalise, TrainLoader
+from harness.spec.datasets import CATALOG
 from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store

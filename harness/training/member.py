@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data import counter
-from harness.models import catalog as models
 from harness.models.base import ConvNet, describe
+from harness.models.build import build
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
 from harness.training.evaluate import Metrics
@@ -62,7 +62,7 @@ class Member:
         self.weights: dict[str, float] = science["method"]["weights"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counter.key(self.seed, 0, f"student {science['student']}"))
-            self.student: ConvNet = models.build(science["student"], num_classes, in_channels=image_shape[0])
+            self.student: ConvNet = build(science["student"], num_classes, in_channels=image_shape[0])
             spec = describe(self.student, image_shape)
             torch.manual_seed(counter.key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from harness.data import raw
 from harness.errors import UserError
 from harness.spec import identity
-from harness.spec.estimate import timing_key
+from harness.spec.identity import timing_key
 from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.training import checkpoint

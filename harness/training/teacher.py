@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from harness.models import catalog as models
 from harness.models.base import ConvNet, describe
+from harness.models.build import build
 from harness.training.evaluate import TestSet, evaluate
 from harness.training.member import in_float32
 from harness.training.precision import autocast
@@ -45,7 +45,7 @@ def load_teacher(
     """Raises:
     BadWeights: missing file, other content than ``sha256``, not this model's weights, or another accuracy than stated.
     """
-    model = models.build(name, num_classes, in_channels=image_shape[0])
+    model = build(name, num_classes, in_channels=image_shape[0])
     load_weights(model, name, file, sha256)
     spec = describe(model, image_shape)
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]

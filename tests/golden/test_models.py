@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.models.base import ConvNet
-from harness.models.catalog import build
+from harness.models.build import build
 from harness.models.facts import measure
 from tests.golden.filling import GOLDEN, fill
 

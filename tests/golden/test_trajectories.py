@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from harness.models.base import describe
-from harness.models.catalog import build
+from harness.models.build import build
 from harness.training.member import Member
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.models import catalog
 from harness.models.base import describe
+from harness.models.build import build
 from harness.spec.methods import builtin_names
 from harness.spec.methods import describe as read_source
 from harness.training.member import build_distiller
@@ -193,7 +193,7 @@ def test_batch_norms_of_real_networks(name, student, teacher):
     """The teacher keeps its statistics; the student's move once per step, pre-activations tapped or not."""
     cls, hyper = METHODS[name] if name != "kdsvd-columns" else (KDSVD, {"matrix": "columns"})
     torch.manual_seed(0)
-    nets = [catalog.build(model, CLASSES, in_channels=3) for model in (student, teacher)]
+    nets = [build(model, CLASSES, in_channels=3) for model in (student, teacher)]
     net_s, net_t = nets[0].train(), nets[1].eval()
     before = {k: v.clone() for k, v in net_t.state_dict().items()}
     images = torch.randn(4, 3, 32, 32)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.base import Taps, describe
-from harness.models.catalog import ALIASES, CATALOG, build, facts, resolve
+from harness.models.build import build
 from harness.models.facts import measure
+from harness.spec.models import ALIASES, CATALOG, facts, resolve
 from methods.base import TapSpec
 
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
@@ -163,7 +164,7 @@ def test_names():
 
 def test_catalogue_does_not_load_torch():
     script = (
-        "import sys; from harness.models import catalog; catalog.facts('resnet20'); catalog.resolve('WRN-40-2');"
+        "import sys; from harness.spec import models; models.facts('resnet20'); models.resolve('WRN-40-2');"
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]

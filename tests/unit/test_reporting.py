@@ -226,7 +226,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for i, run in enumerate(planned.plan.runs.values()):
         science = identity.canonical(run.science)
         records.write(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
-    publish.publish(Contents.of(planned), planned.store, planned.store.table_folder("small"))
+    publish.publish(Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small"))
     yield tmp_path
 
 
@@ -245,7 +245,7 @@ def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
         if again == "no cache":
             shutil.rmtree("results/cache")
         planned = plan()
-        publish.publish(Contents.of(planned), planned.store, folder)
+        publish.publish(Contents.of(planned.name, planned.plan), planned.store, folder)
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == first, again
     publish.rebuild(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
     assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
@@ -260,7 +260,7 @@ def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
     Path("results/records").mkdir()
     for path in sorted(hidden.iterdir(), reverse=True):  # one at a time, each read into the cache before the next
         path.rename(Path("results/records") / path.name)
-        publish.publish(Contents.of(planned), planned.store, Path("results/tables/small"))
+        publish.publish(Contents.of(planned.name, planned.plan), planned.store, Path("results/tables/small"))
     assert Path("results/tables/small/records.parquet").read_bytes() == first
 
 

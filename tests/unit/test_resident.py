@@ -9,8 +9,8 @@ from scipy import stats
 from torch import Tensor
 
 from harness.data import counter
-from harness.data.catalog import CATALOG
 from harness.data.resident import Normalise, TrainLoader, eval_batches
+from harness.spec.datasets import CATALOG
 
 CIFAR = CATALOG["cifar100"]
 IMAGES = torch.randint(0, 256, (60, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from harness.data import cifar
 from harness.data.raw import WrongData
-from harness.models import catalog
+from harness.models.build import build
 from harness.training.teacher import BadWeights, load_weights
 
 
@@ -43,7 +43,7 @@ KINDS = sorted(payloads(Path()))
 
 
 def model() -> Any:
-    return catalog.build("digits_net_w4", 10, in_channels=1)
+    return build("digits_net_w4", 10, in_channels=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,18 +1,14 @@
-"""The networks by name. Importing this module, and everything in it but `build`, leaves torch unloaded."""
+"""What is known of every network before it is built; imports no torch, so that planning can use it."""
 
 import difflib
-import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.errors import shorten
-
-if TYPE_CHECKING:
-    from harness.models.base import ConvNet
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -106,13 +102,6 @@ def resolve(name: str) -> str:
     return name
 
 
-def build(name: str, num_classes: int, in_channels: int = 3) -> "ConvNet":
-    """A freshly initialised network, drawn from torch's global random generator."""
-    entry = CATALOG[resolve(name)]
-    factory = getattr(importlib.import_module(entry.module), entry.factory)
-    return factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
-
-
 def facts(name: str) -> ModelFacts:
     """Size, cost and taps of a model, read from a table: ``python -m harness.models.facts`` writes it."""
     found = _facts_table()[resolve(name)]
@@ -122,4 +111,4 @@ def facts(name: str) -> ModelFacts:
 
 @cache
 def _facts_table() -> dict[str, Any]:
-    return json.loads(Path(__file__).with_name("facts.json").read_text())
+    return json.loads(Path(__file__).with_name("model_facts.json").read_text())

@@ -1,11 +1,9 @@
 """How long a plan takes: from like runs of the past where there are any, else from the models' sizes."""
 
-import hashlib
 from typing import Any
 
-from harness.data.catalog import CATALOG
-from harness.models import catalog as models
-from harness.spec import identity
+from harness.spec import identity, models
+from harness.spec.datasets import CATALOG
 from harness.spec.expand import Plan
 from harness.store import files
 from harness.store.store import Store
@@ -13,14 +11,6 @@ from harness.store.store import Store
 # A guess for a job on a few CPU cores, without past runs: multiply-adds a second, and the fixed time of a step.
 MACS_PER_SECOND = 60e9
 STEP_SECONDS = 0.004
-
-
-def timing_key(science: dict[str, Any]) -> str:
-    """Names runs that take the same time per epoch: all but seed, epochs and the teacher's identity agree."""
-    teacher = science["teacher"] and science["teacher"]["model"]
-    recipe = {k: v for k, v in science["recipe"].items() if k in ("batch_size", "precision", "crop_padding")}
-    like = [science["dataset"], teacher, science["student"], science["method"], recipe]
-    return hashlib.sha256(identity.canonical({"like": like}).encode()).hexdigest()[:16]
 
 
 def seconds(plan: Plan, store: Store, run_ids: set[str]) -> tuple[float, float]:
@@ -32,7 +22,7 @@ def seconds(plan: Plan, store: Store, run_ids: set[str]) -> tuple[float, float]:
         # all seeds of a (pair, method) share their recipe object: one look-up serves them
         shared = id(science["recipe"])
         if shared not in cache:
-            past = files.read_json(store.timing(timing_key(science)))
+            past = files.read_json(store.timing(identity.timing_key(science)))
             cache[shared] = (past, True) if isinstance(past, float) else (_guess(science), False)
         per_epoch, is_known = cache[shared]
         total += per_epoch * science["recipe"]["epochs"]
