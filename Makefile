@@ -26,12 +26,26 @@ $(VENV)/.tested: $(VENV)/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
 
+# The tests of the cluster mode run on a real SLURM on this machine; where it is missing they skip and say so.
+$(VENV)/.slurm: | $(VENV)/.tested
+	@if $(BIN)/python -c 'import sys; from slurm.loopback import packages; sys.exit(bool(packages.missing()))'; then \
+	  touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing SLURM for the tests of the cluster mode"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get -qq update && apt-get -qq -y install slurm-wlm slurmdbd munge mariadb-server; } > $(VENV)/slurm.log 2>&1 \
+	    || echo "it could not be installed, see $(VENV)/slurm.log: the tests of the cluster mode will skip"; \
+	  touch $@; \
+	else \
+	  echo "the tests of the cluster mode will skip; as root: apt-get install slurm-wlm slurmdbd munge mariadb-server"; \
+	fi
+
 setup: $(VENV)/.tested
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
 
-test: setup
+test: setup $(VENV)/.slurm
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -222,7 +222,8 @@ class Cluster:
         search = [str(code), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         path = shlex.quote(os.pathsep.join(search))
         executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
-        extra: dict[str, Any] = {"chdir": str(code), "requeue": True, **self.profile.sbatch}
+        options: dict[str, Any] = {"chdir": str(code), "requeue": True, **self.profile.sbatch}
+        extra = {k: v for k, v in options.items() if v is not False}
         if (teacher := self._live.get(wait_for or "")) is not None:
             # afterany, not afterok: a student whose teacher failed starts, says so in its record of failure, and ends.
             extra["dependency"] = f"afterany:{teacher.job_id}"
