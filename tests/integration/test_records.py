@@ -1,6 +1,8 @@
 """Invariant 5: a record is written once, whole, by whoever comes first; locks tell who trains."""
 
 import json
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -72,30 +74,30 @@ def test_a_record_written_in_part_is_not_there(
     assert records.write(store, row) and not records.write(store, row)
 
 
-def ask(path: str, start: Any, stop: Any) -> None:
-    start.set()
-    while not stop.is_set():
-        files.is_locked(Path(path))
-
-
-def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(tmp_path: Path) -> None:
+def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking holds the lock for a moment; here the moment is drawn out, where it is given back."""
     path = tmp_path / "lock"
     path.touch()
-    stop = forkserver.Event()
-    askers = []
-    for _ in range(2):
-        start = forkserver.Event()
-        askers.append(forkserver.Process(target=ask, args=(str(path), start, stop)))
-        askers[-1].start()
-        start.wait()
-    try:
-        for _ in range(500):
-            assert not files.is_locked(path)
-            lock = files.Lock(path)
-            assert lock.acquire()
-            assert files.is_locked(path)
-            lock.release()
-    finally:
-        stop.set()
-        for process in askers:
-            process.join()
+    asked, answered = threading.Event(), []
+    close = os.close
+
+    def close_late(fd: int) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            asked.set()
+            time.sleep(0.05)
+        close(fd)
+
+    monkeypatch.setattr(files.os, "close", close_late)
+    asker = threading.Thread(target=lambda: answered.append(files.is_locked(path)))
+    asker.start()
+    asked.wait()
+    assert not files.is_locked(path), "another who asks is not a holder"
+    lock = files.Lock(path)
+    assert lock.acquire()
+    asker.join()
+    assert answered == [False]
+    assert files.is_locked(path) and not files.Lock(path).acquire()
+    lock.release()
+    assert not files.is_locked(path)
