@@ -1,6 +1,8 @@
 """The comparison of a sweep: cells joined with their records, summed up over seeds."""
 
+import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import pyarrow as pa
 
 from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
+from harness.spec.identity import canonical
 from harness.store import files, records
 from harness.store.store import Store
 
@@ -26,12 +29,13 @@ class Contents:
     dataset: str
     epochs: tuple[int, ...]
     cells: tuple[Cell, ...]
+    recipe_changes: tuple[str, ...] = ()  # "teacher > student, method: lr 0.01": who was trained otherwise than most
 
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
         epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
-        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells))
+        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells), _recipe_changes(plan))
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
@@ -41,7 +45,14 @@ class Contents:
         value: Any = files.read_json(folder / "contents.json")
         try:
             cells = tuple(Cell(**c) for c in value.pop("cells"))
-            return cls(**{**value, "epochs": tuple(value["epochs"]), "cells": cells})
+            return cls(
+                **{
+                    **value,
+                    "epochs": tuple(value["epochs"]),
+                    "recipe_changes": tuple(value["recipe_changes"]),
+                    "cells": cells,
+                }
+            )
         except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / 'contents.json'}: missing or damaged; run its sweep again") from None
 
@@ -157,6 +168,18 @@ def load(contents: Contents, store: Store, columns: Sequence[str] | None = None)
 def as_dicts(comparison: Comparison) -> list[dict[str, Any]]:
     """Rows as plain data, for ``--json``."""
     return [asdict(r) for r in comparison.rows]
+
+
+def _recipe_changes(plan: Plan) -> tuple[str, ...]:
+    """Lines of a table whose recipe is not the one that most of its lines have, and in what."""
+    recipes = {(c.teacher, c.student, c.method): plan.runs[c.run_id].science["recipe"] for c in plan.cells}
+    texts = {line: canonical(recipe) for line, recipe in recipes.items()}
+    usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
+    changes = []
+    for (teacher, student, method), recipe in recipes.items():
+        if other := [f"{key} {value}" for key, value in recipe.items() if value != usual[key]]:
+            changes.append(f"{teacher} > {student}, {method}: {', '.join(other)}")
+    return tuple(changes)
 
 
 def _by_seed(cells: list[Cell], by_run: dict[str, Any], column: str) -> dict[int, float]:

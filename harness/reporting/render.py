@@ -117,6 +117,8 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if note := " ".join("".join(c if c.isprintable() else " " for c in contents.note).split()):
         found.append(f"Note: {note}")  # on one line: an empty one would end a LaTeX caption
+    if contents.recipe_changes:
+        found.append(f"Trained with another recipe than the rest: {'; '.join(contents.recipe_changes)}.")
     for row in comparison.rows:
         where = f"{row.teacher} > {row.student}, {row.method}"
         if row.missing:

@@ -419,3 +419,21 @@ def test_status_as_json_is_json_alone(home: Path) -> None:
     store.failure_file(run_id).write_text('{"run_id": 5}')
     assert command("status", "small.yaml", "--failures").code == 0
     assert json.loads(command("status", "small.yaml", "--json").out)[0]["state"] in ("done", "failed")
+
+
+def test_another_recipe_in_a_column_is_told(home: Path) -> None:
+    sweep = yaml.safe_load(Path("small.yaml").read_text())
+    methods = sweep["methods"]
+    entries = methods if isinstance(methods, dict) else {name: {} for name in methods}
+    Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
+    assert not any("another recipe" in note for note in render.notes(comparison_of(plan())))
+    entries["kd"] = {**(entries["kd"] or {}), "recipe": {"lr": 0.5}}
+    Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
+    told = next(note for note in render.notes(comparison_of(plan())) if "another recipe" in note)
+    assert "kd: lr 0.5" in told and "student:" not in told
+
+
+def comparison_of(planned: Planned) -> Comparison:
+    contents = Contents.of(planned.name, planned.plan)
+    contents.write(Path("described"))
+    return comparison.load(Contents.read(Path("described")), planned.store)
