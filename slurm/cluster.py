@@ -25,6 +25,19 @@ from slurm import commands, profiles, snapshot
 from slurm.queue import Queue, QueuedPack
 
 
+@contextmanager
+def _outside_jobs() -> Iterator[None]:
+    """Hides what a job around us (an interactive one) has set: sbatch and srun would take it for our wishes."""
+    kept = dict(os.environ)
+    for name in kept:
+        if name.startswith(("SLURM", "SBATCH", "SRUN")) and name != "SLURM_CONF":
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
 @dataclass
 class Submission:
     """One sbatch call: an array whose task i trains packs[i]."""
@@ -71,7 +84,7 @@ class Cluster:
     _queued: int = 0  # this user's jobs and array tasks, whatever they do
     _ended: dict[str, commands.JobState] | None = None
     _limits: tuple[int, int] | None = None
-    _silent: bool = False
+    _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
         self.queue = Queue.read(self.queue_file)
@@ -95,7 +108,7 @@ class Cluster:
         Raises:
             UserError: SLURM does not answer.
         """
-        if self._looked_at is None or time.monotonic() - self._looked_at >= self.profile.poll_seconds:
+        if self._is_due():
             self._looked_at = time.monotonic()
             submissions = self._submissions()
             jobs = {(job.name, job.job_id): job for job in self._squeue(submissions)}
@@ -136,11 +149,11 @@ class Cluster:
         with self._exclusive():
             self._adopt()
             self._looked_at = None
-            live = self.live()
+            to_do = set(self._open_runs()) - set(self.live())
             packs = [
                 QueuedPack(left, pack.needs)
                 for pack in self.queue.packs
-                if (left := tuple(k for k in self._open_of(pack) if k not in live))
+                if (left := tuple(k for k in pack.run_ids if k in to_do))
             ]
             wanted, submitted = sum(len(p.run_ids) for p in packs), 0
             for group, wait_for in self._groups(packs):
@@ -157,6 +170,8 @@ class Cluster:
         return bool(jobs)
 
     def _live_if_answered(self) -> dict[str, commands.JobState] | None:
+        if self._silent and not self._is_due():
+            return None
         try:
             live = self.live()
         except UserError as e:
@@ -166,6 +181,9 @@ class Cluster:
             return None
         self._silent = False
         return live
+
+    def _is_due(self) -> bool:
+        return self._looked_at is None or time.monotonic() - self._looked_at >= self.profile.poll_seconds
 
     def _squeue(self, submissions: list[Submission]) -> list[commands.JobState]:
         return commands.squeue({commands.user(), *(s.user for s in submissions)})
@@ -247,7 +265,8 @@ class Cluster:
         from slurm.entry import run
 
         try:
-            jobs = executor.map_array(partial(run, max_attempts=p.max_attempts), specs)
+            with _outside_jobs():
+                jobs = executor.map_array(partial(run, max_attempts=p.max_attempts), specs)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._note(name).unlink(missing_ok=True)
             raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
@@ -300,10 +319,6 @@ class Cluster:
         folder = self._note("x").parent
         notes = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
         return [Submission(**value) for p in notes if isinstance(value := files.read_json(p), dict)]
-
-    def _open_of(self, pack: QueuedPack) -> tuple[str, ...]:
-        settled = self.store.done_ids() | self.store.failed_ids()
-        return tuple(k for k in pack.run_ids if k not in settled)
 
     def _open_runs(self) -> list[str]:
         settled = self.store.done_ids() | self.store.failed_ids()
