@@ -1,0 +1,116 @@
+"""What is made of SLURM's answers, and of its silence; SLURM itself is played by functions here."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+
+from harness.errors import UserError
+from harness.store import files
+from slurm import commands
+from slurm.cluster import Cluster, Submission
+from slurm.commands import JobState
+from slurm.queue import Queue, QueuedPack
+
+RUNS = ("aaaa", "bbbb", "cccc")
+NAME = "kd-sweep-1"
+
+
+@dataclass
+class Slurm:
+    """Answers of the commands."""
+
+    queued: list[JobState] = field(default_factory=list)
+    accounted: list[JobState] = field(default_factory=list)
+    answers: bool = True
+    users: set[str] = field(default_factory=set)
+
+    def squeue(self, users: set[str]) -> list[JobState]:
+        self.users = set(users)
+        if not self.answers:
+            raise UserError("squeue: Unable to contact slurm controller")
+        return self.queued
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
+    slurm = Slurm()
+    monkeypatch.setattr(commands, "squeue", slurm.squeue)
+    monkeypatch.setattr(commands, "sacct", lambda ids: [job for job in slurm.accounted if job.job_id in ids])
+    return slurm
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Cluster:
+    """Three runs in an array, submitted by somebody else as job 7."""
+    queue_file = tmp_path / "queues" / "sweep-00000000.json"
+    packs = tuple(QueuedPack((run,), None) for run in RUNS)
+    Queue(str(tmp_path), packs, 3, 1, None, {}, "loopback").write(queue_file)
+    cluster = Cluster(queue_file)
+    note = Submission(NAME, "", [[run] for run in RUNS], [], "7", "alice")
+    files.replace_json(cluster.store.submission(NAME), asdict(note))
+    return cluster
+
+
+def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
+    slurm.queued = [
+        JobState("7_0", NAME, "PENDING", "Priority"),
+        JobState("7_1", NAME, "RUNNING", "None"),
+        JobState("7_2", "another cluster's job of this number", "RUNNING", "None"),
+    ]
+    assert [cluster.scheduled(run) for run in RUNS] == [
+        ("pending", "Priority, job 7_0"),
+        ("running", "job 7_1"),
+        ("", ""),
+    ]
+    assert cluster.neglected() == {"cccc"}
+    assert slurm.users == {"alice", commands.user()}
+
+
+@pytest.mark.parametrize(
+    ("word", "state", "remark"),
+    [
+        ("TIMEOUT", "timed out", "before it could checkpoint"),
+        ("PREEMPTED", "preempted", "for another job"),
+        ("NODE_FAIL", "node failed", "its node failed"),
+        ("OUT_OF_MEMORY", "out of memory", "mem_gb"),
+        ("CANCELLED", "cancelled", "job 7_0"),
+        ("FAILED", "lost", "ended as FAILED without a result"),
+    ],
+)
+def test_how_a_job_without_a_result_ended(cluster: Cluster, slurm: Slurm, word: str, state: str, remark: str) -> None:
+    slurm.accounted = [JobState("7_0", NAME, word, "None")]
+    found, said = cluster.scheduled("aaaa")
+    assert found == state and remark in said and said.endswith("run the sweep again")
+    assert cluster.scheduled("bbbb") == ("", "")
+
+
+def test_jobs_are_taken_to_go_on_while_slurm_is_silent(
+    cluster: Cluster, slurm: Slurm, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm.answers = False
+    for _ in range(3):
+        assert cluster.neglected() == set()
+        assert cluster.scheduled("aaaa") == ("", "")
+    assert capsys.readouterr().err.count("Unable to contact") == 1
+    slurm.answers = True
+    cluster.profile = cluster.profile.model_copy(update={"poll_seconds": 0.0})
+    assert cluster.neglected() == set(RUNS)
+
+
+def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def output(*command: str) -> str:
+        asked.append(command)
+        return ""
+
+    monkeypatch.setattr(commands, "_output", output)
+    commands.squeue({commands.user(), "no-such-account-here"})
+    assert asked[0][1] == f"--user={commands.user()}"
+
+
+def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slurm) -> None:
+    slurm.answers = False
+    with pytest.raises(UserError, match="Unable to contact"):
+        cluster.start()
