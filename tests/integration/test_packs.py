@@ -83,6 +83,7 @@ def test_torchs_own_random_numbers_are_the_runs_alone(taught: Bench) -> None:
     assert taught.weights(drops) == alone
 
 
+@pytest.mark.slow
 def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished: Bench) -> None:
     """The whole story: shown with its cause, exit 1, the others done; NaN is a result; --retry-failed trains again."""
     (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "integration" / "user_methods.py").read_text())
