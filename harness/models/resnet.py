@@ -7,6 +7,8 @@ from harness.models.base import ConvNet, ReluBlock, Taps, conv1x1, conv3x3, init
 
 
 class BasicBlock(ReluBlock):
+    folds = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.conv1 = conv3x3(in_channels, channels, stride)
@@ -29,6 +31,8 @@ class ResNet(ConvNet):
 
     Each stage after the first halves the image; the first one divides it by `first_stride`.
     """
+
+    folds = (("conv1", "bn1"),)
 
     def __init__(self, blocks: int, widths: tuple[int, ...], num_classes: int, in_channels: int, first_stride: int = 1):
         super().__init__()

@@ -9,6 +9,8 @@ EXPANSION = 4  # a bottleneck's output channels per inner channel
 
 
 class Bottleneck(ReluBlock):
+    folds = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         out_channels = EXPANSION * channels
@@ -36,6 +38,7 @@ def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequ
 
 
 class ResNet50(ConvNet):
+    folds = (("conv1", "bn1"),)
     tap_names = stage_taps(4)
 
     def __init__(self, num_classes: int, in_channels: int):

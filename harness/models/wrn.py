@@ -7,6 +7,8 @@ from harness.models.base import ConvNet, Taps, conv1x1, conv3x3, init_convs
 
 
 class PreactBlock(nn.Module):
+    folds = (("conv1", "bn2"),)
+
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)

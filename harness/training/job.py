@@ -16,7 +16,7 @@ from harness.spec.datasets import CATALOG
 from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store
-from harness.training import checkpoint
+from harness.training import checkpoint, memory
 from harness.training.evaluate import TestSet
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -45,6 +45,7 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
 
     ``should_stop`` is asked after every step; when it says so, all runs are checkpointed and False is returned.
     """
+    memory.keep()
     store = Store(Path(job.store))
     settled = store.done_ids() | store.failed_ids()
     locks = {k: files.Lock(store.run_lock(k)) for k in job.run_ids if k not in settled}

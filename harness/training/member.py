@@ -77,6 +77,7 @@ class Member:
             momentum=self.recipe.momentum,
             weight_decay=self.recipe.weight_decay,
             nesterov=self.recipe.nesterov,
+            fused=True,
         )
         self.history = History()
         self.watch = Stopwatch(device)

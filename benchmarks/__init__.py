@@ -1,0 +1,1 @@
+"""Sweep files and recipes; `perf` measures the harness itself."""

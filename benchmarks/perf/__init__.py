@@ -1,0 +1,1 @@
+"""Speed of the harness, as ratios: `make bench [NAME=...]`."""

@@ -1,0 +1,95 @@
+"""wrn_40_2 -> wrn_16_2 on images of CIFAR-100's shapes: made-up pixels cost what real ones cost."""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data.resident import Normalise, TrainLoader
+from harness.models.base import ConvNet, describe
+from harness.models.build import build
+from harness.spec import methods
+from harness.spec.datasets import CATALOG
+from harness.training.evaluate import TestSet
+from harness.training.member import Member
+from harness.training.pack import Pack
+from harness.training.teacher import Teacher, freeze
+
+INFO = CATALOG["cifar100"]
+BATCH, THREADS = 64, 2
+TEACHER, STUDENT = "wrn_40_2", "wrn_16_2"
+DEVICE = torch.device("cpu")
+
+
+def images() -> Tensor:
+    """All training images, (N, C, H, W) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (INFO.train_size, *INFO.image_shape), dtype=torch.uint8, generator=generator)
+
+
+def targets() -> Tensor:
+    return torch.arange(INFO.train_size) % INFO.classes
+
+
+def fresh(name: str) -> ConvNet:
+    """A network with the same random weights each time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return build(name, INFO.classes)
+
+
+class Silent:
+    """Observes nothing, and lets a failure through."""
+
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+        pass
+
+    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
+        pass
+
+    def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
+        raise error
+
+
+class Trainer:
+    """Trains packs for a few steps with the harness's own code; CRD's bank and the planner's view are the whole set."""
+
+    def __init__(self, steps: int):
+        count = steps * BATCH
+        pixels, self.targets = images(), targets()
+        normalise = Normalise(INFO, DEVICE)
+        self.loader = TrainLoader(
+            pixels[:count],
+            self.targets[:count],
+            normalise,
+            batch_size=BATCH,
+            crop_padding=4,
+            flip=True,
+            seed=0,
+        )
+        self.test = TestSet(pixels[:2], self.targets[:2], normalise)  # the step is measured, not the evaluation
+        model = fresh(TEACHER)
+        spec = describe(model, INFO.image_shape)
+        freeze(model, DEVICE)
+        self.teacher = Teacher(model, TEACHER, "", 0.0, spec)
+
+    def train(self, names: tuple[str, ...]) -> tuple[float, dict[str, dict[str, Tensor]]]:
+        """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
+        members = {name: self._member(name) for name in names}
+        ended = dict(members)
+        began = time.perf_counter()
+        Pack(members, self.loader, self.test, self.teacher, Silent()).train()
+        seconds = time.perf_counter() - began
+        return seconds, {name: member.tensors() for name, member in ended.items()}
+
+    def _member(self, name: str) -> Member:
+        info = methods.describe(name)
+        science: dict[str, Any] = {
+            "teacher": {"model": TEACHER},
+            "student": STUDENT,
+            "method": {"use": name, "params": {k: h.default for k, h in info.hyper.items()}, "weights": info.weights},
+            "recipe": {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True},
+            "seed": 0,
+        }
+        return Member(science, self.teacher.spec, self.targets, INFO.image_shape, INFO.classes, DEVICE)

@@ -1,0 +1,78 @@
+"""What every bench shares: pairs measured in turn, and the one line of JSON that `make bench` promises."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.store import provenance
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def say(text: str) -> None:
+    """Progress, on stderr: stdout is the result's."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def emit(
+    bench: str, ratio: float, target: float, detail: dict[str, Any], better: Literal["higher", "lower"] = "higher"
+) -> None:
+    """Prints the result line."""
+    commit, dirty = provenance.git_state()
+    machine = {
+        "commit": commit[:12] + ("+changes" if dirty else ""),
+        "cpu": provenance.cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "load_1min": round(os.getloadavg()[0], 2),
+    }
+    line = {"bench": bench, "ratio": round(ratio, 3), "target": target, "better": better}
+    print(json.dumps({**line, "detail": {**detail, **machine}}), flush=True)
+
+
+def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float = 60.0) -> dict[str, list[float]]:
+    """Seconds of each side, A B, B A, A B, ...: what slows the machine for a while slows both.
+
+    At most `pairs` of them; fewer, but at least three, when they take longer than `budget_s`.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    began = time.monotonic()
+    for i in range(pairs):
+        if i >= 3 and time.monotonic() - began > budget_s:
+            break
+        names = list(sides) if i % 2 == 0 else list(reversed(sides))
+        for name in names:
+            seconds[name].append(sides[name]())
+        say(f"  {i + 1}/{pairs}: " + ", ".join(f"{name} {seconds[name][-1]:.3g} s" for name in sides))
+    return seconds
+
+
+def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, dict[str, float]]:
+    """Least of slow over least of fast, and what the pairs say.
+
+    Other processes only ever make a measurement longer, so the least one is the nearest to an undisturbed machine's.
+    Where the median of the pairs is far from the ratio, the machine was too busy to tell.
+    """
+    ratios = [s / f for s, f in zip(slow, fast, strict=True)]
+    spread = {
+        "median_of_pairs": round(statistics.median(ratios), 3),
+        "least_of_pairs": round(min(ratios), 3),
+        "greatest_of_pairs": round(max(ratios), 3),
+        "pairs": len(ratios),
+    }
+    return min(slow) / min(fast), spread
+
+
+def run_python(*args: str, cwd: Path | None = None) -> str:
+    """Stdout of this interpreter with `args`; a failure shows the child's stderr."""
+    done = subprocess.run([sys.executable, *args], cwd=cwd or ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"python {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return done.stdout

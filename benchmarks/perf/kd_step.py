@@ -1,0 +1,152 @@
+"""Our KD step against a plain PyTorch loop of the same step, each in a process of its own and measured in turn.
+
+The plain loop is what one writes first: NCHW float32, the teacher under no_grad, `.item()` each step, and a DataLoader
+over torchvision's PIL transforms, with two workers and with none; the faster one counts.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, say
+
+STEPS, PAIRS = 4, 12
+SIDES = ("ours", "plain 0 workers", "plain 2 workers")
+
+
+def ours() -> Callable[[], float]:
+    from benchmarks.perf.cifar import Trainer
+    from harness.training import memory
+
+    memory.keep()  # as a job does
+    trainer = Trainer(STEPS)
+    return lambda: trainer.train(("kd",))[0]
+
+
+def plain(workers: int) -> Callable[[], float]:
+    import torch
+    import torch.nn.functional as F
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms  # type: ignore[import-untyped]
+
+    from benchmarks.perf.cifar import BATCH, INFO, STUDENT, TEACHER, fresh, images, targets
+
+    class Cifar(Dataset):  # as torchvision's CIFAR100
+        def __init__(self) -> None:
+            self.data = images().permute(0, 2, 3, 1).contiguous().numpy()
+            self.targets = targets().tolist()
+            self.transform = transforms.Compose(
+                [
+                    transforms.RandomCrop(32, padding=4),
+                    transforms.RandomHorizontalFlip(),
+                    transforms.ToTensor(),
+                    transforms.Normalize(INFO.mean, INFO.std),
+                ]
+            )
+
+        def __len__(self) -> int:
+            return len(self.data)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+
+    teacher, student = fresh(TEACHER).eval(), fresh(STUDENT).train()
+    optimiser = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    batches = iter(DataLoader(Cifar(), BATCH, shuffle=True, num_workers=workers))
+    temperature = 4.0
+
+    def train() -> float:
+        began = time.perf_counter()
+        loss_sum = 0.0
+        for _ in range(STEPS):
+            x, y = next(batches)
+            with torch.no_grad():
+                from_teacher = teacher(x).logits
+            logits = student(x).logits
+            log_p = F.log_softmax(logits / temperature, dim=1)
+            p_teacher = F.softmax(from_teacher / temperature, dim=1)
+            kd = F.kl_div(log_p, p_teacher, reduction="batchmean") * temperature**2
+            loss = 0.1 * F.cross_entropy(logits, y) + 0.9 * kd
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            loss_sum += loss.item()
+        return time.perf_counter() - began
+
+    return train
+
+
+def child(side: str) -> None:
+    """Trains STEPS steps for every line on stdin and answers with their seconds."""
+    import torch
+
+    from benchmarks.perf.cifar import THREADS
+
+    torch.set_num_threads(THREADS)
+    train = ours() if side == "ours" else plain(int(side.split()[1]))
+    train()  # warm up
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        print(train(), flush=True)
+
+
+class Side:
+    """A child process, measured on call."""
+
+    def __init__(self, name: str):
+        command = [sys.executable, "-m", "benchmarks.perf.kd_step", name]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True, bufsize=1
+        )
+        self._answer()
+
+    def __call__(self) -> float:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        return float(self._answer())
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _answer(self) -> str:
+        assert self.process.stdout
+        if not (line := self.process.stdout.readline()):
+            raise SystemExit("kd_step: a measured process ended early")
+        return line
+
+
+def main() -> None:
+    from benchmarks.perf.cifar import BATCH, STUDENT, TEACHER, THREADS
+
+    say("  starting the three processes")
+    sides: dict[str, Callable[[], float]] = {name: Side(name) for name in SIDES}
+    try:
+        seconds = in_turn(sides, PAIRS)
+    finally:
+        for side in sides.values():
+            assert isinstance(side, Side)
+            side.close()
+    measured = {name: ratio_of_pairs(seconds[name], seconds["ours"]) for name in SIDES[1:]}
+    best = min(measured, key=lambda name: measured[name][0])
+    ratio, spread = measured[best]
+    per_second = {name: round(STEPS * BATCH / min(s), 1) for name, s in seconds.items()}
+    detail = {
+        "pair": f"{TEACHER} -> {STUDENT}",
+        "batch": BATCH,
+        "threads": THREADS,
+        "against": best,
+        "images_per_s": per_second,
+        **spread,
+    }
+    emit("kd_step", ratio, 1.3, detail)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        child(sys.argv[1])
+    else:
+        main()
