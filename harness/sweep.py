@@ -160,14 +160,24 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
 
 def _report(planned: "Planned", json_: bool) -> None:
     from harness.reporting import comparison, publish, render
-    from harness.watch import say
 
     folder = planned.store.table_folder(planned.name)
-    found = publish.publish(comparison.Contents.of(planned.name, planned.plan), planned.store, folder)
+    contents = comparison.Contents.of(planned.name, planned.plan)
+    if not json_ and publish.is_current(contents, planned.store, folder):
+        print((folder / "table.md").read_text(encoding="utf-8"))
+        _name_files(folder)
+        return
+    found = publish.publish(contents, planned.store, folder)
     if json_:
         print(json.dumps({"sweep": planned.name, "rows": comparison.as_dicts(found), "folder": str(folder)}))
         return
     print(render.markdown(found))
+    _name_files(folder)
+
+
+def _name_files(folder: Path) -> None:
+    from harness.watch import say
+
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'} (booktabs); also table.md, table.csv, table.html")
 

@@ -43,8 +43,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
                 return
             lost = (neglected & view.open) - set(view.running)
             if lost and restart and restarts < RESTARTS and not cancelled(queue_file).exists():
-                restarts += 1
-                jobs.start()
+                restarts += jobs.start() < len(lost)  # having found no room for any of them does not count
                 time.sleep(1)
             elif lost == view.open:
                 console.print(Text(f"{len(lost)} runs are left and nothing trains them; run the sweep again"))

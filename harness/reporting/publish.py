@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.errors import UserError
 from harness.reporting import render
 from harness.reporting.comparison import Comparison, Contents, cell_table, compare, wanted_runs
 from harness.store import files, records
@@ -20,6 +21,17 @@ def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
     """
     rows = records.read(store, wanted_runs(contents))
     return _write(contents, rows, folder)
+
+
+def is_current(contents: Contents, store: Store, folder: Path) -> bool:
+    """Whether the folder's tables are of these contents and younger than every record there is of them."""
+    try:
+        if Contents.read(folder) != contents:
+            return False
+        written = min((folder / f"table.{suffix}").stat().st_mtime_ns for suffix in render.FORMATS)
+        return all(store.record(k).stat().st_mtime_ns < written for k in wanted_runs(contents))
+    except (UserError, FileNotFoundError):
+        return False
 
 
 def rebuild(contents: Contents, store: Store, folder: Path) -> None:

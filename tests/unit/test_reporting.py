@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -437,3 +438,17 @@ def comparison_of(planned: Planned) -> Comparison:
     contents = Contents.of(planned.name, planned.plan)
     contents.write(Path("described"))
     return comparison.load(Contents.read(Path("described")), planned.store)
+
+
+def test_tables_are_current_until_a_record_changes(home: Path) -> None:
+    planned, folder = plan(), Path("results/tables/small")
+    contents = Contents.of(planned.name, planned.plan)
+    assert publish.is_current(contents, planned.store, folder)
+    assert not publish.is_current(replace(contents, note="another"), planned.store, folder)
+    some = planned.store.record(contents.cells[0].run_id)
+    os.utime(some)  # as one that was deleted and trained anew
+    assert not publish.is_current(contents, planned.store, folder)
+    publish.publish(contents, planned.store, folder)
+    assert publish.is_current(contents, planned.store, folder)
+    some.unlink()
+    assert not publish.is_current(contents, planned.store, folder)
