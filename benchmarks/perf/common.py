@@ -54,14 +54,15 @@ def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float =
     return seconds
 
 
-def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, dict[str, float]]:
+def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, dict[str, Any]]:
     """Least of slow over least of fast, and what the pairs say.
 
     Other processes only ever make a measurement longer, so the least one is the nearest to an undisturbed machine's.
-    Where the median of the pairs is far from the ratio, the machine was too busy to tell.
+    Not `steady`, the median of the pairs far from the ratio, means that the machine was too busy to tell.
     """
     ratios = [s / f for s, f in zip(slow, fast, strict=True)]
     spread = {
+        "steady": abs(statistics.median(ratios) * min(fast) / min(slow) - 1) < 0.1,
         "median_of_pairs": round(statistics.median(ratios), 3),
         "least_of_pairs": round(min(ratios), 3),
         "greatest_of_pairs": round(max(ratios), 3),
