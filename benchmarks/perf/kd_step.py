@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, say
 
-STEPS, PAIRS = 4, 12
+STEPS, PAIRS = 10, 6
 SIDES = ("ours", "plain 0 workers", "plain 2 workers")
 
 
