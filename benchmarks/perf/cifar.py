@@ -61,7 +61,8 @@ class Silent:
 class Trainer:
     """Trains packs for a few steps with the harness's own code; CRD's bank and the planner's view are the whole set."""
 
-    def __init__(self, steps: int):
+    def __init__(self, steps: int, precision: str = "float32"):
+        self.precision = precision
         count = steps * BATCH
         pixels, self.targets = images(), targets()
         normalise = Normalise(INFO, DEVICE)
@@ -95,7 +96,14 @@ class Trainer:
             "teacher": {"model": TEACHER},
             "student": STUDENT,
             "method": {"use": name, "params": {k: h.default for k, h in info.hyper.items()}, "weights": info.weights},
-            "recipe": {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True},
+            "recipe": {
+                "epochs": 1,
+                "batch_size": BATCH,
+                "lr": 0.05,
+                "crop_padding": 4,
+                "flip": True,
+                "precision": self.precision,
+            },
             "seed": 0,
         }
         return Member(science, self.teacher.spec, self.targets, INFO.image_shape, INFO.classes, DEVICE)
