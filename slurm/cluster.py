@@ -84,6 +84,8 @@ class Cluster:
     _queued: int = 0  # this user's jobs and array tasks, whatever they do
     _ended: dict[str, commands.JobState] | None = None
     _limits: tuple[int, int] | None = None
+    _left: int = 0  # runs that the last start found no room for,
+    _full_at: float = 0.0  # and when that was
     _silent: bool = False  # SLURM did not answer when it was last asked
 
     def __post_init__(self) -> None:
@@ -146,6 +148,8 @@ class Cluster:
         Raises:
             UserError: SLURM refuses or does not answer.
         """
+        if self._left and time.monotonic() - self._full_at < self.profile.poll_seconds:
+            return self._left
         with self._exclusive():
             self._adopt()
             self._looked_at = None
@@ -159,7 +163,8 @@ class Cluster:
             for group, wait_for in self._groups(packs):
                 self._submit(group, wait_for)
                 submitted += sum(len(p.run_ids) for p in group)
-            return wanted - submitted
+            self._left, self._full_at = wanted - submitted, time.monotonic()
+            return self._left
 
     def cancel(self) -> bool:
         """Ends this queue's jobs; False when there is none."""

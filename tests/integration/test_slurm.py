@@ -91,9 +91,9 @@ class ClusterBench(Bench):
 
     def clean_up(self) -> None:
         super().clean_up()
-        if mine := self.jobs_left():
-            self.cluster.client("scancel", *mine)
-        until(lambda: not self.jobs_left())
+        if left := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
+            self.cluster.client("scancel", *left)
+        until(lambda: not self.jobs("%i"))
 
     def jobs(self, columns: str) -> list[list[str]]:
         text = self.cluster.client("squeue", "--noheader", "--array", f"--format={columns}")
@@ -136,6 +136,15 @@ class ClusterBench(Bench):
 
     def attempts(self, run_id: str) -> int:
         return len(self.store.attempts(run_id))
+
+    def fraction(self, run_id: str) -> float:
+        return self.store.progress(run_id)["fraction"]
+
+    def goes_on(self, run_id: str, before: float) -> None:
+        """Waits for the second attempt's first step, which comes after what was done before."""
+        until(lambda: self.attempts(run_id) == 2)
+        until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[1]["at"])
+        assert self.fraction(run_id) >= before > 0
 
     def slow(self, seconds: float) -> None:
         (self.folder / "slow").write_text(str(seconds))
@@ -263,10 +272,12 @@ def test_killed_requeued_and_told_to_stop(taught: ClusterBench, finished: Bench)
     sweep = taught.start("sweep")
     killed, requeued, told = (taught.cells()["kd", seed].run_id for seed in (0, 1, 2))
     until(lambda: all(map(taught.mid_run, (killed, requeued, told))))
+    before = {k: taught.fraction(k) for k in (killed, requeued, told)}
     os.kill(taught.store.attempts(killed)[-1]["pid"], signal.SIGKILL)
     taught.cluster.client("scontrol", "requeue", taught.job_of(requeued))
     taught.cluster.client("scancel", "--signal=USR2", taught.job_of(told))
-    until(lambda: all(taught.attempts(k) == 2 for k in (killed, requeued, told)))
+    for run_id, fraction in before.items():
+        taught.goes_on(run_id, fraction)
     taught.quick()
     ended(sweep)
     recorded_once(taught)
@@ -299,9 +310,10 @@ def test_preemption(taught: ClusterBench, finished: Bench, partition: str) -> No
     sweep = taught.start("sweep")
     kd = taught.cells()["kd", 0].run_id
     until(lambda: taught.mid_run(kd))
+    before = taught.fraction(kd)
     everything = ("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
     taught.cluster.client("sbatch", "--wait", *everything, "--wrap=true", seconds=120)
-    until(lambda: taught.attempts(kd) == 2)
+    taught.goes_on(kd, before)
     taught.quick()
     ended(sweep)
     recorded_once(taught)
@@ -314,10 +326,10 @@ def test_a_node_dies_and_comes_back(taught: ClusterBench, finished: Bench) -> No
     sweep = taught.start("sweep")
     kd = taught.cells()["kd", 0].run_id
     until(lambda: taught.mid_run(kd))
-    node = taught.node_of(taught.job_of(kd))
+    node, before = taught.node_of(taught.job_of(kd)), taught.fraction(kd)
     try:
         taught.cluster.kill_node(node, tell=True)
-        until(lambda: taught.attempts(kd) == 2)
+        taught.goes_on(kd, before)
         assert taught.node_of(taught.job_of(kd)) != node
     finally:
         taught.cluster.start_node(node)
