@@ -42,39 +42,28 @@ class TapSpec:
 
 
 class SampleRandom:
-    """Random numbers for the samples of one step: a pure function of (seed, step), not of the rank or the process.
+    """Random numbers for the samples of one step: a pure function of ``seed``, which says the run's seed and the step.
 
-    Numbers are drawn for the global batch and each rank keeps its own rows, so that training on any number of
-    ranks, resumed anywhere, or in any pack sees the same values for the same sample.
+    So training that is resumed anywhere, in any pack, on any number of processes sees the same values for a sample.
     """
 
-    def __init__(
-        self,
-        seed: int,
-        global_batch: int,
-        first: int = 0,
-        count: int | None = None,
-        device: torch.device | str = "cpu",
-    ):
+    def __init__(self, seed: int, batch: int, device: torch.device | str = "cpu"):
         self._generator = torch.Generator(device).manual_seed(seed)
-        self._global_batch = global_batch
-        self._rows = slice(first, first + (global_batch if count is None else count))
+        self._batch = batch
         self._device = device
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of shape (batch, *shape)."""
-        size = (self._global_batch, *shape)
-        return torch.randn(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]
+        return torch.randn((self._batch, *shape), generator=self._generator, device=self._device, dtype=dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values in [0, 1) of shape (batch, *shape)."""
-        size = (self._global_batch, *shape)
-        return torch.rand(size, generator=self._generator, device=self._device, dtype=dtype)[self._rows]
+        return torch.rand((self._batch, *shape), generator=self._generator, device=self._device, dtype=dtype)
 
 
 @dataclass
 class Batch:
-    """One training batch as a method sees it."""
+    """One training batch as a method sees it: the whole one, also when several processes share its images out."""
 
     images: Tensor  # (B, C, H, W) float, normalised
     targets: Tensor  # (B,) int64 class

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, Outputs, TapSpec
-from methods.distributed import gather
 
 EPS = 1e-7  # the authors' guard inside the logarithms; part of the published numbers
 DENSE_UP_TO = 16  # bank rows per negative up to which one matrix product beats fetching rows one by one
@@ -104,17 +103,15 @@ class CRD(Distiller):
         rows = self.contrast_rows(batch)
         logits_s = row_scores(v_s, self.bank_t, rows) / self.temperature
         logits_t = row_scores(v_t, self.bank_s, rows) / self.temperature
-        everyone = gather(torch.cat([v_s, v_t, self._mean_exp(logits_s), self._mean_exp(logits_t)], dim=1))
-        new_s, new_t, mean_exp = everyone.split([v_s.shape[1], v_t.shape[1], 2], dim=1)
+        mean_exp = torch.cat([self._mean_exp(logits_s), self._mean_exp(logits_t)], dim=1)
 
         n = len(self.bank_s)
         log_z = mean_exp.mean(0).log() + 1 / self.temperature + math.log(n)
         self.log_z.copy_(torch.where(self.log_z.isnan(), log_z, self.log_z))  # unlike `if`, does not wait for a GPU
         loss = nce_loss(logits_s - self.log_z[0], n) + nce_loss(logits_t - self.log_z[1], n)
 
-        indices = gather(batch.indices)
-        self._remember(self.bank_s, indices, new_s)
-        self._remember(self.bank_t, indices, new_t)
+        self._remember(self.bank_s, batch.indices, v_s.detach())
+        self._remember(self.bank_t, batch.indices, v_t.detach())
         return {"crd": loss}
 
     def contrast_rows(self, batch: Batch) -> Tensor:
@@ -148,7 +145,7 @@ class CRD(Distiller):
 
     @torch.no_grad()
     def _remember(self, bank: Tensor, indices: Tensor, new: Tensor) -> None:
-        # An image that is in the batch more than once leaves its last embedding, on every device and rank alike.
+        # An image that is in the batch more than once leaves its last embedding, on every device alike.
         same = indices[:, None] == indices
         last = (same * torch.arange(len(indices), device=indices.device)).amax(1)
         row = self.momentum * bank[indices] + (1 - self.momentum) * new[last]

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, Outputs, TapSpec
-from methods.distributed import gather
 
 
 class ReKD(Distiller):
@@ -155,7 +154,7 @@ def zero_conv(channels: int) -> nn.Conv2d:
 
 
 class Standardise(nn.Module):
-    """Channels to mean 0 and variance 1, by moments averaged over all batches so far (and all processes).
+    """Channels to mean 0 and variance 1, by moments averaged over all batches so far.
 
     Unlike batch norm, a frozen teacher's map of an image does not depend on the other images once they have settled.
     """
@@ -172,8 +171,7 @@ class Standardise(nn.Module):
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        moments = torch.stack([x.mean((0, 2, 3)), x.square().mean((0, 2, 3))])
-        mean, square = gather(moments[None]).mean(0)
+        mean, square = x.mean((0, 2, 3)), x.square().mean((0, 2, 3))
         self.batches += 1
         self.mean += (mean - self.mean) / self.batches
         self.square += (square - self.square) / self.batches

@@ -56,6 +56,7 @@ SCHEMA = pa.schema(
         pa.field("versions", pa.string()),  # JSON: package -> version
         pa.field("hardware", pa.string()),
         pa.field("threads", pa.int64()),
+        pa.field("processes", pa.int64()),
         pa.field("host", pa.string()),
         pa.field("attempts", pa.int64()),
         pa.field("started_at", pa.timestamp("us", tz="UTC")),

@@ -9,6 +9,7 @@ from torch import Tensor
 from harness.data.resident import Normalise, eval_batches
 from harness.models.base import ConvNet
 from harness.training.precision import autocast
+from harness.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,14 @@ class TestSet:
     __test__ = False  # not a pytest class
 
 
-def evaluate(model: ConvNet, test: TestSet, precision: str = "float32") -> Metrics:
-    """Runs the model in eval mode, and gives it back in the mode it was in."""
+def evaluate(model: ConvNet, test: TestSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
+    """Runs the model in eval mode, and gives it back in the mode it was in; the processes share the test set out."""
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=test.targets.device)
     with torch.no_grad():
-        for images, targets in eval_batches(test.images, test.targets, test.normalise):
+        mine = ranks.rows(len(test.targets))
+        for images, targets in eval_batches(test.images[mine], test.targets[mine], test.normalise):
             with autocast(images.device, precision):
                 logits = model(images).logits
             logits = logits.float()
@@ -44,6 +46,7 @@ def evaluate(model: ConvNet, test: TestSet, precision: str = "float32") -> Metri
             loss = F.cross_entropy(logits, targets, reduction="sum")
             totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
     model.train(was_training)
+    ranks.sum([totals])
     top1, top5, loss_sum = totals.tolist()
     n = len(test.targets)
     return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)

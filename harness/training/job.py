@@ -20,7 +20,8 @@ from harness.training import checkpoint, memory
 from harness.training.evaluate import TestSet
 from harness.training.member import Member
 from harness.training.pack import Pack
-from harness.training.reporter import Interrupted, Reporter, note_failure
+from harness.training.ranks import LostRank, Ranks, joined
+from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
 from harness.training.teacher import BadWeights, Teacher, load_teacher
 
 
@@ -44,25 +45,30 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
     """Trains the pack's runs that have no record yet and that no other process is training.
 
     ``should_stop`` is asked after every step; when it says so, all runs are checkpointed and False is returned.
+    Several processes that call this with the same ``job`` and torchrun's variables train the pack together.
+
+    Raises:
+        LostRank: another of the processes is gone; runs go on from their checkpoints when all are started again.
     """
     memory.keep()
     store = Store(Path(job.store))
-    settled = store.done_ids() | store.failed_ids()
-    locks = {k: files.Lock(store.run_lock(k)) for k in job.run_ids if k not in settled}
-    mine = [k for k, lock in locks.items() if lock.acquire()]
-    mine = [k for k in mine if k not in store.done_ids()]  # another job may have finished it just before the lock
-    if not mine:
-        print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
-        return True
+    locks: dict[str, files.Lock] = {}
     try:
-        for threads, run_ids in _by_threads(job, store, mine).items():
-            try:
-                _train(job, store, run_ids, threads, should_stop)
-            except TeacherNotReady as e:
-                print(f"left for later: {e}", flush=True)
-            except Exception as error:
-                left = sorted(set(run_ids) - store.done_ids())
-                note_failure(store, left, error, traceback.format_exc(), job.log)
+        with joined() as ranks:
+            if ranks.rank == 0:
+                locks = _lock(store, job.run_ids)
+            groups = ranks.share("groups", _by_threads(job, store, list(locks)))
+            if not groups:
+                print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
+            for threads, run_ids in groups:
+                try:
+                    _train(job, store, run_ids, threads, should_stop, ranks)
+                except TeacherNotReady as e:
+                    print(f"left for later: {e}", flush=True)
+                except Exception as error:
+                    left = sorted(set(run_ids) - store.done_ids())
+                    note_failure(store, left, error, traceback.format_exc(), job.log)
+                    ranks.fail_alike(f"pack {run_ids[0]}")
     except Interrupted:
         print("told to stop: every run is checkpointed", flush=True)
         return False
@@ -72,24 +78,46 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
     return True
 
 
-def _by_threads(job: PackJob, store: Store, run_ids: list[str]) -> dict[int, list[str]]:
+def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, files.Lock]:
+    """The locks of those runs that are open and now this process's."""
+    settled = store.done_ids() | store.failed_ids()
+    locks = {k: files.Lock(store.run_lock(k)) for k in run_ids if k not in settled}
+    mine = {k: lock for k, lock in locks.items() if lock.acquire()}
+    done = store.done_ids()  # another job may have finished one just before the lock
+    for k in [k for k in mine if k in done]:
+        mine.pop(k).release()
+    for k in mine:  # what a process that was killed in the middle of writing has left
+        for torn in (
+            *store.checkpoints(k).glob(".*.tmp"),
+            *store.run(k).glob(f".{store.student_weights(k).name}.*.tmp"),
+        ):
+            torn.unlink(missing_ok=True)
+    return mine
+
+
+def _by_threads(job: PackJob, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
     """Runs by the thread count of their first attempt: keeping it keeps sums in the same order, bit for bit."""
     groups: dict[int, list[str]] = {}
     for run_id in run_ids:
         first = next(iter(store.attempts(run_id)), {})
         groups.setdefault(first.get("threads", job.threads), []).append(run_id)
-    return groups
+    return list(groups.items())
 
 
-def _train(job: PackJob, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool]) -> None:
+def _train(
+    job: PackJob, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks
+) -> None:
     started = time.time()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = ranks.device()
     sciences = {k: store.read_science(k) for k in run_ids}
     saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    reporter = Reporter(store, job.log, should_stop, threads, started, device, sciences)
-    for k in run_ids:
-        reporter.attempts[k] = store.add_attempt(k, log=job.log, pid=os.getpid(), threads=threads)
+    reporter = Reporter(
+        store, job.log, lambda: ranks.any(should_stop(), device), threads, started, device, sciences, ranks.world
+    )
+    if ranks.rank == 0:
+        for k in run_ids:
+            reporter.attempts[k] = store.add_attempt(k, log=job.log, pid=os.getpid(), threads=threads)
 
     any_science = sciences[run_ids[0]]
     recipe = Recipe.model_validate(any_science["recipe"])
@@ -115,11 +143,12 @@ def _train(job: PackJob, store: Store, run_ids: list[str], threads: int, should_
     )
     reporter.train_size, reporter.test_size = len(train_targets), len(test.targets)
     try:
-        teacher = _teacher(job, store, sciences, test, info.image_shape, info.classes, device)
+        teacher = _teacher(job, store, sciences, test, info.image_shape, info.classes, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
         note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), job.log)
+        ranks.fail_alike("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
 
@@ -127,21 +156,27 @@ def _train(job: PackJob, store: Store, run_ids: list[str], threads: int, should_
     for k, science in sciences.items():
         try:
             members[k] = Member(
-                science, teacher.spec if teacher else None, train_targets, info.image_shape, info.classes, device
+                science, teacher.spec if teacher else None, train_targets, info.image_shape, info.classes, device, ranks
             )
             if (found := saved[k]) is not None:
                 members[k].restore(*found)
         except Exception as error:
             members.pop(k, None)
             reporter.on_failure(k, error, traceback.format_exc())
+            ranks.fail_alike(k)
     reporter.pack_size = len(members)
-    print(f"training {len(members)} runs on {device}, {threads} threads: {', '.join(members)}", flush=True)
-    Pack(members, loader, test, teacher, reporter).train()
+    where = f"{device}, {threads} threads" + (f", process {ranks.rank} of {ranks.world}" if ranks.world > 1 else "")
+    print(f"training {len(members)} runs on {where}: {', '.join(members)}", flush=True)
+    reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
+    if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
+        raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
+    observer = reporter if ranks.rank == 0 else Follower(reporter)
+    Pack(members, loader, test, teacher, observer, ranks).train()
 
 
 def _teacher(
     job: PackJob, store: Store, sciences: dict[str, Any], test: TestSet, image_shape: tuple[int, int, int],
-    num_classes: int, device: torch.device,
+    num_classes: int, device: torch.device, ranks: Ranks,
 ) -> Teacher | None:  # fmt: skip
     wanted = next((s["teacher"] for s in sciences.values() if s["teacher"]), None)
     if wanted is None:
@@ -158,6 +193,6 @@ def _teacher(
         if row[0]["status"] != "done":
             raise BadWeights(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
         file, sha256, top1 = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0]["last_top1"]
-    teacher = load_teacher(wanted["model"], file, sha256, top1, test, image_shape, num_classes, device)
+    teacher = load_teacher(wanted["model"], file, sha256, top1, test, image_shape, num_classes, device, ranks)
     print(f"teacher {teacher.name}: top-1 {teacher.top1:.2f} % measured, sha256 {sha256}", flush=True)
     return teacher

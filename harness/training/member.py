@@ -13,8 +13,10 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
+from harness.training.batchnorm import share_batch_norms
 from harness.training.evaluate import Metrics
 from harness.training.precision import autocast
+from harness.training.ranks import ALONE, Ranks
 from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
 from methods.base import Batch, Distiller, Outputs, TapSpec
@@ -54,9 +56,10 @@ class Member:
         image_shape: tuple[int, int, int],
         num_classes: int,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ):
         """Raises whatever the method's constructor raises for settings it cannot use."""
-        self.science, self.device = science, device
+        self.science, self.device, self.ranks = science, device, ranks
         self.seed: int = science["seed"]
         self.recipe = Recipe.model_validate(science["recipe"])
         self.weights: dict[str, float] = science["method"]["weights"]
@@ -68,6 +71,8 @@ class Member:
             self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)
             self.distiller.setup(train_targets)
             self.teacher_taps = known_taps(self.distiller, teacher_spec)
+        if ranks.world > 1:
+            share_batch_norms(self.student, ranks)
         self.student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.distiller.to(device).train()
         self.parameters = [p for m in (self.student, self.distiller) for p in m.parameters() if p.requires_grad]
@@ -92,8 +97,8 @@ class Member:
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
         """One optimiser step; the total loss, detached. Nothing here waits for the device."""
         with self.watch.part("student"), autocast(self.device, self.recipe.precision):
-            student = self.student(batch.images, self.distiller.student_taps)
-        student = in_float32(student)
+            mine = self.student(batch.images[self.ranks.rows(len(batch.images))], self.distiller.student_taps)
+        student = gathered(in_float32(mine), self.ranks, len(batch.images))
         with self.watch.part("method"):
             terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
             terms |= self.distiller(batch, student, teacher)
@@ -102,6 +107,7 @@ class Member:
             total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
         with self.watch.part("student"):
             total.backward()
+            self._sum_gradients()
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
         self._note({**terms, "total": total}, len(batch.targets))
@@ -151,6 +157,16 @@ class Member:
         self.steps, self._images = state["steps"], state["images"]
         self._sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
+    def _sum_gradients(self) -> None:
+        """The student's come from each process's own images. The method's are those of the whole batch already; their
+        mean is taken only lest rounding on a GPU drive the processes apart."""
+        if self.ranks.world == 1:
+            return
+        for p in self.distiller.parameters():
+            if p.grad is not None:
+                p.grad /= self.ranks.world
+        self.ranks.sum(p.grad for p in self.parameters if p.grad is not None)
+
     def _check_terms(self, terms: dict[str, Tensor]) -> None:
         name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}
         if extra := sorted(set(terms) - expected):
@@ -192,6 +208,12 @@ def in_float32(outputs: Outputs) -> Outputs:
         return x.float() if x.dtype == torch.bfloat16 else x
 
     return Outputs(up(outputs.logits), up(outputs.embedding), {k: up(v) for k, v in outputs.features.items()})
+
+
+def gathered(mine: Outputs, ranks: Ranks, count: int) -> Outputs:
+    """The outputs for all ``count`` images of a batch, from those of each process's share."""
+    features = {k: ranks.gather(v, count) for k, v in mine.features.items()}
+    return Outputs(ranks.gather(mine.logits, count), ranks.gather(mine.embedding, count), features)
 
 
 def _finite(x: float) -> bool:

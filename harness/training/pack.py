@@ -17,6 +17,7 @@ from harness.data import counter
 from harness.data.resident import TrainLoader
 from harness.training.evaluate import TestSet, evaluate
 from harness.training.member import Member
+from harness.training.ranks import ALONE, Ranks
 from harness.training.stopwatch import Stopwatch
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
@@ -37,6 +38,7 @@ class Pack:
     test: TestSet
     teacher: Teacher | None
     observer: Observer
+    ranks: Ranks = ALONE
 
     def train(self) -> None:
         """Trains every member to its last epoch. Members may start at different epochs and steps."""
@@ -59,7 +61,7 @@ class Pack:
                 teacher = self._teach(images, active, precision)
             for run_id, member in list(active.items()):
                 at = epoch * steps + step
-                random = SampleRandom(counter.key(member.seed, at, "method"), len(targets), device=device)
+                random = SampleRandom(counter.key(member.seed, at, "method"), len(targets), device)
                 # For what draws from torch's own random numbers, such as dropout.
                 torch.manual_seed(counter.key(member.seed, at, "torch"))
                 shared = [images, targets, indices, teacher.logits, teacher.embedding, *teacher.features.values()]
@@ -89,7 +91,7 @@ class Pack:
         finished = history.epoch == recipe.epochs or history.diverged
         if not history.diverged and (history.epoch % recipe.eval_every == 0 or finished):
             with member.watch.part("evaluation"):
-                metrics = evaluate(member.student, self.test, recipe.precision)
+                metrics = evaluate(member.student, self.test, recipe.precision, self.ranks)
             history.add(metrics)
         member.add_costs(shared_costs)
         self.observer.on_epoch(run_id, member, finished)
@@ -103,4 +105,5 @@ class Pack:
             yield
         except Exception as error:
             self.observer.on_failure(run_id, error, traceback.format_exc())
+            self.ranks.fail_alike(run_id)
             del active[run_id], self.members[run_id]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Reporter:
     started: float
     device: torch.device
     sciences: dict[str, dict[str, Any]]
+    processes: int = 1
     train_size: int = 0
     test_size: int = 0
     pack_size: int = 0
@@ -55,7 +57,7 @@ class Reporter:
     )  # run_id -> when and at which step we first looked
 
     def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        """Progress and, when due, checkpoints.
+        """Progress and, when due, checkpoints. Training goes on when the disk has no room for one.
 
         Raises:
             Interrupted: the job was told to stop; every member is checkpointed.
@@ -67,7 +69,10 @@ class Reporter:
             if stop or time.monotonic() - since >= CHECKPOINT_SECONDS:
                 history = member.history
                 folder = self.store.checkpoints(run_id)
-                checkpoint.save(folder, history.epoch, member.steps, member.tensors(), member.state())
+                try:
+                    checkpoint.save(folder, history.epoch, member.steps, member.tensors(), member.state())
+                except files.DiskFull as e:
+                    print(f"{run_id} has no new checkpoint: {e}", flush=True)
                 self._saved[run_id] = time.monotonic()
         if stop:
             raise Interrupted
@@ -146,12 +151,14 @@ class Reporter:
             "versions": provenance.versions(),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
             "threads": self.threads,
+            "processes": self.processes,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
             "started_at": datetime.fromtimestamp(self.started, UTC),
             "finished_at": datetime.now(UTC),
         }
         records.write(self.store, row)
+        shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.write_progress(
             run_id, epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"], seconds_left=0.0
         )
@@ -167,6 +174,23 @@ class Reporter:
 
 def _pairs(values: dict[str, str]) -> str:
     return " ".join(f"{k}={v}" for k, v in values.items())
+
+
+@dataclass
+class Follower:
+    """What the further processes of a run tell: nothing but failures; they stop when the first does."""
+
+    reporter: Reporter
+
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+        if self.reporter.should_stop():
+            raise Interrupted
+
+    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
+        pass
+
+    def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
+        self.reporter.on_failure(run_id, error, details)
 
 
 def note_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:

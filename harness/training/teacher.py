@@ -13,8 +13,9 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.models.folding import fold_batch_norms
 from harness.training.evaluate import TestSet, evaluate
-from harness.training.member import in_float32
+from harness.training.member import gathered, in_float32
 from harness.training.precision import autocast
+from harness.training.ranks import ALONE, Ranks
 from methods.base import Outputs, TapSpec
 
 STATED_TOP1_MARGIN = 0.1  # points; decoding and convolution libraries move single test images
@@ -33,15 +34,18 @@ class Teacher:
     sha256: str
     top1: float  # in %, measured here
     spec: TapSpec
+    ranks: Ranks = ALONE
 
     def __call__(self, images: Tensor, taps: set[str], precision: str) -> Outputs:
+        """Of the whole batch, whatever share of it this process has computed."""
         with torch.no_grad(), autocast(images.device, precision):
-            return in_float32(self.model(images, taps))
+            mine = in_float32(self.model(images[self.ranks.rows(len(images))], taps))
+        return gathered(mine, self.ranks, len(images))
 
 
 def load_teacher(
     name: str, file: Path, sha256: str, stated_top1: float | None, test: TestSet, image_shape: tuple[int, int, int],
-    num_classes: int, device: torch.device,
+    num_classes: int, device: torch.device, ranks: Ranks = ALONE,
 ) -> Teacher:  # fmt: skip
     """Raises:
     BadWeights: missing file, other content than ``sha256``, not this model's weights, or another accuracy than stated.
@@ -50,10 +54,10 @@ def load_teacher(
     load_weights(model, name, file, sha256)
     spec = describe(model, image_shape)
     freeze(model, device)
-    top1 = evaluate(model, test).top1
+    top1 = evaluate(model, test, ranks=ranks).top1
     if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
         raise BadWeights(f"teacher {name} from {file}: measured top-1 {top1:.2f} %, stated {stated_top1:.2f} %")
-    return Teacher(model, name, sha256, top1, spec)
+    return Teacher(model, name, sha256, top1, spec, ranks)
 
 
 def freeze(model: ConvNet, device: torch.device) -> None:

@@ -68,13 +68,18 @@ class Bench:
 
     def _how(self) -> dict[str, Any]:
         mine = sorted(os.sched_getaffinity(0))[: self.cores]
+
+        def as_from_a_shell() -> None:
+            os.sched_setaffinity(0, mine)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
+
         return {
             "cwd": self.folder,
             "env": ENVIRONMENT,
             "text": True,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
-            "preexec_fn": lambda: os.sched_setaffinity(0, mine),
+            "preexec_fn": as_from_a_shell,
         }
 
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:

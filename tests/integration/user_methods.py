@@ -80,6 +80,22 @@ class Raises(Distiller):
         return {}
 
 
+class RaisesInOneProcess(Distiller):
+    """Raises at its fourth step, in the second of several processes that train a run."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.steps = 0
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        self.steps += 1
+        if self.steps == 4 and os.environ.get("RANK") == "1":
+            raise ArithmeticError("only here")
+        return {}
+
+
 class GivesNaN(Distiller):
     """NaN from the second step on."""
 

@@ -1,12 +1,9 @@
 """Properties every method has, and those of FitNets and CRD that the golden numbers do not show."""
 
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -15,7 +12,6 @@ from torch import Tensor, nn
 from methods import crd
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.crd import CRD, row_scores
-from methods.distributed import gather
 from methods.fitnets import ConvRegressor, FitNets
 from methods.kd import KD
 from methods.rekd import ReKD
@@ -211,16 +207,6 @@ def test_every_row_of_another_class_is_equally_likely(negatives):
         assert ((counts[candidates] - expected).abs() <= 5 * expected.sqrt()).all()
 
 
-def test_contrast_rows_do_not_depend_on_the_number_of_ranks():
-    method, indices = crd_for(TARGETS, 9), torch.arange(8)
-    whole = method.contrast_rows(make_batch(indices, seed=4))
-    halves = [
-        method.contrast_rows(make_batch(indices[first : first + 4], random=SampleRandom(4, 8, first, 4)))
-        for first in (0, 4)
-    ]
-    assert torch.equal(torch.cat(halves), whole)
-
-
 def test_fetching_rows_equals_the_matrix_product(monkeypatch):
     v, bank = torch.randn(4, 6, dtype=torch.float64, requires_grad=True), torch.randn(20, 6, dtype=torch.float64)
     rows, results = torch.randint(20, (4, 9)), []
@@ -265,58 +251,3 @@ def test_state_is_restored_from_a_checkpoint():
     assert all(torch.equal(value, state(resumed)[key]) for key, value in state(method).items())
     # what follows from the labels stays out
     assert {key.partition(".")[0] for key in state(method)} == {"embed_s", "embed_t", "bank_s", "bank_t", "log_z"}
-
-
-# Two processes
-
-
-def train(method: Distiller, first: int, count: int, ranks: int) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Three SGD steps on rows first..first+count of global batches of 8, as data-parallel training would do them."""
-    history = []
-    for step, indices in enumerate(torch.randperm(IMAGES, generator=torch.Generator().manual_seed(0))[:24].split(8)):
-        mine = slice(first, first + count)
-        student, teacher = outputs(STUDENT, 8, seed=10 + step), outputs(TEACHER, 8, seed=20 + step)
-        for out in (student, teacher):
-            out.logits, out.embedding = out.logits[mine], out.embedding[mine]
-            out.features = {tap: x[mine] for tap, x in out.features.items()}
-        random = SampleRandom(step, 8, first, count)
-        terms = method(make_batch(indices[mine], random=random), student, teacher)
-        terms = {term: value for term, value in terms.items() if term in method.weights}
-        method.zero_grad()
-        sum(method.weights[term] * value for term, value in terms.items()).backward()
-        for p in method.parameters():
-            assert p.grad is not None
-            if ranks > 1:
-                dist.all_reduce(p.grad)
-            p.data -= 0.1 * p.grad / ranks
-        values = torch.stack(list(terms.values())).detach()
-        if ranks > 1:
-            dist.all_reduce(values)
-        history.append(dict(zip(terms, (values / ranks).tolist(), strict=True)))
-    return history, state(method)
-
-
-def rank_main(rank: int, folder: Path, names: list[str]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'rendezvous'}", rank=rank, world_size=2)
-    assert torch.equal(gather(torch.tensor([[rank, 7], [rank, 8]]))[:, 0], torch.tensor([0, 0, 1, 1]))
-    torch.save({name: train(make(name), 4 * rank, 4, ranks=2) for name in names}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_processes_equal_one(tmp_path):
-    names = ["crd", "crd-relax", "rekd"]
-    mp.spawn(rank_main, (tmp_path, names), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for name in names:
-        history, final = train(make(name), 0, 8, ranks=1)
-        (history_0, final_0), (history_1, final_1) = ranks[0][name], ranks[1][name]
-        assert history_0 == history_1
-        for got, expected in zip(history_0, history, strict=True):
-            assert got == pytest.approx(expected, rel=1e-5)
-        assert final_0.keys() == final.keys()
-        for key, value in final.items():
-            assert torch.equal(final_0[key], final_1[key]), f"{name}: {key} differs between ranks"
-            torch.testing.assert_close(final_0[key], value, rtol=1e-5, atol=1e-6)
-        # so that none of the above holds for want of any change
-        assert any(not torch.equal(value, state(make(name))[key]) for key, value in final.items())

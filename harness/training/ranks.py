@@ -1,0 +1,168 @@
+"""The processes that train one pack together, data-parallel. All of them hold the same weights.
+
+Each runs the models on its share of a batch's images. What the models return is gathered, so that in every process the
+losses, the methods and their buffers see the whole batch: they need not know that there are several processes, and
+what they compute is what a single one would.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=10)  # within which the processes must meet, and each answer the others
+ALIKE_SECONDS = 30.0
+
+
+class LostRank(BaseException):
+    """The processes no longer do the same: this one cannot go on. Like KeyboardInterrupt not an Exception, so that
+    nothing takes it for a run's own failure."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of its job; the default is a process alone."""
+
+    rank: int = 0
+    world: int = 1
+    store: dist.Store | None = None
+
+    def device(self) -> torch.device:
+        """Where this process computes; processes of one node are spread over its GPUs by LOCAL_RANK."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if self.world > 1 else 0)
+        return torch.device("cuda")
+
+    def rows(self, count: int) -> slice:
+        """This process's share of ``count`` rows."""
+        return slice(*(count * r // self.world for r in (self.rank, self.rank + 1)))
+
+    def gather(self, mine: Tensor, count: int) -> Tensor:
+        """All ``count`` rows of a batch, from the share of each process; gradients go back to where rows came from.
+
+        What is computed of the result must be the same in every process: each gives its rows the gradient of its own
+        copy of the loss.
+        """
+        if self.world == 1:
+            return mine
+        gathered: Tensor = _Gather.apply(mine, self, count)
+        return gathered
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces each tensor by its sum over the processes, bit for bit the same in all of them."""
+        if self.world == 1:
+            return
+        tensors = list(tensors)
+        flat = torch.cat([t.reshape(-1) for t in tensors])
+        with _together():
+            dist.all_reduce(flat)
+        for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(total.view(t.shape))
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether it is true in any process."""
+        if self.world == 1:
+            return flag
+        count = torch.tensor(int(flag), device=device)
+        with _together():
+            dist.all_reduce(count, dist.ReduceOp.MAX)
+        return bool(count)
+
+    def share(self, name: str, value: Any) -> Any:
+        """The first process's JSON-able value, in every process; ``name`` is used once."""
+        if self.store is None:
+            return value
+        with _together():
+            if self.rank == 0:
+                self.store.set(name, json.dumps(value))
+            return json.loads(self.store.get(name))
+
+    def fail_alike(self, what: str) -> None:
+        """Called by a process in which ``what`` has failed; returns when it has failed in every one. Once per name.
+
+        Raises:
+            LostRank: it has not: the others go on without this one, or are gone.
+        """
+        if self.store is None:
+            return
+        end = time.monotonic() + ALIKE_SECONDS
+        with _together():
+            self.store.add(what, 1)
+            while self.store.add(what, 0) < self.world:
+                if time.monotonic() > end:
+                    raise LostRank(f"{what} failed in process {self.rank}, and not in every other")
+                time.sleep(0.05)
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Meets the other processes of this job, told by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (as torchrun sets
+    them); without WORLD_SIZE, or with 1, this process is alone.
+
+    Raises:
+        LostRank: the others did not come in time.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield ALONE
+        return
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    with _together():
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(address, port, world, is_master=rank == 0, timeout=TIMEOUT)
+        dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=world,
+                                timeout=TIMEOUT)  # fmt: skip
+    try:
+        yield Ranks(rank, world, dist.PrefixStore("harness", store))
+    finally:
+        dist.destroy_process_group()
+
+
+def free_port() -> int:
+    """A TCP port that nothing on this machine uses now."""
+    with socket.socket() as s:
+        s.bind(("", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """torch raises plain RuntimeErrors when another process is gone."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as e:
+        raise LostRank(f"the processes of this job have lost each other: {e}") from e
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of every process, in rank order; backward keeps the gradient of one's own."""
+
+    @staticmethod
+    def forward(ctx: Any, mine: Tensor, ranks: Ranks, count: int) -> Tensor:
+        ctx.rows = ranks.rows(count)
+        shares = [Ranks(r, ranks.world).rows(count) for r in range(ranks.world)]
+        sizes = [s.stop - s.start for s in shares]
+        padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in shares]
+        with _together():
+            dist.all_gather(parts, padded)
+        return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0][ctx.rows], None, None

@@ -1,0 +1,90 @@
+"""Two processes compute what one does: gathering with gradients, sums, and batch norm over everyone's images."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from harness.training.batchnorm import SharedBatchNorm, share_batch_norms
+from harness.training.ranks import ALONE, Ranks, free_port, joined
+
+COUNT, WORLD = 7, 2  # rows that do not come out even
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5)
+    ).double()
+
+
+def images() -> Tensor:
+    return torch.randn(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def train(ranks: Ranks) -> dict[str, Tensor]:
+    """Three steps of SGD on a loss that couples all rows of a batch."""
+    model = network().train()
+    if ranks.world > 1:
+        share_batch_norms(model, ranks)
+    for _ in range(3):
+        out = ranks.gather(model(images()[ranks.rows(COUNT)]).mean((2, 3)), COUNT)
+        loss = (out @ out.T).softmax(1).diagonal().log().sum()
+        model.zero_grad()
+        loss.backward()
+        ranks.sum(p.grad for p in model.parameters() if p.grad is not None)
+        with torch.no_grad():
+            for p in model.parameters():
+                assert p.grad is not None
+                p -= 0.1 * p.grad
+    return model.state_dict()
+
+
+def rank_main(rank: int, folder: Path, port: int) -> None:
+    import os
+
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with joined() as ranks:
+        assert ranks.share("a", [rank, "x"]) == [0, "x"]
+        assert ranks.any(rank == 1, ranks.device()) and not ranks.any(False, ranks.device())
+        torch.save(train(ranks), folder / f"{rank}.pt")
+
+
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    mp.spawn(rank_main, (tmp_path, free_port()), nprocs=WORLD)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
+    alone, before = train(ALONE), network().state_dict()
+    assert first.keys() == second.keys() == alone.keys()
+    for key, value in alone.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], value, rtol=1e-12, atol=1e-12, msg=key)
+        assert not torch.equal(value, before[key]), "so that none of this holds for want of any change"
+
+
+def test_every_row_belongs_to_one_process() -> None:
+    for count in range(20):
+        for world in range(1, 6):
+            rows = [i for rank in range(world) for i in range(count)[Ranks(rank, world).rows(count)]]
+            assert rows == list(range(count))
+
+
+def test_evaluated_batch_norms_are_torchs_own() -> None:
+    norm = nn.BatchNorm2d(3)
+    with torch.no_grad():
+        norm.running_mean += 1  # type: ignore[operator]
+    x = torch.randn(2, 3, 4, 4)
+    model = nn.Sequential(norm).eval()
+    expected = model(x)
+    share_batch_norms(model, Ranks(0, 2))
+    assert type(model[0]) is SharedBatchNorm and torch.equal(model(x), expected)
+
+
+def test_a_batch_norm_of_another_kind_is_refused() -> None:
+    class Odd(nn.BatchNorm2d):
+        pass
+
+    with pytest.raises(ValueError, match="0 is a Odd, which cannot be spread"):
+        share_batch_norms(nn.Sequential(Odd(3)), Ranks(0, 2))
