@@ -3,11 +3,14 @@
 from typing import Any
 
 from harness.spec import identity, models
-from harness.spec.datasets import CATALOG
+from harness.spec.datasets import CATALOG, DatasetInfo
 from harness.spec.expand import Plan
+from harness.spec.foreign import is_foreign
 from harness.store import files
 from harness.store.store import Store
 
+# A model of another library is not built for a guess: it counts as torchvision's ResNet-18, whatever the image's size.
+FOREIGN_MACS_PER_PIXEL = 36e3
 # A guess for a job on a few CPU cores, without past runs: multiply-adds a second, and the fixed time of a step.
 MACS_PER_SECOND = 60e9
 STEP_SECONDS = 0.004
@@ -34,7 +37,13 @@ def _guess(science: dict[str, Any]) -> float:
     """Seconds per epoch: forward and backward cost three forwards; the teacher and the evaluation one each."""
     info = CATALOG[science["dataset"]["name"]]
     images = science["dataset"]["train_subset"] or info.train_size
-    student = models.facts(science["student"]).macs
-    teacher = models.facts(science["teacher"]["model"]).macs if science["teacher"] else 0
+    student = _macs(science["student"], info)
+    teacher = _macs(science["teacher"]["model"], info) if science["teacher"] else 0
     macs = images * (3 * student + teacher) + info.test_size * student / science["recipe"]["eval_every"]
     return macs / MACS_PER_SECOND + images / science["recipe"]["batch_size"] * STEP_SECONDS
+
+
+def _macs(model: str, info: DatasetInfo) -> float:
+    if is_foreign(model):
+        return FOREIGN_MACS_PER_PIXEL * info.image_shape[1] * info.image_shape[2]
+    return models.facts(model).macs

@@ -13,7 +13,7 @@ from harness.errors import UserError
 
 def evaluate(
     dataset: Annotated[str, typer.Option(help="A dataset of the harness, e.g. cifar100.")],
-    model: Annotated[str, typer.Option(help="A model, e.g. resnet56.")],
+    model: Annotated[str, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")],
     weights: Annotated[Path, typer.Option(help="safetensors, or a torch checkpoint of plain tensors.")],
     data: options.Data = None,
     json_: options.Json = False,
@@ -26,6 +26,7 @@ def evaluate(
     try:
         info = datasets.info(dataset)
         name = models.resolve(model)
+        models.check_images(name, info.name, info.image_shape)
     except ValueError as e:
         raise UserError(str(e)) from None
     root = locate.data_root(data)

@@ -69,6 +69,7 @@ def sweep(
 def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
     from harness import estimate
     from harness.planning import cores
+    from harness.spec.foreign import is_foreign
     from slurm.local import gpus
 
     states = planned.states()
@@ -77,6 +78,7 @@ def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel:
     at_once = max_parallel or (len(packs) if cluster != "local" else len(gpus()) or min(8, cores()))
     at_once = max(1, min(at_once, len(packs)))
     seconds, known = estimate.seconds(planned.plan, planned.store, to_do)
+    foreign = {m for c in planned.plan.cells for m in (c.teacher, c.student) if is_foreign(m)}
     return {
         "sweep": planned.name,
         "runs": len(states),
@@ -88,6 +90,7 @@ def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel:
         "jobs_at_once": at_once,
         "estimated_seconds": round(seconds / at_once, 1),
         "estimate_from_past_runs": round(known, 3),
+        "models_of_unknown_size": sorted(foreign),
     }
 
 
@@ -105,6 +108,8 @@ def _summary_text(s: dict[str, Any]) -> str:
         lines.append(
             f"{s['packs']} packs, {s['jobs_at_once']} at once, about {duration(s['estimated_seconds'])} ({basis})"
         )
+    if s["models_of_unknown_size"] and s["estimate_from_past_runs"] < 1:
+        lines.append(f"guessed as if a ResNet-18: {', '.join(s['models_of_unknown_size'])}")
     if s["failed"]:
         lines.append("failed runs stay as they are unless --retry-failed is given")
     return "\n".join(lines)

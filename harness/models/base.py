@@ -1,6 +1,7 @@
 """What every network of the zoo shares: taps, He initialisation, and the description a method is given."""
 
 from collections.abc import Collection, Iterable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,7 @@ class ConvNet(nn.Module):
     """
 
     tap_names: tuple[str, ...]
+    foldable: ClassVar[bool] = True  # whether batch norms may vanish into convolutions once it is a teacher
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """Embedding (B, D) and logits (B, classes) of `images` (B, C, H, W), showing each tap to `taps`."""

@@ -9,8 +9,10 @@ def fold_batch_norms(model: nn.Module) -> int:
 
     They are those that follow a convolution in an ``nn.Sequential``, and those a module names in its ``folds``, pairs
     such as ``("conv1", "bn1")``: nothing but that batch norm may read that convolution's output. For a model that is
-    only ever evaluated; its outputs change by rounding.
+    only ever evaluated; its outputs change by rounding. A model that is not ``foldable`` is left as it is.
     """
+    if not getattr(model, "foldable", True):
+        return 0
     folded = 0
     for parent in model.modules():
         children = dict(parent.named_children())

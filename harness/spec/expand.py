@@ -138,11 +138,10 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
 def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
     dataset = datasets.CATALOG[sweep.dataset.name]
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
-        meant_for = models.CATALOG[model].image_shape
-        if meant_for != dataset.image_shape:
-            sizes = ["x".join(map(str, shape)) for shape in (meant_for, dataset.image_shape)]
-            where = document.where(("pairs", i, key))
-            raise UserError(f"{where}: {model} is for {sizes[0]} images, dataset {dataset.name} has {sizes[1]}")
+        try:
+            models.check_images(model, dataset.name, dataset.image_shape)
+        except ValueError as e:
+            raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
     for name in pair.methods:
         if name not in sweep.methods:
             where = document.where(("pairs", i, "methods", name))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shorten
+from harness.spec import foreign
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -90,11 +91,14 @@ ALIASES = {
 
 
 def resolve(name: str) -> str:
-    """The name a model goes by here.
+    """The name a model goes by here; ``timm:NAME`` and ``torchvision:NAME`` stay as they are.
 
     Raises:
         ValueError: there is no such model; the message gives the nearest names.
     """
+    if foreign.is_foreign(name):
+        foreign.check(name)
+        return name
     name = ALIASES.get(name, name)
     if name not in CATALOG:
         near = difflib.get_close_matches(name[:200], [*CATALOG, *ALIASES]) or list(CATALOG)
@@ -102,8 +106,25 @@ def resolve(name: str) -> str:
     return name
 
 
+def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> None:
+    """Whether a model takes a dataset's images (C, H, W). Models of other libraries take what their code takes.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not foreign.is_foreign(name):
+        shape = CATALOG[name].image_shape
+    elif name.startswith("timm:"):
+        return
+    else:
+        shape = (3, *image_shape[1:])
+    if shape != image_shape:
+        sizes = ["x".join(map(str, s)) for s in (shape, image_shape)]
+        raise ValueError(f"{name} is for {sizes[0]} images, dataset {dataset} has {sizes[1]}")
+
+
 def facts(name: str) -> ModelFacts:
-    """Size, cost and taps of a model, read from a table: ``python -m harness.models.facts`` writes it."""
+    """Size, cost and taps of a model of the catalogue: ``python -m harness.models.facts`` writes the table."""
     found = _facts_table()[resolve(name)]
     taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in found["taps"].items()}
     return ModelFacts(found["params"], found["macs"], taps)

@@ -116,8 +116,11 @@ class Method(Closed):
 class Pair(Closed):
     """A teacher and a student."""
 
-    teacher: str = Field(description="a model; trained here first unless `teacher_weights` is given")
-    student: str = Field(description="a model")
+    teacher: str = Field(
+        description="a model below, `timm:NAME` or `torchvision:NAME`; "
+        "trained here first unless `teacher_weights` is given"
+    )
+    student: str = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
     teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")

@@ -1,0 +1,117 @@
+"""Models of timm and torchvision, unchanged, with their feature maps readable by name."""
+
+import copy
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.models.base import ConvNet, Taps
+
+
+class ForeignNet(ConvNet):
+    """A model of another library around which nothing but taps is added; its state dict is the library's own.
+
+    Taps are the maps (B, C, H, W) that its modules return:
+
+    ``module.PATH``  of the module of that path, e.g. ``module.layer2.0.conv1``; of its last call, if it has several;
+    ``stem``, ``stage1``, ``stage2``, ...  where timm's ``feature_info`` has them; in torchvision the last of the
+                     outer modules of each size, if there are three sizes or more. The first is the stem if it is
+                     higher than a third of the image.
+
+    A transformer's tokens are no maps. The embedding is what the last linear layer is given (after dropout, where the
+    library puts one there), averaged over positions if that is a map.
+    """
+
+    foldable = False  # its modules are taps: what they return must stay what it was
+
+    def __init__(self, net: nn.Module, image_shape: tuple[int, int, int]):
+        super().__init__()
+        maps, self._classifier = probe(net, image_shape)
+        stages = named_stages(net, maps, image_shape[1])
+        self._paths = stages | {f"module.{path}": path for path in maps}
+        self.tap_names = tuple(self._paths)
+        self.net = net
+
+    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> None:
+            found[name] = value
+
+        def hook(tap: str) -> Any:
+            # a copy: what comes after the module may change its map in place
+            return lambda _module, _inputs, output: keep(tap, output.clone())
+
+        classifier = self.net.get_submodule(self._classifier)
+        hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
+        wanted = [tap for tap in self.tap_names if tap in taps.wanted]
+        hooks += [self.net.get_submodule(self._paths[tap]).register_forward_hook(hook(tap)) for tap in wanted]
+        try:
+            logits = self.net(images)
+        finally:
+            for each in hooks:
+                each.remove()
+        for tap in wanted:
+            taps(tap, found[tap])
+        if not isinstance(logits, Tensor):  # inception_v3 and googlenet in training: the auxiliary heads' too
+            logits = logits[0]
+        embedding = found["embedding"]
+        return embedding.mean((2, 3)) if embedding.ndim == 4 else embedding, logits
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net.load_state_dict(*args, **kwargs)
+
+
+def foreign_net(name: str, num_classes: int, in_channels: int) -> ForeignNet:
+    """``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator."""
+    library, _, model = name.partition(":")
+    if library == "timm":
+        net = importlib.import_module("timm").create_model(model, num_classes=num_classes, in_chans=in_channels)
+        return ForeignNet(net, (in_channels, *net.pretrained_cfg["input_size"][1:]))
+    net = importlib.import_module("torchvision.models").get_model(model, weights=None, num_classes=num_classes)
+    return ForeignNet(net, (in_channels, 224, 224))
+
+
+def probe(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[dict[str, int], str]:
+    """Heights of the square maps that modules return for an image (C, H, H), by path, in the order they are done; and
+    the path of the last linear (or, for heads that classify positions, convolution) layer."""
+    twin = copy.deepcopy(net).to("meta").eval()  # computes shapes alone
+    heights: dict[str, int] = {}
+    last = [""]
+
+    def hook(path: str) -> Any:
+        def note(module: nn.Module, _inputs: Any, output: Any) -> None:
+            heights.pop(path, None)
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]:
+                heights[path] = output.shape[2]
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                last[0] = path
+
+        return note
+
+    for path, module in twin.named_modules():
+        if path:
+            module.register_forward_hook(hook(path))
+    with torch.no_grad():
+        twin(torch.zeros(1, *image_shape, device="meta"))
+    return heights, last[0]
+
+
+def named_stages(net: nn.Module, heights: dict[str, int], image_height: int) -> dict[str, str]:
+    """``stem`` (where there is one), ``stage1``, ... -> path of the module."""
+    info: Any = getattr(net, "feature_info", None)
+    if info:
+        paths = [entry["module"] for entry in info if entry["module"] in heights]
+    else:
+        of_size: dict[int, str] = {}
+        for path, height in heights.items():
+            if height > 1 and path.count(".") <= of_size.get(height, "features.0").count("."):
+                of_size[height] = path
+        paths = list(of_size.values()) if len(of_size) > 2 else []
+    stem = {"stem": paths.pop(0)} if paths and heights[paths[0]] > image_height / 3 else {}
+    return stem | {f"stage{i}": path for i, path in enumerate(paths, start=1)}

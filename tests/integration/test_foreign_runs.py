@@ -1,0 +1,33 @@
+"""A sweep whose models are timm's, from the file to the table, and its weights back in timm."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+from safetensors.torch import load_file
+
+from tests.commands import REPO, process
+
+SWEEP = """
+dataset: digits
+recipe: {base: digits_quick, epochs: 2}
+methods: {at: , fitnets: {params: {tap: module.layer2}}}
+pairs: [{teacher: timm:test_resnet, student: timm:test_resnet}]
+seeds: [1]
+"""
+
+
+@pytest.mark.slow
+def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
+    file, store = tmp_path / "sweep.yaml", tmp_path / "results"
+    file.write_text(SWEEP)
+    done = process("-m", "harness.sweep", file, "--results", store, "--max-parallel", 1, cwd=REPO)
+    assert done.code == 0, done
+    weights = sorted(store.glob("runs/*/student.safetensors"))
+    assert len(weights) == 3
+    for file in weights:
+        timm.create_model("test_resnet", num_classes=10, in_chans=1).load_state_dict(load_file(file))
+    args = ("--dataset", "digits", "--model", "timm:test_resnet", "--weights", weights[0], "--json")
+    said = process("-m", "harness.evaluate", *args, cwd=REPO)
+    assert said.code == 0 and json.loads(said.out)["top1"] > 20, said

@@ -1,0 +1,191 @@
+"""Models of timm and torchvision: their names without importing them, their maps, and that they stay what they are."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from harness.models.base import describe
+from harness.models.build import build
+from harness.models.folding import fold_batch_norms
+from harness.spec import foreign, models
+from methods.at import AT
+from methods.fitnets import FitNets
+from tests.commands import REPO, command, process
+
+SMALL = ["timm:test_resnet", "timm:mobilenetv1_100", "torchvision:resnet18", "torchvision:mobilenet_v2"]
+
+
+def fresh(name: str, channels: int = 3) -> Any:
+    torch.manual_seed(0)
+    return build(name, 10, channels)
+
+
+def images(size: int = 32) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_names_read_are_those_the_libraries_list() -> None:
+    assert foreign.names("timm") == set(timm.list_models())
+    assert foreign.names("torchvision") == set(torchvision.models.list_models(module=torchvision.models))
+
+
+@pytest.mark.parametrize("library", foreign.LIBRARIES)
+def test_an_unknown_name_is_told_its_nearest(library: str) -> None:
+    assert models.resolve(f"{library}:resnet34") == f"{library}:resnet34"
+    with pytest.raises(ValueError, match=f"{library} has no model 'resnet81'; nearest: .*{library}:resnet18"):
+        models.resolve(f"{library}:resnet81")
+
+
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    foreign.names.cache_clear()
+    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
+        models.resolve("timm:resnet18")
+
+
+SWEEP = """
+dataset: {dataset}
+recipe: {{base: digits_quick, epochs: 1}}
+methods: [student, {{method}}]
+pairs: [{{teacher: {teacher}, student: {student}}}]
+seeds: 1
+"""
+
+
+def sweep_file(folder: Path, dataset: str, teacher: str, student: str, method: str = "kd") -> Path:
+    file = folder / "sweep.yaml"
+    file.write_text(SWEEP.format(dataset=dataset, teacher=teacher, student=student).replace("{method}", method))
+    return file
+
+
+def test_wrong_names_in_a_sweep_and_at_evaluate_exit_2_with_one_message(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "cifar100", "resnet56", "timm:resnet81")
+    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert said.startswith(f"{file}:5: pairs.0.student: timm has no model 'resnet81'; nearest: ")
+    file = sweep_file(tmp_path, "digits", "torchvision:resnet18", "digits_net_w4")
+    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert said.endswith("pairs.0.teacher: torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8")
+    said = command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet19", "--weights", "none").error
+    assert said.startswith("torchvision has no model 'resnet19'; nearest: torchvision:resnet1")
+
+
+def test_planning_imports_neither_and_says_what_it_guesses(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "cifar100", "timm:resnet34", "torchvision:resnet18")
+    program = (
+        "import sys; from harness.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'timm', 'torchvision'} & set(sys.modules), 'heavy'\n"
+    )
+    said = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
+    assert said.code == 0 and said.err == "", said
+    assert "guessed as if a ResNet-18: timm:resnet34, torchvision:resnet18" in said.out
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_computes_what_the_library_computes(name: str) -> None:
+    model = fresh(name).eval()
+    for size in (32, 64):
+        x = images(size)
+        outputs = model(x, model.tap_names)
+        assert torch.equal(outputs.logits, model.net(x))
+        head = model.net.get_submodule({"timm:test_resnet": "fc", "torchvision:resnet18": "fc"}.get(name, "classifier"))
+        torch.testing.assert_close(head(outputs.embedding), outputs.logits)
+    if name.startswith("timm:"):
+        assert torch.equal(outputs.embedding, model.net.forward_head(model.net.forward_features(x), pre_logits=True))
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
+    for name, stem in (("timm:resnet18", "act1"), ("torchvision:resnet18", "relu")):
+        model = fresh(name)
+        spec = describe(model, (3, size, size))
+        assert spec.names[:5] == ("stem", "stage1", "stage2", "stage3", "stage4")
+        assert spec.resolve("last") == "stage4"
+        assert [spec.channels[t] for t in spec.names[:5]] == [64, 64, 128, 256, 512]
+        assert [spec.sizes[t][0] for t in spec.names[:5]] == [size // d for d in (2, 4, 8, 16, 32)]
+        taps = (stem, "layer1", "layer2", "layer3", "layer4", "layer2.0.conv1", "layer4.1")
+        found = model.eval()(images(size), [*spec.names[:5], *(f"module.{t}" for t in taps)]).features
+        for stage, path in zip(spec.names[:5], taps, strict=False):
+            assert torch.equal(found[stage], found[f"module.{path}"])
+        assert torch.equal(found["module.layer4.1"], found["stage4"])
+        assert found["module.layer2.0.conv1"].shape == (2, 128, size // 8, size // 8)
+    with pytest.raises(ValueError, match=r"no tap named 'module.layer9'; this model has: stem, stage1"):
+        model(images(), ["module.layer9"])
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("torchvision:mobilenet_v2", ["features.1", "features.3", "features.6", "features.13", "features"]),
+        ("torchvision:vit_b_32", []),  # one grid of patches is no pyramid
+        ("torchvision:convnext_tiny", [None, "features.1", "features.3", "features.5", "features"]),
+        ("timm:convnext_atto", [None, "stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("timm:vgg11", ["features.1", "features.4", "features.9", "features.14", "features.19", "features.20"]),
+        ("timm:test_vit", []),
+    ],
+)
+def test_stages_of_families(name: str, paths: list[str | None]) -> None:
+    named = ["stem", *(f"stage{i}" for i in range(1, 9))]
+    wanted = {tap: path for tap, path in zip(named, paths, strict=False) if path}
+    found = fresh(name)._paths
+    assert {tap: path for tap, path in found.items() if not tap.startswith("module.")} == wanted
+
+
+def test_a_map_is_what_its_module_returned_whatever_changes_it_later() -> None:
+    """resnet18 adds its shortcut in place to what bn2 returned."""
+    model = fresh("torchvision:resnet18").eval()
+    found = model(images(), ["module.layer1.0.conv2", "module.layer1.0.bn2"]).features
+    again = model.net.layer1[0].bn2(found["module.layer1.0.conv2"])
+    assert torch.equal(again, found["module.layer1.0.bn2"])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_keys_are_the_librarys_own_frozen_too(name: str) -> None:
+    model = fresh(name).eval()
+    library, _, bare = name.partition(":")
+    other = timm.create_model(bare, num_classes=10) if library == "timm" else torchvision.models.get_model(
+        bare, num_classes=10
+    )  # fmt: skip
+    other.eval()
+    assert list(model.state_dict()) == list(other.state_dict())
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(model(images()).logits, other(images()))
+    before = model(images(), ["stage2"])
+    assert fold_batch_norms(model) == 0
+    assert list(model.state_dict()) == list(other.state_dict())
+    assert torch.equal(model(images(), ["stage2"]).features["stage2"], before.features["stage2"])
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({})
+
+
+def test_it_trains_and_leaves_no_hooks() -> None:
+    student, teacher = fresh("timm:mobilenetv1_100").train(), fresh("torchvision:resnet18").eval()
+    shape = (3, 32, 32)
+    for method in (FitNets, AT):
+        distiller = method(describe(student, shape), describe(teacher, shape))
+        with torch.no_grad():
+            taught = teacher(images(), distiller.teacher_taps)
+        (loss,) = distiller(None, student(images(), distiller.student_taps), taught).values()
+        loss.backward()
+        reached = student.net.get_submodule("blocks.1").parameters()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in reached)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (*student.modules(), *teacher.modules()))
+
+
+def test_auxiliary_heads_are_left_out() -> None:
+    model = fresh("torchvision:googlenet").train()
+    assert model(images(64)).logits.shape == (2, 10)
+
+
+def test_grey_images_and_the_same_weights_from_the_same_seed() -> None:
+    model = fresh("timm:test_resnet", 1).eval()
+    assert model(torch.zeros(2, 1, 8, 8)).logits.shape == (2, 10)
+    twin = fresh("timm:test_resnet", 1)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) > 5
