@@ -16,7 +16,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.commands import REPO, Said, command, process
+from tests.commands import Said, command, process
 from tests.integration.conftest import ENVIRONMENT, Bench, teacher_run
 
 SWEEP: dict[str, Any] = {
@@ -458,8 +458,3 @@ def test_a_full_disk_while_a_job_writes(
         (bench.folder / "results/filler").unlink()
         again = bench.run("sweep", "--retry-failed")
         assert again.returncode == 0, again.stderr
-
-
-def test_the_shipped_sweep_files_plan(tmp_path: Path) -> None:
-    for file in sorted((REPO / "benchmarks").glob("*.yaml")):
-        assert command("sweep", file, "--plan", "--results", tmp_path).code == 0, file

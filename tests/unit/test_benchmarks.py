@@ -1,0 +1,108 @@
+"""The sweep files that are shipped: they plan quickly, and every method can be built for every pair it is asked for."""
+
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.models.base import describe
+from harness.models.build import build
+from harness.planning import plan_sweep
+from harness.spec.datasets import CATALOG
+from harness.spec.expand import Plan
+from harness.training.member import build_distiller, known_taps
+from methods.base import TapSpec
+from tests.commands import REPO, command
+
+FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
+SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students that CRD trains with a learning rate of 0.01
+CRD_SAME = {
+    ("wrn_40_2", "wrn_16_2"), ("wrn_40_2", "wrn_40_1"), ("resnet56", "resnet20"), ("resnet110", "resnet20"),
+    ("resnet110", "resnet32"), ("resnet32x4", "resnet8x4"), ("vgg13", "vgg8"),
+}  # fmt: skip
+CRD_CROSS = {
+    ("vgg13", "MobileNetV2"), ("ResNet50", "MobileNetV2"), ("ResNet50", "vgg8"), ("resnet32x4", "ShuffleV1"),
+    ("resnet32x4", "ShuffleV2"), ("wrn_40_2", "ShuffleV1"),
+}  # fmt: skip
+
+
+@cache
+def plan(name: str) -> Plan:
+    return plan_sweep(REPO / "benchmarks" / f"{name}.yaml", Path("none")).plan
+
+
+@cache
+def spec(model: str, dataset: str) -> TapSpec:
+    info = CATALOG[dataset]
+    with torch.device("meta"):
+        return describe(build(model, info.classes, info.image_shape[0]), info.image_shape)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_it_plans_in_half_a_second_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
+    began = time.process_time()
+    said = command("sweep", file, "--plan", "--results", tmp_path / "none")
+    assert time.process_time() - began < 0.5
+    assert said.code == 0 and said.err == "", said
+    head = file.read_text().partition("\nnote:")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"python -m harness.sweep benchmarks/{file.name}" in head
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
+    found = plan(file.stem)
+    sciences = {(c.teacher, c.student, c.method): found.runs[c.run_id].science for c in found.cells}
+    for (teacher, student, name), science in sciences.items():
+        specs = [spec(model, science["dataset"]["name"]) for model in (student, teacher)]
+        with torch.device("meta"):
+            distiller = build_distiller(science["method"], *specs)
+        known_taps(distiller, specs[1])
+        assert set(distiller.student_taps) <= set(specs[0].names), f"{name} for {teacher} > {student}"
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("cifar100_same", CRD_SAME), ("cifar100_cross", CRD_CROSS)])
+def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) -> None:
+    found = plan(name)
+    assert {(c.teacher, c.student) for c in found.cells} == pairs
+    assert {c.seed for c in found.cells} == {0, 1, 2, 3, 4}
+    for cell in found.cells:
+        recipe = found.runs[cell.run_id].science["recipe"]
+        assert recipe["lr"] == (0.01 if cell.student in SMALL else 0.05), cell
+        assert cell.teacher_run is not None and found.runs[cell.teacher_run].science["recipe"]["lr"] == 0.05
+    recipes = [run.science["recipe"] for run in found.runs.values()]
+    assert all((r["epochs"], r["batch_size"], r["milestones"]) == (240, 64, [150, 180, 210]) for r in recipes)
+
+
+def test_both_standard_sweeps_compare_the_same_methods() -> None:
+    same, cross = ({c.method for c in plan(name).cells} for name in ("cifar100_same", "cifar100_cross"))
+    assert same == cross and len(same) == 18
+
+
+def test_the_capacity_gap_changes_the_teacher_alone() -> None:
+    found = plan("capacity_gap")
+    for student in ("resnet8", "resnet20"):
+        cells = [c for c in found.cells if c.student == student]
+        assert {c.teacher for c in cells} == {f"resnet{n}" for n in (14, 20, 32, 44, 56, 110)} | {"wrn_40_2"}
+        for method in {c.method for c in cells}:
+            sciences = [found.runs[c.run_id].science for c in cells if c.method == method]
+            parts = [{k: v for k, v in s.items() if k not in ("teacher", "seed")} for s in sciences]
+            assert all(part == parts[0] for part in parts)
+
+
+def test_the_ablation_changes_what_its_names_say() -> None:
+    changes = {
+        "sample": ("selection", "sample"), "likelihood": ("selection", "likelihood"), "mean": ("selection", "mean"),
+        "standard": ("prior", "standard"), "norec": ("reconstruct", 0),
+        "k2": ("samples", 2), "k8": ("samples", 8), "k16": ("samples", 16),
+    }  # fmt: skip
+    found = plan("rekd_ablation")
+    settings = {c.method: found.runs[c.run_id].science["method"] for c in found.cells}
+    plain = {**settings["rekd"]["params"], **settings["rekd"]["weights"]}
+    variants = [name for name in settings if name.startswith("rekd")]
+    assert len(variants) == 16
+    for name in variants:
+        wanted = plain | dict(changes[part] for part in name.split("_")[1:])
+        assert {**settings[name]["params"], **settings[name]["weights"]} == wanted, name
