@@ -45,9 +45,11 @@ class TrainLoader:
         p = crop_padding
         padded = torch.zeros((n, h + 2 * p, w + 2 * p, c), dtype=torch.uint8, device=images.device)
         padded[:, p : p + h, p : p + w] = images.permute(0, 2, 3, 1)
-        # windows[i, dy, dx] is image i cropped at (dy, dx): a view, rows of W*C contiguous bytes
-        image, row, pixel, _ = padded.stride()
-        self._windows = padded.as_strided((n, 2 * p + 1, 2 * p + 1, h, w * c), (image, row, pixel, row, 1))
+        # windows[k] is the H x W window whose first pixel is pixel k of all images in a row: a view, H runs of W*C bytes.
+        # One index per image lets torch copy whole runs; an index (image, dy, dx) would copy byte by byte.
+        self._pixels_per_image, self._pixels_per_row = (h + 2 * p) * (w + 2 * p), w + 2 * p
+        last = (n - 1) * self._pixels_per_image + 2 * p * self._pixels_per_row + 2 * p
+        self._windows = padded.as_strided((last + 1, h, w * c), (c, self._pixels_per_row * c, 1))
         self._shape = (h, w, c)
         self._targets, self._normalise, self._flip = targets, normalise, flip
         self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
@@ -62,10 +64,11 @@ class TrainLoader:
         order = counter.permutation(self.seed, epoch, self.size, device)
         every = torch.arange(self.size, device=device)
         place = counter.integers(self.seed, epoch, "crop", every, self._crops**2)
+        down, right = place // self._crops, place % self._crops
+        first_pixel = every * self._pixels_per_image + down * self._pixels_per_row + right
         flipped = counter.integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
         for indices in order.split(self.batch_size)[first_step:]:
-            at = place[indices]
-            pixels = self._windows[indices, at // self._crops, at % self._crops].view(-1, *self._shape)
+            pixels = self._windows.index_select(0, first_pixel[indices]).view(-1, *self._shape)
             if flipped is not None:
                 pixels = _choose(flipped[indices], pixels.flip(2), pixels)
             yield self._normalise(pixels.permute(0, 3, 1, 2)), self._targets[indices], indices
