@@ -45,7 +45,7 @@ class TrainLoader:
         p = crop_padding
         padded = torch.zeros((n, h + 2 * p, w + 2 * p, c), dtype=torch.uint8, device=images.device)
         padded[:, p : p + h, p : p + w] = images.permute(0, 2, 3, 1)
-        # windows[k] is the H x W window whose first pixel is pixel k of all images in a row: a view, H runs of W*C bytes.
+        # windows[k], a view, is the H x W window that begins at pixel k of all images in a row: H runs of W*C bytes.
         # One index per image lets torch copy whole runs; an index (image, dy, dx) would copy byte by byte.
         self._pixels_per_image, self._pixels_per_row = (h + 2 * p) * (w + 2 * p), w + 2 * p
         last = (n - 1) * self._pixels_per_image + 2 * p * self._pixels_per_row + 2 * p
