@@ -255,8 +255,14 @@ class Cluster:
         executor.update_parameters(
             job_name=name,
             time=resources.time_minutes,
+            nodes=resources.nodes,
+            ntasks_per_node=resources.tasks_per_node,
             cpus_per_task=resources.cpus_per_task,
-            ntasks_per_node=1,
+            srun_args=[
+                "--kill-on-bad-exit=1",  # one process lost ends the others, which would wait for it
+                "--open-mode=append",  # a requeued job's log says why
+                f"--cpus-per-task={resources.cpus_per_task}",
+            ],
             array_parallelism=q.max_parallel,
             signal_delay_s=p.signal_seconds,
             stderr_to_stdout=True,

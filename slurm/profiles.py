@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.errors import UserError, unknown
 from harness.spec import yamlfile
@@ -19,8 +19,16 @@ class Resources(Closed):
 
     time_minutes: int = Field(60, ge=1, description="time limit; a run that needs longer is requeued and resumes")
     mem_gb: float | None = Field(None, gt=0, description="memory per node")
-    cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of a job")
-    gpus_per_node: int = Field(0, ge=0, description="GPUs of a job; a run uses one")
+    nodes: int = Field(1, ge=1, description="nodes of a job; its packs train data-parallel on all of them")
+    tasks_per_node: int = Field(1, ge=1, description="processes of a job on each of its nodes, which share the work")
+    cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
+    gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
+
+    @model_validator(mode="after")
+    def _a_gpu_each(self) -> "Resources":
+        if 0 < self.gpus_per_node < self.tasks_per_node:
+            raise ValueError(f"tasks_per_node is {self.tasks_per_node} for {self.gpus_per_node} GPUs: each needs one")
+        return self
 
 
 class BySize(Closed):

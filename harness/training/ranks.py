@@ -7,7 +7,6 @@ what they compute is what a single one would.
 
 import json
 import os
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -129,14 +128,6 @@ def joined() -> Iterator[Ranks]:
         yield Ranks(rank, world, dist.PrefixStore("harness", store))
     finally:
         dist.destroy_process_group()
-
-
-def free_port() -> int:
-    """A TCP port that nothing on this machine uses now."""
-    with socket.socket() as s:
-        s.bind(("", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from slurm import commands
 from slurm.loopback import Loopback, packages
 from tests.integration.conftest import METHODS, MINE, SWEEP, Bench, teacher_run
 from tests.integration.conftest import until as wait_until
+from tests.integration.test_ranks import as_one_process
 from tests.integration.test_resume import same_end
 
 pytestmark = [
@@ -501,3 +503,67 @@ def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> No
     assert json.loads(row["science"])["method"]["weights"] == {"ce": 1.0, "old": 0.5}
     changed = json.loads(bench.run("sweep", "--plan", "--json").stdout)
     assert (changed["to_do"], changed["done"]) == (1, 0), "the changed method is another run"
+
+
+@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
+def test_out_of_memory_is_told_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+    bench.profile = {"resources": {"mem_gb": mem_gb}}
+    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
+    done = bench.run("sweep")
+    assert done.returncode == 1, done.stderr
+    (failure,) = map(bench.store.failure, bench.plan().plan.runs)
+    assert failure and failure.kind == "killed"
+    assert failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+    assert failure.cause in done.stderr and "memory" in failure.details
+
+
+# several processes -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
+def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
+    """Two seeds' packs at once, so that jobs share nodes; as close to a single process as test_ranks says."""
+    taught.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
+    taught.sweep = small(0, 1)
+    done = taught.run("sweep")
+    assert done.returncode == 0, done.stderr
+    recorded_once(taught)
+    for (method, seed), cell in taught.cells().items():
+        row = taught.row(cell.run_id)
+        assert row["processes"] == nodes * tasks and row["attempts"] == 1
+        as_one_process(row, finished.row(cell.run_id), f"{method} {seed}")
+
+
+@pytest.mark.parametrize("told", ["USR2", "KILL"])
+def test_processes_stop_together_and_go_on_together(bench: ClusterBench, told: str) -> None:
+    bench.profile = {"resources": {"nodes": 2}}
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
+    bench.slow(0.2)
+    sweep = bench.start("sweep")
+    run_id = bench.cells()["slow", 0].run_id
+    until(lambda: bench.mid_run(run_id))
+    before = bench.fraction(run_id)
+    if told == "USR2":
+        bench.cluster.client("scancel", "--signal=USR2", bench.job_of(run_id))
+    else:
+        second = next(pid for pid in pids_of(bench.store.root) if environment(pid).get("SLURM_PROCID") == "1")
+        os.kill(second, signal.SIGKILL)
+    bench.goes_on(run_id, before)
+    bench.quick()
+    ended(sweep)
+    recorded_once(bench)
+
+
+def pids_of(root: Path) -> list[int]:
+    """Processes that submitit has started for a store."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"submitit.core._submit" in (line := entry.read_bytes()) and str(root).encode() in line:
+                found.append(int(entry.parent.name))
+    return found
+
+
+def environment(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)

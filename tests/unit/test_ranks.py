@@ -8,7 +8,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from harness.training.batchnorm import SharedBatchNorm, share_batch_norms
-from harness.training.ranks import ALONE, Ranks, free_port, joined
+from harness.training.ranks import ALONE, Ranks, joined
+from slurm.entry import free_port
 
 COUNT, WORLD = 7, 2  # rows that do not come out even
 
