@@ -3,6 +3,7 @@
 A method knows nothing about runs, clusters or files; it imports torch and its own siblings only.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -69,6 +70,11 @@ class Batch:
     targets: Tensor  # (B,) int64 class
     indices: Tensor  # (B,) int64 position in the training set
     random: SampleRandom
+    epoch: float = math.inf  # the one that is running, counted from 1; a batch of no epoch is past every warm-up
+
+    def ramp(self, epochs: int) -> float:
+        """min(epoch / epochs, 1): the factor of a term that comes in over the first ``epochs`` epochs; 1 for 0 epochs."""
+        return min(self.epoch / epochs, 1.0) if epochs else 1.0
 
 
 @dataclass

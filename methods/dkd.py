@@ -17,22 +17,26 @@ class DKD(Distiller):
         L_tckd = T^2 KL( b_t || b_s ),   L_nckd = T^2 KL( q_t || q_s ),   means over the batch
 
     The weights are the paper's alpha 1 and beta 8; beta is 6 for vgg13 -> vgg8 or MobileNetV2 and for wrn_40_2 ->
-    wrn_16_2 or wrn_40_1, and 2 for resnet56 -> resnet20 and resnet110 -> resnet32. The authors raise both terms
-    linearly from 0 over the first 20 epochs; a method is not told the epoch, so this one does not. All logarithms are
-    of the softmax as a whole, so that a student certain of its target has a finite loss.
+    wrn_16_2 or wrn_40_1, and 2 for resnet56 -> resnet20 and resnet110 -> resnet32. As in the authors' code, both terms
+    are multiplied by min(epoch / warmup, 1), epochs counted from 1; its 20 are for 240 epochs of CIFAR-100, and 0 is
+    none. All logarithms are of the softmax as a whole, so that a student certain of its target has a finite loss.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
+    version: ClassVar[int] = 2  # 1 had no warm-up
 
-    def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0, warmup: int = 20):
         super().__init__(student, teacher)
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
-        self.temperature = temperature
+        if warmup < 0:
+            raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
+        self.temperature, self.warmup = temperature, warmup
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         tckd, nckd = decoupled_losses(student.logits, teacher.logits, batch.targets, self.temperature)
-        return {"tckd": tckd, "nckd": nckd}
+        ramp = batch.ramp(self.warmup)
+        return {"tckd": ramp * tckd, "nckd": ramp * nckd}
 
 
 def decoupled_losses(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -22,16 +22,22 @@ class ReviewKD(TapPairs):
     onto 4x4, 2x2 and 1x1 (those below the map's height), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
 
     ``mid`` is the student's pooled width or ``max_mid``, if that is less. Weight 5 is the authors' for most CIFAR-100
-    pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). They raise the
-    term linearly from 0 over the first 20 epochs; a method is not told the epoch, so this one does not.
+    pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). As in their
+    code, the term is multiplied by min(epoch / warmup, 1), epochs counted from 1; 20 are for 240 epochs, 0 is none.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "review": 5.0}
+    version: ClassVar[int] = 2  # 1 had no warm-up
 
-    def __init__(self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512):
+    def __init__(
+        self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512, warmup: int = 20
+    ):
         super().__init__(student, teacher, "stages.preact" if student_preact else "stages", "stages.preact")
         if max_mid < 1:
             raise ValueError(f"max_mid must be at least 1, not {max_mid}")
+        if warmup < 0:
+            raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
+        self.warmup = warmup
         mid = min(max_mid, student.embedding_dim)
         widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
         widths.append((student.embedding_dim, teacher.embedding_dim))
@@ -44,7 +50,7 @@ class ReviewKD(TapPairs):
         for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
             review, fused = fusion(s, fused, t.shape[2:])
             losses.append(context_loss(review, t))
-        return {"review": total(losses)}
+        return {"review": batch.ramp(self.warmup) * total(losses)}
 
 
 class Fusion(nn.Module):

@@ -67,7 +67,7 @@ class Pack:
                 shared = [images, targets, indices, teacher.logits, teacher.embedding, *teacher.features.values()]
                 before = [t._version for t in shared]
                 with self._own_failure(run_id, active):
-                    member.step(Batch(images, targets, indices, random), teacher)
+                    member.step(Batch(images, targets, indices, random, epoch + 1), teacher)
                     if before != [t._version for t in shared]:
                         raise ValueError("the method changed its batch or the teacher's outputs in place")
                 if before != [t._version for t in shared]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import METHODS, MINE, REPO, STEPS, SWEEP, Bench
+from tests.integration.conftest import EPOCHS, METHODS, MINE, REPO, STEPS, SWEEP, Bench
 from tests.integration.test_resume import KILLER, killed_at, pack, same_end
 
 
@@ -44,6 +44,15 @@ def test_members_at_different_epochs(taught: Bench, finished: Bench) -> None:
     assert taught.train(*run_ids) == 0
     assert "training 5 runs" in (taught.folder / "job.log").read_text()
     same_end(taught, finished, *METHODS)
+
+
+def test_a_method_is_told_the_epoch(taught: Bench) -> None:
+    """Counted from 1, also where an epoch was cut short and taken up again."""
+    run_id = failing_pack(taught, "TellsEpoch")["tellsepoch"]
+    assert taught.train(run_id, stop_after=STEPS + 5) == 0
+    assert taught.train(run_id) == 0
+    curve = [c for c in taught.row(run_id)["curves"] if c["name"] == "train_epoch"]
+    assert [(c["epoch"], c["value"]) for c in curve] == [(e, float(e)) for e in range(1, EPOCHS + 1)]
 
 
 @pytest.mark.parametrize("name", ["Raises", "GivesNaN", "NoSuchTap", "ChangesInPlace", "Drops"])

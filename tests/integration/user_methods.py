@@ -63,6 +63,17 @@ class Kills(Distiller):
         return {}
 
 
+class TellsEpoch(Distiller):
+    """Logs the epoch that its batches say."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+    diagnostics: ClassVar[tuple[str, ...]] = ("epoch",)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {"epoch": torch.tensor(float(batch.epoch))}
+
+
 class Raises(Distiller):
     """Raises at the step that a file ``raise-at`` names."""
 

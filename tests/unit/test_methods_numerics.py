@@ -85,8 +85,8 @@ def outputs(taps: TapSpec, seed: int, scale: float = 1.0, grad: bool = False) ->
     return Outputs(draw(taps.num_classes), draw(taps.embedding_dim), maps)
 
 
-def make_batch(targets: Tensor = TARGETS) -> Batch:
-    return Batch(torch.zeros(0), targets, torch.arange(len(targets)), SampleRandom(0, len(targets)))
+def make_batch(targets: Tensor = TARGETS, **epoch: float) -> Batch:
+    return Batch(torch.zeros(0), targets, torch.arange(len(targets)), SampleRandom(0, len(targets)), **epoch)
 
 
 def total(method: Distiller, student: Outputs, teacher: Outputs, targets: Tensor = TARGETS) -> Tensor:
@@ -219,6 +219,9 @@ def test_batch_norms_of_real_networks(name, student, teacher):
         (OFD, {"kernel_size": 2}, "kernel_size"),
         (ReviewKD, {"max_mid": 0}, "max_mid"),
         (DKD, {"temperature": 0.0}, "temperature"),
+        (DKD, {"warmup": -1}, "warmup"),
+        (ReviewKD, {"warmup": -1}, "warmup"),
+        (LSKD, {"warmup": -1}, "warmup"),
         (DIST, {"temperature": -1.0}, "temperature"),
         (LSKD, {"temperature": 0.0}, "temperature"),
         (LSKD, {"base": "mlkd"}, "dkd"),
@@ -262,6 +265,33 @@ def test_maps_are_averaged_onto_the_smaller_grid():
         student = outputs(small, 1)
         expected = total(cls(small, spec([5, 5], [(2, 3), (2, 2)], 5)), student, shrunk)
         torch.testing.assert_close(total(cls(small, large), student, teacher), expected)
+
+
+# Warm-up
+
+
+@pytest.mark.parametrize(
+    ("cls", "hyper"), [(DKD, {}), (ReviewKD, {}), (LSKD, {"base": "dkd"}), (LSKD, {"base": "kd"}), (AT, {})]
+)
+def test_terms_come_in_over_the_warm_up(cls, hyper):
+    """mdistiller: min(epoch / 20, 1) of the loss, from epoch 1 on."""
+
+    def terms(epoch: float, **more: int) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        method = cls(STUDENT, TEACHER, **hyper, **more)
+        found = method(make_batch(epoch=epoch), outputs(STUDENT, 1), outputs(TEACHER, 2))
+        assert isinstance(found, dict)
+        return found
+
+    whole = terms(float("inf"))
+    warms = cls is not AT and hyper != {"base": "kd"}
+    for epoch, factor in ((1, 0.05), (7, 0.35), (20, 1.0), (21, 1.0), (240, 1.0)):
+        for name, value in terms(epoch).items():
+            torch.testing.assert_close(value, whole[name] * (factor if warms else 1.0))
+    if warms:
+        for name in whole:
+            torch.testing.assert_close(terms(1, warmup=4)[name], whole[name] / 4)
+            torch.testing.assert_close(terms(1, warmup=0)[name], whole[name])
 
 
 # Directions of vectors that are 0
