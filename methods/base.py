@@ -73,7 +73,7 @@ class Batch:
     epoch: float = math.inf  # the one that is running, counted from 1; a batch of no epoch is past every warm-up
 
     def ramp(self, epochs: int) -> float:
-        """min(epoch / epochs, 1): the factor of a term that comes in over the first ``epochs`` epochs; 1 for 0 epochs."""
+        """min(epoch / epochs, 1): the factor of a term that comes in over the first ``epochs``; 1 where those are 0."""
         return min(self.epoch / epochs, 1.0) if epochs else 1.0
 
 
