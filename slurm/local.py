@@ -112,24 +112,47 @@ class _Running:
 
 @dataclass
 class Feeder:
-    """Submits packs whose teacher is ready, as others end."""
+    """Submits packs whose teacher is ready, as others end. Takes up its queue file anew whenever that is rewritten."""
 
-    queue: Queue
+    queue_file: Path
+    queue: Queue = field(init=False)
     store: Store = field(init=False)
-    waiting: list[QueuedPack] = field(init=False)
+    waiting: list[QueuedPack] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
     tries: dict[QueuedPack, int] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.store = Store(Path(self.queue.store))
-        self.waiting = list(self.queue.packs)
+    _read: tuple[int, int] | None = None  # which writing of the queue file was read
 
     def feed(self) -> None:
-        """Returns when every run is done or failed."""
-        while self.waiting or self.running:
+        """Returns when every run is done or failed.
+
+        Raises:
+            UserError: the queue file is damaged.
+        """
+        while self.is_rewritten() or self.waiting or self.running:
+            if self.is_rewritten():
+                self._take_up()
             self._reap()
             self._submit_ready()
             time.sleep(POLL_SECONDS)
+
+    def is_rewritten(self) -> bool:
+        """Whether the queue file is not the one that was read: a sweep was run again, with --retry-failed maybe."""
+        return self._read != self._stamp()
+
+    def _stamp(self) -> tuple[int, int]:
+        found = self.queue_file.stat()
+        return found.st_ino, found.st_mtime_ns
+
+    def _take_up(self) -> None:
+        self._read = self._stamp()  # before reading: what is written in between is read again
+        self.queue = Queue.read(self.queue_file)
+        self.store = Store(Path(self.queue.store))
+        os.environ["OMP_NUM_THREADS"] = str(self.queue.threads)
+        # A run of a running pack that has failed and is to be tried again waits for the pack's end, see _reap.
+        ours = {k for r in self.running for k in r.pack.run_ids}
+        packs = (QueuedPack(tuple(k for k in p.run_ids if k not in ours), p.needs) for p in self.queue.packs)
+        self.waiting = [p for p in packs if p.run_ids]
+        self.tries.clear()
 
     def _open_runs(self, pack: QueuedPack) -> list[str]:
         settled = self.done | self.failed
@@ -144,7 +167,7 @@ class Feeder:
                 continue
             self.tries[r.pack] = self.tries.get(r.pack, 0) + 1
             if self.tries[r.pack] < MAX_TRIES:
-                print(f"{left}: their process died without a result; starting it again", flush=True)
+                print(f"{left}: their process ended and left no result; starting it again", flush=True)
                 self.waiting.insert(0, r.pack)
                 continue
             log = next(iter(sorted(r.folder.glob("*_log.out"))), r.folder)
@@ -213,13 +236,12 @@ def tail(log: Path, lines: int = 30) -> str:
 
 def main() -> None:
     queue_file = Path(sys.argv[1])
-    lock = Lock(lock_of(queue_file))
-    if not lock.acquire():
-        return
-    lock_of(queue_file).write_text(str(os.getpid()))
-    queue = Queue.read(queue_file)
-    os.environ["OMP_NUM_THREADS"] = str(queue.threads)
-    Feeder(queue).feed()
+    lock, feeder = Lock(lock_of(queue_file)), Feeder(queue_file)
+    # Looked at again without the lock: whoever rewrites the queue while it is held starts no other feeder.
+    while feeder.is_rewritten() and lock.acquire():
+        lock_of(queue_file).write_text(str(os.getpid()))
+        feeder.feed()
+        lock.release()
 
 
 if __name__ == "__main__":

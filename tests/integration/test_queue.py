@@ -92,6 +92,28 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     assert len(taught.store.attempts(kd)) == 2
 
 
+@pytest.mark.slow
+def test_a_retry_is_taken_up_while_others_still_train(taught: Bench) -> None:
+    """By the feeder that is alive: it does not know of the retry from its start."""
+    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{MINE}:Raises"}, **SLOW}, "seeds": [0, 1]}
+    bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
+    (taught.folder / "raise-at").write_text("3")
+    slow_down(taught, 0.02)
+    taught.run("sweep", "--detach", "--max-parallel", "1")
+    until(taught.store.record(slow[0]).exists)
+    slow_down(taught, 0.5)
+    until(lambda: in_training(taught, slow[1]) and set(bad) == taught.store.failed_ids())
+    feeding = feeder(taught)
+    (taught.folder / "raise-at").unlink()
+    again = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
+    assert again.returncode == 0, again.stderr
+    until(taught.store.record(bad[0]).exists, seconds=60)
+    assert feeder(taught) == feeding and not taught.store.record(slow[1]).exists(), "beside it, not after it"
+    slow_down(taught, 0)
+    until(lambda: set(bad + slow) <= taught.store.done_ids())
+    assert [len(taught.store.attempts(k)) for k in (*bad, *slow)] == [2, 2, 1, 1]
+
+
 def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
     runs = [cell.run_id for cell in bench.cells().values()]
