@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.spec import methods as method_sources
+from harness.spec.datasets import CATALOG
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, profiles, snapshot
@@ -146,7 +147,7 @@ class Cluster:
             How many runs were left for want of room.
 
         Raises:
-            UserError: SLURM refuses or does not answer.
+            UserError: SLURM refuses or does not answer, or a run has too few images in a batch for its processes.
         """
         if self._left and time.monotonic() - self._full_at < self.profile.poll_seconds:
             return self._left
@@ -159,6 +160,8 @@ class Cluster:
                 for pack in self.queue.packs
                 if (left := tuple(k for k in pack.run_ids if k in to_do))
             ]
+            for pack in packs:
+                self._check_batches(pack)
             wanted, submitted = sum(len(p.run_ids) for p in packs), 0
             for group, wait_for in self._groups(packs):
                 self._submit(group, wait_for)
@@ -290,6 +293,25 @@ class Cluster:
     def _resources(self, pack: QueuedPack) -> profiles.Resources:
         science = self.store.read_science(pack.run_ids[-1])  # the last is the method most likely to have a teacher
         return self.profile.resources_for(science["student"], (science["teacher"] or {}).get("model"))
+
+    def _check_batches(self, pack: QueuedPack) -> None:
+        """Every process of a run needs an image of every batch, the last and smallest of an epoch included.
+
+        Raises:
+            UserError: naming the numbers, before anything is submitted.
+        """
+        resources = self._resources(pack)
+        if (processes := resources.nodes * resources.tasks_per_node) == 1:
+            return
+        science = self.store.read_science(pack.run_ids[0])
+        dataset, batch = science["dataset"], science["recipe"]["batch_size"]
+        images = dataset["train_subset"] or CATALOG[dataset["name"]].train_size
+        if (least := images % batch or batch) < processes:
+            raise UserError(
+                f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`), but "
+                f"the last batch of {images} images in batches of {batch} has {least}; take fewer processes, or "
+                "another `batch_size` in the recipe (which makes it another run)"
+            )
 
     def _method_files(self, packs: list[QueuedPack]) -> list[tuple[str, Path]]:
         uses = {self.store.read_science(k)["method"]["use"] for pack in packs for k in pack.run_ids}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.planning import plan_sweep
 from harness.store import files
 from slurm import commands
 from slurm.cluster import Cluster, Submission
@@ -114,3 +115,24 @@ def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slu
     slurm.answers = False
     with pytest.raises(UserError, match="Unable to contact"):
         cluster.start()
+
+
+@pytest.mark.parametrize(("nodes", "tasks", "refused"), [(34, 1, False), (5, 7, True)])
+def test_every_process_needs_an_image_of_the_last_batch(
+    tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
+) -> None:
+    """Of 1,442 images in batches of 64: it has 34."""
+    profile, sweep, queue_file = (tmp_path / name for name in ("p.yaml", "s.yaml", "queues/s.json"))
+    profile.write_text(f"resources: {{nodes: {nodes}, tasks_per_node: {tasks}}}\n")
+    sweep.write_text("{dataset: digits, recipe: digits_quick, methods: [student], seeds: 1, "
+                     "pairs: [{teacher: digits_net_w8, student: digits_net_w4}]}")  # fmt: skip
+    planned = plan_sweep(sweep, tmp_path)
+    for run_id, run in planned.plan.runs.items():
+        planned.store.write_science(run_id, run.science)
+    packs = tuple(QueuedPack(p.run_ids, p.needs) for p in planned.plan.packs)
+    Queue(str(tmp_path), packs, 1, 1, None, {}, str(profile)).write(queue_file)
+    if refused:
+        with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
+            Cluster(queue_file).start()
+    else:
+        Cluster(queue_file)._check_batches(packs[0])
