@@ -166,7 +166,7 @@ class Loopback:
         wanted, seen = names or tuple(self.settings.node_names), dict[str, str]()
 
         def reached() -> bool:
-            self._check_daemons("slurmctld")
+            self._check_daemons("slurmctld", *(wanted if state == "idle" else ()))
             with contextlib.suppress(UserError):  # the controller is not listening yet
                 seen.update(self.node_states())
             return all(seen.get(name, "").rstrip("*") == state for name in wanted)
@@ -251,6 +251,7 @@ class Loopback:
         with layout.log("mariadb-install-db").open("wb") as log:
             made = subprocess.run(
                 [programs["mariadb-install-db"], *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+                + ["--force"]  # else it refuses where the host's own name does not resolve, which is no matter here
                 + MARIADB,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
