@@ -166,13 +166,15 @@ class Loopback:
         wanted, seen = names or tuple(self.settings.node_names), dict[str, str]()
 
         def reached() -> bool:
-            self._check_daemons("slurmctld", *(wanted if state == "idle" else ()))
+            self._check_daemons("slurmctld")
             with contextlib.suppress(UserError):  # the controller is not listening yet
                 seen.update(self.node_states())
             return all(seen.get(name, "").rstrip("*") == state for name in wanted)
 
         if not processes.wait_until(reached, seconds, pause=0.1):
-            raise UserError(f"nodes are not {state} after {seconds:.0f} s: {seen}. {self._log_tail('slurmctld')}")
+            ended = [name for name in wanted if not processes.alive(self.layout.pid(name))]
+            tail = self._log_tail(ended[0] if ended else "slurmctld")
+            raise UserError(f"nodes are not {state} after {seconds:.0f} s: {seen}. {tail}")
 
     def client(self, program: str, *arguments: str, seconds: float = 30) -> str:
         """Runs one of SLURM's commands on this cluster.
