@@ -9,7 +9,6 @@ from typing import Any
 
 from harness.store import files
 from harness.store.store import Store
-from slurm.local import tail
 
 MEETING_SECONDS = 300.0
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more of them would hardly end otherwise
@@ -23,7 +22,7 @@ def _give_up_hopeless(store: Store, run_ids: list[str], max_attempts: int, log: 
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
         if (count := max(len(store.tries(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
             continue
-        last = tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
+        last = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in last.lower() for words in OUT_OF_MEMORY)
         if for_memory or count >= max_attempts:
             cause = f"no result after {count} attempts"

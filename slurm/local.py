@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.store import files
 from harness.store.files import Lock, is_locked
 from harness.store.store import Store
 from slurm.queue import Queue, QueuedPack
@@ -173,7 +174,7 @@ class Feeder:
             log = next(iter(sorted(r.folder.glob("*_log.out"))), r.folder)
             cause = f"the process died without a result {MAX_TRIES} times: killed, or out of memory?"
             for run_id in left:
-                self.store.write_failure(run_id, "killed", cause, tail(log), str(log))
+                self.store.write_failure(run_id, "killed", cause, files.tail(log), str(log))
 
     def _submit_ready(self) -> None:
         elsewhere = 0
@@ -224,14 +225,6 @@ class Feeder:
         from slurm.entry import run
 
         return _Running(pack, executor.submit(run, spec), folder, slot)
-
-
-def tail(log: Path, lines: int = 30) -> str:
-    """The last lines of a log file."""
-    try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
-    except OSError as e:
-        return f"(no log: {e})"
 
 
 def main() -> None:

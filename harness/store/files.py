@@ -91,6 +91,14 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
+def tail(log: Path, lines: int = 30) -> str:
+    """The last lines of a log file."""
+    try:
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    except OSError as e:
+        return f"(no log: {e})"
+
+
 class Lock:
     """An advisory lock on a file, held by this process until released or dead: the kernel lets go for it."""
 
