@@ -103,7 +103,8 @@ def _detail(row: dict[str, Any]) -> str:
 
     parts = [row["cause"]] if "cause" in row else []
     if "epoch" in row:
-        parts.append(f"epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
+        stage = "first stage, " if row.get("stage") == "first" else ""
+        parts.append(f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
         if row["top1"] is not None:
             parts.append(f"top-1 {row['top1']:.2f} %")
         if row["seconds_left"] is not None:

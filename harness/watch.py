@@ -4,6 +4,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -71,7 +72,7 @@ class _View:
         self.states = planned.states()
         self.open = {k for k, s in self.states.items() if s == "to do"}
         self.total = len(self.open)
-        self.running: dict[str, dict[str, float]] = {}
+        self.running: dict[str, dict[str, Any]] = {}
         self.settled: list[str] = []
 
     def update(self) -> None:
@@ -109,7 +110,9 @@ class _View:
                 table.add_row(Text(label), "starting")
                 continue
             top1 = f"{p['top1']:.2f}" if p.get("top1") is not None else ""
-            epoch = f"{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
+            epoch = (
+                f"{'first stage ' * (p.get('stage') == 'first')}{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
+            )
             bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
             table.add_row(Text(label), epoch, top1, bar, duration(p.get("seconds_left")))
         count = Counter(self.states.values())

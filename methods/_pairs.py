@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
 class TapPairs(Distiller):
@@ -43,6 +43,29 @@ class TapPairs(Distiller):
         return ((student.features[s], teacher.features[t]) for s, t in self.names)
 
 
+class FirstPairs(TapPairs):
+    """As TapPairs, in a first stage; the main stage is the cross-entropy alone, without any map or teacher."""
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, taps: str, epochs: int):
+        super().__init__(student, teacher, taps)
+        self._first = FirstStage(epochs, self._student_taps, self._teacher_taps, teacher_later=False)
+
+    @property
+    def first_stage(self) -> FirstStage:
+        return self._first
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return ()
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {}
+
+
 def expand(spec: TapSpec, taps: str) -> tuple[str, ...]:
     """Tap names from what a hyper-parameter says.
 
@@ -56,7 +79,7 @@ def expand(spec: TapSpec, taps: str) -> tuple[str, ...]:
         wanted = stages if head == "stages" else [head]
         names += [spec.resolve(f"{name}.{tail}" if tail else name) for name in wanted]
     if not names:
-        raise ValueError(f"no stages in this model, which has: {', '.join(spec.names)}")
+        raise ValueError(f"no stages in this model, which has: {spec.listed}")
     return tuple(names)
 
 

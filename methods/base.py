@@ -29,6 +29,12 @@ class TapSpec:
     def names(self) -> tuple[str, ...]:
         return tuple(self.channels)
 
+    @property
+    def listed(self) -> str:
+        """The names as a message lists them: without those of single modules, of which there can be hundreds."""
+        of_modules = any(name.startswith("module.") for name in self.names)
+        return ", ".join(n for n in self.names if not n.startswith("module.")) + ", module.PATH" * of_modules
+
     def resolve(self, tap: str) -> str:
         """The tap's own name; ``last`` stands for the deepest one before pooling.
 
@@ -38,7 +44,7 @@ class TapSpec:
         if tap == "last":
             return [n for n in self.names if "." not in n][-1]
         if tap not in self.channels:
-            raise ValueError(f"no tap named {tap!r}; this model has: {', '.join(self.names)}, last")
+            raise ValueError(f"no tap named {tap!r}; this model has: {self.listed}, last")
         return tap
 
 
@@ -70,7 +76,9 @@ class Batch:
     targets: Tensor  # (B,) int64 class
     indices: Tensor  # (B,) int64 position in the training set
     random: SampleRandom
-    epoch: float = math.inf  # the one that is running, counted from 1; a batch of no epoch is past every warm-up
+    # The one that is running: those of the main stage are 1, 2, ..., a first stage's end with 0. A batch of no epoch is
+    # past every warm-up.
+    epoch: float = math.inf
 
     def ramp(self, epochs: int) -> float:
         """min(epoch / epochs, 1): the factor of a term that comes in over the first ``epochs``; 1 where those are 0."""
@@ -84,6 +92,28 @@ class Outputs:
     logits: Tensor  # (B, classes)
     embedding: Tensor  # (B, D) pooled penultimate feature
     features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), the taps asked for
+
+
+@dataclass(frozen=True)
+class FirstStage:
+    """A stage before the main one, with a loss of its own: ``Distiller.first_terms``.
+
+    It trains what its loss reaches, and nothing else. The student is run no further than the stage's taps, so that what
+    lies behind them stays as it was, batch norms' statistics included; without taps it is not run at all. The optimiser
+    is the recipe's with a constant learning rate, and begins the main stage without momenta.
+    """
+
+    epochs: int  # 0: there is no such stage
+    student_taps: Sequence[str] = ()
+    teacher_taps: Sequence[str] = ()
+    lr: float | None = None  # None: the recipe's, before any decay
+    teacher_later: bool = True  # whether the main stage reads the teacher too
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0:
+            raise ValueError(f"the first stage must have 0 or more epochs, not {self.epochs}")
+        if self.lr is not None and self.lr <= 0:
+            raise ValueError(f"the first stage's learning rate must be positive, not {self.lr}")
 
 
 class Distiller(nn.Module):
@@ -118,9 +148,18 @@ class Distiller(nn.Module):
         """Names of the teacher's feature maps that ``forward`` reads."""
         return ()
 
+    @property
+    def first_stage(self) -> FirstStage | None:
+        """The stage before the main one, of a method that has it."""
+        return None
+
     def setup(self, train_targets: Tensor) -> None:
         """Called once before training and before a checkpoint is loaded, with the training set's labels (N,)."""
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
+        raise NotImplementedError
+
+    def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        """Scalar terms by name whose sum is the first stage's loss. Of the student there are the stage's maps alone."""
         raise NotImplementedError

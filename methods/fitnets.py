@@ -49,10 +49,10 @@ class ConvRegressor(nn.Module):
     """Convolution, batch norm and ReLU from a map (B, C_s, H_s, W_s) to (B, C_t, H_t, W_t).
 
     Equal sizes take a 1x1 convolution, a halving or doubling the usual strided ones; any other larger map loses its
-    margin to an unpadded kernel.
+    margin to an unpadded kernel. ``relu``: whether the ReLU is there.
     """
 
-    def __init__(self, c_s: int, c_t: int, size_s: tuple[int, int], size_t: tuple[int, int]):
+    def __init__(self, c_s: int, c_t: int, size_s: tuple[int, int], size_t: tuple[int, int], relu: bool = True):
         super().__init__()
         (h_s, w_s), (h_t, w_t) = size_s, size_t
         self.conv: nn.Module
@@ -65,6 +65,8 @@ class ConvRegressor(nn.Module):
         else:
             raise ValueError(f"no regressor from a {h_s}x{w_s} map to {h_t}x{w_t}: choose a tap where they are closer")
         self.bn = nn.BatchNorm2d(c_t)
+        self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+        x = self.bn(self.conv(x))
+        return F.relu(x) if self.relu else x

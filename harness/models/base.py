@@ -1,6 +1,7 @@
 """What every network of the zoo shares: taps, He initialisation, and the description a method is given."""
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import ClassVar
 
 import torch
@@ -10,17 +11,27 @@ from torch import Tensor, nn
 from methods.base import Outputs, TapSpec
 
 
+class AllThere(Exception):
+    """Every map asked for has been collected; the rest of the network need not run."""
+
+
 class Taps:
     """Collects the feature maps asked for while a network runs."""
 
-    def __init__(self, wanted: Collection[str]):
-        self.wanted = wanted
+    def __init__(self, wanted: Collection[str], alone: bool = False):
+        self.wanted, self.alone = wanted, alone
         self.features: dict[str, Tensor] = {}
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
-        """Keep `x` if it was asked for; return it unchanged."""
+        """Keep `x` if it was asked for; return it unchanged.
+
+        Raises:
+            AllThere: it was the last one, and the maps `alone` are of interest.
+        """
         if name in self.wanted:
             self.features[name] = x
+            if self.alone and len(self.features) == len(set(self.wanted)):
+                raise AllThere
         return x
 
     def relu(self, name: str, x: Tensor) -> Tensor:
@@ -43,12 +54,27 @@ class ConvNet(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
-        unknown = [name for name in taps if name not in self.tap_names]
-        if unknown:
-            raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(self.tap_names)}")
+        self._check(taps)
         collected = Taps(taps)
         embedding, logits = self.run(x, collected)
         return Outputs(logits, embedding, collected.features)
+
+    def maps(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
+        """The maps of `taps` for images (B, C, H, W). What lies behind the last of them is not run.
+
+        A model of another library is run to its end: there, batch norms behind the last map take note of the images.
+        """
+        self._check(taps)
+        collected = Taps(taps, alone=True)
+        if taps:
+            with suppress(AllThere):
+                self.run(x, collected)
+        return collected.features
+
+    def _check(self, taps: Collection[str]) -> None:
+        unknown = [name for name in taps if name not in self.tap_names]
+        if unknown:
+            raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(self.tap_names)}")
 
 
 class ReluBlock(nn.Module):

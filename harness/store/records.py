@@ -11,10 +11,11 @@ from harness.errors import UserError
 from harness.store import files
 from harness.store.store import Store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
-_COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in ("data", "teacher", "student", "method", "evaluation")]
+_COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
 
 SCHEMA = pa.schema(
     [
@@ -44,7 +45,7 @@ SCHEMA = pa.schema(
         pa.field(
             "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
         ),
-        # cost, in seconds of this run's share of its pack
+        # cost, in seconds of this run's share of its pack; first_stage: all of a stage before the main one
         *_COSTS,
         pa.field("cost_total_s", pa.float64()),
         pa.field("pack_size", pa.int64()),
@@ -64,6 +65,7 @@ SCHEMA = pa.schema(
     ]
 )
 
+_NAMES_1 = [name for name in SCHEMA.names if name != "cost_first_stage_s"]  # of schema version 1
 _CACHED = SCHEMA.append(pa.field("written_ns", pa.int64()))
 
 
@@ -116,6 +118,8 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
     path = store.record(run_id)
     try:
         table = pq.ParquetFile(path).read(use_threads=False)  # a row is too little to share out
+        if table.schema.names == _NAMES_1:  # of a time when no method had a first stage
+            table = table.append_column("cost_first_stage_s", pa.array([0.0])).select(SCHEMA.names)
         if not table.schema.equals(SCHEMA):
             table = table.cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError) as e:

@@ -19,14 +19,14 @@ from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
 from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
 @dataclass
 class History:
     """What a record needs besides weights; JSON-able, so that it travels in checkpoints."""
 
-    epoch: int = 0  # epochs finished
+    epoch: int = 0  # epochs of the main stage finished; before it, minus the first stage's that are left
     curves: list[tuple[int, str, float]] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
     last: dict[str, float] | None = None
@@ -70,7 +70,8 @@ class Member:
             torch.manual_seed(counter.key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)
             self.distiller.setup(train_targets)
-            self.teacher_taps = known_taps(self.distiller, teacher_spec)
+            self._first = self.distiller.first_stage or FirstStage(0)
+            self._main_taps, self._first_taps = (known_taps(x, teacher_spec) for x in (self.distiller, self._first))
         if ranks.world > 1:
             share_batch_norms(self.student, ranks)
         self.student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -84,27 +85,50 @@ class Member:
             nesterov=self.recipe.nesterov,
             fused=True,
         )
-        self.history = History()
+        self.history = History(epoch=-self._first.epochs)
         self.watch = Stopwatch(device)
         self.steps = 0  # done of the epoch that is running
         self._sums: dict[str, Tensor] = {}
         self._images = 0
 
+    @property
+    def in_first_stage(self) -> bool:
+        return self.history.epoch < 0
+
+    @property
+    def first_epochs(self) -> int:
+        """Epochs of the stage before the main one; 0 for most methods."""
+        return self._first.epochs
+
+    @property
+    def teacher_taps(self) -> set[str] | None:
+        """The teacher's maps that are read now; None where it need not run at all."""
+        if self.in_first_stage:
+            return self._first_taps
+        return self._main_taps if self.distiller.needs_teacher and self._first.teacher_later else None
+
     def begin_epoch(self) -> None:
+        lr = (
+            (self._first.lr or self.recipe.lr)
+            if self.in_first_stage
+            else learning_rate(self.recipe, self.history.epoch)
+        )
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.history.epoch)
+            group["lr"] = lr
 
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
         """One optimiser step; the total loss, detached. Nothing here waits for the device."""
-        with self.watch.part("student"), autocast(self.device, self.recipe.precision):
-            mine = self.student(batch.images[self.ranks.rows(len(batch.images))], self.distiller.student_taps)
-        student = gathered(in_float32(mine), self.ranks, len(batch.images))
+        student = self._run_student(batch.images)
         with self.watch.part("method"):
-            terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
-            terms |= self.distiller(batch, student, teacher)
-            if not self._sums:
-                self._check_terms(terms)
-            total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
+            if self.in_first_stage:
+                terms = dict(self.distiller.first_terms(batch, student, teacher))
+                total = torch.stack(list(terms.values())).sum()
+            else:
+                terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
+                terms |= self.distiller(batch, student, teacher)
+                if not self._sums:
+                    self._check_terms(terms)
+                total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
         with self.watch.part("student"):
             total.backward()
             self._sum_gradients()
@@ -116,16 +140,21 @@ class Member:
 
     def end_epoch(self) -> None:
         """Closes the epoch's curves. A loss that is not finite marks the run as diverged."""
+        curve = "first" if self.in_first_stage else "train"
         self.history.epoch += 1
         means = {k: float(s) / self._images for k, s in self._sums.items()}
-        self.history.curves += [(self.history.epoch, f"train_{k}", v) for k, v in means.items()]
+        self.history.curves += [(self.history.epoch, f"{curve}_{k}", v) for k, v in means.items()]
         self.history.diverged = not all(map(_finite, means.values()))
         self.steps, self._sums, self._images = 0, {}, 0
+        if self.history.epoch == 0:
+            self.optimiser.state.clear()
 
     def add_costs(self, shared: dict[str, float]) -> None:
-        """Adds the seconds spent since the last call, and this member's share of what the pack did for all."""
+        """Adds the seconds spent since the last call, and this member's share of what the pack did for all. Called
+        before an epoch is closed, so that those of the first stage are told apart."""
         for name, seconds in (*shared.items(), *self.watch.take().items()):
-            self.history.costs[name] = self.history.costs.get(name, 0.0) + seconds
+            part = "first_stage" if self.in_first_stage else name
+            self.history.costs[part] = self.history.costs.get(part, 0.0) + seconds
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that training changes, by name."""
@@ -157,6 +186,17 @@ class Member:
         self.steps, self._images = state["steps"], state["images"]
         self._sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
+    def _run_student(self, images: Tensor) -> Outputs:
+        """Of the whole batch; in the first stage its maps alone."""
+        mine = images[self.ranks.rows(len(images))]
+        nothing = images.new_empty(0)
+        with self.watch.part("student"), autocast(self.device, self.recipe.precision):
+            if self.in_first_stage:
+                outputs = Outputs(nothing, nothing, self.student.maps(mine, self._first.student_taps))
+            else:
+                outputs = self.student(mine, self.distiller.student_taps)
+        return gathered(in_float32(outputs), self.ranks, len(images))
+
     def _sum_gradients(self) -> None:
         """The student's come from each process's own images. The method's are those of the whole batch already; their
         mean is taken only lest rounding on a GPU drive the processes apart."""
@@ -187,17 +227,18 @@ def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) 
     return getattr(importlib.import_module(module), name)(student, teacher, **method["params"])
 
 
-def known_taps(distiller: Distiller, teacher: TapSpec | None) -> set[str]:
-    """The teacher's maps that a method reads. Asked for once, before anything is shared with other runs.
+def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[str]:
+    """The teacher's maps that a method or its first stage reads. Asked for once, before anything is shared with other
+    runs.
 
     Raises:
         ValueError: the teacher has no such map.
     """
     if teacher is None:
         return set()
-    taps = set(distiller.teacher_taps)
+    taps = set(method.teacher_taps)
     if unknown := sorted(taps - set(teacher.names)):
-        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {', '.join(teacher.names)}")
+        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.listed}")
     return taps
 
 
@@ -213,6 +254,8 @@ def in_float32(outputs: Outputs) -> Outputs:
 def gathered(mine: Outputs, ranks: Ranks, count: int) -> Outputs:
     """The outputs for all ``count`` images of a batch, from those of each process's share."""
     features = {k: ranks.gather(v, count) for k, v in mine.features.items()}
+    if mine.logits.ndim == 1:  # maps alone
+        return Outputs(mine.logits, mine.embedding, features)
     return Outputs(ranks.gather(mine.logits, count), ranks.gather(mine.embedding, count), features)
 
 

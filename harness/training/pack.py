@@ -2,6 +2,9 @@
 
 Members never influence each other: each has its own weights, optimiser and random numbers, and takes part in exactly
 the epochs it has not finished yet. One that fails or diverges leaves; the others go on.
+
+Epochs of the main stage are 0, 1, ... for every method. Those of a stage before it end with -1: they have an order and
+augmentation of their own, and leave the main stage's to what it is without them.
 """
 
 import traceback
@@ -74,26 +77,32 @@ class Pack:
                     images, targets, indices = next(self.loader.epoch(epoch, step))
                     teacher = self._teach(images, active, precision)
             self.observer.on_step(active, steps)
-        share = {name: seconds / max(1, len(active)) for name, seconds in watch.take().items()}
+        spent = watch.take()
+        taught = sum(m.teacher_taps is not None for m in active.values())
         for run_id, member in list(active.items()):
+            share = {"data": spent.get("data", 0.0) / len(active)}
+            if member.teacher_taps is not None:
+                share["teacher"] = spent.get("teacher", 0.0) / taught
             with self._own_failure(run_id, active):
                 self._close_epoch(run_id, member, share)
 
     def _teach(self, images: Tensor, active: dict[str, Member], precision: str) -> Outputs:
-        if self.teacher is None or not any(m.distiller.needs_teacher for m in active.values()):
+        wanted = [m.teacher_taps for m in active.values() if m.teacher_taps is not None]
+        if self.teacher is None or not wanted:
             return Outputs(images.new_empty(0), images.new_empty(0))
-        taps = {tap for m in active.values() for tap in m.teacher_taps}
-        return self.teacher(images, taps, precision)
+        return self.teacher(images, set().union(*wanted), precision)
 
     def _close_epoch(self, run_id: str, member: Member, shared_costs: dict[str, float]) -> None:
+        member.add_costs(shared_costs)
         member.end_epoch()
         recipe, history = member.recipe, member.history
         finished = history.epoch == recipe.epochs or history.diverged
-        if not history.diverged and (history.epoch % recipe.eval_every == 0 or finished):
+        due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage teaches no classifier
+        if not history.diverged and (due or finished):
             with member.watch.part("evaluation"):
                 metrics = evaluate(member.student, self.test, recipe.precision, self.ranks)
             history.add(metrics)
-        member.add_costs(shared_costs)
+        member.add_costs({})
         self.observer.on_epoch(run_id, member, finished)
         if finished:
             del self.members[run_id]

@@ -70,7 +70,8 @@ class Reporter:
                 history = member.history
                 folder = self.store.checkpoints(run_id)
                 try:
-                    checkpoint.save(folder, history.epoch, member.steps, member.tensors(), member.state())
+                    done = history.epoch + member.first_epochs
+                    checkpoint.save(folder, done, member.steps, member.tensors(), member.state())
                 except files.DiskFull as e:
                     print(f"{run_id} has no new checkpoint: {e}", flush=True)
                 self._saved[run_id] = time.monotonic()
@@ -83,21 +84,25 @@ class Reporter:
             return
         self._told = now
         for run_id, member in members.items():
-            epoch, epochs = member.history.epoch, member.recipe.epochs
-            at = epoch * steps_per_epoch + member.steps
+            stage, epoch, epochs = place(member)
+            at = (member.history.epoch + member.first_epochs) * steps_per_epoch + member.steps
+            end = (member.recipe.epochs + member.first_epochs) * steps_per_epoch
             began, first = self._pace.setdefault(run_id, (now, at))
-            left = (now - began) / (at - first) * (epochs * steps_per_epoch - at) if at > first else None
+            left = (now - began) / (at - first) * (end - at) if at > first else None
             top1 = member.history.last["top1"] if member.history.last else None
-            fraction = at / (epochs * steps_per_epoch)
             self.store.write_progress(
-                run_id, epoch=epoch, epochs=epochs, fraction=fraction, top1=top1, seconds_left=left
+                run_id, stage=stage, epoch=epoch, epochs=epochs, fraction=at / end, top1=top1, seconds_left=left
             )
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
         history = member.history
         shown = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
         method = member.science["method"]["use"]
-        print(f"{run_id} {method} epoch {history.epoch}/{member.recipe.epochs} {_pairs(shown)}", flush=True)
+        if history.epoch > 0:
+            where = f"epoch {history.epoch}/{member.recipe.epochs}"
+        else:
+            where = f"first stage, epoch {history.epoch + member.first_epochs}/{member.first_epochs}"
+        print(f"{run_id} {method} {where} {_pairs(shown)}", flush=True)
         if finished:
             self._record(run_id, member)
 
@@ -115,9 +120,7 @@ class Reporter:
         commit, dirty = provenance.git_state()
         none: dict[str, float] = {}
         last, best = (none if history.diverged else history.last or none), history.best or none
-        costs = {p: history.costs.get(p, 0.0) for p in ("data", "teacher", "student", "method", "evaluation")}
-        if teacher is None:
-            costs["teacher"] = 0.0
+        costs = {p: history.costs.get(p, 0.0) for p in records.COST_PARTS}
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",
@@ -160,16 +163,25 @@ class Reporter:
         records.write(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.write_progress(
-            run_id, epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"], seconds_left=0.0
-        )
+            run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"],
+            seconds_left=0.0,
+        )  # fmt: skip
         self.store.forget_failure(run_id)
-        seconds_per_epoch = row["cost_total_s"] / history.epoch
-        files.replace_json(self.store.timing(timing_key(science)), seconds_per_epoch, durable=False)
+        if history.epoch > 0:  # else it diverged in its first stage
+            seconds_per_epoch = row["cost_total_s"] / history.epoch
+            files.replace_json(self.store.timing(timing_key(science)), seconds_per_epoch, durable=False)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def place(member: Member) -> tuple[str, int, int]:
+    """The stage that is running, ``first`` or ``main``, its finished epochs, and how many it has."""
+    if member.in_first_stage:
+        return "first", member.history.epoch + member.first_epochs, member.first_epochs
+    return "main", member.history.epoch, member.recipe.epochs
 
 
 def _pairs(values: dict[str, str]) -> str:

@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from methods.ab import AB, boundary_loss
 from methods.at import AT, attention_loss
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.cc import CC, correlation_loss
 from methods.crd import CRD, nce_loss, row_scores
 from methods.dkd import DKD
 from methods.fitnets import FitNets
+from methods.fsp import FSP, flows
+from methods.ft import FT, factor_loss
 from methods.kd import KD
 from methods.kdsvd import KDSVD, right_vectors
 from methods.nst import NST, discrepancy
@@ -389,6 +392,74 @@ def run_pair(method: KDSVD, k: int, recorded: Arrays, f_s: list[Tensor], f_t: li
     return alone(batch(torch.arange(len(s[0]))), staged(s), staged(t))["svd"]
 
 
+def fsp(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    method = FSP(stages(f_s), stages(f_t), taps="stages")
+    loss = method.first_terms(batch(torch.arange(len(f_s[0]))), staged(f_s), staged(f_t))["flow"]
+    loss.backward()
+    g_s, g_t = flows(f_s), flows(f_t)
+    got = {f"fsp_s_{i}": g for i, g in enumerate(g_s)} | {f"fsp_t_{i}": g for i, g in enumerate(g_t)}
+    losses = torch.stack([nn.functional.mse_loss(s, t) for s, t in zip(g_s, g_t, strict=True)])
+    return {"loss": loss, "losses": losses} | got | map_grads(f_s)
+
+
+def ab(case: Case, arrays: Arrays) -> Arrays:
+    f_s, f_t = map_case(arrays)
+    margin, weights = case["hyper"]["margin"], case["hyper"]["layer_weights"]
+    method = AB(stages(f_s, ".preact"), stages(f_t, ".preact"), margin=margin).double()
+    given = submodule_weights(arrays, "connector.connectors.")
+    assert not method.connectors.load_state_dict(given, strict=False).unexpected_keys
+    apart = copy.deepcopy(method)
+    each = zip(weights, apart.connectors, f_s, f_t, strict=True)
+    losses = torch.stack([w * boundary_loss(connect(s), t, margin) for w, connect, s, t in each])
+    indices = torch.arange(len(f_s[0]))
+    loss = method.first_terms(batch(indices), staged(f_s, ".preact"), staged(f_t, ".preact"))["boundary"]
+    loss.backward()
+    got = {"loss": loss, "losses": losses} | map_grads(f_s)
+    got |= {f"grad_connector.{k}": grad(v) for k, v in method.named_parameters()}
+    return got | {f"after_connector.{k}": v for k, v in method.named_buffers()}
+
+
+def ft(case: Case, arrays: Arrays) -> Arrays:
+    p1, p2 = case["hyper"]["p1"], case["hyper"]["p2"]
+    if "factor_s" in arrays:  # the loss of factors that are given
+        factor_s = arrays["factor_s"].requires_grad_()
+        loss = factor_loss(factor_s, arrays["factor_t"], p1, p2)
+        loss.backward()
+        return {"loss": loss, "grad_factor_s": grad(factor_s)}
+    f_s, f_t = arrays["f_s"].requires_grad_(), arrays["f_t"]
+    method = FT(spec(f_s), spec(f_t), tap="map", k=case["hyper"]["k"], p1=p1, p2=p2).double()
+
+    def ours(name: str) -> str:
+        """Theirs number an empty batch norm too."""
+        whose, part, number, rest = name.split(".", 3)
+        return f"translator.{number}.{rest}" if whose == "translator" else f"{part}.{int(number) // 3 * 2}.{rest}"
+
+    given = {ours(name): value for name, value in arrays.items() if "." in name}
+    assert not method.load_state_dict(given, strict=False).unexpected_keys
+    seen = batch(torch.arange(len(f_s))), outputs(feature=f_s), outputs(feature=f_t)
+
+    init_loss = method.first_terms(*seen)["reconstruction"]
+    init_loss.backward()
+    factor = method.encoder(f_t)
+    parameters, buffers = dict(method.named_parameters()), dict(method.named_buffers())
+    got = {"init_loss": init_loss, "init_factor": factor, "init_rec": method.decoder(factor), "factor_t": factor}
+    got["factor_s"] = copy.deepcopy(method.translator)(f_s)
+    named = {name.removeprefix("init_grad_") for name in case["arrays"] if name.startswith("init_grad_")}
+    got |= {f"init_grad_{name}": grad(parameters[ours(f"paraphraser.{name}")]) for name in named}
+    assert all(p.grad is None for name, p in parameters.items() if name.startswith("translator")) and f_s.grad is None
+
+    method.zero_grad()
+    got["loss"] = method(*seen)["factor"]
+    got["loss"].backward()
+    assert all(p.grad is None for name, p in parameters.items() if not name.startswith("translator"))
+    got["grad_f_s"] = grad(f_s)
+    names = [name.removeprefix("grad_") for name in case["arrays"] if name.startswith("grad_translator")]
+    got |= {f"grad_{name}": grad(parameters[ours(name)]) for name in names}
+    names = [name.removeprefix("after_") for name in case["arrays"] if name.startswith("after_")]
+    return got | {f"after_{name}": buffers[ours(name)] for name in names}
+
+
 # What a case's `method` says -> a function from the case and its arrays to our values of everything it lists.
 ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
     "KD": kd,
@@ -405,6 +476,9 @@ ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
     "ReviewKD": reviewkd,
     "DKD": dkd,
     "KDSVD": kdsvd,
+    "FSP": fsp,
+    "AB": ab,
+    "FT": ft,
 }
 
 INDEX = GOLDEN / "losses" / "cases.json"

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
 class Sleeps(Distiller):
@@ -44,6 +44,25 @@ class Notes(Distiller):
         return {}
 
 
+class NotesFirst(Notes):
+    """The same after a first stage of two epochs, of which it notes the first index of each batch."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, name: str = ""):
+        super().__init__(student, teacher, name=name)
+
+    @property
+    def first_stage(self) -> FirstStage:
+        return FirstStage(2, student_taps=("stage1",))
+
+    def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        with Path(f"first-{self.name}").open("a") as f:
+            f.write(f"{int(batch.epoch)} {int(batch.indices[0])}\n")
+        return {"size": student.features["stage1"].square().mean()}
+
+
 class Kills(Distiller):
     """Kills its own process at the step that a file ``kill-at`` names, counted from the process's start."""
 
@@ -61,6 +80,25 @@ class Kills(Distiller):
             os.kill(os.getpid(), signal.SIGKILL)
         self.steps += 1
         return {}
+
+
+class KillsFirst(Kills):
+    """The same with a first stage of three epochs, whose steps count too."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    @property
+    def first_stage(self) -> FirstStage:
+        return FirstStage(3)
+
+    def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        self(batch, student, teacher)
+        return {"square": self.scale.square()}
 
 
 class TellsEpoch(Distiller):
@@ -119,6 +157,19 @@ class GivesNaN(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         self.steps += 1
         return {"odd": student.logits.square().mean() * (float("nan") if self.steps > 1 else 1.0)}
+
+
+class GivesNaNFirst(KillsFirst):
+    """NaN in the first stage."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+
+    def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {"odd": self.scale * float("nan")}
 
 
 class NoSuchTap(Distiller):

@@ -78,7 +78,14 @@ def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) 
 
 def test_both_standard_sweeps_compare_the_same_methods() -> None:
     same, cross = ({c.method for c in plan(name).cells} for name in ("cifar100_same", "cifar100_cross"))
-    assert same == cross and len(same) == 18
+    assert same == cross and len(same) == 20
+
+
+def test_fsp_has_crds_pairs_of_equal_widths() -> None:
+    """Its other runs are those of the standard sweep."""
+    found, standard = plan("cifar100_fsp"), plan("cifar100_same")
+    assert {(c.teacher, c.student) for c in found.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
+    assert {c.run_id for c in found.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}
 
 
 def test_the_capacity_gap_changes_the_teacher_alone() -> None:

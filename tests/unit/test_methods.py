@@ -137,6 +137,15 @@ def test_wrong_hyper_parameters_are_refused(cls, hyper, says):
         cls(STUDENT, TEACHER, **hyper)
 
 
+def test_a_refused_tap_is_not_met_with_every_module():
+    """A model of another library has a tap for each of its modules."""
+    many = {"stem": 4, "stage1": 4, **{f"module.layer{i}.conv": 4 for i in range(300)}}
+    foreign = TapSpec(many, dict.fromkeys(many, (4, 4)), 4, CLASSES)
+    with pytest.raises(ValueError, match=r"^no tap named 'stag1'; this model has: stem, stage1, module.PATH, last$"):
+        foreign.resolve("stag1")
+    assert foreign.resolve("module.layer7.conv") == "module.layer7.conv" and foreign.resolve("last") == "stage1"
+
+
 # FitNets
 
 

@@ -18,11 +18,14 @@ from harness.spec.methods import describe as read_source
 from harness.training.member import build_distiller
 from methods import kdsvd, ofd
 from methods._safe import unit
+from methods.ab import AB, boundary_loss
 from methods.at import AT
-from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, SampleRandom, TapSpec
 from methods.cc import CC
 from methods.dist import DIST, pearson
 from methods.dkd import DKD, decoupled_losses
+from methods.fsp import FSP
+from methods.ft import FT
 from methods.kd import soft_target_loss
 from methods.kdsvd import KDSVD, align, kernel, right_vectors
 from methods.lskd import LSKD
@@ -56,6 +59,10 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "dist": (DIST, {}),
     "lskd": (LSKD, {}),
     "lskd-dkd": (LSKD, {"base": "dkd"}),
+    "fsp": (FSP, {"taps": "stages"}),
+    "ab": (AB, {"taps": "stage1.preact,stage1"}),
+    "ft": (FT, {}),
+    "ft-p": (FT, {"p1": 3, "p2": 2, "k": 0.05}),
 }
 
 
@@ -90,11 +97,19 @@ def make_batch(targets: Tensor = TARGETS, **epoch: float) -> Batch:
 
 
 def total(method: Distiller, student: Outputs, teacher: Outputs, targets: Tensor = TARGETS) -> Tensor:
-    """The weighted loss without cross-entropy."""
+    """The weighted loss without cross-entropy, and that of a first stage."""
     terms = method(make_batch(targets), student, teacher)
     assert terms.keys() == {*method.weights, *method.diagnostics} - {"ce"}
-    assert all(terms[name].shape == () for name in terms)
-    return torch.stack([weight * terms[name] for name, weight in method.weights.items() if name != "ce"]).sum()
+    first = method.first_terms(make_batch(targets), student, teacher) if method.first_stage else {}
+    assert all(value.shape == () for value in (*terms.values(), *first.values()))
+    weighted = [weight * terms[name] for name, weight in method.weights.items() if name != "ce"]
+    return torch.stack([*weighted, *first.values()]).sum()
+
+
+def every_tap(method: Distiller) -> tuple[set[str], set[str]]:
+    """The student's and the teacher's of both stages."""
+    first = method.first_stage or FirstStage(0)
+    return {*method.student_taps, *first.student_taps}, {*method.teacher_taps, *first.teacher_taps}
 
 
 def inputs(x: Outputs) -> list[Tensor]:
@@ -115,7 +130,8 @@ def pairs(draw: st.DrawFn) -> tuple[TapSpec, TapSpec]:
     return one(9), one(9)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("kdsvd")])
+# kdsvd needs maps of some size, fsp equal widths, ab sizes that its connectors can reach
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith(("kdsvd", "fsp", "ab"))])
 @settings(max_examples=12, deadline=None)
 @given(specs=pairs(), seed=st.integers(0, 1000))
 def test_any_widths_and_sizes(name, specs, seed):
@@ -123,9 +139,10 @@ def test_any_widths_and_sizes(name, specs, seed):
     torch.manual_seed(seed)
     method, student = cls(*specs, **hyper), outputs(specs[0], seed, grad=True)
     teacher = outputs(specs[1], seed + 1)
-    assert set(method.student_taps) <= set(specs[0].names) and set(method.teacher_taps) <= set(specs[1].names)
-    student.features = {tap: student.features[tap] for tap in method.student_taps}  # what the trainer hands over
-    teacher.features = {tap: teacher.features[tap] for tap in method.teacher_taps}
+    taps_s, taps_t = every_tap(method)
+    assert taps_s <= set(specs[0].names) and taps_t <= set(specs[1].names)
+    student.features = {tap: student.features[tap] for tap in taps_s}  # what the trainer hands over
+    teacher.features = {tap: teacher.features[tap] for tap in taps_t}
     loss = total(method, student, teacher)
     loss.backward()
     assert loss.isfinite()
@@ -160,7 +177,7 @@ def test_finite_at_any_scale_and_the_teacher_is_not_taught(name, scale):
 @pytest.mark.parametrize("name", METHODS)
 def test_the_same_model_twice_costs_nothing(name):
     cls, hyper = METHODS[name]
-    if cls in (CC, VID, OFD, ReviewKD):
+    if cls in (CC, VID, OFD, ReviewKD, AB, FT):
         pytest.skip("there is something to be learnt first")
     same, other = outputs(STUDENT, 1, grad=True), outputs(STUDENT, 2, grad=True)
     losses = [total(cls(STUDENT, STUDENT, **hyper), x, outputs(STUDENT, 1)) for x in (same, other)]
@@ -181,10 +198,30 @@ def test_the_planner_reads_what_the_constructor_has():
         assert info.weights == cls.weights
 
 
-SOURCE_ONLY: dict[str, dict[str, Any]] = {"fitnets": {"tap": "stage1"}, "rekd": {"group_size": 3}}
+SOURCE_ONLY: dict[str, dict[str, Any]] = {
+    "fitnets": {"tap": "stage1"},
+    "rekd": {"group_size": 3},
+    "fsp": {"taps": "stages"},
+    "ab": {"taps": "stage1"},
+}
 
 
-REAL = ["at", "sp", "cc", "vid", "rkd", "pkt", "nst", "ofd", "reviewkd-preact", "dkd", "kdsvd-columns", "dist", "lskd"]
+REAL = [
+    "at",
+    "sp",
+    "cc",
+    "vid",
+    "rkd",
+    "pkt",
+    "nst",
+    "ofd",
+    "reviewkd-preact",
+    "dkd",
+    "kdsvd-columns",
+    "dist",
+    "lskd",
+    "ft",
+]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -229,6 +266,16 @@ def test_batch_norms_of_real_networks(name, student, teacher):
         (KDSVD, {"k": 4}, "too small"),
         (KDSVD, {"matrix": "rows"}, "columns"),
         (KDSVD, {"taps": "stage1"}, "two"),
+        (FSP, {"taps": "stage1"}, "two"),
+        (FSP, {"taps": "stages", "first_epochs": -1}, "epochs"),
+        (AB, {"margin": 0.0}, "margin"),
+        (AB, {"taps": "stage2"}, "no regressor from a 6x6 map to 8x6"),
+        (AB, {"taps": "stage1", "first_epochs": -1}, "epochs"),
+        (FT, {"tap": "stage9"}, "stage1, stage1.preact"),
+        (FT, {"k": 0.0}, "k must"),
+        (FT, {"p1": 0}, "p1 and p2"),
+        (FT, {"p2": 0}, "p1 and p2"),
+        (FT, {"first_lr": 0.0}, "learning rate"),
     ],
 )
 def test_wrong_hyper_parameters_are_refused(cls, hyper, says):
@@ -521,6 +568,53 @@ def test_ofd_asks_no_more_than_the_margin():
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), 0.0), torch.full((2, 1, 1, 1), -5.0), torch.tensor([-1.0])) == 1
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 5.0), torch.tensor([-1.0])) == 4
     assert method.teacher_taps == ("stage1.preact", "stage2.preact", "stage3.preact")
+
+
+# FSP, AB and FT
+
+
+def test_fsp_refuses_maps_of_other_widths():
+    with pytest.raises(ValueError, match="the student's stage2 has 7 channels, the teacher's stage2 has 8"):
+        FSP(STUDENT, spec([6, 8, 9], [(8, 8)] * 3, 9), taps="stages")
+
+
+def test_a_boundary_is_a_sign_with_a_margin():
+    def loss(s: float, t: float) -> float:
+        return boundary_loss(torch.full((2, 1, 1, 1), s), torch.full((2, 1, 1, 1), t), 1.0).item() * 1000 / 3
+
+    assert loss(1.5, 0.1) == loss(-1.5, -9.0) == 0, "on the teacher's side by more than the margin"
+    assert loss(0.5, 0.1) == loss(0.5, 9.0) == pytest.approx(0.25), "how far the teacher is does not matter"
+    assert loss(0.5, -0.1) == loss(0.5, 0.0) == pytest.approx(2.25), "0 is inactive"
+
+
+def test_connectors_where_shapes_differ():
+    small, large = spec([4, 4], [(8, 8), (4, 4)], 4), spec([4, 6], [(8, 8), (8, 8)], 6)
+    method = AB(small, large)
+    assert isinstance(method.connectors[0], nn.Identity)
+    student, teacher = outputs(small, 1, grad=True), outputs(large, 2)
+    total(method, student, teacher).backward()
+    assert all(p.grad is not None for p in method.parameters()) and len(list(method.parameters())) == 4
+    mapped = method.connectors[1](student.features["stage2.preact"])
+    assert mapped.shape == teacher.features["stage2.preact"].shape and (mapped < 0).any(), "no ReLU"
+
+
+def test_each_stage_of_ft_trains_its_own_layers():
+    method, student, teacher = FT(STUDENT, TEACHER), outputs(STUDENT, 1, grad=True), outputs(TEACHER, 2)
+    for loss, trained in (
+        (method.first_terms(make_batch(), Outputs(torch.zeros(0), torch.zeros(0)), teacher), {"encoder", "decoder"}),
+        (method(make_batch(), student, teacher), {"translator"}),
+    ):
+        method.zero_grad()
+        torch.stack(list(loss.values())).sum().backward()
+        assert {name.partition(".")[0] for name, p in method.named_parameters() if p.grad is not None} == trained
+    assert method.encoder[-2].out_channels == 4 and FT(STUDENT, TEACHER, k=0.01).encoder[-2].out_channels == 1
+
+
+def test_the_main_stage_after_fsp_or_ab_reads_nothing():
+    for method in (FSP(STUDENT, TEACHER, taps="stages"), AB(STUDENT, TEACHER, taps="stage1")):
+        assert (method.student_taps, method.teacher_taps) == ((), ()) and not method.first_stage.teacher_later
+        nothing = Outputs(torch.zeros(0), torch.zeros(0))
+        assert method(make_batch(), nothing, nothing) == {}
 
 
 # From the papers alone

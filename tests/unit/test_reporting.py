@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -213,6 +214,19 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     lines = render.markdown(found).splitlines()
     assert {line.count("|") for line in lines[:3]} == {len(render.HEADERS) + 1}
     assert len({len(line) for line in lines[:3]}) == 1
+
+
+def test_records_from_before_first_stages_are_read(tmp_path: Path) -> None:
+    store, run_id = Store(tmp_path), "0" * 16
+    records.write(store, row(run_id, 60.0, 61.0))
+    path = store.record(run_id)
+    new = pq.read_table(path)
+    pq.write_table(new.drop_columns(["cost_first_stage_s"]), path)
+    for read in (records.read_fresh(store, [run_id]), records.read(store, [run_id])):
+        assert read.to_pylist() == [new.to_pylist()[0] | {"cost_first_stage_s": 0.0}]
+    pq.write_table(new.drop_columns(["cost_first_stage_s", "threads"]), path)
+    with pytest.raises(UserError, match="not a readable record"):
+        records.read_fresh(store, [run_id])
 
 
 # with a store --------------------------------------------------------------------------------------------------------

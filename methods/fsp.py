@@ -1,0 +1,54 @@
+"""Flow between layers."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods._pairs import FirstPairs, same_size, total
+from methods.base import Batch, Outputs, TapSpec
+
+
+class FSP(FirstPairs):
+    """Yim et al. 2017, "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer
+    Learning", CVPR 2017, equations 1 and 2.
+
+        G_i = F_(i+1) F_i^T / (H W)         F_i (C_i, H W): the map of tap i; G_i (C_(i+1), C_i)
+        first stage:  L_flow = sum over i of mean ( G_i^s - G_i^t )^2,  mean over batch and entries
+        main stage:   the cross-entropy alone
+
+    Of two neighbouring maps the larger is averaged onto the smaller one's grid. The two models' maps have the same
+    widths; their sizes may differ. The first stage trains the student up to the last tap. The stem and every stage, the
+    mean in place of the paper's sum, and 30 epochs are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, taps: str = "stem,stages", first_epochs: int = 30):
+        super().__init__(student, teacher, taps, first_epochs)
+        if len(self.names) < 2:
+            raise ValueError(f"FSP needs two taps or more, not only {taps!r}")
+        for s, t in self.names:
+            if student.channels[s] != teacher.channels[t]:
+                raise ValueError(
+                    f"FSP needs maps of the same width; the student's {s} has {student.channels[s]} channels, the "
+                    f"teacher's {t} has {teacher.channels[t]}"
+                )
+
+    def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        maps_s, maps_t = zip(*self.maps(student, teacher), strict=True)
+        return {"flow": total(F.mse_loss(s, t) for s, t in zip(flows(maps_s), flows(maps_t), strict=True))}
+
+
+def flows(maps: Sequence[Tensor]) -> list[Tensor]:
+    """G_i, (B, C_(i+1), C_i), for each map (B, C_i, H_i, W_i) but the last."""
+    return [flow(*same_size(earlier, later)) for earlier, later in pairwise(maps)]
+
+
+def flow(earlier: Tensor, later: Tensor) -> Tensor:
+    """The mean over positions of products of channels, for two maps of one size."""
+    a, b = earlier.flatten(2), later.flatten(2)
+    return torch.bmm(b, a.transpose(1, 2)) / a.shape[2]

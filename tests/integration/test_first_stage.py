@@ -1,0 +1,133 @@
+"""A stage before the main one: resumed, in a pack and on several processes it ends as alone; what is told of it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.status import _detail
+from tests.integration.conftest import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.integration.test_ranks import train as train_with
+from tests.integration.test_resume import killed_at, same_end
+
+# Different numbers of first epochs; kd has none.
+METHODS: dict[str, Any] = {
+    "kd": {}, "ab": {"params": {"first_epochs": 2}}, "ft": {"params": {"first_epochs": 1}}
+}  # fmt: skip
+SWEEP_2 = {**SWEEP, "methods": METHODS, "seeds": [0]}
+KILLER = {"killer": {"use": f"{MINE}:KillsFirst"}}
+
+
+@pytest.fixture(scope="module")
+def staged(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """One pack of methods with and without a first stage, never interrupted."""
+    bench = Bench(tmp_path_factory.mktemp("staged"), SWEEP_2)
+    bench.take(finished, teacher_run(finished))
+    assert bench.train(*(c.run_id for c in bench.cells().values())) == 0
+    return bench
+
+
+def runs(bench: Bench, **more: Any) -> dict[str, str]:
+    """entry -> run_id, further methods first."""
+    bench.sweep = {**SWEEP_2, "methods": {**more, **METHODS}}
+    return {method: cell.run_id for (method, _), cell in bench.cells().items()}
+
+
+@pytest.mark.parametrize("method", ["ab", "ft"])
+def test_alone_as_in_a_pack(taught: Bench, staged: Bench, method: str) -> None:
+    assert taught.train(runs(taught)[method]) == 0
+    same_end(taught, staged, method)
+
+
+def test_what_has_no_first_stage_ends_as_without_such_company(staged: Bench, finished: Bench) -> None:
+    same_end(staged, finished, "kd")
+
+
+def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> None:
+    """In the middle of its epochs, and in the main one after it; the killer begins an epoch before the others."""
+    run_ids = runs(taught, **KILLER)
+    for steps in (STEPS + 7, STEPS, 9, STEPS + 2):
+        killed_at(taught, steps, *run_ids.values())
+    assert taught.train(*run_ids.values()) == 0
+    same_end(taught, staged, *METHODS)
+    assert taught.row(run_ids["ab"])["attempts"] == 5
+
+
+def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -> None:
+    """After the last step of an epoch, before it is closed, and one step later."""
+    run_id = runs(taught)["ab"]
+    for steps in (STEPS, 1, STEPS - 1, 1):
+        assert taught.train(run_id, stop_after=steps) == 0
+        assert len(list(taught.store.checkpoints(run_id).iterdir())) <= 2
+    assert taught.train(run_id) == 0
+    same_end(taught, staged, "ab")
+
+
+def test_two_processes(taught: Bench, staged: Bench) -> None:
+    run_ids = runs(taught)
+    train_with(taught, 2, *run_ids.values())
+    for method in ("ab", "ft"):
+        got, alone = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
+                      for b in (taught, staged))  # fmt: skip
+        assert got.keys() == alone.keys()
+        assert any(name.startswith("first") for _, name in alone)
+        for (epoch, name), value in alone.items():  # to rounding, which training amplifies in time
+            if epoch <= 1 and not name.startswith("test"):
+                allowed = 1e-5 if epoch < 1 else 1e-2
+                assert got[epoch, name] == pytest.approx(value, rel=allowed), (method, epoch, name)
+    held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(2)]
+    assert held[0] == held[1], "the same in both processes, also in the first stage"
+    assert len(held[0].splitlines()) == 3 * EPOCHS + 2 + 1
+
+
+def test_the_record_tells_the_first_stage_apart(staged: Bench) -> None:
+    rows = {method: staged.row(run_id) for method, run_id in runs(staged).items()}
+    for method, first, term in (("ab", 2, "boundary"), ("ft", 1, "reconstruction")):
+        row = rows[method]
+        curve = [(c["epoch"], c["value"]) for c in row["curves"] if c["name"] == f"first_{term}"]
+        assert [e for e, _ in curve] == list(range(1 - first, 1)) and all(v > 0 for _, v in curve)
+        assert {c["epoch"] for c in row["curves"] if not c["name"].startswith("first")} == {1, 2, 3}
+        assert row["cost_first_stage_s"] > 0 and row["epochs"] == EPOCHS
+    assert rows["ab"]["cost_teacher_s"] == 0 < rows["ft"]["cost_teacher_s"], "ab reads no teacher in its main stage"
+    assert rows["kd"]["cost_first_stage_s"] == 0 < rows["kd"]["cost_teacher_s"]
+    for row in rows.values():
+        parts = [value for name, value in row.items() if name.startswith("cost_") and name != "cost_total_s"]
+        assert math.isclose(row["cost_total_s"], sum(parts))
+    boundary = [c["value"] for c in rows["ab"]["curves"] if c["name"] == "first_boundary"]
+    assert boundary[1] < boundary[0], "it is learnt"
+
+
+def test_progress_tells_the_stage(taught: Bench) -> None:
+    run_id = runs(taught)["ab"]
+    assert taught.train(run_id, stop_after=STEPS + 3) == 0
+    assert "first stage, epoch 1/2 boundary" in (taught.folder / "job.log").read_text().replace("first_", "")
+    assert taught.train(run_id, stop_after=1) == 0
+    told = taught.store.progress(run_id)
+    assert (told["stage"], told["epoch"], told["epochs"]) == ("first", 1, 2)
+    assert 0.2 < told["fraction"] < 0.3, "27 steps of 115"
+    assert _detail(told).startswith("first stage, epoch 2/2")
+
+
+def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None:
+    entries = {
+        name: {"use": f"{MINE}:{use}", "params": {"name": name}} for name, use in (("a", "Notes"), ("b", "NotesFirst"))
+    }
+    run_ids = runs(taught, **entries)
+    assert taught.train(run_ids["a"], run_ids["b"]) == 0
+    seen = {name: Path(taught.folder / f"seen-{name}").read_text() for name in entries}
+    assert seen["a"] == seen["b"] and len(seen["a"].splitlines()) == EPOCHS * STEPS
+    first = [line.split() for line in (taught.folder / "first-b").read_text().splitlines()]
+    assert [epoch for epoch, _ in first] == ["-1"] * STEPS + ["0"] * STEPS
+    main = [line.split()[0] for line in seen["a"].splitlines()]
+    orders = [tuple(i for _, i in first[k : k + STEPS]) for k in (0, STEPS)]
+    orders += [tuple(main[k : k + STEPS]) for k in range(0, EPOCHS * STEPS, STEPS)]
+    assert len(set(orders)) == 2 + EPOCHS, "each epoch of either stage has an order of its own"
+
+
+def test_one_that_diverges_in_its_first_stage(taught: Bench, staged: Bench) -> None:
+    run_ids = runs(taught, odd={"use": f"{MINE}:GivesNaNFirst"})
+    assert taught.train(*run_ids.values()) == 0
+    row = taught.row(run_ids["odd"])
+    assert row["status"] == "diverged" and row["last_top1"] is None and row["best_epoch"] is None
+    same_end(taught, staged, *METHODS)
