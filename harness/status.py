@@ -1,6 +1,7 @@
 """``python -m harness.status``: where the runs stand, from the store alone."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -140,17 +141,26 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     if json_:
         print(json.dumps([asdict(f) for f in found]))
         return
-    causes: dict[tuple[str, str], list[Failure]] = {}
+    causes: dict[tuple[str, ...], list[Failure]] = {}
     for failure in found:
-        causes.setdefault((failure.kind, failure.cause), []).append(failure)
+        causes.setdefault(_signature(failure), []).append(failure)
     print(f"{len(found)} failed, {len(causes)} cause{'s' * (len(causes) != 1)}")
-    for (kind, cause), failures in causes.items():
-        print(f"\n{len(failures)} x {kind}: {cause}")
+    for failures in causes.values():
+        print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")
         for failure in failures:
             print(f"  {failure.run_id}  {planned.plan.runs[failure.run_id].label}")
         if failures[0].details:
             print("    " + "\n    ".join(failures[0].details.strip().splitlines()[-12:]))
         print(f"  log: {failures[0].log}")
+
+
+def _signature(failure: "Failure") -> tuple[str, ...]:
+    """The same for failures of one cause: its kind, its words but for run ids and numbers, where the code raised."""
+    words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
+    raised = (
+        re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details) if failure.kind == "code" else []
+    )
+    return failure.kind, words, *(raised[-1] if raised else ())
 
 
 if __name__ == "__main__":

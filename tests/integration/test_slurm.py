@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from slurm import commands
 from slurm.loopback import Loopback, packages
 from tests.integration.conftest import METHODS, MINE, SWEEP, Bench, teacher_run
 from tests.integration.conftest import until as wait_until
+from tests.integration.test_errors import FILLS, tmpfs
 from tests.integration.test_ranks import as_one_process
 from tests.integration.test_resume import same_end
 
@@ -246,6 +248,27 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
     assert len({job for job, name in bench.jobs("%i|%j") if name in bench.submissions()}) == ARRAY + 3
 
 
+def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
+    """As SLURM has them; a job's Python is started by the profile's command (a container's, say) after its setup."""
+    script = bench.folder / "container"
+    script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    bench.profile = {
+        "by_size": [{"student": "digits_net_w8", "resources": {"time_minutes": 7, "mem_gb": 1.5}}],
+        "setup": ["export LOADED=cuda"],
+        "python": str(script),
+    }
+    bench.sweep = {**SWEEP, "methods": {"kd": {}}, "seeds": [0]}
+    bench.sbatch = {"hold": True}
+    teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
+    assert bench.run("sweep", "--detach").returncode == 0
+    asked = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
+    assert (asked[bench.job_of(teacher)], asked[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
+    bench.release()
+    until(lambda: bench.store.done_ids() == {teacher, kd})
+    assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
+
+
 def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Bench) -> None:
     """What there is no room for is submitted as others end."""
     name = commands.user()
@@ -405,6 +428,57 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, 
     same_end(taught, finished, *METHODS)
 
 
+@pytest.mark.parametrize("end", ["timed out", "preempted"])
+def test_status_tells_how_a_job_ended(bench: ClusterBench, end: str) -> None:
+    """From the store, one squeue and one sacct; the step takes so long that nothing can be checkpointed."""
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
+    limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
+    bench.profile = limit if end == "timed out" else {"partition": "lowcancel"}
+    bench.slow(600)
+    runs = {k: run.label for k, run in bench.plan().plan.runs.items()}
+    assert bench.run("sweep", "--detach").returncode == 0
+    until(lambda: all(map(bench.store.is_running, runs)))
+    if end == "preempted":
+        everything = ("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
+        bench.cluster.client("sbatch", "--wait", *everything, "--wrap=true", seconds=120)
+    until(lambda: not bench.jobs_left())
+    until(lambda: "to do" not in {row["state"] for row in bench.states().values()})  # the accounting lags
+    bench.count_calls()
+    said = bench.run("status").stdout.splitlines()
+    assert bench.calls() == {"squeue": 1, "sacct": 1}
+    assert said[-1] == f"2 {end}", said
+    assert all(line.startswith(f"{line[:16]}  {end} {runs[line[:16]]}  job ") for line in said[:-1]), said
+    bench.quick()
+    bench.profile = {}
+    ended(bench.start("sweep"))
+    recorded_once(bench)
+    assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
+
+
+@pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
+def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
+    """No room for the weights is a failure with that cause; no room even to note it is told where it can be told."""
+    (bench.folder / "filling.py").write_text(FILLS)
+    (bench.folder / "fill").touch()
+    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
+    with tmpfs(bench.folder / "results", "size=8m"):
+        done = bench.run("sweep")
+        assert not bench.store.done_ids() and not list(bench.store.root.rglob("*.tmp"))
+        if left:
+            assert done.returncode in (1, 2), done.stderr  # 2: no room for the table either
+            assert {row["kind"] for row in bench.states().values()} == {"disk"}
+            said = bench.run("status", "--failures").stdout
+            assert said.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in said
+        else:
+            assert done.returncode == 2 and "no space left" in done.stderr.splitlines()[-1], done.stderr
+        until(lambda: not bench.jobs_left())
+        (bench.folder / "fill").unlink()
+        (bench.store.root / "filler").unlink()
+        ended(bench.start("sweep", "--retry-failed"))
+        assert bench.store.done_ids() == {row["run_id"] for row in bench.states().values()}
+        assert len(list(bench.store.records.iterdir())) == 1 and not bench.store.failed_ids()
+
+
 # submitters ------------------------------------------------------------------------------------------------------
 
 
@@ -468,8 +542,10 @@ def test_detached_shown_cancelled_and_taken_up_again_without_accounting(taught: 
 
 
 METHOD = """
+from pathlib import Path
 from typing import ClassVar
 
+import harness
 from methods.base import Distiller
 from my_helper import SCALE
 
@@ -479,6 +555,7 @@ class Mine(Distiller):
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "old": 0.5}
 
     def forward(self, batch, student, teacher):
+        Path(__file__).with_name("harness-is-in").write_text(harness.__file__)
         return {"old": SCALE * student.logits.square().mean()}
 """
 
@@ -500,6 +577,8 @@ def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> No
     row = bench.row(run_id)
     names = {c["name"] for c in row["curves"]}
     assert "train_old" in names and "train_new" not in names
+    (where,) = (bench.store.root / "code").glob("*/harness-is-in")
+    assert where.read_text() == str(where.parent / "harness" / "__init__.py"), "the copy, not the checkout"
     assert json.loads(row["science"])["method"]["weights"] == {"ce": 1.0, "old": 0.5}
     changed = json.loads(bench.run("sweep", "--plan", "--json").stdout)
     assert (changed["to_do"], changed["done"]) == (1, 0), "the changed method is another run"

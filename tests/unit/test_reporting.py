@@ -436,6 +436,24 @@ def test_status_as_json_is_json_alone(home: Path) -> None:
     assert json.loads(command("status", "small.yaml", "--json").out)[0]["state"] in ("done", "failed")
 
 
+def test_failures_are_grouped_by_cause(home: Path) -> None:
+    """Run ids and numbers in a cause, and where the code lies, do not tell causes apart; the place that raised does."""
+    store, runs = plan().store, sorted(plan().plan.runs)
+    raised = 'Traceback:\n  File "/{}/methods/kd.py", line {}, in forward\n    x\nValueError: bad'
+    for i, run_id in enumerate(runs):
+        store.record(run_id).unlink(missing_ok=True)
+        kind, cause, details = (
+            ("disk", f"/runs/{run_id}: no space left on the disk", f"log {i}"),
+            ("code", f"ValueError: bad {i}", raised.format(i, 7)),
+            ("code", f"ValueError: bad {i}", raised.format(i, 8)),
+        )[i % 3]
+        store.write_failure(run_id, kind, cause, details, "log")
+    assert len(runs) >= 6
+    said = command("status", "small.yaml", "--failures").out
+    assert said.startswith(f"{len(runs)} failed, 3 causes\n"), said
+    assert all(said.count(run_id) >= 1 for run_id in runs)
+
+
 def test_another_recipe_in_a_column_is_told(home: Path) -> None:
     sweep = yaml.safe_load(Path("small.yaml").read_text())
     methods = sweep["methods"]
