@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.status import _detail
+from harness.training import checkpoint
 from tests.integration.conftest import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
 from tests.integration.test_ranks import train as train_with
 from tests.integration.test_resume import killed_at, same_end
@@ -57,9 +58,10 @@ def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> 
 def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -> None:
     """After the last step of an epoch, before it is closed, and one step later."""
     run_id = runs(taught)["ab"]
-    for steps in (STEPS, 1, STEPS - 1, 1):
+    for steps, reached in ((STEPS, (-2, STEPS)), (1, (-1, 1)), (STEPS - 1, (-1, STEPS)), (1, (0, 1))):
         assert taught.train(run_id, stop_after=steps) == 0
-        assert len(list(taught.store.checkpoints(run_id).iterdir())) <= 2
+        _, state = checkpoint.load_newest(taught.store.checkpoints(run_id)) or pytest.fail("no checkpoint")
+        assert (state["history"]["epoch"], state["steps"]) == reached, "the newest is found"
     assert taught.train(run_id) == 0
     same_end(taught, staged, "ab")
 

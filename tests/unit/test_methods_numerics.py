@@ -25,7 +25,7 @@ from methods.cc import CC
 from methods.dist import DIST, pearson
 from methods.dkd import DKD, decoupled_losses
 from methods.fsp import FSP
-from methods.ft import FT
+from methods.ft import FT, factor_loss
 from methods.kd import soft_target_loss
 from methods.kdsvd import KDSVD, align, kernel, right_vectors
 from methods.lskd import LSKD
@@ -608,6 +608,17 @@ def test_each_stage_of_ft_trains_its_own_layers():
         torch.stack(list(loss.values())).sum().backward()
         assert {name.partition(".")[0] for name, p in method.named_parameters() if p.grad is not None} == trained
     assert method.encoder[-2].out_channels == 4 and FT(STUDENT, TEACHER, k=0.01).encoder[-2].out_channels == 1
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-12, 1e6])
+def test_factors_without_a_direction(scale):
+    """A factor that is 0 everywhere has no gradient; a division by its length would make it NaN."""
+    factor = (outputs(STUDENT, 1).features["stage3"] * scale).requires_grad_()
+    factor.data[3] = 0
+    loss = factor_loss(factor, outputs(TEACHER, 2).features["stage3"] * scale, 2, 1)
+    loss.backward()
+    assert loss.isfinite() and factor.grad is not None and factor.grad.isfinite().all()
+    assert not factor.grad[3].any()
 
 
 def test_the_main_stage_after_fsp_or_ab_reads_nothing():
