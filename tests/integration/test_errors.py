@@ -224,7 +224,8 @@ def test_wrong_input_of_evaluate(home: Path) -> None:
     assert "unknown dataset 'digit'; did you mean 'digits'?" in evaluate(dataset="digit")
     assert "no model named 'digits_net_w5'; nearest: digits_net_w" in evaluate(model="digits_net_w5")
     assert "--weights w.pth: no such file" in evaluate()
-    assert "dataset 'cifar100' needs data" in evaluate(dataset="cifar100")
+    assert "dataset 'cifar100' needs data" in evaluate(dataset="cifar100", model="resnet20")
+    assert "digits_net_w4 is for 1x8x8 images, dataset cifar100 has 3x32x32" in evaluate(dataset="cifar100")
     contents: dict[str, Any] = {
         "a list": [torch.zeros(1)],
         "numbers": {"x": 1.0},
