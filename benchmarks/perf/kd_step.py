@@ -30,30 +30,10 @@ def ours(precision: str) -> Callable[[], float]:
 def plain(workers: int) -> Callable[[], float]:
     import torch
     import torch.nn.functional as F
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision import transforms  # type: ignore[import-untyped]
+    from torch.utils.data import DataLoader
 
-    from benchmarks.perf.cifar import BATCH, INFO, STUDENT, TEACHER, clock, fresh, images, targets
-
-    class Cifar(Dataset):  # as torchvision's CIFAR100
-        def __init__(self) -> None:
-            self.data = images().permute(0, 2, 3, 1).contiguous().numpy()
-            self.targets = targets().tolist()
-            self.transform = transforms.Compose(
-                [
-                    transforms.RandomCrop(32, padding=4),
-                    transforms.RandomHorizontalFlip(),
-                    transforms.ToTensor(),
-                    transforms.Normalize(INFO.mean, INFO.std),
-                ]
-            )
-
-        def __len__(self) -> int:
-            return len(self.data)
-
-        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+    from benchmarks.perf.cifar import BATCH, STUDENT, TEACHER, clock, fresh
+    from benchmarks.perf.plain import Cifar
 
     teacher, student = fresh(TEACHER).eval(), fresh(STUDENT).train()
     optimiser = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)

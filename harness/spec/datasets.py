@@ -16,7 +16,7 @@ class DatasetInfo:
     version: str  # sha256 of pixels and labels in order; checked whenever the data is read
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
-    module: str  # has read(data_root) -> data.tensors.RawDataset
+    module: str  # has read(data_root) -> data.raw.RawDataset
     embedded: bool  # comes with an installed package: needs no --data
 
 

@@ -479,6 +479,18 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
         assert len(list(bench.store.records.iterdir())) == 1 and not bench.store.failed_ids()
 
 
+@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
+def test_out_of_memory_is_told_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+    bench.profile = {"resources": {"mem_gb": mem_gb}}
+    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
+    done = bench.run("sweep")
+    assert done.returncode == 1, done.stderr
+    (failure,) = map(bench.store.failure, bench.plan().plan.runs)
+    assert failure and failure.kind == "killed"
+    assert failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+    assert failure.cause in done.stderr and "memory" in failure.details
+
+
 # submitters ------------------------------------------------------------------------------------------------------
 
 
@@ -582,18 +594,6 @@ def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> No
     assert json.loads(row["science"])["method"]["weights"] == {"ce": 1.0, "old": 0.5}
     changed = json.loads(bench.run("sweep", "--plan", "--json").stdout)
     assert (changed["to_do"], changed["done"]) == (1, 0), "the changed method is another run"
-
-
-@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
-def test_out_of_memory_is_told_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
-    bench.profile = {"resources": {"mem_gb": mem_gb}}
-    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
-    done = bench.run("sweep")
-    assert done.returncode == 1, done.stderr
-    (failure,) = map(bench.store.failure, bench.plan().plan.runs)
-    assert failure and failure.kind == "killed"
-    assert failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
-    assert failure.cause in done.stderr and "memory" in failure.details
 
 
 # several processes -----------------------------------------------------------------------------------------------

@@ -1,0 +1,29 @@
+"""CIFAR-100 as one loads it first: PIL images through torchvision's transforms, one by one."""
+
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+from torchvision import transforms  # type: ignore[import-untyped]
+
+from benchmarks.perf.cifar import INFO, images, targets
+
+
+class Cifar(Dataset):
+    """(image (3, 32, 32) float32, label) of the training set, cropped, flipped and normalised."""
+
+    def __init__(self) -> None:
+        self.data, self.targets = images().permute(0, 2, 3, 1).contiguous().numpy(), targets().tolist()
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(INFO.mean, INFO.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
