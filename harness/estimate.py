@@ -36,10 +36,12 @@ def seconds(plan: Plan, store: Store, run_ids: set[str]) -> tuple[float, float]:
 def _guess(science: dict[str, Any]) -> float:
     """Seconds per epoch: forward and backward cost three forwards; the teacher and the evaluation one each."""
     info = CATALOG[science["dataset"]["name"]]
-    images = science["dataset"]["train_subset"] or info.train_size
+    validation = science["dataset"].get("validation")
+    images = info.trained_on(science["dataset"]["train_subset"], validation)
     student = _macs(science["student"], info)
     teacher = _macs(science["teacher"]["model"], info) if science["teacher"] else 0
-    macs = images * (3 * student + teacher) + info.test_size * student / science["recipe"]["eval_every"]
+    evaluated = validation or info.test_size
+    macs = images * (3 * student + teacher) + evaluated * student / science["recipe"]["eval_every"]
     return macs / MACS_PER_SECOND + images / science["recipe"]["batch_size"] * STEP_SECONDS
 
 

@@ -49,7 +49,8 @@ def evaluate(
         content = raw.read(info.name, root)
     except (BadWeights, raw.WrongData) as e:
         raise UserError(str(e)) from None
-    test = evaluation.TestSet(
+    test = evaluation.EvalSet(
+        "test",
         torch.from_numpy(content.test_images).to(device),
         torch.from_numpy(content.test_targets).to(device),
         Normalise(info, device),

@@ -305,7 +305,7 @@ class Cluster:
             return
         science = self.store.read_science(pack.run_ids[0])
         dataset, batch = science["dataset"], science["recipe"]["batch_size"]
-        images = dataset["train_subset"] or CATALOG[dataset["name"]].train_size
+        images = CATALOG[dataset["name"]].trained_on(dataset["train_subset"], dataset.get("validation"))
         if (least := images % batch or batch) < processes:
             raise UserError(
                 f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`), but "

@@ -12,7 +12,7 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
-from harness.training.evaluate import TestSet
+from harness.training.evaluate import EvalSet
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.teacher import Teacher, freeze
@@ -75,7 +75,7 @@ class Trainer:
             flip=True,
             seed=0,
         )
-        self.test = TestSet(pixels[:2], self.targets[:2], normalise)  # the step is measured, not the evaluation
+        self.few = EvalSet("test", pixels[:2], self.targets[:2], normalise)  # the step is measured, not the evaluation
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)
@@ -86,7 +86,7 @@ class Trainer:
         members = {name: self._member(name) for name in names}
         ended = dict(members)
         began = clock()
-        Pack(members, self.loader, self.test, self.teacher, Silent()).train()
+        Pack(members, self.loader, self.few, self.teacher, Silent()).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 

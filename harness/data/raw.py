@@ -4,6 +4,7 @@ import hashlib
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,18 @@ class RawDataset:
     train_targets: np.ndarray  # (N,) int64
     test_images: np.ndarray
     test_targets: np.ndarray
+
+    def chosen(self, dataset: dict[str, Any]) -> "RawDataset":
+        """What a run whose science says ``dataset`` trains on and, as the test part, what it is evaluated on."""
+        classes = CATALOG[dataset["name"]].classes
+        subset, validation = dataset["train_subset"], dataset.get("validation")
+        if subset is None and validation is None:
+            return self
+        train, held_out = split(self.train_targets, (validation or 0) // classes, subset and subset // classes)
+        images, targets = self.train_images, self.train_targets
+        if validation is None:
+            return RawDataset(images[train], targets[train], self.test_images, self.test_targets)
+        return RawDataset(images[train], targets[train], images[held_out], targets[held_out])
 
     def version(self) -> str:
         """sha256 of all pixels and labels in order, 16 hex digits."""
@@ -49,10 +62,13 @@ def read(name: str, data_root: Path | None) -> RawDataset:
     return raw
 
 
-def subset(targets: np.ndarray, per_class: int) -> np.ndarray:
-    """Positions of the first ``per_class`` images of each class, in file order."""
-    rank = np.empty_like(targets)
+def split(targets: np.ndarray, held_out: int, trained_on: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Positions, in file order, of the training images to train on and of those held out: of each class its last
+    ``held_out``, and of the others the first ``trained_on``, or all."""
+    rank, size = np.empty_like(targets), np.empty_like(targets)
     for c in np.unique(targets):
         members = np.flatnonzero(targets == c)
-        rank[members] = np.arange(len(members))
-    return np.flatnonzero(rank < per_class)
+        rank[members], size[members] = np.arange(len(members)), len(members)
+    left = size - held_out
+    kept = left if trained_on is None else np.minimum(left, trained_on)
+    return np.flatnonzero(rank < kept), np.flatnonzero(rank >= left)

@@ -17,7 +17,8 @@ from harness.store import files, records
 from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to
-_COLUMNS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s", "train_size", "test_size"]
+_METRICS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s"]
+_COLUMNS = [*_METRICS, "train_size", "evaluated_on", "evaluated_size"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Comparison:
     contents: Contents
     rows: tuple[Row, ...]
     train_size: int | None
-    test_size: int | None
+    evaluated_on: str | None
+    evaluated_size: int | None
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
@@ -136,7 +138,7 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                 )
             )
     first: dict[str, Any] = next(iter(by_run.values()), {})
-    return Comparison(contents, tuple(rows), first.get("train_size"), first.get("test_size"))
+    return Comparison(contents, tuple(rows), *(first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size")))
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:

@@ -105,15 +105,20 @@ th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
 FORMATS: dict[str, Callable[[Comparison], str]] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}
 
 
+_EVALUATED_ON = {"test": "test images", "validation": "held-out training images for validation, NOT the test set"}
+
+
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know to compare these numbers with others."""
     contents = comparison.contents
     epochs = " or ".join(str(e) for e in contents.epochs)
     sizes = f", {comparison.train_size:,} training images" if comparison.train_size else ""
-    sizes += f", {comparison.test_size:,} test images" if comparison.test_size else ""
+    if comparison.evaluated_size:
+        sizes += f", {comparison.evaluated_size:,} {_EVALUATED_ON[comparison.evaluated_on or 'test']}"
     found = [
         f"{contents.dataset}{sizes}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is the last "
-        "epoch's, 'best' the best test epoch's. Differences are of the last epoch, paired by seed."
+        f"epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
+        "Differences are of the last epoch, paired by seed."
     ]
     if note := " ".join("".join(c if c.isprintable() else " " for c in contents.note).split()):
         found.append(f"Note: {note}")  # on one line: an empty one would end a LaTeX caption

@@ -19,6 +19,10 @@ class DatasetInfo:
     module: str  # has read(data_root) -> data.raw.RawDataset
     embedded: bool  # comes with an installed package: needs no --data
 
+    def trained_on(self, train_subset: int | None, validation: int | None) -> int:
+        """Training images that a sweep's ``dataset`` leaves."""
+        return train_subset or self.train_size - (validation or 0)
+
 
 CATALOG = {
     info.name: info

@@ -149,8 +149,12 @@ def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
 
 
 def _dataset(sweep: Sweep) -> dict[str, Any]:
-    info = datasets.CATALOG[sweep.dataset.name]
-    return {"name": info.name, "version": info.version, "train_subset": sweep.dataset.train_subset}
+    chosen = sweep.dataset
+    version = datasets.CATALOG[chosen.name].version
+    science: Keys = {"name": chosen.name, "version": version, "train_subset": chosen.train_subset}
+    if chosen.validation is not None:  # a key younger than the first results: left out, those keep their ids
+        science["validation"] = chosen.validation
+    return science
 
 
 def _teacher(

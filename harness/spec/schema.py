@@ -45,7 +45,7 @@ class Recipe(Closed):
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="`bf16`: bfloat16 autocast of the models; losses stay float32"
     )
-    eval_every: int = Field(1, ge=1, description="evaluate on the test set every so many epochs, and after the last")
+    eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -67,6 +67,12 @@ class Dataset(Closed):
         ge=10,
         description="train on so many images only, the first of each class in file order; the test set is whole",
     )
+    validation: int | None = Field(
+        None,
+        ge=10,
+        description="for tuning: evaluate on so many training images, the last of each class in file order, which are "
+        "not trained on; the test set is left alone",
+    )
 
     @field_validator("name")
     @classmethod
@@ -75,15 +81,15 @@ class Dataset(Closed):
         return name
 
     @model_validator(mode="after")
-    def _subset_fits(self) -> "Dataset":
+    def _parts_fit(self) -> "Dataset":
         info = datasets.CATALOG[self.name]
-        if self.train_subset is not None and (
-            self.train_subset % info.classes or self.train_subset // info.classes > info.train_per_class
-        ):
-            raise ValueError(
-                f"train_subset must be a multiple of {info.classes} (the number of classes), "
-                f"at most {info.train_per_class * info.classes}"
-            )
+        room, multiple = info.train_per_class * info.classes, f"a multiple of {info.classes} (the number of classes)"
+        if self.validation is not None and (self.validation % info.classes or self.validation >= room):
+            raise ValueError(f"validation must be {multiple}, less than {room}")
+        room -= self.validation or 0
+        if self.train_subset is not None and (self.train_subset % info.classes or self.train_subset > room):
+            rest = " beside the images for validation" if self.validation else ""
+            raise ValueError(f"train_subset must be {multiple}, at most {room}{rest}")
         return self
 
 

@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.store import files
 from harness.store.store import Store
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
@@ -26,20 +26,21 @@ SCHEMA = pa.schema(
         pa.field("dataset", pa.string()),
         pa.field("dataset_version", pa.string()),
         pa.field("train_size", pa.int64()),
-        pa.field("test_size", pa.int64()),
+        pa.field("evaluated_on", pa.string()),  # test, or validation: training images that were held out
+        pa.field("evaluated_size", pa.int64()),
         pa.field("student", pa.string()),
         pa.field("student_parameters", pa.int64()),
         pa.field("teacher", pa.string()),
         pa.field("teacher_run", pa.string()),
         pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
-        pa.field("teacher_top1", pa.float64()),  # in %, measured when the teacher was loaded
+        pa.field("teacher_top1", pa.float64()),  # in %, measured when loaded; of given weights, on the test set
         pa.field("method", pa.string()),
         pa.field("method_parameters", pa.int64()),  # trained with the student and thrown away afterwards
         pa.field("seed", pa.int64()),
         pa.field("epochs", pa.int64()),
         pa.field("precision", pa.string()),
         pa.field("science", pa.string()),  # every resolved setting, as canonical JSON
-        # results, in % and nats per image, on the whole test set
+        # results, in % and nats per image, over all images of evaluated_on
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
         pa.field(
@@ -65,7 +66,9 @@ SCHEMA = pa.schema(
     ]
 )
 
-_NAMES_1 = [name for name in SCHEMA.names if name != "cost_first_stage_s"]  # of schema version 1
+# What records of older schema versions lack: version 1 is of a time when no method had a first stage, 2 of one when
+# all were evaluated on the test set, whose size was called so.
+_OLDER = {"cost_first_stage_s": 0.0, "evaluated_on": "test"}
 _CACHED = SCHEMA.append(pa.field("written_ns", pa.int64()))
 
 
@@ -118,11 +121,14 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
     path = store.record(run_id)
     try:
         table = pq.ParquetFile(path).read(use_threads=False)  # a row is too little to share out
-        if table.schema.names == _NAMES_1:  # of a time when no method had a first stage
-            table = table.append_column("cost_first_stage_s", pa.array([0.0])).select(SCHEMA.names)
+        if "test_size" in table.schema.names:
+            table = table.rename_columns({"test_size": "evaluated_size"})
+            for name in set(_OLDER) - set(table.schema.names):
+                table = table.append_column(name, pa.array([_OLDER[name]]))
+            table = table.select(SCHEMA.names)
         if not table.schema.equals(SCHEMA):
             table = table.cast(SCHEMA)
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         raise UserError(
             f"{path}: not a readable record ({str(e).splitlines()[0][:120]}); "
             "delete it and run the sweep again to train this run anew"

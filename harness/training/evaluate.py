@@ -1,4 +1,4 @@
-"""Accuracy of a model on a whole test set."""
+"""Accuracy of a model on a whole set of images."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from harness.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Metrics:
-    """Over every test image once: top-1 and top-5 accuracy in %, mean cross-entropy in nats."""
+    """Over every image once: top-1 and top-5 accuracy in %, mean cross-entropy in nats."""
 
     top1: float
     top5: float
@@ -22,23 +22,23 @@ class Metrics:
 
 
 @dataclass
-class TestSet:
-    """The images a run is evaluated on, on the device."""
+class EvalSet:
+    """The images a model is evaluated on, on the device."""
 
+    name: str  # "test", or "validation": training images that are held out
     images: Tensor  # (N, C, H, W) uint8
     targets: Tensor  # (N,) int64
     normalise: Normalise
-    __test__ = False  # not a pytest class
 
 
-def evaluate(model: ConvNet, test: TestSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
-    """Runs the model in eval mode, and gives it back in the mode it was in; the processes share the test set out."""
+def evaluate(model: ConvNet, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
+    """Runs the model in eval mode, and gives it back in the mode it was in; the processes share the images out."""
     was_training = model.training
     model.eval()
-    totals = torch.zeros(3, dtype=torch.float64, device=test.targets.device)
+    totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)
     with torch.no_grad():
-        mine = ranks.rows(len(test.targets))
-        for images, targets in eval_batches(test.images[mine], test.targets[mine], test.normalise):
+        mine = ranks.rows(len(on.targets))
+        for images, targets in eval_batches(on.images[mine], on.targets[mine], on.normalise):
             with autocast(images.device, precision):
                 logits = model(images).logits
             logits = logits.float()
@@ -48,5 +48,5 @@ def evaluate(model: ConvNet, test: TestSet, precision: str = "float32", ranks: R
     model.train(was_training)
     ranks.sum([totals])
     top1, top5, loss_sum = totals.tolist()
-    n = len(test.targets)
+    n = len(on.targets)
     return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)

@@ -17,7 +17,7 @@ from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
-from harness.training.evaluate import TestSet
+from harness.training.evaluate import EvalSet
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.ranks import LostRank, Ranks, joined
@@ -124,16 +124,16 @@ def _train(
     info = CATALOG[any_science["dataset"]["name"]]
     data = raw.read(info.name, Path(job.data_root) if job.data_root else None)
     normalise = Normalise(info, device)
-    images, targets = data.train_images, data.train_targets
-    if (count := any_science["dataset"]["train_subset"]) is not None:
-        kept = raw.subset(targets, count // info.classes)
-        images, targets = images[kept], targets[kept]
-    test = TestSet(
-        torch.from_numpy(data.test_images).to(device), torch.from_numpy(data.test_targets).to(device), normalise
-    )
-    train_targets = torch.from_numpy(targets).to(device)
+    chosen = data.chosen(any_science["dataset"])
+
+    def evalset(name: str, part: raw.RawDataset) -> EvalSet:
+        images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
+        return EvalSet(name, images.to(device), targets.to(device), normalise)
+
+    evaluated_on = evalset("validation" if any_science["dataset"].get("validation") else "test", chosen)
+    train_targets = torch.from_numpy(chosen.train_targets).to(device)
     loader = TrainLoader(
-        torch.from_numpy(images).to(device),
+        torch.from_numpy(chosen.train_images).to(device),
         train_targets,
         normalise,
         batch_size=recipe.batch_size,
@@ -141,9 +141,13 @@ def _train(
         flip=recipe.flip,
         seed=any_science["seed"],
     )
-    reporter.train_size, reporter.test_size = len(train_targets), len(test.targets)
+    reporter.train_size = len(train_targets)
+    reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
-        teacher = _teacher(job, store, sciences, test, info.image_shape, info.classes, device, ranks)
+        # A given teacher may have been trained on the images that are held out here.
+        given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
+        on = evalset("test", data) if given and evaluated_on.name != "test" else evaluated_on
+        teacher = _teacher(job, store, sciences, on, info.image_shape, info.classes, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
@@ -171,11 +175,11 @@ def _train(
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else Follower(reporter)
-    Pack(members, loader, test, teacher, observer, ranks).train()
+    Pack(members, loader, evaluated_on, teacher, observer, ranks).train()
 
 
 def _teacher(
-    job: PackJob, store: Store, sciences: dict[str, Any], test: TestSet, image_shape: tuple[int, int, int],
+    job: PackJob, store: Store, sciences: dict[str, Any], on: EvalSet, image_shape: tuple[int, int, int],
     num_classes: int, device: torch.device, ranks: Ranks,
 ) -> Teacher | None:  # fmt: skip
     wanted = next((s["teacher"] for s in sciences.values() if s["teacher"]), None)
@@ -193,6 +197,6 @@ def _teacher(
         if row[0]["status"] != "done":
             raise BadWeights(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
         file, sha256, top1 = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0]["last_top1"]
-    teacher = load_teacher(wanted["model"], file, sha256, top1, test, image_shape, num_classes, device, ranks)
-    print(f"teacher {teacher.name}: top-1 {teacher.top1:.2f} % measured, sha256 {sha256}", flush=True)
+    teacher = load_teacher(wanted["model"], file, sha256, top1, on, image_shape, num_classes, device, ranks)
+    print(f"teacher {teacher.name}: top-1 {teacher.top1:.2f} % measured ({on.name}), sha256 {sha256}", flush=True)
     return teacher

@@ -34,10 +34,10 @@ class History:
     best_epoch: int | None = None
     diverged: bool = False
 
-    def add(self, metrics: Metrics) -> None:
+    def add(self, metrics: Metrics, evaluated_on: str) -> None:
         """Notes an evaluation after ``epoch`` epochs; the first of equally good epochs counts as best."""
         self.last = asdict(metrics)
-        self.curves += [(self.epoch, f"test_{k}", v) for k, v in self.last.items()]
+        self.curves += [(self.epoch, f"{evaluated_on}_{k}", v) for k, v in self.last.items()]
         if self.best is None or metrics.top1 > self.best["top1"]:
             self.best, self.best_epoch = self.last, self.epoch
 

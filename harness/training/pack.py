@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.data import counter
 from harness.data.resident import TrainLoader
-from harness.training.evaluate import TestSet, evaluate
+from harness.training.evaluate import EvalSet, evaluate
 from harness.training.member import Member
 from harness.training.ranks import ALONE, Ranks
 from harness.training.stopwatch import Stopwatch
@@ -38,7 +38,7 @@ class Observer(Protocol):
 class Pack:
     members: dict[str, Member]  # by run_id; a member leaves when it has finished
     loader: TrainLoader
-    test: TestSet
+    evalset: EvalSet
     teacher: Teacher | None
     observer: Observer
     ranks: Ranks = ALONE
@@ -50,7 +50,7 @@ class Pack:
             self._epoch(*first, {k: m for k, m in self.members.items() if (m.history.epoch, m.steps) == first})
 
     def _epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> None:
-        device = self.test.targets.device
+        device = self.evalset.targets.device
         watch = Stopwatch(device)
         precision = next(iter(active.values())).recipe.precision
         for member in active.values():
@@ -100,8 +100,8 @@ class Pack:
         due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage teaches no classifier
         if not history.diverged and (due or finished):
             with member.watch.part("evaluation"):
-                metrics = evaluate(member.student, self.test, recipe.precision, self.ranks)
-            history.add(metrics)
+                metrics = evaluate(member.student, self.evalset, recipe.precision, self.ranks)
+            history.add(metrics, self.evalset.name)
         member.add_costs({})
         self.observer.on_epoch(run_id, member, finished)
         if finished:

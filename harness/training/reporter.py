@@ -45,7 +45,8 @@ class Reporter:
     sciences: dict[str, dict[str, Any]]
     processes: int = 1
     train_size: int = 0
-    test_size: int = 0
+    evaluated_on: str = "test"
+    evaluated_size: int = 0
     pack_size: int = 0
     teacher: Teacher | None = None
     attempts: dict[str, int] = field(default_factory=dict)
@@ -127,7 +128,8 @@ class Reporter:
             "dataset": science["dataset"]["name"],
             "dataset_version": science["dataset"]["version"],
             "train_size": self.train_size,
-            "test_size": self.test_size,
+            "evaluated_on": self.evaluated_on,
+            "evaluated_size": self.evaluated_size,
             "student": science["student"],
             "student_parameters": sum(p.numel() for p in member.student.parameters()),
             "teacher": teacher.name if teacher else None,

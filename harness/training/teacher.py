@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.models.folding import fold_batch_norms
-from harness.training.evaluate import TestSet, evaluate
+from harness.training.evaluate import EvalSet, evaluate
 from harness.training.member import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
@@ -44,7 +44,7 @@ class Teacher:
 
 
 def load_teacher(
-    name: str, file: Path, sha256: str, stated_top1: float | None, test: TestSet, image_shape: tuple[int, int, int],
+    name: str, file: Path, sha256: str, stated_top1: float | None, on: EvalSet, image_shape: tuple[int, int, int],
     num_classes: int, device: torch.device, ranks: Ranks = ALONE,
 ) -> Teacher:  # fmt: skip
     """Raises:
@@ -54,7 +54,7 @@ def load_teacher(
     load_weights(model, name, file, sha256)
     spec = describe(model, image_shape)
     freeze(model, device)
-    top1 = evaluate(model, test, ranks=ranks).top1
+    top1 = evaluate(model, on, ranks=ranks).top1
     if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
         raise BadWeights(f"teacher {name} from {file}: measured top-1 {top1:.2f} %, stated {stated_top1:.2f} %")
     return Teacher(model, name, sha256, top1, spec, ranks)

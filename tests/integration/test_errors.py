@@ -69,6 +69,10 @@ WRONG_FILES = {
         put("dataset", {"name": "digits", "train_subset": 15}),
         "dataset: train_subset must be a multiple of 10",
     ),
+    "validation": (
+        put("dataset", {"name": "digits", "train_subset": 1400, "validation": 100}),
+        "at most 1300 beside the images for validation",
+    ),
     "key": (put("method", ["kd"]), "method: unknown key 'method'; did you mean 'methods'?"),
     "pair key": (put("pairs", 0, "teachr", "x"), "pairs.0.teachr: unknown key 'teachr'; did you mean 'teacher'?"),
     "entry key": (put("methods", "kd", "parms", {}), "methods.kd.parms: unknown key 'parms'; did you mean 'params'?"),

@@ -34,7 +34,7 @@ def test_best_is_the_first_of_the_best_epochs() -> None:
     history = History()
     for epoch, top1 in enumerate((10.0, 30.0, 30.0, 20.0), start=1):
         history.epoch = epoch
-        history.add(Metrics(top1, 50.0 + epoch, 1.0 + epoch))
+        history.add(Metrics(top1, 50.0 + epoch, 1.0 + epoch), "test")
     assert history.last == {"top1": 20.0, "top5": 54.0, "loss": 5.0}
     assert history.best == {"top1": 30.0, "top5": 52.0, "loss": 3.0}
     assert history.best_epoch == 2

@@ -238,6 +238,11 @@ def test_a_users_own_method_is_identified_by_its_code(monkeypatch: pytest.Monkey
     assert version["identity_a"] == version["identity_b"] != version["identity_c"]
 
 
+def test_images_for_validation_change_the_id_and_none_do_not() -> None:
+    assert ids(changed(dataset__validation=100)) != ids(changed(dataset__validation=200)) != ids(BASE)
+    assert ids(changed(dataset__validation=None)) == ids(BASE)
+
+
 def test_golden_ids() -> None:
     """Committed ids. If they change, results that users have are no longer found: change them on purpose only."""
     science = {

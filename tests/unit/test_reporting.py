@@ -49,7 +49,15 @@ def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dic
     found = {f.name: filler.get(str(f.type)) for f in SCHEMA}
     found |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
     found |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
-    return {**found, "teacher_top1": 90.0, "cost_total_s": 2.0, "train_size": 1442, "test_size": 355, **more}
+    return {
+        **found,
+        "teacher_top1": 90.0,
+        "cost_total_s": 2.0,
+        "train_size": 1442,
+        "evaluated_on": "test",
+        "evaluated_size": 355,
+        **more,
+    }
 
 
 def table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -210,21 +218,25 @@ NAMES = st.text("abAB019_.+-", min_size=1, max_size=12)
 def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     spread = Spread(1.0, None, 1)
     one = Row(teacher, "s", method, spread, None, None, spread, None, None, None, 0, 0, ("r",))
-    found = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, None)
+    found = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, "test", None)
     lines = render.markdown(found).splitlines()
     assert {line.count("|") for line in lines[:3]} == {len(render.HEADERS) + 1}
     assert len({len(line) for line in lines[:3]}) == 1
 
 
-def test_records_from_before_first_stages_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
     store, run_id = Store(tmp_path), "0" * 16
     records.write(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
-    pq.write_table(new.drop_columns(["cost_first_stage_s"]), path)
+    old = new.drop_columns(["evaluated_on"]).rename_columns({"evaluated_size": "test_size"})
+    old = old.drop_columns(["cost_first_stage_s"] if version == 1 else [])
+    pq.write_table(old, path)
+    expected = new.to_pylist()[0] | ({"cost_first_stage_s": 0.0} if version == 1 else {})
     for read in (records.read_fresh(store, [run_id]), records.read(store, [run_id])):
-        assert read.to_pylist() == [new.to_pylist()[0] | {"cost_first_stage_s": 0.0}]
-    pq.write_table(new.drop_columns(["cost_first_stage_s", "threads"]), path)
+        assert read.to_pylist() == [expected]
+    pq.write_table(old.drop_columns(["threads"]), path)
     with pytest.raises(UserError, match="not a readable record"):
         records.read_fresh(store, [run_id])
 
