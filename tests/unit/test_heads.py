@@ -64,7 +64,8 @@ def test_a_head_is_found_by_what_the_model_computes(end: str, has_head: bool) ->
 
 def spec(channels: int, size: int, head: bool = True) -> TapSpec:
     end = Head("stage2", draw(CLASSES, channels), draw(CLASSES, seed=1)) if head else None
-    return TapSpec({"stage1": 3, "stage2": channels}, {"stage1": (8, 8), "stage2": (size, size)}, channels, CLASSES, end)
+    sizes = {"stage1": (8, 8), "stage2": (size, size)}
+    return TapSpec({"stage1": 3, "stage2": channels}, sizes, channels, CLASSES, end)
 
 
 def outputs(spec: TapSpec, seed: int = 0) -> Outputs:
