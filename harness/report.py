@@ -28,6 +28,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Write every format and the Parquet file here instead, a folder per sweep.")
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the students' accuracy against their teachers' size here: SVG and PDF, a folder per sweep."
+        ),
+    ] = None,
 ) -> None:
     """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
     from harness.planning import plan_sweep
@@ -44,10 +50,15 @@ def report(
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
         contents = [comparison.Contents.read(folder) for folder in folders]
     for content in contents:
+        if figures is not None:
+            from harness.reporting.figures import capacity_gap
+
+            for path in capacity_gap(comparison.load(content, store), figures / content.name):
+                print(path)
         if out is not None:
             publish.publish(content, store, out / content.name)
             print(out / content.name)
-        else:
+        elif figures is None:
             sys.stdout.write(render.FORMATS[format.value](comparison.load(content, store)))
 
 

@@ -82,21 +82,23 @@ class Trainer:
         freeze(model, DEVICE)
         self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec)
 
-    def train(self, names: tuple[str, ...]) -> tuple[float, dict[str, dict[str, Tensor]]]:
+    def train(self, names: tuple[str, ...], **params: Any) -> tuple[float, dict[str, dict[str, Tensor]]]:
         """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
-        members = {name: self._member(name) for name in names}
+        members = {name: self.member(name, **params) for name in names}
         ended = dict(members)
         began = clock()
         Pack(members, self.loader, self.few, self.teacher, Silent()).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 
-    def _member(self, name: str) -> Member:
+    def member(self, name: str, **params: Any) -> Member:
+        """A run of a method with its default settings but for ``params``."""
         info = methods.describe(name)
+        settings = {k: h.default for k, h in info.hyper.items()} | params
         science: dict[str, Any] = {
             "teacher": {"model": TEACHER},
             "student": STUDENT,
-            "method": {"use": name, "params": {k: h.default for k, h in info.hyper.items()}, "weights": info.weights},
+            "method": {"use": name, "params": settings, "weights": info.weights},
             "recipe": {
                 "epochs": 1,
                 "batch_size": BATCH,

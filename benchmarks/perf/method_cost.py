@@ -1,0 +1,51 @@
+"""What each method adds to a training step: its step against that of the student alone, wrn_40_2 -> wrn_16_2.
+
+Each method trains alone, with the teacher's forward pass where it reads one, at its default settings. Of the methods
+with a stage before the main one, `first` is a step of that. The ratio is rekd's step over kd's.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
+from benchmarks.perf.common import emit, in_turn, say
+from harness.spec import methods
+from harness.training import memory
+
+STEPS, ROUNDS = 5, 4
+FIRST = "first_epochs"  # what methods with a stage before the main one call its length
+
+
+def main() -> None:
+    memory.keep()
+    torch.set_num_threads(THREADS)
+    trainer = Trainer(STEPS)
+
+    def side(name: str, **params: int) -> Callable[[], float]:
+        return lambda: trainer.train((name,), **params)[0]
+
+    sides, parameters = {}, {}
+    for name in methods.builtin_names():
+        staged = FIRST in methods.describe(name).hyper
+        sides[name] = side(name, **({FIRST: 0} if staged else {}))
+        if staged:
+            sides[f"{name} first"] = side(name, **{FIRST: 1})
+        member = trainer.member(name)
+        parameters[name] = sum(p.numel() for p in member.parameters) - sum(
+            p.numel() for p in member.student.parameters()
+        )
+    least = {name: min(seconds) for name, seconds in in_turn(sides, ROUNDS, budget_s=240).items()}
+    for name in [name for name in least if name.endswith(" first")]:
+        least[name] -= least[name.removesuffix(" first")]
+    times = {name: round(seconds / least["student"], 2) for name, seconds in sorted(least.items())}
+    for name, factor in times.items():
+        say(f"  {name:14} {factor:6.2f} x the student's step   {parameters.get(name, 0):>10,} parameters")
+    detail = {"pair": f"{TEACHER} -> {STUDENT}", "batch": BATCH, "threads": THREADS, "clock": CLOCK,
+              "student_s_per_step": round(least["student"] / STEPS, 4), "times_student": times,
+              "parameters": parameters}  # fmt: skip
+    emit("method_cost", least["rekd"] / least["kd"], 1.5, detail, better="lower")
+
+
+if __name__ == "__main__":
+    main()
