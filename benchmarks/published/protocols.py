@@ -91,12 +91,19 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     ),
     "LSKD (logit-standardization-KD README.md @f6e5aa5)": (
         Rule(
-            "lskd_best", "LSKD", "best", when=When(("*+LSKD",)), teachers=LSKD_PAPER,
-            note="mean of 4 trials; MLKD is trained for 480 epochs: not matched with the other methods",
+            "lskd_mlkd_best", "LSKD over MLKD", "best", when=When(("MLKD+LSKD",)), teachers=LSKD_PAPER,
+            note="mean of 4 trials; 480 epochs, 960 for ShuffleNets: not matched with the other methods",
+        ),
+        Rule(
+            "lskd_mlkd_baseline", "LSKD, MLKD", origin="quoted", when=When(("MLKD",)), teachers=LSKD_PAPER,
+            note="480 epochs, 960 for ShuffleNets: not matched with the other methods",
+        ),
+        Rule(
+            "lskd_best", "LSKD", "best", when=When(("*+LSKD",)), teachers=LSKD_PAPER, note="mean of 4 trials",
         ),
         Rule(
             "lskd_baselines", "LSKD, baselines", origin="quoted", teachers=LSKD_PAPER,
-            note="KD repeats RepDistiller's last epoch, DKD mostly mdistiller's best; MLKD is trained for 480 epochs",
+            note="KD repeats RepDistiller's last epoch, DKD mostly mdistiller's best",
         ),
     ),
     "LSKD logs (logit-standardization-KD logs/ @f6e5aa5)": (
@@ -131,10 +138,8 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         ),
     ),
     "NORM (NORM README.md @c6dfc39)": (
-        Rule(
-            "norm", "NORM", when=When(("NORM*", "student*")),
-            note="the undistilled students are NORM's own re-runs; cosine learning rate on ImageNet",
-        ),
+        Rule("norm_imagenet", "NORM", when=When(("NORM*", "student"), dataset="ImageNet-1k"), note="cosine schedule"),
+        Rule("norm", "NORM", when=When(("NORM*", "student*")), note="the undistilled students are NORM's own re-runs"),
         Rule("norm_baselines", "NORM, baselines", origin="quoted"),
     ),
     "DIST (DIST_KD README.md @2418f18)": (

@@ -15,7 +15,7 @@ from harness.spec import datasets, yamlfile
 from harness.spec.load import SHIPPED_RECIPES
 from harness.spec.schema import Recipe
 
-MOST_COLUMNS = 4
+MOST_COLUMNS = 4  # what a page's width holds
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
 _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether last or best epoch is not stated"}
 
@@ -109,7 +109,10 @@ def _line(row: Row, comparison: Comparison, published: Published) -> _Line | Non
 
 
 def _columns(lines: Sequence[_Line], published: Published) -> list[str]:
-    """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest."""
+    """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
+
+    One that adds no line must have half of them, and numbers that a source took over from another get none.
+    """
     has: dict[str, set[int]] = {key: set() for key in published.protocols}
     for i, line in enumerate(lines):
         for number in line.numbers:
@@ -120,8 +123,9 @@ def _columns(lines: Sequence[_Line], published: Published) -> list[str]:
     while left and len(shown) < MOST_COLUMNS:
         best = max(left, key=lambda k: (bool(published.protocols[k].recipe), len(has[k] - covered), len(has[k])))
         left.remove(best)
-        shown.append(best)
-        covered |= has[best]
+        if has[best] - covered or 2 * len(has[best]) >= len(lines):
+            shown.append(best)
+            covered |= has[best]
     return shown
 
 
@@ -141,14 +145,11 @@ def _column(protocol: Protocol, lines: Sequence[_Line]) -> Column:
     epochs = f"{protocol.epochs} epochs" if protocol.epochs else "epochs not stated"
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     said = [f"{protocol.source}: {_EPOCH[protocol.epoch]}, {epochs}, {recipe}."]
-    said += [f"{_sentence(protocol.note)}"] if protocol.note else []
+    said += [_sentence(protocol.note)] if protocol.note else []
+    having = [line for line, cell in zip(lines, cells, strict=True) if cell]
     for reasons, group in groups.items():
-        which = "" if len(groups) == 1 else f"{_names(group, lines)}: "
-        verdict = f"not comparable with ours: {'; '.join(reasons)}"
-        if not reasons:
-            verdict = "same metric, dataset, epochs and recipe as ours; ours minus theirs in brackets"
-        said.append(_sentence(which + verdict))
-    said += _teachers(protocol, [line for group in groups.values() for line in group])
+        verdict = _verdict(reasons, *_teachers(protocol, group))
+        said.append(_sentence(verdict) if len(groups) == 1 else f"{_names(group, having)}: {verdict}.")
     return Column(protocol, tuple(cells), " ".join(said))
 
 
@@ -181,21 +182,29 @@ def unlike(
     return (*reasons, *(f"ours has {k} {_said(recipe.get(k))}, theirs {_said(theirs[k])}" for k in others))
 
 
-def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> list[str]:
-    """How good the teachers are; a run without a teacher has none to compare."""
-    found: dict[str, None] = {}
-    differ = False
+def _verdict(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
+    teachers = [f"another teacher (theirs / ours in %: {', '.join(unlike)})"] if unlike else []
+    same = f"; the same teacher by its accuracy ({', '.join(alike)})" if alike else ""
+    if reasons:
+        return f"not comparable with ours: {'; '.join([*reasons, *teachers])}{same}"
+    but = f" but for {teachers[0]}" if teachers else ""
+    return f"comparable with ours{but}{same}; in brackets ours minus theirs"
+
+
+def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], list[str]]:
+    """Teachers that are ours by their accuracy and those that are not or not known to be."""
+    alike: dict[str, None] = {}
+    unlike: dict[str, None] = {}
     for line in lines:
-        if line.row.method == BASELINE:
+        if line.row.method == BASELINE:  # needs none
             continue
         theirs = next(n.teacher_top1 for n in line.numbers if n.protocol == protocol.id)
         ours = line.row.teacher_top1
-        differ |= theirs is None or ours is None or abs(theirs - ours) > SAME_TEACHER
-        found[f"{line.row.teacher} {_percent(theirs)} / {_percent(ours)}"] = None
-    if not found:
-        return []
-    verdict = "not known to be the same, which any difference includes" if differ else "alike"
-    return [f"Teachers (theirs / ours): {', '.join(found)}: {verdict}."]
+        if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
+            alike[f"{line.row.teacher} {theirs:.2f} %"] = None
+        else:
+            unlike[f"{line.row.teacher} {_percent(theirs)} / {_percent(ours)}"] = None
+    return list(alike), list(unlike)
 
 
 def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
@@ -205,7 +214,7 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
     return (
         f"ours: last epoch of {' or '.join(epochs)}, recipe {' or '.join(recipes)}, "
         f"{comparison.train_size or 0:,} training images, evaluated on {comparison.evaluated_size or 0:,} {evaluated}; "
-        "mean ± sample std, number of seeds in brackets."
+        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets."
     )
 
 
@@ -215,8 +224,8 @@ def _rest(lines: Sequence[_Line], shown: Sequence[str], published: Published) ->
         return ""
     own = sum(p.origin == "own" for p in left)
     return (
-        f"Not shown: {len(left)} more published numbers for these pairs and methods, {own} of other protocols and "
-        f"{len(left) - own} that their source did not, or does not say to, have measured; see benchmarks/published."
+        f"Not shown: {len(left)} more published numbers for these pairs and methods: {own} of other protocols, "
+        f"{len(left) - own} that their source took over or does not say it measured; all are in benchmarks/published."
     )
 
 
@@ -253,7 +262,7 @@ def _said(value: Any) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "not stated" if value is None else f"{value:.2f}"
+    return "not known" if value is None else f"{value:.2f}"
 
 
 def _sentence(text: str) -> str:

@@ -143,9 +143,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                 )
             )
     first: dict[str, Any] = next(iter(by_run.values()), {})
-    return Comparison(
-        contents, tuple(rows), *(first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size")), sciences
-    )
+    train_size, evaluated_on, evaluated_size = (first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size"))
+    return Comparison(contents, tuple(rows), train_size, evaluated_on, evaluated_size, sciences)
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
