@@ -23,6 +23,7 @@ from harness.reporting.beside import Beside
 from harness.spec import identity, models
 from harness.spec import methods as method_sources
 from harness.store import records
+from harness.store.store import Store
 from tests.commands import REPO, command
 from tests.unit.test_reporting import row
 
@@ -167,7 +168,16 @@ def test_every_exclusion_and_rule_meets_rows() -> None:
                 assert any(s == source and p.startswith(rule.id) for s, p in kept), rule
 
 
+def test_tables_read_top1_alone() -> None:
+    found = published.published("imagenet")
+    assert found
+    kd = found.numbers[("torchvision:resnet34", "torchvision:resnet18", "kd")]
+    assert len(kd) > 5 and all(69 < float(n.value) < 75 for n in kd), "no top-5 and no error rate"
+
+
 def test_methods_with_another_term_added_are_not_ours() -> None:
+    (one,) = built(number(source="SimKD (SimKD README.md)", method="AT"))["cifar100.csv"]
+    assert (one["method"], one["printed_method"]) == ("", "AT")
     for r in committed("cifar100.csv"):
         if r["protocol"].startswith("simkd_with_kl"):
             assert r["method"] == "" and r["printed_method"] not in ("KD", "student")
@@ -416,3 +426,12 @@ def test_commands_print_and_list_it() -> None:
     }
     kd = next(n for n in listed if (n["method"], n["protocol"]) == ("kd", "crd_last_240ep"))
     assert kd["epoch"] == "last" and kd["teacher_top1"] == 72.34 and abs(kd["difference"] - 0.84) < 1e-9
+
+
+def test_tables_are_not_current_after_published_numbers_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = publish_sweep().contents
+    store, folder = Store(Path("results")), Path("results/tables/real")
+    assert publish.is_current(contents, store, folder)
+    Path("newer.csv").touch()
+    monkeypatch.setattr(published, "file", lambda dataset: Path("newer.csv"))
+    assert not publish.is_current(contents, store, folder)
