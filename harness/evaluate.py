@@ -1,27 +1,57 @@
-"""``python -m harness.evaluate``: accuracy of a checkpoint on a whole test set."""
+"""``python -m harness.evaluate``: accuracy of a checkpoint, or of what a run has left."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from harness import options
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="A dataset of the harness, e.g. cifar100.")],
-    model: Annotated[str, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")],
-    weights: Annotated[Path, typer.Option(help="safetensors, or a torch checkpoint of plain tensors.")],
+    dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
+    model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="safetensors, or a torch checkpoint of plain tensors.")] = None,
+    run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Instead of those three: a finished run's id, or its start.")
+    ] = None,
+    results: options.Results = Path("results"),
     data: options.Data = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure a checkpoint's top-1 and top-5 accuracy. Checkpoints of RepDistiller and mdistiller load as they are."""
+    """Measure a checkpoint's top-1 and top-5 accuracy. Checkpoints of RepDistiller and mdistiller load as they are.
+
+    With --run: the accuracy in the run's record, measured again from the weights that it saved.
+    """
+    from harness.data import locate
+
+    root = locate.data_root(data)
+    if run is not None:
+        if dataset or model or weights:
+            raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
+        found = _run(run, results, root)
+    elif dataset and model and weights:
+        found = _checkpoint(dataset, model, weights, root)
+    else:
+        raise UserError("expected --dataset, --model and --weights; or --run")
+    if json_:
+        print(json.dumps(found))
+    else:
+        print(
+            f"{found['model']} on {found['dataset']} ({found['images']:,} {found['evaluated_on']} images), "
+            f"{Path(found['weights']).name} sha256 {found['sha256'][:12]}"
+        )
+        print(f"top-1 {found['top1']:.2f} %   top-5 {found['top5']:.2f} %   loss {found['loss']:.4f}")
+
+
+def _checkpoint(dataset: str, model: str, weights: Path, root: Path | None) -> dict[str, Any]:
     from harness.data import locate
     from harness.models.build import build
     from harness.spec import datasets, models
+    from harness.training.teacher import BadWeights, load_weights
 
     try:
         info = datasets.info(dataset)
@@ -29,46 +59,59 @@ def evaluate(
         models.check_images(name, info.name, info.image_shape)
     except ValueError as e:
         raise UserError(str(e)) from None
-    root = locate.data_root(data)
     locate.dataset_folder(info.name, root)
     file = weights if weights.is_file() or root is None else root / weights
     if not file.is_file():
         raise UserError(f"--weights {weights}: no such file")
-
-    import torch
-
-    from harness.data import raw
-    from harness.data.resident import Normalise
-    from harness.training import evaluate as evaluation
-    from harness.training.teacher import BadWeights, load_weights
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = build(name, info.classes, in_channels=info.image_shape[0])
     try:
         sha256 = load_weights(net, name, file)
-        content = raw.read(info.name, root)
-    except (BadWeights, raw.WrongData) as e:
+    except BadWeights as e:
         raise UserError(str(e)) from None
-    test = evaluation.EvalSet(
-        "test",
-        torch.from_numpy(content.test_images).to(device),
-        torch.from_numpy(content.test_targets).to(device),
-        Normalise(info, device),
-    )
-    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    metrics = evaluation.evaluate(net, test)
-    if json_:
-        found = {
-            "dataset": info.name,
-            "model": name,
-            "weights": str(file),
-            "sha256": sha256,
-            "images": len(test.targets),
-        }
-        print(json.dumps({**found, **asdict(metrics)}))
-    else:
-        print(f"{name} on {info.name} ({len(test.targets):,} test images), {file.name} sha256 {sha256[:12]}")
-        print(f"top-1 {metrics.top1:.2f} %   top-5 {metrics.top5:.2f} %   loss {metrics.loss:.4f}")
+    whole = {"name": info.name, "train_subset": None}
+    return {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256} | _measure(net, whole, root)
+
+
+def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
+    from harness.spec.datasets import CATALOG
+    from harness.store import records
+    from harness.store.store import Store
+    from harness.training.member import trained_model
+    from harness.training.teacher import BadWeights
+
+    store = Store(results)
+    done = store.done_ids()
+    run_ids = [k for k in done if start and k.startswith(start)]
+    if len(run_ids) != 1:
+        problem = "more than one run begins so" if run_ids else unknown("finished run", start, done)
+        raise UserError(f"--run {start!r}, store {results}: {problem}")
+    (row,) = records.read_fresh(store, run_ids).to_pylist()
+    science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
+    info = CATALOG[row["dataset"]]
+    try:
+        net = trained_model(science, file, row["weights_sha256"], info)
+    except BadWeights as e:
+        raise UserError(str(e)) from None
+    about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
+    about |= {"weights": str(file), "sha256": row["weights_sha256"]}
+    return about | _measure(net, science["dataset"], root, science["recipe"]["precision"])
+
+
+def _measure(net: Any, dataset: dict[str, Any], root: Path | None, precision: str = "float32") -> dict[str, Any]:
+    import torch
+
+    from harness.data import raw
+    from harness.training.evaluate import EvalSet
+    from harness.training.evaluate import evaluate as measure
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        content = raw.read(dataset["name"], root)
+    except raw.WrongData as e:
+        raise UserError(str(e)) from None
+    on = EvalSet.of(content.chosen(dataset), dataset, device)
+    metrics = measure(net.to(device, memory_format=torch.channels_last), on, precision)
+    return {"evaluated_on": on.name, "images": len(on.targets), **asdict(metrics)}
 
 
 if __name__ == "__main__":

@@ -6,10 +6,24 @@ A method knows nothing about runs, clusters or files; it imports torch and its o
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Head:
+    """The end of a model whose logits are a linear layer's of the mean over positions of one of its maps."""
+
+    tap: str  # its map is read through a ReLU when the name ends in ``.preact``
+    weight: Tensor  # (classes, C)
+    bias: Tensor  # (classes,)
+
+    def read(self, features: dict[str, Tensor]) -> Tensor:
+        """The map (B, C, H, W) whose mean the linear layer reads."""
+        x = features[self.tap]
+        return x.relu() if self.tap.endswith(".preact") else x
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,7 @@ class TapSpec:
     sizes: dict[str, tuple[int, int]]  # tap -> (H, W)
     embedding_dim: int  # width of the pooled penultimate feature
     num_classes: int
+    head: Head | None = field(default=None, compare=False)  # where the model has such an end
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,6 +139,8 @@ class Distiller(nn.Module):
     ``weights``       the terms of the loss and their default weights. ``ce``, the cross-entropy with the labels, is
                       computed by the trainer for every method; every other name is a key of what ``forward`` returns.
     ``diagnostics``   further keys of what ``forward`` returns: logged per epoch, never optimised.
+    ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
+                      ``predict`` and saved with the method's tensors, and ``forward`` returns the ``ce`` of it.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
 
     Hyper-parameters are keyword-only arguments of ``__init__`` with a type and a literal default: the sweep planner
@@ -134,6 +151,7 @@ class Distiller(nn.Module):
     diagnostics: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    part_of_model: ClassVar[bool] = False
 
     def __init__(self, student: TapSpec, teacher: TapSpec):
         super().__init__()
@@ -153,11 +171,22 @@ class Distiller(nn.Module):
         """The stage before the main one, of a method that has it."""
         return None
 
+    @property
+    def peer(self) -> Literal["scratch", "teacher"] | None:
+        """For a method whose teacher learns too: whether it begins from fresh weights or the teacher's. ``forward``
+        is then given the run's own network of the teacher's architecture for a teacher, its tensors with gradients."""
+        return None
+
     def setup(self, train_targets: Tensor) -> None:
         """Called once before training and before a checkpoint is loaded, with the training set's labels (N,)."""
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
+        raise NotImplementedError
+
+    def predict(self, student: Outputs) -> Tensor:
+        """Logits (B, classes) of the trained model, for a method that is part of it; there are the maps of
+        ``student_taps``."""
         raise NotImplementedError
 
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ class Trainer:
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)
-        self.teacher = Teacher(model, TEACHER, "", 0.0, spec)
+        self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec)
 
     def train(self, names: tuple[str, ...]) -> tuple[float, dict[str, dict[str, Tensor]]]:
         """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
@@ -106,4 +107,4 @@ class Trainer:
             },
             "seed": 0,
         }
-        return Member(science, self.teacher.spec, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+        return Member(science, self.teacher, self.targets, INFO.image_shape, INFO.classes, DEVICE)

@@ -26,7 +26,7 @@ MODELS = {
 _OURS = {
     "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FSP": "fsp",
     "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
-    "ReviewKD": "reviewkd", "SP": "sp", "VID": "vid", "baseline": "student", "student": "student",
+    "ReviewKD": "reviewkd", "SP": "sp", "SimKD": "simkd", "VID": "vid", "baseline": "student", "student": "student",
 }  # fmt: skip
 _NOT_OURS = (
     "CAT-KD", "CKD", "CLKD", "CRD+KD", "CSKD", "CTKD", "CTKD+LSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
@@ -34,13 +34,14 @@ _NOT_OURS = (
     "FCFD", "FGD", "FGD (inherit)", "FGFI", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
     "ITRD", "KD++", "KD+DOT", "KD-Zero", "L2", "LDRLD", "MGD", "MLKD", "MLKD+LSKD", "MasKD", "NKD", "NORM",
     "NORM (plain FT)", "NORM+CRD", "NORM+KD", "ONE", "PAD-L2", "PKD", "RLTF-CRD", "RLTF-KD", "ReviewKD++", "SD-DKD",
-    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "SemCKD", "SimKD", "SimKD (f=2)", "SimKD (f=4)",
-    "SimKD (f=8)", "TAID", "TTM", "Tf-KD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
+    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "SemCKD",
+    "TAID", "TTM", "Tf-KD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
     "WTTM+ITRD", "student+default FT", "student+plain FT",
 )  # fmt: skip
 TEACHER = "teacher"  # printed rows of the teacher's own accuracy
 METHODS: dict[str, tuple[str, str]] = (
-    {printed: (ours, "") for printed, ours in _OURS.items()}
+    {f"SimKD (f={factor})": ("simkd", f"factor={factor}") for factor in (2, 4, 8)}
+    | {printed: (ours, "") for printed, ours in _OURS.items()}
     | {printed: ("", "") for printed in _NOT_OURS}
     | {"KD+LSKD": ("lskd", "base=kd"), "DKD+LSKD": ("lskd", "base=dkd"), TEACHER: (TEACHER, "")}
 )

@@ -162,7 +162,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "SimKD (SimKD README.md)": (
         Rule(
             "simkd", "SimKD", when=When(("student", "KD", "teacher", "SimKD*")),
-            note="CE and KL both weigh 1: never to be pooled with CRD's protocol",
+            note="in KD, CE and KL both weigh 1: never to be pooled with CRD's protocol",
         ),
         Rule(
             "simkd_with_kl", "SimKD, methods with KL", plain=False,

@@ -2,13 +2,14 @@
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Outputs, TapSpec
+from methods.base import Head, Outputs, TapSpec
 
 
 class AllThere(Exception):
@@ -133,13 +134,14 @@ def init_linear(layer: nn.Linear) -> None:
 
 
 def describe(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
-    """Find the model's widths and sizes for images of (C, H, W) by running it once; the model is left as it was."""
+    """Find the model's widths, sizes and head for images of (C, H, W) by running it once; it is left as it was."""
     training = {module: module.training for module in model.modules()}
     weight = next(model.parameters())
     model.eval()
     try:
         with torch.no_grad():
-            outputs = model(torch.zeros(1, *image_shape, dtype=weight.dtype, device=weight.device), model.tap_names)
+            noise = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
+            outputs = model(noise.to(weight), model.tap_names)
     finally:
         for module, was_training in training.items():
             module.training = was_training
@@ -149,4 +151,23 @@ def describe(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
         sizes={name: (shape[2], shape[3]) for name, shape in maps.items()},
         embedding_dim=outputs.embedding.shape[1],
         num_classes=outputs.logits.shape[1],
+        head=None if weight.is_meta else find_head(model, outputs),
     )
+
+
+def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
+    """The linear layer behind the logits and the map it reads the mean of, if that is how the model ends."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
+    ends = [m for m in layers if m.in_features == outputs.embedding.shape[1]]
+    ends = [m for m in ends if m.out_features == outputs.logits.shape[1]]
+    for layer in ends:
+        head = Head("", layer.weight.detach(), layer.bias.detach())
+        if torch.allclose(layer(outputs.embedding), outputs.logits, rtol=1e-4, atol=1e-5):
+            for tap in reversed(outputs.features):
+                found = replace(head, tap=tap)
+                mean = found.read(outputs.features).mean((2, 3))
+                if mean.shape == outputs.embedding.shape and torch.allclose(
+                    mean, outputs.embedding, rtol=1e-4, atol=1e-5
+                ):
+                    return found
+    return None

@@ -164,6 +164,11 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(f"Trained with another recipe than the rest: {'; '.join(contents.recipe_changes)}.")
     for row in comparison.rows:
         where = f"{row.teacher} > {row.student}, {row.method}"
+        if row.parameters and row.parameters[0] != row.parameters[1]:
+            student, evaluated = row.parameters
+            found.append(
+                f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
+            )
         if row.missing:
             found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
         if row.diverged:

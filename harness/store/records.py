@@ -30,12 +30,13 @@ SCHEMA = pa.schema(
         pa.field("evaluated_size", pa.int64()),
         pa.field("student", pa.string()),
         pa.field("student_parameters", pa.int64()),
+        pa.field("evaluated_parameters", pa.int64()),  # more than the student's where the method is part of the model
         pa.field("teacher", pa.string()),
         pa.field("teacher_run", pa.string()),
         pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
         pa.field("teacher_top1", pa.float64()),  # in %, measured when loaded; of given weights, on the test set
         pa.field("method", pa.string()),
-        pa.field("method_parameters", pa.int64()),  # trained with the student and thrown away afterwards
+        pa.field("method_parameters", pa.int64()),  # trained with the student
         pa.field("seed", pa.int64()),
         pa.field("epochs", pa.int64()),
         pa.field("precision", pa.string()),
@@ -123,6 +124,7 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
         table = pq.ParquetFile(path).read(use_threads=False)  # a row is too little to share out
         if "test_size" in table.schema.names:
             table = table.rename_columns({"test_size": "evaluated_size"})
+            table = table.append_column("evaluated_parameters", table.column("student_parameters"))
             for name in set(_OLDER) - set(table.schema.names):
                 table = table.append_column(name, pa.array([_OLDER[name]]))
             table = table.select(SCHEMA.names)

@@ -1,13 +1,15 @@
 """Accuracy of a model on a whole set of images."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from harness.data.raw import RawDataset
 from harness.data.resident import Normalise, eval_batches
-from harness.models.base import ConvNet
+from harness.spec.datasets import CATALOG
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
 
@@ -30,9 +32,17 @@ class EvalSet:
     targets: Tensor  # (N,) int64
     normalise: Normalise
 
+    @classmethod
+    def of(cls, data: RawDataset, dataset: dict[str, Any], device: torch.device) -> "EvalSet":
+        """The test part of ``data``, which a run whose science says ``dataset`` has chosen."""
+        images, targets = torch.from_numpy(data.test_images).to(device), torch.from_numpy(data.test_targets).to(device)
+        name = "validation" if dataset.get("validation") else "test"
+        return cls(name, images, targets, Normalise(CATALOG[dataset["name"]], device))
 
-def evaluate(model: ConvNet, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
-    """Runs the model in eval mode, and gives it back in the mode it was in; the processes share the images out."""
+
+def evaluate(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
+    """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
+    images out."""
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)

@@ -124,13 +124,9 @@ def _train(
     info = CATALOG[any_science["dataset"]["name"]]
     data = raw.read(info.name, Path(job.data_root) if job.data_root else None)
     normalise = Normalise(info, device)
-    chosen = data.chosen(any_science["dataset"])
-
-    def evalset(name: str, part: raw.RawDataset) -> EvalSet:
-        images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
-        return EvalSet(name, images.to(device), targets.to(device), normalise)
-
-    evaluated_on = evalset("validation" if any_science["dataset"].get("validation") else "test", chosen)
+    dataset = any_science["dataset"]
+    chosen = data.chosen(dataset)
+    evaluated_on = EvalSet.of(chosen, dataset, device)
     train_targets = torch.from_numpy(chosen.train_targets).to(device)
     loader = TrainLoader(
         torch.from_numpy(chosen.train_images).to(device),
@@ -146,7 +142,8 @@ def _train(
     try:
         # A given teacher may have been trained on the images that are held out here.
         given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
-        on = evalset("test", data) if given and evaluated_on.name != "test" else evaluated_on
+        whole = {"name": info.name, "train_subset": None}
+        on = EvalSet.of(data, whole, device) if given and evaluated_on.name != "test" else evaluated_on
         teacher = _teacher(job, store, sciences, on, info.image_shape, info.classes, device, ranks)
     except TeacherNotReady:
         raise
@@ -159,9 +156,7 @@ def _train(
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
-            members[k] = Member(
-                science, teacher.spec if teacher else None, train_targets, info.image_shape, info.classes, device, ranks
-            )
+            members[k] = Member(science, teacher, train_targets, info.image_shape, info.classes, device, ranks)
             if (found := saved[k]) is not None:
                 members[k].restore(*found)
         except Exception as error:

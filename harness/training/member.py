@@ -1,24 +1,29 @@
 """One run in training: a student, its distiller, their optimiser, and what has been measured so far."""
 
 import importlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.data import counter
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import methods as method_sources
+from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Recipe
 from harness.training.batchnorm import share_batch_norms
-from harness.training.evaluate import Metrics
+from harness.training.evaluate import EvalSet, Metrics, evaluate
+from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
 from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
+from harness.training.teacher import Teacher, load_weights
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
@@ -51,7 +56,7 @@ class Member:
     def __init__(
         self,
         science: dict[str, Any],
-        teacher_spec: TapSpec | None,
+        teacher: Teacher | None,
         train_targets: Tensor,
         image_shape: tuple[int, int, int],
         num_classes: int,
@@ -68,15 +73,24 @@ class Member:
             self.student: ConvNet = build(science["student"], num_classes, in_channels=image_shape[0])
             spec = describe(self.student, image_shape)
             torch.manual_seed(counter.key(self.seed, 0, "method"))
-            self.distiller = build_distiller(science["method"], spec, teacher_spec or spec)
+            self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
-            self._main_taps, self._first_taps = (known_taps(x, teacher_spec) for x in (self.distiller, self._first))
-        if ranks.world > 1:
-            share_batch_norms(self.student, ranks)
-        self.student.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+            self._main_taps, self._first_taps = (known_taps(x, teacher) for x in (self.distiller, self._first))
+            self.peer: ConvNet | None = None
+            if self.distiller.peer is not None:
+                assert teacher is not None, "a method whose teacher learns needs one"
+                torch.manual_seed(counter.key(self.seed, 0, "peer"))
+                self.peer = build(teacher.name, num_classes, in_channels=image_shape[0])
+                if self.distiller.peer == "teacher":
+                    load_weights(self.peer, teacher.name, teacher.file, teacher.sha256)
+        for net in self.networks:
+            if ranks.world > 1:
+                share_batch_norms(net, ranks)
+            net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.distiller.to(device).train()
-        self.parameters = [p for m in (self.student, self.distiller) for p in m.parameters() if p.requires_grad]
+        trained = [self.student, self.distiller, *self.networks[1:]]
+        self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
         self.optimiser = torch.optim.SGD(
             self.parameters,
             lr=self.recipe.lr,
@@ -96,16 +110,27 @@ class Member:
         return self.history.epoch < 0
 
     @property
+    def networks(self) -> list[ConvNet]:
+        """The student, and the teacher that learns with it where there is one."""
+        return [self.student] if self.peer is None else [self.student, self.peer]
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The trained model."""
+        return WithMethod(self.student, self.distiller) if self.distiller.part_of_model else self.student
+
+    @property
     def first_epochs(self) -> int:
         """Epochs of the stage before the main one; 0 for most methods."""
         return self._first.epochs
 
     @property
     def teacher_taps(self) -> set[str] | None:
-        """The teacher's maps that are read now; None where it need not run at all."""
+        """The shared teacher's maps that are read now; None where it need not run at all."""
         if self.in_first_stage:
             return self._first_taps
-        return self._main_taps if self.distiller.needs_teacher and self._first.teacher_later else None
+        reads = self.distiller.needs_teacher and self._first.teacher_later and self.peer is None
+        return self._main_taps if reads else None
 
     def begin_epoch(self) -> None:
         lr = (
@@ -119,6 +144,9 @@ class Member:
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
         """One optimiser step; the total loss, detached. Nothing here waits for the device."""
         student = self._run_student(batch.images)
+        if self.peer is not None:
+            with self.watch.part("teacher"):
+                teacher = self._run(self.peer, batch.images, self._main_taps)
         with self.watch.part("method"):
             if self.in_first_stage:
                 terms = dict(self.distiller.first_terms(batch, student, teacher))
@@ -149,6 +177,20 @@ class Member:
         if self.history.epoch == 0:
             self.optimiser.state.clear()
 
+    def evaluate(self, on: EvalSet) -> None:
+        """Notes how good the trained model is now."""
+        with self.watch.part("evaluation"):
+            metrics = evaluate(self.evaluated, on, self.recipe.precision, self.ranks)
+            if self.peer is not None:
+                peers = evaluate(self.peer, on, self.recipe.precision, self.ranks)
+                self.history.curves.append((self.history.epoch, f"{on.name}_peer_top1", peers.top1))
+        self.history.add(metrics, on.name)
+
+    def weights_to_keep(self) -> dict[str, Tensor]:
+        """The tensors of the trained model: the student's under its own names, or, where the method is part of the
+        model, ``student.*`` and ``method.*``."""
+        return self.evaluated.state_dict()
+
     def add_costs(self, shared: dict[str, float]) -> None:
         """Adds the seconds spent since the last call, and this member's share of what the pack did for all. Called
         before an epoch is closed, so that those of the first stage are told apart."""
@@ -162,6 +204,7 @@ class Member:
         return {
             **{f"student.{k}": v for k, v in self.student.state_dict().items()},
             **{f"method.{k}": v for k, v in self.distiller.state_dict().items()},
+            **({f"peer.{k}": v for k, v in self.peer.state_dict().items()} if self.peer is not None else {}),
             **{f"momentum.{i}": m for i, m in enumerate(momenta) if m is not None},
         }
 
@@ -173,12 +216,14 @@ class Member:
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continues from what ``tensors()`` and ``state()`` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "momentum": {}}
+        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "peer": {}, "momentum": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
         self.student.load_state_dict(parts["student"])
         self.distiller.load_state_dict(parts["method"])
+        if self.peer is not None:
+            self.peer.load_state_dict(parts["peer"])
         for i, p in enumerate(self.parameters):
             if (saved := parts["momentum"].get(str(i))) is not None:
                 self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(saved)
@@ -188,13 +233,18 @@ class Member:
 
     def _run_student(self, images: Tensor) -> Outputs:
         """Of the whole batch; in the first stage its maps alone."""
-        mine = images[self.ranks.rows(len(images))]
-        nothing = images.new_empty(0)
-        with self.watch.part("student"), autocast(self.device, self.recipe.precision):
-            if self.in_first_stage:
+        with self.watch.part("student"):
+            if not self.in_first_stage:
+                return self._run(self.student, images, self.distiller.student_taps)
+            mine, nothing = images[self.ranks.rows(len(images))], images.new_empty(0)
+            with autocast(self.device, self.recipe.precision):
                 outputs = Outputs(nothing, nothing, self.student.maps(mine, self._first.student_taps))
-            else:
-                outputs = self.student(mine, self.distiller.student_taps)
+            return gathered(in_float32(outputs), self.ranks, len(images))
+
+    def _run(self, net: ConvNet, images: Tensor, taps: Collection[str]) -> Outputs:
+        """Of the whole batch, whatever share of it this process has computed."""
+        with autocast(self.device, self.recipe.precision):
+            outputs = net(images[self.ranks.rows(len(images))], taps)
         return gathered(in_float32(outputs), self.ranks, len(images))
 
     def _sum_gradients(self) -> None:
@@ -221,13 +271,47 @@ class Member:
         self._images += images
 
 
+class WithMethod(nn.Module):
+    """A student together with the method that is part of the trained model."""
+
+    def __init__(self, student: ConvNet, distiller: Distiller):
+        super().__init__()
+        self.student, self.method = student, distiller
+
+    def forward(self, images: Tensor) -> Outputs:
+        found = in_float32(self.student(images, self.method.student_taps))
+        return Outputs(self.method.predict(found), found.embedding)
+
+
 def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) -> Distiller:
     """The method that a science dict names, with its hyper-parameters."""
-    module, _, name = method_sources.describe(method["use"]).target.partition(":")
-    return getattr(importlib.import_module(module), name)(student, teacher, **method["params"])
+    return method_class(method["use"])(student, teacher, **method["params"])
 
 
-def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[str]:
+def method_class(name: str) -> type[Distiller]:
+    """A built-in method, or a user's own by ``package.module:Class``."""
+    module, _, class_name = method_sources.describe(name).target.partition(":")
+    found: type[Distiller] = getattr(importlib.import_module(module), class_name)
+    return found
+
+
+def trained_model(science: dict[str, Any], file: Path, sha256: str | None, info: DatasetInfo) -> nn.Module:
+    """What a finished run has left in ``file``: its student, with the method where that is part of the model.
+
+    Raises:
+        BadWeights: the file is not what the run wrote.
+    """
+    student = build(science["student"], info.classes, in_channels=info.image_shape[0])
+    model: nn.Module = student
+    if method_class(science["method"]["use"]).part_of_model:
+        teacher = build(science["teacher"]["model"], info.classes, in_channels=info.image_shape[0])
+        specs = describe(student, info.image_shape), describe(teacher, info.image_shape)
+        model = WithMethod(student, build_distiller(science["method"], *specs))
+    load_weights(model, f"{science['student']} trained with {science['method']['use']}", file, sha256)
+    return model
+
+
+def known_taps(method: Distiller | FirstStage, teacher: Teacher | None) -> set[str]:
     """The teacher's maps that a method or its first stage reads. Asked for once, before anything is shared with other
     runs.
 
@@ -237,26 +321,9 @@ def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[s
     if teacher is None:
         return set()
     taps = set(method.teacher_taps)
-    if unknown := sorted(taps - set(teacher.names)):
-        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.listed}")
+    if unknown := sorted(taps - set(teacher.spec.names)):
+        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.spec.listed}")
     return taps
-
-
-def in_float32(outputs: Outputs) -> Outputs:
-    """Losses are computed in float32 (or better) whatever the models' precision."""
-
-    def up(x: Tensor) -> Tensor:
-        return x.float() if x.dtype == torch.bfloat16 else x
-
-    return Outputs(up(outputs.logits), up(outputs.embedding), {k: up(v) for k, v in outputs.features.items()})
-
-
-def gathered(mine: Outputs, ranks: Ranks, count: int) -> Outputs:
-    """The outputs for all ``count`` images of a batch, from those of each process's share."""
-    features = {k: ranks.gather(v, count) for k, v in mine.features.items()}
-    if mine.logits.ndim == 1:  # maps alone
-        return Outputs(mine.logits, mine.embedding, features)
-    return Outputs(ranks.gather(mine.logits, count), ranks.gather(mine.embedding, count), features)
 
 
 def _finite(x: float) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.data import counter
 from harness.data.resident import TrainLoader
-from harness.training.evaluate import EvalSet, evaluate
+from harness.training.evaluate import EvalSet
 from harness.training.member import Member
 from harness.training.ranks import ALONE, Ranks
 from harness.training.stopwatch import Stopwatch
@@ -99,9 +99,7 @@ class Pack:
         finished = history.epoch == recipe.epochs or history.diverged
         due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage teaches no classifier
         if not history.diverged and (due or finished):
-            with member.watch.part("evaluation"):
-                metrics = evaluate(member.student, self.evalset, recipe.precision, self.ranks)
-            history.add(metrics, self.evalset.name)
+            member.evaluate(self.evalset)
         member.add_costs({})
         self.observer.on_epoch(run_id, member, finished)
         if finished:

@@ -5,13 +5,14 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from harness.data import raw
 from harness.errors import UserError
@@ -112,7 +113,7 @@ class Reporter:
 
     def _record(self, run_id: str, member: Member) -> None:
         weights_file = self.store.student_weights(run_id)
-        tensors = {k: v.detach().contiguous().cpu() for k, v in member.student.state_dict().items()}
+        tensors = {k: v.detach().contiguous().cpu() for k, v in member.weights_to_keep().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
         with weights_file.open("rb") as f:
             weights_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
@@ -131,13 +132,14 @@ class Reporter:
             "evaluated_on": self.evaluated_on,
             "evaluated_size": self.evaluated_size,
             "student": science["student"],
-            "student_parameters": sum(p.numel() for p in member.student.parameters()),
+            "student_parameters": count(member.student.parameters()),
+            "evaluated_parameters": count(member.evaluated.parameters()),
             "teacher": teacher.name if teacher else None,
             "teacher_run": (science["teacher"] or {}).get("run"),
             "teacher_sha256": teacher.sha256 if teacher else None,
             "teacher_top1": teacher.top1 if teacher else None,
             "method": science["method"]["use"],
-            "method_parameters": sum(p.numel() for p in member.distiller.parameters()),
+            "method_parameters": count(p for p in member.distiller.parameters() if p.requires_grad),
             "seed": science["seed"],
             "epochs": science["recipe"]["epochs"],
             "precision": science["recipe"]["precision"],
@@ -177,6 +179,10 @@ class Reporter:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def count(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in parameters)
 
 
 def place(member: Member) -> tuple[str, int, int]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.models.folding import fold_batch_norms
 from harness.training.evaluate import EvalSet, evaluate
-from harness.training.member import gathered, in_float32
+from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
 from methods.base import Outputs, TapSpec
@@ -31,6 +31,7 @@ class Teacher:
 
     model: ConvNet
     name: str
+    file: Path  # of its weights
     sha256: str
     top1: float  # in %, measured here
     spec: TapSpec
@@ -57,7 +58,7 @@ def load_teacher(
     top1 = evaluate(model, on, ranks=ranks).top1
     if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
         raise BadWeights(f"teacher {name} from {file}: measured top-1 {top1:.2f} %, stated {stated_top1:.2f} %")
-    return Teacher(model, name, sha256, top1, spec, ranks)
+    return Teacher(model, name, file, sha256, top1, spec, ranks)
 
 
 def freeze(model: ConvNet, device: torch.device) -> None:
@@ -69,7 +70,7 @@ def freeze(model: ConvNet, device: torch.device) -> None:
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-def load_weights(model: ConvNet, name: str, file: Path, sha256: str | None = None) -> str:
+def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:
     """Loads a state dict strictly; the file's sha256.
 
     Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``

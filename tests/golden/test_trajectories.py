@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,8 @@ def test_eight_steps(name: str, precision: str) -> None:
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
     method = {"use": use, "params": params, "weights": weights}
     science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
-    member = Member(science, spec, targets.flatten(), (3, 32, 32), golden["num_classes"], torch.device("cpu"))
+    taught = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
+    member = Member(science, taught, targets.flatten(), (3, 32, 32), golden["num_classes"], torch.device("cpu"))
     modules = {"student": member.student, "teacher": teacher}
     modules |= {theirs: getattr(member.distiller, ours) for theirs, ours in named.items()}
     for prefix, module in modules.items():
@@ -59,7 +61,7 @@ def test_eight_steps(name: str, precision: str) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = train(member, Teacher(teacher.eval(), golden["teacher"], "", 0.0, spec), images, targets)
+        steps = train(member, taught, images, targets)
     finally:
         torch.set_num_threads(threads)
 

@@ -1,5 +1,6 @@
 """The stage before the main one: what it trains, and what it leaves as it was."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ ZOO = sorted(n for n in models.CATALOG if models.CATALOG[n].image_shape == SHAPE
 def teacher(name: str) -> Teacher:
     torch.manual_seed(7)
     model = build(name, CLASSES)
-    return Teacher(model.eval().requires_grad_(False), name, "", 0.0, describe(model, SHAPE))
+    return Teacher(model.eval().requires_grad_(False), name, Path(), "", 0.0, describe(model, SHAPE))
 
 
 def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
@@ -31,7 +32,7 @@ def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
     science = {
         "student": student, "method": {"use": use, "params": defaults, "weights": weights}, "recipe": recipe, "seed": 0
     }  # fmt: skip
-    return Member(science, taught.spec, TARGETS, SHAPE, CLASSES, torch.device("cpu"))
+    return Member(science, taught, TARGETS, SHAPE, CLASSES, torch.device("cpu"))
 
 
 def epoch(m: Member, taught: Teacher) -> None:

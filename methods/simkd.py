@@ -1,0 +1,72 @@
+"""The teacher's classifier, reused by the student."""
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods._pairs import same_size, shrink
+from methods.base import Batch, Distiller, Outputs, TapSpec
+
+
+class SimKD(Distiller):
+    """Chen et al. 2022, "Knowledge Distillation with the Reused Teacher Classifier", arXiv:2203.14001, equation 5.
+
+        L_feature = || f_t - P(f_s) ||^2,  mean over batch, channels and positions
+
+    f_t (B, C_t, H, W) is the map whose mean over positions the teacher's classifier reads, f_s (B, C_s, H, W) the
+    student's at ``tap``, the larger one of the two averaged onto the other's grid. P is the paper's bottleneck of
+    convolutions 1x1, 3x3, 1x1 with C_t / ``factor`` channels inside, each with batch norm and ReLU.
+
+    The trained model is the student up to ``tap``, P and the teacher's classifier, unchanged: so it is evaluated, and
+    so saved. It is larger than the student alone, whose own classifier stays untrained: ``evaluated_parameters`` of
+    the record says by how much. Labels are not used; ``ce`` is that of the trained model, for the curves.
+    """
+
+    weights: ClassVar[dict[str, float]] = {"ce": 0.0, "feature": 1.0}
+    part_of_model: ClassVar[bool] = True
+
+    def __init__(self, student: TapSpec, teacher: TapSpec, *, tap: str = "last", factor: int = 2):
+        super().__init__(student, teacher)
+        if teacher.head is None:
+            raise ValueError("this teacher's logits are no linear layer's of the mean of its last map: none to reuse")
+        head, self.student_tap = teacher.head, student.resolve(tap)
+        channels = head.weight.shape[1]
+        if factor < 1 or channels % factor:
+            raise ValueError(f"factor {factor} does not divide the {channels} channels that the classifier reads")
+        self.classifier_weight = nn.Parameter(head.weight.clone(), requires_grad=False)
+        self.classifier_bias = nn.Parameter(head.bias.clone(), requires_grad=False)
+        self.head = head
+        sizes = zip(student.sizes[self.student_tap], teacher.sizes[head.tap], strict=True)
+        self.height, self.width = (min(pair) for pair in sizes)
+        inner = channels // factor
+        self.project = nn.Sequential(
+            *conv_bn_relu(student.channels[self.student_tap], inner, 1),
+            *conv_bn_relu(inner, inner, 3),
+            *conv_bn_relu(inner, channels, 1),
+        )
+
+    @property
+    def student_taps(self) -> tuple[str, ...]:
+        return (self.student_tap,)
+
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        return (self.head.tap,)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        f_s, f_t = same_size(student.features[self.student_tap], self.head.read(teacher.features))
+        projected = self.project(f_s)
+        ce = F.cross_entropy(self._classify(projected), batch.targets)
+        return {"ce": ce, "feature": F.mse_loss(projected, f_t)}
+
+    def predict(self, student: Outputs) -> Tensor:
+        return self._classify(self.project(shrink(student.features[self.student_tap], (self.height, self.width))))
+
+    def _classify(self, projected: Tensor) -> Tensor:
+        return F.linear(projected.mean((2, 3)), self.classifier_weight, self.classifier_bias)
+
+
+def conv_bn_relu(channels_in: int, channels_out: int, kernel: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
+    return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
