@@ -37,7 +37,7 @@ def report(
 ) -> None:
     """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
     from harness.planning import plan_sweep
-    from harness.reporting import comparison, publish, render
+    from harness.reporting import comparison, publish
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -59,7 +59,7 @@ def report(
             publish.publish(content, store, out / content.name)
             print(out / content.name)
         elif figures is None:
-            sys.stdout.write(render.FORMATS[format.value](comparison.load(content, store)))
+            sys.stdout.write(publish.text(comparison.load(content, store), format.value))
 
 
 if __name__ == "__main__":

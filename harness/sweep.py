@@ -164,7 +164,7 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
 
 
 def _report(planned: "Planned", json_: bool) -> None:
-    from harness.reporting import comparison, publish, render
+    from harness.reporting import beside, comparison, publish
 
     folder = planned.store.table_folder(planned.name)
     contents = comparison.Contents.of(planned.name, planned.plan)
@@ -174,9 +174,11 @@ def _report(planned: "Planned", json_: bool) -> None:
         return
     found = publish.publish(contents, planned.store, folder)
     if json_:
-        print(json.dumps({"sweep": planned.name, "rows": comparison.as_dicts(found), "folder": str(folder)}))
+        published = beside.as_dicts(publish.published_beside(found))
+        rows = comparison.as_dicts(found)
+        print(json.dumps({"sweep": planned.name, "rows": rows, "published": published, "folder": str(folder)}))
         return
-    print(render.markdown(found))
+    print(publish.text(found, "md"))
     _name_files(folder)
 
 

@@ -3,8 +3,8 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to
 _METRICS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s"]
-_COLUMNS = [*_METRICS, "student_parameters", "evaluated_parameters", "train_size", "evaluated_on", "evaluated_size"]
+_FACTS = ["student_parameters", "evaluated_parameters", "train_size", "evaluated_on", "evaluated_size", "science"]
+_COLUMNS = [*_METRICS, *_FACTS]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Comparison:
     train_size: int | None
     evaluated_on: str | None
     evaluated_size: int | None
+    # (teacher, student, method) -> the science of one of its runs, as JSON: they differ in the seed alone
+    sciences: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
@@ -114,6 +117,7 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     for cell in contents.cells:
         groups.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, []).append(cell)
     rows = []
+    sciences = {}
     for (teacher, student), methods in groups.items():
         last = {m: _by_seed(cells, by_run, "last_top1") for m, cells in methods.items()}
         baseline = Spread.of(last.get(BASELINE, {}).values())
@@ -121,6 +125,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
         measured += [teachers.get(c.teacher_run) for cs in methods.values() for c in cs if c.teacher_run]
         for method, cells in methods.items():
             found = [by_run[c.run_id] for c in cells if c.run_id in by_run]
+            if found:
+                sciences[(teacher, student, method)] = found[0]["science"]
             rows.append(
                 Row(
                     teacher=teacher,
@@ -140,7 +146,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                 )
             )
     first: dict[str, Any] = next(iter(by_run.values()), {})
-    return Comparison(contents, tuple(rows), *(first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size")))
+    train_size, evaluated_on, evaluated_size = (first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size"))
+    return Comparison(contents, tuple(rows), train_size, evaluated_on, evaluated_size, sciences)
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.reporting import render
+from harness.reporting import published, render
+from harness.reporting.beside import Beside, beside
 from harness.reporting.comparison import Comparison, Contents, cell_table, compare, wanted_runs
 from harness.store import files, records
 from harness.store.store import Store
@@ -23,13 +24,25 @@ def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
     return _write(contents, rows, folder)
 
 
+def published_beside(comparison: Comparison) -> Beside | None:
+    """The published numbers that belong under a comparison's table."""
+    return beside(comparison, published.published(comparison.contents.dataset))
+
+
+def text(comparison: Comparison, form: str) -> str:
+    """A comparison's tables in one of ``render.FORMATS``."""
+    return render.FORMATS[form](comparison, published_beside(comparison))
+
+
 def is_current(contents: Contents, store: Store, folder: Path) -> bool:
-    """Whether the folder's tables are of these contents and younger than every record there is of them."""
+    """Whether the folder's tables are of these contents and younger than every record and published number of them."""
     try:
         if Contents.read(folder) != contents:
             return False
         written = min((folder / f"table.{suffix}").stat().st_mtime_ns for suffix in render.FORMATS)
-        return all(store.record(k).stat().st_mtime_ns < written for k in wanted_runs(contents))
+        known = published.file(contents.dataset)
+        made_of = [store.record(k) for k in wanted_runs(contents)] + [known] * known.exists()
+        return all(path.stat().st_mtime_ns < written for path in made_of)
     except (UserError, FileNotFoundError):
         return False
 
@@ -41,8 +54,8 @@ def rebuild(contents: Contents, store: Store, folder: Path) -> None:
 
 def _write(contents: Contents, rows: pa.Table, folder: Path) -> Comparison:
     comparison = compare(contents, rows)
-    for suffix, text in render.FORMATS.items():
-        files.replace_text(folder / f"table.{suffix}", text(comparison))
+    for form in render.FORMATS:
+        files.replace_text(folder / f"table.{form}", text(comparison, form))
     cells = cell_table(contents, rows)
     files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
     contents.write(folder)

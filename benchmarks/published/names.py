@@ -1,0 +1,47 @@
+"""The names that papers print for datasets, models and methods, and ours for them."""
+
+# dataset as printed -> the file here, named as the harness names the dataset
+DATASETS = {"CIFAR-100": "cifar100", "ImageNet-1k": "imagenet", "MS-COCO 2017": "coco"}
+
+_CIFAR = (
+    "MobileNetV2", "ResNet50", "ShuffleV1", "ShuffleV2", "resnet110", "resnet20", "resnet32", "resnet32x4", "resnet56",
+    "resnet8x4", "vgg13", "vgg8", "wrn_16_2", "wrn_40_1", "wrn_40_2",
+)  # fmt: skip
+_DETECTORS = (
+    "ATSS-R101", "ATSS-R50", "CascadeMaskRCNN-X101", "FCOS-R101", "FCOS-R50", "FasterRCNN-MobileNetV2-FPN",
+    "FasterRCNN-R101-FPN", "FasterRCNN-R18-FPN", "FasterRCNN-R50-FPN", "GFL-R101", "GFL-R50", "RetinaNet-R101",
+    "RetinaNet-R50", "none",
+)  # fmt: skip
+
+# dataset -> model as printed -> its name in sweep files; "" for one that the harness does not have
+MODELS = {
+    "CIFAR-100": {name: name for name in _CIFAR} | {"ShuffleV2x1.5": ""},
+    "ImageNet-1k": {f"ResNet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+    | {"MobileNetV1": "timm:mobilenetv1_100"},
+    "MS-COCO 2017": {name: "" for name in _DETECTORS},
+}
+
+# method as printed -> the file in methods/, and the settings that make it the printed one. DKD+LSKD is `lskd` over
+# another base. CRD+KD, NORM+KD and their like have none: a KL term beside the method's own is no method here.
+_OURS = {
+    "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FSP": "fsp",
+    "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
+    "ReviewKD": "reviewkd", "SP": "sp", "SimKD": "simkd", "VID": "vid", "baseline": "student", "student": "student",
+}  # fmt: skip
+_NOT_OURS = (
+    "CAT-KD", "CKD", "CLKD", "CRD+KD", "CSKD", "CTKD", "CTKD+LSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
+    "DIST+mimic", "DKD++", "DKD+CTKD", "DiffKD", "DistPro", "EA-FCFD", "EA-KD", "EA-MLKD", "EA-MLKD+LSKD", "FBKD",
+    "FCFD", "FGD", "FGD (inherit)", "FGFI", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
+    "ITRD", "KD++", "KD+DOT", "KD-Zero", "L2", "LDRLD", "MGD", "MLKD", "MLKD+LSKD", "MasKD", "NKD", "NORM",
+    "NORM (plain FT)", "NORM+CRD", "NORM+KD", "ONE", "PAD-L2", "PKD", "RLTF-CRD", "RLTF-KD", "ReviewKD++", "SD-DKD",
+    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "SemCKD",
+    "TAID", "TTM", "Tf-KD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
+    "WTTM+ITRD", "student+default FT", "student+plain FT",
+)  # fmt: skip
+TEACHER = "teacher"  # printed rows of the teacher's own accuracy
+METHODS: dict[str, tuple[str, str]] = (
+    {f"SimKD (f={factor})": ("simkd", f"factor={factor}") for factor in (2, 4, 8)}
+    | {printed: (ours, "") for printed, ours in _OURS.items()}
+    | {printed: ("", "") for printed in _NOT_OURS}
+    | {"KD+LSKD": ("lskd", "base=kd"), "DKD+LSKD": ("lskd", "base=dkd"), TEACHER: (TEACHER, "")}
+)

@@ -1,0 +1,90 @@
+"""The published numbers that come with the harness: what papers print, each with its protocol."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "published"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a source measured, and how. Numbers of two protocols are not comparable."""
+
+    id: str
+    label: str  # short, for a column's head
+    epoch: str  # last, best (chosen by the test set) or unknown
+    epochs: str  # as printed; "" when not stated
+    recipe: str  # the recipe of ours that it is, up to a number's recipe_change; "" when not known
+    origin: str  # own, quoted, unstated or secondary: whose numbers they are
+    source: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published number, under our names for models and method."""
+
+    teacher: str
+    student: str
+    method: str
+    settings: Mapping[str, str]  # a method's settings without which it is another one
+    value: str  # as printed: its decimals are a part of it
+    std: str
+    protocol: str
+    recipe_change: Mapping[str, str]
+    teacher_top1: float | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """The top-1 accuracies published on a dataset."""
+
+    protocols: Mapping[str, Protocol]
+    numbers: Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
+
+
+@cache
+def published(dataset: str) -> Published | None:
+    """What is published on a dataset of the harness; None when there is nothing."""
+    if not file(dataset).exists():
+        return None
+    protocols = {
+        r["protocol"]: Protocol(
+            *(r[k] for k in ("protocol", "label", "epoch", "epochs", "recipe", "origin", "source", "note"))
+        )
+        for r in _rows(FOLDER / "protocols.csv")
+        if r["dataset"] == dataset
+    }
+    numbers: dict[tuple[str, str, str], list[Number]] = {}
+    for r in _rows(file(dataset)):
+        if r["metric"] == "top1" and r["teacher"] and r["student"] and r["method"]:
+            number = Number(
+                r["teacher"],
+                r["student"],
+                r["method"],
+                _settings(r["settings"]),
+                r["value"],
+                r["std"],
+                r["protocol"],
+                _settings(r["recipe_change"]),
+                float(r["teacher_value"]) if r["teacher_value"] else None,
+            )
+            numbers.setdefault((number.teacher, number.student, number.method), []).append(number)
+    return Published(protocols, {key: tuple(found) for key, found in numbers.items()})
+
+
+def file(dataset: str) -> Path:
+    """Where a dataset's numbers lie, if there are any."""
+    return FOLDER / f"{dataset}.csv"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def _settings(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split())
