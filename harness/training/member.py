@@ -76,7 +76,7 @@ class Member:
             self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
-            self._main_taps, self._first_taps = (known_taps(x, teacher) for x in (self.distiller, self._first))
+            self._main_taps, self._first_taps = (known_taps(x, teacher and teacher.spec) for x in (self.distiller, self._first))
             self.peer: ConvNet | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
@@ -311,7 +311,7 @@ def trained_model(science: dict[str, Any], file: Path, sha256: str | None, info:
     return model
 
 
-def known_taps(method: Distiller | FirstStage, teacher: Teacher | None) -> set[str]:
+def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[str]:
     """The teacher's maps that a method or its first stage reads. Asked for once, before anything is shared with other
     runs.
 
@@ -321,8 +321,8 @@ def known_taps(method: Distiller | FirstStage, teacher: Teacher | None) -> set[s
     if teacher is None:
         return set()
     taps = set(method.teacher_taps)
-    if unknown := sorted(taps - set(teacher.spec.names)):
-        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.spec.listed}")
+    if unknown := sorted(taps - set(teacher.names)):
+        raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.listed}")
     return taps
 
 
