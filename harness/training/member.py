@@ -76,7 +76,8 @@ class Member:
             self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
-            self._main_taps, self._first_taps = (known_taps(x, teacher and teacher.spec) for x in (self.distiller, self._first))
+            offered = teacher.spec if teacher else None
+            self._main_taps, self._first_taps = (known_taps(x, offered) for x in (self.distiller, self._first))
             self.peer: ConvNet | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
