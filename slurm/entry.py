@@ -73,14 +73,17 @@ def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:
 
     import submitit
 
-    from harness.training.job import PackJob, run_pack
-
     job = submitit.JobEnvironment()
     if job.num_tasks > 1:
         _meet(job)
     log = str(job.paths.stdout)
     if max_attempts is not None and job.global_rank == 0:
-        _give_up_hopeless(Store(Path(spec["store"])), spec["run_ids"], max_attempts, log)
+        store = Store(Path(spec["store"]))
+        _give_up_hopeless(store, spec["run_ids"], max_attempts, log)
+        if job.num_tasks == 1 and set(spec["run_ids"]) <= store.done_ids() | store.failed_ids():
+            return
+    from harness.training.job import PackJob, run_pack  # not before: a job may be killed for its memory right here
+
     finished = run_pack(PackJob(**{**spec, "run_ids": tuple(spec["run_ids"])}, log=log), lambda: bool(told))
     if not finished and job.global_rank == 0 and signal.SIGUSR2 in told and "SLURM_JOB_ID" in os.environ:
         from slurm import commands

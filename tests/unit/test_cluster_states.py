@@ -8,10 +8,12 @@ import pytest
 from harness.errors import UserError
 from harness.planning import plan_sweep
 from harness.store import files
+from harness.store.store import Store
 from slurm import commands
 from slurm.cluster import Cluster, Submission
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedPack
+from tests.commands import process
 
 RUNS = ("aaaa", "bbbb", "cccc")
 NAME = "kd-sweep-1"
@@ -136,3 +138,19 @@ def test_every_process_needs_an_image_of_the_last_batch(
             Cluster(queue_file).start()
     else:
         Cluster(queue_file)._check_batches(packs[0])
+
+
+def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_path: Path) -> None:
+    """That import may be where every start of it was killed."""
+    (tmp_path / "7_0_log.out").write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
+    script = """if True:
+        import sys
+        from slurm.entry import run
+        run({"store": sys.argv[1], "run_ids": ["aaaa"]}, max_attempts=20)
+        assert "torch" not in sys.modules
+    """
+    job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
+    done = process("-c", script, tmp_path, env={**job, "SLURM_RESTART_COUNT": "3"})
+    assert done.code == 0, done.err
+    failure = Store(tmp_path).failure("aaaa")
+    assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"

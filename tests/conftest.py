@@ -1,0 +1,17 @@
+"""The tests run two files at a time, unless single files are asked for or ``-n`` or ``-p no:xdist`` says otherwise."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    if not config.pluginmanager.has_plugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    if config.option.numprocesses is None and any(Path(name).is_dir() for name in config.args):
+        config.option.numprocesses = 2
+        config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
+        # As collected: the cluster's tests come early and the quick unit tests last, so that both workers end together.
+        config.option.loadscopereorder = False

@@ -1,0 +1,135 @@
+"""Runs that cannot end well on a cluster: what is recorded and told of them, and how they are tried again."""
+
+import os
+import signal
+
+import pytest
+
+from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
+from tests.integration.conftest import METHODS, MINE, SWEEP, Bench, teacher_run
+from tests.integration.test_errors import FILLS, tmpfs
+from tests.integration.test_resume import same_end
+
+pytestmark = ON_SLURM
+
+
+def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: ClusterBench, finished: Bench) -> None:
+    bench.sweep = {**small(0), "methods": {m: SWEEP["methods"][m] for m in ("student", "kd")}}
+    bench.sbatch = {"hold": True}
+    teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
+    assert bench.run("sweep", "--detach").returncode == 0
+    (bench.store.run(teacher) / "science.json").write_text("{")
+    bench.release()
+    until(lambda: kd in bench.store.failed_ids())
+    done = bench.run("sweep")
+    assert done.returncode == 1, done.stderr
+    assert "2 failed" in done.stderr
+    until(lambda: not bench.jobs_left())
+    failure = bench.store.failure(kd)
+    assert failure is not None and f"its teacher's run {teacher} failed" in failure.cause
+    assert bench.attempts(kd) == 1
+    assert "2 failed, 2 causes" in bench.run("status", "--failures").stdout
+
+    again = bench.run("sweep", "--retry-failed")
+    assert again.returncode == 0, again.stderr
+    recorded_once(bench)
+    same_end(bench, finished, "student", "kd")
+
+
+def test_a_code_error_is_not_retried_until_asked_for(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, bad={"use": f"{MINE}:Raises"})
+    (taught.folder / "raise-at").write_text("3")
+    bad = taught.cells()["bad", 0].run_id
+    done = taught.run("sweep")
+    assert done.returncode == 1 and "this method has a bug" in done.stderr, done.stderr
+    same_end(taught, finished, *METHODS)
+    assert taught.attempts(bad) == 1 and len(taught.submissions()) == 1
+    assert taught.states()[taught.plan().plan.runs[bad].label]["kind"] == "code"
+    assert taught.run("sweep").returncode == 1
+    assert len(taught.submissions()) == 1
+    (taught.folder / "raise-at").unlink()
+    again = taught.run("sweep", "--retry-failed")
+    assert again.returncode == 0, again.stderr
+    recorded_once(taught)
+
+
+def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, **SLOW)
+    taught.profile = {"max_attempts": 2}
+    taught.slow(1)
+    assert taught.run("sweep", "--detach").returncode == 0
+    kd = taught.cells()["kd", 0].run_id
+    for attempt in (1, 2):
+        until(lambda n=attempt: taught.attempts(kd) == n and taught.mid_run(kd))  # type: ignore[misc]
+        os.kill(taught.store.attempts(kd)[-1]["pid"], signal.SIGKILL)
+    until(lambda: kd in taught.store.failed_ids())
+    failure = taught.store.failure(kd)
+    assert failure is not None and (failure.kind, failure.cause) == ("killed", "no result after 2 attempts")
+    assert "Killed" in failure.details
+    taught.quick()
+    again = taught.run("sweep", "--retry-failed")
+    assert again.returncode == 0, again.stderr
+    recorded_once(taught)
+    same_end(taught, finished, *METHODS)
+
+
+@pytest.mark.parametrize("end", ["timed out", "preempted"])
+def test_status_tells_how_a_job_ended(bench: ClusterBench, end: str) -> None:
+    """From the store, one squeue and one sacct; the step takes so long that nothing can be checkpointed."""
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
+    limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
+    bench.profile = limit if end == "timed out" else {"partition": "lowcancel"}
+    bench.slow(600)
+    runs = {k: run.label for k, run in bench.plan().plan.runs.items()}
+    assert bench.run("sweep", "--detach").returncode == 0
+    until(lambda: all(map(bench.store.is_running, runs)))
+    if end == "preempted":
+        bench.preempt()
+    until(lambda: not bench.jobs_left())
+    until(lambda: "to do" not in {row["state"] for row in bench.states().values()})  # the accounting lags
+    bench.count_calls()
+    said = bench.run("status").stdout.splitlines()
+    assert bench.calls() == {"squeue": 1, "sacct": 1}
+    assert said[-1] == f"2 {end}", said
+    assert all(line.startswith(f"{line[:16]}  {end} {runs[line[:16]]}  job ") for line in said[:-1]), said
+    bench.quick()
+    bench.profile = {}
+    ended(bench.start("sweep"))
+    recorded_once(bench)
+    assert all(bench.attempts(k) == 2 == bench.row(k)["attempts"] for k in runs)
+
+
+@pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
+def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
+    """No room for the weights is a failure with that cause; no room even to note it is told where it can be told."""
+    (bench.folder / "filling.py").write_text(FILLS)
+    (bench.folder / "fill").touch()
+    bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
+    with tmpfs(bench.folder / "results", "size=8m"):
+        done = bench.run("sweep")
+        assert not bench.store.done_ids() and not list(bench.store.root.rglob("*.tmp"))
+        if left:
+            assert done.returncode in (1, 2), done.stderr  # 2: no room for the table either
+            assert {row["kind"] for row in bench.states().values()} == {"disk"}
+            said = bench.run("status", "--failures").stdout
+            assert said.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in said
+        else:
+            assert done.returncode == 2 and "no space left" in done.stderr.splitlines()[-1], done.stderr
+        until(lambda: not bench.jobs_left())
+        (bench.folder / "fill").unlink()
+        (bench.store.root / "filler").unlink()
+        ended(bench.start("sweep", "--retry-failed"))
+        assert bench.store.done_ids() == {row["run_id"] for row in bench.states().values()}
+        assert len(list(bench.store.records.iterdir())) == 1 and not bench.store.failed_ids()
+
+
+@pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
+def test_out_of_memory_is_told_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+    bench.profile = {"resources": {"mem_gb": mem_gb}}
+    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
+    done = bench.run("sweep")
+    assert done.returncode == 1, done.stderr
+    (failure,) = map(bench.store.failure, bench.plan().plan.runs)
+    assert failure and failure.kind == "killed"
+    assert failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+    assert failure.cause in done.stderr and "memory" in failure.details

@@ -1,0 +1,88 @@
+"""Jobs killed, requeued, preempted, at their time limit or on a node that dies: runs go on where they were."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
+from tests.integration.conftest import METHODS, Bench
+from tests.integration.test_resume import same_end
+
+pytestmark = ON_SLURM
+
+
+def test_killed_requeued_and_told_to_stop(taught: ClusterBench, finished: Bench) -> None:
+    """SIGKILL of a job's process, scontrol requeue, scancel --signal=USR2, each in the middle of another pack."""
+    taught.sweep = small(0, 1, 2, **SLOW)
+    taught.slow(1)
+    sweep = taught.start("sweep")
+    killed, requeued, told = (taught.cells()["kd", seed].run_id for seed in (0, 1, 2))
+    until(lambda: all(map(taught.mid_run, (killed, requeued, told))))
+    before = {k: taught.fraction(k) for k in (killed, requeued, told)}
+    os.kill(taught.store.attempts(killed)[-1]["pid"], signal.SIGKILL)
+    taught.cluster.client("scontrol", "requeue", taught.job_of(requeued))
+    taught.cluster.client("scancel", "--signal=USR2", taught.job_of(told))
+    for run_id, fraction in before.items():
+        taught.goes_on(run_id, fraction)
+    taught.quick()
+    ended(sweep)
+    recorded_once(taught)
+    for seed in (0, 1, 2):
+        same_end(taught, finished, *METHODS, seed=seed)
+    assert len(taught.submissions()) == 1, "SLURM took them back without us"
+
+
+def test_the_time_limit(taught: ClusterBench, finished: Bench) -> None:
+    """Told before it, a job checkpoints and goes back into the queue; nobody is watching."""
+    taught.sweep = small(0, **SLOW)
+    taught.profile = {"resources": {"time_minutes": 1}, "signal_seconds": 50}
+    taught.slow(1)
+    assert taught.run("sweep", "--detach").returncode == 0
+    kd = taught.cells()["kd", 0].run_id
+    until(lambda: taught.attempts(kd) >= 2)
+    taught.cluster.client("scontrol", "update", f"jobid={taught.job_of(kd)}", "timelimit=10")  # once is enough
+    taught.quick()
+    until(lambda: taught.store.done_ids() == set(taught.plan().plan.runs))
+    same_end(taught, finished, *METHODS)
+    assert len(taught.submissions()) == 1
+    assert "told to stop: every run is checkpointed" in Path(taught.store.attempts(kd)[0]["log"]).read_text()
+
+
+@pytest.mark.parametrize("partition", ["low", "lowcancel"])
+def test_preemption(taught: ClusterBench, finished: Bench, partition: str) -> None:
+    """With PreemptMode REQUEUE and CANCEL, after a warning."""
+    taught.sweep = small(0, **SLOW)
+    taught.profile = {"partition": partition}
+    taught.slow(1)
+    sweep = taught.start("sweep")
+    kd = taught.cells()["kd", 0].run_id
+    until(lambda: taught.mid_run(kd))
+    before = taught.fraction(kd)
+    taught.preempt()
+    taught.goes_on(kd, before)
+    taught.quick()
+    ended(sweep)
+    recorded_once(taught)
+    same_end(taught, finished, *METHODS)
+
+
+def test_a_node_dies_and_comes_back(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, **SLOW)
+    taught.slow(1)
+    sweep = taught.start("sweep")
+    kd = taught.cells()["kd", 0].run_id
+    until(lambda: taught.mid_run(kd))
+    node, before = taught.node_of(taught.job_of(kd)), taught.fraction(kd)
+    try:
+        taught.cluster.kill_node(node, tell=True)
+        taught.goes_on(kd, before)
+        assert taught.node_of(taught.job_of(kd)) != node
+    finally:
+        taught.cluster.start_node(node)
+    taught.quick()
+    ended(sweep)
+    taught.cluster.wait_for_nodes("idle", node)
+    recorded_once(taught)
+    same_end(taught, finished, *METHODS)

@@ -1,0 +1,63 @@
+"""Runs that several processes share, on one node or several."""
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
+from tests.integration.conftest import SWEEP, Bench
+from tests.integration.test_ranks import as_one_process
+
+pytestmark = ON_SLURM
+
+
+@pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
+def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
+    """Two seeds' packs at once, so that jobs share nodes; as close to a single process as test_ranks says."""
+    taught.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
+    taught.sweep = small(0, 1)
+    done = taught.run("sweep")
+    assert done.returncode == 0, done.stderr
+    recorded_once(taught)
+    for (method, seed), cell in taught.cells().items():
+        row = taught.row(cell.run_id)
+        assert row["processes"] == nodes * tasks and row["attempts"] == 1
+        as_one_process(row, finished.row(cell.run_id), f"{method} {seed}")
+
+
+@pytest.mark.parametrize("told", ["USR2", "KILL"])
+def test_processes_stop_together_and_go_on_together(bench: ClusterBench, told: str) -> None:
+    bench.profile = {"resources": {"nodes": 2}}
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
+    bench.slow(0.2)
+    sweep = bench.start("sweep")
+    run_id = bench.cells()["slow", 0].run_id
+    until(lambda: bench.mid_run(run_id))
+    before = bench.fraction(run_id)
+    if told == "USR2":
+        bench.cluster.client("scancel", "--signal=USR2", bench.job_of(run_id))
+    else:
+        second = next(pid for pid in pids_of(bench.store.root) if environment(pid).get("SLURM_PROCID") == "1")
+        os.kill(second, signal.SIGKILL)
+    bench.goes_on(run_id, before)
+    bench.quick()
+    ended(sweep)
+    recorded_once(bench)
+
+
+def pids_of(root: Path) -> list[int]:
+    """Processes that submitit has started for a store."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if b"submitit.core._submit" in (line := entry.read_bytes()) and str(root).encode() in line:
+                found.append(int(entry.parent.name))
+    return found
+
+
+def environment(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -1,0 +1,210 @@
+"""What SLURM is asked for, by one sweep or several at once, and what the jobs then run."""
+
+import json
+import shutil
+import signal
+import sys
+from collections import Counter
+
+from slurm import commands
+from tests.integration.cluster.conftest import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
+from tests.integration.conftest import METHODS, SWEEP, Bench, teacher_run
+from tests.integration.test_resume import same_end
+
+pytestmark = ON_SLURM
+
+
+def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, finished: Bench) -> None:
+    bench.sweep = small(0, 1)
+    done = bench.run("sweep")
+    assert done.returncode == 0, done.stderr
+    recorded_once(bench)
+    for seed in (0, 1):
+        same_end(bench, finished, *METHODS, seed=seed)
+    assert all(bench.attempts(k) == 1 for k in bench.plan().plan.runs)
+    first, second = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
+    assert [len(note["packs"]) for note in (first, second)] == [1, 2], "the teacher; an array of its students"
+    assert "3 packs, 3 at once" in done.stderr
+
+
+def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None:
+    """Two teachers in an array, and an array per teacher waited for; cut to what the cluster takes."""
+    bench.count_calls()
+    bench.sbatch = {"hold": True}
+    pairs = [("w8", "w4"), ("w16", "w4"), ("w16", "w8")]
+    seen = {}
+    for seeds in (1, 4):
+        bench.sweep = {
+            **SWEEP,
+            "pairs": [{"teacher": f"digits_net_{t}", "student": f"digits_net_{s}"} for t, s in pairs],
+            "seeds": list(range(seeds)),
+        }
+        done = bench.run("sweep", "--detach")
+        assert done.returncode == 0, done.stderr
+        bench.run("status", "--json")
+        seen[seeds] = bench.calls()
+        plan, notes = bench.plan().plan, bench.submissions()
+        teachers = {k for c in plan.cells if (k := c.teacher_run)}
+        sizes: Counter[str] = Counter()
+        waits: dict[str, str] = {}
+        for name, wait in bench.jobs("%j|%E"):
+            if name in notes:
+                sizes[name] += 1
+                waits[name] = wait
+        assert sorted(sizes.values()) == [seeds, 2, 2 * seeds] or sorted(sizes.values()) == [2, seeds, 2 * seeds]
+        for name, note in notes.items():
+            runs = {k for pack in note["packs"] for k in pack}
+            assert (waits[name] == "(null)") == (runs <= teachers)
+            assert runs <= teachers or waits[name].startswith("afterany:")
+        assert bench.run("status", "--cancel").returncode == 0
+        until(lambda: not bench.jobs_left())
+        shutil.rmtree(bench.store.root)
+        bench.calls_file.unlink()
+    assert seen[1] == seen[4]
+    assert seen[1]["sbatch"] == 3 and sum(seen[1].values()) <= 8, seen[1]
+
+    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": list(range(ARRAY + 3))}
+    assert bench.run("sweep", "--detach").returncode == 0
+    assert sorted(len(note["packs"]) for note in bench.submissions().values()) == [3, ARRAY]
+    assert len({job for job, name in bench.jobs("%i|%j") if name in bench.submissions()}) == ARRAY + 3
+
+
+def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
+    """As SLURM has them; a job's Python is started by the profile's command (a container's, say) after its setup."""
+    script = bench.folder / "container"
+    script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
+    script.chmod(0o755)
+    bench.profile = {
+        "by_size": [{"student": "digits_net_w8", "resources": {"time_minutes": 7, "mem_gb": 1.5}}],
+        "setup": ["export LOADED=cuda"],
+        "python": str(script),
+    }
+    bench.sweep = {**SWEEP, "methods": {"kd": {}}, "seeds": [0]}
+    bench.sbatch = {"hold": True}
+    teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
+    assert bench.run("sweep", "--detach").returncode == 0
+    asked = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
+    assert (asked[bench.job_of(teacher)], asked[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
+    bench.release()
+    until(lambda: bench.store.done_ids() == {teacher, kd})
+    assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
+
+
+def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Bench) -> None:
+    """What there is no room for is submitted as others end."""
+    name = commands.user()
+    limit = ("-i", "modify", "user", name, "set")
+    bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0, 1, 2]}
+    try:
+        bench.cluster.client("sacctmgr", *limit, "maxsubmitjobs=2")
+        until(lambda: "MaxSubmitJobs=2" in bench.cluster.client("scontrol", "show", "assoc_mgr", "flags=assoc"))
+        done = bench.run("sweep")
+    finally:
+        bench.cluster.client("sacctmgr", *limit, "maxsubmitjobs=-1")
+    assert done.returncode == 0, done.stderr
+    assert "1 runs wait for room" in done.stderr
+    recorded_once(bench)
+    for seed in (0, 1, 2):
+        same_end(bench, finished, "student", seed=seed)
+
+
+def test_two_sweeps_at_once_submit_once(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, 1)
+    taught.count_calls()
+    both = [taught.start("sweep"), taught.start("sweep")]
+    for process in both:
+        ended(process)
+    assert taught.calls()["sbatch"] == len(taught.submissions()) == 1
+    recorded_once(taught)
+    assert all(taught.attempts(c.run_id) == 1 for c in taught.cells().values())
+    same_end(taught, finished, *METHODS)
+
+
+def test_jobs_of_a_submitter_that_died_are_adopted(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, 1)
+    taught.wrap("sbatch", '"$REAL" "$@"; kill -9 $PPID')
+    assert taught.run("sweep", "--detach").returncode == -signal.SIGKILL
+    (note,) = taught.submissions().values()
+    assert note["job_id"] is None
+    assert [name for _, name in taught.jobs("%i|%j")] == [note["name"]] * 2
+    taught.count_calls()
+    ended(taught.start("sweep"))
+    assert taught.calls()["sbatch"] == 0 and len(taught.submissions()) == 1
+    recorded_once(taught)
+    assert all(taught.attempts(c.run_id) == 1 for c in taught.cells().values())
+    same_end(taught, finished, *METHODS)
+
+
+def test_detached_shown_cancelled_and_taken_up_again_without_accounting(taught: ClusterBench, finished: Bench) -> None:
+    taught.sweep = small(0, **SLOW)
+    taught.slow(1)
+    taught.sbatch = {"hold": True}
+    kd = taught.cells()["kd", 0]
+    label = taught.plan().plan.runs[kd.run_id].label
+    try:
+        taught.cluster.stop_accounting()
+        assert "detached" in ended(taught.start("sweep", "--detach"))
+        pending = taught.states()[label]
+        assert pending["state"] == "pending" and pending["remark"].startswith("JobHeldUser"), pending
+        taught.release()
+        until(lambda: taught.mid_run(kd.run_id))
+        running = taught.states()[label]
+        assert (running["state"], running["epoch"], running["epochs"]) == ("running", 0, 3)
+        text = taught.run("status").stdout.splitlines()
+        assert "epoch 1/3" in next(line for line in text if line.startswith(kd.run_id))
+        assert text[-1] == f"{len(METHODS) + 1} running, 1 done"
+        assert "ended 1 queue" in taught.run("status", "--cancel").stderr
+        until(lambda: not taught.jobs_left())
+        assert taught.states()[label]["state"] == "to do", "nothing is known of jobs that have ended"
+    finally:
+        taught.cluster.start_accounting()
+    until(lambda: taught.states()[label]["state"] == "cancelled")
+    assert taught.states()[label]["requeued"] == 1
+    taught.quick()
+    ended(taught.start("sweep"))
+    recorded_once(taught)
+    same_end(taught, finished, *METHODS)
+    assert taught.attempts(kd.run_id) == 2
+
+
+METHOD = """
+from pathlib import Path
+from typing import ClassVar
+
+import harness
+from methods.base import Distiller
+from my_helper import SCALE
+
+
+class Mine(Distiller):
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "old": 0.5}
+
+    def forward(self, batch, student, teacher):
+        Path(__file__).with_name("harness-is-in").write_text(harness.__file__)
+        return {"old": SCALE * student.logits.square().mean()}
+"""
+
+
+def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> None:
+    """A user's method beside the sweep file, changed while its run is pending. Its own helper is found where it is."""
+    mine = bench.folder / "mine.py"
+    mine.write_text(METHOD)
+    (bench.folder / "my_helper.py").write_text("SCALE = 1.0\n")
+    bench.sweep = {**SWEEP, "methods": {"mine": {"use": "mine:Mine"}}, "seeds": [0]}
+    bench.sbatch = {"hold": True, "chdir": None}
+    done = bench.run("sweep", "--detach")
+    assert done.returncode == 0, done.stderr
+    ((run_id,),) = (pack for note in bench.submissions().values() for pack in note["packs"])
+    mine.write_text(METHOD.replace('"old"', '"new"'))
+    bench.release()
+    until(lambda: run_id in bench.store.done_ids() | bench.store.failed_ids())
+    assert not bench.store.failure(run_id)
+    row = bench.row(run_id)
+    names = {c["name"] for c in row["curves"]}
+    assert "train_old" in names and "train_new" not in names
+    (where,) = (bench.store.root / "code").glob("*/harness-is-in")
+    assert where.read_text() == str(where.parent / "harness" / "__init__.py"), "the copy, not the checkout"
+    assert json.loads(row["science"])["method"]["weights"] == {"ce": 1.0, "old": 0.5}
+    changed = json.loads(bench.run("sweep", "--plan", "--json").stdout)
+    assert (changed["to_do"], changed["done"]) == (1, 0), "the changed method is another run"
