@@ -17,7 +17,7 @@ class DIST(Distiller):
         L_intra = T^2 mean_c [ 1 - pearson( p_s[:, c], p_t[:, c] ) ]
 
     Weights 1, 2, 2 and T = 4 are the paper's for CIFAR-100 (T = 1 for ImageNet). A constant row or column counts as
-    uncorrelated. Columns run over one process's batch.
+    uncorrelated. Columns run over the whole batch, however many processes share it.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "inter": 2.0, "intra": 2.0}
