@@ -18,6 +18,7 @@ from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
 from harness.training.evaluate import EvalSet
+from harness.training.graph import cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.ranks import LostRank, Ranks, joined
@@ -175,7 +176,8 @@ def _train(
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else Follower(reporter)
-    Pack(members, loader, evaluated_on, teacher, observer, ranks).train()
+    record = cuda_graph if device.type == "cuda" and ranks.world == 1 else None
+    Pack(members, loader, evaluated_on, teacher, observer, ranks, record).train()
 
 
 def _teacher(

@@ -117,7 +117,14 @@ class Member:
             group["lr"] = lr
 
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
-        """One optimiser step; the total loss, detached. Nothing here waits for the device."""
+        """One optimiser step; the total loss, detached."""
+        total = self.compute(batch, teacher)
+        self.count(len(batch.targets))
+        return total
+
+    def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
+        """What the device does in a step; the total loss, detached. Nothing here waits for the device, and after an
+        epoch's first step nothing changes but the values of tensors, so that it can be recorded as a graph."""
         student = self._run_student(batch.images)
         with self.watch.part("method"):
             if self.in_first_stage:
@@ -135,8 +142,12 @@ class Member:
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
         self._note({**terms, "total": total}, len(batch.targets))
-        self.steps += 1
         return total.detach()
+
+    def count(self, images: int) -> None:
+        """What the host notes of a step with so many images."""
+        self._images += images
+        self.steps += 1
 
     def end_epoch(self) -> None:
         """Closes the epoch's curves. A loss that is not finite marks the run as diverged."""
@@ -216,9 +227,11 @@ class Member:
 
     def _note(self, terms: dict[str, Tensor], images: int) -> None:
         for name, value in terms.items():
-            value = value.detach().double() * images
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._images += images
+            value = value.detach().double().to(self.device) * images
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value
 
 
 def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) -> Distiller:

@@ -1,6 +1,7 @@
 """The teacher: its weights read without executing anything, verified, frozen, its accuracy measured again."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Teacher:
     spec: TapSpec
     ranks: Ranks = ALONE
 
-    def __call__(self, images: Tensor, taps: set[str], precision: str) -> Outputs:
+    def __call__(self, images: Tensor, taps: Collection[str], precision: str) -> Outputs:
         """Of the whole batch, whatever share of it this process has computed."""
         with torch.no_grad(), autocast(images.device, precision):
             mine = in_float32(self.model(images[self.ranks.rows(len(images))], taps))
