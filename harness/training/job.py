@@ -21,6 +21,7 @@ from harness.training.evaluate import EvalSet
 from harness.training.graph import cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
+from harness.training.precision import set_float32
 from harness.training.ranks import LostRank, Ranks, joined
 from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
 from harness.training.teacher import BadWeights, Teacher, load_teacher
@@ -156,6 +157,11 @@ def _train(
         ranks.fail_alike("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
+    set_float32(recipe.precision)
+    if teacher:
+        share = ranks.rows(recipe.batch_size)
+        compiles = recipe.compile and device.type == "cuda"
+        teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
 
     members: dict[str, Member] = {}
     for k, science in sciences.items():
