@@ -91,19 +91,16 @@ class Trainer:
         return seconds, {name: member.tensors() for name, member in ended.items()}
 
     def _member(self, name: str) -> Member:
-        info = methods.describe(name)
-        science: dict[str, Any] = {
-            "teacher": {"model": TEACHER},
-            "student": STUDENT,
-            "method": {"use": name, "params": {k: h.default for k, h in info.hyper.items()}, "weights": info.weights},
-            "recipe": {
-                "epochs": 1,
-                "batch_size": BATCH,
-                "lr": 0.05,
-                "crop_padding": 4,
-                "flip": True,
-                "precision": self.precision,
-            },
-            "seed": 0,
-        }
-        return Member(science, self.teacher.spec, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+        asked = science(name, TEACHER, STUDENT, precision=self.precision)
+        return Member(asked, self.teacher.spec, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+
+
+def science(method: str, teacher: str, student: str, **recipe: Any) -> dict[str, Any]:
+    """What a run is asked to be: the usual recipe of CIFAR-100 for one epoch, but for what ``recipe`` says."""
+    info = methods.describe(method)
+    usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
+    params = {k: h.default for k, h in info.hyper.items()}
+    return {
+        "teacher": {"model": teacher}, "student": student, "recipe": usual | recipe, "seed": 0,
+        "method": {"use": method, "params": params, "weights": info.weights},
+    }  # fmt: skip
