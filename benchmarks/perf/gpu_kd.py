@@ -288,7 +288,7 @@ def main() -> int:
         "share_of_matrix_peak": {name: round(v / peak, 4) for name, v in done.items()},
         "evaluation_ms": {p: round(1000 * s, 3) for p, s in evaluation.items()},
         "parts_ms_per_step": bench.costs,
-        "graphs_recorded": bench.graphs,  # an epoch of each member needs one, and the teacher one
+        "graphs_recorded": bench.graphs,  # each member needs one, and the teacher
         "greatest_over_least": {name: round(max(s) / min(s), 3) for name, s in seconds.items()},
     }
     detail["kernels"] = {side: profiled(bench, side, "bf16") for side in (ALONE, PACK)}

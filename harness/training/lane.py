@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,17 @@ class Shared:
         return [t._version for t in tensors]
 
 
+class Noted(Batch):
+    """A batch that notes whether its epoch is asked for, on which few methods depend."""
+
+    epoch_asked = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "epoch":
+            self.epoch_asked = True
+        return super().__getattribute__(name)
+
+
 class Lane:
     """One member on its way through the steps of its pack."""
 
@@ -38,6 +50,7 @@ class Lane:
         modules = (member.student, member.distiller)
         self._recorded = Recorded(record, name, lambda: beside_values(modules), member.optimiser.zero_grad)
         self._random: SampleRandom | None = None
+        self._depends_on_epoch = False
 
     def step(self, shared: Shared, epoch: int, at: int) -> None:
         """The step that is the ``at``-th of all, in 0-based ``epoch``."""
@@ -45,7 +58,7 @@ class Lane:
         seed = counter.key(member.seed, at, "method")
         # For what draws from torch's own random numbers, such as dropout.
         torch.manual_seed(counter.key(member.seed, at, "torch"))
-        baked = (epoch, shared.place)
+        baked = (member.settings, epoch if self._depends_on_epoch else None, shared.place)
         played = shared.place is not None and self._recorded.plays(baked)
         # A method that may yet turn out to change what is shared runs while no other member reads that.
         with self._streams.fork(self._name, alone=not played):
@@ -59,7 +72,8 @@ class Lane:
                 batch = self._batch(shared, self._random, epoch)
                 with member.watch.part("student") if played else nullcontext():
                     self._recorded(baked, lambda: member.compute(batch, shared.teacher), self._random.generator)
+            self._depends_on_epoch |= batch.epoch_asked
         member.count(count)
 
-    def _batch(self, shared: Shared, random: SampleRandom, epoch: int) -> Batch:
-        return Batch(shared.images, shared.targets, shared.indices, random, epoch + 1)
+    def _batch(self, shared: Shared, random: SampleRandom, epoch: int) -> Noted:
+        return Noted(shared.images, shared.targets, shared.indices, random, epoch + 1)

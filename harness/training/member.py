@@ -107,6 +107,11 @@ class Member:
             return self._first_taps
         return self._main_taps if self.distiller.needs_teacher and self._first.teacher_later else None
 
+    @property
+    def settings(self) -> tuple[bool, float]:
+        """What of ``compute`` changes only between epochs: the stage and the learning rate."""
+        return self.in_first_stage, self.optimiser.param_groups[0]["lr"]
+
     def begin_epoch(self) -> None:
         lr = (
             (self._first.lr or self.recipe.lr)
@@ -123,8 +128,8 @@ class Member:
         return total
 
     def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
-        """What the device does in a step; the total loss, detached. Nothing here waits for the device, and after an
-        epoch's first step nothing changes but the values of tensors, so that it can be recorded as a graph."""
+        """What the device does in a step; the total loss, detached. Nothing here waits for the device, and from the
+        second time on nothing changes but the values of tensors, so that it can be recorded as a graph."""
         student = self._run_student(batch.images)
         with self.watch.part("method"):
             if self.in_first_stage:
@@ -133,7 +138,7 @@ class Member:
             else:
                 terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
                 terms |= self.distiller(batch, student, teacher)
-                if not self._sums:
+                if not self._images:
                     self._check_terms(terms)
                 total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
         with self.watch.part("student"):
@@ -156,8 +161,11 @@ class Member:
         means = {k: float(s) / self._images for k, s in self._sums.items()}
         self.history.curves += [(self.history.epoch, f"{curve}_{k}", v) for k, v in means.items()]
         self.history.diverged = not all(map(_finite, means.values()))
-        self.steps, self._sums, self._images = 0, {}, 0
+        self.steps, self._images = 0, 0
+        for s in self._sums.values():  # which stay where a recorded step adds to them
+            s.zero_()
         if self.history.epoch == 0:
+            self._sums = {}
             self.optimiser.state.clear()
 
     def add_costs(self, shared: dict[str, float]) -> None:

@@ -23,7 +23,9 @@ class Streams:
             return
         if alone:
             self.join()
-        stream = self._kept.setdefault(name, torch.cuda.Stream())
+        if name not in self._kept:
+            self._kept[name] = torch.cuda.Stream()
+        stream = self._kept[name]
         stream.wait_stream(torch.cuda.current_stream())
         self._forked[name] = stream
         try:
