@@ -40,6 +40,7 @@ def evaluate(
     from harness.data import raw
     from harness.data.resident import Normalise
     from harness.training import evaluate as evaluation
+    from harness.training.precision import set_float32
     from harness.training.teacher import BadWeights, load_weights
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -56,6 +57,7 @@ def evaluate(
         Normalise(info, device),
     )
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    set_float32("float32")
     metrics = evaluation.evaluate(net, test)
     if json_:
         found = {

@@ -26,8 +26,9 @@ def cuda_graph(work: Work, generator: torch.Generator | None) -> Work:
     if generator is not None:
         graph.register_generator_state(generator)
     beside = stream if stream != torch.cuda.default_stream() else None  # the default stream cannot be recorded
-    with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
-        work()
+    with torch.cuda.stream(stream):  # torch.cuda.graph leaves another one behind when it fails
+        with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
+            work()
     return graph.replay
 
 

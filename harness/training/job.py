@@ -123,6 +123,7 @@ def _train(
 
     any_science = sciences[run_ids[0]]
     recipe = Recipe.model_validate(any_science["recipe"])
+    set_float32(recipe.precision)
     info = CATALOG[any_science["dataset"]["name"]]
     data = raw.read(info.name, Path(job.data_root) if job.data_root else None)
     normalise = Normalise(info, device)
@@ -157,7 +158,6 @@ def _train(
         ranks.fail_alike("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
-    set_float32(recipe.precision)
     if teacher:
         share = ranks.rows(recipe.batch_size)
         compiles = recipe.compile and device.type == "cuda"

@@ -94,7 +94,7 @@ def freeze(model: ConvNet, device: torch.device) -> None:
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-def narrow(model: ConvNet) -> None:
+def narrow(model: nn.Module) -> None:
     """Holds as bfloat16 the weights that autocast would turn into that at each forward, in place. Under autocast the
     outputs stay the same, bit for bit."""
     for module in model.modules():

@@ -33,7 +33,7 @@ BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
 MINE = "tests.integration.user_methods"
 SETTINGS: dict[str, dict[str, Any]] = {
-    "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2},
+    "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
@@ -188,7 +188,7 @@ def same(a: Member, b: Member) -> None:
     assert left.keys() == right.keys() and a.history.epoch == b.history.epoch == EPOCHS
     for name, value in left.items():
         if DEVICE.type == "cuda":
-            torch.testing.assert_close(value, right[name], rtol=1e-3, atol=1e-4, msg=name)
+            torch.testing.assert_close(value, right[name], rtol=1e-2, atol=2e-3, msg=name)
         else:
             assert torch.equal(value, right[name]), name
     curves = [[(e, n) for e, n, _ in m.history.curves] for m in (a, b)]
@@ -266,7 +266,7 @@ def test_a_method_that_spoils_what_is_shared_fails_alone() -> None:
     use = f"{MINE}:ChangesInPlace"
     eager, _ = train(["kd", "crd"], None)
     recorded, watcher = train(["kd", use, "crd"], StandIn())
-    assert watcher.failures.keys() == {use} and "place" in str(watcher.failures[use])
+    assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
     for name in eager:
         same(eager[name], recorded[name])
 
@@ -277,6 +277,23 @@ def test_one_that_raises_while_it_is_recorded_fails_alone() -> None:
     recorded, watcher = train([use, "kd"], StandIn())
     assert watcher.failures.keys() == {use} and str(watcher.failures[use]) == "a bug"
     same(eager["kd"], recorded["kd"])
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU here; see test_no_sync.py")
+@pytest.mark.parametrize("use", sorted(set(SHIPPED) - IN_EAGER_STEPS_ALONE))
+def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compute = Member.compute
+
+    def watched(self: Member, batch: Batch, teacher: Outputs) -> Tensor:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return compute(self, batch, teacher)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Member, "compute", watched)
+    _, watcher = train([use], None)
+    assert not watcher.failures
 
 
 def test_slots_keep_their_addresses() -> None:

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 from harness.training.room import room_for_another
 
 TOTAL = 80_000_000_000
+hundredths = st.integers(1, 100).map(lambda n: n * TOTAL // 100)
 
 
-@given(st.lists(st.integers(1, TOTAL), min_size=1, max_size=40), st.integers(0, TOTAL))
+@given(st.lists(hundredths, min_size=1, max_size=40), hundredths)
 def test_whoever_is_let_in_fits(needs: list[int], others: int) -> None:
     """Members no greedier than the first: all that train, one step beside their graphs, and what others hold."""
     needs = [min(need, needs[0]) for need in needs]

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.models.base import describe
 from harness.models.build import build
 from harness.spec.datasets import CATALOG
 from harness.training import precision
 from harness.training.precision import set_float32
-from harness.training.teacher import Teacher, freeze
+from harness.training.teacher import Teacher, freeze, narrow
 from methods.base import Outputs
 
 SHAPE = CATALOG["cifar100"].image_shape
@@ -87,3 +87,12 @@ def test_what_float32_means_on_a_gpu() -> None:
         allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         assert allowed == (name == "tf32",) * 2
     assert precision.autocast(CPU, "tf32")._enabled is False
+
+
+def test_what_computes_of_its_weights_keeps_them() -> None:
+    class Standardised(nn.Conv2d):
+        pass
+
+    module = nn.Sequential(Standardised(1, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1), nn.Linear(1, 1))
+    narrow(module)
+    assert [m.weight.dtype == torch.bfloat16 for m in module] == [False, False, True, True]
