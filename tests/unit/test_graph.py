@@ -96,6 +96,16 @@ class DrawsOnTheHost(Odd):
         return float(torch.rand(()))
 
 
+class SpoilsTheTeacher(Odd):
+    """In place, and without autograd's noticing."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        teacher.logits.zero_()
+        return {"odd": student.logits.square().mean()}
+
+
 class RaisesLater(Odd):
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
 
@@ -263,7 +273,7 @@ def test_a_recording_that_fails_half_way_leaves_nothing_behind() -> None:
 
 
 def test_a_method_that_spoils_what_is_shared_fails_alone() -> None:
-    use = f"{MINE}:ChangesInPlace"
+    use = f"{__name__}:SpoilsTheTeacher"
     eager, _ = train(["kd", "crd"], None)
     recorded, watcher = train(["kd", use, "crd"], StandIn())
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
