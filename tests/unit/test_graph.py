@@ -274,8 +274,8 @@ def test_a_recording_that_fails_half_way_leaves_nothing_behind() -> None:
 
 def test_a_method_that_spoils_what_is_shared_fails_alone() -> None:
     use = f"{__name__}:SpoilsTheTeacher"
-    eager, _ = train(["kd", "crd"], None)
-    recorded, watcher = train(["kd", use, "crd"], StandIn())
+    eager, _ = train(["kd", "dkd"], None)
+    recorded, watcher = train(["kd", use, "dkd"], StandIn())
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
     for name in eager:
         same(eager[name], recorded[name])
