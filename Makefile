@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test lint check bench clean
+.PHONY: help setup demo test lint check bench bench-gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
 	@echo "make test    set up, then run every test"
 	@echo "make check   lint, types and the quick tests"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
+	@echo "make bench-gpu   images per second on a GPU, beside a plain PyTorch loop"
 	@echo "make setup   only set up .venv, with everything the tests need"
 
 # The demo needs the package alone: no compiler, no apt package.
@@ -58,6 +59,9 @@ check: lint
 
 bench: setup
 	$(BIN)/python -m benchmarks.perf $(NAME)
+
+bench-gpu: setup
+	$(BIN)/python -m benchmarks.perf.gpu_kd
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -103,6 +103,7 @@ def _measure(net: Any, dataset: dict[str, Any], root: Path | None, precision: st
     from harness.data import raw
     from harness.training.evaluate import EvalSet
     from harness.training.evaluate import evaluate as measure
+    from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -110,6 +111,7 @@ def _measure(net: Any, dataset: dict[str, Any], root: Path | None, precision: st
     except raw.WrongData as e:
         raise UserError(str(e)) from None
     on = EvalSet.of(content.chosen(dataset), dataset, device)
+    set_float32(precision)
     metrics = measure(net.to(device, memory_format=torch.channels_last), on, precision)
     return {"evaluated_on": on.name, "images": len(on.targets), **asdict(metrics)}
 

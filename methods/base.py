@@ -70,17 +70,22 @@ class SampleRandom:
     """
 
     def __init__(self, seed: int, batch: int, device: torch.device | str = "cpu"):
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device)
         self._batch = batch
         self._device = device
+        self.reseed(seed)
+
+    def reseed(self, seed: int) -> None:
+        """Begins another step's values."""
+        self.generator.manual_seed(seed)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of shape (batch, *shape)."""
-        return torch.randn((self._batch, *shape), generator=self._generator, device=self._device, dtype=dtype)
+        return torch.randn((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Values in [0, 1) of shape (batch, *shape)."""
-        return torch.rand((self._batch, *shape), generator=self._generator, device=self._device, dtype=dtype)
+        return torch.rand((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
 
 @dataclass

@@ -93,20 +93,19 @@ class Trainer:
 
     def member(self, name: str, **params: Any) -> Member:
         """A run of a method with its default settings but for ``params``."""
-        info = methods.describe(name)
-        settings = {k: h.default for k, h in info.hyper.items()} | params
-        science: dict[str, Any] = {
-            "teacher": {"model": TEACHER},
-            "student": STUDENT,
-            "method": {"use": name, "params": settings, "weights": info.weights},
-            "recipe": {
-                "epochs": 1,
-                "batch_size": BATCH,
-                "lr": 0.05,
-                "crop_padding": 4,
-                "flip": True,
-                "precision": self.precision,
-            },
-            "seed": 0,
-        }
-        return Member(science, self.teacher, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+        asked = science(name, TEACHER, STUDENT, params, precision=self.precision)
+        return Member(asked, self.teacher, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+
+
+def science(
+    method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any
+) -> dict[str, Any]:
+    """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
+    but for what ``recipe`` says."""
+    info = methods.describe(method)
+    usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
+    settings = {k: h.default for k, h in info.hyper.items()} | (params or {})
+    return {
+        "teacher": {"model": teacher}, "student": student, "recipe": usual | recipe, "seed": 0,
+        "method": {"use": method, "params": settings, "weights": info.weights},
+    }  # fmt: skip

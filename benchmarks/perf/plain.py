@@ -11,8 +11,10 @@ from benchmarks.perf.cifar import INFO, images, targets
 class Cifar(Dataset):
     """(image (3, 32, 32) float32, label) of the training set, cropped, flipped and normalised."""
 
-    def __init__(self) -> None:
-        self.data, self.targets = images().permute(0, 2, 3, 1).contiguous().numpy(), targets().tolist()
+    def __init__(self, pixels: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> None:
+        """Of these (N, 3, 32, 32) uint8 and (N,), or of as many made-up ones as CIFAR-100 has."""
+        pixels, labels = images() if pixels is None else pixels, targets() if labels is None else labels
+        self.data, self.targets = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
         self.transform = transforms.Compose(
             [
                 transforms.RandomCrop(32, padding=4),

@@ -12,7 +12,7 @@ from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
-SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision")
+SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: 
         _check_pair(pair, sweep, document, i)
         for name, entry in sweep.methods.items():
             base = _science(pair, i, name, entry, sweep, recipe, document, teacher)
-            shared = tuple(base["recipe"][k] for k in SHARED_RECIPE)
+            shared = tuple(base["recipe"].get(k) for k in SHARED_RECIPE)
             for seed in sweep.seeds:
                 if not _wanted(only, pair, name, seed):
                     continue
@@ -157,6 +157,13 @@ def _dataset(sweep: Sweep) -> dict[str, Any]:
     return science
 
 
+def _recipe(recipe: Recipe) -> Keys:
+    said: Keys = recipe.model_dump(mode="json")
+    if not recipe.compile:  # a key younger than the first results, as `validation` is
+        del said["compile"]
+    return said
+
+
 def _teacher(
     pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, weights_sha256: WeightsHash, plan: Plan
 ) -> dict[str, Any]:
@@ -177,7 +184,7 @@ def _teacher(
         "teacher": None,
         "student": pair.teacher,
         "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": Recipe.model_validate(recipe).model_dump(mode="json"),
+        "recipe": _recipe(Recipe.model_validate(recipe)),
         "seed": sweep.teachers.seed,
     }
     run_id = identity.run_id(science)
@@ -226,5 +233,5 @@ def _science(
         "teacher": teacher if info.needs_teacher else None,
         "student": pair.student,
         "method": {"use": use, "version": info.version, "params": params, "weights": weights},
-        "recipe": final.model_dump(mode="json"),
+        "recipe": _recipe(final),
     }

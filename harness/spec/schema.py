@@ -42,10 +42,15 @@ class Recipe(Closed):
     warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
     crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
     flip: bool = Field(False, description="random horizontal flip with probability 1/2")
-    precision: Literal["float32", "bf16"] = Field(
-        "float32", description="`bf16`: bfloat16 autocast of the models; losses stay float32"
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
+        "GPU rounds to TF32; as float32 on a CPU",
     )
     eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    compile: bool = Field(
+        False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -18,8 +18,10 @@ from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
 from harness.training.evaluate import EvalSet
+from harness.training.graph import cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
+from harness.training.precision import set_float32
 from harness.training.ranks import LostRank, Ranks, joined
 from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
 from harness.training.teacher import BadWeights, Teacher, load_teacher
@@ -121,6 +123,7 @@ def _train(
 
     any_science = sciences[run_ids[0]]
     recipe = Recipe.model_validate(any_science["recipe"])
+    set_float32(recipe.precision)
     info = CATALOG[any_science["dataset"]["name"]]
     data = raw.read(info.name, Path(job.data_root) if job.data_root else None)
     normalise = Normalise(info, device)
@@ -152,6 +155,10 @@ def _train(
         ranks.fail_alike("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
+    if teacher:
+        share = ranks.rows(recipe.batch_size)
+        compiles = recipe.compile and device.type == "cuda"
+        teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
 
     members: dict[str, Member] = {}
     for k, science in sciences.items():
@@ -170,7 +177,8 @@ def _train(
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else Follower(reporter)
-    Pack(members, loader, evaluated_on, teacher, observer, ranks).train()
+    record = cuda_graph if device.type == "cuda" and ranks.world == 1 else None
+    Pack(members, loader, evaluated_on, teacher, observer, ranks, record).train()
 
 
 def _teacher(

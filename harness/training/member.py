@@ -133,6 +133,11 @@ class Member:
         reads = self.distiller.needs_teacher and self._first.teacher_later and self.peer is None
         return self._main_taps if reads else None
 
+    @property
+    def settings(self) -> tuple[bool, float]:
+        """What of ``compute`` changes only between epochs: the stage and the learning rate."""
+        return self.in_first_stage, self.optimiser.param_groups[0]["lr"]
+
     def begin_epoch(self) -> None:
         lr = (
             (self._first.lr or self.recipe.lr)
@@ -143,7 +148,14 @@ class Member:
             group["lr"] = lr
 
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
-        """One optimiser step; the total loss, detached. Nothing here waits for the device."""
+        """One optimiser step; the total loss, detached."""
+        total = self.compute(batch, teacher)
+        self.count(len(batch.targets))
+        return total
+
+    def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
+        """What the device does in a step; the total loss, detached. Nothing here waits for the device, and from the
+        second time on nothing changes but the values of tensors, so that it can be recorded as a graph."""
         student = self._run_student(batch.images)
         if self.peer is not None:
             with self.watch.part("teacher"):
@@ -155,7 +167,7 @@ class Member:
             else:
                 terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
                 terms |= self.distiller(batch, student, teacher)
-                if not self._sums:
+                if not self._images:
                     self._check_terms(terms)
                 total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
         with self.watch.part("student"):
@@ -164,8 +176,12 @@ class Member:
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
         self._note({**terms, "total": total}, len(batch.targets))
-        self.steps += 1
         return total.detach()
+
+    def count(self, images: int) -> None:
+        """What the host notes of a step with so many images."""
+        self._images += images
+        self.steps += 1
 
     def end_epoch(self) -> None:
         """Closes the epoch's curves. A loss that is not finite marks the run as diverged."""
@@ -174,8 +190,11 @@ class Member:
         means = {k: float(s) / self._images for k, s in self._sums.items()}
         self.history.curves += [(self.history.epoch, f"{curve}_{k}", v) for k, v in means.items()]
         self.history.diverged = not all(map(_finite, means.values()))
-        self.steps, self._sums, self._images = 0, {}, 0
+        self.steps, self._images = 0, 0
+        for s in self._sums.values():  # which stay where a recorded step adds to them
+            s.zero_()
         if self.history.epoch == 0:
+            self._sums = {}
             self.optimiser.state.clear()
 
     def evaluate(self, on: EvalSet) -> None:
@@ -267,9 +286,11 @@ class Member:
 
     def _note(self, terms: dict[str, Tensor], images: int) -> None:
         for name, value in terms.items():
-            value = value.detach().double() * images
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._images += images
+            value = value.detach().double().to(self.device) * images
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value
 
 
 class WithMethod(nn.Module):

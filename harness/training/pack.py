@@ -9,21 +9,24 @@ augmentation of their own, and leave the main stage's to what it is without them
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from harness.data import counter
 from harness.data.resident import TrainLoader
 from harness.training.evaluate import EvalSet
+from harness.training.graph import Record, Recorded, Slots
+from harness.training.lane import Lane, Shared
 from harness.training.member import Member
 from harness.training.ranks import ALONE, Ranks
+from harness.training.room import Room
 from harness.training.stopwatch import Stopwatch
+from harness.training.streams import Streams
 from harness.training.teacher import Teacher
-from methods.base import Batch, Outputs, SampleRandom
+from methods.base import Outputs
 
 
 class Observer(Protocol):
@@ -42,58 +45,117 @@ class Pack:
     teacher: Teacher | None
     observer: Observer
     ranks: Ranks = ALONE
+    record: Record | None = None  # how steps are recorded, to be played again; None: they are not
+
+    def __post_init__(self) -> None:
+        device = self.evalset.targets.device
+        self._lanes: dict[str, Lane] = {}  # of the members that are training
+        self._waiting: set[str] = set()  # those that found no room beside them
+        self._room = Room() if device.type == "cuda" else None
+        self._streams = Streams(device)
+        self._slots = Slots()
+        self._taught = Recorded(self.record, "the teacher", lambda: None, lambda: None)
+        self._teacher_outputs = Outputs(torch.empty(0), torch.empty(0))
 
     def train(self) -> None:
         """Trains every member to its last epoch. Members may start at different epochs and steps."""
         while self.members:
-            first = min((m.history.epoch, m.steps) for m in self.members.values())
-            self._epoch(*first, {k: m for k, m in self.members.items() if (m.history.epoch, m.steps) == first})
+            here = {k: m for k, m in self.members.items() if k not in self._waiting}
+            if here:
+                first = min((m.history.epoch, m.steps) for m in here.values())
+                self._epoch(*first, {k: m for k, m in here.items() if (m.history.epoch, m.steps) == first})
+            else:
+                self._waiting.clear()
+                assert self._room
+                self._room.clear()
 
     def _epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> None:
-        device = self.evalset.targets.device
-        watch = Stopwatch(device)
-        precision = next(iter(active.values())).recipe.precision
+        watch = Stopwatch(self.evalset.targets.device)
         for member in active.values():
             member.begin_epoch()
         steps = len(self.loader)
         batches = self.loader.epoch(epoch, first_step)
         for step in range(first_step, steps):
             with watch.part("data"):
-                images, targets, indices = next(batches)
+                batch = next(batches)
             with watch.part("teacher"):
-                teacher = self._teach(images, active, precision)
-            for run_id, member in list(active.items()):
-                at = epoch * steps + step
-                random = SampleRandom(counter.key(member.seed, at, "method"), len(targets), device)
-                # For what draws from torch's own random numbers, such as dropout.
-                torch.manual_seed(counter.key(member.seed, at, "torch"))
-                shared = [images, targets, indices, teacher.logits, teacher.embedding, *teacher.features.values()]
-                before = [t._version for t in shared]
-                with self._own_failure(run_id, active):
-                    member.step(Batch(images, targets, indices, random, epoch + 1), teacher)
-                    if before != [t._version for t in shared]:
-                        raise ValueError("the method changed its batch or the teacher's outputs in place")
-                if before != [t._version for t in shared]:
-                    images, targets, indices = next(self.loader.epoch(epoch, step))
-                    teacher = self._teach(images, active, precision)
+                shared = self._share(batch, active)
+            with watch.part("members"):
+                for run_id in list(active):
+                    if not self._has_room(run_id):
+                        del active[run_id]
+                        continue
+                    before = shared.versions()
+                    with self._own_failure(run_id, active):
+                        self._step(run_id, shared, epoch, epoch * steps + step)
+                        if before != shared.versions():
+                            raise ValueError("the method changed its batch or the teacher's outputs in place")
+                    if before != shared.versions():
+                        shared = self._share(next(self.loader.epoch(epoch, step)), active)
+                self._streams.join()
             self.observer.on_step(active, steps)
-        spent = watch.take()
-        taught = sum(m.teacher_taps is not None for m in active.values())
-        for run_id, member in list(active.items()):
-            share = {"data": spent.get("data", 0.0) / len(active)}
-            if member.teacher_taps is not None:
-                share["teacher"] = spent.get("teacher", 0.0) / taught
-            with self._own_failure(run_id, active):
-                self._close_epoch(run_id, member, share)
+            if not active:
+                return
+        self._close(watch.take(), active)
 
-    def _teach(self, images: Tensor, active: dict[str, Member], precision: str) -> Outputs:
+    def _share(self, batch: tuple[Tensor, Tensor, Tensor], active: dict[str, Member]) -> Shared:
+        """The step's tensors, for full batches at the addresses that recorded steps read."""
+        images, targets, indices = batch
         wanted = [m.teacher_taps for m in active.values() if m.teacher_taps is not None]
-        if self.teacher is None or not wanted:
-            return Outputs(images.new_empty(0), images.new_empty(0))
-        return self.teacher(images, set().union(*wanted), precision)
+        taps = frozenset(tap for taps in wanted for tap in taps)
+        precision = next((m.recipe.precision for m in active.values()), "float32")
+        teach = self.teacher if wanted else None
+        if self.record is None or len(targets) < self.loader.batch_size:
+            outputs = teach(images, taps, precision) if teach else _nothing(images)
+            return Shared(images, targets, indices, outputs, None)
 
-    def _close_epoch(self, run_id: str, member: Member, shared_costs: dict[str, float]) -> None:
-        member.add_costs(shared_costs)
+        placed = self._slots.load({"images": images, "targets": targets, "indices": indices})
+        images = placed["images"]
+
+        def run_teacher() -> None:
+            self._teacher_outputs = teach(images, taps, precision) if teach else _nothing(images)
+
+        self._taught((teach is None, taps, precision, images.data_ptr()), run_teacher)
+        outputs = self._teacher_outputs
+        heads = self._slots.load({"logits": outputs.logits, "embedding": outputs.embedding})
+        maps = self._slots.load({f"tap {k}": v for k, v in outputs.features.items()})
+        features = {k: maps[f"tap {k}"] for k in outputs.features}
+        outputs = Outputs(heads["logits"], heads["embedding"], features)
+        return Shared(images, placed["targets"], placed["indices"], outputs, self._slots.moved)
+
+    def _has_room(self, run_id: str) -> bool:
+        """Whether the member trains now; without room for it, it waits until those that train have finished."""
+        if run_id in self._lanes or self._room is None or self._room.left():
+            return True
+        print(f"{run_id} waits: the GPU's memory is taken by {', '.join(self._lanes)}", flush=True)
+        self._waiting.add(run_id)
+        return False
+
+    def _step(self, run_id: str, shared: Shared, epoch: int, at: int) -> None:
+        if lane := self._lanes.get(run_id):
+            lane.step(shared, epoch, at)
+            return
+        self._lanes[run_id] = Lane(run_id, self.members[run_id], self._streams, self.record)
+        with self._room.measured(run_id) if self._room else nullcontext():
+            self._lanes[run_id].step(shared, epoch, at)
+
+    def _close(self, spent: dict[str, float], active: dict[str, Member]) -> None:
+        """Closes the epoch of all, each with its share of the seconds spent."""
+        taught = sum(m.teacher_taps is not None for m in active.values())
+        own = {run_id: member.watch.take() for run_id, member in active.items()}
+        # Side by side on a GPU, members slow each other down; their times together are those of all.
+        together = sum(sum(seconds.values()) for seconds in own.values())
+        scale = min(1.0, spent["members"] / together) if together else 1.0
+        for run_id, member in list(active.items()):
+            costs = {"data": spent.get("data", 0.0) / len(own)}
+            if member.teacher_taps is not None:
+                costs["teacher"] = spent.get("teacher", 0.0) / taught
+            costs |= {part: seconds * scale for part, seconds in own[run_id].items()}
+            with self._own_failure(run_id, active):
+                self._close_epoch(run_id, member, costs)
+
+    def _close_epoch(self, run_id: str, member: Member, costs: dict[str, float]) -> None:
+        member.add_costs(costs)
         member.end_epoch()
         recipe, history = member.recipe, member.history
         finished = history.epoch == recipe.epochs or history.diverged
@@ -103,7 +165,11 @@ class Pack:
         member.add_costs({})
         self.observer.on_epoch(run_id, member, finished)
         if finished:
-            del self.members[run_id]
+            self._leave(run_id)
+
+    def _leave(self, run_id: str) -> None:
+        del self.members[run_id]
+        self._lanes.pop(run_id, None)
 
     @contextmanager
     def _own_failure(self, run_id: str, active: dict[str, Member]) -> Iterator[None]:
@@ -113,4 +179,10 @@ class Pack:
         except Exception as error:
             self.observer.on_failure(run_id, error, traceback.format_exc())
             self.ranks.fail_alike(run_id)
-            del active[run_id], self.members[run_id]
+            del active[run_id]
+            self._leave(run_id)
+
+
+def _nothing(images: Tensor) -> Outputs:
+    """What members are given that have no use for a teacher."""
+    return Outputs(images.new_empty(0), images.new_empty(0))

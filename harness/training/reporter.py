@@ -177,7 +177,7 @@ class Reporter:
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_reserved()  # graphs hold theirs, whether or not it is in use
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -8,7 +8,8 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the time of named parts. On CUDA the parts are marked with events and read once, at ``take``."""
+    """Adds up the time of named parts. On CUDA the parts are marked with events and read once, at ``take``; parts of
+    what is being recorded as a graph are not told apart."""
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
@@ -17,7 +18,9 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        if self._cuda:
+        if self._cuda and torch.cuda.is_current_stream_capturing():
+            yield
+        elif self._cuda:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             start.record()
             yield

@@ -1,6 +1,7 @@
 """The teacher: its weights read without executing anything, verified, frozen, its accuracy measured again."""
 
 import hashlib
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,36 @@ class Teacher:
     top1: float  # in %, measured here
     spec: TapSpec
     ranks: Ranks = ALONE
+    _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
+    _batch_size: int = 0
 
-    def __call__(self, images: Tensor, taps: set[str], precision: str) -> Outputs:
+    def __call__(self, images: Tensor, taps: Collection[str], precision: str) -> Outputs:
         """Of the whole batch, whatever share of it this process has computed."""
         with torch.no_grad(), autocast(images.device, precision):
-            mine = in_float32(self.model(images[self.ranks.rows(len(images))], taps))
+            mine = in_float32(self._run(images[self.ranks.rows(len(images))], tuple(sorted(taps))))
         return gathered(mine, self.ranks, len(images))
+
+    def prepare(self, precision: str, compiled_for: int | None = None) -> None:
+        """Makes the model as fast as it can be; it runs in this precision alone from now on.
+
+        ``compiled_for``: the number of images of the batches for which the model is compiled, when it is first called
+        with one. Its outputs change by rounding.
+        """
+        if precision == "bf16":
+            narrow(self.model)
+        if compiled_for is not None:
+            self._compiled = torch.compile(self.model, dynamic=False)
+            self._batch_size = compiled_for
+
+    def _run(self, images: Tensor, taps: Collection[str]) -> Outputs:
+        if self._compiled is not None and len(images) == self._batch_size:
+            try:
+                return self._compiled(images, taps)
+            except Exception as error:  # the compiler meets its own limits with any exception there is
+                print(f"the teacher runs uncompiled: {type(error).__name__}: {_first_line(error)}", flush=True)
+                self._compiled = None
+        outputs: Outputs = self.model(images, taps)
+        return outputs
 
 
 def load_teacher(
@@ -68,6 +93,14 @@ def freeze(model: ConvNet, device: torch.device) -> None:
     """
     fold_batch_norms(model)
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
+
+
+def narrow(model: nn.Module) -> None:
+    """Holds as bfloat16 the weights that autocast would turn into that at each forward, in place. Under autocast the
+    outputs stay the same, bit for bit."""
+    for module in model.modules():
+        if type(module) in (nn.Conv2d, nn.Linear):  # a subclass may compute something of its weights
+            module.to(torch.bfloat16)
 
 
 def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:

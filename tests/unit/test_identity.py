@@ -50,8 +50,9 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "warmup_epochs": st.integers(0, 2),
     "crop_padding": st.integers(0, 64),
     "flip": st.booleans(),
-    "precision": st.just("bf16"),
+    "precision": st.sampled_from(["tf32", "bf16"]),
     "eval_every": st.integers(1, 50),
+    "compile": st.just(True),
 }
 
 

@@ -75,7 +75,7 @@ def test_counts_packs_and_order(data: dict[str, Any]) -> None:
     teachers = {c.teacher_run for c in found.cells}
     for i, pack in enumerate(found.packs):
         sciences = [found.runs[k].science for k in pack.run_ids]
-        assert len({tuple(s["recipe"][k] for k in SHARED_RECIPE) for s in sciences}) == 1
+        assert len({tuple(s["recipe"].get(k) for k in SHARED_RECIPE) for s in sciences}) == 1
         assert len({s["seed"] for s in sciences}) == 1
         wanted = {s["teacher"]["run"] for s in sciences if s["teacher"]}
         assert wanted == ({pack.needs} if pack.needs else set())

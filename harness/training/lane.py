@@ -1,0 +1,79 @@
+"""How a member's steps run: each as it stands, or recorded and played again."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.data import counter
+from harness.training.graph import Record, Recorded, beside_values
+from harness.training.member import Member
+from harness.training.streams import Streams
+from methods.base import Batch, Outputs, SampleRandom
+
+
+@dataclass
+class Shared:
+    """What the members of a pack are given for a step."""
+
+    images: Tensor  # (B, C, H, W) float, normalised
+    targets: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64
+    teacher: Outputs
+    place: int | None  # equal numbers: the tensors of two steps lie at the same addresses; None: nothing is known
+
+    def versions(self) -> list[int]:
+        """These change when a tensor is changed in place by what is not played from a graph."""
+        maps = self.teacher.features.values()
+        tensors = [self.images, self.targets, self.indices, self.teacher.logits, self.teacher.embedding, *maps]
+        return [t._version for t in tensors]
+
+
+class Noted(Batch):
+    """A batch that notes whether its epoch is asked for, on which few methods depend."""
+
+    epoch_asked = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "epoch":
+            self.epoch_asked = True
+        return super().__getattribute__(name)
+
+
+class Lane:
+    """One member on its way through the steps of its pack."""
+
+    def __init__(self, name: str, member: Member, streams: Streams, record: Record | None):
+        self._name, self._member, self._streams = name, member, streams
+        modules = (*member.networks, member.distiller)
+        self._recorded = Recorded(record, name, lambda: beside_values(modules), member.optimiser.zero_grad)
+        self._random: SampleRandom | None = None
+        self._depends_on_epoch = False
+
+    def step(self, shared: Shared, epoch: int, at: int) -> None:
+        """The step that is the ``at``-th of all, in 0-based ``epoch``."""
+        member, count = self._member, len(shared.targets)
+        seed = counter.key(member.seed, at, "method")
+        # For what draws from torch's own random numbers, such as dropout.
+        torch.manual_seed(counter.key(member.seed, at, "torch"))
+        baked = (member.settings, epoch if self._depends_on_epoch else None, shared.place)
+        played = shared.place is not None and self._recorded.plays(baked)
+        # A method that may yet turn out to change what is shared runs while no other member reads that.
+        with self._streams.fork(self._name, alone=not played):
+            if shared.place is None:
+                batch = self._batch(shared, SampleRandom(seed, count, member.device), epoch)
+                member.compute(batch, shared.teacher)
+            else:
+                if self._random is None:
+                    self._random = SampleRandom(seed, count, member.device)
+                self._random.reseed(seed)
+                batch = self._batch(shared, self._random, epoch)
+                with member.watch.part("student") if played else nullcontext():
+                    self._recorded(baked, lambda: member.compute(batch, shared.teacher), self._random.generator)
+            self._depends_on_epoch |= batch.epoch_asked
+        member.count(count)
+
+    def _batch(self, shared: Shared, random: SampleRandom, epoch: int) -> Noted:
+        return Noted(shared.images, shared.targets, shared.indices, random, epoch + 1)

@@ -1,0 +1,171 @@
+"""Nothing in an epoch's steps makes the host wait for a GPU; seen without one, on tensors that only say they are there.
+
+A fake tensor has a shape and a device and no values: asking for one, or for a shape that depends on one, raises. Copies
+between the host and the device, which wait too, are watched for. Autograd's engine wants a real GPU, so the backward
+pass is watched on the CPU.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.data.resident import Normalise, TrainLoader
+from harness.models.base import describe
+from harness.models.build import build
+from harness.spec import methods
+from harness.spec.datasets import CATALOG
+from harness.training.member import Member
+from harness.training.teacher import Teacher, freeze
+from methods.base import Batch, SampleRandom
+
+CUDA, HOST = torch.device("cuda"), torch.device("cpu")
+INFO = CATALOG["cifar100"]
+NET = "resnet8"
+BATCH, IMAGES = 4, 120
+SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
+WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph
+
+
+class Crossings(TorchDispatchMode):
+    """Notes what takes values from one device to another, or waits by its nature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        tensors = [a for a in (*args, *(out if isinstance(out, tuple | list) else [out])) if isinstance(a, Tensor)]
+        devices = {t.device.type for t in tensors}
+        crosses = name in ("_to_copy", "copy_") and len(devices) > 1
+        if crosses or "linalg_e" in name or "linalg_svd" in name:
+            self.found.append(name.lstrip("_"))
+        return out
+
+
+class NoValues(SampleRandom):
+    """There is no generator without a GPU."""
+
+    def __init__(self, batch: int):
+        self._batch = batch
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty((self._batch, *shape), dtype=dtype, device=CUDA)
+
+    uniform = normal
+
+
+class Asks(TorchDispatchMode):
+    """Refuses what would ask a GPU for a value."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2", "bincount"), name
+        return func(*args, **(kwargs or {}))
+
+
+def move(mode: FakeTensorMode, module: nn.Module) -> None:
+    for m in module.modules():
+        for name, p in m._parameters.items():
+            if p is not None:
+                fake = mode.from_tensor(p).detach().to(CUDA)
+                m._parameters[name] = nn.Parameter(fake, requires_grad=p.requires_grad)
+        for name, b in m._buffers.items():
+            if b is not None:
+                m._buffers[name] = mode.from_tensor(b).to(CUDA)
+
+
+def member(use: str, teacher: Teacher, targets: Tensor) -> Member:
+    info = methods.describe(use)
+    params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
+    science = {
+        "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
+        "recipe": {"epochs": 2, "lr": 0.1},
+    }  # fmt: skip
+    return Member(science, teacher.spec, targets, INFO.image_shape, INFO.classes, HOST)
+
+
+def taught() -> Teacher:
+    model = build(NET, INFO.classes)
+    spec = describe(model, INFO.image_shape)
+    freeze(model, HOST)
+    return Teacher(model, NET, "", 0.0, spec)
+
+
+def no_backward(total: Tensor, parameters: list[Tensor]) -> None:
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+
+
+def steps(
+    m: Member, teacher: Teacher, pixels: Tensor, targets: Tensor, watched: TorchDispatchMode,
+    spoil: Callable[[Tensor], object] = lambda x: None,
+) -> None:  # fmt: skip
+    """Two of each stage, with the loader's and the teacher's work."""
+    loader = TrainLoader(
+        pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=4, flip=True, seed=0
+    )
+    for epoch in range(-m.first_epochs, 1):
+        with watched:
+            m.begin_epoch()
+            batches = loader.epoch(epoch)
+            for step in range(2):
+                images, labels, indices = next(batches)
+                outputs = teacher(images, m.teacher_taps or set(), m.recipe.precision)
+                random = SampleRandom(step, BATCH) if m.device is HOST else NoValues(BATCH)
+                total = m.step(Batch(images, labels, indices, random, epoch + 1), outputs)
+                assert total.device.type == m.device.type
+                spoil(total)
+        m.history.epoch, m.steps, m._sums = epoch + 1, 0, {}  # as at an epoch's end, which may wait
+        m.optimiser.state.clear()
+
+
+def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> list[str]:
+    """What crosses between the host and a GPU."""
+    teacher = taught()
+    targets = torch.arange(IMAGES) % INFO.classes
+    m = member(use, teacher, targets)
+    pixels = torch.zeros((IMAGES, *INFO.image_shape), dtype=torch.uint8)
+    watched = Crossings()
+    with FakeTensorMode() as mode, pytest.MonkeyPatch.context() as patch:
+        for module in (teacher.model, m.student, m.distiller):
+            move(mode, module)
+        m.device = CUDA
+        m.parameters = [p for module in (m.student, m.distiller) for p in module.parameters() if p.requires_grad]
+        m.optimiser = torch.optim.SGD(m.parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)  # fused: not for fakes
+        patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
+        steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
+    return watched.found
+
+
+@pytest.mark.parametrize("use", methods.builtin_names())
+def test_no_step_waits(use: str) -> None:
+    assert set(crossings(use)) == ({WAIT[use]} if use in WAIT else set())
+
+
+@pytest.mark.parametrize("use", methods.builtin_names())
+def test_no_backward_pass_waits(use: str) -> None:
+    teacher, targets = taught(), torch.arange(IMAGES) % INFO.classes
+    pixels = torch.randint(0, 256, (IMAGES, *INFO.image_shape), dtype=torch.uint8)
+    m = member(use, teacher, targets)
+    steps(m, teacher, pixels, targets, Asks())
+    assert all(value.isfinite().all() for value in m.tensors().values() if value.is_floating_point())
+
+
+def test_the_watch_sees_what_would_wait() -> None:
+    assert crossings("student", lambda total: total.to(HOST)) == ["to_copy"] * 2
+    assert crossings("student", lambda total: total.new_zeros(()).copy_(torch.zeros(()))) == ["copy_"] * 2
+    assert crossings("student", lambda total: torch.tensor([1.0], device=total.device)) == ["to_copy"] * 2
+    for asks in (float, lambda total: total if total > 0 else None, Tensor.nonzero):
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            crossings("student", asks)
