@@ -31,9 +31,9 @@ class ReKD(Distiller):
     CE and ``select`` move the student and r; ``reconstruct`` and ``kl`` move the encoder (mu, sigma) and decoder g.
     mu(t) = t + m(t), g(z) = z + d(z) and log sigma^2 = log(min_std max_std) + v(t), clamped to the two bounds, with
     1x1 convolutions m, d, v that start at 0 (chosen: weight decay then pulls towards FitNets, not sigma towards 1).
-    All terms are means per latent dimension, so that weights hold for any C, H, W. The default weight of ``select`` and
-    tau are the best of benchmarks/rekd_tuning.yaml on held-out images after three epochs; the other weights, samples and
-    group_size are chosen, not tuned.
+    All terms are means per latent dimension, so that weights hold for any C, H, W. Of ``select``'s weight and tau the
+    defaults are the best of benchmarks/rekd_tuning.yaml, on held-out images after three epochs; the other weights,
+    samples and group_size are chosen, not tuned.
 
     ``selection``: ``soft`` as above; the others replace it by ``sample``: (h - sg z_1)^2; ``likelihood``:
     -log q(h|t); ``mean``: (h - sg mu)^2, the one-to-one control. They use no ``tau`` and no ``samples``.

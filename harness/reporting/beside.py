@@ -105,7 +105,7 @@ def _line(row: Row, comparison: Comparison, published: Published) -> _Line | Non
     numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
     if not numbers or method["use"] != row.method:
         return None
-    return _Line(row, science["recipe"], science["dataset"], numbers)
+    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], numbers)
 
 
 def _columns(lines: Sequence[_Line], published: Published) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
+from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store
 
@@ -183,7 +184,8 @@ def as_dicts(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _recipe_changes(plan: Plan) -> tuple[str, ...]:
     """Lines of a table whose recipe is not the one that most of its lines have, and in what."""
-    recipes = {(c.teacher, c.student, c.method): plan.runs[c.run_id].science["recipe"] for c in plan.cells}
+    first = {(c.teacher, c.student, c.method): c.run_id for c in plan.cells}
+    recipes = {line: Recipe.whole(plan.runs[run_id].science["recipe"]) for line, run_id in first.items()}
     texts = {line: canonical(recipe) for line, recipe in recipes.items()}
     usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
     changes = []

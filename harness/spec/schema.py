@@ -52,6 +52,11 @@ class Recipe(Closed):
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
     )
 
+    @classmethod
+    def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """A recipe as a science dict has it, with the keys that are left out there as long as they are unset."""
+        return cls.model_validate(recipe).model_dump(mode="json")
+
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if self.schedule == "cosine" and self.milestones:

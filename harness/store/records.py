@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.store import files
 from harness.store.store import Store
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
@@ -67,9 +67,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-# What records of older schema versions lack: version 1 is of a time when no method had a first stage, 2 of one when
-# all were evaluated on the test set, whose size was called so.
-_OLDER = {"cost_first_stage_s": 0.0, "evaluated_on": "test"}
 _CACHED = SCHEMA.append(pa.field("written_ns", pa.int64()))
 
 
@@ -122,12 +119,9 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
     path = store.record(run_id)
     try:
         table = pq.ParquetFile(path).read(use_threads=False)  # a row is too little to share out
-        if "test_size" in table.schema.names:
-            table = table.rename_columns({"test_size": "evaluated_size"})
-            table = table.append_column("evaluated_parameters", table.column("student_parameters"))
-            for name in set(_OLDER) - set(table.schema.names):
-                table = table.append_column(name, pa.array([_OLDER[name]]))
-            table = table.select(SCHEMA.names)
+        if set(table.schema.names) != set(SCHEMA.names):
+            table = _of_older_version(table)
+        table = table.select(SCHEMA.names)
         if not table.schema.equals(SCHEMA):
             table = table.cast(SCHEMA)
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
@@ -137,6 +131,19 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
         ) from None
     if table.column("run_id").to_pylist() != [run_id]:
         raise UserError(f"{path}: holds another run's record; delete it and run the sweep again")
+    return table
+
+
+def _of_older_version(table: pa.Table) -> pa.Table:
+    """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
+    on (the test set, whose size had another name), after 3 the parameters of what was evaluated."""
+    if "test_size" in table.schema.names:
+        table = table.rename_columns({"test_size": "evaluated_size"})
+    since = {"cost_first_stage_s": pa.array([0.0]), "evaluated_on": pa.array(["test"])}
+    since["evaluated_parameters"] = table.column("student_parameters")
+    for name, values in since.items():
+        if name not in table.schema.names:
+            table = table.append_column(name, values)
     return table
 
 

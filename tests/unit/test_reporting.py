@@ -226,14 +226,17 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     assert len({len(line) for line in lines[:3]}) == 1
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
     store, run_id = Store(tmp_path), "0" * 16
     records.write(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
-    old = new.drop_columns(["evaluated_on", "evaluated_parameters"]).rename_columns({"evaluated_size": "test_size"})
-    old = old.drop_columns(["cost_first_stage_s"] if version == 1 else [])
+    old = new.drop_columns(["evaluated_parameters"])
+    if version < 3:
+        old = old.drop_columns(["evaluated_on"]).rename_columns({"evaluated_size": "test_size"})
+    if version == 1:
+        old = old.drop_columns(["cost_first_stage_s"])
     pq.write_table(old, path)
     expected = new.to_pylist()[0] | ({"cost_first_stage_s": 0.0} if version == 1 else {})
     for read in (records.read_fresh(store, [run_id]), records.read(store, [run_id])):
@@ -498,3 +501,12 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert publish.is_current(contents, planned.store, folder)
     some.unlink()
     assert not publish.is_current(contents, planned.store, folder)
+
+
+def test_a_key_that_one_recipe_leaves_unset_is_told_as_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep = {**SWEEP, "methods": {"student": {}, "kd": {}, "fitnets": {"recipe": {"compile": True}}}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(sweep))
+    assert Contents.of("small", plan().plan).recipe_changes == ("digits_net_w8 > digits_net_w4, fitnets: compile True",)
