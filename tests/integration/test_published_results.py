@@ -1,0 +1,40 @@
+"""The results that the project publishes: their records are a store, and their tables follow from it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.planning import plan_sweep
+from harness.store import records
+from harness.store.store import Store
+from tests.commands import REPO, command
+
+PUBLISHED = REPO / "results" / "published"
+SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A copy, as reading leaves a cache behind."""
+    return Path(shutil.copytree(PUBLISHED, tmp_path / "published"))
+
+
+def test_tables_are_what_the_records_say(store: Path) -> None:
+    said = command("verify", "--results", store)
+    assert said.code == 0, said.out
+    assert said.out.count("checked") == len(SWEEPS)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_run_of_its_sweep_file_is_there(name: str, store: Path) -> None:
+    planned = plan_sweep(REPO / "benchmarks" / f"{name}.yaml", store)
+    rows = records.read_fresh(Store(store), planned.plan.runs).to_pylist()
+    assert {row["run_id"] for row in rows} == set(planned.plan.runs)
+    assert not any(row["git_dirty"] for row in rows), "from code that can be found again"
+
+
+def test_nothing_but_records_and_tables_is_committed() -> None:
+    assert {p.name for p in PUBLISHED.iterdir()} == {"records", "tables"}
+    for path in PUBLISHED.rglob("*"):
+        assert path.is_dir() or path.stat().st_size < 100_000, path
