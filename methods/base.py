@@ -4,7 +4,7 @@ A method knows nothing about runs, clusters or files; it imports torch and its o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -188,6 +188,13 @@ class Distiller(nn.Module):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
         raise NotImplementedError
+
+    def warnings(self, means: dict[str, float]) -> Iterable[str]:
+        """What is wrong with a run, by the means of its terms and diagnostics over an epoch of the main stage.
+
+        What is said of the last one is told under tables: without numbers, so that seeds can be counted.
+        """
+        return ()
 
     def predict(self, student: Outputs) -> Tensor:
         """Logits (B, classes) of the trained model, for a method that is part of it; there are the maps of

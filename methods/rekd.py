@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, Outputs, TapSpec
 
+COLLAPSED_R2 = 0.1  # of the reconstruction; a posterior that keeps the teacher has 0.9
+
 
 class ReKD(Distiller):
     """A reconstruction of "Relaxed Knowledge Distillation", IJCV 134(3):101, 2026, from its abstract: no code, loss or
@@ -41,7 +43,7 @@ class ReKD(Distiller):
 
     Diagnostics: mean ``sigma``; ``kl_per_dim``; ``r2`` of the reconstruction; ``distance``, the rms of mu - h;
     ``selection_entropy``, 0 where one sample decides and 1 where all count alike. A posterior that has collapsed shows
-    as r2 near 0 or sigma at min_std or max_std.
+    as r2 near 0 or sigma at min_std or max_std, and ``warnings`` says so.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
@@ -115,6 +117,17 @@ class ReKD(Distiller):
                 "selection_entropy": entropy,
             }
         return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
+
+    def warnings(self, means: dict[str, float]) -> list[str]:
+        found = []
+        if means["r2"] < COLLAPSED_R2:
+            found.append(
+                f"the posterior has collapsed: the latents tell less than {COLLAPSED_R2:.0%} of the teacher's map"
+            )
+        low, high = (math.exp(bound / 2) for bound in self.log_var_range)
+        if not 1.05 * low < means["sigma"] < 0.95 * high:
+            found.append("sigma is at its clamp: the region's width is not learned")
+        return found
 
     def select(self, h: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
         """What the student pays for its choice of target, and that choice's entropy (0 where there is only one)."""

@@ -19,7 +19,15 @@ from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to
 _METRICS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s"]
-_FACTS = ["student_parameters", "evaluated_parameters", "train_size", "evaluated_on", "evaluated_size", "science"]
+_FACTS = [
+    "warnings",
+    "student_parameters",
+    "evaluated_parameters",
+    "train_size",
+    "evaluated_on",
+    "evaluated_size",
+    "science",
+]
 _COLUMNS = [*_METRICS, *_FACTS]
 
 
@@ -93,6 +101,7 @@ class Row:
     teacher_top1: float | None
     student_top1: float | None  # the undistilled student's mean
     cost_s: float | None  # compute-seconds per run
+    warnings: tuple[tuple[str, int], ...]  # what the method says of its runs, and of how many
     parameters: tuple[int, int] | None  # of the student, and of the model that was evaluated
     missing: int
     diverged: int
@@ -141,6 +150,7 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     student_top1=baseline.mean if baseline else None,
                     cost_s=statistics.fmean(r["cost_total_s"] for r in found) if found else None,
                     parameters=(found[0]["student_parameters"], found[0]["evaluated_parameters"]) if found else None,
+                    warnings=tuple(Counter(text for r in found for text in r["warnings"]).items()),
                     missing=len(cells) - len(found),
                     diverged=sum(r["status"] == "diverged" for r in found),
                     run_ids=tuple(c.run_id for c in cells),

@@ -158,8 +158,8 @@ def notes(comparison: Comparison) -> list[str]:
         f"epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
         "Differences are of the last epoch, paired by seed."
     ]
-    if note := " ".join("".join(c if c.isprintable() else " " for c in contents.note).split()):
-        found.append(f"Note: {note}")  # on one line: an empty one would end a LaTeX caption
+    if note := _one_line(contents.note):
+        found.append(f"Note: {note}")
     if contents.recipe_changes:
         found.append(f"Trained with another recipe than the rest: {'; '.join(contents.recipe_changes)}.")
     for row in comparison.rows:
@@ -169,11 +169,18 @@ def notes(comparison: Comparison) -> list[str]:
             found.append(
                 f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
             )
+        for text, count in row.warnings:
+            found.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
         if row.missing:
             found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
         if row.diverged:
             found.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
     return found
+
+
+def _one_line(text: str) -> str:
+    """An empty line would end a LaTeX caption."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _texts(row: Row) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.store import files
 from harness.store.store import Store
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
@@ -44,6 +44,7 @@ SCHEMA = pa.schema(
         # results, in % and nats per image, over all images of evaluated_on
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
+        pa.field("warnings", pa.list_(pa.string())),  # of the method, by the last epoch's means
         pa.field(
             "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
         ),
@@ -136,10 +137,12 @@ def _read_one(store: Store, run_id: str) -> pa.Table:
 
 def _of_older_version(table: pa.Table) -> pa.Table:
     """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
-    on (the test set, whose size had another name), after 3 the parameters of what was evaluated."""
+    on (the test set, whose size had another name), after 3 the parameters of what was evaluated,
+    after 4 the method's warnings."""
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
     since = {"cost_first_stage_s": pa.array([0.0]), "evaluated_on": pa.array(["test"])}
+    since["warnings"] = pa.array([[]], pa.list_(pa.string()))
     since["evaluated_parameters"] = table.column("student_parameters")
     for name, values in since.items():
         if name not in table.schema.names:

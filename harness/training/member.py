@@ -38,6 +38,7 @@ class History:
     best: dict[str, float] | None = None
     best_epoch: int | None = None
     diverged: bool = False
+    warnings: list[str] = field(default_factory=list)  # the method's, of the last epoch
 
     def add(self, metrics: Metrics, evaluated_on: str) -> None:
         """Notes an evaluation after ``epoch`` epochs; the first of equally good epochs counts as best."""
@@ -193,6 +194,8 @@ class Member:
         self.steps, self._images = 0, 0
         for s in self._sums.values():  # which stay where a recorded step adds to them
             s.zero_()
+        if self.history.epoch > 0 and not self.history.diverged:
+            self.history.warnings = list(self.distiller.warnings(means))
         if self.history.epoch == 0:
             self._sums = {}
             self.optimiser.state.clear()

@@ -105,6 +105,8 @@ class Reporter:
         else:
             where = f"first stage, epoch {history.epoch + member.first_epochs}/{member.first_epochs}"
         print(f"{run_id} {method} {where} {_pairs(shown)}", flush=True)
+        for warning in history.warnings:
+            print(f"{run_id} {method} WARNING {warning}", flush=True)
         if finished:
             self._record(run_id, member)
 
@@ -147,6 +149,7 @@ class Reporter:
             **{f"last_{m}": last.get(m) for m in ("top1", "top5", "loss")},
             **{f"best_{m}": best.get(m) for m in ("top1", "top5", "loss")},
             "best_epoch": history.best_epoch,
+            "warnings": history.warnings,
             "curves": [{"epoch": e, "name": n, "value": v} for e, n, v in history.curves],
             **{f"cost_{p}_s": seconds for p, seconds in costs.items()},
             "cost_total_s": sum(costs.values()),

@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.spec import reference
+from benchmarks.perf.cifar import Trainer
+from harness.spec import methods, reference
 from tests.commands import REPO, command
 
-PAGES = ("README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md")
+PAGES = (
+    "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
+    "docs/methods/rekd.md", "docs/slurm.md", "results/README.md",
+)  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -109,6 +113,17 @@ def test_the_reference_names_every_key_and_default() -> None:
             assert f"| `{name}` |" in text
             assert field.description and field.description.replace("|", "\\|") in text, f"{name} is not described"
     assert "### `rekd`" in text and "| `temperature` | number | `4` |" in text and "`ce: 0.1`, `kd: 0.9`" in text
+
+
+def test_the_table_of_methods_has_all_and_their_parameters() -> None:
+    page = (REPO / "docs/methods.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(" `"): cells for line in page.splitlines() if len(cells := line.split("|")) == 9}
+    assert set(methods.builtin_names()) <= set(rows)
+    trainer = Trainer(1)
+    for name in methods.builtin_names():
+        member = trainer.member(name)
+        beside = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())
+        assert rows[name][5].strip() == f"{beside:,}", name
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,7 +11,7 @@ from harness.data import counter
 from harness.spec import methods
 from harness.training.evaluate import Metrics
 from harness.training.member import History
-from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, Bench, teacher_run
+from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 
@@ -132,3 +132,17 @@ def test_everything_was_trained_once_and_nothing_is_left_half_written(finished: 
         assert len(finished.store.attempts(run_id)) == 1 == finished.row(run_id)["attempts"]
     assert not list(finished.store.root.rglob("*.tmp"))
     assert STEPS == -(-finished.row(teacher_run(finished))["train_size"] // 64)
+
+
+@pytest.mark.parametrize(("limit", "warned"), [("0", True), ("100", False)])
+def test_what_a_method_warns_of_is_in_log_record_and_table(bench: Bench, limit: str, warned: bool) -> None:
+    bench.sweep = {**SWEEP, "methods": {"warns": {"use": f"{MINE}:Warns"}}, "seeds": 2}
+    (bench.folder / "limit").write_text(limit)
+    done = bench.run("sweep")
+    assert done.returncode == 0, done.stderr
+    run_id = bench.cells()["warns", 0].run_id
+    assert bench.row(run_id)["warnings"] == (["still\nbad"] if warned else [])
+    table = (bench.store.table_folder("small") / "table.md").read_text()
+    assert ("warns: still bad (2 of 2 runs)." in table) == warned
+    log = bench.run("status", "--logs", run_id).stdout
+    assert log.count("WARNING still") == (EPOCHS if warned else 0)

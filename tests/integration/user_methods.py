@@ -112,6 +112,19 @@ class TellsEpoch(Distiller):
         return {"epoch": torch.tensor(float(batch.epoch))}
 
 
+class Warns(Distiller):
+    """Warns while its cross-entropy is above what a file ``limit`` says."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {}
+
+    def warnings(self, means: dict[str, float]) -> list[str]:
+        return ["still\nbad"] if means["ce"] > float(Path("limit").read_text()) else []
+
+
 class Raises(Distiller):
     """Raises at the step that a file ``raise-at`` names."""
 

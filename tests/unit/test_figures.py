@@ -20,7 +20,7 @@ GROWING = {**SWEEP, "pairs": [{"teacher": t, "student": "digits_net_w4"} for t i
 
 def line(teacher: str, method: str, mean: float | None, student: str = "digits_net_w4") -> Row:
     spread = None if mean is None else Spread(mean, 0.5, 2)
-    return Row(teacher, student, method, spread, None, None, None, 90.0, 60.0, 1.0, (1, 1), 0, 0, ("r",))
+    return Row(teacher, student, method, spread, None, None, None, 90.0, 60.0, 1.0, (), (1, 1), 0, 0, ("r",))
 
 
 def comparison(*rows: Row) -> Comparison:

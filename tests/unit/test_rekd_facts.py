@@ -194,3 +194,17 @@ def test_diagnostics_show_what_they_say():
     assert terms["kl_per_dim"] == terms["kl"]
     assert 0 < terms["selection_entropy"] < 1
     assert run(rekd(samples=1), normal(9, C_S, 4, 4), normal(9, C_T, 4, 4))["selection_entropy"] == 0
+
+
+@pytest.mark.parametrize(
+    ("means", "said"),
+    [
+        ({"r2": 0.9, "sigma": 0.3}, []),
+        ({"r2": 0.05, "sigma": 0.3}, ["the posterior has collapsed"]),
+        ({"r2": 0.9, "sigma": 0.0501}, ["sigma is at its clamp"]),
+        ({"r2": 0.0, "sigma": 1.99}, ["the posterior has collapsed", "sigma is at its clamp"]),
+    ],
+)
+def test_a_collapsed_posterior_is_warned_about(means: dict[str, float], said: list[str]) -> None:
+    found = rekd().warnings(means)
+    assert len(found) == len(said) and all(text.startswith(start) for text, start in zip(found, said, strict=True))
