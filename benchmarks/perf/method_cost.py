@@ -17,20 +17,24 @@ STEPS, ROUNDS = 5, 4
 FIRST = "first_epochs"  # what methods with a stage before the main one call its length
 
 
+LOW_LR = {"first_lr": 1e-3}  # an untrained teacher's maps are large: ft's first stage would diverge, and end early
+
+
 def main() -> None:
     memory.keep()
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
 
-    def side(name: str, **params: int) -> Callable[[], float]:
+    def side(name: str, **params: float) -> Callable[[], float]:
         return lambda: trainer.train((name,), **params)[0]
 
     sides, parameters = {}, {}
     for name in methods.builtin_names():
-        staged = FIRST in methods.describe(name).hyper
+        hyper = methods.describe(name).hyper
+        staged = FIRST in hyper
         sides[name] = side(name, **({FIRST: 0} if staged else {}))
         if staged:
-            sides[f"{name} first"] = side(name, **{FIRST: 1})
+            sides[f"{name} first"] = side(name, **{FIRST: 1}, **{k: v for k, v in LOW_LR.items() if k in hyper})
         member = trainer.member(name)
         parameters[name] = sum(p.numel() for p in member.parameters) - sum(
             p.numel() for p in member.student.parameters()
