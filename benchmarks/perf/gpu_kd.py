@@ -107,11 +107,13 @@ class Bench:
         model = fresh(self.scale.teacher)
         spec = describe(model, INFO.image_shape)
         freeze(model, device)
-        teacher = Teacher(model, self.scale.teacher, "", 0.0, spec)
+        teacher = Teacher(model, self.scale.teacher, Path(), "", 0.0, spec)
         teacher.prepare(precision, BATCH if side == COMPILED else None)
         asked = science("kd", self.scale.teacher, self.scale.student, precision=precision, epochs=epochs)
         count = self.scale.members if side == PACK else 1
-        members = {f"kd{i}": Member(asked, spec, labels, INFO.image_shape, INFO.classes, device) for i in range(count)}
+        members = {
+            f"kd{i}": Member(asked, teacher, labels, INFO.image_shape, INFO.classes, device) for i in range(count)
+        }
         marks, few = Marks(), EvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 

@@ -6,6 +6,7 @@ the settings of the step at which it was recorded: what would be stale in a grap
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -181,14 +182,15 @@ def train(uses: Iterable[str], record: Record | None, **recipe: Any) -> tuple[di
     model = build(NET, INFO.classes, in_channels=1)
     spec = describe(model, INFO.image_shape)
     freeze(model, DEVICE)
+    teacher = Teacher(model, NET, Path(), "", 0.0, spec)
     members = {
-        use: Member(science(use, **recipe), spec, targets, INFO.image_shape, INFO.classes, DEVICE) for use in uses
+        use: Member(science(use, **recipe), teacher, targets, INFO.image_shape, INFO.classes, DEVICE) for use in uses
     }
     if isinstance(record, StandIn):
         record.members = list(members.values())
     watcher = Watcher()
     few = EvalSet("test", pixels[:9], targets[:9], normalise)
-    Pack(dict(members), loader, few, Teacher(model, NET, "", 0.0, spec), watcher, record=record).train()
+    Pack(dict(members), loader, few, teacher, watcher, record=record).train()
     return members, watcher
 
 

@@ -6,6 +6,7 @@ pass is watched on the CPU.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,14 +93,14 @@ def member(use: str, teacher: Teacher, targets: Tensor) -> Member:
         "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
         "recipe": {"epochs": 2, "lr": 0.1},
     }  # fmt: skip
-    return Member(science, teacher.spec, targets, INFO.image_shape, INFO.classes, HOST)
+    return Member(science, teacher, targets, INFO.image_shape, INFO.classes, HOST)
 
 
 def taught() -> Teacher:
     model = build(NET, INFO.classes)
     spec = describe(model, INFO.image_shape)
     freeze(model, HOST)
-    return Teacher(model, NET, "", 0.0, spec)
+    return Teacher(model, NET, Path(), "", 0.0, spec)
 
 
 def no_backward(total: Tensor, parameters: list[Tensor]) -> None:
@@ -138,10 +139,11 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> l
     pixels = torch.zeros((IMAGES, *INFO.image_shape), dtype=torch.uint8)
     watched = Crossings()
     with FakeTensorMode() as mode, pytest.MonkeyPatch.context() as patch:
-        for module in (teacher.model, m.student, m.distiller):
+        trained = (*m.networks, m.distiller)
+        for module in (teacher.model, *trained):
             move(mode, module)
         m.device = CUDA
-        m.parameters = [p for module in (m.student, m.distiller) for p in module.parameters() if p.requires_grad]
+        m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
         m.optimiser = torch.optim.SGD(m.parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)  # fused: not for fakes
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)

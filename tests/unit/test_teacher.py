@@ -1,5 +1,7 @@
 """What makes a frozen teacher faster leaves its outputs as they were, or is a recipe's choice."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ def teacher(name: str) -> Teacher:
     model = build(name, 10)
     spec = describe(model, SHAPE)
     freeze(model, CPU)
-    return Teacher(model, name, "", 0.0, spec)
+    return Teacher(model, name, Path(), "", 0.0, spec)
 
 
 def images(count: int = 4) -> Tensor:
