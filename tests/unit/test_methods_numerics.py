@@ -15,7 +15,7 @@ from harness.models.base import describe
 from harness.models.build import build
 from harness.spec.methods import builtin_names
 from harness.spec.methods import describe as read_source
-from harness.training.member import build_distiller
+from harness.training.member import method_class
 from methods import kdsvd, ofd
 from methods._safe import unit
 from methods.ab import AB, boundary_loss
@@ -192,18 +192,10 @@ def test_the_same_model_twice_costs_nothing(name):
 def test_the_planner_reads_what_the_constructor_has():
     for name in builtin_names():
         info = read_source(name)
-        cls = type(build_distiller({"use": name, "params": SOURCE_ONLY.get(name, {})}, STUDENT, TEACHER))
+        cls = method_class(name)
         declared = {k: p.default for k, p in inspect.signature(cls).parameters.items() if p.kind == p.KEYWORD_ONLY}
         assert {k: h.default for k, h in info.hyper.items()} == declared
         assert info.weights == cls.weights
-
-
-SOURCE_ONLY: dict[str, dict[str, Any]] = {
-    "fitnets": {"tap": "stage1"},
-    "rekd": {"group_size": 3},
-    "fsp": {"taps": "stages"},
-    "ab": {"taps": "stage1"},
-}
 
 
 REAL = [
