@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import UserError, shorten
 from harness.store import files
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 FILE = "manifest.json"
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
