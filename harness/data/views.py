@@ -15,9 +15,9 @@ TRIES = 10
 
 # A part of an image, what it is resized to, and the window of that, ``size`` x ``size``, that is then the input. In
 # evaluation the window is at the centre of a resized image; in training it is the whole of a resized part.
-VIEW = np.dtype(
-    [(name, np.int32) for name in ("top", "left", "height", "width", "to_height", "to_width", "row", "column", "flip")]
-)
+# ``position``: of the image in its file.
+_COLUMNS = ("top", "left", "height", "width", "to_height", "to_width", "row", "column", "flip")
+VIEW = np.dtype([("position", np.int64), *((name, np.int32) for name in _COLUMNS)])
 
 
 def training_views(
@@ -57,9 +57,10 @@ def training_views(
     return np.column_stack([corner, part, flipped]).astype(np.int32)
 
 
-def as_views(training: np.ndarray, size: int) -> np.ndarray:
+def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarray:
     """(N,) VIEW of what ``training_views`` has given, resized to ``size`` x ``size``."""
     views = np.zeros(len(training), VIEW)
+    views["position"] = positions
     for column, name in enumerate(("top", "left", "height", "width", "flip")):
         views[name] = training[:, column]
     views["to_height"] = views["to_width"] = size
@@ -67,7 +68,7 @@ def as_views(training: np.ndarray, size: int) -> np.ndarray:
 
 
 def evaluation_views(
-    heights: np.ndarray, widths: np.ndarray, *, size: int, resize: int, crop_first: bool
+    positions: np.ndarray, heights: np.ndarray, widths: np.ndarray, *, size: int, resize: int, crop_first: bool
 ) -> np.ndarray:
     """(N,) VIEW of images to evaluate on, one of two protocols.
 
@@ -76,7 +77,8 @@ def evaluation_views(
 
     Both show about the same part; they differ in what is rounded and in what the resampling sees at the edge.
     """
-    views = np.zeros(len(heights), VIEW)
+    views = np.zeros(len(positions), VIEW)
+    views["position"] = positions
     shorter = np.minimum(heights, widths).astype(np.int64)
     if crop_first:
         side = size * shorter // resize
