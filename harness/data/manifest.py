@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.errors import UserError, shorten
 from harness.store import files
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 FILE = "manifest.json"
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -46,7 +46,7 @@ class Unreadable(_Closed):
 class Manifest(_Closed):
     """A prepared data set. ``version`` is what identifies its content, wherever it lies."""
 
-    format: Literal[1] = 1
+    format: Literal[1] = FORMAT
     dataset: Literal["imagenet", "imagefolder"]
     version: Hash  # of class names and, in order, labels and stored JPEG bytes of both parts
     settings: Settings

@@ -17,16 +17,28 @@ class DiskFull(Exception):
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that is gone afterwards, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+def telling_full_disk(path: Path) -> Iterator[None]:
+    """Writing ``path``.
+
+    Raises:
+        DiskFull: naming it, in place of an error that says only that there is no room.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
+        yield
     except Exception as e:
         if _is_disk_full(e):
             raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
         raise
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` that is gone afterwards, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with telling_full_disk(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
     finally:
         temporary.unlink(missing_ok=True)
 

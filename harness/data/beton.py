@@ -1,0 +1,135 @@
+"""FFCV's .beton files, version 2 (Leclerc et al. 2023, arXiv:2306.12517), read and written with numpy alone.
+
+A file is a header, the fields' descriptions, a row of metadata for each sample, pages of data, and a table of where in
+the pages each sample's data lie. Ours have the fields ``image`` (as JPEG), ``label`` and ``index``. FFCV itself decodes
+what it writes; here a JPEG goes in as it is, so that an image which needs no change keeps its bytes.
+"""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from harness.data.raw import WrongData
+
+PAGE = 1 << 23  # bytes; no sample crosses from one page into the next, so none is larger
+_VERSION = 2
+_HEADER = np.dtype(
+    [("version", "<u2"), ("fields", "<u2"), ("page", "<u4"), ("samples", "<u8"), ("table", "<u8")], align=True
+)
+_FIELD = np.dtype([("type", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
+_IMAGE = np.dtype([("mode", "u1"), ("width", "<u2"), ("height", "<u2"), ("pointer", "<u8")])
+_SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8"), ("index", "<i8")], align=True)
+_ROOM = np.dtype([("sample", "<u8"), ("pointer", "<u8"), ("size", "<u8")])
+_INT, _RGB = 1, 2  # FFCV's numbers of its field types
+_FIELDS = (("image", _RGB), ("label", _INT), ("index", _INT))
+_JPEG = 0  # the mode of an image; the other is raw pixels
+_METADATA = _HEADER.itemsize + len(_FIELDS) * _FIELD.itemsize  # its position in the file
+
+
+class Beton:
+    """A .beton file with the fields ``image``, ``label`` and ``index``, every image a JPEG."""
+
+    def __init__(self, content: np.ndarray, samples: np.ndarray, sizes: np.ndarray):
+        self.labels = samples["label"].astype(np.int64)  # (N,)
+        self.indices = samples["index"].astype(np.int64)  # (N,)
+        self.heights = samples["image"]["height"].astype(np.int32)  # (N,) pixels
+        self.widths = samples["image"]["width"].astype(np.int32)  # (N,) pixels
+        self._content = content
+        self._starts = samples["image"]["pointer"].astype(np.int64)
+        self._sizes = sizes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def jpeg(self, i: int) -> np.ndarray:
+        """The bytes of an image: (size,) uint8, a view of the mapped file."""
+        start = self._starts[i]
+        return self._content[start : start + self._sizes[i]]
+
+
+def read(path: Path) -> Beton:
+    """Maps a file. Nothing in it is trusted: what points outside it is told here, not met later.
+
+    Raises:
+        WrongData: it is torn, or not of this form.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size < _METADATA:
+        raise WrongData(f"{path}: not a .beton file: {size} bytes")
+    content = np.memmap(path, np.uint8, "r")
+    header = content[: _HEADER.itemsize].view(_HEADER)[0]
+    fields = content[_HEADER.itemsize : _METADATA].view(_FIELD)
+    if header["version"] != _VERSION:
+        raise WrongData(f"{path}: not a .beton file of version {_VERSION}")
+    found = [(f["name"].tobytes().rstrip(b"\0"), int(f["type"])) for f in fields]
+    if header["fields"] != len(_FIELDS) or found != [(name.encode(), kind) for name, kind in _FIELDS]:
+        raise WrongData(f"{path}: expected the fields {', '.join(name for name, _ in _FIELDS)}")
+
+    count, table = int(header["samples"]), int(header["table"])
+    metadata_end = _METADATA + count * _SAMPLE.itemsize
+    if not metadata_end <= table <= size or table + count * _ROOM.itemsize != size:
+        raise WrongData(f"{path}: torn: {size:,} bytes do not hold {count:,} samples and their table at {table:,}")
+    samples = np.frombuffer(content[_METADATA:metadata_end].tobytes(), _SAMPLE)
+    rooms = np.frombuffer(content[table:].tobytes(), _ROOM)
+    rooms = rooms[np.argsort(rooms["sample"], kind="stable")]  # FFCV's own writer leaves them in its workers' order
+    starts, sizes = rooms["pointer"], rooms["size"]
+    pointers = samples["image"]["pointer"]
+    inside = (metadata_end <= starts) & (starts <= table) & (sizes <= table - np.minimum(starts, table))
+    if not (np.array_equal(rooms["sample"], np.arange(count)) and np.array_equal(starts, pointers) and inside.all()):
+        raise WrongData(f"{path}: damaged: its table and its samples' pointers disagree")
+    if (samples["image"]["mode"] != _JPEG).any():
+        raise WrongData(f"{path}: holds images that are not JPEGs")
+    return Beton(content, samples, sizes.astype(np.int64))
+
+
+class Writer:
+    """Writes a file sample by sample; only the metadata stay in memory. The file is whole once ``finish`` returns.
+
+    A writer that takes up an unfinished file places the samples it holds again, without their bytes, and truncates it
+    to ``end``: where a sample lies depends on nothing but the sizes of those before it.
+    """
+
+    def __init__(self, file: BinaryIO, capacity: int):
+        """``file``: open for writing and seeking. ``capacity``: at most so many samples will be added."""
+        self.file = file
+        self._samples = np.zeros(capacity, _SAMPLE)
+        self._rooms = np.zeros(capacity, _ROOM)
+        self.count = 0
+        self.end = _to_page(_METADATA + self._samples.nbytes)  # of the data so far: a position in the file
+
+    def place(self, label: int, height: int, width: int, size: int) -> int:
+        """Makes room for the next sample and returns its position in the file; its ``index`` is its rank."""
+        if size > PAGE:
+            raise ValueError(f"an image of {size} bytes does not fit a page of {PAGE}")
+        start = self.end if self.end % PAGE + size <= PAGE else _to_page(self.end)
+        self._samples[self.count] = (_JPEG, width, height, start), label, self.count
+        self._rooms[self.count] = self.count, start, size
+        self.count += 1
+        self.end = start + size
+        return start
+
+    def add(self, label: int, height: int, width: int, jpeg: bytes) -> None:
+        self.file.seek(self.place(label, height, width, len(jpeg)))
+        self.file.write(jpeg)
+
+    def finish(self) -> None:
+        """Writes everything but the images."""
+        fields = np.zeros(len(_FIELDS), _FIELD)
+        for field, (name, kind) in zip(fields, _FIELDS, strict=True):
+            field["type"] = kind
+            field["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        table = _to_page(self.end)
+        header = np.array((_VERSION, len(_FIELDS), PAGE, self.count, table), _HEADER)
+        self.file.seek(0)
+        for part in (header, fields, self._samples[: self.count]):
+            self.file.write(part.tobytes())
+        self.file.truncate(table)
+        self.file.seek(table)
+        self.file.write(self._rooms[: self.count].tobytes())
+
+
+def _to_page(position: int) -> int:
+    """The first page boundary at or after a position."""
+    return -(-position // PAGE) * PAGE

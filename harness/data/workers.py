@@ -1,0 +1,75 @@
+"""Processes that turn source files into JPEGs, a chunk at a time."""
+
+import hashlib
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+from harness.data import images
+from harness.data.imagetree import File
+from harness.data.manifest import Settings
+from harness.data.unfinished import Chunk, Sample
+from harness.errors import UserError
+
+Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
+
+
+def encoded(folder: Path, chunks: Iterable[list[File]], settings: Settings, workers: int) -> Iterator[Result]:
+    """What becomes of each chunk, in order, whichever process is done first.
+
+    Raises:
+        UserError: a process died.
+    """
+    # spawn: the same on every system, and nothing of this process is copied
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(pool.submit(_encoded, folder, chunk, settings))
+                if len(waiting) > 2 * workers:  # results wait in memory
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed, for want of memory perhaps; the same command goes on from where it was, "
+                "--workers N with fewer"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """In a worker: ctrl-C is for the parent, and a parent that was killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
+    samples, jpegs, unreadable = [], [], []
+    counts: Counter[str] = Counter()
+    for file in chunk:
+        try:
+            found = images.stored(folder / file.name, settings)
+        except images.Unreadable as e:
+            unreadable.append((file.name, str(e)))
+            counts["unreadable"] += 1
+            continue
+        sha256 = hashlib.sha256(found.jpeg).hexdigest()
+        samples.append(Sample(file.label, found.height, found.width, len(found.jpeg), sha256))
+        jpegs.append(found.jpeg)
+        counts.update(found.kinds)
+    return Chunk(samples, dict(counts), unreadable), jpegs
