@@ -167,12 +167,13 @@ class Reporter:
             "started_at": datetime.fromtimestamp(self.started, UTC),
             "finished_at": datetime.now(UTC),
         }
-        records.write(self.store, row)
-        shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
+        # Before the record: who sees that tells the result from here.
         self.store.write_progress(
             run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"],
             seconds_left=0.0,
         )  # fmt: skip
+        records.write(self.store, row)
+        shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.forget_failure(run_id)
         if history.epoch > 0:  # else it diverged in its first stage
             seconds_per_epoch = row["cost_total_s"] / history.epoch
