@@ -21,6 +21,7 @@ from harness.spec.identity import timing_key
 from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.training import checkpoint
+from harness.training.logits import WrongLogits
 from harness.training.member import Member
 from harness.training.teacher import BadWeights, Teacher
 
@@ -219,8 +220,8 @@ class Follower:
 
 def note_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
     """Notes why runs have no record. A full disk may refuse even that; the log has it then."""
-    kinds = ((files.DiskFull, "disk"), (BadWeights, "data"), (raw.WrongData, "data"), (UserError, "data"))
-    kind = next((name for cls, name in kinds if isinstance(error, cls)), "code")
+    of_data = (BadWeights, raw.WrongData, WrongLogits, UserError)
+    kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, of_data) else "code"
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
     for run_id in run_ids:  # before the log takes what little room a full disk may have left
         try:
