@@ -18,7 +18,6 @@ from scipy.io import savemat
 
 from harness.data import beton, filling, imagetree, preparing
 from harness.data.manifest import Manifest
-from harness.errors import UserError
 from harness.store import files
 from tests.commands import REPO, Said, command, process
 from tests.integration.conftest import until
@@ -112,7 +111,7 @@ def cmyk(path: Path) -> None:
 
 
 def damaged_exif(path: Path) -> None:
-    save(path, picture(20, 30), exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
+    save(path, picture(20, 30), exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x03\0\0\0abc\0")
 
 
 def rotated(path: Path) -> None:
@@ -249,40 +248,74 @@ def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:
     assert len({version, *others}) == 5
 
 
+class Running:
+    """A command in mid-run: it has done some of six chunks and goes on once it is let."""
+
+    def __init__(self, folder: Path):
+        self.tree, self.out, large = folder / "tree", folder / "out", io.BytesIO()
+        picture(200, 300).save(large, "JPEG")
+        for part, many in (("train", 1500), ("val", 3)):
+            (self.tree / part / "a").mkdir(parents=True)
+            for i in range(many):
+                (self.tree / part / "a" / f"{i}.JPEG").write_bytes(large.getvalue())
+        args = ["imagefolder", "--source", self.tree, "--out", self.out, "--workers", "1", "--max-side", "64"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "harness.prepare", *map(str, args)],
+            env={**os.environ, "PYTHONPATH": str(REPO)},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        journal = self.out / ".prepare/train.journal"
+        until(lambda: journal.exists() and journal.stat().st_size)
+        self.process.send_signal(signal.SIGSTOP)
+        self.chunks = len(journal.read_bytes().splitlines())
+        assert 0 < self.chunks < 6
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        self.workers = [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+        assert len(self.workers) == 1
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code and stderr, once no worker is left either."""
+        err = self.process.communicate()[1]
+        until(lambda: not any(map(is_alive, self.workers)))
+        assert [p.name for p in self.out.iterdir()] == [".prepare"]
+        return self.process.returncode, err
+
+    def again(self, out: Path) -> int:
+        """The same command, in this process; the source files that it found done."""
+        seen: list[int] = []
+        settings = preparing.Settings(max_side=64, quality=90)
+        preparing.prepare("imagefolder", self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done))
+        return seen[0]
+
+
 def test_killed_at_any_time(tmp_path: Path) -> None:
-    """SIGKILL in mid-run: no worker stays behind, nothing has a final name, and the rest gives the same bytes."""
-    tree, out = tmp_path / "tree", tmp_path / "out"
-    large = io.BytesIO()
-    picture(200, 300).save(large, "JPEG")
-    for part, many in (("train", 1500), ("val", 3)):
-        (tree / part / "a").mkdir(parents=True)
-        for i in range(many):
-            (tree / part / "a" / f"{i}.JPEG").write_bytes(large.getvalue())
-    args = ["imagefolder", "--source", tree, "--out", out, "--workers", "1", "--max-side", "64"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "harness.prepare", *map(str, args)], env={**os.environ, "PYTHONPATH": str(REPO)}
-    )
-    journal = out / ".prepare/train.journal"
-    until(lambda: journal.exists() and journal.stat().st_size)
-    running.send_signal(signal.SIGSTOP)
-    assert "another process is preparing into it" in prepare(tree, out, "--max-side", 64).error
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    assert children
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
-    until(lambda: not any(is_alive(pid) for pid in children))
-    assert [p.name for p in out.iterdir()] == [".prepare"]
-    done = len(journal.read_bytes().splitlines())
-    assert 0 < done < 6
-    seen: list[int] = []
-    settings = preparing.Settings(max_side=64, quality=90)
-    preparing.prepare("imagefolder", tree, out, settings, 1, False, lambda part, read, _: seen.append(read))
-    assert seen[0] == done * filling.CHUNK, "begun again"
-    preparing.prepare("imagefolder", tree, tmp_path / "undisturbed", settings, 2, False, lambda *_: None)
-    assert contents(out) == contents(tmp_path / "undisturbed")
+    """No worker stays behind, nothing has a final name, and what is left to do gives the same bytes."""
+    running = Running(tmp_path)
+    assert "another process is preparing into it" in prepare(running.tree, running.out, "--max-side", 64).error
+    running.process.kill()
+    assert running.ended()[0] == -signal.SIGKILL
+    assert running.again(running.out) == running.chunks * filling.CHUNK
+    assert running.again(tmp_path / "undisturbed") == 0
+    assert contents(running.out) == contents(tmp_path / "undisturbed")
 
 
-def is_alive(pid: str) -> bool:
+def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path) -> None:
+    running = Running(tmp_path / "1")
+    os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+    running.process.send_signal(signal.SIGCONT)
+    assert running.ended() == (130, "left; the same command goes on from here\n")
+    running = Running(tmp_path / "2")
+    os.kill(running.workers[0], signal.SIGKILL)
+    running.process.send_signal(signal.SIGCONT)
+    code, err = running.ended()
+    assert code == 2 and err.startswith("error: a worker process was killed, for want of memory perhaps; the same")
+    assert running.again(running.out) >= running.chunks * filling.CHUNK
+
+
+def is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -323,6 +356,18 @@ def test_whatever_is_left_behind(
     tear(tmp_path / "out/.prepare")
     prepared(tree, tmp_path / "out", "--skip-unreadable")
     assert contents(tmp_path / "out") == undisturbed
+
+
+def test_killed_while_naming_is_all_done(
+    broken: tuple[Path, Path, dict[str, bytes]], tmp_path: Path, small_chunks: None
+) -> None:
+    tree, left, _ = broken
+    shutil.copytree(left, tmp_path / "out")
+    TORN["killed while naming"](tmp_path / "out/.prepare")
+    seen: list[int] = []
+    settings = preparing.Settings(max_side=400, quality=90)
+    preparing.prepare("imagefolder", tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done))
+    assert seen == [24, 6]
 
 
 def test_other_settings_begin_again(
@@ -492,10 +537,3 @@ def test_the_real_imagenet() -> None:
     assert (stated.classes[0], stated.classes[207], stated.classes[-1]) == ("n01440764", "n02099601", "n15075141")
     low, high = stated.train_per_class
     assert 1000 * low < stated.train < 1000 * high
-
-
-def test_a_folder_that_is_not_prepared(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="holds no prepared data set .*make one with: python -m harness.prepare imagenet"
-    ):
-        Manifest.read(tmp_path)
