@@ -3,11 +3,13 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +226,16 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
+def test_folders_in_class_folders(tmp_path: Path) -> None:
+    """As Tiny ImageNet has them; the order is that of the names, not of the disk."""
+    names = [f"ant/{inside}.png" for inside in ("z", "q/1", "b/2", "b/1", "x/1", "a/1", "m/1", "c/1")]
+    for i, name in enumerate(names):
+        save(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
+    prepared(tmp_path / "tree", tmp_path / "out")
+    found = [names[width - 10] for width in beton.read(tmp_path / "out/val.beton").widths]
+    assert found == ["ant/z.png", *sorted(names[1:])]
+
+
 def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunks: None) -> None:
     one, three = tmp_path / "one", tmp_path / "elsewhere/three"
     prepared(tree, one, "--workers", 1)
@@ -278,10 +290,17 @@ class Running:
 
     def ended(self) -> tuple[int, str]:
         """Exit code and stderr, once no worker is left either."""
-        err = self.process.communicate()[1]
-        until(lambda: not any(map(is_alive, self.workers)))
+        code = self.process.wait()
+        until(lambda: not any(map(is_alive, self.workers)), 60)
         assert [p.name for p in self.out.iterdir()] == [".prepare"]
-        return self.process.returncode, err
+        assert self.process.stderr
+        return code, self.process.stderr.read()
+
+    def clean_up(self) -> None:
+        for pid in (self.process.pid, *self.workers):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
 
     def again(self, out: Path) -> int:
         """The same command, in this process; the source files that it found done."""
@@ -291,9 +310,22 @@ class Running:
         return seen[0]
 
 
-def test_killed_at_any_time(tmp_path: Path) -> None:
+@pytest.fixture
+def start() -> Iterator[Callable[[Path], Running]]:
+    started: list[Running] = []
+
+    def begin(folder: Path) -> Running:
+        started.append(Running(folder))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        running.clean_up()
+
+
+def test_killed_at_any_time(tmp_path: Path, start: Callable[[Path], Running]) -> None:
     """No worker stays behind, nothing has a final name, and what is left to do gives the same bytes."""
-    running = Running(tmp_path)
+    running = start(tmp_path)
     assert "another process is preparing into it" in prepare(running.tree, running.out, "--max-side", 64).error
     running.process.kill()
     assert running.ended()[0] == -signal.SIGKILL
@@ -302,12 +334,14 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
     assert contents(running.out) == contents(tmp_path / "undisturbed")
 
 
-def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path) -> None:
-    running = Running(tmp_path / "1")
-    os.killpg(running.process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
+def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path, start: Callable[[Path], Running]) -> None:
+    running = start(tmp_path / "1")
+    ignored = re.search(r"SigIgn:\s*(\w+)", Path(f"/proc/{running.workers[0]}/status").read_text())
+    assert ignored and int(ignored[1], 16) >> (signal.SIGINT - 1) & 1, "a terminal sends it to the workers too"
+    os.killpg(running.process.pid, signal.SIGINT)
     running.process.send_signal(signal.SIGCONT)
     assert running.ended() == (130, "left; the same command goes on from here\n")
-    running = Running(tmp_path / "2")
+    running = start(tmp_path / "2")
     os.kill(running.workers[0], signal.SIGKILL)
     running.process.send_signal(signal.SIGCONT)
     code, err = running.ended()
@@ -375,8 +409,8 @@ def test_other_settings_begin_again(
 ) -> None:
     tree, left, _ = broken
     shutil.copytree(left, tmp_path / "out")
-    prepared(tree, tmp_path / "out", "--skip-unreadable", "--max-side", 50)
-    prepared(tree, tmp_path / "undisturbed", "--skip-unreadable", "--max-side", 50)
+    prepared(tree, tmp_path / "out", "--skip-unreadable", "--max-side", 20)  # less than is there
+    prepared(tree, tmp_path / "undisturbed", "--skip-unreadable", "--max-side", 20)
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
