@@ -153,6 +153,7 @@ ODD: list[tuple[str, Callable[[Path], None], set[str]]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("name, make, kinds", ODD, ids=[name for name, *_ in ODD])
 def test_odd_files(tmp_path: Path, name: str, make: Callable[[Path], None], kinds: set[str]) -> None:
     """Each is stored as what torchvision's ImageFolder would show of it."""
