@@ -64,7 +64,7 @@ class Official:
 
 
 def imagenet() -> Official:
-    """ILSVRC2012's classification task (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as for models."""
+    """ILSVRC2012's classification (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as in models."""
     classes = (resources.files("harness.data") / "imagenet_classes.txt").read_text().split()
     return Official("ImageNet (ILSVRC2012)", tuple(classes), 1_281_167, (732, 1300), 50)
 

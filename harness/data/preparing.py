@@ -14,6 +14,7 @@ from typing import Any
 from harness.data import images, imagetree, manifest
 from harness.data.filling import Filling, Tell, made_with, printable, scratch
 from harness.data.manifest import Manifest, Settings, Unreadable
+from harness.data.workers import Workers
 from harness.errors import UserError, unknown
 from harness.store import files
 
@@ -56,7 +57,8 @@ def prepare(
     try:
         for filling in fillings:
             filling.take_back()
-        done = {f.name: f.fill(len(tree.classes), workers, tell) for f in fillings}
+        with Workers(workers) as processes:
+            done = {f.name: f.fill(len(tree.classes), processes, tell) for f in fillings}
         left_out = tuple(file for filled in done.values() for file in filled.unreadable)
         if left_out and not skip_unreadable:
             raise UserError(_unreadable(left_out, out))
@@ -128,6 +130,6 @@ def _unreadable(left_out: tuple[Unreadable, ...], out: Path) -> str:
         files.replace_text(path, "\n".join(lines) + "\n")
         listed += f"; all of them are in {path}"
     return (
-        f"{len(lines):,} files are unreadable: {listed}. Mend or remove them, or leave them out with --skip-unreadable: "
+        f"{len(lines):,} files are unreadable: {listed}. Mend them, or leave them out with --skip-unreadable: "
         "the same command goes on"
     )
