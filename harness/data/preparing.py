@@ -32,8 +32,10 @@ def prepare(
     workers: int,
     skip_unreadable: bool,
     tell: Tell,
+    classes: tuple[str, ...] | None = None,
 ) -> tuple[Manifest, bool]:
-    """Writes the .beton files and then the manifest into ``out``; with False, all was there already.
+    """Writes the .beton files and then the manifest into ``out``; with False, all was there already. ``classes``: see
+    ``imagetree.image_folder``.
 
     What a killed call left is used as far as it is what would be written now.
 
@@ -43,7 +45,10 @@ def prepare(
     """
     if dataset not in DATASETS:
         raise UserError(unknown("dataset to prepare", dataset, DATASETS))
-    tree = imagetree.official(source, imagetree.imagenet()) if dataset == "imagenet" else imagetree.image_folder(source)
+    if dataset == "imagenet":
+        tree = imagetree.official(source, imagetree.imagenet())
+    else:
+        tree = imagetree.image_folder(source, classes)
     wanted = {"dataset": dataset, **settings.model_dump(), "source": tree.fingerprint()}
     if (out / manifest.FILE).exists():
         return _found(out, wanted), False
@@ -62,14 +67,14 @@ def prepare(
         left_out = tuple(file for filled in done.values() for file in filled.unreadable)
         if left_out and not skip_unreadable:
             raise UserError(_unreadable(left_out, out))
-        classes = tuple(map(printable, tree.classes))
-        content = json.dumps([classes, {name: filled.digest for name, filled in done.items()}])
+        names = tuple(map(printable, tree.classes))
+        content = json.dumps([names, {name: filled.digest for name, filled in done.items()}])
         made = Manifest(
             dataset=dataset,
             version=hashlib.sha256(content.encode()).hexdigest()[:16],
             settings=settings,
             source=wanted["source"],
-            classes=classes,
+            classes=names,
             train=done["train"].part if train else None,
             test=done["test"].part,
             unreadable=left_out,
