@@ -34,7 +34,7 @@ def test_squeezenet_is_right_on_about_60_percent(prepared: Path, loader: str, mo
     said = command("evaluate", "--dataset", "imagefolder", *asked, "--json")
     found = json.loads(said.out)
     assert found["images"] == 125 and found["evaluated_on"] == "test"
-    assert 55 <= found["top1"] <= 65 and found["top5"] > found["top1"] + 10
+    assert 55 <= found["top1"] <= 70 and found["top5"] > found["top1"] + 10
 
 
 def test_a_class_that_is_not_listed_is_told(tmp_path: Path) -> None:
