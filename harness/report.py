@@ -31,7 +31,8 @@ def report(
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Draw the students' accuracy against their teachers' size here: SVG and PDF, a folder per sweep."
+            help="Draw every figure that the records allow here, SVG and PDF, a folder per sweep: accuracy against "
+            "cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
         ),
     ] = None,
 ) -> None:
@@ -51,9 +52,11 @@ def report(
         contents = [comparison.Contents.read(folder) for folder in folders]
     for content in contents:
         if figures is not None:
-            from harness.reporting.figures import capacity_gap
+            from harness.reporting import curves
+            from harness.reporting.figures import write
 
-            for path in capacity_gap(comparison.load(content, store), figures / content.name):
+            found = curves.load(store, comparison.wanted_runs(content))
+            for path in write(comparison.load(content, store), found, figures / content.name):
                 print(path)
         if out is not None:
             publish.publish(content, store, out / content.name)
