@@ -31,5 +31,7 @@ def write(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) ->
             files.replace(path, lambda temporary, content=content: temporary.write_bytes(content), durable=False)
             written.append(path)
     if not written:
-        raise UserError(f"{comparison.contents.name}: nothing to draw yet: no pair has records of two methods, or curves")
+        raise UserError(
+            f"{comparison.contents.name}: nothing to draw yet: no pair has records of two methods, or curves"
+        )
     return written
