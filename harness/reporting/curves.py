@@ -36,7 +36,7 @@ def of(table: pa.Table) -> dict[str, Curves]:
     epochs, values = (points.values.field(key).to_numpy(zero_copy_only=False) for key in ("epoch", "value"))
     coded = points.values.field("name").dictionary_encode()
     names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
-    found = {}
+    found: dict[str, Curves] = {}
     for run_id, start, end in zip(table.column("run_id").to_pylist(), ends, ends[1:], strict=False):
         at = {code: start + np.flatnonzero(codes[start:end] == code) for code in dict.fromkeys(codes[start:end])}
         found[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in at.items()}

@@ -1,6 +1,7 @@
 """Figures of a comparison, by matplotlib, as SVG and PDF for a two-column paper."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from harness.errors import UserError
@@ -28,10 +29,9 @@ def write(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) ->
     for drawing in drawings(comparison, curves):
         for suffix, content in render(drawing, *FORMATS).items():
             path = folder / f"{drawing.name}.{suffix}"
-            files.replace(path, lambda temporary, content=content: temporary.write_bytes(content), durable=False)
+            files.replace(path, partial(Path.write_bytes, data=content), durable=False)
             written.append(path)
     if not written:
-        raise UserError(
-            f"{comparison.contents.name}: nothing to draw yet: no pair has records of two methods, or curves"
-        )
+        name = comparison.contents.name
+        raise UserError(f"{name}: nothing to draw yet: no pair has records of two methods, or curves")
     return written

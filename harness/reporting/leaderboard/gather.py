@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.reporting import comparison, curves, figures
 from harness.reporting.comparison import Contents, Spread
 from harness.reporting.curves import Curve, Curves
-from harness.reporting.figures.style import render
+from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.lines import Line, Protocol, ambiguous_teachers, lines
 from harness.store import records
 from harness.store.store import Store
@@ -26,18 +26,26 @@ MOST_SWEEPS = 12  # that have their figures drawn on the page
 MOST_FAILURES = 1000
 LOG_LINES = 12
 _PROVENANCE = (
-    "run_id", "seed", "status", "best_epoch", "last_top1", "last_top5", "last_loss", "best_top1", "best_top5", "best_loss",
-    "student_parameters", "evaluated_parameters", "method_parameters", "dataset_version", "teacher_run", "teacher_sha256",
-    "teacher_top1", "weights_sha256", "pack_size", "peak_memory_bytes", "git_commit", "git_dirty", "hardware", "threads",
-    "processes", "host", "attempts",
+    "run_id", "seed", "status", "best_epoch",
+    "last_top1", "last_top5", "last_loss", "best_top1", "best_top5", "best_loss",
+    "student_parameters", "evaluated_parameters", "method_parameters", "weights_sha256",
+    "dataset_version", "teacher_run", "teacher_sha256", "teacher_top1",
+    "git_commit", "git_dirty", "hardware", "threads", "processes", "host", "attempts", "pack_size", "peak_memory_bytes",
 )  # fmt: skip
 Data = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Picture:
+    caption: str
+    svg: bytes
+    wide: bool  # as both columns of a two-column page
+
+
+@dataclass(frozen=True)
 class SweepFigures:
     sweep: str
-    figures: tuple[tuple[str, bytes], ...]  # caption, SVG
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def gather(store: Store) -> Board:
 
 
 def _tables(store: Store) -> tuple[list[Contents], list[str]]:
-    """What the store's tables are of, and those that cannot be read: in a shared store they keep nobody from the rest."""
+    """What the store's tables are of, and the names of those that cannot be read, which keep nobody from the rest."""
     found, unread = [], []
     for file in sorted(store.table_folder("x").parent.glob("*/contents.json")):
         try:
@@ -95,7 +103,7 @@ def _entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
 
 def _protocols(found: Iterable[Line]) -> list[Protocol]:
     protocols = {line.protocol.id: line.protocol for line in found}
-    return sorted(protocols.values(), key=lambda p: (p.dataset, p.label, p.id))
+    return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
 
 
 def _overview(found: Sequence[Line]) -> list[Data]:
@@ -111,7 +119,7 @@ def _line(line: Line, i: int, ambiguous: bool) -> Data:
         "protocol": line.protocol.id,
         "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
         "method": line.use,
-        "settings": ", ".join(f"{k} {v}" for k, v in line.settings.items()),
+        "settings": ", ".join(f"{k} {_said(v)}" for k, v in line.settings.items()),
         "sweeps": list(line.sweeps),
         "runs": list(line.run_ids),
         "rank": line.rank,
@@ -120,8 +128,8 @@ def _line(line: Line, i: int, ambiguous: bool) -> Data:
         "to_baseline": _spread(line.to_baseline),
         "to_reference": _spread(line.to_reference),
         "teacher_top1": _number(line.teacher_top1),
-        "hours": _number(line.cost and line.cost.hours),
-        "unit": line.cost and line.cost.unit,
+        "hours": _number(line.cost.hours if line.cost else None),
+        "unit": line.cost.unit if line.cost else None,
         "per_hour": _number(line.per_hour),
         "diverged": line.diverged,
         "warnings": line.warnings,
@@ -203,7 +211,12 @@ def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigur
     store = Store(root)
     compared, of_runs = comparison.load(contents, store), curves.load(store, having)
     drawings = figures.drawings(compared, of_runs)
-    return SweepFigures(contents.name, tuple((d.caption, render(d, "svg")["svg"]) for d in drawings))
+    pictures = (Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings)
+    return SweepFigures(contents.name, tuple(pictures))
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spread(spread: Spread | None) -> list[Any] | None:

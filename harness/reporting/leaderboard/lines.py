@@ -31,6 +31,7 @@ class Protocol:
     id: str
     dataset: str
     label: str
+    held_out: bool  # evaluated on training images that were held out, not on the test set
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,10 @@ def _line(text: str, records: Sequence[Record], sweeps: Mapping[str, Sequence[st
 def _protocol(text: str, record: Record) -> Protocol:
     parts = json.loads(text)
     recipe = Recipe.whole(parts["recipe"])
-    on = f"{record['evaluated_size']:,} {'held-out' if record['evaluated_on'] == 'validation' else 'test'} images"
+    held_out = record["evaluated_on"] == "validation"
+    on = f"{record['evaluated_size']:,} {'held-out' if held_out else 'test'} images"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {record['train_size']:,} training images, {on}"
-    return Protocol(_short(canonical({**parts, "recipe": recipe})), record["dataset"], label)
+    return Protocol(_short(canonical({**parts, "recipe": recipe})), record["dataset"], label, held_out)
 
 
 @cache
@@ -158,7 +160,7 @@ def _compared(found: list[Line]) -> list[Line]:
                     rank=means.index(line.last.mean) + 1 if line.last else None,
                     to_baseline=_paired(line, alone.get((line.protocol.id, line.student))),
                     to_reference=to_reference,
-                    per_hour=_per_hour(to_reference, line.cost, reference and reference.cost),
+                    per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
             )
     return sorted(out, key=lambda line: line.id)

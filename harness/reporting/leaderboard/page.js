@@ -52,16 +52,16 @@ function methodCell(line) {
 
 const protocolOf = (line) => overview.protocols[line.protocol];
 const COLUMNS = [
-  { key: "rank", name: "Rank", width: 58, value: (l) => l.rank, show: (l) => [l.rank === null ? "" : String(l.rank)], about: "within a protocol and pair, by the mean after the last epoch" },
+  { key: "rank", name: "Rank", width: 76, value: (l) => l.rank, show: (l) => [l.rank === null ? "" : String(l.rank)], about: "within a protocol and pair, by the mean after the last epoch" },
   { key: "method", name: "Method", width: 250, text: true, value: (l) => `${l.method} ${l.settings}`, show: methodCell },
   { key: "pair", name: "Pair", width: 190, text: true, value: (l) => l.pair, show: (l) => [l.pair.replace(" > ", " \u2192 ")] },
-  { key: "last", name: "Last", width: 132, value: (l) => l.last && l.last[0], show: lastCell, about: "top-1 in % after the last epoch, mean \u00b1 sample std over seeds" },
-  { key: "best", name: "Best", width: 118, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: "top-1 in % at the best evaluated epoch: optimistic" },
-  { key: "to_baseline", name: "\u2212 student", width: 122, value: (l) => l.to_baseline && l.to_baseline[0], show: (l) => spread(l.to_baseline, signed), about: "points over the undistilled student, paired by seed" },
-  { key: "to_reference", name: "\u2212 KD", width: 122, value: (l) => l.to_reference && l.to_reference[0], show: (l) => spread(l.to_reference, signed), about: "points over KD, paired by seed" },
-  { key: "hours", name: "Cost", width: 106, value: (l) => l.hours, show: (l) => (l.hours === null ? [make("span", { class: "none" }, "\u2013")] : [short(l.hours), make("span", { class: "std" }, ` ${l.unit}`)]), about: "per run: GPU-hours, or hours of one processor core" },
+  { key: "last", name: "Last", width: 138, value: (l) => l.last && l.last[0], show: lastCell, about: "top-1 in % after the last epoch, mean \u00b1 sample std over seeds" },
+  { key: "best", name: "Best", width: 126, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: "top-1 in % at the best evaluated epoch: optimistic" },
+  { key: "to_baseline", name: "\u2212 student", width: 128, value: (l) => l.to_baseline && l.to_baseline[0], show: (l) => spread(l.to_baseline, signed), about: "points over the undistilled student, paired by seed" },
+  { key: "to_reference", name: "\u2212 KD", width: 128, value: (l) => l.to_reference && l.to_reference[0], show: (l) => spread(l.to_reference, signed), about: "points over KD, paired by seed" },
+  { key: "hours", name: "Cost", width: 132, value: (l) => l.hours, show: (l) => (l.hours === null ? [make("span", { class: "none" }, "\u2013")] : [short(l.hours), make("span", { class: "std" }, ` ${l.unit}`)]), about: "per run: GPU-hours, or hours of one processor core" },
   { key: "per_hour", name: "Per hour", width: 104, value: (l) => l.per_hour, show: (l) => [l.per_hour === null ? make("span", { class: "none" }, "\u2013") : signed(l.per_hour)], about: "points gained over KD per hour that a run takes longer than KD's" },
-  { key: "seeds", name: "Seeds", width: 72, value: (l) => (l.last ? l.last[2] : 0), show: (l) => [String(l.last ? l.last[2] : 0), l.diverged ? make("span", { class: "flag", title: "diverged runs, in no mean" }, `${l.diverged} div.`) : null], about: "runs in the mean" },
+  { key: "seeds", name: "Seeds", width: 84, value: (l) => (l.last ? l.last[2] : 0), show: (l) => [String(l.last ? l.last[2] : 0), l.diverged ? make("span", { class: "flag", title: "diverged runs, in no mean" }, `${l.diverged} div.`) : null], about: "runs in the mean" },
   { key: "dataset", name: "Dataset", width: 110, text: true, value: (l) => protocolOf(l).dataset, show: (l) => [protocolOf(l).dataset] },
   { key: "protocol", name: "Protocol", width: 300, text: true, value: (l) => protocolOf(l).label, show: (l) => [protocolOf(l).label] },
 ];
@@ -141,7 +141,7 @@ let tops = [0]; // where each begins in pixels, and where the last ends
 const nodes = new Map(); // position -> row in the document
 
 function heights() {
-  return PHONE.matches ? { group: 58, line: 112 } : { group: 44, line: 40 };
+  return PHONE.matches ? { group: 58, line: 102 } : { group: 44, line: 40 };
 }
 
 function fill(shown) {
@@ -404,7 +404,7 @@ function band(curves) {
 }
 
 function ticks(low, high) {
-  const raw = (high - low) / 3;
+  const raw = (high - low) / 5;
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((k) => k * unit).find((s) => s >= raw);
   const found = [];

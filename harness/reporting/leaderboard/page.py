@@ -24,19 +24,16 @@ _HERE = Path(__file__).parent
 def html(board: Board) -> str:
     """The page. The same board gives the same bytes."""
     environment = Environment(autoescape=True, loader=FileSystemLoader(_HERE), undefined=StrictUndefined)
+    environment.filters["base64"] = _base64
     script, style = _asset("page.js"), _asset("page.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'"
-    figures = [
-        (found.sweep, [(caption, f"data:image/svg+xml;base64,{_base64(svg)}") for caption, svg in found.figures])
-        for found in board.figures
-    ]
     return environment.get_template("page.html").render(
         policy=policy,
         script=script,
         style=style,
         overview=_json(board.overview),
         chunks=[_base64(gzip.compress(_dumps(chunk).encode(), mtime=0)) for chunk in board.chunks],
-        figures=figures,
+        figures=board.figures,
         figures_note=board.figures_note,
     )
 
