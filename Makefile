@@ -41,12 +41,26 @@ $(VENV)/.slurm: | $(VENV)/.tested
 	  echo "the tests of the cluster mode will skip; as root: apt-get install slurm-wlm slurmdbd munge mariadb-server"; \
 	fi
 
+# The tests of the leaderboard drive a real browser; where it is missing they skip and say so.
+$(VENV)/.browser: | $(VENV)/.tested
+	@if command -v chromium > /dev/null; then \
+	  touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing Chromium for the tests of the leaderboard"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get -qq update && apt-get -qq -y install chromium; } > $(VENV)/browser.log 2>&1 \
+	    || echo "it could not be installed, see $(VENV)/browser.log: the tests of the leaderboard's page will skip"; \
+	  touch $@; \
+	else \
+	  echo "the tests of the leaderboard's page will skip; as root: apt-get install chromium"; \
+	fi
+
 setup: $(VENV)/.tested
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
 
-test: setup $(VENV)/.slurm
+test: setup $(VENV)/.slurm $(VENV)/.browser
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from harness.errors import UserError
 from harness.reporting import comparison, curves, figures
@@ -21,7 +22,7 @@ from harness.store import records
 from harness.store.store import Store
 
 LINES_PER_CHUNK = 50  # what a browser unpacks to show one line's runs
-CURVE_POINTS = 40  # of a run's curve; what is on the page must stay small, the record has all
+CURVE_POINTS, CURVE_DIGITS = 40, 5  # of a run's curve: the page must stay small, and the record has all
 MOST_SWEEPS = 12  # that have their figures drawn on the page
 MOST_FAILURES = 1000
 LOG_LINES = 12
@@ -62,7 +63,11 @@ def gather(store: Store) -> Board:
     Raises:
         UserError: a damaged record.
     """
-    table = records.read(store, store.done_ids())
+    return board(store, records.read(store, store.done_ids()))
+
+
+def board(store: Store, table: pa.Table) -> Board:
+    """As ``gather``, of records that have been read."""
     rows = table.drop_columns(["curves"]).to_pylist()
     contents, unread = _tables(store)
     found = lines(rows, _entries(contents))
@@ -164,7 +169,7 @@ def _run(row: Data, of_run: Curves) -> Data:
 def _curve(curve: Curve) -> list[list[Any]]:
     """Epochs and values: first, last and evenly between."""
     at = np.unique(np.linspace(0, len(curve.epochs) - 1, min(len(curve.epochs), CURVE_POINTS)).round().astype(int))
-    return [curve.epochs[at].tolist(), [_number(v) for v in curve.values[at].tolist()]]
+    return [curve.epochs[at].tolist(), [_number(v, CURVE_DIGITS) for v in curve.values[at].tolist()]]
 
 
 def _failures(store: Store) -> Data:
@@ -223,6 +228,6 @@ def _spread(spread: Spread | None) -> list[Any] | None:
     return None if spread is None else [_number(spread.mean), _number(spread.std), spread.n]
 
 
-def _number(value: float | None) -> float | None:
-    """Six digits; None for what JSON has no word for."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+def _number(value: float | None, digits: int = 12) -> float | None:
+    """So many significant digits; None for what JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")

@@ -44,8 +44,8 @@ function lastCell(line) {
 }
 
 function methodCell(line) {
-  const link = make("a", { href: `#line=${line.id}`, title: `${line.method} ${line.settings}` }, line.method);
-  if (line.settings) link.append(make("span", { class: "settings" }, line.settings));
+  const link = make("a", { href: `#line=${line.id}`, title: `${line.method} ${line.settings}` }, make("bdi", {}, line.method));
+  if (line.settings) link.append(make("bdi", { class: "settings" }, line.settings));
   const warnings = line.warnings ? make("span", { class: "flag", title: "runs that the method warns of" }, plural(line.warnings, "warning")) : null;
   return [link, warnings];
 }
@@ -57,8 +57,8 @@ const COLUMNS = [
   { key: "pair", name: "Pair", width: 190, text: true, value: (l) => l.pair, show: (l) => [l.pair.replace(" > ", " \u2192 ")] },
   { key: "last", name: "Last", width: 138, value: (l) => l.last && l.last[0], show: lastCell, about: "top-1 in % after the last epoch, mean \u00b1 sample std over seeds" },
   { key: "best", name: "Best", width: 126, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: "top-1 in % at the best evaluated epoch: optimistic" },
-  { key: "to_baseline", name: "\u2212 student", width: 128, value: (l) => l.to_baseline && l.to_baseline[0], show: (l) => spread(l.to_baseline, signed), about: "points over the undistilled student, paired by seed" },
-  { key: "to_reference", name: "\u2212 KD", width: 128, value: (l) => l.to_reference && l.to_reference[0], show: (l) => spread(l.to_reference, signed), about: "points over KD, paired by seed" },
+  { key: "to_baseline", name: "\u2212 student", width: 146, value: (l) => l.to_baseline && l.to_baseline[0], show: (l) => spread(l.to_baseline, signed), about: "points over the undistilled student, paired by seed" },
+  { key: "to_reference", name: "\u2212 KD", width: 146, value: (l) => l.to_reference && l.to_reference[0], show: (l) => spread(l.to_reference, signed), about: "points over KD, paired by seed" },
   { key: "hours", name: "Cost", width: 132, value: (l) => l.hours, show: (l) => (l.hours === null ? [make("span", { class: "none" }, "\u2013")] : [short(l.hours), make("span", { class: "std" }, ` ${l.unit}`)]), about: "per run: GPU-hours, or hours of one processor core" },
   { key: "per_hour", name: "Per hour", width: 104, value: (l) => l.per_hour, show: (l) => [l.per_hour === null ? make("span", { class: "none" }, "\u2013") : signed(l.per_hour)], about: "points gained over KD per hour that a run takes longer than KD's" },
   { key: "seeds", name: "Seeds", width: 84, value: (l) => (l.last ? l.last[2] : 0), show: (l) => [String(l.last ? l.last[2] : 0), l.diverged ? make("span", { class: "flag", title: "diverged runs, in no mean" }, `${l.diverged} div.`) : null], about: "runs in the mean" },
@@ -195,7 +195,7 @@ function row(i) {
   const { group, line, count } = items[i];
   if (group) {
     const { dataset, label } = overview.protocols[group];
-    const title = make("div", {}, make("strong", {}, dataset), make("span", {}, label), make("span", { class: "std" }, plural(count, "row")));
+    const title = make("div", {}, make("strong", {}, make("bdi", {}, dataset)), make("bdi", {}, label), make("span", { class: "std" }, plural(count, "row")));
     const cell = make("th", { colspan: COLUMNS.length, scope: "colgroup", role: "rowheader" }, title);
     return make("tr", { class: "group", role: "row", "aria-rowindex": i + 2 }, cell);
   }
@@ -315,8 +315,8 @@ async function showDetail({ line: id, run }) {
   const protocol = protocolOf(line);
   detail.replaceChildren(
     back,
-    make("h2", {}, line.method, line.settings ? make("span", { class: "settings" }, line.settings) : null),
-    make("p", { class: "where" }, `${line.pair.replace(" > ", " \u2192 ")} \u00b7 ${protocol.dataset} \u00b7 ${protocol.label}`, one ? ` \u00b7 seed ${one.seed}` : ""),
+    make("h2", {}, make("bdi", {}, line.method), line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
+    make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
     runTable(line, found.runs, run),
     ...(one ? oneRun(one) : []),
@@ -478,7 +478,7 @@ function setUpFailures() {
   const more = failed > failures.length ? ` The newest ${failures.length} are shown.` : "";
   byId("failures-note").textContent = failed ? `${plural(failed, "run")} without a record, newest first.${more}` : "No run has failed.";
   byId("failure-list").append(...failures.map((f) => make("details", { id: `failure-${f.run}` },
-    make("summary", {}, make("span", { class: "kind" }, f.kind), make("strong", {}, f.cause), make("span", { class: "std" }, `${f.run} \u00b7 ${f.of || "its settings are not known"} \u00b7 ${f.at}`)),
+    make("summary", {}, make("span", { class: "kind" }, f.kind), make("strong", {}, make("bdi", {}, f.cause)), make("span", { class: "std" }, ...[f.run, f.of || "its settings are not known", f.at].map((part) => make("bdi", {}, part)))),
     make("pre", { tabindex: "0" }, f.details || "(nothing in the log)"),
     make("p", { class: "std" }, `on ${f.host}; log: ${f.log}`))));
 }
