@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from harness.spec import identity, models
-from harness.spec.datasets import CATALOG, DatasetInfo
+from harness.spec import datasets, identity, models
 from harness.spec.expand import Plan
 from harness.spec.foreign import is_foreign
 from harness.store import files
@@ -35,17 +34,18 @@ def seconds(plan: Plan, store: Store, run_ids: set[str]) -> tuple[float, float]:
 
 def _guess(science: dict[str, Any]) -> float:
     """Seconds per epoch: forward and backward cost three forwards; the teacher and the evaluation one each."""
-    info = CATALOG[science["dataset"]["name"]]
+    info = datasets.of(science["dataset"])
+    shape = datasets.image_shape(info, science["recipe"])
     validation = science["dataset"].get("validation")
     images = info.trained_on(science["dataset"]["train_subset"], validation)
-    student = _macs(science["student"], info)
-    teacher = _macs(science["teacher"]["model"], info) if science["teacher"] else 0
+    student = _macs(science["student"], shape)
+    teacher = _macs(science["teacher"]["model"], shape) if science["teacher"] else 0
     evaluated = validation or info.test_size
     macs = images * (3 * student + teacher) + evaluated * student / science["recipe"]["eval_every"]
     return macs / MACS_PER_SECOND + images / science["recipe"]["batch_size"] * STEP_SECONDS
 
 
-def _macs(model: str, info: DatasetInfo) -> float:
+def _macs(model: str, image_shape: tuple[int, int, int]) -> float:
     if is_foreign(model):
-        return FOREIGN_MACS_PER_PIXEL * info.image_shape[1] * info.image_shape[2]
+        return FOREIGN_MACS_PER_PIXEL * image_shape[1] * image_shape[2]
     return models.facts(model).macs

@@ -6,13 +6,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from harness import options
 from harness.errors import UserError, unknown
+from harness.spec.schema import STORED_VIEWS
 
 
 def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="Of imagenet and imagefolder: the prepared folder, absolute or below --data.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=8, help="Of these: side of the central crop.")] = 224,
+    resize: Annotated[int, typer.Option(min=8, help="Of these: what the shorter side is resized to before it.")] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[Path | None, typer.Option(help="safetensors, or a torch checkpoint of plain tensors.")] = None,
     run: Annotated[
@@ -34,7 +41,8 @@ def evaluate(
             raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
         found = _run(run, results, root)
     elif dataset and model and weights:
-        found = _checkpoint(dataset, model, weights, root)
+        views = {**STORED_VIEWS, "image_size": size, "eval_size": size, "eval_resize": resize}
+        found = _checkpoint(dataset, folder, model, weights, views, root)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     if json_:
@@ -47,33 +55,43 @@ def evaluate(
         print(f"top-1 {found['top1']:.2f} %   top-5 {found['top5']:.2f} %   loss {found['loss']:.4f}")
 
 
-def _checkpoint(dataset: str, model: str, weights: Path, root: Path | None) -> dict[str, Any]:
+def _checkpoint(
+    dataset: str, folder: str | None, model: str, weights: Path, views: dict[str, Any], root: Path | None
+) -> dict[str, Any]:
     from harness.data import locate
     from harness.models.build import build
     from harness.spec import datasets, models
+    from harness.spec.schema import Dataset
     from harness.training.teacher import BadWeights, load_weights
 
     try:
-        info = datasets.info(dataset)
+        asked = Dataset(name=dataset, folder=folder)
+    except ValidationError as e:
+        raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    info = locate.dataset_info(asked, root)
+    shape = datasets.image_shape(info, views)
+    try:
         name = models.resolve(model)
-        models.check_images(name, info.name, info.image_shape)
+        models.check_images(name, info.name, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
-    locate.dataset_folder(info.name, root)
+    where = locate.dataset_folder(asked, root)
     file = weights if weights.is_file() or root is None else root / weights
     if not file.is_file():
         raise UserError(f"--weights {weights}: no such file")
-    net = build(name, info.classes, in_channels=info.image_shape[0])
+    net = build(name, info.classes, in_channels=shape[0])
     try:
         sha256 = load_weights(net, name, file)
     except BadWeights as e:
         raise UserError(str(e)) from None
-    whole = {"name": info.name, "train_subset": None}
-    return {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256} | _measure(net, whole, root)
+    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
+    return about | _measure(net, {**datasets.as_science(info), "train_subset": None}, views, where)
 
 
 def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
-    from harness.spec.datasets import CATALOG
+    from harness.data import locate
+    from harness.spec import datasets
+    from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
     from harness.training.member import trained_model
@@ -87,30 +105,37 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
         raise UserError(f"--run {start!r}, store {results}: {problem}")
     (row,) = records.read_fresh(store, run_ids).to_pylist()
     science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
-    info = CATALOG[row["dataset"]]
+    info = datasets.of(science["dataset"])
+    folder = (
+        locate.prepared_folder(info.version, root)
+        if info.stored
+        else locate.dataset_folder(Dataset(name=info.name), root)
+    )
     try:
-        net = trained_model(science, file, row["weights_sha256"], info)
+        net = trained_model(science, file, row["weights_sha256"])
     except BadWeights as e:
         raise UserError(str(e)) from None
     about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
-    return about | _measure(net, science["dataset"], root, science["recipe"]["precision"])
+    return about | _measure(net, science["dataset"], science["recipe"], folder)
 
 
-def _measure(net: Any, dataset: dict[str, Any], root: Path | None, precision: str = "float32") -> dict[str, Any]:
+def _measure(net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """``recipe``: what is seen of stored images, and the precision; float32 when it says none."""
     import torch
 
-    from harness.data import raw
-    from harness.training.evaluate import EvalSet
+    from harness.data.raw import WrongData
+    from harness.data.source import open_source
+    from harness.planning import cores
     from harness.training.evaluate import evaluate as measure
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        content = raw.read(dataset["name"], root)
-    except raw.WrongData as e:
+        on = open_source(dataset, recipe, folder, device, cores()).evaluation()
+    except WrongData as e:
         raise UserError(str(e)) from None
-    on = EvalSet.of(content.chosen(dataset), dataset, device)
+    precision = recipe.get("precision", "float32")
     set_float32(precision)
     metrics = measure(net.to(device, memory_format=torch.channels_last), on, precision)
     return {"evaluated_on": on.name, "images": len(on.targets), **asdict(metrics)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from harness.data import locate
 from harness.errors import UserError
 from harness.spec import expand, load
+from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Weights
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store.store import Store
@@ -23,6 +24,7 @@ class Planned:
     document: Document
     store: Store
     data_root: Path | None
+    info: DatasetInfo
 
     def states(self) -> dict[str, str]:
         """run_id -> done, failed or to do. Whether one is running is asked of the few that matter."""
@@ -64,11 +66,15 @@ def plan_sweep(
                 raise UserError(f"{document.where(at)}: {e}") from None
         return hashes[weights]
 
-    plan = expand.expand(sweep, document, weights_sha256, expand.parse_only(only, sweep))
+    try:
+        info = locate.dataset_info(sweep.dataset, root)
+    except UserError as e:
+        raise UserError(f"{document.where(('dataset',))}: {e}") from None
+    plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep))
     name = sweep.name or file.stem
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
-    return Planned(name, plan, document, Store(results.resolve()), root)
+    return Planned(name, plan, document, Store(results.resolve()), root, info)
 
 
 def cores() -> int:

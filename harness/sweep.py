@@ -123,7 +123,7 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
     from slurm import backend
     from slurm.queue import Queue, QueuedPack
 
-    locate.dataset_folder(planned.plan.sweep.dataset.name, planned.data_root)
+    folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
     weights = planned.weights_files()
     store, states = planned.store, planned.states()
     if retry_failed:
@@ -144,7 +144,7 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
         packs=tuple(packs),
         max_parallel=at_once,
         threads=max(1, cores() // at_once),
-        data_root=str(planned.data_root) if planned.data_root else None,
+        data=str(folder) if folder else None,
         weights=weights,
         cluster=None if cluster == "local" else str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster,
     ).write(queue_file)

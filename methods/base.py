@@ -90,9 +90,9 @@ class SampleRandom:
 
 @dataclass
 class Batch:
-    """One training batch as a method sees it: the whole one, also when several processes share its images out."""
+    """One training batch as a method sees it: the whole one, but for its images, which several processes share out."""
 
-    images: Tensor  # (B, C, H, W) float, normalised
+    images: Tensor  # (B, C, H, W) float, normalised; of several processes, each has its share
     targets: Tensor  # (B,) int64 class
     indices: Tensor  # (B,) int64 position in the training set
     random: SampleRandom

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.spec import datasets
 from harness.spec import methods as method_sources
-from harness.spec.datasets import CATALOG
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, profiles, snapshot
@@ -238,7 +238,7 @@ class Cluster:
         folder = self.store.jobs / name
         q = self.queue
         resources = self._resources(packs[0])
-        shared = dict(store=q.store, data_root=q.data_root, weights=q.weights, threads=resources.cpus_per_task)
+        shared = dict(store=q.store, data=q.data, weights=q.weights, threads=resources.cpus_per_task)
         specs = [{**shared, "run_ids": list(pack.run_ids)} for pack in packs]
         submission = Submission(name, str(folder), [list(p.run_ids) for p in packs], specs)
         files.replace_json(self._note(name), asdict(submission))
@@ -305,7 +305,7 @@ class Cluster:
             return
         science = self.store.read_science(pack.run_ids[0])
         dataset, batch = science["dataset"], science["recipe"]["batch_size"]
-        images = CATALOG[dataset["name"]].trained_on(dataset["train_subset"], dataset.get("validation"))
+        images = datasets.of(dataset).trained_on(dataset["train_subset"], dataset.get("validation"))
         if (least := images % batch or batch) < processes:
             raise UserError(
                 f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`), but "

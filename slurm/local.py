@@ -221,7 +221,7 @@ class Feeder:
         if found := gpus():
             executor.update_parameters(gpus_per_node=1, visible_gpus=[found[slot % len(found)]])
         q = self.queue
-        spec = dict(store=q.store, run_ids=run_ids, data_root=q.data_root, weights=q.weights, threads=q.threads)
+        spec = dict(store=q.store, run_ids=run_ids, data=q.data, weights=q.weights, threads=q.threads)
         from slurm.entry import run
 
         return _Running(pack, executor.submit(run, spec), folder, slot)

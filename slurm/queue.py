@@ -27,7 +27,7 @@ class Queue:
     packs: tuple[QueuedPack, ...]
     max_parallel: int
     threads: int  # per job on this machine; a cluster's profile says its own
-    data_root: str | None
+    data: str | None  # the folder that holds the dataset; None: it comes with a package
     weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
     cluster: str | None  # a profile's name; None: this machine
 

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.data.resident import Normalise, TrainLoader
+from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
-from harness.training.evaluate import EvalSet
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.teacher import Teacher, freeze
@@ -76,7 +75,9 @@ class Trainer:
             flip=True,
             seed=0,
         )
-        self.few = EvalSet("test", pixels[:2], self.targets[:2], normalise)  # the step is measured, not the evaluation
+        self.few = ResidentEvalSet(
+            "test", pixels[:2], self.targets[:2], normalise
+        )  # the step is measured, not the evaluation
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)

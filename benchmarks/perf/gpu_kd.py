@@ -29,10 +29,10 @@ from benchmarks.perf.cifar import BATCH, INFO, Silent, fresh, images, science, t
 from benchmarks.perf.common import emit, in_turn
 from benchmarks.perf.plain import Cifar
 from harness.data import raw
-from harness.data.resident import Normalise, TrainLoader
+from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.models.base import describe
 from harness.models.facts import measure
-from harness.training.evaluate import EvalSet, evaluate
+from harness.training.evaluate import evaluate
 from harness.training.graph import Work, cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -114,7 +114,7 @@ class Bench:
         members = {
             f"kd{i}": Member(asked, teacher, labels, INFO.image_shape, INFO.classes, device) for i in range(count)
         }
-        marks, few = Marks(), EvalSet("test", pixels[:2], labels[:2], normalise)
+        marks, few = Marks(), ResidentEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 
         def record(work: Work, generator: torch.Generator | None) -> Work:
@@ -179,7 +179,9 @@ class Bench:
     def evaluation(self, precision: str) -> float:
         """Seconds of one evaluation on as many images as the test set has."""
         normalise = Normalise(INFO, self.device)
-        part = EvalSet("test", *(x[: INFO.test_size].to(self.device) for x in (self.pixels, self.labels)), normalise)
+        part = ResidentEvalSet(
+            "test", *(x[: INFO.test_size].to(self.device) for x in (self.pixels, self.labels)), normalise
+        )
         evaluate(self.student, part, precision)
         began = time.perf_counter()
         evaluate(self.student, part, precision)

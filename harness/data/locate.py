@@ -4,9 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 
+from harness.data.manifest import FILE, Manifest
 from harness.errors import UserError, shorten
-from harness.spec.datasets import CATALOG
-from harness.spec.schema import Weights
+from harness.spec import datasets
+from harness.spec.datasets import CATALOG, DatasetInfo
+from harness.spec.schema import Dataset, Weights
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"
 _FOLDERS = {"cifar100": "cifar-100-python"}
@@ -24,20 +26,62 @@ def data_root(option: Path | None) -> Path | None:
     return named.resolve() if named else None
 
 
-def dataset_folder(name: str, root: Path | None) -> Path | None:
-    """The folder of a dataset in its official layout; None for one that comes with a package.
+def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
+    """The folder of a dataset, in its official layout or as harness.prepare wrote it; None for one that comes with a
+    package.
 
     Raises:
         UserError: it is not there.
     """
-    if CATALOG[name].embedded:
+    name, stored = dataset.name, dataset.name in datasets.STORED
+    if not stored and CATALOG[name].embedded:
         return None
-    if root is None:
+    named = Path(dataset.folder or _FOLDERS.get(name, name)).expanduser()
+    if root is None and not named.is_absolute():
         raise UserError(f"dataset {name!r} needs data: {ADVICE}")
-    folder = root / _FOLDERS[name]
+    folder = named if root is None else root / named
     if not folder.is_dir():
-        raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}")
+        made = f"; python -m harness.prepare {name} --source SOURCE --out {folder} makes it" if stored else ""
+        raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}{made}")
     return folder
+
+
+def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
+    """What is known of a dataset; of one in a prepared folder, what its manifest says.
+
+    Raises:
+        UserError: the folder is needed and not there, or holds another dataset.
+    """
+    if dataset.name in CATALOG:
+        return CATALOG[dataset.name]
+    folder = dataset_folder(dataset, root)
+    assert folder is not None
+    return prepared_info(Manifest.read(folder), folder, dataset.name)
+
+
+def prepared_info(found: Manifest, folder: Path, name: str) -> DatasetInfo:
+    """What a prepared folder's manifest says.
+
+    Raises:
+        UserError: it is another dataset's.
+    """
+    if found.dataset != name:
+        raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {name!r}")
+    train_size, per_class = (found.train.images, found.train.per_class_min) if found.train else (0, 0)
+    return datasets.stored(name, found.version, len(found.classes), train_size, found.test.images, per_class)
+
+
+def prepared_folder(version: str, root: Path | None) -> Path:
+    """The prepared folder whose content has this version: the data root, or one directly in it.
+
+    Raises:
+        UserError: there is none.
+    """
+    places = [root, *sorted(root.iterdir())] if root is not None else []
+    for folder in places:
+        if (folder / FILE).is_file() and Manifest.read(folder).version == version:
+            return folder
+    raise UserError(f"no prepared folder with content {version}: {ADVICE}")
 
 
 def weights_file(weights: Weights, root: Path | None, sweep_folder: Path) -> Path | None:

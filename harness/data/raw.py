@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness.data.locate import dataset_folder
 from harness.spec.datasets import CATALOG
 
 
@@ -21,7 +21,7 @@ class RawDataset:
     test_images: np.ndarray
     test_targets: np.ndarray
 
-    def chosen(self, dataset: dict[str, Any]) -> "RawDataset":
+    def chosen(self, dataset: Mapping[str, Any]) -> "RawDataset":
         """What a run whose science says ``dataset`` trains on and, as the test part, what it is evaluated on."""
         classes = CATALOG[dataset["name"]].classes
         subset, validation = dataset["train_subset"], dataset.get("validation")
@@ -46,15 +46,14 @@ class WrongData(Exception):
     """The files are there but do not hold the dataset they should."""
 
 
-def read(name: str, data_root: Path | None) -> RawDataset:
+def read(name: str, folder: Path | None) -> RawDataset:
     """The dataset, checked against the version that the catalog states.
 
     Raises:
-        UserError: it is not there.
-        WrongData: its content is another's.
+        WrongData: its content is another's, or it is not there.
     """
     info = CATALOG[name]
-    raw: RawDataset = importlib.import_module(info.module).read(dataset_folder(name, data_root))
+    raw: RawDataset = importlib.import_module(info.module).read(folder)
     if raw.version() != info.version:
         raise WrongData(
             f"dataset {name!r}: content hash {raw.version()}, expected {info.version}: not the official data"

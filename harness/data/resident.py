@@ -1,6 +1,7 @@
 """Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class TrainLoader:
         crop_padding: int,
         flip: bool,
         seed: int,
+        rows: Callable[[int], slice] = slice,
     ):
         n, c, h, w = images.shape
         p = crop_padding
@@ -51,7 +53,7 @@ class TrainLoader:
         last = (n - 1) * self._pixels_per_image + 2 * p * self._pixels_per_row + 2 * p
         self._windows = padded.as_strided((last + 1, h, w * c), (c, self._pixels_per_row * c, 1))
         self._shape = (h, w, c)
-        self._targets, self._normalise, self._flip = targets, normalise, flip
+        self._targets, self._normalise, self._flip, self._rows = targets, normalise, flip, rows
         self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
 
     def __len__(self) -> int:
@@ -59,7 +61,8 @@ class TrainLoader:
         return -(-self.size // self.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(images (B, C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on."""
+        """(images (B', C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on. The
+        images are this process's share of the batch's, the rest are the whole batch's."""
         device = self._targets.device
         order = counter.permutation(self.seed, epoch, self.size, device)
         every = torch.arange(self.size, device=device)
@@ -68,9 +71,10 @@ class TrainLoader:
         first_pixel = every * self._pixels_per_image + down * self._pixels_per_row + right
         flipped = counter.integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
         for indices in order.split(self.batch_size)[first_step:]:
-            pixels = self._windows.index_select(0, first_pixel[indices]).view(-1, *self._shape)
+            mine = indices[self._rows(len(indices))]
+            pixels = self._windows.index_select(0, first_pixel[mine]).view(-1, *self._shape)
             if flipped is not None:
-                pixels = _choose(flipped[indices], pixels.flip(2), pixels)
+                pixels = _choose(flipped[mine], pixels.flip(2), pixels)
             yield self._normalise(pixels.permute(0, 3, 1, 2)), self._targets[indices], indices
 
 
@@ -81,9 +85,19 @@ def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return chosen.view(torch.uint8).view_as(no)
 
 
-def eval_batches(images: Tensor, targets: Tensor, normalise: Normalise) -> Iterator[tuple[Tensor, Tensor]]:
-    """(images (B, C, H, W) float32, targets (B,)) in file order, each image once."""
-    size = EVAL_BATCH[images.device.type]
-    for start in range(0, len(images), size):
-        part = slice(start, start + size)
-        yield normalise(images[part]), targets[part]
+@dataclass
+class ResidentEvalSet:
+    """The images a model is evaluated on, on the device."""
+
+    name: str  # "test", or "validation": training images that are held out
+    images: Tensor  # (N, C, H, W) uint8
+    targets: Tensor  # (N,) int64
+    normalise: Normalise
+
+    def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once."""
+        images, targets = self.images[mine], self.targets[mine]
+        size = EVAL_BATCH[images.device.type]
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            yield self.normalise(images[part]), targets[part]

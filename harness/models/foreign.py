@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ class ForeignNet(ConvNet):
                      outer modules of each size, if there are three sizes or more. The first is the stem if it is
                      higher than a third of the image.
 
+    ``stage1.preact``, ...  what the ReLU that ends the stage is given, where a module of its own does that.
+
     A transformer's tokens are no maps. The embedding is what the last linear layer is given (after dropout, where the
     library puts one there), averaged over positions if that is a map.
     """
@@ -28,10 +31,13 @@ class ForeignNet(ConvNet):
 
     def __init__(self, net: nn.Module, image_shape: tuple[int, int, int]):
         super().__init__()
-        maps, self._classifier = probe(net, image_shape)
-        stages = named_stages(net, maps, image_shape[1])
-        self._paths = stages | {f"module.{path}": path for path in maps}
-        self.tap_names = tuple(self._paths)
+        found = probe(net, image_shape)
+        stages = named_stages(net, found.heights, image_shape[1])
+        self._classifier = found.classifier
+        self._relus = {f"{name}.preact": found.relus[path] for name, path in stages.items() if path in found.relus}
+        self._paths = stages | {f"module.{path}": path for path in found.heights}
+        of_stages = [tap for name in stages for tap in (f"{name}.preact", name) if tap in self._relus or tap == name]
+        self.tap_names = (*of_stages, *(tap for tap in self._paths if tap not in stages))
         self.net = net
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
@@ -42,12 +48,16 @@ class ForeignNet(ConvNet):
 
         def hook(tap: str) -> Any:
             # a copy: what comes after the module may change its map in place
-            return lambda _module, _inputs, output: keep(tap, output.clone())
+            if tap in self._relus:
+                relu = self.net.get_submodule(self._relus[tap])
+                return relu.register_forward_pre_hook(lambda _module, inputs: keep(tap, inputs[0].clone()))
+            module = self.net.get_submodule(self._paths[tap])
+            return module.register_forward_hook(lambda _module, _inputs, output: keep(tap, output.clone()))
 
         classifier = self.net.get_submodule(self._classifier)
         hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
         wanted = [tap for tap in self.tap_names if tap in taps.wanted]
-        hooks += [self.net.get_submodule(self._paths[tap]).register_forward_hook(hook(tap)) for tap in wanted]
+        hooks += [hook(tap) for tap in wanted]
         try:
             logits = self.net(images)
         finally:
@@ -77,20 +87,35 @@ def foreign_net(name: str, num_classes: int, in_channels: int) -> ForeignNet:
     return ForeignNet(net, (in_channels, 224, 224))
 
 
-def probe(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[dict[str, int], str]:
-    """Heights of the square maps that modules return for an image (C, H, H), by path, in the order they are done; and
-    the path of the last linear (or, for heads that classify positions, convolution) layer."""
-    twin = copy.deepcopy(net).to("meta").eval()  # computes shapes alone
-    heights: dict[str, int] = {}
-    last = [""]
+@dataclass
+class Probed:
+    """What modules do with an image (C, H, H)."""
+
+    heights: dict[str, int] = field(default_factory=dict)  # of the square maps they return, in the order they are done
+    relus: dict[str, str] = field(default_factory=dict)  # of those that return a ReLU's result: that module
+    classifier: str = ""  # the last linear (or, for heads that classify positions, convolution) layer
+
+
+def probe(net: nn.Module, image_shape: tuple[int, int, int]) -> Probed:
+    """Runs the network once, on shapes alone; modules are told by their paths."""
+    twin = copy.deepcopy(net).to("meta").eval()
+    found = Probed()
+    results: dict[str, Tensor] = {}  # of the ReLUs' last calls
 
     def hook(path: str) -> Any:
         def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-            heights.pop(path, None)
+            for table in (found.heights, found.relus):
+                table.pop(path, None)
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]:
-                heights[path] = output.shape[2]
+                found.heights[path] = output.shape[2]
+                if isinstance(module, nn.ReLU | nn.ReLU6):
+                    results[path] = output
+                    # It has been called again, by what comes after: its last input is no longer theirs.
+                    found.relus = {k: relu for k, relu in found.relus.items() if relu != path}
+                if relus := [relu for relu, result in results.items() if result is output]:
+                    found.relus[path] = relus[-1]
             if isinstance(module, nn.Linear | nn.Conv2d):
-                last[0] = path
+                found.classifier = path
 
         return note
 
@@ -99,7 +124,7 @@ def probe(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[dict[str, 
             module.register_forward_hook(hook(path))
     with torch.no_grad():
         twin(torch.zeros(1, *image_shape, device="meta"))
-    return heights, last[0]
+    return found
 
 
 def named_stages(net: nn.Module, heights: dict[str, int], image_height: int) -> dict[str, str]:

@@ -158,7 +158,7 @@ def unlike(
 ) -> tuple[str, ...]:
     """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
     reasons = []
-    info = datasets.info(dataset["name"])
+    info = datasets.of(dataset)
     validation = dataset.get("validation")
     trained_on = info.trained_on(dataset["train_subset"], validation)
     if trained_on != info.train_size:

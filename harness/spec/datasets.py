@@ -1,23 +1,32 @@
 """What is known of every dataset before it is read; imports no torch, so that planning can use it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.errors import unknown
+
+CHANNELS = 3  # of stored images
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
     name: str
     classes: int
-    image_shape: tuple[int, int, int]  # C, H, W
+    image_shape: tuple[int, int, int] | None  # C, H, W; None for stored images: the recipe says
     train_size: int
     test_size: int
     train_per_class: int  # the least number of training images of a class
-    version: str  # sha256 of pixels and labels in order; checked whenever the data is read
+    version: str  # sha256 of the content in order
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
-    module: str  # has read(data_root) -> data.raw.RawDataset
-    embedded: bool  # comes with an installed package: needs no --data
+    module: str = ""  # has read(folder) -> data.raw.RawDataset; "": stored images, see harness.prepare
+    embedded: bool = False  # comes with an installed package: needs no --data
+
+    @property
+    def stored(self) -> bool:
+        """Whether its images are JPEG files of any size in a prepared folder, rather than pixels of one size."""
+        return not self.module
 
     def trained_on(self, train_subset: int | None, validation: int | None) -> int:
         """Training images that a sweep's ``dataset`` leaves."""
@@ -57,10 +66,43 @@ CATALOG = {
 }
 
 
-def info(name: str) -> DatasetInfo:
+STORED = ("imagenet", "imagefolder")  # what harness.prepare writes
+
+
+def stored(name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int) -> DatasetInfo:
+    """A dataset in a prepared folder. Pixels are normalised as the weights of torchvision and timm expect it."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return DatasetInfo(name, classes, None, train_size, test_size, train_per_class, version, mean, std)
+
+
+def check_name(name: str) -> None:
     """Raises:
     ValueError: naming the datasets there are.
     """
-    if name not in CATALOG:
-        raise ValueError(unknown("dataset", name, CATALOG))
-    return CATALOG[name]
+    if name not in CATALOG and name not in STORED:
+        raise ValueError(unknown("dataset", name, [*CATALOG, *STORED]))
+
+
+def as_science(info: DatasetInfo) -> dict[str, Any]:
+    """What a run's science says of the dataset itself."""
+    said: dict[str, Any] = {"name": info.name, "version": info.version}
+    if info.stored:  # so that a science says all that is known, wherever the prepared folder lies
+        said |= {k: getattr(info, k) for k in ("classes", "train_size", "test_size", "train_per_class")}
+    return said
+
+
+def of(dataset: Mapping[str, Any]) -> DatasetInfo:
+    """The dataset that a science's ``dataset`` names."""
+    if dataset["name"] in CATALOG:
+        return CATALOG[dataset["name"]]
+    counts = {k: dataset[k] for k in ("classes", "train_size", "test_size", "train_per_class")}
+    return stored(dataset["name"], dataset["version"], **counts)
+
+
+def image_shape(info: DatasetInfo, recipe: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(C, H, W) of the images that models are given at the end of training."""
+    if info.image_shape is not None:
+        return info.image_shape
+    size = recipe["image_size"]
+    side = size if isinstance(size, int) else size[-1][1]
+    return (CHANNELS, side, side)

@@ -7,12 +7,16 @@ from typing import Any
 from harness.errors import UserError, unknown
 from harness.spec import datasets, identity, load, models
 from harness.spec import methods as method_sources
-from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights
+from harness.spec.datasets import DatasetInfo
+from harness.spec.schema import STORED_VIEWS, Method, Pair, Recipe, Sweep, Weights
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
-SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile")
+SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", *STORED_VIEWS)
+# Keys younger than the first results, and what they are when unset: left out of a science then, so that runs keep their
+# ids. Stored images are younger still: their keys are always said.
+YOUNG_RECIPE = {"compile": False, **dict.fromkeys(STORED_VIEWS)}
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,9 @@ Only = dict[str, set[str]]
 Keys = dict[str, Any]
 
 
-def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: Only | None = None) -> Plan:
+def expand(
+    sweep: Sweep, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, only: Only | None = None
+) -> Plan:
     """All cells, runs and packs of a sweep, teachers first.
 
     Raises:
@@ -68,13 +74,18 @@ def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: 
     """
     if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
         raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
+    try:
+        sweep.dataset.check_parts(info)
+    except ValueError as e:
+        raise UserError(f"{document.where(('dataset',))}: {e}") from None
     plan = Plan(sweep)
     recipe = load.recipe(sweep.recipe, document, ("recipe",))
     teachers_recipe = recipe
     if sweep.teachers.recipe is not None:
         teachers_recipe = load.recipe(sweep.teachers.recipe, document, ("teachers", "recipe"))
     teachers = [
-        _teacher(pair, i, sweep, teachers_recipe, document, weights_sha256, plan) for i, pair in enumerate(sweep.pairs)
+        _teacher(pair, i, sweep, teachers_recipe, document, info, weights_sha256, plan)
+        for i, pair in enumerate(sweep.pairs)
     ]
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
@@ -82,8 +93,9 @@ def expand(sweep: Sweep, document: Document, weights_sha256: WeightsHash, only: 
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, i)
         for name, entry in sweep.methods.items():
-            base = _science(pair, i, name, entry, sweep, recipe, document, teacher)
-            shared = tuple(base["recipe"].get(k) for k in SHARED_RECIPE)
+            base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher)
+            _check_images(pair, base["recipe"], document, info, i)
+            shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
             for seed in sweep.seeds:
                 if not _wanted(only, pair, name, seed):
                     continue
@@ -135,38 +147,56 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
     return not only or all(here[k] in values for k, values in only.items())
 
 
-def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
-    dataset = datasets.CATALOG[sweep.dataset.name]
+def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInfo, i: int) -> None:
+    shape = datasets.image_shape(info, recipe)
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
-            models.check_images(model, dataset.name, dataset.image_shape)
+            models.check_images(model, info.name, shape)
         except ValueError as e:
             raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
+
+
+def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
     for name in pair.methods:
         if name not in sweep.methods:
             where = document.where(("pairs", i, "methods", name))
             raise UserError(f"{where}: {unknown('method of this sweep', name, sweep.methods)}")
 
 
-def _dataset(sweep: Sweep) -> dict[str, Any]:
+def _dataset(sweep: Sweep, info: DatasetInfo) -> dict[str, Any]:
     chosen = sweep.dataset
-    version = datasets.CATALOG[chosen.name].version
-    science: Keys = {"name": chosen.name, "version": version, "train_subset": chosen.train_subset}
+    science = {**datasets.as_science(info), "train_subset": chosen.train_subset}
     if chosen.validation is not None:  # a key younger than the first results: left out, those keep their ids
         science["validation"] = chosen.validation
     return science
 
 
-def _recipe(recipe: Recipe) -> Keys:
+def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Keys:
+    """A recipe as a science says it.
+
+    Raises:
+        UserError: it says something of images that this dataset has not.
+    """
     said: Keys = recipe.model_dump(mode="json")
-    if not recipe.compile:  # a key younger than the first results, as `validation` is
-        del said["compile"]
-    return said
+    views = [k for k in STORED_VIEWS if said[k] is not None]
+    if info.stored:
+        said |= {k: default for k, default in STORED_VIEWS.items() if k not in views}
+        if recipe.crop_padding:
+            raise UserError(
+                f"{document.where(at)}: crop_padding is for datasets of small pixels; {info.name} has crop_area"
+            )
+        if said["eval_size"] > said["eval_resize"]:
+            sizes = f"{said['eval_size']} > {said['eval_resize']}"
+            raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
+    elif views:
+        raise UserError(f"{document.where(at)}: {views[0]} is for stored images; {info.name} has pixels of one size")
+    return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != YOUNG_RECIPE[k]}
 
 
 def _teacher(
-    pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, weights_sha256: WeightsHash, plan: Plan
-) -> dict[str, Any]:
+    pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo, weights_sha256: WeightsHash,
+    plan: Plan,
+) -> dict[str, Any]:  # fmt: skip
     """The teacher's part of the students' science. A run that trains it joins the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
@@ -180,11 +210,11 @@ def _teacher(
     alone = method_sources.describe("student")
     science = {
         "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep),
+        "dataset": _dataset(sweep, info),
         "teacher": None,
         "student": pair.teacher,
         "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": _recipe(Recipe.model_validate(recipe)),
+        "recipe": _recipe(Recipe.model_validate(recipe), info, document, ("teachers", "recipe")),
         "seed": sweep.teachers.seed,
     }
     run_id = identity.run_id(science)
@@ -193,28 +223,29 @@ def _teacher(
 
 
 def _science(
-    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, teacher: Keys
-) -> dict[str, Any]:
+    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo,
+    teacher: Keys,
+) -> dict[str, Any]:  # fmt: skip
     """The science of (pair, method) but for the seed. Settings nearer to the pair win."""
     override = pair.methods.get(name, Method())
     at: KeyPath = ("methods", name)
     use = override.use or entry.use or name
     try:
-        info = method_sources.describe(use)
+        source = method_sources.describe(use)
     except UserError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
-    params = {k: h.default for k, h in info.hyper.items()}
-    weights = dict(info.weights)
-    for source, path in ((entry, at), (override, ("pairs", i, "methods", name))):
-        for key, value in source.params.items():
+    params = {k: h.default for k, h in source.hyper.items()}
+    weights = dict(source.weights)
+    for settings, path in ((entry, at), (override, ("pairs", i, "methods", name))):
+        for key, value in settings.params.items():
             where = document.where((*path, "params", key))
-            if key not in info.hyper:
-                raise UserError(f"{where}: {unknown(f'hyper-parameter of {use}', key, info.hyper)}")
+            if key not in source.hyper:
+                raise UserError(f"{where}: {unknown(f'hyper-parameter of {use}', key, source.hyper)}")
             try:
-                params[key] = info.hyper[key].check(value)
+                params[key] = source.hyper[key].check(value)
             except ValueError as e:
                 raise UserError(f"{where}: {e}") from None
-        for term, weight in source.weights.items():
+        for term, weight in settings.weights.items():
             if term not in weights:
                 where = document.where((*path, "weights", term))
                 raise UserError(f"{where}: {unknown(f'loss term of {use}', term, weights)}")
@@ -229,9 +260,9 @@ def _science(
     final = load.changed_recipe(recipe, layers, document, ("recipe",))
     return {
         "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep),
-        "teacher": teacher if info.needs_teacher else None,
+        "dataset": _dataset(sweep, info),
+        "teacher": teacher if source.needs_teacher else None,
         "student": pair.student,
-        "method": {"use": use, "version": info.version, "params": params, "weights": weights},
-        "recipe": _recipe(final),
+        "method": {"use": use, "version": source.version, "params": params, "weights": weights},
+        "recipe": _recipe(final, info, document, ("recipe",)),
     }

@@ -47,6 +47,30 @@ class Recipe(Closed):
         description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
         "GPU rounds to TF32; as float32 on a CPU",
     )
+    image_size: int | tuple[tuple[int, int], ...] | None = Field(
+        None,
+        description="stored images only: side in pixels of the random crop's result (default 224), or "
+        "`[[epoch, side], ...]` for sides that grow from those 0-based epochs on (progressive resolution)",
+    )
+    crop_area: tuple[Finite, Finite] | None = Field(
+        None,
+        description="stored images only: least and largest share of an image that a random crop takes "
+        "(default 0.08, 1); its sides' ratio is 3/4 to 4/3",
+    )
+    eval_size: int | None = Field(
+        None, ge=8, le=2048, description="stored images only: side of the central crop in evaluation (default 224)"
+    )
+    eval_resize: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description="stored images only: what the shorter side is resized to before that (default 256)",
+    )
+    eval_crop_first: bool | None = Field(
+        None,
+        description="stored images only: crop the central square of `eval_size`/`eval_resize` of the shorter side, "
+        "then resize it, as FFCV does (default false)",
+    )
     eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
     compile: bool = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
@@ -59,6 +83,12 @@ class Recipe(Closed):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        if isinstance(self.image_size, int | tuple):
+            self._check_sizes(self.image_size)
+        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError("crop_area must be two numbers with 0 < least <= largest <= 1")
+        if self.eval_size is not None and self.eval_resize is not None and self.eval_size > self.eval_resize:
+            raise ValueError("eval_size must be at most eval_resize")
         if self.schedule == "cosine" and self.milestones:
             raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
         if list(self.milestones) != sorted(set(self.milestones)):
@@ -67,11 +97,32 @@ class Recipe(Closed):
             raise ValueError("warmup_epochs must be fewer than epochs")
         return self
 
+    def _check_sizes(self, sizes: int | tuple[tuple[int, int], ...]) -> None:
+        grows = ((0, sizes),) if isinstance(sizes, int) else sizes
+        epochs, sides = ([stage[i] for stage in grows] for i in (0, 1))
+        rise = epochs == sorted(set(epochs)) and sides == sorted(set(sides))
+        if not all(8 <= s <= 2048 for s in sides):
+            raise ValueError("image_size must be 8 to 2048 pixels")
+        if epochs[:1] != [0] or not rise or epochs[-1] >= self.epochs:
+            raise ValueError("image_size must be [[0, side], ...] with rising epochs below `epochs` and rising sides")
+
+
+# Keys of a recipe that say what is seen of stored images, and what they are when not stated.
+STORED_VIEWS: dict[str, Any] = {
+    "image_size": 224, "crop_area": [0.08, 1.0], "eval_size": 224, "eval_resize": 256, "eval_crop_first": False
+}  # fmt: skip
+
 
 class Dataset(Closed):
     """Which images."""
 
     name: str = Field(description="a dataset of the harness")
+    folder: str | None = Field(
+        None,
+        min_length=1,
+        description="of `imagenet` and `imagefolder`: what `python -m harness.prepare` wrote, absolute or below the "
+        "data root (`--data`, KD_DATA); the dataset's name when not stated",
+    )
     train_subset: int | None = Field(
         None,
         ge=10,
@@ -87,12 +138,19 @@ class Dataset(Closed):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        datasets.info(name)
+        datasets.check_name(name)
         return name
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> "Dataset":
-        info = datasets.CATALOG[self.name]
+    def _folder_of_stored(self) -> "Dataset":
+        if self.folder is not None and self.name not in datasets.STORED:
+            raise ValueError(f"folder belongs to {' and '.join(datasets.STORED)}; {self.name} is found by its own name")
+        return self
+
+    def check_parts(self, info: datasets.DatasetInfo) -> None:
+        """Raises:
+        ValueError: the dataset has not so many images, or not so many of each class.
+        """
         room, multiple = info.train_per_class * info.classes, f"a multiple of {info.classes} (the number of classes)"
         if self.validation is not None and (self.validation % info.classes or self.validation >= room):
             raise ValueError(f"validation must be {multiple}, less than {room}")
@@ -100,7 +158,6 @@ class Dataset(Closed):
         if self.train_subset is not None and (self.train_subset % info.classes or self.train_subset > room):
             rest = " beside the images for validation" if self.validation else ""
             raise ValueError(f"train_subset must be {multiple}, at most {room}{rest}")
-        return self
 
 
 class Weights(Closed):

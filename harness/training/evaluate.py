@@ -1,15 +1,12 @@
 """Accuracy of a model on a whole set of images."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from harness.data.raw import RawDataset
-from harness.data.resident import Normalise, eval_batches
-from harness.spec.datasets import CATALOG
+from harness.data.base import EvalSet
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
 
@@ -23,23 +20,6 @@ class Metrics:
     loss: float
 
 
-@dataclass
-class EvalSet:
-    """The images a model is evaluated on, on the device."""
-
-    name: str  # "test", or "validation": training images that are held out
-    images: Tensor  # (N, C, H, W) uint8
-    targets: Tensor  # (N,) int64
-    normalise: Normalise
-
-    @classmethod
-    def of(cls, data: RawDataset, dataset: dict[str, Any], device: torch.device) -> "EvalSet":
-        """The test part of ``data``, which a run whose science says ``dataset`` has chosen."""
-        images, targets = torch.from_numpy(data.test_images).to(device), torch.from_numpy(data.test_targets).to(device)
-        name = "validation" if dataset.get("validation") else "test"
-        return cls(name, images, targets, Normalise(CATALOG[dataset["name"]], device))
-
-
 def evaluate(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
     """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
     images out."""
@@ -48,7 +28,7 @@ def evaluate(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: R
     totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)
     with torch.no_grad():
         mine = ranks.rows(len(on.targets))
-        for images, targets in eval_batches(on.images[mine], on.targets[mine], on.normalise):
+        for images, targets in on.batches(mine):
             with autocast(images.device, precision):
                 logits = model(images).logits
             logits = logits.float()

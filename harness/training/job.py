@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from harness.data import raw
-from harness.data.resident import Normalise, TrainLoader
-from harness.spec.datasets import CATALOG
+from harness.data.base import EvalSet
+from harness.data.source import open_source
+from harness.spec import datasets
 from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
-from harness.training.evaluate import EvalSet
 from harness.training.graph import cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -33,7 +32,7 @@ class PackJob:
 
     store: str
     run_ids: tuple[str, ...]
-    data_root: str | None
+    data: str | None  # the folder that holds the dataset; None: it comes with a package
     weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
     threads: int
     log: str = ""
@@ -124,30 +123,19 @@ def _train(
     any_science = sciences[run_ids[0]]
     recipe = Recipe.model_validate(any_science["recipe"])
     set_float32(recipe.precision)
-    info = CATALOG[any_science["dataset"]["name"]]
-    data = raw.read(info.name, Path(job.data_root) if job.data_root else None)
-    normalise = Normalise(info, device)
     dataset = any_science["dataset"]
-    chosen = data.chosen(dataset)
-    evaluated_on = EvalSet.of(chosen, dataset, device)
-    train_targets = torch.from_numpy(chosen.train_targets).to(device)
-    loader = TrainLoader(
-        torch.from_numpy(chosen.train_images).to(device),
-        train_targets,
-        normalise,
-        batch_size=recipe.batch_size,
-        crop_padding=recipe.crop_padding,
-        flip=recipe.flip,
-        seed=any_science["seed"],
-    )
-    reporter.train_size = len(train_targets)
+    info = datasets.of(dataset)
+    image_shape = datasets.image_shape(info, any_science["recipe"])
+    source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
+    evaluated_on = source.evaluation()
+    loader = source.training(recipe, any_science["seed"], ranks.rows)
+    reporter.train_size = len(source.train_targets)
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
         given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
-        whole = {"name": info.name, "train_subset": None}
-        on = EvalSet.of(data, whole, device) if given and evaluated_on.name != "test" else evaluated_on
-        teacher = _teacher(job, store, sciences, on, info.image_shape, info.classes, device, ranks)
+        on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
+        teacher = _teacher(job, store, sciences, on, image_shape, info.classes, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
@@ -163,7 +151,7 @@ def _train(
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
-            members[k] = Member(science, teacher, train_targets, info.image_shape, info.classes, device, ranks)
+            members[k] = Member(science, teacher, source.train_targets, image_shape, info.classes, device, ranks)
             if (found := saved[k]) is not None:
                 members[k].restore(*found)
         except Exception as error:

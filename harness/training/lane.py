@@ -18,7 +18,7 @@ from methods.base import Batch, Outputs, SampleRandom
 class Shared:
     """What the members of a pack are given for a step."""
 
-    images: Tensor  # (B, C, H, W) float, normalised
+    images: Tensor  # (B', C, H, W) float, normalised: this process's share of the batch
     targets: Tensor  # (B,) int64
     indices: Tensor  # (B,) int64
     teacher: Outputs

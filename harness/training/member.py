@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data import counter
+from harness.data.base import EvalSet
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
+from harness.spec import datasets
 from harness.spec import methods as method_sources
-from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Recipe
 from harness.training.batchnorm import share_batch_norms
-from harness.training.evaluate import EvalSet, Metrics, evaluate
+from harness.training.evaluate import Metrics, evaluate
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
@@ -157,10 +158,10 @@ class Member:
     def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
         """What the device does in a step; the total loss, detached. Nothing here waits for the device, and from the
         second time on nothing changes but the values of tensors, so that it can be recorded as a graph."""
-        student = self._run_student(batch.images)
+        student = self._run_student(batch)
         if self.peer is not None:
             with self.watch.part("teacher"):
-                teacher = self._run(self.peer, batch.images, self._main_taps)
+                teacher = self._run(self.peer, batch, self._main_taps)
         with self.watch.part("method"):
             if self.in_first_stage:
                 terms = dict(self.distiller.first_terms(batch, student, teacher))
@@ -254,21 +255,21 @@ class Member:
         self.steps, self._images = state["steps"], state["images"]
         self._sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
-    def _run_student(self, images: Tensor) -> Outputs:
+    def _run_student(self, batch: Batch) -> Outputs:
         """Of the whole batch; in the first stage its maps alone."""
         with self.watch.part("student"):
             if not self.in_first_stage:
-                return self._run(self.student, images, self.distiller.student_taps)
-            mine, nothing = images[self.ranks.rows(len(images))], images.new_empty(0)
+                return self._run(self.student, batch, self.distiller.student_taps)
+            nothing = batch.images.new_empty(0)
             with autocast(self.device, self.recipe.precision):
-                outputs = Outputs(nothing, nothing, self.student.maps(mine, self._first.student_taps))
-            return gathered(in_float32(outputs), self.ranks, len(images))
+                outputs = Outputs(nothing, nothing, self.student.maps(batch.images, self._first.student_taps))
+            return gathered(in_float32(outputs), self.ranks, len(batch.targets))
 
-    def _run(self, net: ConvNet, images: Tensor, taps: Collection[str]) -> Outputs:
-        """Of the whole batch, whatever share of it this process has computed."""
+    def _run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
+        """Of the whole batch, from this process's share of its images."""
         with autocast(self.device, self.recipe.precision):
-            outputs = net(images[self.ranks.rows(len(images))], taps)
-        return gathered(in_float32(outputs), self.ranks, len(images))
+            outputs = net(batch.images, taps)
+        return gathered(in_float32(outputs), self.ranks, len(batch.targets))
 
     def _sum_gradients(self) -> None:
         """The student's come from each process's own images. The method's are those of the whole batch already; their
@@ -320,17 +321,19 @@ def method_class(name: str) -> type[Distiller]:
     return found
 
 
-def trained_model(science: dict[str, Any], file: Path, sha256: str | None, info: DatasetInfo) -> nn.Module:
+def trained_model(science: dict[str, Any], file: Path, sha256: str | None) -> nn.Module:
     """What a finished run has left in ``file``: its student, with the method where that is part of the model.
 
     Raises:
         BadWeights: the file is not what the run wrote.
     """
-    student = build(science["student"], info.classes, in_channels=info.image_shape[0])
+    info = datasets.of(science["dataset"])
+    image_shape = datasets.image_shape(info, science["recipe"])
+    student = build(science["student"], info.classes, in_channels=image_shape[0])
     model: nn.Module = student
     if method_class(science["method"]["use"]).part_of_model:
-        teacher = build(science["teacher"]["model"], info.classes, in_channels=info.image_shape[0])
-        specs = describe(student, info.image_shape), describe(teacher, info.image_shape)
+        teacher = build(science["teacher"]["model"], info.classes, in_channels=image_shape[0])
+        specs = describe(student, image_shape), describe(teacher, image_shape)
         model = WithMethod(student, build_distiller(science["method"], *specs))
     load_weights(model, f"{science['student']} trained with {science['method']['use']}", file, sha256)
     return model

@@ -16,8 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from harness.data.resident import TrainLoader
-from harness.training.evaluate import EvalSet
+from harness.data.base import EvalSet, Loader
 from harness.training.graph import Record, Recorded, Slots
 from harness.training.lane import Lane, Shared
 from harness.training.member import Member
@@ -40,7 +39,7 @@ class Observer(Protocol):
 @dataclass
 class Pack:
     members: dict[str, Member]  # by run_id; a member leaves when it has finished
-    loader: TrainLoader
+    loader: Loader
     evalset: EvalSet
     teacher: Teacher | None
     observer: Observer
@@ -106,14 +105,14 @@ class Pack:
         precision = next((m.recipe.precision for m in active.values()), "float32")
         teach = self.teacher if wanted else None
         if self.record is None or len(targets) < self.loader.batch_size:
-            outputs = teach(images, taps, precision) if teach else _nothing(images)
+            outputs = teach(images, taps, precision, len(targets)) if teach else _nothing(images)
             return Shared(images, targets, indices, outputs, None)
 
         placed = self._slots.load({"images": images, "targets": targets, "indices": indices})
         images = placed["images"]
 
         def run_teacher() -> None:
-            self._teacher_outputs = teach(images, taps, precision) if teach else _nothing(images)
+            self._teacher_outputs = teach(images, taps, precision, len(targets)) if teach else _nothing(images)
 
         self._taught((teach is None, taps, precision, images.data_ptr()), run_teacher)
         outputs = self._teacher_outputs

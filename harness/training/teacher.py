@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from harness.data.base import EvalSet
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.models.folding import fold_batch_norms
-from harness.training.evaluate import EvalSet, evaluate
+from harness.training.evaluate import evaluate
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
@@ -40,11 +41,11 @@ class Teacher:
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
     _batch_size: int = 0
 
-    def __call__(self, images: Tensor, taps: Collection[str], precision: str) -> Outputs:
-        """Of the whole batch, whatever share of it this process has computed."""
+    def __call__(self, images: Tensor, taps: Collection[str], precision: str, count: int) -> Outputs:
+        """Of a whole batch of ``count`` images, from this process's share of them."""
         with torch.no_grad(), autocast(images.device, precision):
-            mine = in_float32(self._run(images[self.ranks.rows(len(images))], tuple(sorted(taps))))
-        return gathered(mine, self.ranks, len(images))
+            mine = in_float32(self._run(images, tuple(sorted(taps))))
+        return gathered(mine, self.ranks, count)
 
     def prepare(self, precision: str, compiled_for: int | None = None) -> None:
         """Makes the model as fast as it can be; it runs in this precision alone from now on.

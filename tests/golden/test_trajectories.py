@@ -81,7 +81,7 @@ def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch
     taps = set(member.distiller.teacher_taps)
     for i, (x, y) in enumerate(zip(images, targets, strict=True)):
         batch = Batch(x, y, torch.arange(len(y)), SampleRandom(i, len(y)))
-        member.step(batch, teacher(x, taps, "float32"))
+        member.step(batch, teacher(x, taps, "float32", len(x)))
         member.end_epoch()  # closes the curves, which then hold this step's terms alone
         epoch = member.history.epoch
         found = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}

@@ -40,7 +40,7 @@ def epoch(m: Member, taught: Teacher) -> None:
     m.begin_epoch()
     for seed in range(2):
         images = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(seed))
-        outputs = taught(images, m.teacher_taps or set(), "float32")
+        outputs = taught(images, m.teacher_taps or set(), "float32", len(images))
         m.step(Batch(images, TARGETS, torch.arange(8), SampleRandom(seed, 8), m.history.epoch + 1), outputs)
     m.end_epoch()
 

@@ -30,6 +30,27 @@ def images(size: int = 32) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:resnet50", "timm:resnet10t", "timm:mobilenetv1_100"]
+)
+def test_stages_that_end_in_a_relu_show_what_it_is_given(name: str) -> None:
+    net, x = fresh(name).eval(), images(64)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # timm's residual branches begin with 0
+    stages = [tap for tap in net.tap_names if tap.startswith("stage") and "." not in tap]
+    maps = net(x, net.tap_names).features
+    assert [tap for tap in net.tap_names if "module" not in tap][-2:] == [f"{stages[-1]}.preact", stages[-1]]
+    for stage in stages:
+        preact = maps[f"{stage}.preact"]
+        assert preact.min() < 0 and torch.equal(preact.clamp(0, 6 if "mobilenet" in name else None), maps[stage])
+    assert describe(net, (3, 64, 64)).head.tap.startswith(stages[-1])
+
+
+def test_a_stage_without_a_relu_at_its_end_has_no_preact() -> None:
+    assert not [tap for tap in fresh("torchvision:mobilenet_v2").tap_names if tap.endswith(".preact") and "3" in tap]
+
+
 def test_the_names_read_are_those_the_libraries_list() -> None:
     assert foreign.names("timm") == set(timm.list_models())
     assert foreign.names("torchvision") == set(torchvision.models.list_models(module=torchvision.models))
@@ -107,17 +128,18 @@ def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
     for name, stem in (("timm:resnet18", "act1"), ("torchvision:resnet18", "relu")):
         model = fresh(name)
         spec = describe(model, (3, size, size))
-        assert spec.names[:5] == ("stem", "stage1", "stage2", "stage3", "stage4")
+        places = [tap for tap in spec.names if "." not in tap]
+        assert places == ["stem", "stage1", "stage2", "stage3", "stage4"]
         assert spec.resolve("last") == "stage4"
-        assert [spec.channels[t] for t in spec.names[:5]] == [64, 64, 128, 256, 512]
-        assert [spec.sizes[t][0] for t in spec.names[:5]] == [size // d for d in (2, 4, 8, 16, 32)]
+        assert [spec.channels[t] for t in places] == [64, 64, 128, 256, 512]
+        assert [spec.sizes[t][0] for t in places] == [size // d for d in (2, 4, 8, 16, 32)]
         taps = (stem, "layer1", "layer2", "layer3", "layer4", "layer2.0.conv1", "layer4.1")
-        found = model.eval()(images(size), [*spec.names[:5], *(f"module.{t}" for t in taps)]).features
-        for stage, path in zip(spec.names[:5], taps, strict=False):
+        found = model.eval()(images(size), [*places, *(f"module.{t}" for t in taps)]).features
+        for stage, path in zip(places, taps, strict=False):
             assert torch.equal(found[stage], found[f"module.{path}"])
         assert torch.equal(found["module.layer4.1"], found["stage4"])
         assert found["module.layer2.0.conv1"].shape == (2, 128, size // 8, size // 8)
-    with pytest.raises(ValueError, match=r"no tap named 'module.layer9'; this model has: stem, stage1"):
+    with pytest.raises(ValueError, match=r"no tap named 'module.layer9'; this model has: .*stem, stage1"):
         model(images(), ["module.layer9"])
 
 

@@ -13,13 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.data.resident import Normalise, TrainLoader
+from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.models.base import describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
 from harness.training import pack as pack_module
-from harness.training.evaluate import EvalSet
 from harness.training.graph import Record, Slots, Work, beside_values, cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -189,7 +188,7 @@ def train(uses: Iterable[str], record: Record | None, **recipe: Any) -> tuple[di
     if isinstance(record, StandIn):
         record.members = list(members.values())
     watcher = Watcher()
-    few = EvalSet("test", pixels[:9], targets[:9], normalise)
+    few = ResidentEvalSet("test", pixels[:9], targets[:9], normalise)
     Pack(dict(members), loader, few, teacher, watcher, record=record).train()
     return members, watcher
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import expand, identity, load, methods, yamlfile
-from harness.spec.schema import Recipe, Sweep
+from harness.spec import datasets, expand, identity, load, methods, yamlfile
+from harness.spec.schema import STORED_VIEWS, Recipe, Sweep
 
 SHA = "ab" * 32
 # Every recipe key, said, at its default where it has one.
@@ -53,13 +53,21 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "precision": st.sampled_from(["tf32", "bf16"]),
     "eval_every": st.integers(1, 50),
     "compile": st.just(True),
+    "image_size": st.integers(8, 2048) | st.just([[0, 96], [1, 128]]),
+    "crop_area": st.floats(0.01, 0.99).map(lambda least: [least, 1.0]),
+    "eval_size": st.integers(8, 256),
+    "eval_resize": st.integers(224, 2048),
+    "eval_crop_first": st.booleans(),
 }
+STORED_INFO = datasets.stored("imagefolder", "0" * 16, 10, 1000, 100, 100)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
     """run_ids of a sweep's cells."""
     document = yamlfile.Document("sweep.yaml", data, {})
-    plan = expand.expand(load.validate(Sweep, data, document), document, lambda w, _: w.sha256 or SHA)
+    name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
+    info = datasets.CATALOG.get(name, STORED_INFO)
+    plan = expand.expand(load.validate(Sweep, data, document), document, info, lambda w, _: w.sha256 or SHA)
     return [c.run_id for c in plan.cells]
 
 
@@ -75,12 +83,28 @@ def changed(**changes: Any) -> dict[str, Any]:
     return data
 
 
+def of_stored_images() -> dict[str, Any]:
+    """BASE with a dataset of stored images, and every recipe key about them said at its default."""
+    pair = {**BASE["pairs"][0], "teacher": "torchvision:resnet18", "student": "torchvision:squeezenet1_0"}
+    recipe = {**BASE["recipe"], **STORED_VIEWS}
+    return changed(dataset__name="imagefolder", recipe=recipe, pairs=[pair])
+
+
+def test_defaults_of_stored_images_need_not_be_said() -> None:
+    said, unsaid = of_stored_images(), of_stored_images()
+    for key in STORED_VIEWS:
+        del unsaid["recipe"][key]
+    assert ids(said) == ids(unsaid)
+
+
 @pytest.mark.parametrize("key", Recipe.model_fields)
 @given(st.data())
 def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
     base = changed()
     if key == "schedule":
         base["recipe"]["milestones"] = []
+    if key in STORED_VIEWS:
+        base = of_stored_images()
     value = data.draw(RECIPE_VALUES[key].filter(lambda v: v != base["recipe"][key]))
     other = copy.deepcopy(base)
     other["recipe"][key] = value

@@ -122,7 +122,7 @@ def steps(
             batches = loader.epoch(epoch)
             for step in range(2):
                 images, labels, indices = next(batches)
-                outputs = teacher(images, m.teacher_taps or set(), m.recipe.precision)
+                outputs = teacher(images, m.teacher_taps or set(), m.recipe.precision, len(images))
                 random = SampleRandom(step, BATCH) if m.device is HOST else NoValues(BATCH)
                 total = m.step(Batch(images, labels, indices, random, epoch + 1), outputs)
                 assert total.device.type == m.device.type

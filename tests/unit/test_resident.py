@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from harness.data import counter
-from harness.data.resident import Normalise, TrainLoader, eval_batches
+from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.spec.datasets import CATALOG
 
 CIFAR = CATALOG["cifar100"]
@@ -124,7 +124,8 @@ def test_crops_and_flips_are_uniform_and_independent(epoch: int) -> None:
 
 def test_normalisation_agrees_with_torchvision() -> None:
     images = tv.normalize(tv.to_dtype(IMAGES, torch.float32, scale=True), list(CIFAR.mean), list(CIFAR.std))
-    found = torch.cat([b for b, _ in eval_batches(IMAGES, torch.zeros(len(IMAGES)), Normalise(CIFAR, IMAGES.device))])
+    on = ResidentEvalSet("test", IMAGES, torch.zeros(len(IMAGES)), Normalise(CIFAR, IMAGES.device))
+    found = torch.cat([b for b, _ in on.batches(slice(0, len(IMAGES)))])
     torch.testing.assert_close(found, images, rtol=0, atol=2e-6)
 
 

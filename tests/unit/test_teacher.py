@@ -41,7 +41,7 @@ def test_weights_held_as_bfloat16_change_no_bit(name: str) -> None:
     narrowed.prepare("bf16")
     assert {p.dtype for p in narrowed.model.parameters()} >= {torch.bfloat16}
     taps = set(plain.spec.names)
-    expected, found = (every(t(images(), taps, "bf16")) for t in (plain, narrowed))
+    expected, found = (every(t(images(), taps, "bf16", 4)) for t in (plain, narrowed))
     assert all(torch.equal(expected[k], found[k]) and found[k].dtype == torch.float32 for k in expected)
 
 
@@ -63,7 +63,7 @@ def test_every_kind_of_network_can_be_compiled_whole(name: str, monkeypatch: pyt
     t, plain = teacher(name), teacher(name)
     t.prepare("float32", compiled_for=4)
     for taps in (set(), set(plain.spec.names)):
-        expected, found = (every(x(images(), taps, "float32")) for x in (plain, t))
+        expected, found = (every(x(images(), taps, "float32", 4)) for x in (plain, t))
         assert expected.keys() == found.keys() and all(torch.equal(expected[k], found[k]) for k in expected)
     assert t._compiled is not None, "it did not fall back"
 
@@ -78,7 +78,8 @@ def test_without_a_compiler_it_says_so_and_goes_on(
     t, plain = teacher("resnet8"), teacher("resnet8")
     t.prepare("float32", compiled_for=4)
     for count in (3, 4, 4):
-        assert torch.equal(t(images(count), set(), "float32").logits, plain(images(count), set(), "float32").logits)
+        given = (images(count), set(), "float32", count)
+        assert torch.equal(t(*given).logits, plain(*given).logits)
         assert (t._compiled is None) == (count == 4), "only whole batches are compiled"
     assert capsys.readouterr().out == "the teacher runs uncompiled: RuntimeError: no compiler here\n"
 

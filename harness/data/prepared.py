@@ -1,0 +1,72 @@
+"""Images stored as JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data import beton, raw
+from harness.data.manifest import Manifest
+from harness.data.raw import WrongData
+from harness.data.resident import Normalise
+from harness.data.stored import StoredEval, StoredTrain
+from harness.spec import datasets
+from harness.spec.schema import Recipe
+
+
+class Prepared:
+    """JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        folder: Path,
+        device: torch.device,
+        workers: int,
+    ):
+        found = Manifest.read(folder)
+        if found.version != dataset["version"]:
+            raise WrongData(f"{folder}: content {found.version}, expected {dataset['version']}: another preparation")
+        self._manifest, self._folder, self._views = found, folder, recipe
+        self._device, self._workers = device, workers
+        info = datasets.of(dataset)
+        self._normalise = Normalise(info, device)
+        targets = beton.read(folder / found.train.file).labels if found.train else np.empty(0, dtype=np.int64)
+        held_out, subset = (dataset.get("validation") or 0, dataset["train_subset"])
+        self._trained, self._held_out = raw.split(targets, held_out // info.classes, subset and subset // info.classes)
+        self.train_targets = torch.from_numpy(targets[self._trained]).to(device)
+
+    def training(self, recipe: Recipe, seed: int, rows: Callable[[int], slice]) -> StoredTrain:
+        assert self._manifest.train and recipe.image_size and recipe.crop_area
+        return StoredTrain(
+            self._folder / self._manifest.train.file,
+            self._trained,
+            self._normalise,
+            batch_size=recipe.batch_size,
+            image_size=recipe.image_size,
+            crop_area=recipe.crop_area,
+            flip=recipe.flip,
+            seed=seed,
+            rows=rows,
+            workers=self._workers,
+            device=self._device,
+        )
+
+    def evaluation(self, whole: bool = False) -> StoredEval:
+        held_out = len(self._held_out) > 0 and not whole
+        part = self._manifest.train if held_out else self._manifest.test
+        assert part
+        return StoredEval(
+            self._folder / part.file,
+            self._held_out if held_out else np.arange(part.images),
+            "validation" if held_out else "test",
+            self._normalise,
+            size=self._views["eval_size"],
+            resize=self._views["eval_resize"],
+            crop_first=self._views["eval_crop_first"],
+            workers=self._workers,
+            device=self._device,
+        )

@@ -1,0 +1,76 @@
+"""A run's data: what it is trained on and what it is evaluated on, from pixels in memory or from stored images."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from harness.data import raw
+from harness.data.base import EvalSet, Loader
+from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
+from harness.spec import datasets
+from harness.spec.schema import Recipe
+
+Rows = Callable[[int], slice]  # this process's share of so many images
+
+
+class Source(Protocol):
+    """The parts of a dataset that a run's science has chosen."""
+
+    train_targets: Tensor  # (N,) int64, on the device
+
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> Loader:
+        """The training set, in batches."""
+
+    def evaluation(self, whole: bool = False) -> EvalSet:
+        """What the run is evaluated on: the test set, or the training images that are held out; ``whole``: the test
+        set in any case."""
+
+
+def open_source(
+    dataset: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path | None, device: torch.device, workers: int = 1
+) -> Source:
+    """The data of runs whose science says this ``dataset`` and (of stored images) these views in its ``recipe``.
+
+    Raises:
+        WrongData: the folder holds something else.
+    """
+    if datasets.of(dataset).stored:
+        from harness.data.prepared import Prepared  # what decodes images is heavy, and not needed by all
+
+        assert folder is not None
+        return Prepared(dataset, recipe, folder, device, workers)
+    return Pixels(dataset, folder, device)
+
+
+class Pixels:
+    """Small images, whole on the device."""
+
+    def __init__(self, dataset: Mapping[str, Any], folder: Path | None, device: torch.device):
+        info = datasets.of(dataset)
+        self._all = raw.read(info.name, folder)
+        self._chosen = self._all.chosen(dataset)
+        self._held_out = dataset.get("validation") is not None
+        self._normalise, self._device = Normalise(info, device), device
+        self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
+
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> TrainLoader:
+        images = torch.from_numpy(self._chosen.train_images).to(self._device)
+        return TrainLoader(
+            images,
+            self.train_targets,
+            self._normalise,
+            batch_size=recipe.batch_size,
+            crop_padding=recipe.crop_padding,
+            flip=recipe.flip,
+            seed=seed,
+            rows=rows,
+        )
+
+    def evaluation(self, whole: bool = False) -> ResidentEvalSet:
+        part = self._all if whole else self._chosen
+        images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
+        name = "validation" if self._held_out and not whole else "test"
+        return ResidentEvalSet(name, images.to(self._device), targets.to(self._device), self._normalise)
