@@ -16,11 +16,13 @@ from benchmarks.perf.imagenet import BATCH, SIZE, TIMES, source, store
 from harness.data import beton
 from harness.data.resident import Normalise
 from harness.data.stored import StoredTrain
+from harness.training import memory
 
 PAIRS = 7
 
 
 def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -> None:
+    memory.keep()  # as every job does
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
     usual = transforms.Compose(
