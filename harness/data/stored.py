@@ -82,7 +82,7 @@ class StoredTrain:
         order = counter.permutation(self.seed, epoch, self.size)
         batches = order.split(self.batch_size)[first_step:]
         shares = [self._rows(len(batch)) for batch in batches]
-        mine = np.concatenate([batch[share].numpy() for batch, share in zip(batches, shares, strict=True)])
+        mine = torch.cat([order[:0], *(batch[share] for batch, share in zip(batches, shares, strict=True))]).numpy()
         size, at_once = self.image_size(epoch), len(range(self.batch_size)[self._rows(self.batch_size)])
         parts = training_views(
             self.seed, epoch, mine, self._heights[mine], self._widths[mine], self._crop_area, self._flip
@@ -134,8 +134,8 @@ class StoredEval:
         """(images (B, 3, size, size) float32, targets (B,)) of a part of the images."""
         decoded = self._images.batches(self._views[mine], EVAL_BATCH, self._size)
         with closing(_to_device(decoded, self._device)) as pixels:
-            for targets in self.targets[mine].split(EVAL_BATCH):
-                yield self._normalise(next(pixels).permute(0, 3, 1, 2)), targets
+            for batch, targets in zip(pixels, self.targets[mine].split(EVAL_BATCH), strict=False):  # none: one of none
+                yield self._normalise(batch.permute(0, 3, 1, 2)), targets
 
 
 def _open(path: Path, workers: int, backend: str | None) -> Images:
