@@ -17,6 +17,14 @@ def prepare(
     dataset: Annotated[str, typer.Argument(help="imagenet, or imagefolder for any other tree of class folders.")],
     source: Annotated[Path, typer.Option(help="Folder with train/CLASS/* and val/CLASS/*.")],
     out: Annotated[Path, typer.Option(help="Folder for the prepared data set.")],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of imagefolder: the class names in the order of their labels, one a line, of which SOURCE may have a "
+            "part; `imagenet` stands for ImageNet's. Without it, the folders' names sorted.",
+        ),
+    ] = None,
     max_side: Annotated[
         int, typer.Option(min=8, max=1024, help="Larger images are shrunk to this longer side, in pixels.")
     ] = 400,
@@ -37,15 +45,20 @@ def prepare(
     from harness.watch import say
 
     try:
+        from harness.data.imagetree import class_list
         from harness.data.preparing import prepare as run
     except ModuleNotFoundError as e:
         if e.name != "PIL":
             raise
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
+    if classes and dataset == "imagenet":
+        raise UserError("--classes belongs to imagefolder; imagenet has its own")
     settings = Settings(max_side=max_side, quality=quality)
     try:
         with FilesProgress() as progress:
-            made, is_new = run(dataset, source, out, settings, workers or cores(), skip_unreadable, progress.tell)
+            listed = class_list(classes) if classes else None
+            many = workers or cores()
+            made, is_new = run(dataset, source, out, settings, many, skip_unreadable, progress.tell, listed)
     except KeyboardInterrupt:
         say("left; the same command goes on from here")
         raise typer.Exit(130) from None

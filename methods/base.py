@@ -144,6 +144,8 @@ class Distiller(nn.Module):
     ``weights``       the terms of the loss and their default weights. ``ce``, the cross-entropy with the labels, is
                       computed by the trainer for every method; every other name is a key of what ``forward`` returns.
     ``diagnostics``   further keys of what ``forward`` returns: logged per epoch, never optimised.
+    ``logits_only``   whether the teacher's logits are all that ``forward`` reads of it: then they can be kept, see the
+                      recipe's ``teacher_top_k``.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
                       ``predict`` and saved with the method's tensors, and ``forward`` returns the ``ce`` of it.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
@@ -156,6 +158,7 @@ class Distiller(nn.Module):
     diagnostics: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    logits_only: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
 
     def __init__(self, student: TapSpec, teacher: TapSpec):

@@ -21,6 +21,7 @@ class DIST(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "inter": 2.0, "intra": 2.0}
+    logits_only: ClassVar[bool] = True
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):
         super().__init__(student, teacher)

@@ -27,6 +27,7 @@ class LSKD(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.1, "ls": 9.0}
+    logits_only: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 had no warm-up
 
     def __init__(

@@ -8,7 +8,17 @@ from pathlib import Path
 
 from benchmarks.perf.common import ROOT, say
 
-BENCHES = ("pack_throughput", "kd_step", "method_cost", "startup", "plan_10k", "rerun_10k", "augment", "slurm_scale")
+BENCHES = (
+    "pack_throughput",
+    "kd_step",
+    "method_cost",
+    "kept_logits",
+    "startup",
+    "plan_10k",
+    "rerun_10k",
+    "augment",
+    "slurm_scale",
+)
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
+from harness.training.logits import KeptLogits
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.teacher import Teacher, freeze
@@ -75,20 +76,21 @@ class Trainer:
             flip=True,
             seed=0,
         )
-        self.few = ResidentEvalSet(
-            "test", pixels[:2], self.targets[:2], normalise
-        )  # the step is measured, not the evaluation
+        # The step is measured, not the evaluation.
+        self.few = ResidentEvalSet("test", pixels[:2], self.targets[:2], normalise)
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)
         self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec)
 
-    def train(self, names: tuple[str, ...], **params: Any) -> tuple[float, dict[str, dict[str, Tensor]]]:
+    def train(
+        self, names: tuple[str, ...], logits: KeptLogits | None = None, **params: Any
+    ) -> tuple[float, dict[str, dict[str, Tensor]]]:
         """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
         members = {name: self.member(name, **params) for name in names}
         ended = dict(members)
         began = clock()
-        Pack(members, self.loader, self.few, self.teacher, Silent()).train()
+        Pack(members, self.loader, self.few, self.teacher, Silent(), logits=logits).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 

@@ -12,7 +12,7 @@ from PIL import Image, features
 from harness.data import imagetree, manifest
 from harness.data.manifest import Settings
 from harness.data.unfinished import Unfinished, journal
-from harness.data.workers import encoded
+from harness.data.workers import Workers
 from harness.errors import UserError
 
 CHUNK = 256  # source files that a process takes at once
@@ -59,7 +59,7 @@ class Filling:
                 raise UserError(f"{self.finished}: is there already, without a {manifest.FILE}; choose another --out")
             os.replace(self.finished, self.unfinished)
 
-    def fill(self, classes: int, workers: int, tell: Tell) -> Filled:
+    def fill(self, classes: int, workers: Workers, tell: Tell) -> Filled:
         """Goes on from where the last call was."""
         sources = self.tree.files
         chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
@@ -67,7 +67,7 @@ class Filling:
             read = sum(map(len, chunks[: file.chunks]))
             tell(self.name, read, len(sources))
             left = chunks[file.chunks :]
-            for sent, result in zip(left, encoded(self.tree.folder, left, self.settings, workers), strict=True):
+            for sent, result in zip(left, workers.encoded(self.tree.folder, left, self.settings), strict=True):
                 file.add(*result)
                 read += len(sent)
                 tell(self.name, read, len(sources))

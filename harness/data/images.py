@@ -30,9 +30,10 @@ KINDS = {
     "ignored": "files beside the images whose names are no images'",
 }
 # Formats whose readers are Pillow's own or a bundled library's: none that starts another program, as EPS does.
-_FORMATS = ("JPEG", "MPO", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _JPEG = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more images after the first
 _ORIENTATION = 0x0112
+Image.init()  # Pillow knows a format by name only once its reader is loaded
 
 
 @dataclass(frozen=True)

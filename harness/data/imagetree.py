@@ -64,18 +64,41 @@ class Official:
 
 
 def imagenet() -> Official:
-    """ILSVRC2012's classification task (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as for models."""
+    """ILSVRC2012's classification (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as in models."""
     classes = (resources.files("harness.data") / "imagenet_classes.txt").read_text().split()
     return Official("ImageNet (ILSVRC2012)", tuple(classes), 1_281_167, (732, 1300), 50)
 
 
-def image_folder(source: Path) -> Tree:
-    """``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be missing.
+def class_list(named: str) -> tuple[str, ...]:
+    """The class names in a file, one a line; ``imagenet`` stands for ImageNet's.
 
     Raises:
-        UserError: it is not such a tree, or its parts have different classes.
+        UserError: there is no such file, or it names a class twice or none.
+    """
+    if named == "imagenet":
+        return imagenet().classes
+    try:
+        names = [line for line in map(str.strip, Path(named).read_text(encoding="utf-8").splitlines()) if line]
+    except (OSError, ValueError) as e:
+        raise UserError(f"--classes {named}: {e}; expected a file of class names, one a line, or imagenet") from None
+    if not names or (twice := [name for name, count in Counter(names).items() if count > 1]):
+        raise UserError(f"--classes {named}: " + (f"names {_some(twice)} twice" if names else "names no class"))
+    return tuple(names)
+
+
+def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
+    """``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be missing.
+
+    ``listed``: classes in the order of their labels, of which the tree may have a part, such as a model's that is to be
+    evaluated on a sample.
+
+    Raises:
+        UserError: it is not such a tree, or its parts have different classes, or one that is not listed.
     """
     train, test = _part_folders(source)
+    if listed:
+        trained_on = _in_class_folders(train, listed, strict=False) if train else None
+        return Tree(listed, trained_on, _in_class_folders(test, listed, strict=False))
     classes = _class_names(train or test)
     if train and (wrong := set(classes) ^ set(_class_names(test))):
         raise UserError(f"{train} and {test} have different classes: only one has {_some(sorted(wrong))}")
@@ -128,7 +151,10 @@ def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = Tru
     files: list[File] = []
     ignored = 0
     if not strict and (unknown := sorted(set(_class_names(folder)) - set(classes))):
-        raise UserError(f"{folder}: {_some(unknown)}: no class of ImageNet; other images are prepared as `imagefolder`")
+        raise UserError(
+            f"{folder}: {_some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
+            "`imagefolder` without --classes"
+        )
     for label, name in enumerate(classes):
         for place, folders, names in os.walk(folder / name, followlinks=True):
             folders.sort()

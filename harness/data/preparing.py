@@ -14,6 +14,7 @@ from typing import Any
 from harness.data import images, imagetree, manifest
 from harness.data.filling import Filling, Tell, made_with, printable, scratch
 from harness.data.manifest import Manifest, Settings, Unreadable
+from harness.data.workers import Workers
 from harness.errors import UserError, unknown
 from harness.store import files
 
@@ -31,8 +32,10 @@ def prepare(
     workers: int,
     skip_unreadable: bool,
     tell: Tell,
+    classes: tuple[str, ...] | None = None,
 ) -> tuple[Manifest, bool]:
-    """Writes the .beton files and then the manifest into ``out``; with False, all was there already.
+    """Writes the .beton files and then the manifest into ``out``; with False, all was there already. ``classes``: see
+    ``imagetree.image_folder``.
 
     What a killed call left is used as far as it is what would be written now.
 
@@ -42,7 +45,10 @@ def prepare(
     """
     if dataset not in DATASETS:
         raise UserError(unknown("dataset to prepare", dataset, DATASETS))
-    tree = imagetree.official(source, imagetree.imagenet()) if dataset == "imagenet" else imagetree.image_folder(source)
+    if dataset == "imagenet":
+        tree = imagetree.official(source, imagetree.imagenet())
+    else:
+        tree = imagetree.image_folder(source, classes)
     wanted = {"dataset": dataset, **settings.model_dump(), "source": tree.fingerprint()}
     if (out / manifest.FILE).exists():
         return _found(out, wanted), False
@@ -56,18 +62,19 @@ def prepare(
     try:
         for filling in fillings:
             filling.take_back()
-        done = {f.name: f.fill(len(tree.classes), workers, tell) for f in fillings}
+        with Workers(workers) as processes:
+            done = {f.name: f.fill(len(tree.classes), processes, tell) for f in fillings}
         left_out = tuple(file for filled in done.values() for file in filled.unreadable)
         if left_out and not skip_unreadable:
             raise UserError(_unreadable(left_out, out))
-        classes = tuple(map(printable, tree.classes))
-        content = json.dumps([classes, {name: filled.digest for name, filled in done.items()}])
+        names = tuple(map(printable, tree.classes))
+        content = json.dumps([names, {name: filled.digest for name, filled in done.items()}])
         made = Manifest(
             dataset=dataset,
             version=hashlib.sha256(content.encode()).hexdigest()[:16],
             settings=settings,
             source=wanted["source"],
-            classes=classes,
+            classes=names,
             train=done["train"].part if train else None,
             test=done["test"].part,
             unreadable=left_out,
@@ -128,6 +135,6 @@ def _unreadable(left_out: tuple[Unreadable, ...], out: Path) -> str:
         files.replace_text(path, "\n".join(lines) + "\n")
         listed += f"; all of them are in {path}"
     return (
-        f"{len(lines):,} files are unreadable: {listed}. Mend or remove them, or leave them out with --skip-unreadable: "
+        f"{len(lines):,} files are unreadable: {listed}. Mend them, or leave them out with --skip-unreadable: "
         "the same command goes on"
     )

@@ -9,6 +9,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -59,8 +60,9 @@ class Unfinished:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._writer.file.close()
-        self._journal.close()
+        for file in (self._writer.file, self._journal):
+            with suppress(OSError):  # of bytes whose writing has failed already, and was told
+                file.close()
 
     @property
     def images(self) -> int:

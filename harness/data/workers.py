@@ -20,29 +20,39 @@ from harness.errors import UserError
 Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
 
 
-def encoded(folder: Path, chunks: Iterable[list[File]], settings: Settings, workers: int) -> Iterator[Result]:
-    """What becomes of each chunk, in order, whichever process is done first.
+class Workers:
+    """As a context, so many processes that end with this one, however it ends."""
 
-    Raises:
-        UserError: a process died.
-    """
-    # spawn: the same on every system, and nothing of this process is copied
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin) as pool:
+    def __init__(self, count: int):
+        self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
+        # spawn: the same on every system, and nothing of this process is copied
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _begin)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def encoded(self, folder: Path, chunks: Iterable[list[File]], settings: Settings) -> Iterator[Result]:
+        """What becomes of each chunk, in order, whichever process is done first.
+
+        Raises:
+            UserError: a process died.
+        """
         waiting: deque[Future[Result]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(pool.submit(_encoded, folder, chunk, settings))
-                if len(waiting) > 2 * workers:  # results wait in memory
+                waiting.append(self._pool.submit(_encoded, folder, chunk, settings))
+                if len(waiting) > self._ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed, for want of memory perhaps; the same command goes on from where it was, "
-                "--workers N with fewer"
+                "with fewer --workers if need be"
             ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:

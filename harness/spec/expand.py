@@ -13,10 +13,10 @@ from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
-SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", *STORED_VIEWS)
+SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", "teacher_top_k", *STORED_VIEWS)
 # Keys younger than the first results, and what they are when unset: left out of a science then, so that runs keep their
 # ids. Stored images are younger still: their keys are always said.
-YOUNG_RECIPE = {"compile": False, **dict.fromkeys(STORED_VIEWS)}
+YOUNG_RECIPE = {"compile": False, "teacher_top_k": None, **dict.fromkeys(STORED_VIEWS)}
 
 
 @dataclass(frozen=True)
@@ -208,13 +208,14 @@ def _teacher(
             raise UserError(f"{where}: another pair states {known.top1} for the same weights")
         return {"model": pair.teacher, "sha256": sha256}
     alone = method_sources.describe("student")
+    alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
     science = {
         "protocol": identity.PROTOCOL,
         "dataset": _dataset(sweep, info),
         "teacher": None,
         "student": pair.teacher,
         "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": _recipe(Recipe.model_validate(recipe), info, document, ("teachers", "recipe")),
+        "recipe": _recipe(alone_recipe, info, document, ("teachers", "recipe")),
         "seed": sweep.teachers.seed,
     }
     run_id = identity.run_id(science)
@@ -258,6 +259,8 @@ def _science(
         (("pairs", i, "methods", name, "recipe"), override.recipe),
     ]
     final = load.changed_recipe(recipe, layers, document, ("recipe",))
+    if not source.logits_only:
+        final = final.model_copy(update={"teacher_top_k": None})
     return {
         "protocol": identity.PROTOCOL,
         "dataset": _dataset(sweep, info),

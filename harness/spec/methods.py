@@ -56,6 +56,7 @@ class MethodInfo:
     version: int | str  # the class's own number; for a method outside this package, a hash of its source
     weights: dict[str, float]
     needs_teacher: bool
+    logits_only: bool  # whether the teacher's logits are all that it reads of it
     hyper: dict[str, Hyper]
     summary: str
 
@@ -160,6 +161,7 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         version=version or literals.get("version", 1),
         weights={k: float(v) for k, v in weights.items()},
         needs_teacher=literals.get("needs_teacher", True),
+        logits_only=literals.get("logits_only", False),
         hyper=_hyper(node, f"{module}:{node.name}"),
         summary=doc.split("\n\n")[0].replace("\n", " "),
     )

@@ -72,6 +72,13 @@ class Recipe(Closed):
         "then resize it, as FFCV does (default false)",
     )
     eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    teacher_top_k: int | None = Field(
+        None,
+        ge=1,
+        le=32_767,
+        description="methods that read the teacher's logits alone train on so many of its largest, in half precision, "
+        "which are kept in the store: later runs with this seed read them instead of running the teacher",
+    )
     compile: bool = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
     )

@@ -66,6 +66,9 @@ class Store:
     def failure_file(self, run_id: str) -> Path:
         return self.root / "failures" / f"{run_id}.json"
 
+    def logits(self, key: str) -> Path:
+        return self.root / "logits" / key
+
     def timing(self, key: str) -> Path:
         return self.root / "timings" / f"{key}.json"
 

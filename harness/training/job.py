@@ -1,5 +1,6 @@
 """What runs on a node: one pack, from its runs' ids to their records. It needs the store and no driver."""
 
+import hashlib
 import os
 import time
 import traceback
@@ -12,12 +13,14 @@ import torch
 
 from harness.data.base import EvalSet
 from harness.data.source import open_source
-from harness.spec import datasets
+from harness.spec import datasets, identity
+from harness.spec.expand import SHARED_RECIPE
 from harness.spec.schema import Recipe
-from harness.store import files, records
+from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
 from harness.training.graph import cuda_graph
+from harness.training.logits import KeptLogits
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
@@ -166,7 +169,21 @@ def _train(
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else Follower(reporter)
     record = cuda_graph if device.type == "cuda" and ranks.world == 1 else None
-    Pack(members, loader, evaluated_on, teacher, observer, ranks, record).train()
+    logits = None
+    if recipe.teacher_top_k and teacher:
+        folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
+        size = len(source.train_targets)
+        logits = KeptLogits(folder, recipe.teacher_top_k, size, info.classes, any_science["seed"], ranks)
+    Pack(members, loader, evaluated_on, teacher, observer, ranks, record, logits).train()
+
+
+def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:
+    """Names logits that come out the same to the last bit, or nearly."""
+    views = {k: science["recipe"].get(k) for k in SHARED_RECIPE}
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{provenance.cpu_name()}, {threads} threads"
+    machine = [hardware, world, torch.__version__]
+    wanted = [science[k] for k in ("protocol", "dataset", "teacher", "seed")]
+    return hashlib.sha256(identity.canonical({"of": [*wanted, views, machine]}).encode()).hexdigest()[:16]
 
 
 def _teacher(

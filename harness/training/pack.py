@@ -19,6 +19,7 @@ from torch import Tensor
 from harness.data.base import EvalSet, Loader
 from harness.training.graph import Record, Recorded, Slots
 from harness.training.lane import Lane, Shared
+from harness.training.logits import KeptLogits
 from harness.training.member import Member
 from harness.training.ranks import ALONE, Ranks
 from harness.training.room import Room
@@ -45,6 +46,7 @@ class Pack:
     observer: Observer
     ranks: Ranks = ALONE
     record: Record | None = None  # how steps are recorded, to be played again; None: they are not
+    logits: KeptLogits | None = None  # of the teacher, for members that read nothing else of it
 
     def __post_init__(self) -> None:
         device = self.evalset.targets.device
@@ -73,12 +75,14 @@ class Pack:
         for member in active.values():
             member.begin_epoch()
         steps = len(self.loader)
+        if self.logits:
+            self.logits.begin(epoch, first_step, steps, self.evalset.targets.device)
         batches = self.loader.epoch(epoch, first_step)
         for step in range(first_step, steps):
             with watch.part("data"):
                 batch = next(batches)
             with watch.part("teacher"):
-                shared = self._share(batch, active)
+                shared = self._share(batch, step, active)
             with watch.part("members"):
                 for run_id in list(active):
                     if not self._has_room(run_id):
@@ -90,31 +94,44 @@ class Pack:
                         if before != shared.versions():
                             raise ValueError("the method changed its batch or the teacher's outputs in place")
                     if before != shared.versions():
-                        shared = self._share(next(self.loader.epoch(epoch, step)), active)
+                        shared = self._share(next(self.loader.epoch(epoch, step)), step, active)
                 self._streams.join()
             self.observer.on_step(active, steps)
             if not active:
                 return
+        if self.logits:
+            self.logits.end()
         self._close(watch.take(), active)
 
-    def _share(self, batch: tuple[Tensor, Tensor, Tensor], active: dict[str, Member]) -> Shared:
+    def _share(self, batch: tuple[Tensor, Tensor, Tensor], step: int, active: dict[str, Member]) -> Shared:
         """The step's tensors, for full batches at the addresses that recorded steps read."""
         images, targets, indices = batch
         wanted = [m.teacher_taps for m in active.values() if m.teacher_taps is not None]
         taps = frozenset(tap for taps in wanted for tap in taps)
         precision = next((m.recipe.precision for m in active.values()), "float32")
-        teach = self.teacher if wanted else None
+        teacher = self.teacher if wanted else None
+
+        def taught() -> Outputs:
+            if teacher is None:
+                return _nothing(images)
+            if self.logits is None:
+                return teacher(images, taps, precision, len(targets))
+            kept = self.logits(step, indices, lambda: teacher(images, taps, precision, len(targets)).logits)
+            return Outputs(kept, images.new_empty(0))
+
         if self.record is None or len(targets) < self.loader.batch_size:
-            outputs = teach(images, taps, precision, len(targets)) if teach else _nothing(images)
-            return Shared(images, targets, indices, outputs, None)
+            return Shared(images, targets, indices, taught(), None)
 
         placed = self._slots.load({"images": images, "targets": targets, "indices": indices})
         images = placed["images"]
 
         def run_teacher() -> None:
-            self._teacher_outputs = teach(images, taps, precision, len(targets)) if teach else _nothing(images)
+            self._teacher_outputs = taught()
 
-        self._taught((teach is None, taps, precision, images.data_ptr()), run_teacher)
+        if self.logits:
+            run_teacher()
+        else:
+            self._taught((teacher is None, taps, precision, images.data_ptr()), run_teacher)
         outputs = self._teacher_outputs
         heads = self._slots.load({"logits": outputs.logits, "embedding": outputs.embedding})
         maps = self._slots.load({f"tap {k}": v for k, v in outputs.features.items()})

@@ -21,6 +21,7 @@ from harness.spec.identity import timing_key
 from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.training import checkpoint
+from harness.training.logits import WrongLogits
 from harness.training.member import Member
 from harness.training.teacher import BadWeights, Teacher
 
@@ -167,12 +168,13 @@ class Reporter:
             "started_at": datetime.fromtimestamp(self.started, UTC),
             "finished_at": datetime.now(UTC),
         }
-        records.write(self.store, row)
-        shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
+        # Before the record: who sees that tells the result from here.
         self.store.write_progress(
             run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"],
             seconds_left=0.0,
         )  # fmt: skip
+        records.write(self.store, row)
+        shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.forget_failure(run_id)
         if history.epoch > 0:  # else it diverged in its first stage
             seconds_per_epoch = row["cost_total_s"] / history.epoch
@@ -218,8 +220,8 @@ class Follower:
 
 def note_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
     """Notes why runs have no record. A full disk may refuse even that; the log has it then."""
-    kinds = ((files.DiskFull, "disk"), (BadWeights, "data"), (raw.WrongData, "data"), (UserError, "data"))
-    kind = next((name for cls, name in kinds if isinstance(error, cls)), "code")
+    of_data = (BadWeights, raw.WrongData, WrongLogits, UserError)
+    kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, of_data) else "code"
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
     for run_id in run_ids:  # before the log takes what little room a full disk may have left
         try:

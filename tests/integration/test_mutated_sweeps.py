@@ -171,7 +171,7 @@ def check(said: Said, home: Path) -> None:
     assert sorted(p.name for p in home.iterdir()) == ["sweep.yaml"], "something was written"
 
 
-MANY = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=500, suppress_health_check=list(HealthCheck))
 
 
 @MANY
@@ -189,7 +189,7 @@ def test_mutated_texts(text: str | bytes, home: Path) -> None:
     check(thrown(text, home), home)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(
     path=st.sampled_from([".".join(map(str, p)) for p in places(SWEEP)]) | st.text(max_size=12) | ODD_TEXT,
     value=ODD.map(repr) | ODD_TEXT | SPLICES,

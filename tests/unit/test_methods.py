@@ -179,7 +179,7 @@ def crd_for(labels: Tensor, negatives: int, mode: Literal["exact", "relax"] = "e
     return method
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     labels=st.lists(st.integers(0, 4), min_size=2, max_size=40).filter(lambda x: len(set(x)) > 1),
     negatives=st.integers(1, 60),

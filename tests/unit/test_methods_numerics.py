@@ -132,7 +132,7 @@ def pairs(draw: st.DrawFn) -> tuple[TapSpec, TapSpec]:
 
 # kdsvd needs maps of some size, fsp equal widths, ab sizes that its connectors can reach
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith(("kdsvd", "fsp", "ab"))])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(specs=pairs(), seed=st.integers(0, 1000))
 def test_any_widths_and_sizes(name, specs, seed):
     cls, hyper = METHODS[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
@@ -59,7 +59,6 @@ def ids(plan: Plan) -> list[str]:
     return [cell.run_id for cell in plan.cells]
 
 
-@settings(deadline=None)
 @given(SWEEPS)
 def test_counts_packs_and_order(data: dict[str, Any]) -> None:
     found = plan(data)
@@ -84,7 +83,6 @@ def test_counts_packs_and_order(data: dict[str, Any]) -> None:
         assert pack.needs not in pack.run_ids
 
 
-@settings(deadline=None)
 @given(SWEEPS, st.randoms(use_true_random=False))
 def test_the_order_of_keys_is_irrelevant(data: dict[str, Any], rng: random.Random) -> None:
     def shuffled(value: Any) -> Any:
@@ -111,7 +109,6 @@ SETTINGS: dict[tuple[str | int, ...], st.SearchStrategy[Any]] = {
 }
 
 
-@settings(deadline=None)
 @given(SWEEPS, st.sampled_from(list(SETTINGS)), st.data())
 def test_set_equals_editing_the_file(data: dict[str, Any], path: tuple[str | int, ...], draw: st.DataObject) -> None:
     value = draw.draw(SETTINGS[path])
@@ -126,7 +123,6 @@ def test_set_equals_editing_the_file(data: dict[str, Any], path: tuple[str | int
     assert ids(plan(data, f"{'.'.join(map(str, path))}={json.dumps(value)}")) == ids(plan(edited))
 
 
-@settings(deadline=None)
 @given(SWEEPS, st.data())
 def test_only_keeps_a_subset_of_the_same_runs(data: dict[str, Any], draw: st.DataObject) -> None:
     whole = plan(data)

@@ -1,0 +1,48 @@
+"""A network of torchvision's with ImageNet's weights, on real ImageNet images that went through harness.prepare."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.commands import command
+
+DATA = Path(os.environ.get("KD_DATA", "none"))
+SAMPLE, WEIGHTS = DATA / "imagenet_sample_125", DATA / "weights"
+
+pytestmark = pytest.mark.skipif(not SAMPLE.is_dir(), reason="KD_DATA has no imagenet_sample_125")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 125 images, of as many of ImageNet's classes, with the labels that models give them."""
+    out = tmp_path_factory.mktemp("sample") / "prepared"
+    made = command("prepare", "imagefolder", "--source", SAMPLE, "--out", out, "--classes", "imagenet", "--json")
+    assert made.code == 0, made
+    assert json.loads(made.out)["classes"] == 1000
+    return out
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "pil"])
+def test_squeezenet_is_right_on_about_60_percent(prepared: Path, loader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if loader == "ffcv":
+        pytest.importorskip("ffcv")
+    monkeypatch.setenv("KD_LOADER", loader)
+    (file,) = WEIGHTS.glob("squeezenet1_0*")
+    asked = ("--model", "torchvision:squeezenet1_0", "--weights", file, "--folder", prepared)
+    said = command("evaluate", "--dataset", "imagefolder", *asked, "--json")
+    found = json.loads(said.out)
+    assert found["images"] == 125 and found["evaluated_on"] == "test"
+    assert 55 <= found["top1"] <= 70 and found["top5"] > found["top1"] + 10
+
+
+def test_a_class_that_is_not_listed_is_told(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("n01440764\n")
+    asked = ("--source", SAMPLE, "--out", tmp_path / "out", "--classes", names)
+    said = command("prepare", "imagefolder", *asked)
+    assert said.code == 2 and "not among the 1 classes" in said.error
+    assert not (tmp_path / "out").exists()
+    assert "one a line, or imagenet" in command("prepare", "imagefolder", *asked[:-1], tmp_path / "none").error
+    assert "belongs to imagefolder" in command("prepare", "imagenet", *asked).error
