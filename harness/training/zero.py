@@ -40,8 +40,7 @@ class DeepSpeed:
         self._left_alone: Parameters = []
         self._waiting: dict[int, Tensor] = {}  # momenta that were restored, until there is an engine
         if zero_stage:  # in time: the order of weights in memory is part of the bits of what is computed with them
-            for p in parameters:
-                p.data = p.data.contiguous()
+            put_in_plain_order(parameters)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         if self._engine is None:
@@ -50,8 +49,8 @@ class DeepSpeed:
         self._engine.backward(loss, scale_wrt_gas=False)
         if any(p.grad is not None for p in self._left_alone):
             raise RuntimeError(
-                "the loss reaches parameters that the first one did not reach: engine `deepspeed` cannot begin to "
-                "train them now; take engine `native`"
+                "the loss reaches parameters that the stage's first one did not: engine deepspeed cannot begin to train "
+                "them now"
             )
 
     def step(self, lr: float) -> None:
@@ -83,8 +82,7 @@ class DeepSpeed:
         trained = list(self._trained.values())
         self._sgd = sgd(trained, self._recipe)
         places = [p.data for p in trained]
-        for p in trained:
-            p.data = p.data.contiguous()  # the first process's are sent to all, as bytes
+        put_in_plain_order(trained)
         self._engine = self._library.initialize(
             model=nn.ParameterList(trained), optimizer=self._sgd, config=self._config(trained), dist_init_required=False
         )[0]
@@ -116,6 +114,12 @@ class DeepSpeed:
             "zero_allow_untested_optimizer": True,
             "zero_optimization": zero,
         }
+
+
+def put_in_plain_order(parameters: Parameters) -> None:
+    """Row by row, not channels last: DeepSpeed sends weights as bytes, and lays those of ZeRO end to end."""
+    for p in parameters:
+        p.data = p.data.clone(memory_format=torch.contiguous_format)
 
 
 def leaves(loss: Tensor) -> set[Any]:
