@@ -49,8 +49,8 @@ class DeepSpeed:
         self._engine.backward(loss, scale_wrt_gas=False)
         if any(p.grad is not None for p in self._left_alone):
             raise RuntimeError(
-                "the loss reaches parameters that the stage's first one did not: engine deepspeed cannot begin to train "
-                "them now"
+                "the loss reaches parameters that the stage's first one did not: engine deepspeed cannot begin to "
+                "train them now"
             )
 
     def step(self, lr: float) -> None:
@@ -73,6 +73,7 @@ class DeepSpeed:
     def restart(self) -> None:
         if self._engine is not None:
             self._engine.destroy()  # or its hooks would go on
+            self._engine.optimizer = None  # or it would undo the next engine's when it is collected as garbage
         self._engine, self._waiting = None, {}
 
     def _start(self, loss: Tensor) -> None:
