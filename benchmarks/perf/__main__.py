@@ -13,6 +13,7 @@ BENCHES = (
     "kd_step",
     "method_cost",
     "kept_logits",
+    "ds_ddp",
     "startup",
     "plan_10k",
     "rerun_10k",

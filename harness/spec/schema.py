@@ -82,6 +82,18 @@ class Recipe(Closed):
     compile: bool = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
+        "averaged; batch norms and methods see one micro-batch at a time",
+    )
+    clip_norm: Finite | None = Field(
+        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
+    )
+    label_smoothing: Finite = Field(
+        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
+    )
 
     @classmethod
     def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +114,8 @@ class Recipe(Closed):
             raise ValueError("milestones must rise")
         if self.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must be fewer than epochs")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
         return self
 
     def _check_sizes(self, sizes: int | tuple[tuple[int, int], ...]) -> None:
