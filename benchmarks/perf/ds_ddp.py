@@ -64,7 +64,8 @@ class Sides:
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.perf.ds_ddp", "child"], stdin=subprocess.PIPE, cwd=ROOT, text=True,
-                stdout=subprocess.PIPE, bufsize=1, env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE, bufsize=1,
             )
             for rank in range(WORLD)
         ]  # fmt: skip
