@@ -18,6 +18,9 @@ BENCHES = (
     "plan_10k",
     "rerun_10k",
     "augment",
+    "imagenet_loader",
+    "imagenet_loader_256",
+    "seeded_decoder",
     "slurm_scale",
 )
 

@@ -12,7 +12,7 @@ from torchvision import datasets, transforms
 
 from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, INFO, clock
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
-from benchmarks.perf.imagenet import BATCH, SIZE, TIMES, source, store
+from benchmarks.perf.imagenet import BATCH, SIZE, SOURCE, TIMES, missing, store
 from harness.data import beton
 from harness.data.resident import Normalise
 from harness.data.stored import StoredTrain
@@ -22,6 +22,8 @@ PAIRS = 7
 
 
 def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -> None:
+    if lacks := missing():
+        return say(f"{bench}: skipped, {lacks}")
     memory.keep()  # as every job does
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
@@ -33,7 +35,7 @@ def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -
             transforms.Normalize(INFO.mean, INFO.std),
         ]
     )
-    files = ConcatDataset([datasets.ImageFolder(source(), usual)] * TIMES)
+    files = ConcatDataset([datasets.ImageFolder(SOURCE, usual)] * TIMES)
     torchvision = DataLoader(
         files, BATCH, shuffle=True, num_workers=0 if BUSY else workers, persistent_workers=not BUSY
     )

@@ -3,21 +3,24 @@
 import tempfile
 from pathlib import Path
 
-from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
-from ffcv.loader import Loader, OrderOption
-from ffcv.transforms import RandomHorizontalFlip, ToTensor
-
 from benchmarks.perf.cifar import BUSY, CLOCK, clock
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
-from benchmarks.perf.imagenet import BATCH, SIZE, store
+from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.imagenet import BATCH, SIZE, missing, store
 from harness.data import beton, counter
-from harness.data.ffcv_loading import AHEAD, FfcvImages
 from harness.data.views import as_views, training_views
 
 PAIRS = 9
 
 
 def main() -> None:
+    if lacks := missing():
+        return say(f"seeded_decoder: skipped, {lacks}")
+    from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, ToTensor
+
+    from harness.data.ffcv_loading import AHEAD, FfcvImages
+
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
