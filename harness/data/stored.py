@@ -138,19 +138,27 @@ class StoredEval:
                 yield self._normalise(batch.permute(0, 3, 1, 2)), targets
 
 
-def _open(path: Path, workers: int, backend: str | None) -> Images:
-    """The file's images by the asked for backend, else by KD_LOADER's, else by FFCV where it is installed.
+def chosen_backend() -> str:
+    """What decodes images here: KD_LOADER's choice, else FFCV where it is installed, else PIL.
 
     Raises:
-        UserError: KD_LOADER names none.
+        UserError: KD_LOADER names none of them, or it is not installed.
     """
-    backend = backend or os.environ.get("KD_LOADER") or ("ffcv" if importlib.util.find_spec("ffcv") else "pil")
-    if backend == "pil":
+    named = os.environ.get("KD_LOADER") or ("ffcv" if importlib.util.find_spec("ffcv") else "pil")
+    if named not in BACKENDS:
+        raise UserError(f"KD_LOADER: {unknown('loader', named, BACKENDS)}")
+    package, extra = ("ffcv", "ffcv") if named == "ffcv" else ("PIL", "images")
+    if not importlib.util.find_spec(package):
+        raise UserError(f"decoding images with {named} needs it installed: pip install 'kd-harness[{extra}]'")
+    return named
+
+
+def _open(path: Path, workers: int, backend: str | None) -> Images:
+    """The file's images."""
+    if (backend or chosen_backend()) == "pil":
         from harness.data.pil_loading import PilImages
 
         return PilImages(path, workers)
-    if backend not in BACKENDS:
-        raise UserError(f"KD_LOADER: {unknown('loader', backend, BACKENDS)}")
     threads = torch.get_num_threads()
     try:  # importing FFCV, and opening a file with it, sets torch's number of threads
         from harness.data.ffcv_loading import FfcvImages

@@ -135,7 +135,7 @@ def _train(
     source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
     evaluated_on = source.evaluation()
     loader = source.training(recipe, any_science["seed"], ranks.rows)
-    reporter.train_size = len(source.train_targets)
+    reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.

@@ -57,6 +57,7 @@ class Reporter:
     sciences: dict[str, dict[str, Any]]
     ranks: Ranks = ALONE
     train_size: int = 0
+    decoder: str = ""  # of stored images
     evaluated_on: str = "test"
     evaluated_size: int = 0
     pack_size: int = 0
@@ -172,7 +173,7 @@ class Reporter:
             "weights_sha256": weights_sha256,
             "git_commit": commit,
             "git_dirty": dirty,
-            "versions": provenance.versions(),
+            "versions": provenance.versions(self.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
             "threads": self.threads,
             "processes": self.ranks.world,
