@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
 .PHONY: help setup demo test lint check bench bench-gpu clean
@@ -55,12 +56,27 @@ $(VENV)/.browser: | $(VENV)/.tested
 	  echo "the tests of the leaderboard's page will skip; as root: apt-get install chromium"; \
 	fi
 
+# FFCV is compiled against system libraries; where they are missing, its tests skip and say so.
+$(VENV)/.ffcv: | $(VENV)/.tested
+	@if ! { command -v g++ && pkg-config --exists opencv4 libturbojpeg; } > /dev/null 2>&1; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	    echo "installing what FFCV is compiled against"; \
+	    export DEBIAN_FRONTEND=noninteractive; \
+	    { apt-get -qq update && apt-get -qq -y install --no-install-recommends $(FFCV_APT); } > $(VENV)/ffcv.log 2>&1 || true; \
+	  else \
+	    echo "for the tests of FFCV, as root: apt-get install $(FFCV_APT)"; \
+	  fi; \
+	fi
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ffcv]' >> $(VENV)/ffcv.log 2>&1 \
+	  || echo "FFCV could not be installed, see $(VENV)/ffcv.log: its tests will skip"
+	@touch $@
+
 setup: $(VENV)/.tested
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
 
-test: setup $(VENV)/.slurm $(VENV)/.browser
+test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -21,7 +21,13 @@ def evaluate(
     size: Annotated[int, typer.Option(min=8, help="Of these: side of the central crop.")] = 224,
     resize: Annotated[int, typer.Option(min=8, help="Of these: what the shorter side is resized to before it.")] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="safetensors, or a torch checkpoint of plain tensors.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A file, safetensors or a torch checkpoint of plain tensors; its https address; "
+            "or a name, timm:NAME or torchvision:NAME."
+        ),
+    ] = None,
     run: Annotated[
         str | None, typer.Option(metavar="RUN", help="Instead of those three: a finished run's id, or its start.")
     ] = None,
@@ -42,7 +48,7 @@ def evaluate(
         found = _run(run, results, root)
     elif dataset and model and weights:
         views = {**STORED_VIEWS, "image_size": size, "eval_size": size, "eval_resize": resize}
-        found = _checkpoint(dataset, folder, model, weights, views, root)
+        found = _checkpoint(dataset, folder, model, weights, views, root, results)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     if json_:
@@ -56,7 +62,7 @@ def evaluate(
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: Path, views: dict[str, Any], root: Path | None
+    dataset: str, folder: str | None, model: str, weights: str, views: dict[str, Any], root: Path | None, results: Path
 ) -> dict[str, Any]:
     from harness.data import locate
     from harness.models.build import build
@@ -76,9 +82,7 @@ def _checkpoint(
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
-    file = weights if weights.is_file() or root is None else root / weights
-    if not file.is_file():
-        raise UserError(f"--weights {weights}: no such file")
+    file = _weights_file(weights, root, results)
     net = build(name, info.classes, in_channels=shape[0])
     try:
         sha256 = load_weights(net, name, file)
@@ -86,6 +90,25 @@ def _checkpoint(
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
     return about | _measure(net, {**datasets.as_science(info), "train_subset": None}, views, where)
+
+
+def _weights_file(named: str, root: Path | None, results: Path) -> Path:
+    from harness.spec.foreign import is_foreign
+    from harness.spec.schema import Weights
+    from harness.store.store import Store
+    from harness.store.weights import WeightsStore
+
+    if not is_foreign(named) and "://" not in named:
+        file = Path(named) if root is None or Path(named).is_file() else root / named
+        if not file.is_file():
+            raise UserError(f"--weights {named}: no such file")
+        return file
+    try:
+        address = Weights(name=named).address if is_foreign(named) else Weights(url=named).address
+    except ValidationError as e:
+        raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    assert address is not None
+    return WeightsStore.of(Store(results)).fetch(address)[1]
 
 
 def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:

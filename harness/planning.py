@@ -2,17 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data import locate
+from harness.data.weights import GivenWeights
 from harness.errors import UserError
 from harness.spec import expand, load
 from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Weights
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store.store import Store
+from harness.store.weights import WeightsStore
 
 
 @dataclass
@@ -25,43 +27,50 @@ class Planned:
     store: Store
     data_root: Path | None
     info: DatasetInfo
+    given: GivenWeights
 
     def states(self) -> dict[str, str]:
         """run_id -> done, failed or to do. Whether one is running is asked of the few that matter."""
         done, failed = self.store.done_ids(), self.store.failed_ids()
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
-    def weights_files(self) -> dict[str, dict[str, object]]:
-        """Where given teacher weights lie, by sha256.
+    def weights_files(self, run_ids: Collection[str]) -> dict[str, dict[str, object]]:
+        """Where the given teacher weights of these runs lie, by sha256. Those that are not here yet are downloaded.
 
         Raises:
-            UserError: one is missing.
+            UserError: some are missing and cannot be had.
         """
+        teachers = [self.plan.runs[k].science["teacher"] or {} for k in run_ids]
         found: dict[str, dict[str, object]] = {}
-        for sha256, weights in self.plan.weights.items():
-            file = locate.weights_file(weights, self.data_root, _folder(self.document))
-            if file is None:
-                raise UserError(f"{self.document.source}: weights {weights.file}: no such file; {locate.ADVICE}")
+        for sha256 in sorted({t["sha256"] for t in teachers if "sha256" in t}):
+            weights = self.plan.weights[sha256]
+            try:
+                file = self.given.path(weights, sha256)
+            except UserError as e:
+                raise UserError(f"{self.document.source}: {e}") from None
             found[sha256] = {"file": str(file), "top1": weights.top1}
         return found
 
 
 def plan_sweep(
-    file: Path, results: Path, data: Path | None = None, sets: Sequence[str] = (), only: Sequence[str] = ()
-) -> Planned:
-    """Reads and expands a sweep file.
+    file: Path, results: Path, data: Path | None = None, sets: Sequence[str] = (), only: Sequence[str] = (),
+    fetch: bool = False,
+) -> Planned:  # fmt: skip
+    """Reads and expands a sweep file. ``fetch``: given weights whose sha256 is not known are downloaded.
 
     Raises:
         UserError: any mistake in it, in the overrides or in what it refers to.
     """
     root = locate.data_root(data)
     sweep, document = load.load(file, sets)
+    store = Store(results.resolve())
+    given = GivenWeights(root, Path(document.source).resolve().parent, WeightsStore.of(store))
     hashes: dict[Weights, str] = {}
 
     def weights_sha256(weights: Weights, at: KeyPath) -> str:
         if weights not in hashes:
             try:
-                hashes[weights] = locate.checked_sha256(weights, locate.weights_file(weights, root, _folder(document)))
+                hashes[weights] = given.sha256(weights, fetch)
             except UserError as e:
                 raise UserError(f"{document.where(at)}: {e}") from None
         return hashes[weights]
@@ -74,13 +83,9 @@ def plan_sweep(
     name = sweep.name or file.stem
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
-    return Planned(name, plan, document, Store(results.resolve()), root, info)
+    return Planned(name, plan, document, store, root, info, given)
 
 
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0))
-
-
-def _folder(document: Document) -> Path:
-    return Path(document.source).resolve().parent

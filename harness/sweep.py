@@ -47,7 +47,7 @@ def sweep(
         from slurm import profiles
 
         profiles.load(cluster)
-    planned = plan_sweep(file, results, data, set_, only)
+    planned = plan_sweep(file, results, data, set_, only, fetch=not plan)
     summary = _summary(planned, cluster, retry_failed, max_parallel)
     if not json_:
         (print if plan else say)(_summary_text(summary))
@@ -73,7 +73,7 @@ def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel:
     from slurm.local import gpus
 
     states = planned.states()
-    to_do = {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
+    to_do = _to_do(states, retry_failed)
     packs = [p for p in planned.plan.packs if to_do & set(p.run_ids)]
     at_once = max_parallel or (len(packs) if cluster != "local" else len(gpus()) or min(8, cores()))
     at_once = max(1, min(at_once, len(packs)))
@@ -92,6 +92,10 @@ def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel:
         "estimate_from_past_runs": round(known, 3),
         "models_of_unknown_size": sorted(foreign),
     }
+
+
+def _to_do(states: dict[str, str], retry_failed: bool) -> set[str]:
+    return {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
 
 
 def _summary_text(s: dict[str, Any]) -> str:
@@ -116,7 +120,7 @@ def _summary_text(s: dict[str, Any]) -> str:
 
 
 def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) -> Path:
-    """Writes what jobs read, and starts them. Changes nothing when data or weights are missing."""
+    """Writes what jobs read, and starts them. Changes no run when data or weights are missing."""
     from harness.data import locate
     from harness.planning import cores
     from harness.watch import say
@@ -124,15 +128,14 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
     from slurm.queue import Queue, QueuedPack
 
     folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
-    weights = planned.weights_files()
     store, states = planned.store, planned.states()
-    if retry_failed:
-        for run_id in (k for k, s in states.items() if s == "failed"):
-            store.forget_failure(run_id)
-            states[run_id] = "to do"
+    to_do = _to_do(states, retry_failed)
+    weights = planned.weights_files(to_do)
+    for run_id in (k for k in to_do if states[k] == "failed"):
+        store.forget_failure(run_id)
     packs = []
     for pack in planned.plan.packs:
-        left = tuple(k for k in pack.run_ids if states[k] == "to do")
+        left = tuple(k for k in pack.run_ids if k in to_do)
         for run_id in left:
             store.write_science(run_id, planned.plan.runs[run_id].science)
         if left:

@@ -3,6 +3,7 @@
 A method knows nothing about runs, clusters or files; it imports torch and its own siblings only.
 """
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -78,6 +79,12 @@ class SampleRandom:
     def reseed(self, seed: int) -> None:
         """Begins another step's values."""
         self.generator.manual_seed(seed)
+
+    def part(self, batch: int) -> "SampleRandom":
+        """For so many of the step's samples: goes on drawing where the parts before have stopped."""
+        part = copy.copy(self)
+        part._batch = batch
+        return part
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal values of shape (batch, *shape)."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ class Cluster:
             How many runs were left for want of room.
 
         Raises:
-            UserError: SLURM refuses or does not answer, or a run has too few images in a batch for its processes.
+            UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, or its
+                engine is not installed.
         """
         if self._left and time.monotonic() - self._full_at < self.profile.poll_seconds:
             return self._left
@@ -162,6 +164,7 @@ class Cluster:
             ]
             for pack in packs:
                 self._check_batches(pack)
+                self._check_engine(pack)
             wanted, submitted = sum(len(p.run_ids) for p in packs), 0
             for group, wait_for in self._groups(packs):
                 self._submit(group, wait_for)
@@ -238,7 +241,8 @@ class Cluster:
         folder = self.store.jobs / name
         q = self.queue
         resources = self._resources(packs[0])
-        shared = dict(store=q.store, data=q.data, weights=q.weights, threads=resources.cpus_per_task)
+        placed = dict(threads=resources.cpus_per_task, engine=resources.engine, zero_stage=resources.zero_stage)
+        shared = dict(store=q.store, data=q.data, weights=q.weights, **placed)
         specs = [{**shared, "run_ids": list(pack.run_ids)} for pack in packs]
         submission = Submission(name, str(folder), [list(p.run_ids) for p in packs], specs)
         files.replace_json(self._note(name), asdict(submission))
@@ -295,22 +299,35 @@ class Cluster:
         return self.profile.resources_for(science["student"], (science["teacher"] or {}).get("model"))
 
     def _check_batches(self, pack: QueuedPack) -> None:
-        """Every process of a run needs an image of every batch, the last and smallest of an epoch included.
+        """Every process of a run needs an image of every batch, or micro-batch, the last and smallest batch of an epoch
+        included.
 
         Raises:
             UserError: naming the numbers, before anything is submitted.
         """
-        resources = self._resources(pack)
-        if (processes := resources.nodes * resources.tasks_per_node) == 1:
+        if (processes := self._resources(pack).processes) == 1:
             return
-        science = self.store.read_science(pack.run_ids[0])
-        dataset, batch = science["dataset"], science["recipe"]["batch_size"]
+        sciences = [self.store.read_science(k) for k in pack.run_ids]
+        dataset, batch = sciences[0]["dataset"], sciences[0]["recipe"]["batch_size"]
         images = datasets.of(dataset).trained_on(dataset["train_subset"], dataset.get("validation"))
-        if (least := images % batch or batch) < processes:
+        parts = max(science["recipe"].get("accumulate", 1) for science in sciences)
+        if (least := images % batch or batch) // processes < parts:
+            in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
             raise UserError(
-                f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`), but "
-                f"the last batch of {images} images in batches of {batch} has {least}; take fewer processes, or "
-                "another `batch_size` in the recipe (which makes it another run)"
+                f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`)"
+                f"{in_parts}, but the last batch of {images} images in batches of {batch} has {least}; take fewer "
+                "processes, or another `batch_size` in the recipe (which makes it another run)"
+            )
+
+    def _check_engine(self, pack: QueuedPack) -> None:
+        """Raises:
+        UserError: the engine is not installed here, where the jobs' Python is.
+        """
+        wanted = self._resources(pack).engine == "deepspeed" and self.profile.python is None
+        if wanted and find_spec("deepspeed") is None:
+            raise UserError(
+                f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
+                "'kd-harness[deepspeed]', or take engine native"
             )
 
     def _method_files(self, packs: list[QueuedPack]) -> list[tuple[str, Path]]:

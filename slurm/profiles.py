@@ -2,7 +2,7 @@
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -23,11 +23,32 @@ class Resources(Closed):
     tasks_per_node: int = Field(1, ge=1, description="processes of a job on each of its nodes, which share the work")
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
     gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
+    engine: Literal["native", "deepspeed"] = Field(
+        "native", description="what brings the gradients of several processes together and steps the optimiser"
+    )
+    zero_stage: int = Field(
+        0, ge=0, le=2, description="of engine `deepspeed`: 1 divides momenta among the processes, 2 gradients as well"
+    )
+
+    @property
+    def processes(self) -> int:
+        """Of a job."""
+        return self.nodes * self.tasks_per_node
 
     @model_validator(mode="after")
     def _a_gpu_each(self) -> "Resources":
         if 0 < self.gpus_per_node < self.tasks_per_node:
             raise ValueError(f"tasks_per_node is {self.tasks_per_node} for {self.gpus_per_node} GPUs: each needs one")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_work(self) -> "Resources":
+        if self.engine == "native" and self.zero_stage:
+            raise ValueError(f"zero_stage {self.zero_stage} belongs to engine deepspeed, and the engine is native")
+        if self.engine == "deepspeed" and self.processes == 1:
+            raise ValueError(
+                "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one: take native"
+            )
         return self
 
 

@@ -13,10 +13,14 @@ BENCHES = (
     "kd_step",
     "method_cost",
     "kept_logits",
+    "ds_ddp",
     "startup",
     "plan_10k",
     "rerun_10k",
     "augment",
+    "imagenet_loader",
+    "imagenet_loader_256",
+    "seeded_decoder",
     "slurm_scale",
 )
 

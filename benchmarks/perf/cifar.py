@@ -16,6 +16,7 @@ from harness.spec.datasets import CATALOG
 from harness.training.logits import KeptLogits
 from harness.training.member import Member
 from harness.training.pack import Pack
+from harness.training.ranks import ALONE, Ranks
 from harness.training.teacher import Teacher, freeze
 
 INFO = CATALOG["cifar100"]
@@ -62,7 +63,7 @@ class Silent:
 class Trainer:
     """Trains packs for a few steps with the harness's own code; CRD's bank and the planner's view are the whole set."""
 
-    def __init__(self, steps: int, precision: str = "float32"):
+    def __init__(self, steps: int, precision: str = "float32", ranks: Ranks = ALONE):
         self.precision = precision
         count = steps * BATCH
         pixels, self.targets = images(), targets()
@@ -75,13 +76,14 @@ class Trainer:
             crop_padding=4,
             flip=True,
             seed=0,
+            rows=ranks.rows,
         )
         # The step is measured, not the evaluation.
         self.few = ResidentEvalSet("test", pixels[:2], self.targets[:2], normalise)
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)
-        self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec)
+        self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec, ranks)
 
     def train(
         self, names: tuple[str, ...], logits: KeptLogits | None = None, **params: Any

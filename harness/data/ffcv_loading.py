@@ -11,18 +11,22 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
+import ffcv.loader.loader
 import numpy as np
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from ffcv.libffcv import imdecode, resize_crop
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
 from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
 from ffcv.pipeline.state import State
+from ffcv.reader import Reader
 from ffcv.transforms import ToTensor
-from numba import config, njit, prange
+from numba import config, njit, prange, types
 from torch import Tensor
 
-from harness.data.raw import WrongData
+from harness.data.pil_loading import PilImages
 from harness.data.views import VIEW
 
 AHEAD = 2  # batches decoded before they are asked for
@@ -90,6 +94,33 @@ def _show(task, jpeg, height, width, pixels, image):  # type: ignore[no-untyped-
                     image[y, x, c], image[y, size - 1 - x, c] = b, a
 
 
+class MappedFile(OSCacheManager):
+    """FFCV's reader of a mapped file, without its tables, a Python set for each image that only its other reader needs,
+    and its fault: by setting ``mutable`` on numba's own type of byte arrays, each loader that is made spoils what the
+    loaders before it have compiled."""
+
+    def __init__(self, reader: Reader):
+        self.reader, self.context = reader, OSCacheContext(self)
+        order = np.argsort(reader.alloc_table["ptr"])
+        self.ptrs, self.sizes = reader.alloc_table["ptr"][order], reader.alloc_table["size"][order]
+
+    @property
+    def state_type(self) -> types.Tuple:
+        content, numbers = types.Array(types.uint8, 1, "C", readonly=True), types.Array(types.uint64, 1, "C")
+        return types.Tuple([content, numbers, numbers])
+
+    def compile_reader(self) -> Callable[..., np.ndarray]:
+        def read(address, state):  # type: ignore[no-untyped-def]
+            content, starts, sizes = state
+            return content[address : address + sizes[np.searchsorted(starts, address)]]
+
+        compiled: Callable[..., np.ndarray] = Compiler.compile(read)
+        return compiled
+
+
+ffcv.loader.loader.OSCacheManager = MappedFile  # there is no other way to tell a Loader of it
+
+
 class FfcvImages:
     """The images of a .beton file, decoded by FFCV in ``workers`` threads (at most numba's).
 
@@ -98,14 +129,11 @@ class FfcvImages:
 
     def __init__(self, path: Path, workers: int):
         workers = min(workers, config.NUMBA_NUM_THREADS)
-        self._path, self._decoder = path, ViewDecoder(workers)
+        self._decoder, self._pil = ViewDecoder(workers), PilImages(path, workers)
         self._loader = Loader(
             str(path), batch_size=1, num_workers=workers, os_cache=True, order=OrderOption.SEQUENTIAL,
             batches_ahead=AHEAD, pipelines={"image": [self._decoder, ToTensor()], "label": None, "index": None},
         )  # fmt: skip
-        # Which page holds what, a Python set for each image: only FFCV's own cache would read them.
-        manager = self._loader.memory_manager
-        manager.sample_to_pages = manager.page_to_samples = manager.ptr_to_size = None
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
         """As ``stored.Images``."""
@@ -117,8 +145,8 @@ class FfcvImages:
             for start in range(0, len(tasks), batch_size):
                 (images,) = next(epoch)
                 batch = tasks[start : start + batch_size]
-                for position in batch["position"][batch["failed"] == 1]:
-                    raise WrongData(f"{self._path}: image {position} cannot be decoded")
+                for row in np.flatnonzero(batch["failed"]):  # TurboJPEG counts what is merely odd as failed, too
+                    self._pil.show(batch[row], images[row].numpy())
                 yield images
         finally:
             epoch.close()

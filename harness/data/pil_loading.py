@@ -38,7 +38,7 @@ class PilImages:
                     (len(batch), size, size, 3), dtype=torch.uint8, pin_memory=torch.cuda.is_available()
                 )
                 each = zip(batch, images.numpy(), strict=True)
-                begun.append((images, [pool.submit(self._show, view, image) for view, image in each]))
+                begun.append((images, [pool.submit(self.show, view, image) for view, image in each]))
                 if len(begun) > AHEAD:
                     yield _finished(*begun.popleft())
             while begun:
@@ -46,8 +46,12 @@ class PilImages:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _show(self, view: np.void, image: np.ndarray) -> None:
-        """Fills ``image`` (size, size, 3)."""
+    def show(self, view: np.void, image: np.ndarray) -> None:
+        """Fills ``image`` (size, size, 3) uint8.
+
+        Raises:
+            WrongData: what it should show cannot be decoded.
+        """
         size = len(image)
         left, top, column, row = (int(view[name]) for name in ("left", "top", "column", "row"))
         try:

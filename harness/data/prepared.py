@@ -11,7 +11,7 @@ from harness.data import beton, raw
 from harness.data.manifest import Manifest
 from harness.data.raw import WrongData
 from harness.data.resident import Normalise
-from harness.data.stored import StoredEval, StoredTrain
+from harness.data.stored import StoredEval, StoredTrain, chosen_backend
 from harness.spec import datasets
 from harness.spec.schema import Recipe
 
@@ -32,6 +32,7 @@ class Prepared:
             raise WrongData(f"{folder}: content {found.version}, expected {dataset['version']}: another preparation")
         self._manifest, self._folder, self._views = found, folder, recipe
         self._device, self._workers = device, workers
+        self.decoder = chosen_backend()
         info = datasets.of(dataset)
         self._normalise = Normalise(info, device)
         targets = beton.read(folder / found.train.file).labels if found.train else np.empty(0, dtype=np.int64)

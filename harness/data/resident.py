@@ -11,6 +11,8 @@ from harness.spec.datasets import DatasetInfo
 
 EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
 
+_CACHED = 1 << 18  # values, of 4 bytes
+
 
 class Normalise:
     """uint8 pixels -> float32 (pixel/255 - mean) / std, channels last in memory."""
@@ -21,10 +23,15 @@ class Normalise:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
-        images = pixels.to(torch.float32, memory_format=torch.channels_last)
-        batch, _, height, width = images.shape
-        rows = images.permute(0, 2, 3, 1).view(batch, height, -1)  # whole rows: broadcasting 3 channels alone is slow
-        rows.mul_(self.scale.repeat(width)).add_(self.shift.repeat(width))
+        images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
+        batch, channels, height, width = images.shape
+        # Whole rows: broadcasting 3 channels alone is slow. On a CPU, as many images at once as its cache holds.
+        rows = images.permute(0, 2, 3, 1).view(batch, height, width * channels)
+        source = pixels.permute(0, 2, 3, 1).reshape(rows.shape)
+        scale, shift = self.scale.repeat(width), self.shift.repeat(width)
+        at_once = max(1, _CACHED // (channels * height * width)) if pixels.device.type == "cpu" else batch
+        for part, values in zip(rows.split(at_once), source.split(at_once), strict=True):
+            part.copy_(values).mul_(scale).add_(shift)
         return images
 
 

@@ -20,6 +20,7 @@ class Source(Protocol):
     """The parts of a dataset that a run's science has chosen."""
 
     train_targets: Tensor  # (N,) int64, on the device
+    decoder: str  # what turns files into pixels, which differ a little by it; "" where pixels are stored
 
     def training(self, recipe: Recipe, seed: int, rows: Rows) -> Loader:
         """The training set, in batches."""
@@ -47,6 +48,8 @@ def open_source(
 
 class Pixels:
     """Small images, whole on the device."""
+
+    decoder = ""
 
     def __init__(self, dataset: Mapping[str, Any], folder: Path | None, device: torch.device):
         info = datasets.of(dataset)

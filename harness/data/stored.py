@@ -82,7 +82,7 @@ class StoredTrain:
         order = counter.permutation(self.seed, epoch, self.size)
         batches = order.split(self.batch_size)[first_step:]
         shares = [self._rows(len(batch)) for batch in batches]
-        mine = np.concatenate([batch[share].numpy() for batch, share in zip(batches, shares, strict=True)])
+        mine = torch.cat([order[:0], *(batch[share] for batch, share in zip(batches, shares, strict=True))]).numpy()
         size, at_once = self.image_size(epoch), len(range(self.batch_size)[self._rows(self.batch_size)])
         parts = training_views(
             self.seed, epoch, mine, self._heights[mine], self._widths[mine], self._crop_area, self._flip
@@ -134,23 +134,31 @@ class StoredEval:
         """(images (B, 3, size, size) float32, targets (B,)) of a part of the images."""
         decoded = self._images.batches(self._views[mine], EVAL_BATCH, self._size)
         with closing(_to_device(decoded, self._device)) as pixels:
-            for targets in self.targets[mine].split(EVAL_BATCH):
-                yield self._normalise(next(pixels).permute(0, 3, 1, 2)), targets
+            for batch, targets in zip(pixels, self.targets[mine].split(EVAL_BATCH), strict=False):  # none: one of none
+                yield self._normalise(batch.permute(0, 3, 1, 2)), targets
+
+
+def chosen_backend() -> str:
+    """What decodes images here: KD_LOADER's choice, else FFCV where it is installed, else PIL.
+
+    Raises:
+        UserError: KD_LOADER names none of them, or it is not installed.
+    """
+    named = os.environ.get("KD_LOADER") or ("ffcv" if importlib.util.find_spec("ffcv") else "pil")
+    if named not in BACKENDS:
+        raise UserError(f"KD_LOADER: {unknown('loader', named, BACKENDS)}")
+    package, extra = ("ffcv", "ffcv") if named == "ffcv" else ("PIL", "images")
+    if not importlib.util.find_spec(package):
+        raise UserError(f"decoding images with {named} needs it installed: pip install 'kd-harness[{extra}]'")
+    return named
 
 
 def _open(path: Path, workers: int, backend: str | None) -> Images:
-    """The file's images by the asked for backend, else by KD_LOADER's, else by FFCV where it is installed.
-
-    Raises:
-        UserError: KD_LOADER names none.
-    """
-    backend = backend or os.environ.get("KD_LOADER") or ("ffcv" if importlib.util.find_spec("ffcv") else "pil")
-    if backend == "pil":
+    """The file's images."""
+    if (backend or chosen_backend()) == "pil":
         from harness.data.pil_loading import PilImages
 
         return PilImages(path, workers)
-    if backend not in BACKENDS:
-        raise UserError(f"KD_LOADER: {unknown('loader', backend, BACKENDS)}")
     threads = torch.get_num_threads()
     try:  # importing FFCV, and opening a file with it, sets torch's number of threads
         from harness.data.ffcv_loading import FfcvImages

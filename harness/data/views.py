@@ -81,7 +81,7 @@ def evaluation_views(
     views["position"] = positions
     shorter = np.minimum(heights, widths).astype(np.int64)
     if crop_first:
-        side = size * shorter // resize
+        side = np.maximum(size * shorter // resize, 1)
         views["height"] = views["width"] = side
         views["top"], views["left"] = (heights - side) // 2, (widths - side) // 2
         views["to_height"] = views["to_width"] = size

@@ -14,9 +14,9 @@ from harness.spec.yamlfile import Document, KeyPath
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
 SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", "teacher_top_k", *STORED_VIEWS)
-# Keys younger than the first results, and what they are when unset: left out of a science then, so that runs keep their
-# ids. Stored images are younger still: their keys are always said.
-YOUNG_RECIPE = {"compile": False, "teacher_top_k": None, **dict.fromkeys(STORED_VIEWS)}
+# Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
+# younger still: their keys are always said.
+YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", *STORED_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) 
             raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
     elif views:
         raise UserError(f"{document.where(at)}: {views[0]} is for stored images; {info.name} has pixels of one size")
-    return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != YOUNG_RECIPE[k]}
+    return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != Recipe.model_fields[k].default}
 
 
 def _teacher(
@@ -261,6 +261,11 @@ def _science(
     final = load.changed_recipe(recipe, layers, document, ("recipe",))
     if not source.logits_only:
         final = final.model_copy(update={"teacher_top_k": None})
+    if final.label_smoothing and source.part_of_model:
+        raise UserError(
+            f"{document.where(at)}: {use} computes a cross-entropy of its own, which `label_smoothing` does not reach: "
+            "expected 0 in its recipe"
+        )
     return {
         "protocol": identity.PROTOCOL,
         "dataset": _dataset(sweep, info),

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import re
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -25,11 +26,20 @@ def names(library: str) -> frozenset[str]:
     Raises:
         ValueError: it is not installed.
     """
+    return frozenset(name for text in source_texts(library) for name in _REGISTERED.findall(text))
+
+
+def source_texts(library: str) -> Iterator[str]:
+    """The source files of a library's classification models.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     found = importlib.util.find_spec(library)
     if found is None or found.origin is None:
         raise ValueError(f"models of {library} need it installed: pip install '.[timm]'")
-    files = (Path(found.origin).parent / "models").glob("*.py")
-    return frozenset(name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8")))
+    for file in (Path(found.origin).parent / "models").glob("*.py"):
+        yield file.read_text(encoding="utf-8")
 
 
 def check(name: str) -> None:
@@ -38,7 +48,11 @@ def check(name: str) -> None:
     """
     library, _, model = name.partition(":")
     if model not in names(library):
-        near = difflib.get_close_matches(model[:200], sorted(names(library)), cutoff=0.5) or ["resnet18"]
-        raise ValueError(
-            f"{library} has no model {shorten(model)}; nearest: {', '.join(f'{library}:{n}' for n in near)}"
-        )
+        raise ValueError(unknown(library, "model", model, names(library)))
+
+
+def unknown(library: str, kind: str, name: str, valid: Iterable[str]) -> str:
+    """The message about a name that a library does not have, with the nearest ones."""
+    valid = sorted(valid)
+    near = difflib.get_close_matches(name[:200], valid, cutoff=0.5) or valid[:1]
+    return f"{library} has no {kind} {shorten(name)}; nearest: {', '.join(f'{library}:{n}' for n in near)}"

@@ -57,6 +57,7 @@ class MethodInfo:
     weights: dict[str, float]
     needs_teacher: bool
     logits_only: bool  # whether the teacher's logits are all that it reads of it
+    part_of_model: bool
     hyper: dict[str, Hyper]
     summary: str
 
@@ -162,6 +163,7 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         weights={k: float(v) for k, v in weights.items()},
         needs_teacher=literals.get("needs_teacher", True),
         logits_only=literals.get("logits_only", False),
+        part_of_model=literals.get("part_of_model", False),
         hyper=_hyper(node, f"{module}:{node.name}"),
         summary=doc.split("\n\n")[0].replace("\n", " "),
     )

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from harness.errors import shorten
-from harness.spec import datasets, models
+from harness.spec import datasets, models, pretrained
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -82,6 +82,18 @@ class Recipe(Closed):
     compile: bool = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
+        "averaged; batch norms and methods see one micro-batch at a time",
+    )
+    clip_norm: Finite | None = Field(
+        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
+    )
+    label_smoothing: Finite = Field(
+        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
+    )
 
     @classmethod
     def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +114,8 @@ class Recipe(Closed):
             raise ValueError("milestones must rise")
         if self.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must be fewer than epochs")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
         return self
 
     def _check_sizes(self, sizes: int | tuple[tuple[int, int], ...]) -> None:
@@ -168,10 +182,20 @@ class Dataset(Closed):
 
 
 class Weights(Closed):
-    """A file of weights that is given rather than trained."""
+    """Weights that are given rather than trained: one of `file`, `url` and `name` says which."""
 
-    file: str = Field(
-        min_length=1, description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file"
+    file: str | None = Field(
+        None,
+        min_length=1,
+        description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file",
+    )
+    url: str | None = Field(
+        None, max_length=2000, description="https address of a file .pth, .pt, .bin or .safetensors"
+    )
+    name: str | None = Field(
+        None,
+        description="as the libraries name them: `torchvision:ResNet34_Weights.IMAGENET1K_V1`, "
+        "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`",
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
     top1: Finite | None = Field(
@@ -180,6 +204,37 @@ class Weights(Closed):
         le=100,
         description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
     )
+
+    @field_validator("url")
+    @classmethod
+    def _an_address(cls, url: str | None) -> str | None:
+        if url is not None:
+            pretrained.check_url(url)
+        return url
+
+    @field_validator("name")
+    @classmethod
+    def _published(cls, name: str | None) -> str | None:
+        if name is not None:
+            pretrained.url(name)
+        return name
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Weights":
+        said = [key for key in ("file", "url", "name") if getattr(self, key) is not None]
+        if len(said) != 1:
+            raise ValueError(f"expected one of file, url and name; found {' and '.join(said) or 'none of them'}")
+        return self
+
+    @property
+    def source(self) -> str:
+        """The file, address or name, for messages."""
+        return self.file or self.url or str(self.name)
+
+    @property
+    def address(self) -> str | None:
+        """Where they are downloaded from; None: they are a file."""
+        return pretrained.url(self.name) if self.name else self.url
 
 
 class Method(Closed):

@@ -32,8 +32,12 @@ def telling_full_disk(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` that is gone afterwards, whatever happens."""
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """A name beside ``path``, ``.NAME.*.tmp``, that is gone afterwards unless the process is killed.
+
+    Raises:
+        DiskFull: there was no room.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with telling_full_disk(path):
@@ -64,18 +68,24 @@ def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -
     Raises:
         DiskFull: there was no room; ``path`` is as it was.
     """
-    with _temporary(path) as temporary:
+    with temporary_beside(path) as temporary:
         write(temporary)
         if durable:
-            _sync(temporary)
-        os.replace(temporary, path)
-        if durable:
-            _sync(path.parent)
+            move(temporary, path)
+        else:
+            os.replace(temporary, path)
+
+
+def move(source: Path, path: Path) -> None:
+    """Puts a whole file in place of ``path``, on the same file system; once done it outlives a crash of the machine."""
+    _sync(source)
+    os.replace(source, path)
+    _sync(path.parent)
 
 
 def write_once(path: Path, write: Callable[[Path], object]) -> bool:
     """As ``replace``, but the first writer wins; False when the file was there already."""
-    with _temporary(path) as temporary:
+    with temporary_beside(path) as temporary:
         write(temporary)
         _sync(temporary)
         try:

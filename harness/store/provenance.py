@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.store import files
 
-_PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "submitit", "pydantic", "scikit-learn", "deepspeed", "ffcv")
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pyarrow", "submitit", "pydantic", "scikit-learn", "deepspeed")
+_DECODERS = {"ffcv": "ffcv", "pil": "pillow"}
 
 
 SNAPSHOT_FILE = "snapshot.json"  # lies beside the packages of a copy that jobs run from, and holds its git_state
@@ -31,10 +32,10 @@ def git_state() -> tuple[str, bool]:
         return "", False
 
 
-def versions() -> str:
-    """JSON of package -> version, Python included."""
+def versions(decoder: str = "") -> str:
+    """JSON of package -> version, Python included, and what decoded the images if a ``decoder`` did."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *([_DECODERS[decoder]] if decoder else [])):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

@@ -75,6 +75,11 @@ class Store:
     def queue(self, name: str) -> Path:
         return self.root / "queues" / f"{name}.json"
 
+    @property
+    def weights(self) -> Path:
+        """What is downloaded (``harness.store.weights``), unless KD_WEIGHTS names another folder."""
+        return self.root / "weights"
+
     def submission(self, name: str) -> Path:
         return self.root / "queues" / "submissions" / f"{name}.json"
 

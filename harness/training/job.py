@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.spec.schema import Recipe
 from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.training import checkpoint, memory
+from harness.training.engine import MakeEngine, Native
 from harness.training.graph import cuda_graph
 from harness.training.logits import KeptLogits
 from harness.training.member import Member
@@ -27,6 +29,7 @@ from harness.training.precision import set_float32
 from harness.training.ranks import LostRank, Ranks, joined
 from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
 from harness.training.teacher import BadWeights, Teacher, load_teacher
+from harness.training.zero import DeepSpeed
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class PackJob:
     weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
     threads: int
     log: str = ""
+    engine: str = "native"  # or "deepspeed"
+    zero_stage: int = 0  # of engine deepspeed
 
 
 class TeacherNotReady(Exception):
@@ -116,9 +121,7 @@ def _train(
     sciences = {k: store.read_science(k) for k in run_ids}
     saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    reporter = Reporter(
-        store, job.log, lambda: ranks.any(should_stop(), device), threads, started, device, sciences, ranks.world
-    )
+    reporter = Reporter(store, job.log, should_stop, threads, started, device, sciences, ranks)
     if ranks.rank == 0:
         for k in run_ids:
             reporter.attempts[k] = store.add_attempt(k, log=job.log, pid=os.getpid(), threads=threads)
@@ -132,7 +135,7 @@ def _train(
     source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
     evaluated_on = source.evaluation()
     loader = source.training(recipe, any_science["seed"], ranks.rows)
-    reporter.train_size = len(source.train_targets)
+    reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
@@ -151,10 +154,13 @@ def _train(
         compiles = recipe.compile and device.type == "cuda"
         teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
 
+    engine: MakeEngine = partial(DeepSpeed, zero_stage=job.zero_stage) if job.engine == "deepspeed" else Native
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
-            members[k] = Member(science, teacher, source.train_targets, image_shape, info.classes, device, ranks)
+            members[k] = Member(
+                science, teacher, source.train_targets, image_shape, info.classes, device, ranks, engine
+            )
             if (found := saved[k]) is not None:
                 members[k].restore(*found)
         except Exception as error:
@@ -162,7 +168,10 @@ def _train(
             reporter.on_failure(k, error, traceback.format_exc())
             ranks.fail_alike(k)
     reporter.pack_size = len(members)
-    where = f"{device}, {threads} threads" + (f", process {ranks.rank} of {ranks.world}" if ranks.world > 1 else "")
+    where = f"{device}, {threads} threads"
+    if ranks.world > 1:
+        where += f", process {ranks.rank} of {ranks.world}, engine {job.engine}"
+        where += f" with ZeRO stage {job.zero_stage}" if job.engine == "deepspeed" else ""
     print(f"training {len(members)} runs on {where}: {', '.join(members)}", flush=True)
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files

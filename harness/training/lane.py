@@ -1,7 +1,7 @@
 """How a member's steps run: each as it stands, or recorded and played again."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,14 +31,15 @@ class Shared:
         return [t._version for t in tensors]
 
 
+@dataclass
 class Noted(Batch):
-    """A batch that notes whether its epoch is asked for, on which few methods depend."""
+    """A batch that notes whether its epoch, on which few methods depend, is asked of it or of a part of it."""
 
-    epoch_asked = False
+    asked: set[str] = field(default_factory=set)
 
     def __getattribute__(self, name: str) -> Any:
         if name == "epoch":
-            self.epoch_asked = True
+            self.asked.add(name)
         return super().__getattribute__(name)
 
 
@@ -48,7 +49,7 @@ class Lane:
     def __init__(self, name: str, member: Member, streams: Streams, record: Record | None):
         self._name, self._member, self._streams = name, member, streams
         modules = (*member.networks, member.distiller)
-        self._recorded = Recorded(record, name, lambda: beside_values(modules), member.optimiser.zero_grad)
+        self._recorded = Recorded(record, name, lambda: beside_values(modules), member.forget_gradients)
         self._random: SampleRandom | None = None
         self._depends_on_epoch = False
 
@@ -72,7 +73,7 @@ class Lane:
                 batch = self._batch(shared, self._random, epoch)
                 with member.watch.part("student") if played else nullcontext():
                     self._recorded(baked, lambda: member.compute(batch, shared.teacher), self._random.generator)
-            self._depends_on_epoch |= batch.epoch_asked
+            self._depends_on_epoch |= bool(batch.asked)
         member.count(count)
 
     def _batch(self, shared: Shared, random: SampleRandom, epoch: int) -> Noted:

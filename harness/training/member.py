@@ -18,10 +18,12 @@ from harness.spec import datasets
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
 from harness.training.batchnorm import share_batch_norms
+from harness.training.engine import MakeEngine, Native
 from harness.training.evaluate import Metrics, evaluate
+from harness.training.micro import micro_batches
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
-from harness.training.ranks import ALONE, Ranks
+from harness.training.ranks import ALONE, Part, Ranks
 from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
 from harness.training.teacher import Teacher, load_weights
@@ -64,6 +66,7 @@ class Member:
         num_classes: int,
         device: torch.device,
         ranks: Ranks = ALONE,
+        engine: MakeEngine = Native,
     ):
         """Raises whatever the method's constructor raises for settings it cannot use."""
         self.science, self.device, self.ranks = science, device, ranks
@@ -94,14 +97,14 @@ class Member:
         self.distiller.to(device).train()
         trained = [self.student, self.distiller, *self.networks[1:]]
         self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.SGD(
-            self.parameters,
-            lr=self.recipe.lr,
-            momentum=self.recipe.momentum,
-            weight_decay=self.recipe.weight_decay,
-            nesterov=self.recipe.nesterov,
-            fused=True,
-        )
+        if ranks.world > 1:
+            # Engines sum gradients over the processes. The student's come from each one's own images; the method's are
+            # those of the whole batch already.
+            for p in self.distiller.parameters():
+                if p.requires_grad:
+                    p.register_hook(lambda gradient: gradient / ranks.world)
+        self.engine = engine(self.parameters, self.recipe, ranks)
+        self.lr = self.recipe.lr
         self.history = History(epoch=-self._first.epochs)
         self.watch = Stopwatch(device)
         self.steps = 0  # done of the epoch that is running
@@ -138,16 +141,14 @@ class Member:
     @property
     def settings(self) -> tuple[bool, float]:
         """What of ``compute`` changes only between epochs: the stage and the learning rate."""
-        return self.in_first_stage, self.optimiser.param_groups[0]["lr"]
+        return self.in_first_stage, self.lr
 
     def begin_epoch(self) -> None:
-        lr = (
+        self.lr = (
             (self._first.lr or self.recipe.lr)
             if self.in_first_stage
             else learning_rate(self.recipe, self.history.epoch)
         )
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
 
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
         """One optimiser step; the total loss, detached."""
@@ -158,27 +159,36 @@ class Member:
     def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
         """What the device does in a step; the total loss, detached. Nothing here waits for the device, and from the
         second time on nothing changes but the values of tensors, so that it can be recorded as a graph."""
-        student = self._run_student(batch)
+        totals = [
+            self._compute_part(part, len(batch.targets), micro_batch, taught)
+            for part, micro_batch, taught in micro_batches(batch, teacher, self.recipe.accumulate, self.ranks)
+        ]
+        with self.watch.part("student"):
+            self.engine.step(self.lr)
+        return torch.stack(totals).sum()
+
+    def _compute_part(self, part: Part, count: int, batch: Batch, teacher: Outputs) -> Tensor:
+        """The gradients of a part of a batch of ``count`` images; what it adds to the total loss, detached."""
+        student = self._run_student(batch.images, count, part)
         if self.peer is not None:
             with self.watch.part("teacher"):
-                teacher = self._run(self.peer, batch, self._main_taps)
+                teacher = self._run(self.peer, batch.images, self._main_taps, count, part)
         with self.watch.part("method"):
             if self.in_first_stage:
                 terms = dict(self.distiller.first_terms(batch, student, teacher))
                 total = torch.stack(list(terms.values())).sum()
             else:
-                terms = {"ce": F.cross_entropy(student.logits, batch.targets)}
+                smoothing = self.recipe.label_smoothing
+                terms = {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=smoothing)}
                 terms |= self.distiller(batch, student, teacher)
                 if not self._images:
                     self._check_terms(terms)
                 total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
+            of_batch = total * (len(batch.targets) / count)
         with self.watch.part("student"):
-            total.backward()
-            self._sum_gradients()
-            self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
+            self.engine.backward(of_batch, last=part.index + 1 == part.of)
         self._note({**terms, "total": total}, len(batch.targets))
-        return total.detach()
+        return of_batch.detach()
 
     def count(self, images: int) -> None:
         """What the host notes of a step with so many images."""
@@ -199,7 +209,7 @@ class Member:
             self.history.warnings = list(self.distiller.warnings(means))
         if self.history.epoch == 0:
             self._sums = {}
-            self.optimiser.state.clear()
+            self.engine.restart()
 
     def evaluate(self, on: EvalSet) -> None:
         """Notes how good the trained model is now."""
@@ -223,13 +233,12 @@ class Member:
             self.history.costs[part] = self.history.costs.get(part, 0.0) + seconds
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes, by name."""
-        momenta = (self.optimiser.state[p].get("momentum_buffer") for p in self.parameters)
+        """Everything that training changes, by name. All processes call it together."""
         return {
             **{f"student.{k}": v for k, v in self.student.state_dict().items()},
             **{f"method.{k}": v for k, v in self.distiller.state_dict().items()},
             **({f"peer.{k}": v for k, v in self.peer.state_dict().items()} if self.peer is not None else {}),
-            **{f"momentum.{i}": m for i, m in enumerate(momenta) if m is not None},
+            **{f"momentum.{i}": m for i, m in self.engine.momenta().items()},
         }
 
     def state(self) -> dict[str, Any]:
@@ -248,38 +257,31 @@ class Member:
         self.distiller.load_state_dict(parts["method"])
         if self.peer is not None:
             self.peer.load_state_dict(parts["peer"])
-        for i, p in enumerate(self.parameters):
-            if (saved := parts["momentum"].get(str(i))) is not None:
-                self.optimiser.state[p]["momentum_buffer"] = torch.empty_like(p).copy_(saved)
+        self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
-    def _run_student(self, batch: Batch) -> Outputs:
-        """Of the whole batch; in the first stage its maps alone."""
+    def forget_gradients(self) -> None:
+        """After a step that was not finished."""
+        for p in self.parameters:
+            p.grad = None
+
+    def _run_student(self, images: Tensor, count: int, part: Part) -> Outputs:
+        """Of a part of the batch; in the first stage its maps alone."""
         with self.watch.part("student"):
             if not self.in_first_stage:
-                return self._run(self.student, batch, self.distiller.student_taps)
-            nothing = batch.images.new_empty(0)
+                return self._run(self.student, images, self.distiller.student_taps, count, part)
+            nothing = images.new_empty(0)
             with autocast(self.device, self.recipe.precision):
-                outputs = Outputs(nothing, nothing, self.student.maps(batch.images, self._first.student_taps))
-            return gathered(in_float32(outputs), self.ranks, len(batch.targets))
+                outputs = Outputs(nothing, nothing, self.student.maps(images, self._first.student_taps))
+            return gathered(in_float32(outputs), self.ranks, count, part)
 
-    def _run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
-        """Of the whole batch, from this process's share of its images."""
+    def _run(self, net: ConvNet, images: Tensor, taps: Collection[str], count: int, part: Part) -> Outputs:
+        """Of a part of a batch of ``count`` images, whichever of them this process has."""
         with autocast(self.device, self.recipe.precision):
-            outputs = net(batch.images, taps)
-        return gathered(in_float32(outputs), self.ranks, len(batch.targets))
-
-    def _sum_gradients(self) -> None:
-        """The student's come from each process's own images. The method's are those of the whole batch already; their
-        mean is taken only lest rounding on a GPU drive the processes apart."""
-        if self.ranks.world == 1:
-            return
-        for p in self.distiller.parameters():
-            if p.grad is not None:
-                p.grad /= self.ranks.world
-        self.ranks.sum(p.grad for p in self.parameters if p.grad is not None)
+            outputs = net(images, taps)
+        return gathered(in_float32(outputs), self.ranks, count, part)
 
     def _check_terms(self, terms: dict[str, Tensor]) -> None:
         name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from harness.training.ranks import Ranks
+from harness.training.ranks import WHOLE, Part, Ranks
 from methods.base import Outputs
 
 
@@ -16,9 +16,9 @@ def in_float32(outputs: Outputs) -> Outputs:
     return Outputs(up(outputs.logits), up(outputs.embedding), {k: up(v) for k, v in outputs.features.items()})
 
 
-def gathered(mine: Outputs, ranks: Ranks, count: int) -> Outputs:
-    """The outputs for all ``count`` images of a batch, from those of each process's share."""
-    features = {k: ranks.gather(v, count) for k, v in mine.features.items()}
+def gathered(mine: Outputs, ranks: Ranks, count: int, part: Part = WHOLE) -> Outputs:
+    """The outputs for all images of a part of a batch of ``count``, from those of each process's share."""
+    features = {k: ranks.gather(v, count, part) for k, v in mine.features.items()}
     if mine.logits.ndim == 1:  # maps alone
         return Outputs(mine.logits, mine.embedding, features)
-    return Outputs(ranks.gather(mine.logits, count), ranks.gather(mine.embedding, count), features)
+    return Outputs(ranks.gather(mine.logits, count, part), ranks.gather(mine.embedding, count, part), features)

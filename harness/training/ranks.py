@@ -28,6 +28,22 @@ class LostRank(BaseException):
 
 
 @dataclass(frozen=True)
+class Part:
+    """Every ``of``-th row of a batch, from row ``index`` on. A process's rows, which lie together, hold some of each
+    part; so parts are the same for any number of processes."""
+
+    index: int = 0
+    of: int = 1
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.index, None, self.of)
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
 class Ranks:
     """This process among those of its job; the default is a process alone."""
 
@@ -42,19 +58,21 @@ class Ranks:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if self.world > 1 else 0)
         return torch.device("cuda")
 
-    def rows(self, count: int) -> slice:
-        """This process's share of ``count`` rows."""
-        return slice(*(count * r // self.world for r in (self.rank, self.rank + 1)))
+    def rows(self, count: int, part: Part = WHOLE) -> slice:
+        """This process's share of ``count`` rows, or what of it is in a part."""
+        first, stop = (count * r // self.world for r in (self.rank, self.rank + 1))
+        return slice(first + (part.index - first) % part.of, stop, part.of)
 
-    def gather(self, mine: Tensor, count: int) -> Tensor:
-        """All ``count`` rows of a batch, from the share of each process; gradients go back to where rows came from.
+    def gather(self, mine: Tensor, count: int, part: Part = WHOLE) -> Tensor:
+        """All rows of a part of a batch of ``count``, from the share of each process; gradients go back to where rows
+        came from.
 
         What is computed of the result must be the same in every process: each gives its rows the gradient of its own
         copy of the loss.
         """
         if self.world == 1:
             return mine
-        gathered: Tensor = _Gather.apply(mine, self, count)
+        gathered: Tensor = _Gather.apply(mine, self, count, part)
         return gathered
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
@@ -68,14 +86,14 @@ class Ranks:
         for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.copy_(total.view(t.shape))
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is true in any process."""
+    def greatest(self, value: int, device: torch.device) -> int:
+        """Of the processes' values."""
         if self.world == 1:
-            return flag
-        count = torch.tensor(int(flag), device=device)
+            return value
+        found = torch.tensor(value, device=device)
         with _together():
-            dist.all_reduce(count, dist.ReduceOp.MAX)
-        return bool(count)
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
 
     def share(self, name: str, value: Any) -> Any:
         """The first process's JSON-able value, in every process; ``name`` is used once."""
@@ -143,17 +161,16 @@ class _Gather(torch.autograd.Function):
     """Rows of every process, in rank order; backward keeps the gradient of one's own."""
 
     @staticmethod
-    def forward(ctx: Any, mine: Tensor, ranks: Ranks, count: int) -> Tensor:
-        ctx.rows = ranks.rows(count)
-        shares = [Ranks(r, ranks.world).rows(count) for r in range(ranks.world)]
-        sizes = [s.stop - s.start for s in shares]
+    def forward(ctx: Any, mine: Tensor, ranks: Ranks, count: int, part: Part) -> Tensor:
+        sizes = [len(range(count)[Ranks(r, ranks.world).rows(count, part)]) for r in range(ranks.world)]
+        ctx.rows = slice(sum(sizes[: ranks.rank]), sum(sizes[: ranks.rank + 1]))
         padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
         padded[: len(mine)] = mine
-        parts = [torch.empty_like(padded) for _ in shares]
+        parts = [torch.empty_like(padded) for _ in sizes]
         with _together():
             dist.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return gradients[0][ctx.rows], None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradients[0][ctx.rows], None, None, None

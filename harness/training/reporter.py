@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import IntEnum
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from harness.store.store import Store
 from harness.training import checkpoint
 from harness.training.logits import WrongLogits
 from harness.training.member import Member
+from harness.training.ranks import ALONE, Ranks
 from harness.training.teacher import BadWeights, Teacher
 
 CHECKPOINT_SECONDS = float(os.environ.get("KD_CHECKPOINT_SECONDS", "60"))
@@ -32,6 +34,14 @@ PROGRESS_SECONDS = 1.0
 class Interrupted(BaseException):
     """The job was told to stop. No failure: the runs go on from their checkpoints. Like KeyboardInterrupt, it is
     not an Exception, so that nothing takes it for a member's own failure."""
+
+
+class Wish(IntEnum):
+    """Where the processes differ, they do the greatest."""
+
+    GO_ON = 0
+    CHECKPOINT = 1
+    STOP = 2  # with checkpoints
 
 
 @dataclass
@@ -45,16 +55,16 @@ class Reporter:
     started: float
     device: torch.device
     sciences: dict[str, dict[str, Any]]
-    processes: int = 1
+    ranks: Ranks = ALONE
     train_size: int = 0
+    decoder: str = ""  # of stored images
     evaluated_on: str = "test"
     evaluated_size: int = 0
     pack_size: int = 0
     teacher: Teacher | None = None
     attempts: dict[str, int] = field(default_factory=dict)
-    _began: float = field(default_factory=time.monotonic)
     _told: float = 0.0
-    _saved: dict[str, float] = field(default_factory=dict)  # run_id -> when its last checkpoint was written
+    _saved: float = field(default_factory=time.monotonic)  # when the last checkpoints were written
     _pace: dict[str, tuple[float, int]] = field(
         default_factory=dict
     )  # run_id -> when and at which step we first looked
@@ -65,21 +75,25 @@ class Reporter:
         Raises:
             Interrupted: the job was told to stop; every member is checkpointed.
         """
-        stop = self.should_stop()
+        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
+        wish = self.agreed(Wish.CHECKPOINT if due else Wish.GO_ON)
         self._show_progress(members, steps_per_epoch)
-        for run_id, member in members.items():
-            since = self._saved.setdefault(run_id, self._began)
-            if stop or time.monotonic() - since >= CHECKPOINT_SECONDS:
-                history = member.history
-                folder = self.store.checkpoints(run_id)
+        if wish is not Wish.GO_ON:
+            for run_id, member in members.items():
+                done = member.history.epoch + member.first_epochs
                 try:
-                    done = history.epoch + member.first_epochs
-                    checkpoint.save(folder, done, member.steps, member.tensors(), member.state())
+                    checkpoint.save(
+                        self.store.checkpoints(run_id), done, member.steps, member.tensors(), member.state()
+                    )
                 except files.DiskFull as e:
                     print(f"{run_id} has no new checkpoint: {e}", flush=True)
-                self._saved[run_id] = time.monotonic()
-        if stop:
+            self._saved = time.monotonic()
+        if wish is Wish.STOP:
             raise Interrupted
+
+    def agreed(self, mine: Wish) -> Wish:
+        """What all processes do after this step, where this one would do ``mine`` if it is not told to stop."""
+        return Wish(self.ranks.greatest(Wish.STOP if self.should_stop() else mine, self.device))
 
     def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
@@ -159,10 +173,10 @@ class Reporter:
             "weights_sha256": weights_sha256,
             "git_commit": commit,
             "git_dirty": dirty,
-            "versions": provenance.versions(),
+            "versions": provenance.versions(self.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
             "threads": self.threads,
-            "processes": self.processes,
+            "processes": self.ranks.world,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
             "started_at": datetime.fromtimestamp(self.started, UTC),
@@ -203,12 +217,17 @@ def _pairs(values: dict[str, str]) -> str:
 
 @dataclass
 class Follower:
-    """What the further processes of a run tell: nothing but failures; they stop when the first does."""
+    """What the further processes of a run tell: nothing but failures. They stop when the first does, and give what they
+    hold of a checkpoint when it writes one."""
 
     reporter: Reporter
 
     def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        if self.reporter.should_stop():
+        wish = self.reporter.agreed(Wish.GO_ON)
+        if wish is not Wish.GO_ON:
+            for member in members.values():
+                member.tensors()
+        if wish is Wish.STOP:
             raise Interrupted
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:

@@ -338,7 +338,7 @@ def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any
     from harness.training.job import PackJob, run_pack
 
     bench.store.write_science(run_id, planned.plan.runs[run_id].science)
-    files = planned.weights_files()
+    files = planned.weights_files([run_id])
     with (bench.folder / "t.safetensors").open("ab") as f:
         f.write(b"x")
     run_pack(PackJob(str(bench.store.root), (run_id,), None, files, 1, str(bench.folder / "log")))

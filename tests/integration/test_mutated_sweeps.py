@@ -30,6 +30,11 @@ SWEEP: dict[str, Any] = {
             "teacher_weights": {"file": "t.pth", "sha256": "ab" * 32, "top1": 90.0},
             "recipe": {"epochs": 4},
         },
+        {
+            "teacher": "digits_net_w16",
+            "student": "digits_net_w8",
+            "teacher_weights": {"url": "https://localhost:1/t.pth", "sha256": "cd" * 32},
+        },
     ],
     "seeds": [0, 1],
 }
@@ -47,6 +52,8 @@ KEYS = (
     "params",
     "weights",
     "base",
+    "file",
+    "url",
 )
 
 ODD_TEXT = st.sampled_from(

@@ -15,35 +15,46 @@ from slurm.entry import free_port
 from tests.integration.conftest import ENVIRONMENT, EPOCHS, MINE, SWEEP, Bench, until
 
 PROCESS = """
-import json, os, sys
+import itertools, json, os, signal, sys
 import torch
 from harness.training.job import PackJob, run_pack
 from harness.training.member import Member
 
-store, run_ids, digests = sys.argv[1], sys.argv[2].split(","), sys.argv[3]
+store, run_ids, digests, told = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
+weights, steps = told.pop("weights", {}), itertools.count(1)
+stop_after, kill_after, _ = (told.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
+def should_stop():
+    if (step := next(steps)) == kill_after:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step == stop_after
 end_epoch = Member.end_epoch
 def note(self):
     end_epoch(self)
     with open(digests, "a") as f:
         f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
 Member.end_epoch = note
-sys.exit(not run_pack(PackJob(store, tuple(run_ids), None, {}, 1)))
+sys.exit(not run_pack(PackJob(store, tuple(run_ids), None, weights, 1, **told), should_stop))
 """
 
 
-def start(bench: Bench, world: int, *run_ids: str) -> list[subprocess.Popen[str]]:
-    """One pack, trained by `world` processes, each of which notes what it holds after each epoch."""
+def start(bench: Bench, world: int, *run_ids: str, **told: Any) -> list[subprocess.Popen[str]]:
+    """One pack, trained by `world` processes, each of which notes what it holds after each epoch.
+
+    ``told``: what a job is told; after how many steps to stop or to be killed; seconds between checkpoints.
+    """
     runs = bench.plan().plan.runs
     for run_id in run_ids:
         bench.store.write_science(run_id, runs[run_id].science)
     port = str(free_port())
     processes = []
     for rank in range(world):
-        told = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        args = [str(bench.store.root.resolve()), ",".join(run_ids), str(bench.folder / f"digests-{rank}")]
+        place = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        place["KD_CHECKPOINT_SECONDS"] = str(told.get("checkpoint_seconds", 0.1))
+        digests = str(bench.folder / f"digests-{rank}")
+        args = [str(bench.store.root.resolve()), ",".join(run_ids), digests, json.dumps(told)]
         log = (bench.folder / f"log-{rank}").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *args], env=ENVIRONMENT | told, cwd=bench.folder, stdout=log, stderr=log,
+            [sys.executable, "-c", PROCESS, *args], env=ENVIRONMENT | place, cwd=bench.folder, stdout=log, stderr=log,
             text=True, start_new_session=True,
         )  # fmt: skip
         bench._started.append(process)
@@ -51,9 +62,15 @@ def start(bench: Bench, world: int, *run_ids: str) -> list[subprocess.Popen[str]
     return processes
 
 
-def train(bench: Bench, world: int, *run_ids: str) -> None:
-    codes = [process.wait(timeout=300) for process in start(bench, world, *run_ids)]
-    assert codes == [0] * world, [(bench.folder / f"log-{r}").read_text()[-3000:] for r in range(world)]
+def train(bench: Bench, world: int, *run_ids: str, **told: Any) -> None:
+    """As ``start``, to the end it is told."""
+    codes = [process.wait(timeout=300) for process in start(bench, world, *run_ids, **told)]
+    expected = -signal.SIGKILL if "kill_after" in told else int("stop_after" in told)  # run_pack says it is not done
+    assert codes == [expected] * world, [log(bench, rank)[-3000:] for rank in range(world)]
+
+
+def log(bench: Bench, rank: int) -> str:
+    return (bench.folder / f"log-{rank}").read_text()
 
 
 def as_one_process(row: dict[str, Any], alone: dict[str, Any], what: str) -> None:

@@ -112,6 +112,30 @@ class TellsEpoch(Distiller):
         return {"epoch": torch.tensor(float(batch.epoch))}
 
 
+class Breaks(Distiller):
+    """A loss of 0 whose gradient is not finite."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "broken": 1.0}
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {"broken": (0 * student.logits).sum().sqrt()}
+
+
+class ReachesMore(Distiller):
+    """Has a parameter that no loss of the first epoch reaches."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "late": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {"late": self.scale if batch.epoch > 1 else torch.zeros(())}
+
+
 class Warns(Distiller):
     """Warns while its cross-entropy is above what a file ``limit`` says."""
 

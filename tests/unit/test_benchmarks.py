@@ -1,5 +1,8 @@
 """The sweep files that are shipped: they plan quickly, and every method can be built for every pair it is asked for."""
 
+import atexit
+import shutil
+import tempfile
 import time
 from functools import cache
 from pathlib import Path
@@ -7,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.data.manifest import Manifest, Part, Settings
 from harness.models.base import describe
 from harness.models.build import build
 from harness.planning import plan_sweep
-from harness.spec.datasets import CATALOG
+from harness.spec import datasets
 from harness.spec.expand import Plan
 from harness.training.member import build_distiller, known_taps
 from methods.base import TapSpec
@@ -29,22 +33,45 @@ CRD_CROSS = {
 
 
 @cache
-def plan(name: str) -> Plan:
-    return plan_sweep(REPO / "benchmarks" / f"{name}.yaml", Path("none")).plan
+def data() -> Path:
+    """A data root with the manifests of the data sets that sweeps need prepared, and nothing behind them."""
+    root = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, root)
+    for folder, name, classes, train, test in (
+        ("imagenet", "imagenet", 1000, 1_281_167, 50_000),
+        ("tiny_imagenet_20_prepared", "imagefolder", 20, 10_000, 1_000),
+    ):
+        names = tuple(f"class{i}" for i in range(classes))
+        parts = {
+            key: Part(file=file, images=images, per_class_min=images // classes, bytes=0, counts={})
+            for key, file, images in (("train", "train.beton", train), ("test", "val.beton", test))
+        }
+        (root / folder).mkdir()
+        for part in parts.values():
+            (root / folder / part.file).touch()
+        settings, version = Settings(max_side=400, quality=90), "0" * 16
+        Manifest(
+            dataset=name, version=version, settings=settings, source=version, classes=names, made_with={}, **parts
+        ).write(root / folder)
+    return root
 
 
 @cache
-def spec(model: str, dataset: str) -> TapSpec:
-    info = CATALOG[dataset]
+def plan(name: str) -> Plan:
+    return plan_sweep(REPO / "benchmarks" / f"{name}.yaml", Path("none"), data()).plan
+
+
+@cache
+def spec(model: str, classes: int, image_shape: tuple[int, int, int]) -> TapSpec:
     with torch.random.fork_rng():  # with real weights: a head is found by what the model computes
         torch.manual_seed(0)
-        return describe(build(model, info.classes, info.image_shape[0]), info.image_shape)
+        return describe(build(model, classes, image_shape[0]), image_shape)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_it_plans_in_half_a_second_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
     began = time.process_time()
-    said = command("sweep", file, "--plan", "--results", tmp_path / "none")
+    said = command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
     assert time.process_time() - began < 0.5
     assert said.code == 0 and said.err == "", said
     head = file.read_text().partition("\nnote:")[0]
@@ -57,7 +84,9 @@ def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
     found = plan(file.stem)
     sciences = {(c.teacher, c.student, c.method): found.runs[c.run_id].science for c in found.cells}
     for (teacher, student, name), science in sciences.items():
-        specs = [spec(model, science["dataset"]["name"]) for model in (student, teacher)]
+        info = datasets.of(science["dataset"])
+        shape = datasets.image_shape(info, science["recipe"])
+        specs = [spec(model, info.classes, shape) for model in (student, teacher)]
         with torch.device("meta"):
             distiller = build_distiller(science["method"], *specs)
         known_taps(distiller, specs[1])
@@ -75,6 +104,23 @@ def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) 
         assert cell.teacher_run is not None and found.runs[cell.teacher_run].science["recipe"]["lr"] == 0.05
     recipes = [run.science["recipe"] for run in found.runs.values()]
     assert all((r["epochs"], r["batch_size"], r["milestones"]) == (240, 64, [150, 180, 210]) for r in recipes)
+
+
+def test_imagenets_pairs_are_the_papers() -> None:
+    found = plan("imagenet_pairs")
+    pairs = {("torchvision:resnet34", "torchvision:resnet18"), ("torchvision:resnet50", "timm:mobilenetv1_100")}
+    assert {(c.teacher, c.student) for c in found.cells} == pairs
+    assert {"student", "kd", "fitnets", "crd", "rekd"} < {c.method for c in found.cells}
+    for run in found.runs.values():
+        recipe = run.science["recipe"]
+        assert (recipe["epochs"], recipe["milestones"], recipe["weight_decay"]) == (100, [30, 60, 90], 1e-4)
+        assert recipe["lr"] / recipe["batch_size"] == 0.1 / 256
+        assert (recipe["image_size"], recipe["eval_resize"], recipe["eval_size"]) == (224, 256, 224)
+    assert set(found.weights) == {w.sha256 for w in found.weights.values()}, "stated, so that planning needs no network"
+
+
+def test_the_fast_protocol_shares_no_run_with_the_papers() -> None:
+    assert not set(plan("imagenet_fast").runs) & set(plan("imagenet_pairs").runs)
 
 
 def test_both_standard_sweeps_compare_the_same_methods() -> None:

@@ -119,25 +119,57 @@ def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slu
         cluster.start()
 
 
-@pytest.mark.parametrize(("nodes", "tasks", "refused"), [(34, 1, False), (5, 7, True)])
-def test_every_process_needs_an_image_of_the_last_batch(
-    tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
-) -> None:
-    """Of 1,442 images in batches of 64: it has 34."""
+def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tuple[Path, tuple[QueuedPack, ...]]:
+    """A queue file of students of digits, and its packs."""
     profile, sweep, queue_file = (tmp_path / name for name in ("p.yaml", "s.yaml", "queues/s.json"))
-    profile.write_text(f"resources: {{nodes: {nodes}, tasks_per_node: {tasks}}}\n")
-    sweep.write_text("{dataset: digits, recipe: digits_quick, methods: [student], seeds: 1, "
+    profile.write_text(f"resources: {{{resources}}}\n")
+    sweep.write_text(f"{{dataset: digits, recipe: digits_quick, methods: {methods}, seeds: 1, "
                      "pairs: [{teacher: digits_net_w8, student: digits_net_w4}]}")  # fmt: skip
     planned = plan_sweep(sweep, tmp_path)
     for run_id, run in planned.plan.runs.items():
         planned.store.write_science(run_id, run.science)
     packs = tuple(QueuedPack(p.run_ids, p.needs) for p in planned.plan.packs)
     Queue(str(tmp_path), packs, 1, 1, None, {}, str(profile)).write(queue_file)
+    return queue_file, packs
+
+
+@pytest.mark.parametrize(("nodes", "tasks", "refused"), [(34, 1, False), (5, 7, True)])
+def test_every_process_needs_an_image_of_the_last_batch(
+    tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
+) -> None:
+    """Of 1,442 images in batches of 64: it has 34."""
+    queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}, tasks_per_node: {tasks}")
     if refused:
         with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
             Cluster(queue_file).start()
     else:
         Cluster(queue_file)._check_batches(packs[0])
+
+
+@pytest.mark.parametrize(("nodes", "refused"), [(8, False), (9, True)])
+def test_every_process_needs_an_image_of_every_micro_batch(
+    tmp_path: Path, slurm: Slurm, nodes: int, refused: bool
+) -> None:
+    """Of 34 images nine processes have three or four each."""
+    queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
+    check = Cluster(queue_file)._check_batches
+    check(packs[0])  # the teacher
+    if refused:
+        with pytest.raises(UserError, match=r"take batches in 4 parts \(`accumulate`\), but the last batch .* has 34"):
+            check(packs[1])
+    else:
+        check(packs[1])
+
+
+def test_an_engine_that_is_not_there_is_told_before_anything_is_submitted(
+    tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue_file, _ = queue_with(tmp_path, "nodes: 2, engine: deepspeed")
+    monkeypatch.setattr("slurm.cluster.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"engine deepspeed is not installed here: pip install 'kd-harness\[deepspeed\]'"
+    ):
+        Cluster(queue_file).start()
 
 
 def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_path: Path) -> None:

@@ -100,9 +100,9 @@ def test_stages_have_their_own_learning_rates_epochs_curves_and_momenta() -> Non
         rates = []
         for expected in (-2, -1, 0, 1):
             assert (m.history.epoch, m.in_first_stage) == (expected, expected < 0)
-            assert bool(m.optimiser.state) == (expected not in (-2, 0)), "the main stage begins without momenta"
+            assert bool(m.engine.momenta()) == (expected not in (-2, 0)), "the main stage begins without momenta"
             epoch(m, taught)
-            rates.append(m.optimiser.param_groups[0]["lr"])
+            rates.append(m.lr)
         assert rates == pytest.approx([first, first, 0.05, 0.005])
         told = {(e, name.partition("_")[0]) for e, name, _ in m.history.curves}
         assert told == {(-1, "first"), (0, "first"), (1, "train"), (2, "train")}

@@ -153,7 +153,7 @@ class StandIn:
 
     def rates(self) -> list[float]:
         """Of a member that trains alone; several may be at different epochs."""
-        return [m.optimiser.param_groups[0]["lr"] for m in self.members] if len(self.members) == 1 else []
+        return [m.lr for m in self.members] if len(self.members) == 1 else []
 
 
 def refuses(work: Work, generator: torch.Generator | None) -> Work:

@@ -59,6 +59,9 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "eval_size": st.integers(8, 256),
     "eval_resize": st.integers(224, 2048),
     "eval_crop_first": st.booleans(),
+    "accumulate": st.integers(2, 64),
+    "clip_norm": numbers(1e-3, 100),
+    "label_smoothing": numbers(1e-3, 0.9),
 }
 STORED_INFO = datasets.stored("imagefolder", "0" * 16, 10, 1000, 100, 100)
 

@@ -195,7 +195,7 @@ def test_the_planner_reads_what_the_constructor_has():
         cls = method_class(name)
         declared = {k: p.default for k, p in inspect.signature(cls).parameters.items() if p.kind == p.KEYWORD_ONLY}
         assert {k: h.default for k, h in info.hyper.items()} == declared
-        assert info.weights == cls.weights
+        assert (info.weights, info.part_of_model) == (cls.weights, cls.part_of_model)
 
 
 REAL = [

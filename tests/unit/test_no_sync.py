@@ -24,7 +24,9 @@ from harness.models.base import describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
+from harness.training import engine
 from harness.training.member import Member
+from harness.training.ranks import ALONE
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
 
@@ -128,7 +130,7 @@ def steps(
                 assert total.device.type == m.device.type
                 spoil(total)
         m.history.epoch, m.steps, m._sums = epoch + 1, 0, {}  # as at an epoch's end, which may wait
-        m.optimiser.state.clear()
+        m.engine.restart()
 
 
 def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> list[str]:
@@ -144,7 +146,8 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> l
             move(mode, module)
         m.device = CUDA
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
-        m.optimiser = torch.optim.SGD(m.parameters, lr=0.1, momentum=0.9, weight_decay=1e-4)  # fused: not for fakes
+        patch.setattr(engine, "sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+        m.engine = engine.Native(m.parameters, m.recipe, ALONE)  # without a fused optimiser, which is not for fakes
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
     return watched.found

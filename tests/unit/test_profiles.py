@@ -51,6 +51,13 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
         ("partitoin: gpu\n", "partition"),
         ("partition: gpu\nresources: {time_minutes: 0}\n", "mine.yaml:2: resources.time_minutes"),
         ("by_size:\n  - {student: 'a*', resources: {hours: 3}}\n", "time_minutes"),
+        ("resources: {zero_stage: 1}\n", "zero_stage 1 belongs to engine deepspeed"),
+        ("resources: {nodes: 2, engine: deepspeed, zero_stage: 3}\n", "resources.zero_stage"),
+        ("resources: {nodes: 2, engine: deepsped}\n", "deepsped"),
+        (
+            "resources: {nodes: 2, engine: deepspeed}\nby_size:\n  - {resources: {nodes: 1}}\n",
+            "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one",
+        ),
         ("resources: {time_minutes: 1}\n", "signal_seconds: 90 s before the time limit is before the start"),
         ("by_size:\n  - {resources: {time_minutes: 2}}\nsignal_seconds: 120\n", "mine.yaml:3: signal_seconds"),
     ],

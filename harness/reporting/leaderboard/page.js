@@ -45,7 +45,7 @@ function lastCell(line) {
 
 function methodCell(line) {
   const link = make("a", { href: `#line=${line.id}`, title: `${line.method} ${line.settings}` }, make("bdi", {}, line.method));
-  if (line.settings) link.append(make("bdi", { class: "settings" }, line.settings));
+  if (line.settings) link.append(" ", make("bdi", { class: "settings" }, line.settings));
   const warnings = line.warnings ? make("span", { class: "flag", title: "runs that the method warns of" }, plural(line.warnings, "warning")) : null;
   return [link, warnings];
 }
@@ -315,7 +315,7 @@ async function showDetail({ line: id, run }) {
   const protocol = protocolOf(line);
   detail.replaceChildren(
     back,
-    make("h2", {}, make("bdi", {}, line.method), line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
+    make("h2", {}, make("bdi", {}, line.method), " ", line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
     make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
     runTable(line, found.runs, run),

@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,15 +17,32 @@ pytestmark = ON_SLURM
 
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
 def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
-    """Two seeds' packs at once, so that jobs share nodes; as close to a single process as test_ranks says."""
     taught.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
+    as_single_processes(taught, finished, nodes * tasks)
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
+@pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
+def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
+    """Without mpi4py and its launcher."""
+    resources = {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": 2 * tasks, "engine": "deepspeed", "zero_stage": 1}
+    taught.profile = {"resources": resources}
+    as_single_processes(taught, finished, nodes * tasks)
+    logs = [
+        Path(attempt["log"]).read_text() for c in taught.cells().values() for attempt in taught.store.attempts(c.run_id)
+    ]
+    assert logs and all("engine deepspeed with ZeRO stage 1" in text for text in logs)
+
+
+def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -> None:
+    """Two seeds' packs at once, so that jobs share nodes; as close to a single process as test_ranks says."""
     taught.sweep = small(0, 1)
     done = taught.run("sweep")
     assert done.returncode == 0, done.stderr
     recorded_once(taught)
     for (method, seed), cell in taught.cells().items():
         row = taught.row(cell.run_id)
-        assert row["processes"] == nodes * tasks and row["attempts"] == 1
+        assert row["processes"] == processes and row["attempts"] == 1
         as_one_process(row, finished.row(cell.run_id), f"{method} {seed}")
 
 

@@ -1,0 +1,124 @@
+"""DeepSpeed at ZeRO stage 0 against the native engine: two processes that share a KD step, one thread each, on gloo.
+
+The same two processes train a student under either engine in turn, so that both see the same machine and the same
+collectives underneath.
+"""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from importlib.util import find_spec
+
+from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, say
+from slurm.entry import free_port
+
+STEPS, PAIRS, WORLD = 5, 8, 2
+ENGINES = ("native", "deepspeed")
+
+
+def child() -> None:
+    """Trains STEPS steps under the engine that a line on stdin names, and answers with their seconds."""
+    import torch
+
+    from benchmarks.perf.cifar import INFO, STUDENT, TEACHER, Trainer, clock, science
+    from harness.training import memory
+    from harness.training.engine import Native
+    from harness.training.member import Member
+    from harness.training.ranks import joined
+    from harness.training.zero import DeepSpeed
+    from methods.base import Batch, SampleRandom
+
+    memory.keep()  # as a job does
+    torch.set_num_threads(1)
+    with joined() as ranks:
+        trainer = Trainer(STEPS, ranks=ranks)
+        asked = science("kd", TEACHER, STUDENT)
+        of_engine = {"native": Native, "deepspeed": partial(DeepSpeed, zero_stage=0)}
+        members = {
+            name: Member(
+                asked, trainer.teacher, trainer.targets, INFO.image_shape, INFO.classes, ranks.device(), ranks, engine
+            )
+            for name, engine in of_engine.items()
+        }
+
+        def train(member: Member) -> float:
+            began = clock()
+            for images, targets, indices in trainer.loader.epoch(0):
+                outputs = trainer.teacher(images, (), "float32", len(targets))
+                member.step(Batch(images, targets, indices, SampleRandom(0, len(targets))), outputs)
+            return clock() - began
+
+        for member in members.values():  # warm up
+            train(member)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            print(train(members[line.strip()]), flush=True)
+
+
+class Sides:
+    """The processes, measured on call; the slower one counts."""
+
+    def __init__(self) -> None:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+        self._processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.perf.ds_ddp", "child"], stdin=subprocess.PIPE, cwd=ROOT, text=True,
+                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE, bufsize=1,
+            )
+            for rank in range(WORLD)
+        ]  # fmt: skip
+        self._answers()
+
+    def __call__(self, engine: str) -> float:
+        for process in self._processes:
+            assert process.stdin
+            process.stdin.write(engine + "\n")
+        return max(map(float, self._answers()))
+
+    def close(self) -> None:
+        for process in self._processes:
+            assert process.stdin
+            process.stdin.close()
+        for process in self._processes:
+            process.wait()
+
+    def _answers(self) -> list[str]:
+        lines = [process.stdout.readline() for process in self._processes if process.stdout]
+        if not all(lines):
+            raise SystemExit("ds_ddp: a measured process ended early")
+        return lines
+
+
+def main() -> None:
+    if find_spec("deepspeed") is None:
+        say("ds_ddp: skipped, deepspeed is not installed")
+        return
+    from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER
+
+    say("  starting the processes")
+    sides = Sides()
+    try:
+        seconds = in_turn({engine: partial(sides, engine) for engine in ENGINES}, PAIRS, budget_s=90)
+    finally:
+        sides.close()
+    ratio, spread = ratio_of_pairs(seconds["native"], seconds["deepspeed"])
+    detail = {
+        "pair": f"{TEACHER} -> {STUDENT}",
+        "method": "kd",
+        "batch": BATCH,
+        "processes": WORLD,
+        "threads_of_each": 1,
+        "clock": CLOCK,
+        "images_per_s": {name: round(STEPS * BATCH / min(s), 1) for name, s in seconds.items()},
+        **spread,
+    }
+    emit("ds_ddp", ratio, 0.95, detail)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        child()
+    else:
+        main()

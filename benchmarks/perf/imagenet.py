@@ -1,0 +1,31 @@
+"""The 125 images of imagenet_sample_125, eight times over: as files, and as `prepare` stores them."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from harness.data import beton
+from harness.data.images import stored
+from harness.data.manifest import Settings
+
+TIMES, BATCH, SIZE = 8, 64, 224
+
+
+SOURCE = Path(os.environ.get("KD_DATA", "")) / "imagenet_sample_125" / "val"
+
+
+def missing() -> str:
+    """What these benches cannot do without, or nothing."""
+    if not importlib.util.find_spec("ffcv"):
+        return "ffcv is not installed"
+    return "" if SOURCE.is_dir() else "no imagenet_sample_125 in the folder that KD_DATA names"
+
+
+def store(path: Path, side: int) -> None:
+    """Writes what `prepare --max-side SIDE` does."""
+    images = [stored(file, Settings(max_side=side, quality=90)) for file in sorted(SOURCE.glob("*/*"))]
+    with path.open("wb") as file:
+        writer = beton.Writer(file, TIMES * len(images))
+        for label, image in list(enumerate(images)) * TIMES:
+            writer.add(label, image.height, image.width, image.jpeg)
+        writer.finish()

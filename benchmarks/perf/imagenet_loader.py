@@ -1,0 +1,76 @@
+"""Training images a second: the loader of prepared images (FFCV, seeded crops) against torchvision's usual one, which
+reads files of natural size: ImageFolder and a DataLoader, both with random crop, flip and normalisation, on two cores.
+"""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import ConcatDataset, DataLoader
+from torchvision import datasets, transforms
+
+from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, INFO, clock
+from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.imagenet import BATCH, SIZE, SOURCE, TIMES, missing, store
+from harness.data import beton
+from harness.data.resident import Normalise
+from harness.data.stored import StoredTrain
+from harness.training import memory
+
+PAIRS = 7
+
+
+def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -> None:
+    if lacks := missing():
+        return say(f"{bench}: skipped, {lacks}")
+    memory.keep()  # as every job does
+    torch.set_num_threads(1)
+    workers = 1 if BUSY else 2
+    usual = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(INFO.mean, INFO.std),
+        ]
+    )
+    files = ConcatDataset([datasets.ImageFolder(SOURCE, usual)] * TIMES)
+    torchvision = DataLoader(
+        files, BATCH, shuffle=True, num_workers=0 if BUSY else workers, persistent_workers=not BUSY
+    )
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.beton"
+        store(path, side)
+        ours = StoredTrain(
+            path, np.arange(len(beton.read(path))), Normalise(INFO, DEVICE), batch_size=BATCH, image_size=SIZE,
+            crop_area=(0.08, 1.0), flip=True, seed=0, rows=lambda count: slice(0, count), workers=workers,
+            device=DEVICE, backend="ffcv",
+        )  # fmt: skip
+        say(f"  {len(files)} images, stored at {side} px: {path.stat().st_size / 1e6:.0f} MB")
+        epochs = iter(range(1_000_000))
+
+        def timed(loader: str) -> float:
+            """Seconds per image over a whole epoch."""
+            began = clock()
+            batches = ours.epoch(next(epochs)) if loader == "ours" else torchvision
+            count = sum(len(batch[0]) for batch in batches)
+            assert count == len(files)
+            return (clock() - began) / count
+
+        timed("ours"), timed("torchvision")  # compile; start the workers
+        seconds = in_turn({name: lambda name=name: timed(name) for name in ("ours", "torchvision")}, PAIRS)
+    ratio, spread = ratio_of_pairs(seconds["torchvision"], seconds["ours"])
+    detail = {
+        "images_per_s": {name: round(1 / min(s)) for name, s in seconds.items()},
+        "max_side": side,
+        "workers": workers,
+        "clock": CLOCK,
+        **spread,
+    }
+    emit(bench, ratio, target, detail)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What reproducible crops cost: our decoder in FFCV's loader against FFCV's own random decoder and flip, same file."""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.perf.cifar import BUSY, CLOCK, clock
+from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.imagenet import BATCH, SIZE, missing, store
+from harness.data import beton, counter
+from harness.data.views import as_views, training_views
+
+PAIRS = 9
+
+
+def main() -> None:
+    if lacks := missing():
+        return say(f"seeded_decoder: skipped, {lacks}")
+    from ffcv.fields.rgb_image import RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import RandomHorizontalFlip, ToTensor
+
+    from harness.data.ffcv_loading import AHEAD, FfcvImages
+
+    workers = 1 if BUSY else 2
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "train.beton"
+        store(path, 400)
+        file, seeded = beton.read(path), FfcvImages(path, workers)
+        own = Loader(
+            str(path), batch_size=BATCH, num_workers=workers, os_cache=True, order=OrderOption.RANDOM, drop_last=False,
+            batches_ahead=AHEAD,
+            pipelines={
+                "image": [RandomResizedCropRGBImageDecoder((SIZE, SIZE)), RandomHorizontalFlip(), ToTensor()],
+                "label": None,
+                "index": None,
+            },
+        )  # fmt: skip
+        epochs = iter(range(1_000_000))
+
+        def ours() -> float:
+            """Seconds per image over a whole epoch, drawing its order and crops included."""
+            began, epoch = clock(), next(epochs)
+            order = counter.permutation(0, epoch, len(file)).numpy()
+            parts = training_views(0, epoch, order, file.heights[order], file.widths[order])
+            count = sum(len(images) for images in seeded.batches(as_views(order, parts, SIZE), BATCH, SIZE))
+            return (clock() - began) / count
+
+        def theirs() -> float:
+            began = clock()
+            count = sum(len(images) for (images,) in own)
+            return (clock() - began) / count
+
+        ours(), theirs()  # compile
+        seconds = in_turn({"ours": ours, "ffcv": theirs}, PAIRS)
+    ratio, spread = ratio_of_pairs(seconds["ffcv"], seconds["ours"])
+    detail = {
+        "images_per_s": {name: round(1 / min(s)) for name, s in seconds.items()},
+        "workers": workers,
+        "clock": CLOCK,
+        **spread,
+    }
+    emit("seeded_decoder", ratio, 0.97, detail)
+
+
+if __name__ == "__main__":
+    main()

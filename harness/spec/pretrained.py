@@ -1,0 +1,75 @@
+"""Weights that torchvision and timm publish, by the libraries' own names: their addresses, read from the installed
+sources, because importing them would import torch."""
+
+import re
+from functools import cache
+from urllib.parse import urlsplit
+
+from harness.spec import foreign
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+_ENUM = re.compile(r"^class (\w+_Weights)\(WeightsEnum\):\n", re.MULTILINE)
+_MEMBER = re.compile(r'^    (\w+) = Weights\(\s*url="([^"]+)"', re.MULTILINE)
+_COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
+_ENTRY = re.compile(r"""^ +['"](\w+\.\w+)['"]: *(?=\w+\(|\{)""", re.MULTILINE)
+_ON_TIMMS_HUB = re.compile(r"""\bhf_hub_id(=|['"]: )['"]timm/['"]""")
+# Of a name that another repository gives the file, or whose format the model's own code converts.
+_OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
+_PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
+
+
+def url(name: str) -> str:
+    """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``.
+
+    Raises:
+        ValueError: the library is not installed, or has no such weights; the message gives the nearest names.
+    """
+    library, sep, weights = name.partition(":")
+    if not sep or library not in foreign.LIBRARIES:
+        raise ValueError("expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG")
+    known = urls(library)
+    if weights not in known:
+        raise ValueError(foreign.unknown(library, "loadable weights", weights, known))
+    return known[weights]
+
+
+@cache
+def urls(library: str) -> dict[str, str]:
+    """Address by name, of all weights of the installed version that are a plain state dict at the library's own place.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    found: dict[str, str] = {}
+    for text in foreign.source_texts(library):
+        text = _COMMENT.sub("", text)
+        if library == "torchvision":
+            parts = _ENUM.split(text)
+            for enum, body in zip(parts[1::2], parts[2::2], strict=True):
+                found |= {f"{enum}.{member}": address for member, address in _MEMBER.findall(body)}
+        else:
+            parts = _ENTRY.split(text)
+            for weights, entry in zip(parts[1::2], parts[2::2], strict=True):
+                if _ON_TIMMS_HUB.search(entry) and not _OTHER_FORM.search(entry):
+                    found[weights] = f"https://huggingface.co/timm/{weights}/resolve/main/model.safetensors"
+    return found
+
+
+def sha256_start(address: str) -> str:
+    """The first digits of the file's sha256, which download.pytorch.org writes into its name; else nothing."""
+    found = _PYTORCH_HASH.match(address)
+    return found[1] if found else ""
+
+
+def check_url(address: str) -> None:
+    """Raises:
+    ValueError: not an https address of a file of weights.
+    """
+    parts = urlsplit(address)
+    plain = address.isascii() and address.isprintable() and " " not in address
+    if parts.scheme != "https" or not parts.hostname or not plain:
+        raise ValueError("expected an https address, https://HOST/PATH")
+    if parts.username is not None or parts.port == 0:  # a port that is none at all raises by itself
+        raise ValueError("expected an address with no user, password or port 0")
+    if not parts.path.endswith(SUFFIXES):
+        raise ValueError(f"expected the address of a file that ends in {', '.join(SUFFIXES)}")

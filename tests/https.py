@@ -1,0 +1,113 @@
+"""An https server with a certificate of its own, and a proxy through which it answers for any host."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+HOSTS = ("localhost", "huggingface.co", "download.pytorch.org")
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+@dataclass
+class Site:
+    """What lies at which path, and who has asked for what."""
+
+    port: int
+    proxy: str
+    certificate: Path
+    answers: dict[str, Answer] = field(default_factory=dict)
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, and what of it
+
+    def url(self, path: str) -> str:
+        return f"https://localhost:{self.port}{path}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process needs to reach the site, and nothing beside it, under any name."""
+        return {"SSL_CERT_FILE": str(self.certificate), "HTTPS_PROXY": self.proxy, "NO_PROXY": "localhost"}
+
+    def put(self, path: str, content: bytes) -> str:
+        def whole(to: BaseHTTPRequestHandler) -> None:
+            head(to, 200, {"Content-Length": str(len(content))})
+            to.wfile.write(content)
+
+        self.answers[path] = whole
+        return self.url(path)
+
+
+def head(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:
+    to.send_response(status)
+    for key, value in headers.items():
+        to.send_header(key, value)
+    to.end_headers()
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[Site]:
+    """Serves until left; skips the test where no certificate can be made."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl, for a certificate")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    names = ",".join(f"DNS:{host}" for host in HOSTS)
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made = ["openssl", "req", *options, "-addext", f"subjectAltName={names}", "-keyout", key, "-out", certificate]
+    subprocess.run(made, check=True, capture_output=True)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found.asked.append((self.path, self.headers["Range"]))
+            if answer := found.answers.get(self.path):
+                answer(self)
+            else:
+                self.send_error(404)
+
+        def do_CONNECT(self) -> None:
+            """As a proxy: whatever host is asked for, it is this site."""
+            head(self, 200, {})
+            with socket.create_connection(("localhost", found.port)) as there:
+                back = threading.Thread(target=_pump, args=(there, self.connection))
+                back.start()
+                _pump(self.connection, there)
+                back.join()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 64
+        daemon_threads = True
+
+        def handle_error(self, *args: object) -> None:
+            pass  # clients are killed here
+
+    secure, proxy = Server(("localhost", 0), Handler), Server(("localhost", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
+    found = Site(secure.server_port, f"http://localhost:{proxy.server_port}", certificate)
+    for server in (secure, proxy):
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    try:
+        yield found
+    finally:
+        for server in (secure, proxy):
+            server.shutdown()
+            server.server_close()
+
+
+def _pump(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while block := source.recv(1 << 16):
+            to.sendall(block)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass

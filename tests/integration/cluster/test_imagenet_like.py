@@ -1,0 +1,39 @@
+"""The quick ImageNet sweep as it is shipped: prepared JPEGs, two processes a run, DeepSpeed, through SLURM."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.commands import command
+from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once
+from tests.integration.conftest import REPO
+
+IMAGES = Path(os.environ.get("KD_DATA", "none")) / "tiny_imagenet_20"
+
+pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA has no tiny_imagenet_20")]
+
+
+def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fifth of its images and half of its epochs."""
+    pytest.importorskip("deepspeed")
+    data = bench.folder / "data"
+    prepared = data / "tiny_imagenet_20_prepared"
+    assert command("prepare", "imagefolder", "--source", IMAGES, "--out", prepared).code == 0
+    monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
+    bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 8, "engine": "deepspeed", "zero_stage": 1}}
+    sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
+    sweep["dataset"]["train_subset"] = 200
+    sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}
+    bench.sweep = sweep
+
+    done = bench.run("sweep", "--data", str(data))
+    assert done.returncode == 0, done.stderr
+    recorded_once(bench)
+    assert all(method in done.stdout for method in sweep["methods"])
+    for cell in bench.cells().values():
+        row = bench.row(cell.run_id)
+        assert row["processes"] == 2 and row["status"] == "done" and row["evaluated_size"] == 1000
+        losses = {c["epoch"]: c["value"] for c in row["curves"] if c["name"] == "train_ce"}
+        assert losses[2] < losses[1], cell.method

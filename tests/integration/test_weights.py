@@ -1,0 +1,358 @@
+"""Teachers' weights by address and by name: fetched once, checked, kept by content, never fetched by a job."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save
+
+from harness.models.build import build
+from harness.store.download import TRIES
+from tests.commands import Said, command, process
+from tests.https import Site, head, site
+from tests.integration import conftest
+from tests.integration.conftest import Bench, until
+
+CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
+PUBLISHED = "timm:test_resnet.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("site")) as found:
+        yield found
+
+
+@pytest.fixture
+def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    _site.answers.clear()
+    _site.asked.clear()
+    for key, value in _site.environment.items():
+        monkeypatch.setenv(key, value)
+        monkeypatch.setitem(conftest.ENVIRONMENT, key, value)
+    return _site
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KD_DATA", raising=False)
+    monkeypatch.delitem(conftest.ENVIRONMENT, "KD_DATA", raising=False)
+    return tmp_path
+
+
+def sweep_file(given: dict[str, Any]) -> str:
+    """Of a sweep that has no data: once planned, with its weights fetched, it stops."""
+    pair = {"teacher": "resnet20", "student": "resnet8", "teacher_weights": given}
+    sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
+    Path("s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return "s.yaml"
+
+
+def sweep(given: dict[str, Any], *args: object) -> Said:
+    return command("sweep", sweep_file(given), *args)
+
+
+def last_line(said: Said) -> str:
+    assert said.code == 2 and "Traceback" not in said.err, said
+    return said.err.splitlines()[-1].removeprefix("error: ")
+
+
+PLANNED = "dataset 'cifar100' needs data"
+
+
+def kept(home: Path) -> list[str]:
+    """Every file of the store of weights but its locks."""
+    root = home / "results/weights"
+    return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def teacher(name: str, seed: int = 0) -> bytes:
+    torch.manual_seed(seed)
+    return save(dict(build(name, 10, 1).state_dict()))
+
+
+def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: Site) -> None:
+    content = teacher("digits_net_w8")
+    url = web.put("/t.safetensors", content)
+    bench.sweep = {
+        **conftest.SWEEP,
+        "recipe": {"base": "digits_quick", "epochs": 1},
+        "methods": ["kd"],
+        "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": {"url": url}}],
+        "seeds": 1,
+    }
+    for name in ("sweep", "status"):
+        said = bench.run(name, *["--plan"] * (name == "sweep"))
+        assert said.returncode == 2 and f"pairs.0.teacher_weights: weights {url}: not fetched yet" in said.stderr
+    assert not web.asked and not bench.store.root.exists()
+
+    said = bench.run("sweep")
+    assert said.returncode == 0 and f"fetched {url}: " in said.stderr, said
+    assert web.asked == [("/t.safetensors", None)]
+    file = bench.store.weights / "sha256" / f"{sha(content)}.safetensors"
+    assert file.read_bytes() == content
+    run_ids = {cell.run_id for cell in bench.cells().values()}
+    for run_id in run_ids:
+        assert bench.row(run_id)["teacher_sha256"] == sha(content) and 0 < bench.row(run_id)["teacher_top1"] < 50
+
+    web.answers.clear()
+    assert bench.run("sweep").returncode == 0, "nothing is left to do, so nothing is fetched"
+    assert bench.run("sweep", "--plan").returncode == 0 and len(web.asked) == 1
+    (bench.folder / "beside.safetensors").write_bytes(content)
+    bench.sweep["pairs"][0]["teacher_weights"] = {"file": "beside.safetensors"}
+    assert {cell.run_id for cell in bench.cells().values()} == run_ids, "where weights are from is no science"
+
+
+def test_weights_by_name_come_from_the_librarys_place(home: Path, web: Site) -> None:
+    content = teacher("timm:test_resnet")
+    web.put("/timm/test_resnet.r160_in1k/resolve/main/model.safetensors", content)
+    asked = ["--dataset", "digits", "--model", "timm:test_resnet", "--weights", PUBLISHED, "--json"]
+    said = process("-m", "harness.evaluate", *asked, cwd=home)
+    found = json.loads(said.out)
+    assert found["sha256"] == sha(content) and found["weights"].startswith(str(home / "results/weights/sha256"))
+    program = (
+        "import sys; from harness.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'timm'} & set(sys.modules), 'heavy'\n"
+    )
+    said = process("-c", program, "sweep", sweep_file({"name": PUBLISHED}), "--plan", cwd=home)
+    assert said.code == 0 and said.err == "" and len(web.asked) == 1, said
+
+
+def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> None:
+    web.put("/models/resnet34-b627a593.pth", b"something else")
+    given = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1"}
+    url = "https://download.pytorch.org/models/resnet34-b627a593.pth"
+    found = f"weights {url}: sha256 is {sha(b'something else')}, its name says b627a593..."
+    assert sweep(given).error == f"s.yaml:8: pairs.0.teacher_weights: {found}"
+    said = command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", given["name"])
+    assert said.error == found
+    assert kept(home) == []
+
+
+def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> None:
+    url = web.put("/t.pth", CONTENT)
+    given = {"url": url, "sha256": "ab" * 32}
+    bench.sweep = {**conftest.SWEEP, "methods": ["kd"], "pairs": [{**conftest.SWEEP["pairs"][0]}]}
+    bench.sweep["pairs"][0]["teacher_weights"] = given
+    assert bench.run("sweep", "--plan").returncode == 0 and not web.asked, "the stated hash is enough for a plan"
+    said = bench.run("sweep")
+    assert said.returncode == 2
+    expected = f"error: sweep.yaml: weights {url}: sha256 is {sha(CONTENT)}, expected {'ab' * 32}"
+    assert said.stderr.splitlines()[-1] == expected
+    assert kept(bench.folder) == [] and [p.name for p in bench.store.root.iterdir()] == ["weights"]
+
+
+def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
+    url, all_wait = web.put("/t.pth", CONTENT), threading.Event()
+    whole = web.answers["/t.pth"]
+
+    def late(to: BaseHTTPRequestHandler) -> None:
+        all_wait.wait(60)
+        whole(to)
+
+    web.answers["/t.pth"] = late
+    asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    logs = [home / f"{i}.log" for i in range(20)]
+    started = [subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=log.open("w")) for log in logs]
+    until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19, seconds=60)
+    all_wait.set()
+    assert [p.wait(120) for p in started] == [2] * 20
+    said = [log.read_text() for log in logs]
+    assert len(web.asked) == 1
+    assert all(text.splitlines()[-1].startswith(f"error: {PLANNED}") for text in said), said
+    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2
+
+
+def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web: Site) -> None:
+    url, half_sent, go_on = web.put("/t.pth", CONTENT), threading.Event(), threading.Event()
+    whole = web.answers["/t.pth"]
+
+    def half(to: BaseHTTPRequestHandler) -> None:
+        head(to, 200, {"Content-Length": str(len(CONTENT))})
+        to.wfile.write(CONTENT[: len(CONTENT) // 2])
+        half_sent.set()
+        go_on.wait(60)
+
+    web.answers["/t.pth"] = half
+    asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    killed = subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=subprocess.PIPE)
+    assert half_sent.wait(60)
+    until(lambda: any((home / "results/weights/sha256").glob(".*.tmp")))
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    go_on.set()
+    (left,) = kept(home)
+    assert left.startswith("sha256/.") and left.endswith(".tmp")
+    assert "not fetched yet" in sweep({"url": url}, "--plan").error
+
+    web.answers["/t.pth"] = whole
+    assert last_line(sweep({"url": url})).startswith(PLANNED)
+    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2, "what the killed one left is gone"
+
+
+@pytest.mark.parametrize("what", ["the same", "another version", "no version"])
+def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site, what: str) -> None:
+    other = CONTENT[::-1]
+    cut = 2 << 20
+
+    def breaks(to: BaseHTTPRequestHandler) -> None:
+        etag = {} if what == "no version" else {"ETag": '"2"' if len(web.asked) > 1 and what != "the same" else '"1"'}
+        if len(web.asked) == 1:
+            head(to, 200, {"Content-Length": str(len(CONTENT)), **etag})
+            to.wfile.write(CONTENT[:cut])
+        elif what == "the same":
+            assert to.headers["If-Range"] == '"1"'
+            head(to, 206, {"Content-Length": str(len(CONTENT) - cut), **etag})
+            to.wfile.write(CONTENT[cut:])
+        else:
+            head(to, 200, {"Content-Length": str(len(other)), **etag})
+            to.wfile.write(other)
+
+    web.answers["/t.pth"] = breaks
+    assert last_line(sweep({"url": web.url("/t.pth")})).startswith(PLANNED)
+    assert [part for _, part in web.asked] == [None, None if what == "no version" else f"bytes={cut}-"]
+    expected = CONTENT if what == "the same" else other
+    assert (home / "results/weights" / kept(home)[0]).read_bytes() == expected
+    assert kept(home)[0] == f"sha256/{sha(expected)}.pth"
+
+
+def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
+    def breaks(to: BaseHTTPRequestHandler) -> None:
+        head(to, 200, {"Content-Length": "1000"})
+        to.wfile.write(b"x" * 10)
+
+    web.answers["/t.pth"] = breaks
+    expected = f"cannot be downloaded: the connection was closed after 10 of 1,000 bytes, {TRIES} times"
+    assert sweep({"url": web.url("/t.pth")}).error.endswith(expected)
+    assert len(web.asked) == TRIES and kept(home) == []
+
+
+def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    web.answers["/moved.pth"] = lambda to: head(to, 302, {"Location": web.put("/there", CONTENT)})
+    web.answers["/open.pth"] = lambda to: head(to, 302, {"Location": "http://localhost/t.pth"})
+    web.answers["/endless.pth"] = lambda to: head(to, 200, {})
+    assert last_line(sweep({"url": web.url("/moved.pth")})).startswith(PLANNED)
+    before = kept(home)
+    assert before[0] == f"sha256/{sha(CONTENT)}.pth"
+    where = "s.yaml:8: pairs.0.teacher_weights: weights "
+    for path, message in {
+        "/none.pth": "the server answers 404 Not Found",
+        "/open.pth": "leads to http://localhost/t.pth, which is not https",
+        "/endless.pth": "the server does not say how long the file is, so that its end cannot be told",
+    }.items():
+        url = web.url(path)
+        assert sweep({"url": url}).error == f"{where}{url}: {message}"
+    monkeypatch.delenv("SSL_CERT_FILE")
+    url = web.put("/t.pth", b"")
+    assert "certificate verify failed" in sweep({"url": url}).error
+    for url in ("https://localhost:1/t.pth", "https://a..b/t.pth"):
+        said = sweep({"url": url}).error
+        assert said.startswith(f"{where}{url}: cannot be reached: ") and said.endswith("give it as `file`"), said
+    assert kept(home) == before
+
+
+def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KD_WEIGHTS, shared by stores; a file put there by hand under its hash; one that is not what its name says."""
+    monkeypatch.setenv("KD_WEIGHTS", "shared")
+    file = home / "shared/sha256" / f"{sha(CONTENT)}.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(CONTENT)
+    gone = "https://localhost:1/t.pth"
+    asked = ["--dataset", "digits", "--model", "digits_net_w4", "--weights"]
+    state = teacher("digits_net_w4")
+    url = web.put("/t.safetensors", state)
+    for results in ("one", "two"):
+        assert command("evaluate", *asked, url, "--results", results, "--json").code == 0
+    assert len(web.asked) == 1 and not (home / "one").exists()
+    damaged = home / "shared/sha256" / f"{sha(state)}.safetensors"
+    damaged.write_bytes(b"damaged")
+    assert command("evaluate", *asked, url, "--json").code == 0
+    assert len(web.asked) == 2 and damaged.read_bytes() == state
+
+    pair = {"teacher": "digits_net_w8", "student": "digits_net_w4"}
+    text = {"dataset": "digits", "recipe": "digits_quick", "methods": ["kd"], "seeds": 1}
+    from harness.planning import plan_sweep
+
+    for content, found in ((CONTENT, True), (b"none", False)):
+        pair["teacher_weights"] = {"url": gone, "sha256": sha(content)}  # type: ignore[assignment]
+        Path("s.yaml").write_text(yaml.safe_dump({**text, "pairs": [pair]}))
+        planned = plan_sweep(Path("s.yaml"), Path("results"))
+        if found:
+            (entry,) = planned.weights_files(planned.plan.runs).values()
+            assert entry["file"] == str(file)
+        else:
+            said = last_line(command("sweep", "s.yaml"))
+            assert said.startswith(f"s.yaml: weights {gone}: cannot be reached: "), said
+
+
+def test_what_has_changed_since_it_was_fetched_is_told(home: Path, web: Site) -> None:
+    url = web.put("/t.pth", CONTENT)
+    assert last_line(sweep({"url": url})).startswith(PLANNED)
+    (home / "results/weights/sha256" / f"{sha(CONTENT)}.pth").unlink()
+    web.put("/t.pth", b"new")
+    said = command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", url).error
+    changed = f"sha256 is {sha(b'new')}, expected {sha(CONTENT)}; it has changed since it was first fetched"
+    assert said == f"weights {url}: {changed}"
+
+
+WRONG = {
+    "two sources": (
+        {"file": "f", "url": "https://h/t.pth"},
+        ": expected one of file, url and name; found file and url",
+    ),
+    "no source": ({"sha256": "ab" * 32}, ": expected one of file, url and name; found none of them"),
+    "open http": ({"url": "http://h/t.pth"}, ".url: expected an https address, https://HOST/PATH"),
+    "no host": ({"url": "https:///t.pth"}, ".url: expected an https address, https://HOST/PATH"),
+    "a control character": ({"url": "https://h/\x1bt.pth"}, ".url: expected an https address, https://HOST/PATH"),
+    "a port beyond all": ({"url": "https://h:99999/t.pth"}, ".url: Port out of range 0-65535"),
+    "a password": ({"url": "https://me:key@h/t.pth"}, ".url: expected an address with no user, password or port 0"),
+    "a page": (
+        {"url": "https://h/t.html"},
+        ".url: expected the address of a file that ends in .pth, .pt, .bin, .safetensors",
+    ),
+    "no library": ({"name": "resnet34"}, ".name: expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG"),
+    "a version that is none": (
+        {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V3"},
+        ".name: torchvision has no loadable weights 'ResNet34_Weights.IMAGENET1K_V3'; "
+        "nearest: torchvision:ResNet34_Weights.IMAGENET1K_V1, ",
+    ),
+    "a tag that is none": (
+        {"name": "timm:mobilenetv1_100.ra4_e3600_r225_in1k"},
+        ".name: timm has no loadable weights 'mobilenetv1_100.ra4_e3600_r225_in1k'; "
+        "nearest: timm:mobilenetv1_100.ra4_e3600_r224_in1k, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("given, message", WRONG.values(), ids=WRONG)
+def test_wrong_weights_in_a_sweep_file(home: Path, given: dict[str, Any], message: str) -> None:
+    said = sweep(given, "--plan").error
+    assert said.partition("pairs.0.teacher_weights")[2].startswith(message), said
+    assert [p.name for p in home.iterdir()] == ["s.yaml"]
+
+
+def test_wrong_names_and_addresses_at_evaluate(home: Path) -> None:
+    def evaluate(weights: str) -> str:
+        return command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights).error
+
+    assert evaluate("ftp://h/t.pth").startswith("--weights ftp://h/t.pth: expected an https address")
+    assert evaluate("timm:resnet18.none").startswith("--weights timm:resnet18.none: timm has no loadable weights")
+    assert evaluate("t.pth") == "--weights t.pth: no such file"
+    assert list(home.iterdir()) == []
