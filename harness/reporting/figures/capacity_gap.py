@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import BASELINE, Comparison
-from harness.reporting.figures.style import COLUMN, Drawing, file_name, look
+from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
 from harness.spec import models
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], f
     axes = figure.subplots()
     for i, (method, line) in enumerate(lines.items()):
         size, mean, std = zip(*line, strict=True)
-        axes.errorbar(size, mean, std, label=method, capsize=2, elinewidth=0.8, **look(i))
+        axes.errorbar(size, mean, std, label=text(method), capsize=2, elinewidth=0.8, **look(i))
     if (alone := rows[0].student_top1) is not None:
         axes.axhline(alone, color="0.4", linestyle=":", label=f"{student} alone")
     axes.set_xscale("log")

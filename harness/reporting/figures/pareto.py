@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLUMN, Drawing, file_name, look
+from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,8 +46,8 @@ def _draw(rows: Sequence[Row], figure: "Figure") -> None:
             points.append((hours, row.last.mean))
             axes.errorbar(
                 hours, row.last.mean, row.last.std or 0.0,
-                label=row.method, capsize=2, elinewidth=0.8, **{**look(i), "linestyle": "none"},
+                label=text(row.method), capsize=2, elinewidth=0.8, **{**look(i), "linestyle": "none"},
             )  # fmt: skip
     axes.step(*zip(*front(points), strict=True), where="post", color="0.75", linewidth=0.8, zorder=0)
     axes.set_xlabel("hours of training per run")
-    axes.set_ylabel(f"top-1 of {rows[0].student} (%)")
+    axes.set_ylabel(f"top-1 of {text(rows[0].student)} (%)")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import UserError
+from harness.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -87,6 +87,12 @@ def _add_legend(figure: "Figure") -> None:
     columns = max(1, int(width / (0.45 + LETTER * max(map(len, found)))))
     figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(found) / columns))
     figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+
+
+def text(name: str) -> str:
+    """A name as a figure shows it: on one line, and in the legend, from which matplotlib leaves out ``_names``."""
+    shown = one_line(name)
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def file_name(*parts: str) -> str:

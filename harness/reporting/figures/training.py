@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.curves import Curve, Curves, mean_and_std
-from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,7 +98,7 @@ def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: "Figure") ->
         for label, curves in panel.lines.items():
             mean, std = mean_and_std(curves)
             style = {**looks[label], "markevery": max(1, len(mean.epochs) // 6), "markersize": 3}
-            axes.plot(mean.epochs, mean.values, label=label, **style)
+            axes.plot(mean.epochs, mean.values, label=text(label), **style)
             if len(curves) > 1:
                 low, high = mean.values - std, mean.values + std
                 axes.fill_between(mean.epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
@@ -107,7 +107,7 @@ def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: "Figure") ->
             axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
-        axes.set_title(panel.title)
+        axes.set_title(text(panel.title))
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in grid[len(panels) :]:

@@ -94,7 +94,7 @@ function state() {
     line: found.get("line"),
     run: found.get("run"),
     filters: Object.fromEntries(FILTERS.map((name) => [name, found.get(name) || ""])),
-    sort: column[sort[0]] ? sort[0] : "last",
+    sort: Object.hasOwn(column, sort[0]) ? sort[0] : "last",
     descending: sort[1] !== "asc",
   };
 }
@@ -385,7 +385,7 @@ function curvePanels(runs, one) {
   const panels = { "Evaluation": [], "Training: loss terms and diagnostics": [], "First stage": [] };
   for (const name of names) {
     const part = name.startsWith("train_") ? "Training: loss terms and diagnostics" : name.startsWith("first_") ? "First stage" : "Evaluation";
-    const curves = runs.filter((run) => run.curves[name]).map((run) => ({ run, points: run.curves[name][0].map((e, i) => [e, run.curves[name][1][i]]).filter(([, v]) => v !== null) }));
+    const curves = runs.filter((run) => Object.hasOwn(run.curves, name)).map((run) => ({ run, points: run.curves[name][0].map((e, i) => [e, run.curves[name][1][i]]).filter(([, v]) => v !== null) }));
     const drawn = plot(name.replace(/^(train|first)_/, ""), curves.filter((c) => c.points.length), one);
     if (drawn) panels[part].push(drawn);
   }
