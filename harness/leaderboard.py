@@ -13,7 +13,7 @@ from harness.errors import UserError
 if TYPE_CHECKING:
     from harness.store.store import Store
 
-POLL_SECONDS = 5.0
+POLL_SECONDS = 2.0
 
 
 def leaderboard(
