@@ -16,7 +16,7 @@ MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of t
 SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", "teacher_top_k", *STORED_VIEWS)
 # Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
 # younger still: their keys are always said.
-YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", *STORED_VIEWS)
+YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", "ema", *STORED_VIEWS)
 
 
 @dataclass(frozen=True)
