@@ -125,7 +125,8 @@ def differences(spreads: Sequence[Spread | None]) -> list[Difference | None]:
 
 
 def seeds_needed(spread: Spread | None, error: float = ERROR) -> int | None:
-    """Seeds in all with which a two-sided paired t-test finds this mean difference with probability ``POWER``.
+    """Seeds in all with which a two-sided paired t-test finds this mean difference, with its sign, at least with
+    probability ``POWER``.
 
     It takes the difference and its standard deviation for what they were here. None: no estimate, or more than
     ``MOST_SEEDS``.
@@ -138,8 +139,7 @@ def seeds_needed(spread: Spread | None, error: float = ERROR) -> int | None:
     # The normal approximation never needs more, and nearly as many.
     n = max(2, math.ceil(float(ndtri(1 - error / 2) + ndtri(POWER)) ** 2 / effect**2))
     while n <= MOST_SEEDS:
-        critical, shift = float(stdtrit(n - 1, 1 - error / 2)), effect * math.sqrt(n)
-        if 1 - nctdtr(n - 1, shift, critical) + nctdtr(n - 1, shift, -critical) >= POWER:
+        if 1 - nctdtr(n - 1, effect * math.sqrt(n), stdtrit(n - 1, 1 - error / 2)) >= POWER:
             return n
         n += 1
     return None
