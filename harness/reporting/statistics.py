@@ -125,8 +125,7 @@ def differences(spreads: Sequence[Spread | None]) -> list[Difference | None]:
 
 
 def seeds_needed(spread: Spread | None, error: float = ERROR) -> int | None:
-    """Seeds in all with which a two-sided paired t-test finds this mean difference, with its sign, at least with
-    probability ``POWER``.
+    """Fewest seeds in all that find this mean difference by a two-sided paired t-test with probability ``POWER``.
 
     It takes the difference and its standard deviation for what they were here. None: no estimate, or more than
     ``MOST_SEEDS``.
