@@ -53,9 +53,8 @@ def report(
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
         contents = [comparison.Contents.read(folder) for folder in folders]
     contents = [content.asked(baseline, margin) for content in contents]
-    if not mix_protocols:
-        for content in contents:
-            protocols.check(content.name, content.recipe_changes)
+    for content in contents:
+        protocols.check(content.name, content.cells, content.recipe_changes, mix_protocols)
     for content in contents:
         if figures is not None:
             from harness.reporting.figures import capacity_gap

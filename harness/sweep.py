@@ -67,8 +67,8 @@ def sweep(
 
         profiles.load(cluster)
     planned = plan_sweep(file, results, data, set_, only, fetch=not plan)
-    if not mix_protocols:
-        protocols.check(planned.document.source, protocols.recipe_changes(planned.plan))
+    cells, changes = planned.plan.cells, protocols.recipe_changes(planned.plan)
+    protocols.check(planned.document.source, cells, changes, mix_protocols)
     if baseline is not None:  # a slip of the pen is told before anything is trained
         _contents(planned, baseline, margin)
     if until_decided:
@@ -97,7 +97,7 @@ def sweep(
     if until_decided:
 
         def further() -> "Planned":
-            planned = plan_sweep(file, results, data, set_, only)
+            planned = plan_sweep(file, results, data, set_, only, fetch=True)
             summary = _summary(planned, cluster, False, max_parallel)
             say(_summary_text(summary))
             _watch(planned, _submit(planned, cluster, summary["jobs_at_once"], False))

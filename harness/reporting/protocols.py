@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.errors import UserError
-from harness.spec.expand import Plan
+from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
 
@@ -17,6 +17,8 @@ from harness.spec.schema import Recipe
 # method and student, and how the teacher's logits are computed. Any other key makes numbers that are not comparable.
 OWN = {
     "batch_size",
+    "accumulate",
+    "clip_norm",
     "lr",
     "momentum",
     "weight_decay",
@@ -62,10 +64,20 @@ def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
     return tuple(changes)
 
 
-def check(name: str, changes: Iterable[RecipeChange]) -> None:
+def check(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChange], mix: bool) -> None:
     """Raises:
-    UserError: lines of a table are of unlike protocols.
+    UserError: lines of a table are of unlike protocols, and are not to be mixed; or one line is of two pairs.
     """
+    runs: dict[tuple[str, str, str, int], str] = {}
+    for cell in cells:
+        at = (cell.teacher, cell.student, cell.method, cell.seed)
+        if runs.setdefault(at, cell.run_id) != cell.run_id:
+            raise UserError(
+                f"{name}: the pair {cell.teacher} > {cell.student} is listed twice, with unlike teachers or settings, "
+                "and a table has one line for both. Make sweeps of their own of them"
+            )
+    if mix:
+        return
     if unlike := [str(change) for change in changes if change.unlike]:
         shown = "; ".join(unlike[:3]) + (f"; and {len(unlike) - 3} more" if len(unlike) > 3 else "")
         raise UserError(

@@ -310,17 +310,6 @@ class Sweep(Closed):
             return {k: {} if v is None else v for k, v in value.items()}
         return value
 
-    @field_validator("pairs")
-    @classmethod
-    def _pairs_differ(cls, value: tuple[Pair, ...]) -> tuple[Pair, ...]:
-        """Two of one name, under unlike teachers perhaps, would share the lines of a table."""
-        seen = set()
-        for pair in value:
-            if (name := f"{pair.teacher} > {pair.student}") in seen:
-                raise ValueError(f"the pair {name} is listed twice")
-            seen.add(name)
-        return value
-
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds_by_count(cls, value: Any) -> Any:

@@ -493,9 +493,12 @@ def test_a_pairs_epochs_are_guarded_and_a_learning_rate_is_its_own(home: Path) -
     assert "digits_net_w16 > digits_net_w4, kd: epochs 4" in command("report", "small.yaml").error
 
 
-def test_a_pair_is_listed_once(home: Path) -> None:
-    Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "pairs": [SWEEP["pairs"][0]] * 2}))
-    assert "the pair digits_net_w8 > digits_net_w4 is listed twice" in command("sweep", "small.yaml", "--plan").error
+def test_unlike_pairs_of_one_name_are_refused_whatever_is_asked(home: Path) -> None:
+    pairs = [SWEEP["pairs"][0], {**SWEEP["pairs"][0], "recipe": {"lr": 0.01}}]
+    Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "pairs": pairs}))
+    for args in (("sweep", "small.yaml", "--plan"), ("report", "small.yaml", "--mix-protocols")):
+        error = command(*args).error
+        assert "the pair digits_net_w8 > digits_net_w4 is listed twice, with unlike teachers or settings" in error
 
 
 def added(*seeds: int, method: str = "kd", run_id: str | None = None) -> None:
