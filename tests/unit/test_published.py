@@ -317,6 +317,27 @@ def test_an_unlike_teacher_is_told() -> None:
     assert "another teacher" not in crd.remark, "0.1 points apart is one teacher"
 
 
+def test_verdicts_stand_where_the_teacher_agrees_too() -> None:
+    publish_sweep()
+    columns = markdown_columns(command("report", "real.yaml").out)
+    assert columns["verdict [0]"] == ("[1] undecided", "[1] undecided", "not comparable"), "two seeds tell little"
+    said = command("report", "real.yaml", "--margin", "10").out
+    columns = markdown_columns(said)
+    assert columns["verdict [0]"] == ("[1] reproduced", "[1] reproduced", "not comparable"), "dkd's is a best epoch's"
+    assert "find our mean within 10 points of the published one" in said
+    listed = json.loads(command("sweep", "real.yaml", "--json", "--margin", "10").out)["published"]
+    assert {n["verdict"] for n in listed if n["protocol"] == "crd_last_240ep"} == {"reproduced"}
+    assert {n["verdict"] for n in listed if n["protocol"] != "crd_last_240ep"} == {"not comparable"}
+    publish_sweep(teacher_top1=71.59)
+    columns = markdown_columns(command("report", "real.yaml", "--margin", "10").out)
+    assert columns["verdict [0]"] == ("[1] reproduced", "not comparable", "not comparable"), (
+        "the student has no teacher"
+    )
+    for got in csv.DictReader(io.StringIO(command("report", "real.yaml", "--format", "csv").out)):
+        expected = {"student": "undecided", "kd": "not comparable"}.get(got["method"], "")
+        assert got["verdict_crd_last_240ep"] == expected
+
+
 def test_small_students_are_compared_at_their_own_learning_rate() -> None:
     pair = {"teacher": "vgg13", "student": "MobileNetV2"}
     crd = column(table(pairs=[pair], teacher_top1=74.64), "crd_last_240ep")

@@ -160,6 +160,7 @@ def test_reproduced_is_the_equivalence_test(values: list[float], published: floa
 A = ((71.18, 70.9, 70.64, 70.87, 70.86), (70.87, 71.04, 70.76, 70.52, 71.24), (71.97, 71.63, 71.08, 70.92, 70.33))
 B = ((70.52, 70.2, 70.46, 71.2, 70.65), (71.26, 71.06, 70.45, 71.08, 70.8), (71.54, 70.41, 70.63, 70.82, 70.76))
 RLIABLE = (0.6266666667, 0.4133333333, 0.8266666667)
+SHIFTED = (0.32, 0.84)  # of two equal pairs 1 to 5 against 0.5 to 4.5
 
 
 def ranked(scores: Scores, baseline: str = "student") -> tuple[Ranking, dict[str, Rank]]:
@@ -175,6 +176,15 @@ def test_probability_of_improvement_is_rliables() -> None:
     assert interval and (interval.low, interval.high) == pytest.approx(RLIABLE[1:], abs=0.021)
     u = [scipy.stats.mannwhitneyu(a, b).statistic / 25 for a, b in zip(A, B, strict=True)]
     assert better == pytest.approx(np.mean(u))
+
+
+def test_seeds_are_drawn_for_each_method_on_its_own() -> None:
+    """As rliable does, where drawing the same seeds for both would give [0.62, 0.76]."""
+    a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5]
+    _, by = ranked({0: {"a": a, "b": b}, 1: {"a": a, "b": b}}, "b")
+    interval = by["a"].better_interval
+    assert by["a"].better == pytest.approx(0.6)
+    assert interval and (interval.low, interval.high) == pytest.approx(SHIFTED, abs=0.03)
 
 
 def test_rank_intervals_are_scipys_bootstrap() -> None:
@@ -288,6 +298,13 @@ def test_equal_within_the_margin_is_decided() -> None:
     assert contest.decided and contest.p > 0.5 > 0.01 > contest.p_equal
     (contest,) = contests.contests(compared(tops, margin=0.001), None, (4,))
     assert not contest.decided
+
+
+def test_each_look_tests_at_its_share() -> None:
+    found = compared({"crd": (70.0, 70.5, 71.0), "kd": (71.0, 71.3, 71.5)}, margin=0.0)
+    (once,), (of_four,) = contests.contests(found, None, (3,)), contests.contests(found, None, (3, 5, 8, 10))
+    assert 0.05 / 4 < once.p < 0.05 and once.decided and not of_four.decided
+    assert of_four.seeds_needed and of_four.seeds_needed > 3
 
 
 def test_after_the_last_look_nothing_is_added() -> None:
