@@ -21,7 +21,7 @@ from tests.commands import REPO, command
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/slurm.md", "docs/imagenet.md", "results/README.md",
+    "docs/methods/rekd.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md", "results/README.md",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
