@@ -21,4 +21,15 @@ Only = Annotated[
         "--only", help="Keep a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."
     ),
 ]
+Baseline = Annotated[
+    str | None, typer.Option("--baseline", help="The method that differences are tested against (default: student).")
+]
+Margin = Annotated[
+    float | None,
+    typer.Option("--margin", min=0.0, help="Points of top-1 within which two means count as equal (default: 0.5)."),
+]
+MixProtocols = Annotated[
+    bool,
+    typer.Option("--mix-protocols", help="Print lines of unlike protocols in one column, marked, rather than refuse."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

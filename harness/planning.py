@@ -5,6 +5,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.data import locate
 from harness.data.weights import GivenWeights
@@ -13,6 +14,7 @@ from harness.spec import expand, load
 from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Weights
 from harness.spec.yamlfile import Document, KeyPath
+from harness.store import files
 from harness.store.store import Store
 from harness.store.weights import WeightsStore
 
@@ -79,11 +81,27 @@ def plan_sweep(
         info = locate.dataset_info(sweep.dataset, root)
     except UserError as e:
         raise UserError(f"{document.where(('dataset',))}: {e}") from None
-    plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep))
     name = sweep.name or file.stem
+    added = read_added(store.added_seeds(name))
+    plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep), added)
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
     return Planned(name, plan, document, store, root, info, given)
+
+
+def read_added(path: Path) -> list[expand.Cell]:
+    """The cells that ``sweep --until-decided`` has added to a sweep in this store.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if not path.exists():
+        return []
+    value: Any = files.read_json(path)
+    try:
+        return [expand.Cell(**cell) for cell in value]
+    except TypeError:
+        raise UserError(f"{path}: damaged; delete it and run sweep --until-decided again") from None
 
 
 def cores() -> int:

@@ -25,6 +25,9 @@ def report(
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
     format: Annotated[Format, typer.Option(help="What to print on stdout.")] = Format.md,
+    baseline: options.Baseline = None,
+    margin: options.Margin = None,
+    mix_protocols: options.MixProtocols = False,
     out: Annotated[
         Path | None, typer.Option(help="Write every format and the Parquet file here instead, a folder per sweep.")
     ] = None,
@@ -38,7 +41,7 @@ def report(
 ) -> None:
     """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
     from harness.planning import plan_sweep
-    from harness.reporting import comparison, publish
+    from harness.reporting import comparison, protocols, publish
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -50,6 +53,9 @@ def report(
         if not folders:
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
         contents = [comparison.Contents.read(folder) for folder in folders]
+    contents = [content.asked(baseline, margin) for content in contents]
+    for content in contents:
+        protocols.check(content.name, content.cells, content.recipe_changes, mix_protocols)
     for content in contents:
         if figures is not None:
             from harness.reporting import curves

@@ -2,16 +2,19 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import options
-from harness.errors import EXIT_OK, EXIT_RUN_FAILED
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
 if TYPE_CHECKING:
     from harness.planning import Planned
+    from harness.reporting.comparison import Contents
+    from harness.reporting.contests import Contest
 
 
 def sweep(
@@ -33,6 +36,21 @@ def sweep(
         ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")] = False,
+    until_decided: Annotated[
+        bool,
+        typer.Option(
+            "--until-decided",
+            help="When the file's seeds are done, add seeds where methods of neighbouring rank are not told apart "
+            "(with --baseline: each method and that one).",
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int | None,
+        typer.Option(min=2, max=10_000, help="With --until-decided: seeds in all, at most (default: 10)."),
+    ] = None,
+    baseline: options.Baseline = None,
+    margin: options.Margin = None,
+    mix_protocols: options.MixProtocols = False,
     json_: options.Json = False,
 ) -> None:
     """Train every student of a sweep file that has no record yet, and print the comparison.
@@ -41,6 +59,7 @@ def sweep(
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
     from harness.planning import plan_sweep
+    from harness.reporting import protocols
     from harness.watch import say
 
     if cluster != "local":
@@ -48,6 +67,19 @@ def sweep(
 
         profiles.load(cluster)
     planned = plan_sweep(file, results, data, set_, only, fetch=not plan)
+    cells, changes = planned.plan.cells, protocols.recipe_changes(planned.plan)
+    protocols.check(planned.document.source, cells, changes, mix_protocols)
+    if baseline is not None:  # a slip of the pen is told before anything is trained
+        _contents(planned, baseline, margin)
+    if until_decided:
+        from harness import deciding
+
+        if detach:
+            raise UserError("--until-decided waits for the runs it decides by: give it without --detach")
+        limit = max_seeds or deciding.MAX_SEEDS
+        deciding.check(planned, limit, only)
+    elif max_seeds is not None:
+        raise UserError("--max-seeds goes with --until-decided")
     summary = _summary(planned, cluster, retry_failed, max_parallel)
     if not json_:
         (print if plan else say)(_summary_text(summary))
@@ -61,9 +93,28 @@ def sweep(
             say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
             return
         _watch(planned, queue_file)
-    _report(planned, json_)
+    undecided = None
+    if until_decided:
+
+        def further() -> "Planned":
+            planned = plan_sweep(file, results, data, set_, only, fetch=True)
+            summary = _summary(planned, cluster, False, max_parallel)
+            say(_summary_text(summary))
+            _watch(planned, _submit(planned, cluster, summary["jobs_at_once"], False))
+            return planned
+
+        planned, undecided = deciding.until_decided(
+            planned, lambda planned: _contents(planned, baseline, margin), further, baseline, limit
+        )
+    _report(planned, _contents(planned, baseline, margin), undecided, json_)
     states = set(planned.states().values())
     raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
+
+
+def _contents(planned: "Planned", baseline: str | None, margin: float | None) -> "Contents":
+    from harness.reporting.comparison import Contents
+
+    return Contents.of(planned.name, planned.plan).asked(baseline, margin)
 
 
 def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
@@ -166,11 +217,10 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
         raise typer.Exit(130) from None
 
 
-def _report(planned: "Planned", json_: bool) -> None:
+def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] | None", json_: bool) -> None:
     from harness.reporting import beside, comparison, publish
 
     folder = planned.store.table_folder(planned.name)
-    contents = comparison.Contents.of(planned.name, planned.plan)
     if not json_ and publish.is_current(contents, planned.store, folder):
         print((folder / "table.md").read_text(encoding="utf-8"))
         _name_files(folder)
@@ -178,8 +228,10 @@ def _report(planned: "Planned", json_: bool) -> None:
     found = publish.publish(contents, planned.store, folder)
     if json_:
         published = beside.as_dicts(publish.published_beside(found))
-        rows = comparison.as_dicts(found)
-        print(json.dumps({"sweep": planned.name, "rows": rows, "published": published, "folder": str(folder)}))
+        said = {"sweep": planned.name, **comparison.as_dicts(found), "published": published, "folder": str(folder)}
+        if undecided is not None:
+            said["undecided"] = [asdict(contest) for contest in undecided]
+        print(json.dumps(said))
         return
     print(publish.text(found, "md"))
     _name_files(folder)

@@ -58,3 +58,8 @@ def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | Non
         timeout=300,
     )
     return Said(done.returncode, done.stdout, done.stderr)
+
+
+def plain_tex(line: str) -> str:
+    """A line of a LaTeX table as the text it was made from."""
+    return line.replace(r"$\pm$", "±").replace("$>$", ">").replace(r"\%", "%")

@@ -5,12 +5,13 @@ A pure function of the comparison and the published numbers, so that the same re
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published import Number, Protocol, Published
+from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
 from harness.spec.load import SHIPPED_RECIPES
 from harness.spec.schema import Recipe
@@ -26,6 +27,7 @@ class Cell:
 
     numbers: tuple[Number, ...]  # several where the source printed several
     difference: float | None  # ours minus theirs, in points; None unless metric, dataset, epochs and recipe agree
+    verdict: Verdict | None  # None unless the teacher agrees too
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def beside(comparison: Comparison, published: Published | None) -> Beside | None
     kept = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
     if not kept:
         return None
-    columns = tuple(_column(published.protocols[key], kept) for key in shown)
+    columns = tuple(_column(published.protocols[key], kept, comparison.contents.margin) for key in shown)
     return Beside(tuple(line.row for line in kept), _ours(comparison, kept), columns, _rest(lines, shown, published))
 
 
@@ -89,6 +91,10 @@ def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
                         "std": float(number.std) if number.std else None,
                         "teacher_top1": number.teacher_top1,
                         "difference": cell.difference if cell else None,
+                        "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
+                        "interval": asdict(cell.verdict.interval)
+                        if cell and cell.verdict and cell.verdict.interval
+                        else None,
                     }
                 )
     return out
@@ -129,7 +135,7 @@ def _columns(lines: Sequence[_Line], published: Published) -> list[str]:
     return shown
 
 
-def _column(protocol: Protocol, lines: Sequence[_Line]) -> Column:
+def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
     cells: list[Cell | None] = []
     groups: dict[tuple[str, ...], list[_Line]] = {}
     for line in lines:
@@ -140,16 +146,21 @@ def _column(protocol: Protocol, lines: Sequence[_Line]) -> Column:
         reasons = unlike(line.recipe, line.dataset, protocol, numbers[0].recipe_change)
         groups.setdefault(reasons, []).append(line)
         ours = line.row.last
-        comparable = not reasons and ours is not None and len(numbers) == 1
-        cells.append(Cell(numbers, ours.mean - float(numbers[0].value) if comparable and ours else None))
+        if reasons or ours is None or len(numbers) > 1:
+            cells.append(Cell(numbers, None, None))
+            continue
+        theirs = float(numbers[0].value)
+        _, unlike_teachers = _teachers(protocol, [line])
+        judged = None if unlike_teachers else verdict(ours, theirs, margin)
+        cells.append(Cell(numbers, ours.mean - theirs, judged))
     epochs = f"{protocol.epochs} epochs" if protocol.epochs else "epochs not stated"
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     said = [f"{protocol.source}: {_EPOCH[protocol.epoch]}, {epochs}, {recipe}."]
     said += [_sentence(protocol.note)] if protocol.note else []
     having = [line for line, cell in zip(lines, cells, strict=True) if cell]
     for reasons, group in groups.items():
-        verdict = _verdict(reasons, *_teachers(protocol, group))
-        said.append(_sentence(verdict) if len(groups) == 1 else f"{_names(group, having)}: {verdict}.")
+        remark = _remark(reasons, *_teachers(protocol, group))
+        said.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, having)}: {remark}.")
     return Column(protocol, tuple(cells), " ".join(said))
 
 
@@ -182,7 +193,7 @@ def unlike(
     return (*reasons, *(f"ours has {k} {_said(recipe.get(k))}, theirs {_said(theirs[k])}" for k in others))
 
 
-def _verdict(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
+def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
     teachers = [f"another teacher (theirs / ours in %: {', '.join(unlike)})"] if unlike else []
     same = f"; the same teacher by its accuracy ({', '.join(alike)})" if alike else ""
     if reasons:
@@ -211,10 +222,14 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
     recipes = dict.fromkeys(recipe_name(line.recipe) for line in lines)
     epochs = dict.fromkeys(str(line.recipe["epochs"]) for line in lines)
     evaluated = "held-out training images" if comparison.evaluated_on == "validation" else "test images"
+    margin = comparison.contents.margin
     return (
         f"ours: last epoch of {' or '.join(epochs)}, recipe {' or '.join(recipes)}, "
         f"{comparison.train_size or 0:,} training images, evaluated on {comparison.evaluated_size or 0:,} {evaluated}; "
-        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets."
+        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets. Verdict, where "
+        "metric, data, recipe and teacher agree: reproduced when two one-sided t-tests at 5 % find our mean within "
+        f"{margin:g} points of the published one (taken as exact), not reproduced when they find it outside, else "
+        "undecided."
     )
 
 

@@ -1,23 +1,24 @@
 """The comparison of a sweep: cells joined with their records, summed up over seeds."""
 
-import json
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
 
-from harness.errors import UserError
+from harness.errors import UserError, unknown
+from harness.reporting import statistics
+from harness.reporting.protocols import RecipeChange, recipe_changes
+from harness.reporting.ranking import Ranking, ranking
+from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec.expand import Cell, Plan
-from harness.spec.identity import canonical
-from harness.spec.schema import Recipe
 from harness.store import files, records
 from harness.store.store import Store
 
-BASELINE, REFERENCE = "student", "kd"  # what differences are taken to
+BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
 _METRICS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s"]
 _FACTS = [
     "warnings",
@@ -40,13 +41,32 @@ class Contents:
     dataset: str
     epochs: tuple[int, ...]
     cells: tuple[Cell, ...]
-    recipe_changes: tuple[str, ...] = ()  # "teacher > student, method: lr 0.01": who was trained otherwise than most
+    recipe_changes: tuple[RecipeChange, ...] = ()
+    added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": what the sweep file does not list
+    baseline: str = BASELINE  # the method that differences are tested against
+    margin: float = statistics.MARGIN  # points within which a published number counts as reproduced
 
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
         epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
-        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells), _recipe_changes(plan))
+        changes = recipe_changes(plan)
+        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells), changes, _added(plan))
+
+    def asked(self, baseline: str | None, margin: float | None) -> "Contents":
+        """These contents with another baseline or margin; None leaves it.
+
+        Raises:
+            UserError: no such method here.
+        """
+        methods = {c.method for c in self.cells}
+        if baseline is not None and baseline not in methods:
+            raise UserError(f"{self.name}: --baseline: {unknown('method of this table', baseline, methods)}")
+        return replace(
+            self,
+            baseline=self.baseline if baseline is None else baseline,
+            margin=self.margin if margin is None else margin,
+        )
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
@@ -60,7 +80,8 @@ class Contents:
                 **{
                     **value,
                     "epochs": tuple(value["epochs"]),
-                    "recipe_changes": tuple(value["recipe_changes"]),
+                    "recipe_changes": tuple(RecipeChange(**c) for c in value["recipe_changes"]),
+                    "added": tuple(value.get("added", ())),
                     "cells": cells,
                 }
             )
@@ -69,22 +90,6 @@ class Contents:
 
     def write(self, folder: Path) -> None:
         files.replace_json(folder / "contents.json", asdict(self))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over n values; std is None for fewer than two."""
-
-    mean: float
-    std: float | None
-    n: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread | None":
-        values = list(values)
-        if not values:
-            return None
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ class Row:
     missing: int
     diverged: int
     run_ids: tuple[str, ...]
+    by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
+    last_interval: Interval | None = None
+    tested: Difference | None = None  # of ``to_baseline``
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class Comparison:
     evaluated_size: int | None
     # (teacher, student, method) -> the science of one of its runs, as JSON: they differ in the seed alone
     sciences: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    ranking: Ranking | None = None
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
@@ -128,13 +137,18 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
         groups.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, []).append(cell)
     rows = []
     sciences = {}
+    scores = {}
     for (teacher, student), methods in groups.items():
         last = {m: _by_seed(cells, by_run, "last_top1") for m, cells in methods.items()}
-        baseline = Spread.of(last.get(BASELINE, {}).values())
+        scores[(teacher, student)] = {m: list(values.values()) for m, values in last.items()}
+        alone = Spread.of(last.get(BASELINE, {}).values())
+        to_baseline = [_difference(last, m, contents.baseline) for m in methods]
+        tests = statistics.differences(to_baseline)
         measured = [by_run[c.run_id]["teacher_top1"] for cs in methods.values() for c in cs if c.run_id in by_run]
         measured += [teachers.get(c.teacher_run) for cs in methods.values() for c in cs if c.teacher_run]
-        for method, cells in methods.items():
+        for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
             found = [by_run[c.run_id] for c in cells if c.run_id in by_run]
+            spread = Spread.of(last[method].values())
             if found:
                 sciences[(teacher, student, method)] = found[0]["science"]
             rows.append(
@@ -142,23 +156,27 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     teacher=teacher,
                     student=student,
                     method=method,
-                    last=Spread.of(last[method].values()),
+                    last=spread,
                     best=Spread.of(_by_seed(cells, by_run, "best_top1").values()),
-                    to_baseline=_difference(last, method, BASELINE),
+                    to_baseline=difference,
                     to_reference=_difference(last, method, REFERENCE),
                     teacher_top1=next((t for t in measured if t is not None), None),
-                    student_top1=baseline.mean if baseline else None,
-                    cost_s=statistics.fmean(r["cost_total_s"] for r in found) if found else None,
+                    student_top1=alone.mean if alone else None,
+                    cost_s=fmean(r["cost_total_s"] for r in found) if found else None,
                     parameters=(found[0]["student_parameters"], found[0]["evaluated_parameters"]) if found else None,
                     warnings=tuple(Counter(text for r in found for text in r["warnings"]).items()),
                     missing=len(cells) - len(found),
                     diverged=sum(r["status"] == "diverged" for r in found),
                     run_ids=tuple(c.run_id for c in cells),
+                    by_seed=last[method],
+                    last_interval=statistics.interval(spread),
+                    tested=tested,
                 )
             )
     first: dict[str, Any] = next(iter(by_run.values()), {})
     train_size, evaluated_on, evaluated_size = (first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size"))
-    return Comparison(contents, tuple(rows), train_size, evaluated_on, evaluated_size, sciences)
+    ranks = ranking(scores, contents.baseline)
+    return Comparison(contents, tuple(rows), train_size, evaluated_on, evaluated_size, sciences, ranks)
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
@@ -187,22 +205,23 @@ def load(contents: Contents, store: Store, columns: Sequence[str] | None = None)
     return compare(contents, records.read(store, wanted_runs(contents), list(columns or _COLUMNS)))
 
 
-def as_dicts(comparison: Comparison) -> list[dict[str, Any]]:
-    """Rows as plain data, for ``--json``."""
-    return [asdict(r) for r in comparison.rows]
+def as_dicts(comparison: Comparison) -> dict[str, Any]:
+    """What was compared, rows and ranking as plain data, for ``--json``."""
+    return {
+        "baseline": comparison.contents.baseline,
+        "margin": comparison.contents.margin,
+        "rows": [asdict(r) for r in comparison.rows],
+        "ranking": asdict(comparison.ranking) if comparison.ranking else None,
+    }
 
 
-def _recipe_changes(plan: Plan) -> tuple[str, ...]:
-    """Lines of a table whose recipe is not the one that most of its lines have, and in what."""
-    first = {(c.teacher, c.student, c.method): c.run_id for c in plan.cells}
-    recipes = {line: Recipe.whole(plan.runs[run_id].science["recipe"]) for line, run_id in first.items()}
-    texts = {line: canonical(recipe) for line, recipe in recipes.items()}
-    usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
-    changes = []
-    for (teacher, student, method), recipe in recipes.items():
-        if other := [f"{key} {value}" for key, value in recipe.items() if value != usual[key]]:
-            changes.append(f"{teacher} > {student}, {method}: {', '.join(other)}")
-    return tuple(changes)
+def _added(plan: Plan) -> tuple[str, ...]:
+    """Lines of a table with more seeds than the sweep file lists, and which."""
+    seeds: dict[str, list[int]] = {}
+    for cell in plan.cells:
+        if cell.seed not in plan.sweep.seeds:
+            seeds.setdefault(f"{cell.teacher} > {cell.student}, {cell.method}", []).append(cell.seed)
+    return tuple(f"{line}: seeds {', '.join(map(str, found))}" for line, found in seeds.items())
 
 
 def _by_seed(cells: list[Cell], by_run: dict[str, Any], column: str) -> dict[int, float]:

@@ -16,7 +16,7 @@ MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of t
 SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", "teacher_top_k", *STORED_VIEWS)
 # Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
 # younger still: their keys are always said.
-YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", *STORED_VIEWS)
+YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", "ema", *STORED_VIEWS)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,13 @@ Keys = dict[str, Any]
 
 
 def expand(
-    sweep: Sweep, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, only: Only | None = None
-) -> Plan:
+    sweep: Sweep, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, only: Only | None = None,
+    added: Iterable[Cell] = (),
+) -> Plan:  # fmt: skip
     """All cells, runs and packs of a sweep, teachers first.
+
+    ``added``: cells of seeds that the sweep does not list. Those whose run is not one of this sweep's any more, as its
+    science has changed since, are left out.
 
     Raises:
         UserError: a method, hyper-parameter, loss term or recipe that does not exist.
@@ -90,17 +94,24 @@ def expand(
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
+    more: dict[tuple[str, str, str], dict[int, str]] = {}
+    for cell in added:
+        if cell.seed not in sweep.seeds:
+            more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, i)
         for name, entry in sweep.methods.items():
             base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher)
             _check_images(pair, base["recipe"], document, info, i)
             shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
-            for seed in sweep.seeds:
+            further = more.get((pair.teacher, pair.student, name), {})
+            for seed in (*sweep.seeds, *further):
                 if not _wanted(only, pair, name, seed):
                     continue
                 science = {**base, "seed": seed}
                 run_id = identity.run_id(science)
+                if further.get(seed, run_id) != run_id:
+                    continue
                 plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher.get("run")))
                 if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
                     continue

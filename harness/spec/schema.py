@@ -72,6 +72,13 @@ class Recipe(Closed):
         "then resize it, as FFCV does (default false)",
     )
     eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    ema: Finite = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of an exponential moving average of the student's weights, which then is what is "
+        "evaluated and kept; 0: none",
+    )
     teacher_top_k: int | None = Field(
         None,
         ge=1,

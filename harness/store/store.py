@@ -83,6 +83,9 @@ class Store:
     def submission(self, name: str) -> Path:
         return self.root / "queues" / "submissions" / f"{name}.json"
 
+    def added_seeds(self, sweep: str) -> Path:
+        return self.root / "added_seeds" / f"{sweep}.json"
+
     def table_folder(self, sweep: str) -> Path:
         return self.root / "tables" / sweep
 

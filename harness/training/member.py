@@ -17,6 +17,7 @@ from harness.models.build import build
 from harness.spec import datasets
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
+from harness.training.average import Average
 from harness.training.batchnorm import share_batch_norms
 from harness.training.engine import MakeEngine, Native
 from harness.training.evaluate import Metrics, evaluate
@@ -103,6 +104,7 @@ class Member:
             for p in self.distiller.parameters():
                 if p.requires_grad:
                     p.register_hook(lambda gradient: gradient / ranks.world)
+        self.average = Average(self.student, self.recipe.ema) if self.recipe.ema else None
         self.engine = engine(self.parameters, self.recipe, ranks)
         self.lr = self.recipe.lr
         self.history = History(epoch=-self._first.epochs)
@@ -123,7 +125,8 @@ class Member:
     @property
     def evaluated(self) -> nn.Module:
         """The trained model."""
-        return WithMethod(self.student, self.distiller) if self.distiller.part_of_model else self.student
+        student = self.average.model if self.average else self.student
+        return WithMethod(student, self.distiller) if self.distiller.part_of_model else student
 
     @property
     def first_epochs(self) -> int:
@@ -165,6 +168,8 @@ class Member:
         ]
         with self.watch.part("student"):
             self.engine.step(self.lr)
+            if self.average:
+                self.average.update()
         return torch.stack(totals).sum()
 
     def _compute_part(self, part: Part, count: int, batch: Batch, teacher: Outputs) -> Tensor:
@@ -210,6 +215,8 @@ class Member:
         if self.history.epoch == 0:
             self._sums = {}
             self.engine.restart()
+            if self.average:
+                self.average.restart()
 
     def evaluate(self, on: EvalSet) -> None:
         """Notes how good the trained model is now."""
@@ -238,6 +245,7 @@ class Member:
             **{f"student.{k}": v for k, v in self.student.state_dict().items()},
             **{f"method.{k}": v for k, v in self.distiller.state_dict().items()},
             **({f"peer.{k}": v for k, v in self.peer.state_dict().items()} if self.peer is not None else {}),
+            **({f"average.{k}": v for k, v in self.average.model.state_dict().items()} if self.average else {}),
             **{f"momentum.{i}": m for i, m in self.engine.momenta().items()},
         }
 
@@ -249,7 +257,7 @@ class Member:
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continues from what ``tensors()`` and ``state()`` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "peer": {}, "momentum": {}}
+        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "peer": {}, "average": {}, "momentum": {}}
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
@@ -257,6 +265,8 @@ class Member:
         self.distiller.load_state_dict(parts["method"])
         if self.peer is not None:
             self.peer.load_state_dict(parts["peer"])
+        if self.average:
+            self.average.model.load_state_dict(parts["average"])
         self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]

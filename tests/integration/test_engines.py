@@ -60,7 +60,7 @@ class Runs:
         }  # fmt: skip
         planned = self.bench.plan()
         self.ids = {cell.method: cell.run_id for cell in planned.plan.cells}
-        self._weights = planned.weights_files()
+        self._weights = planned.weights_files(self.ids.values())
 
     def train(self, engine: str, **told: Any) -> "Runs":
         world, how = 1 if engine == ALONE else 2, {"weights": self._weights, "checkpoint_seconds": 60}

@@ -28,7 +28,7 @@ SWEEP: dict[str, Any] = {
             "teacher": "digits_net_w16",
             "student": "digits_net_w4",
             "teacher_weights": {"file": "t.pth", "sha256": "ab" * 32, "top1": 90.0},
-            "recipe": {"epochs": 4},
+            "recipe": {"weight_decay": 0.001},
         },
         {
             "teacher": "digits_net_w16",

@@ -240,6 +240,16 @@ def test_what_is_baked_in_is_recorded_anew(use: str, milestones: list[int], time
     assert record.recorded == times + teachers
 
 
+@pytest.mark.parametrize(("use", "times"), [("kd", 1), ("dkd", 3), ("crd", 1), ("rekd", 1), ("dml", 1)])
+def test_steps_of_micro_batches_are_recorded_too(use: str, times: int) -> None:
+    """With clipping; and anew for an epoch that only a micro-batch is asked for."""
+    record, recipe = StandIn(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": []}
+    eager, _ = train([use], None, **recipe)
+    recorded, _ = train([use], record, **recipe)
+    same(eager[use], recorded[use])
+    assert record.recorded == times + 1  # the teacher
+
+
 @pytest.mark.parametrize("record", [StandIn(), refuses], ids=["recorded", "refused"])
 @pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "KeepsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
 def test_what_is_not_in_a_graph_is_not_recorded(odd: str, record: Record, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "precision": st.sampled_from(["tf32", "bf16"]),
     "eval_every": st.integers(1, 50),
     "compile": st.just(True),
+    "ema": numbers(0.5, 0.9999),
     "teacher_top_k": st.integers(1, 32_767),
     "image_size": st.integers(8, 2048) | st.just([[0, 96], [1, 128]]),
     "crop_area": st.floats(0.01, 0.99).map(lambda least: [least, 1.0]),

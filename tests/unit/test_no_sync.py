@@ -88,12 +88,12 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
                 m._buffers[name] = mode.from_tensor(b).to(CUDA)
 
 
-def member(use: str, teacher: Teacher, targets: Tensor) -> Member:
+def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
     science = {
         "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
-        "recipe": {"epochs": 2, "lr": 0.1},
+        "recipe": {"epochs": 2, "lr": 0.1} | recipe,
     }  # fmt: skip
     return Member(science, teacher, targets, INFO.image_shape, INFO.classes, HOST)
 
@@ -133,11 +133,11 @@ def steps(
         m.engine.restart()
 
 
-def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> list[str]:
+def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **recipe: Any) -> list[str]:
     """What crosses between the host and a GPU."""
     teacher = taught()
     targets = torch.arange(IMAGES) % INFO.classes
-    m = member(use, teacher, targets)
+    m = member(use, teacher, targets, **recipe)
     pixels = torch.zeros((IMAGES, *INFO.image_shape), dtype=torch.uint8)
     watched = Crossings()
     with FakeTensorMode() as mode, pytest.MonkeyPatch.context() as patch:
@@ -156,6 +156,11 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None) -> l
 @pytest.mark.parametrize("use", methods.builtin_names())
 def test_no_step_waits(use: str) -> None:
     assert set(crossings(use)) == ({WAIT[use]} if use in WAIT else set())
+
+
+@pytest.mark.parametrize("use", ["student", "fitnets", "crd", "rekd"])
+def test_no_step_of_micro_batches_waits(use: str) -> None:
+    assert not crossings(use, accumulate=2, clip_norm=1.0, label_smoothing=0.1)
 
 
 @pytest.mark.parametrize("use", methods.builtin_names())

@@ -18,13 +18,13 @@ from benchmarks.published import build, names
 from benchmarks.published.protocols import SOURCES, Exclusion, Rule
 from harness.errors import UserError
 from harness.planning import plan_sweep
-from harness.reporting import beside, comparison, publish, published, render
+from harness.reporting import beside, comparison, publish, published, render, sections
 from harness.reporting.beside import Beside
 from harness.spec import identity, models
 from harness.spec import methods as method_sources
 from harness.store import records
 from harness.store.store import Store
-from tests.commands import REPO, command
+from tests.commands import REPO, command, plain_tex
 from tests.unit.test_reporting import row
 
 COLLECTION = REPO.parent / "shared" / "published" / "published.csv"
@@ -255,7 +255,7 @@ def column(found: Beside, protocol: str) -> beside.Column:
 
 
 def markdown_columns(text: str) -> dict[str, tuple[str, ...]]:
-    lines = [line for line in text.partition(render.PUBLISHED)[2].splitlines() if line.startswith("| ")]
+    lines = [line for line in text.partition(sections.PUBLISHED)[2].splitlines() if line.startswith("| ")]
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
     return dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
 
@@ -317,6 +317,27 @@ def test_an_unlike_teacher_is_told() -> None:
     assert "another teacher" not in crd.remark, "0.1 points apart is one teacher"
 
 
+def test_verdicts_stand_where_the_teacher_agrees_too() -> None:
+    publish_sweep()
+    columns = markdown_columns(command("report", "real.yaml").out)
+    assert columns["verdict [0]"] == ("[1] undecided", "[1] undecided", "not comparable"), "two seeds tell little"
+    said = command("report", "real.yaml", "--margin", "10").out
+    columns = markdown_columns(said)
+    assert columns["verdict [0]"] == ("[1] reproduced", "[1] reproduced", "not comparable"), "dkd's is a best epoch's"
+    assert "find our mean within 10 points of the published one" in said
+    listed = json.loads(command("sweep", "real.yaml", "--json", "--margin", "10").out)["published"]
+    assert {n["verdict"] for n in listed if n["protocol"] == "crd_last_240ep"} == {"reproduced"}
+    assert {n["verdict"] for n in listed if n["protocol"] != "crd_last_240ep"} == {"not comparable"}
+    publish_sweep(teacher_top1=71.59)
+    columns = markdown_columns(command("report", "real.yaml", "--margin", "10").out)
+    assert columns["verdict [0]"] == ("[1] reproduced", "not comparable", "not comparable"), (
+        "the student has no teacher"
+    )
+    for got in csv.DictReader(io.StringIO(command("report", "real.yaml", "--format", "csv").out)):
+        expected = {"student": "undecided", "kd": "not comparable"}.get(got["method"], "")
+        assert got["verdict_crd_last_240ep"] == expected
+
+
 def test_small_students_are_compared_at_their_own_learning_rate() -> None:
     pair = {"teacher": "vgg13", "student": "MobileNetV2"}
     crd = column(table(pairs=[pair], teacher_top1=74.64), "crd_last_240ep")
@@ -352,7 +373,7 @@ def test_pairs_and_datasets_without_published_numbers_have_no_second_table() -> 
     found = publish_sweep(pairs=[pair])
     assert publish.published_beside(found) is None
     for form in render.FORMATS:
-        assert render.PUBLISHED not in publish.text(found, form)
+        assert sections.PUBLISHED not in publish.text(found, form)
     assert published.published("digits") is None
 
 
@@ -388,7 +409,7 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     parser.feed(page.partition("<h2>")[2].partition("</table>")[0])
     assert parser.rows == expected[5:]
     tex = [line for line in latex.splitlines() if line.endswith(r"\\")]
-    plain = [[c.strip() for c in line[:-2].replace(r"$\pm$", "±").replace("$>$", ">").split("&")] for line in tex]
+    plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == expected
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
     shown = publish.published_beside(found)
@@ -415,7 +436,7 @@ def test_foreign_text_stays_text() -> None:
 def test_verify_rebuilds_the_second_table_too() -> None:
     publish_sweep()
     path = Path("results/tables/real/table.md")
-    assert render.PUBLISHED in path.read_text()
+    assert sections.PUBLISHED in path.read_text()
     assert command("verify").code == 0
     path.write_text(path.read_text().replace("69.06", "69.07"))
     assert command("verify").code == 1

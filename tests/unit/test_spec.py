@@ -338,3 +338,22 @@ def test_ten_thousand_runs_are_planned_in_two_seconds(tmp_path: Path) -> None:
     assert len(plan_sweep(file, tmp_path / "results").plan.cells) == 10_800
     assert time.process_time() - began < 2
     assert expand.MAX_CELLS > 10_800
+
+
+def test_smoothing_is_refused_where_it_would_not_be_done() -> None:
+    data = {
+        "dataset": "digits", "recipe": {"base": "digits_quick", "label_smoothing": 0.1}, "seeds": 1,
+        "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}], "methods": {"kd": {}, "simkd": {}},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"sweep.yaml:\d+: methods.simkd: simkd computes a cross-entropy of its own"):
+        plan(data)
+    assert plan(data, "methods.simkd.recipe.label_smoothing=0").cells
+
+
+def test_a_batch_is_not_cut_into_more_parts_than_it_has_images() -> None:
+    data = {
+        "dataset": "digits", "recipe": {"base": "digits_quick", "accumulate": 65}, "methods": ["student"], "seeds": 1,
+        "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
+    }  # fmt: skip
+    with pytest.raises(UserError, match="accumulate: a batch of 64 cannot be cut into 65"):
+        plan(data)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from harness.errors import UserError
-from harness.reporting import comparison, curves, figures
+from harness.reporting import comparison, curves, figures, protocols
 from harness.reporting.comparison import Contents, Spread
 from harness.reporting.curves import Curve, Curves
 from harness.reporting.figures.style import COLUMN, render
@@ -198,17 +199,28 @@ def _of(store: Store, run_id: str) -> str:
 def _figures(
     store: Store, contents: Sequence[Contents], finished: Mapping[str, datetime]
 ) -> tuple[tuple[SweepFigures, ...], str]:
-    """Those of the sweeps that were last added to."""
+    """Those of the sweeps that were last added to, and what is left out."""
+    if find_spec("matplotlib") is None:
+        return (), "None: they need matplotlib, pip install 'kd-harness[figures]'."
     newest = {c: max(at) for c in contents if (at := [finished[x.run_id] for x in c.cells if x.run_id in finished])}
-    order = sorted(newest, key=lambda c: (newest[c], c.name), reverse=True)
-    shown = order[:MOST_SWEEPS]
+    alike = [c for c in newest if _one_protocol(c)]
+    order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
+    shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
+    drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
+    notes = []
+    if rest:
+        notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
+    if mixed := sorted(c.name for c in newest.keys() - set(alike)):
+        notes.append(f"Not drawn, as their lines are of unlike protocols: {', '.join(mixed)}.")
+    return tuple(drawn), " ".join(notes)
+
+
+def _one_protocol(contents: Contents) -> bool:
     try:
-        drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
-    except UserError as e:
-        return (), f"{e}."
-    rest = len(order) - len(shown)
-    note = f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store." if rest else ""
-    return tuple(drawn), note
+        protocols.check(contents.name, contents.cells, contents.recipe_changes, mix=False)
+    except UserError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4 * MOST_SWEEPS)  # a page that follows a store draws what has changed

@@ -22,7 +22,7 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     prepared = data / "tiny_imagenet_20_prepared"
     assert command("prepare", "imagefolder", "--source", IMAGES, "--out", prepared).code == 0
     monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
-    bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 8, "engine": "deepspeed", "zero_stage": 1}}
+    bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
     sweep["dataset"]["train_subset"] = 200
     sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}

@@ -1,0 +1,102 @@
+"""Methods over pairs: average rank and probability of improvement, with stratified bootstrap intervals.
+
+As Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv:2108.13264, and
+its library rliable: a stratum is a pair, and the seeds of each pair and method are drawn anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.reporting.statistics import ERROR, Interval
+
+REPEATS = 2000
+_DECIMALS = 9  # of a mean: below it, sums differ between processors, and ties must not
+
+Scores = Mapping[Any, Mapping[str, Sequence[float]]]  # pair -> method -> a value per seed
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One method over the pairs. Intervals are of 95 %, None where some pair has the method with one seed only."""
+
+    method: str
+    rank: float  # 1 is the best; equal means share theirs
+    rank_interval: Interval | None
+    better: float | None  # probability that a run of it beats one of the baseline; None for the baseline, or without
+    better_interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods from the best average rank to the worst."""
+
+    pairs: int
+    ranks: tuple[Rank, ...]
+    left_out: tuple[str, ...]  # methods that have no result on some pair
+
+
+def ranking(scores: Scores, baseline: str) -> Ranking | None:
+    """Ranks the methods that have results on every pair that has any; None for fewer than two pairs or methods."""
+    pairs = [{m: v for m, v in methods.items() if len(v)} for methods in scores.values()]
+    pairs = [methods for methods in pairs if methods]
+    names = dict.fromkeys(m for methods in pairs for m in methods)
+    ranked = [m for m in names if all(m in methods for methods in pairs)]
+    if len(pairs) < 2 or len(ranked) < 2:
+        return None
+    import numpy as np
+
+    ranks: Any = 0.0  # (1 + REPEATS, methods): as observed, then resampled; a mean over pairs
+    better: dict[str, Any] = dict.fromkeys(ranked, 0.0)
+    random = np.random.RandomState(0)  # numpy froze its stream for good, so that tables can be rebuilt byte for byte
+    for methods in pairs:
+        values = {m: np.asarray(methods[m], float) for m in ranked}
+        draws = {m: _draws(random, len(values[m])) for m in ranked}
+        means = np.stack([np.round(draws[m] @ values[m] / len(values[m]), _DECIMALS) for m in ranked], axis=1)
+        ranks += _ranks(means) / len(pairs)
+        for m in ranked if baseline in ranked else ():
+            better[m] += _better(values[m], draws[m], values[baseline], draws[baseline]) / len(pairs)
+    resampled = {m: min(len(methods[m]) for methods in pairs) > 1 for m in ranked}
+    found = [
+        Rank(
+            m,
+            float(ranks[0, i]),
+            _interval(ranks[:, i]) if resampled[m] else None,
+            float(better[m][0]) if baseline in ranked and m != baseline else None,
+            _interval(better[m])
+            if baseline in ranked and m != baseline and resampled[m] and resampled[baseline]
+            else None,
+        )
+        for i, m in enumerate(ranked)
+    ]
+    left_out = tuple(m for m in names if m not in ranked)
+    return Ranking(len(pairs), tuple(sorted(found, key=lambda r: r.rank)), left_out)
+
+
+def _draws(random: Any, n: int) -> Any:
+    """(1 + REPEATS, n): how often each seed is drawn; the first line draws each once."""
+    import numpy as np
+
+    drawn = random.randint(n, size=(REPEATS, n)) + n * np.arange(REPEATS)[:, None]
+    return np.concatenate([np.ones((1, n)), np.bincount(drawn.ravel(), minlength=REPEATS * n).reshape(REPEATS, n)])
+
+
+def _ranks(means: Any) -> Any:
+    """(repeats, methods) means -> the ranks within each line, ties averaged."""
+    above = (means[:, None, :] > means[:, :, None]).sum(axis=2)
+    equal = (means[:, None, :] == means[:, :, None]).sum(axis=2)
+    return 1 + above + (equal - 1) / 2
+
+
+def _better(mine: Any, my_draws: Any, theirs: Any, their_draws: Any) -> Any:
+    """(repeats,): the share of (my run, their run) in which mine is better; ties count half."""
+    wins = (mine[:, None] > theirs) + (mine[:, None] == theirs) / 2
+    return ((my_draws @ wins) * their_draws).sum(axis=1) / (len(mine) * len(theirs))
+
+
+def _interval(samples: Any) -> Interval:
+    """The percentile interval of what was resampled."""
+    import numpy as np
+
+    low, high = np.quantile(samples[1:], [ERROR / 2, 1 - ERROR / 2])
+    return Interval(float(low), float(high))

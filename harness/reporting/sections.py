@@ -1,0 +1,238 @@
+"""What a comparison's tables say, as text: lines and remarks, the same in every format."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.reporting.beside import Beside, Cell
+from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
+from harness.reporting.ranking import REPEATS, Ranking
+from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Interval, seeds_needed
+
+RANKS = "Methods over the pairs"
+PUBLISHED = "Published numbers for these pairs, top-1 in %"
+STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
+Lines = list[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table and what stands under it."""
+
+    title: str  # "" for the first
+    lines: Lines  # the header first; the first two columns are names
+    remarks: list[str]
+    run_ids: list[str]  # behind each line but the header; "" where a line is of many
+
+
+def sections(comparison: Comparison, beside: Beside | None) -> list[Section]:
+    """The tables of a comparison: its rows, the methods' ranks over its pairs, published numbers."""
+    ids = [" ".join(row.run_ids) for row in comparison.rows]
+    found = [Section("", _lines(comparison), notes(comparison), ids)]
+    if ranking := comparison.ranking:
+        baseline = comparison.contents.baseline
+        ranks = _rank_lines(ranking, baseline)
+        found.append(Section(RANKS, ranks, _rank_notes(ranking, baseline), [""] * len(ranking.ranks)))
+    if beside:
+        ids = [" ".join(row.run_ids) for row in beside.lines]
+        found.append(Section(PUBLISHED, _beside_lines(beside), _beside_notes(beside), ids))
+    return found
+
+
+# the comparison ------------------------------------------------------------------------------------------------------
+
+
+def _lines(comparison: Comparison) -> Lines:
+    """One line per row; what needs two seeds has a column when some row has it."""
+    contents, marks = comparison.contents, protocol_marks(comparison.contents)
+    intervals = any(row.last_interval for row in comparison.rows)
+    tested = any(row.tested for row in comparison.rows)
+    reference = contents.baseline != REFERENCE
+    columns: list[tuple[str, Callable[[Row], str]]] = [
+        ("teacher > student", _pair),
+        ("method", lambda row: " ".join(filter(None, (row.method, marks.get((row.teacher, row.student, row.method)))))),
+        ("top-1 last", lambda row: _spread(row.last)),
+        *([("95 % CI", lambda row: _interval(row.last_interval))] if intervals else []),
+        ("top-1 best", lambda row: _spread(row.best)),
+        (f"- {contents.baseline}", lambda row: _spread(row.to_baseline, signed=True)),
+        *([(f"95 % CI of - {contents.baseline}", _tested)] if tested else []),
+        *([("- KD", lambda row: _spread(row.to_reference, signed=True))] if reference else []),
+        ("teacher", lambda row: "" if row.teacher_top1 is None else f"{row.teacher_top1:.2f}"),
+        ("seeds", _seeds),
+        ("s/run", lambda row: "" if row.cost_s is None else f"{row.cost_s:.1f}"),
+    ]
+    return [tuple(name for name, _ in columns), *(tuple(text(row) for _, text in columns) for row in comparison.rows)]
+
+
+_EVALUATED_ON = {"test": "test images", "validation": "held-out training images for validation, NOT the test set"}
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What a reader must know to compare these numbers with others."""
+    contents = comparison.contents
+    epochs = " or ".join(str(e) for e in contents.epochs)
+    sizes = f", {comparison.train_size:,} training images" if comparison.train_size else ""
+    if comparison.evaluated_size:
+        sizes += f", {comparison.evaluated_size:,} {_EVALUATED_ON[comparison.evaluated_on or 'test']}"
+    found = [
+        f"{contents.dataset}{sizes}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is the last "
+        f"epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
+        "Differences are of the last epoch, paired by seed."
+    ]
+    found += _test_notes(comparison)
+    if note := _one_line(contents.note):
+        found.append(f"Note: {note}")
+    marks = protocol_marks(contents)
+    if others := [str(c) for c in contents.recipe_changes if c.line not in marks]:
+        found.append(f"Trained with another recipe than the rest: {'; '.join(others)}.")
+    if marks:
+        legend = dict.fromkeys(f"{marks[c.line]} {c.change}" for c in contents.recipe_changes if c.line in marks)
+        found.append(f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}.")
+    if contents.added:
+        found.append(
+            f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added for what the seeds before "
+            "said, which p values do not know of: its own decisions are corrected for that, the marks here are not."
+        )
+    for row in comparison.rows:
+        where = f"{_pair(row)}, {row.method}"
+        if row.parameters and row.parameters[0] != row.parameters[1]:
+            student, evaluated = row.parameters
+            found.append(
+                f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
+            )
+        for text, count in row.warnings:
+            found.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
+        if row.missing:
+            found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
+        if row.diverged:
+            found.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
+    return found
+
+
+def _test_notes(comparison: Comparison) -> list[str]:
+    """How intervals and marks come about, and what they leave open."""
+    if not any(row.last_interval or row.tested for row in comparison.rows):
+        return []
+    baseline = comparison.contents.baseline
+    found = ["95 % CI: of a mean over seeds, by Student's t."]
+    if any(row.tested for row in comparison.rows):
+        stars = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
+        found = [f"{found[0]} Paired t-test against {baseline}, Holm-corrected over a pair's methods: {stars}."]
+    left: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        if row.tested and row.tested.p_holm >= ERROR:
+            family = sum(r.tested is not None for r in comparison.rows if _pair(r) == _pair(row))
+            needed = seeds_needed(row.to_baseline, ERROR / family)
+            left.setdefault(_pair(row), []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
+        elif row.to_baseline and row.to_baseline.n > 1 and not row.tested:
+            left.setdefault(_pair(row), []).append(f"{row.method} (no test: equal differences)")
+    if left:
+        said = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in left.items())
+        found.append(
+            f"Not told apart from {baseline} (in brackets the seeds in all that would do so with {100 * POWER:.0f} % "
+            f"probability, were mean and std of the difference those seen here): {said}."
+        )
+    return found
+
+
+def protocol_marks(contents: Contents) -> dict[tuple[str, str, str], str]:
+    """(teacher, student, method) -> (a), (b), ... for lines of another protocol than most: a letter per change."""
+    unlike = [c for c in contents.recipe_changes if c.unlike]
+    order = {change: f"({_letters(i)})" for i, change in enumerate(dict.fromkeys(c.change for c in unlike))}
+    return {c.line: order[c.change] for c in unlike}
+
+
+def _letters(i: int) -> str:
+    """a, ..., z, aa, ab, ..."""
+    return (_letters(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
+
+
+def _one_line(text: str) -> str:
+    """An empty line would end a LaTeX caption."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _pair(row: Row) -> str:
+    return f"{row.teacher} > {row.student}"
+
+
+def _seeds(row: Row) -> str:
+    n = row.last.n if row.last else 0
+    return str(n) if n == len(row.run_ids) else f"{n}/{len(row.run_ids)}"
+
+
+def _tested(row: Row) -> str:
+    if row.tested is None:
+        return ""
+    star = next((f" {star}" for p, star in STARS if row.tested.p_holm < p), "")
+    return _interval(row.tested.interval, signed=True) + star
+
+
+def _spread(spread: Spread | None, signed: bool = False) -> str:
+    if spread is None:
+        return ""
+    mean = f"{spread.mean:+.2f}" if signed else f"{spread.mean:.2f}"
+    return mean if spread.std is None else f"{mean} ± {spread.std:.2f}"
+
+
+def _interval(interval: Interval | None, signed: bool = False) -> str:
+    if interval is None:
+        return ""
+    return f"[{interval.low:+.2f}, {interval.high:+.2f}]" if signed else f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+# ranks ---------------------------------------------------------------------------------------------------------------
+
+
+def _rank_lines(ranking: Ranking, baseline: str) -> Lines:
+    better = any(r.better is not None for r in ranking.ranks)
+    lines: Lines = [("over", "method", "average rank", "95 % CI", *([f"P(> {baseline})", "95 % CI"] if better else []))]
+    for r in ranking.ranks:
+        line = [f"{ranking.pairs} pairs", r.method, f"{r.rank:.2f}", _interval(r.rank_interval)]
+        if better:
+            line += ["" if r.better is None else f"{r.better:.2f}", _interval(r.better_interval)]
+        lines.append(tuple(line))
+    return lines
+
+
+def _rank_notes(ranking: Ranking, baseline: str) -> list[str]:
+    found = [
+        f"Average rank of the mean last-epoch top-1, 1 is the best; P(> {baseline}): probability that a run of the "
+        f"method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, seeds drawn anew "
+        f"{REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
+    ]
+    if ranking.left_out:
+        found.append(f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}.")
+    return found
+
+
+# published numbers ---------------------------------------------------------------------------------------------------
+
+_EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
+
+
+def _beside_lines(beside: Beside) -> Lines:
+    headers = [f"{c.protocol.label}, {_EPOCH[c.protocol.epoch]} [{i}]" for i, c in enumerate(beside.columns, 1)]
+    lines: Lines = [("teacher > student", "method", "ours, last [0]", *headers, "verdict [0]")]
+    for i, row in enumerate(beside.lines):
+        ours = f"{_spread(row.last)} ({row.last.n})" if row.last else ""
+        theirs = (_cell(column.cells[i]) for column in beside.columns)
+        lines.append((_pair(row), row.method, ours, *theirs, _verdicts(beside, i)))
+    return lines
+
+
+def _verdicts(beside: Beside, line: int) -> str:
+    cells = [column.cells[line] for column in beside.columns]
+    said = [f"[{i}] {cell.verdict.text}" for i, cell in enumerate(cells, 1) if cell and cell.verdict]
+    return ", ".join(said) or "not comparable"
+
+
+def _beside_notes(beside: Beside) -> list[str]:
+    remarks = (f"[{i}] {text}" for i, text in enumerate([beside.ours, *(c.remark for c in beside.columns)]))
+    return [*remarks, *([beside.rest] if beside.rest else [])]
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    numbers = " / ".join(f"{n.value} ± {n.std}" if n.std else n.value for n in cell.numbers)
+    return numbers if cell.difference is None else f"{numbers} ({cell.difference:+.2f})"

@@ -1,0 +1,144 @@
+"""Statistics over seeds: intervals, the paired test, Holm's correction, equivalence, power. Pure functions of numbers.
+
+Only the distributions of scipy.special are needed: scipy.stats would take a second to import.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ERROR = 0.05  # of a decision; intervals hold with one minus this
+POWER = 0.8
+MARGIN = 0.5  # points of top-1 within which two means count as equal, unless told otherwise
+MOST_SEEDS = 10_000  # as many as a sweep may have
+_EQUAL = 1e-9  # points: values nearer than this are one value, and t tests need two
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over n values; std is None for fewer than two."""
+
+    mean: float
+    std: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread | None":
+        values = list(values)
+        if not values:
+            return None
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    @property
+    def error(self) -> float | None:
+        """The mean's standard error; None where nothing can be tested: for one value, or values that are all equal."""
+        return self.std / math.sqrt(self.n) if self.std is not None and self.std > _EQUAL else None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """From ``low`` to ``high``."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a paired t-test says of a mean difference."""
+
+    interval: Interval  # 95 %
+    p: float  # two-sided
+    p_holm: float  # corrected over the methods of the pair
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a published mean was met."""
+
+    text: Literal["reproduced", "not reproduced", "undecided"]
+    interval: Interval | None  # 90 %, of ours minus theirs in points
+
+
+def interval(spread: Spread | None, error: float = ERROR) -> Interval | None:
+    """Student's t interval of a mean, which misses it with probability ``error``; None where nothing can be tested."""
+    if spread is None or spread.error is None:
+        return None
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(spread.n - 1, 1 - error / 2)) * spread.error
+    return Interval(spread.mean - half, spread.mean + half)
+
+
+def p_value(spread: Spread | None) -> float | None:
+    """Two-sided one-sample t-test of the mean against 0; of paired differences it is the paired t-test."""
+    if spread is None or spread.error is None:
+        return None
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(spread.n - 1, -abs(spread.mean) / spread.error))
+
+
+def p_equivalent(spread: Spread | None, margin: float) -> float | None:
+    """Two one-sided t-tests (Schuirmann 1987): small when the mean lies within ``margin`` of 0."""
+    if spread is None or spread.error is None:
+        return None
+    from scipy.special import stdtr
+
+    return float(stdtr(spread.n - 1, (abs(spread.mean) - margin) / spread.error))
+
+
+def verdict(ours: Spread, published: float, margin: float) -> Verdict:
+    """Reproduced when our mean is within ``margin`` of theirs, not reproduced when it is outside, each by tests at 5 %.
+
+    Within is two one-sided t-tests, which is the 90 % interval of the difference lying inside of the margin; outside is
+    the interval lying beyond it. Theirs counts as exact: no source prints both its deviation and its number of runs.
+    """
+    found = interval(Spread(ours.mean - published, ours.std, ours.n), 2 * ERROR)
+    if found is None or found.low <= -margin <= found.high or found.low <= margin <= found.high:
+        return Verdict("undecided", found)
+    return Verdict("reproduced" if -margin < found.low < margin else "not reproduced", found)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for there being several (Holm 1979), in the order given.
+
+    What statsmodels' ``multipletests(method="holm")`` gives; five lines are not worth that dependency and its import.
+    """
+    corrected, least = [0.0] * len(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        least = max(least, min(1.0, (len(ps) - rank) * ps[i]))
+        corrected[i] = least
+    return corrected
+
+
+def differences(spreads: Sequence[Spread | None]) -> list[Difference | None]:
+    """The paired t-test of each mean difference, corrected over all that can be tested."""
+    tested = [(i, p) for i, spread in enumerate(spreads) if (p := p_value(spread)) is not None]
+    out: list[Difference | None] = [None] * len(spreads)
+    for (i, p), p_holm in zip(tested, holm([p for _, p in tested]), strict=True):
+        if (found := interval(spreads[i])) is not None:
+            out[i] = Difference(found, p, p_holm)
+    return out
+
+
+def seeds_needed(spread: Spread | None, error: float = ERROR) -> int | None:
+    """Fewest seeds in all that find this mean difference by a two-sided paired t-test with probability ``POWER``.
+
+    It takes the difference and its standard deviation for what they were here. None: no estimate, or more than
+    ``MOST_SEEDS``.
+    """
+    if spread is None or spread.std is None or spread.error is None or abs(spread.mean) < _EQUAL:
+        return None
+    from scipy.special import nctdtr, ndtri, stdtrit
+
+    effect = abs(spread.mean) / spread.std
+    # The normal approximation never needs more, and nearly as many.
+    n = max(2, math.ceil(float(ndtri(1 - error / 2) + ndtri(POWER)) ** 2 / effect**2))
+    while n <= MOST_SEEDS:
+        if 1 - nctdtr(n - 1, effect * math.sqrt(n), stdtrit(n - 1, 1 - error / 2)) >= POWER:
+            return n
+        n += 1
+    return None

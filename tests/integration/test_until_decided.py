@@ -1,0 +1,75 @@
+"""`sweep --until-decided` through the command line, with real training."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from harness.planning import plan_sweep
+from tests.commands import command
+from tests.integration.conftest import MINE, SWEEP, Bench, until
+
+CLOSE: dict[str, Any] = {  # one epoch does not tell these apart
+    **SWEEP,
+    "recipe": {"base": "digits_quick", "epochs": 1},
+    "methods": {"student": {}, "kd": {}, "dkd": {}},
+    "seeds": [0, 1],
+}
+DECIDE = ("--until-decided", "--max-seeds", "3", "--margin", "0")
+
+
+def written(bench: Bench) -> dict[Path, int]:
+    return {p: p.stat().st_mtime_ns for p in bench.store.records.iterdir()}
+
+
+def test_seeds_are_added_up_to_the_limit_and_kept(bench: Bench) -> None:
+    bench.sweep = CLOSE
+    done = bench.run("sweep", *DECIDE)
+    assert done.returncode == 0, done.stderr
+    assert "not told apart, tested at 2.5 % in each of 2 looks:" in done.stderr
+    assert "so seeds are added:\n  digits_net_w8 > digits_net_w4: student: 2\n" in done.stderr
+    assert "still undecided with 3 seeds" in done.stderr
+    plan = bench.plan().plan
+    assert {(c.method, c.seed) for c in plan.cells} == {(m, s) for m in CLOSE["methods"] for s in (0, 1, 2)}
+
+    report = bench.run("report").stdout
+    assert done.stdout.startswith(report)
+    assert "Seeds that --until-decided added: digits_net_w8 > digits_net_w4, student: seeds 2; " in report
+    assert command("verify", "--results", bench.folder / "results").code == 0
+
+    before = written(bench)
+    again = bench.run("sweep", *DECIDE, "--json")
+    assert again.returncode == 0 and "so seeds are added" not in again.stderr
+    assert written(bench) == before, "nothing is trained again"
+    undecided = json.loads(again.stdout)["undecided"]
+    assert undecided and all(not c["decided"] and c["difference"]["n"] == 3 for c in undecided)
+
+    bench.sweep = {**CLOSE, "seeds": 3, "name": "listed"}
+    bench.command("sweep", file="listed.yaml")
+    listed = plan_sweep(bench.folder / "listed.yaml", bench.folder / "results").plan
+    assert set(plan.runs) == set(listed.runs), "the runs that the file would name had it listed their seeds"
+
+
+def test_killed_while_seeds_are_added_it_goes_on(bench: Bench) -> None:
+    bench.sweep = CLOSE
+    process = bench.start("sweep", *DECIDE)
+    until(bench.store.added_seeds("small").exists)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = written(bench)
+    assert len(before) < 10
+    done = bench.run("sweep", *DECIDE)
+    assert done.returncode == 0, done.stderr
+    assert "so seeds are added" not in done.stderr, "they had been"
+    after = written(bench)
+    assert len(after) == 10 and {p: after[p] for p in before} == before
+
+
+def test_a_failed_run_stops_the_adding(bench: Bench) -> None:
+    bench.sweep = {**CLOSE, "methods": {"student": {}, "fails": {"use": f"{MINE}:Raises"}}}
+    (bench.folder / "raise-at").write_text("2")
+    done = bench.run("sweep", *DECIDE)
+    assert done.returncode == 1, done.stderr
+    assert "some runs have no record; no seeds are added before they have" in done.stderr
+    assert not bench.store.added_seeds("small").exists()
