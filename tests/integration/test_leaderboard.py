@@ -281,8 +281,9 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
             put(store, record(known, 50.0 + i + seed, **more, versions=json.dumps({bad: bad})))
             cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, identity.run_id(known), None))
         store.write_failure(f"{i:016x}", "code", bad, f"log\n{bad}\n", bad)
-        store.write_science(identity.run_id(known), known)
-        store.write_failure(identity.run_id({**known, "seed": 9}), "killed", bad, "", bad)
+        failed = {**known, "seed": 9}
+        store.write_science(identity.run_id(failed), failed)
+        store.write_failure(identity.run_id(failed), "killed", bad, "", bad)
     put(
         store,
         record(
@@ -320,11 +321,12 @@ def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
         found.goto(broken.as_uri() + "#view=failures")
         assert found.locator("details").count() == 2 * len(HOSTILE)
         text = found.locator("#failure-list").inner_text()
-        assert HOSTILE[1] in text and found.evaluate(clean)
+        assert f"{HOSTILE[1]}, seed 9" in text and "its settings are not known" in text
+        assert found.evaluate(clean)
         found.locator("summary").last.click()
         found.goto(broken.as_uri() + "#view=figures")
         assert found.get_by_role("heading", name=HOSTILE[0]).count() == 1
-        found.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
+        found.wait_for_function("() => [...document.images].every((i) => i.complete && i.naturalWidth)")
         assert found.locator("#figures img").count() > 0
         for address in (
             "#view=__proto__",

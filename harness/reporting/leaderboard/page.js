@@ -47,7 +47,7 @@ function methodCell(line) {
   const link = make("a", { href: `#line=${line.id}`, title: `${line.method} ${line.settings}` }, make("bdi", {}, line.method));
   if (line.settings) link.append(" ", make("bdi", { class: "settings" }, line.settings));
   const warnings = line.warnings ? make("span", { class: "flag", title: "runs that the method warns of" }, plural(line.warnings, "warning")) : null;
-  return [link, warnings];
+  return [make("div", { class: "name" }, link, warnings)];
 }
 
 const protocolOf = (line) => overview.protocols[line.protocol];
