@@ -42,6 +42,20 @@ $(VENV)/.slurm: | $(VENV)/.tested
 	  echo "the tests of the cluster mode will skip; as root: apt-get install slurm-wlm slurmdbd munge mariadb-server"; \
 	fi
 
+# The tests of the leaderboard drive a real browser; where it is missing they skip and say so.
+$(VENV)/.browser: | $(VENV)/.tested
+	@if command -v chromium > /dev/null; then \
+	  touch $@; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+	  echo "installing Chromium for the tests of the leaderboard"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get -qq update && apt-get -qq -y install chromium; } > $(VENV)/browser.log 2>&1 \
+	    || echo "it could not be installed, see $(VENV)/browser.log: the tests of the leaderboard's page will skip"; \
+	  touch $@; \
+	else \
+	  echo "the tests of the leaderboard's page will skip; as root: apt-get install chromium"; \
+	fi
+
 # FFCV is compiled against system libraries; where they are missing, its tests skip and say so.
 $(VENV)/.ffcv: | $(VENV)/.tested
 	@if ! { command -v g++ && pkg-config --exists opencv4 libturbojpeg; } > /dev/null 2>&1; then \
@@ -62,7 +76,7 @@ setup: $(VENV)/.tested
 demo: $(VENV)/.installed
 	$(BIN)/python -m harness.sweep benchmarks/digits_pairs.yaml
 
-test: setup $(VENV)/.slurm $(VENV)/.ffcv
+test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -34,7 +34,8 @@ def report(
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Draw the students' accuracy against their teachers' size here: SVG and PDF, a folder per sweep."
+            help="Draw every figure that the records allow here, SVG and PDF, a folder per sweep: accuracy against "
+            "cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
         ),
     ] = None,
 ) -> None:
@@ -57,9 +58,11 @@ def report(
         protocols.check(content.name, content.cells, content.recipe_changes, mix_protocols)
     for content in contents:
         if figures is not None:
-            from harness.reporting.figures import capacity_gap
+            from harness.reporting import curves
+            from harness.reporting.figures import write
 
-            for path in capacity_gap(comparison.load(content, store), figures / content.name):
+            found = curves.load(store, comparison.wanted_runs(content))
+            for path in write(comparison.load(content, store), found, figures / content.name):
                 print(path)
         if out is not None:
             publish.publish(content, store, out / content.name)

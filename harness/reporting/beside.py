@@ -219,7 +219,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
 
 
 def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
-    recipes = dict.fromkeys(_recipe_name(line.recipe) for line in lines)
+    recipes = dict.fromkeys(recipe_name(line.recipe) for line in lines)
     epochs = dict.fromkeys(str(line.recipe["epochs"]) for line in lines)
     evaluated = "held-out training images" if comparison.evaluated_on == "validation" else "test images"
     margin = comparison.contents.margin
@@ -260,7 +260,7 @@ def _recipe(name: str, change: tuple[tuple[str, str], ...] = ()) -> Mapping[str,
     return Recipe.model_validate({**data, **dict(change)}).model_dump(mode="json")
 
 
-def _recipe_name(recipe: Mapping[str, Any]) -> str:
+def recipe_name(recipe: Mapping[str, Any]) -> str:
     """The shipped recipe that this one is, or is but for one setting."""
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):

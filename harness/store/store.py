@@ -89,6 +89,10 @@ class Store:
     def table_folder(self, sweep: str) -> Path:
         return self.root / "tables" / sweep
 
+    @property
+    def leaderboard(self) -> Path:
+        return self.root / "leaderboard.html"
+
     # science -----------------------------------------------------------------------------------------------------
 
     def write_science(self, run_id: str, science: dict[str, Any]) -> None:

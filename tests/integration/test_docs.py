@@ -21,7 +21,8 @@ from tests.commands import REPO, command
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md", "results/README.md",
+    "docs/methods/rekd.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md", "docs/leaderboard.md",
+    "results/README.md",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -73,7 +74,10 @@ def run_page(page: str, folder: Path) -> None:
             assert block.language == "sh", f"{page}: a block in {block.language or 'no language'}"
 
 
-@pytest.mark.parametrize("page", ["docs/concepts.md", "docs/sweep-file.md", "docs/methods.md", "docs/imagenet.md"])
+RUN = ("docs/concepts.md", "docs/sweep-file.md", "docs/methods.md", "docs/imagenet.md", "docs/leaderboard.md")
+
+
+@pytest.mark.parametrize("page", RUN)
 def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 

@@ -1,15 +1,22 @@
-"""The figure of the capacity gap, drawn by the command from a store's records."""
+"""The figures, drawn by the command from a store's records."""
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.planning import plan_sweep
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
-from harness.reporting.figures import points
-from harness.spec import models
+from harness.reporting.curves import Curve, mean_and_std
+from harness.reporting.figures import style
+from harness.reporting.figures.capacity_gap import points
+from harness.reporting.figures.pareto import front
+from harness.spec import identity, models
 from harness.store import records
 from tests.commands import command
 from tests.unit.test_reporting import SWEEP, row
@@ -43,24 +50,82 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
-    for i, run_id in enumerate(planned.plan.runs):
-        records.write(planned.store, row(run_id, 60.0 + i, 61.0 + i))
+    for i, (run_id, run) in enumerate(planned.plan.runs.items()):
+        terms = [*run.science["method"]["weights"], "total", "sharpness"]
+        names = [*(f"train_{t}" for t in terms), "test_top1"]
+        curves = [{"epoch": e, "name": n, "value": e + i / 9 + k} for k, n in enumerate(names) for e in (1, 2, 3)]
+        known = {"science": identity.canonical(run.science), "curves": curves}
+        records.write(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
     done = command("report", "small.yaml", "--figures", "figures")
-    svg, pdf = (
-        Path("figures/small/capacity_gap_digits_net_w4.svg"),
-        Path("figures/small/capacity_gap_digits_net_w4.pdf"),
+    drawn = {Path(line) for line in done.out.split()}
+    expected = ["capacity_gap_digits_net_w4"]
+    for teacher in TEACHERS:
+        pair = f"{teacher}_digits_net_w4"
+        expected += [f"{kind}_{pair}" for kind in ("pareto", "curves", "losses")]
+        expected += [f"diagnostics_{method}_{pair}" for method in ("student", "kd", "fitnets")]
+    assert drawn == {Path(f"figures/small/{name}.{suffix}") for name in expected for suffix in ("svg", "pdf")}
+
+    def labels(name: str) -> set[str]:
+        return set(re.findall(r">([^<>\n]+)</text>", Path(f"figures/small/{name}.svg").read_text()))
+
+    assert {"kd", "fitnets", "digits_net_w4 alone", *TEACHERS} <= labels("capacity_gap_digits_net_w4")
+    pair = f"{TEACHERS[0]}_digits_net_w4"
+    assert {"student", "kd", "fitnets", "hours of training per run"} <= labels(f"pareto_{pair}")
+    assert {"student", "kd", "fitnets", "test top-1 (%)", "cross-entropy in training", "epoch"} <= labels(
+        f"curves_{pair}"
     )
-    assert done.out.split() == [str(svg), str(pdf)]
-    text = svg.read_text()
-    for label in ("kd", "fitnets", "digits_net_w4 alone", *TEACHERS):
-        assert re.search(rf">{label}</text>", text), label
-    first = svg.read_bytes(), pdf.read_bytes()
+    assert {"ce", "kd", "hint", "total"} <= labels(f"losses_{pair}") and "sharpness" not in labels(f"losses_{pair}")
+    assert "sharpness" in labels(f"diagnostics_kd_{pair}")
+    first = {path: path.read_bytes() for path in drawn}
     command("report", "small.yaml", "--figures", "figures")
-    assert (svg.read_bytes(), pdf.read_bytes()) == first, "the same records give the same bytes"
+    assert {path: path.read_bytes() for path in drawn} == first, "the same records give the same bytes"
 
 
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
-    assert "needs a student with records under two teachers" in command("report", "small.yaml", "--figures", "f").error
+    assert "nothing to draw yet" in command("report", "small.yaml", "--figures", "f").error
     assert not Path("f").exists()
+
+
+POINTS = st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 100)), min_size=1)
+
+
+@given(POINTS)
+def test_the_front_is_what_nothing_beats(given: list[tuple[float, float]]) -> None:
+    def beaten(p: tuple[float, float]) -> bool:
+        return any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in given)
+
+    assert front(given) == sorted({p for p in given if not beaten(p)})
+
+
+def test_bands_are_over_the_epochs_that_all_seeds_have() -> None:
+    long = Curve(np.array([1, 2, 3, 4]), np.array([1.0, 2.0, 3.0, 4.0]))
+    short = Curve(np.array([2, 4]), np.array([4.0, 4.0]))
+    mean, std = mean_and_std([long, short])
+    assert mean.epochs.tolist() == [2, 4] and mean.values.tolist() == [3.0, 4.0]
+    assert std.tolist() == [pytest.approx(2**0.5), 0.0]
+    assert mean_and_std([long])[1].tolist() == [0.0] * 4
+
+
+def test_every_method_looks_its_own_way() -> None:
+    looks = [tuple(style.look(i).values()) for i in range(28)]
+    assert len(set(looks)) == 28
+    assert len({(line, marker) for _, line, marker in looks}) == 28, "without colours too"
+
+
+def test_figures_fit_their_columns() -> None:
+    """Whatever the names, a figure is as wide as asked and its legend has room."""
+    names = [f"a_method_with_a_long_name_{i}" for i in range(22)]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for name in names:
+            axes.plot([0, 1], label=name)
+
+    svg = style.render(style.Drawing("n", "", (style.COLUMN, 2.0), draw), "svg")["svg"].decode()
+    width, height = (float(x) for x in re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg).groups())  # type: ignore[union-attr]
+    assert width == pytest.approx(style.COLUMN * 72) and height > 2.5 * 72
+    at = [(float(x), float(y)) for x, y in re.findall(r' x="([\d.]+)" y="([\d.]+)"[^>]*>a_method', svg)]
+    assert len(at) == 22 and max(y for _, y in at) <= height
+    assert max(x for x, _ in at) + len(names[-1]) * 7 * 0.5 < width, "letters are about half as wide as high"

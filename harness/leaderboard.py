@@ -1,0 +1,72 @@
+"""``python -m harness.leaderboard``: every record of a store as one HTML page."""
+
+import time
+from collections.abc import Set
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from harness import options
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
+POLL_SECONDS = 2.0
+
+
+def leaderboard(
+    results: options.Results = Path("results"),
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Where (default: leaderboard.html in the store)."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it anew as records arrive, until ctrl-C.")] = False,
+) -> None:
+    """Write the leaderboard: one HTML file with all sweeps of a store, that needs no network."""
+    from harness.store.store import Store
+    from harness.watch import say
+
+    store = Store(results.resolve())
+    page = out or store.leaderboard
+    shown = _shown(store)
+    if not (shown.done or watch):
+        raise UserError(f"{results}: no record yet; run a sweep into it")
+    _write(store, page)
+    print(page)
+    if watch:
+        say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
+    while watch:
+        time.sleep(POLL_SECONDS)
+        if (now := _shown(store)) != shown:
+            _write(store, page)
+            say(f"{page}: {len(now.done)} records, {len(now.failed)} failures")
+            shown = now
+
+
+class _Shown(NamedTuple):
+    """What a page of the store is made of."""
+
+    done: Set[str]
+    failed: Set[str]
+    tables: Set[tuple[Path, int]]
+
+
+def _shown(store: "Store") -> _Shown:
+    tables = store.table_folder("x").parent.glob("*/contents.json")
+    return _Shown(store.done_ids(), store.failed_ids(), {(path, path.stat().st_mtime_ns) for path in tables})
+
+
+def _write(store: "Store", page: Path) -> None:
+    from harness.reporting.leaderboard.gather import gather
+    from harness.reporting.leaderboard.page import html
+    from harness.store import files
+
+    files.replace_text(page, html(gather(store)))
+
+
+if __name__ == "__main__":
+    from harness.cli import run_one
+
+    run_one(leaderboard)

@@ -1,0 +1,51 @@
+"""The curves of records: per epoch what was evaluated, and the means of loss terms and diagnostics."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from harness.store import records
+from harness.store.store import Store
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number per epoch. What is evaluated every few epochs has values at those alone; values may be NaN."""
+
+    epochs: NDArray[np.int64]  # rising; 0 and below is a stage before the main one
+    values: NDArray[np.float64]
+
+
+Curves = Mapping[str, Curve]  # by name: test_top1, train_ce, ...
+
+
+def load(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
+    """Run id -> its curves, of the runs that have a record."""
+    return of(records.read(store, run_ids, ["run_id", "curves"]))
+
+
+def of(table: pa.Table) -> dict[str, Curves]:
+    """Run id -> its curves, of records with the columns ``run_id`` and ``curves``."""
+    if not table.num_rows:
+        return {}
+    points = table.column("curves").combine_chunks()
+    ends = points.offsets.to_numpy()
+    epochs, values = (points.values.field(key).to_numpy(zero_copy_only=False) for key in ("epoch", "value"))
+    coded = points.values.field("name").dictionary_encode()
+    names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
+    found: dict[str, Curves] = {}
+    for run_id, start, end in zip(table.column("run_id").to_pylist(), ends, ends[1:], strict=False):
+        at = {code: start + np.flatnonzero(codes[start:end] == code) for code in dict.fromkeys(codes[start:end])}
+        found[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in at.items()}
+    return found
+
+
+def mean_and_std(curves: Sequence[Curve]) -> tuple[Curve, NDArray[np.float64]]:
+    """The mean over runs at the epochs that all of them have, and the sample standard deviation: 0 for one run."""
+    common = sorted(set.intersection(*(set(c.epochs.tolist()) for c in curves)))
+    values = np.array([c.values[np.isin(c.epochs, common)] for c in curves])
+    std = values.std(0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
+    return Curve(np.array(common, np.int64), values.mean(0)), std

@@ -1,0 +1,53 @@
+"""Accuracy against what a run costs, and the methods that none beats in both."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from harness.reporting.comparison import Comparison, Row
+from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Point = tuple[float, float]  # hours, top-1
+
+
+def drawings(comparison: Comparison) -> Iterator[Drawing]:
+    """One per pair with two methods that have records."""
+    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
+        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+        if sum(row.last is not None for row in rows) > 1:
+            yield Drawing(
+                file_name("pareto", *pair),
+                f"{pair[0]} > {pair[1]}: last-epoch top-1 against hours of training per run, the teacher's forward "
+                "included, its training not; bars: one sample standard deviation over seeds; grey: what no method "
+                "beats in both.",
+                (COLUMN, 2.2),
+                partial(_draw, rows),
+            )
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in one of cost and accuracy without losing in the other, from the cheapest on."""
+    found: list[Point] = []
+    for hours, top1 in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not found or top1 > found[-1][1]:
+            found.append((hours, top1))
+    return found
+
+
+def _draw(rows: Sequence[Row], figure: "Figure") -> None:
+    axes = figure.subplots()
+    points = []
+    for i, row in enumerate(rows):
+        if row.last and row.cost_s is not None:
+            hours = row.cost_s / 3600
+            points.append((hours, row.last.mean))
+            axes.errorbar(
+                hours, row.last.mean, row.last.std or 0.0,
+                label=text(row.method), capsize=2, elinewidth=0.8, **{**look(i), "linestyle": "none"},
+            )  # fmt: skip
+    axes.step(*zip(*front(points), strict=True), where="post", color="0.75", linewidth=0.8, zorder=0)
+    axes.set_xlabel("hours of training per run")
+    axes.set_ylabel(f"top-1 of {text(rows[0].student)} (%)")

@@ -1,0 +1,100 @@
+"""How the figures look: legible in print, with and without colours, and the same bytes for the same records."""
+
+import io
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
+LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
+# Okabe and Ito 2008, "Color Universal Design": told apart with any of the usual colour deficiencies.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+LINES = ("-", "--", "-.", ":")
+STYLE: Any = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "text.parse_math": False,  # names may hold dollar signs
+    "svg.hashsalt": "kd",  # and no date in the file: the same records give the same bytes
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+}
+FORMATS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure that can be drawn."""
+
+    name: str  # its file's, without a suffix
+    caption: str
+    size: tuple[float, float]  # inches, without the legend
+    draw: Callable[["Figure"], None]
+
+
+def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
+    """The file's content in each of ``FORMATS`` asked for.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("figures need matplotlib: pip install 'kd-harness[figures]'") from None
+
+    found = {}
+    with rc_context(STYLE):
+        figure = Figure(figsize=drawing.size, layout="constrained")
+        drawing.draw(figure)
+        _add_legend(figure)
+        for form in formats:
+            out = io.BytesIO()
+            figure.savefig(out, format=form, metadata=FORMATS[form])
+            found[form] = out.getvalue()
+    return found
+
+
+def look(i: int) -> dict[str, Any]:
+    """Colour, line and marker of the i-th method: 28 differ."""
+    turn = i // len(COLOURS)
+    return {
+        "color": COLOURS[i % len(COLOURS)],
+        "linestyle": LINES[turn % len(LINES)],
+        "marker": MARKERS[(i + turn) % len(MARKERS)],
+    }
+
+
+def _add_legend(figure: "Figure") -> None:
+    """One for all axes, in room of its own under them: it covers no line however many methods there are."""
+    pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    found = {label: handle for of_axes in pairs for handle, label in of_axes}
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / (0.45 + LETTER * max(map(len, found)))))
+    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(found) / columns))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+
+
+def text(name: str) -> str:
+    """A name as a figure shows it: on one line, and in the legend, from which matplotlib leaves out ``_names``."""
+    shown = one_line(name)
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def file_name(*parts: str) -> str:
+    """Names in a file's: ``timm:resnet18`` has a character that not every system takes."""
+    return re.sub(r"[^\w.+-]", "_", "_".join(parts))

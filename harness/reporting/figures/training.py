@@ -1,0 +1,114 @@
+"""Curves over epochs, with bands over seeds: accuracy, loss terms, and what a method says of itself."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from harness.reporting.comparison import Comparison, Row
+from harness.reporting.curves import Curve, Curves, mean_and_std
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BAND = "band: one sample standard deviation over seeds"
+Lines = Mapping[str, Sequence[Curve]]  # label -> a curve per seed
+_TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    lines: Lines
+    log: bool = False
+
+
+def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
+    """``curves``: of the comparison's runs; runs without any are left out."""
+    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
+        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+        runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
+        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _sciences(comparison, rows))
+
+
+def _sciences(comparison: Comparison, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    keys = {row.method: (row.teacher, row.student, row.method) for row in rows}
+    return {m: json.loads(comparison.sciences[k])["method"] for m, k in keys.items() if k in comparison.sciences}
+
+
+def _pair(
+    pair: tuple[str, str], runs: Mapping[str, list[Curves]], methods: Mapping[str, dict[str, Any]]
+) -> Iterator[Drawing]:
+    where = f"{pair[0]} > {pair[1]}"
+    evaluated = _common(runs, lambda name: name in ("test_top1", "validation_top1"))
+    panels = [Panel(f"{name.partition('_')[0]} top-1 (%)", lines) for name, lines in evaluated.items()]
+    panels += [Panel("cross-entropy in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
+    yield from _drawing(("curves", *pair), f"{where}: training curves of every method; {BAND}.", panels)
+
+    terms = [
+        Panel(method, lines, log=True)
+        for method, found in runs.items()
+        if len(lines := _terms(found, {*methods[method]["weights"], _TOTAL})) > 2  # else the total is its only term
+    ]
+    caption = f"{where}: loss terms before their weights, and the weighted total; {BAND}."
+    yield from _drawing(("losses", *pair), caption, terms)
+
+    for use in dict.fromkeys(m["use"] for m in methods.values()):
+        mine = {m: found for m, found in runs.items() if methods[m]["use"] == use}
+        losses = {f"train_{t}" for m in mine for t in (*methods[m]["weights"], _TOTAL)}
+        told = _common(mine, lambda name, losses=losses: name.startswith("train_") and name not in losses)
+        panels = [Panel(name.removeprefix("train_"), lines) for name, lines in told.items()]
+        yield from _drawing(("diagnostics", use, *pair), f"{where}: diagnostics of {use}; {BAND}.", panels)
+
+
+def _common(runs: Mapping[str, list[Curves]], wanted: Any) -> dict[str, Lines]:
+    """Curve's name -> method -> a curve per seed."""
+    names = dict.fromkeys(name for found in runs.values() for run in found for name in run if wanted(name))
+    return {
+        name: {m: of for m, found in runs.items() if (of := [run[name] for run in found if name in run])}
+        for name in names
+    }
+
+
+def _terms(runs: Iterable[Curves], terms: set[str]) -> Lines:
+    found: dict[str, list[Curve]] = {}
+    for run in runs:
+        for name, curve in run.items():
+            if name.startswith("train_") and (term := name.removeprefix("train_")) in terms:
+                found.setdefault(term, []).append(curve)
+    return found
+
+
+def _drawing(name: tuple[str, ...], caption: str, panels: Sequence[Panel]) -> Iterator[Drawing]:
+    panels = [p for p in panels if any(len(mean_and_std(line)[0].epochs) > 1 for line in p.lines.values())]
+    if panels:
+        columns = min(len(panels), 3)
+        rows = math.ceil(len(panels) / columns)
+        size = (COLUMN if columns == 1 else PAGE, 1.9 * rows)
+        yield Drawing(file_name(*name), caption, size, partial(_draw, panels, columns, rows))
+
+
+def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: "Figure") -> None:
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    looks = {label: look(i) for i, label in enumerate(dict.fromkeys(label for p in panels for label in p.lines))}
+    for axes, panel in zip(grid, panels, strict=False):
+        for label, curves in panel.lines.items():
+            mean, std = mean_and_std(curves)
+            style = {**looks[label], "markevery": max(1, len(mean.epochs) // 6), "markersize": 3}
+            axes.plot(mean.epochs, mean.values, label=text(label), **style)
+            if len(curves) > 1:
+                low, high = mean.values - std, mean.values + std
+                axes.fill_between(mean.epochs, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        if panel.log and all((c.values > 0).all() for line in panel.lines.values() for c in line):
+            axes.set_yscale("log")
+            axes.yaxis.get_major_locator().set_params(subs=(1, 2, 5))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        axes.set_title(text(panel.title))
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()

@@ -1,0 +1,60 @@
+"""The leaderboard as one HTML file that needs no network and runs no code but its own.
+
+Text from the store reaches the page as JSON, which the script shows with textContent, or through the template, which
+escapes it. Figures are images, in which nothing runs. The content security policy allows the one script and the one
+style sheet by their hashes.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness.reporting.leaderboard.gather import Board
+
+_HERE = Path(__file__).parent
+
+
+def html(board: Board) -> str:
+    """The page. The same board gives the same bytes."""
+    environment = Environment(autoescape=True, loader=FileSystemLoader(_HERE), undefined=StrictUndefined)
+    environment.filters["base64"] = _base64
+    script, style = _asset("page.js"), _asset("page.css")
+    policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'"
+    return environment.get_template("page.html").render(
+        policy=policy,
+        script=script,
+        style=style,
+        overview=_json(board.overview),
+        chunks=[_base64(gzip.compress(_dumps(chunk).encode(), mtime=0)) for chunk in board.chunks],
+        figures=board.figures,
+        figures_note=board.figures_note,
+    )
+
+
+def _json(value: Any) -> Markup:
+    """JSON that ends no script element: a string of it may hold any text."""
+    return Markup(_dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+@cache
+def _asset(name: str) -> Markup:
+    return Markup((_HERE / name).read_text(encoding="utf-8"))
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{_base64(hashlib.sha256(text.encode()).digest())}'"

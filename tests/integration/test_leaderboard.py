@@ -1,0 +1,437 @@
+"""The leaderboard in a real browser: headless Chromium, offline, that must have nothing to complain of."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from harness.reporting.comparison import Contents
+from harness.reporting.leaderboard import gather, page
+from harness.spec import identity
+from harness.spec.expand import Cell
+from harness.store import records
+from harness.store.store import Store
+from tests.commands import command
+from tests.integration.conftest import ENVIRONMENT, REPO, until
+from tests.unit.test_reporting import row
+
+PUBLISHED = REPO / "results" / "published"
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+HOSTILE = (
+    "<script>window.hacked = 1</script>",
+    "</script><script>window.hacked = 2</script>",
+    "<img src=x onerror='window.hacked = 3'>",
+    "\"' onmouseover=window.hacked=4 x='",
+    "javascript:window.hacked=5",
+    "<!--<script>",
+    "]]>{{ 7 * 7 }}${window.hacked = 6}",
+    "\u202egnp.exe\u2066 \u200f$x_{1}$ \\",
+    "__proto__",
+    "\x1b[2J\x08 a terminal's",
+)
+
+
+def science(**changes: Any) -> dict[str, Any]:
+    given = {
+        "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
+        "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
+        "protocol": 1,
+        "recipe": {"epochs": 240, "lr": 0.05},
+        "seed": 0,
+        "student": "resnet20",
+        "teacher": {"model": "resnet56", "sha256": "a" * 64},
+    }
+    return {**given, **changes}
+
+
+def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
+    """A row of the given science."""
+    curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
+    facts = {
+        "dataset": known["dataset"]["name"],
+        "student": known["student"],
+        "method": known["method"]["use"],
+        "seed": known["seed"],
+        "science": identity.canonical(known),
+        "versions": '{"python": "3.11"}',
+        "hardware": "NVIDIA H100 80GB HBM3",
+        "processes": 1,
+        "curves": curves,
+        "schema_version": records.SCHEMA_VERSION,
+    }
+    return row(identity.run_id(known), top1, top1, **{**facts, **more})
+
+
+def put(store: Store, *rows: dict[str, Any]) -> None:
+    for r in rows:
+        records.write(store, {k: v for k, v in r.items() if k != "schema_version"})
+
+
+# The browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(chromium: Any, file: Path, address: str = "", **how: Any) -> Iterator[Any]:
+    """The page, which says nothing on the console and asks for nothing but itself."""
+    context = chromium.new_context(offline=True, **{"viewport": {"width": 1360, "height": 850}, **how})
+    found = context.new_page()
+    said: list[str] = []
+    found.on("console", lambda message: said.append(message.text))
+    found.on("pageerror", lambda error: said.append(str(error)))
+    found.on("dialog", lambda dialog: said.append(dialog.message))
+    asked: list[str] = []
+    found.on("request", lambda request: asked.append(request.url))
+    found.goto(file.as_uri() + address)
+    yield found
+    assert said == []
+    assert [url for url in asked if not url.startswith((file.as_uri(), "data:image/svg+xml;base64,"))] == []
+    context.close()
+
+
+def column(found: Any, name: str) -> list[str]:
+    """A column's cells, of the rows that are in the document."""
+    return [text.strip() for text in found.locator(f"tr.line td.c-{name}").all_inner_texts()]
+
+
+def serious(found: Any) -> list[tuple[str, str]]:
+    from axe_playwright_python.sync_playwright import Axe
+
+    violations = Axe().run(found).response["violations"]
+    return [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    shutil.copytree(PUBLISHED, folder / "results")
+    assert command("leaderboard", "--results", folder / "results").out.strip() == str(
+        folder / "results/leaderboard.html"
+    )
+    return folder / "results" / "leaderboard.html"
+
+
+@needs_browser
+def test_its_numbers_are_the_tables(chromium: Any, real: Path) -> None:
+    """mean ± std as in the Markdown table of the sweep, row for row; the methods' settings tell them apart."""
+    cells = re.compile(r"resnet56 > resnet20 \| (\w+) +\| +(\S+ ± \S+|\S+)")
+    table = (PUBLISHED / "tables" / "cifar100_cpu" / "table.md").read_text()
+    expected = dict(cells.findall(table.partition("Published numbers")[0]))
+    assert len(expected) == 5
+    with opened(chromium, real) as found:
+        first = found.locator("tr.group").first.inner_text()
+        assert "cifar100_3ep, 3 epochs, 50,000 training images, 10,000 test images" in first
+        shown = dict(zip(column(found, "method")[:7], column(found, "last")[:7], strict=True))
+        seen = {name.split("\n")[0].split("hint")[0].split("crd 0.2")[0].strip(): text for name, text in shown.items()}
+        assert {m: seen[m] for m in expected} == expected
+
+
+@needs_browser
+def test_sorts_within_protocols(chromium: Any, real: Path) -> None:
+    with opened(chromium, real) as found:
+        for key in ("hours", "last"):
+            button = found.locator(f"[data-sort={key}]")
+            for _ in range(2):
+                button.click()
+                head = found.locator(f"th.h-{key}")
+                values = [float(text.split()[0].replace("–", "nan")) for text in column(found, key)]
+                groups = found.locator("tr.group").count()
+                assert groups == 2
+                inner = [values[:7], values[7:]]
+                down = head.get_attribute("aria-sort") == "descending"
+                for part in inner:
+                    numbers = [v for v in part if v == v]
+                    assert numbers == sorted(numbers, reverse=down), (key, down)
+                    assert part[: len(numbers)] == numbers, "what has no value comes last"
+            assert found.locator("th[aria-sort]").count() == 1
+        found.locator("[data-sort=method]").press("Enter")
+        assert found.locator("th.h-method").get_attribute("aria-sort") == "ascending"
+        assert column(found, "method")[:7] == sorted(column(found, "method")[:7])
+
+
+@needs_browser
+def test_filters_and_links_to_them(chromium: Any, real: Path) -> None:
+    with opened(chromium, real) as found:
+        found.locator("[name=method]").select_option("fitnets")
+        assert {m.split()[0] for m in column(found, "method")} == {"fitnets"}
+        found.locator("[name=protocol]").select_option(index=1)
+        assert found.locator("tr.group").count() == 1
+        found.locator("[name=q]").fill("TAP last")
+        before = column(found, "method")
+        assert 0 < len(before) < 7 and all("tap last" in m for m in before)
+        assert found.locator("#count").inner_text() == f"{len(before)} rows in 1 protocol"
+        found.locator("[data-sort=best]").click()
+        address = found.evaluate("location.hash")
+        found.get_by_role("button", name="Clear").click()
+        assert found.locator("#count").inner_text() == "26 rows in 2 protocols"
+    with opened(chromium, real, address) as found:
+        assert sorted(column(found, "method")) == sorted(before)
+        assert found.locator("[name=q]").input_value() == "TAP last"
+        assert found.locator("th.h-best").get_attribute("aria-sort") == "descending"
+
+
+@needs_browser
+def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
+    with opened(chromium, real) as found:
+        found.keyboard.press("/")
+        found.keyboard.type("rekd")
+        found.locator("#scroller").focus()
+        for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
+            found.keyboard.press(key)
+        assert found.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "3"
+        found.keyboard.press("Enter")
+        found.wait_for_selector("#detail h2")
+        assert found.locator("#detail h2").inner_text() == "rekd"
+        assert found.locator(".tiles").inner_text().split("\n")[1].startswith("47.18")
+        assert found.locator("#detail .wide-table tbody tr").count() == 3
+        assert found.locator(".panels path.band").count() > 5, "three seeds have a band"
+        run = found.locator("#detail td a").first
+        run_id = run.inner_text()
+        run.click()
+        found.wait_for_selector("tr.open")
+        address = found.evaluate("location.hash")
+        assert address == f"#run={run_id}"
+        found.keyboard.press("Escape")
+        assert found.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
+    kept = next(r for r in records.read_fresh(Store(PUBLISHED), [run_id]).to_pylist())
+    with opened(chromium, real, address) as found:
+        found.wait_for_selector("tr.open")
+        text = found.locator("#detail").inner_text()
+        for expected in (kept["git_commit"], kept["weights_sha256"], kept["hardware"], "group_size", "milestones"):
+            assert expected in text
+        for part in ("Evaluation", "Training: loss terms and diagnostics", "Cost", "Versions", "Teacher"):
+            assert found.get_by_role("heading", name=part, exact=True).count() == 1
+        assert found.locator(".panels figure").count() == len({c["name"] for c in kept["curves"]})
+    with opened(chromium, real, "#run=0000") as found:
+        assert "no record of 0000" in found.locator("#detail").inner_text()
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1360, 390])
+def test_nothing_serious_for_axe(chromium: Any, broken: Path, scheme: str, width: int) -> None:
+    how = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
+    with opened(chromium, broken, **how) as found:
+        assert serious(found) == []
+        assert found.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+        found.locator("tr.line a").first.click()
+        found.locator("#detail td a").first.click()
+        found.wait_for_selector("tr.open")
+        for view in ("", "#view=figures", "#view=failures", "#view=about"):
+            if view:
+                found.goto(broken.as_uri() + view)
+            assert serious(found) == [], view
+            assert found.evaluate("document.documentElement.scrollWidth") <= width, view
+
+
+@needs_browser
+def test_theme(chromium: Any, real: Path) -> None:
+    with opened(chromium, real, color_scheme="dark") as found:
+        ground = "getComputedStyle(document.body).backgroundColor"
+        dark = found.evaluate(ground)
+        found.get_by_role("button", name="Theme").click()
+        light = found.evaluate(ground)
+        assert light != dark
+        found.reload()
+        assert found.evaluate(ground) == light, "kept"
+        found.get_by_role("button", name="Theme").click()
+        assert found.evaluate(ground) == dark
+
+
+# Text that would like to be something else ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which every text is hostile, with failures."""
+    store = Store(tmp_path_factory.mktemp("store"))
+    cells = []
+    for i, bad in enumerate(HOSTILE):
+        own = {"use": bad, "version": bad, "params": {bad: bad}, "weights": {"ce": 1.0, bad: 0.5}}
+        known = science(method=own, student=bad, dataset={"name": bad, "version": bad, "train_subset": None})
+        curves = [
+            {"epoch": e, "name": f"{kind}_{bad}", "value": e + 0.5}
+            for kind in ("train", "train_d", "test")
+            for e in (1, 2)
+        ]
+        more = {"hardware": bad, "host": bad, "git_commit": bad, "warnings": [bad], "curves": curves, "threads": 2}
+        for seed in range(2):
+            known = {**known, "seed": seed}
+            put(store, record(known, 50.0 + i + seed, **more, versions=json.dumps({bad: bad})))
+            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, identity.run_id(known), None))
+        store.write_failure(f"{i:016x}", "code", bad, f"log\n{bad}\n", bad)
+        store.write_science(identity.run_id(known), known)
+        store.write_failure(identity.run_id({**known, "seed": 9}), "killed", bad, "", bad)
+    put(
+        store,
+        record(
+            science(seed=7), None, status="diverged", curves=[{"epoch": 1, "name": "train_ce", "value": float("nan")}]
+        ),
+    )
+    Contents(HOSTILE[0], "", "cifar100", (240,), tuple(cells)).write(store.table_folder("a"))
+    store.table_folder("torn").mkdir()
+    (store.table_folder("torn") / "contents.json").write_text("{")
+    said = command("leaderboard", "--results", store.root)
+    assert said.code == 0 and said.out.strip() == str(store.leaderboard), said.err
+    return store.leaderboard
+
+
+@needs_browser
+def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
+    made = "#main img:not([src^='data:image']), [onerror], [onmouseover]"
+    clean = f'window.hacked === undefined && !document.querySelector("{made}")'
+    with opened(chromium, broken) as found:
+        shown = "\n".join(column(found, "method"))
+        assert all(bad.strip() in shown for bad in HOSTILE)
+        assert "tables that cannot be read: torn" in found.locator("#summary").inner_text()
+        scripts = found.evaluate("document.scripts.length")
+        assert scripts == 3, "the overview, one chunk, the script"
+        links = [link.get_attribute("href") for link in found.locator("a").all()]
+        assert all(link.startswith("#") for link in links)
+        lines = [link for link in links if link.startswith("#line=")]
+        assert len(lines) == len(HOSTILE) + 1
+        for link in lines:
+            found.goto(broken.as_uri() + link)
+            found.wait_for_selector("#detail h3")
+            found.locator("#detail td a").first.click()
+            found.wait_for_selector("tr.open")
+            assert found.evaluate(clean)
+        found.goto(broken.as_uri() + "#view=failures")
+        assert found.locator("details").count() == 2 * len(HOSTILE)
+        text = found.locator("#failure-list").inner_text()
+        assert HOSTILE[1] in text and found.evaluate(clean)
+        found.locator("summary").last.click()
+        found.goto(broken.as_uri() + "#view=figures")
+        assert found.get_by_role("heading", name=HOSTILE[0]).count() == 1
+        found.wait_for_function("[...document.images].every((i) => i.complete && i.naturalWidth)")
+        assert found.locator("#figures img").count() > 0
+        for address in (
+            "#view=__proto__",
+            "#sort=__proto__.asc",
+            "#line=<img src=x onerror=window.hacked=1>",
+            "#view=%zz",
+        ):
+            found.goto(broken.as_uri() + address)
+        assert found.evaluate(clean)
+
+
+@needs_browser
+def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, tmp_path: Path) -> None:
+    """If the escaping had a hole, a script that came through would still not run."""
+    copy = tmp_path / "copy.html"
+    injected = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><p style='color: red'>"
+    copy.write_text(real.read_text().replace("<noscript>", f"{injected}<noscript>", 1))
+    context = chromium.new_context(offline=True)
+    found = context.new_page()
+    found.goto(copy.as_uri())
+    assert found.locator("tr.line").count() > 0 and found.evaluate("window.hacked") is None
+    context.close()
+
+
+# Size ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """5,000 rows in ten protocols."""
+    rows = []
+    for i in range(5000):
+        recipe = {"epochs": 240, "lr": 0.01 * (1 + i % 10)}
+        method = {"use": f"method{i // 10 % 20}", "version": 1, "params": {"a": i // 200}, "weights": {"ce": 1.0}}
+        rows.append(record(science(recipe=recipe, method=method), 30 + i * 7919 % 5000 / 100))
+    file = tmp_path_factory.mktemp("large") / "board.html"
+    board = gather.board(Store(file.parent / "none"), pa.Table.from_pylist(rows, schema=records.SCHEMA))
+    file.write_text(page.html(board))
+    return file
+
+
+@needs_browser
+def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> None:
+    with opened(chromium, large) as found:
+        rows = found.locator("tr.line")
+        assert found.locator("#count").inner_text() == "5,000 rows in 10 protocols"
+        assert found.locator("table[role=table]").get_attribute("aria-rowcount") == "5011"
+        assert rows.count() < 60
+        for share in (0.3, 0.77, 0.5):
+            found.evaluate(
+                "(s) => { const e = document.getElementById('scroller'); e.scrollTop = s * e.scrollHeight; }", share
+            )
+            found.wait_for_function("() => document.elementFromPoint(200, 600).closest('tr.line, tr.group')")
+            assert rows.count() < 90
+            indices = [int(r.get_attribute("aria-rowindex")) for r in found.locator("tbody tr[aria-rowindex]").all()]
+            assert indices == list(range(indices[0], indices[0] + len(indices))), "in order, none missing"
+        found.locator("#scroller").focus()
+        found.keyboard.press("End")
+        assert found.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "5011"
+        found.keyboard.press("PageUp")
+        assert found.evaluate("document.activeElement.closest('tr') !== null"), "the focus stays with a row"
+        found.locator("[data-sort=method]").click()
+        found.locator("[name=q]").fill("method13 12")
+        assert rows.count() < 90 and {m.split()[0] for m in column(found, "method")} == {"method13"}
+        rows.first.locator("a").click()
+        found.wait_for_selector(".panels svg")
+
+
+# Following a store ---------------------------------------------------------------------------------------------------
+
+
+def test_the_same_records_give_the_same_bytes(real: Path, tmp_path: Path) -> None:
+    """In another process, too."""
+    again = [sys.executable, "-m", "harness.leaderboard", "--results", real.parent, "--out", tmp_path / "again.html"]
+    subprocess.run(again, env=ENVIRONMENT, check=True, timeout=120)
+    assert (tmp_path / "again.html").read_bytes() == real.read_bytes()
+
+
+def test_follows_a_store(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "harness.leaderboard", "--results", store.root, "--watch"],
+        env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )  # fmt: skip
+
+    def until_page_has(text: str) -> None:
+        until(
+            lambda: watching.poll() is not None or store.leaderboard.exists() and text in store.leaderboard.read_text()
+        )
+        assert watching.poll() is None
+
+    try:
+        until_page_has('"runs":0,')
+        for seed in range(2):
+            known = science(seed=seed)
+            put(store, record(known, 50.0))
+            until_page_has(f'"runs":{seed + 1},')
+        store.write_failure("f" * 16, "code", "the cause", "", "")
+        until_page_has("the cause")
+    finally:
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=60)
+    assert f"{store.leaderboard}: 2 records, 1 failures" in said and "Traceback" not in said
+    assert not list(store.root.glob("*.tmp"))
+
+
+def test_a_store_without_records_is_refused(tmp_path: Path) -> None:
+    assert "no record yet" in command("leaderboard", "--results", tmp_path).error
+    assert list(tmp_path.iterdir()) == []

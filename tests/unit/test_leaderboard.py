@@ -1,0 +1,134 @@
+"""The leaderboard's lines against a plain computation of their own: what is compared with what."""
+
+import statistics
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.reporting.leaderboard.lines import Line, lines
+from harness.spec import methods
+from tests.integration.test_leaderboard import record, science
+
+DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
+KD = {**DEFAULTS, "use": "kd", "weights": methods.describe("kd").weights}
+HOT_KD = {**KD, "params": {"temperature": 99.0}}
+OTHER = {"use": "other", "version": 1, "params": {"p": 1}, "weights": {"ce": 1.0}}
+ALONE = {"use": "student", "version": 1, "params": {}, "weights": {"ce": 1.0}}
+
+
+def run(method: dict[str, Any], top1: float | None = 50.0, seed: int = 0, hours: float = 1.0, **more: Any) -> Any:
+    known = {k: more.pop(k) for k in ("recipe", "teacher", "dataset", "student") if k in more}
+    if method is ALONE:
+        known["teacher"] = None
+    status = "done" if top1 is not None else "diverged"
+    return record(science(method=method, seed=seed, **known), top1, status=status, cost_total_s=3600 * hours, **more)
+
+
+def only(found: list[Line], use: str) -> Line:
+    return next(line for line in found if line.use == use)
+
+
+RUNS = st.lists(
+    st.tuples(
+        st.sampled_from([KD, OTHER, ALONE]),
+        st.integers(0, 3),
+        st.sampled_from([0.1, 0.05]),
+        st.sampled_from(["a", "b"]),
+        st.none() | st.floats(0, 100),
+    ),
+    unique_by=lambda r: (r[0]["use"], *r[1:4]),
+)
+
+
+@given(RUNS)
+def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
+    """Ranks and differences of a line are among runs of its own recipe and teacher, and paired by seed."""
+    rows, plain = [], {}
+    for method, seed, lr, sha, top1 in given:
+        if method is not ALONE or sha == "a":
+            teacher = {"model": "resnet56", "sha256": sha * 64}
+            rows.append(run(method, top1, seed, recipe={"epochs": 9, "lr": lr}, teacher=teacher))
+            key = (method["use"], lr, "" if method is ALONE else sha * 64)
+            plain.setdefault(key, {})
+            if top1 is not None:
+                plain[key][seed] = top1
+    found = lines(rows, {})
+    assert len(found) == len(plain)
+    for line in found:
+        lr = line.science["recipe"]["lr"]
+        mine = plain[line.use, lr, line.teacher_key]
+        assert line.by_seed == mine and (line.last.mean if line.last else None) == (
+            statistics.fmean(mine.values()) if mine else None
+        )
+        rivals = [v for (use, r, sha), v in plain.items() if use != "student" and (r, sha) == (lr, line.teacher_key)]
+        better = sum(statistics.fmean(v.values()) > line.last.mean for v in rivals if v) if line.last else None
+        assert line.rank == (None if better is None or line.use == "student" else better + 1)
+        for difference, other in (
+            (line.to_baseline, ("student", lr, "")),
+            (line.to_reference, ("kd", lr, line.teacher_key)),
+        ):
+            theirs = {} if other[0] == line.use else plain.get(other, {})
+            paired = [mine[s] - theirs[s] for s in mine if s in theirs] if line.use != "student" else []
+            assert (difference.mean if difference else None) == (statistics.fmean(paired) if paired else None)
+
+
+def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
+    rows = [
+        run(KD),
+        run(KD, recipe={"epochs": 240, "lr": 0.1}),
+        run(KD, dataset={"name": "cifar100", "train_subset": None, "version": "w"}),
+        run(KD, dataset={"name": "cifar100", "train_subset": None, "version": "v", "validation": 5000}),
+        run(KD, student="resnet8"),
+    ]
+    found = lines(rows, {})
+    assert len({line.protocol.id for line in found}) == 4
+    assert all(line.rank == 1 for line in found)
+
+
+def test_settings_that_are_the_defaults_go_unsaid() -> None:
+    found = lines([run(KD), run(HOT_KD), run(OTHER)], {})
+    said = [dict(line.settings) for line in found if line.use == "kd"]
+    assert sorted(said, key=len) == [{}, {"temperature": 99.0}]
+    assert only(found, "other").settings == {"ce": 1.0, "p": 1}, "of a method that is not ours, all"
+
+
+def test_of_several_kds_the_one_with_default_settings_is_the_reference() -> None:
+    found = lines([run(KD, 50.0), run(HOT_KD, 60.0), run(OTHER, 57.0)], {})
+    difference = only(found, "other").to_reference
+    assert difference and difference.mean == 7.0
+    assert (
+        only(lines([run(HOT_KD, 60.0), run({**HOT_KD, "version": 2}, 1.0), run(OTHER)], {}), "other").to_reference
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    "hours, hardware, expected",
+    [(3.0, "NVIDIA H100", 3.5), (1.0, "NVIDIA H100", None), (0.5, "NVIDIA H100", None), (3.0, "NVIDIA A100", None)],
+)
+def test_gain_per_extra_hour(hours: float, hardware: str, expected: float | None) -> None:
+    rows = [run(KD, 50.0, hours=1.0, hardware="NVIDIA H100"), run(OTHER, 57.0, hours=hours, hardware=hardware)]
+    assert only(lines(rows, {}), "other").per_hour == expected
+
+
+@pytest.mark.parametrize(
+    "hardware, unit, hours",
+    [
+        ("NVIDIA H100 80GB HBM3", "GPU-h", 4.0),
+        ("Tesla V100-SXM2-16GB", "GPU-h", 4.0),
+        ("AMD Instinct MI250X", "GPU-h", 4.0),
+        ("Intel(R) Xeon(R) Processor", "CPU-h", 12.0),
+        ("AMD Ryzen 7 5800U with Radeon Graphics", "CPU-h", 12.0),
+    ],
+)
+def test_cost_is_of_gpus_or_of_cores(hardware: str, unit: str, hours: float) -> None:
+    """Two hours in two processes of three threads; a diverged run ended early and does not count."""
+    how = {"hardware": hardware, "processes": 2, "threads": 3}
+    rows = [run(KD, hours=2.0, **how), run(KD, None, seed=1, hours=0.1, **how)]
+    line = only(lines(rows, {}), "kd")
+    assert line.cost and (line.cost.unit, line.cost.hours) == (unit, hours)
+    assert line.diverged == 1 and line.last and line.last.n == 1
+    mixed = [*rows, run(KD, seed=2, hours=2.0, **{**how, "hardware": "another"})]
+    assert only(lines(mixed, {}), "kd").cost is None, "hours on unlike hardware have no mean"
