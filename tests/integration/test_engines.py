@@ -23,7 +23,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "native": {"engine": "native"},
     **{f"deepspeed {stage}": {"engine": "deepspeed", "zero_stage": stage} for stage in (0, 1, 2)},
 }
-IN_PARTS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1}
+IN_PARTS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "ema": 0.8}
 CRD = {"use": "crd", "params": {"negatives": 64}}
 METHODS: dict[str, dict[str, Any]] = {
     "student": {},
