@@ -1,15 +1,21 @@
 """The leaderboard's lines against a plain computation of their own: what is compared with what."""
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.reporting.comparison import Contents
+from harness.reporting.leaderboard.gather import gather
 from harness.reporting.leaderboard.lines import Line, lines
+from harness.reporting.protocols import RecipeChange
 from harness.spec import methods
-from tests.integration.test_leaderboard import record, science
+from harness.spec.expand import Cell
+from harness.store.store import Store
+from tests.integration.test_leaderboard import put, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
 KD = {**DEFAULTS, "use": "kd", "weights": methods.describe("kd").weights}
@@ -132,3 +138,16 @@ def test_cost_is_of_gpus_or_of_cores(hardware: str, unit: str, hours: float) -> 
     assert line.diverged == 1 and line.last and line.last.n == 1
     mixed = [*rows, run(KD, seed=2, hours=2.0, **{**how, "hardware": "another"})]
     assert only(lines(mixed, {}), "kd").cost is None, "hours on unlike hardware have no mean"
+
+
+def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    rows = [run(KD), run(OTHER, recipe={"epochs": 9, "lr": 0.05})]
+    put(store, *rows)
+    cells = tuple(Cell("resnet56", "resnet20", m, 0, r["run_id"], None) for m, r in zip("ab", rows, strict=True))
+    change = RecipeChange("resnet56", "resnet20", "b", "epochs 9", unlike=True)
+    for name, changes in (("mixed", (change,)), ("alike", ())):
+        Contents(name, "", "cifar100", (240,), cells, changes).write(store.table_folder(name))
+    board = gather(store)
+    assert [found.sweep for found in board.figures] == ["alike"]
+    assert "mixed" in board.figures_note
