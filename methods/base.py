@@ -97,7 +97,10 @@ class SampleRandom:
 
 @dataclass
 class Batch:
-    """One training batch as a method sees it: the whole one, but for its images, which several processes share out."""
+    """One training batch as a method sees it: the whole one, but for its images, which several processes share out.
+
+    A recipe's ``accumulate`` cuts it into micro-batches; the method is then given each of these in turn.
+    """
 
     images: Tensor  # (B, C, H, W) float, normalised; of several processes, each has its share
     targets: Tensor  # (B,) int64 class

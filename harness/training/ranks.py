@@ -51,6 +51,10 @@ class Ranks:
     world: int = 1
     store: dist.Store | None = None
 
+    def __deepcopy__(self, memo: Any) -> "Ranks":
+        """A copy of a model is shared by the same processes."""
+        return self
+
     def device(self) -> torch.device:
         """Where this process computes; processes of one node are spread over its GPUs by LOCAL_RANK."""
         if not torch.cuda.is_available():

@@ -39,8 +39,6 @@ class DeepSpeed:
         self._trained: dict[int, nn.Parameter] = {}  # by index
         self._left_alone: Parameters = []
         self._waiting: dict[int, Tensor] = {}  # momenta that were restored, until there is an engine
-        if zero_stage:  # in time: the order of weights in memory is part of the bits of what is computed with them
-            put_in_plain_order(parameters)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         if self._engine is None:
@@ -83,7 +81,8 @@ class DeepSpeed:
         trained = list(self._trained.values())
         self._sgd = sgd(trained, self._recipe)
         places = [p.data for p in trained]
-        put_in_plain_order(trained)
+        for p in trained:  # not channels last: DeepSpeed sends weights as bytes, and lays those of ZeRO end to end
+            p.data = p.data.clone(memory_format=torch.contiguous_format)
         self._engine = self._library.initialize(
             model=nn.ParameterList(trained), optimizer=self._sgd, config=self._config(trained), dist_init_required=False
         )[0]
@@ -115,12 +114,6 @@ class DeepSpeed:
             "zero_allow_untested_optimizer": True,
             "zero_optimization": zero,
         }
-
-
-def put_in_plain_order(parameters: Parameters) -> None:
-    """Row by row, not channels last: DeepSpeed sends weights as bytes, and lays those of ZeRO end to end."""
-    for p in parameters:
-        p.data = p.data.clone(memory_format=torch.contiguous_format)
 
 
 def leaves(loss: Tensor) -> set[Any]:

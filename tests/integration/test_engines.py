@@ -23,7 +23,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "native": {"engine": "native"},
     **{f"deepspeed {stage}": {"engine": "deepspeed", "zero_stage": stage} for stage in (0, 1, 2)},
 }
-IN_PARTS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1}
+IN_PARTS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "ema": 0.8}
 CRD = {"use": "crd", "params": {"negatives": 64}}
 METHODS: dict[str, dict[str, Any]] = {
     "student": {},
@@ -135,6 +135,7 @@ def test_an_engine_trains_as_one_process_does(trained: Trained, engine: str) -> 
     assert "[INFO]" not in log(ours.bench, 0) and "WARN" not in log(ours.bench, 0).upper()
 
 
+@pytest.mark.slow
 def test_in_bf16(trained: Trained) -> None:
     alone, ours = trained(ALONE, "bf16"), trained("deepspeed 2", "bf16")
     for method in METHODS:
@@ -161,6 +162,7 @@ def test_killed_in_mid_epoch_and_taken_up_again(trained: Trained, tmp_path: Path
         assert runs.row(method)["attempts"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_under_another_engine(trained: Trained, tmp_path: Path) -> None:
     some = {name: METHODS[name] for name in ("fitnets", "rekd", "crd-in-parts")}
     changed, native = (Runs(tmp_path / name, some) for name in ("changed", "native"))
