@@ -165,7 +165,9 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
 
 def _report(planned: "Planned", json_: bool) -> None:
     from harness.reporting import beside, comparison, publish
+    from harness.store.compaction import compact_if_many
 
+    compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
     folder = planned.store.table_folder(planned.name)
     contents = comparison.Contents.of(planned.name, planned.plan)
     if not json_ and publish.is_current(contents, planned.store, folder):

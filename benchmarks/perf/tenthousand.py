@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from harness.planning import Planned, plan_sweep
 from harness.spec import identity
-from harness.store import records
+from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
 STUDENTS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "wrn_16_1", "wrn_16_2", "wrn_40_1",
@@ -41,7 +41,7 @@ def finish(file: Path, results: Path) -> Planned:
 
 def _write(store: Store, row: dict[str, Any]) -> None:
     # records.write without its fsyncs: 10,000 of them are not what is measured
-    table = pa.Table.from_pylist([{"schema_version": records.SCHEMA_VERSION, **row}], schema=records.SCHEMA)
+    table = pa.Table.from_pylist([{"schema_version": SCHEMA_VERSION, **row}], schema=SCHEMA)
     pq.write_table(table, store.record(row["run_id"]))
 
 
@@ -74,6 +74,7 @@ def _row(run_id: str, science: dict[str, Any], i: int) -> dict[str, Any]:
         pa.float64(): 50 + i % 1000 / 100,
         pa.int64(): i,
         pa.bool_(): False,
+        pa.list_(pa.string()): [],
     }
-    blank = {f.name: made_up.get(f.type, now) for f in records.SCHEMA if f.name != "schema_version"}
+    blank = {f.name: made_up.get(f.type, now) for f in SCHEMA if f.name != "schema_version"}
     return {**blank, **known}

@@ -50,7 +50,7 @@ def _is_disk_full(error: Exception) -> bool:
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -67,22 +67,22 @@ def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -
     with _temporary(path) as temporary:
         write(temporary)
         if durable:
-            _sync(temporary)
+            sync(temporary)
         os.replace(temporary, path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
 
 
 def write_once(path: Path, write: Callable[[Path], object]) -> bool:
     """As ``replace``, but the first writer wins; False when the file was there already."""
     with _temporary(path) as temporary:
         write(temporary)
-        _sync(temporary)
+        sync(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        _sync(path.parent)
+        sync(path.parent)
         return True
 
 

@@ -28,7 +28,7 @@ from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import records
-from harness.store.records import SCHEMA
+from harness.store.schema import SCHEMA
 from harness.store.store import Store
 from tests.commands import command
 
