@@ -38,6 +38,7 @@ def report(
     """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
     from harness.planning import plan_sweep
     from harness.reporting import comparison, publish
+    from harness.store import compaction
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -49,17 +50,22 @@ def report(
         if not folders:
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
         contents = [comparison.Contents.read(folder) for folder in folders]
-    for content in contents:
-        if figures is not None:
-            from harness.reporting.figures import capacity_gap
+    if len(store.loose_ids()) > compaction.MANY:
+        advice = f"python -m harness.compact --results {results}"
+        print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
+    if figures is not None:
+        from harness.reporting.figures import capacity_gap
 
-            for path in capacity_gap(comparison.load(content, store), figures / content.name):
+        for found in comparison.load(contents, store):
+            for path in capacity_gap(found, figures / found.contents.name):
                 print(path)
-        if out is not None:
+    if out is not None:
+        for content in contents:
             publish.publish(content, store, out / content.name)
             print(out / content.name)
-        elif figures is None:
-            sys.stdout.write(publish.text(comparison.load(content, store), format.value))
+    elif figures is None:
+        for found in comparison.load(contents, store):
+            sys.stdout.write(publish.text(found, format.value))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ BENCHES = (
     "startup",
     "plan_10k",
     "rerun_10k",
+    "store_100k",
     "augment",
     "slurm_scale",
 )

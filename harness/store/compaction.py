@@ -118,7 +118,7 @@ def _fill(folder: Path, store: Store, loose: frozenset[str], base: Generation | 
         joining = len(new[dataset].run_ids) if dataset in new else 0
         # At least doubled each time that it is written again, a row is written log2(rows) times in all.
         if base and (len(run_ids) <= joining or base.schema_version < SCHEMA_VERSION):
-            for rows in parts.read(base, name):
+            for rows in parts.stream(base, name):
                 part_of(dataset).add(rows)
         elif base:
             _keep(base.folder / name, folder / name)

@@ -6,6 +6,7 @@ column, and pass over the folders that they are not asked for.
 
 import uuid
 from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -17,7 +18,7 @@ from harness.store import files
 from harness.store.generations import INDEX, Generation
 from harness.store.schema import SCHEMA, SCHEMA_VERSION, as_current
 
-_GROUP_ROWS = 1000  # what is read to get at one row, and held in memory at once
+_GROUP_ROWS = 2000  # what is read to get at one row, and held in memory at once
 _IN_FILE = SCHEMA.remove(SCHEMA.get_field_index("dataset"))
 
 
@@ -53,42 +54,58 @@ class Part:
         self._waiting, self._written = [], len(self.run_ids)
 
 
-def read(
-    generation: Generation, part: str, wanted: Set[str] | None = None, columns: Sequence[str] = SCHEMA.names
-) -> Iterator[pa.Table]:
-    """Rows of a file of compacted records, by row group: those of the wanted runs, or all.
+def read(generation: Generation, name: str, wanted: Set[str], columns: Sequence[str]) -> pa.Table:
+    """Rows of the wanted runs that a part has; only row groups with any of them are read.
 
     Raises:
         FileNotFoundError: the generation was removed.
         UserError: the file is damaged.
     """
-    path, run_ids = generation.folder / part, generation.parts[part]
-    dataset = dataset_of(part)
-    current = generation.schema_version == SCHEMA_VERSION
+    run_ids = generation.parts[name]
+    with _telling_damage(generation, name) as file:
+        groups, rows, start, before = [], list[int](), 0, 0
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            if here := [i for i in range(start, end) if run_ids[i] in wanted]:
+                groups.append(group)
+                rows += [before + i - start for i in here]
+                before += end - start
+            start = end
+        table = _read_groups(generation, name, file, groups, columns)
+        return table if len(rows) == len(table) else table.take(pa.array(rows, pa.int64()))
+
+
+def stream(generation: Generation, name: str) -> Iterator[pa.Table]:
+    """All of a part, a row group at a time. Raises as ``read`` does."""
+    with _telling_damage(generation, name) as file:
+        for group in range(file.num_row_groups):
+            yield _read_groups(generation, name, file, [group], SCHEMA.names)
+
+
+@contextmanager
+def _telling_damage(generation: Generation, name: str) -> Iterator[pq.ParquetFile]:
+    path, count = generation.folder / name, len(generation.parts[name])
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
-        start = 0
-        for group in range(file.num_row_groups):
-            expected = run_ids[start : start + file.metadata.row_group(group).num_rows]
-            start += len(expected)
-            rows = [i for i, run_id in enumerate(expected) if wanted is None or run_id in wanted]
-            if not rows:
-                continue
-            table = file.read_row_group(group, columns=list({*columns, "run_id"}) if current else None)
-            if tuple(table.column("run_id").to_pylist()) != expected:
-                raise ValueError(f"other runs than {INDEX} says")
-            table = table.append_column("dataset", pa.array([dataset] * len(table), pa.string()))
-            table = table if current else as_current(table)
-            yield table.select(columns) if len(rows) == len(table) else table.select(columns).take(rows)
-        if start != len(run_ids):
-            raise ValueError(f"fewer runs than {INDEX} says")
+        if file.metadata.num_rows != count:
+            raise ValueError(f"{file.metadata.num_rows} rows where {INDEX} says {count}")
+        yield file
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         raise UserError(
             f"{path}: not readable ({str(e).splitlines()[0][:120]}); put it back from a copy, "
-            f"or delete it and run the sweeps again to train its {len(run_ids)} runs anew"
+            f"or delete it and run the sweeps again to train its {count} runs anew"
         ) from None
+
+
+def _read_groups(
+    generation: Generation, name: str, file: pq.ParquetFile, groups: list[int], columns: Sequence[str]
+) -> pa.Table:
+    current = generation.schema_version == SCHEMA_VERSION
+    table = file.read_row_groups(groups, columns=[c for c in _IN_FILE.names if c in columns] if current else None)
+    table = table.append_column("dataset", pa.array([dataset_of(name)] * len(table), pa.string()))
+    return (table if current else as_current(table)).select(columns)
 
 
 def dataset_of(name: str) -> str:

@@ -1,6 +1,6 @@
 """Records: one row per finished run, written once by the job itself as a Parquet file, later compacted with others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,17 +29,17 @@ def write(store: Store, row: dict[str, Any]) -> bool:
     return files.write_once(store.record(row["run_id"]), lambda path: pq.write_table(table, path))
 
 
-def read(store: Store, run_ids: Iterable[str], columns: list[str] | None = None) -> pa.Table:
+def read(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
     """Rows of the runs that have a record, ordered by run_id.
 
     Raises:
         UserError: a record or a file of compacted ones that is not readable Parquet.
     """
-    wanted, names = frozenset(run_ids), columns or SCHEMA.names
+    wanted = frozenset(run_ids)
     view = store.view()
     while True:
         try:
-            return _read_view(store, view, wanted, names)
+            return _read_view(store, view, wanted, columns)
         except FileNotFoundError as e:  # compacted or deleted since we looked
             before, view = view, store.view()
             if view == before:
@@ -68,12 +68,11 @@ def read_loose(store: Store, run_id: str) -> pa.Table:
     return table
 
 
-def _read_view(store: Store, view: View, wanted: frozenset[str], columns: list[str]) -> pa.Table:
+def _read_view(store: Store, view: View, wanted: frozenset[str], columns: Sequence[str]) -> pa.Table:
     names = list(dict.fromkeys(["run_id", *columns]))
     tables = [SCHEMA.empty_table().select(names)]
     if view.generation:
-        for part in view.generation.parts:
-            tables += parts.read(view.generation, part, wanted, names)
+        tables += [parts.read(view.generation, name, wanted, names) for name in view.generation.parts]
     tables += [read_loose(store, run_id).select(names) for run_id in wanted & view.loose]
     rows = pa.concat_tables(tables).combine_chunks()  # so that the same rows are the same bytes when written
     return rows.take(pc.sort_indices(rows.column("run_id"))).select(columns)

@@ -489,7 +489,7 @@ def test_another_recipe_in_a_column_is_told(home: Path) -> None:
 def comparison_of(planned: Planned) -> Comparison:
     contents = Contents.of(planned.name, planned.plan)
     contents.write(Path("described"))
-    return comparison.load(Contents.read(Path("described")), planned.store)
+    return next(comparison.load([Contents.read(Path("described"))], planned.store))
 
 
 def test_tables_are_current_until_a_record_changes(home: Path) -> None:
