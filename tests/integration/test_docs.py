@@ -8,6 +8,7 @@ what a test cannot run (make, data that is not there).
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ import pytest
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.commands import REPO, command
+from tests.integration.conftest import Bench
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/slurm.md", "results/README.md",
+    "docs/methods/rekd.md", "docs/results.md", "docs/slurm.md", "results/README.md",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -76,6 +78,11 @@ def run_page(page: str, folder: Path) -> None:
 @pytest.mark.parametrize("page", ["docs/concepts.md", "docs/sweep-file.md", "docs/methods.md"])
 def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
+
+
+def test_the_page_on_results_runs(finished: Bench, tmp_path: Path) -> None:
+    shutil.copytree(finished.store.root, tmp_path / "results")
+    run_page("docs/results.md", tmp_path)
 
 
 @pytest.mark.slow
