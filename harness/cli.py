@@ -14,7 +14,7 @@ import typer
 
 from harness.errors import EXIT_BAD_INPUT, UserError, one_line
 
-COMMANDS = ("sweep", "status", "report", "leaderboard", "verify", "evaluate", "prepare")
+COMMANDS = ("sweep", "status", "report", "leaderboard", "compact", "verify", "evaluate", "prepare")
 
 
 def run_one(command: Callable[..., None]) -> None:

@@ -41,7 +41,7 @@ def until_decided(
     listed = planned.plan.sweep.seeds
     sizes = looks(len(listed), limit)
     while True:
-        found = comparison.load(contents(planned), planned.store)
+        found = next(comparison.load([contents(planned)], planned.store))
         undecided = [c for c in contests(found, against, sizes) if not c.decided]
         further = further_seeds(found, undecided, listed, sizes)
         if set(planned.states().values()) != {"done"}:

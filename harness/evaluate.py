@@ -126,7 +126,7 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     if len(run_ids) != 1:
         problem = "more than one run begins so" if run_ids else unknown("finished run", start, done)
         raise UserError(f"--run {start!r}, store {results}: {problem}")
-    (row,) = records.read_fresh(store, run_ids).to_pylist()
+    (row,) = records.read(store, run_ids).to_pylist()
     science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
     info = datasets.of(science["dataset"])
     folder = (

@@ -42,6 +42,7 @@ def report(
     """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
     from harness.planning import plan_sweep
     from harness.reporting import comparison, protocols, publish
+    from harness.store import compaction
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -56,19 +57,24 @@ def report(
     contents = [content.asked(baseline, margin) for content in contents]
     for content in contents:
         protocols.check(content.name, content.cells, content.recipe_changes, mix_protocols)
-    for content in contents:
-        if figures is not None:
-            from harness.reporting import curves
-            from harness.reporting.figures import write
+    if len(store.loose_ids()) > compaction.MANY:
+        advice = f"python -m harness.compact --results {results}"
+        print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
+    if figures is not None:
+        from harness.reporting import curves
+        from harness.reporting.figures import write
 
-            found = curves.load(store, comparison.wanted_runs(content))
-            for path in write(comparison.load(content, store), found, figures / content.name):
+        for found in comparison.load(contents, store):
+            of_runs = curves.load(store, comparison.wanted_runs(found.contents))
+            for path in write(found, of_runs, figures / found.contents.name):
                 print(path)
-        if out is not None:
+    if out is not None:
+        for content in contents:
             publish.publish(content, store, out / content.name)
             print(out / content.name)
-        elif figures is None:
-            sys.stdout.write(publish.text(comparison.load(content, store), format.value))
+    elif figures is None:
+        for found in comparison.load(contents, store):
+            sys.stdout.write(publish.text(found, format.value))
 
 
 if __name__ == "__main__":

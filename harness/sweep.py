@@ -219,7 +219,9 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
 
 def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] | None", json_: bool) -> None:
     from harness.reporting import beside, comparison, publish
+    from harness.store.compaction import compact_if_many
 
+    compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
     folder = planned.store.table_folder(planned.name)
     if not json_ and publish.is_current(contents, planned.store, folder):
         print((folder / "table.md").read_text(encoding="utf-8"))

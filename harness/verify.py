@@ -30,7 +30,7 @@ def verify(
         for folder in folders:
             rebuilt = Path(scratch) / folder.name
             try:
-                publish.rebuild(comparison.Contents.read(folder), store, rebuilt)
+                publish.publish(comparison.Contents.read(folder), store, rebuilt)
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")

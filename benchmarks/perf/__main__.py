@@ -17,6 +17,7 @@ BENCHES = (
     "startup",
     "plan_10k",
     "rerun_10k",
+    "store_100k",
     "augment",
     "imagenet_loader",
     "imagenet_loader_256",

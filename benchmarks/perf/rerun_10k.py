@@ -1,7 +1,6 @@
 """Running a finished sweep of 10,000 runs again: `harness sweep FILE`, start-up included.
 
-The first call reads every record file; from then on the store's cache holds them, as it does after any sweep that has
-reported. The ratio is of the later calls.
+The first call reads every record file and compacts them, as the end of any sweep does. The ratio is of the later calls.
 """
 
 import statistics

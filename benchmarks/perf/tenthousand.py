@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from harness.planning import Planned, plan_sweep
 from harness.spec import identity
-from harness.store import records
+from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
 STUDENTS = ("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "wrn_16_1", "wrn_16_2", "wrn_40_1",
@@ -19,12 +19,12 @@ METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 SEEDS, EPOCHS = 200, 20
 
 
-def write_sweep(folder: Path) -> Path:
+def write_sweep(folder: Path, epochs: int = EPOCHS) -> Path:
     """10 pairs x 5 methods x 200 seeds, and the teacher's run."""
     pairs = "\n".join(f"  - {{teacher: resnet110, student: {s}}}" for s in STUDENTS)
     file = folder / "ten_thousand.yaml"
     file.write_text(
-        f"dataset: cifar100\nrecipe: {{epochs: {EPOCHS}, lr: 0.05}}\nmethods: [{', '.join(METHODS)}]\n"
+        f"dataset: cifar100\nrecipe: {{epochs: {epochs}, lr: 0.05}}\nmethods: [{', '.join(METHODS)}]\n"
         f"pairs:\n{pairs}\nseeds: {SEEDS}\n"
     )
     return file
@@ -35,37 +35,43 @@ def finish(file: Path, results: Path) -> Planned:
     planned = plan_sweep(file, results)
     planned.store.records.mkdir(parents=True)
     for i, run in enumerate(planned.plan.runs.values()):
-        _write(planned.store, _row(run.run_id, run.science, i))
+        _write(planned.store, row(run.run_id, run.science, i, curves(run.science, i)))
     return planned
 
 
 def _write(store: Store, row: dict[str, Any]) -> None:
     # records.write without its fsyncs: 10,000 of them are not what is measured
-    table = pa.Table.from_pylist([{"schema_version": records.SCHEMA_VERSION, **row}], schema=records.SCHEMA)
-    pq.write_table(table, store.record(row["run_id"]))
+    pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), store.record(row["run_id"]))
 
 
-def _row(run_id: str, science: dict[str, Any], i: int) -> dict[str, Any]:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
+def curves(science: dict[str, Any], i: int) -> list[dict[str, Any]]:
+    """A value per epoch and term, as a record has them."""
     terms = ["train_ce", "train_total", "test_top1", "test_top5", "test_loss"]
     terms += [f"train_{t}" for t in science["method"]["weights"] if t != "ce"]
-    curves = [
-        {"epoch": e, "name": t, "value": math.sin(i + e + k)} for e in range(1, EPOCHS + 1) for k, t in enumerate(terms)
-    ]
+    epochs = range(1, science["recipe"]["epochs"] + 1)
+    return [{"epoch": e, "name": t, "value": math.sin(i + e + k)} for e in epochs for k, t in enumerate(terms)]
+
+
+def row(run_id: str, science: dict[str, Any], i: int, curves: list[dict[str, Any]]) -> dict[str, Any]:
+    """A record of made-up numbers."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
     known: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "status": "done",
         "dataset": science["dataset"]["name"],
         "dataset_version": science["dataset"]["version"],
+        "train_size": 50_000,
+        "evaluated_on": "test",
+        "evaluated_size": 10_000,
         "student": science["student"],
         "teacher": science["teacher"] and science["teacher"]["model"],
         "teacher_run": science["teacher"] and science["teacher"].get("run"),
         "method": science["method"]["use"],
         "seed": science["seed"],
-        "epochs": EPOCHS,
+        "epochs": science["recipe"]["epochs"],
         "precision": "float32",
         "science": identity.canonical(science),
-        "curves": curves,
         "weights_sha256": f"{i:064x}",
         "versions": '{"python": "3.11"}',
     }
@@ -74,6 +80,7 @@ def _row(run_id: str, science: dict[str, Any], i: int) -> dict[str, Any]:
         pa.float64(): 50 + i % 1000 / 100,
         pa.int64(): i,
         pa.bool_(): False,
+        pa.list_(pa.string()): [],
     }
-    blank = {f.name: made_up.get(f.type, now) for f in records.SCHEMA if f.name != "schema_version"}
-    return {**blank, **known}
+    blank = {f.name: made_up.get(f.type, now) for f in SCHEMA}
+    return {**blank, **known, "curves": curves}

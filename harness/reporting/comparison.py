@@ -1,13 +1,14 @@
 """The comparison of a sweep: cells joined with their records, summed up over seeds."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
 from harness.reporting import statistics
@@ -19,17 +20,10 @@ from harness.store import files, records
 from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
-_METRICS = ["run_id", "status", "last_top1", "best_top1", "teacher_top1", "cost_total_s"]
-_FACTS = [
-    "warnings",
-    "student_parameters",
-    "evaluated_parameters",
-    "train_size",
-    "evaluated_on",
-    "evaluated_size",
-    "science",
-]
-_COLUMNS = [*_METRICS, *_FACTS]
+_NUMBERS = ("status", "last_top1", "best_top1", "teacher_top1", "cost_total_s")  # of every run
+_SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
+_SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
+_COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
 
 
 @dataclass(frozen=True)
@@ -130,53 +124,55 @@ class Comparison:
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Sums up records over seeds."""
-    by_run = {r["run_id"]: r for r in table.select(_COLUMNS).to_pylist()}
-    teachers = {r["run_id"]: r["last_top1"] for r in by_run.values()}
+    rows = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
+    column = {name: table.column(name).to_pylist() for name in _NUMBERS}
+    warned = {i: table.column("warnings")[i].as_py() for i in _not_empty(table.column("warnings"))}
     groups: dict[tuple[str, str], dict[str, list[Cell]]] = {}
     for cell in contents.cells:
         groups.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, []).append(cell)
-    rows = []
+    lines = []
     sciences = {}
     scores = {}
     for (teacher, student), methods in groups.items():
-        last = {m: _by_seed(cells, by_run, "last_top1") for m, cells in methods.items()}
+        found = {m: [(c.seed, rows[c.run_id]) for c in cells if c.run_id in rows] for m, cells in methods.items()}
+        last = {m: _by_seed(of, column["last_top1"]) for m, of in found.items()}
         scores[(teacher, student)] = {m: list(values.values()) for m, values in last.items()}
         alone = Spread.of(last.get(BASELINE, {}).values())
         to_baseline = [_difference(last, m, contents.baseline) for m in methods]
         tests = statistics.differences(to_baseline)
-        measured = [by_run[c.run_id]["teacher_top1"] for cs in methods.values() for c in cs if c.run_id in by_run]
-        measured += [teachers.get(c.teacher_run) for cs in methods.values() for c in cs if c.teacher_run]
+        measured = [column["teacher_top1"][i] for of in found.values() for _, i in of]
+        trained = dict.fromkeys(c.teacher_run for cells in methods.values() for c in cells)
+        measured += [column["last_top1"][rows[k]] for k in trained if k in rows]
         for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
-            found = [by_run[c.run_id] for c in cells if c.run_id in by_run]
+            at = [i for _, i in found[method]]
             spread = Spread.of(last[method].values())
-            if found:
-                sciences[(teacher, student, method)] = found[0]["science"]
-            rows.append(
+            if at:
+                sciences[(teacher, student, method)] = table.column("science")[at[0]].as_py()
+            lines.append(
                 Row(
                     teacher=teacher,
                     student=student,
                     method=method,
                     last=spread,
-                    best=Spread.of(_by_seed(cells, by_run, "best_top1").values()),
+                    best=Spread.of(_by_seed(found[method], column["best_top1"]).values()),
                     to_baseline=difference,
                     to_reference=_difference(last, method, REFERENCE),
                     teacher_top1=next((t for t in measured if t is not None), None),
                     student_top1=alone.mean if alone else None,
-                    cost_s=fmean(r["cost_total_s"] for r in found) if found else None,
-                    parameters=(found[0]["student_parameters"], found[0]["evaluated_parameters"]) if found else None,
-                    warnings=tuple(Counter(text for r in found for text in r["warnings"]).items()),
-                    missing=len(cells) - len(found),
-                    diverged=sum(r["status"] == "diverged" for r in found),
+                    cost_s=fmean(column["cost_total_s"][i] for i in at) if at else None,
+                    parameters=tuple(table.column(name)[at[0]].as_py() for name in _SIZES) if at else None,
+                    warnings=tuple(Counter(text for i in at for text in warned.get(i, ())).items()),
+                    missing=len(cells) - len(at),
+                    diverged=sum(column["status"][i] == "diverged" for i in at),
                     run_ids=tuple(c.run_id for c in cells),
                     by_seed=last[method],
                     last_interval=statistics.interval(spread),
                     tested=tested,
                 )
             )
-    first: dict[str, Any] = next(iter(by_run.values()), {})
-    train_size, evaluated_on, evaluated_size = (first.get(k) for k in ("train_size", "evaluated_on", "evaluated_size"))
+    sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
     ranks = ranking(scores, contents.baseline)
-    return Comparison(contents, tuple(rows), train_size, evaluated_on, evaluated_size, sciences, ranks)
+    return Comparison(contents, tuple(lines), **sets, sciences=sciences, ranking=ranks)
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
@@ -200,9 +196,13 @@ def wanted_runs(contents: Contents) -> set[str]:
     return {c.run_id for c in contents.cells} | {c.teacher_run for c in contents.cells if c.teacher_run}
 
 
-def load(contents: Contents, store: Store, columns: Sequence[str] | None = None) -> Comparison:
-    """The comparison as the store has it now."""
-    return compare(contents, records.read(store, wanted_runs(contents), list(columns or _COLUMNS)))
+def load(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
+    """The comparisons as the store has them now, each record read once."""
+    wanted = [wanted_runs(content) for content in contents]
+    table = records.read(store, frozenset().union(*wanted), _COLUMNS)
+    at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
+    for content, run_ids in zip(contents, wanted, strict=True):
+        yield compare(content, table.take(pa.array(sorted(at[k] for k in run_ids if k in at), pa.int64())))
 
 
 def as_dicts(comparison: Comparison) -> dict[str, Any]:
@@ -224,9 +224,13 @@ def _added(plan: Plan) -> tuple[str, ...]:
     return tuple(f"{line}: seeds {', '.join(map(str, found))}" for line, found in seeds.items())
 
 
-def _by_seed(cells: list[Cell], by_run: dict[str, Any], column: str) -> dict[int, float]:
-    found = ((c.seed, by_run[c.run_id][column]) for c in cells if c.run_id in by_run)
-    return {seed: value for seed, value in found if value is not None}
+def _by_seed(found: list[tuple[int, int]], values: list[float | None]) -> dict[int, float]:
+    """``found``: seeds with the rows of their runs."""
+    return {seed: value for seed, i in found if (value := values[i]) is not None}
+
+
+def _not_empty(lists: pa.ChunkedArray) -> list[int]:
+    return pc.indices_nonzero(pc.fill_null(pc.list_value_length(lists), 0)).to_pylist()
 
 
 def _difference(last: dict[str, dict[int, float]], method: str, other: str) -> Spread | None:

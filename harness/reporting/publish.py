@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
@@ -21,7 +20,13 @@ def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
         DiskFull: as it says.
     """
     rows = records.read(store, wanted_runs(contents))
-    return _write(contents, rows, folder)
+    comparison = compare(contents, rows)
+    for form in render.FORMATS:
+        files.replace_text(folder / f"table.{form}", text(comparison, form))
+    cells = cell_table(contents, rows)
+    files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
+    contents.write(folder)
+    return comparison
 
 
 def published_beside(comparison: Comparison) -> Beside | None:
@@ -41,22 +46,7 @@ def is_current(contents: Contents, store: Store, folder: Path) -> bool:
             return False
         written = min((folder / f"table.{suffix}").stat().st_mtime_ns for suffix in render.FORMATS)
         known = published.file(contents.dataset)
-        made_of = [store.record(k) for k in wanted_runs(contents)] + [known] * known.exists()
+        made_of = store.record_files(wanted_runs(contents)) | ({known} if known.exists() else set())
         return all(path.stat().st_mtime_ns < written for path in made_of)
     except (UserError, FileNotFoundError):
         return False
-
-
-def rebuild(contents: Contents, store: Store, folder: Path) -> None:
-    """As ``publish``, from the record files themselves rather than their cache."""
-    _write(contents, records.read_fresh(store, wanted_runs(contents)), folder)
-
-
-def _write(contents: Contents, rows: pa.Table, folder: Path) -> Comparison:
-    comparison = compare(contents, rows)
-    for form in render.FORMATS:
-        files.replace_text(folder / f"table.{form}", text(comparison, form))
-    cells = cell_table(contents, rows)
-    files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
-    contents.write(folder)
-    return comparison

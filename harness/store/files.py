@@ -54,7 +54,7 @@ def _is_disk_full(error: Exception) -> bool:
     return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -78,21 +78,21 @@ def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -
 
 def move(source: Path, path: Path) -> None:
     """Puts a whole file in place of ``path``, on the same file system; once done it outlives a crash of the machine."""
-    _sync(source)
+    sync(source)
     os.replace(source, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_once(path: Path, write: Callable[[Path], object]) -> bool:
     """As ``replace``, but the first writer wins; False when the file was there already."""
     with temporary_beside(path) as temporary:
         write(temporary)
-        _sync(temporary)
+        sync(temporary)
         try:
             os.link(temporary, path)
         except FileExistsError:
             return False
-        _sync(path.parent)
+        sync(path.parent)
         return True
 
 

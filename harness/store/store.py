@@ -4,13 +4,14 @@ import json
 import os
 import socket
 import time
+from collections.abc import Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.spec import identity
-from harness.store import files
+from harness.store import files, generations
 
 State = Literal["done", "failed", "running", "to do"]
 
@@ -45,8 +46,17 @@ class Store:
         return self.root / "records"
 
     @property
-    def record_cache(self) -> Path:
-        return self.root / "cache" / "records.parquet"
+    def compact(self) -> Path:
+        return self.root / "compact"
+
+    @property
+    def compact_lock(self) -> Path:
+        return self.compact / "lock"
+
+    @property
+    def all_runs(self) -> Path:
+        """A link to the newest compacted records, for any reader of Parquet."""
+        return self.root / "runs.parquet"
 
     def record(self, run_id: str) -> Path:
         return self.records / f"{run_id}.parquet"
@@ -112,9 +122,37 @@ class Store:
 
     # state -------------------------------------------------------------------------------------------------------
 
-    def done_ids(self) -> set[str]:
-        """Runs that have a record: one directory listing, however many there are."""
+    def view(self) -> generations.View:
+        """Where the records are now.
+
+        The single files are listed first: one that has gone by then is in the generation read after it.
+
+        Raises:
+            UserError: the compacted records are damaged.
+        """
+        loose = self.loose_ids()
+        generation = generations.newest(self.compact)
+        return generations.View(generation, frozenset(loose - generation.run_ids if generation else loose))
+
+    def loose_ids(self) -> set[str]:
+        """Runs with a record file of their own, compacted or not: one directory listing, however many there are."""
         return _stems(self.records, ".parquet")
+
+    def done_ids(self) -> frozenset[str]:
+        """Runs that have a record."""
+        return self.view().run_ids
+
+    def record_files(self, run_ids: Set[str]) -> set[Path]:
+        """The files that hold the runs' records.
+
+        Raises:
+            FileNotFoundError: a run has none.
+        """
+        view = self.view()
+        if missing := run_ids - view.run_ids:
+            raise FileNotFoundError(self.record(min(missing)))
+        parts = view.generation.files(run_ids) if view.generation else set()
+        return parts | {self.record(run_id) for run_id in run_ids & view.loose}
 
     def failed_ids(self) -> set[str]:
         return _stems(self.root / "failures", ".json")

@@ -206,7 +206,7 @@ def _teacher(
         given = job.weights[wanted["sha256"]]
         file, sha256, top1 = Path(given["file"]), wanted["sha256"], given["top1"]
     else:
-        row = records.read_fresh(store, [wanted["run"]]).to_pylist()
+        row = records.read(store, [wanted["run"]], ["status", "weights_sha256", "last_top1"]).to_pylist()
         if not row and (failure := store.failure(wanted["run"])):
             raise BadWeights(f"its teacher's run {wanted['run']} failed: {failure.cause}")
         if not row:

@@ -20,6 +20,7 @@ from harness.errors import UserError
 from harness.spec import identity
 from harness.spec.identity import timing_key
 from harness.store import files, provenance, records
+from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
 from harness.training.logits import WrongLogits
@@ -139,7 +140,7 @@ class Reporter:
         commit, dirty = provenance.git_state()
         none: dict[str, float] = {}
         last, best = (none if history.diverged else history.last or none), history.best or none
-        costs = {p: history.costs.get(p, 0.0) for p in records.COST_PARTS}
+        costs = {p: history.costs.get(p, 0.0) for p in COST_PARTS}
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",

@@ -119,7 +119,7 @@ class Bench:
         return {(c.method, c.seed): c for c in self.plan(*only).plan.cells}
 
     def row(self, run_id: str) -> dict[str, Any]:
-        return records.read_fresh(self.store, [run_id]).to_pylist()[0]
+        return records.read(self.store, [run_id]).to_pylist()[0]
 
     def weights(self, run_id: str) -> bytes:
         return self.store.student_weights(run_id).read_bytes()

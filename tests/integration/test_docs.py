@@ -8,6 +8,7 @@ what a test cannot run (make, data that is not there).
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ import pytest
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.commands import REPO, command
+from tests.integration.conftest import Bench
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md", "docs/leaderboard.md",
-    "results/README.md",
+    "docs/methods/rekd.md", "docs/results.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md",
+    "docs/leaderboard.md", "results/README.md",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -80,6 +82,11 @@ RUN = ("docs/concepts.md", "docs/sweep-file.md", "docs/methods.md", "docs/imagen
 @pytest.mark.parametrize("page", RUN)
 def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
+
+
+def test_the_page_on_results_runs(finished: Bench, tmp_path: Path) -> None:
+    shutil.copytree(finished.store.root, tmp_path / "results")
+    run_page("docs/results.md", tmp_path)
 
 
 @pytest.mark.slow

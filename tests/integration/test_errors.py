@@ -363,7 +363,6 @@ def test_settings_a_method_refuses_are_its_own_failure(taught: Bench) -> None:
 
 def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished: Bench) -> None:
     shutil.copytree(finished.folder, bench.folder, dirs_exist_ok=True)
-    shutil.rmtree(bench.folder / "results/cache")
     record = bench.store.record(bench.cells()["kd", 1].run_id)
     record.write_bytes(b"PAR1" + os.urandom(2000) + b"PAR1")
     said = bench.run("sweep")

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import records
-from harness.store.records import SCHEMA
+from harness.store.schema import SCHEMA
 from harness.store.store import Store
 from tests.commands import command, plain_tex
 
@@ -242,11 +241,10 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
         old = old.drop_columns(["cost_first_stage_s"])
     pq.write_table(old, path)
     expected = new.to_pylist()[0] | ({"cost_first_stage_s": 0.0} if version == 1 else {})
-    for read in (records.read_fresh(store, [run_id]), records.read(store, [run_id])):
-        assert read.to_pylist() == [expected]
+    assert records.read(store, [run_id]).to_pylist() == [expected]
     pq.write_table(old.drop_columns(["threads"]), path)
     with pytest.raises(UserError, match="not a readable record"):
-        records.read_fresh(store, [run_id])
+        records.read(store, [run_id])
 
 
 # with a store --------------------------------------------------------------------------------------------------------
@@ -276,24 +274,17 @@ def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
     folder = Path("results/tables/small")
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert set(first) == set(FILES)
-    for again in ("cache", "no cache"):
-        if again == "no cache":
-            shutil.rmtree("results/cache")
-        planned = plan()
-        publish.publish(Contents.of(planned.name, planned.plan), planned.store, folder)
-        assert {p.name: p.read_bytes() for p in folder.iterdir()} == first, again
-    publish.rebuild(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
+    publish.publish(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
     assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
 
 
 def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
     first = Path("results/tables/small/records.parquet").read_bytes()
-    shutil.rmtree("results/cache")
     planned = plan()
     hidden = Path("later")
     Path("results/records").rename(hidden)
     Path("results/records").mkdir()
-    for path in sorted(hidden.iterdir(), reverse=True):  # one at a time, each read into the cache before the next
+    for path in sorted(hidden.iterdir(), reverse=True):
         path.rename(Path("results/records") / path.name)
         publish.publish(Contents.of(planned.name, planned.plan), planned.store, Path("results/tables/small"))
     assert Path("results/tables/small/records.parquet").read_bytes() == first
@@ -348,22 +339,7 @@ def test_verify_without_a_table_is_wrong_input(home: Path) -> None:
     assert "no table to verify" in command("verify", "--tables", "nowhere").error
 
 
-def test_a_record_trained_anew_replaces_the_cached_row(home: Path) -> None:
-    planned = plan()
-    store, run_id = planned.store, planned.plan.cells[0].run_id
-    path = store.record(run_id)
-    assert records.read(store, [run_id]).column("last_top1").to_pylist() != [12.5]
-    before = path.stat()
-    path.unlink()
-    records.write(store, row(run_id, 12.5, 13.0))
-    assert records.read(store, [run_id]).column("last_top1").to_pylist() == [12.5]
-    path.unlink()
-    records.write(store, row(run_id, 14.5, 15.0))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # older than the cache, as a copied store may be
-    assert records.read(store, [run_id]).column("last_top1").to_pylist() == [14.5]
-
-
-def test_a_damaged_record_is_named_unless_the_cache_has_it(home: Path) -> None:
+def test_a_damaged_record_is_named(home: Path) -> None:
     path = plan().store.record(plan().plan.cells[0].run_id)
     path.write_bytes(path.read_bytes()[:-20])
     error = command("report", "small.yaml").error
@@ -371,22 +347,6 @@ def test_a_damaged_record_is_named_unless_the_cache_has_it(home: Path) -> None:
     other = plan().store.record(plan().plan.cells[1].run_id)
     path.write_bytes(other.read_bytes())
     assert f"{path}: holds another run's record" in command("report", "small.yaml").error
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PAR1 garbage PAR1"])
-def test_a_damaged_cache_is_made_anew(home: Path, content: bytes) -> None:
-    expected = command("report", "small.yaml")
-    cache = Path("results/cache/records.parquet")
-    cache.write_bytes(content)
-    assert command("report", "small.yaml") == expected
-    assert cache.stat().st_size > 1000
-
-
-def test_a_cache_that_cannot_be_written_does_not_matter(home: Path) -> None:
-    expected = command("report", "small.yaml")
-    shutil.rmtree("results/cache")
-    Path("results/cache").write_text("a file in its place")
-    assert command("report", "small.yaml") == expected
 
 
 def test_report_without_a_file_lists_every_sweep(home: Path) -> None:
@@ -489,7 +449,7 @@ def test_another_recipe_in_a_column_is_told(home: Path) -> None:
 def comparison_of(planned: Planned) -> Comparison:
     contents = Contents.of(planned.name, planned.plan)
     contents.write(Path("described"))
-    return comparison.load(Contents.read(Path("described")), planned.store)
+    return next(comparison.load([Contents.read(Path("described"))], planned.store))
 
 
 def test_tables_are_current_until_a_record_changes(home: Path) -> None:

@@ -20,6 +20,7 @@ from harness.reporting.curves import Curve, Curves
 from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.lines import Line, Protocol, ambiguous_teachers, lines
 from harness.store import records
+from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 
 LINES_PER_CHUNK = 50  # what a browser unpacks to show one line's runs
@@ -161,7 +162,7 @@ def _run(row: Data, of_run: Curves) -> Data:
         "versions": json.loads(row["versions"]),
         "started_at": row["started_at"].isoformat(" ", "seconds"),
         "finished_at": row["finished_at"].isoformat(" ", "seconds"),
-        "cost_s": {part: _number(row[f"cost_{part}_s"]) for part in (*records.COST_PARTS, "total")},
+        "cost_s": {part: _number(row[f"cost_{part}_s"]) for part in (*COST_PARTS, "total")},
         "warnings": row["warnings"],
         "curves": {name: _curve(curve) for name, curve in of_run.items()},
     }
@@ -226,7 +227,7 @@ def _one_protocol(contents: Contents) -> bool:
 @lru_cache(maxsize=4 * MOST_SWEEPS)  # a page that follows a store draws what has changed
 def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigures:
     store = Store(root)
-    compared, of_runs = comparison.load(contents, store), curves.load(store, having)
+    compared, of_runs = next(comparison.load([contents], store)), curves.load(store, having)
     drawings = figures.drawings(compared, of_runs)
     pictures = (Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings)
     return SweepFigures(contents.name, tuple(pictures))

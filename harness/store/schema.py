@@ -1,0 +1,89 @@
+"""The columns of a record, and those of older versions read as today's."""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 5
+COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
+
+_METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
+_COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("schema_version", pa.int32()),
+        pa.field("run_id", pa.string()),
+        pa.field("status", pa.string()),  # done or diverged
+        # what was trained
+        pa.field("dataset", pa.string()),
+        pa.field("dataset_version", pa.string()),
+        pa.field("train_size", pa.int64()),
+        pa.field("evaluated_on", pa.string()),  # test, or validation: training images that were held out
+        pa.field("evaluated_size", pa.int64()),
+        pa.field("student", pa.string()),
+        pa.field("student_parameters", pa.int64()),
+        pa.field("evaluated_parameters", pa.int64()),  # more than the student's where the method is part of the model
+        pa.field("teacher", pa.string()),
+        pa.field("teacher_run", pa.string()),
+        pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
+        pa.field("teacher_top1", pa.float64()),  # in %, measured when loaded; of given weights, on the test set
+        pa.field("method", pa.string()),
+        pa.field("method_parameters", pa.int64()),  # trained with the student
+        pa.field("seed", pa.int64()),
+        pa.field("epochs", pa.int64()),
+        pa.field("precision", pa.string()),
+        pa.field("science", pa.string()),  # every resolved setting, as canonical JSON
+        # results, in % and nats per image, over all images of evaluated_on
+        *_METRICS,
+        pa.field("best_epoch", pa.int64()),
+        pa.field("warnings", pa.list_(pa.string())),  # of the method, by the last epoch's means
+        pa.field(
+            "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
+        ),
+        # cost, in seconds of this run's share of its pack; first_stage: all of a stage before the main one
+        *_COSTS,
+        pa.field("cost_total_s", pa.float64()),
+        pa.field("pack_size", pa.int64()),
+        pa.field("peak_memory_bytes", pa.int64()),  # of the process, or of the device when there is one
+        # provenance
+        pa.field("weights_sha256", pa.string()),  # of the trained student's safetensors file
+        pa.field("git_commit", pa.string()),
+        pa.field("git_dirty", pa.bool_()),
+        pa.field("versions", pa.string()),  # JSON: package -> version
+        pa.field("hardware", pa.string()),
+        pa.field("threads", pa.int64()),
+        pa.field("processes", pa.int64()),
+        pa.field("host", pa.string()),
+        pa.field("attempts", pa.int64()),
+        pa.field("started_at", pa.timestamp("us", tz="UTC")),
+        pa.field("finished_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+
+def as_current(table: pa.Table) -> pa.Table:
+    """Rows as an older version wrote them, with today's columns.
+
+    Raises:
+        KeyError: a column is missing that every version has.
+        pa.ArrowInvalid: one is of another type.
+    """
+    if set(table.schema.names) != set(SCHEMA.names):
+        table = _of_older_version(table)
+    table = table.select(SCHEMA.names)
+    return table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
+
+
+def _of_older_version(table: pa.Table) -> pa.Table:
+    """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
+    on (the test set, whose size had another name), after 3 the parameters of what was evaluated,
+    after 4 the method's warnings."""
+    if "test_size" in table.schema.names:
+        table = table.rename_columns({"test_size": "evaluated_size"})
+    rows = len(table)
+    since = {"cost_first_stage_s": pa.array([0.0] * rows), "evaluated_on": pa.array(["test"] * rows)}
+    since["warnings"] = pa.array([[]] * rows, pa.list_(pa.string()))
+    since["evaluated_parameters"] = table.column("student_parameters")
+    for name, values in since.items():
+        if name not in table.schema.names:
+            table = table.append_column(name, values)
+    return table

@@ -1,0 +1,216 @@
+"""Records while they are compacted: processes killed at every step and at random, readers at all times."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from harness.errors import UserError
+from harness.store import compaction, files, parts, records
+from harness.store.store import Store
+from tests.integration.conftest import forkserver
+from tests.unit.test_reporting import row
+
+DATASETS = ("cifar100", "digits")
+STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # of os
+
+
+def run_id(i: int) -> str:
+    return f"{i:016x}"
+
+
+def record(i: int) -> dict[str, Any]:
+    """A run's, that a torn or mixed-up one is told from."""
+    curves = [{"epoch": e, "name": "test_top1", "value": float(i)} for e in range(1, 20)]
+    return row(run_id(i), float(i), float(i), dataset=DATASETS[i % 2]) | {"curves": curves, "seed": i}
+
+
+def check(table: pa.Table) -> set[str]:
+    """Rows are whole and there once; whose they are."""
+    seen = Counter[str]()
+    for found in table.to_pylist():
+        i = found["seed"]
+        assert found["run_id"] == run_id(i) and found["last_top1"] == float(i) and found["dataset"] == DATASETS[i % 2]
+        assert len(found["curves"]) == 19 and {point["value"] for point in found["curves"]} == {float(i)}
+        seen[found["run_id"]] += 1
+    assert not seen or max(seen.values()) == 1, "a row is there twice"
+    return set(seen)
+
+
+def read_as_others_do(store: Store) -> set[str]:
+    """What a reader of Parquet sees that knows nothing of the harness."""
+    return check(pq.read_table(store.all_runs)) if store.all_runs.exists() else set()
+
+
+def dying_at(step: int) -> Iterator[Any]:
+    """Patches that kill this process just before its so-manieth step on files."""
+    count = itertools.count()
+
+    def or_die(do: Callable[..., Any]) -> Callable[..., Any]:
+        def stepping(*args: Any, **kwargs: Any) -> Any:
+            if next(count) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return do(*args, **kwargs)
+
+        return stepping
+
+    for name in STEPS:
+        yield mock.patch.object(os, name, or_die(getattr(os, name)))
+    for of, name in ((pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (Path, "write_text")):
+        yield mock.patch.object(of, name, or_die(getattr(of, name)))
+
+
+def compact_and_die(root: str, step: int) -> None:
+    for patch in dying_at(step):
+        patch.start()
+    compaction.compact(Store(Path(root)), 0)
+
+
+def test_killed_at_any_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """From a store with all there is: parts that stay and that join, records new, compacted and both."""
+    before = Store(tmp_path / "before")
+    for at, upto in ((0, 12), (12, 15)):
+        for i in range(at, upto):
+            records.write(before, record(i))
+        compaction.compact(before, 0)
+    for i in (15, 16):
+        records.write(before, record(i))
+    compaction.compact(before)  # their files stay for a while
+    for i in (17, 18, 19):
+        records.write(before, record(i))
+    everything, compacted = {run_id(i) for i in range(20)}, {run_id(i) for i in range(17)}
+    assert check(records.read(before, everything)) == everything and read_as_others_do(before) == compacted
+
+    for step in range(1000):
+        store = Store(Path(shutil.copytree(before.root, tmp_path / "store", symlinks=True)))
+        process = forkserver.Process(target=compact_and_die, args=(str(store.root), step))
+        process.start()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        assert store.done_ids() == everything == check(records.read(store, everything)), step
+        with suppress(FileNotFoundError):  # the link's old generation, until the next compaction
+            assert read_as_others_do(store) in (compacted, everything), step
+        compaction.compact(store, 0)
+        assert store.done_ids() == everything == check(records.read(store, everything)), step
+        assert read_as_others_do(store) == everything, step
+        assert not list(store.records.iterdir()) and {p.name for p in store.compact.iterdir() if p.name != "lock"} == {
+            os.path.basename(store.all_runs.resolve())
+        }, f"{step}: something is left behind"
+        shutil.rmtree(store.root)
+        if process.exitcode == 0:
+            break
+    assert step > 30, "the steps were counted"
+
+
+# at random -----------------------------------------------------------------------------------------------------------
+
+WRITERS = 64
+
+
+def write_on(root: str, writer: int) -> None:
+    """Writes records, every fifth one that others write too, and tells of each that is written."""
+    store, told = Store(Path(root)), os.open(Path(root) / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    chance = random.Random(writer)
+    for n in itertools.count():
+        i = 2 * n if n % 5 == 0 else 2 * (WRITERS * n + writer) + 1
+        if records.write(store, record(i)):
+            os.write(told, f"{run_id(i)}\n".encode())
+        time.sleep(chance.uniform(0.0, 3.0))
+        if (Path(root) / "stop").exists():  # not an Event: who is killed in asking it leaves it locked
+            break
+
+
+def told(store: Store) -> set[str]:
+    with suppress(FileNotFoundError):
+        return set((store.root / "told").read_text().split())
+    return set()
+
+
+def read_on(root: str, reads: Any) -> None:
+    store = Store(Path(root))
+    while not (Path(root) / "no more").exists():
+        known = told(store)
+        assert known <= store.done_ids(), "a run that was told of is not done"
+        assert known <= check(records.read(store, known | store.done_ids())), "a row that was told of is not there"
+        with suppress(FileNotFoundError):  # with no grace at all a reader may be too late: it is told so
+            read_as_others_do(store)
+        reads.value += 1
+
+
+def compact_on(root: str, locked: bool) -> None:
+    if not locked:
+        files.Lock.acquire = lambda self: True  # type: ignore[method-assign]
+    parts._GROUP_ROWS = 50
+    while True:
+        with suppress(FileNotFoundError, UserError, *(() if locked else (OSError,))):
+            compaction.compact(Store(Path(root)), 0)
+
+
+def generation_of(store: Store) -> int:
+    newest = store.view().generation
+    return newest.number if newest else 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "lock lost"])
+def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool) -> None:
+    """Without the lock, as a file system may lose it, two that compact at once are in each other's way and no more."""
+    store, chance = Store(tmp_path), random.Random(locked)
+    store.compact.mkdir()
+    store.compact_lock.touch()
+    reads = forkserver.Value("l", 0)
+    writers = [forkserver.Process(target=write_on, args=(str(tmp_path), i)) for i in range(WRITERS)]
+    readers = [forkserver.Process(target=read_on, args=(str(tmp_path), reads)) for _ in range(2)]
+
+    def compactor() -> Any:
+        process = forkserver.Process(target=compact_on, args=(str(tmp_path), locked))
+        process.start()
+        return process
+
+    for process in (*writers, *readers):
+        process.start()
+    compactors = [compactor() for _ in range(2)]
+    doomed = chance.sample(writers, WRITERS // 3)
+    reached, patience = 0, 0.2
+    while doomed or reads.value < 6 or reached < 5:
+        assert all(reader.is_alive() for reader in readers)
+        time.sleep(chance.uniform(0.0, patience))
+        if doomed:
+            doomed.pop().kill()
+        victim = chance.randrange(len(compactors))
+        compactors[victim].kill()
+        compactors[victim].join()
+        compactors[victim] = compactor()
+        reached, before = generation_of(store), reached
+        patience = 0.2 if reached > before else 1.5 * patience  # a busy machine takes longer to get anywhere
+    (tmp_path / "stop").touch()
+    for process in writers:
+        process.join()
+    for process in compactors:
+        process.kill()
+        process.join()
+    (tmp_path / "no more").touch()
+    for process in readers:
+        process.join()
+    assert [process.exitcode for process in readers] == [0, 0]
+    ends = Counter(process.exitcode for process in writers)
+    assert ends == {0: WRITERS - WRITERS // 3, -signal.SIGKILL: WRITERS // 3}
+
+    done = told(store)
+    found = check(records.read(store, store.done_ids()))
+    assert done <= found == store.done_ids()
+    compaction.compact(store, 0)
+    assert check(records.read(store, found)) == found == read_as_others_do(store) == store.done_ids()
+    assert not store.loose_ids()

@@ -1,0 +1,285 @@
+"""Compaction: the same rows and tables before and after it, for the harness and for other readers of Parquet."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from harness.errors import UserError
+from harness.planning import plan_sweep
+from harness.reporting import publish
+from harness.reporting.comparison import Contents
+from harness.spec import identity
+from harness.store import compaction, records
+from harness.store.generations import INDEX
+from harness.store.schema import SCHEMA, SCHEMA_VERSION
+from harness.store.store import Store
+from tests.commands import command
+from tests.unit.test_reporting import SWEEP, row
+
+
+def ids(*numbers: int) -> list[str]:
+    return [f"{i:016x}" for i in numbers]
+
+
+def write(store: Store, *run_ids: str, **more: Any) -> None:
+    for i, run_id in enumerate(run_ids):
+        curves = [{"epoch": e, "name": "test_top1", "value": i + e / 10} for e in (1, 2)]
+        made = row(run_id, 50.0 + i, 60.0 + i, dataset="digits" if i % 2 else "cifar100", warnings=["w"] * (i % 3))
+        assert records.write(store, made | {"curves": curves} | more)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """One generation of six runs, and five records since."""
+    store = Store(tmp_path / "results")
+    write(store, *ids(0, 1, 2, 3, 4, 5))
+    assert compaction.compact(store, 0) == 6
+    write(store, *ids(6, 7, 8, 9, 10))
+    return store
+
+
+def parts(store: Store) -> list[Path]:
+    return sorted(store.all_runs.glob("*/*.parquet"))
+
+
+def test_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    write(store, *ids(*range(9)))
+    before = records.read(store, store.done_ids())
+    some = records.read(store, ids(1, 5, 99), ["last_top1", "dataset"])
+    assert compaction.compact(store, 0) == 9
+    assert not list(store.records.iterdir())
+    assert records.read(store, store.done_ids()).equals(before) and store.done_ids() == set(ids(*range(9)))
+    assert records.read(store, ids(1, 5, 99), ["last_top1", "dataset"]).equals(some)
+    assert compaction.compact(store, 0) == 0, "nothing new"
+
+
+def test_what_was_replaced_stays_for_a_while(store: Store) -> None:
+    old = parts(store)[0].resolve()
+    assert compaction.compact(store) == 5
+    assert len(store.loose_ids()) == 5 and old.exists(), "a reader who has just looked finds them"
+    assert len(records.read(store, store.done_ids())) == 11, "and counts none twice"
+    compaction.remove_replaced(store, 0)
+    assert not store.loose_ids() and not old.exists()
+    assert len(records.read(store, store.done_ids())) == 11
+
+
+def test_a_compacted_run_is_not_written_again(store: Store) -> None:
+    assert not records.write(store, row(ids(0)[0], 1.0, 2.0))
+    assert not records.write(store, row(ids(6)[0], 1.0, 2.0))
+    assert records.write(store, row(ids(99)[0], 1.0, 2.0))
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+def test_parts_stay_few_and_none_is_written_for_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
+) -> None:
+    store, n = Store(tmp_path_factory.mktemp("parts")), 0
+    for size in sizes:
+        write(store, *ids(*range(n, n + size)), dataset="digits")
+        n += size
+        held = {path.name for path in parts(store)}
+        compaction.compact(store, 0)
+        rows = sorted((pq.ParquetFile(path).metadata.num_rows for path in parts(store)), reverse=True)
+        assert sum(rows) == n and all(a > b for a, b in zip(rows, rows[1:], strict=False))
+        assert len({path.name for path in parts(store)} - held) == 1
+    assert store.done_ids() == set(ids(*range(n)))
+
+
+def test_a_damaged_record_stays_where_it_is(store: Store) -> None:
+    damaged = store.record(ids(8)[0])
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    assert compaction.compact(store, 0) == 4
+    assert store.loose_ids() == {damaged.stem}
+    assert len(records.read(store, store.done_ids() - {damaged.stem})) == 10
+    with pytest.raises(UserError, match=f"{damaged.stem}.parquet: not a readable record"):
+        records.read(store, store.done_ids())
+
+
+@pytest.mark.parametrize("flip", [0.1, 0.3, 0.5, 0.9])
+def test_a_damaged_part_is_named_and_its_runs_can_be_trained_anew(store: Store, flip: float) -> None:
+    part = parts(store)[0].resolve()
+    content = bytearray(part.read_bytes())
+    content[int(len(content) * flip)] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{part.name}: not readable .* to train its 3 runs anew"):
+        records.read(store, store.done_ids())
+    part.unlink()
+    assert len(store.done_ids()) == 8 == len(records.read(store, ids(*range(20))))
+    compaction.compact(store, 0)
+    assert len(store.done_ids()) == 8 == len(records.read(store, ids(*range(20))))
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"parts": 5}', '{"parts": {"x": 5}}'])
+def test_a_damaged_index_is_named(store: Store, content: str | None) -> None:
+    index = store.all_runs.resolve() / INDEX
+    index.unlink() if content is None else index.write_text(content)
+    assert f"{index}: " in command("compact", "--results", store.root).error
+    with pytest.raises(UserError, match=str(index)):
+        store.done_ids()
+
+
+def test_records_and_parts_of_an_older_version_become_todays(store: Store) -> None:
+    before = records.read(store, store.done_ids()).to_pylist()
+    folder = store.all_runs.resolve()
+    index = json.loads((folder / INDEX).read_text())
+    for path in (*(folder / name for name in index["parts"]), store.record(ids(6)[0])):
+        old = pq.ParquetFile(path).read()
+        pq.write_table(old.drop_columns(["warnings", "evaluated_parameters"]), path)
+    (folder / INDEX).write_text(json.dumps({**index, "schema_version": 3}))
+    expected = [{**r, "warnings": [] if r["run_id"] in ids(*range(7)) else r["warnings"]} for r in before]
+    assert records.read(store, store.done_ids()).to_pylist() == expected
+    compaction.compact(store, 0)
+    assert records.read(store, store.done_ids()).to_pylist() == expected
+    assert {pq.read_schema(path).equals(pq.read_schema(parts(store)[0])) for path in parts(store)} == {True}
+
+
+def test_what_a_newer_version_wrote_is_not_made_poorer(store: Store) -> None:
+    newer = store.record(ids(7)[0])
+    table = pq.ParquetFile(newer).read()
+    at = SCHEMA.get_field_index("schema_version")
+    version = pa.array([SCHEMA_VERSION + 1], pa.int32())
+    pq.write_table(table.set_column(at, "schema_version", version).append_column("more", version), newer)
+    assert compaction.compact(store, 0) == 4 and store.loose_ids() == {newer.stem}
+    assert len(records.read(store, store.done_ids())) == 11
+    index = store.all_runs.resolve() / INDEX
+    index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(UserError, match="newer than this harness"):
+        compaction.compact(store, 0)
+
+
+def test_a_copy_that_followed_links_can_be_compacted(store: Store, tmp_path: Path) -> None:
+    copy = Store(Path(shutil.copytree(store.root, tmp_path / "copy")))
+    assert not copy.all_runs.is_symlink()
+    assert compaction.compact(copy, 0) == 5
+    assert copy.all_runs.is_symlink() and len(pq.read_table(copy.all_runs)) == 11
+
+
+def test_parts_are_copied_where_they_cannot_be_linked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    write(store, *ids(11))  # one of cifar100 less than its part: that stays
+    for run_id in ids(6, 8, 10):
+        store.record(run_id).unlink()
+    monkeypatch.setattr(compaction.os, "link", refuse)
+    compaction.compact(store, 0)
+    assert len(store.done_ids()) == 9 == len(records.read(store, store.done_ids()))
+
+
+def test_other_readers_open_the_tables(store: Store) -> None:
+    compaction.compact(store, 0)
+    expected = sorted(records.read(store, store.done_ids(), ["run_id", "dataset", "last_top1"]).to_pylist(), key=str)
+    columns = ["run_id", "dataset", "last_top1"]
+    folder = str(store.all_runs)
+    frame = pd.read_parquet(folder)
+    assert set(frame.columns) == set(SCHEMA.names) and len(frame) == 11
+    tables = {
+        "pandas": pa.Table.from_pandas(frame[columns].astype({"dataset": str}), preserve_index=False),
+        "pyarrow": pq.read_table(folder, columns=columns),
+        "pyarrow.dataset": pyarrow.dataset.dataset(folder, partitioning="hive").to_table(columns=columns),
+        "duckdb": duckdb.sql(f"SELECT run_id, dataset, last_top1 FROM '{folder}/**/*.parquet'").arrow(),
+    }
+    for name, found in tables.items():
+        table = found.read_all() if hasattr(found, "read_all") else found
+        assert sorted(table.select(columns).to_pylist(), key=str) == expected, name
+    assert len(pd.read_parquet(folder, filters=[("dataset", "==", "digits")])) == 5
+
+
+# tables --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A finished sweep, its tables published from record files."""
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    for i, run in enumerate(planned.plan.runs.values()):
+        made = row(run.run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science), dataset="digits")
+        records.write(planned.store, made)
+    publish.publish(Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small"))
+    yield tmp_path
+
+
+def test_tables_are_the_same_bytes_before_and_after(home: Path) -> None:
+    folder = Path("results/tables/small")
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    said = command("compact", "--grace", 0)
+    assert said.code == 0 and said.out == f"{home}/results/runs.parquet\n", said
+    assert "10 records compacted; 10 in 1 files" in said.err
+    assert command("verify").code == 0
+    assert command("report", "--out", "again").code == 0
+    assert {path.name: path.read_bytes() for path in Path("again/small").iterdir()} == first
+    assert command("sweep", "small.yaml", "--plan").out.startswith("small: 10 runs for 9 cells: 0 to do, 10 done")
+    assert command("sweep", "small.yaml").out.startswith(first["table.md"].decode())
+
+
+def test_tables_are_current_until_their_records_change(home: Path) -> None:
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    store, contents, folder = planned.store, Contents.of(planned.name, planned.plan), Path("results/tables/small")
+    compaction.compact(store, 0)
+    publish.publish(contents, store, folder)
+    assert publish.is_current(contents, store, folder)
+    os.utime(parts(store)[0])
+    assert not publish.is_current(contents, store, folder)
+
+
+def test_a_sweep_compacts_when_there_are_many(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(Path("results").resolve())
+    assert command("sweep", "small.yaml").code == 0 and not store.compact.exists()
+    monkeypatch.setattr(compaction, "MANY", 9)
+    assert "python -m harness.compact" in command("report").err and not store.compact.exists()
+    said = command("sweep", "small.yaml")
+    assert (said.code, len(pq.read_table(store.all_runs))) == (0, 10)
+    store.compact_lock.unlink()
+    store.compact_lock.mkdir()
+    assert command("sweep", "small.yaml") == said, "that it could not is nobody's concern"
+
+
+def test_one_at_a_time_and_a_store_that_is_there(home: Path) -> None:
+    assert "nowhere: no such store" in command("compact", "--results", "nowhere").error
+    store = Store(Path("results").resolve())
+    with compaction._alone(store) as mine:
+        assert mine
+        said = command("compact")
+        assert said.code == 0 and "another process is compacting it" in said.err and store.loose_ids()
+
+
+def test_open_store(home: Path) -> None:
+    command("compact", "--grace", 0)
+    results = harness.open_store("results")
+    runs = results.runs()
+    assert set(runs.column_names) == set(SCHEMA.names) - {"curves"} and len(runs) == 10
+    assert results.to_pandas(["last_top1"])["last_top1"].sum() == sum(range(60, 70))
+    assert results.sweeps() == ["small"]
+    cells = results.cells("small")
+    assert len(cells) == 9 and set(cells["entry"].to_pylist()) == set(SWEEP["methods"])
+    assert results.curves().num_rows == 0
+    for wrong, message in ((lambda: results.cells("smal"), "did you mean 'small'"),
+                           (lambda: results.runs(["last_top"]), "did you mean 'last_top5'"),
+                           (lambda: harness.open_store("nowhere"), "nowhere: no such store")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            wrong()
+
+
+def test_curves_in_long_format(store: Store) -> None:
+    found = harness.open_store(store.root).curves(ids(1, 7, 99)).to_pylist()
+    rows = records.read(store, ids(1, 7)).to_pylist()
+    assert found == [{"run_id": r["run_id"], **point} for r in rows for point in r["curves"]]
+    assert len(harness.open_store(store.root).curves()) == 22
