@@ -3,7 +3,6 @@
 import atexit
 import shutil
 import tempfile
-import time
 from functools import cache
 from pathlib import Path
 
@@ -69,10 +68,8 @@ def spec(model: str, classes: int, image_shape: tuple[int, int, int]) -> TapSpec
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_it_plans_in_half_a_second_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
-    began = time.process_time()
+def test_it_plans_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
     said = command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
-    assert time.process_time() - began < 0.5
     assert said.code == 0 and said.err == "", said
     head = file.read_text().partition("\nnote:")[0]
     assert all(line.startswith("#") for line in head.splitlines())
