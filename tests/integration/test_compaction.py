@@ -175,11 +175,12 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
     readers = [forkserver.Process(target=read_on, args=(str(tmp_path), reads)) for _ in range(2)]
 
     def compactor() -> Any:
-        process = forkserver.Process(target=compact_on, args=(str(tmp_path), locked))
+        process = forkserver.Process(target=compact_on, args=(str(tmp_path), locked), daemon=True)
         process.start()
         return process
 
     for process in (*writers, *readers):
+        process.daemon = True  # ends with the tests, if one of them fails
         process.start()
     compactors = [compactor() for _ in range(2)]
     doomed = chance.sample(writers, WRITERS // 3)

@@ -19,7 +19,7 @@ from harness.reporting.comparison import Contents
 from harness.reporting.leaderboard import gather, page
 from harness.spec import identity
 from harness.spec.expand import Cell
-from harness.store import records
+from harness.store import records, schema
 from harness.store.store import Store
 from tests.commands import command
 from tests.integration.conftest import ENVIRONMENT, REPO, until
@@ -68,7 +68,7 @@ def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, 
         "hardware": "NVIDIA H100 80GB HBM3",
         "processes": 1,
         "curves": curves,
-        "schema_version": records.SCHEMA_VERSION,
+        "schema_version": schema.SCHEMA_VERSION,
     }
     return row(identity.run_id(known), top1, top1, **{**facts, **more})
 
@@ -214,7 +214,7 @@ def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
         assert address == f"#run={run_id}"
         found.keyboard.press("Escape")
         assert found.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
-    kept = next(r for r in records.read_fresh(Store(PUBLISHED), [run_id]).to_pylist())
+    kept = next(r for r in records.read(Store(PUBLISHED), [run_id]).to_pylist())
     with opened(chromium, real, address) as found:
         found.wait_for_selector("tr.open")
         text = found.locator("#detail").inner_text()
@@ -363,7 +363,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         method = {"use": f"method{i // 10 % 20}", "version": 1, "params": {"a": i // 200}, "weights": {"ce": 1.0}}
         rows.append(record(science(recipe=recipe, method=method), 30 + i * 7919 % 5000 / 100))
     file = tmp_path_factory.mktemp("large") / "board.html"
-    board = gather.board(Store(file.parent / "none"), pa.Table.from_pylist(rows, schema=records.SCHEMA))
+    board = gather.board(Store(file.parent / "none"), pa.Table.from_pylist(rows, schema=schema.SCHEMA))
     file.write_text(page.html(board))
     return file
 

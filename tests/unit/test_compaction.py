@@ -23,7 +23,7 @@ from harness.planning import plan_sweep
 from harness.reporting import publish
 from harness.reporting.comparison import Contents
 from harness.spec import identity
-from harness.store import compaction, records
+from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
@@ -82,6 +82,49 @@ def test_a_compacted_run_is_not_written_again(store: Store) -> None:
     assert not records.write(store, row(ids(0)[0], 1.0, 2.0))
     assert not records.write(store, row(ids(6)[0], 1.0, 2.0))
     assert records.write(store, row(ids(99)[0], 1.0, 2.0))
+
+
+def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole compaction between the two things that a reader looks at, whichever comes first."""
+    look, at_newest = Store.loose_ids, generations.newest
+    overtaken = []
+
+    def overtake() -> None:
+        if not overtaken:
+            overtaken.append(True)
+            assert compaction.compact(Store(store.root), 0) == 5
+
+    def loose_ids(self: Store) -> set[str]:
+        found = look(self)
+        overtake()
+        return found
+
+    def newest(home: Path) -> generations.Generation | None:
+        found = at_newest(home)
+        overtake()
+        return found
+
+    monkeypatch.setattr(Store, "loose_ids", loose_ids)
+    monkeypatch.setattr(generations, "newest", newest)
+    assert store.done_ids() == set(ids(*range(11))) and overtaken
+
+
+def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a file system loses the lock: another one commits just before the first one's rename."""
+    rename, others = os.rename, []
+
+    def late(old: Path, new: Path) -> None:
+        if new.name.isdecimal() and not others:
+            others.append(new)
+            write(store, *ids(20, 21))
+            assert compaction._add_generation(Store(store.root)) == 7
+        rename(old, new)
+
+    monkeypatch.setattr(compaction.os, "rename", late)
+    assert compaction.compact(store, 0) == 0
+    monkeypatch.undo()
+    assert store.done_ids() == set(ids(*range(11), 20, 21)) and len(records.read(store, store.done_ids())) == 13
+    assert {path.name for path in store.compact.iterdir()} == {"000002", "lock"}
 
 
 @settings(deadline=None, max_examples=15)
