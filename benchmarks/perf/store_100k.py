@@ -1,9 +1,9 @@
-"""Tables and a leaderboard from 100,000 records, compacted, against one JSON-lines log in each run's folder.
+"""A table and a summary from 100,000 records, compacted, against one JSON-lines log in each run's folder.
 
-Ten sweeps of 10,001 runs of 240 epochs. Our side: `harness.report` of all ten, then means over all seeds of every
-(dataset, teacher, student, method). The other side, for one of the sweeps: reads each run's log (a line of settings, a
-line per epoch) with `json` and makes the same means, without tables; ten times its seconds count. Each in a process of
-its own, start-up included.
+Ten sweeps of 10,001 runs of 240 epochs. Our side: `harness.report` of one of them, then from all records the means over
+seeds of every (dataset, teacher, student, method). The other side, for one of the sweeps: reads each run's log (a line
+of settings, a line per epoch) with `json` and makes the same means, without a table; ten times its seconds count. Each
+in a process of its own, start-up included.
 """
 
 import json
@@ -94,8 +94,6 @@ def _write(folder: Path) -> tuple[int, int]:
     part, logged = Part(generation, "cifar100"), 0
     for number in range(SWEEPS):
         planned = plan_sweep(file, store.root, sets=[f"recipe.lr={0.01 * (number + 1):.2f}"])
-        contents = Contents.of(f"sweep{number}", planned.plan)
-        contents.write(store.table_folder(contents.name))
         runs = list(planned.plan.runs.values())
         curves = _Curves()
         for at in range(0, len(runs), 2000):
@@ -105,6 +103,7 @@ def _write(folder: Path) -> tuple[int, int]:
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
             part.add(table.set_column(SCHEMA.get_field_index("curves"), "curves", curves.array().take(which)))
             if number == 0:
+                Contents.of("sweep", planned.plan).write(store.table_folder("sweep"))
                 logged += len(rows)
                 for row, k in zip(rows, which, strict=True):
                     _write_log(folder / "logs" / row["run_id"], row, curves.lines(k))

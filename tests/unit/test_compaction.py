@@ -118,6 +118,7 @@ def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: 
             others.append(new)
             write(store, *ids(20, 21))
             assert compaction._add_generation(Store(store.root)) == 7
+            shutil.rmtree(store.records)  # all of which it holds
         rename(old, new)
 
     monkeypatch.setattr(compaction.os, "rename", late)
