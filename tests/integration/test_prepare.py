@@ -546,7 +546,7 @@ def test_what_is_not_all_of_imagenet(official: Path, tmp_path: Path) -> None:
     shutil.rmtree(official / "train/n01443537")
     assert "5 images, Tiny states 8; classes with other than 2 to 3: n01443537 has 0; a part of it" in error()
     (official / "train/dog").mkdir()
-    assert f"{official}/train: dog: no class of ImageNet; other images are prepared as `imagefolder`" in error()
+    assert f"{official}/train: dog: not among the 3 classes; other images are prepared as `imagefolder`" in error()
     (official / "train/dog").rmdir()
     (official / "train").rename(official / "hidden")
     assert error() == f"{official}: no folder train; to evaluate only, prepare it as `imagefolder`"
