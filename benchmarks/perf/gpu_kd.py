@@ -28,10 +28,11 @@ from torch.utils.data import DataLoader
 from benchmarks.perf.cifar import BATCH, INFO, Silent, fresh, images, science, targets
 from benchmarks.perf.common import emit, in_turn
 from benchmarks.perf.plain import Cifar
-from harness.data import raw
+from harness.data import locate, raw
 from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.models.base import describe
 from harness.models.facts import measure
+from harness.spec.schema import Dataset
 from harness.training.evaluate import evaluate
 from harness.training.graph import Work, cuda_graph
 from harness.training.member import Member
@@ -229,7 +230,7 @@ class Bench:
 def load() -> tuple[Tensor, Tensor]:
     """CIFAR-100's training set where KD_DATA has it, else made-up images of its shape."""
     if root := os.environ.get("KD_DATA"):
-        data = raw.read("cifar100", Path(root))
+        data = raw.read("cifar100", locate.dataset_folder(Dataset(name="cifar100"), Path(root)))
         return torch.from_numpy(data.train_images), torch.from_numpy(data.train_targets)
     return images(), targets()
 
