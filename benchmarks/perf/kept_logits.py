@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        kept = KeptLogits(Path(folder), K, STEPS * BATCH, INFO.classes, 0, ALONE)
+        kept = KeptLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ALONE)
         trainer.train(("kd",), kept)  # computes them
         (file,) = Path(folder).iterdir()
         sides = {

@@ -55,19 +55,11 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
         return CATALOG[dataset.name]
     folder = dataset_folder(dataset, root)
     assert folder is not None
-    return prepared_info(Manifest.read(folder), folder, dataset.name)
-
-
-def prepared_info(found: Manifest, folder: Path, name: str) -> DatasetInfo:
-    """What a prepared folder's manifest says.
-
-    Raises:
-        UserError: it is another dataset's.
-    """
-    if found.dataset != name:
-        raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {name!r}")
+    found = Manifest.read(folder)
+    if found.dataset != dataset.name:
+        raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {dataset.name!r}")
     train_size, per_class = (found.train.images, found.train.per_class_min) if found.train else (0, 0)
-    return datasets.stored(name, found.version, len(found.classes), train_size, found.test.images, per_class)
+    return datasets.stored(dataset.name, found.version, len(found.classes), train_size, found.test.images, per_class)
 
 
 def prepared_folder(version: str, root: Path | None) -> Path:

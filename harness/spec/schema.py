@@ -177,8 +177,10 @@ class Dataset(Closed):
 
     def check_parts(self, info: datasets.DatasetInfo) -> None:
         """Raises:
-        ValueError: the dataset has not so many images, or not so many of each class.
+        ValueError: the dataset has not so many images, or not so many of each class, or none to train on.
         """
+        if not info.train_size:
+            raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
         room, multiple = info.train_per_class * info.classes, f"a multiple of {info.classes} (the number of classes)"
         if self.validation is not None and (self.validation % info.classes or self.validation >= room):
             raise ValueError(f"validation must be {multiple}, less than {room}")

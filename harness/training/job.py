@@ -182,7 +182,7 @@ def _train(
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
         size = len(source.train_targets)
-        logits = KeptLogits(folder, recipe.teacher_top_k, size, info.classes, any_science["seed"], ranks)
+        logits = KeptLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
     Pack(members, loader, evaluated_on, teacher, observer, ranks, record, logits).train()
 
 

@@ -6,6 +6,7 @@ largest of each image in half precision, and what the others' softmax mass comes
 what the store holds.
 """
 
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.data import counter
 from harness.store import files
 from harness.training.ranks import Ranks
 
@@ -59,9 +59,9 @@ class KeptLogits:
     """The logits of a training set, epoch by epoch. ``folder`` holds those of one teacher, seed, way of augmenting and
     kind of machine."""
 
-    def __init__(self, folder: Path, k: int, size: int, num_classes: int, seed: int, ranks: Ranks):
+    def __init__(self, folder: Path, k: int, size: int, num_classes: int, ranks: Ranks):
         self._folder, self._k, self._size, self._num_classes = folder, min(k, num_classes), size, num_classes
-        self._seed, self._ranks = seed, ranks
+        self._ranks = ranks
         self._kept: TopK | None = None  # read
         self._new: TopK | None = None  # computed, if from the epoch's first step on
         self._began = 0
@@ -70,13 +70,15 @@ class KeptLogits:
         """Before the steps of an epoch from ``first_step`` on."""
         self._file = self._folder / f"epoch-{epoch:06d}.safetensors"
         self._began += 1
-        # Another run may write the file just now; all processes must either read it or run the teacher.
-        if self._ranks.share(f"logits {self._file} {self._began}", self._file.exists()):
+        # Another run may write the file just now; all processes must either read it or run the teacher. What is checked
+        # differs from run to run, so that together they see more of it.
+        told = [self._file.exists(), secrets.randbits(32)]
+        kept, drawn = self._ranks.share(f"logits {self._file} {self._began}", told)
+        if kept:
             self._kept, self._new = self._read(device), None
         else:
             self._kept, self._new = None, self._empty(device) if first_step == 0 else None
-        key = counter.key(self._seed, epoch, f"check {self._began}")
-        order = torch.randperm(steps, generator=torch.Generator().manual_seed(key)).tolist()
+        order = torch.randperm(steps, generator=torch.Generator().manual_seed(drawn)).tolist()
         self._checked = set(order[: max(1, round(CHECKED * steps))])
 
     def __call__(self, step: int, indices: Tensor, fresh: Callable[[], Tensor]) -> Tensor:

@@ -37,6 +37,17 @@ def test_squeezenet_is_right_on_about_60_percent(prepared: Path, loader: str, mo
     assert 55 <= found["top1"] <= 70 and found["top5"] > found["top1"] + 10
 
 
+def test_what_has_no_training_images_is_not_trained_on(prepared: Path, tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    pair = "{teacher: torchvision:resnet34, student: torchvision:resnet18}"
+    file.write_text(
+        f"dataset: {{name: imagefolder, folder: {prepared}}}\nrecipe: crd_100ep\n"
+        f"methods: [student]\npairs: [{pair}]\nseeds: 1\n"
+    )
+    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert said.endswith("dataset: imagefolder was prepared without training images: it is for evaluation only")
+
+
 def test_a_class_that_is_not_listed_is_told(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("n01440764\n")

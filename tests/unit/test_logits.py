@@ -33,7 +33,7 @@ class Passes:
     """Epochs over the logits of a teacher that counts its batches."""
 
     def __init__(self, folder: Path, k: int = 10):
-        self.kept, self.asked = KeptLogits(folder, k, SIZE, CLASSES, seed=3, ranks=ALONE), 0
+        self.kept, self.asked = KeptLogits(folder, k, SIZE, CLASSES, ALONE), 0
         self.logits = LOGITS
 
     def epoch(self, epoch: int, first_step: int = 0) -> Tensor:
