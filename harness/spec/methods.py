@@ -17,7 +17,7 @@ from typing import Any
 from harness.errors import UserError, shorten, unknown
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
-_NOT_METHODS = {"__init__", "base", "distributed"}
+_NOT_METHODS = {"__init__", "base", "detection"}
 
 
 @dataclass(frozen=True)
