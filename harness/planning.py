@@ -50,7 +50,7 @@ class Planned:
                 file = self.given.path(weights, sha256)
             except UserError as e:
                 raise UserError(f"{self.document.source}: {e}") from None
-            found[sha256] = {"file": str(file), "top1": weights.top1}
+            found[sha256] = {"file": str(file), "score": weights.top1}
         return found
 
 

@@ -14,6 +14,7 @@ from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from harness.planning import Planned
+    from harness.spec.tasks import TaskInfo
     from harness.store.store import Failure
     from slurm.backend import Backend
 
@@ -73,7 +74,7 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
         return
     width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
-        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {_detail(row)}".rstrip())
+        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {_detail(row, planned.info.task)}".rstrip())
     count = Counter(row["state"] for row in rows)
     print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
 
@@ -99,15 +100,15 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
     return row
 
 
-def _detail(row: dict[str, Any]) -> str:
+def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
     from harness.watch import duration
 
     parts = [row["cause"]] if "cause" in row else []
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
         parts.append(f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
-        if row["top1"] is not None:
-            parts.append(f"top-1 {row['top1']:.2f} %")
+        if row[task.score] is not None:
+            parts.append(f"{task.shown} {row[task.score]:.2f} %")
         if row["seconds_left"] is not None:
             parts.append(f"{duration(row['seconds_left'])} left")
     if "remark" in row:

@@ -67,7 +67,7 @@ class _NoLive:
 
 class _View:
     def __init__(self, planned: Planned):
-        self.planned, self.store = planned, planned.store
+        self.planned, self.store, self.task = planned, planned.store, planned.info.task
         self.began = time.monotonic()
         self.states = planned.states()
         self.open = {k for k, s in self.states.items() if s == "to do"}
@@ -96,25 +96,25 @@ class _View:
                 if failure and failure.details:
                     lines.append(Text("    " + "\n    ".join(failure.details.strip().splitlines()[-5:]), style="dim"))
             else:
-                top1 = self.store.progress(run_id).get("top1")
-                lines.append(Text(f"{head}: " + (f"top-1 {top1:.2f} %" if top1 is not None else "diverged")))
+                score = self.store.progress(run_id).get(self.task.score)
+                lines.append(Text(f"{head}: " + ("diverged" if score is None else f"{self.task.shown} {score:.2f} %")))
         return lines
 
     def screen(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("running", "epoch", "top-1", "", "left"):
+        for name in ("running", "epoch", self.task.shown, "", "left"):
             table.add_column(name)
         for run_id, p in sorted(self.running.items(), key=lambda item: self.planned.plan.runs[item[0]].label):
             label = self.planned.plan.runs[run_id].label
             if not p:
                 table.add_row(Text(label), "starting")
                 continue
-            top1 = f"{p['top1']:.2f}" if p.get("top1") is not None else ""
+            score = f"{p[self.task.score]:.2f}" if p.get(self.task.score) is not None else ""
             epoch = (
                 f"{'first stage ' * (p.get('stage') == 'first')}{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
             )
             bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
-            table.add_row(Text(label), epoch, top1, bar, duration(p.get("seconds_left")))
+            table.add_row(Text(label), epoch, score, bar, duration(p.get("seconds_left")))
         count = Counter(self.states.values())
         finished = self.total - len(self.open) + sum(p.get("fraction", 0.0) for p in self.running.values())
         elapsed = time.monotonic() - self.began

@@ -80,10 +80,10 @@ class SampleRandom:
         """Begins another step's values."""
         self.generator.manual_seed(seed)
 
-    def part(self, batch: int) -> "SampleRandom":
-        """For so many of the step's samples: goes on drawing where the parts before have stopped."""
+    def part(self, rows: slice) -> "SampleRandom":
+        """For these of the step's samples: goes on drawing where the parts before have stopped."""
         part = copy.copy(self)
-        part._batch = batch
+        part._batch = len(range(self._batch)[rows])
         return part
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -98,6 +98,7 @@ class SampleRandom:
 @dataclass
 class Batch:
     """One training batch as a method sees it: the whole one, but for its images, which several processes share out.
+    Of detection, each process sees its own share alone: see ``methods.detection.DetectionBatch``.
 
     A recipe's ``accumulate`` cuts it into micro-batches; the method is then given each of these in turn.
     """

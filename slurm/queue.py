@@ -28,7 +28,7 @@ class Queue:
     max_parallel: int
     threads: int  # per job on this machine; a cluster's profile says its own
     data: str | None  # the folder that holds the dataset; None: it comes with a package
-    weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
+    weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "score"} of given teacher weights
     cluster: str | None  # a profile's name; None: this machine
 
     def write(self, path: Path) -> None:

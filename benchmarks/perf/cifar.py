@@ -17,6 +17,7 @@ from harness.training.logits import KeptLogits
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.ranks import ALONE, Ranks
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 
 INFO = CATALOG["cifar100"]
@@ -83,6 +84,7 @@ class Trainer:
         model = fresh(TEACHER)
         spec = describe(model, INFO.image_shape)
         freeze(model, DEVICE)
+        self.task = Classification(INFO.classes, INFO.image_shape)
         self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec, ranks)
 
     def train(
@@ -99,7 +101,7 @@ class Trainer:
     def member(self, name: str, **params: Any) -> Member:
         """A run of a method with its default settings but for ``params``."""
         asked = science(name, TEACHER, STUDENT, params, precision=self.precision)
-        return Member(asked, self.teacher, self.targets, INFO.image_shape, INFO.classes, DEVICE)
+        return Member(asked, self.teacher, self.targets, self.task, DEVICE)
 
 
 def science(

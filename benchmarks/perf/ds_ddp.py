@@ -21,7 +21,7 @@ def child() -> None:
     """Trains STEPS steps under the engine that a line on stdin names, and answers with their seconds."""
     import torch
 
-    from benchmarks.perf.cifar import INFO, STUDENT, TEACHER, Trainer, clock, science
+    from benchmarks.perf.cifar import STUDENT, TEACHER, Trainer, clock, science
     from harness.training import memory
     from harness.training.engine import Native
     from harness.training.member import Member
@@ -36,9 +36,7 @@ def child() -> None:
         asked = science("kd", TEACHER, STUDENT)
         of_engine = {"native": Native, "deepspeed": partial(DeepSpeed, zero_stage=0)}
         members = {
-            name: Member(
-                asked, trainer.teacher, trainer.targets, INFO.image_shape, INFO.classes, ranks.device(), ranks, engine
-            )
+            name: Member(asked, trainer.teacher, trainer.targets, trainer.task, ranks.device(), ranks, engine)
             for name, engine in of_engine.items()
         }
 

@@ -38,6 +38,7 @@ from harness.training.graph import Work, cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")
@@ -113,7 +114,8 @@ class Bench:
         asked = science("kd", self.scale.teacher, self.scale.student, precision=precision, epochs=epochs)
         count = self.scale.members if side == PACK else 1
         members = {
-            f"kd{i}": Member(asked, teacher, labels, INFO.image_shape, INFO.classes, device) for i in range(count)
+            f"kd{i}": Member(asked, teacher, labels, Classification(INFO.classes, INFO.image_shape), device)
+            for i in range(count)
         }
         marks, few = Marks(), ResidentEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0

@@ -1,7 +1,7 @@
 """What training asks of data, wherever the images lie."""
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Generator, Iterator
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -14,16 +14,18 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Steps per epoch; the last batch may be smaller."""
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(images (B', C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on. The
-        images are this process's share of the batch's, the rest are the whole batch's."""
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
+        """(images (B', C, H, W) float32, targets, indices (B,)) for each step from ``first_step`` on. The images are
+        this process's share of the batch's. Targets are the task's: the whole batch's classes (B,) int64, or what each
+        of the images shows, ``methods.detection.Objects``."""
 
 
 class EvalSet(Protocol):
     """Images that a model is evaluated on."""
 
     name: str  # "test", or "validation": training images that are held out
-    targets: Tensor  # (N,) int64, on the device
+    targets: Tensor  # (N,) int64, on the device; zeros where images have no class
 
-    def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once."""
+    def batches(self, mine: slice) -> Iterator[tuple[Tensor, Any]]:
+        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once; of detection, what
+        brings boxes back to the files' pixels instead of targets."""

@@ -1,6 +1,6 @@
 """Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -67,7 +67,7 @@ class TrainLoader:
         """Steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         """(images (B', C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on. The
         images are this process's share of the batch's, the rest are the whole batch's."""
         device = self._targets.device

@@ -74,7 +74,7 @@ class StoredTrain:
         """Height and width in an epoch; epochs before the first are as that one."""
         return next((size for begins, size in reversed(self._sizes) if begins <= epoch), self._sizes[0][1])
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
         """(images, targets (B,), indices (B,)) for each step from ``first_step`` on.
 
         The images are this process's share of the batch, (b, 3, size, size) float32; only they are decoded.

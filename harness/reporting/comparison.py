@@ -15,7 +15,9 @@ from harness.reporting import statistics
 from harness.reporting.protocols import RecipeChange, recipe_changes
 from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
+from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.tasks import METRICS
 from harness.store import files, records
 from harness.store.store import Store
 
@@ -186,6 +188,8 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
         "entry": [c.method for c in cells],
     }
     rows = table.take(pa.array([at[c.run_id] for c in cells], pa.int64()))
+    of_others = set(METRICS) - set(datasets.task_of(contents.dataset).metrics)
+    rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in of_others])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import unknown
+from harness.spec import tasks
 
 CHANNELS = 3  # of stored images
 
@@ -22,6 +23,7 @@ class DatasetInfo:
     std: tuple[float, ...]
     module: str = ""  # has read(folder) -> data.raw.RawDataset; "": stored images, see harness.prepare
     embedded: bool = False  # comes with an installed package: needs no --data
+    task: tasks.TaskInfo = tasks.CLASSIFICATION
 
     @property
     def stored(self) -> bool:
@@ -66,6 +68,7 @@ CATALOG = {
 }
 
 
+COCO = "coco"
 STORED = ("imagenet", "imagefolder")  # what harness.prepare writes
 
 
@@ -81,6 +84,10 @@ def check_name(name: str) -> None:
     """
     if name not in CATALOG and name not in STORED:
         raise ValueError(unknown("dataset", name, [*CATALOG, *STORED]))
+
+
+def task_of(name: str) -> tasks.TaskInfo:
+    return tasks.DETECTION if name == COCO else tasks.CLASSIFICATION
 
 
 def as_science(info: DatasetInfo) -> dict[str, Any]:

@@ -13,10 +13,29 @@ from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
-SHARED_RECIPE = ("batch_size", "crop_padding", "flip", "precision", "compile", "teacher_top_k", *STORED_VIEWS)
+SHARED_RECIPE = (
+    "batch_size",
+    "epoch_steps",
+    "crop_padding",
+    "flip",
+    "precision",
+    "compile",
+    "teacher_top_k",
+    *STORED_VIEWS,
+)
 # Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
 # younger still: their keys are always said.
-YOUNG_RECIPE = ("compile", "teacher_top_k", "accumulate", "clip_norm", "label_smoothing", "ema", *STORED_VIEWS)
+YOUNG_RECIPE = (
+    "warmup_steps",
+    "epoch_steps",
+    "compile",
+    "teacher_top_k",
+    "accumulate",
+    "clip_norm",
+    "label_smoothing",
+    "ema",
+    *STORED_VIEWS,
+)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def run_id(science: dict[str, Any]) -> str:
 def timing_key(science: dict[str, Any]) -> str:
     """Names runs that take the same time per epoch: all but seed, epochs and the teacher's identity agree."""
     teacher = science["teacher"] and science["teacher"]["model"]
-    counts = ("batch_size", "precision", "crop_padding", "compile", "accumulate")
+    counts = ("batch_size", "precision", "crop_padding", "compile", "accumulate", "epoch_steps")
     recipe = {k: v for k, v in science["recipe"].items() if k in counts}
     like = [science["dataset"], teacher, science["student"], science["method"], recipe]
     return hashlib.sha256(canonical({"like": like}).encode()).hexdigest()[:16]

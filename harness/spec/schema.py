@@ -40,6 +40,15 @@ class Recipe(Closed):
     )
     gamma: Finite = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
     warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
+    warmup_steps: int = Field(
+        0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
+    )
+    epoch_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps of what is called an epoch, where that is not one pass over the training set: an endless "
+        "stream of passes is cut into epochs of so many steps",
+    )
     crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
     flip: bool = Field(False, description="random horizontal flip with probability 1/2")
     precision: Literal["float32", "tf32", "bf16"] = Field(
@@ -119,6 +128,8 @@ class Recipe(Closed):
             raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError("milestones must rise")
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("warmup_epochs and warmup_steps are two ways to say the same; state one")
         if self.warmup_epochs >= self.epochs:
             raise ValueError("warmup_epochs must be fewer than epochs")
         if self.accumulate > self.batch_size:

@@ -2,10 +2,12 @@
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 5
+from harness.spec.tasks import CATALOG, DETECTION, METRICS
+
+SCHEMA_VERSION = 6
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
-_METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in ("top1", "top5", "loss")]
+_METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in METRICS]
 _COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
 
 SCHEMA = pa.schema(
@@ -25,14 +27,15 @@ SCHEMA = pa.schema(
         pa.field("teacher", pa.string()),
         pa.field("teacher_run", pa.string()),
         pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
-        pa.field("teacher_top1", pa.float64()),  # in %, measured when loaded; of given weights, on the test set
+        # in %, measured when loaded; of given weights, on the test set
+        *(pa.field(f"teacher_{task.score}", pa.float64()) for task in CATALOG.values()),
         pa.field("method", pa.string()),
         pa.field("method_parameters", pa.int64()),  # trained with the student
         pa.field("seed", pa.int64()),
         pa.field("epochs", pa.int64()),
         pa.field("precision", pa.string()),
         pa.field("science", pa.string()),  # every resolved setting, as canonical JSON
-        # results, in % and nats per image, over all images of evaluated_on
+        # results, in % and nats per image, over all images of evaluated_on; those of another task are null
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
         pa.field("warnings", pa.list_(pa.string())),  # of the method, by the last epoch's means
@@ -76,13 +79,17 @@ def as_current(table: pa.Table) -> pa.Table:
 def _of_older_version(table: pa.Table) -> pa.Table:
     """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
     on (the test set, whose size had another name), after 3 the parameters of what was evaluated,
-    after 4 the method's warnings."""
+    after 4 the method's warnings, after 5 what is measured of detectors."""
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
     rows = len(table)
-    since = {"cost_first_stage_s": pa.array([0.0] * rows), "evaluated_on": pa.array(["test"] * rows)}
+    since: dict[str, pa.Array] = {
+        "cost_first_stage_s": pa.array([0.0] * rows),
+        "evaluated_on": pa.array(["test"] * rows),
+    }
     since["warnings"] = pa.array([[]] * rows, pa.list_(pa.string()))
     since["evaluated_parameters"] = table.column("student_parameters")
+    since |= {name: pa.nulls(rows, pa.float64()) for name in SCHEMA.names if name.split("_")[-1] in DETECTION.metrics}
     for name, values in since.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)

@@ -70,6 +70,10 @@ class Store:
     def student_weights(self, run_id: str) -> Path:
         return self.run(run_id) / "student.safetensors"
 
+    def predictions(self, run_id: str) -> Path:
+        """What the trained student says of the images it is evaluated on, where the task keeps it."""
+        return self.run(run_id) / "predictions.json"
+
     def run_lock(self, run_id: str) -> Path:
         return self.run(run_id) / "lock"
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from harness.data.base import EvalSet
+from harness.data.base import EvalSet, Loader
 from harness.data.source import open_source
+from harness.data.stream import Stream
 from harness.spec import datasets, identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.schema import Recipe
@@ -28,6 +29,7 @@ from harness.training.pack import Pack
 from harness.training.precision import set_float32
 from harness.training.ranks import LostRank, Ranks, joined
 from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
+from harness.training.tasks import Task, open_task
 from harness.training.teacher import BadWeights, Teacher, load_teacher
 from harness.training.zero import DeepSpeed
 
@@ -39,7 +41,7 @@ class PackJob:
     store: str
     run_ids: tuple[str, ...]
     data: str | None  # the folder that holds the dataset; None: it comes with a package
-    weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "top1"} of given teacher weights
+    weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "score"} of given teacher weights
     threads: int
     log: str = ""
     engine: str = "native"  # or "deepspeed"
@@ -131,17 +133,19 @@ def _train(
     set_float32(recipe.precision)
     dataset = any_science["dataset"]
     info = datasets.of(dataset)
-    image_shape = datasets.image_shape(info, any_science["recipe"])
+    task = open_task(any_science)
     source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
     evaluated_on = source.evaluation()
-    loader = source.training(recipe, any_science["seed"], ranks.rows)
+    loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)
+    if recipe.epoch_steps:
+        loader = Stream(loader, recipe.epoch_steps)
     reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
         given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
         on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
-        teacher = _teacher(job, store, sciences, on, image_shape, info.classes, device, ranks)
+        teacher = _teacher(job, store, sciences, on, task, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
@@ -158,9 +162,7 @@ def _train(
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
-            members[k] = Member(
-                science, teacher, source.train_targets, image_shape, info.classes, device, ranks, engine
-            )
+            members[k] = Member(science, teacher, source.train_targets, task, device, ranks, engine)
             if (found := saved[k]) is not None:
                 members[k].restore(*found)
         except Exception as error:
@@ -177,7 +179,7 @@ def _train(
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else Follower(reporter)
-    record = cuda_graph if device.type == "cuda" and ranks.world == 1 else None
+    record = cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
@@ -196,24 +198,27 @@ def _logits_key(science: dict[str, Any], device: torch.device, threads: int, wor
 
 
 def _teacher(
-    job: PackJob, store: Store, sciences: dict[str, Any], on: EvalSet, image_shape: tuple[int, int, int],
-    num_classes: int, device: torch.device, ranks: Ranks,
+    job: PackJob, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
 ) -> Teacher | None:  # fmt: skip
     wanted = next((s["teacher"] for s in sciences.values() if s["teacher"]), None)
     if wanted is None:
         return None
     if "sha256" in wanted:
         given = job.weights[wanted["sha256"]]
-        file, sha256, top1 = Path(given["file"]), wanted["sha256"], given["top1"]
+        file, sha256, stated = Path(given["file"]), wanted["sha256"], given["score"]
     else:
-        row = records.read(store, [wanted["run"]], ["status", "weights_sha256", "last_top1"]).to_pylist()
+        score = f"last_{task.info.score}"
+        row = records.read(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()
         if not row and (failure := store.failure(wanted["run"])):
             raise BadWeights(f"its teacher's run {wanted['run']} failed: {failure.cause}")
         if not row:
             raise TeacherNotReady(f"teacher {wanted['model']}: its run {wanted['run']} has no record yet")
         if row[0]["status"] != "done":
             raise BadWeights(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
-        file, sha256, top1 = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0]["last_top1"]
-    teacher = load_teacher(wanted["model"], file, sha256, top1, on, image_shape, num_classes, device, ranks)
-    print(f"teacher {teacher.name}: top-1 {teacher.top1:.2f} % measured ({on.name}), sha256 {sha256}", flush=True)
+        file, sha256, stated = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0][score]
+    teacher = load_teacher(wanted["model"], file, sha256, stated, on, task, device, ranks)
+    print(
+        f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
+        flush=True,
+    )
     return teacher

@@ -1,7 +1,8 @@
 """How a member's steps run: each as it stands, or recorded and played again."""
 
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -19,16 +20,15 @@ class Shared:
     """What the members of a pack are given for a step."""
 
     images: Tensor  # (B', C, H, W) float, normalised: this process's share of the batch
-    targets: Tensor  # (B,) int64
+    targets: Any  # classification: (B,) int64
     indices: Tensor  # (B,) int64
     teacher: Outputs
     place: int | None  # equal numbers: the tensors of two steps lie at the same addresses; None: nothing is known
 
     def versions(self) -> list[int]:
         """These change when a tensor is changed in place by what is not played from a graph."""
-        maps = self.teacher.features.values()
-        tensors = [self.images, self.targets, self.indices, self.teacher.logits, self.teacher.embedding, *maps]
-        return [t._version for t in tensors]
+        given = (self.images, self.targets, self.indices, self.teacher)
+        return [t._version for t in _tensors(given)]
 
 
 @dataclass
@@ -43,6 +43,20 @@ class Noted(Batch):
         return super().__getattribute__(name)
 
 
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All in a value made of sequences, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from _tensors(part)
+
+
 class Lane:
     """One member on its way through the steps of its pack."""
 
@@ -55,26 +69,33 @@ class Lane:
 
     def step(self, shared: Shared, epoch: int, at: int) -> None:
         """The step that is the ``at``-th of all, in 0-based ``epoch``."""
-        member, count = self._member, len(shared.targets)
+        member, count = self._member, len(shared.indices)
         seed = counter.key(member.seed, at, "method")
         # For what draws from torch's own random numbers, such as dropout.
         torch.manual_seed(counter.key(member.seed, at, "torch"))
+        member.begin_step(at)
         baked = (member.settings, epoch if self._depends_on_epoch else None, shared.place)
         played = shared.place is not None and self._recorded.plays(baked)
         # A method that may yet turn out to change what is shared runs while no other member reads that.
         with self._streams.fork(self._name, alone=not played):
             if shared.place is None:
-                batch = self._batch(shared, SampleRandom(seed, count, member.device), epoch)
-                member.compute(batch, shared.teacher)
+                batch = self._batch(shared, seed, None, epoch)
+                member.compute(batch, shared.teacher, count)
             else:
-                if self._random is None:
-                    self._random = SampleRandom(seed, count, member.device)
-                self._random.reseed(seed)
-                batch = self._batch(shared, self._random, epoch)
+                batch = self._batch(shared, seed, self._random, epoch)
+                self._random = batch.random
                 with member.watch.part("student") if played else nullcontext():
-                    self._recorded(baked, lambda: member.compute(batch, shared.teacher), self._random.generator)
+                    self._recorded(baked, lambda: member.compute(batch, shared.teacher, count), self._random.generator)
             self._depends_on_epoch |= bool(batch.asked)
         member.count(count)
 
-    def _batch(self, shared: Shared, random: SampleRandom, epoch: int) -> Noted:
-        return Noted(shared.images, shared.targets, shared.indices, random, epoch + 1)
+    def _batch(self, shared: Shared, seed: int, random: SampleRandom | None, epoch: int) -> Noted:
+        """``random``: what is used again, at the address that recorded steps read."""
+        member, indices = self._member, shared.indices
+        if not member.task.whole_batch:
+            indices = indices[member.ranks.rows(len(indices))]
+        if random is None:
+            random = member.task.random(seed, indices, member.device)
+        else:
+            random.reseed(seed)
+        return Noted(shared.images, shared.targets, indices, random, epoch + 1)

@@ -1,34 +1,34 @@
 """One run in training: a student, its distiller, their optimiser, and what has been measured so far."""
 
 import importlib
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data import counter
 from harness.data.base import EvalSet
-from harness.models.base import ConvNet, describe
-from harness.models.build import build
-from harness.spec import datasets
+from harness.models.base import ConvNet
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
 from harness.training.average import Average
 from harness.training.batchnorm import share_batch_norms
 from harness.training.engine import MakeEngine, Native
-from harness.training.evaluate import Metrics, evaluate
 from harness.training.micro import micro_batches
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Part, Ranks
-from harness.training.schedule import learning_rate
+from harness.training.schedule import learning_rate, warmup
 from harness.training.stopwatch import Stopwatch
+from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_weights
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+
+Metrics = dict[str, float | None]
 
 
 @dataclass
@@ -38,18 +38,18 @@ class History:
     epoch: int = 0  # epochs of the main stage finished; before it, minus the first stage's that are left
     curves: list[tuple[int, str, float]] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
-    last: dict[str, float] | None = None
-    best: dict[str, float] | None = None
+    last: Metrics | None = None
+    best: Metrics | None = None
     best_epoch: int | None = None
     diverged: bool = False
     warnings: list[str] = field(default_factory=list)  # the method's, of the last epoch
 
-    def add(self, metrics: Metrics, evaluated_on: str) -> None:
-        """Notes an evaluation after ``epoch`` epochs; the first of equally good epochs counts as best."""
-        self.last = asdict(metrics)
-        self.curves += [(self.epoch, f"{evaluated_on}_{k}", v) for k, v in self.last.items()]
-        if self.best is None or metrics.top1 > self.best["top1"]:
-            self.best, self.best_epoch = self.last, self.epoch
+    def add(self, metrics: Metrics, score: str, evaluated_on: str) -> None:
+        """Notes an evaluation after ``epoch`` epochs; the first of equally good epochs, by ``score``, is the best."""
+        self.last = metrics
+        self.curves += [(self.epoch, f"{evaluated_on}_{k}", v) for k, v in metrics.items() if v is not None]
+        if self.best is None or _score(metrics, score) > _score(self.best, score):
+            self.best, self.best_epoch = metrics, self.epoch
 
 
 class Member:
@@ -63,21 +63,21 @@ class Member:
         science: dict[str, Any],
         teacher: Teacher | None,
         train_targets: Tensor,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
+        task: Task,
         device: torch.device,
         ranks: Ranks = ALONE,
         engine: MakeEngine = Native,
     ):
         """Raises whatever the method's constructor raises for settings it cannot use."""
-        self.science, self.device, self.ranks = science, device, ranks
+        self.science, self.task, self.device, self.ranks = science, task, device, ranks
+        self._seen = ranks if task.whole_batch else ALONE  # the processes whose images losses and methods see
         self.seed: int = science["seed"]
         self.recipe = Recipe.model_validate(science["recipe"])
         self.weights: dict[str, float] = science["method"]["weights"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counter.key(self.seed, 0, f"student {science['student']}"))
-            self.student: ConvNet = build(science["student"], num_classes, in_channels=image_shape[0])
-            spec = describe(self.student, image_shape)
+            self.student = task.build(science["student"])
+            spec = task.describe(self.student)
             torch.manual_seed(counter.key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
@@ -88,17 +88,19 @@ class Member:
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
                 torch.manual_seed(counter.key(self.seed, 0, "peer"))
-                self.peer = build(teacher.name, num_classes, in_channels=image_shape[0])
+                self.peer = task.build(teacher.name)
                 if self.distiller.peer == "teacher":
                     load_weights(self.peer, teacher.name, teacher.file, teacher.sha256)
         for net in self.networks:
             if ranks.world > 1:
                 share_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self._seen.world < ranks.world:
+            share_batch_norms(self.distiller, ranks)
         self.distiller.to(device).train()
         trained = [self.student, self.distiller, *self.networks[1:]]
         self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
-        if ranks.world > 1:
+        if self._seen.world > 1:
             # Engines sum gradients over the processes. The student's come from each one's own images; the method's are
             # those of the whole batch already.
             for p in self.distiller.parameters():
@@ -108,6 +110,7 @@ class Member:
         self.engine = engine(self.parameters, self.recipe, ranks)
         self.lr = self.recipe.lr
         self.history = History(epoch=-self._first.epochs)
+        self.predictions: bytes | None = None  # of the last evaluation
         self.watch = Stopwatch(device)
         self.steps = 0  # done of the epoch that is running
         self._sums: dict[str, Tensor] = {}
@@ -147,52 +150,60 @@ class Member:
         return self.in_first_stage, self.lr
 
     def begin_epoch(self) -> None:
-        self.lr = (
+        self._epoch_lr = self.lr = (
             (self._first.lr or self.recipe.lr)
             if self.in_first_stage
             else learning_rate(self.recipe, self.history.epoch)
         )
 
+    def begin_step(self, at: int) -> None:
+        """``at``: which of all steps of the main stage, counted from 0; those of a stage before it are negative."""
+        self.lr = self._epoch_lr * warmup(self.recipe, at)
+
     def step(self, batch: Batch, teacher: Outputs) -> Tensor:
         """One optimiser step; the total loss, detached."""
-        total = self.compute(batch, teacher)
-        self.count(len(batch.targets))
+        total = self.compute(batch, teacher, len(batch.indices))
+        self.count(len(batch.indices))
         return total
 
-    def compute(self, batch: Batch, teacher: Outputs) -> Tensor:
-        """What the device does in a step; the total loss, detached. Nothing here waits for the device, and from the
-        second time on nothing changes but the values of tensors, so that it can be recorded as a graph."""
+    def compute(self, batch: Batch, teacher: Outputs, count: int) -> Tensor:
+        """What the device does in a step, with a batch of ``count`` images in all processes; the total loss, detached.
+        Nothing here waits for the device, and from the second time on nothing changes but the values of tensors, so
+        that it can be recorded as a graph."""
         totals = [
-            self._compute_part(part, len(batch.targets), micro_batch, taught)
-            for part, micro_batch, taught in micro_batches(batch, teacher, self.recipe.accumulate, self.ranks)
+            self._compute_part(part, count, micro_batch, taught)
+            for part, micro_batch, taught in micro_batches(batch, teacher, self.recipe.accumulate, self._seen)
         ]
         with self.watch.part("student"):
             self.engine.step(self.lr)
+            if self._seen.world < self.ranks.world:
+                self._share_buffers(len(batch.indices) / count)
             if self.average:
                 self.average.update()
         return torch.stack(totals).sum()
 
     def _compute_part(self, part: Part, count: int, batch: Batch, teacher: Outputs) -> Tensor:
         """The gradients of a part of a batch of ``count`` images; what it adds to the total loss, detached."""
-        student = self._run_student(batch.images, count, part)
+        student = self._run_student(batch, count, part)
         if self.peer is not None:
             with self.watch.part("teacher"):
-                teacher = self._run(self.peer, batch.images, self._main_taps, count, part)
+                teacher = self._run(self.peer, batch, self._main_taps, count, part)
         with self.watch.part("method"):
+            own: dict[str, Tensor] = {}
             if self.in_first_stage:
                 terms = dict(self.distiller.first_terms(batch, student, teacher))
                 total = torch.stack(list(terms.values())).sum()
             else:
-                smoothing = self.recipe.label_smoothing
-                terms = {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=smoothing)}
-                terms |= self.distiller(batch, student, teacher)
+                own = self.task.losses(student, batch, self.recipe)
+                met, taught = self.task.meet(batch, student, teacher)
+                terms = {"ce": own["ce"], **self.distiller(met, student, taught)}
                 if not self._images:
                     self._check_terms(terms)
                 total = torch.stack([weight * terms[name] for name, weight in self.weights.items() if weight]).sum()
-            of_batch = total * (len(batch.targets) / count)
+            of_batch = total * (len(batch.indices) / count)
         with self.watch.part("student"):
             self.engine.backward(of_batch, last=part.index + 1 == part.of)
-        self._note({**terms, "total": total}, len(batch.targets))
+        self._note({**own, **terms, "total": total}, len(batch.indices))
         return of_batch.detach()
 
     def count(self, images: int) -> None:
@@ -221,11 +232,13 @@ class Member:
     def evaluate(self, on: EvalSet) -> None:
         """Notes how good the trained model is now."""
         with self.watch.part("evaluation"):
-            metrics = evaluate(self.evaluated, on, self.recipe.precision, self.ranks)
+            found = self.task.evaluate(self.evaluated, on, self.recipe.precision, self.ranks)
+            score = self.task.info.score
             if self.peer is not None:
-                peers = evaluate(self.peer, on, self.recipe.precision, self.ranks)
-                self.history.curves.append((self.history.epoch, f"{on.name}_peer_top1", peers.top1))
-        self.history.add(metrics, on.name)
+                peers = self.task.evaluate(self.peer, on, self.recipe.precision, self.ranks).metrics
+                self.history.curves.append((self.history.epoch, f"{on.name}_peer_{score}", _score(peers, score)))
+        self.history.add(found.metrics, score, on.name)
+        self.predictions = found.predictions
 
     def weights_to_keep(self) -> dict[str, Tensor]:
         """The tensors of the trained model: the student's under its own names, or, where the method is part of the
@@ -277,21 +290,28 @@ class Member:
         for p in self.parameters:
             p.grad = None
 
-    def _run_student(self, images: Tensor, count: int, part: Part) -> Outputs:
+    def _run_student(self, batch: Batch, count: int, part: Part) -> Outputs:
         """Of a part of the batch; in the first stage its maps alone."""
         with self.watch.part("student"):
             if not self.in_first_stage:
-                return self._run(self.student, images, self.distiller.student_taps, count, part)
-            nothing = images.new_empty(0)
+                return self._run(self.student, batch, self.distiller.student_taps, count, part)
+            nothing = batch.images.new_empty(0)
             with autocast(self.device, self.recipe.precision):
-                outputs = Outputs(nothing, nothing, self.student.maps(images, self._first.student_taps))
-            return gathered(in_float32(outputs), self.ranks, count, part)
+                outputs = Outputs(nothing, nothing, self.student.maps(batch.images, self._first.student_taps))
+            return gathered(in_float32(outputs), self._seen, count, part)
 
-    def _run(self, net: ConvNet, images: Tensor, taps: Collection[str], count: int, part: Part) -> Outputs:
+    def _run(self, net: ConvNet, batch: Batch, taps: Collection[str], count: int, part: Part) -> Outputs:
         """Of a part of a batch of ``count`` images, whichever of them this process has."""
         with autocast(self.device, self.recipe.precision):
-            outputs = net(images, taps)
-        return gathered(in_float32(outputs), self.ranks, count, part)
+            outputs = self.task.run(net, batch, taps)
+        return gathered(in_float32(outputs), self._seen, count, part)
+
+    def _share_buffers(self, weight: float) -> None:
+        """A method that sees one process's images alone keeps the mean of what the processes have found."""
+        buffers = [b for b in self.distiller.buffers() if b.is_floating_point()]
+        for buffer in buffers:
+            buffer *= weight
+        self.ranks.sum(buffers)
 
     def _check_terms(self, terms: dict[str, Tensor]) -> None:
         name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}
@@ -301,8 +321,10 @@ class Member:
             raise ValueError(f"{name}.forward did not return {missing}, which its weights or diagnostics name")
 
     def _note(self, terms: dict[str, Tensor], images: int) -> None:
-        for name, value in terms.items():
-            value = value.detach().double().to(self.device) * images
+        values = {k: v.detach().double().to(self.device) * images for k, v in terms.items()}
+        if self._seen.world < self.ranks.world:
+            self.ranks.sum(values.values())
+        for name, value in values.items():
             if name in self._sums:
                 self._sums[name] += value
             else:
@@ -339,13 +361,11 @@ def trained_model(science: dict[str, Any], file: Path, sha256: str | None) -> nn
     Raises:
         BadWeights: the file is not what the run wrote.
     """
-    info = datasets.of(science["dataset"])
-    image_shape = datasets.image_shape(info, science["recipe"])
-    student = build(science["student"], info.classes, in_channels=image_shape[0])
+    task = open_task(science)
+    student = task.build(science["student"])
     model: nn.Module = student
     if method_class(science["method"]["use"]).part_of_model:
-        teacher = build(science["teacher"]["model"], info.classes, in_channels=image_shape[0])
-        specs = describe(student, image_shape), describe(teacher, image_shape)
+        specs = task.describe(student), task.describe(task.build(science["teacher"]["model"]))
         model = WithMethod(student, build_distiller(science["method"], *specs))
     load_weights(model, f"{science['student']} trained with {science['method']['use']}", file, sha256)
     return model
@@ -364,6 +384,12 @@ def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[s
     if unknown := sorted(taps - set(teacher.names)):
         raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.listed}")
     return taps
+
+
+def _score(metrics: Metrics, score: str) -> float:
+    """By which results are ranked: one that could not be measured is the worst."""
+    value = metrics[score]
+    return -math.inf if value is None else value
 
 
 def _finite(x: float) -> bool:

@@ -2,11 +2,15 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from harness.training.ranks import Part, Ranks
 from methods.base import Batch, Outputs
+
+Rows = TypeVar("Rows", Tensor, list[Any])
 
 
 def micro_batches(
@@ -16,18 +20,19 @@ def micro_batches(
 
     A batch with fewer images than ``accumulate`` has a part for each of them.
     """
-    count = len(batch.targets)
+    count = len(batch.indices)
     parts = min(accumulate, count)
     for part in (Part(index, parts) for index in range(parts)):
         micro = copy.copy(batch)
         here = ranks.rows(count, part).start - ranks.rows(count).start
         micro.images = _rows(batch.images, slice(here, None, part.of))
         micro.targets, micro.indices = _rows(batch.targets, part.rows), _rows(batch.indices, part.rows)
-        micro.random = batch.random.part(len(micro.targets))
+        micro.random = batch.random.part(part.rows)
         maps = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
-        yield part, micro, Outputs(_rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows), maps)
+        logits, embedding = _rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows)
+        yield part, micro, replace(teacher, logits=logits, embedding=embedding, features=maps)
 
 
-def _rows(x: Tensor, rows: slice) -> Tensor:
+def _rows(x: Rows, rows: slice) -> Rows:
     """Without gaps between them in memory, which convolutions would fill in again and again."""
-    return x[rows] if rows.step == 1 else x[rows].clone()
+    return x[rows].clone() if isinstance(x, Tensor) and rows.step != 1 else x[rows]

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -103,7 +103,7 @@ class Pack:
             self.logits.end()
         self._close(watch.take(), active)
 
-    def _share(self, batch: tuple[Tensor, Tensor, Tensor], step: int, active: dict[str, Member]) -> Shared:
+    def _share(self, batch: tuple[Tensor, Any, Tensor], step: int, active: dict[str, Member]) -> Shared:
         """The step's tensors, for full batches at the addresses that recorded steps read."""
         images, targets, indices = batch
         wanted = [m.teacher_taps for m in active.values() if m.teacher_taps is not None]
@@ -115,11 +115,11 @@ class Pack:
             if teacher is None:
                 return _nothing(images)
             if self.logits is None:
-                return teacher(images, taps, precision, len(targets))
-            kept = self.logits(step, indices, lambda: teacher(images, taps, precision, len(targets)).logits)
+                return teacher(images, taps, precision, len(indices))
+            kept = self.logits(step, indices, lambda: teacher(images, taps, precision, len(indices)).logits)
             return Outputs(kept, images.new_empty(0))
 
-        if self.record is None or len(targets) < self.loader.batch_size:
+        if self.record is None or len(indices) < self.loader.batch_size:
             return Shared(images, targets, indices, taught(), None)
 
         placed = self._slots.load({"images": images, "targets": targets, "indices": indices})

@@ -19,6 +19,8 @@ from harness.data import raw
 from harness.errors import UserError
 from harness.spec import identity
 from harness.spec.identity import timing_key
+from harness.spec.tasks import CATALOG as TASKS
+from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
@@ -107,9 +109,10 @@ class Reporter:
             end = (member.recipe.epochs + member.first_epochs) * steps_per_epoch
             began, first = self._pace.setdefault(run_id, (now, at))
             left = (now - began) / (at - first) * (end - at) if at > first else None
-            top1 = member.history.last["top1"] if member.history.last else None
+            score = member.task.info.score
+            reached = {score: member.history.last[score] if member.history.last else None}
             self.store.write_progress(
-                run_id, stage=stage, epoch=epoch, epochs=epochs, fraction=at / end, top1=top1, seconds_left=left
+                run_id, stage=stage, epoch=epoch, epochs=epochs, fraction=at / end, seconds_left=left, **reached
             )
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
@@ -135,10 +138,13 @@ class Reporter:
         files.replace(weights_file, lambda path: save_file(tensors, path))
         with weights_file.open("rb") as f:
             weights_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+        if member.predictions is not None:
+            predictions = member.predictions
+            files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
         science, history = member.science, member.history
         teacher = self.teacher if science["teacher"] else None
         commit, dirty = provenance.git_state()
-        none: dict[str, float] = {}
+        none: dict[str, float | None] = {}
         last, best = (none if history.diverged else history.last or none), history.best or none
         costs = {p: history.costs.get(p, 0.0) for p in COST_PARTS}
         row = {
@@ -155,15 +161,16 @@ class Reporter:
             "teacher": teacher.name if teacher else None,
             "teacher_run": (science["teacher"] or {}).get("run"),
             "teacher_sha256": teacher.sha256 if teacher else None,
-            "teacher_top1": teacher.top1 if teacher else None,
+            **{f"teacher_{task.score}": None for task in TASKS.values()},
+            **({f"teacher_{member.task.info.score}": teacher.score} if teacher else {}),
             "method": science["method"]["use"],
             "method_parameters": count(p for p in member.distiller.parameters() if p.requires_grad),
             "seed": science["seed"],
             "epochs": science["recipe"]["epochs"],
             "precision": science["recipe"]["precision"],
             "science": identity.canonical(science),
-            **{f"last_{m}": last.get(m) for m in ("top1", "top5", "loss")},
-            **{f"best_{m}": best.get(m) for m in ("top1", "top5", "loss")},
+            **{f"last_{m}": last.get(m) for m in METRICS},
+            **{f"best_{m}": best.get(m) for m in METRICS},
             "best_epoch": history.best_epoch,
             "warnings": history.warnings,
             "curves": [{"epoch": e, "name": n, "value": v} for e, n, v in history.curves],
@@ -185,8 +192,8 @@ class Reporter:
         }
         # Before the record: who sees that tells the result from here.
         self.store.write_progress(
-            run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, top1=row["last_top1"],
-            seconds_left=0.0,
+            run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, seconds_left=0.0,
+            **{member.task.info.score: last.get(member.task.info.score)},
         )  # fmt: skip
         records.write(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)

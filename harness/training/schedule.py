@@ -4,6 +4,15 @@ import math
 
 from harness.spec.schema import Recipe
 
+WARMUP_START = 0.001  # detectron2's WARMUP_FACTOR
+
+
+def warmup(recipe: Recipe, step: int) -> float:
+    """The factor of the learning rate in the 0-based step of all: rising linearly to 1 over ``warmup_steps``."""
+    if not 0 <= step < recipe.warmup_steps:
+        return 1.0
+    return WARMUP_START + (1 - WARMUP_START) * step / recipe.warmup_steps
+
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """For the 0-based epoch. ``step``: lr x gamma for each milestone reached (150 decays from the 151st epoch on)."""

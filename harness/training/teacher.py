@@ -11,16 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.data.base import EvalSet
-from harness.models.base import ConvNet, describe
-from harness.models.build import build
+from harness.models.base import ConvNet
 from harness.models.folding import fold_batch_norms
-from harness.training.evaluate import evaluate
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
+from harness.training.tasks import Task
 from methods.base import Outputs, TapSpec
 
-STATED_TOP1_MARGIN = 0.1  # points; decoding and convolution libraries move single test images
+STATED_MARGIN = 0.1  # points; decoding and convolution libraries move single test images
 
 
 class BadWeights(Exception):
@@ -35,7 +34,7 @@ class Teacher:
     name: str
     file: Path  # of its weights
     sha256: str
-    top1: float  # in %, measured here
+    score: float | None  # the task's, in %, measured here
     spec: TapSpec
     ranks: Ranks = ALONE
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
@@ -71,20 +70,22 @@ class Teacher:
 
 
 def load_teacher(
-    name: str, file: Path, sha256: str, stated_top1: float | None, on: EvalSet, image_shape: tuple[int, int, int],
-    num_classes: int, device: torch.device, ranks: Ranks = ALONE,
+    name: str, file: Path, sha256: str, stated: float | None, on: EvalSet, task: Task, device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Teacher:  # fmt: skip
-    """Raises:
-    BadWeights: missing file, other content than ``sha256``, not this model's weights, or another accuracy than stated.
+    """``stated``: the task's score that it should have, in %.
+
+    Raises:
+        BadWeights: missing file, other content than ``sha256``, not this model's weights, or another score than stated.
     """
-    model = build(name, num_classes, in_channels=image_shape[0])
+    model = task.build(name)
     load_weights(model, name, file, sha256)
-    spec = describe(model, image_shape)
+    spec = task.describe(model)
     freeze(model, device)
-    top1 = evaluate(model, on, ranks=ranks).top1
-    if stated_top1 is not None and abs(top1 - stated_top1) > STATED_TOP1_MARGIN:
-        raise BadWeights(f"teacher {name} from {file}: measured top-1 {top1:.2f} %, stated {stated_top1:.2f} %")
-    return Teacher(model, name, file, sha256, top1, spec, ranks)
+    score = task.evaluate(model, on, ranks=ranks).metrics[task.info.score]
+    if stated is not None and (score is None or abs(score - stated) > STATED_MARGIN):
+        raise BadWeights(f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %")
+    return Teacher(model, name, file, sha256, score, spec, ranks if task.whole_batch else ALONE)
 
 
 def freeze(model: ConvNet, device: torch.device) -> None:

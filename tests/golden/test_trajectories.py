@@ -13,6 +13,7 @@ from torch import nn
 from harness.models.base import describe
 from harness.models.build import build
 from harness.training.member import Member
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 from tests.golden.filling import GOLDEN, fill
@@ -49,7 +50,8 @@ def test_eight_steps(name: str, precision: str) -> None:
     method = {"use": use, "params": params, "weights": weights}
     science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
     taught = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
-    member = Member(science, taught, targets.flatten(), (3, 32, 32), golden["num_classes"], torch.device("cpu"))
+    task = Classification(golden["num_classes"], (3, 32, 32))
+    member = Member(science, taught, targets.flatten(), task, torch.device("cpu"))
     modules = {"student": member.student, "teacher": teacher}
     modules |= {theirs: getattr(member.distiller, ours) for theirs, ours in named.items()}
     for prefix, module in modules.items():

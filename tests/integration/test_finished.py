@@ -9,7 +9,6 @@ from safetensors.torch import load_file
 
 from harness.data import counter
 from harness.spec import methods
-from harness.training.evaluate import Metrics
 from harness.training.member import History
 from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
 
@@ -34,7 +33,7 @@ def test_best_is_the_first_of_the_best_epochs() -> None:
     history = History()
     for epoch, top1 in enumerate((10.0, 30.0, 30.0, 20.0), start=1):
         history.epoch = epoch
-        history.add(Metrics(top1, 50.0 + epoch, 1.0 + epoch), "test")
+        history.add({"top1": top1, "top5": 50.0 + epoch, "loss": 1.0 + epoch}, "top1", "test")
     assert history.last == {"top1": 20.0, "top5": 54.0, "loss": 5.0}
     assert history.best == {"top1": 30.0, "top5": 52.0, "loss": 3.0}
     assert history.best_epoch == 2

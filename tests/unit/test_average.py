@@ -11,6 +11,7 @@ from harness.models.base import describe
 from harness.models.build import build
 from harness.spec.datasets import CATALOG
 from harness.training.member import Member
+from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
 
 CPU, INFO = torch.device("cpu"), CATALOG["digits"]
@@ -25,7 +26,7 @@ def member(ema: float, method: str = "student") -> Member:
         "method": {"use": method, "params": {}, "weights": {"ce": 1.0}},
         "recipe": {"epochs": 2, "batch_size": 8, "lr": 0.1, "ema": ema},
     }  # fmt: skip
-    return Member(science, None, TARGETS, SHAPE, 10, CPU)
+    return Member(science, None, TARGETS, Classification(10, SHAPE), CPU)
 
 
 def step(m: Member, number: int) -> None:

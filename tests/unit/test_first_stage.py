@@ -11,6 +11,7 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import models
 from harness.training.member import Member
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 
@@ -32,7 +33,7 @@ def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
     science = {
         "student": student, "method": {"use": use, "params": defaults, "weights": weights}, "recipe": recipe, "seed": 0
     }  # fmt: skip
-    return Member(science, taught, TARGETS, SHAPE, CLASSES, torch.device("cpu"))
+    return Member(science, taught, TARGETS, Classification(CLASSES, SHAPE), torch.device("cpu"))
 
 
 def epoch(m: Member, taught: Teacher) -> None:

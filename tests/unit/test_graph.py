@@ -23,6 +23,7 @@ from harness.training.graph import Record, Slots, Work, beside_values, cuda_grap
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.room import room_for_another
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
 
@@ -183,7 +184,8 @@ def train(uses: Iterable[str], record: Record | None, **recipe: Any) -> tuple[di
     freeze(model, DEVICE)
     teacher = Teacher(model, NET, Path(), "", 0.0, spec)
     members = {
-        use: Member(science(use, **recipe), teacher, targets, INFO.image_shape, INFO.classes, DEVICE) for use in uses
+        use: Member(science(use, **recipe), teacher, targets, Classification(INFO.classes, INFO.image_shape), DEVICE)
+        for use in uses
     }
     if isinstance(record, StandIn):
         record.members = list(members.values())

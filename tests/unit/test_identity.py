@@ -60,6 +60,8 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "eval_size": st.integers(8, 256),
     "eval_resize": st.integers(224, 2048),
     "eval_crop_first": st.booleans(),
+    "warmup_steps": st.integers(1, 10_000),
+    "epoch_steps": st.integers(1, 100_000),
     "accumulate": st.integers(2, 64),
     "clip_norm": numbers(1e-3, 100),
     "label_smoothing": numbers(1e-3, 0.9),

@@ -16,6 +16,7 @@ from harness.models.build import build
 from harness.training.member import Member
 from harness.training.micro import micro_batches
 from harness.training.ranks import ALONE, Part, Ranks
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
 
@@ -104,7 +105,7 @@ def test_recipe_keys_do_as_a_plain_loop(recipe: dict[str, Any]) -> None:
         "student": NET, "method": {"use": "student", "params": {}, "weights": {"ce": 1.0}}, "seed": 5,
         "recipe": {"epochs": 1, "lr": 0.1, **recipe},
     }  # fmt: skip
-    member = Member(science, None, torch.arange(COUNT) % CLASSES, SHAPE, CLASSES, torch.device("cpu"))
+    member = Member(science, None, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu"))
     torch.manual_seed(counter.key(5, 0, f"student {NET}"))
     net = build(NET, CLASSES, in_channels=1).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -128,7 +129,9 @@ def test_clipping_counts_the_methods_gradients() -> None:
         "recipe": {"epochs": 1, "lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.25},
         "method": {"use": "fitnets", "params": {"tap": "stage1"}, "weights": {"ce": 1.0, "hint": 100.0}},
     }  # fmt: skip
-    member = Member(science, teacher, torch.arange(COUNT) % CLASSES, SHAPE, CLASSES, torch.device("cpu"))
+    member = Member(
+        science, teacher, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu")
+    )
     member.begin_epoch()
     before = [p.detach().clone() for p in member.parameters]
     given = batch()

@@ -27,6 +27,7 @@ from harness.spec.datasets import CATALOG
 from harness.training import engine
 from harness.training.member import Member
 from harness.training.ranks import ALONE
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
 
@@ -95,7 +96,7 @@ def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member
         "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
         "recipe": {"epochs": 2, "lr": 0.1} | recipe,
     }  # fmt: skip
-    return Member(science, teacher, targets, INFO.image_shape, INFO.classes, HOST)
+    return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 
 def taught() -> Teacher:

@@ -1,0 +1,52 @@
+"""What training asks of a task, such as classification."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from harness.data.base import EvalSet
+from harness.models.base import ConvNet
+from harness.spec.schema import Recipe
+from harness.spec.tasks import TaskInfo
+from harness.training.ranks import ALONE, Ranks
+from methods.base import Batch, Outputs, SampleRandom, TapSpec
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How good a model is."""
+
+    metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
+    predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
+
+
+class Task(Protocol):
+    """A run's task. All of it is a function of the run's science."""
+
+    info: TaskInfo
+    whole_batch: bool  # losses and methods see the images of all processes; else each process its own share
+    recordable: bool  # full batches are alike in shape, so that a GPU can play steps from a graph
+
+    def build(self, model: str) -> ConvNet:
+        """A fresh network, drawn from torch's global random generator."""
+
+    def describe(self, net: ConvNet) -> TapSpec:
+        """What it offers a method."""
+
+    def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
+        """Random numbers for the samples of a step: a pure function of the ``seed``, which says run and step."""
+
+    def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
+        """A network that learns, on a batch."""
+
+    def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+        """The student's loss without a teacher, under the name ``ce``, and what else of it is worth a curve."""
+
+    def meet(self, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+        """The batch and the teacher's outputs as a method compares them with the student's."""
+
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+        """In eval mode; the model is left in the mode it was in. The processes share the images out."""

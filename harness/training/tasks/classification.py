@@ -1,0 +1,57 @@
+"""One class per image."""
+
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.data.base import EvalSet
+from harness.models.base import ConvNet, describe
+from harness.models.build import build
+from harness.spec import datasets, tasks
+from harness.spec.schema import Recipe
+from harness.training.evaluate import evaluate
+from harness.training.ranks import ALONE, Ranks
+from harness.training.tasks.base import Evaluated
+from methods.base import Batch, Outputs, SampleRandom, TapSpec
+
+
+def open_task(science: dict[str, Any]) -> "Classification":
+    info = datasets.of(science["dataset"])
+    return Classification(info.classes, datasets.image_shape(info, science["recipe"]))
+
+
+class Classification:
+    """Images of one shape (C, H, W), each of one of so many classes."""
+
+    info = tasks.CLASSIFICATION
+    whole_batch = True
+    recordable = True
+
+    def __init__(self, classes: int, image_shape: tuple[int, int, int]):
+        self._classes, self._image_shape = classes, image_shape
+
+    def build(self, model: str) -> ConvNet:
+        return build(model, self._classes, in_channels=self._image_shape[0])
+
+    def describe(self, net: ConvNet) -> TapSpec:
+        return describe(net, self._image_shape)
+
+    def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
+        return SampleRandom(seed, len(indices), device)
+
+    def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
+        outputs: Outputs = net(batch.images, taps)
+        return outputs
+
+    def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+        return {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=recipe.label_smoothing)}
+
+    def meet(self, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+        return batch, teacher
+
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+        return Evaluated(asdict(evaluate(model, on, precision, ranks)))
