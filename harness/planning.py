@@ -12,7 +12,7 @@ from harness.data.weights import GivenWeights
 from harness.errors import UserError
 from harness.spec import expand, load
 from harness.spec.datasets import DatasetInfo
-from harness.spec.schema import Weights
+from harness.spec.schema import WeightsSource
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store import files
 from harness.store.store import Store
@@ -37,20 +37,22 @@ class Planned:
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
     def weights_files(self, run_ids: Collection[str]) -> dict[str, dict[str, object]]:
-        """Where the given teacher weights of these runs lie, by sha256. Those that are not here yet are downloaded.
+        """Where the given weights of these runs lie, by sha256. Those that are not here yet are downloaded.
 
         Raises:
             UserError: some are missing and cannot be had.
         """
-        teachers = [self.plan.runs[k].science["teacher"] or {} for k in run_ids]
+        sciences = [self.plan.runs[k].science for k in run_ids]
+        teachers = {s["teacher"]["sha256"] for s in sciences if s["teacher"] and "sha256" in s["teacher"]}
+        backbones = {s["backbone"] for s in sciences if "backbone" in s}
         found: dict[str, dict[str, object]] = {}
-        for sha256 in sorted({t["sha256"] for t in teachers if "sha256" in t}):
-            weights = self.plan.weights[sha256]
+        for sha256 in sorted(teachers | backbones):
+            taught = self.plan.weights.get(sha256)
             try:
-                file = self.given.path(weights, sha256)
+                file = self.given.path(taught or self.plan.backbones[sha256], sha256)
             except UserError as e:
                 raise UserError(f"{self.document.source}: {e}") from None
-            found[sha256] = {"file": str(file), "score": weights.top1}
+            found[sha256] = {"file": str(file), "score": taught and taught.stated(self.info.task.score)}
         return found
 
 
@@ -67,9 +69,9 @@ def plan_sweep(
     sweep, document = load.load(file, sets)
     store = Store(results.resolve())
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightsStore.of(store))
-    hashes: dict[Weights, str] = {}
+    hashes: dict[WeightsSource, str] = {}
 
-    def weights_sha256(weights: Weights, at: KeyPath) -> str:
+    def weights_sha256(weights: WeightsSource, at: KeyPath) -> str:
         if weights not in hashes:
             try:
                 hashes[weights] = given.sha256(weights, fetch)

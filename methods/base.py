@@ -152,13 +152,16 @@ class Distiller(nn.Module):
 
     Its parameters are trained together with the student; its buffers are checkpointed with it. Subclasses state:
 
-    ``weights``       the terms of the loss and their default weights. ``ce``, the cross-entropy with the labels, is
-                      computed by the trainer for every method; every other name is a key of what ``forward`` returns.
+    ``weights``       the terms of the loss and their default weights. ``ce``, the student's loss without a teacher, is
+                      computed by the trainer for every method: the cross-entropy with the labels, of a detector the
+                      sum of its losses. Every other name is a key of what ``forward`` returns.
     ``diagnostics``   further keys of what ``forward`` returns: logged per epoch, never optimised.
     ``logits_only``   whether the teacher's logits are all that ``forward`` reads of it: then they can be kept, see the
                       recipe's ``teacher_top_k``.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
                       ``predict`` and saved with the method's tensors, and ``forward`` returns the ``ce`` of it.
+    ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
+                      ``two_stage``, detectors by what they say of regions: see ``methods.detection``.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
 
     Hyper-parameters are keyword-only arguments of ``__init__`` with a type and a literal default: the sweep planner
@@ -169,6 +172,7 @@ class Distiller(nn.Module):
     diagnostics: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    defined_for: ClassVar[tuple[str, ...]] = ("classification",)
     logits_only: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
 

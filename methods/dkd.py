@@ -23,6 +23,7 @@ class DKD(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "two_stage")
     logits_only: ClassVar[bool] = True
     version: ClassVar[int] = 2  # 1 had no warm-up
 

@@ -20,6 +20,7 @@ class FitNets(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "hint": 100.0}
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, tap: str = "stage2"):
         super().__init__(student, teacher)

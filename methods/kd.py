@@ -18,6 +18,7 @@ class KD(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.1, "kd": 0.9}
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "two_stage")
     logits_only: ClassVar[bool] = True
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):

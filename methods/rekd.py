@@ -47,6 +47,7 @@ class ReKD(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
 
     def __init__(

@@ -27,6 +27,7 @@ class ReviewKD(TapPairs):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "review": 5.0}
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     version: ClassVar[int] = 2  # 1 had no warm-up
 
     def __init__(

@@ -8,10 +8,11 @@ from methods.base import Batch, Distiller, Outputs
 
 
 class Student(Distiller):
-    """Cross-entropy with the labels, no teacher."""
+    """The student's own loss, no teacher."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
     needs_teacher: ClassVar[bool] = False
+    defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.data.locate import ADVICE
 from harness.errors import UserError, shorten
-from harness.spec.schema import Weights
+from harness.spec.schema import WeightsSource
 from harness.store.weights import WeightsStore
 
 
@@ -19,7 +19,7 @@ class GivenWeights:
     beside: Path  # the sweep file's folder
     downloaded: WeightsStore
 
-    def sha256(self, weights: Weights, fetch: bool) -> str:
+    def sha256(self, weights: WeightsSource, fetch: bool) -> str:
         """Of a file, its own, which must agree with the one stated; else the one stated. Of downloads the one stated,
         else that of what has been fetched, else, with ``fetch``, that of what now is.
 
@@ -38,7 +38,7 @@ class GivenWeights:
             )
         return known
 
-    def path(self, weights: Weights, sha256: str) -> Path:
+    def path(self, weights: WeightsSource, sha256: str) -> Path:
         """Where they lie; what is to be downloaded and is not here yet, is.
 
         Raises:
@@ -50,7 +50,7 @@ class GivenWeights:
             raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
         return file
 
-    def _of_file(self, weights: Weights) -> str:
+    def _of_file(self, weights: WeightsSource) -> str:
         file = self._file(weights)
         if file is None:
             if weights.sha256 is None:
@@ -62,7 +62,7 @@ class GivenWeights:
             raise UserError(f"weights {file}: sha256 is {found}, the sweep file states {weights.sha256}")
         return found
 
-    def _file(self, weights: Weights) -> Path | None:
+    def _file(self, weights: WeightsSource) -> Path | None:
         try:
             named = Path(weights.source).expanduser()
         except RuntimeError as e:

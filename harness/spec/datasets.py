@@ -30,6 +30,23 @@ class DatasetInfo:
         """Whether its images are JPEG files of any size in a prepared folder, rather than pixels of one size."""
         return not self.module
 
+    @property
+    def views(self) -> str:
+        """What its images are, by which a recipe says more of them: see ``schema.VIEWS``."""
+        if self.task is tasks.DETECTION:
+            return "detection"
+        return "stored" if self.stored else "pixels"
+
+    @property
+    def taken_together(self) -> int:
+        """A part of the training images has a multiple of so many: as many of each class."""
+        return self.classes if self.task is tasks.CLASSIFICATION else 1
+
+    @property
+    def room(self) -> int:
+        """The most images that a part of the training images may have."""
+        return self.train_per_class * self.classes if self.task is tasks.CLASSIFICATION else self.train_size
+
     def trained_on(self, train_subset: int | None, validation: int | None) -> int:
         """Training images that a sweep's ``dataset`` leaves."""
         return train_subset or self.train_size - (validation or 0)
@@ -69,13 +86,15 @@ CATALOG = {
 
 
 COCO = "coco"
-STORED = ("imagenet", "imagefolder")  # what harness.prepare writes
+STORED = ("imagenet", "imagefolder", COCO)  # what harness.prepare writes
 
 
 def stored(name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int) -> DatasetInfo:
     """A dataset in a prepared folder. Pixels are normalised as the weights of torchvision and timm expect it."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    return DatasetInfo(name, classes, None, train_size, test_size, train_per_class, version, mean, std)
+    return DatasetInfo(
+        name, classes, None, train_size, test_size, train_per_class, version, mean, std, task=task_of(name)
+    )
 
 
 def check_name(name: str) -> None:

@@ -8,7 +8,19 @@ from harness.errors import UserError, unknown
 from harness.spec import datasets, identity, load, models
 from harness.spec import methods as method_sources
 from harness.spec.datasets import DatasetInfo
-from harness.spec.schema import STORED_VIEWS, Method, Pair, Recipe, Sweep, Weights
+from harness.spec.schema import (
+    DETECTION_VIEWS,
+    DETECTOR,
+    STORED_VIEWS,
+    VIEWS,
+    Backbone,
+    Method,
+    Pair,
+    Recipe,
+    Sweep,
+    Weights,
+    WeightsSource,
+)
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
@@ -22,6 +34,7 @@ SHARED_RECIPE = (
     "compile",
     "teacher_top_k",
     *STORED_VIEWS,
+    *DETECTION_VIEWS,
 )
 # Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
 # younger still: their keys are always said.
@@ -35,6 +48,8 @@ YOUNG_RECIPE = (
     "label_smoothing",
     "ema",
     *STORED_VIEWS,
+    *DETECTION_VIEWS,
+    *DETECTOR,
 )
 
 
@@ -76,9 +91,11 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
     weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
+    backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
 
 
-WeightsHash = Callable[[Weights, KeyPath], str]
+_OF = {"pixels": "pixels of one size", "stored": "stored images", "detection": "images with objects"}
+WeightsHash = Callable[[WeightsSource, KeyPath], str]
 Only = dict[str, set[str]]
 Keys = dict[str, Any]
 
@@ -118,9 +135,11 @@ def expand(
         if cell.seed not in sweep.seeds:
             more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
-        _check_pair(pair, sweep, document, i)
+        _check_pair(pair, sweep, document, info, i)
+        at: KeyPath = ("pairs", i, "student_backbone")
+        backbone = _backbone(pair.student_backbone, at, document, info, weights_sha256, plan)
         for name, entry in sweep.methods.items():
-            base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher)
+            base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher) | backbone
             _check_images(pair, base["recipe"], document, info, i)
             shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
             further = more.get((pair.teacher, pair.student, name), {})
@@ -178,6 +197,8 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
 
 
 def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInfo, i: int) -> None:
+    if info.views == "detection":  # detectors take images of any size
+        return
     shape = datasets.image_shape(info, recipe)
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
@@ -186,11 +207,33 @@ def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInf
             raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
 
 
-def _check_pair(pair: Pair, sweep: Sweep, document: Document, i: int) -> None:
+def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo, i: int) -> None:
+    for key, model in (("teacher", pair.teacher), ("student", pair.student)):
+        try:
+            models.check_task(model, info.name, info.task.name)
+        except ValueError as e:
+            raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
     for name in pair.methods:
         if name not in sweep.methods:
             where = document.where(("pairs", i, "methods", name))
             raise UserError(f"{where}: {unknown('method of this sweep', name, sweep.methods)}")
+
+
+def _backbone(
+    given: Backbone | None, at: KeyPath, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, plan: Plan
+) -> Keys:
+    """What a science says of weights that a detector's backbone starts from: nothing where there are none.
+
+    Raises:
+        UserError: they cannot be read, or are given to a classifier.
+    """
+    if given is None:
+        return {}
+    if info.views != "detection":
+        raise UserError(f"{document.where(at)}: is for detectors; {info.name} is for {info.task.name}")
+    sha256 = weights_sha256(given, at)
+    plan.backbones.setdefault(sha256, given)
+    return {"backbone": sha256}
 
 
 def _dataset(sweep: Sweep, info: DatasetInfo) -> dict[str, Any]:
@@ -208,18 +251,25 @@ def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) 
         UserError: it says something of images that this dataset has not.
     """
     said: Keys = recipe.model_dump(mode="json")
-    views = [k for k in STORED_VIEWS if said[k] is not None]
-    if info.stored:
-        said |= {k: default for k, default in STORED_VIEWS.items() if k not in views}
-        if recipe.crop_padding:
-            raise UserError(
-                f"{document.where(at)}: crop_padding is for datasets of small pixels; {info.name} has crop_area"
-            )
-        if said["eval_size"] > said["eval_resize"]:
-            sizes = f"{said['eval_size']} > {said['eval_resize']}"
-            raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
-    elif views:
-        raise UserError(f"{document.where(at)}: {views[0]} is for stored images; {info.name} has pixels of one size")
+    for kind, keys in VIEWS.items():
+        if kind == info.views:
+            said |= {k: default for k, default in keys.items() if said[k] is None}
+        elif wrong := [k for k in keys if said[k] is not None]:
+            raise UserError(f"{document.where(at)}: {wrong[0]} is for {_OF[kind]}; {info.name} has {_OF[info.views]}")
+    if info.stored and recipe.crop_padding:
+        instead = "sides" if info.views == "detection" else "crop_area"
+        raise UserError(
+            f"{document.where(at)}: crop_padding is for datasets of small pixels; {info.name} has {instead}"
+        )
+    if info.views == "stored" and said["eval_size"] > said["eval_resize"]:
+        sizes = f"{said['eval_size']} > {said['eval_resize']}"
+        raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
+    if info.views == "detection":
+        if max(*said["sides"], said["eval_side"]) > said["max_side"]:
+            raise UserError(f"{document.where(at)}: sides and eval_side must be at most max_side, {said['max_side']}")
+        for key in ("label_smoothing", "teacher_top_k"):
+            if said[key]:
+                raise UserError(f"{document.where(at)}: {key} is for classification; {info.name} is for detection")
     return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != Recipe.model_fields[k].default}
 
 
@@ -231,11 +281,16 @@ def _teacher(
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
         known = plan.weights.setdefault(sha256, pair.teacher_weights)
-        if known.top1 is None:
+        score = info.task.score
+        stated, before = pair.teacher_weights.stated(score), known.stated(score)
+        if before is None:
             plan.weights[sha256] = pair.teacher_weights
-        elif pair.teacher_weights.top1 not in (None, known.top1):
-            where = document.where(("pairs", i, "teacher_weights", "top1"))
-            raise UserError(f"{where}: another pair states {known.top1} for the same weights")
+        elif stated not in (None, before):
+            where = document.where(("pairs", i, "teacher_weights", score))
+            raise UserError(f"{where}: another pair states {before} for the same weights")
+        if pair.teacher_backbone is not None:
+            where = document.where(("pairs", i, "teacher_backbone"))
+            raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
         return {"model": pair.teacher, "sha256": sha256}
     alone = method_sources.describe("student")
     alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
@@ -247,10 +302,23 @@ def _teacher(
         "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
         "recipe": _recipe(alone_recipe, info, document, ("teachers", "recipe")),
         "seed": sweep.teachers.seed,
+        **_backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan),
     }
     run_id = identity.run_id(science)
     plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {sweep.teachers.seed}"))
     return {"model": pair.teacher, "run": run_id}
+
+
+def _check_defined(use: str, source: method_sources.MethodInfo, pair: Pair, document: Document, at: KeyPath) -> None:
+    both = [kind for kind in models.kinds(pair.student) if kind in models.kinds(pair.teacher)]
+    if not set(both) & set(source.defined_for):
+        found = ", ".join(
+            n for n in method_sources.builtin_names() if set(both) & set(method_sources.describe(n).defined_for)
+        )
+        raise UserError(
+            f"{document.where(at)}: {use} is defined for {' and '.join(source.defined_for)} alone, "
+            f"not for {pair.teacher} > {pair.student}; defined there: {found}"
+        )
 
 
 def _science(
@@ -265,6 +333,7 @@ def _science(
         source = method_sources.describe(use)
     except UserError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
+    _check_defined(use, source, pair, document, at)
     params = {k: h.default for k, h in source.hyper.items()}
     weights = dict(source.weights)
     for settings, path in ((entry, at), (override, ("pairs", i, "methods", name))):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, shorten, unknown
+from harness.spec import models
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
 _NOT_METHODS = {"__init__", "base", "detection"}
@@ -58,6 +59,7 @@ class MethodInfo:
     needs_teacher: bool
     logits_only: bool  # whether the teacher's logits are all that it reads of it
     part_of_model: bool
+    defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
     summary: str
 
@@ -156,6 +158,9 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     weights = literals.get("weights")
     if not isinstance(weights, dict) or "ce" not in weights or not all(map(_is_term, weights.items())):
         raise UserError(f"{module}:{node.name}: needs a literal `weights = {{'ce': 1.0, ...}}` in the class body")
+    defined_for = literals.get("defined_for", (models.CLASSIFICATION,))
+    if not isinstance(defined_for, tuple) or not defined_for or not set(defined_for) <= set(models.KINDS):
+        raise UserError(f"{module}:{node.name}: `defined_for` must be a tuple of some of {', '.join(models.KINDS)}")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",
@@ -164,6 +169,7 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         needs_teacher=literals.get("needs_teacher", True),
         logits_only=literals.get("logits_only", False),
         part_of_model=literals.get("part_of_model", False),
+        defined_for=defined_for,
         hyper=_hyper(node, f"{module}:{node.name}"),
         summary=doc.split("\n\n")[0].replace("\n", " "),
     )

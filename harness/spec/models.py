@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shorten
-from harness.spec import foreign
+from harness.spec import detectors, foreign
 
+CLASSIFICATION, DETECTION, TWO_STAGE = KINDS = ("classification", "detection", "two_stage")
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
 
@@ -91,7 +92,7 @@ ALIASES = {
 
 
 def resolve(name: str) -> str:
-    """The name a model goes by here; ``timm:NAME`` and ``torchvision:NAME`` stay as they are.
+    """The name a model goes by here; ``timm:NAME``, ``torchvision:NAME`` and detectors stay as they are.
 
     Raises:
         ValueError: there is no such model; the message gives the nearest names.
@@ -100,14 +101,34 @@ def resolve(name: str) -> str:
         foreign.check(name)
         return name
     name = ALIASES.get(name, name)
-    if name not in CATALOG:
-        near = difflib.get_close_matches(name[:200], [*CATALOG, *ALIASES]) or list(CATALOG)
+    if name not in CATALOG and name not in detectors.CATALOG:
+        near = difflib.get_close_matches(name[:200], [*CATALOG, *ALIASES, *detectors.CATALOG]) or list(CATALOG)
         raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
     return name
 
 
+def kinds(name: str) -> tuple[str, ...]:
+    """What a model is, of ``KINDS``."""
+    if name not in detectors.CATALOG:
+        return (CLASSIFICATION,)
+    return (DETECTION, TWO_STAGE) if detectors.CATALOG[name].two_stage else (DETECTION,)
+
+
+def check_task(name: str, dataset: str, task: str) -> None:
+    """Whether a model is for a dataset's task.
+
+    Raises:
+        ValueError: it is not; the message names some that are.
+    """
+    if task not in kinds(name):
+        near = list(detectors.CATALOG)[:3] if task == DETECTION else ["resnet20", "torchvision:resnet18"]
+        raise ValueError(
+            f"{name} is for {kinds(name)[0]}, dataset {dataset} for {task}: expected such as {', '.join(near)}"
+        )
+
+
 def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> None:
-    """Whether a model takes a dataset's images (C, H, W). Models of other libraries take what their code takes.
+    """Whether a classifier takes a dataset's images (C, H, W). Models of other libraries take what their code takes.
 
     Raises:
         ValueError: it does not.

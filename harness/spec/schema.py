@@ -80,6 +80,34 @@ class Recipe(Closed):
         description="stored images only: crop the central square of `eval_size`/`eval_resize` of the shorter side, "
         "then resize it, as FFCV does (default false)",
     )
+    sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="detection only: sides in pixels of which one is drawn for an image's shorter side (default 800)",
+    )
+    max_side: int | None = Field(
+        None, ge=32, le=8192, description="detection only: the most an image's longer side may have (default 1333)"
+    )
+    eval_side: int | None = Field(
+        None, ge=32, le=4096, description="detection only: an image's shorter side in evaluation (default 800)"
+    )
+    norm: Literal["frozen", "batch"] | None = Field(
+        None,
+        description="detection only: batch norms of the backbone stay as they are loaded, or are trained "
+        "(default `frozen`)",
+    )
+    frozen_stages: int | None = Field(
+        None,
+        ge=0,
+        le=5,
+        description="detection only: of the backbone's stem and four stages, how many are not trained (default 0)",
+    )
+    anchors_per_image: int | None = Field(
+        None, ge=2, le=4096, description="detection only: anchors that proposals are learned from (default 256)"
+    )
+    rois_per_image: int | None = Field(
+        None, ge=2, le=4096, description="detection only: regions that classes and boxes are learned from (default 512)"
+    )
     eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
     ema: Finite = Field(
         0.0,
@@ -152,6 +180,13 @@ STORED_VIEWS: dict[str, Any] = {
 }  # fmt: skip
 
 
+# The same of detection: what is seen of images, and how detectors are built and trained.
+DETECTION_VIEWS: dict[str, Any] = {"sides": [800], "max_side": 1333, "eval_side": 800}
+DETECTOR: dict[str, Any] = {"norm": "frozen", "frozen_stages": 0, "anchors_per_image": 256, "rois_per_image": 512}
+# By what a dataset's images are (``DatasetInfo.views``): keys of a recipe that say more, with their defaults.
+VIEWS: dict[str, dict[str, Any]] = {"pixels": {}, "stored": STORED_VIEWS, "detection": DETECTION_VIEWS | DETECTOR}
+
+
 class Dataset(Closed):
     """Which images."""
 
@@ -159,19 +194,20 @@ class Dataset(Closed):
     folder: str | None = Field(
         None,
         min_length=1,
-        description="of `imagenet` and `imagefolder`: what `python -m harness.prepare` wrote, absolute or below the "
-        "data root (`--data`, KD_DATA); the dataset's name when not stated",
+        description="of `imagenet`, `imagefolder` and `coco`: what `python -m harness.prepare` wrote, absolute or "
+        "below the data root (`--data`, KD_DATA); the dataset's name when not stated",
     )
     train_subset: int | None = Field(
         None,
         ge=10,
-        description="train on so many images only, the first of each class in file order; the test set is whole",
+        description="train on so many images only, the first of each class (of `coco`, the first) in file order; the "
+        "test set is whole",
     )
     validation: int | None = Field(
         None,
         ge=10,
-        description="for tuning: evaluate on so many training images, the last of each class in file order, which are "
-        "not trained on; the test set is left alone",
+        description="for tuning: evaluate on so many training images, the last of each class (of `coco`, the last) in "
+        "file order, which are not trained on; the test set is left alone",
     )
 
     @field_validator("name")
@@ -192,16 +228,17 @@ class Dataset(Closed):
         """
         if not info.train_size:
             raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
-        room, multiple = info.train_per_class * info.classes, f"a multiple of {info.classes} (the number of classes)"
-        if self.validation is not None and (self.validation % info.classes or self.validation >= room):
-            raise ValueError(f"validation must be {multiple}, less than {room}")
+        unit, room = info.taken_together, info.room
+        multiple = f"a multiple of {unit} (the number of classes), " if unit > 1 else ""
+        if self.validation is not None and (self.validation % unit or self.validation >= room):
+            raise ValueError(f"validation must be {multiple}less than {room}")
         room -= self.validation or 0
-        if self.train_subset is not None and (self.train_subset % info.classes or self.train_subset > room):
+        if self.train_subset is not None and (self.train_subset % unit or self.train_subset > room):
             rest = " beside the images for validation" if self.validation else ""
-            raise ValueError(f"train_subset must be {multiple}, at most {room}{rest}")
+            raise ValueError(f"train_subset must be {multiple}at most {room}{rest}")
 
 
-class Weights(Closed):
+class WeightsSource(Closed):
     """Weights that are given rather than trained: one of `file`, `url` and `name` says which."""
 
     file: str | None = Field(
@@ -218,12 +255,6 @@ class Weights(Closed):
         "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`",
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
-    top1: Finite | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
-    )
 
     @field_validator("url")
     @classmethod
@@ -240,7 +271,7 @@ class Weights(Closed):
         return name
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Weights":
+    def _one_source(self) -> "WeightsSource":
         said = [key for key in ("file", "url", "name") if getattr(self, key) is not None]
         if len(said) != 1:
             raise ValueError(f"expected one of file, url and name; found {' and '.join(said) or 'none of them'}")
@@ -257,6 +288,22 @@ class Weights(Closed):
         return pretrained.url(self.name) if self.name else self.url
 
 
+class Weights(WeightsSource):
+    """A teacher's weights, with how good they should be."""
+
+    top1: Finite | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
+    )
+    AP: Finite | None = Field(None, ge=0, le=100, description="of a detector, the same for its AP")
+
+    def stated(self, score: str) -> float | None:
+        """The task's score that they should have."""
+        return {"top1": self.top1, "AP": self.AP}[score]
+
+
 class Method(Closed):
     """One line of the comparison: a distiller with its settings."""
 
@@ -268,6 +315,10 @@ class Method(Closed):
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method alone")
 
 
+class Backbone(WeightsSource):
+    """The weights of torchvision's classifier that a detector's backbone starts from."""
+
+
 class Pair(Closed):
     """A teacher and a student."""
 
@@ -277,6 +328,12 @@ class Pair(Closed):
     )
     student: str = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
     teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
+    teacher_backbone: Backbone | None = Field(
+        None, description="detection only: what the backbone of a teacher that is trained here starts from"
+    )
+    student_backbone: Backbone | None = Field(
+        None, description="detection only: what the student's backbone starts from"
+    )
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.spec import datasets, expand, identity, load, methods, yamlfile
-from harness.spec.schema import STORED_VIEWS, Recipe, Sweep
+from harness.spec.schema import STORED_VIEWS, VIEWS, Recipe, Sweep
 
 SHA = "ab" * 32
 # Every recipe key, said, at its default where it has one.
@@ -62,18 +62,26 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "eval_crop_first": st.booleans(),
     "warmup_steps": st.integers(1, 10_000),
     "epoch_steps": st.integers(1, 100_000),
+    "sides": st.lists(st.integers(32, 1333), min_size=1, max_size=3),
+    "max_side": st.integers(800, 8192),
+    "eval_side": st.integers(32, 1333),
+    "norm": st.just("batch"),
+    "frozen_stages": st.integers(1, 5),
+    "anchors_per_image": st.integers(2, 4096),
+    "rois_per_image": st.integers(2, 4096),
     "accumulate": st.integers(2, 64),
     "clip_norm": numbers(1e-3, 100),
     "label_smoothing": numbers(1e-3, 0.9),
 }
 STORED_INFO = datasets.stored("imagefolder", "0" * 16, 10, 1000, 100, 100)
+DETECTION_INFO = datasets.stored("coco", "0" * 16, 80, 1000, 100, 0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
     """run_ids of a sweep's cells."""
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
-    info = datasets.CATALOG.get(name, STORED_INFO)
+    info = datasets.CATALOG.get(name, DETECTION_INFO if name == "coco" else STORED_INFO)
     plan = expand.expand(load.validate(Sweep, data, document), document, info, lambda w, _: w.sha256 or SHA)
     return [c.run_id for c in plan.cells]
 
@@ -97,9 +105,19 @@ def of_stored_images() -> dict[str, Any]:
     return changed(dataset__name="imagefolder", recipe=recipe, pairs=[pair])
 
 
-def test_defaults_of_stored_images_need_not_be_said() -> None:
-    said, unsaid = of_stored_images(), of_stored_images()
-    for key in STORED_VIEWS:
+def of_detection() -> dict[str, Any]:
+    """BASE with images that show objects, and every recipe key about them said at its default."""
+    weights = {"file": "t.pth", "sha256": SHA, "AP": 40.0}
+    pair = {"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn", "teacher_weights": weights}
+    recipe = {**BASE["recipe"], **VIEWS["detection"]}
+    return changed(dataset__name="coco", recipe=recipe, pairs=[pair])
+
+
+@pytest.mark.parametrize("views", ["stored", "detection"])
+def test_defaults_of_what_is_seen_need_not_be_said(views: str) -> None:
+    of = {"stored": of_stored_images, "detection": of_detection}[views]
+    said, unsaid = of(), of()
+    for key in VIEWS[views]:
         del unsaid["recipe"][key]
     assert ids(said) == ids(unsaid)
 
@@ -112,6 +130,8 @@ def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
         base["recipe"]["milestones"] = []
     if key in STORED_VIEWS:
         base = of_stored_images()
+    if key in VIEWS["detection"]:
+        base = of_detection()
     value = data.draw(RECIPE_VALUES[key].filter(lambda v: v != base["recipe"][key]))
     other = copy.deepcopy(base)
     other["recipe"][key] = value
