@@ -12,7 +12,8 @@ from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 class TapPairs(Distiller):
     """A method that compares maps in pairs. Which ones, for either model, is said by names separated by commas.
 
-    ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ...
+    ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ... Of a detector,
+    both stand for the levels of its feature pyramid, which no ReLU follows.
     """
 
     def __init__(self, student: TapSpec, teacher: TapSpec, student_taps: str, teacher_taps: str | None = None):
@@ -72,12 +73,14 @@ def expand(spec: TapSpec, taps: str) -> tuple[str, ...]:
     Raises:
         ValueError: the model has no such tap, or no stages.
     """
-    stages = [name for name in spec.names if name.startswith("stage") and "." not in name]
+    first = "stage" if spec.pooled else "p"
+    stages = [name for name in spec.names if name.startswith(first) and "." not in name]
     names = []
     for part in taps.split(","):
         head, _, tail = part.strip().partition(".")
         wanted = stages if head == "stages" else [head]
-        names += [spec.resolve(f"{name}.{tail}" if tail else name) for name in wanted]
+        at = "" if head == "stages" and not spec.pooled else tail
+        names += [spec.resolve(f"{name}.{at}" if at else name) for name in wanted]
     if not names:
         raise ValueError(f"no stages in this model, which has: {spec.listed}")
     return tuple(names)

@@ -1,13 +1,14 @@
 """Relaxed feature distillation: the teacher's feature becomes a region and the student selects targets in it."""
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 COLLAPSED_R2 = 0.1  # of the reconstruction; a posterior that keeps the teacher has 0.9
 
@@ -36,6 +37,9 @@ class ReKD(Distiller):
     All terms are means per latent dimension, so that weights hold for any C, H, W. Of ``select``'s weight and tau the
     defaults are the best of benchmarks/rekd_tuning.yaml, on held-out images after three epochs; the other weights,
     samples and group_size are chosen, not tuned.
+
+    ``tap`` may name several, separated by commas, such as a detector's ``p3, p4, p5, p6``: each map becomes a region of
+    its own, and terms and diagnostics are means over them (chosen).
 
     ``selection``: ``soft`` as above; the others replace it by ``sample``: (h - sg z_1)^2; ``likelihood``:
     -log q(h|t); ``mean``: (h - sg mu)^2, the one-to-one control. They use no ``tau`` and no ``samples``.
@@ -66,58 +70,49 @@ class ReKD(Distiller):
         prior: Literal["student", "standard"] = "student",
     ):
         super().__init__(student, teacher)
-        self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
-        channels = teacher.channels[self.teacher_tap]
+        taps = [part.strip() for part in tap.split(",")]
+        self._student_taps = tuple(map(student.resolve, taps))
+        self._teacher_taps = tuple(map(teacher.resolve, taps))
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         if tau <= 0 or prior_std <= 0:
             raise ValueError(f"tau and prior_std must be positive, not {tau} and {prior_std}")
         if not 0 < min_std < max_std:
             raise ValueError(f"0 < min_std < max_std is needed, not {min_std} and {max_std}")
-        if group_size < 1 or channels % group_size:
-            raise ValueError(f"group_size {group_size} does not divide the teacher's {channels} channels at {tap!r}")
+        widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
+        for _, channels in widths:
+            if group_size < 1 or channels % group_size:
+                raise ValueError(
+                    f"group_size {group_size} does not divide the teacher's {channels} channels at {tap!r}"
+                )
         if selection not in ("soft", "sample", "likelihood", "mean"):
             raise ValueError(f"selection must be 'soft', 'sample', 'likelihood' or 'mean', not {selection!r}")
         if prior not in ("student", "standard"):
             raise ValueError(f"prior must be 'student' or 'standard', not {prior!r}")
-        self.samples = samples if selection == "soft" else 1
-        self.tau, self.group_size, self.prior_std = tau, group_size, prior_std
+        samples = samples if selection == "soft" else 1
         self.log_var_range = (2 * math.log(min_std), 2 * math.log(max_std))
-        self.log_var_start = sum(self.log_var_range) / 2
-        self.selection, self.prior = selection, prior
-
-        self.standardise = Standardise(channels)
-        self.project = nn.Conv2d(student.channels[self.student_tap], channels, 1)
-        self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
+        settings = Settings(samples, tau, group_size, prior_std, self.log_var_range, selection, prior)
+        self.regions = nn.ModuleList(Region(*channels, settings) for channels in widths)
 
     @property
     def student_taps(self) -> tuple[str, ...]:
-        return (self.student_tap,)
+        return self._student_taps
 
     @property
     def teacher_taps(self) -> tuple[str, ...]:
-        return (self.teacher_tap,)
+        return self._teacher_taps
+
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        """(student's tap, teacher's tap) of each region."""
+        return list(zip(self._student_taps, self._teacher_taps, strict=True))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        t = self.standardise(teacher.features[self.teacher_tap])
-        h = self.project(F.adaptive_avg_pool2d(student.features[self.student_tap], t.shape[2:]))
-        mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*self.log_var_range)
-        eps = batch.random.normal(self.samples, *t.shape[1:]).to(t)
-        z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
-
-        select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
-        reconstruct = F.mse_loss(z[:, 0] + self.decode_shift(z[:, 0]), t)
-        kl = gaussian_kl(mu, log_var, h.detach() if self.prior == "student" else torch.zeros_like(h), self.prior_std)
-        with torch.no_grad():
-            spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
-            diagnostics = {
-                "sigma": (log_var / 2).exp().mean(),
-                "kl_per_dim": kl.detach(),
-                "r2": 1 - reconstruct.detach() / spread.clamp(min=1e-12),
-                "distance": (mu - h).square().mean().sqrt(),
-                "selection_entropy": entropy,
-            }
-        return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
+        of_each = [
+            region(student.features[s], teacher.features[t], batch.random)
+            for region, (s, t) in zip(self.regions, self.names, strict=True)
+        ]
+        return {name: torch.stack([terms[name] for terms in of_each]).mean() for name in of_each[0]}
 
     def warnings(self, means: dict[str, float]) -> list[str]:
         found = []
@@ -130,14 +125,63 @@ class ReKD(Distiller):
             found.append("sigma is at its clamp: the region's width is not learned")
         return found
 
+
+@dataclass(frozen=True)
+class Settings:
+    """ReKD's hyper-parameters, as its docstring has them."""
+
+    samples: int
+    tau: float
+    group_size: int
+    prior_std: float
+    log_var_range: tuple[float, float]
+    selection: str
+    prior: str
+
+
+class Region(nn.Module):
+    """What the teacher's map at one tap has become, and the student's choice in it."""
+
+    def __init__(self, student_channels: int, channels: int, settings: Settings):
+        super().__init__()
+        self.settings = settings
+        self.log_var_start = sum(settings.log_var_range) / 2
+        self.standardise = Standardise(channels)
+        self.project = nn.Conv2d(student_channels, channels, 1)
+        self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
+
+    def forward(self, f_s: Tensor, f_t: Tensor, random: SampleRandom) -> dict[str, Tensor]:
+        """Terms and diagnostics for maps (B, C_s, H_s, W_s) and (B, C, H, W)."""
+        ask = self.settings
+        t = self.standardise(f_t)
+        h = self.project(F.adaptive_avg_pool2d(f_s, t.shape[2:]))
+        mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*ask.log_var_range)
+        eps = random.normal(ask.samples, *t.shape[1:]).to(t)
+        z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
+
+        select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
+        reconstruct = F.mse_loss(z[:, 0] + self.decode_shift(z[:, 0]), t)
+        kl = gaussian_kl(mu, log_var, h.detach() if ask.prior == "student" else torch.zeros_like(h), ask.prior_std)
+        with torch.no_grad():
+            spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
+            diagnostics = {
+                "sigma": (log_var / 2).exp().mean(),
+                "kl_per_dim": kl.detach(),
+                "r2": 1 - reconstruct.detach() / spread.clamp(min=1e-12),
+                "distance": (mu - h).square().mean().sqrt(),
+                "selection_entropy": entropy,
+            }
+        return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
+
     def select(self, h: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
         """What the student pays for its choice of target, and that choice's entropy (0 where there is only one)."""
-        if self.selection == "soft":
-            return soft_selection(h, z, self.tau, self.group_size)
+        selection = self.settings.selection
+        if selection == "soft":
+            return soft_selection(h, z, self.settings.tau, self.settings.group_size)
         only_choice = h.new_zeros(())
-        if self.selection == "sample":
+        if selection == "sample":
             return F.mse_loss(h, z[:, 0]), only_choice
-        if self.selection == "mean":
+        if selection == "mean":
             return F.mse_loss(h, mu), only_choice
         return 0.5 * ((h - mu).square() / log_var.exp() + log_var + math.log(2 * math.pi)).mean(), only_choice
 

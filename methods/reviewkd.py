@@ -24,6 +24,9 @@ class ReviewKD(TapPairs):
     ``mid`` is the student's pooled width or ``max_mid``, if that is less. Weight 5 is the authors' for most CIFAR-100
     pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). As in their
     code, the term is multiplied by min(epoch / warmup, 1), epochs counted from 1; 20 are for 240 epochs, 0 is none.
+
+    Of detectors, s_i and t_i are the levels of the feature pyramid, the coarsest last, without a pooled feature. The
+    authors' weights for Faster R-CNN are 1.2 (R101 -> R18), 1 (R101 -> R50) and 2 (R50 -> MobileNetV2).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "review": 5.0}
@@ -39,14 +42,18 @@ class ReviewKD(TapPairs):
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
         self.warmup = warmup
-        mid = min(max_mid, student.embedding_dim)
         widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
-        widths.append((student.embedding_dim, teacher.embedding_dim))
+        self.pooled = student.pooled
+        if self.pooled:
+            widths.append((student.embedding_dim, teacher.embedding_dim))
+        mid = min(max_mid, widths[-1][0])
         deepest = len(widths) - 1
         self.fusions = nn.ModuleList(Fusion(c_s, mid, c_t, i < deepest) for i, (c_s, c_t) in enumerate(widths))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        pairs = [*self.maps(student, teacher), (as_map(student.embedding), as_map(teacher.embedding))]
+        pairs = list(self.maps(student, teacher))
+        if self.pooled:
+            pairs.append((as_map(student.embedding), as_map(teacher.embedding)))
         fused, losses = None, []
         for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
             review, fused = fusion(s, fused, t.shape[2:])

@@ -133,7 +133,7 @@ def _train(
     set_float32(recipe.precision)
     dataset = any_science["dataset"]
     info = datasets.of(dataset)
-    task = open_task(any_science)
+    task = open_task(any_science, job.weights)
     source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
     evaluated_on = source.evaluation()
     loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)

@@ -77,13 +77,15 @@ class Member:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(counter.key(self.seed, 0, f"student {science['student']}"))
             self.student = task.build(science["student"])
+            task.start(self.student, science["student"])
             spec = task.describe(self.student)
             torch.manual_seed(counter.key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
             offered = teacher.spec if teacher else None
-            self._main_taps, self._first_taps = (known_taps(x, offered) for x in (self.distiller, self._first))
+            self._main_taps = known_taps(task.teacher_taps(self.distiller), offered)
+            self._first_taps = known_taps(self._first.teacher_taps, offered)
             self.peer: ConvNet | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
@@ -195,7 +197,7 @@ class Member:
                 total = torch.stack(list(terms.values())).sum()
             else:
                 own = self.task.losses(student, batch, self.recipe)
-                met, taught = self.task.meet(batch, student, teacher)
+                met, taught = self.task.meet(self.distiller, batch, student, teacher)
                 terms = {"ce": own["ce"], **self.distiller(met, student, taught)}
                 if not self._images:
                     self._check_terms(terms)
@@ -371,7 +373,7 @@ def trained_model(science: dict[str, Any], file: Path, sha256: str | None) -> nn
     return model
 
 
-def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[str]:
+def known_taps(taps: Collection[str], teacher: TapSpec | None) -> set[str]:
     """The teacher's maps that a method or its first stage reads. Asked for once, before anything is shared with other
     runs.
 
@@ -380,10 +382,9 @@ def known_taps(method: Distiller | FirstStage, teacher: TapSpec | None) -> set[s
     """
     if teacher is None:
         return set()
-    taps = set(method.teacher_taps)
-    if unknown := sorted(taps - set(teacher.names)):
+    if unknown := sorted(set(taps) - set(teacher.names)):
         raise ValueError(f"the teacher has no tap named {unknown[0]!r}; it has: {teacher.listed}")
-    return taps
+    return set(taps)
 
 
 def _score(metrics: Metrics, score: str) -> float:

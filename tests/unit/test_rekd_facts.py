@@ -43,7 +43,7 @@ def test_fact_1_one_sample_is_no_relaxation():
         method = rekd(selection=selection)
         terms = run(method, f_s, f_t)
         terms["select"].backward()
-        results[selection] = terms["select"].item(), method.project.weight.grad
+        results[selection] = terms["select"].item(), method.regions[0].project.weight.grad
     (sample, sample_gradient), (mean, mean_gradient) = results["sample"], results["mean"]
     sigma = math.sqrt(0.05 * 2.0)  # where every sigma starts
     assert sample == pytest.approx(mean + sigma**2, rel=1e-3)
@@ -73,8 +73,8 @@ def test_fact_2_without_reconstruction_the_teacher_drops_out(reconstruct):
         sum(method.weights[term] * terms[term] for term in ("kl", "reconstruct")[: 1 + reconstruct]).backward()
         optimiser.step()
     with torch.no_grad():
-        t = method.standardise(f_t)
-        unknown = decodable(t + method.mu_shift(t) + terms["sigma"] * normal(*t.shape, seed=1), t)[C_S:]
+        t = method.regions[0].standardise(f_t)
+        unknown = decodable(t + method.regions[0].mu_shift(t) + terms["sigma"] * normal(*t.shape, seed=1), t)[C_S:]
     if reconstruct:
         assert unknown.min() > 0.6 and terms["r2"] > 0.6
     else:
@@ -124,9 +124,9 @@ def test_fact_5_a_point_target_is_fitnets(selection):
     method = rekd(samples=1, min_std=1e-9, max_std=1e-8, selection=selection, tau=0.37)
     f_s, f_t = normal(5, C_S, SIZE, SIZE, seed=1), normal(5, C_T, SIZE, SIZE, seed=2)
     terms = run(method, f_s, f_t)
-    (gradient,) = torch.autograd.grad(terms["select"], method.project.weight)
-    hint = F.mse_loss(method.project(f_s), Standardise(C_T).double()(f_t))
-    (expected,) = torch.autograd.grad(hint, method.project.weight)
+    (gradient,) = torch.autograd.grad(terms["select"], method.regions[0].project.weight)
+    hint = F.mse_loss(method.regions[0].project(f_s), Standardise(C_T).double()(f_t))
+    (expected,) = torch.autograd.grad(hint, method.regions[0].project.weight)
     torch.testing.assert_close(terms["select"], hint, rtol=1e-6, atol=0)
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
     assert terms["reconstruct"] < 1e-12 and terms["r2"] == pytest.approx(1.0)
@@ -148,7 +148,7 @@ def test_who_learns_from_what(selection, prior):
     method = rekd(selection=selection, prior=prior)
     f_s = normal(5, C_S, SIZE, SIZE, seed=1).requires_grad_()
     terms = run(method, f_s, normal(5, C_T, SIZE, SIZE, seed=2))
-    inputs = {"student": f_s, **dict(method.named_parameters())}
+    inputs = {"student": f_s, **dict(method.regions[0].named_parameters())}
     moved = {}
     for term in ("select", "reconstruct", "kl"):
         found = torch.autograd.grad(terms[term], list(inputs.values()), retain_graph=True, allow_unused=True)
@@ -169,7 +169,7 @@ def test_likelihood_is_the_posteriors_density():
     method = rekd(selection="likelihood")
     h, mu, log_var = normal(2, C_T, 3, 3), normal(2, C_T, 3, 3, seed=1), normal(2, C_T, 3, 3, seed=2)
     expected = -torch.distributions.Normal(mu, (log_var / 2).exp()).log_prob(h).mean()
-    torch.testing.assert_close(method.select(h, mu[:, None], mu, log_var)[0], expected)
+    torch.testing.assert_close(method.regions[0].select(h, mu[:, None], mu, log_var)[0], expected)
 
 
 @pytest.mark.parametrize("sizes", [((8, 8), (4, 4)), ((2, 2), (7, 7)), ((1, 1), (1, 1)), ((7, 5), (4, 3))])

@@ -1,8 +1,8 @@
 """What training asks of a task, such as classification."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from harness.models.base import ConvNet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
 from harness.training.ranks import ALONE, Ranks
-from methods.base import Batch, Outputs, SampleRandom, TapSpec
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,9 @@ class Evaluated:
 
     metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
+
+
+Given = Mapping[str, Mapping[str, Any]]  # sha256 -> {"file": ...} of weights that a sweep file gives
 
 
 class Task(Protocol):
@@ -33,11 +36,17 @@ class Task(Protocol):
     def build(self, model: str) -> ConvNet:
         """A fresh network, drawn from torch's global random generator."""
 
+    def start(self, student: ConvNet, model: str) -> None:
+        """Gives a fresh student the weights that its science says it starts from, if it does."""
+
     def describe(self, net: ConvNet) -> TapSpec:
         """What it offers a method."""
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
         """Random numbers for the samples of a step: a pure function of the ``seed``, which says run and step."""
+
+    def teacher_taps(self, method: Distiller) -> set[str]:
+        """The teacher's maps that are read when a method trains."""
 
     def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
         """A network that learns, on a batch."""
@@ -45,8 +54,8 @@ class Task(Protocol):
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         """The student's loss without a teacher, under the name ``ce``, and what else of it is worth a curve."""
 
-    def meet(self, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
-        """The batch and the teacher's outputs as a method compares them with the student's."""
+    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+        """The batch and the teacher's outputs as a method compares them with the student's outputs."""
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
         """In eval mode; the model is left in the mode it was in. The processes share the images out."""

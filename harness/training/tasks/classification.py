@@ -15,11 +15,11 @@ from harness.spec import datasets, tasks
 from harness.spec.schema import Recipe
 from harness.training.evaluate import evaluate
 from harness.training.ranks import ALONE, Ranks
-from harness.training.tasks.base import Evaluated
-from methods.base import Batch, Outputs, SampleRandom, TapSpec
+from harness.training.tasks.base import Evaluated, Given
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-def open_task(science: dict[str, Any]) -> "Classification":
+def open_task(science: dict[str, Any], given: Given) -> "Classification":
     info = datasets.of(science["dataset"])
     return Classification(info.classes, datasets.image_shape(info, science["recipe"]))
 
@@ -37,11 +37,17 @@ class Classification:
     def build(self, model: str) -> ConvNet:
         return build(model, self._classes, in_channels=self._image_shape[0])
 
+    def start(self, student: ConvNet, model: str) -> None:
+        """From what ``build`` has drawn."""
+
     def describe(self, net: ConvNet) -> TapSpec:
         return describe(net, self._image_shape)
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
         return SampleRandom(seed, len(indices), device)
+
+    def teacher_taps(self, method: Distiller) -> set[str]:
+        return set(method.teacher_taps)
 
     def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
         outputs: Outputs = net(batch.images, taps)
@@ -50,7 +56,7 @@ class Classification:
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=recipe.label_smoothing)}
 
-    def meet(self, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
