@@ -40,6 +40,7 @@ class TapSpec:
     embedding_dim: int  # width of the pooled penultimate feature
     num_classes: int
     head: Head | None = field(default=None, compare=False)  # where the model has such an end
+    pooled: bool = True  # whether an image's embedding is pooled from its last map; a detector's are of RoIs
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from harness.data import counter
 from harness.data.base import EvalSet
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
+from harness.models.weights import load_weights
 from harness.spec import datasets
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
@@ -27,7 +28,7 @@ from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Part, Ranks
 from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
-from harness.training.teacher import Teacher, load_weights
+from harness.training.teacher import Teacher
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 

@@ -1,5 +1,7 @@
 """A model's outputs on their way to a method: in float32, and those of the whole batch."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -13,7 +15,8 @@ def in_float32(outputs: Outputs) -> Outputs:
     def up(x: Tensor) -> Tensor:
         return x.float() if x.dtype == torch.bfloat16 else x
 
-    return Outputs(up(outputs.logits), up(outputs.embedding), {k: up(v) for k, v in outputs.features.items()})
+    features = {k: up(v) for k, v in outputs.features.items()}
+    return replace(outputs, logits=up(outputs.logits), embedding=up(outputs.embedding), features=features)
 
 
 def gathered(mine: Outputs, ranks: Ranks, count: int, part: Part = WHOLE) -> Outputs:
