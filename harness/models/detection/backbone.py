@@ -25,8 +25,8 @@ class Body:
 
 
 _RESNET = Body((("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)), "", ("fc.",))
-# 24, 32, 96 and 320 channels, as in the ReviewKD authors' detectors: each stage's last block, not its first as
-# torchvision's own `mobilenet_backbone` takes it. The 1x1 convolution to 1280 channels is left out.
+# 24, 32, 96 and 320 channels: each stage's last block (3, 6, 13, 17), as detectron2's users take them, not its first as
+# torchvision's `mobilenet_backbone` does. The 1x1 convolution to 1280 channels is left out.
 _MOBILENET_V2 = Body(
     tuple(tuple(map(str, range(*ends))) for ends in ((0, 2), (2, 4), (4, 7), (7, 14), (14, 18))),
     "features.",

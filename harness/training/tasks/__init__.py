@@ -1,0 +1,1 @@
+"""What training does differently for each task."""
