@@ -321,7 +321,7 @@ def test_two_real_images_are_learnt(name: str) -> None:
     torch.manual_seed(0)
     model = build_detector(name, 80, norm="batch", anchors_per_image=64, rois_per_image=32).train()
     images, objects = batch([0, 1], 96)
-    optimiser = torch.optim.Adam(model.parameters(), 3e-4)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-4)
     course = []
     for step in range(10):
         outputs = model(images, (), objects, [step, 100 + step])
@@ -331,7 +331,7 @@ def test_two_real_images_are_learnt(name: str) -> None:
         loss.backward()
         optimiser.step()
         course.append(loss.item())
-    assert min(course[-3:]) < 0.6 * course[0], course
+    assert max(course[-3:]) < 0.8 * course[0], course
 
 
 @needs_coco128
