@@ -66,9 +66,9 @@ def _checkpoint(
 ) -> dict[str, Any]:
     from harness.data import locate
     from harness.models.build import build
+    from harness.models.weights import BadWeights, load_weights
     from harness.spec import datasets, models
     from harness.spec.schema import Dataset
-    from harness.training.teacher import BadWeights, load_weights
 
     try:
         asked = Dataset(name=dataset, folder=folder)
@@ -113,12 +113,12 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
 
 def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.data import locate
+    from harness.models.weights import BadWeights
     from harness.spec import datasets
     from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
     from harness.training.member import trained_model
-    from harness.training.teacher import BadWeights
 
     store = Store(results)
     done = store.done_ids()

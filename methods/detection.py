@@ -4,7 +4,7 @@ A sample of a method that reads logits is a region of interest (RoI) then: ``Bat
 ``Outputs.embedding`` have a row for each RoI that the student was trained on in this step, for both models alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -34,3 +34,6 @@ class DetectorOutputs(Outputs):
 
     rois: list[Tensor] = field(default_factory=list)  # of each image (R_i, 4): those that were sampled for training
     anchors: dict[str, Tensor] = field(default_factory=dict)  # FPN level -> (H, W, A, 4), alike for all images
+    # Of a detector with two stages: logits (R, classes + 1) and embedding (R, D) of each image's RoIs (R_i, 4), from the
+    # pyramid's maps of the images.
+    read: Callable[[Mapping[str, Tensor], Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None

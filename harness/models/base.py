@@ -40,6 +40,15 @@ class Taps:
         return F.relu(self(name, x), inplace=name not in self.wanted)
 
 
+def check_taps(wanted: Collection[str], names: Collection[str]) -> None:
+    """Raises:
+    ValueError: a wanted tap is none of the model's ``names``.
+    """
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(names)}")
+
+
 class ConvNet(nn.Module):
     """An image classifier whose feature maps can be read by name.
 
@@ -55,7 +64,7 @@ class ConvNet(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
-        self._check(taps)
+        check_taps(taps, self.tap_names)
         collected = Taps(taps)
         embedding, logits = self.run(x, collected)
         return Outputs(logits, embedding, collected.features)
@@ -65,17 +74,12 @@ class ConvNet(nn.Module):
 
         A model of another library is run to its end: there, batch norms behind the last map take note of the images.
         """
-        self._check(taps)
+        check_taps(taps, self.tap_names)
         collected = Taps(taps, alone=True)
         if taps:
             with suppress(AllThere):
                 self.run(x, collected)
         return collected.features
-
-    def _check(self, taps: Collection[str]) -> None:
-        unknown = [name for name in taps if name not in self.tap_names]
-        if unknown:
-            raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(self.tap_names)}")
 
 
 class ReluBlock(nn.Module):

@@ -3,6 +3,8 @@
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from harness.models.frozen_norm import FrozenBatchNorm
+
 
 def fold_batch_norms(model: nn.Module) -> int:
     """Replaces batch norms by ``nn.Identity`` where the convolution before can do their work; how many.
@@ -21,7 +23,7 @@ def fold_batch_norms(model: nn.Module) -> int:
             pairs += zip(children, list(children)[1:], strict=False)
         for conv_name, norm_name in pairs:
             conv, norm = children[conv_name], children[norm_name]
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d | FrozenBatchNorm):
                 assert norm.running_mean is not None and norm.running_var is not None
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -29,8 +29,8 @@ def names(library: str) -> frozenset[str]:
     return frozenset(name for text in source_texts(library) for name in _REGISTERED.findall(text))
 
 
-def source_texts(library: str) -> Iterator[str]:
-    """The source files of a library's classification models.
+def source_texts(library: str, folder: str = "models") -> Iterator[str]:
+    """The source files of a library's classification models, or of those in another of its folders.
 
     Raises:
         ValueError: it is not installed.
@@ -38,7 +38,7 @@ def source_texts(library: str) -> Iterator[str]:
     found = importlib.util.find_spec(library)
     if found is None or found.origin is None:
         raise ValueError(f"models of {library} need it installed: pip install '.[timm]'")
-    for file in (Path(found.origin).parent / "models").glob("*.py"):
+    for file in (Path(found.origin).parent / folder).glob("*.py"):
         yield file.read_text(encoding="utf-8")
 
 

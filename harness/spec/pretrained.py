@@ -18,8 +18,9 @@ _OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
 _PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
 
 
-def url(name: str) -> str:
-    """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``.
+def url(name: str, detection: bool = False) -> str:
+    """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``; of a
+    detector's weights, ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``.
 
     Raises:
         ValueError: the library is not installed, or has no such weights; the message gives the nearest names.
@@ -27,21 +28,22 @@ def url(name: str) -> str:
     library, sep, weights = name.partition(":")
     if not sep or library not in foreign.LIBRARIES:
         raise ValueError("expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG")
-    known = urls(library)
+    known = urls(library, detection)
     if weights not in known:
         raise ValueError(foreign.unknown(library, "loadable weights", weights, known))
     return known[weights]
 
 
 @cache
-def urls(library: str) -> dict[str, str]:
-    """Address by name, of all weights of the installed version that are a plain state dict at the library's own place.
+def urls(library: str, detection: bool = False) -> dict[str, str]:
+    """Address by name, of all weights of the installed version that are a plain state dict at the library's own place:
+    classifiers', or torchvision's detectors'.
 
     Raises:
         ValueError: it is not installed.
     """
     found: dict[str, str] = {}
-    for text in foreign.source_texts(library):
+    for text in foreign.source_texts(library, "models/detection" if detection else "models"):
         text = _COMMENT.sub("", text)
         if library == "torchvision":
             parts = _ENUM.split(text)

@@ -3,9 +3,7 @@
 import copy
 
 import torch
-from torch import Tensor
-
-from harness.models.base import ConvNet
+from torch import Tensor, nn
 
 
 class Average:
@@ -13,8 +11,8 @@ class Average:
     statistics included. It begins as the weights are (Polyak and Juditsky 1992; Tarvainen and Valpola 2017,
     arXiv:1703.01780)."""
 
-    def __init__(self, student: ConvNet, decay: float):
-        self.model: ConvNet = copy.deepcopy(student).requires_grad_(False).eval()
+    def __init__(self, student: nn.Module, decay: float):
+        self.model: nn.Module = copy.deepcopy(student).requires_grad_(False).eval()
         self._student, self._decay = student, decay
 
     @torch.no_grad()
@@ -28,6 +26,6 @@ class Average:
         torch._foreach_copy_(_numbers(self.model), _numbers(self._student))
 
 
-def _numbers(model: ConvNet) -> list[Tensor]:
+def _numbers(model: nn.Module) -> list[Tensor]:
     """Asked for at each step: an engine may move weights elsewhere."""
     return [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

@@ -15,6 +15,7 @@ import torch
 from harness.data.base import EvalSet, Loader
 from harness.data.source import open_source
 from harness.data.stream import Stream
+from harness.models.weights import BadWeights
 from harness.spec import datasets, identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.schema import Recipe
@@ -30,7 +31,7 @@ from harness.training.precision import set_float32
 from harness.training.ranks import LostRank, Ranks, joined
 from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
 from harness.training.tasks import Task, open_task
-from harness.training.teacher import BadWeights, Teacher, load_teacher
+from harness.training.teacher import Teacher, load_teacher
 from harness.training.zero import DeepSpeed
 
 

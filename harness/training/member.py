@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.data import counter
 from harness.data.base import EvalSet
 from harness.models.base import ConvNet
+from harness.models.weights import load_weights
 from harness.spec import methods as method_sources
 from harness.spec.schema import Recipe
 from harness.training.average import Average
@@ -25,7 +26,7 @@ from harness.training.ranks import ALONE, Part, Ranks
 from harness.training.schedule import learning_rate, warmup
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task, open_task
-from harness.training.teacher import Teacher, load_weights
+from harness.training.teacher import Teacher
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 Metrics = dict[str, float | None]
@@ -86,7 +87,7 @@ class Member:
             offered = teacher.spec if teacher else None
             self._main_taps = known_taps(task.teacher_taps(self.distiller), offered)
             self._first_taps = known_taps(self._first.teacher_taps, offered)
-            self.peer: ConvNet | None = None
+            self.peer: nn.Module | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
                 torch.manual_seed(counter.key(self.seed, 0, "peer"))
@@ -123,7 +124,7 @@ class Member:
         return self.history.epoch < 0
 
     @property
-    def networks(self) -> list[ConvNet]:
+    def networks(self) -> list[nn.Module]:
         """The student, and the teacher that learns with it where there is one."""
         return [self.student] if self.peer is None else [self.student, self.peer]
 
@@ -297,12 +298,13 @@ class Member:
         with self.watch.part("student"):
             if not self.in_first_stage:
                 return self._run(self.student, batch, self.distiller.student_taps, count, part)
+            assert isinstance(self.student, ConvNet), "methods with a first stage are for classifiers"
             nothing = batch.images.new_empty(0)
             with autocast(self.device, self.recipe.precision):
                 outputs = Outputs(nothing, nothing, self.student.maps(batch.images, self._first.student_taps))
             return gathered(in_float32(outputs), self._seen, count, part)
 
-    def _run(self, net: ConvNet, batch: Batch, taps: Collection[str], count: int, part: Part) -> Outputs:
+    def _run(self, net: nn.Module, batch: Batch, taps: Collection[str], count: int, part: Part) -> Outputs:
         """Of a part of a batch of ``count`` images, whichever of them this process has."""
         with autocast(self.device, self.recipe.precision):
             outputs = self.task.run(net, batch, taps)
@@ -336,7 +338,7 @@ class Member:
 class WithMethod(nn.Module):
     """A student together with the method that is part of the trained model."""
 
-    def __init__(self, student: ConvNet, distiller: Distiller):
+    def __init__(self, student: nn.Module, distiller: Distiller):
         super().__init__()
         self.student, self.method = student, distiller
 

@@ -99,6 +99,18 @@ class Ranks:
             dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
 
+    def collect(self, value: Any) -> list[Any]:
+        """Each process's JSON-able value, in the order of their ranks."""
+        if self.world == 1:
+            return [value]
+        text, device = json.dumps(value).encode(), self.device()
+        padded = text.ljust(self.greatest(len(text), device))  # spaces behind a value are JSON too
+        mine = torch.frombuffer(bytearray(padded), dtype=torch.uint8).to(device)
+        parts = [torch.empty_like(mine) for _ in range(self.world)]
+        with _together():
+            dist.all_gather(parts, mine)
+        return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
+
     def share(self, name: str, value: Any) -> Any:
         """The first process's JSON-able value, in every process; ``name`` is used once."""
         if self.store is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.data import raw
 from harness.errors import UserError
+from harness.models.weights import BadWeights
 from harness.spec import identity
 from harness.spec.identity import timing_key
 from harness.spec.tasks import CATALOG as TASKS
@@ -28,7 +29,7 @@ from harness.training import checkpoint
 from harness.training.logits import WrongLogits
 from harness.training.member import Member
 from harness.training.ranks import ALONE, Ranks
-from harness.training.teacher import BadWeights, Teacher
+from harness.training.teacher import Teacher
 
 CHECKPOINT_SECONDS = float(os.environ.get("KD_CHECKPOINT_SECONDS", "60"))
 PROGRESS_SECONDS = 1.0

@@ -1,18 +1,15 @@
 """The teacher: its weights read without executing anything, verified, frozen, its accuracy measured again."""
 
-import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.data.base import EvalSet
-from harness.models.base import ConvNet
 from harness.models.folding import fold_batch_norms
+from harness.models.weights import BadWeights, first_line, load_weights
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
@@ -22,15 +19,11 @@ from methods.base import Outputs, TapSpec
 STATED_MARGIN = 0.1  # points; decoding and convolution libraries move single test images
 
 
-class BadWeights(Exception):
-    """Weights that cannot be used; the text says which file and why."""
-
-
 @dataclass
 class Teacher:
     """A frozen teacher."""
 
-    model: ConvNet
+    model: nn.Module
     name: str
     file: Path  # of its weights
     sha256: str
@@ -63,7 +56,7 @@ class Teacher:
             try:
                 return self._compiled(images, taps)
             except Exception as error:  # the compiler meets its own limits with any exception there is
-                print(f"the teacher runs uncompiled: {type(error).__name__}: {_first_line(error)}", flush=True)
+                print(f"the teacher runs uncompiled: {type(error).__name__}: {first_line(error)}", flush=True)
                 self._compiled = None
         outputs: Outputs = self.model(images, taps)
         return outputs
@@ -88,7 +81,7 @@ def load_teacher(
     return Teacher(model, name, file, sha256, score, spec, ranks if task.whole_batch else ALONE)
 
 
-def freeze(model: ConvNet, device: torch.device) -> None:
+def freeze(model: nn.Module, device: torch.device) -> None:
     """Makes a model a teacher, in place: evaluated only, and as fast as it can be.
 
     Its batch norms move into its convolutions, which changes its outputs by rounding, about one part in a million.
@@ -103,44 +96,3 @@ def narrow(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) in (nn.Conv2d, nn.Linear):  # a subclass may compute something of its weights
             module.to(torch.bfloat16)
-
-
-def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads a state dict strictly; the file's sha256.
-
-    Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``
-    or ``state_dict`` as RepDistiller and mdistiller write it.
-
-    Raises:
-        BadWeights: as its text says.
-    """
-    try:
-        with file.open("rb") as f:
-            found = hashlib.file_digest(f, "sha256").hexdigest()
-    except OSError as e:
-        raise BadWeights(f"weights {file}: {e.strerror}") from None
-    if sha256 not in (None, found):
-        raise BadWeights(f"weights {file}: sha256 is {found}, expected {sha256}")
-    state: Any
-    try:
-        if file.suffix == ".safetensors":
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch's reader meets damaged files with any exception there is; nothing else runs here
-        raise BadWeights(f"weights {file}: not a readable checkpoint of plain tensors ({_first_line(e)})") from None
-    for key in ("model", "state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
-        raise BadWeights(f"weights {file}: expected a state dict of tensors")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as e:
-        raise BadWeights(f"weights {file}: not the weights of {name}: {_first_line(e, 1)}") from None
-    return found
-
-
-def _first_line(error: Exception, index: int = 0) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return lines[min(index, len(lines) - 1)][:200]

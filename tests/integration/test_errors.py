@@ -247,7 +247,7 @@ def test_damaged_weights_are_one_message_however_damaged(finished: Bench, home: 
     import random
 
     from harness.models.build import build
-    from harness.training.teacher import BadWeights, load_weights
+    from harness.models.weights import BadWeights, load_weights
 
     source = finished.store.student_weights(teacher_run(finished))
     state = load_file(source)

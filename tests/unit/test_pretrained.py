@@ -12,11 +12,13 @@ from timm.models import get_pretrained_cfg
 from harness.spec import pretrained
 
 
-def test_torchvisions_are_all_there() -> None:
+@pytest.mark.parametrize("detection", [False, True])
+def test_torchvisions_are_all_there(detection: bool) -> None:
     models = torchvision.models
-    members = (w for name in models.list_models(module=models) for w in models.get_model_weights(name))
+    module = models.detection if detection else models
+    members = (w for name in models.list_models(module=module) for w in models.get_model_weights(name))
     listed = {f"{type(w).__name__}.{w.name}": w.url for w in members}
-    assert pretrained.urls("torchvision") == listed
+    assert pretrained.urls("torchvision", detection) == listed
     assert all(len(pretrained.sha256_start(url)) >= 8 for url in listed.values())
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from harness.data import cifar
 from harness.data.raw import WrongData
 from harness.models.build import build
-from harness.training.teacher import BadWeights, load_weights
+from harness.models.weights import BadWeights, load_weights
 
 
 class Calls:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.base import EvalSet
-from harness.models.base import ConvNet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
 from harness.training.ranks import ALONE, Ranks
@@ -33,13 +32,13 @@ class Task(Protocol):
     whole_batch: bool  # losses and methods see the images of all processes; else each process its own share
     recordable: bool  # full batches are alike in shape, so that a GPU can play steps from a graph
 
-    def build(self, model: str) -> ConvNet:
-        """A fresh network, drawn from torch's global random generator."""
+    def build(self, model: str) -> nn.Module:
+        """A fresh network, drawn from torch's global random generator; it returns ``Outputs``."""
 
-    def start(self, student: ConvNet, model: str) -> None:
+    def start(self, student: nn.Module, model: str) -> None:
         """Gives a fresh student the weights that its science says it starts from, if it does."""
 
-    def describe(self, net: ConvNet) -> TapSpec:
+    def describe(self, net: nn.Module) -> TapSpec:
         """What it offers a method."""
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
@@ -48,7 +47,7 @@ class Task(Protocol):
     def teacher_taps(self, method: Distiller) -> set[str]:
         """The teacher's maps that are read when a method trains."""
 
-    def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
+    def run(self, net: nn.Module, batch: Batch, taps: Collection[str]) -> Outputs:
         """A network that learns, on a batch."""
 
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:

@@ -37,10 +37,11 @@ class Classification:
     def build(self, model: str) -> ConvNet:
         return build(model, self._classes, in_channels=self._image_shape[0])
 
-    def start(self, student: ConvNet, model: str) -> None:
+    def start(self, student: nn.Module, model: str) -> None:
         """From what ``build`` has drawn."""
 
-    def describe(self, net: ConvNet) -> TapSpec:
+    def describe(self, net: nn.Module) -> TapSpec:
+        assert isinstance(net, ConvNet)
         return describe(net, self._image_shape)
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
@@ -49,7 +50,7 @@ class Classification:
     def teacher_taps(self, method: Distiller) -> set[str]:
         return set(method.teacher_taps)
 
-    def run(self, net: ConvNet, batch: Batch, taps: Collection[str]) -> Outputs:
+    def run(self, net: nn.Module, batch: Batch, taps: Collection[str]) -> Outputs:
         outputs: Outputs = net(batch.images, taps)
         return outputs
 

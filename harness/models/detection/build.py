@@ -1,0 +1,36 @@
+"""The detectors by name, built."""
+
+from typing import Literal
+
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
+
+from harness.models.detection.backbone import CHANNELS, build_backbone
+from harness.models.detection.base import Detector
+from harness.models.detection.one_stage import OneStageDetector
+from harness.models.detection.two_stage import TwoStageDetector
+from harness.spec.detectors import CATALOG, resolve
+
+
+def build_detector(
+    name: str,
+    num_classes: int,
+    *,
+    norm: Literal["frozen", "batch"] = "frozen",
+    frozen_stages: int = 0,
+    anchors_per_image: int = 256,
+    rois_per_image: int = 512,
+) -> Detector:
+    """A freshly initialised detector, drawn from torch's global random generator.
+
+    ``num_classes`` leaves the background out. For ``norm`` and ``frozen_stages`` see ``build_backbone``. A one-stage
+    detector learns from all anchors.
+
+    Raises:
+        ValueError: there is no such detector; the message gives the nearest names.
+    """
+    entry = CATALOG[resolve(name)]
+    if entry.two_stage:
+        backbone = build_backbone(entry.backbone, 1, norm, frozen_stages, LastLevelMaxPool())
+        return TwoStageDetector(backbone, num_classes, anchors_per_image, rois_per_image)
+    backbone = build_backbone(entry.backbone, 2, norm, frozen_stages, LastLevelP6P7(CHANNELS, CHANNELS))
+    return OneStageDetector(backbone, num_classes)

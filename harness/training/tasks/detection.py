@@ -1,0 +1,112 @@
+"""Objects in images: detectors."""
+
+import copy
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from harness.data import counter
+from harness.data.base import EvalSet
+from harness.models.detection.base import Detector, TrainingOutputs
+from harness.models.detection.build import build_detector
+from harness.models.detection.two_stage import POOLED
+from harness.models.detection.weights import load_backbone
+from harness.spec import datasets, tasks
+from harness.spec.models import TWO_STAGE
+from harness.spec.schema import DETECTOR, Recipe
+from harness.training.precision import autocast
+from harness.training.ranks import ALONE, Ranks
+from harness.training.tasks.base import Evaluated, Given
+from harness.training.tasks.detector_evaluation import DetectionEvalSet, evaluate_detector, results_file
+from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.detection import DetectionBatch, DetectorOutputs, Objects
+
+
+def open_task(science: dict[str, Any], given: Given) -> "Detection":
+    sha256: str = science.get("backbone", "")
+    start = (Path(given[sha256]["file"]), sha256) if sha256 in given else None
+    return Detection(datasets.of(science["dataset"]).classes, Recipe.model_validate(science["recipe"]), start)
+
+
+class Detection:
+    """Of so many classes. ``start``: the file and sha256 of what students' backbones start from."""
+
+    info = tasks.DETECTION
+    whole_batch = False
+    recordable = False
+
+    def __init__(self, classes: int, recipe: Recipe, start: tuple[Path, str] | None = None):
+        self._classes, self._recipe, self._start = classes, recipe, start
+
+    def build(self, model: str) -> nn.Module:
+        return build_detector(model, self._classes, **{key: getattr(self._recipe, key) for key in DETECTOR})
+
+    def start(self, student: nn.Module, model: str) -> None:
+        if self._start is not None:
+            load_backbone(_detector(student), model, *self._start)
+
+    def describe(self, net: nn.Module) -> TapSpec:
+        return _detector(net).describe()
+
+    def random(self, seed: int, indices: Tensor, device: torch.device) -> "ImageRandom":
+        return ImageRandom(seed, indices.tolist(), device)
+
+    def teacher_taps(self, method: Distiller) -> set[str]:
+        """The teacher's head reads its pyramid where a method reads what it says of regions."""
+        return {*method.teacher_taps, *(POOLED if TWO_STAGE in method.defined_for else ())}
+
+    def run(self, net: nn.Module, batch: Batch, taps: Collection[str]) -> Outputs:
+        assert isinstance(batch.random, ImageRandom)
+        outputs: Outputs = net(batch.images, taps, batch.targets, batch.random.seeds)
+        return outputs
+
+    def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
+        assert isinstance(student, TrainingOutputs)
+        return {"ce": torch.stack(list(student.losses.values())).sum(), **student.losses}
+
+    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+        assert isinstance(student, TrainingOutputs)
+        objects = cast(Sequence[Objects], batch.targets)
+        met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects)
+        if TWO_STAGE in method.defined_for:
+            assert isinstance(teacher, DetectorOutputs) and teacher.read is not None
+            with torch.no_grad(), autocast(batch.images.device, self._recipe.precision):
+                logits, embedding = teacher.read(teacher.features, student.rois)
+            teacher = replace(teacher, logits=logits.float(), embedding=embedding.float())
+        return met, teacher
+
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+        found = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
+        return Evaluated(found.metrics, results_file(found.results))
+
+
+class ImageRandom(SampleRandom):
+    """Random numbers that are drawn for each image by itself: the same whichever process has it."""
+
+    def __init__(self, seed: int, indices: list[int], device: torch.device):
+        super().__init__(seed, len(indices), device)
+        self.seeds = [counter.key(seed, index, "image") for index in indices]
+        self._generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
+
+    def part(self, rows: slice) -> "ImageRandom":
+        part = copy.copy(self)
+        part.seeds, part._generators = self.seeds[rows], self._generators[rows]
+        return part
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._each(torch.randn, shape, dtype)
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._each(torch.rand, shape, dtype)
+
+    def _each(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.stack([draw(shape, generator=g, device=self._device, dtype=dtype) for g in self._generators])
+
+
+def _detector(net: nn.Module) -> Detector:
+    assert isinstance(net, Detector)
+    return net
