@@ -1,6 +1,7 @@
 """``python -m harness.prepare DATASET``: image files into the form the loaders want."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,10 +128,12 @@ def _text(made: "Manifest | DetectionManifest", out: Path) -> str:
     found: list[tuple[dict[str, int], dict[str, str]]] = []  # counts, and what is counted
     for name, part in {"train": made.train, made.evaluated_on: made.test}.items():
         if part:
-            lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {_counted(part.counts)}")
+            stored = _counted(part.counts, images.KINDS)
+            lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {stored}")
             found.append((part.counts, images.KINDS))
         if isinstance(part, DetectionPart):
-            lines.append(f"{name}: annotations: {_counted(part.objects)}; {part.trained_on:,} images to train on")
+            objects = _counted(part.objects, annotations.KINDS)
+            lines.append(f"{name}: annotations: {objects}; {part.trained_on:,} images to train on")
             found.append((part.objects, annotations.KINDS))
     meanings = {kind: all_[kind] for counts, all_ in found for kind in all_ if counts.get(kind)}
     lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in meanings.items()]
@@ -139,8 +142,8 @@ def _text(made: "Manifest | DetectionManifest", out: Path) -> str:
     return "\n".join(lines)
 
 
-def _counted(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in counts.items() if n)
+def _counted(counts: dict[str, int], kinds: Iterable[str]) -> str:
+    return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind in kinds if (n := counts.get(kind)))
 
 
 if __name__ == "__main__":
