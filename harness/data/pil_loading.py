@@ -38,20 +38,11 @@ class PilImages:
         """
         size = len(image)
         left, top, column, row = (int(view[name]) for name in ("left", "top", "column", "row"))
-        whole = decoded(self._file, view["position"], self._path)
+        try:
+            whole = Image.open(io.BytesIO(self._file.jpeg(view["position"]).tobytes())).convert("RGB")
+        except Exception as error:  # PIL's are of many kinds
+            raise WrongData(f"{self._path}: image {view['position']} cannot be decoded: {error}") from error
         part = whole.crop((left, top, left + int(view["width"]), top + int(view["height"])))
         part = part.resize((int(view["to_width"]), int(view["to_height"])), Image.Resampling.BILINEAR)
         pixels = np.asarray(part)[row : row + size, column : column + size]
         image[:] = pixels[:, ::-1] if view["flip"] else pixels
-
-
-def decoded(file: beton.Beton, position: int, path: Path) -> Image.Image:
-    """An image of a file, RGB; ``path`` is the file's, for messages.
-
-    Raises:
-        WrongData: it cannot be decoded.
-    """
-    try:
-        return Image.open(io.BytesIO(file.jpeg(position).tobytes())).convert("RGB")
-    except Exception as error:  # PIL's are of many kinds
-        raise WrongData(f"{path}: image {position} cannot be decoded: {error}") from error

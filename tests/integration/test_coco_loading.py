@@ -123,14 +123,16 @@ def by_index(objects: list[Objects], indices: Tensor) -> list[tuple[int, Objects
     return list(zip(indices.tolist(), objects, strict=True))
 
 
-def test_pixels_are_pils(stored: tuple[Path, Annotations]) -> None:
+def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
+    """Its antialiased bilinear filter's, which detectron2 uses."""
     file = beton.read(stored[0])
     for images, objects, indices in train(stored, flip=False).epoch(0):
         for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
             height, width = shown.size
             whole = Image.open(io.BytesIO(bytes(file.jpeg(i)))).convert("RGB")
             wanted = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-            assert np.array_equal(image[:, :height, :width].permute(1, 2, 0), wanted)
+            apart = np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - wanted)
+            assert apart.mean() < 0.1 and apart.max() <= 3
 
 
 def test_bits_depend_on_neither_threads_nor_processes_nor_restarts(stored: tuple[Path, Annotations]) -> None:
@@ -154,8 +156,13 @@ def test_bits_depend_on_neither_threads_nor_processes_nor_restarts(stored: tuple
 
 def test_only_the_own_share_is_decoded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    plain = loading.decoded
-    monkeypatch.setattr(loading, "decoded", lambda file, i, path: (seen.append(i), plain(file, i, path))[1])
+    plain = loading._Images._show
+
+    def show(self: loading._Images, view: loading.View, image: np.ndarray) -> None:
+        seen.append(view.position)
+        plain(self, view, image)
+
+    monkeypatch.setattr(loading._Images, "_show", show)
     rows = Ranks(1, 2).rows
     mine = [indices[rows(len(indices))] for *_, indices in train(stored, rows=rows, workers=1).epoch(0)]
     assert seen == torch.cat(mine).tolist() and len(seen) < N

@@ -26,7 +26,7 @@ class CocoSource:
     ``train_subset``, the ones that are trained on.
     """
 
-    decoder = "pil"
+    decoder = "torchvision"
 
     def __init__(
         self,
