@@ -1,21 +1,36 @@
 """``python -m harness.prepare DATASET``: image files into the form the loaders want."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness import options
-from harness.errors import UserError
+from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.data.manifest import Manifest
+    from harness.data.manifest import DetectionManifest, Manifest
+
+DATASETS = ("imagenet", "imagefolder", "coco")
+MAX_SIDE = 400
 
 
 def prepare(
-    dataset: Annotated[str, typer.Argument(help="imagenet, or imagefolder for any other tree of class folders.")],
-    source: Annotated[Path, typer.Option(help="Folder with train/CLASS/* and val/CLASS/*.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="imagenet; imagefolder for any other tree of class folders; coco for any set in its format."
+        ),
+    ],
+    source: Annotated[
+        Path,
+        typer.Option(
+            help="Folder with train/CLASS/* and val/CLASS/*; of coco, with annotations/instances_{train,val}*.json "
+            "and image folders of the same names (train2017, images/train2017, ...)."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the prepared data set.")],
     classes: Annotated[
         str | None,
@@ -25,9 +40,29 @@ def prepare(
             "part; `imagenet` stands for ImageNet's. Without it, the folders' names sorted.",
         ),
     ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Of coco: the training annotations, where SOURCE has several or other names."
+        ),
+    ] = None,
+    val: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Of coco: the annotations to evaluate with. Where there are none, it is the training images that are "
+            "evaluated on.",
+        ),
+    ] = None,
     max_side: Annotated[
-        int, typer.Option(min=8, max=1024, help="Larger images are shrunk to this longer side, in pixels.")
-    ] = 400,
+        int | None,
+        typer.Option(
+            min=8,
+            max=1024,
+            help=f"Larger images are shrunk to this longer side, in pixels (default: {MAX_SIDE}). Those of coco keep "
+            "their size.",
+        ),
+    ] = None,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded anew.")] = 90,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: one per core).")] = None,
     skip_unreadable: Annotated[
@@ -45,20 +80,31 @@ def prepare(
     from harness.watch import say
 
     try:
+        from harness.data import preparing
+        from harness.data.coco import preparing as coco
         from harness.data.imagetree import class_list
-        from harness.data.preparing import prepare as run
     except ModuleNotFoundError as e:
         if e.name != "PIL":
             raise
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
-    if classes and dataset == "imagenet":
-        raise UserError("--classes belongs to imagefolder; imagenet has its own")
-    settings = Settings(max_side=max_side, quality=quality)
+    if dataset not in DATASETS:
+        raise UserError(unknown("dataset to prepare", dataset, DATASETS))
+    if classes and dataset != "imagefolder":
+        raise UserError(f"--classes belongs to imagefolder; {dataset} has its own")
+    if dataset == "coco" and max_side is not None:
+        raise UserError("--max-side belongs to the others: images of coco keep their size, which their boxes are for")
+    if dataset != "coco" and (train or val):
+        raise UserError("--train and --val belong to coco")
+    settings = Settings(max_side=None if dataset == "coco" else max_side or MAX_SIDE, quality=quality)
+    made: Manifest | DetectionManifest
     try:
         with FilesProgress() as progress:
-            listed = class_list(classes) if classes else None
-            many = workers or cores()
-            made, is_new = run(dataset, source, out, settings, many, skip_unreadable, progress.tell, listed)
+            how = settings, workers or cores(), skip_unreadable, progress.tell
+            if dataset == "coco":
+                made, is_new = coco.prepare(source, out, *how, train=train, val=val)
+            else:
+                listed = class_list(classes) if classes else None
+                made, is_new = preparing.prepare(dataset, source, out, *how, listed)
     except KeyboardInterrupt:
         say("left; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -67,23 +113,37 @@ def prepare(
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
-def _summary(made: "Manifest", out: Path) -> dict[str, Any]:
-    summary = made.model_dump(mode="json", exclude={"classes", "unreadable"})
-    return summary | {"folder": str(out), "classes": len(made.classes), "unreadable": len(made.unreadable)}
+def _summary(made: "Manifest | DetectionManifest", out: Path) -> dict[str, Any]:
+    summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
+    summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
+    return summary | {"evaluated_on": made.evaluated_on}
 
 
-def _text(made: "Manifest", out: Path) -> str:
-    from harness.data.images import KINDS
+def _text(made: "Manifest | DetectionManifest", out: Path) -> str:
+    from harness.data import images
+    from harness.data.coco import annotations
+    from harness.data.manifest import DetectionPart
 
-    lines = [f"{out}: {made.dataset}, {len(made.classes):,} classes, version {made.version}"]
-    found: set[str] = set()
-    for name, part in (("train", made.train), ("test", made.test)):
+    lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
+    found: list[tuple[dict[str, int], dict[str, str]]] = []  # counts, and what is counted
+    for name, part in {"train": made.train, made.evaluated_on: made.test}.items():
         if part:
-            counts = [f"{n:,} {kind.replace('_', ' ')}" for kind in KINDS if (n := part.counts.get(kind))]
-            found |= {kind for kind, n in part.counts.items() if n}
-            lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {', '.join(counts)}")
-    lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in KINDS.items() if kind in found]
+            stored = _counted(part.counts, images.KINDS)
+            lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {stored}")
+            found.append((part.counts, images.KINDS))
+        if isinstance(part, DetectionPart):
+            objects = _counted(part.objects, annotations.KINDS)
+            lines.append(f"{name}: annotations: {objects}; {part.trained_on:,} images to train on")
+            found.append((part.objects, annotations.KINDS))
+    meanings = {kind: all_[kind] for counts, all_ in found for kind in all_ if counts.get(kind)}
+    lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in meanings.items()]
+    if made.evaluated_on == "train":
+        lines.append("no annotations to evaluate with: the training images are what is evaluated on")
     return "\n".join(lines)
+
+
+def _counted(counts: dict[str, int], kinds: Iterable[str]) -> str:
+    return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind in kinds if (n := counts.get(kind)))
 
 
 if __name__ == "__main__":

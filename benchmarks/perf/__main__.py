@@ -22,6 +22,7 @@ BENCHES = (
     "imagenet_loader",
     "imagenet_loader_256",
     "seeded_decoder",
+    "coco_loader",
     "slurm_scale",
 )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,10 @@ Tell = Callable[[str, int, int], None]
 class Filled:
     """What is known of a part once its file is whole."""
 
-    part: manifest.Part
+    images: int
+    bytes: int  # of the file
+    counts: dict[str, int]  # by harness.data.images.KINDS
+    per_class: Counter[int]  # images of each label
     digest: str  # of its labels and JPEGs, in order
     unreadable: tuple[manifest.Unreadable, ...]
 
@@ -56,10 +60,10 @@ class Filling:
         """
         if self.finished.exists():
             if not journal(self.unfinished).exists():
-                raise UserError(f"{self.finished}: is there already, without a {manifest.FILE}; choose another --out")
+                raise in_the_way(self.finished)
             os.replace(self.finished, self.unfinished)
 
-    def fill(self, classes: int, workers: Workers, tell: Tell) -> Filled:
+    def fill(self, workers: Workers, tell: Tell) -> Filled:
         """Goes on from where the last call was."""
         sources = self.tree.files
         chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
@@ -72,18 +76,18 @@ class Filling:
                 read += len(sent)
                 tell(self.name, read, len(sources))
             file.finish()
-        part = manifest.Part(
-            file=self.file,
-            images=file.images,
-            per_class_min=min(file.per_class[label] for label in range(classes)),
-            bytes=self.unfinished.stat().st_size,
-            counts={**file.counts, "ignored": self.tree.ignored},
-        )
         left_out = (
             manifest.Unreadable(file=printable(f"{self.tree.folder.name}/{name}"), why=why)
             for name, why in file.unreadable
         )
-        return Filled(part, file.digest.hexdigest(), tuple(left_out))
+        return Filled(
+            images=file.images,
+            bytes=self.unfinished.stat().st_size,
+            counts={**file.counts, "ignored": self.tree.ignored},
+            per_class=file.per_class,
+            digest=file.digest.hexdigest(),
+            unreadable=tuple(left_out),
+        )
 
     def _keys(self, chunks: list[list[imagetree.File]]) -> list[str]:
         """Of each chunk a hash of all that decides what is stored of it, but for its bytes."""
@@ -100,6 +104,10 @@ class Filling:
 def scratch(out: Path) -> Path:
     """Where everything lies until it is whole."""
     return out / ".prepare"
+
+
+def in_the_way(file: Path) -> UserError:
+    return UserError(f"{file}: is there already, without a {manifest.FILE}; choose another --out")
 
 
 def made_with() -> dict[str, str]:

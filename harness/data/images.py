@@ -84,7 +84,7 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
         "oriented": _orientation(image) != 1,
     }
     kinds = tuple(kind for kind, holds in found.items() if holds)
-    size = _fitted(image.size, settings.max_side)
+    size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
     if size == image.size and is_jpeg and mode in ("RGB", "L") and len(content) <= beton.PAGE:
         return Stored(content, image.height, image.width, ("kept", *kinds))
     rgb = _rgb(image)
@@ -92,6 +92,8 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
         rgb = rgb.resize(size, FILTER)
     out = io.BytesIO()
     rgb.save(out, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
+    if out.tell() > beton.PAGE:
+        raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
     return Stored(out.getvalue(), rgb.height, rgb.width, ("converted" if size == image.size else "resized", *kinds))
 
 

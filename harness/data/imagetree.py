@@ -161,7 +161,7 @@ def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = Tru
             inside = os.path.relpath(place, folder)
             images = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
             ignored += len(names) - len(images)
-            files += (_file(folder, os.path.join(inside, name), label) for name in images)
+            files += (found_file(folder, os.path.join(inside, name), label) for name in images)
     return Part(folder, files, ignored)
 
 
@@ -172,11 +172,12 @@ def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Par
     images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
     if strange := [name for name in images if labels.get(Path(name).stem) not in numbers]:
         raise UserError(f"{folder}: no label for {_some(strange)}")
-    files = [_file(folder, name, numbers[labels[Path(name).stem]]) for name in images]
+    files = [found_file(folder, name, numbers[labels[Path(name).stem]]) for name in images]
     return Part(folder, sorted(files, key=lambda file: (file.label, file.name)), len(entries) - len(images))
 
 
-def _file(folder: Path, name: str, label: int) -> File:
+def found_file(folder: Path, name: str, label: int) -> File:
+    """What is known of a file before it is read."""
     try:
         found = os.stat(folder / name)
     except OSError:  # a dangling link: reading it will say so

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from harness.data.manifest import FILE, Manifest
+from harness.data import manifest
+from harness.data.manifest import DetectionManifest, Manifest
 from harness.errors import UserError
 from harness.spec import datasets
 from harness.spec.datasets import CATALOG, DatasetInfo
@@ -55,11 +56,15 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
         return CATALOG[dataset.name]
     folder = dataset_folder(dataset, root)
     assert folder is not None
-    found = Manifest.read(folder)
+    found = manifest.read(folder, dataset.name)
     if found.dataset != dataset.name:
         raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {dataset.name!r}")
-    train_size, per_class = (found.train.images, found.train.per_class_min) if found.train else (0, 0)
-    return datasets.stored(dataset.name, found.version, len(found.classes), train_size, found.test.images, per_class)
+    train_size, per_class = 0, 0
+    if isinstance(found, Manifest) and found.train:
+        train_size, per_class = found.train.images, found.train.per_class_min
+    elif isinstance(found, DetectionManifest) and found.train:
+        train_size = found.train.trained_on
+    return datasets.stored(dataset.name, found.version, found.class_count, train_size, found.test.images, per_class)
 
 
 def prepared_folder(version: str, root: Path | None) -> Path:
@@ -70,6 +75,6 @@ def prepared_folder(version: str, root: Path | None) -> Path:
     """
     places = [root, *sorted(root.iterdir())] if root is not None else []
     for folder in places:
-        if (folder / FILE).is_file() and Manifest.read(folder).version == version:
+        if (folder / manifest.FILE).is_file() and manifest.read(folder, "imagenet").version == version:
             return folder
     raise UserError(f"no prepared folder with content {version}: {ADVICE}")

@@ -1,13 +1,8 @@
-"""Decoding with PIL, where FFCV is not installed: the same parts of the same images.
-
-In threads: PIL lets go of Python's lock while it decodes and resizes, and threads need neither copies of a batch nor an
-end of their own when an epoch is left early.
-"""
+"""Decoding with PIL, where FFCV is not installed: the same parts of the same images."""
 
 import io
-from collections import deque
-from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from harness.data import beton
+from harness.data import ahead, beton
 from harness.data.raw import WrongData
-
-AHEAD = 2  # batches begun before they are asked for
 
 
 class PilImages:
@@ -29,22 +22,13 @@ class PilImages:
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
         """As ``stored.Images``."""
-        pool = ThreadPoolExecutor(self._workers)
-        begun: deque[tuple[Tensor, list[Future[None]]]] = deque()
-        try:
-            for start in range(0, len(views), batch_size):
-                batch = views[start : start + batch_size]
-                images = torch.empty(
-                    (len(batch), size, size, 3), dtype=torch.uint8, pin_memory=torch.cuda.is_available()
-                )
-                each = zip(batch, images.numpy(), strict=True)
-                begun.append((images, [pool.submit(self.show, view, image) for view, image in each]))
-                if len(begun) > AHEAD:
-                    yield _finished(*begun.popleft())
-            while begun:
-                yield _finished(*begun.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return ahead.filled(self._begun(views, batch_size, size), self._workers)
+
+    def _begun(self, views: np.ndarray, batch_size: int, size: int) -> Iterator[ahead.Batch]:
+        for start in range(0, len(views), batch_size):
+            batch = views[start : start + batch_size]
+            images = torch.empty((len(batch), size, size, 3), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+            yield images, [partial(self.show, *each) for each in zip(batch, images.numpy(), strict=True)]
 
     def show(self, view: np.void, image: np.ndarray) -> None:
         """Fills ``image`` (size, size, 3) uint8.
@@ -62,9 +46,3 @@ class PilImages:
         part = part.resize((int(view["to_width"]), int(view["to_height"])), Image.Resampling.BILINEAR)
         pixels = np.asarray(part)[row : row + size, column : column + size]
         image[:] = pixels[:, ::-1] if view["flip"] else pixels
-
-
-def _finished(images: Tensor, parts: list[Future[None]]) -> Tensor:
-    for part in parts:
-        part.result()
-    return images

@@ -25,11 +25,11 @@ class Normalise:
         """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
         images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
         batch, channels, height, width = images.shape
-        # Whole rows: broadcasting 3 channels alone is slow. On a CPU, as many images at once as its cache holds.
-        rows = images.permute(0, 2, 3, 1).view(batch, height, width * channels)
+        # Whole rows: broadcasting 3 channels alone is slow. On a CPU, as many of them at once as its cache holds.
+        rows = images.permute(0, 2, 3, 1).view(batch * height, width * channels)
         source = pixels.permute(0, 2, 3, 1).reshape(rows.shape)
         scale, shift = self.scale.repeat(width), self.shift.repeat(width)
-        at_once = max(1, _CACHED // (channels * height * width)) if pixels.device.type == "cpu" else batch
+        at_once = max(1, _CACHED // (channels * width)) if pixels.device.type == "cpu" else batch * height
         for part, values in zip(rows.split(at_once), source.split(at_once), strict=True):
             part.copy_(values).mul_(scale).add_(shift)
         return images

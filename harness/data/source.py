@@ -33,17 +33,22 @@ class Source(Protocol):
 def open_source(
     dataset: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path | None, device: torch.device, workers: int = 1
 ) -> Source:
-    """The data of runs whose science says this ``dataset`` and (of stored images) these views in its ``recipe``.
+    """The data of runs whose science says this ``dataset`` and (of image files) these views in its ``recipe``.
 
     Raises:
         WrongData: the folder holds something else.
     """
-    if datasets.of(dataset).stored:
-        from harness.data.prepared import Prepared  # what decodes images is heavy, and not needed by all
+    views = datasets.of(dataset).views
+    if views == "pixels":
+        return Pixels(dataset, folder, device)
+    assert folder is not None
+    if views == "detection":  # what decodes images is heavy, and not needed by all
+        from harness.data.coco.source import CocoSource
 
-        assert folder is not None
-        return Prepared(dataset, recipe, folder, device, workers)
-    return Pixels(dataset, folder, device)
+        return CocoSource(dataset, recipe, folder, device, workers)
+    from harness.data.prepared import Prepared
+
+    return Prepared(dataset, recipe, folder, device, workers)
 
 
 class Pixels:

@@ -88,7 +88,7 @@ class StoredTrain:
             self.seed, epoch, mine, self._heights[mine], self._widths[mine], self._crop_area, self._flip
         )
         decoded = self._images.batches(as_views(self._positions[mine], parts, size), at_once, size)
-        with closing(_to_device(decoded, self._device)) as pixels:
+        with closing(to_device(decoded, self._device)) as pixels:
             for batch, share in zip(batches, shares, strict=True):
                 indices = batch.to(self._device)
                 if share.start == share.stop:
@@ -133,7 +133,7 @@ class StoredEval:
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """(images (B, 3, size, size) float32, targets (B,)) of a part of the images."""
         decoded = self._images.batches(self._views[mine], EVAL_BATCH, self._size)
-        with closing(_to_device(decoded, self._device)) as pixels:
+        with closing(to_device(decoded, self._device)) as pixels:
             for batch, targets in zip(pixels, self.targets[mine].split(EVAL_BATCH), strict=False):  # none: one of none
                 yield self._normalise(batch.permute(0, 3, 1, 2)), targets
 
@@ -168,7 +168,7 @@ def _open(path: Path, workers: int, backend: str | None) -> Images:
         torch.set_num_threads(threads)
 
 
-def _to_device(batches: Generator[Tensor, None, None], device: torch.device) -> Generator[Tensor, None, None]:
+def to_device(batches: Generator[Tensor, None, None], device: torch.device) -> Generator[Tensor, None, None]:
     """Copies to a GPU go on in a stream of their own, beside what it computes."""
     with closing(batches):
         if device.type == "cpu":

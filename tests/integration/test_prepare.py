@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from harness.data import beton, filling, imagetree, preparing
+from harness.data import beton, completing, filling, imagetree, preparing
 from harness.data.manifest import Manifest
 from harness.store import files
 from tests.commands import REPO, Said, command, process
@@ -437,7 +437,7 @@ def test_what_is_in_the_way(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_chunks: None) -> None:
     prepared(tree, tmp_path / "undisturbed")
     with tmpfs(tmp_path / "out", "size=200k"):
-        monkeypatch.setattr(preparing, "MARGIN", 0)  # as if the estimate were far too low
+        monkeypatch.setattr(completing, "MARGIN", 0)  # as if the estimate were far too low
         (tmp_path / "out/filler").write_bytes(b"x" * (170 << 10))
         assert "no space left on the disk (writing train.beton)" in prepare(tree, tmp_path / "out").error
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".prepare", "filler"]

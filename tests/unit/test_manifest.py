@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from harness.data.manifest import Manifest
+from harness.data import manifest
+from harness.data.manifest import DetectionManifest, Manifest
 from harness.errors import UserError
 
 VALUE: dict[str, Any] = {

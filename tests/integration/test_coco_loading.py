@@ -1,0 +1,321 @@
+"""Loading images with objects: the same batches with however many threads, in however many processes, from any step
+on; boxes where the objects are; and nothing left behind by an epoch that is left early."""
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from harness.data import beton
+from harness.data.coco import loading
+from harness.data.coco.annotations import Annotations
+from harness.data.coco.loading import CocoEval, CocoTrain
+from harness.data.coco.source import CocoSource
+from harness.data.manifest import Category, DetectionManifest
+from harness.data.raw import WrongData
+from harness.spec.schema import Recipe
+from harness.training.ranks import Ranks
+from methods.detection import Objects
+from tests.commands import command
+from tests.integration.test_prepare import save
+from tests.integration.test_prepare_coco import write_instances
+from tests.integration.test_stored_loading import CPU, PIXELS, jpeg, usage
+
+N, BATCH, SIDES, MAX_SIDE = 26, 4, (48, 64, 80), 120
+CATEGORIES = (Category(id=1, name="dog"), Category(id=3, name="cat"))
+Step = tuple[Tensor, list[Objects], Tensor]
+
+
+def marked(height: int, width: int, i: int) -> tuple[Image.Image, list[int]]:
+    """A black image with a white rectangle, and where it is: x, y, width and height."""
+    drawn = np.random.default_rng(i)
+    w, h = int(drawn.integers(width // 4, width // 2)), int(drawn.integers(height // 4, height // 2))
+    x, y = int(drawn.integers(0, width - w)), int(drawn.integers(0, height - h))
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[y : y + h, x : x + w] = 255
+    return Image.fromarray(pixels), [x, y, w, h]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]:
+    """N images of many shapes, a rectangle in each."""
+    path, boxes = tmp_path_factory.mktemp("coco") / "train.beton", []
+    with path.open("wb") as file:
+        writer = beton.Writer(file, N)
+        for i in range(N):
+            height, width = (60 + 3 * i, 100) if i % 3 else (100, 60 + i)
+            image, box = marked(height, width, i)
+            boxes.append(box)
+            writer.add(7 * i, height, width, jpeg(image.convert("L") if i == 5 else image, 95))
+        writer.finish()
+    annotations = Annotations(
+        image_ids=7 * np.arange(N),
+        firsts=np.arange(N + 1),
+        labels=1 + np.arange(N) % 2,
+        boxes=np.array(boxes, np.float64),
+        areas=np.ones(N),
+        crowds=np.zeros(N, bool),
+    )
+    return path, annotations
+
+
+def train(stored: tuple[Path, Annotations], **changes: Any) -> CocoTrain:
+    asked = {
+        "positions": np.arange(N), "batch_size": BATCH, "sides": SIDES, "max_side": MAX_SIDE, "flip": True, "seed": 3,
+        "rows": Ranks().rows, "workers": 2, "device": CPU,
+    } | changes  # fmt: skip
+    return CocoTrain(*stored, asked.pop("positions"), PIXELS, **asked)
+
+
+def evaluate(stored: tuple[Path, Annotations], **changes: Any) -> CocoEval:
+    asked = {"positions": np.arange(N), "side": 64, "max_side": MAX_SIDE, "workers": 2, "device": CPU} | changes
+    return CocoEval(*stored, asked.pop("positions"), "test", PIXELS, CATEGORIES, **asked)
+
+
+def flat(step: Step) -> list[Tensor]:
+    images, objects, indices = step
+    return [images, indices, *(t for o in objects for t in (o.boxes, o.labels, torch.tensor(o.size)))]
+
+
+def same(a: list[Step], b: list[Step]) -> bool:
+    """Bit for bit."""
+    return len(a) == len(b) and all(
+        torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(flat(p), flat(q), strict=True)
+    )
+
+
+def rectangle(image: Tensor) -> list[float]:
+    """Where an image (3, H, W) is white: x1, y1, x2, y2, edges that were blurred counted by their brightness."""
+    rows, columns = (image[0] > 127).any(1).nonzero(), (image[0] > 127).any(0).nonzero()
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def test_boxes_are_where_the_objects_are(stored: tuple[Path, Annotations]) -> None:
+    """In every size, flipped or not; beyond an image a batch is 0."""
+    seen: list[tuple[int, int]] = []
+    plain = {i: o for _, objects, indices in train(stored, flip=False).epoch(1) for i, o in by_index(objects, indices)}
+    flipped = 0
+    for images, objects, indices in train(stored).epoch(1):
+        assert images.dtype == torch.float32 and images.is_contiguous(memory_format=torch.channels_last)
+        assert images.shape[2] % 32 == images.shape[3] % 32 == 0
+        assert images.shape[2] - max(o.size[0] for o in objects) < 32
+        assert images.shape[3] - max(o.size[1] for o in objects) < 32
+        for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
+            height, width = shown.size
+            np.testing.assert_allclose(shown.boxes[0], rectangle(image), atol=1)
+            assert shown.labels.tolist() == [1 + i % 2] and shown.labels.dtype == torch.int64
+            assert not image[:, height:].any() and not image[:, :, width:].any()
+            assert min(height, width) in SIDES or max(height, width) == MAX_SIDE
+            assert plain[i].size == shown.size
+            flipped += not torch.equal(plain[i].boxes, shown.boxes)
+            seen.append(shown.size)
+    assert len(seen) == N and 5 < flipped < N - 5 and len({min(size) for size in seen}) >= 3
+
+
+def by_index(objects: list[Objects], indices: Tensor) -> list[tuple[int, Objects]]:
+    return list(zip(indices.tolist(), objects, strict=True))
+
+
+def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
+    """Its antialiased bilinear filter's, which detectron2 uses."""
+    file = beton.read(stored[0])
+    for images, objects, indices in train(stored, flip=False).epoch(0):
+        for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
+            height, width = shown.size
+            whole = Image.open(io.BytesIO(bytes(file.jpeg(i)))).convert("RGB")
+            wanted = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+            apart = np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - wanted)
+            assert apart.mean() < 0.1 and apart.max() <= 3
+
+
+def test_bits_depend_on_neither_threads_nor_processes_nor_restarts(stored: tuple[Path, Annotations]) -> None:
+    whole = list(train(stored).epoch(2))
+    assert len(whole) == len(train(stored)) == 7
+    assert sorted(torch.cat([indices for *_, indices in whole]).tolist()) == list(range(N))
+    for workers in (1, 5):
+        assert same(list(train(stored, workers=workers).epoch(2)), whole)
+    other = train(stored)
+    list(other.epoch(0))
+    for first in range(9):
+        assert same(list(other.epoch(2, first)), whole[first:])
+    for many in (2, 3):  # the last batch has two images: one of three processes has none
+        shares = [train(stored, rows=Ranks(r, many).rows) for r in range(many)]
+        for step, *parts in zip(whole, *(share.epoch(2) for share in shares), strict=True):
+            images, objects, indices = step
+            assert all(part[2].equal(indices) for part in parts)
+            assert same([(torch.cat([p[0] for p in parts]), sum((p[1] for p in parts), []), indices)], [step])
+    assert not same(list(train(stored).epoch(3)), whole) and not same(list(train(stored, seed=4).epoch(2)), whole)
+
+
+def test_only_the_own_share_is_decoded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    plain = loading._Images._show
+
+    def show(self: loading._Images, view: loading.View, image: np.ndarray) -> None:
+        seen.append(view.position)
+        plain(self, view, image)
+
+    monkeypatch.setattr(loading._Images, "_show", show)
+    rows = Ranks(1, 2).rows
+    mine = [indices[rows(len(indices))] for *_, indices in train(stored, rows=rows, workers=1).epoch(0)]
+    assert seen == torch.cat(mine).tolist() and len(seen) < N
+
+
+def test_a_part_of_the_file(stored: tuple[Path, Annotations]) -> None:
+    positions = np.array([2, 3, 11, 12, 25])
+    steps = list(train(stored, positions=positions, batch_size=2).epoch(0))
+    assert sorted(torch.cat([indices for *_, indices in steps]).tolist()) == [0, 1, 2, 3, 4]
+    for images, objects, indices in steps:
+        for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
+            np.testing.assert_allclose(shown.boxes[0], rectangle(image), atol=1)
+            assert shown.labels.tolist() == [1 + positions[i] % 2]
+
+
+def test_evaluation_shows_every_image_once_and_alone(stored: tuple[Path, Annotations]) -> None:
+    positions = np.arange(1, 24)
+    found = evaluate(stored, positions=positions)
+    steps = list(found.batches(slice(0, 23)))
+    assert (len(found), len(found.targets), found.name) == (23, 23, "test")
+    assert [number for *_, ids in steps for number in ids] == (7 * positions).tolist()
+    file = beton.read(stored[0])
+    for (images, [size], [given], _), i in zip(steps, positions, strict=True):
+        assert given == (file.heights[i], file.widths[i]) and (min(size) == 64 or max(size) == MAX_SIDE)
+        assert images.shape == (1, 3, *(-(-side // 32) * 32 for side in size))
+        x, y, w, h = stored[1].boxes[i]
+        back = np.array(rectangle(images[0])) * np.array([given[1] / size[1], given[0] / size[0]] * 2)
+        np.testing.assert_allclose(back, [x, y, x + w, y + h], atol=2)
+    for many in (2, 5):
+        parts = [step for r in range(many) for step in found.batches(Ranks(r, many).rows(23))]
+        assert all(a[0].equal(b[0]) and a[1:] == b[1:] for a, b in zip(parts, steps, strict=True))
+    assert not list(found.batches(slice(4, 4)))
+    truth = found.annotations
+    assert [image["id"] for image in truth["images"]] == (7 * positions).tolist()
+    assert [a["category_id"] for a in truth["annotations"]] == [CATEGORIES[i % 2].id for i in positions]
+
+
+def test_epochs_left_early_leave_nothing(stored: tuple[Path, Annotations]) -> None:
+    loader = train(stored)
+    before, _ = usage()
+    for i in range(20):
+        for _ in loader.epoch(i):
+            break
+        with pytest.raises(KeyboardInterrupt):
+            for _ in loader.epoch(i, i % 3):
+                raise KeyboardInterrupt
+        loader.epoch(i)  # never begun
+    assert usage()[0] <= before + 2
+
+
+def test_reading_ahead_is_bounded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda shape, **how: (made.append(shape), empty(shape, **how))[1])
+    steps = train(stored).epoch(0)
+    next(steps)
+    assert len(made) == 3, "the one that is shown and two more"
+
+
+def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path) -> None:
+    file, path = beton.read(stored[0]), tmp_path / "torn.beton"
+    with path.open("wb") as out:
+        writer = beton.Writer(out, N)
+        for i in range(N):
+            content = bytes(file.jpeg(i))
+            writer.add(7 * i, int(file.heights[i]), int(file.widths[i]), content[:400] if i == 13 else content)
+        writer.finish()
+    with pytest.raises(WrongData, match=r"torn\.beton: image 13 cannot be decoded"):
+        list(train((path, stored[1])).epoch(0))
+    with pytest.raises(WrongData, match=r"torn\.beton: image 13 cannot be decoded"):
+        list(evaluate((path, stored[1])).batches(slice(0, N)))
+
+
+# From a prepared folder
+
+VIEWS = {"sides": (48, 64), "max_side": 100, "eval_side": 64}
+RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True)
+
+
+def source(folder: Path, **dataset: Any) -> CocoSource:
+    found = DetectionManifest.read(folder)
+    counts = {"classes": 2, "train_size": 0, "test_size": 0, "train_per_class": 0}
+    said = {"name": "coco", "version": found.version, **counts, "train_subset": None, **dataset}
+    return CocoSource(said, VIEWS, folder, CPU, 2)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 training images, of which 0 and 4 show nothing and 7 a crowd; 3 others to evaluate on."""
+    made = tmp_path_factory.mktemp("prepared")
+    for name, many in (("train", 10), ("val", 3)):
+        images, boxes = [], []
+        for i in range(many):
+            image, box = marked(60, 80, i)
+            save(made / f"coco/{name}/{i}.jpg", image)
+            images.append({"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80})
+            if i not in (0, 4):
+                boxes.append({"image_id": i, "category_id": 3, "bbox": box, "iscrowd": int(i == 7)})
+        write_instances(made / f"coco/annotations/instances_{name}.json", images, boxes)
+    for out, option in (("both", ()), ("train", ("--train", "instances_train.json"))):
+        if out == "train":
+            (made / "coco/annotations/instances_val.json").unlink()
+        assert command("prepare", "coco", "--source", made / "coco", "--out", made / out, *option).code == 0
+    return made
+
+
+def evaluated(found: CocoSource, whole: bool = False) -> tuple[str, list[int]]:
+    held = found.evaluation(whole)
+    return held.name, [image["id"] for image in held.annotations["images"]]
+
+
+def trained(found: CocoSource) -> list[int]:
+    return sorted(torch.cat([i for *_, i in found.training(RECIPE, 0, Ranks().rows).epoch(0)]).tolist())
+
+
+def test_the_parts_of_a_prepared_folder(folder: Path) -> None:
+    both, alone = source(folder / "both"), source(folder / "train")
+    assert both.train_targets.tolist() == [0] * 7 and trained(both) == list(range(7))
+    assert (evaluated(both), evaluated(alone)) == (("test", [0, 1, 2]), ("train", list(range(10))))
+    held_out = source(folder / "both", validation=2, train_subset=3)
+    assert held_out.train_targets.tolist() == [0] * 3 and trained(held_out) == [0, 1, 2]
+    assert evaluated(held_out) == ("validation", [8, 9]) and evaluated(held_out, whole=True) == ("test", [0, 1, 2])
+    assert evaluated(source(folder / "train", train_subset=4)) == ("train", [1, 2, 3, 5])
+    assert len(source(folder / "both", train_subset=2).training(RECIPE, 0, Ranks().rows)) == 1
+
+
+def test_folders_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(WrongData, match="expected 0123: another preparation"):
+        source(folder / "both", version="0123")
+    held = Annotations.load(folder / "both/train.safetensors", 2)
+    other = Annotations.load(folder / "both/train.safetensors", 2)
+    other.image_ids[-1] = 99
+    for path in (folder / "both").iterdir():
+        os.link(path, tmp_path / path.name)
+    (tmp_path / "train.safetensors").unlink()
+    other.save(tmp_path / "train.safetensors")
+    with pytest.raises(WrongData, match=r"train\.safetensors: is of other images than train\.beton"):
+        source(tmp_path)
+    assert held.image_ids[-1] == 9
+
+
+def by_object(steps: Iterator[Step]) -> int:
+    return sum(len(o.labels) for _, objects, _ in steps for o in objects)
+
+
+def test_coco128_as_it_is_prepared(tmp_path: Path) -> None:
+    data = Path(os.environ.get("KD_DATA", "nowhere")) / "coco128"
+    if not data.is_dir():
+        pytest.skip("KD_DATA has no coco128")
+    assert command("prepare", "coco", "--source", data, "--out", tmp_path / "out").code == 0
+    found = source(tmp_path / "out", classes=80)
+    loader = found.training(RECIPE, 0, Ranks().rows)
+    assert (loader.size, by_object(loader.epoch(0)), len(found.evaluation())) == (126, 929, 128)
+    for images, objects, _ in loader.epoch(1, 30):
+        assert all((o.boxes >= 0).all() and (o.boxes[:, 2:] <= torch.tensor(o.size[::-1])).all() for o in objects)
+        assert images.isfinite().all()

@@ -1,0 +1,317 @@
+"""COCO's annotations as they are read, and the batches, sizes and boxes that are made of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.data.coco import annotations, instances, order, resizing
+from harness.data.coco.annotations import Annotations
+from harness.data.coco.loading import MULTIPLE, canvas
+from harness.data.manifest import Category
+from harness.data.raw import WrongData
+from harness.errors import UserError
+
+# Ids with holes and out of order; a crowd; boxes of no width, of negative height, wholly and partly outside the image.
+COCO: dict[str, Any] = {
+    "info": {"year": 2017},
+    "images": [
+        {"id": 40, "file_name": "b.jpg", "height": 60, "width": 80},
+        {"id": 7, "file_name": "in/a.jpg", "height": 100, "width": 50},
+        {"id": 41, "file_name": "empty.jpg", "height": 10, "width": 10},
+    ],
+    "categories": [{"id": 90, "name": "tooth"}, {"id": 0, "name": "person"}, {"id": 13, "name": "stop sign"}],
+    "annotations": [
+        {"id": 5, "image_id": 40, "category_id": 90, "bbox": [-5, 10, 20, 20], "area": 250.5, "iscrowd": 0},
+        {"id": 3, "image_id": 40, "category_id": 13, "bbox": [1, 2, 3, 4], "area": 7, "iscrowd": 1, "segmentation": []},
+        {"id": 9, "image_id": 7, "category_id": 0, "bbox": [10, 20, 30.5, 40]},
+        {"id": 4, "image_id": 40, "category_id": 13, "bbox": [10, 10, 0, 5], "area": 1, "iscrowd": 0},
+        {"id": 6, "image_id": 40, "category_id": 13, "bbox": [10, 10, 5, -5], "area": 1, "iscrowd": 0},
+        {"id": 8, "image_id": 40, "category_id": 13, "bbox": [90, 10, 5, 5], "area": 25, "iscrowd": 0},
+    ],
+}
+
+
+def read(folder: Path, value: Any) -> instances.Instances:
+    path = folder / "instances.json"
+    path.write_text(value if isinstance(value, str) else json.dumps(value))
+    return instances.read(path)
+
+
+def test_holes_crowds_empty_images_and_degenerate_boxes(tmp_path: Path) -> None:
+    found = read(tmp_path, COCO)
+    assert found.names == ("in/a.jpg", "b.jpg", "empty.jpg")
+    assert [category.id for category in found.categories] == [0, 13, 90]
+    held = found.annotations
+    assert (held.image_ids.tolist(), held.firsts.tolist()) == ([7, 40, 41], [0, 1, 6, 6])
+    assert held.labels.tolist() == [1, 3, 2, 2, 2, 2]
+    assert held.areas.tolist() == [30.5 * 40, 250.5, 7, 1, 1, 25]
+    assert held.counts(found.heights, found.widths) == {"objects": 2, "crowds": 1, "degenerate": 3}
+    trained = held.training_objects(found.heights, found.widths)
+    assert trained.boxes.tolist() == [[10, 20, 40.5, 60], [0, 10, 15, 30]] and trained.boxes.dtype == np.float32
+    assert (trained.labels.tolist(), trained.counts.tolist()) == ([1, 3], [1, 1, 0])
+
+
+def test_the_ground_truth_is_what_was_given(tmp_path: Path) -> None:
+    found = read(tmp_path, COCO)
+    truth = found.annotations.as_coco(found.heights, found.widths, found.categories)
+    assert truth["categories"] == sorted(COCO["categories"], key=lambda c: c["id"])
+    assert truth["images"] == [
+        {k: image[k] for k in ("id", "height", "width")} for image in sorted(COCO["images"], key=lambda i: i["id"])
+    ]
+    kept = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    given = sorted(COCO["annotations"], key=lambda a: a["image_id"])
+    given = [{"area": 30.5 * 40, "iscrowd": 0, **annotation} for annotation in given]
+    assert [{k: a[k] for k in kept} for a in truth["annotations"]] == [{k: a[k] for k in kept} for a in given]
+    assert [a["id"] for a in truth["annotations"]] == [1, 2, 3, 4, 5, 6], "0 is no object to pycocotools"
+    json.dumps(truth)
+
+
+def test_a_part_of_the_images(tmp_path: Path) -> None:
+    found = read(tmp_path, COCO)
+    part = found.annotations.of_images(np.array([0, 2]))
+    assert (part.image_ids.tolist(), part.firsts.tolist(), part.labels.tolist()) == ([7, 41], [0, 1, 1], [1])
+    assert found.annotations.of_images(np.arange(3)).digest() == found.annotations.digest() != part.digest()
+
+
+def test_no_annotation_at_all(tmp_path: Path) -> None:
+    found = read(tmp_path, COCO | {"annotations": []})
+    assert found.annotations.training_objects(found.heights, found.widths).counts.tolist() == [0, 0, 0]
+    found.annotations.save(tmp_path / "a.safetensors")
+    assert Annotations.load(tmp_path / "a.safetensors", 3).digest() == found.annotations.digest()
+
+
+def changed(part: str, index: int, **changes: Any) -> dict[str, Any]:
+    """COCO with an entry that has other values, or lacks a key that is None here."""
+    value = json.loads(json.dumps(COCO))
+    value[part][index] = {k: v for k, v in {**value[part][index], **changes}.items() if v is not None}
+    return value
+
+
+HUGE = 10**400
+WRONG: dict[str, tuple[Any, str]] = {
+    "not JSON": ("{", "not JSON: "),
+    "deep": ("[" * 100_000, "not JSON: "),
+    "thousands of digits": ('{"images": [' + "9" * 5000 + "]}", "not JSON: Exceeds the limit"),
+    "a list": ([], "expected COCO's images, annotations and categories; found []"),
+    "no images": ({k: v for k, v in COCO.items() if k != "images"}, "no 'images'; expected COCO's"),
+    "none of them": (COCO | {"images": []}, "images: expected at least one"),
+    "no category": (COCO | {"categories": []}, "categories: expected at least one"),
+    "not lists": (COCO | {"annotations": {}}, "annotations: expected a list; found {}"),
+    "not mappings": (COCO | {"annotations": [3]}, "annotations[0]: expected a mapping; found 3"),
+    "image without a name": (changed("images", 1, file_name=None), "images[1]: no 'file_name'"),
+    "id as text": (changed("images", 1, id="7"), "images[1].id: expected an integer from 0 to"),
+    "id as truth": (changed("images", 1, id=True), "images[1].id: expected an integer from 0 to"),
+    "huge id": (changed("images", 1, id=HUGE), "images[1].id: expected an integer from 0 to"),
+    "image twice": (changed("images", 1, id=40), "images[1].id: expected an id that no other image has; found 40"),
+    "category twice": (changed("categories", 1, id=90), "categories[1].id: expected an id that no other category has"),
+    "category's name": (changed("categories", 0, name=3), "categories[0].name: expected text; found 3"),
+    "height": (changed("images", 0, height=0), "images[0].height: expected an integer from 1 to 65,535; found 0"),
+    "width": (changed("images", 0, width=80.0), "images[0].width: expected an integer from 1 to 65,535; found 80.0"),
+    "above": (changed("images", 0, file_name="../b.jpg"), "file_name: expected a file's name below the image folder"),
+    "far above": (changed("images", 0, file_name="a/../../b.jpg"), "file_name: expected a file's name below the image"),
+    "elsewhere": (changed("images", 0, file_name="/etc/b.jpg"), "file_name: expected a file's name below the image"),
+    "no file": (changed("images", 0, file_name="a\0b"), "images[0].file_name: expected a file's name; found"),
+    "no text": (changed("images", 0, file_name="\ud800"), "images[0].file_name: expected a file's name; found"),
+    "unknown image": (changed("annotations", 0, image_id=8), "annotations[0].image_id: expected the id of one of the"),
+    "image as text": (changed("annotations", 0, image_id="40"), "image_id: expected the id of one of the file's"),
+    "unknown category": (changed("annotations", 2, category_id=1), "annotations[2].category_id: expected the id of"),
+    "no box": (changed("annotations", 0, bbox=None), "annotations[0]: no 'bbox'"),
+    "not a number": (changed("annotations", 0, bbox=[0, 0, float("nan"), 1]), "bbox: expected x, y, width and height"),
+    "infinite": (changed("annotations", 0, bbox=[0, 0, float("inf"), 1]), "bbox: expected x, y, width and height"),
+    "huge": (changed("annotations", 0, bbox=[0, 0, HUGE, 1]), "bbox: expected x, y, width and height"),
+    "three numbers": (changed("annotations", 0, bbox=[0, 0, 1]), "bbox: expected x, y, width and height"),
+    "area": (changed("annotations", 0, area=float("nan")), "annotations[0].area: expected a finite number; found nan"),
+    "crowd": (changed("annotations", 0, iscrowd=2), "annotations[0].iscrowd: expected an integer from 0 to 1; found 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("value, message", WRONG.values(), ids=WRONG)
+def test_wrong_files(tmp_path: Path, value: Any, message: str) -> None:
+    with pytest.raises(UserError) as e:
+        read(tmp_path, value)
+    assert message in str(e.value) and str(e.value).startswith(f"{tmp_path}/instances.json: ")
+    assert len(str(e.value)) < 500
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    part=st.sampled_from(["images", "categories", "annotations"]),
+    index=st.integers(0, 2),
+    key=st.sampled_from(["id", "file_name", "height", "name", "image_id", "category_id", "bbox", "area", "iscrowd"]),
+    value=JSON,
+)
+def test_whatever_a_file_holds_it_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, part: str, index: int, key: str, value: Any
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    content = json.loads(json.dumps(COCO))
+    content[part][index][key] = value
+    try:
+        found = read(folder, content)
+    except UserError as e:
+        assert "instances.json: " in str(e)
+        return
+    boxes = found.annotations.training_objects(found.heights, found.widths).boxes
+    assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
+    assert all(".." not in Path(name).parts and not Path(name).is_absolute() for name in found.names)
+
+
+DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
+    "label 0": lambda held: held["labels"].__setitem__(0, 0),
+    "label of no class": lambda held: held["labels"].__setitem__(0, 4),
+    "not a number": lambda held: held["boxes"].__setitem__((0, 0), np.nan),
+    "another order": lambda held: held["firsts"].__setitem__(2, 0),
+    "before the first": lambda held: held["firsts"].__setitem__(0, -1),
+    "after the last": lambda held: held["firsts"].__setitem__(3, 7),
+    "an image twice": lambda held: held["image_ids"].__setitem__(1, 7),
+    "fewer areas": lambda held: held.update(areas=held["areas"][:3]),
+    "other numbers": lambda held: held.update(labels=held["labels"].astype(np.int32)),
+    "flat": lambda held: held.update(boxes=held["boxes"].reshape(-1)),
+    "another tensor": lambda held: held.update(x=held["labels"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_damaged_annotations_are_told(tmp_path: Path, damage: Callable[[dict[str, np.ndarray]], object]) -> None:
+    from safetensors.numpy import save_file
+
+    held = {name: tensor.copy() for name, tensor in read(tmp_path, COCO).annotations._tensors().items()}
+    save_file(held, path := tmp_path / "val.safetensors")
+    assert Annotations.load(path, 3).labels.tolist() == [1, 3, 2, 2, 2, 2]
+    damage(held)
+    save_file(held, path)
+    with pytest.raises(WrongData, match=r"val\.safetensors: "):
+        Annotations.load(path, 3)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(WrongData, match=r"val\.safetensors: damaged: "):
+        Annotations.load(path, 3)
+
+
+# Batches
+
+shapes = st.lists(st.booleans(), min_size=1, max_size=70).map(torch.tensor)
+
+
+@given(wide=shapes, batch_size=st.integers(1, 20), seed=st.integers(0, 2**31), epoch=st.integers(-3, 100))
+def test_each_image_once_in_as_many_batches_as_without_groups(
+    wide: torch.Tensor, batch_size: int, seed: int, epoch: int
+) -> None:
+    found = order.batches(seed, epoch, wide, batch_size)
+    assert sorted(torch.cat(found).tolist()) == list(range(len(wide)))
+    assert len(found) == -(-len(wide) // batch_size)
+    assert all(len(batch) == batch_size for batch in found[:-1]) and 1 <= len(found[-1]) <= batch_size
+    mixed = [batch for batch in found if wide[batch].any() and not wide[batch].all()]
+    assert len(mixed) <= 2
+    again = order.batches(seed, epoch, wide, batch_size)
+    assert all(a.equal(b) for a, b in zip(found, again, strict=True))
+
+
+def test_order_changes_with_seed_and_epoch_and_batches_of_both_shapes_come_mixed() -> None:
+    wide = torch.arange(400) % 4 > 0
+    found = [order.batches(seed, epoch, wide, 10) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(torch.cat(batches).tolist()) for batches in found}) == 3
+    shape = "".join("w" if wide[batch].all() else "t" for batch in found[0])
+    assert shape.count("t") == 10 and "t" in shape[:20] and "t" in shape[20:]
+
+
+# Sizes and boxes
+
+lengths = st.integers(1, 4000)
+
+
+@given(height=lengths, width=lengths, side=st.integers(16, 1000), longest=st.integers(16, 1600))
+def test_sizes_fit(height: int, width: int, side: int, longest: int) -> None:
+    ((h, w),) = resizing.sizes(np.array([height]), np.array([width]), side, longest).tolist()
+    assert 1 <= max(h, w) <= longest and 1 <= min(h, w) <= side
+    assert min(h, w) == side or max(h, w) == longest
+    scale = max(h, w) / max(height, width)
+    assert abs(height * scale - h) <= 1 and abs(width * scale - w) <= 1
+    rows, columns = canvas(np.array([[h, w], [1, 1]]))
+    assert rows % MULTIPLE == columns % MULTIPLE == 0 and 0 <= rows - h < MULTIPLE and 0 <= columns - w < MULTIPLE
+
+
+# Worked out by hand: height, width, shorter, longest -> what detectron2's ResizeShortestEdge gives.
+SIZES = {
+    (480, 640, 800, 1333): (800, 1067),
+    (640, 480, 800, 1333): (1067, 800),
+    (333, 500, 800, 1333): (800, 1201),
+    (200, 640, 800, 1333): (417, 1333),
+    (480, 640, 640, 1333): (640, 853),
+    (500, 500, 800, 600): (600, 600),
+}
+
+
+@pytest.mark.parametrize("asked, expected", SIZES.items())
+def test_known_sizes(asked: tuple[int, int, int, int], expected: tuple[int, int]) -> None:
+    height, width, side, longest = asked
+    assert tuple(resizing.sizes(np.array([height]), np.array([width]), side, longest)[0]) == expected
+
+
+def test_each_image_has_a_side_of_its_own() -> None:
+    heights, widths = np.array([480, 480, 640]), np.array([640, 640, 480])
+    found = resizing.sizes(heights, widths, np.array([640, 800, 800]), 1333)
+    assert found.tolist() == [[640, 853], [800, 1067], [1067, 800]]
+
+
+@st.composite
+def boxed(draw: st.DrawFn) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+    size, shown = (draw(st.tuples(lengths, lengths)) for _ in range(2))
+    drawn = draw(st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=5))
+    corners = np.array(drawn, np.float32).reshape(-1, 2, 2)
+    corners = np.sort(corners, axis=1).reshape(-1, 4)
+    return corners * np.float32([size[1], size[0]] * 2), size, shown
+
+
+@given(boxed())
+def test_boxes_scale_with_their_image_and_stay_inside(
+    made: tuple[np.ndarray, tuple[int, int], tuple[int, int]],
+) -> None:
+    given, size, shown = made
+    found = resizing.boxes(given, size, shown, flip=False)
+    flipped = resizing.boxes(given, size, shown, flip=True)
+    for boxes in (found, flipped):
+        assert boxes.dtype == np.float32 and boxes.shape == given.shape
+        assert (boxes >= 0).all() and (boxes <= [shown[1], shown[0]] * 2).all()
+        assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    factor = np.array([shown[1] / size[1], shown[0] / size[0]] * 2)
+    np.testing.assert_allclose(found, given * factor, rtol=1e-6)
+    twice = resizing.boxes(flipped, shown, shown, flip=True)
+    np.testing.assert_allclose(twice, found, atol=shown[1] * 2e-7)
+    np.testing.assert_allclose(resizing.boxes(given, size, shown, False), given * factor, rtol=1e-6)
+    assert np.array_equal(flipped[:, [1, 3]], found[:, [1, 3]])
+
+
+@given(st.floats(0.01, 3), st.integers(0, 3000), st.integers(200, 1333))
+def test_what_is_not_degenerate_never_becomes_it(side: float, x: int, longest: int) -> None:
+    """Not even the least box at the far end of a large image that is shown small."""
+    held = Annotations(
+        image_ids=np.array([1]),
+        firsts=np.array([0, 1]),
+        labels=np.array([1]),
+        boxes=np.array([[x, 0, max(side, annotations.LEAST_SIDE), 5.0]]),
+        areas=np.array([1.0]),
+        crowds=np.array([False]),
+    )
+    trained = held.training_objects(np.array([4000]), np.array([4000])).boxes
+    shown = (longest, longest)
+    for flip in (False, True):
+        boxes = resizing.boxes(trained, (4000, 4000), shown, flip)
+        assert len(boxes) == 0 or (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_categories_are_named_in_the_order_of_labels(tmp_path: Path) -> None:
+    expected = (Category(id=0, name="person"), Category(id=13, name="stop sign"), Category(id=90, name="tooth"))
+    assert read(tmp_path, COCO).categories == expected
