@@ -16,6 +16,7 @@ from harness.models.base import ConvNet, describe
 from harness.models.build import build
 from harness.spec import datasets
 from harness.spec import methods as method_sources
+from harness.spec.schedule import learning_rate
 from harness.spec.schema import Recipe
 from harness.training.average import Average
 from harness.training.batchnorm import share_batch_norms
@@ -25,7 +26,6 @@ from harness.training.micro import micro_batches
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Part, Ranks
-from harness.training.schedule import learning_rate
 from harness.training.stopwatch import Stopwatch
 from harness.training.teacher import Teacher, load_weights
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
