@@ -154,7 +154,8 @@ def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> s
         chosen += ["--margin", str(contents.margin)]
     asked = shlex.join(["resolved.yaml", *chosen, *["--mix-protocols"] * mix_protocols])
     lines = (f"sweep {asked}", f"report {asked} --bundle bundle.zip", "verify")
-    return "".join(f"python -m harness.{line} --results results\n" for line in lines)
+    added = "".join(f"# seeds that sweep --until-decided has added: {line}\n" for line in contents.added)
+    return "".join(f"python -m harness.{line} --results results\n" for line in lines) + added
 
 
 def _resolved(document: Document, plan: Plan, name: str | None) -> dict[str, Any]:

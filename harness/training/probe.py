@@ -51,14 +51,14 @@ class Clock:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        if self._last and self._epoch(self._last[0] + 1) == self._epoch(self._seen):  # else it has an evaluation in it
+        if self._last and self._epoch(self._last[0]) == self._epoch(self._seen):  # else an evaluation lies between
             self.paces.append((now - self._last[1]) / self.at_once)
         self._last = (self._seen, now)
         return timed >= self.steps or time.time() - self.began > self.seconds
 
     def _epoch(self, step: int) -> int:
         """Of the ``step``-th, from 1; where an epoch is one step, all count as one."""
-        return (step - 2) // self.per_epoch if self.per_epoch > 1 else 0
+        return (step - 1) // self.per_epoch if self.per_epoch > 1 else 0
 
 
 @dataclass
@@ -115,7 +115,8 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
     one = next(iter(pack.values()))
     images = datasets.of(one["dataset"]).trained_on(one["dataset"]["train_subset"], one["dataset"].get("validation"))
     per_epoch = -(-images // one["recipe"]["batch_size"])
-    clock = Clock(order["steps"], order["seconds"], per_epoch, 5 if torch.cuda.is_available() else 1)
+    at_once = 5 if torch.cuda.is_available() and per_epoch > order["steps"] else 1
+    clock = Clock(order["steps"], order["seconds"], per_epoch, at_once)
     run_pack(PackJob(str(folder), tuple(names.values()), order["data"], weights, order["threads"]), clock)
     failures = {i: failure.cause for i, run_id in names.items() if (failure := store.failure(run_id))}
     first = [i for i, run_id in names.items() if store.progress(run_id).get("stage") == "first"]
