@@ -3,12 +3,15 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness import options
-from harness.errors import UserError
+from harness.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
 
 
 class Format(StrEnum):
@@ -38,14 +41,44 @@ def report(
             "cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write an event file for TensorBoard here for every run with a record, a folder each: curves, "
+            "learning rate, settings."
+        ),
+    ] = None,
+    run: Annotated[
+        list[str],
+        typer.Option(metavar="RUN", help="With --tensorboard: only this run (its id, or its start). Repeatable."),
+    ] = [],  # noqa: B006
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pack the sweep's tables, figures, records, settings, environment and commands into this zip file, to "
+            "attach to a paper."
+        ),
+    ] = None,
 ) -> None:
-    """Print comparison tables, or write them with --out. Runs that have no record yet are counted under the table."""
+    """Print comparison tables, or write them and more of a sweep with the options that name a folder or file.
+
+    Runs that have no record yet are counted under the table. What the sweeps were estimated to take, and have taken,
+    is told on stderr.
+    """
+    from harness.estimating import kept
     from harness.planning import plan_sweep
     from harness.reporting import comparison, protocols, publish
     from harness.store import compaction
     from harness.store.store import Store
+    from harness.watch import say
 
     store = Store(results.resolve())
+    if run:
+        if tensorboard is None:
+            raise UserError("--run goes with --tensorboard")
+        _write_events(store, {run_id: run_id for run_id in _run_ids(store, run)}, tensorboard)
+        return
+    planned = None
     if file is not None:
         planned = plan_sweep(file, results, data, set_, only)
         contents = [comparison.Contents.of(planned.name, planned.plan)]
@@ -68,13 +101,46 @@ def report(
             of_runs = curves.load(store, comparison.wanted_runs(found.contents))
             for path in write(found, of_runs, figures / found.contents.name):
                 print(path)
+    if tensorboard is not None:
+        from harness.reporting.tensorboard import places
+
+        _write_events(store, {k: v for content in contents for k, v in places(content).items()}, tensorboard)
+    if bundle is not None:
+        if planned is None:
+            raise UserError("--bundle holds one sweep's results: name its file")
+        from harness.reporting.bundle import write as write_bundle
+
+        for note in write_bundle(bundle, contents[0], planned.plan, planned.document, store, only, mix_protocols):
+            say(note)
+        print(bundle)
     if out is not None:
         for content in contents:
             publish.publish(content, store, out / content.name)
             print(out / content.name)
-    elif figures is None:
+    elif figures is None and tensorboard is None and bundle is None:
         for found in comparison.load(contents, store):
             sys.stdout.write(publish.text(found, format.value))
+    for content in contents:
+        for line in kept.lines(store, content.name):
+            say(line)
+
+
+def _write_events(store: "Store", shown: dict[str, str], folder: Path) -> None:
+    from harness.reporting import tensorboard
+
+    for path in tensorboard.write(store, shown, folder):
+        print(path)
+
+
+def _run_ids(store: "Store", starts: list[str]) -> list[str]:
+    """The runs with a record whose ids start so."""
+    done, found = sorted(store.done_ids()), []
+    for start in starts:
+        matches = [run_id for run_id in done if run_id.startswith(start)]
+        if len(matches) != 1:
+            raise UserError(f"--run: {unknown('run with a record', start, matches or done)}")
+        found += matches
+    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +12,7 @@ from harness import options
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
 if TYPE_CHECKING:
+    from harness.estimating.estimate import Estimate
     from harness.planning import Planned
     from harness.reporting.comparison import Contents
     from harness.reporting.contests import Contest
@@ -27,7 +28,9 @@ def sweep(
     ] = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
-    plan: Annotated[bool, typer.Option("--plan", help="Print what would run and stop.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would run, the time and disk it takes, and stop.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
     max_parallel: Annotated[
         int | None,
@@ -51,6 +54,13 @@ def sweep(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Time a few steps on this machine of what no past run is like (seconds for each kind of pack).",
+        ),
+    ] = False,
     json_: options.Json = False,
 ) -> None:
     """Train every student of a sweep file that has no record yet, and print the comparison.
@@ -63,6 +73,8 @@ def sweep(
     from harness.watch import say
 
     if cluster != "local":
+        if probe:
+            raise UserError("--probe measures this machine: give it in a job on a node, without --cluster, with --plan")
         from slurm import profiles
 
         profiles.load(cluster)
@@ -80,15 +92,15 @@ def sweep(
         deciding.check(planned, limit, only)
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
-    summary = _summary(planned, cluster, retry_failed, max_parallel)
+    work = _work(planned, cluster, retry_failed, max_parallel, probe)
     if not json_:
-        (print if plan else say)(_summary_text(summary))
+        (print if plan else say)(_summary_text(planned, work))
     if plan:
         if json_:
-            print(json.dumps(summary))
+            print(json.dumps(_summary(planned, work)))
         return
-    if summary["to_do"]:
-        queue_file = _submit(planned, cluster, summary["jobs_at_once"], retry_failed)
+    if work.to_do:
+        queue_file = _submit(planned, cluster, work)
         if detach:
             say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
             return
@@ -98,9 +110,9 @@ def sweep(
 
         def further() -> "Planned":
             planned = plan_sweep(file, results, data, set_, only, fetch=True)
-            summary = _summary(planned, cluster, False, max_parallel)
-            say(_summary_text(summary))
-            _watch(planned, _submit(planned, cluster, summary["jobs_at_once"], False))
+            work = _work(planned, cluster, False, max_parallel, probe=False)
+            say(_summary_text(planned, work))
+            _watch(planned, _submit(planned, cluster, work))
             return planned
 
         planned, undecided = deciding.until_decided(
@@ -117,72 +129,83 @@ def _contents(planned: "Planned", baseline: str | None, margin: float | None) ->
     return Contents.of(planned.name, planned.plan).asked(baseline, margin)
 
 
-def _summary(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None) -> dict[str, Any]:
-    from harness import estimate
+@dataclass(frozen=True)
+class Work:
+    """What is left of a sweep."""
+
+    states: dict[str, str]
+    to_do: frozenset[str]
+    packs: int
+    at_once: int  # jobs
+    estimate: "Estimate | None"  # None: there is nothing to do
+
+
+def _work(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None, probe: bool) -> Work:
+    from harness.estimating import devices, estimate
     from harness.planning import cores
-    from harness.spec.foreign import is_foreign
     from slurm.local import gpus
 
     states = planned.states()
-    to_do = _to_do(states, retry_failed)
-    packs = [p for p in planned.plan.packs if to_do & set(p.run_ids)]
-    at_once = max_parallel or (len(packs) if cluster != "local" else len(gpus()) or min(8, cores()))
-    at_once = max(1, min(at_once, len(packs)))
-    seconds, known = estimate.seconds(planned.plan, planned.store, to_do)
-    foreign = {m for c in planned.plan.cells for m in (c.teacher, c.student) if is_foreign(m)}
+    to_do = {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
+    packs = sum(not to_do.isdisjoint(p.run_ids) for p in planned.plan.packs)
+    at_once = max_parallel or (packs if cluster != "local" else len(gpus()) or min(8, cores()))
+    at_once = max(1, min(at_once, packs))
+    if not to_do:
+        return Work(states, frozenset(), packs, at_once, None)
+    device = devices.devices(cluster, devices.threads_of_a_job(at_once))
+    known = estimate.pricing(planned)
+    if probe:
+        from harness.data import locate
+        from harness.estimating.probing import probe as measure
+
+        measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
+        known = estimate.pricing(planned)
+    return Work(states, frozenset(to_do), packs, at_once, estimate.estimate(planned, to_do, at_once, device, known))
+
+
+def _summary(planned: "Planned", work: Work) -> dict[str, Any]:
+    done = sum(s == "done" for s in work.states.values())
     return {
         "sweep": planned.name,
-        "runs": len(states),
+        "runs": len(work.states),
         "cells": len(planned.plan.cells),
-        "to_do": len(to_do),
-        "done": sum(s == "done" for s in states.values()),
-        "failed": len(states) - len(to_do) - sum(s == "done" for s in states.values()),
-        "packs": len(packs),
-        "jobs_at_once": at_once,
-        "estimated_seconds": round(seconds / at_once, 1),
-        "estimate_from_past_runs": round(known, 3),
-        "models_of_unknown_size": sorted(foreign),
+        "to_do": len(work.to_do),
+        "done": done,
+        "failed": len(work.states) - len(work.to_do) - done,
+        "packs": work.packs,
+        "jobs_at_once": work.at_once,
+        "estimate": asdict(work.estimate) if work.estimate else None,
     }
 
 
-def _to_do(states: dict[str, str], retry_failed: bool) -> set[str]:
-    return {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
+def _summary_text(planned: "Planned", work: Work) -> str:
+    from harness.estimating import text
 
-
-def _summary_text(s: dict[str, Any]) -> str:
-    from harness.watch import duration
-
-    basis = f"{s['estimate_from_past_runs']:.0%} of it from past runs"
-    if not s["estimate_from_past_runs"]:
-        basis = "a guess from the models' sizes: the store has no like run yet"
+    s = _summary(planned, work)
     lines = [
         f"{s['sweep']}: {s['runs']} runs for {s['cells']} cells: "
         f"{s['to_do']} to do, {s['done']} done, {s['failed']} failed"
     ]
-    if s["to_do"]:
-        lines.append(
-            f"{s['packs']} packs, {s['jobs_at_once']} at once, about {duration(s['estimated_seconds'])} ({basis})"
-        )
-    if s["models_of_unknown_size"] and s["estimate_from_past_runs"] < 1:
-        lines.append(f"guessed as if a ResNet-18: {', '.join(s['models_of_unknown_size'])}")
+    if work.estimate:
+        lines.append(f"{work.packs} packs, {work.at_once} at once")
+        lines += text.lines(work.estimate)
     if s["failed"]:
         lines.append("failed runs stay as they are unless --retry-failed is given")
     return "\n".join(lines)
 
 
-def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) -> Path:
+def _submit(planned: "Planned", cluster: str, work: Work) -> Path:
     """Writes what jobs read, and starts them. Changes no run when data or weights are missing."""
     from harness.data import locate
-    from harness.planning import cores
+    from harness.estimating import devices, kept
     from harness.watch import say
     from slurm import backend
     from slurm.queue import Queue, QueuedPack
 
     folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
-    store, states = planned.store, planned.states()
-    to_do = _to_do(states, retry_failed)
+    store, to_do = planned.store, work.to_do
     weights = planned.weights_files(to_do)
-    for run_id in (k for k in to_do if states[k] == "failed"):
+    for run_id in (k for k in to_do if work.states[k] == "failed"):
         store.forget_failure(run_id)
     packs = []
     for pack in planned.plan.packs:
@@ -196,12 +219,14 @@ def _submit(planned: "Planned", cluster: str, at_once: int, retry_failed: bool) 
     Queue(
         store=str(store.root),
         packs=tuple(packs),
-        max_parallel=at_once,
-        threads=max(1, cores() // at_once),
+        max_parallel=work.at_once,
+        threads=devices.threads_of_a_job(work.at_once),
         data=str(folder) if folder else None,
         weights=weights,
         cluster=None if cluster == "local" else str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster,
     ).write(queue_file)
+    assert work.estimate
+    kept.note(store, planned.name, to_do, work.estimate)
     if later := backend.of(queue_file).start():
         say(f"{later} runs wait for room under SLURM's limit on submitted jobs: keep watching, or run the sweep again")
     return queue_file
@@ -218,30 +243,26 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
 
 
 def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] | None", json_: bool) -> None:
+    from harness.estimating import kept
     from harness.reporting import beside, comparison, publish
     from harness.store.compaction import compact_if_many
+    from harness.watch import say
 
     compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
     folder = planned.store.table_folder(planned.name)
-    if not json_ and publish.is_current(contents, planned.store, folder):
-        print((folder / "table.md").read_text(encoding="utf-8"))
-        _name_files(folder)
-        return
-    found = publish.publish(contents, planned.store, folder)
     if json_:
+        found = publish.publish(contents, planned.store, folder)
         published = beside.as_dicts(publish.published_beside(found))
         said = {"sweep": planned.name, **comparison.as_dicts(found), "published": published, "folder": str(folder)}
+        said["submissions"] = kept.as_dicts(planned.store, planned.name)
         if undecided is not None:
             said["undecided"] = [asdict(contest) for contest in undecided]
         print(json.dumps(said))
         return
-    print(publish.text(found, "md"))
-    _name_files(folder)
-
-
-def _name_files(folder: Path) -> None:
-    from harness.watch import say
-
+    if not publish.is_current(contents, planned.store, folder):
+        publish.publish(contents, planned.store, folder)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    say("\n".join(kept.lines(planned.store, planned.name)))
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'} (booktabs); also table.md, table.csv, table.html")
 

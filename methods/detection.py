@@ -34,6 +34,6 @@ class DetectorOutputs(Outputs):
 
     rois: list[Tensor] = field(default_factory=list)  # of each image (R_i, 4): those that were sampled for training
     anchors: dict[str, Tensor] = field(default_factory=dict)  # FPN level -> (H, W, A, 4), alike for all images
-    # Of a detector with two stages: logits (R, classes + 1) and embedding (R, D) of each image's RoIs (R_i, 4), from the
-    # pyramid's maps of the images.
+    # Of a detector with two stages: logits (R, classes + 1) and embedding (R, D) of each image's RoIs (R_i, 4), from
+    # the pyramid's maps of the images.
     read: Callable[[Mapping[str, Tensor], Sequence[Tensor]], tuple[Tensor, Tensor]] | None = None

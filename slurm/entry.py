@@ -67,6 +67,7 @@ def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step with every run
     checkpointed. After USR2 the job puts itself back into SLURM's queue; whether to after TERM is SLURM's to decide.
     """
+    began = time.time()
     told: list[int] = []
     for signum in (signal.SIGUSR2, signal.SIGTERM):  # in place of submitit's, which would leave in mid-step
         signal.signal(signum, lambda s, _: told.append(s))
@@ -84,7 +85,9 @@ def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:
             return
     from harness.training.job import PackJob, run_pack  # not before: a job may be killed for its memory right here
 
-    finished = run_pack(PackJob(**{**spec, "run_ids": tuple(spec["run_ids"])}, log=log), lambda: bool(told))
+    finished = run_pack(
+        PackJob(**{**spec, "run_ids": tuple(spec["run_ids"])}, log=log, began=began), lambda: bool(told)
+    )
     if not finished and job.global_rank == 0 and signal.SIGUSR2 in told and "SLURM_JOB_ID" in os.environ:
         from slurm import commands
 

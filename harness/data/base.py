@@ -26,6 +26,6 @@ class EvalSet(Protocol):
     name: str  # "test", or "validation": training images that are held out
     targets: Tensor  # (N,) int64, on the device; zeros where images have no class
 
-    def batches(self, mine: slice) -> Iterator[tuple[Tensor, Any]]:
-        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once; of detection, what
-        brings boxes back to the files' pixels instead of targets."""
+    def batches(self, mine: slice) -> Iterator[tuple[Any, ...]]:
+        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once; of detection, instead
+        of targets what brings boxes back to the files' pixels."""

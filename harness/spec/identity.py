@@ -15,12 +15,3 @@ def canonical(science: dict[str, Any]) -> str:
 def run_id(science: dict[str, Any]) -> str:
     """16 hex digits of the sha256 of the canonical text."""
     return hashlib.sha256(canonical(science).encode()).hexdigest()[:16]
-
-
-def timing_key(science: dict[str, Any]) -> str:
-    """Names runs that take the same time per epoch: all but seed, epochs and the teacher's identity agree."""
-    teacher = science["teacher"] and science["teacher"]["model"]
-    counts = ("batch_size", "precision", "crop_padding", "compile", "accumulate", "epoch_steps")
-    recipe = {k: v for k, v in science["recipe"].items() if k in counts}
-    like = [science["dataset"], teacher, science["student"], science["method"], recipe]
-    return hashlib.sha256(canonical({"like": like}).encode()).hexdigest()[:16]

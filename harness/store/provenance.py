@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib import metadata
@@ -10,7 +11,9 @@ from pathlib import Path
 from harness.store import files
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pyarrow", "submitit", "pydantic", "scikit-learn", "deepspeed")
-_DECODERS = {"ffcv": "ffcv", "pil": "pillow"}
+_DECODERS = {"ffcv": ("ffcv",), "pil": ("pillow",), "torchvision": ("torchvision", "pycocotools")}
+# What torch.cuda.get_device_name answers begins so; a processor's name does not.
+_GPU = re.compile(r"NVIDIA|Tesla|GeForce|Quadro|TITAN|GRID|A100|AMD Instinct|AMD Radeon")
 
 
 SNAPSHOT_FILE = "snapshot.json"  # lies beside the packages of a copy that jobs run from, and holds its git_state
@@ -33,9 +36,9 @@ def git_state() -> tuple[str, bool]:
 
 
 def versions(decoder: str = "") -> str:
-    """JSON of package -> version, Python included, and what decoded the images if a ``decoder`` did."""
+    """JSON of package -> version, Python included, and what a ``decoder`` of images comes with."""
     found = {"python": platform.python_version()}
-    for name in (*_PACKAGES, *([_DECODERS[decoder]] if decoder else [])):
+    for name in (*_PACKAGES, *(_DECODERS[decoder] if decoder else ())):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -52,3 +55,16 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def gpu_name() -> str | None:
+    """The first GPU's name as the NVIDIA driver has it, without loading any GPU library; None where it does not say."""
+    for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        if found := re.search(r"^Model:\s*(.+?)\s*$", file.read_text(errors="replace"), re.MULTILINE):
+            return found[1]
+    return None
+
+
+def is_gpu(hardware: str) -> bool:
+    """Whether a record's ``hardware`` names a GPU."""
+    return _GPU.match(hardware) is not None

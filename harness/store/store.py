@@ -83,8 +83,14 @@ class Store:
     def logits(self, key: str) -> Path:
         return self.root / "logits" / key
 
-    def timing(self, key: str) -> Path:
-        return self.root / "timings" / f"{key}.json"
+    @property
+    def probes(self) -> Path:
+        """What ``sweep --probe`` has measured."""
+        return self.root / "probes"
+
+    def estimates(self, sweep: str) -> Path:
+        """What a sweep's submissions were estimated to take."""
+        return self.root / "estimates" / f"{sweep}.json"
 
     def queue(self, name: str) -> Path:
         return self.root / "queues" / f"{name}.json"

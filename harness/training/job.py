@@ -47,6 +47,7 @@ class PackJob:
     log: str = ""
     engine: str = "native"  # or "deepspeed"
     zero_stage: int = 0  # of engine deepspeed
+    began: float | None = None  # when its process did, if not just now
 
 
 class TeacherNotReady(Exception):
@@ -70,17 +71,19 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
             if ranks.rank == 0:
                 locks = _lock(store, job.run_ids)
             groups = ranks.share("groups", _by_threads(job, store, list(locks)))
+            started = job.began or time.time()
             if not groups:
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
             for threads, run_ids in groups:
                 try:
-                    _train(job, store, run_ids, threads, should_stop, ranks)
+                    _train(job, store, run_ids, threads, should_stop, ranks, started)
                 except TeacherNotReady as e:
                     print(f"left for later: {e}", flush=True)
                 except Exception as error:
                     left = sorted(set(run_ids) - store.done_ids())
                     note_failure(store, left, error, traceback.format_exc(), job.log)
                     ranks.fail_alike(f"pack {run_ids[0]}")
+                started = time.time()
     except Interrupted:
         print("told to stop: every run is checkpointed", flush=True)
         return False
@@ -117,9 +120,9 @@ def _by_threads(job: PackJob, store: Store, run_ids: list[str]) -> list[tuple[in
 
 
 def _train(
-    job: PackJob, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks
-) -> None:
-    started = time.time()
+    job: PackJob, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks,
+    started: float,
+) -> None:  # fmt: skip
     device = ranks.device()
     sciences = {k: store.read_science(k) for k in run_ids}
     saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}

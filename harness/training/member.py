@@ -15,6 +15,7 @@ from harness.data.base import EvalSet
 from harness.models.base import ConvNet
 from harness.models.weights import load_weights
 from harness.spec import methods as method_sources
+from harness.spec.schedule import learning_rate, warmup
 from harness.spec.schema import Recipe
 from harness.training.average import Average
 from harness.training.batchnorm import share_batch_norms
@@ -23,7 +24,6 @@ from harness.training.micro import micro_batches
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Part, Ranks
-from harness.training.schedule import learning_rate, warmup
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher

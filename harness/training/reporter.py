@@ -19,7 +19,6 @@ from harness.data import raw
 from harness.errors import UserError
 from harness.models.weights import BadWeights
 from harness.spec import identity
-from harness.spec.identity import timing_key
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
@@ -199,9 +198,6 @@ class Reporter:
         records.write(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.forget_failure(run_id)
-        if history.epoch > 0:  # else it diverged in its first stage
-            seconds_per_epoch = row["cost_total_s"] / history.epoch
-            files.replace_json(self.store.timing(timing_key(science)), seconds_per_epoch, durable=False)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":

@@ -98,7 +98,7 @@ def test_wrong_names_in_a_sweep_and_at_evaluate_exit_2_with_one_message(tmp_path
     assert said == "torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8"
 
 
-def test_planning_imports_neither_and_says_what_it_guesses(tmp_path: Path) -> None:
+def test_planning_imports_neither_and_says_what_it_does_not_know(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, "cifar100", "timm:resnet34", "torchvision:resnet18")
     program = (
         "import sys; from harness.cli import main\n"
@@ -107,7 +107,8 @@ def test_planning_imports_neither_and_says_what_it_guesses(tmp_path: Path) -> No
     )
     said = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
     assert said.code == 0 and said.err == "", said
-    assert "guessed as if a ResNet-18: timm:resnet34, torchvision:resnet18" in said.out
+    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
+    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
 
 
 @pytest.mark.parametrize("name", SMALL)

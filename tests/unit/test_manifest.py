@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.data import manifest
-from harness.data.manifest import DetectionManifest, Manifest
+from harness.data.manifest import Manifest
 from harness.errors import UserError
 
 VALUE: dict[str, Any] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from harness.models.base import Taps, describe
 from harness.models.build import build
 from harness.models.facts import measure
+from harness.spec import detectors
 from harness.spec.models import ALIASES, CATALOG, facts, resolve
 from methods.base import TapSpec
 
@@ -28,7 +29,7 @@ def family_model(name: str, seed: int = 0) -> nn.Module:
     return build(name, 10, CATALOG[name].image_shape[0])
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", [*CATALOG, *detectors.CATALOG])
 def test_facts_file_agrees_with_the_zoo(name):
     measured, found = measure(name), facts(name)
     assert found == measured, "run python -m harness.models.facts"

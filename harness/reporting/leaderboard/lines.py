@@ -5,7 +5,6 @@ Two lines are compared (rank, gain, gain per hour) when dataset, recipe, evaluat
 
 import hashlib
 import json
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +17,9 @@ from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.spec import methods
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
+from harness.store.provenance import is_gpu
 
 Record = Mapping[str, Any]
-# What torch.cuda.get_device_name answers begins so; a processor's name does not.
-_GPU = re.compile(r"NVIDIA|Tesla|GeForce|Quadro|TITAN|GRID|A100|AMD Instinct|AMD Radeon")
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ def _cost(records: Sequence[Record]) -> Cost | None:
     if len({r["hardware"] for r in records}) != 1:
         return None
     hardware = records[0]["hardware"]
-    gpu = _GPU.match(hardware) is not None
+    gpu = is_gpu(hardware)
     hours = [r["cost_total_s"] / 3600 * r["processes"] * (1 if gpu else r["threads"]) for r in records]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 

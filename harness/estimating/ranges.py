@@ -1,0 +1,39 @@
+"""A figure with its interval."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from statistics import median
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Range:
+    low: float
+    mid: float
+    high: float
+
+    @classmethod
+    def of(cls, values: ArrayLike, widening: float) -> "Range":
+        """The median of what was measured, from the least to the greatest of it, and at least from median/``widening``
+        to median*``widening``: a few runs do not show how far apart runs can lie.
+
+        ``values``: (N,), N >= 1.
+        """
+        found = np.asarray(values, dtype=np.float64)
+        mid = float(median(found.tolist()))
+        return cls(min(float(found.min()), mid / widening), mid, max(float(found.max()), mid * widening))
+
+    @classmethod
+    def sum(cls, ranges: "Iterable[Range]") -> "Range":
+        """Bounds add up as if all were fast or slow together, as runs on one machine are."""
+        return reduce(add, ranges, cls(0.0, 0.0, 0.0))
+
+    def __add__(self, other: "Range") -> "Range":
+        return Range(self.low + other.low, self.mid + other.mid, self.high + other.high)
+
+    def __mul__(self, factor: float) -> "Range":
+        return Range(self.low * factor, self.mid * factor, self.high * factor)

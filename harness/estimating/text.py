@@ -1,0 +1,63 @@
+"""Estimates in words."""
+
+from collections.abc import Callable, Sequence
+
+from harness.estimating.estimate import Basis, Estimate
+from harness.estimating.ranges import Range
+from harness.watch import duration
+
+_SHOWN = 3  # names of runs, before the rest is counted
+
+
+def lines(estimate: Estimate) -> list[str]:
+    """What ``sweep`` prints of it."""
+    found = []
+    if estimate.elapsed_s and estimate.device_s:
+        sources = "; ".join(map(_source, estimate.bases))
+        found.append(f"time: {times(estimate)}; {sources}")
+    if estimate.runs_of_unknown_time:
+        found.append(
+            f"time unknown: {_some(estimate.runs_of_unknown_time)}: no like run in the store yet; "
+            "--probe measures a few steps"
+        )
+    if estimate.left_bytes and estimate.peak_bytes:
+        found.append(f"disk: {ranged(estimate.left_bytes, size)} stays, at most {size(estimate.peak_bytes)} at a time")
+    if estimate.runs_of_unknown_size:
+        found.append(f"disk unknown: {_some(estimate.runs_of_unknown_size)}")
+    return found
+
+
+def times(estimate: Estimate) -> str:
+    """``3:06:00 (2:30:00 to 4:00:00), 6.2 core-hours (5 to 8)``."""
+    assert estimate.elapsed_s and estimate.device_s
+    return f"{ranged(estimate.elapsed_s, duration)}, {ranged(estimate.device_s, hours)} {estimate.unit}-hours"
+
+
+def ranged(of: Range, text: Callable[[float], str]) -> str:
+    return f"{text(of.mid)} ({text(of.low)} to {text(of.high)})"
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2g}" if seconds < 36_000 else f"{seconds / 3600:,.0f}"
+
+
+def size(count: float) -> str:
+    """Of so many bytes."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _source(basis: Basis) -> str:
+    runs = f"{basis.runs} run{'s' * (basis.runs != 1)}"
+    if not basis.most:
+        return f"{runs} from {basis.source}"
+    past = f"{basis.least}" if basis.least == basis.most else f"{basis.least} to {basis.most}"
+    return f"{runs} from {past} past run{'s' * (basis.most != 1)} of {basis.source}"
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return f"{len(labels)} run{'s' * (len(labels) != 1)} ({', '.join(labels[:_SHOWN])}{more})"

@@ -1,0 +1,152 @@
+"""``sweep --plan``, ``--probe`` and what ``report`` says afterwards, by the command line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from harness.store import records
+from tests.commands import REPO, process
+from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench
+
+IMPORTS_NO_TORCH = (
+    "import sys; from harness.cli import main\n"
+    "try: main()\n"
+    "finally: assert not {'torch', 'ffcv', 'deepspeed'} & set(sys.modules), 'heavy'\n"
+)
+
+
+def longer(bench: Bench) -> None:
+    """The sweep with twice the epochs of its students: nothing of it is done, and all of it is known."""
+    teachers = {"recipe": SWEEP["recipe"]}
+    bench.sweep = {**SWEEP, "recipe": {**SWEEP["recipe"], "epochs": 2 * EPOCHS}, "teachers": teachers}
+
+
+def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_path: Path) -> None:
+    shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
+    bench = Bench(tmp_path, cores=2)
+    longer(bench)
+    file = bench.command("status")[3]
+    args = ("sweep", file, "--results", "results", "--max-parallel", "2", "--plan")
+    said = process("-c", IMPORTS_NO_TORCH, *args, cwd=tmp_path)
+    assert said.code == 0, said.err
+    assert re.search(
+        r"^time: \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ \([\d.]+ to [\d.]+\) core-hours; "
+        r"15 runs from 3 past runs of the same method and pair$",
+        said.out,
+        re.MULTILINE,
+    ), said.out
+    assert re.search(
+        r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) stays, at most [\d.]+ \wB at a time$", said.out, re.MULTILINE
+    )
+    found = json.loads(bench.run("sweep", "--max-parallel", "2", "--plan", "--json").stdout)
+    foretold = found["estimate"]
+    assert found["to_do"] == 15 and found["packs"] == 3 and found["jobs_at_once"] == 2
+    # By hand: each of the three packs takes twice what one took to train, and what a job takes besides.
+    rows = records.read(finished.store, finished.store.done_ids()).to_pylist()
+    packs = [[finished.row(finished.cells()[m, seed].run_id) for m in METHODS] for seed in (0, 1, 2)]
+    trained = sorted(sum(row["cost_total_s"] for row in pack) for pack in packs)
+    assert len(rows) == 16 and foretold["unit"] == "core"
+    assert 3 * 2 * trained[0] < foretold["device_s"]["high"] and foretold["device_s"]["low"] < 3 * 2 * trained[-1] + 60
+    assert foretold["elapsed_s"]["mid"] == pytest.approx(2 / 3 * foretold["device_s"]["mid"]), "two rounds of three"
+    assert foretold["runs_of_unknown_time"] == [] and not (bench.store.root / "estimates/longer.json").exists()
+
+
+def test_what_is_not_known_is_called_unknown(bench: Bench) -> None:
+    said = bench.run("sweep", "--plan")
+    assert said.returncode == 0 and "\ntime: " not in said.stdout
+    assert "\ntime unknown: 16 runs (teacher digits_net_w8 / seed 0, " in said.stdout and "--probe" in said.stdout
+    found = json.loads(bench.run("sweep", "--plan", "--json").stdout)["estimate"]
+    assert found["elapsed_s"] is None is found["device_s"] and len(found["runs_of_unknown_time"]) == 16
+    assert not bench.store.root.exists(), "a plan writes nothing"
+
+
+@pytest.mark.parametrize(
+    ("methods", "pair", "source"),
+    [
+        ({"kd": {"params": {"temperature": 2.0}}}, "digits_net_w8", "the same method and pair with other settings"),
+        ({"dkd": {}}, "digits_net_w8", "the same pair by other methods"),
+        ({"kd": {}}, "digits_net_w16", "the same student"),
+    ],
+)
+def test_less_like_runs_are_named(
+    finished: Bench, bench: Bench, methods: dict[str, object], pair: str, source: str
+) -> None:
+    bench.sweep = {**SWEEP, "methods": methods, "pairs": [{"teacher": pair, "student": "digits_net_w4"}]}
+    bench.command("status")
+    shutil.copytree(finished.store.root, bench.store.root)
+    found = json.loads(bench.run("sweep", "--plan", "--json", "--max-parallel", "1").stdout)["estimate"]
+    assert source in [basis["source"] for basis in found["bases"]]
+    assert found["device_s"]["high"] >= 1.5 * found["device_s"]["mid"]
+
+
+def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> None:
+    bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}, "ft": {}}, "seeds": [0, 1]}
+    said = bench.run("sweep", "--plan", "--probe")
+    assert said.returncode == 0, said.stderr
+    first, *packs = [line for line in said.stderr.splitlines() if line.startswith("probe ")]
+    assert re.fullmatch(
+        r"probe 1 of 2, teacher digits_net_w8 / seed 0: [\d.]+ to [\d.]+ ms a step, [\d.]+ s to start, on .+", first
+    )
+    assert packs[0].endswith("and 2 more: without ft: it begins with a first stage, which is not probed")
+    assert "probe 2 of 2" in packs[1] and "ms a step" in packs[1], "the seeds are one kind of pack"
+    assert re.search(r"^time: .*; 5 runs from a probe$", said.stdout, re.MULTILINE), said.stdout
+    assert "\ntime unknown: 2 runs (digits_net_w8 > digits_net_w4 / ft / seed 0, " in said.stdout
+    left = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())
+    assert left == ["probes", "probes"] and sorted(p.name for p in bench.folder.iterdir()) == ["results", "sweep.yaml"]
+    assert {row["state"] for row in bench.states().values()} == {"to do"}
+    again = bench.run("sweep", "--plan")
+    assert "5 runs from a probe" in again.stdout and again.stderr == "", "later plans know it"
+
+
+def test_a_probe_of_a_method_that_fails_says_why(bench: Bench) -> None:
+    broken = {"use": "tests.integration.user_methods:NoSuchTap"}
+    bench.sweep = {**SWEEP, "methods": {"kd": {}, "broken": broken}, "seeds": [0]}
+    said = bench.run("sweep", "--plan", "--probe", "--only", "method=broken,kd")
+    assert said.returncode == 0, said.stderr
+    assert re.search(r"^probe 2 of 2, .*: without tests\S+:NoSuchTap: ", said.stderr, re.MULTILINE), said.stderr
+    assert "time unknown: 1 run (digits_net_w8 > digits_net_w4 / broken / seed 0)" in said.stdout
+    assert not (bench.store.root / "failures").exists()
+
+
+def test_a_probe_is_of_this_machine(bench: Bench) -> None:
+    said = bench.run("sweep", "--plan", "--probe", "--cluster", "loopback")
+    assert said.returncode == 2 and said.stderr.startswith("error: --probe measures this machine") and not said.stdout
+
+
+def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finished: Bench) -> None:
+    taught.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
+    run_id = taught.cells()["student", 0].run_id
+    for path in (finished.store.record(finished.cells()["student", 1].run_id),):
+        shutil.copy2(path, taught.store.records)  # a like run
+    assert taught.run("sweep").returncode == 0
+    (kept,) = json.loads(taught.store.estimates("small").read_text())
+    assert kept["run_ids"] == [run_id] and kept["device_s"]["low"] > 0 and kept["unknown"] == 0
+    line = (
+        r"^small: 1 run submitted \d{4}-\d\d-\d\d \d\d:\d\d: estimated \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ "
+        r"\([\d.]+ to [\d.]+\) core-hours, [\d.]+ kB \([\d.]+ kB to [\d.]+ kB\); took \d+:\d\d, [\d.]+ core-hours, "
+        r"[\d.]+ kB$"
+    )
+    for form in ("md", "csv"):
+        report = taught.run("report", "--format", form)
+        assert re.search(line, report.stderr, re.MULTILINE), report.stderr
+        assert report.stdout == (taught.store.table_folder("small") / f"table.{form}").read_text()
+    said = json.loads(taught.run("sweep", "--json").stdout)["submissions"]
+    assert [s["run_ids"] for s in said] == [[run_id]] and said[0]["taken"]["records"] == 1
+    row = taught.row(run_id)
+    lasted = (row["finished_at"] - row["started_at"]).total_seconds()
+    assert said[0]["taken"]["device_s"] == {"core": pytest.approx(lasted * row["threads"])}
+    assert lasted > row["cost_total_s"] > 0
+    assert said[0]["taken"]["left_bytes"] > len(taught.weights(run_id))
+    verified = process("-m", "harness.verify", "--results", "results", cwd=taught.folder)
+    assert verified.code == 0, verified.out
+    taught.store.estimates("small").write_text("[{]")
+    damaged = taught.run("report")
+    assert damaged.returncode == 0 and damaged.stderr == "", "nothing hangs on it"
+
+
+def test_help_names_the_probe() -> None:
+    said = process("-m", "harness.sweep", "--help", cwd=REPO)
+    assert "--probe" in said.out and "few steps" in said.out

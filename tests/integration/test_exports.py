@@ -1,0 +1,236 @@
+"""What ``report`` gives to other programs and to a paper's readers: event files for TensorBoard, and a bundle."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from harness.planning import plan_sweep
+from harness.store import records
+from tests.commands import process
+from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench, teacher_run
+
+# Event files ---------------------------------------------------------------------------------------------------------
+
+
+def read_events(folder: Path) -> Any:
+    """What TensorBoard itself reads there."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    found = accumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    found.Reload()
+    return found
+
+
+def test_event_files_hold_what_the_records_hold(finished: Bench, tmp_path: Path) -> None:
+    said = finished.run("report", "--tensorboard", str(tmp_path))
+    assert said.returncode == 0, said.stderr
+    listed = [Path(line) for line in said.stdout.splitlines()]
+    assert sorted(listed) == sorted(p for p in tmp_path.rglob("*") if p.is_file()) and len(listed) == 16
+    folders = {(m, s): tmp_path / f"small/digits_net_w8-digits_net_w4/{m}/seed-{s}" for m, s in finished.cells()}
+    run_ids = {folders[key]: cell.run_id for key, cell in finished.cells().items()}
+    run_ids[tmp_path / "small/teachers/digits_net_w8"] = teacher_run(finished)
+    for folder, run_id in run_ids.items():
+        row, events = finished.row(run_id), read_events(folder)
+        expected: dict[str, list[tuple[int, np.float32]]] = {}
+        for point in row["curves"]:
+            tag = re.sub("^(train|test)_", r"\1/", point["name"])
+            expected.setdefault(tag, []).append((point["epoch"], np.float32(point["value"])))
+        assert {"train/ce", "test/top1"} <= set(expected)
+        found = {tag: [(e.step, np.float32(e.value)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+        rates = found.pop("train/lr")
+        assert found == expected, "to the last bit of a float32"
+        assert [epoch for epoch, _ in rates] == list(range(1, EPOCHS + 1))
+        assert rates[0][1] == np.float32(json.loads(row["science"])["recipe"]["lr"]) > rates[1][1]
+        text = events.Tensors("settings")
+        shown = text[0].tensor_proto.string_val[0].decode()
+        assert json.loads(shown.split("```")[1].removeprefix("json")) == json.loads(row["science"])
+
+
+def test_settings_are_hyper_parameters(finished: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.plugins.hparams import metadata
+
+    finished.run("report", "--tensorboard", str(tmp_path), "--only", "method=crd", "--only", "seed=1")
+    (folder,) = tmp_path.glob("*/digits_net_w8-digits_net_w4/crd/seed-1")
+    content = read_events(folder).PluginTagToContent("hparams")
+    start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
+    assert start.hparams["seed"].number_value == 1 and start.hparams["method"].string_value == "crd"
+    assert (
+        start.hparams["params.negatives"].number_value == 64 and start.hparams["recipe.epochs"].number_value == EPOCHS
+    )
+    assert start.hparams["recipe.nesterov"].WhichOneof("kind") == "bool_value"
+    assert metadata.SESSION_END_INFO_TAG in content
+
+
+def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run_id = finished.cells()["rekd", 2].run_id
+    for name in ("first", "second"):
+        args = ("--results", "results", "--tensorboard", tmp_path / name, "--run", run_id[:10])
+        said = process("-m", "harness.report", *args, cwd=finished.folder)
+        assert said.code == 0, said.err
+    (first,), (second,) = (sorted((tmp_path / name / run_id).iterdir()) for name in ("first", "second"))
+    assert first.name == second.name and first.read_bytes() == second.read_bytes()
+    assert first.name.endswith(run_id), "and no host's name, as tensorboard's own writer has it there"
+    assert str(finished.folder).encode() not in first.read_bytes()
+
+
+def test_mistakes_are_told_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
+    assert unknown.returncode == 2 and "error: --run: unknown run with a record '0123456789abcdef'" in unknown.stderr
+    alone = finished.run("report", "--run", "0")
+    assert alone.returncode == 2 and alone.stderr == "error: --run goes with --tensorboard\n"
+    for option in ("--tensorboard", "--bundle"):
+        empty = bench.run("report", option, str(out))
+        assert empty.returncode == 2 and "no run has a record yet" in empty.stderr and empty.stdout == ""
+    whole = process("-m", "harness.report", "--bundle", out, "--results", "results", cwd=finished.folder)
+    assert whole.error == "--bundle holds one sweep's results: name its file"
+    program = (
+        "import sys; sys.modules['tensorboard'] = None; from harness.cli import main; "
+        f"sys.argv = ['harness', 'report', 'sweep.yaml', '--tensorboard', {str(out)!r}]; main()"
+    )
+    missing = process("-c", program, cwd=finished.folder)
+    assert missing.error == "--tensorboard needs tensorboard: pip install 'kd-harness[tensorboard]'"
+    assert not out.exists()
+
+
+def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    program = (
+        "import sys; from harness.cli import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'tensorflow'} & set(sys.modules), 'heavy'\n"
+    )
+    args = ("report", "sweep.yaml", "--tensorboard", tmp_path / "events", "--bundle", tmp_path / "b.zip")
+    said = process("-c", program, *args, cwd=finished.folder)
+    assert said.code == 0, said.err
+
+
+# The bundle ----------------------------------------------------------------------------------------------------------
+
+
+def bundled(bench: Bench, out: Path, *args: str) -> Path:
+    """The folder into which the bundle is unpacked."""
+    said = bench.run("report", "--bundle", str(out), *args)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == f"{out}\n"
+    with zipfile.ZipFile(out) as packed:
+        assert packed.testzip() is None
+        packed.extractall(out.with_suffix(""))
+    return out.with_suffix("")
+
+
+def test_an_unpacked_bundle_verifies_and_tells_of_a_change(finished: Bench, tmp_path: Path) -> None:
+    folder = bundled(finished, tmp_path / "b.zip")
+    said = process("-m", "harness.verify", "--results", folder)
+    assert said.code == 0, said.out
+    table = finished.store.table_folder("small")
+    for path in table.iterdir():
+        if path.suffix != ".parquet":  # that has the names of hosts
+            assert (folder / "tables/small" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {p.name for p in (folder / "tables/small").iterdir()} == {p.name for p in table.iterdir()}
+    assert {p.stem for p in (folder / "records").iterdir()} == set(finished.plan().plan.runs)
+    for path in (folder / "records").iterdir():
+        (row,) = pq.read_table(path).to_pylist()
+        assert row == finished.row(path.stem) | {"host": "host1"}
+    pytest.importorskip("matplotlib")
+    assert {"curves_digits_net_w8_digits_net_w4.svg", "pareto_digits_net_w8_digits_net_w4.pdf"} <= {
+        p.name for p in (folder / "figures").iterdir()
+    }
+    changed = folder / "records" / f"{finished.cells()['kd', 0].run_id}.parquet"
+    rows = pq.read_table(changed)
+    at = rows.schema.get_field_index("last_top1")
+    pq.write_table(rows.set_column(at, rows.schema.field(at), [[99.0]]), changed)
+    assert process("-m", "harness.verify", "--results", folder).code == 1
+
+
+def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) -> None:
+    """Whenever it is made, and whether or not the records are compacted."""
+    bundled(finished, tmp_path / "first.zip")
+    other = Bench(tmp_path / "other")
+    shutil.copytree(finished.folder, other.folder)
+    assert process("-m", "harness.compact", "--results", other.store.root, "--grace", "0").code == 0
+    assert not list(other.store.records.glob("*.parquet"))
+    bundled(other, tmp_path / "second.zip")
+    assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+
+
+def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+    """Not even where the sweep file names a file by its absolute path."""
+    weights = bench.folder / "private" / "teacher.safetensors"
+    weights.parent.mkdir()
+    shutil.copy2(finished.store.student_weights(teacher_run(finished)), weights)
+    pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
+    bench.sweep = {**SWEEP, "name": "given", "methods": {"student": {}, "kd": {}}, "pairs": [pair], "seeds": [0]}
+    bench.take(finished, run_id := finished.cells()["student", 0].run_id)
+    rows = pq.read_table(bench.store.record(run_id))
+    at = rows.schema.get_field_index("host")
+    pq.write_table(rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]]), bench.store.record(run_id))
+    folder = bundled(bench, tmp_path / "b.zip", "--set", "recipe.epochs=3")
+    secret = ["secret", str(bench.folder), str(tmp_path), "private", str(Path.home()) + "/", sys.prefix]
+    for path in [p for p in folder.rglob("*") if p.is_file()]:
+        content = path.read_bytes()
+        if path.suffix == ".parquet":
+            content = str(pq.read_table(path).to_pylist()).encode()
+        for name in secret:
+            assert name.encode() not in content, (path, name)
+    resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
+    assert resolved["pairs"][0]["teacher_weights"]["file"] == "teacher.safetensors"
+    # From the sha256 that stands there, the very same runs: the file itself is not needed to plan.
+    planned = plan_sweep(folder / "resolved.yaml", tmp_path / "none")
+    assert set(planned.plan.runs) == set(bench.plan().plan.runs)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("--set", "recipe.lr=0.01", "--set", "teachers.recipe={base: digits_quick, epochs: 3}"),  # the teacher is there
+        ("--only", "method=kd,rekd"),
+        ("--set", "seeds=1", "--only", "method=kd"),
+    ],
+)
+def test_its_commands_make_the_same_sweep(finished: Bench, tmp_path: Path, args: tuple[str, ...]) -> None:
+    folder = bundled(finished, tmp_path / "b.zip", *args)
+    sweep, report, verify = (folder / "commands.txt").read_text().splitlines()
+    assert sweep.startswith("python -m harness.sweep resolved.yaml") and verify.startswith("python -m harness.verify")
+    words = [sys.executable, *sweep.split()[1:], "--plan", "--json"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    said = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    original = json.loads(finished.run("sweep", "--plan", "--json", *args).stdout)
+    planned = json.loads(said.stdout)
+    assert {k: planned[k] for k in ("sweep", "runs", "cells")} == {k: original[k] for k in ("sweep", "runs", "cells")}
+    settings = json.loads((folder / "settings.json").read_text())
+    contents = json.loads((folder / f"tables/{planned['sweep']}/contents.json").read_text())
+    assert {k for line in settings for k in line["runs"].values()} == {c["run_id"] for c in contents["cells"]}
+    only = [word for option, word in zip(args, args[1:], strict=False) if option == "--only"]
+    replanned = plan_sweep(folder / "resolved.yaml", tmp_path / "none", only=only)
+    assert {c.run_id for c in replanned.plan.cells} == {c["run_id"] for c in contents["cells"]}
+    assert report.endswith("--bundle bundle.zip --results results")
+
+
+def test_the_environment_is_that_of_the_runs(finished: Bench, tmp_path: Path) -> None:
+    folder = bundled(finished, tmp_path / "b.zip")
+    environment = json.loads((folder / "environment.json").read_text())
+    rows = records.read(finished.store, finished.store.done_ids()).to_pylist()
+    for package, version in json.loads(rows[0]["versions"]).items():
+        assert environment["versions"][package] == {version: len(rows)}
+    assert environment["git_commit"] == {rows[0]["git_commit"]: len(METHODS) * 3 + 1}
+    assert environment["threads"] == {str(rows[0]["threads"]): len(rows)}
+    readme = (folder / "README.txt").read_text()
+    assert "small: 16 of 16 runs" in readme and "python -m harness.verify --results ." in readme
+    for line in readme.splitlines():
+        if found := re.match(r"(\S+)   +\w", line):
+            assert (folder / found[1]).exists(), found[1]
