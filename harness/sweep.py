@@ -85,7 +85,7 @@ def sweep(
         (print if plan else say)(_summary_text(summary))
     if plan:
         if json_:
-            print(json.dumps(summary))
+            print(json.dumps({**summary, "run_ids": list(planned.plan.runs)}))
         return
     if summary["to_do"]:
         queue_file = _submit(planned, cluster, summary["jobs_at_once"], retry_failed)
@@ -235,7 +235,7 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] 
             said["undecided"] = [asdict(contest) for contest in undecided]
         print(json.dumps(said))
         return
-    print(publish.text(found, "md"))
+    print(publish.text(found, "table.md"))
     _name_files(folder)
 
 
@@ -243,7 +243,7 @@ def _name_files(folder: Path) -> None:
     from harness.watch import say
 
     say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'} (booktabs); also table.md, table.csv, table.html")
+    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
 
 
 if __name__ == "__main__":

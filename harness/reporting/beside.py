@@ -89,7 +89,7 @@ def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
                         **facts,
                         "top1": float(number.value),
                         "std": float(number.std) if number.std else None,
-                        "teacher_top1": number.teacher_top1,
+                        "teacher_top1": number.teacher_accuracy,
                         "difference": cell.difference if cell else None,
                         "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
                         "interval": asdict(cell.verdict.interval)
@@ -209,7 +209,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
     for line in lines:
         if line.row.method == BASELINE:  # needs none
             continue
-        theirs = next(n.teacher_top1 for n in line.numbers if n.protocol == protocol.id)
+        theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
         ours = line.row.teacher_top1
         if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
             alike[f"{line.row.teacher} {theirs:.2f} %"] = None
