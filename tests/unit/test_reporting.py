@@ -312,6 +312,19 @@ def test_verify_finds_one_changed_byte_and_a_removed_file(home: Path, name: str,
     assert "small" in said.out and said.err == ""
 
 
+@pytest.mark.parametrize("name", publish.TEXTS)
+def test_verify_names_the_file_and_the_first_line_that_differs(home: Path, name: str) -> None:
+    path = Path("results/tables/small") / name
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if "fitnets" in line)
+    changed = lines[at].replace("fitnets", "fitnots", 1)
+    path.write_text("\n".join([*lines[:at], changed, *lines[at + 1 :]]) + "\n")
+    said = command("verify")
+    assert said.code == 1
+    (line,) = (line for line in said.out.splitlines() if line.startswith("DIFFERENT"))
+    assert line.startswith(f"DIFFERENT {path.resolve()}: line {at + 1}: ") and "fitnots" in line and "fitnets" in line
+
+
 def test_verify_finds_a_file_that_was_added(home: Path) -> None:
     Path("results/tables/small/table.txt").write_text("made by hand")
     assert command("verify").code == 1

@@ -19,8 +19,8 @@ def notes(
     found = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
     found.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
     if any(row.tested for row in comparison.rows):
-        of = " Of top-1." if len(metrics) > 1 else ""
-        found.append(f"{stars_note(contents.baseline)}{of} The mark says that there is a difference, of either sign.")
+        tested = "Top-1 alone is tested; a" if len(metrics) > 1 else "A"
+        found.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
     found += [*_missing(comparison), *sweep_notes(contents)]
     found += [note for row in comparison.rows for note in method_notes(row)]
     if published:
@@ -37,14 +37,16 @@ def notes(
 def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None) -> str:
     contents = comparison.contents
     epochs = " or ".join(map(str, contents.epochs))
-    recipes = dict.fromkeys(recipe_name(Recipe.whole(json.loads(s)["recipe"])) for s in comparison.sciences.values())
-    recipe = f", recipe {' or '.join(recipes)}" if recipes else ""
+    changed = {change.line for change in contents.recipe_changes}  # told in a note of its own
+    usual = next(
+        (json.loads(text)["recipe"] for line, text in comparison.sciences.items() if line not in changed), None
+    )
+    recipe = "" if usual is None else f", recipe {recipe_name(Recipe.whole(usual))}"
     if seeds is None:
         over = "no result yet"
-    elif seeds == 1:
-        over = "one seed, where brackets do not say how many"
     else:
-        over = f"mean ± sample std over {seeds} seeds, where brackets do not say how many"
+        over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
+        over += ", or of as many as stand in brackets"
     what = " and ".join(metrics).capitalize()
     return (
         f"{contents.name}: {contents.dataset}{images(comparison)}, {epochs} epochs{recipe}. "
@@ -58,7 +60,7 @@ def _teachers(comparison: Comparison) -> str:
     given = dict.fromkeys(cell.teacher for cell in cells if not cell.teacher_run)
     said = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
     said += [f"from given weights: {', '.join(given)}"] if given else []
-    return f"Teachers, their accuracy measured here: {'; '.join(said)}."
+    return f"Teachers are measured here; {'; '.join(said)}."
 
 
 def _missing(comparison: Comparison) -> list[str]:
