@@ -39,7 +39,7 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
         return " & ".join([name, *cells]) + r" \\"
 
     out = [
-        r"\sbox0{\small\begin{tabular}{l" + (r"l@{\ }l" if paper.sources else "l") * len(block) + "}",
+        r"\sbox0{\small\tabcolsep=4pt\begin{tabular}{l" + (r"l@{\,}l" if paper.sources else "l") * len(block) + "}",
         r"\toprule",
         head("teacher", (c.teacher for c in pairs), halves * len(paper.metrics)),
         head("student", (c.student for c in pairs), halves * len(paper.metrics)),
@@ -67,6 +67,8 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
 
 def _latex_cells(entry: Entry, line: Line) -> list[str]:
     around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}[entry.place]
-    marks = text.marks(entry)
-    ours = around.format(tex(text.figure(entry, line))) + (rf"\textsuperscript{{{marks}}}" if marks else "")
-    return [ours, rf"\textcolor{{gray}}{{{tex(text.published(entry.quote))}}}" if entry.quote else ""]
+    mean, _, rest = tex(text.figure(entry, line)).partition(" ")
+    ours = around.format(mean) + (rf"{{\tiny\,{rest}}}" if rest else "")
+    if marks := text.marks(entry):
+        ours += rf"\textsuperscript{{{marks}}}"
+    return [ours, rf"\textcolor{{gray}}{{\scriptsize {tex(text.published(entry.quote))}}}" if entry.quote else ""]
