@@ -25,11 +25,14 @@ class Planned:
 
     name: str  # of the comparison: the sweep's, with a mark when --set or --only changed it
     plan: expand.Plan
-    document: Document
     store: Store
     data_root: Path | None
     info: DatasetInfo
     given: GivenWeights
+
+    @property
+    def document(self) -> Document:
+        return self.plan.document
 
     def states(self) -> dict[str, str]:
         """run_id -> done, failed or to do. Whether one is running is asked of the few that matter."""
@@ -88,7 +91,7 @@ def plan_sweep(
     plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep), added)
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
-    return Planned(name, plan, document, store, root, info, given)
+    return Planned(name, plan, store, root, info, given)
 
 
 def read_added(path: Path) -> list[expand.Cell]:

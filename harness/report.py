@@ -28,6 +28,14 @@ def report(
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
     format: Annotated[Format, typer.Option(help="What to print on stdout.")] = Format.md,
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper",
+            help="Print the paper's table: methods by pairs, the best marked, published numbers beside ours, and the "
+            "command that re-runs each cell.",
+        ),
+    ] = False,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -119,7 +127,7 @@ def report(
             print(out / content.name)
     elif figures is None and tensorboard is None and bundle is None:
         for found in comparison.load(contents, store):
-            sys.stdout.write(publish.text(found, format.value))
+            sys.stdout.write(publish.text(found, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
         for line in kept.lines(store, content.name):
             say(line)

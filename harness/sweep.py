@@ -97,7 +97,7 @@ def sweep(
         (print if plan else say)(_summary_text(planned, work))
     if plan:
         if json_:
-            print(json.dumps(_summary(planned, work)))
+            print(json.dumps({**_summary(planned, work), "run_ids": list(planned.plan.runs)}))
         return
     if work.to_do:
         queue_file = _submit(planned, cluster, work)
@@ -264,7 +264,7 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] 
     print((folder / "table.md").read_text(encoding="utf-8"))
     say("\n".join(kept.lines(planned.store, planned.name)))
     say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'} (booktabs); also table.md, table.csv, table.html")
+    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
 
 
 if __name__ == "__main__":

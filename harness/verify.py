@@ -9,6 +9,9 @@ import typer
 from harness import options
 from harness.errors import EXIT_RUN_FAILED, UserError
 
+BINARY = (".parquet", ".pdf")
+SHOWN = 30  # bytes before and after a difference
+
 
 def verify(
     results: options.Results = Path("results"),
@@ -16,8 +19,11 @@ def verify(
         Path | None, typer.Option(help="Folder of the tables to check (default: the store's own).")
     ] = None,
 ) -> None:
-    """Rebuild every table from the record files. Exit code 1 on any byte of difference and on damaged records."""
-    from harness.reporting import comparison, publish
+    """Rebuild every table, and the figures beside it, from the records.
+
+    Exit code 1 on any byte of difference and on damaged records.
+    """
+    from harness.reporting import comparison, curves, figures, publish
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -29,21 +35,42 @@ def verify(
     with tempfile.TemporaryDirectory() as scratch:
         for folder in folders:
             rebuilt = Path(scratch) / folder.name
+            names = {p.name for p in folder.iterdir() if p.is_file()}
             try:
-                publish.publish(comparison.Contents.read(folder), store, rebuilt)
+                found = publish.publish(comparison.Contents.read(folder), store, rebuilt)
+                if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
+                    figures.write(found, curves.load(store, comparison.wanted_runs(found.contents)), rebuilt)
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")
                 continue
-            names = {p.name for p in folder.iterdir() if p.is_file()} | {p.name for p in rebuilt.iterdir()}
+            names |= {p.name for p in rebuilt.iterdir()}
             for name in sorted(names):
-                old, new = folder / name, rebuilt / name
-                if not old.exists() or not new.exists() or old.read_bytes() != new.read_bytes():
+                if said := _difference(folder / name, rebuilt / name):
                     different += 1
-                    print(f"DIFFERENT {old}")
+                    print(f"DIFFERENT {folder / name}: {said}")
             print(f"checked {folder}: {len(names)} files")
     if different:
         raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def _difference(old: Path, new: Path) -> str | None:
+    """The first one, in words."""
+    if not old.exists():
+        return "is missing"
+    if not new.exists():
+        return "is none of what the records give"
+    before, after = old.read_bytes(), new.read_bytes()
+    if before == after:
+        return None
+    pairs = enumerate(zip(before, after, strict=False))
+    at = next((i for i, (b, a) in pairs if b != a), min(len(before), len(after)))
+    if old.suffix in BINARY:
+        return f"differs at byte {at}"
+    line = before.count(b"\n", 0, at) + 1
+    start = max(before.rfind(b"\n", 0, at) + 1, at - SHOWN)
+    found, rebuilt = (text[start : at + SHOWN].decode(errors="replace") for text in (before, after))
+    return f"line {line}: {found!r}, rebuilt {rebuilt!r}"
 
 
 if __name__ == "__main__":

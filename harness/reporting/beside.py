@@ -14,7 +14,7 @@ from harness.reporting.published import Number, Protocol, Published
 from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
 from harness.spec.load import SHIPPED_RECIPES
-from harness.spec.schema import Recipe
+from harness.spec.schema import STORED_VIEWS, Recipe
 
 MOST_COLUMNS = 4  # what a page's width holds
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
@@ -89,7 +89,7 @@ def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
                         **facts,
                         "top1": float(number.value),
                         "std": float(number.std) if number.std else None,
-                        "teacher_top1": number.teacher_top1,
+                        "teacher_top1": number.teacher_accuracy,
                         "difference": cell.difference if cell else None,
                         "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
                         "interval": asdict(cell.verdict.interval)
@@ -199,7 +199,7 @@ def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> st
     if reasons:
         return f"not comparable with ours: {'; '.join([*reasons, *teachers])}{same}"
     but = f" but for {teachers[0]}" if teachers else ""
-    return f"comparable with ours{but}{same}; in brackets ours minus theirs"
+    return f"comparable with ours{but}{same}"
 
 
 def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], list[str]]:
@@ -209,7 +209,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
     for line in lines:
         if line.row.method == BASELINE:  # needs none
             continue
-        theirs = next(n.teacher_top1 for n in line.numbers if n.protocol == protocol.id)
+        theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
         ours = line.row.teacher_top1
         if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
             alike[f"{line.row.teacher} {theirs:.2f} %"] = None
@@ -226,10 +226,10 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
     return (
         f"ours: last epoch of {' or '.join(epochs)}, recipe {' or '.join(recipes)}, "
         f"{comparison.train_size or 0:,} training images, evaluated on {comparison.evaluated_size or 0:,} {evaluated}; "
-        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets. Verdict, where "
-        "metric, data, recipe and teacher agree: reproduced when two one-sided t-tests at 5 % find our mean within "
-        f"{margin:g} points of the published one (taken as exact), not reproduced when they find it outside, else "
-        "undecided."
+        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets. Elsewhere, "
+        "where comparable, ours minus theirs in brackets. Verdict, where metric, data, recipe and teacher agree: "
+        f"reproduced when two one-sided t-tests at 5 % find our mean within {margin:g} points of the published one "
+        "(taken as exact), not reproduced when they find it outside, else undecided."
     )
 
 
@@ -264,7 +264,8 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
     """The shipped recipe that this one is, or is but for one setting."""
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
-        other = [k for k, v in _recipe(path.stem).items() if recipe.get(k) != v]
+        theirs = _recipe(path.stem)
+        other = [k for k, v in theirs.items() if recipe.get(k) not in (v, STORED_VIEWS.get(k) if v is None else v)]
         if not other:
             return path.stem
         if len(other) == 1:

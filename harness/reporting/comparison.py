@@ -1,7 +1,8 @@
 """The comparison of a sweep: cells joined with their records, summed up over seeds."""
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -17,12 +18,21 @@ from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.schema import Teachers
 from harness.spec.tasks import METRICS
 from harness.store import files, records
 from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
-_NUMBERS = ("status", "last_top1", "best_top1", "teacher_top1", "cost_total_s")  # of every run
+_NUMBERS = (
+    "status",
+    "last_top1",
+    "last_top5",
+    "best_top1",
+    "teacher_top1",
+    "teacher_top5",
+    "cost_total_s",
+)  # of every run
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
 _COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
@@ -41,13 +51,26 @@ class Contents:
     added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": what the sweep file does not list
     baseline: str = BASELINE  # the method that differences are tested against
     margin: float = statistics.MARGIN  # points within which a published number counts as reproduced
+    file: str = "FILE"  # the sweep file, as it was given
+    sets: tuple[str, ...] = ()  # ``key.path=value``: what --set changed in it
+    teachers_alone: tuple[str, ...] = ()  # further ones, with which it trains a pair's student as it does teachers
 
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
         epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
-        changes = recipe_changes(plan)
-        return cls(name, sweep.note, sweep.dataset.name, tuple(epochs), tuple(plan.cells), changes, _added(plan))
+        return cls(
+            name,
+            sweep.note,
+            sweep.dataset.name,
+            tuple(epochs),
+            tuple(plan.cells),
+            recipe_changes(plan),
+            _added(plan),
+            file=plan.document.source,
+            sets=plan.document.sets,
+            teachers_alone=_teachers_alone(sweep.teachers),
+        )
 
     def asked(self, baseline: str | None, margin: float | None) -> "Contents":
         """These contents with another baseline or margin; None leaves it.
@@ -77,7 +100,7 @@ class Contents:
                     **value,
                     "epochs": tuple(value["epochs"]),
                     "recipe_changes": tuple(RecipeChange(**c) for c in value["recipe_changes"]),
-                    "added": tuple(value.get("added", ())),
+                    **{key: tuple(value.get(key, ())) for key in ("sets", "teachers_alone", "added")},
                     "cells": cells,
                 }
             )
@@ -110,6 +133,8 @@ class Row:
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
+    last_top5: Spread | None = None
+    teacher_top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -142,9 +167,12 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
         alone = Spread.of(last.get(BASELINE, {}).values())
         to_baseline = [_difference(last, m, contents.baseline) for m in methods]
         tests = statistics.differences(to_baseline)
-        measured = [column["teacher_top1"][i] for of in found.values() for _, i in of]
-        trained = dict.fromkeys(c.teacher_run for cells in methods.values() for c in cells)
-        measured += [column["last_top1"][rows[k]] for k in trained if k in rows]
+        at_teacher = [rows[c.teacher_run] for cells in methods.values() for c in cells if c.teacher_run in rows]
+        measured = {
+            metric: [column[f"teacher_{metric}"][i] for of in found.values() for _, i in of]
+            + [column[f"last_{metric}"][i] for i in at_teacher]
+            for metric in ("top1", "top5")
+        }
         for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
             at = [i for _, i in found[method]]
             spread = Spread.of(last[method].values())
@@ -159,7 +187,7 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     best=Spread.of(_by_seed(found[method], column["best_top1"]).values()),
                     to_baseline=difference,
                     to_reference=_difference(last, method, REFERENCE),
-                    teacher_top1=next((t for t in measured if t is not None), None),
+                    teacher_top1=_first(measured["top1"]),
                     student_top1=alone.mean if alone else None,
                     cost_s=fmean(column["cost_total_s"][i] for i in at) if at else None,
                     parameters=tuple(table.column(name)[at[0]].as_py() for name in _SIZES) if at else None,
@@ -170,6 +198,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     by_seed=last[method],
                     last_interval=statistics.interval(spread),
                     tested=tested,
+                    last_top5=Spread.of(_by_seed(found[method], column["last_top5"]).values()),
+                    teacher_top5=_first(measured["top5"]),
                 )
             )
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
@@ -219,6 +249,11 @@ def as_dicts(comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
+    recipe = () if teachers.recipe is None else (f"recipe={json.dumps(teachers.recipe)}",)
+    return (f"methods=[{BASELINE}]", f"seeds=[{teachers.seed}]", *recipe)
+
+
 def _added(plan: Plan) -> tuple[str, ...]:
     """Lines of a table with more seeds than the sweep file lists, and which."""
     seeds: dict[str, list[int]] = {}
@@ -231,6 +266,10 @@ def _added(plan: Plan) -> tuple[str, ...]:
 def _by_seed(found: list[tuple[int, int]], values: list[float | None]) -> dict[int, float]:
     """``found``: seeds with the rows of their runs."""
     return {seed: value for seed, i in found if (value := values[i]) is not None}
+
+
+def _first(values: Iterable[float | None]) -> float | None:
+    return next((v for v in values if v is not None), None)
 
 
 def _not_empty(lists: pa.ChunkedArray) -> list[int]:

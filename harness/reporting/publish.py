@@ -8,12 +8,17 @@ from harness.errors import UserError
 from harness.reporting import published, render
 from harness.reporting.beside import Beside, beside
 from harness.reporting.comparison import Comparison, Contents, cell_table, compare, wanted_runs
+from harness.reporting.paper import render as paper_formats
+from harness.reporting.paper.table import paper
 from harness.store import files, records
 from harness.store.store import Store
 
+# table: a line per method and pair, with all that is known of it. paper: methods by pairs, as papers print them.
+TEXTS = tuple(f"{layout}.{form}" for layout in ("table", "paper") for form in render.FORMATS)
+
 
 def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
-    """Writes table.md, .tex, .csv, .html, records.parquet and contents.json.
+    """Writes table.md, .tex, .csv, .html, paper.md and so on, records.parquet and contents.json.
 
     Raises:
         UserError: a damaged record.
@@ -21,8 +26,8 @@ def publish(contents: Contents, store: Store, folder: Path) -> Comparison:
     """
     rows = records.read(store, wanted_runs(contents))
     comparison = compare(contents, rows)
-    for form in render.FORMATS:
-        files.replace_text(folder / f"table.{form}", text(comparison, form))
+    for name in TEXTS:
+        files.replace_text(folder / name, text(comparison, name))
     cells = cell_table(contents, rows)
     files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
     contents.write(folder)
@@ -34,9 +39,14 @@ def published_beside(comparison: Comparison) -> Beside | None:
     return beside(comparison, published.published(comparison.contents.dataset))
 
 
-def text(comparison: Comparison, form: str) -> str:
-    """A comparison's tables in one of ``render.FORMATS``."""
-    return render.FORMATS[form](comparison, published_beside(comparison))
+def text(comparison: Comparison, name: str) -> str:
+    """The content of one of ``TEXTS``."""
+    layout, form = name.split(".")
+    known = published.published(comparison.contents.dataset)
+    found = beside(comparison, known)
+    if layout == "paper":
+        return paper_formats.FORMATS[form](paper(comparison, found, known))
+    return render.FORMATS[form](comparison, found)
 
 
 def is_current(contents: Contents, store: Store, folder: Path) -> bool:
@@ -44,7 +54,7 @@ def is_current(contents: Contents, store: Store, folder: Path) -> bool:
     try:
         if Contents.read(folder) != contents:
             return False
-        written = min((folder / f"table.{suffix}").stat().st_mtime_ns for suffix in render.FORMATS)
+        written = min((folder / name).stat().st_mtime_ns for name in TEXTS)
         known = published.file(contents.dataset)
         made_of = store.record_files(wanted_runs(contents)) | ({known} if known.exists() else set())
         return all(path.stat().st_mtime_ns < written for path in made_of)

@@ -1,7 +1,7 @@
 """The published numbers that come with the harness: what papers print, each with its protocol."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,15 +35,19 @@ class Number:
     std: str
     protocol: str
     recipe_change: Mapping[str, str]
-    teacher_top1: float | None
+    teacher_accuracy: float | None  # in the number's metric
+
+
+Numbers = Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
 
 
 @dataclass(frozen=True)
 class Published:
-    """The top-1 accuracies published on a dataset."""
+    """The accuracies published on a dataset."""
 
     protocols: Mapping[str, Protocol]
-    numbers: Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
+    numbers: Numbers  # top-1
+    top5: Numbers
 
 
 @cache
@@ -58,9 +62,14 @@ def published(dataset: str) -> Published | None:
         for r in _rows(FOLDER / "protocols.csv")
         if r["dataset"] == dataset
     }
+    rows = _rows(file(dataset))
+    return Published(protocols, _numbers(rows, "top1"), _numbers(rows, "top5"))
+
+
+def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
     numbers: dict[tuple[str, str, str], list[Number]] = {}
-    for r in _rows(file(dataset)):
-        if r["metric"] == "top1" and r["teacher"] and r["student"] and r["method"]:
+    for r in rows:
+        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]:
             number = Number(
                 r["teacher"],
                 r["student"],
@@ -73,7 +82,7 @@ def published(dataset: str) -> Published | None:
                 float(r["teacher_value"]) if r["teacher_value"] else None,
             )
             numbers.setdefault((number.teacher, number.student, number.method), []).append(number)
-    return Published(protocols, {key: tuple(found) for key, found in numbers.items()})
+    return {key: tuple(found) for key, found in numbers.items()}
 
 
 def file(dataset: str) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from harness.reporting.beside import Beside
 from harness.reporting.comparison import Comparison, Spread
+from harness.reporting.escape import tex
 from harness.reporting.ranking import Rank
 from harness.reporting.sections import Lines, Section, protocol_marks, sections
 from harness.reporting.statistics import Difference, Interval
@@ -21,18 +22,19 @@ def markdown(comparison: Comparison, beside: Beside | None = None) -> str:
     parts = []
     for section in sections(comparison, beside):
         parts += ["", f"{section.title}:", ""] if section.title else []
-        parts += [_markdown_table(section.lines), *section.remarks]
+        parts += [markdown_table(section.lines), *section.remarks]
     return "\n".join(parts) + "\n"
 
 
-def _markdown_table(lines: Lines) -> str:
+def markdown_table(lines: Lines, names: int = 2) -> str:
+    """Lines as a table whose source is readable too. ``names``: columns of names, which lean left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(cells: tuple[str, ...]) -> str:
-        padded = (c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
+        padded = (c.ljust(w) if i < names else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
         return "| " + " | ".join(padded).replace("\n", " ") + " |"
 
-    rule = "|" + "|".join(("-" * (w + 2) if i < 2 else "-" * (w + 1) + ":") for i, w in enumerate(widths)) + "|"
+    rule = "|" + "|".join(("-" * (w + 2) if i < names else "-" * (w + 1) + ":") for i, w in enumerate(widths)) + "|"
     head, *body = (line(cells) for cells in lines)
     return "\n".join([head, rule, *body, ""])
 
@@ -49,16 +51,16 @@ def _latex_table(section: Section) -> list[str]:
         r"\centering",
         rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
         r"\toprule",
-        " & ".join(_tex(h) for h in headers) + r" \\",
+        " & ".join(tex(h) for h in headers) + r" \\",
     ]
     pair = None
     for line in body:
         if line[0] != pair:
             pair = line[0]
             out.append(r"\midrule")
-        out.append(" & ".join(_tex(t) for t in line) + r" \\")
+        out.append(" & ".join(tex(t) for t in line) + r" \\")
     title = [f"{section.title}."] if section.title else []
-    caption = " ".join(_tex(n) for n in [*title, *section.remarks])
+    caption = " ".join(tex(n) for n in [*title, *section.remarks])
     return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
 
 
@@ -102,23 +104,23 @@ def csv_text(comparison: Comparison, beside: Beside | None = None) -> str:
     return out.getvalue()
 
 
-def _figure(value: float | None) -> str | None:
+def six_digits(value: float | None) -> str | None:
     """Six digits: the last ones of a computed probability are those of a processor and a version of scipy."""
     return None if value is None else f"{value:.6g}"
 
 
 def _ends(interval: Interval | None) -> Figures:
-    return (_figure(interval.low), _figure(interval.high)) if interval else (None, None)
+    return (six_digits(interval.low), six_digits(interval.high)) if interval else (None, None)
 
 
 def _tested(tested: Difference | None) -> Figures:
-    return (*_ends(tested.interval), _figure(tested.p), _figure(tested.p_holm)) if tested else (None,) * 4
+    return (*_ends(tested.interval), six_digits(tested.p), six_digits(tested.p_holm)) if tested else (None,) * 4
 
 
 def _rank(rank: Rank | None) -> Figures:
     if rank is None:
         return (None,) * 6
-    return (_figure(rank.rank), *_ends(rank.rank_interval), _figure(rank.better), *_ends(rank.better_interval))
+    return (six_digits(rank.rank), *_ends(rank.rank_interval), six_digits(rank.better), *_ends(rank.better_interval))
 
 
 def html_text(comparison: Comparison, beside: Beside | None = None) -> str:
@@ -167,13 +169,3 @@ FORMATS: dict[str, Callable[[Comparison, Beside | None], str]] = {
     "csv": csv_text,
     "html": html_text,
 }
-
-
-_TEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", ">": "$>$", "<": "$<$", "±": r"$\pm$",
-}  # fmt: skip
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)

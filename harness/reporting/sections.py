@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from harness.reporting.beside import Beside, Cell
 from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
+from harness.reporting.protocols import RecipeChange
 from harness.reporting.ranking import REPEATS, Ranking
-from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Interval, seeds_needed
+from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Difference, Interval, seeds_needed
 
 RANKS = "Methods over the pairs"
 PUBLISHED = "Published numbers for these pairs, top-1 in %"
@@ -66,24 +67,42 @@ def _lines(comparison: Comparison) -> Lines:
 _EVALUATED_ON = {"test": "test images", "validation": "held-out training images for validation, NOT the test set"}
 
 
+def images(comparison: Comparison) -> str:
+    """ ", 50,000 training images, 10,000 test images"; "" without a record."""
+    sizes = f", {comparison.train_size:,} training images" if comparison.train_size else ""
+    if comparison.evaluated_size:
+        sizes += f", {comparison.evaluated_size:,} {_EVALUATED_ON[comparison.evaluated_on or 'test']}"
+    return sizes
+
+
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know to compare these numbers with others."""
     contents = comparison.contents
     epochs = " or ".join(str(e) for e in contents.epochs)
-    sizes = f", {comparison.train_size:,} training images" if comparison.train_size else ""
-    if comparison.evaluated_size:
-        sizes += f", {comparison.evaluated_size:,} {_EVALUATED_ON[comparison.evaluated_on or 'test']}"
     found = [
-        f"{contents.dataset}{sizes}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is the last "
-        f"epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
+        f"{contents.dataset}{images(comparison)}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is "
+        f"the last epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
         "Differences are of the last epoch, paired by seed."
     ]
-    found += _test_notes(comparison)
+    found += [*_test_notes(comparison), *sweep_notes(contents)]
+    for row in comparison.rows:
+        where = f"{_pair(row)}, {row.method}"
+        found += method_notes(row)
+        if row.missing:
+            found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
+        if row.diverged:
+            found.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
+    return found
+
+
+def sweep_notes(contents: Contents) -> list[str]:
+    """What a sweep says of itself, and in what its lines are unlike."""
+    found = []
     if note := _one_line(contents.note):
         found.append(f"Note: {note}")
     marks = protocol_marks(contents)
-    if others := [str(c) for c in contents.recipe_changes if c.line not in marks]:
-        found.append(f"Trained with another recipe than the rest: {'; '.join(others)}.")
+    if others := [c for c in contents.recipe_changes if c.line not in marks]:
+        found.append(f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}.")
     if marks:
         legend = dict.fromkeys(f"{marks[c.line]} {c.change}" for c in contents.recipe_changes if c.line in marks)
         found.append(f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}.")
@@ -92,19 +111,32 @@ def notes(comparison: Comparison) -> list[str]:
             f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added for what the seeds before "
             "said, which p values do not know of: its own decisions are corrected for that, the marks here are not."
         )
-    for row in comparison.rows:
-        where = f"{_pair(row)}, {row.method}"
-        if row.parameters and row.parameters[0] != row.parameters[1]:
-            student, evaluated = row.parameters
-            found.append(
-                f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
-            )
-        for text, count in row.warnings:
-            found.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
-        if row.missing:
-            found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
-        if row.diverged:
-            found.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
+    return found
+
+
+def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
+    """ "teacher > student, kd, crd: lr 0.01"; without methods where all of the pair's have the change."""
+    methods: dict[tuple[str, str], dict[str, None]] = {}
+    for cell in contents.cells:
+        methods.setdefault((cell.teacher, cell.student), {})[cell.method] = None
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for c in changes:
+        groups.setdefault((c.teacher, c.student, c.change), []).append(c.method)
+    return [
+        f"{teacher} > {student}{'' if len(of) == len(methods[teacher, student]) else ', ' + ', '.join(of)}: {change}"
+        for (teacher, student, change), of in groups.items()
+    ]
+
+
+def method_notes(row: Row) -> list[str]:
+    """What a method makes of its students that a reader must know."""
+    where = f"{_pair(row)}, {row.method}"
+    found = []
+    if row.parameters and row.parameters[0] != row.parameters[1]:
+        student, evaluated = row.parameters
+        found.append(f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}.")
+    for text, count in row.warnings:
+        found.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
     return found
 
 
@@ -115,8 +147,7 @@ def _test_notes(comparison: Comparison) -> list[str]:
     baseline = comparison.contents.baseline
     found = ["95 % CI: of a mean over seeds, by Student's t."]
     if any(row.tested for row in comparison.rows):
-        stars = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
-        found = [f"{found[0]} Paired t-test against {baseline}, Holm-corrected over a pair's methods: {stars}."]
+        found = [f"{found[0]} {stars_note(baseline)}"]
     left: dict[str, list[str]] = {}
     for row in comparison.rows:
         if row.tested and row.tested.p_holm >= ERROR:
@@ -132,6 +163,12 @@ def _test_notes(comparison: Comparison) -> list[str]:
             f"probability, were mean and std of the difference those seen here): {said}."
         )
     return found
+
+
+def stars_note(baseline: str) -> str:
+    """What the stars mean."""
+    legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
+    return f"Paired t-test against {baseline}, Holm-corrected over a pair's methods: {legend}."
 
 
 def protocol_marks(contents: Contents) -> dict[tuple[str, str, str], str]:
@@ -163,8 +200,12 @@ def _seeds(row: Row) -> str:
 def _tested(row: Row) -> str:
     if row.tested is None:
         return ""
-    star = next((f" {star}" for p, star in STARS if row.tested.p_holm < p), "")
-    return _interval(row.tested.interval, signed=True) + star
+    return " ".join(filter(None, (_interval(row.tested.interval, signed=True), stars(row.tested))))
+
+
+def stars(tested: Difference | None) -> str:
+    """The mark of a difference that the test finds; "" for none."""
+    return next((star for p, star in STARS if tested and tested.p_holm < p), "")
 
 
 def _spread(spread: Spread | None, signed: bool = False) -> str:

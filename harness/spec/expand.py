@@ -87,6 +87,7 @@ class Plan:
     """Everything a sweep asks for."""
 
     sweep: Sweep
+    document: Document
     runs: dict[str, Run] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
@@ -118,7 +119,7 @@ def expand(
         sweep.dataset.check_parts(info)
     except ValueError as e:
         raise UserError(f"{document.where(('dataset',))}: {e}") from None
-    plan = Plan(sweep)
+    plan = Plan(sweep, document)
     recipe = load.recipe(sweep.recipe, document, ("recipe",))
     teachers_recipe = recipe
     if sweep.teachers.recipe is not None:

@@ -2,6 +2,7 @@
 
 import types
 import typing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def load(path: Path, overrides: typing.Sequence[str] = ()) -> tuple[Sweep, Docum
     Raises:
         UserError: any mistake in the file or the overrides.
     """
-    document = yamlfile.read(path)
+    document = replace(yamlfile.read(path), sets=tuple(overrides))
     for override in overrides:
         _override(document, override)
     sweep = validate(Sweep, document.data, document)

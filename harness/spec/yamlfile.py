@@ -31,6 +31,7 @@ class Document:
     source: str
     data: dict[str, Any]
     lines: dict[KeyPath, int]
+    sets: tuple[str, ...] = ()  # ``key.path=value``, applied to the data in this order
 
     def where(self, path: KeyPath) -> str:
         """``file.yaml:12: methods.kd.params`` for the nearest key that stands in the file."""

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from harness.spec.tasks import CATALOG, DETECTION, METRICS
+from harness.spec.tasks import DETECTION, METRICS
 
 SCHEMA_VERSION = 6
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
@@ -27,8 +27,8 @@ SCHEMA = pa.schema(
         pa.field("teacher", pa.string()),
         pa.field("teacher_run", pa.string()),
         pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
-        # in %, measured when loaded; of given weights, on the test set
-        *(pa.field(f"teacher_{task.score}", pa.float64()) for task in CATALOG.values()),
+        # in % and nats, measured when loaded; of given weights, on the test set
+        *(pa.field(f"teacher_{m}", pa.float64()) for m in METRICS),
         pa.field("method", pa.string()),
         pa.field("method_parameters", pa.int64()),  # trained with the student
         pa.field("seed", pa.int64()),
@@ -79,7 +79,8 @@ def as_current(table: pa.Table) -> pa.Table:
 def _of_older_version(table: pa.Table) -> pa.Table:
     """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
     on (the test set, whose size had another name), after 3 the parameters of what was evaluated,
-    after 4 the method's warnings, after 5 what is measured of detectors."""
+    after 4 the method's warnings, after 5 what is measured of detectors, and of
+    teachers but for their top-1."""
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
     rows = len(table)
@@ -90,6 +91,7 @@ def _of_older_version(table: pa.Table) -> pa.Table:
     since["warnings"] = pa.array([[]] * rows, pa.list_(pa.string()))
     since["evaluated_parameters"] = table.column("student_parameters")
     since |= {name: pa.nulls(rows, pa.float64()) for name in SCHEMA.names if name.split("_")[-1] in DETECTION.metrics}
+    since |= {f"teacher_{m}": pa.nulls(rows, pa.float64()) for m in METRICS if m != "top1"}
     for name, values in since.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)

@@ -19,7 +19,6 @@ from harness.data import raw
 from harness.errors import UserError
 from harness.models.weights import BadWeights
 from harness.spec import identity
-from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
@@ -161,8 +160,7 @@ class Reporter:
             "teacher": teacher.name if teacher else None,
             "teacher_run": (science["teacher"] or {}).get("run"),
             "teacher_sha256": teacher.sha256 if teacher else None,
-            **{f"teacher_{task.score}": None for task in TASKS.values()},
-            **({f"teacher_{member.task.info.score}": teacher.score} if teacher else {}),
+            **{f"teacher_{m}": teacher.metrics.get(m) if teacher else None for m in METRICS},
             "method": science["method"]["use"],
             "method_parameters": count(p for p in member.distiller.parameters() if p.requires_grad),
             "seed": science["seed"],

@@ -1,7 +1,7 @@
 """The teacher: its weights read without executing anything, verified, frozen, its accuracy measured again."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ class Teacher:
     score: float | None  # the task's, in %, measured here
     spec: TapSpec
     ranks: Ranks = ALONE
+    metrics: Mapping[str, float | None] = field(default_factory=dict)  # all that was measured with it
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
     _batch_size: int = 0
 
@@ -75,10 +76,11 @@ def load_teacher(
     load_weights(model, name, file, sha256)
     spec = task.describe(model)
     freeze(model, device)
-    score = task.evaluate(model, on, ranks=ranks).metrics[task.info.score]
+    metrics = task.evaluate(model, on, ranks=ranks).metrics
+    score = metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > STATED_MARGIN):
         raise BadWeights(f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %")
-    return Teacher(model, name, file, sha256, score, spec, ranks if task.whole_batch else ALONE)
+    return Teacher(model, name, file, sha256, score, spec, ranks if task.whole_batch else ALONE, metrics)
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:

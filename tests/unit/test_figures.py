@@ -81,6 +81,25 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {path: path.read_bytes() for path in drawn} == first, "the same records give the same bytes"
 
 
+def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    for i, (run_id, run) in enumerate(planned.plan.runs.items()):
+        records.write(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science)))
+    assert command("report", "small.yaml", "--out", "paper", "--figures", "paper").code == 0
+    path = Path("paper/small/capacity_gap_digits_net_w4.svg")
+    whole = path.read_text()
+    said = command("verify", "--tables", "paper")
+    assert said.code == 0, said
+    path.write_text(whole.replace("digits_net_w16", "digits_net_w61"))
+    said = command("verify", "--tables", "paper")
+    assert said.code == 1 and said.out.count("DIFFERENT") == 1 and f"{path}: line " in said.out
+    path.unlink()
+    said = command("verify", "--tables", "paper")
+    assert said.code == 1 and f"{path}: is missing" in said.out
+
+
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))

@@ -261,7 +261,7 @@ def markdown_columns(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def test_equal_protocols_are_compared_and_unlike_ones_are_not() -> None:
-    columns = markdown_columns(publish.text(publish_sweep(), "md"))
+    columns = markdown_columns(publish.text(publish_sweep(), "table.md"))
     assert columns["method"] == ("student", "kd", "dkd"), "rekd is published nowhere"
     assert columns["ours, last [0]"] == ("70.00 ± 0.71 (2)", "71.50 ± 0.71 (2)", "72.50 ± 0.71 (2)")
     assert columns["CRD (RepDistiller), last [1]"] == ("69.06 (+0.94)", "70.66 (+0.84)", "")
@@ -373,7 +373,7 @@ def test_pairs_and_datasets_without_published_numbers_have_no_second_table() -> 
     found = publish_sweep(pairs=[pair])
     assert publish.published_beside(found) is None
     for form in render.FORMATS:
-        assert sections.PUBLISHED not in publish.text(found, form)
+        assert sections.PUBLISHED not in publish.text(found, f"table.{form}")
     assert published.published("digits") is None
 
 
@@ -402,7 +402,7 @@ class _Rows(html.parser.HTMLParser):
 
 def test_every_format_shows_the_same_published_numbers() -> None:
     found = publish_sweep()
-    markdown, latex, page = (publish.text(found, form) for form in ("md", "tex", "html"))
+    markdown, latex, page = (publish.text(found, f"table.{form}") for form in ("md", "tex", "html"))
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     expected = [[c.strip() for c in line[1:-1].split("|")] for line in lines]
     parser = _Rows()
@@ -414,7 +414,7 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
     shown = publish.published_beside(found)
     assert shown
-    for got in csv.DictReader(io.StringIO(publish.text(found, "csv"))):
+    for got in csv.DictReader(io.StringIO(publish.text(found, "table.csv"))):
         for c in shown.columns:
             at = [r.method for r in shown.lines].index(got["method"]) if got["method"] != "rekd" else None
             cell = c.cells[at] if at is not None else None
@@ -445,7 +445,7 @@ def test_verify_rebuilds_the_second_table_too() -> None:
 def test_commands_print_and_list_it() -> None:
     found = publish_sweep()
     said = command("report", "real.yaml")
-    assert (said.code, said.out) == (0, publish.text(found, "md"))
+    assert (said.code, said.out) == (0, publish.text(found, "table.md"))
     said = command("sweep", "real.yaml", "--json")
     listed = json.loads(said.out)["published"]
     assert {(n["method"], n["protocol"], n["top1"]) for n in listed} >= {

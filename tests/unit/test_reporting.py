@@ -26,6 +26,7 @@ from harness.reporting import comparison, publish, render, sections
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.spec import identity
 from harness.spec.expand import Cell
+from harness.spec.tasks import DETECTION
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -226,13 +227,16 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     assert len({len(line) for line in lines[:3]}) == 1
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
     store, run_id = Store(tmp_path), "0" * 16
     records.write(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
-    old = new.drop_columns(["warnings"])
+    younger = ["teacher_top5", "teacher_loss", *(n for n in new.column_names if n.split("_")[-1] in DETECTION.metrics)]
+    old = new.drop_columns(younger)
+    if version < 5:
+        old = old.drop_columns(["warnings"])
     if version < 4:
         old = old.drop_columns(["evaluated_parameters"])
     if version < 3:
@@ -240,7 +244,7 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
     if version == 1:
         old = old.drop_columns(["cost_first_stage_s"])
     pq.write_table(old, path)
-    expected = new.to_pylist()[0] | ({"cost_first_stage_s": 0.0} if version == 1 else {})
+    expected = new.to_pylist()[0] | dict.fromkeys(younger) | ({"cost_first_stage_s": 0.0} if version == 1 else {})
     assert records.read(store, [run_id]).to_pylist() == [expected]
     pq.write_table(old.drop_columns(["threads"]), path)
     with pytest.raises(UserError, match="not a readable record"):
@@ -267,7 +271,7 @@ def plan() -> Planned:
     return plan_sweep(Path("small.yaml"), Path("results"))
 
 
-FILES = ("table.md", "table.tex", "table.csv", "table.html", "records.parquet", "contents.json")
+FILES = (*publish.TEXTS, "records.parquet", "contents.json")
 
 
 def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
@@ -293,7 +297,7 @@ def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
 def test_verify_passes_an_untouched_store(home: Path) -> None:
     said = command("verify")
     assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("checked ") and "6 files" in said.out
+    assert said.out.startswith("checked ") and "10 files" in said.out
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -312,6 +316,19 @@ def test_verify_finds_one_changed_byte_and_a_removed_file(home: Path, name: str,
     assert "small" in said.out and said.err == ""
 
 
+@pytest.mark.parametrize("name", publish.TEXTS)
+def test_verify_names_the_file_and_the_first_line_that_differs(home: Path, name: str) -> None:
+    path = Path("results/tables/small") / name
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if "fitnets" in line)
+    changed = lines[at].replace("fitnets", "fitnots", 1)
+    path.write_text("\n".join([*lines[:at], changed, *lines[at + 1 :]]) + "\n")
+    said = command("verify")
+    assert said.code == 1
+    (line,) = (line for line in said.out.splitlines() if line.startswith("DIFFERENT"))
+    assert line.startswith(f"DIFFERENT {path.resolve()}: line {at + 1}: ") and "fitnots" in line and "fitnets" in line
+
+
 def test_verify_finds_a_file_that_was_added(home: Path) -> None:
     Path("results/tables/small/table.txt").write_text("made by hand")
     assert command("verify").code == 1
@@ -323,7 +340,8 @@ def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
     path = store.record(cell.run_id)
     whole = path.read_bytes()
     path.unlink()
-    records.write(store, row(cell.run_id, 99.0, 99.0))
+    science = identity.canonical(planned.plan.runs[cell.run_id].science)
+    records.write(store, row(cell.run_id, 99.0, 99.0, science=science))
     said = command("verify")
     assert said.code == 1 and "table.md" in said.out
     path.write_bytes(whole[:100])

@@ -396,7 +396,7 @@ def two_pairs() -> Comparison:
 def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
     found = two_pairs()
     for form in render.FORMATS:
-        text = publish.text(found, form)
+        text = publish.text(found, f"table.{form}")
         if form == "csv":
             rows = list(csv.DictReader(io.StringIO(text)))
             assert [r["average_rank"] for r in rows] == ["1.5"] * 4
@@ -505,7 +505,7 @@ def test_a_pairs_epochs_are_guarded_and_a_learning_rate_is_its_own(home: Path) -
     pairs = [SWEEP["pairs"][0], {**SWEEP["pairs"][1], "recipe": {"lr": 0.01}}]
     finish({**SWEEP, "pairs": pairs})
     said = command("report", "small.yaml")
-    assert said.code == 0 and "digits_net_w16 > digits_net_w4, kd: lr 0.01" in said.out
+    assert said.code == 0 and "digits_net_w16 > digits_net_w4: lr 0.01" in said.out
     finish({**SWEEP, "pairs": [SWEEP["pairs"][0], {**SWEEP["pairs"][1], "recipe": {"epochs": 4}}]})
     assert "digits_net_w16 > digits_net_w4, kd: epochs 4" in command("report", "small.yaml").error
 

@@ -1,0 +1,23 @@
+"""Text that stays text in the languages of the tables."""
+
+import re
+
+_TEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", ">": "$>$", "<": "$<$", "±": r"$\pm$",
+    "≈": r"$\approx$", "≠": r"$\neq$", "–": "--",
+}  # fmt: skip
+# What Markdown would read as its own; as little as that takes, for the source is read too: wrn_40_2 stays as it is.
+_MARKDOWN = re.compile(
+    r"[\\`|~$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])"
+    r"|\*+(?=[^\s*])|(?<=[^\s*])\*+"
+    r"|(?<![^\W_])_|_(?![^\W_])"
+)
+
+
+def tex(text: str) -> str:
+    return "".join(_TEX.get(c, c) for c in text)
+
+
+def markdown(text: str) -> str:
+    return _MARKDOWN.sub(lambda found: "".join(f"\\{c}" for c in found[0]), text)

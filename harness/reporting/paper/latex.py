@@ -1,0 +1,74 @@
+"""A paper's table as LaTeX, by booktabs."""
+
+import re
+from collections.abc import Iterable
+
+from harness.errors import one_line
+from harness.reporting.escape import tex
+from harness.reporting.paper import text
+from harness.reporting.paper.table import METRICS, Entry, Line, Paper
+from harness.reporting.paper.text import Block
+
+
+def latex(paper: Paper) -> str:
+    """A float to \\input, across both columns where there are two."""
+    label = re.sub(r"[^A-Za-z0-9]+", "-", paper.comparison.contents.name)
+    first, *notes = (tex(one_line(note)) for note in paper.notes)
+    out = [
+        r"% Needs \usepackage{booktabs,graphicx,xcolor}.",
+        r"\begin{table*}",
+        r"\centering",
+        rf"\caption{{{first}}}",
+        rf"\label{{tab:{label}}}",
+    ]
+    for block in text.blocks(paper):
+        out += _latex_block(paper, block)
+    out += [r"\parbox{\textwidth}{\footnotesize\raggedright", *(rf"{note}\par" for note in notes), "}", r"\end{table*}"]
+    out += [f"% {text.RUNS}. {text.RUNS_NOTE}", *(f"% {one}" for one in text.runs(paper))]
+    return "\n".join(out) + "\n"
+
+
+def _latex_block(paper: Paper, block: Block) -> list[str]:
+    """Shrunk to the page's width where it is wider."""
+    halves = 2 if paper.sources else 1  # ours, and what is published beside it
+    columns = [column for _, column in block]
+    pairs = columns[:: len(paper.metrics)]
+
+    def head(name: str, texts: Iterable[str], width: int) -> str:
+        cells = (rf"\multicolumn{{{width}}}{{c}}{{{tex(one_line(text))}}}" for text in texts)
+        return " & ".join([name, *cells]) + r" \\"
+
+    out = [
+        r"\sbox0{\small\tabcolsep=4pt\begin{tabular}{l" + (r"l@{\,}l" if paper.sources else "l") * len(block) + "}",
+        r"\toprule",
+        head("teacher", (c.teacher for c in pairs), halves * len(paper.metrics)),
+        head("student", (c.student for c in pairs), halves * len(paper.metrics)),
+    ]
+    if sizes := text.sizes(paper, block):
+        out.append(head("teacher's parameters", sizes[:: len(paper.metrics)], halves * len(paper.metrics)))
+    if len(paper.metrics) > 1:
+        out.append(head("", (METRICS[c.metric] for c in columns), halves))
+    out.append(r"\midrule")
+    for n, line in enumerate(paper.lines):
+        cells = [tex(one_line(line.label))]
+        for i, _ in block:
+            cells += _latex_cells(line.entries[i], line)[:halves]
+        out.append(" & ".join(cells) + r" \\")
+        if n == 0:
+            out.append(r"\midrule")
+    return [
+        *out,
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\ifdim\wd0>\textwidth\resizebox{\textwidth}{!}{\usebox0}\else\usebox0\fi",
+        r"\par\medskip",
+    ]
+
+
+def _latex_cells(entry: Entry, line: Line) -> list[str]:
+    around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}[entry.place]
+    mean, _, rest = tex(text.figure(entry, line)).partition(" ")
+    ours = around.format(mean) + (rf"{{\tiny\,{rest}}}" if rest else "")
+    if marks := text.marks(entry):
+        ours += rf"\textsuperscript{{{marks}}}"
+    return [ours, rf"\textcolor{{gray}}{{\scriptsize {tex(text.published(entry.quote))}}}" if entry.quote else ""]

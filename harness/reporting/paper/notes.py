@@ -1,0 +1,74 @@
+"""What stands under a paper's table: the protocol, what the marks mean, whose the published numbers are."""
+
+import json
+from collections.abc import Sequence
+
+from harness.reporting.beside import recipe_name
+from harness.reporting.comparison import Comparison
+from harness.reporting.sections import images, method_notes, stars_note, sweep_notes
+from harness.spec.schema import Recipe
+
+VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
+
+
+def notes(
+    comparison: Comparison, metrics: Sequence[str], seeds: int | None, published: Sequence[str]
+) -> tuple[str, ...]:
+    """``seeds``: that most cells have. ``published``: a remark per source."""
+    contents = comparison.contents
+    found = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
+    found.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
+    if any(row.tested for row in comparison.rows):
+        tested = "Top-1 alone is tested; a" if len(metrics) > 1 else "A"
+        found.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
+    found += [*_missing(comparison), *sweep_notes(contents)]
+    found += [note for row in comparison.rows for note in method_notes(row)]
+    if published:
+        found.append(
+            "Numbers with [1], [2], ... are published, each by the protocol of its mark; those of unlike marks are not "
+            "comparable with each other. After them, where ours is comparable: "
+            f"{VERDICTS['reproduced']} reproduced (within {contents.margin:g} points by two one-sided t-tests at 5 %), "
+            f"{VERDICTS['not reproduced']} not reproduced, {VERDICTS['undecided']} undecided."
+        )
+        found += [f"[{i}] {remark}" for i, remark in enumerate(published, 1)]
+    return tuple(found)
+
+
+def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None) -> str:
+    contents = comparison.contents
+    epochs = " or ".join(map(str, contents.epochs))
+    changed = {change.line for change in contents.recipe_changes}  # told in a note of its own
+    usual = next(
+        (json.loads(text)["recipe"] for line, text in comparison.sciences.items() if line not in changed), None
+    )
+    recipe = "" if usual is None else f", recipe {recipe_name(Recipe.whole(usual))}"
+    if seeds is None:
+        over = "no result yet"
+    else:
+        over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
+        over += ", or of as many as stand in brackets"
+    what = " and ".join(metrics).capitalize()
+    return (
+        f"{contents.name}: {contents.dataset}{images(comparison)}, {epochs} epochs{recipe}. "
+        f"{what} in % after the last epoch, {over}."
+    )
+
+
+def _teachers(comparison: Comparison) -> str:
+    cells = comparison.contents.cells
+    trained = dict.fromkeys(cell.teacher for cell in cells if cell.teacher_run)
+    given = dict.fromkeys(cell.teacher for cell in cells if not cell.teacher_run)
+    said = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
+    said += [f"from given weights: {', '.join(given)}"] if given else []
+    return f"Teachers are measured here; {'; '.join(said)}."
+
+
+def _missing(comparison: Comparison) -> list[str]:
+    numbers = sum(len(row.run_ids) for row in comparison.rows)
+    missing, diverged = (sum(getattr(row, key) for row in comparison.rows) for key in ("missing", "diverged"))
+    if not missing and not diverged:
+        return []
+    return [
+        f"–: no result. Of {numbers:,} numbers (pair, method, seed) {missing:,} have no record, as they are not "
+        f"trained yet or failed, and {diverged:,} diverged; these are in no mean."
+    ]

@@ -1,0 +1,159 @@
+"""A paper's table as Markdown, LaTeX, CSV or HTML. The same table gives the same bytes."""
+
+import csv
+import html
+import io
+import re
+from collections.abc import Callable
+
+from harness.errors import one_line
+from harness.reporting import escape
+from harness.reporting.paper import text
+from harness.reporting.paper.latex import latex
+from harness.reporting.paper.table import METRICS, Column, Entry, Line, Paper
+from harness.reporting.paper.text import Block
+from harness.reporting.render import markdown_table, six_digits
+from harness.reporting.sections import stars
+from harness.reporting.statistics import interval
+
+CSV_COLUMNS = (
+    "sweep", "dataset", "teacher", "student", "method", "metric", "mean", "std", "n", "ci_low", "ci_high", "place",
+    "baseline", "p_holm", "significance", "unlike_protocol", "published", "protocol", "epoch", "epochs", "source",
+    "difference", "verdict", "missing", "diverged", "run_ids", "command",
+)  # fmt: skip
+
+
+def markdown(paper: Paper) -> str:
+    """Bold, underlined, published numbers in italics: GitHub's Markdown has no colours."""
+    parts = []
+    for block in text.blocks(paper):
+        heads = [
+            f"{c.teacher} > {c.student}" + (f", {METRICS[c.metric]}" if len(paper.metrics) > 1 else "")
+            for _, c in block
+        ]
+        lines = [("method", *map(_markdown_name, heads))]
+        if sizes := text.sizes(paper, block):
+            lines.append(("teacher's parameters", *sizes))
+        lines += [
+            (_markdown_name(line.label), *(_markdown_cell(line.entries[i], line) for i, _ in block))
+            for line in paper.lines
+        ]
+        parts.append(markdown_table(lines, names=1))
+    parts += [f"- {escape.markdown(one_line(note))}" for note in paper.notes]
+    runs = list(text.runs(paper))
+    fence = "`" * (1 + max([2, *(len(ticks) for line in runs for ticks in re.findall("`+", line))]))
+    parts += ["", f"<details><summary>{text.RUNS}</summary>", "", text.RUNS_NOTE, ""]
+    parts += [f"{fence}text", *runs, fence, "", "</details>"]
+    return "\n".join(parts) + "\n"
+
+
+def _markdown_name(name: str) -> str:
+    return escape.markdown(one_line(name))
+
+
+def _markdown_cell(entry: Entry, line: Line) -> str:
+    figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(text.figure(entry, line))
+    published = f"_{text.published(entry.quote)}_" if entry.quote else ""
+    return " ".join(filter(None, (figure, text.marks(entry), published)))
+
+
+def csv_text(paper: Paper) -> str:
+    """One line per cell, numbers as they are."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for line in paper.lines:
+        for column, entry in zip(paper.columns, line.entries, strict=True):
+            writer.writerow({k: v for k, v in _csv_cell(paper, line, column, entry).items() if v is not None})
+    return out.getvalue()
+
+
+def _csv_cell(paper: Paper, line: Line, column: Column, entry: Entry) -> dict[str, object]:
+    contents, spread = paper.comparison.contents, entry.spread
+    found: dict[str, object] = {"sweep": contents.name, "dataset": contents.dataset, "method": line.label}
+    found |= {"teacher": column.teacher, "student": column.student, "metric": column.metric, "place": entry.place}
+    found |= {"mean": spread.mean, "std": spread.std, "n": spread.n} if spread else {"n": 0}
+    if ends := interval(spread):
+        found |= {"ci_low": six_digits(ends.low), "ci_high": six_digits(ends.high)}
+    found |= {"baseline": contents.baseline, "significance": stars(entry.tested), "unlike_protocol": entry.unlike}
+    if entry.tested:
+        found["p_holm"] = six_digits(entry.tested.p_holm)
+    if quote := entry.quote:
+        protocol = paper.sources[quote.source - 1].protocol
+        found |= {"published": quote.text, "protocol": protocol.id, "source": protocol.source}
+        found |= {"epoch": protocol.epoch, "epochs": protocol.epochs, "difference": quote.difference}
+        found["verdict"] = quote.verdict.text if quote.verdict else "not comparable"
+    if rerun := entry.rerun:
+        found |= {"missing": rerun.missing, "diverged": rerun.diverged}
+        found |= {"run_ids": " ".join(rerun.run_ids), "command": rerun.command}
+    return found
+
+
+def html_text(paper: Paper) -> str:
+    """A page of its own, readable without a network; every text is escaped."""
+    name = html.escape(paper.comparison.contents.name)
+    tables = "\n".join(_html_block(paper, block) for block in text.blocks(paper))
+    notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in paper.notes)
+    runs = "\n".join(html.escape(line) for line in text.runs(paper))
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{name}</title>
+<style>
+:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
+div, pre {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; margin-bottom: 1em; }}
+th, td {{ padding: 0.25em 0.75em; text-align: left; white-space: nowrap; }}
+thead, tbody {{ border-bottom: 1px solid; }}
+.published {{ color: light-dark(#696969, #a9a9a9); }}
+</style>
+</head>
+<body>
+<h1>{name}</h1>
+{tables}
+{notes}
+<details>
+<summary>{text.RUNS}</summary>
+<p>{text.RUNS_NOTE}</p>
+<pre>
+{runs}
+</pre>
+</details>
+</body>
+</html>
+"""
+
+
+def _html_block(paper: Paper, block: Block) -> str:
+    def head(name: str, texts: list[str]) -> str:
+        cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in texts)
+        return f'<tr><th scope="row">{name}</th>{cells}</tr>'
+
+    heads = [head("teacher", [c.teacher for _, c in block]), head("student", [c.student for _, c in block])]
+    if sizes := text.sizes(paper, block):
+        heads.append(head("teacher's parameters", sizes))
+    if len(paper.metrics) > 1:
+        heads.append(head("", [METRICS[c.metric] for _, c in block]))
+    rows = [
+        f'<tr><th scope="row">{html.escape(line.label)}</th>'
+        + "".join(_html_cell(line.entries[i], line) for i, _ in block)
+        + "</tr>"
+        for line in paper.lines
+    ]
+    body = "\n".join(["<tbody>", rows[0], "</tbody>", "<tbody>", *rows[1:], "</tbody>"])
+    return "\n".join(["<div>", "<table>", "<thead>", *heads, "</thead>", body, "</table>", "</div>"])
+
+
+def _html_cell(entry: Entry, line: Line) -> str:
+    around = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}[entry.place]
+    marks = text.marks(entry)
+    parts = [around.format(text.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]
+    if entry.quote:
+        parts.append(f'<span class="published">{html.escape(text.published(entry.quote))}</span>')
+    title = f"{' '.join(entry.rerun.run_ids)}\n{entry.rerun.command}" if entry.rerun else ""
+    return f'<td title="{html.escape(title)}">{" ".join(parts)}</td>'
+
+
+FORMATS: dict[str, Callable[[Paper], str]] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}

@@ -1,0 +1,450 @@
+"""The tables as papers print them: marks, published numbers, formats, and the command behind each cell."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.planning import Planned, plan_sweep
+from harness.reporting import comparison, publish
+from harness.reporting.comparison import Comparison, Contents
+from harness.reporting.paper import render, text
+from harness.reporting.paper.table import Entry, Paper, paper, places
+from harness.reporting.protocols import RecipeChange
+from harness.reporting.published import published
+from harness.spec import datasets, identity
+from harness.spec.expand import Cell
+from harness.store import records
+from tests.commands import command
+from tests.unit.test_reporting import row, table
+
+SCIENCE = json.dumps({"recipe": {"epochs": 20, "lr": 0.1}})
+FORMATS = tuple(render.FORMATS)
+HOSTILE = r"<script>alert(1)</script> | a_b _c_ & &lt; \input{x} 50% #$~^ `x` *y* [z](u)"
+
+# made-up records ------------------------------------------------------------------------------------------------------
+
+Tops = dict[
+    tuple[str, str, str], list[float | None]
+]  # (teacher, student, method) -> top-1 of each seed; None: diverged
+
+
+def compared(tops: Tops, **more: Any) -> Comparison:
+    """A comparison with these results. A line with no value at all has no record either."""
+    cells = [Cell(*line, seed, f"{'-'.join(line)}-{seed}", None) for line, values in tops.items() for seed in range(2)]
+    rows = [
+        row(f"{'-'.join(line)}-{seed}", top, top, status="done" if top is not None else "diverged", science=SCIENCE)
+        for line, values in tops.items()
+        for seed, top in enumerate(values)
+    ]
+    return comparison.compare(Contents("made up", "", "digits", (20,), tuple(cells), **more), table(rows))
+
+
+def one_pair(**tops: list[float | None]) -> Paper:
+    return paper(compared({("t", "s", method): values for method, values in tops.items()}), None, None)
+
+
+def entries(found: Paper) -> dict[str, Entry]:
+    """Of the first column, by their lines."""
+    return {line.label: line.entries[0] for line in found.lines}
+
+
+def marked(found: Paper, place: str) -> set[str]:
+    return {label for label, entry in entries(found).items() if entry.place == place}
+
+
+@given(st.lists(st.floats(0, 100).map(lambda v: round(v, 3)) | st.sampled_from([70.004, 70.0049, 69.995]), max_size=6))
+def test_the_best_and_the_second_are_those_of_the_printed_numbers(means: list[float]) -> None:
+    printed = [float(f"{mean:.2f}") for mean in means]
+    for value, place in zip(printed, places(means), strict=True):
+        above = {other for other in printed if other > value}
+        expected = ("best", "second")[len(above)] if len(above) < 2 and len(means) > 1 else ""
+        assert place == expected
+
+
+def test_the_student_and_the_teacher_take_no_place() -> None:
+    found = one_pair(student=[99.0, 99.0], kd=[60.0, 62.0], crd=[70.0, 71.0], at=[50.0, 50.0])
+    assert marked(found, "best") == {"crd"} and marked(found, "second") == {"kd"}
+    assert [line.label for line in found.lines] == ["teacher", "student", "kd", "crd", "at"]
+
+
+def test_equal_ones_share_a_place_and_one_alone_has_none() -> None:
+    found = one_pair(student=[60.0, 60.0], kd=[70.001, 70.0], crd=[70.0, 70.004], at=[65.0, 65.0])
+    assert marked(found, "best") == {"kd", "crd"} and marked(found, "second") == {"at"}
+    found = one_pair(student=[60.0, 60.0], kd=[70.0, 71.0], crd=[])
+    assert not marked(found, "best") | marked(found, "second")
+
+
+def test_the_student_comes_first_wherever_the_sweep_lists_it() -> None:
+    assert [line.label for line in one_pair(kd=[60.0], student=[50.0]).lines] == ["teacher", "student", "kd"]
+
+
+def test_what_is_missing_is_seen_and_counted() -> None:
+    found = one_pair(student=[60.0, 61.0], kd=[70.0, 71.0], crd=[], at=[72.0], ft=[None, None])
+    lines = {line.label: text.figure(line.entries[0], line) for line in found.lines}
+    assert lines == {
+        "teacher": "90.00", "student": "60.50 ± 0.71", "kd": "70.50 ± 0.71", "crd": "–", "at": "72.00 (1)", "ft": "–",
+    }  # fmt: skip
+    assert any("Of 10 numbers (pair, method, seed) 3 have no record" in n and "2 diverged" in n for n in found.notes)
+    behind = [line for line in text.runs(found) if not line.startswith("python ")]
+    assert "t > s, crd (2 without a record): t-s-crd-0 t-s-crd-1" in behind
+    assert "t > s, ft (2 diverged): t-s-ft-0 t-s-ft-1" in behind
+    assert "t > s, kd: t-s-kd-0 t-s-kd-1" in behind
+    assert not any("no result" in note for note in one_pair(student=[1.0, 2.0], kd=[3.0, 4.0]).notes)
+
+
+def test_lines_of_another_protocol_are_marked_and_take_no_place() -> None:
+    tops: Tops = {("t", "s", m): [60.0 + i, 60.5 + i] for i, m in enumerate(("student", "kd", "at", "crd"))}
+    change = RecipeChange("t", "s", "crd", "epochs 5", True)
+    found = paper(compared(tops, recipe_changes=(change,)), None, None)
+    assert entries(found)["crd"].unlike == "(a)" and marked(found, "best") == {"at"}
+    assert any("(a) epochs 5" in note for note in found.notes)
+    for form in FORMATS:
+        assert "(a)" in render.FORMATS[form](found)
+
+
+def test_a_method_that_a_pair_has_not_is_an_empty_cell() -> None:
+    found = paper(
+        compared({("t", "s", "student"): [1.0, 2.0], ("t", "s", "kd"): [2.0, 3.0], ("u", "s", "student"): [1.0, 2.0]}),
+        None,
+        None,
+    )
+    kd = next(line for line in found.lines if line.label == "kd")
+    assert kd.entries[1] == Entry() and text.figure(kd.entries[1], kd) == "–"
+    for form in FORMATS:
+        assert render.FORMATS[form](found)
+
+
+def test_stars_are_those_of_the_corrected_test() -> None:
+    tops: Tops = {
+        ("t", "s", "student"): [60.0, 61.0, 60.4],
+        ("t", "s", "kd"): [65.0, 66.1, 65.4],
+        ("t", "s", "at"): [60.1, 61.0, 60.3],
+    }
+    cells = [Cell(*line, seed, f"{line[2]}-{seed}", None) for line in tops for seed in range(3)]
+    rows = [row(f"{m}-{i}", v, v, science=SCIENCE) for (_, _, m), values in tops.items() for i, v in enumerate(values)]
+    found = entries(
+        paper(comparison.compare(Contents("n", "", "digits", (20,), tuple(cells)), table(rows)), None, None)
+    )
+    tested = found["kd"].tested
+    assert tested and tested.p_holm < 0.001 and text.marks(found["kd"]) == "***"
+    assert found["at"].tested and text.marks(found["at"]) == "" and text.marks(found["student"]) == ""
+
+
+def wide(pairs: int) -> Comparison:
+    return compared({(f"t{i}", "s", m): [60.0 + i, 61.0] for i in range(pairs) for m in ("student", "kd", "crd")})
+
+
+@pytest.mark.parametrize(("pairs", "widths"), [(1, [1]), (7, [7]), (8, [4, 4]), (14, [7, 7]), (15, [5, 5, 5])])
+def test_wide_tables_are_broken_into_blocks(pairs: int, widths: list[int]) -> None:
+    assert [len(block) for block in text.blocks(paper(wide(pairs), None, None))] == widths
+
+
+def test_a_pairs_metrics_stay_together() -> None:
+    found = wide(4)
+    imagenet = paper(replace(found, contents=replace(found.contents, dataset="imagenet")), None, published("imagenet"))
+    assert [[c.metric for _, c in block] for block in text.blocks(imagenet)] == [["top1", "top5"] * 2] * 2
+
+
+# the formats ----------------------------------------------------------------------------------------------------------
+
+
+class Page(html.parser.HTMLParser):
+    """The text of a page's table cells, and its tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.rows: list[list[str]] = []
+        self.titles: list[str] = []
+        self._cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._cell = True
+        if tag == "td":
+            self.titles.append(dict(attrs)["title"])
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._cell:
+            self.rows[-1][-1] += data
+
+
+def example() -> Paper:
+    tops: Tops = {
+        (t, "s", m): [60.0 + len(t + m), 61.5 + len(m)] for t in ("t", "tt") for m in ("student", "kd", "crd")
+    }
+    return paper(compared(tops), None, None)
+
+
+def plain_latex(tex: str) -> str:
+    """Without what places and sizes look like."""
+    bare = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", tex)
+    return re.sub(r"\{\\tiny\\,([^}]*)\}", r" \1", bare).replace(r"$\pm$", "±")
+
+
+def test_every_format_shows_the_same_figures() -> None:
+    found = example()
+    figures = [[text.figure(e, line) for e in line.entries] for line in found.lines]
+    markdown = [line.strip("|").split("|")[1:] for line in render.markdown(found).splitlines() if line.startswith("| ")]
+    plain = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line] for line in markdown]
+    assert plain == [["t > s", "tt > s"], *figures]
+    assert Page(render.html_text(found)).rows[2:] == [
+        [line.label, *cells] for line, cells in zip(found.lines, figures, strict=True)
+    ]
+    body = [line for line in render.latex(found).splitlines() if "&" in line and "multicolumn" not in line]
+    assert [plain_latex(line).removesuffix(r" \\").split(" & ")[1:] for line in body] == figures
+    cells = [e for line in found.lines for e in line.entries]
+    for got, e in zip(csv.DictReader(io.StringIO(render.csv_text(found))), cells, strict=True):
+        assert e.spread and e.rerun
+        assert (float(got["mean"]), int(got["n"]), got["place"]) == (e.spread.mean, e.spread.n, e.place)
+        assert (got["run_ids"].split(), got["command"]) == (list(e.rerun.run_ids), e.rerun.command)
+
+
+def test_the_best_is_bold_and_the_second_underlined() -> None:
+    found = example()
+    means = {
+        p: {f"{e.spread.mean:.2f}" for ln in found.lines for e in ln.entries if e.spread and e.place == p}
+        for p in ("best", "second")
+    }
+    for form, bold, underlined in (
+        ("md", r"\*\*(\d\S*)[^*|]*\*\*", r"<ins>(\S+).*?</ins>"),
+        ("tex", r"\\textbf\{(.*?)\}", r"\\underline\{(.*?)\}"),
+        ("html", r"<strong>(\S+).*?</strong>", r"<u>(\S+).*?</u>"),
+    ):
+        shown = render.FORMATS[form](found)
+        assert set(re.findall(bold, shown)) == means["best"] and set(re.findall(underlined, shown)) == means["second"]
+
+
+def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
+    found = example()
+    page = Page(render.html_text(found))
+    reruns = [e.rerun for line in found.lines for e in line.entries if e.rerun]
+    assert page.titles == [f"{' '.join(r.run_ids)}\n{r.command}" for r in reruns]
+    for form in FORMATS:
+        shown = render.FORMATS[form](found)
+        for rerun in reruns:
+            assert " ".join(rerun.run_ids) in shown and rerun.command in shown, form
+
+
+@pytest.mark.parametrize("name", [HOSTILE, "a\nb\x1b[31m", "__init__", "-rf"])
+def test_hostile_names_stay_text(name: str) -> None:
+    """As a contents.json by someone else may hold them; a sweep file's are checked."""
+    tops: Tops = {("t", name, m): [60.0 + i, 61.0 + i] for i, m in enumerate(("student", name, "crd"))}
+    made = compared(tops)
+    found = paper(replace(made, contents=replace(made.contents, note=name, name=name)), None, None)
+    page = Page(render.html_text(found))
+    assert not {"script", "img", "b"} & set(page.tags)
+    assert name.replace("\n", "") in {"".join(row[:1]).replace("\n", "") for row in page.rows}
+    shown = render.markdown(found)
+    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, "as many cells in each line"
+    outside = re.sub(r"(?s)<details>.*", "", shown)
+    assert not re.search(r"(?<!\\)<script", outside) and not re.search(r"(?<!\\)`", outside)
+    tex = [line for line in render.latex(found).splitlines() if not line.startswith("%")]
+    assert r"\input{" not in "\n".join(tex) and "\x1b" not in "\n".join(tex)
+    comments = [line for line in render.latex(found).splitlines() if line.startswith("%")]
+    assert len(comments) == 2 + 2 * len(found.lines), "a name does not end a comment"
+    assert [r["method"] for r in csv.DictReader(io.StringIO(render.csv_text(found)))][2] == name
+
+
+def test_markdown_leaves_ordinary_names_alone() -> None:
+    shown = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
+    assert "| kd_hot " in shown and "\\" not in shown.partition("<details>")[0]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
+@pytest.mark.parametrize("name", ["plain", "hostile", "published"])
+def test_latex_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    if name == "published":
+        finish(CIFAR)
+        shown = Path("results/tables/cifar/paper.tex").read_text()
+    elif name == "hostile":
+        made = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
+        made = replace(made, contents=replace(made.contents, note=HOSTILE))
+        shown = render.latex(paper(made, None, None))
+    else:
+        shown = render.latex(paper(wide(15), None, None))
+    Path("table.tex").write_text(shown)
+    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", shown, re.MULTILINE)
+    document = rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}x\input{{table}}\end{{document}}"
+    Path("paper.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0 and Path("paper.pdf").read_bytes().startswith(b"%PDF"), done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout, "wider than the page"
+    assert "undefined" not in done.stdout and "Missing character" not in Path("paper.log").read_text()
+
+
+# with a store ---------------------------------------------------------------------------------------------------------
+
+CIFAR: dict[str, Any] = {
+    "name": "cifar",
+    "dataset": "cifar100",
+    "recipe": "crd_240ep",
+    "methods": ["student", "kd", "dkd", "rekd"],
+    "pairs": [{"teacher": "resnet56", "student": "resnet20"}, {"teacher": "wrn_40_2", "student": "wrn_16_2"}],
+    "seeds": 3,
+}
+DIGITS: dict[str, Any] = {
+    "name": "small",
+    "dataset": "digits",
+    "recipe": "digits_quick",
+    "methods": {"student": {}, "kd": {}, "kd_hot": {"use": "kd", "params": {"temperature": 9}}},
+    "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in ("digits_net_w8", "digits_net_w16")],
+    "seeds": 3,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+
+
+def finish(sweep: dict[str, Any], *sets: str) -> Planned:
+    """Writes the sweep's file, a made-up record for each of its runs, and its tables."""
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+    planned = plan_sweep(Path("sweep.yaml"), Path("results"), sets=sets)
+    for run in planned.plan.runs.values():
+        top1 = 60.0 + 5 * len(run.science["method"]["use"]) % 7 + math.sin(7 * run.science["seed"] + len(run.label)) / 3
+        facts = {"teacher_top1": 72.34, "teacher_top5": 91.0, "last_top5": top1 + 20, "train_size": 50_000}
+        science = identity.canonical(run.science)
+        records.write(planned.store, row(run.run_id, top1, 99.0, science=science, evaluated_size=10_000, **facts))
+    contents = Contents.of(planned.name, planned.plan)
+    publish.publish(contents, planned.store, planned.store.table_folder(planned.name))
+    return planned
+
+
+def cells(name: str) -> list[dict[str, str]]:
+    with Path(f"results/tables/{name}/paper.csv").open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_report_prints_what_was_published(home: None, form: str) -> None:
+    finish(DIGITS)
+    said = command("report", "sweep.yaml", "--paper", "--format", form)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == Path(f"results/tables/small/paper.{form}").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sweep", "sets"),
+    [
+        (DIGITS, ()),
+        (DIGITS, ("recipe.epochs=3", "seeds=[5, 1]", "methods.kd.params.temperature=2")),
+        ({**DIGITS, "teachers": {"recipe": {"base": "digits_quick", "epochs": 2}, "seed": 7}}, ()),
+        ({**DIGITS, "teachers": {"recipe": "digits_quick"}, "recipe": {"base": "digits_quick", "lr": 0.01}}, ()),
+        ({**DIGITS, "pairs": [{**DIGITS["pairs"][0], "teacher_weights": {"file": "w.pth", "sha256": "0" * 64}}]}, ()),
+    ],
+    ids=["plain", "set", "teachers", "recipe", "weights"],
+)
+def test_each_command_plans_the_runs_of_its_cell(home: None, sweep: dict[str, Any], sets: tuple[str, ...]) -> None:
+    planned = finish(sweep, *sets)
+    teachers = {(c.teacher, c.student): c.teacher_run for c in planned.plan.cells}
+    found = cells(planned.name)
+    assert len(found) == len(sweep["pairs"]) * 4
+    for cell in found:
+        program, m, module, *args = shlex.split(cell["command"])
+        assert (program, m, module) == ("python", "-m", "harness.sweep")
+        said = command("sweep", *args, "--plan", "--json", "--results", "elsewhere")
+        assert said.code == 0, said
+        expected = set(cell["run_ids"].split())
+        assert expected and expected <= set(planned.plan.runs)
+        if cell["method"] not in ("teacher", "student"):
+            expected |= {teachers[cell["teacher"], cell["student"]]} - {None}
+        assert set(json.loads(said.out)["run_ids"]) == expected, cell["command"]
+    for cell, label in zip(found[:: len(sweep["pairs"])], ("teacher", *sweep["methods"]), strict=True):
+        assert cell["method"] == label
+
+
+def test_commands_of_added_seeds_plan_them_in_a_new_store(home: None) -> None:
+    planned = finish(DIGITS)
+    first = planned.plan.cells[0]
+    more = plan_sweep(Path("sweep.yaml"), Path("results"), sets=["seeds=[0, 1, 2, 3]"]).plan
+    added = next(c for c in more.cells if (c.method, c.seed, c.teacher) == (first.method, 3, first.teacher))
+    contents = Contents.of("small", planned.plan)
+    contents = replace(contents, cells=(*contents.cells, added))
+    publish.publish(contents, planned.store, planned.store.table_folder("small"))
+    (cell,) = (c for c in cells("small") if (c["method"], c["teacher"]) == (first.method, first.teacher))
+    assert cell["run_ids"].split()[-1] == added.run_id and cell["missing"] == "1"
+    said = command("sweep", *shlex.split(cell["command"])[3:], "--plan", "--json", "--results", "elsewhere")
+    assert set(json.loads(said.out)["run_ids"]) == set(cell["run_ids"].split())
+
+
+def test_published_numbers_stand_beside_ours_with_their_protocol(home: None) -> None:
+    finish(CIFAR)
+    found = {(c["method"], c["student"]): c for c in cells("cifar")}
+    kd, dkd = found["kd", "resnet20"], found["dkd", "resnet20"]
+    assert (kd["published"], kd["protocol"], kd["epoch"], kd["epochs"]) == ("70.66", "crd_last_240ep", "last", "240")
+    assert kd["verdict"] == "not reproduced" and float(kd["difference"]) == float(kd["mean"]) - 70.66
+    assert (dkd["published"], dkd["protocol"], dkd["verdict"]) == ("71.97", "mdistiller_best_240ep", "not comparable")
+    assert dkd["difference"] == "", "theirs is the best epoch's"
+    assert found["rekd", "resnet20"]["published"] == "", "published nowhere"
+    assert found["teacher", "wrn_16_2"]["published"] == "75.61"
+    for form in ("md", "tex", "html"):
+        shown = Path(f"results/tables/cifar/paper.{form}").read_text().replace(r"$\neq$", "≠").replace("&nbsp;", " ")
+        assert "70.66 [1] ≠" in shown and "71.97 [2]" in shown and "71.97 [2] ≠" not in shown
+        assert "[1] CRD (RepDistiller README.md @b84f547): last epoch, 240 epochs" in shown
+        assert "[2] DKD/DOT (mdistiller README.md @a08d46f): best test epoch, 240 epochs" in shown
+    assert r"\textcolor{gray}{\scriptsize 71.97 [2]}" in Path("results/tables/cifar/paper.tex").read_text()
+    assert '<span class="published">71.97 [2]</span>' in Path("results/tables/cifar/paper.html").read_text()
+
+
+def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = datasets.stored("imagenet", "0" * 16, 1000, 1_281_167, 50_000, 732)
+    monkeypatch.setattr("harness.data.locate.dataset_info", lambda dataset, root: info)
+    weights = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1", "sha256": "0" * 64}
+    pair = {"teacher": "torchvision:resnet34", "student": "torchvision:resnet18", "teacher_weights": weights}
+    methods = {"student": {}, "kd": {}, "lskd": {}}
+    finish({**CIFAR, "dataset": "imagenet", "recipe": "crd_100ep", "pairs": [pair], "methods": methods})
+    found = {(c["method"], c["metric"]): c for c in cells("cifar")}
+    assert set(found) == {(m, k) for m in ("teacher", *methods) for k in ("top1", "top5")}
+    assert found["teacher", "top5"]["mean"] == "91.0"
+    kd = found["kd", "top1"], found["kd", "top5"]
+    assert float(kd[1]["mean"]) == pytest.approx(float(kd[0]["mean"]) + 20)
+    assert kd[0]["run_ids"] == kd[1]["run_ids"] and kd[0]["p_holm"] and not kd[1]["p_holm"]
+    assert found["lskd", "top1"]["published"] == "71.42" and found["lskd", "top5"]["published"] == "90.29"
+    assert found["lskd", "top5"]["protocol"] == found["lskd", "top1"]["protocol"]
+    assert [c["place"] for c in kd] == ["best", "best"] or [c["place"] for c in kd] == ["second", "second"]
+    head = Path("results/tables/cifar/paper.md").read_text().splitlines()[0]
+    assert "torchvision:resnet34 > torchvision:resnet18, top-5" in head
+    shown = Path("results/tables/cifar/paper.tex").read_text()
+    assert r"\multicolumn{4}{c}{torchvision:resnet34}" in shown and r"\multicolumn{2}{c}{top-5}" in shown
+    assert "recipe crd_100ep." in shown.replace(r"\_", "_")
+
+
+def test_teachers_of_several_sizes_are_told_with_their_size(home: None) -> None:
+    """The table behind the figure of the capacity gap."""
+    finish(DIGITS)
+    for form in ("md", "html", "tex"):
+        shown = Path(f"results/tables/small/paper.{form}").read_text()
+        assert "teacher's parameters" in shown.replace("&#x27;", "'") and "0.02 M" in shown
+    finish({**DIGITS, "pairs": DIGITS["pairs"][:1]})
+    assert "teacher's parameters" not in Path("results/tables/small/paper.md").read_text()
