@@ -21,7 +21,7 @@ from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import generations, parts, records, schema
 from harness.store.store import Store
-from tests.commands import command
+from tests.commands import PATIENCE, command
 from tests.integration.conftest import ENVIRONMENT, REPO, until
 from tests.unit.test_reporting import row
 
@@ -420,7 +420,7 @@ def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> Non
 def test_the_same_records_give_the_same_bytes(real: Path, tmp_path: Path) -> None:
     """In another process, too."""
     again = [sys.executable, "-m", "harness.leaderboard", "--results", real.parent, "--out", tmp_path / "again.html"]
-    subprocess.run(again, env=ENVIRONMENT, check=True, timeout=120)
+    subprocess.run(again, env=ENVIRONMENT, check=True, timeout=PATIENCE)
     assert (tmp_path / "again.html").read_bytes() == real.read_bytes()
 
 
@@ -448,7 +448,7 @@ def test_follows_a_store(tmp_path: Path) -> None:
         until_page_has("the cause")
     finally:
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=60)
+        _, said = watching.communicate(timeout=PATIENCE)
     assert f"{store.leaderboard}: 2 records, 1 failures" in said and "Traceback" not in said
     assert not list(store.root.glob("*.tmp"))
 
