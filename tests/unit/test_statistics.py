@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,11 @@ def spread(values: Any) -> Spread:
 
 
 # one mean ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.floats(-1e-9, 1e-9) | TOP1, min_size=2, max_size=12))
+def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
+    assert spread(values).std == statistics.stdev(values)
 
 
 @given(SAMPLES, st.sampled_from([0.05, 0.1]))

@@ -308,21 +308,29 @@ async function showDetail({ line: id, run }) {
     detail.replaceChildren(back, make("p", {}, `This store has no record of ${run || id}.`));
     return;
   }
-  const found = await runsOf(line);
+  const found = line.chunk === null ? null : await runsOf(line);
   const now = state();
   if (now.run !== run || now.line !== id) return; // gone elsewhere meanwhile
-  const one = found.runs.find((r) => r.run_id === run);
+  const one = found?.runs.find((r) => r.run_id === run);
   const protocol = protocolOf(line);
   detail.replaceChildren(
     back,
     make("h2", {}, make("bdi", {}, line.method), " ", line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
     make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
-    runTable(line, found.runs, run),
-    ...(one ? oneRun(one) : []),
-    ...curvePanels(found.runs, one),
-    settings(line, found),
+    ...(found ? [runTable(line, found.runs, run), ...(one ? oneRun(one) : []), ...curvePanels(found.runs, one), settings(line, found)] : [runNames(line, run)]),
   );
+}
+
+/** For a line whose runs' details are not in the page. */
+function runNames(line, open) {
+  const note = `Of ${plural(overview.runs, "run")} this page has the details and curves of ${overview.held.toLocaleString("en")}, those of the rows last added to. The store has the rest.`;
+  const names = line.runs.map((run) => make("li", {}, make(run === open ? "strong" : "span", {}, run)));
+  return section(plural(line.runs.length, "run"), make("p", {}, note), inTables(line), make("ul", {}, ...names));
+}
+
+function inTables(line) {
+  return line.sweeps.length ? make("p", { class: "std" }, `In the tables of ${line.sweeps.join("; ")}.`) : null;
 }
 
 function tiles(line) {
@@ -350,8 +358,7 @@ function runTable(line, runs, open) {
   });
   const head = make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name))));
   const wrap = make("div", { class: "wide-table", tabindex: "0", role: "region", "aria-label": "Runs" }, make("table", {}, head, make("tbody", {}, ...rows)));
-  const tables = line.sweeps.length ? make("p", { class: "std" }, `In the tables of ${line.sweeps.join("; ")}.`) : null;
-  return section(plural(runs.length, "run"), wrap, tables);
+  return section(plural(runs.length, "run"), wrap, inTables(line));
 }
 
 function pairs(values) {
