@@ -11,7 +11,7 @@ from typing import Literal
 
 ERROR = 0.05  # of a decision; intervals hold with one minus this
 POWER = 0.8
-MARGIN = 0.5  # points of top-1 within which two means count as equal, unless told otherwise
+MARGIN = 0.5  # points of the score within which two means count as equal, unless told otherwise
 MOST_SEEDS = 10_000  # as many as a sweep may have
 _EQUAL = 1e-9  # points: values nearer than this are one value, and t tests need two
 

@@ -384,7 +384,7 @@ def test_another_baseline_takes_the_students_place() -> None:
     assert (crd["- crd"], crd["95 % CI of - crd"]) == ("", "") and kd["- crd"].startswith("+1.97")
     kd_first = cells_of(render.markdown(compared(WIDE, baseline="kd")))[0]
     assert "- kd" in kd_first and "- KD" not in kd_first
-    assert found.rows[0].student_top1 == pytest.approx(60.2333333), "what the student has alone"
+    assert found.rows[0].student_score == pytest.approx(60.2333333), "what the student has alone"
 
 
 def two_pairs() -> Comparison:

@@ -10,11 +10,12 @@ from harness.errors import one_line
 from harness.reporting import escape
 from harness.reporting.paper import text
 from harness.reporting.paper.latex import latex
-from harness.reporting.paper.table import METRICS, Column, Entry, Line, Paper
+from harness.reporting.paper.table import Column, Entry, Line, Paper
 from harness.reporting.paper.text import Block
 from harness.reporting.render import markdown_table, six_digits
 from harness.reporting.sections import stars
 from harness.reporting.statistics import interval
+from harness.spec.tasks import shown
 
 CSV_COLUMNS = (
     "sweep", "dataset", "teacher", "student", "method", "metric", "mean", "std", "n", "ci_low", "ci_high", "place",
@@ -28,8 +29,7 @@ def markdown(paper: Paper) -> str:
     parts = []
     for block in text.blocks(paper):
         heads = [
-            f"{c.teacher} > {c.student}" + (f", {METRICS[c.metric]}" if len(paper.metrics) > 1 else "")
-            for _, c in block
+            f"{c.teacher} > {c.student}" + (f", {shown(c.metric)}" if len(paper.metrics) > 1 else "") for _, c in block
         ]
         lines = [("method", *map(_markdown_name, heads))]
         if sizes := text.sizes(paper, block):
@@ -135,7 +135,7 @@ def _html_block(paper: Paper, block: Block) -> str:
     if sizes := text.sizes(paper, block):
         heads.append(head("teacher's parameters", sizes))
     if len(paper.metrics) > 1:
-        heads.append(head("", [METRICS[c.metric] for _, c in block]))
+        heads.append(head("", [shown(c.metric) for _, c in block]))
     rows = [
         f'<tr><th scope="row">{html.escape(line.label)}</th>'
         + "".join(_html_cell(line.entries[i], line) for i, _ in block)
