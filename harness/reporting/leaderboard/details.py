@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import accumulate, takewhile
+from itertools import accumulate, chain, takewhile
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.reporting import curves
 from harness.reporting.curves import Curve, Curves
 from harness.reporting.leaderboard.lines import Line
+from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.schema import COST_PARTS
 
 MOST_RUNS = 2000  # of a page: of 100,000 they would be too much to read, to write and to open
@@ -21,13 +22,25 @@ _RUNS_PER_CHUNK = 100  # about what a browser unpacks to show one line's runs
 _CURVE_POINTS, _CURVE_DIGITS = 40, 5  # of a run's curve: the page must stay small, and the record has all
 _PROVENANCE = (
     "run_id", "seed", "status", "best_epoch",
-    "last_top1", "last_top5", "last_loss", "best_top1", "best_top5", "best_loss",
     "student_parameters", "evaluated_parameters", "method_parameters", "weights_sha256",
-    "dataset_version", "teacher_run", "teacher_sha256", "teacher_top1",
+    "dataset_version", "teacher_run", "teacher_sha256",
     "git_commit", "git_dirty", "hardware", "threads", "processes", "host", "attempts", "pack_size", "peak_memory_bytes",
 )  # fmt: skip
 _COSTS = {part: f"cost_{part}_s" for part in (*COST_PARTS, "total")}
-_ROW = (*_PROVENANCE, *_COSTS.values(), "versions", "started_at", "finished_at", "warnings")
+# Task -> what is said of its runs alone
+_MEASURED = {
+    task: (*(f"{when}_{m}" for when in ("last", "best") for m in task.metrics), f"teacher_{task.score}")
+    for task in CATALOG.values()
+}
+_ROW = (
+    *_PROVENANCE,
+    *chain(*_MEASURED.values()),
+    *_COSTS.values(),
+    "versions",
+    "started_at",
+    "finished_at",
+    "warnings",
+)
 COLUMNS = (*_ROW, "curves")  # of the records, which details are made of
 Data = dict[str, Any]
 
@@ -59,13 +72,13 @@ def details(chunks: Sequence[Sequence[Line]], table: pa.Table) -> tuple[Data, ..
 
 
 def _details(line: Line, rows: Mapping[str, Data], of_runs: Mapping[str, Curves]) -> Data:
-    runs = [_run(rows[run_id], of_runs[run_id]) for run_id in line.run_ids]
+    runs = [_run(rows[run_id], of_runs[run_id], line.protocol.task) for run_id in line.run_ids]
     return {"science": line.science, "defaults_changed": list(line.settings), "runs": runs}
 
 
-def _run(row: Data, of_run: Curves) -> Data:
+def _run(row: Data, of_run: Curves, task: TaskInfo) -> Data:
     return {
-        **{k: number(row[k]) if isinstance(row[k], float) else row[k] for k in _PROVENANCE},
+        **{k: number(row[k]) if isinstance(row[k], float) else row[k] for k in (*_PROVENANCE, *_MEASURED[task])},
         "versions": json.loads(row["versions"]),
         "started_at": row["started_at"].isoformat(" ", "seconds"),
         "finished_at": row["finished_at"].isoformat(" ", "seconds"),

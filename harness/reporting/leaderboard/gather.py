@@ -71,7 +71,7 @@ def gather(store: Store) -> Board:
             "runs": len(table),
             "held": len(held),
             "unread": unread,
-            "protocols": {p.id: {"dataset": p.dataset, "label": p.label} for p in _protocols(found)},
+            "protocols": {p.id: _protocol(p) for p in _protocols(found)},
             "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}),
             **_failures(store),
         },
@@ -105,6 +105,12 @@ def _protocols(found: Iterable[Line]) -> list[Protocol]:
     return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
 
 
+def _protocol(protocol: Protocol) -> Data:
+    task = protocol.task
+    told = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
+    return {"dataset": protocol.dataset, "label": protocol.label, **told}
+
+
 def _overview(found: Sequence[Line], chunks: Mapping[str, int]) -> list[Data]:
     ambiguous = ambiguous_teachers(found)
     return [_line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous) for line in found]
@@ -126,7 +132,7 @@ def _line(line: Line, chunk: int | None, ambiguous: bool) -> Data:
         "best": _spread(line.best),
         "to_baseline": _spread(line.to_baseline),
         "to_reference": _spread(line.to_reference),
-        "teacher_top1": number(line.teacher_top1),
+        "teacher_score": number(line.teacher_score),
         "hours": number(line.cost.hours if line.cost else None),
         "unit": line.cost.unit if line.cost else None,
         "per_hour": number(line.per_hour),

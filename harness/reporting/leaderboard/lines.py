@@ -17,26 +17,36 @@ import pyarrow.compute as pc
 
 from harness.reporting.beside import recipe_name
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
-from harness.spec import methods
+from harness.spec import datasets, methods
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
+from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.provenance import is_gpu
 
-_BY_RUN = ("run_id", "seed", "status", "dataset", "train_size", "evaluated_on", "evaluated_size", "last_top1",
-           "best_top1", "teacher_top1", "cost_total_s", "hardware", "processes", "threads")  # fmt: skip
+_SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
+_BY_RUN = ("run_id", "seed", "status", "dataset", "train_size", "evaluated_on", "evaluated_size", *_SCORES,
+           "cost_total_s", "hardware", "processes", "threads")  # fmt: skip
 COLUMNS = (*_BY_RUN, "science", "warnings", "finished_at")  # of the records, which lines are made of
+_EVALUATED_ON = {
+    "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
+}  # fmt: skip
 _ROWS_AT_ONCE = 4096  # whose science is in memory as text
 Columns = Mapping[str, Sequence[Any]]  # of the record's columns a value per row
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What must be the same for two accuracies of one pair to be comparable."""
+    """What must be the same for two scores of one pair to be comparable."""
 
     id: str
     dataset: str
     label: str
     held_out: bool  # evaluated on training images that were held out, not on the test set
+
+    @property
+    def task(self) -> TaskInfo:
+        """Which says what the score is."""
+        return datasets.task_of(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One method with its settings on one pair under one protocol. Top-1 in %, differences in points."""
+    """One method with its settings on one pair under one protocol. Its task's score in %, differences in points."""
 
     id: str
     protocol: Protocol
@@ -65,7 +75,7 @@ class Line:
     by_seed: Mapping[int, float]  # after the last epoch
     last: Spread | None
     best: Spread | None  # at the best test epoch
-    teacher_top1: float | None
+    teacher_score: float | None
     cost: Cost | None
     diverged: int
     warnings: int  # runs with any
@@ -107,7 +117,9 @@ def _groups(table: pa.Table) -> dict[str, list[int]]:
 
 def _line(text: str, rows: Sequence[int], of: Columns, sweeps: Mapping[str, Sequence[str]]) -> Line:
     science = json.loads(text)
-    seeds, run_ids, last, best, teachers = (of[k] for k in ("seed", "run_id", "last_top1", "best_top1", "teacher_top1"))
+    score = datasets.task_of(of["dataset"][rows[0]]).score
+    wanted = ("seed", "run_id", f"last_{score}", f"best_{score}", f"teacher_{score}")
+    seeds, run_ids, last, best, teachers = (of[k] for k in wanted)
     rows = sorted(rows, key=lambda i: (seeds[i], run_ids[i]))
     by_seed = {seeds[i]: last[i] for i in rows if last[i] is not None}
     teacher = science["teacher"] or {}
@@ -126,7 +138,7 @@ def _line(text: str, rows: Sequence[int], of: Columns, sweeps: Mapping[str, Sequ
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
         best=Spread.of(best[i] for i in rows if last[i] is not None and best[i] is not None),
-        teacher_top1=next((teachers[i] for i in rows if teachers[i] is not None), None),
+        teacher_score=next((teachers[i] for i in rows if teachers[i] is not None), None),
         cost=_cost([i for i in rows if of["status"][i] == "done"], of),
         diverged=sum(of["status"][i] == "diverged" for i in rows),
         warnings=sum(bool(of["warnings"][i]) for i in rows),
@@ -139,7 +151,7 @@ def _protocol(text: str, dataset: str, train_size: int, evaluated_on: str, evalu
     parts = json.loads(text)
     recipe = Recipe.whole(parts["recipe"])
     held_out = evaluated_on == "validation"
-    on = f"{evaluated_size:,} {'held-out' if held_out else 'test'} images"
+    on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
     return Protocol(_short(canonical({**parts, "recipe": recipe})), dataset, label, held_out)
 
