@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from harness.models.base import describe
 from harness.models.build import build
-from harness.models.detection.backbone import CHANNELS
 from harness.models.detection.base import NOMINAL_SIZE, pyramid
 from harness.models.detection.build import build_detector
 from harness.models.detection.one_stage import OneStageDetector
-from harness.models.detection.two_stage import TwoStageDetector
+from harness.models.detection.two_stage import POOLED_SIZE, TwoStageDetector
 from harness.spec import detectors, models
 from harness.spec.models import CATALOG, DIGITS, ModelFacts
 from methods.base import TapSpec
@@ -58,7 +57,7 @@ def _measure_detector(name: str) -> ModelFacts:
         if isinstance(model, TwoStageDetector):
             heads = model.roi_heads
             model.rpn.head(list(levels.values()))
-            heads.box_predictor(heads.box_head(torch.empty(512, CHANNELS, 7, 7)))
+            heads.box_predictor(heads.box_head(torch.empty(512, model.backbone.out_channels, POOLED_SIZE, POOLED_SIZE)))
         else:
             assert isinstance(model, OneStageDetector)
             model.head(list(levels.values()))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.models.detection.base import Detections, Detector
 from harness.models.detection.build import build_detector
@@ -140,6 +140,21 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     by_image = list(dict.fromkeys(r["image_id"] for r in results))
     assert by_image == [image["id"] for image in coco128.ground_truth(IMAGES)["images"]]
     assert len(results) == 100 * IMAGES
+
+
+class Middling(nn.Module):
+    """Finds what `FewImages` show, more or less where it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = 0
+
+    def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
+        _, (objects,) = coco128.batch([self.seen], 96)
+        self.seen += 1
+        draws = torch.Generator().manual_seed(self.seen)
+        boxes = objects.boxes + torch.randn(objects.boxes.shape, generator=draws)
+        return [Detections(boxes, torch.rand(len(boxes), generator=draws), objects.labels)]
 
 
 @needs_coco128

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models import detection as torchvisions
 from torchvision.models.detection.image_list import ImageList
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from harness.models.detection import base
 from harness.models.detection.base import Detector, TrainingOutputs
@@ -92,10 +92,10 @@ def test_every_candidate_is_drawn_equally_often() -> None:
     torch.testing.assert_close(drawn, torch.tensor([1.0, 1, 0, 1, 1, 1, 1]), rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize("name", [TWO, ONE])
-def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str) -> None:
+@pytest.mark.parametrize(("name", "count"), [(TWO, 16), (TWO, 3000), (ONE, 0)])  # 3000: all there are, of each another
+def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str, count: int) -> None:
     images, objects = scene(torch.float64)
-    model = built(name).double()
+    model = built(name, **({"anchors_per_image": 2 * count, "rois_per_image": count} if count else {})).double()
     together = learn(model, images, objects)
     alone = [learn(model, images[i : i + 1], objects[i : i + 1], SEEDS[i : i + 1]) for i in range(len(images))]
     for loss, value in together.losses.items():
@@ -103,7 +103,9 @@ def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str) -> None:
         # torchvision's anchors and targets are of single precision
         torch.testing.assert_close(value, mean, rtol=1e-6, atol=1e-8, msg=loss)
         assert value > 0, loss
-    assert [len(r) for r in together.rois] == [len(r) for image in alone for r in image.rois]
+    counts = [len(r) for r in together.rois]
+    assert counts == [len(r) for image in alone for r in image.rois]
+    assert len(set(counts)) == (len(images) if count == 3000 else min(count, 1))
     for mine, image in zip(together.rois, alone, strict=name == TWO):
         torch.testing.assert_close(mine, image.rois[0], rtol=1e-6, atol=1e-6)
     assert torch.equal(together.targets, torch.cat([image.targets for image in alone]))
@@ -135,15 +137,16 @@ class Drawn:
         )  # type: ignore[return-value]
 
 
-def test_losses_are_torchvisions_where_every_image_has_its_full_sample() -> None:
-    images, objects = scene()
-    model: Any = built(TWO).train()
-    ours = learn(model, images, objects)
-    assert [len(r) for r in ours.rois] == [16] * 3
+@pytest.mark.parametrize(("images_used", "rois"), [(3, 16), (1, 3000)])  # all samples full; or the image is alone
+def test_losses_are_torchvisions_where_theirs_are_means_over_images(images_used: int, rois: int) -> None:
+    images, objects = (some[:images_used] for some in scene())
+    model: Any = built(TWO, rois_per_image=rois).train()
+    ours = learn(model, images, objects, SEEDS[:images_used])
+    assert [len(r) == rois for r in ours.rois] == [rois == 16] * images_used
     targets = [{"boxes": o.boxes, "labels": o.labels} for o in objects]
-    draws = [generator(seed, images.device) for seed in SEEDS]
+    draws = [generator(seed, images.device) for seed in SEEDS[:images_used]]
     model.rpn.fg_bg_sampler = Drawn(32, 0.5, draws)
-    model.roi_heads.fg_bg_sampler = Drawn(16, 0.25, draws)
+    model.roi_heads.fg_bg_sampler = Drawn(rois, 0.25, draws)
     sizes = [o.size for o in objects]
     maps = model.backbone(images)
     proposals, first = model.rpn(ImageList(images, sizes), maps, targets)
@@ -179,6 +182,16 @@ def test_detections_are_torchvisions(name: str, size: tuple[int, int]) -> None:
     torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(found.scores, expected["scores"], rtol=1e-4, atol=1e-5)
     assert torch.equal(found.labels, expected["labels"] + (not two_stage))
+
+
+def test_rois_of_all_sizes_are_read_from_torchvisions_levels() -> None:
+    maps = {f"p{level}": torch.randn(1, 256, 1024 // 2**level, 768 // 2**level) for level in range(2, 6)}
+    rois = [torch.tensor([[30.0, 20, 30 + side, 20 + side / 2] for side in (5, 80, 200, 400, 730)])]
+    heads = built(TWO).roi_heads
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], 7, 2)
+    named = dict(zip("0123", maps.values(), strict=True))
+    expected = theirs(named, rois, [(1024, 768)])
+    assert torch.equal(heads.box_roi_pool(named, rois, []), expected)
 
 
 def test_boxes_lie_within_the_images_own_size() -> None:

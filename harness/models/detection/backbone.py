@@ -12,8 +12,6 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from harness.models.frozen_norm import FrozenBatchNorm
 
-CHANNELS = 256  # of each map of the pyramid
-
 
 @dataclass(frozen=True)
 class Body:
@@ -42,9 +40,10 @@ BODIES = {
 
 
 def build_backbone(
-    name: str, first_stage: int, norm: str, frozen_stages: int, extra_levels: nn.Module
+    name: str, width: int, first_stage: int, norm: str, frozen_stages: int, extra_levels: nn.Module
 ) -> BackboneWithFPN:
-    """torchvision's ``BackboneWithFPN`` over the stages from ``first_stage`` on, freshly initialised.
+    """torchvision's ``BackboneWithFPN`` over the stages from ``first_stage`` on, freshly initialised; ``width``: the
+    channels of the pyramid's maps.
 
     ``norm``: "batch", or "frozen" for batch norms that stay as they are loaded. ``frozen_stages``: of the stem and the
     stages, how many are not trained at all (detectron2's ``FREEZE_AT``); their batch norms are frozen too.
@@ -57,7 +56,7 @@ def build_backbone(
     else:
         channels = [net.inplanes // 2 ** (4 - stage) for stage in range(first_stage, 5)]
     maps = {stage[-1]: str(index) for index, stage in enumerate(body.stages[first_stage:])}
-    backbone = BackboneWithFPN(net, maps, channels, CHANNELS, extra_levels)
+    backbone = BackboneWithFPN(net, maps, channels, width, extra_levels)
     _tell_folds(backbone.body)
     for stage in body.stages[:frozen_stages]:
         _freeze(backbone.body, stage)

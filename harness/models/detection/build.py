@@ -4,7 +4,7 @@ from typing import Literal
 
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-from harness.models.detection.backbone import CHANNELS, build_backbone
+from harness.models.detection.backbone import build_backbone
 from harness.models.detection.base import Detector
 from harness.models.detection.one_stage import OneStageDetector
 from harness.models.detection.two_stage import TwoStageDetector
@@ -30,7 +30,8 @@ def build_detector(
     """
     entry = CATALOG[resolve(name)]
     if entry.two_stage:
-        backbone = build_backbone(entry.backbone, 1, norm, frozen_stages, LastLevelMaxPool())
-        return TwoStageDetector(backbone, num_classes, anchors_per_image, rois_per_image)
-    backbone = build_backbone(entry.backbone, 2, norm, frozen_stages, LastLevelP6P7(CHANNELS, CHANNELS))
+        backbone = build_backbone(entry.backbone, entry.channels, 1, norm, frozen_stages, LastLevelMaxPool())
+        return TwoStageDetector(backbone, entry.hidden, num_classes, anchors_per_image, rois_per_image)
+    last = LastLevelP6P7(entry.channels, entry.channels)
+    backbone = build_backbone(entry.backbone, entry.channels, 2, norm, frozen_stages, last)
     return OneStageDetector(backbone, num_classes)

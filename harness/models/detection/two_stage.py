@@ -8,6 +8,7 @@ from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.ops.poolers import initLevelMapper
@@ -18,6 +19,7 @@ from harness.models.detection.losses import box_loss, mean_over_images, upcast
 from harness.models.detection.sampling import generator, sample
 from methods.detection import Objects
 
+POOLED_SIZE = 7  # height and width of what is read of a RoI
 POOLED = {"p2": "0", "p3": "1", "p4": "2", "p5": "3"}  # what RoIs are read from, and torchvision's names for it
 
 
@@ -31,8 +33,11 @@ class TwoStageDetector(Detector, FasterRCNN):
     roi_heads: RoIHeads
     tap_names = ("stage1", "stage2", "stage3", "stage4", "p2", "p3", "p4", "p5", "p6")
 
-    def __init__(self, backbone: BackboneWithFPN, num_classes: int, anchors_per_image: int, rois_per_image: int):
-        FasterRCNN.__init__(self, backbone, num_classes + 1)
+    def __init__(
+        self, backbone: BackboneWithFPN, hidden: int, num_classes: int, anchors_per_image: int, rois_per_image: int
+    ):
+        head = TwoMLPHead(backbone.out_channels * POOLED_SIZE**2, hidden)
+        FasterRCNN.__init__(self, backbone, box_head=head, box_predictor=FastRCNNPredictor(hidden, num_classes + 1))
         self.num_classes = num_classes
         self._anchors_per_image, self._rois_per_image = anchors_per_image, rois_per_image
         # Else the first batch's sizes would say once and for all what the maps' strides are.
