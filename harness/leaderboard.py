@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 POLL_SECONDS = 2.0
+REST = 4.0  # times as long as the last page took to write: records of a large sweep come every second
 
 
 def leaderboard(
@@ -33,14 +34,14 @@ def leaderboard(
     shown = _shown(store)
     if not (shown.done or watch):
         raise UserError(f"{results}: no record yet; run a sweep into it")
-    _write(store, page)
+    took = _write(store, page)
     print(page)
     if watch:
         say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
     while watch:
-        time.sleep(POLL_SECONDS)
+        time.sleep(max(POLL_SECONDS, REST * took))
         if (now := _shown(store)) != shown:
-            _write(store, page)
+            took = _write(store, page)
             say(f"{page}: {len(now.done)} records, {len(now.failed)} failures")
             shown = now
 
@@ -58,12 +59,15 @@ def _shown(store: "Store") -> _Shown:
     return _Shown(store.done_ids(), store.failed_ids(), {(path, path.stat().st_mtime_ns) for path in tables})
 
 
-def _write(store: "Store", page: Path) -> None:
+def _write(store: "Store", page: Path) -> float:
+    """The seconds that it took."""
     from harness.reporting.leaderboard.gather import gather
     from harness.reporting.leaderboard.page import html
     from harness.store import files
 
+    began = time.monotonic()
     files.replace_text(page, html(gather(store)))
+    return time.monotonic() - began
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ Baseline = Annotated[
 ]
 Margin = Annotated[
     float | None,
-    typer.Option("--margin", min=0.0, help="Points of top-1 within which two means count as equal (default: 0.5)."),
+    typer.Option(
+        "--margin", min=0.0, help="Points of top-1 (or AP) within which two means count as equal (default: 0.5)."
+    ),
 ]
 MixProtocols = Annotated[
     bool,

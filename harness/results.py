@@ -48,7 +48,8 @@ class Results:
         return self.runs(columns).to_pandas()
 
     def curves(self, run_ids: Iterable[str] | None = None) -> pa.Table:
-        """One row per run, epoch and name (``train_ce``, ``test_top1``, ...): ``run_id, epoch, name, value``.
+        """One row per run, epoch and name (``train_ce``, ``test_top1`` or ``test_AP``, ...): ``run_id, epoch, name,
+        value``.
 
         Of all runs unless some are named; those without a record are left out.
         """

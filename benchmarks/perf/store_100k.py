@@ -1,22 +1,27 @@
-"""A table and a summary from 100,000 records, compacted, against one JSON-lines log in each run's folder.
+"""A table and the leaderboard from 100,000 records, compacted, against one JSON-lines log in each run's folder.
 
-Ten sweeps of 10,001 runs of 240 epochs. Our side: `harness.report` of one of them, then from all records the means over
-seeds of every (dataset, teacher, student, method). The other side, for one of the sweeps: reads each run's log (a line
-of settings, a line per epoch) with `json` and makes the same means, without a table; ten times its seconds count. Each
-in a process of its own, start-up included.
+A sweep of 10,001 runs of 240 epochs and 90 sweeps of 1,001. Our side: `harness.report` of the large sweep, and
+`harness.leaderboard` of the store. The other side, for the large sweep: reads each run's log (a line of settings, a
+line per epoch) with `json` and makes the means over seeds, without a table or a page; the seconds that all records
+would take by that count. Each in a process of its own, start-up included.
 """
 
+import csv
+import io
 import json
 import math
+import subprocess
+import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from benchmarks.perf import tenthousand
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, run_python, say
+from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, run_python, say
 from harness.planning import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.store import generations
@@ -24,62 +29,63 @@ from harness.store.parts import Part
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
-SWEEPS, EPOCHS, CURVES = 10, 240, 20
+SMALL_SWEEPS, SMALL_SEEDS, EPOCHS, CURVES = 90, 20, 240, 20
 SECONDS, MEGABYTES, TARGET = 3.0, 1000.0, 20.0
-OURS = """
-import contextlib, json, os, pathlib, resource, sys
-import harness
-from harness.report import report
+COMMAND = """
+import sys
+from harness import cli
 
-results = pathlib.Path(sys.argv[1]) / "results"
-with open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
-    report(results=results)
-by = ["dataset", "teacher", "student", "method"]
-runs = harness.open_store(results).runs([*by, "last_top1"])
-means = runs.group_by(by).aggregate([("last_top1", "mean")]).to_pylist()
-means = {" ".join(str(row[k]) for k in by): row["last_top1_mean"] for row in means}
+try:
+    cli.main()
+finally:
+    with open("/proc/self/status") as status:
+        print(next(line for line in status if line.startswith("VmHWM")), file=sys.stderr)
 """
 LOGS = """
-import json, os, pathlib, resource, statistics, sys
+import json, os, pathlib, statistics, sys
 
 values = {}
 for run in os.scandir(pathlib.Path(sys.argv[1]) / "logs"):
     with open(os.path.join(run.path, "log.jsonl")) as lines:
         settings, *epochs = map(json.loads, lines)
-    by = " ".join(str(settings[k]) for k in ("dataset", "teacher", "student", "method"))
+    by = f"{settings['student']} {settings['method']}"
     values.setdefault(by, []).append(epochs[-1]["test_top1"])
-means = {by: statistics.fmean(found) for by, found in values.items()}
-"""
-SAY = """
-peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
-print(json.dumps({"means": means, "peak_mb": peak_mb}))
+print(json.dumps({by: statistics.fmean(found) for by, found in values.items()}))
 """
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         say("  writing 100,000 records, and 10,000 logs")
-        runs, logged = _write(Path(name))
-        found: dict[str, dict[str, Any]] = {}
+        folder = Path(name)
+        file, runs, logged = _write(folder)
+        store = ["--results", str(folder / "results")]
+        page = folder / "board.html"
+        said: dict[str, str] = {}
+        parts: dict[str, list[tuple[float, float]]] = {"table": [], "leaderboard": []}
 
-        def side(which: str, program: str, scale: float) -> float:
+        def ours() -> float:
+            parts["table"].append(_run(said, "report", str(file), *store, "--format", "csv"))
+            parts["leaderboard"].append(_run(said, "leaderboard", *store, "--out", str(page)))
+            return parts["table"][-1][0] + parts["leaderboard"][-1][0]
+
+        def logs() -> float:
             began = time.perf_counter()
-            text = run_python("-c", program + SAY, name)
-            took = time.perf_counter() - began
-            found[which] = json.loads(text)
-            return took * scale
+            said["logs"] = run_python("-c", LOGS, name)
+            return (time.perf_counter() - began) * runs / logged
 
-        sides = {"ours": lambda: side("ours", OURS, 1), "logs": lambda: side("logs", LOGS, runs / logged)}
-        seconds = in_turn(sides, 3)
+        seconds = in_turn({"ours": ours, "logs": logs}, 3)
+        _check(said, page, runs)
+        page_mb = page.stat().st_size / 1e6
     ratio, spread = ratio_of_pairs(seconds["logs"], seconds["ours"])
-    ours, logs = found["ours"]["means"], found["logs"]["means"]
-    assert ours.keys() == logs.keys() and all(math.isclose(ours[key], logs[key], rel_tol=1e-9) for key in ours)
     detail = {
         "runs": runs,
         "seconds": round(min(seconds["ours"]), 3),
         "limit_seconds": SECONDS,
-        "peak_mb": found["ours"]["peak_mb"],
+        **{f"seconds_{part}": round(min(took for took, _ in found), 3) for part, found in parts.items()},
+        **{f"peak_mb_{part}": round(max(mb for _, mb in found)) for part, found in parts.items()},
         "limit_mb": MEGABYTES,
+        "page_mb": round(page_mb, 1),
         "logs_read": logged,
         "seconds_logs_of_all": round(min(seconds["logs"]), 3),
         **spread,
@@ -87,30 +93,56 @@ def main() -> None:
     emit("store_100k", ratio, TARGET, detail)
 
 
-def _write(folder: Path) -> tuple[int, int]:
-    """The compacted store and the logs; how many of each."""
+def _run(said: dict[str, str], command: str, *args: str) -> tuple[float, float]:
+    """Seconds and peak megabytes of a command."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, command, *args], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    took = time.perf_counter() - began
+    said[command] = done.stdout
+    return took, int(done.stderr.split()[-2]) * 1024 / 1e6
+
+
+def _check(said: dict[str, str], page: Path, runs: int) -> None:
+    """That all sides have read the same."""
+    logs = json.loads(said["logs"])
+    rows = list(csv.DictReader(io.StringIO(said["report"])))
+    means = {f"{row['student']} {row['method']}": float(row["last_top1_mean"]) for row in rows}
+    assert len(means) == len(rows) == 50
+    assert all(math.isclose(mean, logs[by], rel_tol=1e-9) for by, mean in means.items())
+    assert f'"runs":{runs},' in page.read_text()
+
+
+def _write(folder: Path) -> tuple[Path, int, int]:
+    """The large sweep's file, in its folder the compacted store and the logs; how many of each."""
     file, store = tenthousand.write_sweep(folder, EPOCHS), Store(folder / "results")
     generation = store.compact / "000001"
     part, logged = Part(generation, "cifar100"), 0
-    for number in range(SWEEPS):
-        planned = plan_sweep(file, store.root, sets=[f"recipe.lr={0.01 * (number + 1):.2f}"])
-        runs = list(planned.plan.runs.values())
+    for number in range(1 + SMALL_SWEEPS):
+        large = number == SMALL_SWEEPS // 2
+        sets = [] if large else [f"recipe.lr={0.1 + 0.001 * number:.3f}", f"seeds={SMALL_SEEDS}"]
+        plan = plan_sweep(file, store.root, sets=sets).plan
+        runs = list(plan.runs.values())
         curves = _Curves()
         for at in range(0, len(runs), 2000):
             some = list(enumerate(runs[at : at + 2000], at))
             rows = [tenthousand.row(run.run_id, run.science, i, []) for i, run in some]
+            finished = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
+            for (i, _), row in zip(some, rows, strict=True):
+                row["finished_at"] = finished + timedelta(seconds=i)
             which = [curves.of(run.science, i) for i, run in some]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
             part.add(table.set_column(SCHEMA.get_field_index("curves"), "curves", curves.array().take(which)))
-            if number == 0:
-                Contents.of("sweep", planned.plan).write(store.table_folder("sweep"))
+            if large:
                 logged += len(rows)
                 for row, k in zip(rows, which, strict=True):
                     _write_log(folder / "logs" / row["run_id"], row, curves.lines(k))
+        Contents.of(f"sweep_{number}", plan).write(store.table_folder(f"sweep_{number}"))
     run_ids = part.close()
     index = {"schema_version": SCHEMA_VERSION, "parts": {part.name: run_ids}}
     (generation / generations.INDEX).write_text(json.dumps(index))
-    return len(run_ids), logged
+    return file, len(run_ids), logged
 
 
 class _Curves:

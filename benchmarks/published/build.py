@@ -29,7 +29,9 @@ NUMBER_COLUMNS = (
     "benchmark", "teacher", "student", "method", "settings", "metric", "value", "std", "protocol", "recipe_change",
     "teacher_value", "printed_teacher", "printed_student", "printed_method", "note",
 )  # fmt: skip
-PROTOCOL_COLUMNS = ("dataset", "protocol", "label", "epoch", "epochs", "recipe", "origin", "source", "note")
+PROTOCOL_COLUMNS = (
+    "dataset", "protocol", "label", "epoch", "epochs", "recipe", "origin", "source", "note", "framework", "schedule",
+)  # fmt: skip
 # recipes.md: with crd_240ep these students take lr 0.01. A sweep file says so with its pair.
 SMALL_STUDENTS, SMALL_LR = ("MobileNetV2", "ShuffleV1", "ShuffleV2"), "lr=0.01"
 Row = dict[str, str]
@@ -99,6 +101,11 @@ def _rule(row: Row) -> Rule | Exclusion:
         ("teacher", row["teacher"], names.MODELS.get(row["dataset"], {})),
         ("student", row["student"], names.MODELS.get(row["dataset"], {})),
     )
+    if names.DATASETS.get(row["dataset"]) == "coco":
+        known += (
+            ("benchmark", row["benchmark"], names.FRAMEWORKS),
+            ("epochs", row["epochs"], names.SCHEDULES),
+        )
     for kind, value, valid in known:
         if value not in valid:
             raise UserError(f"{unknown(kind, value, valid)} (of {row['teacher']} > {row['student']}, {row['source']})")
@@ -151,6 +158,8 @@ def _protocol(row: Row, rule: Rule, dataset: str) -> Row:
         "origin": rule.origin,
         "source": row["source"],
         "note": rule.note,
+        "framework": names.FRAMEWORKS[row["benchmark"]] if dataset == "coco" else "",
+        "schedule": names.SCHEDULES[row["epochs"]] if dataset == "coco" else "",
     }
 
 

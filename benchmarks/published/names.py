@@ -7,31 +7,48 @@ _CIFAR = (
     "MobileNetV2", "ResNet50", "ShuffleV1", "ShuffleV2", "resnet110", "resnet20", "resnet32", "resnet32x4", "resnet56",
     "resnet8x4", "vgg13", "vgg8", "wrn_16_2", "wrn_40_1", "wrn_40_2",
 )  # fmt: skip
-_DETECTORS = (
-    "ATSS-R101", "ATSS-R50", "CascadeMaskRCNN-X101", "FCOS-R101", "FCOS-R50", "FasterRCNN-MobileNetV2-FPN",
-    "FasterRCNN-R101-FPN", "FasterRCNN-R18-FPN", "FasterRCNN-R50-FPN", "GFL-R101", "GFL-R50", "RetinaNet-R101",
-    "RetinaNet-R50", "none",
+_DETECTORS = {
+    **{f"FasterRCNN-R{depth}-FPN": f"fasterrcnn_resnet{depth}_fpn" for depth in (18, 50, 101)},
+    **{f"RetinaNet-R{depth}": f"retinanet_resnet{depth}_fpn" for depth in (50, 101)},
+    "FasterRCNN-MobileNetV2-FPN": "fasterrcnn_mobilenet_v2_fpn",
+}
+_OTHER_DETECTORS = (
+    "ATSS-R101", "ATSS-R50", "CascadeMaskRCNN-X101", "FCOS-R101", "FCOS-R50", "GFL-R101", "GFL-R50",
 )  # fmt: skip
+NO_TEACHER = "none"  # of students that a source trains alone; as printed, and ours
 
 # dataset -> model as printed -> its name in sweep files; "" for one that the harness does not have
 MODELS = {
     "CIFAR-100": {name: name for name in _CIFAR} | {"ShuffleV2x1.5": ""},
     "ImageNet-1k": {f"ResNet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101, 152)}
     | {"MobileNetV1": "timm:mobilenetv1_100"},
-    "MS-COCO 2017": {name: "" for name in _DETECTORS},
+    "MS-COCO 2017": _DETECTORS | {name: "" for name in _OTHER_DETECTORS} | {NO_TEACHER: NO_TEACHER},
+}
+
+# What detectors of a benchmark were trained in: recipes.md. Numbers of unlike frameworks are not comparable.
+FRAMEWORKS = {"coco_frcnn_fpn": "detectron2", "coco_frcnn_mmdet": "mmdetection", "coco_other": "mmdetection"}
+# Their epochs, as printed -> how long they are trained. A schedule of 1x is about 12 epochs in either framework.
+SCHEDULES = {
+    "1x (90k)": "1x (90k iterations of 16 images)",
+    "180k it (bs8)": "1x (180k iterations of 8 images)",
+    "3x (270k)": "3x (270k iterations of 16 images)",
+    "1x": "1x (12 epochs)",
+    "24": "2x (24 epochs)",
+    "2x": "2x (24 epochs)",
+    "2x ms": "2x (24 epochs), multi-scale",
 }
 
 # method as printed -> the file in methods/, and the settings that make it the printed one. DKD+LSKD is `lskd` over
 # another base. CRD+KD, NORM+KD and their like have none: a KL term beside the method's own is no method here.
 _OURS = {
-    "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FSP": "fsp",
-    "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
+    "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FGFI": "fgfi",
+    "FSP": "fsp", "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
     "ReviewKD": "reviewkd", "SP": "sp", "SimKD": "simkd", "VID": "vid", "baseline": "student", "student": "student",
 }  # fmt: skip
 _NOT_OURS = (
     "CAT-KD", "CKD", "CLKD", "CRD+KD", "CSKD", "CTKD", "CTKD+LSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
     "DIST+mimic", "DKD++", "DKD+CTKD", "DiffKD", "DistPro", "EA-FCFD", "EA-KD", "EA-MLKD", "EA-MLKD+LSKD", "FBKD",
-    "FCFD", "FGD", "FGD (inherit)", "FGFI", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
+    "FCFD", "FGD", "FGD (inherit)", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
     "ITRD", "KD++", "KD+DOT", "KD-Zero", "L2", "LDRLD", "MGD", "MLKD", "MLKD+LSKD", "MasKD", "NKD", "NORM",
     "NORM (plain FT)", "NORM+CRD", "NORM+KD", "ONE", "PAD-L2", "PKD", "RLTF-CRD", "RLTF-KD", "ReviewKD++", "SD-DKD",
     "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "SemCKD",

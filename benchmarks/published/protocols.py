@@ -143,6 +143,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         Rule("norm_baselines", "NORM, baselines", origin="quoted"),
     ),
     "DIST (DIST_KD README.md @2418f18)": (
+        Rule("dist", "DIST", when=When(("DIST*",), dataset="MS-COCO 2017")),
         Rule("dist", "DIST", when=When(("DIST*",)), note="mean and std as printed on CIFAR-100"),
         Rule("dist_baselines", "DIST, baselines", origin="unstated"),
     ),
@@ -232,8 +233,8 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "DiffKD (DiffKD README.md @904a465)": (Rule("diffkd", "DiffKD"),),
     "SRD (Simple-Recipe-Distillation README.md @31e8477)": (Rule("srd", "SRD"),),
     "mmrazor configs/distill READMEs @90c7af1": (
-        Rule("mmrazor_fbkd", "mmrazor", when=When(("FBKD",)), teacher_value="39.4", note="mmdetection, 1x schedule"),
-        Rule("mmrazor_pkd", "mmrazor", when=When(("PKD",)), teacher_value="39.8", note="mmdetection, 2x schedule"),
+        Rule("mmrazor_fbkd", "mmrazor", when=When(("FBKD",)), teacher_value="39.4"),
+        Rule("mmrazor_pkd", "mmrazor", when=When(("PKD",)), teacher_value="39.8"),
         Rule("mmrazor", "mmrazor", note="re-runs in mmrazor"),
     ),
     "torchdistill (docs/source/_static/benchmarks/imagenet-resnet18_kd.tsv @3e4373c)": (
@@ -242,17 +243,17 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         Rule("torchdistill", "torchdistill", note="re-runs in torchdistill"),
     ),
     "detectron2 (MODEL_ZOO.md @02b5c4e)": (
-        Rule("detectron2", "detectron2", note="detectors without distillation; 1x is about 12 epochs of COCO"),
+        Rule("detectron2", "detectron2", note="detectors without distillation"),
     ),
-    "FGD (FGD README.md @c03a6cf)": (Rule("fgd_readme", "FGD README", note="mmdetection"),),
+    "FGD (FGD README.md @c03a6cf)": (Rule("fgd_readme", "FGD README"),),
     "FGD paper text (table 2)": (
-        Rule("fgd", "FGD", when=When(("FGD*", "student", "teacher")), note="mmdetection"),
-        Rule("fgd_baselines", "FGD, baselines", origin="unstated", note="mmdetection"),
+        Rule("fgd", "FGD", when=When(("FGD*", "student", "teacher"))),
+        Rule("fgd_baselines", "FGD, baselines", origin="unstated"),
     ),
-    "FGD paper text (table 3)": (Rule("fgd_table3", "FGD, baselines", origin="unstated", note="mmdetection"),),
-    "MasKD (MasKD README.md @b5af34f)": (Rule("maskd", "MasKD", note="mmdetection"),),
+    "FGD paper text (table 3)": (Rule("fgd_table3", "FGD, baselines", origin="unstated"),),
+    "MasKD (MasKD README.md @b5af34f)": (Rule("maskd", "MasKD"),),
     "CSKD (swkdn16/CSKD README.md, code search excerpt)": (
-        Rule("cskd", "CSKD", teacher_value="39.8", note="mmdetection; from an excerpt of the README"),
+        Rule("cskd", "CSKD", teacher_value="39.8", note="from an excerpt of the README"),
     ),
-    "CrossKD (CrossKD README.md @87e156a)": (Rule("crosskd", "CrossKD", note="mmdetection"),),
+    "CrossKD (CrossKD README.md @87e156a)": (Rule("crosskd", "CrossKD"),),
 }  # fmt: skip

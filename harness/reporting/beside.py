@@ -6,7 +6,7 @@ A pure function of the comparison and the published numbers, so that the same re
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from harness.reporting.comparison import BASELINE, Comparison, Row
@@ -15,9 +15,20 @@ from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
 from harness.spec.load import SHIPPED_RECIPES
 from harness.spec.schema import STORED_VIEWS, Recipe
+from harness.spec.tasks import DETECTION
 
 MOST_COLUMNS = 4  # what a page's width holds
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
+# Datasets with few published numbers: those that a source took over or does not say it measured get a column too,
+# after its own, and their remark says so.
+ANY_ORIGIN = ("coco",)
+_ORIGIN = {
+    "quoted": "taken over from another source",
+    "unstated": "whose numbers they are is not stated",
+    "secondary": "a secondary source: from a page about the paper",
+}
+_EVALUATED_ON = {"test": "test images", "validation": "held-out training images", "train": "training images"}
+COCO_IMAGES = 5_000  # that COCO 2017 is evaluated on
 _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether last or best epoch is not stated"}
 
 
@@ -47,6 +58,7 @@ class Beside:
     ours: str  # our own protocol, in words
     columns: tuple[Column, ...]
     rest: str  # what is published and not shown
+    score: str  # the metric of all of it
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,7 @@ class _Line:
     row: Row
     recipe: Mapping[str, Any]
     dataset: Mapping[str, Any]
+    evaluated_on: str
     numbers: tuple[Number, ...]
 
 
@@ -65,21 +78,26 @@ def beside(comparison: Comparison, published: Published | None) -> Beside | None
     if published is None:
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
-    shown = _columns(lines, published)
+    shown = _columns(lines, published, comparison.contents.dataset in ANY_ORIGIN)
     kept = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
     if not kept:
         return None
     columns = tuple(_column(published.protocols[key], kept, comparison.contents.margin) for key in shown)
-    return Beside(tuple(line.row for line in kept), _ours(comparison, kept), columns, _rest(lines, shown, published))
+    rest = _rest(lines, shown, published)
+    score = comparison.contents.task.score
+    return Beside(tuple(line.row for line in kept), _ours(comparison, kept), columns, rest, score)
 
 
 def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
     """One mapping per published number shown, for ``--json``."""
-    out = []
-    for column in found.columns if found else ():
+    out: list[dict[str, Any]] = []
+    if found is None:
+        return out
+    for column in found.columns:
         p = column.protocol
         facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
-        for row, cell in zip(found.lines if found else (), column.cells, strict=True):
+        facts |= {"framework": p.framework, "schedule": p.schedule} if p.framework else {}
+        for row, cell in zip(found.lines, column.cells, strict=True):
             for number in cell.numbers if cell else ():
                 out.append(
                     {
@@ -87,9 +105,9 @@ def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
                         "student": row.student,
                         "method": row.method,
                         **facts,
-                        "top1": float(number.value),
+                        found.score: float(number.value),
                         "std": float(number.std) if number.std else None,
-                        "teacher_top1": number.teacher_accuracy,
+                        f"teacher_{found.score}": number.teacher_accuracy,
                         "difference": cell.difference if cell else None,
                         "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
                         "interval": asdict(cell.verdict.interval)
@@ -101,7 +119,7 @@ def as_dicts(found: Beside | None) -> list[dict[str, Any]]:
 
 
 def _line(row: Row, comparison: Comparison, published: Published) -> _Line | None:
-    numbers = published.numbers.get((row.teacher, row.student, row.method), ())
+    numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
     text = comparison.sciences.get((row.teacher, row.student, row.method))
     if not numbers or text is None:  # without a record there is nothing of ours
         return None
@@ -111,28 +129,36 @@ def _line(row: Row, comparison: Comparison, published: Published) -> _Line | Non
     numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
     if not numbers or method["use"] != row.method:
         return None
-    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], numbers)
+    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], comparison.evaluated_on or "test", numbers)
 
 
-def _columns(lines: Sequence[_Line], published: Published) -> list[str]:
+def _columns(lines: Sequence[_Line], published: Published, any_origin: bool) -> list[str]:
     """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
 
-    One that adds no line must have half of them, and numbers that a source took over from another get none.
+    One that adds no line must have half of them. Numbers that a source took over from another get none, or with
+    ``any_origin`` the last.
     """
     has: dict[str, set[int]] = {key: set() for key in published.protocols}
     for i, line in enumerate(lines):
         for number in line.numbers:
             has[number.protocol].add(i)
-    left = [key for key, p in published.protocols.items() if p.origin == "own" and has[key]]
+    left = [key for key, p in published.protocols.items() if (any_origin or p.origin == "own") and has[key]]
     shown: list[str] = []
     covered: set[int] = set()
     while left and len(shown) < MOST_COLUMNS:
-        best = max(left, key=lambda k: (bool(published.protocols[k].recipe), len(has[k] - covered), len(has[k])))
+        best = max(left, key=partial(_rank, published.protocols, has, covered))
         left.remove(best)
         if has[best] - covered or 2 * len(has[best]) >= len(lines):
             shown.append(best)
             covered |= has[best]
     return shown
+
+
+def _rank(
+    protocols: Mapping[str, Protocol], has: Mapping[str, set[int]], covered: set[int], key: str
+) -> tuple[bool, bool, int, int]:
+    found = protocols[key]
+    return bool(found.recipe), found.origin == "own", len(has[key] - covered), len(has[key])
 
 
 def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
@@ -143,7 +169,7 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column
         if not numbers:
             cells.append(None)
             continue
-        reasons = unlike(line.recipe, line.dataset, protocol, numbers[0].recipe_change)
+        reasons = unlike(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
         groups.setdefault(reasons, []).append(line)
         ours = line.row.last
         if reasons or ours is None or len(numbers) > 1:
@@ -153,9 +179,10 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column
         _, unlike_teachers = _teachers(protocol, [line])
         judged = None if unlike_teachers else verdict(ours, theirs, margin)
         cells.append(Cell(numbers, ours.mean - theirs, judged))
-    epochs = f"{protocol.epochs} epochs" if protocol.epochs else "epochs not stated"
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
-    said = [f"{protocol.source}: {_EPOCH[protocol.epoch]}, {epochs}, {recipe}."]
+    how = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
+    said = [f"{protocol.source}: {', '.join(how)}."]
+    said += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
     said += [_sentence(protocol.note)] if protocol.note else []
     having = [line for line, cell in zip(lines, cells, strict=True) if cell]
     for reasons, group in groups.items():
@@ -165,7 +192,11 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column
 
 
 def unlike(
-    recipe: Mapping[str, Any], dataset: Mapping[str, Any], protocol: Protocol, change: Mapping[str, str]
+    recipe: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    evaluated_on: str,
+    protocol: Protocol,
+    change: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
     reasons = []
@@ -176,10 +207,21 @@ def unlike(
         reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
     if validation:
         reasons.append("ours evaluated on held-out training images, not on the test set")
+    elif evaluated_on == "train":
+        reasons.append("ours evaluated on training images, not on a test set")
+    elif info.task is DETECTION and info.test_size != COCO_IMAGES:
+        reasons.append(f"ours evaluated on {info.test_size:,} images, theirs on COCO 2017's {COCO_IMAGES:,}")
     if protocol.epoch == "best":
         reasons.append("ours is the last epoch's, theirs the best test epoch's")
     elif protocol.epoch != "last":
         reasons.append("whether theirs is the last or the best epoch's is not stated")
+    if protocol.framework:
+        steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
+        reasons.append(
+            f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
+            f"{protocol.schedule}"
+        )
+        return tuple(reasons)
     if not protocol.epochs:
         reasons.append("their number of epochs is not stated")
     elif protocol.epochs != str(recipe["epochs"]):
@@ -210,7 +252,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
         if line.row.method == BASELINE:  # needs none
             continue
         theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
-        ours = line.row.teacher_top1
+        ours = line.row.teacher_score
         if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
             alike[f"{line.row.teacher} {theirs:.2f} %"] = None
         else:
@@ -221,7 +263,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
 def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
     recipes = dict.fromkeys(recipe_name(line.recipe) for line in lines)
     epochs = dict.fromkeys(str(line.recipe["epochs"]) for line in lines)
-    evaluated = "held-out training images" if comparison.evaluated_on == "validation" else "test images"
+    evaluated = _EVALUATED_ON[comparison.evaluated_on or "test"]
     margin = comparison.contents.margin
     return (
         f"ours: last epoch of {' or '.join(epochs)}, recipe {' or '.join(recipes)}, "

@@ -19,20 +19,18 @@ from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
 from harness.spec.schema import Teachers
-from harness.spec.tasks import METRICS
+from harness.spec.tasks import CATALOG as TASKS
+from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
 from harness.store.store import Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
-_NUMBERS = (
+_NUMBERS = (  # of every run
     "status",
-    "last_top1",
-    "last_top5",
-    "best_top1",
-    "teacher_top1",
-    "teacher_top5",
     "cost_total_s",
-)  # of every run
+    *(f"{what}_{m}" for task in TASKS.values() for what in ("last", "teacher") for m in task.printed),
+    *(f"best_{task.score}" for task in TASKS.values()),
+)
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
 _COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
@@ -54,6 +52,11 @@ class Contents:
     file: str = "FILE"  # the sweep file, as it was given
     sets: tuple[str, ...] = ()  # ``key.path=value``: what --set changed in it
     teachers_alone: tuple[str, ...] = ()  # further ones, with which it trains a pair's student as it does teachers
+
+    @property
+    def task(self) -> TaskInfo:
+        """Which says what is compared: its score."""
+        return datasets.task_of(self.dataset)
 
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
@@ -113,7 +116,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one pair. Accuracies are top-1 in %; differences are paired by seed, in points."""
+    """One method on one pair, by its task's score in % (top-1, say); differences are paired by seed, in points."""
 
     teacher: str
     student: str
@@ -122,8 +125,8 @@ class Row:
     best: Spread | None  # at the best test epoch: an optimistic figure, for comparison with papers that print it
     to_baseline: Spread | None
     to_reference: Spread | None
-    teacher_top1: float | None
-    student_top1: float | None  # the undistilled student's mean
+    teacher_score: float | None
+    student_score: float | None  # the undistilled student's mean
     cost_s: float | None  # compute-seconds per run
     warnings: tuple[tuple[str, int], ...]  # what the method says of its runs, and of how many
     parameters: tuple[int, int] | None  # of the student, and of the model that was evaluated
@@ -133,8 +136,16 @@ class Row:
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
-    last_top5: Spread | None = None
-    teacher_top5: float | None = None
+    # Metric -> what tables print beside the score: after the last epoch, and the teacher's
+    last_others: Mapping[str, Spread | None] = field(default_factory=dict)
+    teacher_others: Mapping[str, float | None] = field(default_factory=dict)
+
+    def last_of(self, metric: str) -> Spread | None:
+        """Of any metric that the task's tables print."""
+        return self.last_others[metric] if metric in self.last_others else self.last
+
+    def teacher_of(self, metric: str) -> float | None:
+        return self.teacher_others[metric] if metric in self.teacher_others else self.teacher_score
 
 
 @dataclass(frozen=True)
@@ -151,6 +162,7 @@ class Comparison:
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Sums up records over seeds."""
+    score, *others = contents.task.printed
     rows = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
     column = {name: table.column(name).to_pylist() for name in _NUMBERS}
     warned = {i: table.column("warnings")[i].as_py() for i in _not_empty(table.column("warnings"))}
@@ -162,16 +174,18 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     scores = {}
     for (teacher, student), methods in groups.items():
         found = {m: [(c.seed, rows[c.run_id]) for c in cells if c.run_id in rows] for m, cells in methods.items()}
-        last = {m: _by_seed(of, column["last_top1"]) for m, of in found.items()}
+        last = {m: _by_seed(of, column[f"last_{score}"]) for m, of in found.items()}
         scores[(teacher, student)] = {m: list(values.values()) for m, values in last.items()}
         alone = Spread.of(last.get(BASELINE, {}).values())
         to_baseline = [_difference(last, m, contents.baseline) for m in methods]
         tests = statistics.differences(to_baseline)
         at_teacher = [rows[c.teacher_run] for cells in methods.values() for c in cells if c.teacher_run in rows]
         measured = {
-            metric: [column[f"teacher_{metric}"][i] for of in found.values() for _, i in of]
-            + [column[f"last_{metric}"][i] for i in at_teacher]
-            for metric in ("top1", "top5")
+            metric: _first(
+                [column[f"teacher_{metric}"][i] for of in found.values() for _, i in of]
+                + [column[f"last_{metric}"][i] for i in at_teacher]
+            )
+            for metric in contents.task.printed
         }
         for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
             at = [i for _, i in found[method]]
@@ -184,11 +198,11 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     student=student,
                     method=method,
                     last=spread,
-                    best=Spread.of(_by_seed(found[method], column["best_top1"]).values()),
+                    best=Spread.of(_by_seed(found[method], column[f"best_{score}"]).values()),
                     to_baseline=difference,
                     to_reference=_difference(last, method, REFERENCE),
-                    teacher_top1=_first(measured["top1"]),
-                    student_top1=alone.mean if alone else None,
+                    teacher_score=measured[score],
+                    student_score=alone.mean if alone else None,
                     cost_s=fmean(column["cost_total_s"][i] for i in at) if at else None,
                     parameters=tuple(table.column(name)[at[0]].as_py() for name in _SIZES) if at else None,
                     warnings=tuple(Counter(text for i in at for text in warned.get(i, ())).items()),
@@ -198,8 +212,8 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
                     by_seed=last[method],
                     last_interval=statistics.interval(spread),
                     tested=tested,
-                    last_top5=Spread.of(_by_seed(found[method], column["last_top5"]).values()),
-                    teacher_top5=_first(measured["top5"]),
+                    last_others={m: Spread.of(_by_seed(found[method], column[f"last_{m}"]).values()) for m in others},
+                    teacher_others={m: measured[m] for m in others},
                 )
             )
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
@@ -218,7 +232,7 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
         "entry": [c.method for c in cells],
     }
     rows = table.take(pa.array([at[c.run_id] for c in cells], pa.int64()))
-    of_others = set(METRICS) - set(datasets.task_of(contents.dataset).metrics)
+    of_others = set(METRICS) - set(contents.task.metrics)
     rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in of_others])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
@@ -244,9 +258,17 @@ def as_dicts(comparison: Comparison) -> dict[str, Any]:
     return {
         "baseline": comparison.contents.baseline,
         "margin": comparison.contents.margin,
-        "rows": [asdict(r) for r in comparison.rows],
+        "rows": [_as_dict(r, comparison.contents.task) for r in comparison.rows],
         "ranking": asdict(comparison.ranking) if comparison.ranking else None,
     }
+
+
+def _as_dict(row: Row, task: TaskInfo) -> dict[str, Any]:
+    """With the metrics' names."""
+    found = asdict(row)
+    others = {what: found.pop(f"{what}_others") for what in ("last", "teacher")}
+    found |= {f"{what}_{task.score}": found.pop(f"{what}_score") for what in ("teacher", "student")}
+    return found | {f"{what}_{metric}": value for what, of in others.items() for metric, value in of.items()}
 
 
 def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:

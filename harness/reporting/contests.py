@@ -20,7 +20,7 @@ Line = tuple[str, str, str]  # teacher, student, method
 
 @dataclass(frozen=True)
 class Contest:
-    """Two methods of a pair, by their last-epoch top-1 at the same seeds."""
+    """Two methods of a pair, by their last-epoch score at the same seeds."""
 
     teacher: str
     student: str

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from harness.reporting.comparison import BASELINE
+from harness.spec.datasets import task_of
+
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "published"
 
 
@@ -21,6 +24,13 @@ class Protocol:
     origin: str  # own, quoted, unstated or secondary: whose numbers they are
     source: str
     note: str
+    framework: str = ""  # of detectors: detectron2 or mmdetection
+    schedule: str = ""  # of detectors, in words: "1x (90k iterations of 16 images)"
+
+    @property
+    def length(self) -> str:
+        """How long it trains, in words."""
+        return self.schedule or (f"{self.epochs} epochs" if self.epochs else "epochs not stated")
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class Number:
 
 
 Numbers = Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
+NO_TEACHER = "none"  # the teacher of students that a source trains alone
 
 
 @dataclass(frozen=True)
@@ -46,8 +57,13 @@ class Published:
     """The accuracies published on a dataset."""
 
     protocols: Mapping[str, Protocol]
-    numbers: Numbers  # top-1
-    top5: Numbers
+    numbers: Mapping[str, Numbers]  # of each metric that the task's tables print
+
+    def of(self, teacher: str, student: str, method: str, metric: str) -> tuple[Number, ...]:
+        """An undistilled student's numbers are also those of sources that distil none."""
+        numbers = self.numbers[metric]
+        alone = numbers.get((NO_TEACHER, student, method), ()) if method == BASELINE else ()
+        return (*numbers.get((teacher, student, method), ()), *alone)
 
 
 @cache
@@ -57,13 +73,27 @@ def published(dataset: str) -> Published | None:
         return None
     protocols = {
         r["protocol"]: Protocol(
-            *(r[k] for k in ("protocol", "label", "epoch", "epochs", "recipe", "origin", "source", "note"))
+            *(
+                r[k]
+                for k in (
+                    "protocol",
+                    "label",
+                    "epoch",
+                    "epochs",
+                    "recipe",
+                    "origin",
+                    "source",
+                    "note",
+                    "framework",
+                    "schedule",
+                )
+            )
         )
         for r in _rows(FOLDER / "protocols.csv")
         if r["dataset"] == dataset
     }
     rows = _rows(file(dataset))
-    return Published(protocols, _numbers(rows, "top1"), _numbers(rows, "top5"))
+    return Published(protocols, {metric: _numbers(rows, metric) for metric in task_of(dataset).printed})
 
 
 def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:

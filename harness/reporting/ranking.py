@@ -54,8 +54,10 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
         draws = {m: _draws(random, len(values[m])) for m in ranked}
         means = np.stack([np.round(draws[m] @ values[m] / len(values[m]), _DECIMALS) for m in ranked], axis=1)
         ranks += _ranks(means) / len(pairs)
-        for m in ranked if baseline in ranked else ():
-            better[m] += _better(values[m], draws[m], values[baseline], draws[baseline]) / len(pairs)
+        if baseline in ranked:
+            rival = _Rival(values[baseline], draws[baseline])
+            for m in ranked:
+                better[m] += rival.beaten_by(values[m], draws[m]) / len(pairs)
     resampled = {m: min(len(methods[m]) for methods in pairs) > 1 for m in ranked}
     found = [
         Rank(
@@ -77,8 +79,11 @@ def _draws(random: Any, n: int) -> Any:
     """(1 + REPEATS, n): how often each seed is drawn; the first line draws each once."""
     import numpy as np
 
-    drawn = random.randint(n, size=(REPEATS, n)) + n * np.arange(REPEATS)[:, None]
-    return np.concatenate([np.ones((1, n)), np.bincount(drawn.ravel(), minlength=REPEATS * n).reshape(REPEATS, n)])
+    drawn = random.randint(n, size=(REPEATS, n))
+    drawn += n * np.arange(REPEATS)[:, None]
+    counts = np.ones((1 + REPEATS, n))
+    counts[1:] = np.bincount(drawn.ravel(), minlength=REPEATS * n).reshape(REPEATS, n)
+    return counts
 
 
 def _ranks(means: Any) -> Any:
@@ -88,10 +93,26 @@ def _ranks(means: Any) -> Any:
     return 1 + above + (equal - 1) / 2
 
 
-def _better(mine: Any, my_draws: Any, theirs: Any, their_draws: Any) -> Any:
-    """(repeats,): the share of (my run, their run) in which mine is better; ties count half."""
-    wins = (mine[:, None] > theirs) + (mine[:, None] == theirs) / 2
-    return ((my_draws @ wins) * their_draws).sum(axis=1) / (len(mine) * len(theirs))
+class _Rival:
+    """The baseline's runs of a pair, for any number of methods to be compared with."""
+
+    def __init__(self, values: Any, draws: Any):
+        import numpy as np
+
+        order = np.argsort(values)
+        self._sorted = values[order]
+        self._below = np.zeros((len(draws), 1 + len(values)))  # [repeat, i]: how many of the i worst are drawn
+        np.cumsum(draws[:, order], axis=1, out=self._below[:, 1:])
+
+    def beaten_by(self, values: Any, draws: Any) -> Any:
+        """(repeats,): the share of (run, the baseline's run) in which the run is better; ties count half.
+
+        Sums of halves, which float64 holds exactly whatever their order.
+        """
+        import numpy as np
+
+        wins = sum(self._below.take(self._sorted.searchsorted(values, side), axis=1) for side in ("left", "right"))
+        return np.einsum("ij,ij->i", draws, wins) / (2 * len(values) * len(self._sorted))
 
 
 def _interval(samples: Any) -> Interval:

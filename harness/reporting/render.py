@@ -72,12 +72,13 @@ def csv_text(comparison: Comparison, beside: Beside | None = None) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     spreads = ("last", "best", "to_baseline", "to_reference")
+    score = comparison.contents.task.score
     columns = beside.columns if beside else ()
     writer.writerow(
         ["sweep", "dataset", "teacher", "student", "method", "baseline"]
-        + [f"{s}_top1_{part}" for s in spreads for part in ("mean", "std", "n")]
-        + ["teacher_top1", "student_top1", "cost_s", "missing", "diverged", "run_ids"]
-        + ["last_top1_ci_low", "last_top1_ci_high", "to_baseline_ci_low", "to_baseline_ci_high", "p", "p_holm"]
+        + [f"{s}_{score}_{part}" for s in spreads for part in ("mean", "std", "n")]
+        + [f"teacher_{score}", f"student_{score}", "cost_s", "missing", "diverged", "run_ids"]
+        + [f"last_{score}_ci_low", f"last_{score}_ci_high", "to_baseline_ci_low", "to_baseline_ci_high", "p", "p_holm"]
         + [f"{what}{part}" for what in ("average_rank", "p_better") for part in ("", "_ci_low", "_ci_high")]
         + ["unlike_protocol"]
         + [f"{what}_{c.protocol.id}" for c in columns for what in ("published", "difference", "verdict")]
@@ -92,7 +93,7 @@ def csv_text(comparison: Comparison, beside: Beside | None = None) -> str:
         for name in spreads:
             spread: Spread | None = getattr(row, name)
             values += [spread.mean, spread.std, spread.n] if spread else [None, None, 0]
-        values += [row.teacher_top1, row.student_top1, row.cost_s, row.missing, row.diverged, " ".join(row.run_ids)]
+        values += [row.teacher_score, row.student_score, row.cost_s, row.missing, row.diverged, " ".join(row.run_ids)]
         values += [*_ends(row.last_interval), *_tested(row.tested), *_rank(ranks.get(row.method))]
         values.append(changes.get((row.teacher, row.student, row.method)))
         line = at.get((row.teacher, row.student, row.method))

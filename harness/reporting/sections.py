@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from harness.reporting.beside import Beside, Cell
 from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
 from harness.reporting.protocols import RecipeChange
+from harness.reporting.published import Protocol
 from harness.reporting.ranking import REPEATS, Ranking
 from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Difference, Interval, seeds_needed
 
 RANKS = "Methods over the pairs"
-PUBLISHED = "Published numbers for these pairs, top-1 in %"
+PUBLISHED = "Published numbers for these pairs"
 STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
 Lines = list[tuple[str, ...]]
 
@@ -32,10 +33,12 @@ def sections(comparison: Comparison, beside: Beside | None) -> list[Section]:
     if ranking := comparison.ranking:
         baseline = comparison.contents.baseline
         ranks = _rank_lines(ranking, baseline)
-        found.append(Section(RANKS, ranks, _rank_notes(ranking, baseline), [""] * len(ranking.ranks)))
+        remarks = _rank_notes(ranking, comparison.contents)
+        found.append(Section(RANKS, ranks, remarks, [""] * len(ranking.ranks)))
     if beside:
         ids = [" ".join(row.run_ids) for row in beside.lines]
-        found.append(Section(PUBLISHED, _beside_lines(beside), _beside_notes(beside), ids))
+        title = f"{PUBLISHED}, {comparison.contents.task.shown} in %"
+        found.append(Section(title, _beside_lines(beside), _beside_notes(beside), ids))
     return found
 
 
@@ -45,26 +48,31 @@ def sections(comparison: Comparison, beside: Beside | None) -> list[Section]:
 def _lines(comparison: Comparison) -> Lines:
     """One line per row; what needs two seeds has a column when some row has it."""
     contents, marks = comparison.contents, protocol_marks(comparison.contents)
+    shown = contents.task.shown
     intervals = any(row.last_interval for row in comparison.rows)
     tested = any(row.tested for row in comparison.rows)
     reference = contents.baseline != REFERENCE
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("teacher > student", _pair),
         ("method", lambda row: " ".join(filter(None, (row.method, marks.get((row.teacher, row.student, row.method)))))),
-        ("top-1 last", lambda row: _spread(row.last)),
+        (f"{shown} last", lambda row: _spread(row.last)),
         *([("95 % CI", lambda row: _interval(row.last_interval))] if intervals else []),
-        ("top-1 best", lambda row: _spread(row.best)),
+        (f"{shown} best", lambda row: _spread(row.best)),
         (f"- {contents.baseline}", lambda row: _spread(row.to_baseline, signed=True)),
         *([(f"95 % CI of - {contents.baseline}", _tested)] if tested else []),
         *([("- KD", lambda row: _spread(row.to_reference, signed=True))] if reference else []),
-        ("teacher", lambda row: "" if row.teacher_top1 is None else f"{row.teacher_top1:.2f}"),
+        ("teacher", lambda row: "" if row.teacher_score is None else f"{row.teacher_score:.2f}"),
         ("seeds", _seeds),
         ("s/run", lambda row: "" if row.cost_s is None else f"{row.cost_s:.1f}"),
     ]
     return [tuple(name for name, _ in columns), *(tuple(text(row) for _, text in columns) for row in comparison.rows)]
 
 
-_EVALUATED_ON = {"test": "test images", "validation": "held-out training images for validation, NOT the test set"}
+_EVALUATED_ON = {
+    "test": "test images",
+    "validation": "held-out training images for validation, NOT the test set",
+    "train": "training images that are evaluated on, NOT a test set",
+}
 
 
 def images(comparison: Comparison) -> str:
@@ -79,9 +87,10 @@ def notes(comparison: Comparison) -> list[str]:
     """What a reader must know to compare these numbers with others."""
     contents = comparison.contents
     epochs = " or ".join(str(e) for e in contents.epochs)
+    evaluated_on = comparison.evaluated_on or "test"
     found = [
-        f"{contents.dataset}{images(comparison)}, {epochs} epochs. Top-1 in %, mean ± sample std over seeds; 'last' is "
-        f"the last epoch's, 'best' the best {comparison.evaluated_on or 'test'} epoch's. "
+        f"{contents.dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean ± "
+        f"sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
         "Differences are of the last epoch, paired by seed."
     ]
     found += [*_test_notes(comparison), *sweep_notes(contents)]
@@ -183,6 +192,11 @@ def _letters(i: int) -> str:
     return (_letters(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
 
 
+def capitalised(text: str) -> str:
+    """For the start of a sentence; ``str.capitalize`` would make AP50 Ap50."""
+    return text[:1].upper() + text[1:]
+
+
 def _one_line(text: str) -> str:
     """An empty line would end a LaTeX caption."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -235,11 +249,12 @@ def _rank_lines(ranking: Ranking, baseline: str) -> Lines:
     return lines
 
 
-def _rank_notes(ranking: Ranking, baseline: str) -> list[str]:
+def _rank_notes(ranking: Ranking, contents: Contents) -> list[str]:
+    baseline = contents.baseline
     found = [
-        f"Average rank of the mean last-epoch top-1, 1 is the best; P(> {baseline}): probability that a run of the "
-        f"method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, seeds drawn anew "
-        f"{REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
+        f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(> {baseline}): probability that "
+        f"a run of the method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, "
+        f"seeds drawn anew {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
     ]
     if ranking.left_out:
         found.append(f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}.")
@@ -252,13 +267,18 @@ _EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
 
 
 def _beside_lines(beside: Beside) -> Lines:
-    headers = [f"{c.protocol.label}, {_EPOCH[c.protocol.epoch]} [{i}]" for i, c in enumerate(beside.columns, 1)]
+    headers = [f"{_head(c.protocol)}, {_EPOCH[c.protocol.epoch]} [{i}]" for i, c in enumerate(beside.columns, 1)]
     lines: Lines = [("teacher > student", "method", "ours, last [0]", *headers, "verdict [0]")]
     for i, row in enumerate(beside.lines):
         ours = f"{_spread(row.last)} ({row.last.n})" if row.last else ""
         theirs = (_cell(column.cells[i]) for column in beside.columns)
         lines.append((_pair(row), row.method, ours, *theirs, _verdicts(beside, i)))
     return lines
+
+
+def _head(protocol: Protocol) -> str:
+    """``FGD, mmdetection 2x``."""
+    return ", ".join(filter(None, (protocol.label, f"{protocol.framework} {protocol.schedule.split(' ')[0]}".strip())))
 
 
 def _verdicts(beside: Beside, line: int) -> str:

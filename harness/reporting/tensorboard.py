@@ -52,7 +52,7 @@ def write(store: Store, shown: Mapping[str, str], folder: Path) -> list[Path]:
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[int, str, float]]:
     """(epoch, tag, value) by epoch: a record's curves and the learning rate.
 
-    Tags are the curves' names with the first part for a section: ``train/ce``, ``test/top1``.
+    Tags are the curves' names with the first part for a section: ``train/ce``, ``test/top1``, ``test/AP``.
     """
     recipe = Recipe.model_validate(json.loads(row["science"])["recipe"])
     points = [(point["epoch"], point["name"].replace("_", "/", 1), point["value"]) for point in row["curves"]]

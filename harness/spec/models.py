@@ -144,6 +144,11 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
         raise ValueError(f"{name} is for {sizes[0]} images, dataset {dataset} has {sizes[1]}")
 
 
+def has_facts(name: str) -> bool:
+    """Whether a model is of a catalogue; a timm or torchvision model's size is not known without building it."""
+    return name in CATALOG or name in detectors.CATALOG
+
+
 def facts(name: str) -> ModelFacts:
     """Size, cost and taps of a model of the catalogue: ``python -m harness.models.facts`` writes the table."""
     found = _facts_table()[resolve(name)]

@@ -23,6 +23,7 @@ from harness.planning import Planned, plan_sweep
 from harness.spec.expand import Cell
 from harness.store import records
 from harness.store.store import Store
+from tests.commands import PATIENCE
 
 REPO = Path(__file__).resolve().parents[2]
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
@@ -87,7 +88,7 @@ class Bench:
 
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """A command, to its end."""
-        return subprocess.run(self.command(name, *args), timeout=540, check=False, **self._how())
+        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._how())
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
         """A command in the background, in a process group of its own as a shell would start it."""
@@ -161,9 +162,9 @@ def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int 
     run_pack(PackJob(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
 
 
-def until(condition: Callable[[], Any], seconds: float = 300) -> Any:
+def until(condition: Callable[[], Any]) -> Any:
     """The condition's value as soon as it is true."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)

@@ -18,7 +18,7 @@ import pytest
 
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
-from tests.commands import REPO, command
+from tests.commands import PATIENCE, REPO, command
 from tests.integration.conftest import Bench
 
 PAGES = (
@@ -64,7 +64,7 @@ def run_page(page: str, folder: Path) -> None:
         elif block.language in ("bash", "python"):
             shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
             done = subprocess.run(
-                [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+                [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE
             )
             assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr

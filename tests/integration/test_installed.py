@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import PATIENCE
 from tests.integration.conftest import REPO
 
 SWEEP = """
@@ -27,7 +28,7 @@ def test_an_installed_copy_plans(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(REPO / name, source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    subprocess.run([*pip, "--target", site, source], check=True, timeout=300)
+    subprocess.run([*pip, "--target", site, source], check=True, timeout=PATIENCE)
     work.mkdir()
     (work / "sweep.yaml").write_text(SWEEP)
     environment = {**os.environ, "PYTHONPATH": str(site)}

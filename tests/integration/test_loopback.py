@@ -16,6 +16,7 @@ import pytest
 from harness.errors import UserError
 from slurm.loopback import Loopback, packages
 from slurm.loopback.cluster import down
+from tests.commands import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,7 +51,7 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

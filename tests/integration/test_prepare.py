@@ -292,7 +292,7 @@ class Running:
     def ended(self) -> tuple[int, str]:
         """Exit code and stderr, once no worker is left either."""
         code = self.process.wait()
-        until(lambda: not any(map(is_alive, self.workers)), 60)
+        until(lambda: not any(map(is_alive, self.workers)))
         assert [p.name for p in self.out.iterdir()] == [".prepare"]
         assert self.process.stderr
         return code, self.process.stderr.read()

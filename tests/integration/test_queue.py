@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import PATIENCE
 from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
 from tests.integration.test_resume import same_end
 from tests.unit.test_untrusted_files import Calls
@@ -42,7 +43,7 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
     slow_down(bench, 0.01)
     both = [bench.start("sweep", "--max-parallel", "2") for _ in range(2)]
     for process in both:
-        _, told = process.communicate(timeout=540)
+        _, told = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, told
     for run_id in runs:
         assert len(bench.store.attempts(run_id)) == 1 == bench.row(run_id)["attempts"], "trained once"
@@ -56,7 +57,7 @@ def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, fi
     whole = taught.start("sweep")
     part = taught.start("sweep", "--only", "method=kd")
     for process in (whole, part):
-        _, told = process.communicate(timeout=540)
+        _, told = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, told
     assert len(list((taught.store.root / "queues").glob("*.json"))) == 2
     assert len(taught.store.attempts(kd)) == len(taught.store.attempts(slow)) == 1
@@ -71,7 +72,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     sweep = taught.start("sweep")
     until(lambda: in_training(taught, kd))
     os.killpg(sweep.pid, signal.SIGINT)
-    _, told = sweep.communicate(timeout=60)
+    _, told = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 130 and "Traceback" not in told and "the jobs go on" in told
 
     label = taught.plan().plan.runs[kd].label

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from slurm.entry import free_port
+from tests.commands import PATIENCE
 from tests.integration.conftest import ENVIRONMENT, EPOCHS, MINE, SWEEP, Bench, until
 
 PROCESS = """
@@ -64,7 +65,7 @@ def start(bench: Bench, world: int, *run_ids: str, **told: Any) -> list[subproce
 
 def train(bench: Bench, world: int, *run_ids: str, **told: Any) -> None:
     """As ``start``, to the end it is told."""
-    codes = [process.wait(timeout=300) for process in start(bench, world, *run_ids, **told)]
+    codes = [process.wait(timeout=PATIENCE) for process in start(bench, world, *run_ids, **told)]
     expected = -signal.SIGKILL if "kill_after" in told else int("stop_after" in told)  # run_pack says it is not done
     assert codes == [expected] * world, [log(bench, rank)[-3000:] for rank in range(world)]
 
@@ -111,7 +112,7 @@ def test_one_process_killed_ends_all_and_they_go_on(taught: Bench, finished: Ben
     first, second = start(taught, 2, run_id)
     until(lambda: any(taught.store.checkpoints(run_id).glob("epoch-*")))
     os.kill(second.pid, signal.SIGKILL)
-    assert first.wait(timeout=60) not in (0, None)
+    assert first.wait(timeout=PATIENCE) not in (0, None)
     assert "lost each other" in (taught.folder / "log-0").read_text()
     assert taught.store.failure(run_id) is None, "a lost process is no failure of the run"
     (taught.folder / "slow").unlink()
@@ -133,7 +134,7 @@ def test_a_failure_in_one_process_ends_all_and_is_told(taught: Bench, finished: 
     taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{MINE}:RaisesInOneProcess"}, "kd": {}}, "seeds": [0]}
     cells = taught.cells()
     processes = start(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
-    assert all(process.wait(timeout=120) for process in processes)
+    assert all(process.wait(timeout=PATIENCE) for process in processes)
     failure = taught.store.failure(cells["buggy", 0].run_id)
     assert failure and failure.cause == "ArithmeticError: only here"
     assert taught.store.failure(cells["kd", 0].run_id) is None

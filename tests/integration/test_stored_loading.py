@@ -27,6 +27,7 @@ from harness.data.stored import StoredEval, StoredTrain
 from harness.data.views import training_views
 from harness.errors import UserError
 from harness.training.ranks import Ranks
+from tests.commands import PATIENCE
 from tests.integration.conftest import ENVIRONMENT
 
 N, BATCH = 50, 16
@@ -354,5 +355,7 @@ kept = train(Path({str(stored)!r}), {backend!r}).epoch(0)
 next(kept)
 sys.exit(7)
 """
-    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, timeout=120, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (7, "")

@@ -1,21 +1,27 @@
 """The leaderboard's lines against a plain computation of their own: what is compared with what."""
 
 import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.reporting.comparison import Contents
+from harness.reporting.leaderboard import lines as board_lines
+from harness.reporting.leaderboard.details import MOST_RUNS
 from harness.reporting.leaderboard.gather import gather
-from harness.reporting.leaderboard.lines import Line, lines
+from harness.reporting.leaderboard.lines import Line
 from harness.reporting.protocols import RecipeChange
 from harness.spec import methods
 from harness.spec.expand import Cell
+from harness.store.schema import SCHEMA
 from harness.store.store import Store
-from tests.integration.test_leaderboard import put, record, science
+from tests.integration.test_leaderboard import put, put_compacted, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
 KD = {**DEFAULTS, "use": "kd", "weights": methods.describe("kd").weights}
@@ -30,6 +36,11 @@ def run(method: dict[str, Any], top1: float | None = 50.0, seed: int = 0, hours:
         known["teacher"] = None
     status = "done" if top1 is not None else "diverged"
     return record(science(method=method, seed=seed, **known), top1, status=status, cost_total_s=3600 * hours, **more)
+
+
+def lines(rows: Sequence[Any]) -> list[Line]:
+    columns = pa.schema([SCHEMA.field(name) for name in board_lines.COLUMNS])
+    return board_lines.lines(pa.Table.from_pylist(list(rows), schema=columns), {})
 
 
 def only(found: list[Line], use: str) -> Line:
@@ -60,7 +71,7 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
             plain.setdefault(key, {})
             if top1 is not None:
                 plain[key][seed] = top1
-    found = lines(rows, {})
+    found = lines(rows)
     assert len(found) == len(plain)
     for line in found:
         lr = line.science["recipe"]["lr"]
@@ -88,25 +99,24 @@ def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
         run(KD, dataset={"name": "cifar100", "train_subset": None, "version": "v", "validation": 5000}),
         run(KD, student="resnet8"),
     ]
-    found = lines(rows, {})
+    found = lines(rows)
     assert len({line.protocol.id for line in found}) == 4
     assert all(line.rank == 1 for line in found)
 
 
 def test_settings_that_are_the_defaults_go_unsaid() -> None:
-    found = lines([run(KD), run(HOT_KD), run(OTHER)], {})
+    found = lines([run(KD), run(HOT_KD), run(OTHER)])
     said = [dict(line.settings) for line in found if line.use == "kd"]
     assert sorted(said, key=len) == [{}, {"temperature": 99.0}]
     assert only(found, "other").settings == {"ce": 1.0, "p": 1}, "of a method that is not ours, all"
 
 
 def test_of_several_kds_the_one_with_default_settings_is_the_reference() -> None:
-    found = lines([run(KD, 50.0), run(HOT_KD, 60.0), run(OTHER, 57.0)], {})
+    found = lines([run(KD, 50.0), run(HOT_KD, 60.0), run(OTHER, 57.0)])
     difference = only(found, "other").to_reference
     assert difference and difference.mean == 7.0
     assert (
-        only(lines([run(HOT_KD, 60.0), run({**HOT_KD, "version": 2}, 1.0), run(OTHER)], {}), "other").to_reference
-        is None
+        only(lines([run(HOT_KD, 60.0), run({**HOT_KD, "version": 2}, 1.0), run(OTHER)]), "other").to_reference is None
     )
 
 
@@ -116,7 +126,7 @@ def test_of_several_kds_the_one_with_default_settings_is_the_reference() -> None
 )
 def test_gain_per_extra_hour(hours: float, hardware: str, expected: float | None) -> None:
     rows = [run(KD, 50.0, hours=1.0, hardware="NVIDIA H100"), run(OTHER, 57.0, hours=hours, hardware=hardware)]
-    assert only(lines(rows, {}), "other").per_hour == expected
+    assert only(lines(rows), "other").per_hour == expected
 
 
 @pytest.mark.parametrize(
@@ -133,11 +143,11 @@ def test_cost_is_of_gpus_or_of_cores(hardware: str, unit: str, hours: float) -> 
     """Two hours in two processes of three threads; a diverged run ended early and does not count."""
     how = {"hardware": hardware, "processes": 2, "threads": 3}
     rows = [run(KD, hours=2.0, **how), run(KD, None, seed=1, hours=0.1, **how)]
-    line = only(lines(rows, {}), "kd")
+    line = only(lines(rows), "kd")
     assert line.cost and (line.cost.unit, line.cost.hours) == (unit, hours)
     assert line.diverged == 1 and line.last and line.last.n == 1
     mixed = [*rows, run(KD, seed=2, hours=2.0, **{**how, "hardware": "another"})]
-    assert only(lines(mixed, {}), "kd").cost is None, "hours on unlike hardware have no mean"
+    assert only(lines(mixed), "kd").cost is None, "hours on unlike hardware have no mean"
 
 
 def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
@@ -151,3 +161,29 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     board = gather(store)
     assert [found.sweep for found in board.figures] == ["alike"]
     assert "mixed" in board.figures_note
+
+
+def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) -> None:
+    """All rows, and the details that a store of these runs alone would have."""
+    day = datetime(2026, 2, 1, tzinfo=UTC)
+    new = [run(m, 60.0 + s, s, finished_at=day + timedelta(days=s)) for m in (KD, OTHER) for s in (0, 1)]
+    old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(2 * MOST_RUNS)]
+    small, large = Store(tmp_path / "small"), Store(tmp_path / "large")
+    put(small, *new)
+    put_compacted(large, [*old, *new])
+    alone, board = gather(small), gather(large)
+    assert alone.overview["runs"] == alone.overview["held"] == 4
+    assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, MOST_RUNS)
+    held = {line["id"]: line["chunk"] for line in board.overview["lines"] if line["chunk"] is not None}
+    assert len(board.overview["lines"]) == MOST_RUNS + 2 and len(held) == 2 + (MOST_RUNS - 4) // 2
+    details = {k: v for chunk in board.chunks for k, v in chunk.items()}
+    assert all(k in board.chunks[chunk] for k, chunk in held.items()) and details.keys() == held.keys()
+    for line in alone.overview["lines"]:
+        assert details[line["id"]] == alone.chunks[0][line["id"]]
+        assert [r["curves"].keys() for r in details[line["id"]]["runs"]] == [{"train_ce", "test_top1"}] * 2
+
+
+def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:
+    """It is a setting, and lines of its values stay apart."""
+    rows = [run({**OTHER, "params": {"seed": a, "student": "x"}}, 50.0, s) for a in (0, 1) for s in (0, 1)]
+    assert [line.by_seed for line in lines(rows)] == [{0: 50.0, 1: 50.0}] * 2

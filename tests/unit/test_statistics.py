@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,11 @@ def spread(values: Any) -> Spread:
 
 
 # one mean ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(-1e9, 1e9) | st.floats(-1e-9, 1e-9) | TOP1, min_size=2, max_size=12))
+def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
+    assert spread(values).std == statistics.stdev(values)
 
 
 @given(SAMPLES, st.sampled_from([0.05, 0.1]))
@@ -378,7 +384,7 @@ def test_another_baseline_takes_the_students_place() -> None:
     assert (crd["- crd"], crd["95 % CI of - crd"]) == ("", "") and kd["- crd"].startswith("+1.97")
     kd_first = cells_of(render.markdown(compared(WIDE, baseline="kd")))[0]
     assert "- kd" in kd_first and "- KD" not in kd_first
-    assert found.rows[0].student_top1 == pytest.approx(60.2333333), "what the student has alone"
+    assert found.rows[0].student_score == pytest.approx(60.2333333), "what the student has alone"
 
 
 def two_pairs() -> Comparison:

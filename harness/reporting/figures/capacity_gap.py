@@ -1,4 +1,4 @@
-"""The capacity gap: a student's accuracy against the size of its teacher, a line per method."""
+"""The capacity gap: a student's score against the size of its teacher, a line per method."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -11,16 +11,17 @@ from harness.spec import models
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Point = tuple[int, float, float]  # a teacher's parameters, mean and sample standard deviation of the top-1 in %
+Point = tuple[int, float, float]  # a teacher's parameters, mean and sample standard deviation of the score in %
 
 
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
     """One per student that has two teachers of different size."""
+    shown = comparison.contents.task.shown
     for student in dict.fromkeys(row.student for row in comparison.rows):
         if lines := points(comparison, student):
             yield Drawing(
                 file_name("capacity_gap", student),
-                f"Last-epoch top-1 of {student} against the size of its teacher; bars: one sample standard deviation "
+                f"Last-epoch {shown} of {student} against the size of its teacher; bars: one sample standard deviation "
                 "over seeds.",
                 (COLUMN, 2.2),
                 partial(_draw, comparison, student, lines),
@@ -34,7 +35,7 @@ def points(comparison: Comparison, student: str) -> dict[str, list[Point]]:
     """
     found: dict[str, list[Point]] = {}
     for row in comparison.rows:
-        if row.student == student and row.method != BASELINE and row.last and row.teacher in models.CATALOG:
+        if row.student == student and row.method != BASELINE and row.last and models.has_facts(row.teacher):
             point = (models.facts(row.teacher).params, row.last.mean, row.last.std or 0.0)
             found.setdefault(row.method, []).append(point)
     sizes = {size for line in found.values() for size, _, _ in line}
@@ -42,16 +43,16 @@ def points(comparison: Comparison, student: str) -> dict[str, list[Point]]:
 
 
 def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], figure: "Figure") -> None:
-    rows = [row for row in comparison.rows if row.student == student and row.teacher in models.CATALOG]
+    rows = [row for row in comparison.rows if row.student == student and models.has_facts(row.teacher)]
     teachers = {models.facts(row.teacher).params: row.teacher for row in rows}
     axes = figure.subplots()
     for i, (method, line) in enumerate(lines.items()):
         size, mean, std = zip(*line, strict=True)
         axes.errorbar(size, mean, std, label=text(method), capsize=2, elinewidth=0.8, **look(i))
-    if (alone := rows[0].student_top1) is not None:
+    if (alone := rows[0].student_score) is not None:
         axes.axhline(alone, color="0.4", linestyle=":", label=f"{student} alone")
     axes.set_xscale("log")
     axes.set_xticks(list(teachers), list(teachers.values()), rotation=45, ha="right")
     axes.minorticks_off()
     axes.set_xlabel("teacher, by number of parameters (log scale)")
-    axes.set_ylabel(f"top-1 of {student} (%)")
+    axes.set_ylabel(f"{comparison.contents.task.shown} of {student} (%)")

@@ -1,4 +1,4 @@
-"""Accuracy against what a run costs, and the methods that none beats in both."""
+"""The score against what a run costs, and the methods that none beats in both."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,34 +10,35 @@ from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, te
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Point = tuple[float, float]  # hours, top-1
+Point = tuple[float, float]  # hours, score in %
 
 
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
     """One per pair with two methods that have records."""
+    shown = comparison.contents.task.shown
     for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
         rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
         if sum(row.last is not None for row in rows) > 1:
             yield Drawing(
                 file_name("pareto", *pair),
-                f"{pair[0]} > {pair[1]}: last-epoch top-1 against hours of training per run, the teacher's forward "
+                f"{pair[0]} > {pair[1]}: last-epoch {shown} against hours of training per run, the teacher's forward "
                 "included, its training not; bars: one sample standard deviation over seeds; grey: what no method "
                 "beats in both.",
                 (COLUMN, 2.2),
-                partial(_draw, rows),
+                partial(_draw, rows, shown),
             )
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in one of cost and accuracy without losing in the other, from the cheapest on."""
+    """Those that no other beats in one of cost and score without losing in the other, from the cheapest on."""
     found: list[Point] = []
-    for hours, top1 in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not found or top1 > found[-1][1]:
-            found.append((hours, top1))
+    for hours, score in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not found or score > found[-1][1]:
+            found.append((hours, score))
     return found
 
 
-def _draw(rows: Sequence[Row], figure: "Figure") -> None:
+def _draw(rows: Sequence[Row], shown: str, figure: "Figure") -> None:
     axes = figure.subplots()
     points = []
     for i, row in enumerate(rows):
@@ -50,4 +51,4 @@ def _draw(rows: Sequence[Row], figure: "Figure") -> None:
             )  # fmt: skip
     axes.step(*zip(*front(points), strict=True), where="post", color="0.75", linewidth=0.8, zorder=0)
     axes.set_xlabel("hours of training per run")
-    axes.set_ylabel(f"top-1 of {text(rows[0].student)} (%)")
+    axes.set_ylabel(f"{shown} of {text(rows[0].student)} (%)")

@@ -1,4 +1,4 @@
-"""Curves over epochs, with bands over seeds: accuracy, loss terms, and what a method says of itself."""
+"""Curves over epochs, with bands over seeds: the score, loss terms, and what a method says of itself."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.curves import Curve, Curves, mean_and_std
 from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+from harness.spec.tasks import TaskInfo
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,10 +29,11 @@ class Panel:
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
     """``curves``: of the comparison's runs; runs without any are left out."""
+    task = comparison.contents.task
     for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
         rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
         runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
-        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _sciences(comparison, rows))
+        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _sciences(comparison, rows), task)
 
 
 def _sciences(comparison: Comparison, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -40,12 +42,16 @@ def _sciences(comparison: Comparison, rows: Sequence[Row]) -> dict[str, dict[str
 
 
 def _pair(
-    pair: tuple[str, str], runs: Mapping[str, list[Curves]], methods: Mapping[str, dict[str, Any]]
+    pair: tuple[str, str], runs: Mapping[str, list[Curves]], methods: Mapping[str, dict[str, Any]], task: TaskInfo
 ) -> Iterator[Drawing]:
     where = f"{pair[0]} > {pair[1]}"
-    evaluated = _common(runs, lambda name: name in ("test_top1", "validation_top1"))
-    panels = [Panel(f"{name.partition('_')[0]} top-1 (%)", lines) for name, lines in evaluated.items()]
-    panels += [Panel("cross-entropy in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
+    evaluated = {
+        f"test_{task.score}": f"test {task.shown} (%)",
+        f"validation_{task.score}": f"validation {task.shown} (%)",
+        f"train_{task.score}": f"{task.shown} on the training images (%)",
+    }
+    panels = [Panel(evaluated[name], lines) for name, lines in _common(runs, lambda n: n in evaluated).items()]
+    panels += [Panel(f"{task.loss} in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
     yield from _drawing(("curves", *pair), f"{where}: training curves of every method; {BAND}.", panels)
 
     terms = [
@@ -58,8 +64,8 @@ def _pair(
 
     for use in dict.fromkeys(m["use"] for m in methods.values()):
         mine = {m: found for m, found in runs.items() if methods[m]["use"] == use}
-        losses = {f"train_{t}" for m in mine for t in (*methods[m]["weights"], _TOTAL)}
-        told = _common(mine, lambda name, losses=losses: name.startswith("train_") and name not in losses)
+        others = {f"train_{t}" for m in mine for t in (*methods[m]["weights"], _TOTAL, *task.metrics)}
+        told = _common(mine, lambda name, others=others: name.startswith("train_") and name not in others)
         panels = [Panel(name.removeprefix("train_"), lines) for name, lines in told.items()]
         yield from _drawing(("diagnostics", use, *pair), f"{where}: diagnostics of {use}; {BAND}.", panels)
 

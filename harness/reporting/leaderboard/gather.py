@@ -1,7 +1,5 @@
 """What the page shows of a store, as data that JSON can hold. The same records give the same data."""
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,31 +8,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from harness.errors import UserError
 from harness.reporting import comparison, curves, figures, protocols
 from harness.reporting.comparison import Contents, Spread
-from harness.reporting.curves import Curve, Curves
 from harness.reporting.figures.style import COLUMN, render
-from harness.reporting.leaderboard.lines import Line, Protocol, ambiguous_teachers, lines
+from harness.reporting.leaderboard.details import COLUMNS as DETAILS
+from harness.reporting.leaderboard.details import MOST_RUNS, chunks_of, details, number
+from harness.reporting.leaderboard.lines import COLUMNS, Line, Protocol, ambiguous_teachers, lines
 from harness.store import records
-from harness.store.schema import COST_PARTS
+from harness.store.schema import SCHEMA
 from harness.store.store import Store
 
-LINES_PER_CHUNK = 50  # what a browser unpacks to show one line's runs
-CURVE_POINTS, CURVE_DIGITS = 40, 5  # of a run's curve: the page must stay small, and the record has all
 MOST_SWEEPS = 12  # that have their figures drawn on the page
+MOST_FIGURED_RUNS = 5000  # of a store that has figures: reading all curves of a larger one's sweeps takes long
 MOST_FAILURES = 1000
 LOG_LINES = 12
-_PROVENANCE = (
-    "run_id", "seed", "status", "best_epoch",
-    "last_top1", "last_top5", "last_loss", "best_top1", "best_top5", "best_loss",
-    "student_parameters", "evaluated_parameters", "method_parameters", "weights_sha256",
-    "dataset_version", "teacher_run", "teacher_sha256", "teacher_top1",
-    "git_commit", "git_dirty", "hardware", "threads", "processes", "host", "attempts", "pack_size", "peak_memory_bytes",
-)  # fmt: skip
 Data = dict[str, Any]
 
 
@@ -54,36 +45,37 @@ class SweepFigures:
 @dataclass(frozen=True)
 class Board:
     overview: Data  # protocols, lines, failures
-    chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them
+    chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
     figures: tuple[SweepFigures, ...]
     figures_note: str  # what is not drawn
 
 
 def gather(store: Store) -> Board:
-    """Reads all records, failures and tables of a store.
+    """Reads a store's records, its failures and what its tables are of.
 
     Raises:
         UserError: a damaged record.
     """
-    return board(store, records.read(store, store.done_ids()))
-
-
-def board(store: Store, table: pa.Table) -> Board:
-    """As ``gather``, of records that have been read."""
-    rows = table.drop_columns(["curves"]).to_pylist()
+    run_ids = store.done_ids()
+    whole = len(run_ids) <= MOST_RUNS
+    table = records.read(store, run_ids, SCHEMA.names if whole else COLUMNS)
     contents, unread = _tables(store)
-    found = lines(rows, _entries(contents))
-    drawn, note = _figures(store, contents, {r["run_id"]: r["finished_at"] for r in rows})
+    found = lines(table, _entries(contents))
+    chunks = chunks_of(found)
+    held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
+    drawn, note = _figures(store, contents, table)
+    newest = pc.max(table.column("finished_at")).as_py()
     return Board(
         overview={
-            "newest": max((r["finished_at"] for r in rows), default=datetime.min).isoformat(" ", "minutes")[:16],
-            "runs": len(rows),
+            "newest": (newest or datetime.min).isoformat(" ", "minutes")[:16],
+            "runs": len(table),
+            "held": len(held),
             "unread": unread,
-            "protocols": {p.id: {"dataset": p.dataset, "label": p.label} for p in _protocols(found)},
-            "lines": _overview(found),
+            "protocols": {p.id: _protocol(p) for p in _protocols(found)},
+            "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}),
             **_failures(store),
         },
-        chunks=_chunks(found, {r["run_id"]: r for r in rows}, curves.of(table)),
+        chunks=details(chunks, table if whole else records.read(store, held, DETAILS)),
         figures=drawn,
         figures_note=note,
     )
@@ -113,16 +105,22 @@ def _protocols(found: Iterable[Line]) -> list[Protocol]:
     return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
 
 
-def _overview(found: Sequence[Line]) -> list[Data]:
+def _protocol(protocol: Protocol) -> Data:
+    task = protocol.task
+    told = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
+    return {"dataset": protocol.dataset, "label": protocol.label, **told}
+
+
+def _overview(found: Sequence[Line], chunks: Mapping[str, int]) -> list[Data]:
     ambiguous = ambiguous_teachers(found)
-    return [_line(line, i, (line.protocol.id, line.teacher) in ambiguous) for i, line in enumerate(found)]
+    return [_line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous) for line in found]
 
 
-def _line(line: Line, i: int, ambiguous: bool) -> Data:
+def _line(line: Line, chunk: int | None, ambiguous: bool) -> Data:
     teacher = f"{line.teacher} ({line.teacher_key[:6]})" if ambiguous else line.teacher
     return {
         "id": line.id,
-        "chunk": i // LINES_PER_CHUNK,
+        "chunk": chunk,
         "protocol": line.protocol.id,
         "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
         "method": line.use,
@@ -134,44 +132,13 @@ def _line(line: Line, i: int, ambiguous: bool) -> Data:
         "best": _spread(line.best),
         "to_baseline": _spread(line.to_baseline),
         "to_reference": _spread(line.to_reference),
-        "teacher_top1": _number(line.teacher_top1),
-        "hours": _number(line.cost.hours if line.cost else None),
+        "teacher_score": number(line.teacher_score),
+        "hours": number(line.cost.hours if line.cost else None),
         "unit": line.cost.unit if line.cost else None,
-        "per_hour": _number(line.per_hour),
+        "per_hour": number(line.per_hour),
         "diverged": line.diverged,
         "warnings": line.warnings,
     }
-
-
-def _chunks(found: Sequence[Line], rows: Mapping[str, Data], of_runs: Mapping[str, Curves]) -> tuple[Data, ...]:
-    chunks = []
-    for start in range(0, len(found), LINES_PER_CHUNK):
-        some = found[start : start + LINES_PER_CHUNK]
-        chunks.append({line.id: _runs(line, rows, of_runs) for line in some})
-    return tuple(chunks)
-
-
-def _runs(line: Line, rows: Mapping[str, Data], of_runs: Mapping[str, Curves]) -> Data:
-    runs = [_run(rows[run_id], of_runs[run_id]) for run_id in line.run_ids]
-    return {"science": line.science, "defaults_changed": list(line.settings), "runs": runs}
-
-
-def _run(row: Data, of_run: Curves) -> Data:
-    return {
-        **{k: _number(row[k]) if isinstance(row[k], float) else row[k] for k in _PROVENANCE},
-        "versions": json.loads(row["versions"]),
-        "started_at": row["started_at"].isoformat(" ", "seconds"),
-        "finished_at": row["finished_at"].isoformat(" ", "seconds"),
-        "cost_s": {part: _number(row[f"cost_{part}_s"]) for part in (*COST_PARTS, "total")},
-        "warnings": row["warnings"],
-        "curves": {name: _curve(curve) for name, curve in of_run.items()},
-    }
-
-
-def _curve(curve: Curve) -> list[list[Any]]:
-    """Epochs and values: first, last and evenly between."""
-    at = np.unique(np.linspace(0, len(curve.epochs) - 1, min(len(curve.epochs), CURVE_POINTS)).round().astype(int))
-    return [curve.epochs[at].tolist(), [_number(v, CURVE_DIGITS) for v in curve.values[at].tolist()]]
 
 
 def _failures(store: Store) -> Data:
@@ -197,12 +164,13 @@ def _of(store: Store, run_id: str) -> str:
     return f"{dataset}, {teacher}{science['student']}, {method}, seed {science['seed']}"
 
 
-def _figures(
-    store: Store, contents: Sequence[Contents], finished: Mapping[str, datetime]
-) -> tuple[tuple[SweepFigures, ...], str]:
+def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
     """Those of the sweeps that were last added to, and what is left out."""
+    if len(table) > MOST_FIGURED_RUNS:
+        return (), f"None, as this store has more than {MOST_FIGURED_RUNS:,} runs."
     if find_spec("matplotlib") is None:
         return (), "None: they need matplotlib, pip install 'kd-harness[figures]'."
+    finished = dict(zip(*(table.column(name).to_pylist() for name in ("run_id", "finished_at")), strict=True))
     newest = {c: max(at) for c in contents if (at := [finished[x.run_id] for x in c.cells if x.run_id in finished])}
     alike = [c for c in newest if _one_protocol(c)]
     order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
@@ -238,9 +206,4 @@ def _said(value: Any) -> str:
 
 
 def _spread(spread: Spread | None) -> list[Any] | None:
-    return None if spread is None else [_number(spread.mean), _number(spread.std), spread.n]
-
-
-def _number(value: float | None, digits: int = 12) -> float | None:
-    """So many significant digits; None for what JSON has no word for."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+    return None if spread is None else [number(spread.mean), number(spread.std), spread.n]

@@ -12,24 +12,41 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from harness.reporting.beside import recipe_name
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
-from harness.spec import methods
+from harness.spec import datasets, methods
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
+from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.provenance import is_gpu
 
-Record = Mapping[str, Any]
+_SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
+_BY_RUN = ("run_id", "seed", "status", "dataset", "train_size", "evaluated_on", "evaluated_size", *_SCORES,
+           "cost_total_s", "hardware", "processes", "threads")  # fmt: skip
+COLUMNS = (*_BY_RUN, "science", "warnings", "finished_at")  # of the records, which lines are made of
+_EVALUATED_ON = {
+    "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
+}  # fmt: skip
+_ROWS_AT_ONCE = 4096  # whose science is in memory as text
+Columns = Mapping[str, Sequence[Any]]  # of the record's columns a value per row
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What must be the same for two accuracies of one pair to be comparable."""
+    """What must be the same for two scores of one pair to be comparable."""
 
     id: str
     dataset: str
     label: str
     held_out: bool  # evaluated on training images that were held out, not on the test set
+
+    @property
+    def task(self) -> TaskInfo:
+        """Which says what the score is."""
+        return datasets.task_of(self.dataset)
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """One method with its settings on one pair under one protocol. Top-1 in %, differences in points."""
+    """One method with its settings on one pair under one protocol. Its task's score in %, differences in points."""
 
     id: str
     protocol: Protocol
@@ -58,59 +75,85 @@ class Line:
     by_seed: Mapping[int, float]  # after the last epoch
     last: Spread | None
     best: Spread | None  # at the best test epoch
-    teacher_top1: float | None
+    teacher_score: float | None
     cost: Cost | None
     diverged: int
     warnings: int  # runs with any
+    newest: int  # when its last run finished, in microseconds since 1970
     rank: int | None = None
     to_baseline: Spread | None = None
     to_reference: Spread | None = None
     per_hour: float | None = None  # points gained over KD per hour that a run takes longer than KD's
 
 
-def lines(records: Iterable[Record], sweeps: Mapping[str, Sequence[str]]) -> list[Line]:
-    """``sweeps``: run id -> where tables have it."""
-    groups: dict[str, list[Record]] = {}
-    for record in records:
-        science = json.loads(record["science"])
+def lines(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[Line]:
+    """Of records with ``COLUMNS``. ``sweeps``: run id -> where tables have it."""
+    of = {name: table.column(name).to_pylist() for name in _BY_RUN}
+    of["finished_at"] = table.column("finished_at").cast(pa.int64()).to_pylist()
+    of["warnings"] = pc.list_value_length(table.column("warnings")).to_pylist()
+    return _compared([_line(text, rows, of, sweeps) for text, rows in _groups(table).items()])
+
+
+def _groups(table: pa.Table) -> dict[str, list[int]]:
+    """Science without the seed -> rows. Of records that are alike but for the seed's digits one is parsed."""
+    alike: dict[str, list[int]] = {}
+    some: dict[str, str] = {}
+    i = 0
+    for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
+        for text, seed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            before, _, after = text.rpartition(f'"seed":{seed},')
+            rest = before + after
+            if rest not in alike:
+                alike[rest], some[rest] = [], text
+            alike[rest].append(i)
+            i += 1
+    groups: dict[str, list[int]] = {}
+    for rest, rows in alike.items():
+        science = json.loads(some[rest])
         del science["seed"]
-        groups.setdefault(canonical(science), []).append(record)
-    return _compared([_line(text, found, sweeps) for text, found in groups.items()])
+        groups.setdefault(canonical(science), []).extend(rows)
+    return groups
 
 
-def _line(text: str, records: Sequence[Record], sweeps: Mapping[str, Sequence[str]]) -> Line:
+def _line(text: str, rows: Sequence[int], of: Columns, sweeps: Mapping[str, Sequence[str]]) -> Line:
     science = json.loads(text)
-    records = sorted(records, key=lambda r: (r["seed"], r["run_id"]))
-    by_seed = {r["seed"]: r["last_top1"] for r in records if r["last_top1"] is not None}
+    score = datasets.task_of(of["dataset"][rows[0]]).score
+    wanted = ("seed", "run_id", f"last_{score}", f"best_{score}", f"teacher_{score}")
+    seeds, run_ids, last, best, teachers = (of[k] for k in wanted)
+    rows = sorted(rows, key=lambda i: (seeds[i], run_ids[i]))
+    by_seed = {seeds[i]: last[i] for i in rows if last[i] is not None}
     teacher = science["teacher"] or {}
+    where = (of[name][rows[0]] for name in ("dataset", "train_size", "evaluated_on", "evaluated_size"))
     return Line(
         id=_short(text),
-        protocol=_protocol(canonical({k: science[k] for k in ("dataset", "recipe", "protocol")}), records[0]),
+        protocol=_protocol(canonical({k: science[k] for k in ("dataset", "recipe", "protocol")}), *where),
         teacher=teacher.get("model"),
         student=science["student"],
         teacher_key=teacher.get("sha256") or teacher.get("run") or "",
         use=science["method"]["use"],
         settings=_settings(science["method"]),
         science=science,
-        sweeps=tuple(dict.fromkeys(name for r in records for name in sweeps.get(r["run_id"], ()))),
-        run_ids=tuple(r["run_id"] for r in records),
+        sweeps=tuple(dict.fromkeys(name for i in rows for name in sweeps.get(run_ids[i], ()))),
+        run_ids=tuple(run_ids[i] for i in rows),
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
-        best=Spread.of(r["best_top1"] for r in records if r["last_top1"] is not None and r["best_top1"] is not None),
-        teacher_top1=next((r["teacher_top1"] for r in records if r["teacher_top1"] is not None), None),
-        cost=_cost([r for r in records if r["status"] == "done"]),
-        diverged=sum(r["status"] == "diverged" for r in records),
-        warnings=sum(bool(r["warnings"]) for r in records),
+        best=Spread.of(best[i] for i in rows if last[i] is not None and best[i] is not None),
+        teacher_score=next((teachers[i] for i in rows if teachers[i] is not None), None),
+        cost=_cost([i for i in rows if of["status"][i] == "done"], of),
+        diverged=sum(of["status"][i] == "diverged" for i in rows),
+        warnings=sum(bool(of["warnings"][i]) for i in rows),
+        newest=max(of["finished_at"][i] for i in rows),
     )
 
 
-def _protocol(text: str, record: Record) -> Protocol:
+@cache
+def _protocol(text: str, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
     parts = json.loads(text)
     recipe = Recipe.whole(parts["recipe"])
-    held_out = record["evaluated_on"] == "validation"
-    on = f"{record['evaluated_size']:,} {'held-out' if held_out else 'test'} images"
-    label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {record['train_size']:,} training images, {on}"
-    return Protocol(_short(canonical({**parts, "recipe": recipe})), record["dataset"], label, held_out)
+    held_out = evaluated_on == "validation"
+    on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
+    label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
+    return Protocol(_short(canonical({**parts, "recipe": recipe})), dataset, label, held_out)
 
 
 @cache
@@ -129,13 +172,15 @@ def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
 
 
-def _cost(records: Sequence[Record]) -> Cost | None:
+def _cost(rows: Sequence[int], of: Columns) -> Cost | None:
     """None without a finished run, or where runs were on unlike hardware."""
-    if len({r["hardware"] for r in records}) != 1:
+    found = {of["hardware"][i] for i in rows}
+    if len(found) != 1:
         return None
-    hardware = records[0]["hardware"]
+    (hardware,) = found
     gpu = is_gpu(hardware)
-    hours = [r["cost_total_s"] / 3600 * r["processes"] * (1 if gpu else r["threads"]) for r in records]
+    seconds, processes, threads = (of[name] for name in ("cost_total_s", "processes", "threads"))
+    hours = [seconds[i] / 3600 * processes[i] * (1 if gpu else threads[i]) for i in rows]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 
 

@@ -51,12 +51,13 @@ function methodCell(line) {
 }
 
 const protocolOf = (line) => overview.protocols[line.protocol];
+const SCORE = [...new Set(Object.values(overview.protocols).map((p) => p.shown))].join(" or "); // each in groups of its own
 const COLUMNS = [
   { key: "rank", name: "Rank", width: 76, value: (l) => l.rank, show: (l) => [l.rank === null ? "" : String(l.rank)], about: "within a protocol and pair, by the mean after the last epoch" },
   { key: "method", name: "Method", width: 250, text: true, value: (l) => `${l.method} ${l.settings}`, show: methodCell },
   { key: "pair", name: "Pair", width: 190, text: true, value: (l) => l.pair, show: (l) => [l.pair.replace(" > ", " \u2192 ")] },
-  { key: "last", name: "Last", width: 138, value: (l) => l.last && l.last[0], show: lastCell, about: "top-1 in % after the last epoch, mean \u00b1 sample std over seeds" },
-  { key: "best", name: "Best", width: 126, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: "top-1 in % at the best evaluated epoch: optimistic" },
+  { key: "last", name: "Last", width: 138, value: (l) => l.last && l.last[0], show: lastCell, about: `${SCORE} in % after the last epoch, mean \u00b1 sample std over seeds` },
+  { key: "best", name: "Best", width: 126, value: (l) => l.best && l.best[0], show: (l) => spread(l.best), about: `${SCORE} in % at the best evaluated epoch: optimistic` },
   { key: "to_baseline", name: "\u2212 student", width: 146, value: (l) => l.to_baseline && l.to_baseline[0], show: (l) => spread(l.to_baseline, signed), about: "points over the undistilled student, paired by seed" },
   { key: "to_reference", name: "\u2212 KD", width: 146, value: (l) => l.to_reference && l.to_reference[0], show: (l) => spread(l.to_reference, signed), about: "points over KD, paired by seed" },
   { key: "hours", name: "Cost", width: 132, value: (l) => l.hours, show: (l) => (l.hours === null ? [make("span", { class: "none" }, "\u2013")] : [short(l.hours), make("span", { class: "std" }, ` ${l.unit}`)]), about: "per run: GPU-hours, or hours of one processor core" },
@@ -194,8 +195,8 @@ function window_() {
 function row(i) {
   const { group, line, count } = items[i];
   if (group) {
-    const { dataset, label } = overview.protocols[group];
-    const title = make("div", {}, make("strong", {}, make("bdi", {}, dataset)), make("bdi", {}, label), make("span", { class: "std" }, plural(count, "row")));
+    const { dataset, label, shown } = overview.protocols[group];
+    const title = make("div", {}, make("strong", {}, make("bdi", {}, dataset)), make("bdi", {}, label), make("span", { class: "std" }, `${shown} in %`), make("span", { class: "std" }, plural(count, "row")));
     const cell = make("th", { colspan: COLUMNS.length, scope: "colgroup", role: "rowheader" }, title);
     return make("tr", { class: "group", role: "row", "aria-rowindex": i + 2 }, cell);
   }
@@ -308,30 +309,39 @@ async function showDetail({ line: id, run }) {
     detail.replaceChildren(back, make("p", {}, `This store has no record of ${run || id}.`));
     return;
   }
-  const found = await runsOf(line);
+  const found = line.chunk === null ? null : await runsOf(line);
   const now = state();
   if (now.run !== run || now.line !== id) return; // gone elsewhere meanwhile
-  const one = found.runs.find((r) => r.run_id === run);
+  const one = found?.runs.find((r) => r.run_id === run);
   const protocol = protocolOf(line);
   detail.replaceChildren(
     back,
     make("h2", {}, make("bdi", {}, line.method), " ", line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
     make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
-    runTable(line, found.runs, run),
-    ...(one ? oneRun(one) : []),
-    ...curvePanels(found.runs, one),
-    settings(line, found),
+    ...(found ? [runTable(line, found.runs, run), ...(one ? oneRun(one) : []), ...curvePanels(found.runs, one, protocol), settings(line, found)] : [runNames(line, run)]),
   );
+}
+
+/** For a line whose runs' details are not in the page. */
+function runNames(line, open) {
+  const note = `Of ${plural(overview.runs, "run")} this page has the details and curves of ${overview.held.toLocaleString("en")}, those of the rows last added to. The store has the rest.`;
+  const names = line.runs.map((run) => make("li", {}, make(run === open ? "strong" : "span", {}, run)));
+  return section(plural(line.runs.length, "run"), make("p", {}, note), inTables(line), make("ul", {}, ...names));
+}
+
+function inTables(line) {
+  return line.sweeps.length ? make("p", { class: "std" }, `In the tables of ${line.sweeps.join("; ")}.`) : null;
 }
 
 function tiles(line) {
   const tile = (name, children) => make("div", {}, make("dt", {}, name), make("dd", {}, ...children));
-  const list = [tile("Last, top-1 %", spread(line.last)), tile("Best, top-1 %", spread(line.best))];
+  const { shown } = protocolOf(line);
+  const list = [tile(`Last, ${shown} %`, spread(line.last)), tile(`Best, ${shown} %`, spread(line.best))];
   if (line.rank !== null) list.push(tile("Rank in protocol and pair", [String(line.rank)]));
   if (line.to_baseline) list.push(tile("Over the student", spread(line.to_baseline, signed)));
   if (line.to_reference) list.push(tile("Over KD", spread(line.to_reference, signed)));
-  if (line.teacher_top1 !== null) list.push(tile("Teacher, top-1 %", [fixed(line.teacher_top1)]));
+  if (line.teacher_score !== null) list.push(tile(`Teacher, ${shown} %`, [fixed(line.teacher_score)]));
   list.push(tile("Cost per run", column.hours.show(line)));
   if (line.per_hour !== null) list.push(tile(`Points over KD per extra ${line.unit}`, [signed(line.per_hour)]));
   return make("dl", { class: "tiles" }, ...list);
@@ -342,16 +352,16 @@ function section(title, ...children) {
 }
 
 function runTable(line, runs, open) {
+  const { score } = protocolOf(line);
   const names = ["Run", "Seed", "State", "Last", "Best", "Best epoch", "Minutes", "Hardware", "Finished"];
   const rows = runs.map((r) => {
     const link = make("a", { href: `#run=${r.run_id}`, "aria-current": r.run_id === open ? "true" : null }, r.run_id);
-    const texts = [String(r.seed), r.status, fixed(r.last_top1), fixed(r.best_top1), String(r.best_epoch ?? ""), fixed(r.cost_s.total === null ? null : r.cost_s.total / 60, 1), r.hardware, r.finished_at.slice(0, 16)];
+    const texts = [String(r.seed), r.status, fixed(r[`last_${score}`]), fixed(r[`best_${score}`]), String(r.best_epoch ?? ""), fixed(r.cost_s.total === null ? null : r.cost_s.total / 60, 1), r.hardware, r.finished_at.slice(0, 16)];
     return make("tr", { class: r.run_id === open ? "open" : null }, make("td", {}, link), ...texts.map((t) => make("td", {}, t)));
   });
   const head = make("thead", {}, make("tr", {}, ...names.map((name) => make("th", { scope: "col" }, name))));
   const wrap = make("div", { class: "wide-table", tabindex: "0", role: "region", "aria-label": "Runs" }, make("table", {}, head, make("tbody", {}, ...rows)));
-  const tables = line.sweeps.length ? make("p", { class: "std" }, `In the tables of ${line.sweeps.join("; ")}.`) : null;
-  return section(plural(runs.length, "run"), wrap, tables);
+  return section(plural(runs.length, "run"), wrap, inTables(line));
 }
 
 function pairs(values) {
@@ -380,13 +390,15 @@ function settings(line, { science, defaults_changed }) {
 
 // Curves ------------------------------------------------------------------------------------------------------------------
 
-function curvePanels(runs, one) {
+/** `protocol.metrics`: measured on the training images, they are no less an evaluation. */
+function curvePanels(runs, one, protocol) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))];
   const panels = { "Evaluation": [], "Training: loss terms and diagnostics": [], "First stage": [] };
   for (const name of names) {
-    const part = name.startsWith("train_") ? "Training: loss terms and diagnostics" : name.startsWith("first_") ? "First stage" : "Evaluation";
+    const measured = protocol.metrics.includes(name.replace(/^train_/, ""));
+    const part = name.startsWith("train_") && !measured ? "Training: loss terms and diagnostics" : name.startsWith("first_") ? "First stage" : "Evaluation";
     const curves = runs.filter((run) => Object.hasOwn(run.curves, name)).map((run) => ({ run, points: run.curves[name][0].map((e, i) => [e, run.curves[name][1][i]]).filter(([, v]) => v !== null) }));
-    const drawn = plot(name.replace(/^(train|first)_/, ""), curves.filter((c) => c.points.length), one);
+    const drawn = plot(measured ? name : name.replace(/^(train|first)_/, ""), curves.filter((c) => c.points.length), one);
     if (drawn) panels[part].push(drawn);
   }
   return Object.entries(panels).filter(([, found]) => found.length).map(([title, found]) => section(title, make("div", { class: "panels" }, ...found)));

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from harness.errors import one_line
 from harness.reporting.escape import tex
 from harness.reporting.paper import text
-from harness.reporting.paper.table import METRICS, Entry, Line, Paper
+from harness.reporting.paper.table import Entry, Line, Paper
 from harness.reporting.paper.text import Block
+from harness.spec.tasks import shown
 
 
 def latex(paper: Paper) -> str:
@@ -47,7 +48,7 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
     if sizes := text.sizes(paper, block):
         out.append(head("teacher's parameters", sizes[:: len(paper.metrics)], halves * len(paper.metrics)))
     if len(paper.metrics) > 1:
-        out.append(head("", (METRICS[c.metric] for c in columns), halves))
+        out.append(head("", (shown(c.metric) for c in columns), halves))
     out.append(r"\midrule")
     for n, line in enumerate(paper.lines):
         cells = [tex(one_line(line.label))]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from harness.reporting.beside import recipe_name
 from harness.reporting.comparison import Comparison
-from harness.reporting.sections import images, method_notes, stars_note, sweep_notes
+from harness.reporting.sections import capitalised, images, method_notes, stars_note, sweep_notes
 from harness.spec.schema import Recipe
 
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
@@ -19,7 +19,7 @@ def notes(
     found = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
     found.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
     if any(row.tested for row in comparison.rows):
-        tested = "Top-1 alone is tested; a" if len(metrics) > 1 else "A"
+        tested = f"{capitalised(metrics[0])} alone is tested; a" if len(metrics) > 1 else "A"
         found.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
     found += [*_missing(comparison), *sweep_notes(contents)]
     found += [note for row in comparison.rows for note in method_notes(row)]
@@ -47,7 +47,7 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
     else:
         over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
         over += ", or of as many as stand in brackets"
-    what = " and ".join(metrics).capitalize()
+    what = capitalised(", ".join(metrics[:-1]) + " and " * (len(metrics) > 1) + metrics[-1])
     return (
         f"{contents.name}: {contents.dataset}{images(comparison)}, {epochs} epochs{recipe}. "
         f"{what} in % after the last epoch, {over}."

@@ -1,6 +1,9 @@
-"""Published numbers beside ours: one per cell, of the first protocol that has any."""
+"""Published numbers beside ours: one per cell, of the first protocol that has any.
 
-from collections.abc import Iterable
+Detectors that were trained in unlike frameworks are never in one column: those of a pair are of its first one.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.reporting.beside import Beside, Cell, Column
@@ -22,43 +25,48 @@ class Quote:
 class Quotes:
     """Those of a comparison. ``sources``: the protocols quoted, in the order of their numbers."""
 
-    def __init__(self, beside: Beside | None, top5: Numbers):
+    def __init__(self, beside: Beside | None, numbers: Mapping[str, Numbers]):
+        """``numbers``: of every metric."""
         first: dict[tuple[str, str, str], tuple[Column, Cell]] = {}
+        frameworks: dict[tuple[str, str], str] = {}
         columns = beside.columns if beside else ()
         for column in columns:
             for row, cell in zip(beside.lines if beside else (), column.cells, strict=True):
-                if cell is not None:
+                if cell is None:
+                    continue
+                of_pair = frameworks.setdefault((row.teacher, row.student), column.protocol.framework)
+                if of_pair == column.protocol.framework:
                     first.setdefault((row.teacher, row.student, row.method), (column, cell))
         quoted = {column.protocol for column, _ in first.values()}
         self.sources = tuple(column for column in columns if column.protocol in quoted)
-        self._first, self._top5 = first, top5
+        self._first, self._numbers, self._score = first, numbers, beside.score if beside else ""
 
     def line(self, row: Row, metric: str) -> Quote | None:
-        """Of a method on a pair, in top1 or top5, both by one source."""
-        found = self._numbers(row, metric)
+        """Of a method on a pair, in any metric, all by one source."""
+        found = self._found(row, metric)
         if found is None:
             return None
         source, cell, numbers = found
         text = " / ".join(n.value for n in numbers)
-        return Quote(text, source, cell.difference, cell.verdict) if metric == "top1" else Quote(text, source)
+        return Quote(text, source, cell.difference, cell.verdict) if metric == self._score else Quote(text, source)
 
     def teacher(self, rows: Iterable[Row], metric: str) -> Quote | None:
         """Of the teacher of a pair, whose rows these are."""
-        found = [q for row in rows if (q := self._numbers(row, metric))]
+        found = [q for row in rows if (q := self._found(row, metric))]
         known = [(source, top) for source, _, of in found for n in of if (top := n.teacher_accuracy) is not None]
         if not known:
             return None
         source, accuracy = min(known)
         return Quote(f"{accuracy:.2f}", source)
 
-    def _numbers(self, row: Row, metric: str) -> tuple[int, Cell, tuple[Number, ...]] | None:
+    def _found(self, row: Row, metric: str) -> tuple[int, Cell, tuple[Number, ...]] | None:
         line = (row.teacher, row.student, row.method)
         if line not in self._first:
             return None
         column, cell = self._first[line]
         numbers = cell.numbers
-        if metric == "top5":
+        if metric != self._score:
             settings = [n.settings for n in cell.numbers]
-            of_protocol = (n for n in self._top5.get(line, ()) if n.protocol == column.protocol.id)
+            of_protocol = (n for n in self._numbers[metric].get(line, ()) if n.protocol == column.protocol.id)
             numbers = tuple(n for n in of_protocol if n.settings in settings)
         return (self.sources.index(column) + 1, cell, numbers) if numbers else None

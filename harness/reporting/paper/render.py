@@ -10,11 +10,12 @@ from harness.errors import one_line
 from harness.reporting import escape
 from harness.reporting.paper import text
 from harness.reporting.paper.latex import latex
-from harness.reporting.paper.table import METRICS, Column, Entry, Line, Paper
+from harness.reporting.paper.table import Column, Entry, Line, Paper
 from harness.reporting.paper.text import Block
 from harness.reporting.render import markdown_table, six_digits
 from harness.reporting.sections import stars
 from harness.reporting.statistics import interval
+from harness.spec.tasks import shown
 
 CSV_COLUMNS = (
     "sweep", "dataset", "teacher", "student", "method", "metric", "mean", "std", "n", "ci_low", "ci_high", "place",
@@ -27,10 +28,11 @@ def markdown(paper: Paper) -> str:
     """Bold, underlined, published numbers in italics: GitHub's Markdown has no colours."""
     parts = []
     for block in text.blocks(paper):
-        heads = [
-            f"{c.teacher} > {c.student}" + (f", {METRICS[c.metric]}" if len(paper.metrics) > 1 else "")
-            for _, c in block
-        ]
+        if text.one_pair_each(paper):
+            parts += ["", f"{_markdown_name(_pair(block[0][1]))}:", ""]
+            heads = [shown(c.metric) for _, c in block]
+        else:
+            heads = [_pair(c) + (f", {shown(c.metric)}" if len(paper.metrics) > 1 else "") for _, c in block]
         lines = [("method", *map(_markdown_name, heads))]
         if sizes := text.sizes(paper, block):
             lines.append(("teacher's parameters", *sizes))
@@ -45,6 +47,10 @@ def markdown(paper: Paper) -> str:
     parts += ["", f"<details><summary>{text.RUNS}</summary>", "", text.RUNS_NOTE, ""]
     parts += [f"{fence}text", *runs, fence, "", "</details>"]
     return "\n".join(parts) + "\n"
+
+
+def _pair(column: Column) -> str:
+    return f"{column.teacher} > {column.student}"
 
 
 def _markdown_name(name: str) -> str:
@@ -127,15 +133,20 @@ thead, tbody {{ border-bottom: 1px solid; }}
 
 
 def _html_block(paper: Paper, block: Block) -> str:
-    def head(name: str, texts: list[str]) -> str:
-        cells = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in texts)
+    def head(name: str, texts: list[str], scope: str = 'scope="col"') -> str:
+        cells = "".join(f"<th {scope}>{html.escape(name)}</th>" for name in texts)
         return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
-    heads = [head("teacher", [c.teacher for _, c in block]), head("student", [c.student for _, c in block])]
+    def of_pairs(name: str, texts: list[str]) -> str:
+        if text.one_pair_each(paper):
+            return head(name, texts[:1], f'scope="colgroup" colspan="{len(texts)}"')
+        return head(name, texts)
+
+    heads = [of_pairs("teacher", [c.teacher for _, c in block]), of_pairs("student", [c.student for _, c in block])]
     if sizes := text.sizes(paper, block):
-        heads.append(head("teacher's parameters", sizes))
+        heads.append(of_pairs("teacher's parameters", sizes))
     if len(paper.metrics) > 1:
-        heads.append(head("", [METRICS[c.metric] for _, c in block]))
+        heads.append(head("", [shown(c.metric) for _, c in block]))
     rows = [
         f'<tr><th scope="row">{html.escape(line.label)}</th>'
         + "".join(_html_cell(line.entries[i], line) for i, _ in block)

@@ -50,7 +50,7 @@ class Reruns:
             return self.line(taught) if taught else None
         alone = json.dumps([{"teacher": pair[0], "student": pair[0]}])
         command = self._command([f"pairs={alone}", *self._contents.teachers_alone])
-        return Rerun((self._teachers[pair],), command, int(rows[0].teacher_top1 is None), 0)
+        return Rerun((self._teachers[pair],), command, int(rows[0].teacher_score is None), 0)
 
     def _command(self, sets: Iterable[str], only: Iterable[str] = ()) -> str:
         options = [part for text in (*self._contents.sets, *sets) for part in ("--set", text)]

@@ -18,10 +18,10 @@ from harness.reporting.published import Published
 from harness.reporting.sections import protocol_marks
 from harness.reporting.statistics import Difference, Spread
 from harness.spec import models
+from harness.spec.tasks import shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
-TOP5_TOO = ("imagenet",)  # datasets whose papers print top-5 beside top-1
-METRICS = {"top1": "top-1", "top5": "top-5"}
+WHOLE = ("imagenet", "coco")  # datasets whose papers print more than the task's score
 
 Place = Literal["", "best", "second"]
 
@@ -30,7 +30,7 @@ Place = Literal["", "best", "second"]
 class Column:
     teacher: str
     student: str
-    metric: str  # of METRICS
+    metric: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Entry:
 
     spread: Spread | None = None  # over seeds, after the last epoch, in %
     place: Place = ""  # among the distilled students of its column
-    tested: Difference | None = None  # to the baseline; of top-1 alone
+    tested: Difference | None = None  # to the baseline; of the score alone
     unlike: str = ""  # the mark of another protocol than the column's
     quote: Quote | None = None
     rerun: Rerun | None = None
@@ -71,32 +71,35 @@ def paper(comparison: Comparison, beside: Beside | None, published: Published | 
     pairs: dict[tuple[str, str], dict[str, Row]] = {}
     for row in comparison.rows:
         pairs.setdefault((row.teacher, row.student), {})[row.method] = row
-    metrics = tuple(METRICS) if contents.dataset in TOP5_TOO else ("top1",)
+    metrics = contents.task.printed if contents.dataset in WHOLE else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
-    quotes, reruns = Quotes(beside, published.top5 if published else {}), Reruns(contents)
+    quotes, reruns = Quotes(beside, published.numbers if published else {}), Reruns(contents)
     unlike = protocol_marks(contents)
     columns = tuple(Column(*pair, metric) for pair in pairs for metric in metrics)
-    filled = [_entries(pairs[c.teacher, c.student], methods, c.metric, unlike, quotes, reruns) for c in columns]
+    score = contents.task.score
+    filled = [
+        _entries(pairs[c.teacher, c.student], methods, c.metric, c.metric == score, unlike, quotes, reruns)
+        for c in columns
+    ]
     of_teachers, *of_methods = zip(*filled, strict=True)
     counts = Counter(entry.spread.n for entries in of_methods for entry in entries if entry.spread)
     seeds = max(counts, key=lambda n: counts[n], default=None)
     lines = [Line(TEACHER, 1, of_teachers), *map(Line, methods, [seeds] * len(methods), of_methods)]
     remarks = tuple(source.remark for source in quotes.sources)
-    said = notes(comparison, [METRICS[m] for m in metrics], seeds, remarks)
+    said = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
     return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), quotes.sources, said)
 
 
 def _entries(
-    rows: Mapping[str, Row], methods: Sequence[str], metric: str, unlike: Mapping[tuple[str, str, str], str],
-    quotes: Quotes, reruns: Reruns,
+    rows: Mapping[str, Row], methods: Sequence[str], metric: str, tests: bool,
+    unlike: Mapping[tuple[str, str, str], str], quotes: Quotes, reruns: Reruns,
 ) -> list[Entry]:  # fmt: skip
-    """A column: its pair's teacher, then the methods."""
+    """A column: its pair's teacher, then the methods. ``tests``: the rows' tests are of this metric."""
     of_pair = list(rows.values())
-    top1 = metric == "top1"
-    teacher = of_pair[0].teacher_top1 if top1 else of_pair[0].teacher_top5
+    teacher = of_pair[0].teacher_of(metric)
     measured = None if teacher is None else Spread(teacher, None, 1)
     entries = [Entry(measured, quote=quotes.teacher(of_pair, metric), rerun=reruns.teacher(of_pair))]
-    spreads = {m: row.last if top1 else row.last_top5 for m, row in rows.items()}
+    spreads = {m: row.last_of(metric) for m, row in rows.items()}
     marks = {m: unlike.get((row.teacher, row.student, m), "") for m, row in rows.items()}
     # Lines of another protocol take no place: they are not comparable with the rest.
     ranked = {m: s.mean for m, s in spreads.items() if s is not None and m != BASELINE and not marks[m]}
@@ -105,7 +108,7 @@ def _entries(
         if (row := rows.get(m)) is None:
             entries.append(Entry())
             continue
-        tested = row.tested if top1 else None
+        tested = row.tested if tests else None
         entries.append(
             Entry(spreads[m], placed.get(m, ""), tested, marks[m], quotes.line(row, metric), reruns.line(row))
         )
@@ -121,8 +124,7 @@ def places(means: Sequence[float]) -> list[Place]:
 
 
 def _sizes(pairs: Mapping[tuple[str, str], object]) -> dict[str, int]:
-    """Of the catalogue's models; a timm or torchvision model's is not known without building it."""
-    known = {teacher: models.facts(teacher).params for teacher, _ in pairs if teacher in models.CATALOG}
+    known = {teacher: models.facts(teacher).params for teacher, _ in pairs if models.has_facts(teacher)}
     of_student: dict[str, set[int]] = {}
     for teacher, student in pairs:
         if teacher in known:

@@ -28,6 +28,11 @@ def blocks(paper: Paper) -> Iterator[Block]:
         yield columns[start : start + per_block]
 
 
+def one_pair_each(paper: Paper) -> bool:
+    """Whether a block has room for one pair's metrics alone, so that the pair is told once, over them."""
+    return 2 * len(paper.metrics) > MOST_COLUMNS
+
+
 def figure(entry: Entry, line: Line) -> str:
     """``71.98 ± 0.21 (3)``, with the number of seeds where it is not the line's."""
     spread = entry.spread

@@ -9,7 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ import pytest
 import yaml
 
 from slurm.loopback import Loopback, packages
-from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run
-from tests.integration.conftest import until as wait_until
+from tests.commands import PATIENCE
+from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
 
 ON_SLURM = [
     pytest.mark.slow,
@@ -29,8 +28,6 @@ ON_SLURM = [
 SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
 ARRAY = 8  # the most tasks of one array
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
-
-until = partial(wait_until, seconds=240)  # SLURM itself waits for half a minute here and there
 
 
 @pytest.fixture(scope="package")
@@ -169,7 +166,7 @@ def small(*seeds: int, **more: object) -> dict[str, Any]:
 
 def ended(process: subprocess.Popen[str]) -> str:
     """What a command said that ended well."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     return out + err
 
