@@ -41,7 +41,7 @@ class Spread:
 def _std(values: Sequence[float]) -> float:
     """What ``statistics.stdev`` gives, exact until it is rounded once, without the time that its fractions take.
 
-    Values are whole numbers of one power of two; so is the root, to 64 bits or more, and its last bit says whether
+    Values are whole numbers of one power of two; so is the root, to 59 bits or more, and its last bit says whether
     there is a rest.
     """
     ratios = [value.as_integer_ratio() for value in values]
@@ -49,7 +49,7 @@ def _std(values: Sequence[float]) -> float:
     whole = [numerator * (unit // denominator) for numerator, denominator in ratios]
     n = len(whole)
     squares, divisor = n * sum(map(mul, whole, whole)) - sum(whole) ** 2, n * (n - 1) * unit * unit
-    shift = max(0, 64 + (divisor.bit_length() - squares.bit_length()) // 2)
+    shift = max(0, 60 + (divisor.bit_length() - squares.bit_length()) // 2)
     quotient, rest = divmod(squares << 2 * shift, divisor)
     root = math.isqrt(quotient)
     return (root | (root * root != quotient or rest != 0)) / (1 << shift)
