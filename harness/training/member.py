@@ -315,7 +315,8 @@ class Member:
         buffers = [b for b in self.distiller.buffers() if b.is_floating_point()]
         for buffer in buffers:
             buffer *= weight
-        self.ranks.sum(buffers)
+        if buffers:
+            self.ranks.sum(buffers)
 
     def _check_terms(self, terms: dict[str, Tensor]) -> None:
         name, expected = type(self.distiller).__name__, {*self.weights, *self.distiller.diagnostics}

@@ -25,8 +25,8 @@ SWEEP: dict[str, Any] = {
     **QUICK,
     "name": "small",
     "dataset": {"name": "coco", "folder": "prepared", "train_subset": 10},
-    "recipe": {"base": "coco128_quick", "epochs": 2, "milestones": [], "batch_size": 4, "eval_every": 1, "flip": True}
-    | SMALL,
+    "recipe": {"base": "coco128_quick", "epochs": 2, "milestones": [], "eval_every": 1, "flip": True, **SMALL},
+    "teachers": {"seed": 7},
     "pairs": [{"teacher": "fasterrcnn_resnet18_fpn64", "student": "fasterrcnn_resnet18_fpn64"}],
 }
 
@@ -128,22 +128,49 @@ def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path)
         assert bench.row(run_id)["curves"] == whole.row(run_id)["curves"]
 
 
-def test_two_processes_are_one_to_rounding(whole: Bench, bench: Bench, data: Path) -> None:
-    """The last batch of a pass has two images. Batch norms and methods' moments are those of all images."""
-    bench.take(whole, teacher(whole))
-    ids = run_ids(whole)
-    train(bench, 2, *ids.values(), data=str(data / "prepared"))
+@pytest.mark.parametrize(
+    ("detector", "norm", "methods"),
+    [
+        ("fasterrcnn_resnet18_fpn64", "frozen", METHODS),
+        ("retinanet_resnet18_fpn", "batch", ("student", "fitnets", "rekd")),
+    ],
+)
+def test_two_processes_are_one_to_rounding(
+    tmp_path: Path, bench: Bench, data: Path, detector: str, norm: str, methods: tuple[str, ...]
+) -> None:
+    """One step, with five images here and six there; batch norms and methods' moments are those of all images. Batch
+    norms in a fresh backbone make gradients of a rounding (in float32 those of one process are 4 % off float64's, and
+    regions are chosen among others), so that there the weights cannot be compared, but what the norms have seen."""
+    recipe = {**SWEEP["recipe"], "epochs": 1, "batch_size": 11, "warmup_steps": 0, "norm": norm}
+    sweep = {**SWEEP, "dataset": {**SWEEP["dataset"], "train_subset": 11}, "recipe": recipe}
+    sweep |= {
+        "methods": {m: QUICK["methods"][m] for m in methods},
+        "pairs": [{"teacher": detector, "student": detector}],
+    }
+    bench.sweep = sweep
+    alone = Bench(tmp_path / "alone", sweep)
+    (alone.folder / "results").mkdir(parents=True)
+    ids, at = run_ids(bench), {"data": str(data / "prepared")}
+    train(alone, 1, teacher(bench), **at)
+    bench.take(alone, teacher(bench))
+    train(alone, 1, *ids.values(), **at)
+    train(bench, 2, *ids.values(), **at)
     for method, run_id in ids.items():
-        row, alone = bench.row(run_id), whole.row(run_id)
-        assert row["processes"] == 2 and alone["processes"] == 1
-        first = {c["name"]: c["value"] for c in alone["curves"] if c["epoch"] == 1}
+        row, expected = bench.row(run_id), alone.row(run_id)
+        assert row["processes"] == 2 and expected["processes"] == 1
+        assert row["teacher_AP"] == expected["teacher_AP"], "every image counted once"
+        first = {c["name"]: c["value"] for c in expected["curves"]}
+        assert {c["name"] for c in row["curves"]} == set(first)
         for found in row["curves"]:
-            if found["epoch"] == 1 and found["name"].startswith("train_") and "AP" not in found["name"]:
-                assert found["value"] == pytest.approx(first[found["name"]], rel=0.02, abs=1e-4), (method, found)
-        assert row["teacher_AP"] == alone["teacher_AP"], "every image counted once"
-        got, expected = (load_file(b.store.student_weights(run_id)) for b in (bench, whole))
-        moved = torch.cat([(got[k] - expected[k]).flatten().abs() for k in got if got[k].is_floating_point()])
-        assert moved.mean() < 1e-3, method
+            if "AP" not in found["name"]:
+                assert found["value"] == pytest.approx(first[found["name"]], rel=1e-3, abs=1e-6), (method, found)
+        got, wanted = (load_file(b.store.student_weights(run_id)) for b in (bench, alone))
+        for key, value in wanted.items():
+            if norm == "batch" and "running" not in key:
+                continue
+            torch.testing.assert_close(
+                got[key], value, rtol=1e-3, atol=1e-4, msg=lambda m, at=(method, key): f"{at} {m}"
+            )
     held = [(bench.folder / f"digests-{rank}").read_text() for rank in range(2)]
     assert held[0] == held[1], "weights, moments and momenta are the same in both processes"
 
