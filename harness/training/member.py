@@ -93,7 +93,7 @@ class Member:
                 torch.manual_seed(counter.key(self.seed, 0, "peer"))
                 self.peer = task.build(teacher.name)
                 if self.distiller.peer == "teacher":
-                    load_weights(self.peer, teacher.name, teacher.file, teacher.sha256)
+                    task.load(self.peer, teacher.name, teacher.file, teacher.sha256)
         for net in self.networks:
             if ranks.world > 1:
                 share_batch_norms(net, ranks)

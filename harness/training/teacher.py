@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from harness.data.base import EvalSet
 from harness.models.folding import fold_batch_norms
-from harness.models.weights import BadWeights, first_line, load_weights
+from harness.models.weights import BadWeights, first_line
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.ranks import ALONE, Ranks
@@ -73,7 +73,7 @@ def load_teacher(
         BadWeights: missing file, other content than ``sha256``, not this model's weights, or another score than stated.
     """
     model = task.build(name)
-    load_weights(model, name, file, sha256)
+    task.load(model, name, file, sha256)
     spec = task.describe(model)
     freeze(model, device)
     metrics = task.evaluate(model, on, ranks=ranks).metrics

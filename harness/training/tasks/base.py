@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -37,6 +38,13 @@ class Task(Protocol):
 
     def start(self, student: nn.Module, model: str) -> None:
         """Gives a fresh student the weights that its science says it starts from, if it does."""
+
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
+        """Gives a network all of a file's weights; the file's sha256.
+
+        Raises:
+            BadWeights: the file cannot be read, has another sha256, or is another model's.
+        """
 
     def describe(self, net: nn.Module) -> TapSpec:
         """What it offers a method."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from harness.data.base import EvalSet
 from harness.models.base import ConvNet, describe
 from harness.models.build import build
+from harness.models.weights import load_weights
 from harness.spec import datasets, tasks
 from harness.spec.schema import Recipe
 from harness.training.evaluate import evaluate
@@ -39,6 +41,9 @@ class Classification:
 
     def start(self, student: nn.Module, model: str) -> None:
         """From what ``build`` has drawn."""
+
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
+        return load_weights(net, model, file, sha256)
 
     def describe(self, net: nn.Module) -> TapSpec:
         assert isinstance(net, ConvNet)

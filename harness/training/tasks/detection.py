@@ -14,7 +14,7 @@ from harness.data.base import EvalSet
 from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.two_stage import POOLED
-from harness.models.detection.weights import load_backbone
+from harness.models.detection.weights import load_backbone, load_detector
 from harness.spec import datasets, tasks
 from harness.spec.models import TWO_STAGE
 from harness.spec.schema import DETECTOR, Recipe
@@ -48,6 +48,9 @@ class Detection:
     def start(self, student: nn.Module, model: str) -> None:
         if self._start is not None:
             load_backbone(_detector(student), model, *self._start)
+
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
+        return load_detector(_detector(net), model, file, sha256)
 
     def describe(self, net: nn.Module) -> TapSpec:
         return _detector(net).describe()
