@@ -113,7 +113,7 @@ def _checkpoint(
     task = open_task({"dataset": content, "recipe": {**_UNTRAINED, **views}})
     net = task.build(name)
     try:
-        sha256 = task.load(net, name, file)
+        sha256 = task.load(net, name, file, None)
     except BadWeights as e:
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}

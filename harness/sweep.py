@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,7 +74,7 @@ def sweep(
 
     if cluster != "local":
         if probe:
-            raise UserError("--probe measures this machine: give it in a job on a node, without --cluster, with --plan")
+            raise UserError("--probe measures this machine: give it in a job on a node with --plan, without --cluster")
         from slurm import profiles
 
         profiles.load(cluster)
@@ -156,10 +156,11 @@ def _work(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: in
     known = estimate.pricing(planned)
     if probe:
         from harness.data import locate
+        from harness.estimating import findings
         from harness.estimating.probing import probe as measure
 
         measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
-        known = estimate.pricing(planned)
+        known = replace(known, found=findings.read(planned.store))
     return Work(states, frozenset(to_do), packs, at_once, estimate.estimate(planned, to_do, at_once, device, known))
 
 

@@ -18,6 +18,12 @@ class Device:
     processes: int
     units: int  # GPUs, or cores where there are none, that a job holds
 
+    def is_like(self, hardware: str, processes: int) -> bool:
+        """Whether this may be what ran there, but perhaps with other threads."""
+        name, *_ = hardware.split(" MIG ")  # torch names the slice of a GPU, the driver the whole
+        alike = self.gpu == provenance.is_gpu(hardware) and self.processes == processes
+        return alike and self.hardware in (None, name)
+
     @property
     def unit(self) -> str:
         return unit_of(self.gpu)

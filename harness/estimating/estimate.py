@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.errors import UserError
 from harness.estimating import findings, past
 from harness.estimating.devices import DeviceOf
 from harness.estimating.likeness import Likeness
@@ -12,6 +13,7 @@ from harness.estimating.pricing import Price, Pricing
 from harness.estimating.ranges import Range
 from harness.estimating.schedule import Job, elapsed
 from harness.planning import Planned
+from harness.watch import say
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,13 @@ class Estimate:
 
 
 def pricing(planned: Planned) -> Pricing:
-    """What the store knows.
-
-    Raises:
-        UserError: a damaged record.
-    """
-    return Pricing(Likeness(past.read(planned.store, planned.plan.sweep.dataset.name)), findings.read(planned.store))
+    """What the store knows. Where a record is damaged, of whichever sweep, that is told and none of them counts."""
+    try:
+        found = past.read(planned.store, planned.plan.sweep.dataset.name)
+    except UserError as e:
+        say(f"nothing is estimated from past runs: {e}")
+        found = []
+    return Pricing(Likeness(found), findings.read(planned.store))
 
 
 def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[tuple[tuple[str, ...], str | None]]:

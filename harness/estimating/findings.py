@@ -18,7 +18,6 @@ class Finding:
     """The pace of a pack."""
 
     shapes: list[str]  # of its runs, see likeness.shape
-    gpu: bool
     hardware: str
     threads: int
     processes: int
@@ -28,11 +27,7 @@ class Finding:
 
     def is_on(self, device: Device) -> bool:
         """Whether it was measured on what a job will have."""
-        mine = (self.gpu, self.processes, self.gpu or self.threads)
-        return mine == (device.gpu, device.processes, device.gpu or device.threads) and device.hardware in (
-            None,
-            self.hardware,
-        )
+        return device.is_like(self.hardware, self.processes) and (device.gpu or self.threads == device.threads)
 
     def write(self, store: Store) -> None:
         """In place of an earlier one of the same pack on the same device."""

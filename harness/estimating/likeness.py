@@ -84,7 +84,8 @@ class Likeness:
             near = [
                 (past, scales)
                 for past in by_key.get(step.key(science), ())
-                if past.is_on(device) and (scales := _scales(science, past.science, step.by_size))
+                if device.is_like(past.hardware, past.processes)
+                and (scales := _scales(science, past.science, step.by_size))
             ]
             alike = [(past, scales) for past, scales in near if device.gpu or past.threads == device.threads]
             if near:
@@ -95,8 +96,6 @@ class Likeness:
 
 def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tuple[float, float] | None:
     """How much more the student, and the teacher, take than those of the past run; None where that is not known."""
-    if _teacher(science) and not _teacher(past):
-        return None
     if not by_size:
         return 1.0, 1.0
     student = _ratio(science["student"], past["student"])

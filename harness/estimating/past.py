@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from harness.estimating.devices import Device
-from harness.store import provenance, records
+from harness.store import records
 from harness.store.store import Store
 
 Floats = NDArray[np.float64]
@@ -41,11 +40,6 @@ class Past:
     evaluation: Floats  # per image evaluated on
     first_stage: Floats  # all of it
     around: Floats  # of its job: all but the training, from the start of the process on; NaN where it is not known
-
-    def is_on(self, device: Device) -> bool:
-        """Whether they ran on what a planned run will, but perhaps with other threads."""
-        alike = provenance.is_gpu(self.hardware) == device.gpu and self.processes == device.processes
-        return alike and device.hardware in (None, self.hardware)
 
 
 @dataclass(frozen=True)

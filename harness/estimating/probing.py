@@ -37,9 +37,7 @@ class Probed:
     hardware: str
 
 
-def probe(
-    planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pricing, data: Path | None
-) -> list[Finding]:
+def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pricing, data: Path | None) -> None:
     """Measures, and keeps what was found in the store. ``data``: the dataset's folder.
 
     Teachers have random weights, which take as long as trained ones. Nothing that a run reads is written.
@@ -52,7 +50,6 @@ def probe(
         if not all(known.is_known(science, device(science)) for science in pack):
             wanted.setdefault(key := tuple(map(shape, pack)), pack)
             labels.setdefault(key, f"{runs[run_ids[0]].label}" + f" and {len(pack) - 1} more" * (len(pack) > 1))
-    found = []
     for i, (shapes, pack) in enumerate(wanted.items(), 1):
         head, on = f"probe {i} of {len(wanted)}, {labels[shapes]}", device(pack[0])
         answer = _run(pack, on, data)
@@ -71,12 +68,10 @@ def probe(
         )
         of = [shapes[at] for at in answer.measured]
         finding = Finding(
-            of, on.gpu, answer.hardware, on.threads, on.processes, answer.seconds_per_step, answer.start_s,
+            of, answer.hardware, on.threads, on.processes, answer.seconds_per_step, answer.start_s,
             answer.checkpoint_bytes,
         )  # fmt: skip
         finding.write(planned.store)
-        found.append(finding)
-    return found
 
 
 def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> Probed | str:

@@ -38,7 +38,8 @@ def of(table: pa.Table) -> dict[str, Curves]:
     names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
     found: dict[str, Curves] = {}
     for run_id, start, end in zip(table.column("run_id").to_pylist(), ends, ends[1:], strict=False):
-        at = {code: start + np.flatnonzero(codes[start:end] == code) for code in dict.fromkeys(codes[start:end])}
+        mine = codes[start:end]
+        at = {code: start + np.flatnonzero(mine == code) for code in dict.fromkeys(mine.tolist())}
         found[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in at.items()}
     return found
 

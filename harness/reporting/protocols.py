@@ -13,8 +13,8 @@ from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
 
-# What a method or pair may have of its own, told under the table: the optimiser's settings, as papers choose them per
-# method and student, and how the teacher's logits are computed. Any other key makes numbers that are not comparable.
+# What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
+# trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes numbers that are not comparable.
 OWN = {
     "batch_size",
     "accumulate",
@@ -27,6 +27,9 @@ OWN = {
     "milestones",
     "gamma",
     "warmup_epochs",
+    "warmup_steps",
+    "norm",
+    "frozen_stages",
     "compile",
     "teacher_top_k",
 }

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Literal
 
 ERROR = 0.05  # of a decision; intervals hold with one minus this
@@ -40,15 +41,15 @@ class Spread:
 def _std(values: Sequence[float]) -> float:
     """What ``statistics.stdev`` gives, exact until it is rounded once, without the time that its fractions take.
 
-    Values are whole numbers of one power of two; so is the root, to 64 bits or more, and its last bit says whether
+    Values are whole numbers of one power of two; so is the root, to 59 bits or more, and its last bit says whether
     there is a rest.
     """
     ratios = [value.as_integer_ratio() for value in values]
-    unit = max(denominator for _, denominator in ratios)
+    unit = max([denominator for _, denominator in ratios])
     whole = [numerator * (unit // denominator) for numerator, denominator in ratios]
     n = len(whole)
-    squares, divisor = n * sum(v * v for v in whole) - sum(whole) ** 2, n * (n - 1) * unit * unit
-    shift = max(0, 64 + (divisor.bit_length() - squares.bit_length()) // 2)
+    squares, divisor = n * sum(map(mul, whole, whole)) - sum(whole) ** 2, n * (n - 1) * unit * unit
+    shift = max(0, 60 + (divisor.bit_length() - squares.bit_length()) // 2)
     quotient, rest = divmod(squares << 2 * shift, divisor)
     root = math.isqrt(quotient)
     return (root | (root * root != quotient or rest != 0)) / (1 << shift)

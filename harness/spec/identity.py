@@ -7,11 +7,12 @@ from typing import Any
 from harness.spec.schema import DETECTION_VIEWS
 
 PROTOCOL = 1  # raised when the harness itself changes what the same science means (loop, evaluation, data order)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
 def canonical(science: dict[str, Any]) -> str:
     """The one text of a science dict: sorted keys, no spaces, exact numbers."""
-    return json.dumps(science, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+    return _CANONICAL.encode(science)
 
 
 def run_id(science: dict[str, Any]) -> str:

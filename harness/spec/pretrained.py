@@ -18,7 +18,7 @@ _OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
 _PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
 
 
-def url(name: str, detection: bool = False) -> str:
+def url(name: str) -> str:
     """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``; of a
     detector's weights, ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``.
 
@@ -28,7 +28,9 @@ def url(name: str, detection: bool = False) -> str:
     library, sep, weights = name.partition(":")
     if not sep or library not in foreign.LIBRARIES:
         raise ValueError("expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG")
-    known = urls(library, detection)
+    known = urls(library)
+    if library == "torchvision":
+        known = known | urls(library, detection=True)
     if weights not in known:
         raise ValueError(foreign.unknown(library, "loadable weights", weights, known))
     return known[weights]

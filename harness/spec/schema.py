@@ -252,7 +252,7 @@ class WeightsSource(Closed):
     name: str | None = Field(
         None,
         description="as the libraries name them: `torchvision:ResNet34_Weights.IMAGENET1K_V1`, "
-        "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`",
+        "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`, `torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1`",
     )
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
 

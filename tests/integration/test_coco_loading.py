@@ -284,6 +284,7 @@ def test_the_parts_of_a_prepared_folder(folder: Path) -> None:
     assert (evaluated(both), evaluated(alone)) == (("test", [0, 1, 2]), ("train", list(range(10))))
     held_out = source(folder / "both", validation=2, train_subset=3)
     assert held_out.train_targets.tolist() == [0] * 3 and trained(held_out) == [0, 1, 2]
+    assert len(source(folder / "both", validation=2).train_targets) == 5
     assert evaluated(held_out) == ("validation", [8, 9]) and evaluated(held_out, whole=True) == ("test", [0, 1, 2])
     assert evaluated(source(folder / "train", train_subset=4)) == ("train", [1, 2, 3, 5])
     assert len(source(folder / "both", train_subset=2).training(RECIPE, 0, Ranks().rows)) == 1

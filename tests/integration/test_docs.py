@@ -23,8 +23,8 @@ from tests.integration.conftest import Bench
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/results.md", "docs/slurm.md", "docs/imagenet.md", "docs/statistics.md",
-    "docs/leaderboard.md", "results/README.md",
+    "docs/methods/rekd.md", "docs/results.md", "docs/slurm.md", "docs/imagenet.md", "docs/coco.md",
+    "docs/statistics.md", "docs/leaderboard.md", "results/README.md",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -76,7 +76,14 @@ def run_page(page: str, folder: Path) -> None:
             assert block.language == "sh", f"{page}: a block in {block.language or 'no language'}"
 
 
-RUN = ("docs/concepts.md", "docs/sweep-file.md", "docs/methods.md", "docs/imagenet.md", "docs/leaderboard.md")
+RUN = (
+    "docs/concepts.md",
+    "docs/sweep-file.md",
+    "docs/methods.md",
+    "docs/imagenet.md",
+    "docs/coco.md",
+    "docs/leaderboard.md",
+)
 
 
 @pytest.mark.parametrize("page", RUN)

@@ -47,6 +47,7 @@ def test_runs_and_their_teacher_leave_the_held_out_images_and_the_test_set_alone
 def test_a_teacher_trained_here_is_measured_on_the_images_its_own_run_was(tuned: Bench) -> None:
     kd = next(r for r in rows(tuned).values() if r["method"] == "kd")
     assert kd["teacher_top1"] == rows(tuned)[kd["teacher_run"]]["last_top1"]
+    assert kd["teacher_top5"] == rows(tuned)[kd["teacher_run"]]["last_top5"]
 
 
 def test_given_weights_are_measured_on_the_test_set(tuned: Bench, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The sweep files that are shipped: they plan quickly, and every method can be built for every pair it is asked for."""
 
 import atexit
+import json
 import shutil
 import tempfile
 from functools import cache
@@ -9,13 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data.manifest import Manifest, Part, Settings
-from harness.models.base import describe
-from harness.models.build import build
+from harness.data.manifest import Category, DetectionManifest, DetectionPart, Manifest, Part, Settings
 from harness.planning import plan_sweep
-from harness.spec import datasets
 from harness.spec.expand import Plan
 from harness.training.member import build_distiller, known_taps
+from harness.training.tasks import open_task
 from methods.base import TapSpec
 from tests.commands import REPO, command
 
@@ -52,7 +51,28 @@ def data() -> Path:
         Manifest(
             dataset=name, version=version, settings=settings, source=version, classes=names, made_with={}, **parts
         ).write(root / folder)
+    for folder, train, test in (("coco", 117_266, 5_000), ("coco128_prepared", 126, None)):
+        _coco(root / folder, train, test)
     return root
+
+
+def _coco(folder: Path, train: int, test: int | None) -> None:
+    parts = {
+        name: DetectionPart(
+            file=f"{name}.beton", images=images, bytes=0, counts={}, annotations=f"{name}.safetensors",
+            annotation_bytes=0, trained_on=images, objects={},
+        )
+        for name, images in (("train", train), ("val", test)) if images
+    }  # fmt: skip
+    categories = tuple(Category(id=i, name=f"class{i}") for i in range(1, 81))
+    manifest = DetectionManifest(
+        dataset="coco", version="0" * 16, settings=Settings(max_side=None, quality=90), source="0" * 16, made_with={},
+        categories=categories, train=parts["train"], test=parts.get("val", parts["train"]),
+    )  # fmt: skip
+    folder.mkdir()
+    for name in manifest.sizes():
+        (folder / name).touch()
+    manifest.write(folder)
 
 
 @cache
@@ -61,10 +81,12 @@ def plan(name: str) -> Plan:
 
 
 @cache
-def spec(model: str, classes: int, image_shape: tuple[int, int, int]) -> TapSpec:
+def spec(model: str, like: str) -> TapSpec:
+    """``like``: the science of a run."""
     with torch.random.fork_rng():  # with real weights: a head is found by what the model computes
         torch.manual_seed(0)
-        return describe(build(model, classes, image_shape[0]), image_shape)
+        task = open_task(json.loads(like))
+        return task.describe(task.build(model))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -81,12 +103,11 @@ def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
     found = plan(file.stem)
     sciences = {(c.teacher, c.student, c.method): found.runs[c.run_id].science for c in found.cells}
     for (teacher, student, name), science in sciences.items():
-        info = datasets.of(science["dataset"])
-        shape = datasets.image_shape(info, science["recipe"])
-        specs = [spec(model, info.classes, shape) for model in (student, teacher)]
+        like = json.dumps({k: science[k] for k in ("dataset", "recipe")})
+        specs = [spec(model, like) for model in (student, teacher)]
         with torch.device("meta"):
             distiller = build_distiller(science["method"], *specs)
-        known_taps(distiller.teacher_taps, specs[1])
+        known_taps(open_task(science).teacher_taps(distiller), specs[1])
         assert set(distiller.student_taps) <= set(specs[0].names), f"{name} for {teacher} > {student}"
 
 
@@ -114,6 +135,26 @@ def test_imagenets_pairs_are_the_papers() -> None:
         assert recipe["lr"] / recipe["batch_size"] == 0.1 / 256
         assert (recipe["image_size"], recipe["eval_resize"], recipe["eval_size"]) == (224, 256, 224)
     assert set(found.weights) == {w.sha256 for w in found.weights.values()}, "stated, so that planning needs no network"
+
+
+def test_cocos_pairs_are_the_papers() -> None:
+    found = plan("coco_pairs")
+    assert {(c.teacher.split("_")[1], c.student.partition("_")[2]) for c in found.cells} == {
+        ("resnet101", "resnet18_fpn"), ("resnet101", "resnet50_fpn"), ("resnet50", "mobilenet_v2_fpn")
+    }  # fmt: skip
+    for cell in found.cells:
+        science = found.runs[cell.run_id].science
+        recipe = science["recipe"]
+        assert recipe["epochs"] * recipe["epoch_steps"] == 180_000 and recipe["batch_size"] == 8
+        assert [m * recipe["epoch_steps"] for m in recipe["milestones"]] == [120_000, 160_000]
+        assert recipe["frozen_stages"] == (0 if "mobilenet" in cell.student else 2)
+        assert science["backbone"] in found.backbones
+        assert found.runs[cell.teacher_run].science["recipe"]["epochs"] * recipe["epoch_steps"] == 540_000
+    assert set(found.backbones) == {b.sha256 for b in found.backbones.values()}, "stated: planning needs no network"
+    weights = {
+        c.student: found.runs[c.run_id].science["method"]["weights"] for c in found.cells if c.method == "reviewkd"
+    }
+    assert [w["review"] for w in weights.values()] == [1.2, 1.0, 2.0]
 
 
 def test_the_fast_protocol_shares_no_run_with_the_papers() -> None:

@@ -68,6 +68,17 @@ def test_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
     assert compaction.compact(store, 0) == 0, "nothing new"
 
 
+def test_rows_lie_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    written = ids(5, 3, 8, 1)
+    for i, run_id in enumerate(written):
+        write(store, run_id)
+        os.utime(store.record(run_id), (i, i))
+    compaction.compact(store, 0)
+    generation = store.view().generation
+    assert generation and list(generation.parts.values()) == [tuple(written)]
+
+
 def test_what_was_replaced_stays_for_a_while(store: Store) -> None:
     old = parts(store)[0].resolve()
     assert compaction.compact(store) == 5

@@ -130,7 +130,7 @@ def test_the_published_files_batch_norms_are_without_eps(
 
 def test_the_published_files_are_told_by_their_names() -> None:
     monikers = ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "RetinaNet_ResNet50_FPN_Weights.COCO_V1")
-    starts = tuple(sha256_start(url(f"torchvision:{m}", detection=True)) for m in monikers)
+    starts = tuple(sha256_start(url(f"torchvision:{m}")) for m in monikers)
     assert starts == weights._WITHOUT_EPS and all(len(start) == 8 for start in starts)
 
 

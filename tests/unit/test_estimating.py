@@ -123,21 +123,24 @@ def test_a_job_whose_teacher_is_there_already_waits_for_nothing() -> None:
 
 
 def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
-    before = plan(tmp_path)
+    methods = ["student", "kd", "fitnets"]
+    before = plan(tmp_path, methods=methods)
     record(before, teacher(before), own=3.0, job=1)
-    record(before, *runs(before), own=10.0)
-    (pack,) = [g for g in past.read(before.store, "digits") if g.science["method"]["use"] == "kd"]
-    images = 2 * 1442
-    assert pack.own * images == pytest.approx([10.0])
-    assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
-    assert pack.around == pytest.approx([5.0])
+    of_fitnets = by_label(before)["digits_net_w8 > digits_net_w4 / fitnets / seed 0"]
+    record(before, *runs(before), of_fitnets, own=10.0)
+    for method in ("kd", "fitnets"):
+        (pack,) = [g for g in past.read(before.store, "digits") if g.science["method"]["use"] == method]
+        images = 2 * 1442
+        assert pack.own * images == pytest.approx([10.0])
+        assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
+        assert pack.around == pytest.approx([5.0])
     # Twice the epochs and another seed, in a pack as before, and KD alone: it pays for the data and the teacher.
     changed = {"recipe": {"base": "digits_quick", "epochs": 4}, "teachers": {"recipe": SWEEP["recipe"]}, "seeds": [7]}
-    both = foretold(plan(tmp_path, **changed))
-    assert both.device_s and both.device_s.mid == pytest.approx(2 * (2 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
+    whole = foretold(plan(tmp_path, **changed, methods=methods))
+    assert whole.device_s and whole.device_s.mid == pytest.approx(2 * (3 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
     alone = foretold(plan(tmp_path, **changed, methods=["kd"]))
     assert alone.device_s and alone.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
-    assert [(b.source, b.runs, b.least, b.most) for b in both.bases] == [(STEPS[0].words, 2, 1, 1)]
+    assert [(b.source, b.runs, b.least, b.most) for b in whole.bases] == [(STEPS[0].words, 3, 1, 1)]
     assert alone.unit == "core" and not alone.runs_of_unknown_time
 
 
@@ -176,7 +179,7 @@ def test_steps_are_ever_less_sure() -> None:
 
 
 def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
-    planned = plan(tmp_path, seeds=2)
+    planned = plan(tmp_path, seeds=3)
     record(planned, runs(planned)[1], own=10.0)
     science = planned.plan.runs[runs(planned, seed=1)[1]].science
     likeness = estimate.pricing(planned).likeness
@@ -184,6 +187,9 @@ def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
     assert same and same.own.mid == pytest.approx(10.0)
     assert four and four.own.mid == pytest.approx(5.0)
     assert four.own.high == pytest.approx(5.0 * STEPS[0].widening * OTHER_THREADS)
+    record(planned, runs(planned, seed=2)[1], own=9.0, threads=4, job=1)
+    four = estimate.pricing(planned).likeness.known(science, Device(False, CPU, 4, 1, 4))
+    assert four and (four.own.mid, four.runs) == (pytest.approx(9.0), 1), "runs with as many are nearer"
 
 
 @pytest.mark.parametrize(
@@ -208,9 +214,10 @@ def test_only_runs_on_such_a_machine_are_like(tmp_path: Path, device: Device, kn
 
 def test_on_a_gpu_hours_are_of_gpus_and_threads_do_not_matter(tmp_path: Path) -> None:
     planned = plan(tmp_path, seeds=2)
-    record(planned, teacher(planned), own=3.0, job=1, hardware=GPU)
-    record(planned, *runs(planned), own=10.0, hardware=GPU)
-    found = foretold(planned, Device(True, None, 16, 1, 1))
+    record(planned, teacher(planned), own=3.0, job=1, hardware=f"{GPU} MIG 1g.10gb")
+    record(planned, *runs(planned), own=10.0, hardware=f"{GPU} MIG 1g.10gb")
+    for device in (Device(True, None, 16, 1, 1), Device(True, GPU, 16, 1, 1)):
+        found = foretold(planned, device)
     assert found.unit == "GPU" and found.device_s and found.device_s.mid == pytest.approx(31.0)
 
 
@@ -233,6 +240,32 @@ def test_a_pack_with_unknown_runs_is_foretold_as_far_as_it_is_known(tmp_path: Pa
     assert found.left_bytes and found.left_bytes.mid > 0, "the models' sizes are known"
 
 
+def test_runs_without_a_teacher_say_nothing_of_those_with_one(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    record(planned, teacher(planned), own=3.0, job=1)
+    record(planned, runs(planned)[0], own=10.0)
+    found = foretold(planned)
+    assert found.runs_of_unknown_time == ("digits_net_w8 > digits_net_w4 / kd / seed 0",)
+
+
+def test_of_a_pack_with_a_failed_run_only_the_training_is_known(tmp_path: Path) -> None:
+    """How long its job took has that run's time in it."""
+    planned = plan(tmp_path, seeds=2)
+    record(planned, teacher(planned), own=3.0, job=1)
+    record(planned, *runs(planned), own=10.0, pack_size=3)
+    known = estimate.pricing(planned).likeness.known(planned.plan.runs[runs(planned, 1)[1]].science, HERE)
+    assert known and known.own.mid == pytest.approx(10.0) and known.around == Range(0.0, 0.0, 0.0)
+
+
+def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(tmp_path)
+    record(planned, teacher(planned), own=3.0)
+    damaged = planned.store.record("0" * 16)
+    damaged.write_bytes(b"PAR1")
+    assert foretold(planned).runs_of_unknown_time
+    assert capsys.readouterr().err.startswith(f"nothing is estimated from past runs: {damaged}: not a readable record")
+
+
 def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     record(planned, runs(planned)[1], own=10.0, cost_evaluation_s=6.0)
@@ -246,7 +279,7 @@ def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
 
 def finding(planned: Planned, *run_ids: str, **more: Any) -> Finding:
     shapes = [shape(planned.plan.runs[k].science) for k in run_ids]
-    facts = dict(gpu=False, hardware=CPU, threads=2, processes=1, seconds_per_step=[0.1], start_s=7.0)
+    facts = dict(hardware=CPU, threads=2, processes=1, seconds_per_step=[0.1], start_s=7.0)
     return Finding(shapes=shapes, **{**facts, "checkpoint_bytes": 10**6, **more})
 
 
@@ -269,6 +302,19 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
     of_fitnets = next(k for k, r in other.plan.runs.items() if "fitnets / seed 1" in r.label)
     finding(other, *runs(other, 1), of_fitnets, seconds_per_step=[0.5]).write(other.store)
     assert "a probe" in [b.source for b in foretold(other).bases], "fitnets has no run of its own kind"
+
+
+def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None:
+    """The probe of the others has passed over the data and run the teacher."""
+    planned = plan(tmp_path, methods=["student", "kd", "dkd"], seeds=[3])
+    of_dkd = by_label(planned)["digits_net_w8 > digits_net_w4 / dkd / seed 3"]
+    before = plan(tmp_path)
+    record(before, runs(before)[1], own=10.0)
+    pack = [planned.plan.runs[k].science for k in (*runs(planned, 3), of_dkd)]
+    finding(planned, *runs(planned, 3)).write(planned.store)
+    price = estimate.pricing(planned).price(pack, HERE)
+    assert price.seconds and price.seconds.mid == pytest.approx((2 * 1442 + 2 * 355 / 3) / 64 * 0.1 + 7.0 + 10.0)
+    assert price.bases == (("a probe", 0), ("a probe", 0), (STEPS[2].words, 1))
 
 
 def test_a_finding_holds_for_its_machine_and_replaces_the_one_before(tmp_path: Path) -> None:
@@ -346,3 +392,7 @@ def test_what_was_taken_is_of_jobs_and_not_of_runs(tmp_path: Path) -> None:
     assert took.records == 2 and took.device_s == {"core": pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))}
     assert took.left_bytes == sum(planned.store.record(k).stat().st_size for k in runs(planned))
     assert kept.lines(planned.store, "small")[0].endswith(" for 2 of them so far")
+    # Of an interrupted run the last attempt may have been short: what its record accounts for was spent.
+    record(planned, teacher(planned), own=30.0, job=1, attempts=2, finished_at=START + timedelta(days=1, seconds=3))
+    took = kept.taken(planned.store, submission)
+    assert took.device_s == {"core": pytest.approx(2 * (31.0 + 32.0))}

@@ -1,7 +1,9 @@
 """The leaderboard's lines against a plain computation of their own: what is compared with what."""
 
 import statistics
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import leaderboard
 from harness.reporting.comparison import Contents
 from harness.reporting.leaderboard import lines as board_lines
-from harness.reporting.leaderboard.details import MOST_RUNS
+from harness.reporting.leaderboard.details import NEWEST, WHOLE
 from harness.reporting.leaderboard.gather import gather
 from harness.reporting.leaderboard.lines import Line
 from harness.reporting.protocols import RecipeChange
 from harness.spec import methods
 from harness.spec.expand import Cell
+from harness.store import compaction
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
+from tests.commands import command
 from tests.integration.test_leaderboard import put, put_compacted, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
@@ -167,23 +172,57 @@ def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) ->
     """All rows, and the details that a store of these runs alone would have."""
     day = datetime(2026, 2, 1, tzinfo=UTC)
     new = [run(m, 60.0 + s, s, finished_at=day + timedelta(days=s)) for m in (KD, OTHER) for s in (0, 1)]
-    old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(2 * MOST_RUNS)]
+    old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(WHOLE)]
     small, large = Store(tmp_path / "small"), Store(tmp_path / "large")
     put(small, *new)
     put_compacted(large, [*old, *new])
     alone, board = gather(small), gather(large)
     assert alone.overview["runs"] == alone.overview["held"] == 4
-    assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, MOST_RUNS)
+    assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, NEWEST)
     held = {line["id"]: line["chunk"] for line in board.overview["lines"] if line["chunk"] is not None}
-    assert len(board.overview["lines"]) == MOST_RUNS + 2 and len(held) == 2 + (MOST_RUNS - 4) // 2
+    assert len(board.overview["lines"]) == WHOLE // 2 + 2 and len(held) == 2 + (NEWEST - 4) // 2
     details = {k: v for chunk in board.chunks for k, v in chunk.items()}
     assert all(k in board.chunks[chunk] for k, chunk in held.items()) and details.keys() == held.keys()
     for line in alone.overview["lines"]:
         assert details[line["id"]] == alone.chunks[0][line["id"]]
         assert [r["curves"].keys() for r in details[line["id"]]["runs"]] == [{"train_ce", "test_top1"}] * 2
+    assert board.figures_note == "None, as this store has more than 5,000 runs."
 
 
 def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:
     """It is a setting, and lines of its values stay apart."""
     rows = [run({**OTHER, "params": {"seed": a, "student": "x"}}, 50.0, s) for a in (0, 1) for s in (0, 1)]
     assert [line.by_seed for line in lines(rows)] == [{0: 50.0, 1: 50.0}] * 2
+
+
+def test_a_page_is_written_anew_when_something_has_come_and_only_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, written, slept = Store(tmp_path), list[int](), list[float]()
+    happens = iter(
+        [
+            lambda: None,
+            lambda: put(store, run(KD)),
+            lambda: None,
+            lambda: compaction.compact(store, 0),
+            lambda: store.write_failure("f" * 16, "code", "the cause", "", ""),
+            lambda: None,
+        ]
+    )
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if (happening := next(happens, None)) is None:
+            raise KeyboardInterrupt
+        happening()
+
+    def write(store: Store, page: Path) -> float:
+        written.append(len(slept))
+        return 10.0
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(leaderboard, "_write", write)
+    with suppress(KeyboardInterrupt):
+        command("leaderboard", "--results", tmp_path, "--watch")
+    assert written == [0, 2, 5]
+    assert set(slept) == {leaderboard.REST * 10}, "most of the time it rests"

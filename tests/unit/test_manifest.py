@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.data.manifest import Manifest
+from harness.data import locate, manifest
+from harness.data.manifest import DetectionManifest, Manifest
 from harness.errors import UserError
+from harness.spec.schema import Dataset
 
 VALUE: dict[str, Any] = {
     "format": 1,
@@ -76,3 +78,58 @@ def test_planning_can_read_it_quickly() -> None:
         "import sys, harness.data.manifest; print([m for m in ('torch', 'numpy', 'PIL', 'ffcv') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", heavy], text=True) == "[]\n"
+
+
+PART: dict[str, Any] = {
+    "file": "val.beton", "images": 2, "bytes": 3, "counts": {"kept": 2}, "annotations": "val.safetensors",
+    "annotation_bytes": 2, "trained_on": 1, "objects": {"objects": 4},
+}  # fmt: skip
+DETECTION = {k: v for k, v in VALUE.items() if k != "classes"} | {
+    "dataset": "coco", "categories": [{"id": 3, "name": "cat"}], "test": PART, "version": "fedcba9876543210",
+    "settings": {"max_side": None, "quality": 90},
+}  # fmt: skip
+
+
+@pytest.fixture
+def of_coco(folder: Path) -> Path:
+    (folder / "val.safetensors").write_bytes(b"ab")
+    (folder / "manifest.json").write_text(json.dumps(DETECTION))
+    return folder
+
+
+def test_of_objects(of_coco: Path) -> None:
+    found = manifest.read(of_coco, "imagenet")
+    assert isinstance(found, DetectionManifest) and found == DetectionManifest.read(of_coco)
+    assert (found.class_count, found.evaluated_on, found.categories[0].id) == (1, "test", 3)
+    found.write(of_coco)
+    assert DetectionManifest.read(of_coco) == found
+    (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "train": PART}))
+    assert DetectionManifest.read(of_coco).evaluated_on == "train"
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"annotations": "../val.safetensors"}, "damaged: test.annotations: Input should be"),
+        ({"annotation_bytes": 3}, "val.safetensors: has 2 bytes, manifest.json states 3; prepare"),
+        ({"annotations": "train.safetensors"}, "train.safetensors: is missing; prepare the data"),
+        ({"per_class_min": 1}, "damaged: test.per_class_min: Extra inputs"),
+    ],
+)
+def test_damage_of_objects(of_coco: Path, change: dict[str, Any], message: str) -> None:
+    (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "test": {**PART, **change}}))
+    with pytest.raises(UserError) as e:
+        manifest.read(of_coco, "coco")
+    assert message in str(e.value) and str(e.value).startswith(str(of_coco))
+
+
+def test_folders_of_both_kinds_lie_side_by_side(of_coco: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("root")
+    of_coco.rename(root / "a")
+    (root / "b").mkdir()
+    (root / "b/val.beton").write_bytes(b"abc")
+    (root / "b/manifest.json").write_text(json.dumps(VALUE))
+    assert locate.prepared_folder(VALUE["version"], root) == root / "b"
+    assert locate.prepared_folder(DETECTION["version"], root) == root / "a"
+    with pytest.raises(UserError, match="a: was prepared as 'coco'; expected 'imagefolder'"):
+        locate.dataset_info(Dataset(name="imagefolder", folder="a"), root)

@@ -34,7 +34,7 @@ from tests.unit.test_reporting import row, table
 
 SCIENCE = json.dumps({"recipe": {"epochs": 20, "lr": 0.1}})
 FORMATS = tuple(render.FORMATS)
-HOSTILE = r"<script>alert(1)</script> | a_b _c_ & &lt; \input{x} 50% #$~^ `x` *y* [z](u)"
+HOSTILE = r"""<script>alert(1)</script> | a_b _c_ & &lt; \input{x} 50% #$~^ `x` *y* [z](u) " onclick="x' """
 
 # made-up records ------------------------------------------------------------------------------------------------------
 
@@ -145,8 +145,9 @@ def test_stars_are_those_of_the_corrected_test() -> None:
     assert found["at"].tested and text.marks(found["at"]) == "" and text.marks(found["student"]) == ""
 
 
-def wide(pairs: int) -> Comparison:
-    return compared({(f"t{i}", "s", m): [60.0 + i, 61.0] for i in range(pairs) for m in ("student", "kd", "crd")})
+def wide(pairs: int, teacher: str = "t") -> Comparison:
+    methods = ("student", "kd", "crd")
+    return compared({(f"{teacher}{i}", "s", m): [60.0 + i, 61.0] for i in range(pairs) for m in methods})
 
 
 @pytest.mark.parametrize(("pairs", "widths"), [(1, [1]), (7, [7]), (8, [4, 4]), (14, [7, 7]), (15, [5, 5, 5])])
@@ -171,11 +172,13 @@ class Page(html.parser.HTMLParser):
         self.tags: list[str] = []
         self.rows: list[list[str]] = []
         self.titles: list[str] = []
+        self.attributes: set[str] = set()
         self._cell = False
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
@@ -257,6 +260,7 @@ def test_hostile_names_stay_text(name: str) -> None:
     found = paper(replace(made, contents=replace(made.contents, note=name, name=name)), None, None)
     page = Page(render.html_text(found))
     assert not {"script", "img", "b"} & set(page.tags)
+    assert page.attributes <= {"charset", "class", "content", "lang", "name", "scope", "title"}
     assert name.replace("\n", "") in {"".join(row[:1]).replace("\n", "") for row in page.rows}
     shown = render.markdown(found)
     lines = [line for line in shown.splitlines() if line.startswith("|")]
@@ -287,7 +291,7 @@ def test_latex_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         made = replace(made, contents=replace(made.contents, note=HOSTILE))
         shown = render.latex(paper(made, None, None))
     else:
-        shown = render.latex(paper(wide(15), None, None))
+        shown = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
     Path("table.tex").write_text(shown)
     (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", shown, re.MULTILINE)
     document = rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}x\input{{table}}\end{{document}}"
@@ -361,9 +365,10 @@ def test_report_prints_what_was_published(home: None, form: str) -> None:
         (DIGITS, ("recipe.epochs=3", "seeds=[5, 1]", "methods.kd.params.temperature=2")),
         ({**DIGITS, "teachers": {"recipe": {"base": "digits_quick", "epochs": 2}, "seed": 7}}, ()),
         ({**DIGITS, "teachers": {"recipe": "digits_quick"}, "recipe": {"base": "digits_quick", "lr": 0.01}}, ()),
+        ({**DIGITS, "pairs": [{"teacher": "digits_net_w16", "student": f"digits_net_w{w}"} for w in (4, 8)]}, ()),
         ({**DIGITS, "pairs": [{**DIGITS["pairs"][0], "teacher_weights": {"file": "w.pth", "sha256": "0" * 64}}]}, ()),
     ],
-    ids=["plain", "set", "teachers", "recipe", "weights"],
+    ids=["plain", "set", "teachers", "recipe", "students", "weights"],
 )
 def test_each_command_plans_the_runs_of_its_cell(home: None, sweep: dict[str, Any], sets: tuple[str, ...]) -> None:
     planned = finish(sweep, *sets)
@@ -431,6 +436,7 @@ def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch)
     assert float(kd[1]["mean"]) == pytest.approx(float(kd[0]["mean"]) + 20)
     assert kd[0]["run_ids"] == kd[1]["run_ids"] and kd[0]["p_holm"] and not kd[1]["p_holm"]
     assert found["lskd", "top1"]["published"] == "71.42" and found["lskd", "top5"]["published"] == "90.29"
+    assert kd[0]["published"] == "71.81" and kd[1]["published"] == "", "that source has no top-5 of it, others have"
     assert found["lskd", "top5"]["protocol"] == found["lskd", "top1"]["protocol"]
     assert [c["place"] for c in kd] == ["best", "best"] or [c["place"] for c in kd] == ["second", "second"]
     head = Path("results/tables/cifar/paper.md").read_text().splitlines()[0]

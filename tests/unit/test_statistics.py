@@ -51,6 +51,12 @@ def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
     assert spread(values).std == statistics.stdev(values)
 
 
+def test_deviations_are_rounded_once() -> None:
+    """Of so many some lie next to the middle between two numbers."""
+    for values in np.random.RandomState(0).normal(70, 1, (10_000, 3)).tolist():
+        assert spread(values).std == statistics.stdev(values)
+
+
 @given(SAMPLES, st.sampled_from([0.05, 0.1]))
 def test_intervals_are_scipys(values: list[float], error: float) -> None:
     found = ours.interval(spread(values), error)

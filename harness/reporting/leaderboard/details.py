@@ -17,9 +17,10 @@ from harness.reporting.leaderboard.lines import Line
 from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.schema import COST_PARTS
 
-MOST_RUNS = 2000  # of a page: of 100,000 they would be too much to read, to write and to open
+WHOLE = 5000  # runs of a store that a page has in full: 100,000 would be too much to read, to write and to open
+NEWEST = 1000  # runs of a larger one whose details the page has
 _RUNS_PER_CHUNK = 100  # about what a browser unpacks to show one line's runs
-_CURVE_POINTS, _CURVE_DIGITS = 40, 5  # of a run's curve: the page must stay small, and the record has all
+_CURVE_POINTS = 40  # of a run's curve, to five digits: the page must stay small, and the record has all
 _PROVENANCE = (
     "run_id", "seed", "status", "best_epoch",
     "student_parameters", "evaluated_parameters", "method_parameters", "weights_sha256",
@@ -46,10 +47,11 @@ Data = dict[str, Any]
 
 
 def chunks_of(found: Sequence[Line]) -> list[list[Line]]:
-    """The lines whose runs the page holds: those last added to, with at most ``MOST_RUNS`` runs together; in chunks."""
+    """The lines whose runs the page holds: all of ``WHOLE`` runs or fewer, else those last added to. In chunks."""
     newest = sorted(found, key=lambda line: (-line.newest, line.id))
-    runs = accumulate(len(line.run_ids) for line in newest)
-    held = {line.id for line, _ in takewhile(lambda item: item[1] <= MOST_RUNS, zip(newest, runs, strict=True))}
+    runs = list(accumulate(len(line.run_ids) for line in newest))
+    most = NEWEST if runs and runs[-1] > WHOLE else WHOLE
+    held = {line.id for line, _ in takewhile(lambda item: item[1] <= most, zip(newest, runs, strict=True))}
     return list(_cut([line for line in found if line.id in held]))
 
 
@@ -91,7 +93,8 @@ def _run(row: Data, of_run: Curves, task: TaskInfo) -> Data:
 def _curve(curve: Curve) -> list[list[Any]]:
     """Epochs and values: first, last and evenly between."""
     at = _evenly(len(curve.epochs))
-    return [curve.epochs[at].tolist(), [number(v, _CURVE_DIGITS) for v in curve.values[at].tolist()]]
+    values = curve.values[at].tolist()
+    return [curve.epochs[at].tolist(), [float(f"{v:.5g}") if math.isfinite(v) else None for v in values]]
 
 
 @cache
@@ -99,6 +102,6 @@ def _evenly(points: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, points - 1, min(points, _CURVE_POINTS)).round().astype(np.int64))
 
 
-def number(value: float | None, digits: int = 12) -> float | None:
-    """So many significant digits; None for what JSON has no word for."""
-    return None if value is None or not math.isfinite(value) else float(f"{value:.{digits}g}")
+def number(value: float | None) -> float | None:
+    """Twelve significant digits; None for what JSON has no word for."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.12g}")

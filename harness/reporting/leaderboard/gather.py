@@ -17,7 +17,7 @@ from harness.reporting.comparison import Contents, Spread
 from harness.reporting.figures import objects
 from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.details import COLUMNS as DETAILS
-from harness.reporting.leaderboard.details import MOST_RUNS, chunks_of, details, number
+from harness.reporting.leaderboard.details import WHOLE, chunks_of, details, number
 from harness.reporting.leaderboard.lines import COLUMNS, Line, Protocol, ambiguous_teachers, lines
 from harness.spec.tasks import DETECTION
 from harness.store import records
@@ -25,7 +25,6 @@ from harness.store.schema import SCHEMA
 from harness.store.store import Store
 
 MOST_SWEEPS = 12  # that have their figures drawn on the page
-MOST_FIGURED_RUNS = 5000  # of a store that has figures: reading all curves of a larger one's sweeps takes long
 MOST_FAILURES = 1000
 MOST_IMAGE_BYTES = 8_000_000  # of a picture of images: a page with a larger one would be slow to open
 LOG_LINES = 12
@@ -70,7 +69,7 @@ def gather(store: Store) -> Board:
         UserError: a damaged record.
     """
     run_ids = store.done_ids()
-    whole = len(run_ids) <= MOST_RUNS
+    whole = len(run_ids) <= WHOLE
     table = records.read(store, run_ids, SCHEMA.names if whole else COLUMNS)
     contents, unread = _tables(store)
     found = lines(table, _entries(contents))
@@ -186,8 +185,8 @@ def _of(store: Store, run_id: str) -> str:
 
 def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
     """Those of the sweeps that were last added to, and what is left out."""
-    if len(table) > MOST_FIGURED_RUNS:
-        return (), f"None, as this store has more than {MOST_FIGURED_RUNS:,} runs."
+    if len(table) > WHOLE:
+        return (), f"None, as this store has more than {WHOLE:,} runs."
     if find_spec("matplotlib") is None:
         return (), "None: they need matplotlib, pip install 'kd-harness[figures]'."
     finished = dict(zip(*(table.column(name).to_pylist() for name in ("run_id", "finished_at")), strict=True))

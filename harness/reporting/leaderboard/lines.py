@@ -12,8 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from harness.reporting.beside import recipe_name
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
@@ -24,9 +26,9 @@ from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.provenance import is_gpu
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
-_BY_RUN = ("run_id", "seed", "status", "dataset", "train_size", "evaluated_on", "evaluated_size", *_SCORES,
-           "cost_total_s", "hardware", "processes", "threads")  # fmt: skip
-COLUMNS = (*_BY_RUN, "science", "warnings", "finished_at")  # of the records, which lines are made of
+_BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
+_BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # of any of its runs
+COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records, which lines are made of
 _EVALUATED_ON = {
     "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
 }  # fmt: skip
@@ -87,43 +89,52 @@ class Line:
 
 
 def lines(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[Line]:
-    """Of records with ``COLUMNS``. ``sweeps``: run id -> where tables have it."""
-    of = {name: table.column(name).to_pylist() for name in _BY_RUN}
-    of["finished_at"] = table.column("finished_at").cast(pa.int64()).to_pylist()
-    of["warnings"] = pc.list_value_length(table.column("warnings")).to_pylist()
-    return _compared([_line(text, rows, of, sweeps) for text, rows in _groups(table).items()])
+    """Of records with ``COLUMNS``, ordered by run_id. ``sweeps``: run id -> where tables have it."""
+    texts, of_row = _groups(table)
+    # In the order of lines before it becomes Python's: objects that are used together lie together.
+    order = np.lexsort((table.column("seed").to_numpy(), of_row))
+    ends = np.bincount(of_row, minlength=len(texts)).cumsum()
+    starts = [0, *ends.tolist()][: len(texts)]
+    of = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
+    of["finished_at"] = of["finished_at"].cast(pa.int64())
+    of["warnings"] = pc.list_value_length(of["warnings"])
+    by_run = {name: column.to_pylist() for name, column in of.items()}
+    where = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
+    return _compared(
+        [
+            _line(text, {name: column[start:end] for name, column in by_run.items()}, known, sweeps)
+            for text, start, end, *known in zip(texts, starts, ends.tolist(), *where, strict=True)
+        ]
+    )
 
 
-def _groups(table: pa.Table) -> dict[str, list[int]]:
-    """Science without the seed -> rows. Of records that are alike but for the seed's digits one is parsed."""
-    alike: dict[str, list[int]] = {}
-    some: dict[str, str] = {}
-    i = 0
+def _groups(table: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
+    """Each science without the seed, and per row which it is. Of those that differ in the seed alone one is parsed."""
+    alike: dict[str, int] = {}
+    some, of_row = list[str](), list[int]()
     for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
         for text, seed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             before, _, after = text.rpartition(f'"seed":{seed},')
-            rest = before + after
-            if rest not in alike:
-                alike[rest], some[rest] = [], text
-            alike[rest].append(i)
-            i += 1
-    groups: dict[str, list[int]] = {}
-    for rest, rows in alike.items():
-        science = json.loads(some[rest])
+            number = alike.setdefault(before + after, len(alike))
+            if number == len(some):
+                some.append(text)
+            of_row.append(number)
+    groups: dict[str, int] = {}
+    same = []
+    for text in some:
+        science = json.loads(text)
         del science["seed"]
-        groups.setdefault(canonical(science), []).extend(rows)
-    return groups
+        same.append(groups.setdefault(canonical(science), len(groups)))
+    return list(groups), np.array(same, np.int64)[of_row]
 
 
-def _line(text: str, rows: Sequence[int], of: Columns, sweeps: Mapping[str, Sequence[str]]) -> Line:
+def _line(text: str, of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]) -> Line:
+    """``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
     science = json.loads(text)
-    score = datasets.task_of(of["dataset"][rows[0]]).score
-    wanted = ("seed", "run_id", f"last_{score}", f"best_{score}", f"teacher_{score}")
-    seeds, run_ids, last, best, teachers = (of[k] for k in wanted)
-    rows = sorted(rows, key=lambda i: (seeds[i], run_ids[i]))
-    by_seed = {seeds[i]: last[i] for i in rows if last[i] is not None}
+    score = datasets.task_of(where[0]).score
+    last, best = (of[f"{when}_{score}"] for when in ("last", "best"))
+    by_seed = {seed: value for seed, value in zip(of["seed"], last, strict=True) if value is not None}
     teacher = science["teacher"] or {}
-    where = (of[name][rows[0]] for name in ("dataset", "train_size", "evaluated_on", "evaluated_size"))
     return Line(
         id=_short(text),
         protocol=_protocol(canonical({k: science[k] for k in ("dataset", "recipe", "protocol")}), *where),
@@ -133,16 +144,16 @@ def _line(text: str, rows: Sequence[int], of: Columns, sweeps: Mapping[str, Sequ
         use=science["method"]["use"],
         settings=_settings(science["method"]),
         science=science,
-        sweeps=tuple(dict.fromkeys(name for i in rows for name in sweeps.get(run_ids[i], ()))),
-        run_ids=tuple(run_ids[i] for i in rows),
+        sweeps=tuple(dict.fromkeys(name for run_id in of["run_id"] for name in sweeps.get(run_id, ()))),
+        run_ids=tuple(of["run_id"]),
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
-        best=Spread.of(best[i] for i in rows if last[i] is not None and best[i] is not None),
-        teacher_score=next((teachers[i] for i in rows if teachers[i] is not None), None),
-        cost=_cost([i for i in rows if of["status"][i] == "done"], of),
-        diverged=sum(of["status"][i] == "diverged" for i in rows),
-        warnings=sum(bool(of["warnings"][i]) for i in rows),
-        newest=max(of["finished_at"][i] for i in rows),
+        best=Spread.of(b for a, b in zip(last, best, strict=True) if a is not None and b is not None),
+        teacher_score=next((found for found in of[f"teacher_{score}"] if found is not None), None),
+        cost=_cost(of),
+        diverged=of["status"].count("diverged"),
+        warnings=sum(map(bool, of["warnings"])),
+        newest=max(of["finished_at"]),
     )
 
 
@@ -172,15 +183,15 @@ def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
 
 
-def _cost(rows: Sequence[int], of: Columns) -> Cost | None:
+def _cost(of: Columns) -> Cost | None:
     """None without a finished run, or where runs were on unlike hardware."""
-    found = {of["hardware"][i] for i in rows}
-    if len(found) != 1:
+    each = zip(*(of[k] for k in ("status", "hardware", "cost_total_s", "processes", "threads")), strict=True)
+    finished = [run for status, *run in each if status == "done"]
+    if len({hardware for hardware, *_ in finished}) != 1:
         return None
-    (hardware,) = found
+    hardware = finished[0][0]
     gpu = is_gpu(hardware)
-    seconds, processes, threads = (of[name] for name in ("cost_total_s", "processes", "threads"))
-    hours = [seconds[i] / 3600 * processes[i] * (1 if gpu else threads[i]) for i in rows]
+    hours = [s / 3600 * processes * (1 if gpu else threads) for _, s, processes, threads in finished]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.reporting.leaderboard.details import MOST_RUNS
+from harness.reporting.leaderboard.details import NEWEST, WHOLE
 from harness.reporting.leaderboard.gather import Board
 
 _HERE = Path(__file__).parent
@@ -37,7 +37,8 @@ def html(board: Board) -> str:
         figures=board.figures,
         figures_note=board.figures_note,
         images=board.images,
-        most_runs=MOST_RUNS,
+        whole=WHOLE,
+        newest=NEWEST,
     )
 
 

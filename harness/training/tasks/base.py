@@ -39,11 +39,11 @@ class Task(Protocol):
     def start(self, student: nn.Module, model: str) -> None:
         """Gives a fresh student the weights that its science says it starts from, if it does."""
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
-        """Gives a network all of a file's weights; the file's sha256.
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
+        """Loads all of a network's weights; the file's sha256.
 
         Raises:
-            BadWeights: the file cannot be read, has another sha256, or is another model's.
+            BadWeights: the file cannot be read, has another content, or is another model's.
         """
 
     def describe(self, net: nn.Module) -> TapSpec:

@@ -42,7 +42,7 @@ class Classification:
     def start(self, student: nn.Module, model: str) -> None:
         """From what ``build`` has drawn."""
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
         return load_weights(net, model, file, sha256)
 
     def describe(self, net: nn.Module) -> TapSpec:

@@ -49,7 +49,7 @@ class Detection:
         if self._start is not None:
             load_backbone(_detector(student), model, *self._start)
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None = None) -> str:
+    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
         return load_detector(_detector(net), model, file, sha256)
 
     def describe(self, net: nn.Module) -> TapSpec:
