@@ -1,4 +1,4 @@
-"""A small data set in COCO's format, and a store with a sweep of detectors on it and one of classifiers, both made up."""
+"""A small data set in COCO's format, and a store with sweeps of detectors and of classifiers, all made up."""
 
 from pathlib import Path
 from typing import Any
