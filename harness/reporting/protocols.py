@@ -14,7 +14,8 @@ from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
 
 # What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
-# trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes numbers that are not comparable.
+# trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes
+# numbers that are not comparable.
 OWN = {
     "batch_size",
     "accumulate",

@@ -22,7 +22,7 @@ from harness.training.job import PackJob, run_pack
 from harness.training.member import Member
 
 store, run_ids, digests, told = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
-weights, steps = told.pop("weights", {}), itertools.count(1)
+weights, data, steps = told.pop("weights", {}), told.pop("data", None), itertools.count(1)
 stop_after, kill_after, _ = (told.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
 def should_stop():
     if (step := next(steps)) == kill_after:
@@ -34,7 +34,7 @@ def note(self):
     with open(digests, "a") as f:
         f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
 Member.end_epoch = note
-sys.exit(not run_pack(PackJob(store, tuple(run_ids), None, weights, 1, **told), should_stop))
+sys.exit(not run_pack(PackJob(store, tuple(run_ids), data, weights, 1, **told), should_stop))
 """
 
 

@@ -1,0 +1,161 @@
+"""Detection runs: as reproducible as any other, in a pack or alone, cut off or not, in one process or two."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from harness.data.manifest import FILE
+from harness.training.tasks.coco_metric import coco_metrics
+from tests.commands import command
+from tests.integration.conftest import REPO, Bench
+from tests.integration.test_ranks import train
+
+IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
+QUICK = yaml.safe_load((REPO / "benchmarks" / "coco128_quick.yaml").read_text())
+METHODS = tuple(QUICK["methods"])
+SMALL = {"sides": [64, 80], "max_side": 112, "eval_side": 64, "rois_per_image": 16, "anchors_per_image": 32}
+SWEEP: dict[str, Any] = {
+    **QUICK,
+    "name": "small",
+    "dataset": {"name": "coco", "folder": "prepared", "train_subset": 10},
+    "recipe": {"base": "coco128_quick", "epochs": 2, "milestones": [], "batch_size": 4, "eval_every": 1, "flip": True}
+    | SMALL,
+    "pairs": [{"teacher": "fasterrcnn_resnet18_fpn64", "student": "fasterrcnn_resnet18_fpn64"}],
+}
+
+pytestmark = [
+    pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA has no coco128"),
+    pytest.mark.skipif(pytest.importorskip("pycocotools") is None, reason=""),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    assert command("prepare", "coco", "--source", IMAGES, "--out", root / "prepared").code == 0
+    return root
+
+
+@pytest.fixture
+def bench(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
+    (tmp_path / "results").mkdir()
+    return Bench(tmp_path, SWEEP)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Bench:
+    """All methods, in one pack, through the command."""
+    bench = Bench(tmp_path_factory.mktemp("whole"), SWEEP)
+    done = bench.run("sweep", "--data", str(data))
+    assert done.returncode == 0, done.stderr
+    return bench
+
+
+def run_ids(bench: Bench) -> dict[str, str]:
+    return {method: cell.run_id for (method, _), cell in bench.cells().items()}
+
+
+def teacher(bench: Bench) -> str:
+    return next(cell.teacher_run for cell in bench.cells().values() if cell.teacher_run)
+
+
+def curve(row: dict[str, Any], name: str) -> list[float]:
+    return [c["value"] for c in row["curves"] if c["name"] == name]
+
+
+def test_every_method_learns_and_moves_the_student(whole: Bench, bench: Bench) -> None:
+    ids = run_ids(whole)
+    assert set(ids) == set(METHODS)
+    weights = {method: whole.weights(run_id) for method, run_id in ids.items()}
+    assert len(set(weights.values())) == len(METHODS), "each method has its own student"
+    for method, run_id in ids.items():
+        row = whole.row(run_id)
+        assert row["status"] == "done" and row["evaluated_on"] == "train" and row["evaluated_size"] == 10, method
+        assert all(math.isfinite(c["value"]) for c in row["curves"]), method
+        terms = ("ce", "rpn_objectness", "rpn_box", "roi_class", "roi_box")
+        assert all(len(curve(row, f"train_{term}")) == 2 for term in terms), method
+        assert curve(row, "train_ce")[0] == pytest.approx(sum(curve(row, f"train_{t}")[0] for t in terms[1:]))
+        assert len(curve(row, "train_AP")) == 2 and curve(row, "train_AP")[1] == row["last_AP"]
+        assert row["last_top1"] is None and row["last_AP"] is not None
+        assert (row["teacher_AP"] is None) == (method == "student")
+
+
+def test_the_kept_predictions_have_the_recorded_precision(whole: Bench, bench: Bench, data: Path) -> None:
+    truth = json.loads((IMAGES / "annotations" / "instances_train2017.json").read_text())
+    for run_id in (run_ids(whole)["kd"], teacher(whole)):
+        row = whole.row(run_id)
+        found = json.loads(whole.store.predictions(run_id).read_text())
+        shown = sorted(image["id"] for image in truth["images"] if any(
+            a["image_id"] == image["id"] and not a["iscrowd"] for a in truth["annotations"]
+        ))[:10]  # fmt: skip
+        of_shown = {
+            **truth,
+            "images": [i for i in truth["images"] if i["id"] in shown],
+            "annotations": [a for a in truth["annotations"] if a["image_id"] in shown],
+        }
+        assert {f["image_id"] for f in found} <= set(shown)
+        for name, value in coco_metrics(of_shown, found).items():
+            assert value == pytest.approx(row[f"last_{name}"], abs=1e-9), name
+
+
+def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
+    bench.take(whole, teacher(whole))
+    for method in ("student", "dkd", "rekd"):
+        run_id = run_ids(whole)[method]
+        train(bench, 1, run_id, data=str(data / "prepared"))
+        assert bench.weights(run_id) == whole.weights(run_id), method
+        assert bench.store.predictions(run_id).read_bytes() == whole.store.predictions(run_id).read_bytes()
+
+
+def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
+    """Stopped in the middle of an epoch, once killed."""
+    bench.take(whole, teacher(whole))
+    ids = [run_ids(whole)[method] for method in ("kd", "rekd", "fgfi")]
+    at = {"data": str(data / "prepared"), "checkpoint_seconds": 0}
+    train(bench, 1, *ids, stop_after=2, **at)
+    train(bench, 1, *ids, kill_after=2, **at)
+    train(bench, 1, *ids, **at)
+    for run_id in ids:
+        assert bench.weights(run_id) == whole.weights(run_id)
+        assert bench.row(run_id)["curves"] == whole.row(run_id)["curves"]
+
+
+def test_two_processes_are_one_to_rounding(whole: Bench, bench: Bench, data: Path) -> None:
+    """The last batch of a pass has two images. Batch norms and methods' moments are those of all images."""
+    bench.take(whole, teacher(whole))
+    ids = run_ids(whole)
+    train(bench, 2, *ids.values(), data=str(data / "prepared"))
+    for method, run_id in ids.items():
+        row, alone = bench.row(run_id), whole.row(run_id)
+        assert row["processes"] == 2 and alone["processes"] == 1
+        first = {c["name"]: c["value"] for c in alone["curves"] if c["epoch"] == 1}
+        for found in row["curves"]:
+            if found["epoch"] == 1 and found["name"].startswith("train_") and "AP" not in found["name"]:
+                assert found["value"] == pytest.approx(first[found["name"]], rel=0.02, abs=1e-4), (method, found)
+        assert row["teacher_AP"] == alone["teacher_AP"], "every image counted once"
+        got, expected = (load_file(b.store.student_weights(run_id)) for b in (bench, whole))
+        moved = torch.cat([(got[k] - expected[k]).flatten().abs() for k in got if got[k].is_floating_point()])
+        assert moved.mean() < 1e-3, method
+    held = [(bench.folder / f"digests-{rank}").read_text() for rank in range(2)]
+    assert held[0] == held[1], "weights, moments and momenta are the same in both processes"
+
+
+def test_a_prepared_folder_without_images_to_train_on_is_refused(bench: Bench, data: Path) -> None:
+    folder = data / "empty"
+    folder.mkdir()
+    for file in (data / "prepared").iterdir():
+        (folder / file.name).hardlink_to(file)
+    manifest = json.loads((folder / FILE).read_text())
+    (folder / FILE).unlink()
+    (folder / FILE).write_text(json.dumps({**manifest, "train": None}))
+    bench.sweep = {**SWEEP, "dataset": {"name": "coco", "folder": "empty"}}
+    said = bench.run("sweep", "--plan", "--data", str(data))
+    assert said.returncode == 2 and "prepared without training images" in said.stderr
