@@ -19,7 +19,6 @@ from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.details import WHOLE, chunks_of, details, number
 from harness.reporting.leaderboard.lines import COLUMNS, Line, Protocol, ambiguous_teachers, lines
-from harness.spec.tasks import DETECTION
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -207,7 +206,8 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     """Those that the store has, and run id -> which of them are of the run's pair."""
     found: list[Images] = []
     of_run: dict[str, set[int]] = {}
-    for content in (c for c in contents if c.task is DETECTION):
+    drawn = {folder.name for folder in store.images("x").parent.glob("*")}
+    for content in (c for c in contents if c.name in drawn):
         places: dict[tuple[str, str], int] = {}
         for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
             path = store.images(content.name) / f"{objects.name(*pair)}.png"
