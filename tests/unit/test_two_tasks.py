@@ -92,6 +92,16 @@ def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison])
     assert tested == {"AP"}, "the test is of the score alone"
 
 
+def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comparison]) -> None:
+    """Its head is the metrics; the pair stands over them, once."""
+    text, html = (publish.text(compared[0], f"paper.{form}") for form in ("md", "html"))
+    heads = [line.strip("| ").replace(" ", "").split("|") for line in text.splitlines() if line.startswith("| method")]
+    assert heads == [["method", *DETECTION.printed]] * len(PAIRS)
+    above = [line.replace("\\", "") for line in text.splitlines() if line.endswith(":") and " > " in line]
+    assert above == [f"{teacher} > {student}:" for teacher, student in PAIRS]
+    assert html.count('<th scope="colgroup" colspan="6">fasterrcnn_resnet18_fpn</th>') == 1
+
+
 def test_ranks_are_by_AP_and_over_the_detectors_pairs_alone(compared: tuple[Comparison, Comparison]) -> None:
     ranking = compared[0].ranking
     assert ranking and ranking.pairs == len(PAIRS)
