@@ -1,25 +1,40 @@
-"""``python -m harness.evaluate``: accuracy of a checkpoint, or of what a run has left."""
+"""``python -m harness.evaluate``: how good a checkpoint is, or what a run has left."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from harness import options
 from harness.errors import UserError, unknown
-from harness.spec.schema import STORED_VIEWS
+from harness.spec.datasets import DatasetInfo, task_of
+from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS
+from harness.spec.tasks import shown
+
+if TYPE_CHECKING:
+    from harness.training.tasks import Task
+
+# What a recipe must state; here nothing is trained.
+_UNTRAINED = {"epochs": 1, "lr": 1.0}
 
 
 def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
-        str | None, typer.Option(help="Of imagenet and imagefolder: the prepared folder, absolute or below --data.")
+        str | None,
+        typer.Option(help="Of imagenet, imagefolder and coco: the prepared folder, absolute or below --data."),
     ] = None,
-    size: Annotated[int, typer.Option(min=8, help="Of these: side of the central crop.")] = 224,
-    resize: Annotated[int, typer.Option(min=8, help="Of these: what the shorter side is resized to before it.")] = 256,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="Of imagenet and imagefolder: side of the central crop (224). Of coco: the shorter side (800)."
+        ),
+    ] = None,
+    resize: Annotated[
+        int, typer.Option(min=8, help="Of imagenet and imagefolder: what the shorter side is resized to before it.")
+    ] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
         str | None,
@@ -35,9 +50,11 @@ def evaluate(
     data: options.Data = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure a checkpoint's top-1 and top-5 accuracy. Checkpoints of RepDistiller and mdistiller load as they are.
+    """Measure a checkpoint's top-1 and top-5 accuracy, or a detector's AP.
 
-    With --run: the accuracy in the run's record, measured again from the weights that it saved.
+    Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
+
+    With --run: what stands in the run's record, measured again from the weights that it saved.
     """
     from harness.data import locate
 
@@ -47,8 +64,7 @@ def evaluate(
             raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
         found = _run(run, results, root)
     elif dataset and model and weights:
-        views = {**STORED_VIEWS, "image_size": size, "eval_size": size, "eval_resize": resize}
-        found = _checkpoint(dataset, folder, model, weights, views, root, results)
+        found = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     if json_:
@@ -58,38 +74,58 @@ def evaluate(
             f"{found['model']} on {found['dataset']} ({found['images']:,} {found['evaluated_on']} images), "
             f"{Path(found['weights']).name} sha256 {found['sha256'][:12]}"
         )
-        print(f"top-1 {found['top1']:.2f} %   top-5 {found['top5']:.2f} %   loss {found['loss']:.4f}")
+        print("   ".join(_said(metric, found[metric]) for metric in task_of(found["dataset"]).metrics))
+
+
+def _said(metric: str, value: float | None) -> str:
+    if value is None:
+        return f"{shown(metric)} none"
+    return f"{metric} {value:.4f}" if metric == "loss" else f"{shown(metric)} {value:.2f} %"
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: str, views: dict[str, Any], root: Path | None, results: Path
-) -> dict[str, Any]:
+    dataset: str, folder: str | None, model: str, weights: str, sides: tuple[int | None, int], root: Path | None,
+    results: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """``sides``: of --size and --resize."""
     from harness.data import locate
-    from harness.models.build import build
-    from harness.models.weights import BadWeights, load_weights
+    from harness.models.weights import BadWeights
     from harness.spec import datasets, models
     from harness.spec.schema import Dataset
+    from harness.training.tasks import open_task
 
     try:
         asked = Dataset(name=dataset, folder=folder)
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    shape = datasets.image_shape(info, views)
+    views = _views(info, *sides)
     try:
         name = models.resolve(model)
-        models.check_images(name, info.name, shape)
+        models.check_task(name, info.name, info.task.name)
+        if info.views != "detection":  # a detector takes images of any size
+            models.check_images(name, info.name, datasets.image_shape(info, views))
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
     file = _weights_file(weights, root, results)
-    net = build(name, info.classes, in_channels=shape[0])
+    content = {**datasets.as_science(info), "train_subset": None}
+    task = open_task({"dataset": content, "recipe": {**_UNTRAINED, **views}})
+    net = task.build(name)
     try:
-        sha256 = load_weights(net, name, file)
+        sha256 = task.load(net, name, file, None)
     except BadWeights as e:
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
-    return about | _measure(net, {**datasets.as_science(info), "train_subset": None}, views, where)
+    return about | _measure(task, net, content, views, where)
+
+
+def _views(info: DatasetInfo, size: int | None, resize: int) -> dict[str, Any]:
+    """What is seen of images."""
+    if info.views == "detection":
+        return {**DETECTION_VIEWS, "eval_side": size or DETECTION_VIEWS["eval_side"]}
+    side = size or STORED_VIEWS["eval_size"]
+    return {**STORED_VIEWS, "image_size": side, "eval_size": side, "eval_resize": resize}
 
 
 def _weights_file(named: str, root: Path | None, results: Path) -> Path:
@@ -119,6 +155,7 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.store import records
     from harness.store.store import Store
     from harness.training.member import trained_model
+    from harness.training.tasks import open_task
 
     store = Store(results)
     done = store.done_ids()
@@ -140,17 +177,18 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
         raise UserError(str(e)) from None
     about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
-    return about | _measure(net, science["dataset"], science["recipe"], folder)
+    return about | _measure(open_task(science), net, science["dataset"], science["recipe"], folder)
 
 
-def _measure(net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+def _measure(
+    task: "Task", net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: Path | None
+) -> dict[str, Any]:
     """``recipe``: what is seen of stored images, and the precision; float32 when it says none."""
     import torch
 
     from harness.data.raw import WrongData
     from harness.data.source import open_source
     from harness.planning import cores
-    from harness.training.evaluate import evaluate as measure
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -160,8 +198,8 @@ def _measure(net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: 
         raise UserError(str(e)) from None
     precision = recipe.get("precision", "float32")
     set_float32(precision)
-    metrics = measure(net.to(device, memory_format=torch.channels_last), on, precision)
-    return {"evaluated_on": on.name, "images": len(on.targets), **asdict(metrics)}
+    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, precision)
+    return {"evaluated_on": on.name, "images": len(on.targets), **found.metrics}
 
 
 if __name__ == "__main__":

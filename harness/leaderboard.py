@@ -52,11 +52,13 @@ class _Shown(NamedTuple):
     done: Set[str]
     failed: Set[str]
     tables: Set[tuple[Path, int]]
+    images: Set[tuple[Path, int]]
 
 
 def _shown(store: "Store") -> _Shown:
-    tables = store.table_folder("x").parent.glob("*/contents.json")
-    return _Shown(store.done_ids(), store.failed_ids(), {(path, path.stat().st_mtime_ns) for path in tables})
+    tables, images = store.table_folder("x").parent.glob("*/contents.json"), store.images("x").parent.glob("*/*.png")
+    dated = ({(path, path.stat().st_mtime_ns) for path in paths} for paths in (tables, images))
+    return _Shown(store.done_ids(), store.failed_ids(), *dated)
 
 
 def _write(store: "Store", page: Path) -> float:

@@ -49,6 +49,14 @@ def report(
             "cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
         ),
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of detectors: draw images that they are evaluated on here, with objects, the teacher's boxes and the "
+            "students', a PNG per pair in a folder per sweep. The leaderboard shows those in RESULTS/images."
+        ),
+    ] = None,
+    image_count: Annotated[int, typer.Option(min=1, max=100, help="With --images: how many.")] = 6,
     tensorboard: Annotated[
         Path | None,
         typer.Option(
@@ -109,6 +117,16 @@ def report(
             of_runs = curves.load(store, comparison.wanted_runs(found.contents))
             for path in write(found, of_runs, figures / found.contents.name):
                 print(path)
+    if images is not None:
+        if planned is None:
+            raise UserError("--images draws one sweep's results: name its file")
+        from harness.data import locate
+        from harness.reporting.figures import objects
+
+        data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
+        for found in comparison.load(contents, store):
+            for path in objects.write(found, store, data_folder, image_count, images / found.contents.name):
+                print(path)
     if tensorboard is not None:
         from harness.reporting.tensorboard import places
 
@@ -125,7 +143,7 @@ def report(
         for content in contents:
             publish.publish(content, store, out / content.name)
             print(out / content.name)
-    elif figures is None and tensorboard is None and bundle is None:
+    elif figures is None and images is None and tensorboard is None and bundle is None:
         for found in comparison.load(contents, store):
             sys.stdout.write(publish.text(found, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:

@@ -14,20 +14,22 @@ from harness.reporting.published import Number, Protocol, Published
 from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
 from harness.spec.load import SHIPPED_RECIPES
-from harness.spec.schema import STORED_VIEWS, Recipe
+from harness.spec.schema import VIEWS, Recipe
 from harness.spec.tasks import DETECTION
 
 MOST_COLUMNS = 4  # what a page's width holds
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
-# Datasets with few published numbers: those that a source took over or does not say it measured get a column too,
-# after its own, and their remark says so.
+# Datasets with few published numbers: those that a source took over or does not say it measured get a column too, and
+# their remark says so.
 ANY_ORIGIN = ("coco",)
+MOST_OF_ANY = 5  # columns of these: they add one line each at most
 _ORIGIN = {
     "quoted": "taken over from another source",
     "unstated": "whose numbers they are is not stated",
     "secondary": "a secondary source: from a page about the paper",
 }
 _EVALUATED_ON = {"test": "test images", "validation": "held-out training images", "train": "training images"}
+_DEFAULTS = {key: value for views in VIEWS.values() for key, value in views.items()}  # of keys that files leave out
 COCO_IMAGES = 5_000  # that COCO 2017 is evaluated on
 _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether last or best epoch is not stated"}
 
@@ -135,8 +137,8 @@ def _line(row: Row, comparison: Comparison, published: Published) -> _Line | Non
 def _columns(lines: Sequence[_Line], published: Published, any_origin: bool) -> list[str]:
     """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
 
-    One that adds no line must have half of them. Numbers that a source took over from another get none, or with
-    ``any_origin`` the last.
+    One that adds no line must have half of them, and numbers that a source took over from another get none; but with
+    ``any_origin``.
     """
     has: dict[str, set[int]] = {key: set() for key in published.protocols}
     for i, line in enumerate(lines):
@@ -145,10 +147,10 @@ def _columns(lines: Sequence[_Line], published: Published, any_origin: bool) -> 
     left = [key for key, p in published.protocols.items() if (any_origin or p.origin == "own") and has[key]]
     shown: list[str] = []
     covered: set[int] = set()
-    while left and len(shown) < MOST_COLUMNS:
+    while left and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
         best = max(left, key=partial(_rank, published.protocols, has, covered))
         left.remove(best)
-        if has[best] - covered or 2 * len(has[best]) >= len(lines):
+        if any_origin or has[best] - covered or 2 * len(has[best]) >= len(lines):
             shown.append(best)
             covered |= has[best]
     return shown
@@ -156,9 +158,9 @@ def _columns(lines: Sequence[_Line], published: Published, any_origin: bool) -> 
 
 def _rank(
     protocols: Mapping[str, Protocol], has: Mapping[str, set[int]], covered: set[int], key: str
-) -> tuple[bool, bool, int, int]:
+) -> tuple[bool, int, bool, int]:
     found = protocols[key]
-    return bool(found.recipe), found.origin == "own", len(has[key] - covered), len(has[key])
+    return bool(found.recipe), len(has[key] - covered), found.origin == "own", len(has[key])
 
 
 def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
@@ -307,7 +309,7 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
         theirs = _recipe(path.stem)
-        other = [k for k, v in theirs.items() if recipe.get(k) not in (v, STORED_VIEWS.get(k) if v is None else v)]
+        other = [k for k, v in theirs.items() if recipe.get(k) not in (v, _DEFAULTS.get(k) if v is None else v)]
         if not other:
             return path.stem
         if len(other) == 1:

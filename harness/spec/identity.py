@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from harness.spec.schema import DETECTION_VIEWS
+
 PROTOCOL = 1  # raised when the harness itself changes what the same science means (loop, evaluation, data order)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
@@ -14,5 +16,15 @@ def canonical(science: dict[str, Any]) -> str:
 
 
 def run_id(science: dict[str, Any]) -> str:
+    return _short(science)
+
+
+def _short(value: dict[str, Any]) -> str:
     """16 hex digits of the sha256 of the canonical text."""
-    return hashlib.sha256(canonical(science).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def teacher_evaluation(science: dict[str, Any], evaluated_on: str) -> str:
+    """Of what decides how good a given teacher is found to be; runs that it teaches share it."""
+    views = {key: science["recipe"].get(key) for key in DETECTION_VIEWS}
+    return _short({**{key: science[key] for key in ("dataset", "teacher")}, "views": views, "on": evaluated_on})

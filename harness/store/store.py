@@ -74,6 +74,14 @@ class Store:
         """What the trained student says of the images it is evaluated on, where the task keeps it."""
         return self.run(run_id) / "predictions.json"
 
+    def teacher_predictions(self, evaluation: str) -> Path:
+        """The same of a given teacher, by ``identity.teacher_evaluation``."""
+        return self.root / "teachers" / f"{evaluation}.json"
+
+    def images(self, sweep: str) -> Path:
+        """Where the leaderboard looks for pictures of what detectors find."""
+        return self.root / "images" / sweep
+
     def run_lock(self, run_id: str) -> Path:
         return self.run(run_id) / "lock"
 

@@ -204,9 +204,10 @@ def _logits_key(science: dict[str, Any], device: torch.device, threads: int, wor
 def _teacher(
     job: PackJob, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
 ) -> Teacher | None:  # fmt: skip
-    wanted = next((s["teacher"] for s in sciences.values() if s["teacher"]), None)
-    if wanted is None:
+    taught = next((s for s in sciences.values() if s["teacher"]), None)
+    if taught is None:
         return None
+    wanted = taught["teacher"]
     if "sha256" in wanted:
         given = job.weights[wanted["sha256"]]
         file, sha256, stated = Path(given["file"]), wanted["sha256"], given["score"]
@@ -225,4 +226,7 @@ def _teacher(
         f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
+    if "sha256" in wanted and teacher.predictions is not None and ranks.rank == 0:  # a trained one's run keeps its own
+        content, path = teacher.predictions, store.teacher_predictions(identity.teacher_evaluation(taught, on.name))
+        files.replace(path, lambda temporary: temporary.write_bytes(content))
     return teacher

@@ -31,6 +31,7 @@ class Teacher:
     spec: TapSpec
     ranks: Ranks = ALONE
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # all that was measured with it
+    predictions: bytes | None = None  # what that was measured on, where the task keeps it
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
     _batch_size: int = 0
 
@@ -76,11 +77,12 @@ def load_teacher(
     task.load(model, name, file, sha256)
     spec = task.describe(model)
     freeze(model, device)
-    metrics = task.evaluate(model, on, ranks=ranks).metrics
-    score = metrics[task.info.score]
+    found = task.evaluate(model, on, ranks=ranks)
+    score = found.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > STATED_MARGIN):
         raise BadWeights(f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %")
-    return Teacher(model, name, file, sha256, score, spec, ranks if task.whole_batch else ALONE, metrics)
+    seen = ranks if task.whole_batch else ALONE
+    return Teacher(model, name, file, sha256, score, spec, seen, found.metrics, found.predictions)
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:

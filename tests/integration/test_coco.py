@@ -12,6 +12,9 @@ import yaml
 from safetensors.torch import load_file
 
 from harness.data.manifest import FILE
+from harness.spec import identity
+from harness.spec.tasks import DETECTION
+from harness.store import records
 from harness.training.tasks.coco_metric import coco_metrics
 from tests.commands import command
 from tests.integration.conftest import REPO, Bench
@@ -88,22 +91,67 @@ def test_every_method_learns_and_moves_the_student(whole: Bench, bench: Bench) -
         assert (row["teacher_AP"] is None) == (method == "student")
 
 
-def test_the_kept_predictions_have_the_recorded_precision(whole: Bench, bench: Bench, data: Path) -> None:
+def evaluated_truth() -> dict[str, Any]:
+    """COCO's ground truth of the ten images that the sweep evaluates on."""
     truth = json.loads((IMAGES / "annotations" / "instances_train2017.json").read_text())
+    shown = sorted(image["id"] for image in truth["images"] if any(
+        a["image_id"] == image["id"] and not a["iscrowd"] for a in truth["annotations"]
+    ))[:10]  # fmt: skip
+    return {
+        **truth,
+        "images": [i for i in truth["images"] if i["id"] in shown],
+        "annotations": [a for a in truth["annotations"] if a["image_id"] in shown],
+    }
+
+
+def test_the_kept_predictions_have_the_recorded_precision(whole: Bench, bench: Bench, data: Path) -> None:
+    truth = evaluated_truth()
     for run_id in (run_ids(whole)["kd"], teacher(whole)):
         row = whole.row(run_id)
         found = json.loads(whole.store.predictions(run_id).read_text())
-        shown = sorted(image["id"] for image in truth["images"] if any(
-            a["image_id"] == image["id"] and not a["iscrowd"] for a in truth["annotations"]
-        ))[:10]  # fmt: skip
-        of_shown = {
-            **truth,
-            "images": [i for i in truth["images"] if i["id"] in shown],
-            "annotations": [a for a in truth["annotations"] if a["image_id"] in shown],
-        }
-        assert {f["image_id"] for f in found} <= set(shown)
-        for name, value in coco_metrics(of_shown, found).items():
+        assert {f["image_id"] for f in found} <= {image["id"] for image in truth["images"]}
+        for name, value in coco_metrics(truth, found).items():
             assert value == pytest.approx(row[f"last_{name}"], abs=1e-9), name
+
+
+def test_evaluate_measures_a_run_again(whole: Bench, bench: Bench, data: Path) -> None:
+    run_id = run_ids(whole)["kd"]
+    asked = ("--results", whole.folder / "results", "--data", data)
+    found = json.loads(command("evaluate", "--run", run_id, *asked, "--json").out)
+    assert (found["evaluated_on"], found["images"]) == ("train", 10)
+    for name in DETECTION.metrics:
+        assert found[name] == pytest.approx(whole.row(run_id)[f"last_{name}"], abs=1e-6), name
+    text = command("evaluate", "--run", run_id, *asked).out
+    assert f"AP {found['AP']:.2f} %   AP50 {found['AP50']:.2f} %" in text and "loss" not in text
+
+
+def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path) -> None:
+    """On all images of the prepared folder, here those of training."""
+    weights = whole.store.student_weights(run_ids(whole)["kd"])
+    model = SWEEP["pairs"][0]["student"]
+    asked = ("--dataset", "coco", "--folder", "prepared", "--data", data, "--weights", weights, "--size", 64)
+    found = json.loads(command("evaluate", *asked, "--model", model, "--json").out)
+    assert (found["evaluated_on"], found["images"]) == ("train", 128) and 0 <= found["AP"] < 50
+    said = command("evaluate", *asked, "--model", "resnet20").error
+    assert "resnet20 is for classification, dataset coco for detection" in said
+    said = command("evaluate", *asked, "--model", "fasterrcnn_resnet34_fpn64").error
+    assert "not the weights of fasterrcnn_resnet34_fpn64" in said
+
+
+def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data: Path) -> None:
+    """Once for all runs that it teaches, so that they can be drawn beside the students'."""
+    weights = whole.store.student_weights(teacher(whole))
+    pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
+    methods = {name: QUICK["methods"][name] for name in ("student", "kd", "fgfi")}
+    bench.sweep = {**SWEEP, "pairs": [pair], "methods": methods}
+    done = bench.run("sweep", "--data", str(data), "--set", "recipe.epochs=1")
+    assert done.returncode == 0, done.stderr
+    (kept,) = (bench.store.root / "teachers").iterdir()
+    rows = records.read(bench.store, bench.store.done_ids()).to_pylist()
+    row = next(row for row in rows if row["method"] == "kd")
+    assert kept == bench.store.teacher_predictions(identity.teacher_evaluation(json.loads(row["science"]), "train"))
+    for name, value in coco_metrics(evaluated_truth(), json.loads(kept.read_text())).items():
+        assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 
 
 def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:

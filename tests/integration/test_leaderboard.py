@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from harness.reporting.comparison import Contents
 from harness.spec import identity
@@ -115,7 +116,7 @@ def opened(chromium: Any, file: Path, address: str = "", **how: Any) -> Iterator
     found.goto(file.as_uri() + address)
     yield found
     assert said == []
-    assert [url for url in asked if not url.startswith((file.as_uri(), "data:image/svg+xml;base64,"))] == []
+    assert [url for url in asked if not url.startswith((file.as_uri(), "data:image/"))] == []
     context.close()
 
 
@@ -345,6 +346,44 @@ def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
         ):
             found.goto(broken.as_uri() + address)
         assert found.evaluate(clean)
+
+
+@needs_browser
+def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_path: Path) -> None:
+    """On a page of both tasks: each group says its metric."""
+    store, pair = Store(tmp_path / "results"), ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet18_fpn")
+    counts = {"classes": 80, "train_size": 9, "test_size": 5, "train_per_class": 0}
+    known = science(
+        dataset={"name": "coco", "version": "v", "train_subset": None, **counts},
+        student=pair[1], teacher={"model": pair[0], "sha256": "b" * 64},
+    )  # fmt: skip
+    curves = [{"epoch": e, "name": n, "value": e} for n in ("train_AP", "train_ce") for e in (1, 2)]
+    put(store, record(known, None, last_AP=33.25, best_AP=34.5, teacher_AP=42.0, evaluated_on="train", curves=curves))
+    put(store, record(science(), 70.0))
+    cell = Cell(*pair, HOSTILE[2], 0, identity.run_id(known), None)
+    Contents("detectors", "", "coco", (240,), (cell,)).write(store.table_folder("detectors"))
+    assert command("leaderboard", "--results", store.root).code == 0
+    assert 'id="objects0"' not in store.leaderboard.read_text()
+    store.images("detectors").mkdir(parents=True)
+    Image.new("RGB", (40, 30), "red").save(store.images("detectors") / f"objects_{'_'.join(pair)}.png")
+    assert command("leaderboard", "--results", store.root).code == 0
+    with opened(chromium, store.leaderboard) as found:
+        assert column(found, "last") == ["70.00", "33.25"], "in groups of their own, however they are sorted"
+        groups = found.locator("tr.group").all_inner_texts()
+        assert ["top-1 in %" in group for group in groups] == [True, False] and "AP in %" in groups[1]
+        assert "top-1 or AP in %" in (found.locator("[data-sort=last]").get_attribute("title") or "")
+        found.locator("tr.line a", has_text="kd").last.click()
+        found.wait_for_selector("#detail h3")
+        shown = found.locator("#detail figure.whole img")
+        assert shown.count() == 1 and pair[0] in shown.get_attribute("alt")
+        assert found.wait_for_function("() => document.querySelector('#detail img').naturalWidth === 40")
+        tiles = found.locator(".tiles").inner_text()
+        assert "Last, AP %" in tiles and "33.25" in tiles and "Teacher, AP %" in tiles and "42.00" in tiles
+        evaluation = found.locator("section[aria-label=Evaluation]").inner_text()
+        assert "train_AP" in evaluation and "ce" not in evaluation
+        assert serious(found) == []
+        found.goto(store.leaderboard.as_uri() + "#view=figures")
+        assert found.locator("#objects0 img").count() == 1 and serious(found) == []
 
 
 @needs_browser

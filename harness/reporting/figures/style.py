@@ -33,6 +33,8 @@ STYLE: Any = {
     "pdf.fonttype": 42,
 }
 FORMATS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_METADATA: dict[str, Any] = {**FORMATS, "png": {"Software": None}}
+_DPI = 150  # of what is drawn as PNG
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Drawing:
 
 
 def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
-    """The file's content in each of ``FORMATS`` asked for.
+    """The file's content in each of ``FORMATS`` or as ``png``, as asked for.
 
     Raises:
         UserError: matplotlib is missing.
@@ -64,7 +66,7 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         _add_legend(figure)
         for form in formats:
             out = io.BytesIO()
-            figure.savefig(out, format=form, metadata=FORMATS[form])
+            figure.savefig(out, format=form, dpi=_DPI if form == "png" else "figure", metadata=_METADATA[form])
             found[form] = out.getvalue()
     return found
 
@@ -83,6 +85,8 @@ def _add_legend(figure: "Figure") -> None:
     """One for all axes, in room of its own under them: it covers no line however many methods there are."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     found = {label: handle for of_axes in pairs for handle, label in of_axes}
+    if not found:
+        return
     width, height = figure.get_size_inches()
     columns = max(1, int(width / (0.45 + LETTER * max(map(len, found)))))
     figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(found) / columns))

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from harness.errors import UserError
 from harness.reporting import comparison, curves, figures, protocols
 from harness.reporting.comparison import Contents, Spread
+from harness.reporting.figures import objects
 from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.details import WHOLE, chunks_of, details, number
@@ -24,6 +25,7 @@ from harness.store.store import Store
 
 MOST_SWEEPS = 12  # that have their figures drawn on the page
 MOST_FAILURES = 1000
+MOST_IMAGE_BYTES = 8_000_000  # of a picture of images: a page with a larger one would be slow to open
 LOG_LINES = 12
 Data = dict[str, Any]
 
@@ -42,11 +44,21 @@ class SweepFigures:
 
 
 @dataclass(frozen=True)
+class Images:
+    """A picture of images with boxes, as ``report --images`` has drawn it for a pair of a sweep."""
+
+    sweep: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
 class Board:
     overview: Data  # protocols, lines, failures
     chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
     figures: tuple[SweepFigures, ...]
     figures_note: str  # what is not drawn
+    images: tuple[Images, ...]  # a line says which are of its pair, by their places here
 
 
 def gather(store: Store) -> Board:
@@ -63,6 +75,7 @@ def gather(store: Store) -> Board:
     chunks = chunks_of(found)
     held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
     drawn, note = _figures(store, contents, table)
+    images, of_run = _images(store, contents)
     newest = pc.max(table.column("finished_at")).as_py()
     return Board(
         overview={
@@ -71,12 +84,13 @@ def gather(store: Store) -> Board:
             "held": len(held),
             "unread": unread,
             "protocols": {p.id: _protocol(p) for p in _protocols(found)},
-            "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}),
+            "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
             **_failures(store),
         },
         chunks=details(chunks, table if whole else records.read(store, held, DETAILS)),
         figures=drawn,
         figures_note=note,
+        images=images,
     )
 
 
@@ -110,12 +124,16 @@ def _protocol(protocol: Protocol) -> Data:
     return {"dataset": protocol.dataset, "label": protocol.label, **told}
 
 
-def _overview(found: Sequence[Line], chunks: Mapping[str, int]) -> list[Data]:
+def _overview(found: Sequence[Line], chunks: Mapping[str, int], images: Mapping[str, set[int]]) -> list[Data]:
     ambiguous = ambiguous_teachers(found)
-    return [_line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous) for line in found]
+    of_line = {line.id: sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))) for line in found}
+    return [
+        _line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous, of_line[line.id])
+        for line in found
+    ]
 
 
-def _line(line: Line, chunk: int | None, ambiguous: bool) -> Data:
+def _line(line: Line, chunk: int | None, ambiguous: bool, images: list[int]) -> Data:
     teacher = f"{line.teacher} ({line.teacher_key[:6]})" if ambiguous else line.teacher
     return {
         "id": line.id,
@@ -137,6 +155,7 @@ def _line(line: Line, chunk: int | None, ambiguous: bool) -> Data:
         "per_hour": number(line.per_hour),
         "diverged": line.diverged,
         "warnings": line.warnings,
+        "images": images,
     }
 
 
@@ -181,6 +200,24 @@ def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tup
     if mixed := sorted(c.name for c in newest.keys() - set(alike)):
         notes.append(f"Not drawn, as their lines are of unlike protocols: {', '.join(mixed)}.")
     return tuple(drawn), " ".join(notes)
+
+
+def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, ...], dict[str, set[int]]]:
+    """Those that the store has, and run id -> which of them are of the run's pair."""
+    found: list[Images] = []
+    of_run: dict[str, set[int]] = {}
+    drawn = {folder.name for folder in store.images("x").parent.glob("*")}
+    for content in (c for c in contents if c.name in drawn):
+        places: dict[tuple[str, str], int] = {}
+        for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
+            path = store.images(content.name) / f"{objects.name(*pair)}.png"
+            if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
+                places[pair] = len(found)
+                found.append(Images(content.name, objects.caption(*pair), path.read_bytes()))
+        for cell in content.cells:
+            if (place := places.get((cell.teacher, cell.student))) is not None:
+                of_run.setdefault(cell.run_id, set()).add(place)
+    return tuple(found), of_run
 
 
 def _one_protocol(contents: Contents) -> bool:

@@ -319,8 +319,16 @@ async function showDetail({ line: id, run }) {
     make("h2", {}, make("bdi", {}, line.method), " ", line.settings ? make("bdi", { class: "settings" }, line.settings) : null),
     make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
+    ...pictures(line),
     ...(found ? [runTable(line, found.runs, run), ...(one ? oneRun(one) : []), ...curvePanels(found.runs, one, protocol), settings(line, found)] : [runNames(line, run)]),
   );
+}
+
+/** Pictures of its pair, as the page has them among its figures. */
+function pictures(line) {
+  const copies = line.images.map((place) => byId(`objects${place}`).cloneNode(true));
+  for (const copy of copies) copy.removeAttribute("id");
+  return copies.length ? [section("Images", make("div", { class: "plates" }, ...copies))] : [];
 }
 
 /** For a line whose runs' details are not in the page. */

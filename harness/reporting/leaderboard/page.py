@@ -36,6 +36,7 @@ def html(board: Board) -> str:
         chunks=[_base64(gzip.compress(_dumps(chunk).encode(), mtime=0)) for chunk in board.chunks],
         figures=board.figures,
         figures_note=board.figures_note,
+        images=board.images,
         whole=WHOLE,
         newest=NEWEST,
     )

@@ -1,6 +1,7 @@
 """Published numbers beside ours: one per cell, of the first protocol that has any.
 
-Detectors that were trained in unlike frameworks are never in one column: those of a pair are of its first one.
+Detectors that were trained in unlike frameworks are never in one column: those of a pair are of the framework that has
+numbers for most of its lines.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,16 +28,20 @@ class Quotes:
 
     def __init__(self, beside: Beside | None, numbers: Mapping[str, Numbers]):
         """``numbers``: of every metric."""
-        first: dict[tuple[str, str, str], tuple[Column, Cell]] = {}
-        frameworks: dict[tuple[str, str], str] = {}
         columns = beside.columns if beside else ()
+        of_pair: dict[
+            tuple[str, str], dict[str, dict[str, tuple[Column, Cell]]]
+        ] = {}  # framework -> method -> the first
         for column in columns:
             for row, cell in zip(beside.lines if beside else (), column.cells, strict=True):
-                if cell is None:
-                    continue
-                of_pair = frameworks.setdefault((row.teacher, row.student), column.protocol.framework)
-                if of_pair == column.protocol.framework:
-                    first.setdefault((row.teacher, row.student, row.method), (column, cell))
+                if cell is not None:
+                    frameworks = of_pair.setdefault((row.teacher, row.student), {})
+                    frameworks.setdefault(column.protocol.framework, {}).setdefault(row.method, (column, cell))
+        first = {
+            (*pair, method): found
+            for pair, frameworks in of_pair.items()
+            for method, found in max(frameworks.values(), key=len).items()
+        }
         quoted = {column.protocol for column, _ in first.values()}
         self.sources = tuple(column for column in columns if column.protocol in quoted)
         self._first, self._numbers, self._score = first, numbers, beside.score if beside else ""

@@ -1,0 +1,94 @@
+"""A small data set in COCO's format, and a store with sweeps of detectors and of classifiers, all made up."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from harness.planning import Planned, plan_sweep
+from harness.reporting import comparison
+from harness.reporting.comparison import Comparison, Contents
+from harness.spec import identity
+from harness.store import records
+from tests.commands import command
+from tests.integration.test_prepare import save
+from tests.integration.test_prepare_coco import write_instances
+from tests.unit.test_reporting import SWEEP, row
+
+HEIGHT, WIDTH = 60, 80
+BOXES = {i: [4 * i, 5, 20 + i, 30] for i in range(6) if i != 2}  # x, y, width, height; image 2 shows nothing
+OTHER = 777.0  # what the records have for the other task's metrics, which nothing may read
+PAIRS = (
+    ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet50_fpn"),
+    ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet18_fpn"),
+)
+APS = {"student": (31.0, 32.0), "kd": (33.0, 34.25), "fgfi": (35.0, 36.5)}  # by seed
+TEACHER = {"AP": 41.0, "AP50": 61.0, "AP75": 44.0, "APs": 21.0, "APm": 42.0, "APl": 52.0}
+DETECTORS: dict[str, Any] = {
+    "name": "detectors",
+    "dataset": "coco",
+    "recipe": {"epochs": 3, "lr": 0.01},
+    "methods": list(APS),
+    "pairs": [{"teacher": teacher, "student": student} for teacher, student in PAIRS],
+    "seeds": 2,
+}
+
+
+def prepare(folder: Path) -> None:
+    """``folder/coco``: six images to train on and as many to evaluate on, of a white rectangle each but for one; cats,
+    whose id is 3."""
+    for part, first in (("train", 0), ("val", 100)):
+        for i in range(6):
+            pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            if i in BOXES:
+                x, y, width, height = BOXES[i]
+                pixels[y : y + height, x : x + width] = 255
+            save(folder / f"source/{part}/{i}.jpg", Image.fromarray(pixels))
+        images = [{"id": first + i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(6)]
+        objects = [{"image_id": first + i, "category_id": 3, "bbox": box} for i, box in BOXES.items()]
+        write_instances(folder / f"source/annotations/instances_{part}.json", images, objects)
+    assert command("prepare", "coco", "--source", folder / "source", "--out", folder / "coco").code == 0
+
+
+def metrics(what: str, AP: float) -> dict[str, float]:
+    """Of a detector; none is like another, so that a table which mixes them up is seen."""
+    return {f"{what}_{name}": AP + 5 * i for i, name in enumerate(TEACHER)}
+
+
+def plan(sweep: dict[str, Any], results: Path = Path("results")) -> Planned:
+    file = Path(f"{sweep['name']}.yaml")
+    file.write_text(yaml.safe_dump(sweep, sort_keys=False))
+    return plan_sweep(file, results, Path.cwd())
+
+
+def record(planned: Planned, **facts: Any) -> None:
+    """Records for all of its runs."""
+    line = {cell.run_id: cell for cell in planned.plan.cells}
+    detectors = planned.plan.sweep.dataset.name == "coco"
+    for run in planned.plan.runs.values():
+        cell = line.get(run.run_id)
+        known = {"science": identity.canonical(run.science), "versions": "{}", "processes": 1, "seed": 0}
+        known |= {"dataset": run.science["dataset"]["name"], "train_size": 5, "evaluated_size": 6, **facts}
+        if detectors:
+            own = APS[cell.method][cell.seed] if cell else TEACHER["AP"]
+            known |= metrics("last", own) | metrics("best", own + 0.5)
+            known |= {f"teacher_{name}": value for name, value in TEACHER.items()}
+            known["teacher_top1"] = OTHER
+        known["seed"] = cell.seed if cell else 0
+        top1 = OTHER if detectors else 60.0 + (cell.seed if cell else 0)
+        records.write(planned.store, row(run.run_id, top1, top1, **known))
+
+
+def compare(planned: Planned) -> Comparison:
+    return next(comparison.load([Contents.of(planned.name, planned.plan)], planned.store))
+
+
+def both() -> tuple[Planned, Planned]:
+    """Sweeps of detectors and of classifiers, with records, in one store below the working directory."""
+    prepare(Path())
+    detectors, classifiers = plan(DETECTORS), plan(SWEEP)
+    record(detectors)
+    record(classifiers)
+    return detectors, classifiers
