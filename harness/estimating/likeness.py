@@ -10,7 +10,6 @@ from harness.estimating.devices import Device
 from harness.estimating.past import Past
 from harness.estimating.ranges import Range
 from harness.spec import datasets, identity, models
-from harness.spec.foreign import is_foreign
 
 # Keys of a recipe that change hardly anything about the time an image takes.
 _FREE = {
@@ -106,7 +105,7 @@ def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tup
 def _ratio(model: str | None, other: str | None) -> float | None:
     if model == other:
         return 1.0
-    if model is None or other is None or is_foreign(model) or is_foreign(other):
+    if model is None or other is None or not (models.has_facts(model) and models.has_facts(other)):
         return None
     return models.facts(model).macs / models.facts(other).macs
 
