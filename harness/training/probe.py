@@ -34,7 +34,7 @@ class Clock:
     """Asked after every step whether to stop; takes the steps' times meanwhile."""
 
     steps: int  # that are timed, at most
-    seconds: float  # for them, at most
+    seconds: float  # for them, at most, unless there is no pace by then
     per_epoch: int
     at_once: int  # steps that are timed together: on a GPU, waiting for each would slow it down
     began: float | None = None  # when the first step was done, as time.time() has it
@@ -54,7 +54,7 @@ class Clock:
         if self._last and self._epoch(self._last[0]) == self._epoch(self._seen):  # else an evaluation lies between
             self.paces.append((now - self._last[1]) / self.at_once)
         self._last = (self._seen, now)
-        return timed >= self.steps or time.time() - self.began > self.seconds
+        return timed >= self.steps or bool(self.paces) and time.time() - self.began > self.seconds
 
     def _epoch(self, step: int) -> int:
         """Of the ``step``-th, from 1; where an epoch is one step, all count as one."""

@@ -346,6 +346,20 @@ def test_the_clock_leaves_out_warm_up_and_evaluations(monkeypatch: pytest.Monkey
     assert step == 3 + 12 and clock.paces == [1.0] * 10, "two steps come after an evaluation"
 
 
+def test_the_clock_waits_for_one_step_however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    clock = Clock(steps=20, seconds=10.0, per_epoch=1000, at_once=1)
+    asked = 1
+    now[0] += 30.0
+    while not clock():
+        asked += 1
+        now[0] += 30.0
+    assert (asked, clock.paces) == (4, [30.0])
+
+
 def test_means_of_parts() -> None:
     assert means([]) == [] and means([2.0]) == [2.0] and means([1.0, 3.0] * 4) == [2.0] * 4
 
