@@ -110,7 +110,7 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
         science = {k: v for k, v in science.items() if k != "backbone"}
         if science["teacher"]:
             sha256, file = _untrained(science, folder)
-            weights[sha256] = {"file": str(file), "top1": None}
+            weights[sha256] = {"file": str(file), "score": None}
             science = {**science, "teacher": {"model": science["teacher"]["model"], "sha256": sha256}}
         names[i] = identity.run_id(science)
         store.write_science(names[i], science)
