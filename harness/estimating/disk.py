@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from harness.estimating.likeness import images_of
+from harness.estimating.past import images_of
 from harness.estimating.ranges import Range
 from harness.spec import datasets, models
 

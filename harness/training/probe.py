@@ -116,7 +116,7 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
         store.write_science(names[i], science)
     one = next(iter(pack.values()))
     images = datasets.of(one["dataset"]).trained_on(one["dataset"]["train_subset"], one["dataset"].get("validation"))
-    per_epoch = -(-images // one["recipe"]["batch_size"])
+    per_epoch = one["recipe"].get("epoch_steps") or -(-images // one["recipe"]["batch_size"])
     at_once = 5 if torch.cuda.is_available() and per_epoch > order["steps"] else 1
     clock = Clock(order["steps"], order["seconds"], per_epoch, at_once)
     run_pack(PackJob(str(folder), tuple(names.values()), order["data"], weights, order["threads"]), clock)

@@ -174,6 +174,15 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
         assert known.own.mid > 20.0, "a student four times as wide"
 
 
+def test_images_that_runs_see() -> None:
+    dataset = {"name": "cifar100", "version": "v", "train_subset": None}
+    recipe = {"epochs": 5, "eval_every": 2, "batch_size": 64}
+    assert past.images_of({"dataset": dataset, "recipe": recipe}) == (250_000, 30_000)
+    assert past.images_of({"dataset": dataset, "recipe": {**recipe, "epoch_steps": 7}}) == (5 * 7 * 64, 30_000)
+    held_out = {**dataset, "validation": 1000}
+    assert past.images_of({"dataset": held_out, "recipe": recipe}) == (245_000, 3000)
+
+
 def test_steps_are_ever_less_sure() -> None:
     assert [s.widening for s in STEPS] == sorted(s.widening for s in STEPS)
 
