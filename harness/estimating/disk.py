@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from harness.estimating.likeness import images_of
+from harness.estimating.past import images_of
 from harness.estimating.ranges import Range
 from harness.spec import datasets, models
-from harness.spec.foreign import is_foreign
 
 _FLOAT = 4
 CHECKPOINTS = 3  # two are kept, and the next is written before the older goes
@@ -18,7 +17,7 @@ _LOGIT_BYTES = 4  # a class and its logit, see training.logits
 def weights_bytes(science: dict[str, Any], parameters: int | None) -> float | None:
     """Of the student that a run leaves. ``parameters``: as like runs had; None where the size is not known."""
     if parameters is None:
-        if is_foreign(science["student"]):
+        if not models.has_facts(science["student"]):
             return None
         parameters = models.facts(science["student"]).params
     return _FLOAT * _BUFFERS * parameters

@@ -1,16 +1,15 @@
 """Which past runs are like a planned one, step by step, and what they say of it."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.estimating.devices import Device
-from harness.estimating.past import Past
+from harness.estimating.past import Past, images_of
 from harness.estimating.ranges import Range
-from harness.spec import datasets, identity, models
-from harness.spec.foreign import is_foreign
+from harness.spec import identity, models
 
 # Keys of a recipe that change hardly anything about the time an image takes.
 _FREE = {
@@ -106,7 +105,7 @@ def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tup
 def _ratio(model: str | None, other: str | None) -> float | None:
     if model == other:
         return 1.0
-    if model is None or other is None or is_foreign(model) or is_foreign(other):
+    if model is None or other is None or not (models.has_facts(model) and models.has_facts(other)):
         return None
     return models.facts(model).macs / models.facts(other).macs
 
@@ -142,13 +141,3 @@ def _known(
 def _of_threads(past: Past, device: Device) -> float:
     """Seconds here for one there: a core does as much whatever the threads. On a GPU they do not matter."""
     return 1.0 if device.gpu else past.threads / device.threads
-
-
-def images_of(science: Mapping[str, Any]) -> tuple[int, int]:
-    """Images that a run trains on, each as often as it is seen, and those it evaluates on, likewise."""
-    info, dataset, recipe = datasets.of(science["dataset"]), science["dataset"], science["recipe"]
-    validation = dataset.get("validation")
-    evaluations = -(-recipe["epochs"] // recipe["eval_every"])
-    return info.trained_on(dataset["train_subset"], validation) * recipe["epochs"], evaluations * (
-        validation or info.test_size
-    )

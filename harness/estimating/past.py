@@ -1,6 +1,7 @@
 """What past runs took, from their records."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.spec import datasets
 from harness.store import records
 from harness.store.store import Store
 
 Floats = NDArray[np.float64]
 JOB_COLUMNS = ("run_id", "host", "started_at", "finished_at", "attempts", "pack_size", "cost_total_s")
 _COLUMNS = (
-    *JOB_COLUMNS, "dataset", "status", "science", "train_size", "evaluated_size", "epochs", "hardware", "threads",
+    *JOB_COLUMNS, "dataset", "status", "science", "hardware", "threads",
     "processes", "evaluated_parameters", "method_parameters", "cost_data_s", "cost_teacher_s",
     "cost_student_s", "cost_method_s", "cost_evaluation_s", "cost_first_stage_s",
 )  # fmt: skip
@@ -78,24 +80,34 @@ def read(store: Store, dataset: str) -> list[Past]:
     return [_past(group) for group in _grouped(_measured(table)).to_pylist()]
 
 
+def images_of(science: Mapping[str, Any]) -> tuple[int, int]:
+    """Images that a run trains on, each as often as it is seen, and those it evaluates on, likewise."""
+    info, dataset, recipe = datasets.of(science["dataset"]), science["dataset"], science["recipe"]
+    validation = dataset.get("validation")
+    evaluations = -(-recipe["epochs"] // recipe["eval_every"])
+    of_epoch = info.trained_on(dataset["train_subset"], validation)
+    if steps := recipe.get("epoch_steps"):
+        of_epoch = steps * recipe["batch_size"]
+    return of_epoch * recipe["epochs"], evaluations * (validation or info.test_size)
+
+
 def _measured(table: pa.Table) -> pa.Table:
     """With the columns that ``Past`` names."""
     of_jobs = jobs(table)
-    images = _floats(table, "epochs") * _floats(table, "train_size")
+    like = _like(table)
+    counts = np.array([images_of(json.loads(text)) for text in like.dictionary.to_pylist()], dtype=np.float64)
+    images, evaluated = counts[like.indices.to_numpy()].T
     teacher = _floats(table, "cost_teacher_s")
     # A record has its share of what its pack did for all: an equal one of the data, and of the teacher what its
     # learners have shared.
     learners = np.bincount(of_jobs.of, weights=teacher > 0)[of_jobs.of]
     pack_size = _floats(table, "pack_size")
     whole = (of_jobs.records[of_jobs.of] == pack_size) & (_floats(table, "attempts") == 1)
-    like = _like(table)
-    every = [json.loads(text)["recipe"]["eval_every"] for text in like.dictionary.to_pylist()]
-    evaluations = np.ceil(_floats(table, "epochs") / np.array(every)[like.indices.to_numpy()])
     found = {
         "own": (_floats(table, "cost_student_s") + _floats(table, "cost_method_s")) / images,
         "data": _floats(table, "cost_data_s") * pack_size / images,
         "teacher": teacher * learners / images,
-        "evaluation": _floats(table, "cost_evaluation_s") / (evaluations * _floats(table, "evaluated_size")),
+        "evaluation": _floats(table, "cost_evaluation_s") / evaluated,
         "first_stage": _floats(table, "cost_first_stage_s"),
         "around": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.of], np.nan),
     }

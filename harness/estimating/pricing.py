@@ -7,7 +7,8 @@ from typing import Any
 from harness.estimating import disk, findings
 from harness.estimating.devices import Device
 from harness.estimating.findings import Finding
-from harness.estimating.likeness import STEPS, Known, Likeness, images_of, shape
+from harness.estimating.likeness import STEPS, Known, Likeness, shape
+from harness.estimating.past import images_of
 from harness.estimating.ranges import Range
 
 Science = dict[str, Any]

@@ -61,14 +61,14 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pri
         if not answer.seconds_per_step:
             say(f"{head}: not measured")
             continue
-        milliseconds = [1000 * s for s in answer.seconds_per_step]
+        paces = answer.seconds_per_step
         say(
-            f"{head}: {min(milliseconds):.3g} to {max(milliseconds):.3g} ms a step, {answer.start_s:.1f} s to start, "
+            f"{head}: {min(paces):.2g} to {max(paces):.2g} s a step, {answer.start_s:.1f} s to start, "
             f"on {answer.hardware}"
         )
         of = [shapes[at] for at in answer.measured]
         finding = Finding(
-            of, answer.hardware, on.threads, on.processes, answer.seconds_per_step, answer.start_s,
+            of, answer.hardware, on.threads, on.processes, paces, answer.start_s,
             answer.checkpoint_bytes,
         )  # fmt: skip
         finding.write(planned.store)

@@ -38,7 +38,8 @@ def ranged(of: Range, text: Callable[[float], str]) -> str:
 
 
 def hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2g}" if seconds < 36_000 else f"{seconds / 3600:,.0f}"
+    found = seconds / 3600
+    return f"{found:.4f}" if found < 0.01 else f"{found:.2g}" if found < 10 else f"{found:,.0f}"
 
 
 def size(count: float) -> str:

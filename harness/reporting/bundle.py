@@ -9,6 +9,7 @@ import shlex
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,10 @@ from harness.store.store import Store
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can say
 _CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
+_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
 
-tables/{name}/     the comparison as Markdown, LaTeX, CSV and HTML, and its records (Parquet)
+tables/{name}/     the comparison in every format, and its records (Parquet)
 figures/           the figures that the records allow, SVG and PDF
 records/           a Parquet file per run: settings, metrics, curves by epoch, cost, provenance
 sweep.yaml         the sweep file as it was written
@@ -75,7 +77,9 @@ def write(
         packed.records.mkdir()
         for i, run_id in enumerate(rows.column("run_id").to_pylist()):
             pq.write_table(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
-        found = publish.publish(contents, packed, packed.table_folder(contents.name))
+        # The commands of the paper's table are for the folder in which the bundle is unpacked.
+        here = replace(contents, file="resolved.yaml", sets=())
+        found = publish.publish(here, packed, packed.table_folder(here.name))
         try:
             figures.write(found, curves.load(packed, wanted), folder / "figures")
         except UserError as e:
@@ -166,10 +170,10 @@ def _resolved(document: Document, plan: Plan, name: str | None) -> dict[str, Any
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
         teachers["recipe"] = load.recipe(document.data["teachers"]["recipe"], document, ("teachers", "recipe"))
-    hashes = {weights.source: sha256 for sha256, weights in plan.weights.items()}
-    for pair in data["pairs"]:
-        if weights := pair.get("teacher_weights"):
-            weights["sha256"] = hashes[next(weights[key] for key in ("file", "url", "name") if key in weights)]
+    given = (*plan.weights.items(), *plan.backbones.items())
+    hashes = {weights.source: sha256 for sha256, weights in given}
+    for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
+        weights["sha256"] = hashes[next(weights[key] for key in ("file", "url", "name") if key in weights)]
     return _without_paths(data)
 
 

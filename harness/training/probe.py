@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from harness.models.build import build
 from harness.spec import datasets, identity
 from harness.store import provenance
 from harness.store.store import Store
 from harness.training.job import PackJob, run_pack
+from harness.training.tasks import open_task
 
 PARTS = 4  # of the timed steps: the mean of each is told
 WARM_UP = 3  # steps: on a GPU the first is done as it stands, the second recorded, the third played
@@ -34,7 +34,7 @@ class Clock:
     """Asked after every step whether to stop; takes the steps' times meanwhile."""
 
     steps: int  # that are timed, at most
-    seconds: float  # for them, at most
+    seconds: float  # for them, at most, unless there is no pace by then
     per_epoch: int
     at_once: int  # steps that are timed together: on a GPU, waiting for each would slow it down
     began: float | None = None  # when the first step was done, as time.time() has it
@@ -54,7 +54,7 @@ class Clock:
         if self._last and self._epoch(self._last[0]) == self._epoch(self._seen):  # else an evaluation lies between
             self.paces.append((now - self._last[1]) / self.at_once)
         self._last = (self._seen, now)
-        return timed >= self.steps or time.time() - self.began > self.seconds
+        return timed >= self.steps or bool(self.paces) and time.time() - self.began > self.seconds
 
     def _epoch(self, step: int) -> int:
         """Of the ``step``-th, from 1; where an epoch is one step, all count as one."""
@@ -106,15 +106,17 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
     weights: dict[str, dict[str, Any]] = {}
     names = {}
     for i, science in pack.items():
+        # What a detector's backbone starts from takes no time: such weights need not be here.
+        science = {k: v for k, v in science.items() if k != "backbone"}
         if science["teacher"]:
             sha256, file = _untrained(science, folder)
-            weights[sha256] = {"file": str(file), "top1": None}
+            weights[sha256] = {"file": str(file), "score": None}
             science = {**science, "teacher": {"model": science["teacher"]["model"], "sha256": sha256}}
         names[i] = identity.run_id(science)
         store.write_science(names[i], science)
     one = next(iter(pack.values()))
     images = datasets.of(one["dataset"]).trained_on(one["dataset"]["train_subset"], one["dataset"].get("validation"))
-    per_epoch = -(-images // one["recipe"]["batch_size"])
+    per_epoch = one["recipe"].get("epoch_steps") or -(-images // one["recipe"]["batch_size"])
     at_once = 5 if torch.cuda.is_available() and per_epoch > order["steps"] else 1
     clock = Clock(order["steps"], order["seconds"], per_epoch, at_once)
     run_pack(PackJob(str(folder), tuple(names.values()), order["data"], weights, order["threads"]), clock)
@@ -126,12 +128,12 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
 
 def _untrained(science: Science, folder: Path) -> tuple[str, Path]:
     """Weights for a science's teacher: their sha256 and file."""
-    name, info = science["teacher"]["model"], datasets.of(science["dataset"])
+    name = science["teacher"]["model"]
     file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        model = build(name, info.classes, in_channels=datasets.image_shape(info, science["recipe"])[0])
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, file)
+        state = open_task(science).build(name).state_dict()
+        save_file({k: v.contiguous() for k, v in state.items()}, file)
     with file.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest(), file
 

@@ -88,10 +88,10 @@ def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> No
     assert said.returncode == 0, said.stderr
     first, *packs = [line for line in said.stderr.splitlines() if line.startswith("probe ")]
     assert re.fullmatch(
-        r"probe 1 of 2, teacher digits_net_w8 / seed 0: [\d.]+ to [\d.]+ ms a step, [\d.]+ s to start, on .+", first
+        r"probe 1 of 2, teacher digits_net_w8 / seed 0: [\d.]+ to [\d.]+ s a step, [\d.]+ s to start, on .+", first
     )
     assert packs[0].endswith("and 2 more: without ft: it begins with a first stage, which is not probed")
-    assert "probe 2 of 2" in packs[1] and "ms a step" in packs[1], "the seeds are one kind of pack"
+    assert "probe 2 of 2" in packs[1] and " s a step" in packs[1], "the seeds are one kind of pack"
     assert re.search(r"^time: .*; 5 runs from a probe$", said.stdout, re.MULTILINE), said.stdout
     assert "\ntime unknown: 2 runs (digits_net_w8 > digits_net_w4 / ft / seed 0, " in said.stdout
     left = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())

@@ -174,6 +174,15 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
         assert known.own.mid > 20.0, "a student four times as wide"
 
 
+def test_images_that_runs_see() -> None:
+    dataset = {"name": "cifar100", "version": "v", "train_subset": None}
+    recipe = {"epochs": 5, "eval_every": 2, "batch_size": 64}
+    assert past.images_of({"dataset": dataset, "recipe": recipe}) == (250_000, 30_000)
+    assert past.images_of({"dataset": dataset, "recipe": {**recipe, "epoch_steps": 7}}) == (5 * 7 * 64, 30_000)
+    held_out = {**dataset, "validation": 1000}
+    assert past.images_of({"dataset": held_out, "recipe": recipe}) == (245_000, 3000)
+
+
 def test_steps_are_ever_less_sure() -> None:
     assert [s.widening for s in STEPS] == sorted(s.widening for s in STEPS)
 
@@ -344,6 +353,20 @@ def test_the_clock_leaves_out_warm_up_and_evaluations(monkeypatch: pytest.Monkey
         if clock():
             break
     assert step == 3 + 12 and clock.paces == [1.0] * 10, "two steps come after an evaluation"
+
+
+def test_the_clock_waits_for_one_step_however_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("time.time", lambda: now[0])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    clock = Clock(steps=20, seconds=10.0, per_epoch=1000, at_once=1)
+    asked = 1
+    now[0] += 30.0
+    while not clock():
+        asked += 1
+        now[0] += 30.0
+    assert (asked, clock.paces) == (4, [30.0])
 
 
 def test_means_of_parts() -> None:
