@@ -22,7 +22,7 @@ SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one;
 # Datasets with few published numbers: those that a source took over or does not say it measured get a column too, and
 # their remark says so.
 ANY_ORIGIN = ("coco",)
-MOST_OF_ANY = 5  # columns of these: they add one line each at most
+MOST_OF_ANY = 5  # columns of these
 _ORIGIN = {
     "quoted": "taken over from another source",
     "unstated": "whose numbers they are is not stated",
@@ -137,8 +137,8 @@ def _line(row: Row, comparison: Comparison, published: Published) -> _Line | Non
 def _columns(lines: Sequence[_Line], published: Published, any_origin: bool) -> list[str]:
     """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
 
-    One that adds no line must have half of them, and numbers that a source took over from another get none; but with
-    ``any_origin``.
+    One that adds no line must have half of them, and numbers that a source took over from another get none; neither
+    with ``any_origin``, where a source's own come before others that add as many.
     """
     has: dict[str, set[int]] = {key: set() for key in published.protocols}
     for i, line in enumerate(lines):

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
@@ -24,8 +24,8 @@ class Protocol:
     origin: str  # own, quoted, unstated or secondary: whose numbers they are
     source: str
     note: str
-    framework: str = ""  # of detectors: detectron2 or mmdetection
-    schedule: str = ""  # of detectors, in words: "1x (90k iterations of 16 images)"
+    framework: str  # of detectors: detectron2 or mmdetection
+    schedule: str  # of detectors, in words: "1x (90k iterations of 16 images)"
 
     @property
     def length(self) -> str:
@@ -71,24 +71,9 @@ def published(dataset: str) -> Published | None:
     """What is published on a dataset of the harness; None when there is nothing."""
     if not file(dataset).exists():
         return None
+    columns = [field.name for field in fields(Protocol) if field.name != "id"]
     protocols = {
-        r["protocol"]: Protocol(
-            *(
-                r[k]
-                for k in (
-                    "protocol",
-                    "label",
-                    "epoch",
-                    "epochs",
-                    "recipe",
-                    "origin",
-                    "source",
-                    "note",
-                    "framework",
-                    "schedule",
-                )
-            )
-        )
+        r["protocol"]: Protocol(r["protocol"], **{name: r[name] for name in columns})
         for r in _rows(FOLDER / "protocols.csv")
         if r["dataset"] == dataset
     }
