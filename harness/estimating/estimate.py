@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import UserError
-from harness.estimating import findings, past
+from harness.estimating import findings
 from harness.estimating.devices import DeviceOf
 from harness.estimating.likeness import Likeness
 from harness.estimating.pricing import Price, Pricing
@@ -43,7 +43,11 @@ class Estimate:
 def pricing(planned: Planned) -> Pricing:
     """What the store knows. Where a record is damaged, of whichever sweep, that is told and none of them counts."""
     try:
-        found = past.read(planned.store, planned.plan.sweep.dataset.name)
+        found = []
+        if planned.store.done_ids():
+            from harness.estimating import reading
+
+            found = reading.read(planned.store, planned.plan.sweep.dataset.name)
     except UserError as e:
         say(f"nothing is estimated from past runs: {e}")
         found = []

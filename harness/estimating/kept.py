@@ -9,8 +9,8 @@ from typing import Any
 from harness.estimating import text
 from harness.estimating.devices import unit_of
 from harness.estimating.estimate import Estimate
-from harness.estimating.past import JOB_COLUMNS, jobs
 from harness.estimating.ranges import Range
+from harness.estimating.reading import JOB_COLUMNS, jobs
 from harness.store import files, provenance, records
 from harness.store.store import Store
 from harness.watch import duration

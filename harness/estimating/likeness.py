@@ -4,8 +4,6 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from harness.estimating.devices import Device
 from harness.estimating.past import Past, images_of
 from harness.estimating.ranges import Range
@@ -113,6 +111,8 @@ def _ratio(model: str | None, other: str | None) -> float | None:
 def _known(
     science: dict[str, Any], device: Device, step: int, near: list[tuple[Past, tuple[float, float]]], widening: float
 ) -> Known:
+    import numpy as np
+
     images, evaluated = images_of(science)
 
     def whole(values: Callable[[Past], Any], scale: Callable[[tuple[float, float]], float] = lambda _: 1.0) -> Range:

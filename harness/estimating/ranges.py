@@ -6,9 +6,6 @@ from functools import reduce
 from operator import add
 from statistics import median
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 
 @dataclass(frozen=True)
 class Range:
@@ -17,15 +14,15 @@ class Range:
     high: float
 
     @classmethod
-    def of(cls, values: ArrayLike, widening: float) -> "Range":
+    def of(cls, values: Iterable[float], widening: float) -> "Range":
         """The median of what was measured, from the least to the greatest of it, and at least from median/``widening``
         to median*``widening``: a few runs do not show how far apart runs can lie.
 
-        ``values``: (N,), N >= 1.
+        ``values``: at least one.
         """
-        found = np.asarray(values, dtype=np.float64)
-        mid = float(median(found.tolist()))
-        return cls(min(float(found.min()), mid / widening), mid, max(float(found.max()), mid * widening))
+        found = list(map(float, values))
+        mid = median(found)
+        return cls(min(*found, mid / widening), mid, max(*found, mid * widening))
 
     @classmethod
     def sum(cls, ranges: "Iterable[Range]") -> "Range":

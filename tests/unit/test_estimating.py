@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.estimating import disk, estimate, findings, kept, past
+from harness.estimating import disk, estimate, findings, kept, past, reading
 from harness.estimating.devices import Device
 from harness.estimating.estimate import Estimate
 from harness.estimating.findings import Finding
@@ -129,7 +129,7 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
     of_fitnets = by_label(before)["digits_net_w8 > digits_net_w4 / fitnets / seed 0"]
     record(before, *runs(before), of_fitnets, own=10.0)
     for method in ("kd", "fitnets"):
-        (pack,) = [g for g in past.read(before.store, "digits") if g.science["method"]["use"] == method]
+        (pack,) = [g for g in reading.read(before.store, "digits") if g.science["method"]["use"] == method]
         images = 2 * 1442
         assert pack.own * images == pytest.approx([10.0])
         assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])

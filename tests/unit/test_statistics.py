@@ -590,12 +590,12 @@ def test_options_that_do_not_go_together(home: Path, options: tuple[str, ...], m
 
 
 def test_planning_and_status_import_no_scipy(home: Path) -> None:
-    """Planning reads past records."""
+    """Of a store without records."""
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
-    for args, needed in ((("sweep", "small.yaml", "--plan"), ["numpy", "pyarrow"]), (("status", "small.yaml"), [])):
+    for args in (("sweep", "small.yaml", "--plan"), ("status", "small.yaml")):
         code = (
             "import sys; from harness import cli; sys.argv = ['harness', *sys.argv[1:]]\n"
             "try: cli.main()\nfinally: print([m for m in ('scipy', 'numpy', 'pyarrow') if m in sys.modules])"
         )
         said = process("-c", code, *args, cwd=home)
-        assert said.out.splitlines()[-1] == str(needed), said
+        assert said.out.splitlines()[-1] == "[]", said
