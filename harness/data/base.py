@@ -1,9 +1,11 @@
 """What training asks of data, wherever the images lie."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor
+
+Rows = Callable[[int], slice]  # this process's share of so many images
 
 
 class Loader(Protocol):

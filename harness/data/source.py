@@ -1,6 +1,6 @@
 """A run's data: what it is trained on and what it is evaluated on, from pixels in memory or from stored images."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from harness.data import raw
-from harness.data.base import EvalSet, Loader
+from harness.data.base import EvalSet, Loader, Rows
 from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
 from harness.spec import datasets
 from harness.spec.schema import Recipe
-
-Rows = Callable[[int], slice]  # this process's share of so many images
 
 
 class Source(Protocol):

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from harness.data.base import Rows
 from harness.data.coco.loading import CocoEval, CocoTrain
 from harness.data.coco.parts import Parts
 from harness.data.resident import Normalise
-from harness.data.source import Rows
 from harness.spec import datasets
 from harness.spec.schema import Recipe
 
