@@ -26,9 +26,10 @@ def leaderboard(
     watch: Annotated[bool, typer.Option("--watch", help="Write it anew as records arrive, until ctrl-C.")] = False,
 ) -> None:
     """Write the leaderboard: one HTML file with all sweeps of a store, that needs no network."""
+    from harness.store import arrow
     from harness.store.store import Store
-    from harness.watch import say
 
+    arrow.without_pandas()
     store = Store(results.resolve())
     page = out or store.leaderboard
     shown = _shown(store)
@@ -36,9 +37,12 @@ def leaderboard(
         raise UserError(f"{results}: no record yet; run a sweep into it")
     took = _write(store, page)
     print(page)
-    if watch:
-        say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
-    while watch:
+    if not watch:
+        return
+    from harness.watch import say
+
+    say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
+    while True:
         time.sleep(max(POLL_SECONDS, REST * took))
         if (now := _shown(store)) != shown:
             took = _write(store, page)

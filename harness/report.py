@@ -84,10 +84,11 @@ def report(
     from harness.estimating import kept
     from harness.planning import plan_sweep
     from harness.reporting import comparison, protocols, publish
-    from harness.store import compaction
+    from harness.store import arrow, compaction
     from harness.store.store import Store
     from harness.watch import say
 
+    arrow.without_pandas()
     store = Store(results.resolve())
     if run:
         if tensorboard is None:

@@ -143,18 +143,19 @@ def expand(
             base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher) | backbone
             _check_images(pair, base["recipe"], document, info, i)
             shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
+            run_id_of = identity.run_id_by_seed(base)
             further = more.get((pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
                 if not _wanted(only, pair, name, seed):
                     continue
-                science = {**base, "seed": seed}
-                run_id = identity.run_id(science)
+                run_id = run_id_of(seed)
                 if further.get(seed, run_id) != run_id:
                     continue
                 plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher.get("run")))
                 if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
                     continue
-                plan.runs[run_id] = Run(run_id, science, f"{pair.teacher} > {pair.student} / {name} / seed {seed}")
+                label = f"{pair.teacher} > {pair.student} / {name} / seed {seed}"
+                plan.runs[run_id] = Run(run_id, {**base, "seed": seed}, label)
                 groups.setdefault((i, seed, shared), []).append(run_id)
                 if base["teacher"]:
                     needs[(i, seed, shared)] = teacher.get("run")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 from harness.spec.schema import DETECTION_VIEWS
@@ -19,9 +20,20 @@ def run_id(science: dict[str, Any]) -> str:
     return _short(science)
 
 
+def run_id_by_seed(science: dict[str, Any]) -> Callable[[int], str]:
+    """The run ids of a science that has all but the seed: what seeds have in common is made into text once."""
+    before = canonical({k: v for k, v in science.items() if k < "seed"})[:-1]
+    after = canonical({k: v for k, v in science.items() if k > "seed"})[1:]
+    return lambda seed: _hash(f'{before},"seed":{seed},{after}')
+
+
 def _short(value: dict[str, Any]) -> str:
-    """16 hex digits of the sha256 of the canonical text."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+    return _hash(canonical(value))
+
+
+def _hash(text: str) -> str:
+    """16 hex digits of its sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def teacher_evaluation(science: dict[str, Any], evaluated_on: str) -> str:

@@ -6,8 +6,8 @@ number that nobody else has: of two that compact at once one is too late, whatev
 
 import json
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from harness.errors import UserError
@@ -74,11 +74,18 @@ def numbered(home: Path) -> Iterator[Path]:
 def _read(folder: Path) -> Generation:
     index = folder / INDEX
     try:
-        value = json.loads(index.read_text())
+        found = _listed(index, index.stat().st_mtime_ns)
         # A part that the user deleted, as it was damaged: its runs are to do again.
-        parts = {name: tuple(run_ids) for name, run_ids in value["parts"].items() if (folder / name).exists()}
-        found = Generation(folder, value["schema_version"], parts)
+        there = {name: run_ids for name, run_ids in found.parts.items() if (folder / name).exists()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{index}: damaged; put it back from a copy") from None
     index.stat()  # still there: no part was missed because the whole folder was on its way out
-    return found
+    return found if len(there) == len(found.parts) else replace(found, parts=there)
+
+
+@lru_cache(maxsize=1)  # a command asks several times where the records are, one that follows a sweep twice a second
+def _listed(index: Path, mtime_ns: int) -> Generation:
+    """The generation as its index, last changed at that time, has it."""
+    value = json.loads(index.read_text())
+    parts = {name: tuple(run_ids) for name, run_ids in value["parts"].items()}
+    return Generation(index.parent, value["schema_version"], parts)

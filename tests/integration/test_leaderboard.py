@@ -448,7 +448,7 @@ def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> Non
         )
         found.goto(f"{large.as_uri()}#line={old}")
         found.wait_for_selector("#detail li")
-        assert "Of 5,010 runs this page has the details and curves of 1,000" in found.locator("#detail").inner_text()
+        assert "Of 5,010 runs this page has the details and curves of 500" in found.locator("#detail").inner_text()
         assert found.locator("#detail li").count() == 1 and found.locator(".panels").count() == 0
         found.goto(f"{large.as_uri()}#line={new}")
         found.wait_for_selector(".panels svg")

@@ -25,7 +25,7 @@ from harness.spec.expand import Cell
 from harness.store import compaction
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
-from tests.commands import command
+from tests.commands import command, process
 from tests.integration.test_leaderboard import put, put_compacted, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
@@ -166,6 +166,19 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     board = gather(store)
     assert [found.sweep for found in board.figures] == ["alike"]
     assert "mixed" in board.figures_note
+
+
+def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    rows = [run(ALONE), run(KD), run(KD, seed=1)]
+    put_compacted(store, rows)
+    names = ((r["method"], r["seed"], r["run_id"]) for r in rows)
+    cells = tuple(Cell("resnet56", "resnet20", *name, None) for name in names)
+    Contents("sweep", "", "cifar100", (240,), cells).write(store.table_folder("sweep"))
+    code = "import sys; from harness import cli\ntry: cli.main()\nfinally: print('pandas' in sys.modules)"
+    for name in ("report", "leaderboard"):
+        said = process("-c", code, name, "--results", tmp_path)
+        assert said.code == 0 and said.out.splitlines()[-1] == "False", said
 
 
 def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from harness.spec.tasks import CATALOG, TaskInfo
 from harness.store.schema import COST_PARTS
 
 WHOLE = 5000  # runs of a store that a page has in full: 100,000 would be too much to read, to write and to open
-NEWEST = 1000  # runs of a larger one whose details the page has
+NEWEST = 500  # runs of a larger one whose details the page has
 _RUNS_PER_CHUNK = 100  # about what a browser unpacks to show one line's runs
 _CURVE_POINTS = 40  # of a run's curve, to five digits: the page must stay small, and the record has all
 _PROVENANCE = (

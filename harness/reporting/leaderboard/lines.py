@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,11 @@ class Line:
 
 def lines(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[Line]:
     """Of records with ``COLUMNS``, ordered by run_id. ``sweeps``: run id -> where tables have it."""
-    texts, of_row = _groups(table)
+    sciences, of_row = _groups(table)
     # In the order of lines before it becomes Python's: objects that are used together lie together.
     order = np.lexsort((table.column("seed").to_numpy(), of_row))
-    ends = np.bincount(of_row, minlength=len(texts)).cumsum()
-    starts = [0, *ends.tolist()][: len(texts)]
+    ends = np.bincount(of_row, minlength=len(sciences)).cumsum()
+    starts = [0, *ends.tolist()][: len(sciences)]
     of = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
     of["finished_at"] = of["finished_at"].cast(pa.int64())
     of["warnings"] = pc.list_value_length(of["warnings"])
@@ -102,14 +103,17 @@ def lines(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[Line]:
     where = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
     return _compared(
         [
-            _line(text, {name: column[start:end] for name, column in by_run.items()}, known, sweeps)
-            for text, start, end, *known in zip(texts, starts, ends.tolist(), *where, strict=True)
+            _line(text, science, {name: column[start:end] for name, column in by_run.items()}, known, sweeps)
+            for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *where, strict=True)
         ]
     )
 
 
-def _groups(table: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
-    """Each science without the seed, and per row which it is. Of those that differ in the seed alone one is parsed."""
+def _groups(table: pa.Table) -> tuple[dict[str, Any], NDArray[np.int64]]:
+    """Each science without the seed, by its text, and per row which it is.
+
+    Of those that differ in the seed alone one is parsed.
+    """
     alike: dict[str, int] = {}
     some, of_row = list[str](), list[int]()
     for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
@@ -119,18 +123,20 @@ def _groups(table: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
             if number == len(some):
                 some.append(text)
             of_row.append(number)
-    groups: dict[str, int] = {}
+    groups: dict[str, tuple[int, Any]] = {}
     same = []
     for text in some:
         science = json.loads(text)
         del science["seed"]
-        same.append(groups.setdefault(canonical(science), len(groups)))
-    return list(groups), np.array(same, np.int64)[of_row]
+        number, _ = groups.setdefault(canonical(science), (len(groups), science))
+        same.append(number)
+    return {text: science for text, (_, science) in groups.items()}, np.array(same, np.int64)[of_row]
 
 
-def _line(text: str, of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]) -> Line:
-    """``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
-    science = json.loads(text)
+def _line(
+    text: str, science: Mapping[str, Any], of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
+) -> Line:
+    """``text``: of the science. ``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
     score = datasets.task_of(where[0]).score
     last, best = (of[f"{when}_{score}"] for when in ("last", "best"))
     by_seed = {seed: value for seed, value in zip(of["seed"], last, strict=True) if value is not None}
@@ -185,13 +191,13 @@ def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cost(of: Columns) -> Cost | None:
     """None without a finished run, or where runs were on unlike hardware."""
-    each = zip(*(of[k] for k in ("status", "hardware", "cost_total_s", "processes", "threads")), strict=True)
-    finished = [run for status, *run in each if status == "done"]
-    if len({hardware for hardware, *_ in finished}) != 1:
+    done = [status == "done" for status in of["status"]]
+    if len(found := set(compress(of["hardware"], done))) != 1:
         return None
-    hardware = finished[0][0]
+    hardware = found.pop()
     gpu = is_gpu(hardware)
-    hours = [s / 3600 * processes * (1 if gpu else threads) for _, s, processes, threads in finished]
+    each = compress(zip(*(of[k] for k in ("cost_total_s", "processes", "threads")), strict=True), done)
+    hours = [s / 3600 * processes * (1 if gpu else threads) for s, processes, threads in each]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 
 
