@@ -10,6 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-import harness
 from harness.errors import UserError
 from harness.reporting import comparison, curves, figures, publish, statistics
 from harness.reporting.comparison import Contents
@@ -85,7 +85,8 @@ def write(
         except UserError as e:
             left_out.append(f"no figures: {e}")
         commit, _ = provenance.git_state()
-        version = f"{harness.__version__}, commit {commit}" if commit else harness.__version__
+        release = metadata.version("kd-harness")
+        version = f"{release}, commit {commit}" if commit else release
         readme = _README.format(name=contents.name, done=len(rows), runs=len(wanted), version=version)
         # With --only, a sweep's name gets a mark; here too.
         name = plan.sweep.name if only else contents.name

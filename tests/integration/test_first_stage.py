@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.spec.tasks import CLASSIFICATION
 from harness.status import _detail
 from harness.training import checkpoint
 from tests.integration.conftest import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
@@ -108,7 +109,7 @@ def test_progress_tells_the_stage(taught: Bench) -> None:
     told = taught.store.progress(run_id)
     assert (told["stage"], told["epoch"], told["epochs"]) == ("first", 1, 2)
     assert 0.2 < told["fraction"] < 0.3, "27 steps of 115"
-    assert _detail(told).startswith("first stage, epoch 2/2")
+    assert _detail(told, CLASSIFICATION).startswith("first stage, epoch 2/2")
 
 
 def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None:

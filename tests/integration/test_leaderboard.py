@@ -489,7 +489,8 @@ def test_follows_a_store(tmp_path: Path) -> None:
     finally:
         watching.send_signal(signal.SIGINT)
         _, said = watching.communicate(timeout=PATIENCE)
-    assert f"{store.leaderboard}: 2 records, 1 failures" in said and "Traceback" not in said
+    # What is said of the last page may be cut off by the signal.
+    assert f"{store.leaderboard}: 2 records, 0 failures" in said and "Traceback" not in said
     assert not list(store.root.glob("*.tmp"))
 
 

@@ -108,7 +108,7 @@ def test_a_retry_is_taken_up_while_others_still_train(taught: Bench) -> None:
     (taught.folder / "raise-at").unlink()
     again = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
     assert again.returncode == 0, again.stderr
-    until(taught.store.record(bad[0]).exists, seconds=60)
+    until(taught.store.record(bad[0]).exists)
     assert feeder(taught) == feeding and not taught.store.record(slow[1]).exists(), "beside it, not after it"
     slow_down(taught, 0)
     until(lambda: set(bad + slow) <= taught.store.done_ids())

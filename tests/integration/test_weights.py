@@ -171,7 +171,7 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
     asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
     logs = [home / f"{i}.log" for i in range(20)]
     started = [subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=log.open("w")) for log in logs]
-    until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19, seconds=60)
+    until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19)
     all_wait.set()
     assert [p.wait(120) for p in started] == [2] * 20
     said = [log.read_text() for log in logs]

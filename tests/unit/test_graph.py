@@ -18,6 +18,7 @@ from harness.models.base import describe
 from harness.models.build import build
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
+from harness.spec.models import CLASSIFICATION
 from harness.training import pack as pack_module
 from harness.training.graph import Record, Slots, Work, beside_values, cuda_graph
 from harness.training.member import Member
@@ -38,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "crd": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
-SHIPPED = methods.builtin_names()
+SHIPPED = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe(name).defined_for]
 IN_EAGER_STEPS_ALONE = {"kdsvd"} if DEVICE.type == "cuda" else set()
 
 
