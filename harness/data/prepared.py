@@ -1,6 +1,6 @@
 """Images stored as JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.data import beton, raw
+from harness.data.base import Rows
 from harness.data.manifest import Manifest
 from harness.data.raw import WrongData
 from harness.data.resident import Normalise
@@ -40,7 +41,7 @@ class Prepared:
         self._trained, self._held_out = raw.split(targets, held_out // info.classes, subset and subset // info.classes)
         self.train_targets = torch.from_numpy(targets[self._trained]).to(device)
 
-    def training(self, recipe: Recipe, seed: int, rows: Callable[[int], slice]) -> StoredTrain:
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> StoredTrain:
         assert self._manifest.train and recipe.image_size and recipe.crop_area
         return StoredTrain(
             self._folder / self._manifest.train.file,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from harness.reporting.beside import Beside
 from harness.reporting.comparison import Comparison, Spread
 from harness.reporting.escape import tex
+from harness.reporting.htmlpage import page
 from harness.reporting.ranking import Rank
 from harness.reporting.sections import Lines, Section, protocol_marks, sections
 from harness.reporting.statistics import Difference, Interval
@@ -124,33 +125,19 @@ def _rank(rank: Rank | None) -> Figures:
     return (six_digits(rank.rank), *_ends(rank.rank_interval), six_digits(rank.better), *_ends(rank.better_interval))
 
 
+_STYLE = """table { border-collapse: collapse; }
+th, td { padding: 0.25em 0.75em; text-align: right; border-bottom: 1px solid #8884; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }"""
+
+
 def html_text(comparison: Comparison, beside: Beside | None = None) -> str:
     """A page of its own, readable without a network; every text is escaped."""
-    name = html.escape(comparison.contents.name)
     parts = []
     for section in sections(comparison, beside):
         parts += [f"<h2>{html.escape(section.title)}</h2>"] if section.title else []
         parts += [_html_table(section), *(f"<p>{html.escape(n)}</p>" for n in section.remarks)]
     body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{name}</title>
-<style>
-:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: 0.25em 0.75em; text-align: right; border-bottom: 1px solid #8884; }}
-th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
-</style>
-</head>
-<body>
-<h1>{name}</h1>
-{body}
-</body>
-</html>
-"""
+    return page(comparison.contents.name, _STYLE, body)
 
 
 def _html_table(section: Section) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from harness.errors import one_line
 from harness.reporting import escape
+from harness.reporting.htmlpage import page
 from harness.reporting.paper import text
 from harness.reporting.paper.latex import latex
 from harness.reporting.paper.table import Column, Entry, Line, Paper
@@ -95,30 +96,19 @@ def _csv_cell(paper: Paper, line: Line, column: Column, entry: Entry) -> dict[st
     return found
 
 
+_STYLE = """div, pre { overflow-x: auto; }
+table { border-collapse: collapse; margin-bottom: 1em; }
+th, td { padding: 0.25em 0.75em; text-align: left; white-space: nowrap; }
+thead, tbody { border-bottom: 1px solid; }
+.published { color: light-dark(#696969, #a9a9a9); }"""
+
+
 def html_text(paper: Paper) -> str:
     """A page of its own, readable without a network; every text is escaped."""
-    name = html.escape(paper.comparison.contents.name)
     tables = "\n".join(_html_block(paper, block) for block in text.blocks(paper))
     notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in paper.notes)
     runs = "\n".join(html.escape(line) for line in text.runs(paper))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{name}</title>
-<style>
-:root {{ color-scheme: light dark; font-family: system-ui, sans-serif; }}
-div, pre {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; margin-bottom: 1em; }}
-th, td {{ padding: 0.25em 0.75em; text-align: left; white-space: nowrap; }}
-thead, tbody {{ border-bottom: 1px solid; }}
-.published {{ color: light-dark(#696969, #a9a9a9); }}
-</style>
-</head>
-<body>
-<h1>{name}</h1>
-{tables}
+    body = f"""{tables}
 {notes}
 <details>
 <summary>{text.RUNS}</summary>
@@ -126,10 +116,8 @@ thead, tbody {{ border-bottom: 1px solid; }}
 <pre>
 {runs}
 </pre>
-</details>
-</body>
-</html>
-"""
+</details>"""
+    return page(paper.comparison.contents.name, _STYLE, body)
 
 
 def _html_block(paper: Paper, block: Block) -> str:

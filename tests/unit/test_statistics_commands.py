@@ -1,0 +1,182 @@
+"""Statistics through the commands, on a store with made-up records."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.planning import plan_sweep
+from harness.reporting import render
+from harness.spec import identity
+from harness.store import records
+from tests.commands import command, process
+from tests.unit.test_reporting import row
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "dataset": "digits",
+    "recipe": "digits_quick",
+    "methods": {"student": {}, "kd": {}, "dkd": {}},
+    "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in ("digits_net_w8", "digits_net_w16")],
+    "seeds": 3,
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def finish(sweep: dict[str, Any]) -> None:
+    """Writes the sweep, and a made-up record for each of its runs."""
+    Path("small.yaml").write_text(yaml.safe_dump(sweep))
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    method = {c.run_id: c.method for c in planned.plan.cells}
+    for run in planned.plan.runs.values():
+        if not planned.store.record(run.run_id).exists():
+            seed = run.science["seed"]
+            top1 = 60.0 + 5 * len(method.get(run.run_id, "")) + math.sin(7 * seed + len(run.label)) / 3
+            records.write(planned.store, row(run.run_id, top1, 99.0, science=identity.canonical(run.science)))
+
+
+def test_report_takes_a_baseline_and_verify_rebuilds_it(home: Path) -> None:
+    finish(SWEEP)
+    said = command("report", "small.yaml", "--baseline", "kd", "--out", "paper")
+    assert said.code == 0
+    assert "95 % CI of - kd" in Path("paper/small/table.md").read_text()
+    assert command("verify", "--tables", "paper").code == 0
+    error = command("report", "small.yaml", "--baseline", "kdd").error
+    assert "small: --baseline: unknown method of this table 'kdd'; did you mean 'kd'?" in error
+    assert "unknown method of this table 'kdd'" in command("sweep", "small.yaml", "--baseline", "kdd").error
+
+
+def test_sweep_lists_tests_and_ranks_as_json(home: Path) -> None:
+    finish(SWEEP)
+    said = json.loads(command("sweep", "small.yaml", "--json", "--baseline", "kd", "--margin", "0.25").out)
+    assert (said["baseline"], said["margin"]) == ("kd", 0.25)
+    assert said["rows"][0]["tested"]["p"] <= said["rows"][0]["tested"]["p_holm"]
+    assert said["rows"][0]["last_interval"]["low"] < said["rows"][0]["last"]["mean"]
+    assert said["ranking"]["pairs"] == 2 and len(said["ranking"]["ranks"]) == 3
+
+
+UNLIKE = {**SWEEP, "methods": {"student": {}, "kd": {}, "dkd": {"recipe": {"epochs": 5, "lr": 0.1}}}}
+
+
+@pytest.mark.parametrize("args", [("report",), ("sweep",), ("sweep", "--plan")], ids=" ".join)
+def test_unlike_protocols_are_refused_and_why_is_said(home: Path, args: tuple[str, ...]) -> None:
+    finish(UNLIKE)
+    error = command(args[0], "small.yaml", *args[1:]).error
+    assert "a column would hold numbers of unlike protocols" in error
+    assert "digits_net_w8 > digits_net_w4, dkd: epochs 5, lr 0.1" in error and "--mix-protocols" in error
+
+
+def test_mixed_protocols_are_marked_in_every_format(home: Path) -> None:
+    finish(UNLIKE)
+    assert command("sweep", "small.yaml", "--mix-protocols").code == 0
+    for form in render.FORMATS:
+        text = command("report", "small.yaml", "--mix-protocols", "--format", form).out
+        if form == "csv":
+            changes = {r["method"]: r["unlike_protocol"] for r in csv.DictReader(io.StringIO(text))}
+            assert changes == {"student": "", "kd": "", "dkd": "epochs 5, lr 0.1"}
+        else:
+            assert "dkd (a)" in text and "kd (a)" not in text.replace("dkd (a)", "")
+            assert "not comparable with the rest: (a) epochs 5, lr 0.1." in text
+            assert "another recipe" not in text
+    assert "unlike protocols" in command("report").error, "a stored table is refused as well"
+    assert command("report", "--mix-protocols").code == 0
+    assert command("verify").code == 0
+
+
+def test_a_pairs_epochs_are_guarded_and_a_learning_rate_is_its_own(home: Path) -> None:
+    pairs = [SWEEP["pairs"][0], {**SWEEP["pairs"][1], "recipe": {"lr": 0.01}}]
+    finish({**SWEEP, "pairs": pairs})
+    said = command("report", "small.yaml")
+    assert said.code == 0 and "digits_net_w16 > digits_net_w4: lr 0.01" in said.out
+    finish({**SWEEP, "pairs": [SWEEP["pairs"][0], {**SWEEP["pairs"][1], "recipe": {"epochs": 4}}]})
+    assert "digits_net_w16 > digits_net_w4, kd: epochs 4" in command("report", "small.yaml").error
+
+
+def test_unlike_pairs_of_one_name_are_refused_whatever_is_asked(home: Path) -> None:
+    pairs = [SWEEP["pairs"][0], {**SWEEP["pairs"][0], "recipe": {"lr": 0.01}}]
+    Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "pairs": pairs}))
+    for args in (("sweep", "small.yaml", "--plan"), ("report", "small.yaml", "--mix-protocols")):
+        error = command(*args).error
+        assert "the pair digits_net_w8 > digits_net_w4 is listed twice, with unlike teachers or settings" in error
+
+
+def added(*seeds: int, method: str = "kd", run_id: str | None = None) -> None:
+    """Notes seeds of the first pair as ``--until-decided`` would."""
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    cell = next(c for c in planned.plan.cells if c.method == method)
+    science = planned.plan.runs[cell.run_id].science
+    cells = [{**cell.__dict__, "seed": s, "run_id": run_id or identity.run_id({**science, "seed": s})} for s in seeds]
+    path = planned.store.added_seeds("small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(cells))
+
+
+def test_added_seeds_are_ordinary_runs_in_every_command(home: Path) -> None:
+    finish(SWEEP)
+    added(3, 4)
+    listed = {**SWEEP, "seeds": 5}
+    Path("five.yaml").write_text(yaml.safe_dump({**listed, "name": "five"}))
+    five = {c.run_id for c in plan_sweep(Path("five.yaml"), Path("results")).plan.cells if c.method == "kd"}
+    plan = plan_sweep(Path("small.yaml"), Path("results")).plan
+    first = [c for c in plan.cells if c.method == "kd" and c.teacher == "digits_net_w8"]
+    assert [c.seed for c in first] == [0, 1, 2, 3, 4] and {c.run_id for c in first} <= five
+    assert sum(c.seed > 2 for c in plan.cells) == 2
+    finish(SWEEP)
+    said = command("report", "small.yaml")
+    assert "Seeds that --until-decided added: digits_net_w8 > digits_net_w4, kd: seeds 3, 4." in said.out
+    assert command("report", "small.yaml", "--only", "method=kd").out.count("seeds 3, 4") == 1
+    assert command("sweep", "small.yaml").out.startswith(said.out)
+    assert command("verify").code == 0
+
+
+def test_added_seeds_of_another_science_are_left_out(home: Path) -> None:
+    finish(SWEEP)
+    added(3, run_id="0" * 16)
+    assert all(c.seed < 3 for c in plan_sweep(Path("small.yaml"), Path("results")).plan.cells)
+
+
+@pytest.mark.parametrize("text", ["", "{}{", "5", '[{"teacher": 1}]'])
+def test_a_damaged_note_of_added_seeds_is_named(home: Path, text: str) -> None:
+    finish(SWEEP)
+    added(3)
+    Path("results/added_seeds/small.json").write_text(text)
+    assert "results/added_seeds/small.json: damaged" in command("report", "small.yaml").error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-seeds", "5"), "--max-seeds goes with --until-decided"),
+        (("--until-decided", "--max-seeds", "3"), "small.yaml: lists 3 seeds: --max-seeds must be more, found 3"),
+        (("--until-decided", "--only", "seed=0"), "--until-decided adds seeds, and --only seed=... keeps them out"),
+        (("--until-decided", "--detach"), "give it without --detach"),
+        (("--margin", "-1"), "--margin"),
+    ],
+)
+def test_options_that_do_not_go_together(home: Path, options: tuple[str, ...], message: str) -> None:
+    Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
+    assert message in command("sweep", "small.yaml", *options).error
+    assert [p.name for p in Path().iterdir()] == ["small.yaml"]
+
+
+def test_planning_and_status_import_no_scipy(home: Path) -> None:
+    """Of a store without records."""
+    Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
+    for args in (("sweep", "small.yaml", "--plan"), ("status", "small.yaml")):
+        code = (
+            "import sys; from harness import cli; sys.argv = ['harness', *sys.argv[1:]]\n"
+            "try: cli.main()\nfinally: print([m for m in ('scipy', 'numpy', 'pyarrow') if m in sys.modules])"
+        )
+        said = process("-c", code, *args, cwd=home)
+        assert said.out.splitlines()[-1] == "[]", said
