@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.results import Results
+    from harness.api import Results
 
 __version__ = "0.1.0"
 __all__ = ["open_store"]
@@ -17,6 +17,6 @@ def open_store(path: str | os.PathLike[str] = "results") -> "Results":
     Raises:
         UserError: there is no such folder.
     """
-    from harness.results import Results
+    from harness.api import Results
 
     return Results(Path(path))

@@ -1,5 +1,5 @@
 """``python -m harness SUBCOMMAND``."""
 
-from harness.cli import main
+from harness.console.app import main
 
 main()

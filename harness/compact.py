@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness import options
+from harness.console import options
 
 
 def compact(
@@ -25,10 +25,10 @@ def compact(
 
     Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many.
     """
+    from harness.console.terminal import say
     from harness.errors import UserError
     from harness.store import compaction
     from harness.store.store import Store
-    from harness.watch import say
 
     store = Store(results.resolve())
     if not store.root.is_dir():
@@ -48,6 +48,6 @@ def compact(
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(compact)
+    run_command(compact)

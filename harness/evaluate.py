@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from harness import options
+from harness.console import options
 from harness.errors import UserError, unknown
 from harness.spec.datasets import DatasetInfo, task_of
 from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS
@@ -56,7 +56,7 @@ def evaluate(
 
     With --run: what stands in the run's record, measured again from the weights that it saved.
     """
-    from harness.data import locate
+    from harness.planning import locate
 
     root = locate.data_root(data)
     if run is not None:
@@ -88,8 +88,8 @@ def _checkpoint(
     results: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """``sides``: of --size and --resize."""
-    from harness.data import locate
-    from harness.models.weights import BadWeights
+    from harness.models.checkpoints import WeightsError
+    from harness.planning import locate
     from harness.spec import datasets, models
     from harness.spec.schema import Dataset
     from harness.training.tasks import open_task
@@ -101,7 +101,7 @@ def _checkpoint(
     info = locate.dataset_info(asked, root)
     views = _views(info, *sides)
     try:
-        name = models.resolve(model)
+        name = models.resolve_model(model)
         models.check_task(name, info.name, info.task.name)
         if info.views != "detection":  # a detector takes images of any size
             models.check_images(name, info.name, datasets.image_shape(info, views))
@@ -114,7 +114,7 @@ def _checkpoint(
     net = task.build(name)
     try:
         sha256 = task.load(net, name, file, None)
-    except BadWeights as e:
+    except WeightsError as e:
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
     return about | _measure(task, net, content, views, where)
@@ -129,27 +129,27 @@ def _views(info: DatasetInfo, size: int | None, resize: int) -> dict[str, Any]:
 
 
 def _weights_file(named: str, root: Path | None, results: Path) -> Path:
-    from harness.spec.foreign import is_foreign
+    from harness.spec.library_models import is_library_model
     from harness.spec.schema import Weights
     from harness.store.store import Store
-    from harness.store.weights import WeightsStore
+    from harness.store.weight_cache import WeightCache
 
-    if not is_foreign(named) and "://" not in named:
+    if not is_library_model(named) and "://" not in named:
         file = Path(named) if root is None or Path(named).is_file() else root / named
         if not file.is_file():
             raise UserError(f"--weights {named}: no such file")
         return file
     try:
-        address = Weights(name=named).address if is_foreign(named) else Weights(url=named).address
+        address = Weights(name=named).address if is_library_model(named) else Weights(url=named).address
     except ValidationError as e:
         raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     assert address is not None
-    return WeightsStore.of(Store(results)).fetch(address)[1]
+    return WeightCache.of(Store(results)).fetch(address)[1]
 
 
 def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
-    from harness.data import locate
-    from harness.models.weights import BadWeights
+    from harness.models.checkpoints import WeightsError
+    from harness.planning import locate
     from harness.spec import datasets
     from harness.spec.schema import Dataset
     from harness.store import records
@@ -163,9 +163,9 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     if len(run_ids) != 1:
         problem = "more than one run begins so" if run_ids else unknown("finished run", start, done)
         raise UserError(f"--run {start!r}, store {results}: {problem}")
-    (row,) = records.read(store, run_ids).to_pylist()
+    (row,) = records.read_records(store, run_ids).to_pylist()
     science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
-    info = datasets.of(science["dataset"])
+    info = datasets.dataset_of(science["dataset"])
     folder = (
         locate.prepared_folder(info.version, root)
         if info.stored
@@ -173,7 +173,7 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     )
     try:
         net = trained_model(science, file, row["weights_sha256"])
-    except BadWeights as e:
+    except WeightsError as e:
         raise UserError(str(e)) from None
     about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
@@ -186,9 +186,9 @@ def _measure(
     """``recipe``: what is seen of stored images, and the precision; float32 when it says none."""
     import torch
 
-    from harness.data.raw import WrongData
-    from harness.data.source import open_source
-    from harness.planning import cores
+    from harness.data.load.arrays import WrongData
+    from harness.data.load.source import open_source
+    from harness.planning.plan import cores
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -203,6 +203,6 @@ def _measure(
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(evaluate)
+    run_command(evaluate)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def leaderboard(
     print(page)
     if not watch:
         return
-    from harness.watch import say
+    from harness.console.terminal import say
 
     say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
     while True:
@@ -67,16 +67,16 @@ def _shown(store: "Store") -> _Shown:
 
 def _write(store: "Store", page: Path) -> float:
     """The seconds that it took."""
-    from harness.reporting.leaderboard.gather import gather
+    from harness.reporting.leaderboard.board import build_board
     from harness.reporting.leaderboard.page import html
     from harness.store import files
 
     began = time.monotonic()
-    files.replace_text(page, html(gather(store)))
+    files.replace_text(page, html(build_board(store)))
     return time.monotonic() - began
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(leaderboard)
+    run_command(leaderboard)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -74,15 +74,14 @@ def prepare(
 
     JPEGs that are small enough keep their bytes. Killed at any time, the same command goes on from where it was.
     """
+    from harness.console.progress import FilesProgress
+    from harness.console.terminal import say
     from harness.data.manifest import Settings
-    from harness.planning import cores
-    from harness.progress import FilesProgress
-    from harness.watch import say
+    from harness.planning.plan import cores
 
     try:
-        from harness.data import preparing
-        from harness.data.coco import preparing as coco
-        from harness.data.imagetree import class_list
+        from harness.data.prepare import coco, imagefolder
+        from harness.data.prepare.layouts import class_list
     except ModuleNotFoundError as e:
         if e.name != "PIL":
             raise
@@ -101,10 +100,10 @@ def prepare(
         with FilesProgress() as progress:
             how = settings, workers or cores(), skip_unreadable, progress.tell
             if dataset == "coco":
-                made, is_new = coco.prepare(source, out, *how, train=train, val=val)
+                made, is_new = coco.prepare_coco(source, out, *how, train=train, val=val)
             else:
                 listed = class_list(classes) if classes else None
-                made, is_new = preparing.prepare(dataset, source, out, *how, listed)
+                made, is_new = imagefolder.prepare_imagefolder(dataset, source, out, *how, listed)
     except KeyboardInterrupt:
         say("left; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -120,17 +119,17 @@ def _summary(made: "Manifest | DetectionManifest", out: Path) -> dict[str, Any]:
 
 
 def _text(made: "Manifest | DetectionManifest", out: Path) -> str:
-    from harness.data import images
-    from harness.data.coco import annotations
+    from harness.data import annotations
     from harness.data.manifest import DetectionPart
+    from harness.data.prepare import encode
 
     lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
     found: list[tuple[dict[str, int], dict[str, str]]] = []  # counts, and what is counted
     for name, part in {"train": made.train, made.evaluated_on: made.test}.items():
         if part:
-            stored = _counted(part.counts, images.KINDS)
+            stored = _counted(part.counts, encode.KINDS)
             lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {stored}")
-            found.append((part.counts, images.KINDS))
+            found.append((part.counts, encode.KINDS))
         if isinstance(part, DetectionPart):
             objects = _counted(part.objects, annotations.KINDS)
             lines.append(f"{name}: annotations: {objects}; {part.trained_on:,} images to train on")
@@ -147,6 +146,6 @@ def _counted(counts: dict[str, int], kinds: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(prepare)
+    run_command(prepare)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -81,12 +81,13 @@ def report(
     Runs that have no record yet are counted under the table. What the sweeps were estimated to take, and have taken,
     is told on stderr.
     """
-    from harness.estimating import kept
-    from harness.planning import plan_sweep
-    from harness.reporting import comparison, protocols, publish
+    from harness.console.terminal import say
+    from harness.planning.cost import submissions
+    from harness.planning.plan import plan_sweep
+    from harness.reporting import comparison, protocol_guard
+    from harness.reporting.tables import table_folder
     from harness.store import arrow, compaction
     from harness.store.store import Store
-    from harness.watch import say
 
     arrow.without_pandas()
     store = Store(results.resolve())
@@ -106,56 +107,58 @@ def report(
         contents = [comparison.Contents.read(folder) for folder in folders]
     contents = [content.asked(baseline, margin) for content in contents]
     for content in contents:
-        protocols.check(content.name, content.cells, content.recipe_changes, mix_protocols)
+        protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
     if len(store.loose_ids()) > compaction.MANY:
         advice = f"python -m harness.compact --results {results}"
         print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
     if figures is not None:
         from harness.reporting import curves
-        from harness.reporting.figures import write
+        from harness.reporting.figures import write_figures
 
-        for found in comparison.load(contents, store):
-            of_runs = curves.load(store, comparison.wanted_runs(found.contents))
-            for path in write(found, of_runs, figures / found.contents.name):
+        for found in comparison.load_comparisons(contents, store):
+            of_runs = curves.load_curves(store, comparison.wanted_runs(found.contents))
+            for path in write_figures(found, of_runs, figures / found.contents.name):
                 print(path)
     if images is not None:
         if planned is None:
             raise UserError("--images draws one sweep's results: name its file")
-        from harness.data import locate
-        from harness.reporting.figures import objects
+        from harness.planning import locate
+        from harness.reporting.figures import detections
 
         data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
-        for found in comparison.load(contents, store):
-            for path in objects.write(found, store, data_folder, image_count, images / found.contents.name):
+        for found in comparison.load_comparisons(contents, store):
+            for path in detections.write_detections(
+                found, store, data_folder, image_count, images / found.contents.name
+            ):
                 print(path)
     if tensorboard is not None:
-        from harness.reporting.tensorboard import places
+        from harness.reporting.export.tensorboard import event_folders
 
-        _write_events(store, {k: v for content in contents for k, v in places(content).items()}, tensorboard)
+        _write_events(store, {k: v for content in contents for k, v in event_folders(content).items()}, tensorboard)
     if bundle is not None:
         if planned is None:
             raise UserError("--bundle holds one sweep's results: name its file")
-        from harness.reporting.bundle import write as write_bundle
+        from harness.reporting.export.bundle import write_bundle
 
         for note in write_bundle(bundle, contents[0], planned.plan, planned.document, store, only, mix_protocols):
             say(note)
         print(bundle)
     if out is not None:
         for content in contents:
-            publish.publish(content, store, out / content.name)
+            table_folder.write_tables(content, store, out / content.name)
             print(out / content.name)
     elif figures is None and images is None and tensorboard is None and bundle is None:
-        for found in comparison.load(contents, store):
-            sys.stdout.write(publish.text(found, f"{'paper' if paper else 'table'}.{format.value}"))
+        for found in comparison.load_comparisons(contents, store):
+            sys.stdout.write(table_folder.table_text(found, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
-        for line in kept.lines(store, content.name):
+        for line in submissions.submission_lines(store, content.name):
             say(line)
 
 
 def _write_events(store: "Store", shown: dict[str, str], folder: Path) -> None:
-    from harness.reporting import tensorboard
+    from harness.reporting.export import tensorboard
 
-    for path in tensorboard.write(store, shown, folder):
+    for path in tensorboard.write_event_files(store, shown, folder):
         print(path)
 
 
@@ -171,6 +174,6 @@ def _run_ids(store: "Store", starts: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(report)
+    run_command(report)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import UserError, unknown
 
 if TYPE_CHECKING:
-    from harness.planning import Planned
+    from harness.planning.plan import Planned
     from harness.spec.tasks import TaskInfo
     from harness.store.store import Failure
     from slurm.backend import Backend
@@ -39,8 +39,8 @@ def status(
 
     On a cluster also why a run has no job any more: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
-    from harness.planning import plan_sweep
-    from harness.watch import say
+    from harness.console.terminal import say
+    from harness.planning.plan import plan_sweep
     from slurm import backend
     from slurm.queue import cancelled
 
@@ -52,19 +52,19 @@ def status(
     if cancel:
         for q in queues:
             cancelled(q).touch()
-        ended = [q for q in queues if backend.of(q).cancel()]
+        ended = [q for q in queues if backend.backend_of(q).cancel()]
         say(f"ended {len(ended)} queue{'s' * (len(ended) != 1)} and their jobs" if ended else "nothing is running")
     elif logs is not None:
         _print_log(planned, logs)
     elif failures:
         _print_failures(planned, json_)
     elif watch:
-        from harness.watch import watch as follow
+        from harness.planning.watch import watch as follow
 
         if queues:
             follow(planned, queues[-1], restart=False)
     else:
-        _print_states(planned, [backend.of(q) for q in queues], json_)
+        _print_states(planned, [backend.backend_of(q) for q in queues], json_)
 
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:
@@ -101,7 +101,7 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
 
 
 def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
-    from harness.watch import duration
+    from harness.console.terminal import duration
 
     parts = [row["cause"]] if "cause" in row else []
     if "epoch" in row:
@@ -165,6 +165,6 @@ def _signature(failure: "Failure") -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(status)
+    run_command(status)

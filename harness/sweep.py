@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
 if TYPE_CHECKING:
-    from harness.estimating.estimate import Estimate
-    from harness.planning import Planned
+    from harness.planning.cost.estimate import Estimate
+    from harness.planning.plan import Planned
     from harness.reporting.comparison import Contents
-    from harness.reporting.contests import Contest
+    from harness.reporting.pairwise import PairwiseTest
 
 
 def sweep(
@@ -68,28 +68,28 @@ def sweep(
     Running it again does only what is missing. Ctrl-C leaves the jobs running; the same command takes them up again.
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
-    from harness.planning import plan_sweep
-    from harness.reporting import protocols
-    from harness.watch import say
+    from harness.console.terminal import say
+    from harness.planning.plan import plan_sweep
+    from harness.reporting import protocol_guard
 
     if cluster != "local":
         if probe:
             raise UserError("--probe measures this machine: give it in a job on a node with --plan, without --cluster")
         from slurm import profiles
 
-        profiles.load(cluster)
+        profiles.load_profile(cluster)
     planned = plan_sweep(file, results, data, set_, only, fetch=not plan)
-    cells, changes = planned.plan.cells, protocols.recipe_changes(planned.plan)
-    protocols.check(planned.document.source, cells, changes, mix_protocols)
+    cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
+    protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)
     if baseline is not None:  # a slip of the pen is told before anything is trained
         _contents(planned, baseline, margin)
     if until_decided:
-        from harness import deciding
+        from harness.planning import adaptive_seeds
 
         if detach:
             raise UserError("--until-decided waits for the runs it decides by: give it without --detach")
-        limit = max_seeds or deciding.MAX_SEEDS
-        deciding.check(planned, limit, only)
+        limit = max_seeds or adaptive_seeds.MAX_SEEDS
+        adaptive_seeds.check_seed_limit(planned, limit, only)
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
     work = _work(planned, cluster, retry_failed, max_parallel, probe)
@@ -115,7 +115,7 @@ def sweep(
             _watch(planned, _submit(planned, cluster, work))
             return planned
 
-        planned, undecided = deciding.until_decided(
+        planned, undecided = adaptive_seeds.until_decided(
             planned, lambda planned: _contents(planned, baseline, margin), further, baseline, limit
         )
     _report(planned, _contents(planned, baseline, margin), undecided, json_)
@@ -141,8 +141,8 @@ class Work:
 
 
 def _work(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None, probe: bool) -> Work:
-    from harness.estimating import devices, estimate
-    from harness.planning import cores
+    from harness.planning.cost import devices, estimate
+    from harness.planning.plan import cores
     from slurm.local import gpus
 
     states = planned.states()
@@ -153,14 +153,14 @@ def _work(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: in
     if not to_do:
         return Work(states, frozenset(), packs, at_once, None)
     device = devices.devices(cluster, devices.threads_of_a_job(at_once))
-    known = estimate.pricing(planned)
+    known = estimate.pack_costs(planned)
     if probe:
-        from harness.data import locate
-        from harness.estimating import findings
-        from harness.estimating.probing import probe as measure
+        from harness.planning import locate
+        from harness.planning.cost import probe_results
+        from harness.planning.cost.probe import probe as measure
 
         measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
-        known = replace(known, found=findings.read(planned.store))
+        known = replace(known, found=probe_results.read_probe_results(planned.store))
     return Work(states, frozenset(to_do), packs, at_once, estimate.estimate(planned, to_do, at_once, device, known))
 
 
@@ -180,7 +180,7 @@ def _summary(planned: "Planned", work: Work) -> dict[str, Any]:
 
 
 def _summary_text(planned: "Planned", work: Work) -> str:
-    from harness.estimating import text
+    from harness.planning.cost import text
 
     s = _summary(planned, work)
     lines = [
@@ -189,7 +189,7 @@ def _summary_text(planned: "Planned", work: Work) -> str:
     ]
     if work.estimate:
         lines.append(f"{work.packs} packs, {work.at_once} at once")
-        lines += text.lines(work.estimate)
+        lines += text.estimate_lines(work.estimate)
     if s["failed"]:
         lines.append("failed runs stay as they are unless --retry-failed is given")
     return "\n".join(lines)
@@ -197,9 +197,9 @@ def _summary_text(planned: "Planned", work: Work) -> str:
 
 def _submit(planned: "Planned", cluster: str, work: Work) -> Path:
     """Writes what jobs read, and starts them. Changes no run when data or weights are missing."""
-    from harness.data import locate
-    from harness.estimating import devices, kept
-    from harness.watch import say
+    from harness.console.terminal import say
+    from harness.planning import locate
+    from harness.planning.cost import devices, submissions
     from slurm import backend
     from slurm.queue import Queue, QueuedPack
 
@@ -227,14 +227,15 @@ def _submit(planned: "Planned", cluster: str, work: Work) -> Path:
         cluster=None if cluster == "local" else str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster,
     ).write(queue_file)
     assert work.estimate
-    kept.note(store, planned.name, to_do, work.estimate)
-    if later := backend.of(queue_file).start():
+    submissions.note_submission(store, planned.name, to_do, work.estimate)
+    if later := backend.backend_of(queue_file).start():
         say(f"{later} runs wait for room under SLURM's limit on submitted jobs: keep watching, or run the sweep again")
     return queue_file
 
 
 def _watch(planned: "Planned", queue_file: Path) -> None:
-    from harness.watch import say, watch
+    from harness.console.terminal import say
+    from harness.planning.watch import watch
 
     try:
         watch(planned, queue_file, restart=True)
@@ -243,32 +244,39 @@ def _watch(planned: "Planned", queue_file: Path) -> None:
         raise typer.Exit(130) from None
 
 
-def _report(planned: "Planned", contents: "Contents", undecided: "list[Contest] | None", json_: bool) -> None:
-    from harness.estimating import kept
-    from harness.reporting import beside, comparison, publish
+def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseTest] | None", json_: bool) -> None:
+    from harness.console.terminal import say
+    from harness.planning.cost import submissions
+    from harness.reporting import comparison
+    from harness.reporting.published import table
+    from harness.reporting.tables import table_folder
     from harness.store.compaction import compact_if_many
-    from harness.watch import say
 
     compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
     folder = planned.store.table_folder(planned.name)
     if json_:
-        found = publish.publish(contents, planned.store, folder)
-        published = beside.as_dicts(publish.published_beside(found))
-        said = {"sweep": planned.name, **comparison.as_dicts(found), "published": published, "folder": str(folder)}
-        said["submissions"] = kept.as_dicts(planned.store, planned.name)
+        found = table_folder.write_tables(contents, planned.store, folder)
+        published = table.published_dicts(table_folder.published_for(found))
+        said = {
+            "sweep": planned.name,
+            **comparison.comparison_dict(found),
+            "published": published,
+            "folder": str(folder),
+        }
+        said["submissions"] = submissions.submission_dicts(planned.store, planned.name)
         if undecided is not None:
             said["undecided"] = [asdict(contest) for contest in undecided]
         print(json.dumps(said))
         return
-    if not publish.is_current(contents, planned.store, folder):
-        publish.publish(contents, planned.store, folder)
+    if not table_folder.tables_are_current(contents, planned.store, folder):
+        table_folder.write_tables(contents, planned.store, folder)
     print((folder / "table.md").read_text(encoding="utf-8"))
-    say("\n".join(kept.lines(planned.store, planned.name)))
+    say("\n".join(submissions.submission_lines(planned.store, planned.name)))
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(sweep)
+    run_command(sweep)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness import options
+from harness.console import options
 from harness.errors import EXIT_RUN_FAILED, UserError
 
 BINARY = (".parquet", ".pdf")
@@ -23,7 +23,8 @@ def verify(
 
     Exit code 1 on any byte of difference and on damaged records.
     """
-    from harness.reporting import comparison, curves, figures, publish
+    from harness.reporting import comparison, curves, figures
+    from harness.reporting.tables import table_folder
     from harness.store.store import Store
 
     store = Store(results.resolve())
@@ -37,9 +38,11 @@ def verify(
             rebuilt = Path(scratch) / folder.name
             names = {p.name for p in folder.iterdir() if p.is_file()}
             try:
-                found = publish.publish(comparison.Contents.read(folder), store, rebuilt)
+                found = table_folder.write_tables(comparison.Contents.read(folder), store, rebuilt)
                 if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
-                    figures.write(found, curves.load(store, comparison.wanted_runs(found.contents)), rebuilt)
+                    figures.write_figures(
+                        found, curves.load_curves(store, comparison.wanted_runs(found.contents)), rebuilt
+                    )
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")
@@ -74,6 +77,6 @@ def _difference(old: Path, new: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    from harness.cli import run_one
+    from harness.console.app import run_command
 
-    run_one(verify)
+    run_command(verify)

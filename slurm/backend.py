@@ -25,7 +25,7 @@ class Backend(Protocol):
         """The state of an open run and a remark on it, as the scheduler has them; empty when it says nothing."""
 
 
-def of(queue_file: Path) -> Backend:
+def backend_of(queue_file: Path) -> Backend:
     """The backend of a queue file.
 
     Raises:

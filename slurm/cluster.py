@@ -94,7 +94,7 @@ class Cluster:
         self.queue = Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         assert self.queue.cluster is not None
-        self.profile = profiles.load(self.queue.cluster)
+        self.profile = profiles.load_profile(self.queue.cluster)
 
     # what sweep, watch and status ask ----------------------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Cluster:
         specs = [{**shared, "run_ids": list(pack.run_ids)} for pack in packs]
         submission = Submission(name, str(folder), [list(p.run_ids) for p in packs], specs)
         files.replace_json(self._note(name), asdict(submission))
-        code = snapshot.take(self.store.root / "code", self._method_files(packs))
+        code = snapshot.take_snapshot(self.store.root / "code", self._method_files(packs))
         python = self.profile.python or shlex.quote(sys.executable)
         # What a user's module imports beside itself is not in the copy; it is found where it was at submission.
         search = [str(code), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -280,11 +280,11 @@ class Cluster:
             **({"gpus_per_node": resources.gpus_per_node} if resources.gpus_per_node else {}),
             **{k: v for k, v in given.items() if v is not None},
         )
-        from slurm.entry import run
+        from slurm.entry import run_job
 
         try:
             with _outside_jobs():
-                jobs = executor.map_array(partial(run, max_attempts=p.max_attempts), specs)
+                jobs = executor.map_array(partial(run_job, max_attempts=p.max_attempts), specs)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._note(name).unlink(missing_ok=True)
             raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
@@ -309,7 +309,7 @@ class Cluster:
             return
         sciences = [self.store.read_science(k) for k in pack.run_ids]
         dataset, batch = sciences[0]["dataset"], sciences[0]["recipe"]["batch_size"]
-        images = datasets.of(dataset).trained_on(dataset["train_subset"], dataset.get("validation"))
+        images = datasets.dataset_of(dataset).trained_on(dataset["train_subset"], dataset.get("validation"))
         parts = max(science["recipe"].get("accumulate", 1) for science in sciences)
         if (least := images % batch or batch) // processes < parts:
             in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
@@ -340,7 +340,7 @@ class Cluster:
         """Submissions without a job id: sbatch was never reached, or its answer was lost; SLURM knows which."""
         from submitit.core import utils
 
-        from slurm.entry import run
+        from slurm.entry import run_job
 
         unknown = [s for s in self._submissions() if s.job_id is None]
         if not unknown:
@@ -354,7 +354,7 @@ class Cluster:
             for i, spec in enumerate(submission.specs):  # submitit had no time to put these in place
                 path = utils.JobPaths(submission.folder, submission.task(i)).submitted_pickle
                 if not path.exists():
-                    delayed = utils.DelayedSubmission(run, spec, self.profile.max_attempts)
+                    delayed = utils.DelayedSubmission(run_job, spec, self.profile.max_attempts)
                     delayed.set_timeout(self.profile.resources.time_minutes, 0)
                     files.replace(path, delayed.dump)
             files.replace_json(self._note(submission.name), asdict(submission))

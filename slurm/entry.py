@@ -61,7 +61,7 @@ def _meet(job: Any) -> None:
     os.environ.update({**place, **{name: str(value) for name, value in numbers.items()}})
 
 
-def run(spec: dict[str, Any], max_attempts: int | None = None) -> None:
+def run_job(spec: dict[str, Any], max_attempts: int | None = None) -> None:
     """Trains one pack; ``spec`` holds the fields of ``harness.training.job.PackJob`` but for the log's path.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step with every run

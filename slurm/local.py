@@ -222,9 +222,9 @@ class Feeder:
             executor.update_parameters(gpus_per_node=1, visible_gpus=[found[slot % len(found)]])
         q = self.queue
         spec = dict(store=q.store, run_ids=run_ids, data=q.data, weights=q.weights, threads=q.threads)
-        from slurm.entry import run
+        from slurm.entry import run_job
 
-        return _Running(pack, executor.submit(run, spec), folder, slot)
+        return _Running(pack, executor.submit(run_job, spec), folder, slot)
 
 
 def main() -> None:

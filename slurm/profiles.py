@@ -8,8 +8,8 @@ from pydantic import Field, model_validator
 
 from harness.errors import UserError, unknown
 from harness.spec import yamlfile
-from harness.spec.load import validate
 from harness.spec.schema import Closed
+from harness.spec.sweep_file import validate_sweep
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -87,24 +87,26 @@ class Profile(Closed):
         return found
 
 
-def names() -> list[str]:
+def profile_names() -> list[str]:
     """Every profile in ``slurm/profiles/``."""
     return sorted(p.stem for p in FOLDER.glob("*.yaml"))
 
 
-def load(name: str) -> Profile:
+def load_profile(name: str) -> Profile:
     """A profile by its name in ``slurm/profiles/``, or by the path of its file (``my/cluster.yaml``).
 
     Raises:
         UserError: there is none of that name, or it has an unknown key or a wrong value.
     """
-    if not name.endswith(".yaml") and name not in names():
-        raise UserError(f"--cluster: {unknown('cluster', name, ['local', *names()])}; profiles lie in slurm/profiles/")
-    document = yamlfile.read(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
-    profile = validate(Profile, document.data, document)
+    if not name.endswith(".yaml") and name not in profile_names():
+        raise UserError(
+            f"--cluster: {unknown('cluster', name, ['local', *profile_names()])}; profiles lie in slurm/profiles/"
+        )
+    document = yamlfile.read_yaml(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
+    profile = validate_sweep(Profile, document.data, document)
     for i, rule in enumerate(profile.by_size):
         changed = {**profile.resources.model_dump(), **rule.resources}
-        validate(Resources, changed, document, ("by_size", i, "resources"))
+        validate_sweep(Resources, changed, document, ("by_size", i, "resources"))
     shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
     if profile.signal_seconds >= 60 * shortest:
         raise UserError(

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harness", "methods", "slurm")
 
 
-def take(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
+def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
     """Copies the harness's packages, and users' method modules as (module, file), into a folder named by content.
 
     Equal code is stored once. A copy is there whole or not at all.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from harness import cli
+from harness.console import app
 
 REPO = Path(__file__).resolve().parents[1]
 PATIENCE = 1200  # seconds until what does not end counts as hanging: a busy machine takes its time
@@ -41,7 +41,7 @@ def command(name: str, *args: object) -> Said:
     argv = [f"harness.{name}", *map(str, args)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            cli.run_one(getattr(importlib.import_module(f"harness.{name}"), name))
+            app.run_command(getattr(importlib.import_module(f"harness.{name}"), name))
             code = 0
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1

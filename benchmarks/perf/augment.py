@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from benchmarks.perf.cifar import BATCH, DEVICE, INFO, images, targets
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
 from benchmarks.perf.plain import Cifar
-from harness.data.resident import Normalise, TrainLoader
+from harness.data.load.tensors import Normalise, TensorLoader
 
 PAIRS, PIL_BATCHES = 7, 40
 
@@ -19,7 +19,9 @@ PAIRS, PIL_BATCHES = 7, 40
 def main() -> None:
     torch.set_num_threads(1)
     pixels, labels = images(), targets()
-    resident = TrainLoader(pixels, labels, Normalise(INFO, DEVICE), batch_size=BATCH, crop_padding=4, flip=True, seed=0)
+    resident = TensorLoader(
+        pixels, labels, Normalise(INFO, DEVICE), batch_size=BATCH, crop_padding=4, flip=True, seed=0
+    )
     pil = iter(DataLoader(Cifar(), BATCH, shuffle=True))
 
     def ours() -> float:

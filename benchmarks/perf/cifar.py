@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
-from harness.models.base import ConvNet, describe
-from harness.models.build import build
+from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.models.taps import ConvNet, describe_taps
+from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
-from harness.training.logits import KeptLogits
+from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.member import Member
 from harness.training.pack import Pack
-from harness.training.ranks import ALONE, Ranks
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
+from harness.training.teacher_logits import CachedLogits
 
 INFO = CATALOG["cifar100"]
 BATCH = 64
@@ -45,7 +45,7 @@ def fresh(name: str) -> ConvNet:
     """A network with the same random weights each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build(name, INFO.classes)
+        return build_model(name, INFO.classes)
 
 
 class Silent:
@@ -69,7 +69,7 @@ class Trainer:
         count = steps * BATCH
         pixels, self.targets = images(), targets()
         normalise = Normalise(INFO, DEVICE)
-        self.loader = TrainLoader(
+        self.loader = TensorLoader(
             pixels[:count],
             self.targets[:count],
             normalise,
@@ -80,15 +80,15 @@ class Trainer:
             rows=ranks.rows,
         )
         # The step is measured, not the evaluation.
-        self.few = ResidentEvalSet("test", pixels[:2], self.targets[:2], normalise)
+        self.few = TensorEvalSet("test", pixels[:2], self.targets[:2], normalise)
         model = fresh(TEACHER)
-        spec = describe(model, INFO.image_shape)
+        spec = describe_taps(model, INFO.image_shape)
         freeze(model, DEVICE)
         self.task = Classification(INFO.classes, INFO.image_shape)
         self.teacher = Teacher(model, TEACHER, Path(), "", 0.0, spec, ranks)
 
     def train(
-        self, names: tuple[str, ...], logits: KeptLogits | None = None, **params: Any
+        self, names: tuple[str, ...], logits: CachedLogits | None = None, **params: Any
     ) -> tuple[float, dict[str, dict[str, Tensor]]]:
         """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
         members = {name: self.member(name, **params) for name in names}
@@ -109,7 +109,7 @@ def science(
 ) -> dict[str, Any]:
     """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
     but for what ``recipe`` says."""
-    info = methods.describe(method)
+    info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})
     return {

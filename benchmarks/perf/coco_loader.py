@@ -17,34 +17,34 @@ from torchvision.transforms import v2
 from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, clock
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
 from harness.data import beton
-from harness.data.coco import preparing
-from harness.data.coco.annotations import Annotations
-from harness.data.coco.loading import MULTIPLE, CocoTrain
+from harness.data.annotations import Annotations
+from harness.data.load.coco import MULTIPLE, CocoLoader
+from harness.data.load.tensors import Normalise
 from harness.data.manifest import Settings
-from harness.data.resident import Normalise
-from harness.spec.datasets import stored
-from harness.training import memory
+from harness.data.prepare import coco
+from harness.spec.datasets import prepared_dataset
+from harness.training import host_memory
 
 BENCH, TARGET = "coco_loader", 2.3
 SOURCE = Path(os.environ.get("KD_DATA", "")) / "coco128"
 SIDES, MAX_SIDE, BATCH, PAIRS = tuple(range(640, 801, 32)), 1333, 8, 7
-INFO = stored("coco", "", 80, 126, 128, 0)
+INFO = prepared_dataset("coco", "", 80, 126, 128, 0)
 
 
 def main() -> None:
     if not SOURCE.is_dir():
         return say(f"{BENCH}: skipped, no coco128 in the folder that KD_DATA names")
-    memory.keep()  # as every job does
+    host_memory.retain_freed_memory()  # as every job does
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as made:
-        manifest, _ = preparing.prepare(
+        manifest, _ = coco.prepare_coco(
             SOURCE, Path(made) / "coco", Settings(max_side=None, quality=90), 1, False, lambda *_: None
         )
         path = Path(made) / "coco" / manifest.test.file
-        annotations, file = Annotations.load(path.with_suffix(".safetensors"), 80), beton.read(path)
+        annotations, file = Annotations.load(path.with_suffix(".safetensors"), 80), beton.read_beton(path)
         trained = np.flatnonzero(annotations.training_objects(file.heights, file.widths).counts)
-        ours = CocoTrain(
+        ours = CocoLoader(
             path, annotations, trained, Normalise(INFO, DEVICE), batch_size=BATCH, sides=SIDES, max_side=MAX_SIDE,
             flip=True, seed=0, rows=lambda count: slice(0, count), workers=workers, device=DEVICE,
         )  # fmt: skip

@@ -22,19 +22,19 @@ def child() -> None:
     import torch
 
     from benchmarks.perf.cifar import STUDENT, TEACHER, Trainer, clock, science
-    from harness.training import memory
-    from harness.training.engine import Native
+    from harness.training import host_memory
+    from harness.training.distributed.ranks import join_ranks
+    from harness.training.engines.deepspeed import DeepSpeedEngine
+    from harness.training.engines.native import NativeEngine
     from harness.training.member import Member
-    from harness.training.ranks import joined
-    from harness.training.zero import DeepSpeed
     from methods.base import Batch, SampleRandom
 
-    memory.keep()  # as a job does
+    host_memory.retain_freed_memory()  # as a job does
     torch.set_num_threads(1)
-    with joined() as ranks:
+    with join_ranks() as ranks:
         trainer = Trainer(STEPS, ranks=ranks)
         asked = science("kd", TEACHER, STUDENT)
-        of_engine = {"native": Native, "deepspeed": partial(DeepSpeed, zero_stage=0)}
+        of_engine = {"native": NativeEngine, "deepspeed": partial(DeepSpeedEngine, zero_stage=0)}
         members = {
             name: Member(asked, trainer.teacher, trainer.targets, trainer.task, ranks.device(), ranks, engine)
             for name, engine in of_engine.items()

@@ -28,16 +28,17 @@ from torch.utils.data import DataLoader
 from benchmarks.perf.cifar import BATCH, INFO, Silent, fresh, images, science, targets
 from benchmarks.perf.common import emit, in_turn
 from benchmarks.perf.plain import Cifar
-from harness.data import locate, raw
-from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
-from harness.models.base import describe
-from harness.models.facts import measure
+from harness.data.load import arrays
+from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.models.facts import measure_model
+from harness.models.taps import describe_taps
+from harness.planning import locate
 from harness.spec.schema import Dataset
-from harness.training.evaluate import evaluate
-from harness.training.graph import Work, cuda_graph
+from harness.training.cuda.graph import Work, capture_cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
+from harness.training.tasks.accuracy import evaluate_classifier
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 
@@ -105,9 +106,9 @@ class Bench:
         epochs = epochs or self.scale.epochs
         device, normalise = self.device, Normalise(INFO, self.device)
         pixels, labels = self.pixels.to(device), self.labels.to(device)
-        loader = TrainLoader(pixels, labels, normalise, batch_size=BATCH, crop_padding=4, flip=True, seed=0)
+        loader = TensorLoader(pixels, labels, normalise, batch_size=BATCH, crop_padding=4, flip=True, seed=0)
         model = fresh(self.scale.teacher)
-        spec = describe(model, INFO.image_shape)
+        spec = describe_taps(model, INFO.image_shape)
         freeze(model, device)
         teacher = Teacher(model, self.scale.teacher, Path(), "", 0.0, spec)
         teacher.prepare(precision, BATCH if side == COMPILED else None)
@@ -117,12 +118,12 @@ class Bench:
             f"kd{i}": Member(asked, teacher, labels, Classification(INFO.classes, INFO.image_shape), device)
             for i in range(count)
         }
-        marks, few = Marks(), ResidentEvalSet("test", pixels[:2], labels[:2], normalise)
+        marks, few = Marks(), TensorEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 
         def record(work: Work, generator: torch.Generator | None) -> Work:
             nonlocal graphs
-            play = cuda_graph(work, generator) if device.type == "cuda" else work
+            play = capture_cuda_graph(work, generator) if device.type == "cuda" else work
             graphs += 1
             return play
 
@@ -182,12 +183,12 @@ class Bench:
     def evaluation(self, precision: str) -> float:
         """Seconds of one evaluation on as many images as the test set has."""
         normalise = Normalise(INFO, self.device)
-        part = ResidentEvalSet(
+        part = TensorEvalSet(
             "test", *(x[: INFO.test_size].to(self.device) for x in (self.pixels, self.labels)), normalise
         )
-        evaluate(self.student, part, precision)
+        evaluate_classifier(self.student, part, precision)
         began = time.perf_counter()
-        evaluate(self.student, part, precision)
+        evaluate_classifier(self.student, part, precision)
         return time.perf_counter() - began
 
     def matrix_peak(self) -> float:
@@ -232,14 +233,14 @@ class Bench:
 def load() -> tuple[Tensor, Tensor]:
     """CIFAR-100's training set where KD_DATA has it, else made-up images of its shape."""
     if root := os.environ.get("KD_DATA"):
-        data = raw.read("cifar100", locate.dataset_folder(Dataset(name="cifar100"), Path(root)))
+        data = arrays.read_dataset("cifar100", locate.dataset_folder(Dataset(name="cifar100"), Path(root)))
         return torch.from_numpy(data.train_images), torch.from_numpy(data.train_targets)
     return images(), targets()
 
 
 def flop_per_image(scale: Scale) -> float:
     """Of the convolutions and products: the teacher forward, the student forward and twice as much backward."""
-    return 2.0 * (measure(scale.teacher).macs + 3 * measure(scale.student).macs)
+    return 2.0 * (measure_model(scale.teacher).macs + 3 * measure_model(scale.student).macs)
 
 
 def profiled(bench: Bench, side: str, precision: str) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def main() -> int:
     }
     evaluation = {p: bench.evaluation(p) for p in PRECISIONS}
     operations = flop_per_image(scale)
-    shared = 2.0 * measure(scale.teacher).macs
+    shared = 2.0 * measure_model(scale.teacher).macs
     done = {n: (operations - shared) * v + shared * v / runs[n] for n, v in per_second.items()}
     detail: dict[str, Any] = {
         "pair": f"{scale.teacher} -> {scale.student}",

@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from harness.data import beton
-from harness.data.images import stored
 from harness.data.manifest import Settings
+from harness.data.prepare.encode import encode_image
 
 TIMES, BATCH, SIZE = 8, 64, 224
 
@@ -23,7 +23,7 @@ def missing() -> str:
 
 def store(path: Path, side: int) -> None:
     """Writes what `prepare --max-side SIDE` does."""
-    images = [stored(file, Settings(max_side=side, quality=90)) for file in sorted(SOURCE.glob("*/*"))]
+    images = [encode_image(file, Settings(max_side=side, quality=90)) for file in sorted(SOURCE.glob("*/*"))]
     with path.open("wb") as file:
         writer = beton.Writer(file, TIMES * len(images))
         for label, image in list(enumerate(images)) * TIMES:

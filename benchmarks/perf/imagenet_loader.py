@@ -14,9 +14,9 @@ from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, INFO, clock
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
 from benchmarks.perf.imagenet import BATCH, SIZE, SOURCE, TIMES, missing, store
 from harness.data import beton
-from harness.data.resident import Normalise
-from harness.data.stored import StoredTrain
-from harness.training import memory
+from harness.data.load.beton import BetonLoader
+from harness.data.load.tensors import Normalise
+from harness.training import host_memory
 
 PAIRS = 7
 
@@ -24,7 +24,7 @@ PAIRS = 7
 def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -> None:
     if lacks := missing():
         return say(f"{bench}: skipped, {lacks}")
-    memory.keep()  # as every job does
+    host_memory.retain_freed_memory()  # as every job does
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
     usual = transforms.Compose(
@@ -43,8 +43,8 @@ def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
         store(path, side)
-        ours = StoredTrain(
-            path, np.arange(len(beton.read(path))), Normalise(INFO, DEVICE), batch_size=BATCH, image_size=SIZE,
+        ours = BetonLoader(
+            path, np.arange(len(beton.read_beton(path))), Normalise(INFO, DEVICE), batch_size=BATCH, image_size=SIZE,
             crop_area=(0.08, 1.0), flip=True, seed=0, rows=lambda count: slice(0, count), workers=workers,
             device=DEVICE, backend="ffcv",
         )  # fmt: skip

@@ -20,9 +20,9 @@ PLAIN = ("plain 0 workers", "plain 2 workers")
 
 def ours(precision: str) -> Callable[[], float]:
     from benchmarks.perf.cifar import Trainer
-    from harness.training import memory
+    from harness.training import host_memory
 
-    memory.keep()  # as a job does
+    host_memory.retain_freed_memory()  # as a job does
     trainer = Trainer(STEPS, precision)
     return lambda: trainer.train(("kd",))[0]
 

@@ -7,19 +7,19 @@ import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, INFO, STUDENT, TEACHER, THREADS, Trainer
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
-from harness.training import memory
-from harness.training.logits import KeptLogits
-from harness.training.ranks import ALONE
+from harness.training import host_memory
+from harness.training.distributed.ranks import ALONE
+from harness.training.teacher_logits import CachedLogits
 
 STEPS, PAIRS, K = 12, 10, 32
 
 
 def main() -> None:
-    memory.keep()  # as a job does
+    host_memory.retain_freed_memory()  # as a job does
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        kept = KeptLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ALONE)
+        kept = CachedLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ALONE)
         trainer.train(("kd",), kept)  # computes them
         (file,) = Path(folder).iterdir()
         sides = {

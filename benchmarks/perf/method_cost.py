@@ -11,7 +11,7 @@ import torch
 from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
 from benchmarks.perf.common import emit, in_turn, say
 from harness.spec import methods
-from harness.training import memory
+from harness.training import host_memory
 
 STEPS, ROUNDS = 5, 4
 FIRST = "first_epochs"  # what methods with a stage before the main one call its length
@@ -21,7 +21,7 @@ LOW_LR = {"first_lr": 1e-3}  # an untrained teacher's maps are large: ft's first
 
 
 def main() -> None:
-    memory.keep()
+    host_memory.retain_freed_memory()
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
 
@@ -30,7 +30,7 @@ def main() -> None:
 
     sides, parameters = {}, {}
     for name in methods.builtin_names():
-        hyper = methods.describe(name).hyper
+        hyper = methods.describe_method(name).hyper
         staged = FIRST in hyper
         sides[name] = side(name, **({FIRST: 0} if staged else {}))
         if staged:

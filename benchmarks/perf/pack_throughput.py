@@ -4,14 +4,14 @@ import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
-from harness.training import memory
+from harness.training import host_memory
 
 METHODS = ("kd", "fitnets", "crd", "rekd")
 STEPS, PAIRS = 2, 15
 
 
 def main() -> None:
-    memory.keep()  # as a job does
+    host_memory.retain_freed_memory()  # as a job does
     torch.set_num_threads(THREADS)
     Trainer(1).train(METHODS)  # warm up
     trainer = Trainer(STEPS)

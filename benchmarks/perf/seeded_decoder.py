@@ -6,8 +6,9 @@ from pathlib import Path
 from benchmarks.perf.cifar import BUSY, CLOCK, clock
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
 from benchmarks.perf.imagenet import BATCH, SIZE, missing, store
-from harness.data import beton, counter
-from harness.data.views import as_views, training_views
+from harness import rng
+from harness.data import beton
+from harness.data.load.crops import as_views, training_views
 
 PAIRS = 9
 
@@ -19,13 +20,13 @@ def main() -> None:
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import RandomHorizontalFlip, ToTensor
 
-    from harness.data.ffcv_loading import AHEAD, FfcvImages
+    from harness.data.load.ffcv_decoder import AHEAD, FfcvImages
 
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
         store(path, 400)
-        file, seeded = beton.read(path), FfcvImages(path, workers)
+        file, seeded = beton.read_beton(path), FfcvImages(path, workers)
         own = Loader(
             str(path), batch_size=BATCH, num_workers=workers, os_cache=True, order=OrderOption.RANDOM, drop_last=False,
             batches_ahead=AHEAD,
@@ -40,7 +41,7 @@ def main() -> None:
         def ours() -> float:
             """Seconds per image over a whole epoch, drawing its order and crops included."""
             began, epoch = clock(), next(epochs)
-            order = counter.permutation(0, epoch, len(file)).numpy()
+            order = rng.random_permutation(0, epoch, len(file)).numpy()
             parts = training_views(0, epoch, order, file.heights[order], file.widths[order])
             count = sum(len(images) for images in seeded.batches(as_views(order, parts, SIZE), BATCH, SIZE))
             return (clock() - began) / count

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.perf.common import ROOT, emit, say
-from harness.planning import cores, plan_sweep
+from harness.planning.plan import cores, plan_sweep
 from harness.store.store import Store
 from slurm.loopback import Loopback, packages
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from benchmarks.perf import tenthousand
 from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, run_python, say
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.store import generations
 from harness.store.parts import Part

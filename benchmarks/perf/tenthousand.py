@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.planning import Planned, plan_sweep
+from harness.planning.plan import Planned, plan_sweep
 from harness.spec import identity
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store

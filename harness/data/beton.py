@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from harness.data.raw import WrongData
+from harness.data.load.arrays import WrongData
 
 PAGE = 1 << 23  # bytes; no sample crosses from one page into the next, so none is larger
 _VERSION = 2
@@ -48,7 +48,7 @@ class Beton:
         return self._content[start : start + self._sizes[i]]
 
 
-def read(path: Path) -> Beton:
+def read_beton(path: Path) -> Beton:
     """Maps a file. Nothing in it is trusted: what points outside it is told here, not met later.
 
     Raises:

@@ -32,7 +32,7 @@ class Images(_Closed):
     file: Literal["train.beton", "val.beton"]  # closed, so that a manifest cannot name a file elsewhere
     images: Count
     bytes: Count
-    counts: dict[str, Count]  # see harness.data.images.KINDS
+    counts: dict[str, Count]  # see harness.data.prepare.encode.KINDS
 
 
 class Part(Images):
@@ -47,7 +47,7 @@ class DetectionPart(Images):
     annotations: Literal["train.safetensors", "val.safetensors"]
     annotation_bytes: Count
     trained_on: Count  # images with an object to train on
-    objects: dict[str, Count]  # see harness.data.coco.annotations.KINDS
+    objects: dict[str, Count]  # see harness.data.annotations.KINDS
 
 
 class Category(_Closed):
@@ -163,7 +163,7 @@ class DetectionManifest(Prepared):
         return {p.file: p.bytes for p in parts} | {p.annotations: p.annotation_bytes for p in parts}
 
 
-def read(folder: Path, dataset: str) -> Manifest | DetectionManifest:
+def read_manifest(folder: Path, dataset: str) -> Manifest | DetectionManifest:
     """The manifest of a folder that should hold ``dataset``, of whichever kind it is.
 
     Raises:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.models.base import describe
-from harness.models.build import build
 from harness.models.detection.base import NOMINAL_SIZE, pyramid
 from harness.models.detection.build import build_detector
 from harness.models.detection.one_stage import OneStageDetector
 from harness.models.detection.two_stage import POOLED_SIZE, TwoStageDetector
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.spec import detectors, models
 from harness.spec.models import CATALOG, DIGITS, ModelFacts
 from methods.base import TapSpec
@@ -21,7 +21,7 @@ from methods.base import TapSpec
 FACTS = Path(models.__file__).with_name("model_facts.json")
 
 
-def measure(name: str) -> ModelFacts:
+def measure_model(name: str) -> ModelFacts:
     """Build the model without storage for its weights and count; 10 classes for digits, else 100; a detector's are 80.
 
     A detector's multiply-accumulates are those of training on an image of its nominal size with 512 regions.
@@ -30,9 +30,9 @@ def measure(name: str) -> ModelFacts:
         return _measure_detector(name)
     image_shape = CATALOG[name].image_shape
     with torch.device("meta"):
-        model = build(name, 10 if image_shape == DIGITS else 100, image_shape[0])
+        model = build_model(name, 10 if image_shape == DIGITS else 100, image_shape[0])
     macs = Macs(model)
-    return _facts(model, describe(model, image_shape), macs)
+    return _facts(model, describe_taps(model, image_shape), macs)
 
 
 class Macs:
@@ -74,7 +74,9 @@ def as_json(facts: ModelFacts) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = (f"  {json.dumps(name)}: {json.dumps(as_json(measure(name)))}" for name in (*CATALOG, *detectors.CATALOG))
+    rows = (
+        f"  {json.dumps(name)}: {json.dumps(as_json(measure_model(name)))}" for name in (*CATALOG, *detectors.CATALOG)
+    )
     FACTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 

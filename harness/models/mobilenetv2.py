@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, Taps, conv1x1, conv3x3, depthwise3x3, init_convs, init_linear
+from harness.models.taps import ConvNet, Taps, conv1x1, conv3x3, depthwise3x3, init_convs, init_linear
 
 # expansion, output channels at half width, blocks, stride of the first one
 STAGES = (

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, ReluBlock, Taps, conv1x1, conv3x3, init_convs, run_stage, stage_taps
+from harness.models.taps import ConvNet, ReluBlock, Taps, conv1x1, conv3x3, init_convs, run_stage, stage_taps
 
 EXPANSION = 4  # a bottleneck's output channels per inner channel
 

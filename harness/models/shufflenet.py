@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, ReluBlock, Taps, conv1x1, depthwise3x3, run_stage, stage_taps
+from harness.models.taps import ConvNet, ReluBlock, Taps, conv1x1, depthwise3x3, run_stage, stage_taps
 
 STEM = 24  # channels
 

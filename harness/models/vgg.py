@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, Taps, init_convs, init_linear, stage_taps
+from harness.models.taps import ConvNet, Taps, init_convs, init_linear, stage_taps
 
 WIDTHS = (64, 128, 256, 512, 512)
 

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, Taps, conv1x1, conv3x3, init_convs
+from harness.models.taps import ConvNet, Taps, conv1x1, conv3x3, init_convs
 
 
 class PreactBlock(nn.Module):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
 from harness.reporting import statistics
-from harness.reporting.protocols import RecipeChange, recipe_changes
+from harness.reporting.protocol_guard import RecipeChange, recipe_changes
 from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
@@ -244,16 +244,16 @@ def wanted_runs(contents: Contents) -> set[str]:
     return {c.run_id for c in contents.cells} | {c.teacher_run for c in contents.cells if c.teacher_run}
 
 
-def load(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
+def load_comparisons(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
     """The comparisons as the store has them now, each record read once."""
     wanted = [wanted_runs(content) for content in contents]
-    table = records.read(store, frozenset().union(*wanted), _COLUMNS)
+    table = records.read_records(store, frozenset().union(*wanted), _COLUMNS)
     at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
     for content, run_ids in zip(contents, wanted, strict=True):
         yield compare(content, table.take(pa.array(sorted(at[k] for k in run_ids if k in at), pa.int64())))
 
 
-def as_dicts(comparison: Comparison) -> dict[str, Any]:
+def comparison_dict(comparison: Comparison) -> dict[str, Any]:
     """What was compared, rows and ranking as plain data, for ``--json``."""
     return {
         "baseline": comparison.contents.baseline,

@@ -22,12 +22,12 @@ class Curve:
 Curves = Mapping[str, Curve]  # by name: test_top1, train_ce, ...
 
 
-def load(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
+def load_curves(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
     """Run id -> its curves, of the runs that have a record."""
-    return of(records.read(store, run_ids, ["run_id", "curves"]))
+    return curves_of(records.read_records(store, run_ids, ["run_id", "curves"]))
 
 
-def of(table: pa.Table) -> dict[str, Curves]:
+def curves_of(table: pa.Table) -> dict[str, Curves]:
     """Run id -> its curves, of records with the columns ``run_id`` and ``curves``."""
     if not table.num_rows:
         return {}

@@ -15,9 +15,9 @@ _MARKDOWN = re.compile(
 )
 
 
-def tex(text: str) -> str:
+def escape_tex(text: str) -> str:
     return "".join(_TEX.get(c, c) for c in text)
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(lambda found: "".join(f"\\{c}" for c in found[0]), text)

@@ -21,7 +21,7 @@ class DatasetInfo:
     version: str  # sha256 of the content in order
     mean: tuple[float, ...]  # per channel, of pixel values in [0, 1]
     std: tuple[float, ...]
-    module: str = ""  # has read(folder) -> data.raw.RawDataset; "": stored images, see harness.prepare
+    module: str = ""  # has read_arrays(folder) -> data.load.arrays.ArrayDataset; "": stored images, see harness.prepare
     embedded: bool = False  # comes with an installed package: needs no --data
     task: tasks.TaskInfo = tasks.CLASSIFICATION
 
@@ -65,7 +65,7 @@ CATALOG = {
             version="6000b9393a3f3f11",
             mean=(0.3052,),
             std=(0.3760,),
-            module="harness.data.digits",
+            module="harness.data.load.digits",
             embedded=True,
         ),
         DatasetInfo(
@@ -78,7 +78,7 @@ CATALOG = {
             version="7aa2560ea3dd37c2",
             mean=(0.5071, 0.4867, 0.4408),
             std=(0.2675, 0.2565, 0.2761),
-            module="harness.data.cifar",
+            module="harness.data.load.cifar",
             embedded=False,
         ),
     )
@@ -89,7 +89,9 @@ COCO = "coco"
 STORED = ("imagenet", "imagefolder", COCO)  # what harness.prepare writes
 
 
-def stored(name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int) -> DatasetInfo:
+def prepared_dataset(
+    name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int
+) -> DatasetInfo:
     """A dataset in a prepared folder. Pixels are normalised as the weights of torchvision and timm expect it."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     return DatasetInfo(
@@ -117,12 +119,12 @@ def as_science(info: DatasetInfo) -> dict[str, Any]:
     return said
 
 
-def of(dataset: Mapping[str, Any]) -> DatasetInfo:
+def dataset_of(dataset: Mapping[str, Any]) -> DatasetInfo:
     """The dataset that a science's ``dataset`` names."""
     if dataset["name"] in CATALOG:
         return CATALOG[dataset["name"]]
     counts = {k: dataset[k] for k in ("classes", "train_size", "test_size", "train_per_class")}
-    return stored(dataset["name"], dataset["version"], **counts)
+    return prepared_dataset(dataset["name"], dataset["version"], **counts)
 
 
 def image_shape(info: DatasetInfo, recipe: Mapping[str, Any]) -> tuple[int, int, int]:

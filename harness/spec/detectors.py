@@ -25,7 +25,7 @@ CATALOG: dict[str, DetectorEntry] = {
 }  # fmt: skip
 
 
-def resolve(name: str) -> str:
+def resolve_detector(name: str) -> str:
     """Raises:
     ValueError: there is no such detector; the message gives the nearest names.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.spec import datasets, identity, load, models
+from harness.spec import datasets, identity, models, sweep_file
 from harness.spec import methods as method_sources
 from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import (
@@ -120,10 +120,10 @@ def expand(
     except ValueError as e:
         raise UserError(f"{document.where(('dataset',))}: {e}") from None
     plan = Plan(sweep, document)
-    recipe = load.recipe(sweep.recipe, document, ("recipe",))
+    recipe = sweep_file.load_recipe(sweep.recipe, document, ("recipe",))
     teachers_recipe = recipe
     if sweep.teachers.recipe is not None:
-        teachers_recipe = load.recipe(sweep.teachers.recipe, document, ("teachers", "recipe"))
+        teachers_recipe = sweep_file.load_recipe(sweep.teachers.recipe, document, ("teachers", "recipe"))
     teachers = [
         _teacher(pair, i, sweep, teachers_recipe, document, info, weights_sha256, plan)
         for i, pair in enumerate(sweep.pairs)
@@ -294,7 +294,7 @@ def _teacher(
             where = document.where(("pairs", i, "teacher_backbone"))
             raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
         return {"model": pair.teacher, "sha256": sha256}
-    alone = method_sources.describe("student")
+    alone = method_sources.describe_method("student")
     alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
     science = {
         "protocol": identity.PROTOCOL,
@@ -312,10 +312,10 @@ def _teacher(
 
 
 def _check_defined(use: str, source: method_sources.MethodInfo, pair: Pair, document: Document, at: KeyPath) -> None:
-    both = [kind for kind in models.kinds(pair.student) if kind in models.kinds(pair.teacher)]
+    both = [kind for kind in models.model_tasks(pair.student) if kind in models.model_tasks(pair.teacher)]
     if not set(both) & set(source.defined_for):
         found = ", ".join(
-            n for n in method_sources.builtin_names() if set(both) & set(method_sources.describe(n).defined_for)
+            n for n in method_sources.builtin_names() if set(both) & set(method_sources.describe_method(n).defined_for)
         )
         raise UserError(
             f"{document.where(at)}: {use} is defined for {' and '.join(source.defined_for)} alone, "
@@ -332,7 +332,7 @@ def _science(
     at: KeyPath = ("methods", name)
     use = override.use or entry.use or name
     try:
-        source = method_sources.describe(use)
+        source = method_sources.describe_method(use)
     except UserError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
     _check_defined(use, source, pair, document, at)
@@ -359,7 +359,7 @@ def _science(
         (("pairs", i, "recipe"), pair.recipe),
         (("pairs", i, "methods", name, "recipe"), override.recipe),
     ]
-    final = load.changed_recipe(recipe, layers, document, ("recipe",))
+    final = sweep_file.changed_recipe(recipe, layers, document, ("recipe",))
     if not source.logits_only:
         final = final.model_copy(update={"teacher_top_k": None})
     if final.label_smoothing and source.part_of_model:

@@ -72,7 +72,7 @@ def builtin_names() -> tuple[str, ...]:
 
 
 @cache
-def describe(name: str) -> MethodInfo:
+def describe_method(name: str) -> MethodInfo:
     """A built-in method by name, or a user's own by ``package.module:Class``.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import shorten
-from harness.spec import detectors, foreign
+from harness.spec import detectors, library_models
 
 CLASSIFICATION, DETECTION, TWO_STAGE = KINDS = ("classification", "detection", "two_stage")
 CIFAR = (3, 32, 32)
@@ -91,14 +91,14 @@ ALIASES = {
 }
 
 
-def resolve(name: str) -> str:
+def resolve_model(name: str) -> str:
     """The name a model goes by here; ``timm:NAME``, ``torchvision:NAME`` and detectors stay as they are.
 
     Raises:
         ValueError: there is no such model; the message gives the nearest names.
     """
-    if foreign.is_foreign(name):
-        foreign.check(name)
+    if library_models.is_library_model(name):
+        library_models.check_library_model(name)
         return name
     name = ALIASES.get(name, name)
     if name not in CATALOG and name not in detectors.CATALOG:
@@ -107,7 +107,7 @@ def resolve(name: str) -> str:
     return name
 
 
-def kinds(name: str) -> tuple[str, ...]:
+def model_tasks(name: str) -> tuple[str, ...]:
     """What a model is, of ``KINDS``."""
     if name not in detectors.CATALOG:
         return (CLASSIFICATION,)
@@ -120,10 +120,10 @@ def check_task(name: str, dataset: str, task: str) -> None:
     Raises:
         ValueError: it is not; the message names some that are.
     """
-    if task not in kinds(name):
+    if task not in model_tasks(name):
         near = list(detectors.CATALOG)[:3] if task == DETECTION else ["resnet20", "torchvision:resnet18"]
         raise ValueError(
-            f"{name} is for {kinds(name)[0]}, dataset {dataset} for {task}: expected such as {', '.join(near)}"
+            f"{name} is for {model_tasks(name)[0]}, dataset {dataset} for {task}: expected such as {', '.join(near)}"
         )
 
 
@@ -133,7 +133,7 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: it does not.
     """
-    if not foreign.is_foreign(name):
+    if not library_models.is_library_model(name):
         shape = CATALOG[name].image_shape
     elif name.startswith("timm:"):
         return
@@ -144,14 +144,14 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
         raise ValueError(f"{name} is for {sizes[0]} images, dataset {dataset} has {sizes[1]}")
 
 
-def has_facts(name: str) -> bool:
+def has_model_facts(name: str) -> bool:
     """Whether a model is of a catalogue; a timm or torchvision model's size is not known without building it."""
     return name in CATALOG or name in detectors.CATALOG
 
 
-def facts(name: str) -> ModelFacts:
+def model_facts(name: str) -> ModelFacts:
     """Size, cost and taps of a model of the catalogue: ``python -m harness.models.facts`` writes the table."""
-    found = _facts_table()[resolve(name)]
+    found = _facts_table()[resolve_model(name)]
     taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in found["taps"].items()}
     return ModelFacts(found["params"], found["macs"], taps)
 

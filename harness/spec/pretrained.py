@@ -5,7 +5,7 @@ import re
 from functools import cache
 from urllib.parse import urlsplit
 
-from harness.spec import foreign
+from harness.spec import library_models
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 _ENUM = re.compile(r"^class (\w+_Weights)\(WeightsEnum\):\n", re.MULTILINE)
@@ -18,7 +18,7 @@ _OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
 _PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
 
 
-def url(name: str) -> str:
+def weights_url(name: str) -> str:
     """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``; of a
     detector's weights, ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``.
 
@@ -26,18 +26,18 @@ def url(name: str) -> str:
         ValueError: the library is not installed, or has no such weights; the message gives the nearest names.
     """
     library, sep, weights = name.partition(":")
-    if not sep or library not in foreign.LIBRARIES:
+    if not sep or library not in library_models.LIBRARIES:
         raise ValueError("expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG")
-    known = urls(library)
+    known = weights_urls(library)
     if library == "torchvision":
-        known = known | urls(library, detection=True)
+        known = known | weights_urls(library, detection=True)
     if weights not in known:
-        raise ValueError(foreign.unknown(library, "loadable weights", weights, known))
+        raise ValueError(library_models.unknown_library_name(library, "loadable weights", weights, known))
     return known[weights]
 
 
 @cache
-def urls(library: str, detection: bool = False) -> dict[str, str]:
+def weights_urls(library: str, detection: bool = False) -> dict[str, str]:
     """Address by name, of all weights of the installed version that are a plain state dict at the library's own place:
     classifiers', or torchvision's detectors'.
 
@@ -45,7 +45,7 @@ def urls(library: str, detection: bool = False) -> dict[str, str]:
         ValueError: it is not installed.
     """
     found: dict[str, str] = {}
-    for text in foreign.source_texts(library, "models/detection" if detection else "models"):
+    for text in library_models.source_texts(library, "models/detection" if detection else "models"):
         text = _COMMENT.sub("", text)
         if library == "torchvision":
             parts = _ENUM.split(text)

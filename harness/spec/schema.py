@@ -267,7 +267,7 @@ class WeightsSource(Closed):
     @classmethod
     def _published(cls, name: str | None) -> str | None:
         if name is not None:
-            pretrained.url(name)
+            pretrained.weights_url(name)
         return name
 
     @model_validator(mode="after")
@@ -285,7 +285,7 @@ class WeightsSource(Closed):
     @property
     def address(self) -> str | None:
         """Where they are downloaded from; None: they are a file."""
-        return pretrained.url(self.name) if self.name else self.url
+        return pretrained.weights_url(self.name) if self.name else self.url
 
 
 class Weights(WeightsSource):
@@ -340,7 +340,7 @@ class Pair(Closed):
     @field_validator("teacher", "student")
     @classmethod
     def _known(cls, name: str) -> str:
-        return models.resolve(name)
+        return models.resolve_model(name)
 
 
 class Teachers(Closed):

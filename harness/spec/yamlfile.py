@@ -43,7 +43,7 @@ class Document:
         return f"{self.source}{line}: {key}" if key else f"{self.source}{line}"
 
 
-def read(path: Path) -> Document:
+def read_yaml(path: Path) -> Document:
     """The mapping in a YAML file.
 
     Raises:
@@ -59,10 +59,10 @@ def read(path: Path) -> Document:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
-    return parse(text, str(path))
+    return parse_yaml(text, str(path))
 
 
-def parse(text: str, source: str) -> Document:
+def parse_yaml(text: str, source: str) -> Document:
     """As ``read``, from text; ``source`` names it in messages."""
     lines: dict[KeyPath, int] = {}
     try:

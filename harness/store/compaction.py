@@ -80,7 +80,7 @@ def _add_generation(store: Store) -> int:
     home = store.compact / f"{(base.number if base else 0) + 1:06}"
     folder = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with files.telling_full_disk(home):
+        with files.full_disk_as_error(home):
             held = _fill(folder, store, view.loose, base)
             known = base.run_ids if base else frozenset()
             added = {run_id for run_ids in held.values() for run_id in run_ids} - known
@@ -118,7 +118,7 @@ def _fill(folder: Path, store: Store, loose: frozenset[str], base: Generation | 
         joining = len(new[dataset].run_ids) if dataset in new else 0
         # At least doubled each time that it is written again, a row is written log2(rows) times in all.
         if base and (len(run_ids) <= joining or base.schema_version < SCHEMA_VERSION):
-            for rows in parts.stream(base, name):
+            for rows in parts.stream_part(base, name):
                 part_of(dataset).add(rows)
         elif base:
             _keep(base.folder / name, folder / name)
@@ -148,7 +148,7 @@ def _keep(old: Path, new: Path) -> None:
 
 def _link(store: Store) -> None:
     """Points the name that other Parquet readers open at the newest generation."""
-    newest = generations.newest(store.compact)
+    newest = generations.newest_generation(store.compact)
     if newest is None:
         return
     target, link = os.path.join(store.compact.name, newest.folder.name), store.all_runs
@@ -163,7 +163,7 @@ def _remove_replaced(store: Store, grace_s: float) -> None:
         _remove(path)
     for path in store.compact.glob(".*.gone"):
         shutil.rmtree(path, ignore_errors=True)
-    newest = generations.newest(store.compact)
+    newest = generations.newest_generation(store.compact)
     if newest is None or _age_s(store, newest) < grace_s:
         return
     for run_id in store.loose_ids() & newest.run_ids:

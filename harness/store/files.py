@@ -17,7 +17,7 @@ class DiskFull(Exception):
 
 
 @contextlib.contextmanager
-def telling_full_disk(path: Path) -> Iterator[None]:
+def full_disk_as_error(path: Path) -> Iterator[None]:
     """Writing ``path``.
 
     Raises:
@@ -40,7 +40,7 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with telling_full_disk(path):
+        with full_disk_as_error(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
     finally:

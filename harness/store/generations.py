@@ -46,7 +46,7 @@ class View:
         return self.loose | self.generation.run_ids if self.generation else self.loose
 
 
-def newest(home: Path) -> Generation | None:
+def newest_generation(home: Path) -> Generation | None:
     """The generation that counts, of those in ``home``; None before the first.
 
     Raises:

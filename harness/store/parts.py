@@ -54,7 +54,7 @@ class Part:
         self._waiting, self._written = [], len(self.run_ids)
 
 
-def read(generation: Generation, name: str, wanted: Set[str], columns: Sequence[str]) -> pa.Table:
+def read_part(generation: Generation, name: str, wanted: Set[str], columns: Sequence[str]) -> pa.Table:
     """Rows of the wanted runs that a part has; only row groups with any of them are read.
 
     Raises:
@@ -75,7 +75,7 @@ def read(generation: Generation, name: str, wanted: Set[str], columns: Sequence[
         return pa.concat_tables([_read_groups(generation, name, file, whole, columns), *some])
 
 
-def stream(generation: Generation, name: str) -> Iterator[pa.Table]:
+def stream_part(generation: Generation, name: str) -> Iterator[pa.Table]:
     """All of a part, a row group at a time. Raises as ``read`` does."""
     with _telling_damage(generation, name) as file:
         for group in range(file.num_row_groups):

@@ -14,7 +14,7 @@ from harness.store.schema import SCHEMA, SCHEMA_VERSION, as_current
 from harness.store.store import Store
 
 
-def write(store: Store, row: dict[str, Any]) -> bool:
+def write_record(store: Store, row: dict[str, Any]) -> bool:
     """Writes a run's record as a file of its own; False when it has one already.
 
     Raises:
@@ -29,7 +29,7 @@ def write(store: Store, row: dict[str, Any]) -> bool:
     return files.write_once(store.record(row["run_id"]), lambda path: pq.write_table(table, path))
 
 
-def read(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
+def read_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
     """Rows of the runs that have a record, ordered by run_id.
 
     Raises:
@@ -72,7 +72,7 @@ def _read_view(store: Store, view: View, wanted: frozenset[str], columns: Sequen
     names = list(dict.fromkeys(["run_id", *columns]))
     tables = [SCHEMA.empty_table().select(names)]
     if view.generation:
-        tables += [parts.read(view.generation, name, wanted, names) for name in view.generation.parts]
+        tables += [parts.read_part(view.generation, name, wanted, names) for name in view.generation.parts]
     tables += [read_loose(store, run_id).select(names) for run_id in wanted & view.loose]
     rows = pa.concat_tables(tables).combine_chunks()  # so that the same rows are the same bytes when written
     return rows.take(pc.sort_indices(rows.column("run_id"))).select(columns)

@@ -105,7 +105,7 @@ class Store:
 
     @property
     def weights(self) -> Path:
-        """What is downloaded (``harness.store.weights``), unless KD_WEIGHTS names another folder."""
+        """What is downloaded (``harness.store.weight_cache``), unless KD_WEIGHTS names another folder."""
         return self.root / "weights"
 
     def submission(self, name: str) -> Path:
@@ -149,7 +149,7 @@ class Store:
             UserError: the compacted records are damaged.
         """
         loose = self.loose_ids()
-        generation = generations.newest(self.compact)
+        generation = generations.newest_generation(self.compact)
         return generations.View(generation, frozenset(loose - generation.run_ids if generation else loose))
 
     def loose_ids(self) -> set[str]:

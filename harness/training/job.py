@@ -12,27 +12,27 @@ from typing import Any
 
 import torch
 
-from harness.data.base import EvalSet, Loader
-from harness.data.source import open_source
-from harness.data.stream import Stream
-from harness.models.weights import BadWeights
+from harness.data.load.fixed_epochs import FixedEpochs
+from harness.data.load.loader import EvalSet, Loader
+from harness.data.load.source import open_source
+from harness.models.checkpoints import WeightsError
 from harness.spec import datasets, identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.schema import Recipe
 from harness.store import files, provenance, records
 from harness.store.store import Store
-from harness.training import checkpoint, memory
-from harness.training.engine import MakeEngine, Native
-from harness.training.graph import cuda_graph
-from harness.training.logits import KeptLogits
+from harness.training import checkpoint, host_memory
+from harness.training.cuda.graph import capture_cuda_graph
+from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
+from harness.training.engines.deepspeed import DeepSpeedEngine
+from harness.training.engines.native import MakeEngine, NativeEngine
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
-from harness.training.ranks import LostRank, Ranks, joined
-from harness.training.reporter import Follower, Interrupted, Reporter, note_failure
+from harness.training.recorder import FollowerRecorder, Interrupted, RunRecorder, note_failure
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_teacher
-from harness.training.zero import DeepSpeed
+from harness.training.teacher_logits import CachedLogits
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> b
     Raises:
         LostRank: another of the processes is gone; runs go on from their checkpoints when all are started again.
     """
-    memory.keep()
+    host_memory.retain_freed_memory()
     store = Store(Path(job.store))
     locks: dict[str, files.Lock] = {}
     try:
-        with joined() as ranks:
+        with join_ranks() as ranks:
             if ranks.rank == 0:
                 locks = _lock(store, job.run_ids)
             groups = ranks.share("groups", _by_threads(job, store, list(locks)))
@@ -127,7 +127,7 @@ def _train(
     sciences = {k: store.read_science(k) for k in run_ids}
     saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    reporter = Reporter(store, job.log, should_stop, threads, started, device, sciences, ranks)
+    reporter = RunRecorder(store, job.log, should_stop, threads, started, device, sciences, ranks)
     if ranks.rank == 0:
         for k in run_ids:
             reporter.attempts[k] = store.add_attempt(k, log=job.log, pid=os.getpid(), threads=threads)
@@ -136,13 +136,13 @@ def _train(
     recipe = Recipe.model_validate(any_science["recipe"])
     set_float32(recipe.precision)
     dataset = any_science["dataset"]
-    info = datasets.of(dataset)
+    info = datasets.dataset_of(dataset)
     task = open_task(any_science, job.weights)
     source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
     evaluated_on = source.evaluation()
     loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)
     if recipe.epoch_steps:
-        loader = Stream(loader, recipe.epoch_steps)
+        loader = FixedEpochs(loader, recipe.epoch_steps)
     reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
@@ -162,7 +162,9 @@ def _train(
         compiles = recipe.compile and device.type == "cuda"
         teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
 
-    engine: MakeEngine = partial(DeepSpeed, zero_stage=job.zero_stage) if job.engine == "deepspeed" else Native
+    engine: MakeEngine = (
+        partial(DeepSpeedEngine, zero_stage=job.zero_stage) if job.engine == "deepspeed" else NativeEngine
+    )
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
@@ -182,13 +184,13 @@ def _train(
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
-    observer = reporter if ranks.rank == 0 else Follower(reporter)
-    record = cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
+    observer = reporter if ranks.rank == 0 else FollowerRecorder(reporter)
+    record = capture_cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
         size = len(source.train_targets)
-        logits = KeptLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
+        logits = CachedLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
     Pack(members, loader, evaluated_on, teacher, observer, ranks, record, logits).train()
 
 
@@ -213,13 +215,13 @@ def _teacher(
         file, sha256, stated = Path(given["file"]), wanted["sha256"], given["score"]
     else:
         score = f"last_{task.info.score}"
-        row = records.read(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()
+        row = records.read_records(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()
         if not row and (failure := store.failure(wanted["run"])):
-            raise BadWeights(f"its teacher's run {wanted['run']} failed: {failure.cause}")
+            raise WeightsError(f"its teacher's run {wanted['run']} failed: {failure.cause}")
         if not row:
             raise TeacherNotReady(f"teacher {wanted['model']}: its run {wanted['run']} has no record yet")
         if row[0]["status"] != "done":
-            raise BadWeights(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
+            raise WeightsError(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0][score]
     teacher = load_teacher(wanted["model"], file, sha256, stated, on, task, device, ranks)
     print(

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.data import counter
-from harness.data.base import EvalSet
-from harness.models.base import ConvNet
-from harness.models.weights import load_weights
+from harness import rng
+from harness.data.load.loader import EvalSet
+from harness.models.checkpoints import load_weights
+from harness.models.taps import ConvNet
 from harness.spec import methods as method_sources
-from harness.spec.schedule import learning_rate, warmup
+from harness.spec.lr_schedule import learning_rate, warmup
 from harness.spec.schema import Recipe
-from harness.training.average import Average
-from harness.training.batchnorm import share_batch_norms
-from harness.training.engine import MakeEngine, Native
-from harness.training.micro import micro_batches
+from harness.training.distributed.ranks import ALONE, Part, Ranks
+from harness.training.distributed.sync_batchnorm import sync_batch_norms
+from harness.training.ema import EMA
+from harness.training.engines.native import MakeEngine, NativeEngine
+from harness.training.microbatches import micro_batches
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
-from harness.training.ranks import ALONE, Part, Ranks
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher
@@ -67,7 +67,7 @@ class Member:
         task: Task,
         device: torch.device,
         ranks: Ranks = ALONE,
-        engine: MakeEngine = Native,
+        engine: MakeEngine = NativeEngine,
     ):
         """Raises whatever the method's constructor raises for settings it cannot use."""
         self.science, self.task, self.device, self.ranks = science, task, device, ranks
@@ -76,11 +76,11 @@ class Member:
         self.recipe = Recipe.model_validate(science["recipe"])
         self.weights: dict[str, float] = science["method"]["weights"]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(counter.key(self.seed, 0, f"student {science['student']}"))
+            torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science['student']}"))
             self.student = task.build(science["student"])
             task.start(self.student, science["student"])
             spec = task.describe(self.student)
-            torch.manual_seed(counter.key(self.seed, 0, "method"))
+            torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
             self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
@@ -90,16 +90,16 @@ class Member:
             self.peer: nn.Module | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
-                torch.manual_seed(counter.key(self.seed, 0, "peer"))
+                torch.manual_seed(rng.stream_key(self.seed, 0, "peer"))
                 self.peer = task.build(teacher.name)
                 if self.distiller.peer == "teacher":
                     task.load(self.peer, teacher.name, teacher.file, teacher.sha256)
         for net in self.networks:
             if ranks.world > 1:
-                share_batch_norms(net, ranks)
+                sync_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if self._seen.world < ranks.world:
-            share_batch_norms(self.distiller, ranks)
+            sync_batch_norms(self.distiller, ranks)
         self.distiller.to(device).train()
         trained = [self.student, self.distiller, *self.networks[1:]]
         self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
@@ -109,7 +109,7 @@ class Member:
             for p in self.distiller.parameters():
                 if p.requires_grad:
                     p.register_hook(lambda gradient: gradient / ranks.world)
-        self.average = Average(self.student, self.recipe.ema) if self.recipe.ema else None
+        self.average = EMA(self.student, self.recipe.ema) if self.recipe.ema else None
         self.engine = engine(self.parameters, self.recipe, ranks)
         self.lr = self.recipe.lr
         self.history = History(epoch=-self._first.epochs)
@@ -355,7 +355,7 @@ def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) 
 
 def method_class(name: str) -> type[Distiller]:
     """A built-in method, or a user's own by ``package.module:Class``."""
-    module, _, class_name = method_sources.describe(name).target.partition(":")
+    module, _, class_name = method_sources.describe_method(name).target.partition(":")
     found: type[Distiller] = getattr(importlib.import_module(module), class_name)
     return found
 

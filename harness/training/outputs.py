@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from harness.training.ranks import WHOLE, Part, Ranks
+from harness.training.distributed.ranks import WHOLE, Part, Ranks
 from methods.base import Outputs
 
 

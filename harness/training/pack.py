@@ -16,16 +16,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.data.base import EvalSet, Loader
-from harness.training.graph import Record, Recorded, Slots
-from harness.training.lane import Lane, Shared
-from harness.training.logits import KeptLogits
+from harness.data.load.loader import EvalSet, Loader
+from harness.training.cuda.graph import Capture, CapturedStep, StaticInputs
+from harness.training.cuda.memory import MemoryBudget
+from harness.training.cuda.streams import Streams
+from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.member import Member
-from harness.training.ranks import ALONE, Ranks
-from harness.training.room import Room
+from harness.training.step import StepInputs, StepRunner
 from harness.training.stopwatch import Stopwatch
-from harness.training.streams import Streams
 from harness.training.teacher import Teacher
+from harness.training.teacher_logits import CachedLogits
 from methods.base import Outputs
 
 
@@ -45,17 +45,17 @@ class Pack:
     teacher: Teacher | None
     observer: Observer
     ranks: Ranks = ALONE
-    record: Record | None = None  # how steps are recorded, to be played again; None: they are not
-    logits: KeptLogits | None = None  # of the teacher, for members that read nothing else of it
+    record: Capture | None = None  # how steps are recorded, to be played again; None: they are not
+    logits: CachedLogits | None = None  # of the teacher, for members that read nothing else of it
 
     def __post_init__(self) -> None:
         device = self.evalset.targets.device
-        self._lanes: dict[str, Lane] = {}  # of the members that are training
+        self._lanes: dict[str, StepRunner] = {}  # of the members that are training
         self._waiting: set[str] = set()  # those that found no room beside them
-        self._room = Room() if device.type == "cuda" else None
+        self._room = MemoryBudget() if device.type == "cuda" else None
         self._streams = Streams(device)
-        self._slots = Slots()
-        self._taught = Recorded(self.record, "the teacher", lambda: None, lambda: None)
+        self._slots = StaticInputs()
+        self._taught = CapturedStep(self.record, "the teacher", lambda: None, lambda: None)
         self._teacher_outputs = Outputs(torch.empty(0), torch.empty(0))
 
     def train(self) -> None:
@@ -103,7 +103,7 @@ class Pack:
             self.logits.end()
         self._close(watch.take(), active)
 
-    def _share(self, batch: tuple[Tensor, Any, Tensor], step: int, active: dict[str, Member]) -> Shared:
+    def _share(self, batch: tuple[Tensor, Any, Tensor], step: int, active: dict[str, Member]) -> StepInputs:
         """The step's tensors, for full batches at the addresses that recorded steps read."""
         images, targets, indices = batch
         wanted = [m.teacher_taps for m in active.values() if m.teacher_taps is not None]
@@ -120,7 +120,7 @@ class Pack:
             return Outputs(kept, images.new_empty(0))
 
         if self.record is None or len(indices) < self.loader.batch_size:
-            return Shared(images, targets, indices, taught(), None)
+            return StepInputs(images, targets, indices, taught(), None)
 
         placed = self._slots.load({"images": images, "targets": targets, "indices": indices})
         images = placed["images"]
@@ -137,7 +137,7 @@ class Pack:
         maps = self._slots.load({f"tap {k}": v for k, v in outputs.features.items()})
         features = {k: maps[f"tap {k}"] for k in outputs.features}
         outputs = Outputs(heads["logits"], heads["embedding"], features)
-        return Shared(images, placed["targets"], placed["indices"], outputs, self._slots.moved)
+        return StepInputs(images, placed["targets"], placed["indices"], outputs, self._slots.moved)
 
     def _has_room(self, run_id: str) -> bool:
         """Whether the member trains now; without room for it, it waits until those that train have finished."""
@@ -147,11 +147,11 @@ class Pack:
         self._waiting.add(run_id)
         return False
 
-    def _step(self, run_id: str, shared: Shared, epoch: int, at: int) -> None:
+    def _step(self, run_id: str, shared: StepInputs, epoch: int, at: int) -> None:
         if lane := self._lanes.get(run_id):
             lane.step(shared, epoch, at)
             return
-        self._lanes[run_id] = Lane(run_id, self.members[run_id], self._streams, self.record)
+        self._lanes[run_id] = StepRunner(run_id, self.members[run_id], self._streams, self.record)
         with self._room.measured(run_id) if self._room else nullcontext():
             self._lanes[run_id].step(shared, epoch, at)
 

@@ -1,4 +1,4 @@
-"""A few steps of a pack, timed: ``python -m harness.training.probe ORDER.json``, as harness.estimating.probing asks.
+"""A few steps of a pack, timed: ``python -m harness.training.probe ORDER.json``, as harness.planning.cost.probe asks.
 
 The pack trains as a job would train it, in a store that is thrown away, and is told to stop.
 """
@@ -75,19 +75,19 @@ def main() -> None:
     order = json.loads(Path(sys.argv[1]).read_text())
     pack = dict(enumerate(order["sciences"]))
     since = order["at"]
-    found = measure(pack, Path(order["folder"]) / "first", order)
+    found = measure_pack(pack, Path(order["folder"]) / "first", order)
     left_out = dict.fromkeys(found.first_stage, FIRST_STAGE) | found.failed
     if found.first_stage:  # the others have waited for it
         pack = {i: science for i, science in pack.items() if i not in left_out}
         since = time.time()
         if pack:
-            found = measure(pack, Path(order["folder"]) / "second", order)
+            found = measure_pack(pack, Path(order["folder"]) / "second", order)
             left_out |= found.failed
     measured = [i for i in pack if i not in left_out]
     answer = {
         "measured": measured,
         "left_out": {str(i): why for i, why in left_out.items()},
-        "seconds_per_step": means(found.clock.paces) if measured else [],
+        "seconds_per_step": mean_paces(found.clock.paces) if measured else [],
         "start_s": (found.clock.began or since) - since,
         "checkpoint_bytes": found.checkpoint_bytes,
         "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.cpu_name(),
@@ -95,12 +95,12 @@ def main() -> None:
     Path(order["answer"]).write_text(json.dumps(answer))
 
 
-def means(paces: list[float]) -> list[float]:
+def mean_paces(paces: list[float]) -> list[float]:
     """Of ``PARTS`` runs of consecutive steps, as long as each other to a step, or of as many as there are steps."""
     return [float(part.mean()) for part in np.array_split(np.array(paces), min(PARTS, len(paces)))] if paces else []
 
 
-def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) -> Measured:
+def measure_pack(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) -> Measured:
     """Trains in a store of its own, ``folder``, until the clock says stop."""
     store = Store(folder)
     weights: dict[str, dict[str, Any]] = {}
@@ -115,7 +115,9 @@ def measure(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) ->
         names[i] = identity.run_id(science)
         store.write_science(names[i], science)
     one = next(iter(pack.values()))
-    images = datasets.of(one["dataset"]).trained_on(one["dataset"]["train_subset"], one["dataset"].get("validation"))
+    images = datasets.dataset_of(one["dataset"]).trained_on(
+        one["dataset"]["train_subset"], one["dataset"].get("validation")
+    )
     per_epoch = one["recipe"].get("epoch_steps") or -(-images // one["recipe"]["batch_size"])
     at_once = 5 if torch.cuda.is_available() and per_epoch > order["steps"] else 1
     clock = Clock(order["steps"], order["seconds"], per_epoch, at_once)

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.data.base import EvalSet
-from harness.models.folding import fold_batch_norms
-from harness.models.weights import BadWeights, first_line
+from harness.data.load.loader import EvalSet
+from harness.models.batchnorm_folding import fold_batch_norms
+from harness.models.checkpoints import WeightsError, first_line
+from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
-from harness.training.ranks import ALONE, Ranks
 from harness.training.tasks import Task
 from methods.base import Outputs, TapSpec
 
@@ -48,7 +48,7 @@ class Teacher:
         with one. Its outputs change by rounding.
         """
         if precision == "bf16":
-            narrow(self.model)
+            narrow_to_bfloat16(self.model)
         if compiled_for is not None:
             self._compiled = torch.compile(self.model, dynamic=False)
             self._batch_size = compiled_for
@@ -80,7 +80,9 @@ def load_teacher(
     found = task.evaluate(model, on, ranks=ranks)
     score = found.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > STATED_MARGIN):
-        raise BadWeights(f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %")
+        raise WeightsError(
+            f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %"
+        )
     seen = ranks if task.whole_batch else ALONE
     return Teacher(model, name, file, sha256, score, spec, seen, found.metrics, found.predictions)
 
@@ -94,7 +96,7 @@ def freeze(model: nn.Module, device: torch.device) -> None:
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
 
 
-def narrow(model: nn.Module) -> None:
+def narrow_to_bfloat16(model: nn.Module) -> None:
     """Holds as bfloat16 the weights that autocast would turn into that at each forward, in place. Under autocast the
     outputs stay the same, bit for bit."""
     for module in model.modules():

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.models.base import ConvNet
-from harness.models.build import build
-from harness.models.facts import measure
+from harness.models.facts import measure_model
+from harness.models.taps import ConvNet
+from harness.models.zoo import build_model
 from tests.golden.filling import GOLDEN, fill
 
 INDEX = GOLDEN / "models" / "models.json"
@@ -33,7 +33,7 @@ def one_thread():
 
 
 def zoo_model(name: str) -> ConvNet:
-    return build(name, MODELS[name]["num_classes"])
+    return build_model(name, MODELS[name]["num_classes"])
 
 
 def reference_taps(model: ConvNet, preact: bool) -> list[str]:
@@ -52,7 +52,7 @@ def test_counts(name):
     assert len(list(model.parameters())) == golden["param_tensors"]
     assert len(list(model.buffers())) == golden["buffer_tensors"]
     assert sum(b.numel() for b in model.buffers()) == golden["buffer_numel"]
-    facts = measure(name)
+    facts = measure_model(name)
     assert facts.params == golden["param_count"]
     assert facts.macs == golden["macs_1x3x32x32"]
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.models.base import describe
-from harness.models.build import build
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.training.member import Member
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
@@ -42,8 +42,8 @@ def test_eight_steps(name: str, precision: str) -> None:
     with np.load(FOLDER / "batches.npz") as file:
         images, targets = torch.from_numpy(file["images"]).to(dtype), torch.from_numpy(file["targets"])
 
-    teacher = build(golden["teacher"], golden["num_classes"])
-    spec = describe(teacher, (3, 32, 32))
+    teacher = build_model(golden["teacher"], golden["num_classes"])
+    spec = describe_taps(teacher, (3, 32, 32))
     use, params, weights, named = METHODS[golden["method"]](hyper)
     sgd = hyper["sgd"]
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}

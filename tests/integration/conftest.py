@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.planning import Planned, plan_sweep
+from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
 from harness.store import records
 from harness.store.store import Store
@@ -120,7 +120,7 @@ class Bench:
         return {(c.method, c.seed): c for c in self.plan(*only).plan.cells}
 
     def row(self, run_id: str) -> dict[str, Any]:
-        return records.read(self.store, [run_id]).to_pylist()[0]
+        return records.read_records(self.store, [run_id]).to_pylist()[0]
 
     def weights(self, run_id: str) -> bytes:
         return self.store.student_weights(run_id).read_bytes()

@@ -147,7 +147,7 @@ def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data:
     done = bench.run("sweep", "--data", str(data), "--set", "recipe.epochs=1")
     assert done.returncode == 0, done.stderr
     (kept,) = (bench.store.root / "teachers").iterdir()
-    rows = records.read(bench.store, bench.store.done_ids()).to_pylist()
+    rows = records.read_records(bench.store, bench.store.done_ids()).to_pylist()
     row = next(row for row in rows if row["method"] == "kd")
     assert kept == bench.store.teacher_predictions(identity.teacher_evaluation(json.loads(row["science"]), "train"))
     for name, value in coco_metrics(evaluated_truth(), json.loads(kept.read_text())).items():

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from harness.data import beton
-from harness.data.coco import loading
-from harness.data.coco.annotations import Annotations
-from harness.data.coco.loading import CocoEval, CocoTrain
-from harness.data.coco.source import CocoSource
+from harness.data.annotations import Annotations
+from harness.data.load import coco
+from harness.data.load.arrays import WrongData
+from harness.data.load.coco import CocoEvalSet, CocoLoader
+from harness.data.load.coco_source import CocoSource
 from harness.data.manifest import Category, DetectionManifest
-from harness.data.raw import WrongData
 from harness.spec.schema import Recipe
-from harness.training.ranks import Ranks
+from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
 from tests.commands import command
 from tests.integration.test_prepare import save
@@ -66,17 +66,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]
     return path, annotations
 
 
-def train(stored: tuple[Path, Annotations], **changes: Any) -> CocoTrain:
+def train(stored: tuple[Path, Annotations], **changes: Any) -> CocoLoader:
     asked = {
         "positions": np.arange(N), "batch_size": BATCH, "sides": SIDES, "max_side": MAX_SIDE, "flip": True, "seed": 3,
         "rows": Ranks().rows, "workers": 2, "device": CPU,
     } | changes  # fmt: skip
-    return CocoTrain(*stored, asked.pop("positions"), PIXELS, **asked)
+    return CocoLoader(*stored, asked.pop("positions"), PIXELS, **asked)
 
 
-def evaluate(stored: tuple[Path, Annotations], **changes: Any) -> CocoEval:
+def evaluate(stored: tuple[Path, Annotations], **changes: Any) -> CocoEvalSet:
     asked = {"positions": np.arange(N), "side": 64, "max_side": MAX_SIDE, "workers": 2, "device": CPU} | changes
-    return CocoEval(*stored, asked.pop("positions"), "test", PIXELS, CATEGORIES, **asked)
+    return CocoEvalSet(*stored, asked.pop("positions"), "test", PIXELS, CATEGORIES, **asked)
 
 
 def flat(step: Step) -> list[Tensor]:
@@ -125,7 +125,7 @@ def by_index(objects: list[Objects], indices: Tensor) -> list[tuple[int, Objects
 
 def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
     """Its antialiased bilinear filter's, which detectron2 uses."""
-    file = beton.read(stored[0])
+    file = beton.read_beton(stored[0])
     for images, objects, indices in train(stored, flip=False).epoch(0):
         for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
             height, width = shown.size
@@ -156,13 +156,13 @@ def test_bits_depend_on_neither_threads_nor_processes_nor_restarts(stored: tuple
 
 def test_only_the_own_share_is_decoded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    plain = loading._Images._show
+    plain = coco._Images._show
 
-    def show(self: loading._Images, view: loading.View, image: np.ndarray) -> None:
+    def show(self: coco._Images, view: coco.View, image: np.ndarray) -> None:
         seen.append(view.position)
         plain(self, view, image)
 
-    monkeypatch.setattr(loading._Images, "_show", show)
+    monkeypatch.setattr(coco._Images, "_show", show)
     rows = Ranks(1, 2).rows
     mine = [indices[rows(len(indices))] for *_, indices in train(stored, rows=rows, workers=1).epoch(0)]
     assert seen == torch.cat(mine).tolist() and len(seen) < N
@@ -184,7 +184,7 @@ def test_evaluation_shows_every_image_once_and_alone(stored: tuple[Path, Annotat
     steps = list(found.batches(slice(0, 23)))
     assert (len(found), len(found.targets), found.name) == (23, 23, "test")
     assert [number for *_, ids in steps for number in ids] == (7 * positions).tolist()
-    file = beton.read(stored[0])
+    file = beton.read_beton(stored[0])
     for (images, [size], [given], _), i in zip(steps, positions, strict=True):
         assert given == (file.heights[i], file.widths[i]) and (min(size) == 64 or max(size) == MAX_SIDE)
         assert images.shape == (1, 3, *(-(-side // 32) * 32 for side in size))
@@ -223,7 +223,7 @@ def test_reading_ahead_is_bounded(stored: tuple[Path, Annotations], monkeypatch:
 
 
 def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path) -> None:
-    file, path = beton.read(stored[0]), tmp_path / "torn.beton"
+    file, path = beton.read_beton(stored[0]), tmp_path / "torn.beton"
     with path.open("wb") as out:
         writer = beton.Writer(out, N)
         for i in range(N):

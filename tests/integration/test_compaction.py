@@ -83,15 +83,15 @@ def test_killed_at_any_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None
     before = Store(tmp_path / "before")
     for at, upto in ((0, 12), (12, 15)):
         for i in range(at, upto):
-            records.write(before, record(i))
+            records.write_record(before, record(i))
         compaction.compact(before, 0)
     for i in (15, 16):
-        records.write(before, record(i))
+        records.write_record(before, record(i))
     compaction.compact(before)  # their files stay for a while
     for i in (17, 18, 19):
-        records.write(before, record(i))
+        records.write_record(before, record(i))
     everything, compacted = {run_id(i) for i in range(20)}, {run_id(i) for i in range(17)}
-    assert check(records.read(before, everything)) == everything and read_as_others_do(before) == compacted
+    assert check(records.read_records(before, everything)) == everything and read_as_others_do(before) == compacted
 
     for step in range(1000):
         store = Store(Path(shutil.copytree(before.root, tmp_path / "store", symlinks=True)))
@@ -99,11 +99,11 @@ def test_killed_at_any_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None
         process.start()
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
-        assert store.done_ids() == everything == check(records.read(store, everything)), step
+        assert store.done_ids() == everything == check(records.read_records(store, everything)), step
         with suppress(FileNotFoundError):  # the link's old generation, until the next compaction
             assert read_as_others_do(store) in (compacted, everything), step
         compaction.compact(store, 0)
-        assert store.done_ids() == everything == check(records.read(store, everything)), step
+        assert store.done_ids() == everything == check(records.read_records(store, everything)), step
         assert read_as_others_do(store) == everything, step
         assert not list(store.records.iterdir()) and {p.name for p in store.compact.iterdir() if p.name != "lock"} == {
             os.path.basename(store.all_runs.resolve())
@@ -125,7 +125,7 @@ def write_on(root: str, writer: int) -> None:
     chance = random.Random(writer)
     for n in itertools.count():
         i = 2 * n if n % 5 == 0 else 2 * (WRITERS * n + writer) + 1
-        if records.write(store, record(i)):
+        if records.write_record(store, record(i)):
             os.write(told, f"{run_id(i)}\n".encode())
         time.sleep(chance.uniform(0.0, 3.0))
         if (Path(root) / "stop").exists():  # not an Event: who is killed in asking it leaves it locked
@@ -143,7 +143,9 @@ def read_on(root: str, reads: Any) -> None:
     while not (Path(root) / "no more").exists():
         known = told(store)
         assert known <= store.done_ids(), "a run that was told of is not done"
-        assert known <= check(records.read(store, known | store.done_ids())), "a row that was told of is not there"
+        assert known <= check(records.read_records(store, known | store.done_ids())), (
+            "a row that was told of is not there"
+        )
         with suppress(FileNotFoundError):  # with no grace at all a reader may be too late: it is told so
             read_as_others_do(store)
         reads.value += 1
@@ -210,8 +212,8 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
     assert ends == {0: WRITERS - WRITERS // 3, -signal.SIGKILL: WRITERS // 3}
 
     done = told(store)
-    found = check(records.read(store, store.done_ids()))
+    found = check(records.read_records(store, store.done_ids()))
     assert done <= found == store.done_ids()
     compaction.compact(store, 0)
-    assert check(records.read(store, found)) == found == read_as_others_do(store) == store.done_ids()
+    assert check(records.read_records(store, found)) == found == read_as_others_do(store) == store.done_ids()
     assert not store.loose_ids()

@@ -139,7 +139,7 @@ def test_the_table_of_methods_has_all_and_their_parameters() -> None:
     assert set(methods.builtin_names()) <= set(rows)
     trainer = Trainer(1)
     for name in methods.builtin_names():
-        if "classification" not in methods.describe(name).defined_for:
+        if "classification" not in methods.describe_method(name).defined_for:
             continue
         member = trainer.member(name)
         beside = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.models.build import build
+from harness.models.zoo import build_model
 from harness.training import checkpoint
 from tests.integration.conftest import MINE, Bench
 from tests.integration.test_ranks import log, train
@@ -51,7 +51,7 @@ class Runs:
         folder.mkdir()
         self.bench = Bench(folder)
         torch.manual_seed(0)
-        save_file(build("digits_net_w8", 10, in_channels=1).state_dict(), folder / "teacher.safetensors")
+        save_file(build_model("digits_net_w8", 10, in_channels=1).state_dict(), folder / "teacher.safetensors")
         weights = {"file": "teacher.safetensors"}
         self.bench.sweep = {
             "name": "engines", "dataset": {"name": "digits", "train_subset": 300}, "methods": methods, "seeds": [0],

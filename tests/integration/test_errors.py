@@ -246,14 +246,14 @@ def test_wrong_input_of_evaluate(home: Path) -> None:
 def test_damaged_weights_are_one_message_however_damaged(finished: Bench, home: Path) -> None:
     import random
 
-    from harness.models.build import build
-    from harness.models.weights import BadWeights, load_weights
+    from harness.models.checkpoints import WeightsError, load_weights
+    from harness.models.zoo import build_model
 
     source = finished.store.student_weights(teacher_run(finished))
     state = load_file(source)
     torch.save(state, "whole.pth")
     torch.save(state, "old.pth", _use_new_zipfile_serialization=False)
-    net, rng = build("digits_net_w8", 10, 1), random.Random(0)
+    net, rng = build_model("digits_net_w8", 10, 1), random.Random(0)
     load_weights(net, "digits_net_w8", source)
     for i in range(150):
         whole = Path(["whole.pth", "old.pth", str(source)][i % 3]).read_bytes()
@@ -268,7 +268,7 @@ def test_damaged_weights_are_one_message_however_damaged(finished: Bench, home: 
         file.write_bytes(damaged)
         try:
             load_weights(net, "digits_net_w8", file)
-        except BadWeights as e:
+        except WeightsError as e:
             assert str(e).startswith(f"weights {file}: ") and len(str(e)) < 400
 
 

@@ -12,7 +12,7 @@ from tests.commands import REPO, process
 from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench
 
 IMPORTS_NO_TORCH = (
-    "import sys; from harness.cli import main\n"
+    "import sys; from harness.console.app import main\n"
     "try: main()\n"
     "finally: assert not {'torch', 'ffcv', 'deepspeed'} & set(sys.modules), 'heavy'\n"
 )
@@ -45,7 +45,7 @@ def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_
     foretold = found["estimate"]
     assert found["to_do"] == 15 and found["packs"] == 3 and found["jobs_at_once"] == 2
     # By hand: each of the three packs takes twice what one took to train, and what a job takes besides.
-    rows = records.read(finished.store, finished.store.done_ids()).to_pylist()
+    rows = records.read_records(finished.store, finished.store.done_ids()).to_pylist()
     packs = [[finished.row(finished.cells()[m, seed].run_id) for m in METHODS] for seed in (0, 1, 2)]
     trained = sorted(sum(row["cost_total_s"] for row in pack) for pack in packs)
     assert len(rows) == 16 and foretold["unit"] == "core"

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.store import records
 from tests.commands import process
 from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench, teacher_run
@@ -97,7 +97,7 @@ def test_mistakes_are_told_and_nothing_is_written(finished: Bench, bench: Bench,
     whole = process("-m", "harness.report", "--bundle", out, "--results", "results", cwd=finished.folder)
     assert whole.error == "--bundle holds one sweep's results: name its file"
     program = (
-        "import sys; sys.modules['tensorboard'] = None; from harness.cli import main; "
+        "import sys; sys.modules['tensorboard'] = None; from harness.console.app import main; "
         f"sys.argv = ['harness', 'report', 'sweep.yaml', '--tensorboard', {str(out)!r}]; main()"
     )
     missing = process("-c", program, cwd=finished.folder)
@@ -108,7 +108,7 @@ def test_mistakes_are_told_and_nothing_is_written(finished: Bench, bench: Bench,
 def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     program = (
-        "import sys; from harness.cli import main\n"
+        "import sys; from harness.console.app import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'tensorflow'} & set(sys.modules), 'heavy'\n"
     )
@@ -233,7 +233,7 @@ def test_its_commands_make_the_same_sweep(finished: Bench, tmp_path: Path, args:
 def test_the_environment_is_that_of_the_runs(finished: Bench, tmp_path: Path) -> None:
     folder = bundled(finished, tmp_path / "b.zip")
     environment = json.loads((folder / "environment.json").read_text())
-    rows = records.read(finished.store, finished.store.done_ids()).to_pylist()
+    rows = records.read_records(finished.store, finished.store.done_ids()).to_pylist()
     for package, version in json.loads(rows[0]["versions"]).items():
         assert environment["versions"][package] == {version: len(rows)}
     assert environment["git_commit"] == {rows[0]["git_commit"]: len(METHODS) * 3 + 1}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.data import counter
+from harness import rng
 from harness.spec import methods
 from harness.training.member import History
 from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
@@ -43,7 +43,7 @@ def test_best_is_the_first_of_the_best_epochs() -> None:
 def test_every_term_has_one_value_per_epoch(finished: Bench, method: str) -> None:
     row = finished.row(finished.cells()[method, 0].run_id)
     names = [c["name"] for c in row["curves"]]
-    terms = {f"train_{term}" for term in (*methods.describe(method).weights, "total")}
+    terms = {f"train_{term}" for term in (*methods.describe_method(method).weights, "total")}
     assert terms | TEST <= set(names)
     for name in set(names):
         assert [c["epoch"] for c in row["curves"] if c["name"] == name] == list(range(1, EPOCHS + 1)), name
@@ -105,7 +105,7 @@ def test_methods_of_one_seed_see_the_same_images_in_the_same_order(bench: Bench)
     assert not {tuple(line) for line in lines[0]} & {tuple(line) for line in lines[1]}
     for seed in (0, 1):
         firsts = [int(line[0]) for line in lines[seed]]
-        orders = [counter.permutation(seed, epoch, 1442)[::64].tolist() for epoch in range(EPOCHS)]
+        orders = [rng.random_permutation(seed, epoch, 1442)[::64].tolist() for epoch in range(EPOCHS)]
         assert firsts == [i for order in orders for i in order]
 
 

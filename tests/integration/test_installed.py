@@ -39,7 +39,9 @@ def test_an_installed_copy_plans(tmp_path: Path) -> None:
         ).stdout
 
     assert harness("harness.sweep", "sweep.yaml", "--plan", "--cluster", "loopback").startswith("sweep: 3 runs")
-    published = "from harness.reporting.published import published; print(published('cifar100') is not None)"
+    published = (
+        "from harness.reporting.published.numbers import published_numbers as read; print(read('cifar100') is not None)"
+    )
     found = subprocess.run([sys.executable, "-c", published], cwd=work, env=environment, capture_output=True, text=True)
     assert found.stdout == "True\n", found.stderr
     where = "import harness, slurm, methods; print(harness.__file__, slurm.__file__, methods.__file__)"

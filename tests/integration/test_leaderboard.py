@@ -76,7 +76,7 @@ def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, 
 
 def put(store: Store, *rows: dict[str, Any]) -> None:
     for r in rows:
-        records.write(store, {k: v for k, v in r.items() if k != "schema_version"})
+        records.write_record(store, {k: v for k, v in r.items() if k != "schema_version"})
 
 
 def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
@@ -224,7 +224,7 @@ def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
         assert address == f"#run={run_id}"
         found.keyboard.press("Escape")
         assert found.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
-    kept = next(r for r in records.read(Store(PUBLISHED), [run_id]).to_pylist())
+    kept = next(r for r in records.read_records(Store(PUBLISHED), [run_id]).to_pylist())
     with opened(chromium, real, address) as found:
         found.wait_for_selector("tr.open")
         text = found.locator("#detail").inner_text()

@@ -18,8 +18,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from harness.data import beton, completing, filling, imagetree, preparing
+from harness.data import beton
 from harness.data.manifest import Manifest
+from harness.data.prepare import dataset as prepare_dataset
+from harness.data.prepare import imagefolder, layouts
+from harness.data.prepare import part as prepare_part
 from harness.store import files
 from tests.commands import REPO, Said, command, process
 from tests.integration.conftest import until
@@ -64,7 +67,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "CHUNK", 3)
+    monkeypatch.setattr(prepare_part, "CHUNK", 3)
 
 
 def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
@@ -83,7 +86,7 @@ def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
     assert (summary["version"], summary["classes"], summary["folder"]) == (manifest.version, 3, "out")
     assert manifest.classes == tuple(wnids) and manifest.train and manifest.train.per_class_min == 30
     for part, folder in ((manifest.train, "train"), (manifest.test, "val")):
-        held = beton.read(tmp_path / "out" / part.file)
+        held = beton.read_beton(tmp_path / "out" / part.file)
         names = sorted((tmp_path / "tree" / folder).rglob("*.JPEG"))
         assert part.images == part.counts["kept"] == len(held) == len(names)
         for i, name in enumerate(names):
@@ -163,7 +166,7 @@ def test_odd_files(tmp_path: Path, name: str, make: Callable[[Path], None], kind
     manifest = prepared(tmp_path / "tree", tmp_path / "out", "--quality", 95)
     assert manifest.train is None and manifest.test.images == 1
     assert {kind for kind, n in manifest.test.counts.items() if n} == {*kinds, "ignored"}
-    held = beton.read(tmp_path / "out/val.beton")
+    held = beton.read_beton(tmp_path / "out/val.beton")
     stored = Image.open(io.BytesIO(bytes(held.jpeg(0))))
     assert stored.size == (held.widths[0], held.heights[0])
     if "kept" in kinds:
@@ -202,7 +205,7 @@ def test_unreadable_files(tree: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert manifest.train and (manifest.train.images, manifest.train.counts["unreadable"]) == (22, 2)
     assert (manifest.train.per_class_min, manifest.test.images, manifest.test.per_class_min) == (7, 4, 0)
-    held = beton.read(tmp_path / "out/train.beton")
+    held = beton.read_beton(tmp_path / "out/train.beton")
     assert held.indices.tolist() == list(range(22)) and np.bincount(held.labels).tolist() == [7, 7, 8]
     contents(tmp_path / "out")
 
@@ -233,7 +236,7 @@ def test_folders_in_class_folders(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         save(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
     prepared(tmp_path / "tree", tmp_path / "out")
-    found = [names[width - 10] for width in beton.read(tmp_path / "out/val.beton").widths]
+    found = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
     assert found == ["ant/z.png", *sorted(names[1:])]
 
 
@@ -306,8 +309,10 @@ class Running:
     def again(self, out: Path) -> int:
         """The same command, in this process; the source files that it found done."""
         seen: list[int] = []
-        settings = preparing.Settings(max_side=64, quality=90)
-        preparing.prepare("imagefolder", self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done))
+        settings = imagefolder.Settings(max_side=64, quality=90)
+        imagefolder.prepare_imagefolder(
+            "imagefolder", self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done)
+        )
         return seen[0]
 
 
@@ -330,7 +335,7 @@ def test_killed_at_any_time(tmp_path: Path, start: Callable[[Path], Running]) ->
     assert "another process is preparing into it" in prepare(running.tree, running.out, "--max-side", 64).error
     running.process.kill()
     assert running.ended()[0] == -signal.SIGKILL
-    assert running.again(running.out) == running.chunks * filling.CHUNK
+    assert running.again(running.out) == running.chunks * prepare_part.CHUNK
     assert running.again(tmp_path / "undisturbed") == 0
     assert contents(running.out) == contents(tmp_path / "undisturbed")
 
@@ -347,7 +352,7 @@ def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path, start: Callable[[Path], R
     running.process.send_signal(signal.SIGCONT)
     code, err = running.ended()
     assert code == 2 and err.startswith("error: a worker process was killed, for want of memory perhaps; the same")
-    assert running.again(running.out) >= running.chunks * filling.CHUNK
+    assert running.again(running.out) >= running.chunks * prepare_part.CHUNK
 
 
 def is_alive(pid: int) -> bool:
@@ -374,7 +379,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
     """A tree with unreadable files, a folder in which all its work is done but for them, and what it should become."""
     folder = tmp_path_factory.mktemp("broken")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filling, "CHUNK", 3)
+        patch.setattr(prepare_part, "CHUNK", 3)
         tree = make_tree(folder / "tree")
         break_some(tree)
         prepared(tree, folder / "undisturbed", "--skip-unreadable")
@@ -400,8 +405,10 @@ def test_killed_while_naming_is_all_done(
     shutil.copytree(left, tmp_path / "out")
     TORN["killed while naming"](tmp_path / "out/.prepare")
     seen: list[int] = []
-    settings = preparing.Settings(max_side=400, quality=90)
-    preparing.prepare("imagefolder", tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done))
+    settings = imagefolder.Settings(max_side=400, quality=90)
+    imagefolder.prepare_imagefolder(
+        "imagefolder", tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done)
+    )
     assert seen == [24, 6]
 
 
@@ -437,7 +444,7 @@ def test_what_is_in_the_way(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_disk_that_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_chunks: None) -> None:
     prepared(tree, tmp_path / "undisturbed")
     with tmpfs(tmp_path / "out", "size=200k"):
-        monkeypatch.setattr(completing, "MARGIN", 0)  # as if the estimate were far too low
+        monkeypatch.setattr(prepare_dataset, "MARGIN", 0)  # as if the estimate were far too low
         (tmp_path / "out/filler").write_bytes(b"x" * (170 << 10))
         assert "no space left on the disk (writing train.beton)" in prepare(tree, tmp_path / "out").error
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [".prepare", "filler"]
@@ -473,7 +480,7 @@ WNIDS = ("n01440764", "n01443537", "n15075141")
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A whole data set of 3 classes, 2 to 3 + 2 images each, its validation part in class folders."""
-    monkeypatch.setattr(imagetree, "imagenet", lambda: imagetree.Official("Tiny", WNIDS, 8, (2, 3), 2))
+    monkeypatch.setattr(layouts, "imagenet", lambda: layouts.Official("Tiny", WNIDS, 8, (2, 3), 2))
     source, number = tmp_path / "ILSVRC2012", 0
     for label, wnid in enumerate(WNIDS):
         for i in range(2 + (label > 0)):
@@ -567,7 +574,7 @@ def test_wrong_labels_of_the_flat_folder(official: Path, tmp_path: Path) -> None
 
 
 def test_the_real_imagenet() -> None:
-    stated = imagetree.imagenet()
+    stated = layouts.imagenet()
     assert len(stated.classes) == 1000 and list(stated.classes) == sorted(set(stated.classes))
     assert (stated.classes[0], stated.classes[207], stated.classes[-1]) == ("n01440764", "n02099601", "n15075141")
     low, high = stated.train_per_class

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from harness.data import beton, filling
-from harness.data.coco import preparing
-from harness.data.coco.annotations import Annotations
+from harness.data import beton
+from harness.data.annotations import Annotations
 from harness.data.manifest import DetectionManifest, Manifest, Settings
+from harness.data.prepare import coco
+from harness.data.prepare import part as prepare_part
 from harness.errors import UserError
 from tests.commands import REPO, Said, command, process
 from tests.integration.conftest import until
@@ -88,7 +89,7 @@ def test_coco128(tmp_path: Path) -> None:
     assert manifest.test.counts == {"kept": 128, "greyscale": 1, "ignored": 0}
 
     given = json.loads((data / "annotations/instances_train2017.json").read_text())
-    file = beton.read(tmp_path / "out/train.beton")
+    file = beton.read_beton(tmp_path / "out/train.beton")
     names = {image["id"]: data / "images/train2017" / image["file_name"] for image in given["images"]}
     assert file.labels.tolist() == sorted(names)
     assert all(bytes(file.jpeg(i)) == names[number].read_bytes() for i, number in enumerate(file.labels.tolist()))
@@ -113,7 +114,7 @@ def test_training_and_validation(source: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out").keys() == set(BOTH) and manifest.evaluated_on == "test"
     assert manifest.train and (manifest.train.images, manifest.train.trained_on, manifest.test.images) == (8, 7, 3)
     assert manifest.train.objects == {"objects": 7, "crowds": 1, "degenerate": 0}
-    file = beton.read(tmp_path / "out/train.beton")
+    file = beton.read_beton(tmp_path / "out/train.beton")
     assert file.labels.tolist() == list(range(100, 108)) and file.heights.tolist() == [60, 40, 40, 60, 40, 40, 60, 40]
     held = Annotations.load(tmp_path / "out/train.safetensors", 2)
     assert held.labels.tolist() == [2, 2, 1, 2, 1, 2, 1, 2] and held.crowds.tolist() == [False, True, *[False] * 6]
@@ -182,13 +183,13 @@ def test_other_formats_are_encoded_anew_at_their_own_size(source: Path, tmp_path
     large = {"id": 5, "file_name": "large.png", "height": 700, "width": 1500}
     change(path, lambda c: c["images"].append(large))
     manifest = prepared(source, tmp_path / "out")
-    file = beton.read(tmp_path / "out/train.beton")
+    file = beton.read_beton(tmp_path / "out/train.beton")
     assert (file.heights[0], file.widths[0]) == (700, 1500)
     assert manifest.train and (manifest.train.counts["kept"], manifest.train.counts["converted"]) == (7, 2)
 
 
 def test_any_number_of_workers(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filling, "CHUNK", 2)
+    monkeypatch.setattr(prepare_part, "CHUNK", 2)
     prepared(source, tmp_path / "one")
     shutil.copytree(source, tmp_path / "elsewhere")
     prepared(tmp_path / "elsewhere", tmp_path / "three", "--workers", 3)
@@ -210,7 +211,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     assert manifest.train and (manifest.train.images, manifest.train.trained_on) == (6, 5)
     held = Annotations.load(tmp_path / "out/train.safetensors", 2)
     ids = [100, 102, 104, 105, 106, 107]
-    assert held.image_ids.tolist() == beton.read(tmp_path / "out/train.beton").labels.tolist() == ids
+    assert held.image_ids.tolist() == beton.read_beton(tmp_path / "out/train.beton").labels.tolist() == ids
     assert held.labels.tolist() == [1, 1, 2, 1, 2] and not held.crowds.any()
 
 
@@ -307,9 +308,9 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     assert 0 < chunks < 4 and [path.name for path in out.iterdir()] == [".prepare"]
     seen: list[int] = []
     how = Settings(max_side=None, quality=90), 2, False, lambda part, done, _: seen.append(done)
-    preparing.prepare(source, out, *how)
-    assert seen[0] == chunks * filling.CHUNK
-    made, _ = preparing.prepare(source, tmp_path / "undisturbed", *how)
+    coco.prepare_coco(source, out, *how)
+    assert seen[0] == chunks * prepare_part.CHUNK
+    made, _ = coco.prepare_coco(source, tmp_path / "undisturbed", *how)
     assert contents(out) == contents(tmp_path / "undisturbed")
     assert made.test.images == 800 and made.test.trained_on == 400
 

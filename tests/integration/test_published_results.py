@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.store import records
 from harness.store.store import Store
 from tests.commands import REPO, command
@@ -29,7 +29,7 @@ def test_tables_are_what_the_records_say(store: Path) -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_run_of_its_sweep_file_is_there(name: str, store: Path) -> None:
     planned = plan_sweep(REPO / "benchmarks" / f"{name}.yaml", store)
-    rows = records.read(Store(store), planned.plan.runs).to_pylist()
+    rows = records.read_records(Store(store), planned.plan.runs).to_pylist()
     assert {row["run_id"] for row in rows} == set(planned.plan.runs)
     assert not any(row["git_dirty"] for row in rows), "from code that can be found again"
 

@@ -18,7 +18,7 @@ RUNS = [f"{i:016x}" for i in range(30)]
 
 def write_all(root: str, row: dict[str, Any], writer: int, start: Any) -> None:
     start.wait()
-    won = [k for k in RUNS if records.write(Store(Path(root)), {**row, "run_id": k, "host": f"writer {writer}"})]
+    won = [k for k in RUNS if records.write_record(Store(Path(root)), {**row, "run_id": k, "host": f"writer {writer}"})]
     (Path(root) / f"won-{writer}.json").write_text(json.dumps(won))
 
 
@@ -26,7 +26,7 @@ def read_all(root: str, seen: Any, stop: Any) -> None:
     """Counts rows seen while others write; dies of any that is not whole."""
     store = Store(Path(root))
     while not stop.is_set():
-        for row in records.read(store, RUNS).to_pylist():
+        for row in records.read_records(store, RUNS).to_pylist():
             assert row["host"].startswith("writer ") and row["curves"]
             seen.value += 1
 
@@ -50,7 +50,7 @@ def test_one_of_many_writers_wins_and_no_reader_sees_half_a_record(finished: Ben
     won = {i: json.loads((tmp_path / f"won-{i}.json").read_text()) for i in range(5)}
     assert sorted(k for runs in won.values() for k in runs) == RUNS, "each run has one winner"
     for i, runs in won.items():
-        for found in records.read(Store(tmp_path), runs).to_pylist():
+        for found in records.read_records(Store(tmp_path), runs).to_pylist():
             assert found["host"] == f"writer {i}", "the winner's row is the one that stays"
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -68,9 +68,9 @@ def test_a_record_written_in_part_is_not_there(
     with monkeypatch.context() as patch:
         patch.setattr(records.pq, "write_table", torn)
         with pytest.raises(files.DiskFull):
-            records.write(store, row)
+            records.write_record(store, row)
     assert store.done_ids() == set() and not list(store.records.iterdir())
-    assert records.write(store, row) and not records.write(store, row)
+    assert records.write_record(store, row) and not records.write_record(store, row)
 
 
 def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from tests.commands import command
 from tests.integration.conftest import MINE, SWEEP, Bench, until
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.data import raw
+from harness.data.load import arrays
 from harness.store import records
 from tests.integration.conftest import REPO, SWEEP, Bench
 
@@ -32,7 +32,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def rows(bench: Bench) -> dict[str, dict[str, Any]]:
-    return {row["run_id"]: row for row in records.read(bench.store, bench.store.done_ids()).to_pylist()}
+    return {row["run_id"]: row for row in records.read_records(bench.store, bench.store.done_ids()).to_pylist()}
 
 
 def test_runs_and_their_teacher_leave_the_held_out_images_and_the_test_set_alone(tuned: Bench) -> None:
@@ -71,7 +71,7 @@ def test_the_table_says_so(tuned: Bench) -> None:
 
 
 def test_of_each_class_the_last_images_are_held_out_and_the_first_are_trained_on() -> None:
-    data = raw.read("digits", None)
+    data = arrays.read_dataset("digits", None)
     dataset = {"name": "digits", "train_subset": 200, "validation": 300}
     chosen = data.chosen(dataset)
     for c in range(10):

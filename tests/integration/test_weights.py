@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import save
 
-from harness.models.build import build
+from harness.models.zoo import build_model
 from harness.store.download import TRIES
 from tests.commands import Said, command, process
 from tests.https import Site, head, site
@@ -84,7 +84,7 @@ def sha(content: bytes) -> str:
 
 def teacher(name: str, seed: int = 0) -> bytes:
     torch.manual_seed(seed)
-    return save(dict(build(name, 10, 1).state_dict()))
+    return save(dict(build_model(name, 10, 1).state_dict()))
 
 
 def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: Site) -> None:
@@ -127,7 +127,7 @@ def test_weights_by_name_come_from_the_librarys_place(home: Path, web: Site) -> 
     found = json.loads(said.out)
     assert found["sha256"] == sha(content) and found["weights"].startswith(str(home / "results/weights/sha256"))
     program = (
-        "import sys; from harness.cli import main\n"
+        "import sys; from harness.console.app import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'timm'} & set(sys.modules), 'heavy'\n"
     )
@@ -288,7 +288,7 @@ def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pyt
 
     pair = {"teacher": "digits_net_w8", "student": "digits_net_w4"}
     text = {"dataset": "digits", "recipe": "digits_quick", "methods": ["kd"], "seeds": 1}
-    from harness.planning import plan_sweep
+    from harness.planning.plan import plan_sweep
 
     for content, found in ((CONTENT, True), (b"none", False)):
         pair["teacher_weights"] = {"url": gone, "sha256": sha(content)}  # type: ignore[assignment]

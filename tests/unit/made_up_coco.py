@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from harness.planning import Planned, plan_sweep
+from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
 from harness.spec import identity
@@ -78,11 +78,11 @@ def record(planned: Planned, **facts: Any) -> None:
             known["teacher_top1"] = OTHER
         known["seed"] = cell.seed if cell else 0
         top1 = OTHER if detectors else 60.0 + (cell.seed if cell else 0)
-        records.write(planned.store, row(run.run_id, top1, top1, **known))
+        records.write_record(planned.store, row(run.run_id, top1, top1, **known))
 
 
 def compare(planned: Planned) -> Comparison:
-    return next(comparison.load([Contents.of(planned.name, planned.plan)], planned.store))
+    return next(comparison.load_comparisons([Contents.of(planned.name, planned.plan)], planned.store))
 
 
 def both() -> tuple[Planned, Planned]:

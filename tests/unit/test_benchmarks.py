@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from harness.data.manifest import Category, DetectionManifest, DetectionPart, Manifest, Part, Settings
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
 from harness.training.member import build_distiller, known_taps
 from harness.training.tasks import open_task

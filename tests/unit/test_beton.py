@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from harness.data import beton
-from harness.data.raw import WrongData
+from harness.data.load.arrays import WrongData
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -63,7 +63,7 @@ def samples() -> list[tuple[int, int, int, bytes]]:
 
 
 def test_what_is_written_is_read(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
-    found = beton.read(write(tmp_path / "a.beton", samples, capacity=100))
+    found = beton.read_beton(write(tmp_path / "a.beton", samples, capacity=100))
     assert len(found) == len(samples) and found.indices.tolist() == list(range(len(samples)))
     held = zip(found.labels.tolist(), found.heights.tolist(), found.widths.tolist(), strict=True)
     assert list(held) == [sample[:3] for sample in samples]
@@ -72,7 +72,7 @@ def test_what_is_written_is_read(tmp_path: Path, samples: list[tuple[int, int, i
 
 
 def test_a_file_of_nothing(tmp_path: Path) -> None:
-    assert len(beton.read(write(tmp_path / "a.beton", []))) == 0
+    assert len(beton.read_beton(write(tmp_path / "a.beton", []))) == 0
 
 
 @settings(max_examples=50, deadline=None)
@@ -144,7 +144,7 @@ def test_ours_reads_ffcvs(tmp_path: Path) -> None:
     fields = {"image": RGBImageField("jpg", jpeg_quality=95), "label": IntField(), "index": IntField()}
     writer = DatasetWriter(str(tmp_path / "a.beton"), fields, num_workers=2)
     writer.from_indexed_dataset([(image, i % 4, 100 + i) for i, image in enumerate(images)], chunksize=3)
-    found = beton.read(tmp_path / "a.beton")
+    found = beton.read_beton(tmp_path / "a.beton")
     assert found.labels.tolist() == [i % 4 for i in range(25)] and found.indices.tolist() == list(range(100, 125))
     for i, image in enumerate(images):
         decoded = pixels(found.jpeg(i))
@@ -166,7 +166,7 @@ def test_a_damaged_file_is_told_or_read_within_its_bounds(
             file.write(bytes([data.draw(st.integers(0, 255))]))
         file.truncate(data.draw(st.sampled_from([size, size - 1, table, 3300, 20, 0])))
     try:
-        found = beton.read(path)
+        found = beton.read_beton(path)
     except WrongData as e:
         assert str(e).startswith(f"{path}: ")
     else:
@@ -178,4 +178,4 @@ def test_raw_pixels_are_refused(tmp_path: Path) -> None:
     content[24 + 3 * 1041] = 1  # the first sample's mode
     (tmp_path / "a.beton").write_bytes(content)
     with pytest.raises(WrongData, match="a.beton: holds images that are not JPEGs"):
-        beton.read(tmp_path / "a.beton")
+        beton.read_beton(tmp_path / "a.beton")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands

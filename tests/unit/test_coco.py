@@ -11,11 +11,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.data.coco import instances, order, resizing
-from harness.data.coco.annotations import Annotations
-from harness.data.coco.loading import MULTIPLE, canvas
+from harness.data.annotations import Annotations
+from harness.data.load import aspect_batches, resize
+from harness.data.load.arrays import WrongData
+from harness.data.load.coco import MULTIPLE, canvas
 from harness.data.manifest import Category
-from harness.data.raw import WrongData
+from harness.data.prepare import coco_json
 from harness.errors import UserError
 
 # Ids with holes and out of order; a crowd; boxes of no width, of negative height, wholly and partly outside the image.
@@ -38,10 +39,10 @@ COCO: dict[str, Any] = {
 }
 
 
-def read(folder: Path, value: Any) -> instances.Instances:
+def read(folder: Path, value: Any) -> coco_json.Instances:
     path = folder / "instances.json"
     path.write_text(value if isinstance(value, str) else json.dumps(value))
-    return instances.read(path)
+    return coco_json.read_instances(path)
 
 
 def test_holes_crowds_empty_images_and_degenerate_boxes(tmp_path: Path) -> None:
@@ -209,19 +210,19 @@ shapes = st.lists(st.booleans(), min_size=1, max_size=70).map(torch.tensor)
 def test_each_image_once_in_as_many_batches_as_without_groups(
     wide: torch.Tensor, batch_size: int, seed: int, epoch: int
 ) -> None:
-    found = order.batches(seed, epoch, wide, batch_size)
+    found = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
     assert sorted(torch.cat(found).tolist()) == list(range(len(wide)))
     assert len(found) == -(-len(wide) // batch_size)
     assert all(len(batch) == batch_size for batch in found[:-1]) and 1 <= len(found[-1]) <= batch_size
     mixed = [batch for batch in found if wide[batch].any() and not wide[batch].all()]
     assert len(mixed) <= 2
-    again = order.batches(seed, epoch, wide, batch_size)
+    again = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
     assert all(a.equal(b) for a, b in zip(found, again, strict=True))
 
 
 def test_order_changes_with_seed_and_epoch_and_batches_of_both_shapes_come_mixed() -> None:
     wide = torch.arange(400) % 4 > 0
-    found = [order.batches(seed, epoch, wide, 10) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    found = [aspect_batches.aspect_batches(seed, epoch, wide, 10) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
     assert len({tuple(torch.cat(batches).tolist()) for batches in found}) == 3
     shapes = ["".join("w" if wide[batch].all() else "t" for batch in batches) for batches in found]
     assert len(set(shapes)) == 3
@@ -235,7 +236,7 @@ lengths = st.integers(1, 4000)
 
 @given(height=lengths, width=lengths, side=st.integers(16, 1000), longest=st.integers(16, 1600))
 def test_sizes_fit(height: int, width: int, side: int, longest: int) -> None:
-    ((h, w),) = resizing.sizes(np.array([height]), np.array([width]), side, longest).tolist()
+    ((h, w),) = resize.resized_sizes(np.array([height]), np.array([width]), side, longest).tolist()
     assert 1 <= max(h, w) <= longest and 1 <= min(h, w) <= side
     assert min(h, w) == side or max(h, w) == longest
     scale = max(h, w) / max(height, width)
@@ -258,12 +259,12 @@ SIZES = {
 @pytest.mark.parametrize("asked, expected", SIZES.items())
 def test_known_sizes(asked: tuple[int, int, int, int], expected: tuple[int, int]) -> None:
     height, width, side, longest = asked
-    assert tuple(resizing.sizes(np.array([height]), np.array([width]), side, longest)[0]) == expected
+    assert tuple(resize.resized_sizes(np.array([height]), np.array([width]), side, longest)[0]) == expected
 
 
 def test_each_image_has_a_side_of_its_own() -> None:
     heights, widths = np.array([480, 480, 640]), np.array([640, 640, 480])
-    found = resizing.sizes(heights, widths, np.array([640, 800, 800]), 1333)
+    found = resize.resized_sizes(heights, widths, np.array([640, 800, 800]), 1333)
     assert found.tolist() == [[640, 853], [800, 1067], [1067, 800]]
 
 
@@ -281,17 +282,17 @@ def test_boxes_scale_with_their_image_and_stay_inside(
     made: tuple[np.ndarray, tuple[int, int], tuple[int, int]],
 ) -> None:
     given, size, shown = made
-    found = resizing.boxes(given, size, shown, flip=False)
-    flipped = resizing.boxes(given, size, shown, flip=True)
+    found = resize.resized_boxes(given, size, shown, flip=False)
+    flipped = resize.resized_boxes(given, size, shown, flip=True)
     for boxes in (found, flipped):
         assert boxes.dtype == np.float32 and boxes.shape == given.shape
         assert (boxes >= 0).all() and (boxes <= [shown[1], shown[0]] * 2).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
     factor = np.array([shown[1] / size[1], shown[0] / size[0]] * 2)
     np.testing.assert_allclose(found, given * factor, rtol=1e-6)
-    twice = resizing.boxes(flipped, shown, shown, flip=True)
+    twice = resize.resized_boxes(flipped, shown, shown, flip=True)
     np.testing.assert_allclose(twice, found, atol=shown[1] * 2e-7)
-    np.testing.assert_allclose(resizing.boxes(given, size, shown, False), given * factor, rtol=1e-6)
+    np.testing.assert_allclose(resize.resized_boxes(given, size, shown, False), given * factor, rtol=1e-6)
     assert np.array_equal(flipped[:, [1, 3]], found[:, [1, 3]])
 
 
@@ -311,7 +312,7 @@ def test_what_is_not_degenerate_never_becomes_it(side: float, x: int, longest: i
     assert len(trained) or side < 0.011
     shown = (longest, longest)
     for flip in (False, True):
-        boxes = resizing.boxes(trained, (4000, 4000), shown, flip)
+        boxes = resize.resized_boxes(trained, (4000, 4000), shown, flip)
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.models.detection.base import Detections, Detector
 from harness.models.detection.build import build_detector
-from harness.training.ranks import joined
+from harness.training.distributed.ranks import join_ranks
 from harness.training.tasks.coco_metric import METRICS, coco_metrics
 from harness.training.tasks.detector_evaluation import as_results, evaluate_detector, results_file
 from slurm.entry import free_port
@@ -119,7 +119,7 @@ def detector() -> Detector:
 def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined() as ranks:
+    with join_ranks() as ranks:
         assert ranks.collect({"rank": rank, "text": "ä" * 10 * rank}) == [
             {"rank": r, "text": "ä" * 10 * r} for r in range(world)
         ]

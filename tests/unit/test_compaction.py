@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 import harness
 from harness.errors import UserError
-from harness.planning import plan_sweep
-from harness.reporting import publish
+from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
+from harness.reporting.tables import table_folder
 from harness.spec import identity
 from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
@@ -39,7 +39,7 @@ def write(store: Store, *run_ids: str, **more: Any) -> None:
     for i, run_id in enumerate(run_ids):
         curves = [{"epoch": e, "name": "test_top1", "value": i + e / 10} for e in (1, 2)]
         made = row(run_id, 50.0 + i, 60.0 + i, dataset="digits" if i % 2 else "cifar100", warnings=["w"] * (i % 3))
-        assert records.write(store, made | {"curves": curves} | more)
+        assert records.write_record(store, made | {"curves": curves} | more)
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def parts(store: Store) -> list[Path]:
 def test_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
     store = Store(tmp_path)
     write(store, *ids(*range(9)))
-    before = records.read(store, store.done_ids())
-    some = records.read(store, ids(1, 5, 99), ["last_top1", "dataset"])
+    before = records.read_records(store, store.done_ids())
+    some = records.read_records(store, ids(1, 5, 99), ["last_top1", "dataset"])
     assert compaction.compact(store, 0) == 9
     assert not list(store.records.iterdir())
-    assert records.read(store, store.done_ids()).equals(before) and store.done_ids() == set(ids(*range(9)))
-    assert records.read(store, ids(1, 5, 99), ["last_top1", "dataset"]).equals(some)
+    assert records.read_records(store, store.done_ids()).equals(before) and store.done_ids() == set(ids(*range(9)))
+    assert records.read_records(store, ids(1, 5, 99), ["last_top1", "dataset"]).equals(some)
     assert compaction.compact(store, 0) == 0, "nothing new"
 
 
@@ -83,21 +83,21 @@ def test_what_was_replaced_stays_for_a_while(store: Store) -> None:
     old = parts(store)[0].resolve()
     assert compaction.compact(store) == 5
     assert len(store.loose_ids()) == 5 and old.exists(), "a reader who has just looked finds them"
-    assert len(records.read(store, store.done_ids())) == 11, "and counts none twice"
+    assert len(records.read_records(store, store.done_ids())) == 11, "and counts none twice"
     compaction.remove_replaced(store, 0)
     assert not store.loose_ids() and not old.exists()
-    assert len(records.read(store, store.done_ids())) == 11
+    assert len(records.read_records(store, store.done_ids())) == 11
 
 
 def test_a_compacted_run_is_not_written_again(store: Store) -> None:
-    assert not records.write(store, row(ids(0)[0], 1.0, 2.0))
-    assert not records.write(store, row(ids(6)[0], 1.0, 2.0))
-    assert records.write(store, row(ids(99)[0], 1.0, 2.0))
+    assert not records.write_record(store, row(ids(0)[0], 1.0, 2.0))
+    assert not records.write_record(store, row(ids(6)[0], 1.0, 2.0))
+    assert records.write_record(store, row(ids(99)[0], 1.0, 2.0))
 
 
 def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A whole compaction between the two things that a reader looks at, whichever comes first."""
-    look, at_newest = Store.loose_ids, generations.newest
+    look, at_newest = Store.loose_ids, generations.newest_generation
     overtaken = []
 
     def overtake() -> None:
@@ -116,7 +116,7 @@ def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: py
         return found
 
     monkeypatch.setattr(Store, "loose_ids", loose_ids)
-    monkeypatch.setattr(generations, "newest", newest)
+    monkeypatch.setattr(generations, "newest_generation", newest)
     assert store.done_ids() == set(ids(*range(11))) and overtaken
 
 
@@ -135,7 +135,7 @@ def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: 
     monkeypatch.setattr(compaction.os, "rename", late)
     assert compaction.compact(store, 0) == 0
     monkeypatch.undo()
-    assert store.done_ids() == set(ids(*range(11), 20, 21)) and len(records.read(store, store.done_ids())) == 13
+    assert store.done_ids() == set(ids(*range(11), 20, 21)) and len(records.read_records(store, store.done_ids())) == 13
     assert {path.name for path in store.compact.iterdir()} == {"000002", "lock"}
 
 
@@ -161,9 +161,9 @@ def test_a_damaged_record_stays_where_it_is(store: Store) -> None:
     damaged.write_bytes(damaged.read_bytes()[:-20])
     assert compaction.compact(store, 0) == 4
     assert store.loose_ids() == {damaged.stem}
-    assert len(records.read(store, store.done_ids() - {damaged.stem})) == 10
+    assert len(records.read_records(store, store.done_ids() - {damaged.stem})) == 10
     with pytest.raises(UserError, match=f"{damaged.stem}.parquet: not a readable record"):
-        records.read(store, store.done_ids())
+        records.read_records(store, store.done_ids())
 
 
 @pytest.mark.parametrize("column", ["run_id", "science", "last_top1", "curves.list.element.value", "finished_at"])
@@ -176,11 +176,11 @@ def test_a_damaged_part_is_named_and_its_runs_can_be_trained_anew(store: Store, 
     content[last] ^= 1
     part.write_bytes(content)
     with pytest.raises(UserError, match=rf"{part.name}: not readable .* to train its 3 runs anew"):
-        records.read(store, store.done_ids())
+        records.read_records(store, store.done_ids())
     part.unlink()
-    assert len(store.done_ids()) == 8 == len(records.read(store, ids(*range(20))))
+    assert len(store.done_ids()) == 8 == len(records.read_records(store, ids(*range(20))))
     compaction.compact(store, 0)
-    assert len(store.done_ids()) == 8 == len(records.read(store, ids(*range(20))))
+    assert len(store.done_ids()) == 8 == len(records.read_records(store, ids(*range(20))))
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"parts": 5}', '{"parts": {"x": 5}}'])
@@ -193,7 +193,7 @@ def test_a_damaged_index_is_named(store: Store, content: str | None) -> None:
 
 
 def test_records_and_parts_of_an_older_version_become_todays(store: Store) -> None:
-    before = records.read(store, store.done_ids()).to_pylist()
+    before = records.read_records(store, store.done_ids()).to_pylist()
     folder = store.all_runs.resolve()
     index = json.loads((folder / INDEX).read_text())
     for path in (*(folder / name for name in index["parts"]), store.record(ids(6)[0])):
@@ -201,9 +201,9 @@ def test_records_and_parts_of_an_older_version_become_todays(store: Store) -> No
         pq.write_table(old.drop_columns(["warnings", "evaluated_parameters"]), path)
     (folder / INDEX).write_text(json.dumps({**index, "schema_version": 3}))
     expected = [{**r, "warnings": [] if r["run_id"] in ids(*range(7)) else r["warnings"]} for r in before]
-    assert records.read(store, store.done_ids()).to_pylist() == expected
+    assert records.read_records(store, store.done_ids()).to_pylist() == expected
     compaction.compact(store, 0)
-    assert records.read(store, store.done_ids()).to_pylist() == expected
+    assert records.read_records(store, store.done_ids()).to_pylist() == expected
     assert {pq.read_schema(path).equals(pq.read_schema(parts(store)[0])) for path in parts(store)} == {True}
 
 
@@ -214,7 +214,7 @@ def test_what_a_newer_version_wrote_is_not_made_poorer(store: Store) -> None:
     version = pa.array([SCHEMA_VERSION + 1], pa.int32())
     pq.write_table(table.set_column(at, "schema_version", version).append_column("more", version), newer)
     assert compaction.compact(store, 0) == 4 and store.loose_ids() == {newer.stem}
-    assert len(records.read(store, store.done_ids())) == 11
+    assert len(records.read_records(store, store.done_ids())) == 11
     index = store.all_runs.resolve() / INDEX
     index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": SCHEMA_VERSION + 1}))
     with pytest.raises(UserError, match="newer than this harness"):
@@ -237,12 +237,14 @@ def test_parts_are_copied_where_they_cannot_be_linked(store: Store, monkeypatch:
         store.record(run_id).unlink()
     monkeypatch.setattr(compaction.os, "link", refuse)
     compaction.compact(store, 0)
-    assert len(store.done_ids()) == 9 == len(records.read(store, store.done_ids()))
+    assert len(store.done_ids()) == 9 == len(records.read_records(store, store.done_ids()))
 
 
 def test_other_readers_open_the_tables(store: Store) -> None:
     compaction.compact(store, 0)
-    expected = sorted(records.read(store, store.done_ids(), ["run_id", "dataset", "last_top1"]).to_pylist(), key=str)
+    expected = sorted(
+        records.read_records(store, store.done_ids(), ["run_id", "dataset", "last_top1"]).to_pylist(), key=str
+    )
     columns = ["run_id", "dataset", "last_top1"]
     folder = str(store.all_runs)
     frame = pd.read_parquet(folder)
@@ -270,8 +272,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, run in enumerate(planned.plan.runs.values()):
         made = row(run.run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science), dataset="digits")
-        records.write(planned.store, made)
-    publish.publish(Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small"))
+        records.write_record(planned.store, made)
+    table_folder.write_tables(
+        Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
+    )
     yield tmp_path
 
 
@@ -292,10 +296,10 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     store, contents, folder = planned.store, Contents.of(planned.name, planned.plan), Path("results/tables/small")
     compaction.compact(store, 0)
-    publish.publish(contents, store, folder)
-    assert publish.is_current(contents, store, folder)
+    table_folder.write_tables(contents, store, folder)
+    assert table_folder.tables_are_current(contents, store, folder)
     os.utime(parts(store)[0])
-    assert not publish.is_current(contents, store, folder)
+    assert not table_folder.tables_are_current(contents, store, folder)
 
 
 def test_a_sweep_compacts_when_there_are_many(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,6 +342,6 @@ def test_open_store(home: Path) -> None:
 
 def test_curves_in_long_format(store: Store) -> None:
     found = harness.open_store(store.root).curves(ids(1, 7, 99)).to_pylist()
-    rows = records.read(store, ids(1, 7)).to_pylist()
+    rows = records.read_records(store, ids(1, 7)).to_pylist()
     assert found == [{"run_id": r["run_id"], **point} for r in rows for point in r["curves"]]
     assert len(harness.open_store(store.root).curves()) == 22

@@ -5,16 +5,16 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.spec import datasets, expand, load
+from harness.spec import datasets, expand, sweep_file
 from harness.spec.schema import Sweep
 from harness.spec.yamlfile import Document
 
-INFO = datasets.stored("coco", "0" * 16, 80, 1000, 100, 0)
+INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
 def expanded(data: dict[str, Any]) -> expand.Plan:
     document = Document("sweep.yaml", data, {})
-    sweep = load.validate(Sweep, data, document)
+    sweep = sweep_file.validate_sweep(Sweep, data, document)
     info = datasets.CATALOG.get(sweep.dataset.name, INFO)
     return expand.expand(sweep, document, info, lambda weights, _: weights.sha256 or "0" * 64)
 

@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models import detection as torchvisions
 
-from harness.models.detection import weights
+from harness.models.checkpoints import WeightsError
+from harness.models.detection import checkpoints
 from harness.models.detection.build import build_detector
-from harness.models.detection.weights import load_backbone, load_detector
+from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.models.weights import BadWeights
 from harness.spec.detectors import CATALOG
-from harness.spec.pretrained import sha256_start, url
+from harness.spec.pretrained import sha256_start, weights_url
 from tests.coco128 import content, needs_coco128
 
 LAST = {"mobilenet_v2": "features.17"}  # the module of the last stage
@@ -62,9 +62,9 @@ def test_another_classifier_is_refused(tmp_path: Path, of: str, change: Any, mes
     torch.save(state, file)
     name = "fasterrcnn_resnet18_fpn"
     detector = build_detector(name, 3)
-    with pytest.raises(BadWeights, match=f"^weights {file}: not the weights of a? ?resnet18: {message}"):
+    with pytest.raises(WeightsError, match=f"^weights {file}: not the weights of a? ?resnet18: {message}"):
         load_backbone(detector, name, file)
-    with pytest.raises(BadWeights, match="sha256 is"):
+    with pytest.raises(WeightsError, match="sha256 is"):
         load_backbone(detector, name, file, "0" * 64)
 
 
@@ -75,7 +75,7 @@ def test_our_own_weights_are_read_back(tmp_path: Path, name: str) -> None:
     save_file(trained.state_dict(), file)
     load_detector(fresh, name, file)
     assert all(torch.equal(fresh.state_dict()[k], v) for k, v in trained.state_dict().items())
-    with pytest.raises(BadWeights, match=f"model.safetensors: not the weights of {name}: size mismatch"):
+    with pytest.raises(WeightsError, match=f"model.safetensors: not the weights of {name}: size mismatch"):
         load_detector(build_detector(name, 4, norm="batch"), name, file)
 
 
@@ -96,7 +96,7 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
     name, theirs, file = published
     ours: Any = build_detector(name, 80).eval()
     load_detector(ours, name, file)
-    categories = weights._CATEGORIES
+    categories = checkpoints._CATEGORIES
     assert len(categories) == 80 and (categories[0], categories[11], categories[-1]) == (1, 13, 90)
     with torch.no_grad():
         maps = theirs.backbone(torch.randn(1, 3, 64, 64))
@@ -110,7 +110,7 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
             found, mine = (net.head(list(maps.values())) for net in (theirs, ours))
             torch.testing.assert_close(mine["cls_logits"], found["cls_logits"][..., categories])
             torch.testing.assert_close(mine["bbox_regression"], found["bbox_regression"])
-    with pytest.raises(BadWeights, match="size mismatch"):
+    with pytest.raises(WeightsError, match="size mismatch"):
         load_detector(build_detector(name, 79), name, file)
 
 
@@ -121,7 +121,7 @@ def test_the_published_files_batch_norms_are_without_eps(
     found = []
     for norm in ("frozen", "batch"):
         for starts in (("0123",), (hashlib.sha256(file.read_bytes()).hexdigest()[:8],)):
-            monkeypatch.setattr(weights, "_WITHOUT_EPS", starts)
+            monkeypatch.setattr(checkpoints, "_WITHOUT_EPS", starts)
             detector = build_detector(name, 80, norm=norm)  # type: ignore[arg-type]
             load_detector(detector, name, file)
             found.append({m.eps for m in detector.modules() if isinstance(m, FrozenBatchNorm | nn.BatchNorm2d)})
@@ -130,11 +130,11 @@ def test_the_published_files_batch_norms_are_without_eps(
 
 def test_the_published_files_are_told_by_their_names() -> None:
     monikers = ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "RetinaNet_ResNet50_FPN_Weights.COCO_V1")
-    starts = tuple(sha256_start(url(f"torchvision:{m}")) for m in monikers)
-    assert starts == weights._WITHOUT_EPS and all(len(start) == 8 for start in starts)
+    starts = tuple(sha256_start(weights_url(f"torchvision:{m}")) for m in monikers)
+    assert starts == checkpoints._WITHOUT_EPS and all(len(start) == 8 for start in starts)
 
 
 @needs_coco128
 def test_torchvisions_categories_are_cocos() -> None:
     names = torchvisions.FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
-    assert [(c["id"], c["name"]) for c in content()["categories"]] == [(i, names[i]) for i in weights._CATEGORIES]
+    assert [(c["id"], c["name"]) for c in content()["categories"]] == [(i, names[i]) for i in checkpoints._CATEGORIES]

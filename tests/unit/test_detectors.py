@@ -18,7 +18,7 @@ from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.sampling import generator, sample
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.spec.detectors import CATALOG, resolve
+from harness.spec.detectors import CATALOG, resolve_detector
 from harness.training.outputs import in_float32
 from harness.training.teacher import freeze
 from methods.detection import Objects
@@ -358,4 +358,4 @@ def test_an_image_without_objects_teaches_that_there_are_none() -> None:
 
 def test_an_unknown_detector_is_told_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no detector named 'fasterrcnn_resnet19_fpn'; nearest: fasterrcnn_resnet18"):
-        resolve("fasterrcnn_resnet19_fpn")
+        resolve_detector("fasterrcnn_resnet19_fpn")

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.models.base import describe
-from harness.models.build import build
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.spec.methods import builtin_names
-from harness.spec.methods import describe as read_source
+from harness.spec.methods import describe_method as read_source
 from harness.training.member import method_class
 from methods.ab import AB
 from methods.at import AT
@@ -174,11 +174,11 @@ def test_batch_norms_of_real_networks(name, student, teacher):
     """The teacher keeps its statistics; the student's move once per step, pre-activations tapped or not."""
     cls, hyper = METHODS[name] if name != "kdsvd-columns" else (KDSVD, {"matrix": "columns"})
     torch.manual_seed(0)
-    nets = [build(model, CLASSES, in_channels=3) for model in (student, teacher)]
+    nets = [build_model(model, CLASSES, in_channels=3) for model in (student, teacher)]
     net_s, net_t = nets[0].train(), nets[1].eval()
     before = {k: v.clone() for k, v in net_t.state_dict().items()}
     images = torch.randn(4, 3, 32, 32)
-    method = cls(describe(net_s, (3, 32, 32)), describe(net_t, (3, 32, 32)), **hyper)
+    method = cls(describe_taps(net_s, (3, 32, 32)), describe_taps(net_t, (3, 32, 32)), **hyper)
     with torch.no_grad():
         taught = net_t(images, method.teacher_taps)
     total(method, net_s(images, method.student_taps), taught, TARGETS[:4]).backward()

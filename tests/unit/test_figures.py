@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.planning import plan_sweep
+from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.curves import Curve, mean_and_std
 from harness.reporting.figures import style
@@ -38,7 +38,7 @@ def test_points_go_from_the_smallest_teacher_to_the_largest() -> None:
     rows = [line(t, "kd", 60.0 + i) for i, t in enumerate(TEACHERS)] + [line(TEACHERS[0], "rekd", 70.0)]
     rows += [line(TEACHERS[1], "rekd", None), line("timm:resnet18", "kd", 1.0), line(TEACHERS[0], "student", 50.0)]
     rows += [line(TEACHERS[0], "kd", 2.0, student="digits_net_w8")]
-    w16, w8, w32 = (models.facts(t).params for t in TEACHERS)
+    w16, w8, w32 = (models.model_facts(t).params for t in TEACHERS)
     assert points(comparison(*rows), "digits_net_w4") == {
         "kd": [(w8, 61.0, 0.5), (w16, 60.0, 0.5), (w32, 62.0, 0.5)],
         "rekd": [(w16, 70.0, 0.5)],
@@ -55,7 +55,7 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         names = [*(f"train_{t}" for t in terms), "test_top1"]
         curves = [{"epoch": e, "name": n, "value": e + i / 9 + k} for k, n in enumerate(names) for e in (1, 2, 3)]
         known = {"science": identity.canonical(run.science), "curves": curves}
-        records.write(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
+        records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
     done = command("report", "small.yaml", "--figures", "figures")
     drawn = {Path(line) for line in done.out.split()}
     expected = ["capacity_gap_digits_net_w4"]
@@ -86,7 +86,7 @@ def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monke
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
-        records.write(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science)))
+        records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science)))
     assert command("report", "small.yaml", "--out", "paper", "--figures", "paper").code == 0
     path = Path("paper/small/capacity_gap_digits_net_w4.svg")
     whole = path.read_text()

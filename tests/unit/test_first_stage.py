@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, describe
-from harness.models.build import build
+from harness.models.taps import ConvNet, describe_taps
+from harness.models.zoo import build_model
 from harness.spec import models
 from harness.training.member import Member
 from harness.training.tasks.classification import Classification
@@ -22,8 +22,8 @@ ZOO = sorted(n for n in models.CATALOG if models.CATALOG[n].image_shape == SHAPE
 
 def teacher(name: str) -> Teacher:
     torch.manual_seed(7)
-    model = build(name, CLASSES)
-    return Teacher(model.eval().requires_grad_(False), name, Path(), "", 0.0, describe(model, SHAPE))
+    model = build_model(name, CLASSES)
+    return Teacher(model.eval().requires_grad_(False), name, Path(), "", 0.0, describe_taps(model, SHAPE))
 
 
 def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
@@ -134,7 +134,7 @@ def test_costs_are_told_apart() -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_maps_alone_are_those_of_the_whole_network(name: str) -> None:
     torch.manual_seed(0)
-    net: ConvNet = build(name, CLASSES).train()
+    net: ConvNet = build_model(name, CLASSES).train()
     images, before = torch.randn(2, *SHAPE), state(net)
     for wanted in ([net.tap_names[0]], [net.tap_names[1], net.tap_names[-2]], list(net.tap_names)):
         net.load_state_dict(before)

@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.data.resident import Normalise, ResidentEvalSet, TrainLoader
-from harness.models.base import describe
-from harness.models.build import build
+from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
 from harness.spec.models import CLASSIFICATION
 from harness.training import pack as pack_module
-from harness.training.graph import Record, Slots, Work, beside_values, cuda_graph
+from harness.training.cuda.graph import Capture, StaticInputs, Work, capture_cuda_graph, state_outside_tensors
+from harness.training.cuda.memory import fits_another
 from harness.training.member import Member
 from harness.training.pack import Pack
-from harness.training.room import room_for_another
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
@@ -39,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "crd": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
-SHIPPED = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe(name).defined_for]
+SHIPPED = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
 IN_EAGER_STEPS_ALONE = {"kdsvd"} if DEVICE.type == "cuda" else set()
 
 
@@ -142,7 +142,7 @@ class StandIn:
 
     def __call__(self, work: Work, generator: torch.Generator | None) -> Work:
         self.recorded += 1
-        play = cuda_graph(work, generator) if DEVICE.type == "cuda" else work
+        play = capture_cuda_graph(work, generator) if DEVICE.type == "cuda" else work
         rates = self.rates()
 
         def counted() -> None:
@@ -163,7 +163,7 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
 
 
 def science(use: str, **more: Any) -> dict[str, Any]:
-    info = methods.describe(use)
+    info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
     recipe = {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.05, "milestones": [1, 2], "crop_padding": 1}
     return {
@@ -172,16 +172,16 @@ def science(use: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def train(uses: Iterable[str], record: Record | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:
+def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:
     """A pack of these methods on random images, trained to its end."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (IMAGES, *INFO.image_shape), dtype=torch.uint8, generator=generator).to(DEVICE)
     targets = (torch.arange(IMAGES) % INFO.classes).to(DEVICE)
     normalise = Normalise(INFO, DEVICE)
-    loader = TrainLoader(pixels, targets, normalise, batch_size=BATCH, crop_padding=1, flip=False, seed=3)
+    loader = TensorLoader(pixels, targets, normalise, batch_size=BATCH, crop_padding=1, flip=False, seed=3)
     torch.manual_seed(5)
-    model = build(NET, INFO.classes, in_channels=1)
-    spec = describe(model, INFO.image_shape)
+    model = build_model(NET, INFO.classes, in_channels=1)
+    spec = describe_taps(model, INFO.image_shape)
     freeze(model, DEVICE)
     teacher = Teacher(model, NET, Path(), "", 0.0, spec)
     members = {
@@ -191,7 +191,7 @@ def train(uses: Iterable[str], record: Record | None, **recipe: Any) -> tuple[di
     if isinstance(record, StandIn):
         record.members = list(members.values())
     watcher = Watcher()
-    few = ResidentEvalSet("test", pixels[:9], targets[:9], normalise)
+    few = TensorEvalSet("test", pixels[:9], targets[:9], normalise)
     Pack(dict(members), loader, few, teacher, watcher, record=record).train()
     return members, watcher
 
@@ -255,7 +255,7 @@ def test_steps_of_micro_batches_are_recorded_too(use: str, times: int) -> None:
 
 @pytest.mark.parametrize("record", [StandIn(), refuses], ids=["recorded", "refused"])
 @pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "KeepsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
-def test_what_is_not_in_a_graph_is_not_recorded(odd: str, record: Record, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_in_a_graph_is_not_recorded(odd: str, record: Capture, capsys: pytest.CaptureFixture[str]) -> None:
     """Such methods train on, eagerly, and say so once; others are recorded beside them."""
     use = f"{MINE if odd == 'Drops' else __name__}:{odd}"
     eager, _ = train([use, "kd"], None)
@@ -321,7 +321,7 @@ def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPat
 
 
 def test_slots_keep_their_addresses() -> None:
-    slots = Slots()
+    slots = StaticInputs()
     first = slots.load({"a": torch.ones(2), "b": torch.ones(3)})
     again = slots.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
     assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and slots.moved == 2
@@ -334,12 +334,12 @@ def test_slots_keep_their_addresses() -> None:
 
 def test_values_may_change_and_nothing_else() -> None:
     norm = nn.BatchNorm2d(2)
-    before = beside_values([norm])
+    before = state_outside_tensors([norm])
     norm(torch.ones(2, 2, 3, 3))
     assert norm.running_mean is not None and norm.running_mean.any()
-    assert before == beside_values([norm])
+    assert before == state_outside_tensors([norm])
     norm.running_mean = norm.running_mean * 2
-    assert before != beside_values([norm])
+    assert before != state_outside_tensors([norm])
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_members_without_room_go_after_the_others(
             self.taken: dict[str, int] = {}
 
         def left(self) -> bool:
-            return room_for_another(memory - sum(self.taken.values()), memory, list(self.taken.values()))
+            return fits_another(memory - sum(self.taken.values()), memory, list(self.taken.values()))
 
         def measured(self, name: str) -> AbstractContextManager[None]:
             self.taken[name] = sizes[uses.index(name)]

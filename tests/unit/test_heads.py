@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.base import ConvNet, Taps, describe
-from harness.models.build import build
+from harness.models.taps import ConvNet, Taps, describe_taps
+from harness.models.zoo import build_model
 from harness.spec.datasets import CATALOG
 from harness.spec.models import CATALOG as MODELS
 from methods.base import Batch, Head, Outputs, SampleRandom, TapSpec
@@ -26,8 +26,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def test_heads_of_the_zoo(name: str) -> None:
     torch.manual_seed(0)
     info = next(d for d in CATALOG.values() if d.image_shape == MODELS[name].image_shape)
-    model = build(name, info.classes, info.image_shape[0]).eval()
-    head = describe(model, info.image_shape).head
+    model = build_model(name, info.classes, info.image_shape[0]).eval()
+    head = describe_taps(model, info.image_shape).head
     if name in HEADLESS:
         assert head is None
         return
@@ -56,7 +56,7 @@ class Odd(ConvNet):
 
 @pytest.mark.parametrize(("end", "has_head"), [("mean", True), ("max", False), ("norm", False)])
 def test_a_head_is_found_by_what_the_model_computes(end: str, has_head: bool) -> None:
-    assert (describe(Odd(end), (3, 8, 8)).head is not None) == has_head
+    assert (describe_taps(Odd(end), (3, 8, 8)).head is not None) == has_head
 
 
 # SimKD

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import datasets, expand, identity, load, methods, yamlfile
+from harness.spec import datasets, expand, identity, methods, sweep_file, yamlfile
 from harness.spec.schema import STORED_VIEWS, VIEWS, Recipe, Sweep
 
 SHA = "ab" * 32
@@ -73,8 +73,8 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "clip_norm": numbers(1e-3, 100),
     "label_smoothing": numbers(1e-3, 0.9),
 }
-STORED_INFO = datasets.stored("imagefolder", "0" * 16, 10, 1000, 100, 100)
-DETECTION_INFO = datasets.stored("coco", "0" * 16, 80, 1000, 100, 0)
+STORED_INFO = datasets.prepared_dataset("imagefolder", "0" * 16, 10, 1000, 100, 100)
+DETECTION_INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
@@ -82,7 +82,7 @@ def ids(data: dict[str, Any]) -> list[str]:
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
     info = datasets.CATALOG.get(name, DETECTION_INFO if name == "coco" else STORED_INFO)
-    plan = expand.expand(load.validate(Sweep, data, document), document, info, lambda w, _: w.sha256 or SHA)
+    plan = expand.expand(sweep_file.validate_sweep(Sweep, data, document), document, info, lambda w, _: w.sha256 or SHA)
     return [c.run_id for c in plan.cells]
 
 
@@ -141,7 +141,7 @@ def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @given(st.data())
 def test_any_hyper_parameter_and_weight_changes_the_id(method: str, data: st.DataObject) -> None:
-    info = methods.describe(method)
+    info = methods.describe_method(method)
     base = changed(methods__entry={"use": method})
     values: dict[str, st.SearchStrategy[Any]] = {
         "float": numbers(-100, 100), "int": st.integers(-100, 100), "bool": st.booleans(), "str": st.text(max_size=5),
@@ -197,7 +197,7 @@ def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.Mo
 
 @given(st.randoms(use_true_random=False))
 def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Random) -> None:
-    info = methods.describe("crd")
+    info = methods.describe_method("crd")
     said = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
     full = changed(methods__entry={"use": "crd", **said}, recipe__milestones=[])
     defaults = [("recipe", k) for k, f in Recipe.model_fields.items() if not f.is_required()]
@@ -265,7 +265,7 @@ def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp
         momentum: float = 0.8
 
     with monkeypatch.context() as patch:
-        patch.setattr(load, "Recipe", Changed)
+        patch.setattr(sweep_file, "Recipe", Changed)
         assert ids(unsaid) != before[0]
         assert ids(said) == before[1]
 
@@ -275,10 +275,10 @@ def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp
     (folder / "kd.py").write_text(source.replace("temperature: float = 4.0", "temperature: float = 5.0"))
     with monkeypatch.context() as patch:
         patch.setattr(methods, "METHODS_FOLDER", folder)
-        methods.describe.cache_clear()
+        methods.describe_method.cache_clear()
         assert ids(unsaid) != before[0]
         assert ids(said) == before[1]
-    methods.describe.cache_clear()
+    methods.describe_method.cache_clear()
     assert (ids(unsaid), ids(said)) == before
 
 
@@ -292,7 +292,7 @@ def test_a_users_own_method_is_identified_by_its_code(monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
-    version = {name: methods.describe(f"{name}:Mine").version for name in texts}
+    version = {name: methods.describe_method(f"{name}:Mine").version for name in texts}
     assert version["identity_a"] == version["identity_b"] != version["identity_c"]
 
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from harness import leaderboard
 from harness.reporting.comparison import Contents
-from harness.reporting.leaderboard import lines as board_lines
-from harness.reporting.leaderboard.details import NEWEST, WHOLE
-from harness.reporting.leaderboard.gather import gather
-from harness.reporting.leaderboard.lines import Line
-from harness.reporting.protocols import RecipeChange
+from harness.reporting.leaderboard import entries as board_lines
+from harness.reporting.leaderboard.board import build_board
+from harness.reporting.leaderboard.entries import LeaderboardEntry
+from harness.reporting.leaderboard.run_details import NEWEST, WHOLE
+from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
 from harness.spec.expand import Cell
 from harness.store import compaction
@@ -28,8 +28,8 @@ from harness.store.store import Store
 from tests.commands import command, process
 from tests.integration.test_leaderboard import put, put_compacted, record, science
 
-DEFAULTS = {"version": 1, "params": {"temperature": methods.describe("kd").hyper["temperature"].default}}
-KD = {**DEFAULTS, "use": "kd", "weights": methods.describe("kd").weights}
+DEFAULTS = {"version": 1, "params": {"temperature": methods.describe_method("kd").hyper["temperature"].default}}
+KD = {**DEFAULTS, "use": "kd", "weights": methods.describe_method("kd").weights}
 HOT_KD = {**KD, "params": {"temperature": 99.0}}
 OTHER = {"use": "other", "version": 1, "params": {"p": 1}, "weights": {"ce": 1.0}}
 ALONE = {"use": "student", "version": 1, "params": {}, "weights": {"ce": 1.0}}
@@ -43,12 +43,12 @@ def run(method: dict[str, Any], top1: float | None = 50.0, seed: int = 0, hours:
     return record(science(method=method, seed=seed, **known), top1, status=status, cost_total_s=3600 * hours, **more)
 
 
-def lines(rows: Sequence[Any]) -> list[Line]:
+def lines(rows: Sequence[Any]) -> list[LeaderboardEntry]:
     columns = pa.schema([SCHEMA.field(name) for name in board_lines.COLUMNS])
-    return board_lines.lines(pa.Table.from_pylist(list(rows), schema=columns), {})
+    return board_lines.leaderboard_entries(pa.Table.from_pylist(list(rows), schema=columns), {})
 
 
-def only(found: list[Line], use: str) -> Line:
+def only(found: list[LeaderboardEntry], use: str) -> LeaderboardEntry:
     return next(line for line in found if line.use == use)
 
 
@@ -163,7 +163,7 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     change = RecipeChange("resnet56", "resnet20", "b", "epochs 9", unlike=True)
     for name, changes in (("mixed", (change,)), ("alike", ())):
         Contents(name, "", "cifar100", (240,), cells, changes).write(store.table_folder(name))
-    board = gather(store)
+    board = build_board(store)
     assert [found.sweep for found in board.figures] == ["alike"]
     assert "mixed" in board.figures_note
 
@@ -189,7 +189,7 @@ def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) ->
     small, large = Store(tmp_path / "small"), Store(tmp_path / "large")
     put(small, *new)
     put_compacted(large, [*old, *new])
-    alone, board = gather(small), gather(large)
+    alone, board = build_board(small), build_board(large)
     assert alone.overview["runs"] == alone.overview["held"] == 4
     assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, NEWEST)
     held = {line["id"]: line["chunk"] for line in board.overview["lines"] if line["chunk"] is not None}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from harness.data import locate, manifest
+from harness.data import manifest
 from harness.data.manifest import DetectionManifest, Manifest
 from harness.errors import UserError
+from harness.planning import locate
 from harness.spec.schema import Dataset
 
 VALUE: dict[str, Any] = {
@@ -98,7 +99,7 @@ def of_coco(folder: Path) -> Path:
 
 
 def test_of_objects(of_coco: Path) -> None:
-    found = manifest.read(of_coco, "imagenet")
+    found = manifest.read_manifest(of_coco, "imagenet")
     assert isinstance(found, DetectionManifest) and found == DetectionManifest.read(of_coco)
     assert (found.class_count, found.evaluated_on, found.categories[0].id) == (1, "test", 3)
     found.write(of_coco)
@@ -119,7 +120,7 @@ def test_of_objects(of_coco: Path) -> None:
 def test_damage_of_objects(of_coco: Path, change: dict[str, Any], message: str) -> None:
     (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "test": {**PART, **change}}))
     with pytest.raises(UserError) as e:
-        manifest.read(of_coco, "coco")
+        manifest.read_manifest(of_coco, "coco")
     assert message in str(e.value) and str(e.value).startswith(str(of_coco))
 
 

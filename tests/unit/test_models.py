@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.models.base import Taps, describe
-from harness.models.build import build
-from harness.models.facts import measure
+from harness.models.facts import measure_model
+from harness.models.taps import Taps, describe_taps
+from harness.models.zoo import build_model
 from harness.spec import detectors
-from harness.spec.models import ALIASES, CATALOG, facts, resolve
+from harness.spec.models import ALIASES, CATALOG, model_facts, resolve_model
 from methods.base import TapSpec
 
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
@@ -26,12 +26,12 @@ def images(name: str, batch: int = 2) -> Tensor:
 
 def family_model(name: str, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return build(name, 10, CATALOG[name].image_shape[0])
+    return build_model(name, 10, CATALOG[name].image_shape[0])
 
 
 @pytest.mark.parametrize("name", [*CATALOG, *detectors.CATALOG])
 def test_facts_file_agrees_with_the_zoo(name):
-    measured, found = measure(name), facts(name)
+    measured, found = measure_model(name), model_facts(name)
     assert found == measured, "run python -m harness.models.facts"
     assert list(found.taps) == list(measured.taps)
 
@@ -107,14 +107,14 @@ def test_describe_leaves_the_model_as_it_was(name):
     model = family_model(name).train()
     frozen = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    spec = describe(model, CATALOG[name].image_shape)
-    assert spec.channels == {tap: shape[0] for tap, shape in facts(name).taps.items()}
-    assert spec.sizes == {tap: shape[1:] for tap, shape in facts(name).taps.items()}
+    spec = describe_taps(model, CATALOG[name].image_shape)
+    assert spec.channels == {tap: shape[0] for tap, shape in model_facts(name).taps.items()}
+    assert spec.sizes == {tap: shape[1:] for tap, shape in model_facts(name).taps.items()}
     assert spec.num_classes == 10 and isinstance(spec, TapSpec)
     assert spec.embedding_dim == model(images(name)).embedding.shape[1]
     assert all(m.training == (m is not frozen) for m in model.modules())
     model = family_model(name).train()
-    describe(model, CATALOG[name].image_shape)
+    describe_taps(model, CATALOG[name].image_shape)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
@@ -128,7 +128,7 @@ def test_channels_last_stays_channels_last(name):
 
 
 def test_vgg_pools_64x64_images_once_more():
-    spec = describe(family_model("vgg8"), (3, 64, 64))
+    spec = describe_taps(family_model("vgg8"), (3, 64, 64))
     assert spec.sizes["stage3"] == (8, 8) and spec.sizes["stage4"] == (4, 4)
 
 
@@ -152,15 +152,15 @@ def test_wrn_linear_bias_starts_at_zero():
 
 
 def test_names():
-    assert all(resolve(name) == name for name in CATALOG)
+    assert all(resolve_model(name) == name for name in CATALOG)
     assert not set(ALIASES) & set(CATALOG)
-    assert facts("ShuffleNetV1") == facts("ShuffleV1")
-    assert type(build("mobilenetv2", 10)) is type(build("MobileNetV2", 10))
-    for use in (resolve, facts, lambda name: build(name, 10)):
+    assert model_facts("ShuffleNetV1") == model_facts("ShuffleV1")
+    assert type(build_model("mobilenetv2", 10)) is type(build_model("MobileNetV2", 10))
+    for use in (resolve_model, model_facts, lambda name: build_model(name, 10)):
         with pytest.raises(ValueError, match=r"no model named 'wrn_40_3'; nearest: .*wrn_40_2"):
             use("wrn_40_3")
     with pytest.raises(ValueError, match="resnet20.*vgg13"):
-        resolve("?")
+        resolve_model("?")
 
 
 def test_catalogue_does_not_load_torch():
@@ -180,6 +180,6 @@ def test_published_checkpoints_load_as_they_are(name):
     path = Path(os.environ["KD_DATA"]) / "weights" / f"{name}.pth"
     if not path.is_file():
         pytest.skip(f"no weights at {path}")
-    model = build(name, 100)
+    model = build_model(name, 100)
     model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"), strict=True)
     assert model.eval()(images(name)).logits.isfinite().all()

@@ -19,15 +19,15 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.data.resident import Normalise, TrainLoader
-from harness.models.base import describe
-from harness.models.build import build
+from harness.data.load.tensors import Normalise, TensorLoader
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
 from harness.spec.models import CLASSIFICATION
-from harness.training import engine
+from harness.training.distributed.ranks import ALONE
+from harness.training.engines import native
 from harness.training.member import Member
-from harness.training.ranks import ALONE
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
@@ -35,7 +35,7 @@ from methods.base import Batch, SampleRandom
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
 INFO = CATALOG["cifar100"]
 NET = "resnet8"
-METHODS = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe(name).defined_for]
+METHODS = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
 SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
 WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph
@@ -92,7 +92,7 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 
 
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
-    info = methods.describe(use)
+    info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
     science = {
         "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
@@ -102,8 +102,8 @@ def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member
 
 
 def taught() -> Teacher:
-    model = build(NET, INFO.classes)
-    spec = describe(model, INFO.image_shape)
+    model = build_model(NET, INFO.classes)
+    spec = describe_taps(model, INFO.image_shape)
     freeze(model, HOST)
     return Teacher(model, NET, Path(), "", 0.0, spec)
 
@@ -118,7 +118,7 @@ def steps(
     spoil: Callable[[Tensor], object] = lambda x: None,
 ) -> None:  # fmt: skip
     """Two of each stage, with the loader's and the teacher's work."""
-    loader = TrainLoader(
+    loader = TensorLoader(
         pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=4, flip=True, seed=0
     )
     for epoch in range(-m.first_epochs, 1):
@@ -149,8 +149,10 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
             move(mode, module)
         m.device = CUDA
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
-        patch.setattr(engine, "sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-        m.engine = engine.Native(m.parameters, m.recipe, ALONE)  # without a fused optimiser, which is not for fakes
+        patch.setattr(native, "make_sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+        m.engine = native.NativeEngine(
+            m.parameters, m.recipe, ALONE
+        )  # without a fused optimiser, which is not for fakes
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
     return watched.found

@@ -19,13 +19,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.planning import Planned, plan_sweep
-from harness.reporting import comparison, publish
+from harness.planning.plan import Planned, plan_sweep
+from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
-from harness.reporting.paper import render, text
+from harness.reporting.paper import format, render
 from harness.reporting.paper.table import Entry, Paper, paper, places
-from harness.reporting.protocols import RecipeChange
-from harness.reporting.published import published
+from harness.reporting.protocol_guard import RecipeChange
+from harness.reporting.published.numbers import published_numbers
+from harness.reporting.tables import table_folder
 from harness.spec import datasets, identity
 from harness.spec.expand import Cell
 from harness.store import records
@@ -95,12 +96,12 @@ def test_the_student_comes_first_wherever_the_sweep_lists_it() -> None:
 
 def test_what_is_missing_is_seen_and_counted() -> None:
     found = one_pair(student=[60.0, 61.0], kd=[70.0, 71.0], crd=[], at=[72.0], ft=[None, None])
-    lines = {line.label: text.figure(line.entries[0], line) for line in found.lines}
+    lines = {line.label: format.figure(line.entries[0], line) for line in found.lines}
     assert lines == {
         "teacher": "90.00", "student": "60.50 ± 0.71", "kd": "70.50 ± 0.71", "crd": "–", "at": "72.00 (1)", "ft": "–",
     }  # fmt: skip
     assert any("Of 10 numbers (pair, method, seed) 3 have no record" in n and "2 diverged" in n for n in found.notes)
-    behind = [line for line in text.runs(found) if not line.startswith("python ")]
+    behind = [line for line in format.runs(found) if not line.startswith("python ")]
     assert "t > s, crd (2 without a record): t-s-crd-0 t-s-crd-1" in behind
     assert "t > s, ft (2 diverged): t-s-ft-0 t-s-ft-1" in behind
     assert "t > s, kd: t-s-kd-0 t-s-kd-1" in behind
@@ -124,7 +125,7 @@ def test_a_method_that_a_pair_has_not_is_an_empty_cell() -> None:
         None,
     )
     kd = next(line for line in found.lines if line.label == "kd")
-    assert kd.entries[1] == Entry() and text.figure(kd.entries[1], kd) == "–"
+    assert kd.entries[1] == Entry() and format.figure(kd.entries[1], kd) == "–"
     for form in FORMATS:
         assert render.FORMATS[form](found)
 
@@ -141,8 +142,8 @@ def test_stars_are_those_of_the_corrected_test() -> None:
         paper(comparison.compare(Contents("n", "", "digits", (20,), tuple(cells)), table(rows)), None, None)
     )
     tested = found["kd"].tested
-    assert tested and tested.p_holm < 0.001 and text.marks(found["kd"]) == "***"
-    assert found["at"].tested and text.marks(found["at"]) == "" and text.marks(found["student"]) == ""
+    assert tested and tested.p_holm < 0.001 and format.marks(found["kd"]) == "***"
+    assert found["at"].tested and format.marks(found["at"]) == "" and format.marks(found["student"]) == ""
 
 
 def wide(pairs: int, teacher: str = "t") -> Comparison:
@@ -152,13 +153,15 @@ def wide(pairs: int, teacher: str = "t") -> Comparison:
 
 @pytest.mark.parametrize(("pairs", "widths"), [(1, [1]), (7, [7]), (8, [4, 4]), (14, [7, 7]), (15, [5, 5, 5])])
 def test_wide_tables_are_broken_into_blocks(pairs: int, widths: list[int]) -> None:
-    assert [len(block) for block in text.blocks(paper(wide(pairs), None, None))] == widths
+    assert [len(block) for block in format.blocks(paper(wide(pairs), None, None))] == widths
 
 
 def test_a_pairs_metrics_stay_together() -> None:
     found = wide(4)
-    imagenet = paper(replace(found, contents=replace(found.contents, dataset="imagenet")), None, published("imagenet"))
-    assert [[c.metric for _, c in block] for block in text.blocks(imagenet)] == [["top1", "top5"] * 2] * 2
+    imagenet = paper(
+        replace(found, contents=replace(found.contents, dataset="imagenet")), None, published_numbers("imagenet")
+    )
+    assert [[c.metric for _, c in block] for block in format.blocks(imagenet)] == [["top1", "top5"] * 2] * 2
 
 
 # the formats ----------------------------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def plain_latex(tex: str) -> str:
 
 def test_every_format_shows_the_same_figures() -> None:
     found = example()
-    figures = [[text.figure(e, line) for e in line.entries] for line in found.lines]
+    figures = [[format.figure(e, line) for e in line.entries] for line in found.lines]
     markdown = [line.strip("|").split("|")[1:] for line in render.markdown(found).splitlines() if line.startswith("| ")]
     plain = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line] for line in markdown]
     assert plain == [["t > s", "tt > s"], *figures]
@@ -339,9 +342,11 @@ def finish(sweep: dict[str, Any], *sets: str) -> Planned:
         top1 = 60.0 + 5 * len(run.science["method"]["use"]) % 7 + math.sin(7 * run.science["seed"] + len(run.label)) / 3
         facts = {"teacher_top1": 72.34, "teacher_top5": 91.0, "last_top5": top1 + 20, "train_size": 50_000}
         science = identity.canonical(run.science)
-        records.write(planned.store, row(run.run_id, top1, 99.0, science=science, evaluated_size=10_000, **facts))
+        records.write_record(
+            planned.store, row(run.run_id, top1, 99.0, science=science, evaluated_size=10_000, **facts)
+        )
     contents = Contents.of(planned.name, planned.plan)
-    publish.publish(contents, planned.store, planned.store.table_folder(planned.name))
+    table_folder.write_tables(contents, planned.store, planned.store.table_folder(planned.name))
     return planned
 
 
@@ -396,7 +401,7 @@ def test_commands_of_added_seeds_plan_them_in_a_new_store(home: None) -> None:
     added = next(c for c in more.cells if (c.method, c.seed, c.teacher) == (first.method, 3, first.teacher))
     contents = Contents.of("small", planned.plan)
     contents = replace(contents, cells=(*contents.cells, added))
-    publish.publish(contents, planned.store, planned.store.table_folder("small"))
+    table_folder.write_tables(contents, planned.store, planned.store.table_folder("small"))
     (cell,) = (c for c in cells("small") if (c["method"], c["teacher"]) == (first.method, first.teacher))
     assert cell["run_ids"].split()[-1] == added.run_id and cell["missing"] == "1"
     said = command("sweep", *shlex.split(cell["command"])[3:], "--plan", "--json", "--results", "elsewhere")
@@ -423,8 +428,8 @@ def test_published_numbers_stand_beside_ours_with_their_protocol(home: None) -> 
 
 
 def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    info = datasets.stored("imagenet", "0" * 16, 1000, 1_281_167, 50_000, 732)
-    monkeypatch.setattr("harness.data.locate.dataset_info", lambda dataset, root: info)
+    info = datasets.prepared_dataset("imagenet", "0" * 16, 1000, 1_281_167, 50_000, 732)
+    monkeypatch.setattr("harness.planning.locate.dataset_info", lambda dataset, root: info)
     weights = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1", "sha256": "0" * 64}
     pair = {"teacher": "torchvision:resnet34", "student": "torchvision:resnet18", "teacher_weights": weights}
     methods = {"student": {}, "kd": {}, "lskd": {}}

@@ -18,7 +18,7 @@ def test_torchvisions_are_all_there(detection: bool) -> None:
     module = models.detection if detection else models
     members = (w for name in models.list_models(module=module) for w in models.get_model_weights(name))
     listed = {f"{type(w).__name__}.{w.name}": w.url for w in members}
-    assert pretrained.urls("torchvision", detection) == listed
+    assert pretrained.weights_urls("torchvision", detection) == listed
     assert all(len(pretrained.sha256_start(url)) >= 8 for url in listed.values())
 
 
@@ -34,12 +34,12 @@ def test_torchvisions_are_all_there(detection: bool) -> None:
     ],
 )
 def test_addresses(name: str, url: str) -> None:
-    assert pretrained.url(name) == url
+    assert pretrained.weights_url(name) == url
     pretrained.check_url(url)
 
 
 def test_timms_are_those_that_it_loads_as_they_are() -> None:
-    found = pretrained.urls("timm")
+    found = pretrained.weights_urls("timm")
     plain = set()
     for name in timm.list_pretrained():
         cfg = get_pretrained_cfg(name)
@@ -57,9 +57,9 @@ def test_the_start_of_a_hash_is_in_pytorchs_names_alone() -> None:
 
 def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    pretrained.urls.cache_clear()
+    pretrained.weights_urls.cache_clear()
     with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
-        pretrained.url("timm:resnet18.a1_in1k")
+        pretrained.weights_url("timm:resnet18.a1_in1k")
 
 
 @given(st.text(max_size=40) | st.from_regex(r"https?://[\w@:.\[\]%-]*/\S*\.(pth|html)", fullmatch=True))

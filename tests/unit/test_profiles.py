@@ -14,7 +14,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "slurm.md"
 def load(folder: Path, text: str) -> Profile:
     file = folder / "mine.yaml"
     file.write_text(text)
-    return profiles.load(str(file))
+    return profiles.load_profile(str(file))
 
 
 @pytest.mark.parametrize("model", [Profile, Resources, BySize])
@@ -27,9 +27,9 @@ def test_the_page_explains_every_key(model: type[Profile | Resources | BySize]) 
             assert f"| {field.default:g} |" in row[0]
 
 
-@pytest.mark.parametrize("name", profiles.names())
+@pytest.mark.parametrize("name", profiles.profile_names())
 def test_the_profiles_that_come_with_it_are_valid(name: str) -> None:
-    assert profiles.load(name).resources.time_minutes > 0
+    assert profiles.load_profile(name).resources.time_minutes > 0
 
 
 def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
@@ -70,4 +70,4 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
     with pytest.raises(UserError, match="loopback"):
-        profiles.load("lopback")
+        profiles.load_profile("lopback")

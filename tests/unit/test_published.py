@@ -17,9 +17,13 @@ import yaml
 from benchmarks.published import build, names
 from benchmarks.published.protocols import SOURCES, Exclusion, Rule
 from harness.errors import UserError
-from harness.planning import plan_sweep
-from harness.reporting import beside, comparison, publish, published, render, sections
-from harness.reporting.beside import Beside
+from harness.planning.plan import plan_sweep
+from harness.reporting import comparison
+from harness.reporting.published import numbers as published_numbers
+from harness.reporting.published import table as published_table
+from harness.reporting.published.table import PublishedTable
+from harness.reporting.tables import formats, table_folder
+from harness.reporting.tables import text as tables_text
 from harness.spec import identity, models
 from harness.spec import methods as method_sources
 from harness.store import records
@@ -53,11 +57,13 @@ def test_the_committed_files_are_what_the_script_makes_of_the_collection(tmp_pat
     texts = build.build(build.read(COLLECTION))
     assert sorted(texts) == sorted(FILES)
     for name, text in texts.items():
-        assert (published.FOLDER / name).read_bytes() == text.encode(), f"{name}: run benchmarks.published.build again"
+        assert (published_numbers.FOLDER / name).read_bytes() == text.encode(), (
+            f"{name}: run benchmarks.published.build again"
+        )
 
 
 def committed(name: str) -> list[dict[str, str]]:
-    with (published.FOLDER / name).open(newline="", encoding="utf-8") as f:
+    with (published_numbers.FOLDER / name).open(newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f))
 
 
@@ -89,9 +95,9 @@ def test_every_number_has_a_protocol_and_no_protocol_mixes_metrics_epochs_or_rec
 def test_our_names_exist() -> None:
     for name in ("cifar100", "imagenet", "coco"):
         for model in {r[k] for r in committed(f"{name}.csv") for k in ("teacher", "student")} - {"", names.NO_TEACHER}:
-            assert models.resolve(model) == model
+            assert models.resolve_model(model) == model
     for method, settings in {ours for ours in names.METHODS.values() if ours[0] not in ("", names.TEACHER)}:
-        hyper = method_sources.describe(method).hyper
+        hyper = method_sources.describe_method(method).hyper
         for setting in settings.split():
             key, value = setting.split("=")
             hyper[key].check(yaml.safe_load(value))
@@ -176,7 +182,7 @@ def test_every_exclusion_and_rule_meets_rows() -> None:
 
 
 def test_tables_read_top1_alone() -> None:
-    found = published.published("imagenet")
+    found = published_numbers.published_numbers("imagenet")
     assert found
     kd = found.numbers["top1"][("torchvision:resnet34", "torchvision:resnet18", "kd")]
     assert len(kd) > 5 and all(69 < float(n.value) < 75 for n in kd), "no top-5 and no error rate"
@@ -239,29 +245,29 @@ def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> compari
         last = FIGURES.get(method, 70.0) + seed
         science = identity.canonical(run.science)
         facts = {"teacher_top1": teacher_top1, "train_size": 50_000, "evaluated_size": 10_000}
-        records.write(planned.store, row(run.run_id, last, 99.0, science=science, **facts))
+        records.write_record(planned.store, row(run.run_id, last, 99.0, science=science, **facts))
     contents = comparison.Contents.of(planned.name, planned.plan)
-    return publish.publish(contents, planned.store, planned.store.table_folder(planned.name))
+    return table_folder.write_tables(contents, planned.store, planned.store.table_folder(planned.name))
 
 
-def table(**changes: Any) -> Beside:
-    found = publish.published_beside(publish_sweep(**changes))
+def table(**changes: Any) -> PublishedTable:
+    found = table_folder.published_for(publish_sweep(**changes))
     assert found is not None
     return found
 
 
-def column(found: Beside, protocol: str) -> beside.Column:
+def column(found: PublishedTable, protocol: str) -> published_table.Column:
     return next(c for c in found.columns if c.protocol.id == protocol)
 
 
 def markdown_columns(text: str) -> dict[str, tuple[str, ...]]:
-    lines = [line for line in text.partition(sections.PUBLISHED)[2].splitlines() if line.startswith("| ")]
+    lines = [line for line in text.partition(tables_text.PUBLISHED)[2].splitlines() if line.startswith("| ")]
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines]
     return dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
 
 
 def test_equal_protocols_are_compared_and_unlike_ones_are_not() -> None:
-    columns = markdown_columns(publish.text(publish_sweep(), "table.md"))
+    columns = markdown_columns(table_folder.table_text(publish_sweep(), "table.md"))
     assert columns["method"] == ("student", "kd", "dkd"), "rekd is published nowhere"
     assert columns["ours, last [0]"] == ("70.00 ± 0.71 (2)", "71.50 ± 0.71 (2)", "72.50 ± 0.71 (2)")
     assert columns["CRD (RepDistiller), last [1]"] == ("69.06 (+0.94)", "70.66 (+0.84)", "")
@@ -356,7 +362,7 @@ def test_lines_of_unlike_recipes_are_told_apart() -> None:
 def test_a_variant_under_another_name_has_no_published_number() -> None:
     found = table(methods={"kd": None, "kd_hot": {"use": "kd", "params": {"temperature": 20}}})
     assert [r.method for r in found.lines] == ["kd"]
-    assert publish.published_beside(publish_sweep(methods={"kd": {"use": "fitnets"}})) is None
+    assert table_folder.published_for(publish_sweep(methods={"kd": {"use": "fitnets"}})) is None
 
 
 def test_a_setting_that_makes_another_method_is_minded() -> None:
@@ -371,16 +377,18 @@ def test_a_setting_that_makes_another_method_is_minded() -> None:
 def test_pairs_and_datasets_without_published_numbers_have_no_second_table() -> None:
     pair = {"teacher": "resnet14", "student": "resnet8"}
     found = publish_sweep(pairs=[pair])
-    assert publish.published_beside(found) is None
-    for form in render.FORMATS:
-        assert sections.PUBLISHED not in publish.text(found, f"table.{form}")
-    assert published.published("digits") is None
+    assert table_folder.published_for(found) is None
+    for form in formats.FORMATS:
+        assert tables_text.PUBLISHED not in table_folder.table_text(found, f"table.{form}")
+    assert published_numbers.published_numbers("digits") is None
 
 
 def test_a_run_without_a_record_has_no_line() -> None:
     found = publish_sweep()
     sciences = {k: v for k, v in found.sciences.items() if k[2] != "kd"}
-    shown = beside.beside(replace(found, sciences=sciences), published.published("cifar100"))
+    shown = published_table.published_table(
+        replace(found, sciences=sciences), published_numbers.published_numbers("cifar100")
+    )
     assert shown and [r.method for r in shown.lines] == ["student", "dkd"]
 
 
@@ -402,7 +410,7 @@ class _Rows(html.parser.HTMLParser):
 
 def test_every_format_shows_the_same_published_numbers() -> None:
     found = publish_sweep()
-    markdown, latex, page = (publish.text(found, f"table.{form}") for form in ("md", "tex", "html"))
+    markdown, latex, page = (table_folder.table_text(found, f"table.{form}") for form in ("md", "tex", "html"))
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     expected = [[c.strip() for c in line[1:-1].split("|")] for line in lines]
     parser = _Rows()
@@ -412,9 +420,9 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == expected
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
-    shown = publish.published_beside(found)
+    shown = table_folder.published_for(found)
     assert shown
-    for got in csv.DictReader(io.StringIO(publish.text(found, "table.csv"))):
+    for got in csv.DictReader(io.StringIO(table_folder.table_text(found, "table.csv"))):
         for c in shown.columns:
             at = [r.method for r in shown.lines].index(got["method"]) if got["method"] != "rekd" else None
             cell = c.cells[at] if at is not None else None
@@ -428,7 +436,7 @@ def test_foreign_text_stays_text() -> None:
     protocol = replace(found.columns[0].protocol, label="<b>50 % & #1_</b>")
     hostile = replace(found, columns=(replace(found.columns[0], protocol=protocol, remark=r"<i>\input{x} 50% $</i>"),))
     one = publish_sweep()
-    page, tex = render.html_text(one, hostile), render.latex(one, hostile)
+    page, tex = formats.html_text(one, hostile), formats.latex(one, hostile)
     assert "<b>" not in page and "<i>" not in page and "&lt;i&gt;" in page
     assert r"\input" not in tex and r"50 \% \& \#1\_" in tex
 
@@ -436,7 +444,7 @@ def test_foreign_text_stays_text() -> None:
 def test_verify_rebuilds_the_second_table_too() -> None:
     publish_sweep()
     path = Path("results/tables/real/table.md")
-    assert sections.PUBLISHED in path.read_text()
+    assert tables_text.PUBLISHED in path.read_text()
     assert command("verify").code == 0
     path.write_text(path.read_text().replace("69.06", "69.07"))
     assert command("verify").code == 1
@@ -445,7 +453,7 @@ def test_verify_rebuilds_the_second_table_too() -> None:
 def test_commands_print_and_list_it() -> None:
     found = publish_sweep()
     said = command("report", "real.yaml")
-    assert (said.code, said.out) == (0, publish.text(found, "table.md"))
+    assert (said.code, said.out) == (0, table_folder.table_text(found, "table.md"))
     said = command("sweep", "real.yaml", "--json")
     listed = json.loads(said.out)["published"]
     assert {(n["method"], n["protocol"], n["top1"]) for n in listed} >= {
@@ -459,7 +467,7 @@ def test_commands_print_and_list_it() -> None:
 def test_tables_are_not_current_after_published_numbers_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     contents = publish_sweep().contents
     store, folder = Store(Path("results")), Path("results/tables/real")
-    assert publish.is_current(contents, store, folder)
+    assert table_folder.tables_are_current(contents, store, folder)
     Path("newer.csv").touch()
-    monkeypatch.setattr(published, "file", lambda dataset: Path("newer.csv"))
-    assert not publish.is_current(contents, store, folder)
+    monkeypatch.setattr(published_numbers, "published_file", lambda dataset: Path("newer.csv"))
+    assert not table_folder.tables_are_current(contents, store, folder)

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.reporting import beside, publish, published
-from harness.reporting.beside import Beside, Column
 from harness.reporting.comparison import Comparison
 from harness.reporting.paper.table import Paper, paper
+from harness.reporting.published import numbers as published_numbers
+from harness.reporting.published import table
+from harness.reporting.published.table import Column, PublishedTable
+from harness.reporting.tables import table_folder
 from tests.unit.made_up_coco import DETECTORS, compare, plan, prepare, record
 from tests.unit.test_published import built, committed, number
 
@@ -35,22 +37,22 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 
 @pytest.fixture(scope="module")
-def found(compared: Comparison) -> Beside:
-    shown = publish.published_beside(compared)
+def found(compared: Comparison) -> PublishedTable:
+    shown = table_folder.published_for(compared)
     assert shown
     return shown
 
 
 @pytest.fixture(scope="module")
-def printed(compared: Comparison, found: Beside) -> Paper:
-    return paper(compared, found, published.published("coco"))
+def printed(compared: Comparison, found: PublishedTable) -> Paper:
+    return paper(compared, found, published_numbers.published_numbers("coco"))
 
 
-def column(found: Beside, protocol: str) -> Column:
+def column(found: PublishedTable, protocol: str) -> Column:
     return next(c for c in found.columns if c.protocol.id == protocol)
 
 
-def values(found: Beside, protocol: str) -> dict[tuple[str, str], str]:
+def values(found: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
     """(student, method) -> number."""
     cells = zip(found.lines, column(found, protocol).cells, strict=True)
     return {(row.student, row.method): cell.numbers[0].value for row, cell in cells if cell}
@@ -93,7 +95,7 @@ def test_an_unknown_framework_or_schedule_is_told(change: dict[str, str], messag
     assert message in str(e.value)
 
 
-def test_no_column_has_numbers_of_two_frameworks(found: Beside) -> None:
+def test_no_column_has_numbers_of_two_frameworks(found: PublishedTable) -> None:
     frameworks = {p.id: p.framework for p in (c.protocol for c in found.columns)}
     assert set(frameworks.values()) == {"detectron2", "mmdetection"}, "both are there"
     for c in found.columns:
@@ -104,7 +106,7 @@ def test_no_column_has_numbers_of_two_frameworks(found: Beside) -> None:
         assert f"theirs by {c.protocol.framework}, {c.protocol.schedule}" in c.remark
 
 
-def test_the_numbers_are_those_of_the_pairs(found: Beside) -> None:
+def test_the_numbers_are_those_of_the_pairs(found: PublishedTable) -> None:
     assert values(found, "ea_kd_notes_180k_it_bs8") == {(R18, "kd"): "33.97"}
     assert values(found, "detectron2_1x_90k")[R50, "student"] == "37.9", "a source that distils none has no teacher"
     assert values(found, "fgd_baselines_24ep") == {(R50, "fgfi"): "39.3"}
@@ -113,13 +115,13 @@ def test_the_numbers_are_those_of_the_pairs(found: Beside) -> None:
 
 
 def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
-    text = publish.text(compared, "table.md")
+    text = table_folder.table_text(compared, "table.md")
     assert "| FGD, baselines, mmdetection 2x, last or best? [" in text
     assert "EA-KD, paper notes, detectron2 1x, last or best? [" in text
     assert "Published numbers for these pairs, AP in %:" in text
 
 
-def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Beside) -> None:
+def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: PublishedTable) -> None:
     """They stand in one column: what is of the other framework has its own in the first table alone."""
     of_pair: dict[tuple[str, str], set[str]] = {}
     for line in printed.lines:
@@ -143,23 +145,23 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Besi
     ("test", 5000, ""),
 ])  # fmt: skip
 def test_other_images_than_theirs_are_told(compared: Comparison, evaluated_on: str, size: int, said: str) -> None:
-    known = published.published("coco")
+    known = published_numbers.published_numbers("coco")
     assert known
     counts: dict[str, Any] = {"classes": 80, "train_size": 5, "test_size": size, "train_per_class": 0}
     dataset = {"name": "coco", "version": "v", "train_subset": None, **counts}
-    reasons = beside.unlike({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
+    reasons = table.protocol_differences({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
     assert [r for r in reasons if r.startswith("ours evaluated")] == [said] * bool(said)
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"
 
 
-def test_numbers_as_data_have_the_framework(found: Beside) -> None:
-    kd = next(n for n in beside.as_dicts(found) if n["student"] == R18)
+def test_numbers_as_data_have_the_framework(found: PublishedTable) -> None:
+    kd = next(n for n in table.published_dicts(found) if n["student"] == R18)
     assert (kd["AP"], kd["framework"], kd["schedule"]) == (33.97, "detectron2", "1x (180k iterations of 8 images)")
     assert "top1" not in kd and "teacher_AP" in kd
 
 
 def test_paper_prints_published_areas_beside_ours(compared: Comparison) -> None:
     """FGD's table has AP of small, medium and large objects too."""
-    rows = csv.DictReader(io.StringIO(publish.text(compared, "paper.csv")))
+    rows = csv.DictReader(io.StringIO(table_folder.table_text(compared, "paper.csv")))
     fgfi = {r["metric"]: r["published"] for r in rows if (r["method"], r["student"]) == ("fgfi", R50)}
     assert fgfi == {"AP": "39.3", "AP50": "", "AP75": "", "APs": "22.5", "APm": "42.3", "APl": "52.2"}

@@ -7,8 +7,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from harness.training.batchnorm import SharedBatchNorm, share_batch_norms
-from harness.training.ranks import ALONE, Ranks, joined
+from harness.training.distributed.ranks import ALONE, Ranks, join_ranks
+from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
 from slurm.entry import free_port
 
 COUNT, WORLD = 7, 2  # rows that do not come out even
@@ -29,7 +29,7 @@ def train(ranks: Ranks) -> dict[str, Tensor]:
     """Three steps of SGD on a loss that couples all rows of a batch."""
     model = network().train()
     if ranks.world > 1:
-        share_batch_norms(model, ranks)
+        sync_batch_norms(model, ranks)
     for _ in range(3):
         out = ranks.gather(model(images()[ranks.rows(COUNT)]).mean((2, 3)), COUNT)
         loss = (out @ out.T).softmax(1).diagonal().log().sum()
@@ -48,7 +48,7 @@ def rank_main(rank: int, folder: Path, port: int) -> None:
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined() as ranks:
+    with join_ranks() as ranks:
         assert ranks.share("a", [rank, "x"]) == [0, "x"]
         assert ranks.greatest(rank, ranks.device()) == 1
         torch.save(train(ranks), folder / f"{rank}.pt")
@@ -79,8 +79,8 @@ def test_evaluated_batch_norms_are_torchs_own() -> None:
     x = torch.randn(2, 3, 4, 4)
     model = nn.Sequential(norm).eval()
     expected = model(x)
-    share_batch_norms(model, Ranks(0, 2))
-    assert type(model[0]) is SharedBatchNorm and torch.equal(model(x), expected)
+    sync_batch_norms(model, Ranks(0, 2))
+    assert type(model[0]) is SyncBatchNorm and torch.equal(model(x), expected)
 
 
 def test_a_batch_norm_of_another_kind_is_refused() -> None:
@@ -88,4 +88,4 @@ def test_a_batch_norm_of_another_kind_is_refused() -> None:
         pass
 
     with pytest.raises(ValueError, match="0 is a Odd, which cannot be spread"):
-        share_batch_norms(nn.Sequential(Odd(3)), Ranks(0, 2))
+        sync_batch_norms(nn.Sequential(Odd(3)), Ranks(0, 2))

@@ -21,9 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.planning import Planned, plan_sweep
-from harness.reporting import comparison, publish, render, sections
+from harness.planning.plan import Planned, plan_sweep
+from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
+from harness.reporting.tables import formats, table_folder
+from harness.reporting.tables import text as tables_text
 from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.spec.tasks import DETECTION
@@ -129,7 +131,7 @@ def example(note: str = "a note") -> Comparison:
 
 def test_columns_hold_one_metric_each() -> None:
     """Last-epoch figures everywhere but in the column that says `best`."""
-    lines = render.markdown(example()).splitlines()
+    lines = formats.markdown(example()).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[:5] if not line.startswith("|--")]
     columns = dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
     assert columns["top-1 last"] == ("61.00 ± 1.00", "63.25 ± 1.00", "65.00 ± 1.41")
@@ -142,10 +144,10 @@ def test_columns_hold_one_metric_each() -> None:
 def test_missing_and_diverged_runs_are_told_under_the_table() -> None:
     rows = [row("student-0", 60.0, 61.0), row("kd-0", None, 50.0, status="diverged")]
     found = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))
-    for text in (render.markdown(found), render.html_text(found).replace("&gt;", ">")):
+    for text in (formats.markdown(found), formats.html_text(found).replace("&gt;", ">")):
         assert "t > s, crd: 1 of 1 runs have no record." in text
         assert "t > s, kd: 1 of 1 runs diverged and are not in the mean." in text
-    assert "crd: 1 of 1 runs have no record" in render.latex(found)
+    assert "crd: 1 of 1 runs have no record" in formats.latex(found)
 
 
 class _Text(html.parser.HTMLParser):
@@ -171,18 +173,18 @@ class _Text(html.parser.HTMLParser):
 def test_every_format_shows_the_same_figures() -> None:
     found = example()
     page = _Text()
-    page.feed(render.html_text(found))
+    page.feed(formats.html_text(found))
     markdown = [
         [c.strip() for c in line[1:-1].split("|")]
-        for line in render.markdown(found).splitlines()
+        for line in formats.markdown(found).splitlines()
         if line.startswith("| ")
     ]
     shown = [[cell for cell in (c.strip() for c in r)] for r in page.rows]
     assert [r[:8] for r in shown] == [r[:8] for r in markdown]
-    tex = [line for line in render.latex(found).splitlines() if line.endswith(r"\\")]
+    tex = [line for line in formats.latex(found).splitlines() if line.endswith(r"\\")]
     plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == markdown
-    for got, r in zip(csv.DictReader(io.StringIO(render.csv_text(found))), found.rows, strict=True):
+    for got, r in zip(csv.DictReader(io.StringIO(formats.csv_text(found))), found.rows, strict=True):
         assert (got["teacher"], got["student"], got["method"]) == (r.teacher, r.student, r.method)
         assert r.last and r.best
         assert float(got["last_top1_mean"]) == r.last.mean and float(got["best_top1_mean"]) == r.best.mean
@@ -199,17 +201,17 @@ HOSTILE = (
 def test_a_hostile_note_stays_text(note: str) -> None:
     found = example(note)
     page = _Text()
-    page.feed(render.html_text(found))
+    page.feed(formats.html_text(found))
     assert not {"script", "img", "b"} & set(page.tags)
     printable = " ".join("".join(c if c.isprintable() else " " for c in note).split())
     assert printable in page.text
-    tex = render.latex(found)
+    tex = formats.latex(found)
     caption = next(line for line in tex.splitlines() if line.startswith(r"\caption"))
     assert "\n\n" not in tex, "an empty line ends a LaTeX caption"
     allowed = r"\\(textbackslash\{\}|textasciitilde\{\}|textasciicircum\{\}|[&%$#_{}]|caption)|\$(>|<|\\pm)\$"
     left = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
     assert not set(left) & set("\\&%$#_{}~^<>"), left
-    for text in (*(f(found) for f in render.FORMATS.values()),):
+    for text in (*(f(found) for f in formats.FORMATS.values()),):
         assert all(c.isprintable() or c == "\n" for c in text)
 
 
@@ -222,7 +224,7 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     spread = Spread(1.0, None, 1)
     one = Row(teacher, "s", method, spread, None, None, spread, None, None, None, (), None, 0, 0, ("r",))
     found = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, "test", None)
-    lines = render.markdown(found).splitlines()
+    lines = formats.markdown(found).splitlines()
     assert {line.count("|") for line in lines[:3]} == {9 + 1}
     assert len({len(line) for line in lines[:3]}) == 1
 
@@ -230,7 +232,7 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
     store, run_id = Store(tmp_path), "0" * 16
-    records.write(store, row(run_id, 60.0, 61.0))
+    records.write_record(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
     younger = ["teacher_top5", "teacher_loss", *(n for n in new.column_names if n.split("_")[-1] in DETECTION.metrics)]
@@ -245,10 +247,10 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
         old = old.drop_columns(["cost_first_stage_s"])
     pq.write_table(old, path)
     expected = new.to_pylist()[0] | dict.fromkeys(younger) | ({"cost_first_stage_s": 0.0} if version == 1 else {})
-    assert records.read(store, [run_id]).to_pylist() == [expected]
+    assert records.read_records(store, [run_id]).to_pylist() == [expected]
     pq.write_table(old.drop_columns(["threads"]), path)
     with pytest.raises(UserError, match="not a readable record"):
-        records.read(store, [run_id])
+        records.read_records(store, [run_id])
 
 
 # with a store --------------------------------------------------------------------------------------------------------
@@ -262,8 +264,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     planned = plan()
     for i, run in enumerate(planned.plan.runs.values()):
         science = identity.canonical(run.science)
-        records.write(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
-    publish.publish(Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small"))
+        records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
+    table_folder.write_tables(
+        Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
+    )
     yield tmp_path
 
 
@@ -271,14 +275,14 @@ def plan() -> Planned:
     return plan_sweep(Path("small.yaml"), Path("results"))
 
 
-FILES = (*publish.TEXTS, "records.parquet", "contents.json")
+FILES = (*table_folder.TEXTS, "records.parquet", "contents.json")
 
 
 def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
     folder = Path("results/tables/small")
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
     assert set(first) == set(FILES)
-    publish.publish(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
+    table_folder.write_tables(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
     assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
 
 
@@ -290,7 +294,7 @@ def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
     Path("results/records").mkdir()
     for path in sorted(hidden.iterdir(), reverse=True):
         path.rename(Path("results/records") / path.name)
-        publish.publish(Contents.of(planned.name, planned.plan), planned.store, Path("results/tables/small"))
+        table_folder.write_tables(Contents.of(planned.name, planned.plan), planned.store, Path("results/tables/small"))
     assert Path("results/tables/small/records.parquet").read_bytes() == first
 
 
@@ -316,7 +320,7 @@ def test_verify_finds_one_changed_byte_and_a_removed_file(home: Path, name: str,
     assert "small" in said.out and said.err == ""
 
 
-@pytest.mark.parametrize("name", publish.TEXTS)
+@pytest.mark.parametrize("name", table_folder.TEXTS)
 def test_verify_names_the_file_and_the_first_line_that_differs(home: Path, name: str) -> None:
     path = Path("results/tables/small") / name
     lines = path.read_text().splitlines()
@@ -341,7 +345,7 @@ def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
     whole = path.read_bytes()
     path.unlink()
     science = identity.canonical(planned.plan.runs[cell.run_id].science)
-    records.write(store, row(cell.run_id, 99.0, 99.0, science=science))
+    records.write_record(store, row(cell.run_id, 99.0, 99.0, science=science))
     said = command("verify")
     assert said.code == 1 and "table.md" in said.out
     path.write_bytes(whole[:100])
@@ -375,7 +379,7 @@ def test_report_without_a_file_lists_every_sweep(home: Path) -> None:
     assert said.out.count("| fitnets ") == 1
 
 
-@pytest.mark.parametrize("form", list(render.FORMATS))
+@pytest.mark.parametrize("form", list(formats.FORMATS))
 def test_report_prints_what_was_published(home: Path, form: str) -> None:
     said = command("report", "small.yaml", "--format", form)
     assert (said.code, said.err) == (0, "")
@@ -457,31 +461,31 @@ def test_another_recipe_in_a_column_is_told(home: Path) -> None:
     methods = sweep["methods"]
     entries = methods if isinstance(methods, dict) else {name: {} for name in methods}
     Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
-    assert not any("another recipe" in note for note in sections.notes(comparison_of(plan())))
+    assert not any("another recipe" in note for note in tables_text.notes(comparison_of(plan())))
     entries["kd"] = {**(entries["kd"] or {}), "recipe": {"lr": 0.5}}
     Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
-    told = next(note for note in sections.notes(comparison_of(plan())) if "another recipe" in note)
+    told = next(note for note in tables_text.notes(comparison_of(plan())) if "another recipe" in note)
     assert "kd: lr 0.5" in told and "student:" not in told
 
 
 def comparison_of(planned: Planned) -> Comparison:
     contents = Contents.of(planned.name, planned.plan)
     contents.write(Path("described"))
-    return next(comparison.load([Contents.read(Path("described"))], planned.store))
+    return next(comparison.load_comparisons([Contents.read(Path("described"))], planned.store))
 
 
 def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     planned, folder = plan(), Path("results/tables/small")
     contents = Contents.of(planned.name, planned.plan)
-    assert publish.is_current(contents, planned.store, folder)
-    assert not publish.is_current(replace(contents, note="another"), planned.store, folder)
+    assert table_folder.tables_are_current(contents, planned.store, folder)
+    assert not table_folder.tables_are_current(replace(contents, note="another"), planned.store, folder)
     some = planned.store.record(contents.cells[0].run_id)
     os.utime(some)  # as one that was deleted and trained anew
-    assert not publish.is_current(contents, planned.store, folder)
-    publish.publish(contents, planned.store, folder)
-    assert publish.is_current(contents, planned.store, folder)
+    assert not table_folder.tables_are_current(contents, planned.store, folder)
+    table_folder.write_tables(contents, planned.store, folder)
+    assert table_folder.tables_are_current(contents, planned.store, folder)
     some.unlink()
-    assert not publish.is_current(contents, planned.store, folder)
+    assert not table_folder.tables_are_current(contents, planned.store, folder)
 
 
 def test_a_key_that_one_recipe_leaves_unset_is_told_as_a_change(

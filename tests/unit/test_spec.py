@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.planning import plan_sweep
-from harness.spec import expand, load, methods
+from harness.planning.plan import plan_sweep
+from harness.spec import expand, methods, sweep_file
 from harness.spec.expand import SHARED_RECIPE, Plan
 from harness.spec.yamlfile import Document
 from tests.commands import REPO, command, process
@@ -234,7 +234,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_method_is_read_without_running_its_package(package: str) -> None:
-    info = methods.describe(f"{package}.own:Mine")
+    info = methods.describe_method(f"{package}.own:Mine")
     assert info.weights == {"ce": 1.0, "mine": 2.0}
     assert {k: h.default for k, h in info.hyper.items()} == {"scale": 4.0, "kind": "a", "n": 2}
     assert type(info.hyper["scale"].default) is float, "`scale: 4` said and unsaid must be the same science"
@@ -268,7 +268,7 @@ def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
 def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part: str) -> None:
     Path(package, "own.py").write_text(source)
     with pytest.raises(UserError) as e:
-        methods.describe(f"{package}.own:Mine")
+        methods.describe_method(f"{package}.own:Mine")
     assert part in str(e.value)
 
 
@@ -277,14 +277,14 @@ def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part:
 )
 def test_a_method_that_is_nowhere_is_told(use: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="method"):
-        methods.describe(use)
+        methods.describe_method(use)
     assert capsys.readouterr().out == "", "a module was run"
 
 
 def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
     document = Document("f.yaml", {}, {})
     with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more\)$"):
-        load.validate(load.Sweep, {}, document)
+        sweep_file.validate_sweep(sweep_file.Sweep, {}, document)
 
 
 NO_TORCH = """

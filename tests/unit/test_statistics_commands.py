@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.planning import plan_sweep
-from harness.reporting import render
+from harness.planning.plan import plan_sweep
+from harness.reporting.tables import formats
 from harness.spec import identity
 from harness.store import records
 from tests.commands import command, process
@@ -43,7 +43,7 @@ def finish(sweep: dict[str, Any]) -> None:
         if not planned.store.record(run.run_id).exists():
             seed = run.science["seed"]
             top1 = 60.0 + 5 * len(method.get(run.run_id, "")) + math.sin(7 * seed + len(run.label)) / 3
-            records.write(planned.store, row(run.run_id, top1, 99.0, science=identity.canonical(run.science)))
+            records.write_record(planned.store, row(run.run_id, top1, 99.0, science=identity.canonical(run.science)))
 
 
 def test_report_takes_a_baseline_and_verify_rebuilds_it(home: Path) -> None:
@@ -80,7 +80,7 @@ def test_unlike_protocols_are_refused_and_why_is_said(home: Path, args: tuple[st
 def test_mixed_protocols_are_marked_in_every_format(home: Path) -> None:
     finish(UNLIKE)
     assert command("sweep", "small.yaml", "--mix-protocols").code == 0
-    for form in render.FORMATS:
+    for form in formats.FORMATS:
         text = command("report", "small.yaml", "--mix-protocols", "--format", form).out
         if form == "csv":
             changes = {r["method"]: r["unlike_protocol"] for r in csv.DictReader(io.StringIO(text))}

@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
-from harness.reporting import comparison, publish, render, sections
+from harness.reporting import comparison
 from harness.reporting import statistics as ours
 from harness.reporting.comparison import Comparison
+from harness.reporting.tables import formats, table_folder
+from harness.reporting.tables import text as tables_text
 from harness.spec.expand import Cell
 from tests.unit.test_contests import compared
 from tests.unit.test_reporting import contents, row, table
@@ -25,7 +27,7 @@ def cells_of(text: str) -> list[dict[str, str]]:
 
 def test_the_table_prints_intervals_and_marks() -> None:
     found = compared(WIDE)
-    student, kd, crd = cells_of(render.markdown(found))
+    student, kd, crd = cells_of(formats.markdown(found))
     ci = scipy.stats.ttest_1samp(WIDE["student"], 0).confidence_interval()
     assert student["95 % CI"] == f"[{ci.low:.2f}, {ci.high:.2f}]" and student["95 % CI of - student"] == ""
     test = scipy.stats.ttest_rel(WIDE["kd"], WIDE["student"])
@@ -34,7 +36,7 @@ def test_the_table_prints_intervals_and_marks() -> None:
     assert kd["95 % CI of - student"] == f"[{ci.low:+.2f}, {ci.high:+.2f}] ***"
     assert crd["95 % CI of - student"].endswith("]"), "no mark"
     needed = ours.seeds_needed(found.rows[2].to_baseline, 0.05 / 2)
-    text = "\n".join(sections.notes(found))
+    text = "\n".join(tables_text.notes(found))
     assert "Paired t-test against student, Holm-corrected over a pair's methods: * p < 0.05, ** p < 0.01" in text
     assert f"were mean and std of the difference those seen here): t > s: crd ({needed or 'over 10,000'})." in text
 
@@ -44,20 +46,20 @@ def test_marks_are_after_the_correction() -> None:
     found = compared({**WIDE, "kd": (60.5, 61.5, 60.8)})
     kd = found.rows[1].tested
     assert kd and kd.p < 0.05 < kd.p_holm
-    assert cells_of(render.markdown(found))[1]["95 % CI of - student"].endswith("]")
+    assert cells_of(formats.markdown(found))[1]["95 % CI of - student"].endswith("]")
 
 
 def test_one_seed_has_neither_intervals_nor_tests() -> None:
-    text = render.markdown(compared({m: v[:1] for m, v in WIDE.items()}))
+    text = formats.markdown(compared({m: v[:1] for m, v in WIDE.items()}))
     assert "95 %" not in text and "t-test" not in text
 
 
 def test_another_baseline_takes_the_students_place() -> None:
     found = compared(WIDE, baseline="crd")
-    student, kd, crd = cells_of(render.markdown(found))
+    student, kd, crd = cells_of(formats.markdown(found))
     assert "- student" not in student and "- KD" in student
     assert (crd["- crd"], crd["95 % CI of - crd"]) == ("", "") and kd["- crd"].startswith("+1.97")
-    kd_first = cells_of(render.markdown(compared(WIDE, baseline="kd")))[0]
+    kd_first = cells_of(formats.markdown(compared(WIDE, baseline="kd")))[0]
     assert "- kd" in kd_first and "- KD" not in kd_first
     assert found.rows[0].student_score == pytest.approx(60.2333333), "what the student has alone"
 
@@ -76,27 +78,27 @@ def two_pairs() -> Comparison:
 
 def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
     found = two_pairs()
-    for form in render.FORMATS:
-        text = publish.text(found, f"table.{form}")
+    for form in formats.FORMATS:
+        text = table_folder.table_text(found, f"table.{form}")
         if form == "csv":
             rows = list(csv.DictReader(io.StringIO(text)))
             assert [r["average_rank"] for r in rows] == ["1.5"] * 4
             assert [r["p_better"] for r in rows] == ["", "0.625", "", "0.625"]
             assert float(rows[1]["p_better_ci_low"]) < 0.625 < float(rows[1]["p_better_ci_high"])
         else:
-            assert sections.RANKS in text and "Agarwal et al. 2021" in text
-    _, ranks = sections.sections(found, None)
+            assert tables_text.RANKS in text and "Agarwal et al. 2021" in text
+    _, ranks = tables_text.sections(found, None)
     assert [line[:3] for line in ranks.lines] == [
         ("over", "method", "average rank"),
         ("2 pairs", "student", "1.50"),
         ("2 pairs", "kd", "1.50"),
     ]
-    assert render.latex(found).count(r"\begin{table}") == render.latex(found).count(r"\end{table}") == 2
-    assert render.html_text(found).count("<table>") == 2
+    assert formats.latex(found).count(r"\begin{table}") == formats.latex(found).count(r"\end{table}") == 2
+    assert formats.html_text(found).count("<table>") == 2
 
 
 def test_csv_has_the_tests() -> None:
-    _, kd, _ = csv.DictReader(io.StringIO(render.csv_text(compared(WIDE))))
+    _, kd, _ = csv.DictReader(io.StringIO(formats.csv_text(compared(WIDE))))
     test = scipy.stats.ttest_rel(WIDE["kd"], WIDE["student"])
     assert kd["baseline"] == "student"
     assert float(kd["p"]) == pytest.approx(test.pvalue, rel=1e-5)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from harness.models.base import describe
-from harness.models.build import build
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
 from harness.spec.datasets import CATALOG
 from harness.training import precision
 from harness.training.precision import set_float32
-from harness.training.teacher import Teacher, freeze, narrow
+from harness.training.teacher import Teacher, freeze, narrow_to_bfloat16
 from methods.base import Outputs
 
 SHAPE = CATALOG["cifar100"].image_shape
@@ -21,8 +21,8 @@ CPU = torch.device("cpu")
 
 def teacher(name: str) -> Teacher:
     torch.manual_seed(0)
-    model = build(name, 10)
-    spec = describe(model, SHAPE)
+    model = build_model(name, 10)
+    spec = describe_taps(model, SHAPE)
     freeze(model, CPU)
     return Teacher(model, name, Path(), "", 0.0, spec)
 
@@ -97,5 +97,5 @@ def test_what_computes_of_its_weights_keeps_them() -> None:
         pass
 
     module = nn.Sequential(Standardised(1, 1, 1), nn.BatchNorm2d(1), nn.Conv2d(1, 1, 1), nn.Linear(1, 1))
-    narrow(module)
+    narrow_to_bfloat16(module)
     assert [m.weight.dtype == torch.bfloat16 for m in module] == [False, False, True, True]

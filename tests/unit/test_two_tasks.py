@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.planning import Planned
-from harness.reporting import comparison, figures, publish
+from harness.planning.plan import Planned
+from harness.reporting import comparison, figures
 from harness.reporting.comparison import Comparison, Contents
 from harness.reporting.curves import Curve
 from harness.reporting.figures.training import Panel
 from harness.reporting.leaderboard import page
-from harness.reporting.leaderboard.gather import Board, gather
+from harness.reporting.leaderboard.board import Board, build_board
+from harness.reporting.tables import table_folder
 from harness.spec.tasks import CLASSIFICATION, DETECTION
 from harness.store import records
 from tests.commands import command
@@ -39,7 +40,7 @@ def planned(home: Path) -> tuple[Planned, Planned]:
     found = both()
     for each in found:
         contents = Contents.of(each.name, each.plan)
-        publish.publish(contents, each.store, each.store.table_folder(each.name))
+        table_folder.write_tables(contents, each.store, each.store.table_folder(each.name))
     return found
 
 
@@ -51,7 +52,7 @@ def compared(planned: tuple[Planned, Planned]) -> tuple[Comparison, Comparison]:
 
 @pytest.fixture(scope="module")
 def board(planned: tuple[Planned, Planned]) -> Board:
-    return gather(planned[0].store)
+    return build_board(planned[0].store)
 
 
 def test_rows_are_of_their_tasks_score(compared: tuple[Comparison, Comparison]) -> None:
@@ -69,9 +70,9 @@ def test_rows_are_of_their_tasks_score(compared: tuple[Comparison, Comparison]) 
     assert {m for row in classifiers.rows for m in row.last_others} == {"top5"}
 
 
-@pytest.mark.parametrize("name", publish.TEXTS)
+@pytest.mark.parametrize("name", table_folder.TEXTS)
 def test_no_table_has_the_other_tasks_numbers_or_names(compared: tuple[Comparison, Comparison], name: str) -> None:
-    detectors, classifiers = (publish.text(found, name) for found in compared)
+    detectors, classifiers = (table_folder.table_text(found, name) for found in compared)
     for metric in ("top-1", "top1", "Top-1", "top-5", "top5", "accuracy"):
         assert metric not in detectors, name
     assert "AP" not in classifiers and f"{OTHER:.0f}" not in detectors + classifiers
@@ -79,13 +80,13 @@ def test_no_table_has_the_other_tasks_numbers_or_names(compared: tuple[Compariso
 
 
 def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison]) -> None:
-    table, *_ = csv.reader(io.StringIO(publish.text(compared[0], "table.csv")))
+    table, *_ = csv.reader(io.StringIO(table_folder.table_text(compared[0], "table.csv")))
     assert [name for name in table if "AP" in name] == [
         *(f"{what}_AP_{part}" for what in ("last", "best", "to_baseline", "to_reference")
           for part in ("mean", "std", "n")),
         "teacher_AP", "student_AP", "last_AP_ci_low", "last_AP_ci_high",
     ]  # fmt: skip
-    cells = list(csv.DictReader(io.StringIO(publish.text(compared[0], "paper.csv"))))
+    cells = list(csv.DictReader(io.StringIO(table_folder.table_text(compared[0], "paper.csv"))))
     kd = {c["metric"]: float(c["mean"]) for c in cells if c["method"] == "kd" and c["student"] == PAIRS[1][1]}
     assert kd == {m: v for m, v in zip(DETECTION.printed, metrics("last", fmean(APS["kd"])).values(), strict=True)}
     tested = {c["metric"] for c in cells if c["p_holm"]}
@@ -94,7 +95,7 @@ def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison])
 
 def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comparison]) -> None:
     """Its head is the metrics; the pair stands over them, once."""
-    text, html = (publish.text(compared[0], f"paper.{form}") for form in ("md", "html"))
+    text, html = (table_folder.table_text(compared[0], f"paper.{form}") for form in ("md", "html"))
     heads = [line.strip("| ").replace(" ", "").split("|") for line in text.splitlines() if line.startswith("| method")]
     assert heads == [["method", *DETECTION.printed]] * len(PAIRS)
     above = [line.replace("\\", "") for line in text.splitlines() if line.endswith(":") and " > " in line]
@@ -106,11 +107,11 @@ def test_ranks_are_by_AP_and_over_the_detectors_pairs_alone(compared: tuple[Comp
     ranking = compared[0].ranking
     assert ranking and ranking.pairs == len(PAIRS)
     assert [(r.method, r.rank) for r in ranking.ranks] == [("fgfi", 1), ("kd", 2), ("student", 3)]
-    assert "Average rank of the mean last-epoch AP" in publish.text(compared[0], "table.md")
+    assert "Average rank of the mean last-epoch AP" in table_folder.table_text(compared[0], "table.md")
 
 
 def test_plain_data_has_the_metrics_names(compared: tuple[Comparison, Comparison]) -> None:
-    detectors, classifiers = (comparison.as_dicts(found)["rows"][0] for found in compared)
+    detectors, classifiers = (comparison.comparison_dict(found)["rows"][0] for found in compared)
     assert {"teacher_AP", "student_AP", "last_AP50", "teacher_APl"} <= detectors.keys()
     assert {"teacher_top1", "student_top1", "last_top5", "teacher_top5"} <= classifiers.keys()
     assert not any("score" in key or "others" in key for key in (*detectors, *classifiers))
@@ -129,11 +130,11 @@ def test_what_is_evaluated_on_is_said(
 ) -> None:
     detectors = planned[0]
     contents = Contents.of(detectors.name, detectors.plan)
-    table = records.read(detectors.store, comparison.wanted_runs(contents))
+    table = records.read_records(detectors.store, comparison.wanted_runs(contents))
     at = table.schema.get_field_index("evaluated_on")
     found = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
     for name in ("table.md", "paper.md"):
-        assert said in publish.text(found, name)
+        assert said in table_folder.table_text(found, name)
 
 
 def test_curves_are_of_the_score_and_metrics_are_no_diagnostics(compared: tuple[Comparison, Comparison]) -> None:
@@ -191,7 +192,7 @@ def _numbers(run: dict[str, Any]) -> list[Any]:
 def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned, Planned]) -> None:
     """As images in the page, which needs nothing else; one that is too large is left out."""
     store = planned[0].store
-    before = gather(store)
+    before = build_board(store)
     assert before.images == () and not any(line["images"] for line in before.overview["lines"])
     folder = store.images("detectors")
     folder.mkdir(parents=True)
@@ -200,7 +201,7 @@ def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned,
     with pictures[1].open("wb") as file:
         file.truncate(10_000_000)
     (folder / "objects_of_no_pair.png").write_bytes(b"another")
-    found = gather(store)
+    found = build_board(store)
     (image,) = found.images
     assert image.png == b"\x89PNG one" and PAIRS[0][1] in image.caption and image.sweep == "detectors"
     for line in found.overview["lines"]:

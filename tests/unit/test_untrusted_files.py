@@ -13,10 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.data import cifar
-from harness.data.raw import WrongData
-from harness.models.build import build
-from harness.models.weights import BadWeights, load_weights
+from harness.data.load import cifar
+from harness.data.load.arrays import WrongData
+from harness.models.checkpoints import WeightsError, load_weights
+from harness.models.zoo import build_model
 
 
 class Calls:
@@ -43,7 +43,7 @@ KINDS = sorted(payloads(Path()))
 
 
 def model() -> Any:
-    return build("digits_net_w4", 10, in_channels=1)
+    return build_model("digits_net_w4", 10, in_channels=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +55,7 @@ def test_a_checkpoint_that_calls_something_is_refused(tmp_path: Path, kind: str,
         file.write_bytes(pickle.dumps({"fc.weight": payloads(trace)[kind]}, 2))
     else:
         torch.save(state, file, _use_new_zipfile_serialization=how == "zip")
-    with pytest.raises(BadWeights, match="teacher.pth: not a readable checkpoint of plain tensors"):
+    with pytest.raises(WeightsError, match="teacher.pth: not a readable checkpoint of plain tensors"):
         load_weights(model(), "digits_net_w4", file)
     assert not trace.exists()
 
@@ -83,7 +83,7 @@ def cifar_folder(folder: Path, change: Callable[[dict[bytes, Any]], Any], protoc
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_honest_data_load(tmp_path: Path, protocol: int) -> None:
-    found = cifar.read(cifar_folder(tmp_path, lambda content: content, protocol))
+    found = cifar.read_arrays(cifar_folder(tmp_path, lambda content: content, protocol))
     assert found.train_images.shape == (2, 3, 32, 32) and found.test_targets.tolist() == [3, 4]
 
 
@@ -94,7 +94,7 @@ def test_a_data_file_that_calls_something_is_refused(tmp_path: Path, kind: str, 
     payload = payloads(trace)[kind]
     cifar_folder(tmp_path, lambda content: {**content, b"data": payload} if where == "data" else payload)
     with pytest.raises(WrongData, match="refused to load"):
-        cifar.read(tmp_path)
+        cifar.read_arrays(tmp_path)
     assert not trace.exists()
 
 
@@ -102,7 +102,7 @@ def test_a_data_file_that_calls_something_is_refused(tmp_path: Path, kind: str, 
 def test_a_data_file_of_something_else_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train").write_bytes(content)
     with pytest.raises(WrongData, match="train: not a CIFAR-100 file"):
-        cifar.read(tmp_path)
+        cifar.read_arrays(tmp_path)
 
 
 def test_the_payloads_work() -> None:

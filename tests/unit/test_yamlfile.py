@@ -23,11 +23,11 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 @given(st.dictionaries(TEXT, VALUES, max_size=5), st.booleans())
 def test_reads_what_pyyaml_writes(data: dict[str, Any], flow: bool) -> None:
     text = yaml.safe_dump(data, default_flow_style=flow, allow_unicode=True)
-    assert yamlfile.parse(text, "f.yaml").data == data
+    assert yamlfile.parse_yaml(text, "f.yaml").data == data
 
 
 def test_every_key_and_item_has_its_line() -> None:
-    document = yamlfile.parse("a: 1\nb:\n  - x\n  - {c: 2,\n     d: 3}\n", "f.yaml")
+    document = yamlfile.parse_yaml("a: 1\nb:\n  - x\n  - {c: 2,\n     d: 3}\n", "f.yaml")
     assert document.lines == {("a",): 1, ("b",): 2, ("b", 0): 3, ("b", 1): 4, ("b", 1, "c"): 4, ("b", 1, "d"): 5}
     assert document.where(("b", 1, "d")) == "f.yaml:5: b.1.d"
     assert document.where(("b", 1, "missing", "deeper")) == "f.yaml:4: b.1.missing.deeper"
@@ -37,7 +37,7 @@ def test_every_key_and_item_has_its_line() -> None:
 
 @pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("5E4", 5e4), ("1.5e+2", 150.0), ("e3", "e3"), ("1e", "1e")])
 def test_exponents_are_numbers(text: str, value: object) -> None:
-    assert yamlfile.parse(f"a: {text}", "f.yaml").data == {"a": value}
+    assert yamlfile.parse_yaml(f"a: {text}", "f.yaml").data == {"a": value}
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_exponents_are_numbers(text: str, value: object) -> None:
 )
 def test_wrong_text_is_one_message_with_its_line(text: str, line: int | None, part: str) -> None:
     with pytest.raises(UserError) as e:
-        yamlfile.parse(text, "f.yaml")
+        yamlfile.parse_yaml(text, "f.yaml")
     assert str(e.value).startswith(f"f.yaml:{line}: " if line else "f.yaml: ")
     assert part in str(e.value)
     assert len(str(e.value)) < 250
@@ -76,14 +76,14 @@ def test_wrong_text_is_one_message_with_its_line(text: str, line: int | None, pa
 def test_a_billion_laughs_are_refused() -> None:
     lines = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     with pytest.raises(UserError, match="expands to more than"):
-        yamlfile.parse("\n".join(lines), "f.yaml")
+        yamlfile.parse_yaml("\n".join(lines), "f.yaml")
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"note: caf\xe9")
     for name, part in (("none.yaml", "no such file"), (".", "is a folder"), ("latin.yaml", "not UTF-8 text (byte 9)")):
         with pytest.raises(UserError) as e:
-            yamlfile.read(tmp_path / name)
+            yamlfile.read_yaml(tmp_path / name)
         assert part in str(e.value) and str(tmp_path) in str(e.value)
 
 

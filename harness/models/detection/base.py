@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
-from harness.models.base import check_taps
 from harness.models.detection.anchors import place_anchors
+from harness.models.taps import check_taps
 from methods.base import TapSpec
 from methods.detection import DetectorOutputs, Objects
 

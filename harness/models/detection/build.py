@@ -8,7 +8,7 @@ from harness.models.detection.backbone import build_backbone
 from harness.models.detection.base import Detector
 from harness.models.detection.one_stage import OneStageDetector
 from harness.models.detection.two_stage import TwoStageDetector
-from harness.spec.detectors import CATALOG, resolve
+from harness.spec.detectors import CATALOG, resolve_detector
 
 
 def build_detector(
@@ -28,7 +28,7 @@ def build_detector(
     Raises:
         ValueError: there is no such detector; the message gives the nearest names.
     """
-    entry = CATALOG[resolve(name)]
+    entry = CATALOG[resolve_detector(name)]
     if entry.two_stage:
         backbone = build_backbone(entry.backbone, entry.channels, 1, norm, frozen_stages, LastLevelMaxPool())
         return TwoStageDetector(backbone, entry.hidden, num_classes, anchors_per_image, rois_per_image)

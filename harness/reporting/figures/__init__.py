@@ -19,7 +19,7 @@ def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[D
     yield from training.drawings(comparison, curves)
 
 
-def write(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) -> list[Path]:
+def write_figures(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) -> list[Path]:
     """Writes them, a file per figure and format.
 
     Raises:

@@ -35,16 +35,16 @@ def points(comparison: Comparison, student: str) -> dict[str, list[Point]]:
     """
     found: dict[str, list[Point]] = {}
     for row in comparison.rows:
-        if row.student == student and row.method != BASELINE and row.last and models.has_facts(row.teacher):
-            point = (models.facts(row.teacher).params, row.last.mean, row.last.std or 0.0)
+        if row.student == student and row.method != BASELINE and row.last and models.has_model_facts(row.teacher):
+            point = (models.model_facts(row.teacher).params, row.last.mean, row.last.std or 0.0)
             found.setdefault(row.method, []).append(point)
     sizes = {size for line in found.values() for size, _, _ in line}
     return {method: sorted(line) for method, line in found.items()} if len(sizes) > 1 else {}
 
 
 def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], figure: "Figure") -> None:
-    rows = [row for row in comparison.rows if row.student == student and models.has_facts(row.teacher)]
-    teachers = {models.facts(row.teacher).params: row.teacher for row in rows}
+    rows = [row for row in comparison.rows if row.student == student and models.has_model_facts(row.teacher)]
+    teachers = {models.model_facts(row.teacher).params: row.teacher for row in rows}
     axes = figure.subplots()
     for i, (method, line) in enumerate(lines.items()):
         size, mean, std = zip(*line, strict=True)

@@ -16,8 +16,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from harness.reporting.leaderboard.details import NEWEST, WHOLE
-from harness.reporting.leaderboard.gather import Board
+from harness.reporting.leaderboard.board import Board
+from harness.reporting.leaderboard.run_details import NEWEST, WHOLE
 
 _HERE = Path(__file__).parent
 

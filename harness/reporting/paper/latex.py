@@ -4,17 +4,17 @@ import re
 from collections.abc import Iterable
 
 from harness.errors import one_line
-from harness.reporting.escape import tex
-from harness.reporting.paper import text
+from harness.reporting.escape import escape_tex
+from harness.reporting.paper import format
+from harness.reporting.paper.format import Block
 from harness.reporting.paper.table import Entry, Line, Paper
-from harness.reporting.paper.text import Block
 from harness.spec.tasks import shown
 
 
 def latex(paper: Paper) -> str:
     """A float to \\input, across both columns where there are two."""
     label = re.sub(r"[^A-Za-z0-9]+", "-", paper.comparison.contents.name)
-    first, *notes = (tex(one_line(note)) for note in paper.notes)
+    first, *notes = (escape_tex(one_line(note)) for note in paper.notes)
     out = [
         r"% Needs \usepackage{booktabs,graphicx,xcolor}.",
         r"\begin{table*}",
@@ -22,10 +22,10 @@ def latex(paper: Paper) -> str:
         rf"\caption{{{first}}}",
         rf"\label{{tab:{label}}}",
     ]
-    for block in text.blocks(paper):
+    for block in format.blocks(paper):
         out += _latex_block(paper, block)
     out += [r"\parbox{\textwidth}{\footnotesize\raggedright", *(rf"{note}\par" for note in notes), "}", r"\end{table*}"]
-    out += [f"% {text.RUNS}. {text.RUNS_NOTE}", *(f"% {one}" for one in text.runs(paper))]
+    out += [f"% {format.RUNS}. {format.RUNS_NOTE}", *(f"% {one}" for one in format.runs(paper))]
     return "\n".join(out) + "\n"
 
 
@@ -36,7 +36,7 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
     pairs = columns[:: len(paper.metrics)]
 
     def head(name: str, texts: Iterable[str], width: int) -> str:
-        cells = (rf"\multicolumn{{{width}}}{{c}}{{{tex(one_line(text))}}}" for text in texts)
+        cells = (rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(one_line(text))}}}" for text in texts)
         return " & ".join([name, *cells]) + r" \\"
 
     out = [
@@ -45,13 +45,13 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
         head("teacher", (c.teacher for c in pairs), halves * len(paper.metrics)),
         head("student", (c.student for c in pairs), halves * len(paper.metrics)),
     ]
-    if sizes := text.sizes(paper, block):
+    if sizes := format.sizes(paper, block):
         out.append(head("teacher's parameters", sizes[:: len(paper.metrics)], halves * len(paper.metrics)))
     if len(paper.metrics) > 1:
         out.append(head("", (shown(c.metric) for c in columns), halves))
     out.append(r"\midrule")
     for n, line in enumerate(paper.lines):
-        cells = [tex(one_line(line.label))]
+        cells = [escape_tex(one_line(line.label))]
         for i, _ in block:
             cells += _latex_cells(line.entries[i], line)[:halves]
         out.append(" & ".join(cells) + r" \\")
@@ -68,8 +68,11 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
 
 def _latex_cells(entry: Entry, line: Line) -> list[str]:
     around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}[entry.place]
-    mean, _, rest = tex(text.figure(entry, line)).partition(" ")
+    mean, _, rest = escape_tex(format.figure(entry, line)).partition(" ")
     ours = around.format(mean) + (rf"{{\tiny\,{rest}}}" if rest else "")
-    if marks := text.marks(entry):
+    if marks := format.marks(entry):
         ours += rf"\textsuperscript{{{marks}}}"
-    return [ours, rf"\textcolor{{gray}}{{\scriptsize {tex(text.published(entry.quote))}}}" if entry.quote else ""]
+    return [
+        ours,
+        rf"\textcolor{{gray}}{{\scriptsize {escape_tex(format.published(entry.quote))}}}" if entry.quote else "",
+    ]

@@ -3,9 +3,9 @@
 import json
 from collections.abc import Sequence
 
-from harness.reporting.beside import recipe_name
 from harness.reporting.comparison import Comparison
-from harness.reporting.sections import capitalised, images, method_notes, stars_note, sweep_notes
+from harness.reporting.published.table import recipe_name
+from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes
 from harness.spec.schema import Recipe
 
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}

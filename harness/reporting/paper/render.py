@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 from harness.errors import one_line
 from harness.reporting import escape
-from harness.reporting.htmlpage import page
-from harness.reporting.paper import text
+from harness.reporting.html_page import page
+from harness.reporting.paper import format
+from harness.reporting.paper.format import Block
 from harness.reporting.paper.latex import latex
 from harness.reporting.paper.table import Column, Entry, Line, Paper
-from harness.reporting.paper.text import Block
-from harness.reporting.render import markdown_table, six_digits
-from harness.reporting.sections import stars
 from harness.reporting.statistics import interval
+from harness.reporting.tables.formats import markdown_table, six_digits
+from harness.reporting.tables.text import stars
 from harness.spec.tasks import shown
 
 CSV_COLUMNS = (
@@ -28,24 +28,24 @@ CSV_COLUMNS = (
 def markdown(paper: Paper) -> str:
     """Bold, underlined, published numbers in italics: GitHub's Markdown has no colours."""
     parts = []
-    for block in text.blocks(paper):
-        if text.one_pair_each(paper):
+    for block in format.blocks(paper):
+        if format.one_pair_each(paper):
             parts += ["", f"{_markdown_name(_pair(block[0][1]))}:", ""]
             heads = [shown(c.metric) for _, c in block]
         else:
             heads = [_pair(c) + (f", {shown(c.metric)}" if len(paper.metrics) > 1 else "") for _, c in block]
         lines = [("method", *map(_markdown_name, heads))]
-        if sizes := text.sizes(paper, block):
+        if sizes := format.sizes(paper, block):
             lines.append(("teacher's parameters", *sizes))
         lines += [
             (_markdown_name(line.label), *(_markdown_cell(line.entries[i], line) for i, _ in block))
             for line in paper.lines
         ]
         parts.append(markdown_table(lines, names=1))
-    parts += [f"- {escape.markdown(one_line(note))}" for note in paper.notes]
-    runs = list(text.runs(paper))
+    parts += [f"- {escape.escape_markdown(one_line(note))}" for note in paper.notes]
+    runs = list(format.runs(paper))
     fence = "`" * (1 + max([2, *(len(ticks) for line in runs for ticks in re.findall("`+", line))]))
-    parts += ["", f"<details><summary>{text.RUNS}</summary>", "", text.RUNS_NOTE, ""]
+    parts += ["", f"<details><summary>{format.RUNS}</summary>", "", format.RUNS_NOTE, ""]
     parts += [f"{fence}text", *runs, fence, "", "</details>"]
     return "\n".join(parts) + "\n"
 
@@ -55,13 +55,13 @@ def _pair(column: Column) -> str:
 
 
 def _markdown_name(name: str) -> str:
-    return escape.markdown(one_line(name))
+    return escape.escape_markdown(one_line(name))
 
 
 def _markdown_cell(entry: Entry, line: Line) -> str:
-    figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(text.figure(entry, line))
-    published = f"_{text.published(entry.quote)}_" if entry.quote else ""
-    return " ".join(filter(None, (figure, text.marks(entry), published)))
+    figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(format.figure(entry, line))
+    published = f"_{format.published(entry.quote)}_" if entry.quote else ""
+    return " ".join(filter(None, (figure, format.marks(entry), published)))
 
 
 def csv_text(paper: Paper) -> str:
@@ -105,14 +105,14 @@ thead, tbody { border-bottom: 1px solid; }
 
 def html_text(paper: Paper) -> str:
     """A page of its own, readable without a network; every text is escaped."""
-    tables = "\n".join(_html_block(paper, block) for block in text.blocks(paper))
+    tables = "\n".join(_html_block(paper, block) for block in format.blocks(paper))
     notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in paper.notes)
-    runs = "\n".join(html.escape(line) for line in text.runs(paper))
+    runs = "\n".join(html.escape(line) for line in format.runs(paper))
     body = f"""{tables}
 {notes}
 <details>
-<summary>{text.RUNS}</summary>
-<p>{text.RUNS_NOTE}</p>
+<summary>{format.RUNS}</summary>
+<p>{format.RUNS_NOTE}</p>
 <pre>
 {runs}
 </pre>
@@ -126,12 +126,12 @@ def _html_block(paper: Paper, block: Block) -> str:
         return f'<tr><th scope="row">{name}</th>{cells}</tr>'
 
     def of_pairs(name: str, texts: list[str]) -> str:
-        if text.one_pair_each(paper):
+        if format.one_pair_each(paper):
             return head(name, texts[:1], f'scope="colgroup" colspan="{len(texts)}"')
         return head(name, texts)
 
     heads = [of_pairs("teacher", [c.teacher for _, c in block]), of_pairs("student", [c.student for _, c in block])]
-    if sizes := text.sizes(paper, block):
+    if sizes := format.sizes(paper, block):
         heads.append(of_pairs("teacher's parameters", sizes))
     if len(paper.metrics) > 1:
         heads.append(head("", [shown(c.metric) for _, c in block]))
@@ -147,10 +147,10 @@ def _html_block(paper: Paper, block: Block) -> str:
 
 def _html_cell(entry: Entry, line: Line) -> str:
     around = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}[entry.place]
-    marks = text.marks(entry)
-    parts = [around.format(text.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]
+    marks = format.marks(entry)
+    parts = [around.format(format.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]
     if entry.quote:
-        parts.append(f'<span class="published">{html.escape(text.published(entry.quote))}</span>')
+        parts.append(f'<span class="published">{html.escape(format.published(entry.quote))}</span>')
     title = f"{' '.join(entry.rerun.run_ids)}\n{entry.rerun.command}" if entry.rerun else ""
     return f'<td title="{html.escape(title)}">{" ".join(parts)}</td>'
 

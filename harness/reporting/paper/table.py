@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.reporting.beside import Beside
-from harness.reporting.beside import Column as Source
 from harness.reporting.comparison import BASELINE, Comparison, Row
+from harness.reporting.paper.commands import RerunCommand, RerunCommands
 from harness.reporting.paper.notes import notes
-from harness.reporting.paper.quotes import Quote, Quotes
-from harness.reporting.paper.rerun import Rerun, Reruns
-from harness.reporting.published import Published
-from harness.reporting.sections import protocol_marks
+from harness.reporting.paper.published_cells import PublishedCell, PublishedCells
+from harness.reporting.published.numbers import PublishedNumbers
+from harness.reporting.published.table import Column as Source
+from harness.reporting.published.table import PublishedTable
 from harness.reporting.statistics import Difference, Spread
+from harness.reporting.tables.text import protocol_marks
 from harness.spec import models
 from harness.spec.tasks import shown
 
@@ -41,8 +41,8 @@ class Entry:
     place: Place = ""  # among the distilled students of its column
     tested: Difference | None = None  # to the baseline; of the score alone
     unlike: str = ""  # the mark of another protocol than the column's
-    quote: Quote | None = None
-    rerun: Rerun | None = None
+    quote: PublishedCell | None = None
+    rerun: RerunCommand | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Paper:
     notes: tuple[str, ...]
 
 
-def paper(comparison: Comparison, beside: Beside | None, published: Published | None) -> Paper:
+def paper(comparison: Comparison, beside: PublishedTable | None, published: PublishedNumbers | None) -> Paper:
     """``beside``: the published numbers of this comparison."""
     contents = comparison.contents
     pairs: dict[tuple[str, str], dict[str, Row]] = {}
@@ -73,7 +73,7 @@ def paper(comparison: Comparison, beside: Beside | None, published: Published | 
         pairs.setdefault((row.teacher, row.student), {})[row.method] = row
     metrics = contents.task.printed if contents.dataset in WHOLE else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
-    quotes, reruns = Quotes(beside, published.numbers if published else {}), Reruns(contents)
+    quotes, reruns = PublishedCells(beside, published.numbers if published else {}), RerunCommands(contents)
     unlike = protocol_marks(contents)
     columns = tuple(Column(*pair, metric) for pair in pairs for metric in metrics)
     score = contents.task.score
@@ -92,7 +92,7 @@ def paper(comparison: Comparison, beside: Beside | None, published: Published | 
 
 def _entries(
     rows: Mapping[str, Row], methods: Sequence[str], metric: str, tests: bool,
-    unlike: Mapping[tuple[str, str, str], str], quotes: Quotes, reruns: Reruns,
+    unlike: Mapping[tuple[str, str, str], str], quotes: PublishedCells, reruns: RerunCommands,
 ) -> list[Entry]:  # fmt: skip
     """A column: its pair's teacher, then the methods. ``tests``: the rows' tests are of this metric."""
     of_pair = list(rows.values())
@@ -124,7 +124,7 @@ def places(means: Sequence[float]) -> list[Place]:
 
 
 def _sizes(pairs: Mapping[tuple[str, str], object]) -> dict[str, int]:
-    known = {teacher: models.facts(teacher).params for teacher, _ in pairs if models.has_facts(teacher)}
+    known = {teacher: models.model_facts(teacher).params for teacher, _ in pairs if models.has_model_facts(teacher)}
     of_student: dict[str, set[int]] = {}
     for teacher, student in pairs:
         if teacher in known:

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.data.base import EvalSet
+from harness.data.load.loader import EvalSet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
-from harness.training.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ALONE, Ranks
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 

@@ -9,20 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.data.base import EvalSet
-from harness.models.base import ConvNet, describe
-from harness.models.build import build
-from harness.models.weights import load_weights
+from harness.data.load.loader import EvalSet
+from harness.models.checkpoints import load_weights
+from harness.models.taps import ConvNet, describe_taps
+from harness.models.zoo import build_model
 from harness.spec import datasets, tasks
 from harness.spec.schema import Recipe
-from harness.training.evaluate import evaluate
-from harness.training.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.tasks.accuracy import evaluate_classifier
 from harness.training.tasks.base import Evaluated, Given
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
 def open_task(science: dict[str, Any], given: Given) -> "Classification":
-    info = datasets.of(science["dataset"])
+    info = datasets.dataset_of(science["dataset"])
     return Classification(info.classes, datasets.image_shape(info, science["recipe"]))
 
 
@@ -37,7 +37,7 @@ class Classification:
         self._classes, self._image_shape = classes, image_shape
 
     def build(self, model: str) -> ConvNet:
-        return build(model, self._classes, in_channels=self._image_shape[0])
+        return build_model(model, self._classes, in_channels=self._image_shape[0])
 
     def start(self, student: nn.Module, model: str) -> None:
         """From what ``build`` has drawn."""
@@ -47,7 +47,7 @@ class Classification:
 
     def describe(self, net: nn.Module) -> TapSpec:
         assert isinstance(net, ConvNet)
-        return describe(net, self._image_shape)
+        return describe_taps(net, self._image_shape)
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
         return SampleRandom(seed, len(indices), device)
@@ -66,4 +66,4 @@ class Classification:
         return batch, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
-        return Evaluated(asdict(evaluate(model, on, precision, ranks)))
+        return Evaluated(asdict(evaluate_classifier(model, on, precision, ranks)))

@@ -9,17 +9,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from harness.data import counter
-from harness.data.base import EvalSet
+from harness import rng
+from harness.data.load.loader import EvalSet
 from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
+from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.detection.two_stage import POOLED
-from harness.models.detection.weights import load_backbone, load_detector
 from harness.spec import datasets, tasks
 from harness.spec.models import TWO_STAGE
 from harness.spec.schema import DETECTOR, Recipe
+from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.precision import autocast
-from harness.training.ranks import ALONE, Ranks
 from harness.training.tasks.base import Evaluated, Given
 from harness.training.tasks.detector_evaluation import DetectionEvalSet, evaluate_detector, results_file
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
@@ -29,7 +29,7 @@ from methods.detection import DetectionBatch, DetectorOutputs, Objects
 def open_task(science: dict[str, Any], given: Given) -> "Detection":
     sha256: str = science.get("backbone", "")
     start = (Path(given[sha256]["file"]), sha256) if sha256 in given else None
-    return Detection(datasets.of(science["dataset"]).classes, Recipe.model_validate(science["recipe"]), start)
+    return Detection(datasets.dataset_of(science["dataset"]).classes, Recipe.model_validate(science["recipe"]), start)
 
 
 class Detection:
@@ -92,7 +92,7 @@ class ImageRandom(SampleRandom):
 
     def __init__(self, seed: int, indices: list[int], device: torch.device):
         super().__init__(seed, len(indices), device)
-        self.seeds = [counter.key(seed, index, "image") for index in indices]
+        self.seeds = [rng.stream_key(seed, index, "image") for index in indices]
         self._generators = [torch.Generator(device).manual_seed(s) for s in self.seeds]
 
     def part(self, rows: slice) -> "ImageRandom":

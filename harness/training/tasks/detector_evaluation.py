@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from harness.models.detection.base import Detections, Detector
+from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.precision import autocast
-from harness.training.ranks import ALONE, Ranks
 from harness.training.tasks.coco_metric import coco_metrics
 
 Size = tuple[int, int]  # height, width

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data.coco.source import CocoSource
+from harness.data.load.coco_source import CocoSource
 from harness.training.tasks.coco_metric import coco_metrics
 from tests.commands import command
 from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once

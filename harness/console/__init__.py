@@ -1,0 +1,1 @@
+"""How commands talk to a person: options, the terminal, progress, and how a command is started."""

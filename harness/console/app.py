@@ -1,0 +1,77 @@
+"""One way to start every command: ``python -m harness.NAME`` or ``harness NAME``.
+
+Command modules import what they need when they run, so that ``--help`` answers at once.
+"""
+
+import gc
+import importlib
+import io
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import typer
+
+from harness.errors import EXIT_BAD_INPUT, UserError, one_line
+
+COMMANDS = ("sweep", "status", "report", "leaderboard", "compact", "verify", "evaluate", "prepare")
+
+
+def run_command(command: Callable[..., None]) -> None:
+    """For ``if __name__ == "__main__"`` of a command's module."""
+    app = _app()
+    app.command()(command)
+    _run(app)
+
+
+def main() -> None:
+    """The console script."""
+    app = _app(help="A benchmark harness for knowledge distillation: sweeps, tables, and what is behind every number.")
+    for name in COMMANDS:
+        app.command(name)(getattr(importlib.import_module(f"harness.{name}"), name))
+    _run(app)
+
+
+def _app(help: str | None = None) -> typer.Typer:
+    return typer.Typer(
+        help=help, add_completion=False, no_args_is_help=help is not None, pretty_exceptions_enable=False
+    )
+
+
+def _run(app: typer.Typer) -> None:
+    from harness.store.files import DiskFull
+
+    gc.set_threshold(100_000)  # a large store's records hold no cycles, and looking for some takes a tenth of the time
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table
+    try:
+        code = app(standalone_mode=False)  # what a command raises comes here rather than into typer's own box
+        sys.stdout.flush()
+        sys.exit(code)
+    except (UserError, DiskFull) as e:
+        _exit(str(e))
+    except BrokenPipeError:  # `harness report | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as e:  # no permission, a file where a folder should be, a read-only file system, ...
+        _exit(f"{e.filename or 'input or output'}: {e.strerror or e}")
+    except typer.Abort:
+        sys.exit(130)
+    except Exception as e:
+        # Wrong options. Their class is typer's own copy of click or click itself, as typer's version has it.
+        if not hasattr(e, "format_message"):
+            raise
+        if not (text := e.format_message()):  # no command at all: the help has been printed
+            sys.exit(EXIT_BAD_INPUT)
+        _exit(text)
+
+
+def _exit(message: str) -> NoReturn:
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Which images of a prepared data set in COCO's format a run trains on and is evaluated on. Imports no torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from harness.data import beton
+from harness.data.annotations import Annotations
+from harness.data.load.arrays import WrongData
+from harness.data.manifest import DetectionManifest, DetectionPart
+
+
+class Parts:
+    """Of the training images with an object, in file order, the last ``validation`` of ``dataset`` (a science's) are
+    held out, and of the others the first ``train_subset`` are trained on, or all.
+
+    Where the training images are what is evaluated on, those are all in the file, also those without an object; with a
+    ``train_subset``, the ones that are trained on.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any], folder: Path):
+        """Raises:
+        UserError: the folder holds no prepared data set, or it is damaged.
+        WrongData: it holds another one.
+        """
+        self.manifest = DetectionManifest.read(folder)
+        if self.manifest.version != dataset["version"]:
+            said = f"content {self.manifest.version}, expected {dataset['version']}"
+            raise WrongData(f"{folder}: {said}: another preparation")
+        self._folder, self._subset = folder, dataset["train_subset"]
+        with_objects = self._with_objects()
+        kept = len(with_objects) - (dataset.get("validation") or 0)
+        # Positions in the file, which rise
+        self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
+
+    def evaluated(
+        self, whole: bool = False
+    ) -> tuple[DetectionPart, np.ndarray, Literal["validation", "train", "test"]]:
+        """Where the images lie, their positions there, and what they are; ``whole``: not those that are held out."""
+        found = self.manifest
+        if len(self._held_out) and not whole:
+            assert found.train
+            return found.train, self._held_out, "validation"
+        every = np.arange(found.test.images)
+        if found.evaluated_on == "train":
+            return found.test, every if self._subset is None else self.trained, "train"
+        return found.test, every, "test"
+
+    def file(self, part: DetectionPart) -> Path:
+        """Of the images."""
+        return self._folder / part.file
+
+    def annotations(self, part: DetectionPart) -> Annotations:
+        """Raises:
+        WrongData: they are of other images than the part's, or damaged.
+        """
+        path = self._folder / part.annotations
+        found = Annotations.load(path, self.manifest.class_count)
+        if not np.array_equal(found.image_ids, beton.read_beton(self.file(part)).labels):
+            raise WrongData(f"{path}: is of other images than {part.file}")
+        return found
+
+    def _with_objects(self) -> np.ndarray:
+        """Positions of the images that can be trained on."""
+        part = self.manifest.train
+        if part is None:
+            return np.empty(0, np.int64)
+        file = beton.read_beton(self.file(part))
+        return np.flatnonzero(self.annotations(part).training_objects(file.heights, file.widths).counts)

@@ -1,0 +1,73 @@
+"""A dataset in memory, and the reader of each by name."""
+
+import hashlib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.spec.datasets import CATALOG
+
+
+@dataclass
+class ArrayDataset:
+    """Pixels as they are in the files."""
+
+    train_images: np.ndarray  # (N, C, H, W) uint8
+    train_targets: np.ndarray  # (N,) int64
+    test_images: np.ndarray
+    test_targets: np.ndarray
+
+    def chosen(self, dataset: Mapping[str, Any]) -> "ArrayDataset":
+        """What a run whose science says ``dataset`` trains on and, as the test part, what it is evaluated on."""
+        classes = CATALOG[dataset["name"]].classes
+        subset, validation = dataset["train_subset"], dataset.get("validation")
+        if subset is None and validation is None:
+            return self
+        train, held_out = split_held_out(self.train_targets, (validation or 0) // classes, subset and subset // classes)
+        images, targets = self.train_images, self.train_targets
+        if validation is None:
+            return ArrayDataset(images[train], targets[train], self.test_images, self.test_targets)
+        return ArrayDataset(images[train], targets[train], images[held_out], targets[held_out])
+
+    def version(self) -> str:
+        """sha256 of all pixels and labels in order, 16 hex digits."""
+        digest = hashlib.sha256()
+        for array in (self.train_images, self.train_targets, self.test_images, self.test_targets):
+            digest.update(str((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+class WrongData(Exception):
+    """The files are there but do not hold the dataset they should."""
+
+
+def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
+    """The dataset, checked against the version that the catalog states.
+
+    Raises:
+        WrongData: its content is another's, or it is not there.
+    """
+    info = CATALOG[name]
+    raw: ArrayDataset = importlib.import_module(info.module).read_arrays(folder)
+    if raw.version() != info.version:
+        raise WrongData(
+            f"dataset {name!r}: content hash {raw.version()}, expected {info.version}: not the official data"
+        )
+    return raw
+
+
+def split_held_out(targets: np.ndarray, held_out: int, trained_on: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Positions, in file order, of the training images to train on and of those held out: of each class its last
+    ``held_out``, and of the others the first ``trained_on``, or all."""
+    rank, size = np.empty_like(targets), np.empty_like(targets)
+    for c in np.unique(targets):
+        members = np.flatnonzero(targets == c)
+        rank[members], size[members] = np.arange(len(members)), len(members)
+    left = size - held_out
+    kept = left if trained_on is None else np.minimum(left, trained_on)
+    return np.flatnonzero(rank < kept), np.flatnonzero(rank >= left)

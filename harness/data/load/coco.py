@@ -1,0 +1,202 @@
+"""Batches of images with objects, from a .beton file, decoded and resized by torchvision as they are needed.
+
+Images are of many sizes: a batch is as high and wide as its largest image asks for, rounded up to a multiple of
+``MULTIPLE``; beyond an image, on the right and below, it is 0.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from harness import rng
+from harness.data import beton
+from harness.data.annotations import Annotations
+from harness.data.load import aspect_batches, prefetch, resize
+from harness.data.load.arrays import WrongData
+from harness.data.load.beton import to_device
+from harness.data.load.tensors import Normalise
+from harness.data.manifest import Category
+from methods.detection import Objects
+
+MULTIPLE = 32  # of a feature pyramid's coarsest stride that is halved evenly
+
+
+class View(NamedTuple):
+    """How an image is shown."""
+
+    position: int  # in its file
+    size: tuple[int, int]  # height and width it is resized to
+    flip: bool
+
+
+class CocoLoader:
+    """Batches of a training set. Order, sizes and flips are pure functions of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        path: Path,
+        annotations: Annotations,  # of all images in the file
+        positions: np.ndarray,  # (N,) int64, of the training images in the file
+        normalise: Normalise,
+        *,
+        batch_size: int,
+        sides: Sequence[int],  # of which one is drawn for an image's shorter side
+        max_side: int,  # the most its longer side may have
+        flip: bool,
+        seed: int,
+        rows: Callable[[int], slice],  # this process's share of a batch of so many images
+        workers: int,
+        device: torch.device,
+    ):
+        self._images = _Images(path, workers, normalise, device)
+        file = self._images.file
+        self._objects = annotations.training_objects(file.heights, file.widths)
+        self._positions, self._device, self._rows = positions, device, rows
+        self._sides, self._max_side, self._flip = torch.tensor(sides), max_side, flip
+        self._wide = torch.from_numpy(file.widths[positions] >= file.heights[positions])
+        self.batch_size, self.seed, self.size = batch_size, seed, len(positions)
+
+    def __len__(self) -> int:
+        """Steps per epoch; the last batch may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, list[Objects], Tensor], None, None]:
+        """(images, objects, indices (B,)) for each step from ``first_step`` on.
+
+        The images are this process's share of the batch, (b, 3, H, W) float32; only they are decoded. ``objects`` has
+        what each of them shows. H and W are the whole batch's.
+        """
+        every = torch.arange(self.size)
+        side = self._sides[rng.random_integers(self.seed, epoch, "side", every, len(self._sides))].numpy()
+        flip = (rng.random_integers(self.seed, epoch, "flip", every, 2) * self._flip).tolist()
+        heights, widths = (of[self._positions] for of in (self._images.file.heights, self._images.file.widths))
+        sizes = resize.resized_sizes(heights, widths, side, self._max_side)
+
+        def view(index: int) -> View:
+            height, width = sizes[index].tolist()
+            return View(int(self._positions[index]), (height, width), bool(flip[index]))
+
+        batches = aspect_batches.aspect_batches(self.seed, epoch, self._wide, self.batch_size)[first_step:]
+        mine = [[view(index) for index in batch[self._rows(len(batch))].tolist()] for batch in batches]
+        canvases = [canvas(sizes[batch.numpy()]) for batch in batches]
+        with closing(self._images.shown(mine, canvases)) as shown:
+            for batch, views, images in zip(batches, mine, shown, strict=True):
+                yield images, [self._shown_objects(view) for view in views], batch.to(self._device)
+
+    def _shown_objects(self, view: View) -> Objects:
+        part, file = self._objects.of(view.position), self._images.file
+        size = int(file.heights[view.position]), int(file.widths[view.position])
+        boxes = resize.resized_boxes(self._objects.boxes[part], size, view.size, view.flip)
+        labels = torch.from_numpy(self._objects.labels[part])
+        return Objects(torch.from_numpy(boxes).to(self._device), labels.to(self._device), view.size)
+
+
+# Images (1, 3, H, W) float32, then for each of them: height and width it is shown at, those it has, its COCO id.
+EvalBatch = tuple[Tensor, list[tuple[int, int]], list[tuple[int, int]], list[int]]
+
+
+class CocoEvalSet:
+    """The images a detector is evaluated on, in the order of the file, each once.
+
+    One at a time: padding would change what a detector finds, and with it what each of several processes does.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        annotations: Annotations,  # of all images in the file
+        positions: np.ndarray,  # (N,) int64, of the images in the file; they rise
+        name: str,
+        normalise: Normalise,
+        categories: Sequence[Category],
+        *,
+        side: int,  # of the shorter side
+        max_side: int,  # the most the longer one may have
+        workers: int,
+        device: torch.device,
+    ):
+        self._images = _Images(path, workers, normalise, device)
+        self._heights, self._widths = self._images.file.heights[positions], self._images.file.widths[positions]
+        self._positions = positions
+        self._sizes = resize.resized_sizes(self._heights, self._widths, side, max_side)
+        self._annotations = annotations.of_images(positions)
+        self.name, self.categories = name, categories  # a detection's label is a rank in these, counted from 1
+        self.targets = torch.zeros(len(positions), dtype=torch.int64, device=device)
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @property
+    def annotations(self) -> dict[str, Any]:
+        """COCO's ground truth of these images, crowds included."""
+        return self._annotations.as_coco(self._heights, self._widths, self.categories)
+
+    def batches(self, mine: slice) -> Iterator[EvalBatch]:
+        """A part of the images."""
+        sizes = [(height, width) for height, width in self._sizes[mine].tolist()]
+        given = list(zip(self._heights[mine].tolist(), self._widths[mine].tolist(), strict=True))
+        views = [[View(int(i), size, False)] for i, size in zip(self._positions[mine], sizes, strict=True)]
+        canvases = [canvas(size[None]) for size in self._sizes[mine]]
+        with closing(self._images.shown(views, canvases)) as shown:
+            for images, size, had, number in zip(
+                shown, sizes, given, self._annotations.image_ids[mine].tolist(), strict=True
+            ):
+                yield images, [size], [had], [number]
+
+
+def canvas(sizes: np.ndarray) -> tuple[int, int]:
+    """Height and width of a batch of images of these ``sizes`` (B, 2)."""
+    height, width = (-(-sizes.max(axis=0) // MULTIPLE) * MULTIPLE).tolist()
+    return height, width
+
+
+class _Images:
+    """The images of a .beton file, shown on canvases."""
+
+    def __init__(self, path: Path, workers: int, normalise: Normalise, device: torch.device):
+        self.file = beton.read_beton(path)
+        self._path, self._workers, self._normalise, self._device = path, workers, normalise, device
+
+    def shown(
+        self, batches: Sequence[Sequence[View]], canvases: Sequence[tuple[int, int]]
+    ) -> Generator[Tensor, None, None]:
+        """What each of the ``batches`` shows on its canvas: (b, 3, H, W) float32 on the device.
+
+        Raises:
+            WrongData: an image cannot be decoded.
+        """
+        begun = (self._begun(views, canvas) for views, canvas in zip(batches, canvases, strict=True))
+        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as found:
+            for pixels, views in zip(found, batches, strict=True):
+                images = self._normalise(pixels.permute(0, 3, 1, 2))
+                for image, (_, (height, width), _) in zip(images, views, strict=True):
+                    image[:, height:] = 0
+                    image[:, :height, width:] = 0
+                yield images
+
+    def _begun(self, views: Sequence[View], canvas: tuple[int, int]) -> prefetch.Batch:
+        pixels = torch.empty((len(views), *canvas, 3), dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+        return pixels, [partial(self._show, view, image) for view, image in zip(views, pixels.numpy(), strict=True)]
+
+    def _show(self, view: View, image: np.ndarray) -> None:
+        """Fills the upper left of ``image`` (H, W, 3) uint8."""
+        height, width = view.size
+        jpeg = torch.from_numpy(np.array(self.file.jpeg(view.position)))
+        try:
+            whole = decode_jpeg(jpeg, ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise WrongData(f"{self._path}: image {view.position} cannot be decoded: {error}") from error
+        pixels = whole.permute(1, 2, 0)  # as it lies in memory
+        pixels = pixels.flip(1) if view.flip else pixels
+        # As PIL resizes, but for a level of 256 here and there, in a tenth of the time, which needs strides that say
+        # that channels are last. It lets go of Python's lock, as decoding does.
+        (resized,) = interpolate(pixels[None].permute(0, 3, 1, 2), view.size, mode="bilinear", antialias=True)
+        image[:height, :width] = resized.permute(1, 2, 0).numpy()

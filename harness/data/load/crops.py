@@ -1,0 +1,108 @@
+"""Which part of each image is looked at: random crops and flips for training, the two protocols of evaluation.
+
+Computed here once for every loader, so that all of them show the same parts of the same images.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import rng
+
+ASPECT = (3 / 4, 4 / 3)  # of random crops, width over height
+TRIES = 10
+
+# A part of an image, what it is resized to, and the window of that, ``size`` x ``size``, that is then the input. In
+# evaluation the window is at the centre of a resized image; in training it is the whole of a resized part.
+# ``position``: of the image in its file.
+_COLUMNS = ("top", "left", "height", "width", "to_height", "to_width", "row", "column", "flip")
+VIEW = np.dtype([("position", np.int64), *((name, np.int32) for name in _COLUMNS)])
+
+
+def training_views(
+    seed: int,
+    epoch: int,
+    indices: np.ndarray,
+    heights: np.ndarray,
+    widths: np.ndarray,
+    area: tuple[float, float] = (0.08, 1.0),
+    flip: bool = True,
+) -> np.ndarray:
+    """(N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's images.
+
+    Crops are distributed as torchvision's ``RandomResizedCrop`` has them: a share of the image's area uniform in
+    ``area``, an aspect ratio log-uniform in 3/4..4/3, anywhere; ten tries to fit one in, then the largest central part
+    of an allowed ratio. ``indices`` (N,) are positions in the training set: the random numbers are of (seed, epoch,
+    index), whichever others are asked for. ``heights``, ``widths`` (N,) are of the same images.
+    """
+    keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
+    size = np.stack([heights, widths], axis=1).astype(np.float64)
+    part = _largest_central(size)
+    left = np.arange(len(keys))  # images that no try has fitted yet
+    for attempt in range(TRIES):
+        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[left])
+        low, high = np.log(ASPECT)
+        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[left]))
+        pixels = share * size[left].prod(axis=1)
+        tried = np.rint(np.sqrt(np.stack([pixels / aspect, pixels * aspect], axis=1)))
+        fits = ((tried > 0) & (tried <= size[left])).all(axis=1)
+        part[left[fits]] = tried[fits]
+        left = left[~fits]
+    corner = np.stack([_uniform(seed, epoch, f"crop {side}", keys) for side in ("top", "left")], axis=1)
+    room = size - part
+    corner = np.floor(corner * (room + 1))
+    corner[left] = room[left] // 2
+    flipped = rng.random_integers(seed, epoch, "flip", keys, 2).numpy() if flip else np.zeros(len(keys), np.int64)
+    return np.column_stack([corner, part, flipped]).astype(np.int32)
+
+
+def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarray:
+    """(N,) VIEW of what ``training_views`` has given, resized to ``size`` x ``size``."""
+    views = np.zeros(len(training), VIEW)
+    views["position"] = positions
+    for column, name in enumerate(("top", "left", "height", "width", "flip")):
+        views[name] = training[:, column]
+    views["to_height"] = views["to_width"] = size
+    return views
+
+
+def evaluation_views(
+    positions: np.ndarray, heights: np.ndarray, widths: np.ndarray, *, size: int, resize: int, crop_first: bool
+) -> np.ndarray:
+    """(N,) VIEW of images to evaluate on, one of two protocols.
+
+    - torchvision's: the shorter side is resized to ``resize``, then the central ``size`` x ``size`` is taken;
+    - FFCV's (``crop_first``): the central square of size/resize of the shorter side is resized to ``size`` x ``size``.
+
+    Both show about the same part; they differ in what is rounded and in what the resampling sees at the edge.
+    """
+    views = np.zeros(len(positions), VIEW)
+    views["position"] = positions
+    shorter = np.minimum(heights, widths).astype(np.int64)
+    if crop_first:
+        side = np.maximum(size * shorter // resize, 1)
+        views["height"] = views["width"] = side
+        views["top"], views["left"] = (heights - side) // 2, (widths - side) // 2
+        views["to_height"] = views["to_width"] = size
+        return views
+    views["height"], views["width"] = heights, widths
+    for side, to, first in ((heights, "to_height", "row"), (widths, "to_width", "column")):
+        views[to] = resize * side.astype(np.int64) / shorter  # rounded down
+        views[first] = np.rint((views[to] - size) / 2)
+    return views
+
+
+def _largest_central(size: np.ndarray) -> np.ndarray:
+    """(N, 2) float64: the largest part of an allowed aspect ratio of images of ``size`` (N, 2: height, width)."""
+    height, width = size.T
+    low, high = ASPECT
+    return np.stack(
+        [np.where(width < low * height, np.rint(width / low), height),
+         np.where(width > high * height, np.rint(height * high), width)], axis=1
+    )  # fmt: skip
+
+
+def _uniform(seed: int, epoch: int, stream: str, keys: torch.Tensor) -> Any:
+    """(N,) float64 in [0, 1), all 53 bits of it random."""
+    return (rng.random_bits(seed, epoch, stream, keys) >> 10).numpy() * 2.0**-53

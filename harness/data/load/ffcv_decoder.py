@@ -1,0 +1,183 @@
+"""Decoding with FFCV (Leclerc et al. 2023, arXiv:2306.12517), with a decoder that draws no random numbers.
+
+FFCV's own random decoders draw from generators of numba's threads: what an image looks like depends on the number of
+threads and on all that they have decoded before (its issues 140, 164, 392). Here the order of an epoch says of each
+image which part of it is looked at. FFCV hands a batch's rows of that order to the decoder as its sample indices.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import ffcv.loader.loader
+import numpy as np
+from ffcv.fields.rgb_image import SimpleRGBImageDecoder
+from ffcv.libffcv import imdecode, resize_crop
+from ffcv.loader import Loader, OrderOption
+from ffcv.loader.epoch_iterator import EpochIterator
+from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
+from ffcv.pipeline.allocation_query import AllocationQuery
+from ffcv.pipeline.compiler import Compiler
+from ffcv.pipeline.state import State
+from ffcv.reader import Reader
+from ffcv.transforms import ToTensor
+from numba import config, njit, prange, types
+from torch import Tensor
+
+from harness.data.load.crops import VIEW
+from harness.data.load.pillow_decoder import PilImages
+
+AHEAD = 2  # batches decoded before they are asked for
+TASK = np.dtype([*VIEW.descr, ("failed", np.int32)])  # a view, and where the decoder says that it could not
+
+
+class ViewDecoder(SimpleRGBImageDecoder):
+    """Decodes JPEGs, cuts out and resizes the parts that a batch's rows (TASK) name, and flips them if told to.
+
+    Resizing is OpenCV's INTER_AREA, FFCV's own. ``size`` may change from epoch to epoch; nothing is compiled anew.
+    """
+
+    def __init__(self, workers: int):
+        super().__init__()
+        self.workers, self.size = workers, 0
+
+    def declare_state_and_memory(self, previous_state: State) -> tuple[State, AllocationQuery]:
+        shape, pixel = (self.size, self.size, 3), np.dtype("u1")
+        return replace(previous_state, jit_mode=True, shape=shape, dtype=pixel), AllocationQuery(shape, pixel)
+
+    def generate_code(self) -> Callable[..., Any]:
+        workers, read = self.workers, self.memory_read
+        largest = 3 * int((self.metadata["height"].astype(np.int64) * self.metadata["width"]).max())
+
+        def decode(tasks, images, metadata, storage):  # type: ignore[no-untyped-def]
+            for worker in prange(workers):
+                pixels = np.empty(largest, np.uint8)  # of one image after another: they stay in the core's cache
+                for i in range(worker, len(tasks), workers):
+                    field = metadata[tasks[i]["position"]]
+                    jpeg = read(field["data_ptr"], storage)
+                    _show(tasks[i], jpeg, field["height"], field["width"], pixels, images[i])
+            return images[: len(tasks)]
+
+        decode.is_parallel = True  # type: ignore[attr-defined]
+        return decode
+
+
+_decode, _resize = njit(nogil=True)(imdecode), njit(nogil=True)(resize_crop)
+
+
+@njit(nogil=True)  # out here it is compiled once for all loaders
+def _show(task, jpeg, height, width, pixels, image):  # type: ignore[no-untyped-def]
+    h, w = np.uint32(height), np.uint32(width)
+    if _decode(jpeg, pixels, h, w, h, w, 0, 0, 1, 1, False, False) != 0:
+        task["failed"] = 1
+        return
+    whole = pixels[: 3 * h * w].reshape(h, w, 3)
+    top, left, row, column = task["top"], task["left"], task["row"], task["column"]
+    bottom, right = top + task["height"], left + task["width"]
+    size = len(image)
+    if task["to_height"] == size and task["to_width"] == size:
+        _resize(whole, top, bottom, left, right, image)
+    else:
+        resized = np.empty((task["to_height"], task["to_width"], 3), np.uint8)
+        _resize(whole, top, bottom, left, right, resized)
+        for y in range(size):  # assigning slices takes numba four seconds to compile
+            for x in range(size):
+                for c in range(3):
+                    image[y, x, c] = resized[row + y, column + x, c]
+    if task["flip"]:
+        for y in range(size):
+            for x in range(size // 2):
+                for c in range(3):
+                    a, b = image[y, x, c], image[y, size - 1 - x, c]
+                    image[y, x, c], image[y, size - 1 - x, c] = b, a
+
+
+class MappedFile(OSCacheManager):
+    """FFCV's reader of a mapped file, without its tables, a Python set for each image that only its other reader needs,
+    and its fault: by setting ``mutable`` on numba's own type of byte arrays, each loader that is made spoils what the
+    loaders before it have compiled."""
+
+    def __init__(self, reader: Reader):
+        self.reader, self.context = reader, OSCacheContext(self)
+        order = np.argsort(reader.alloc_table["ptr"])
+        self.ptrs, self.sizes = reader.alloc_table["ptr"][order], reader.alloc_table["size"][order]
+
+    @property
+    def state_type(self) -> types.Tuple:
+        content, numbers = types.Array(types.uint8, 1, "C", readonly=True), types.Array(types.uint64, 1, "C")
+        return types.Tuple([content, numbers, numbers])
+
+    def compile_reader(self) -> Callable[..., np.ndarray]:
+        def read(address, state):  # type: ignore[no-untyped-def]
+            content, starts, sizes = state
+            return content[address : address + sizes[np.searchsorted(starts, address)]]
+
+        compiled: Callable[..., np.ndarray] = Compiler.compile(read)
+        return compiled
+
+
+ffcv.loader.loader.OSCacheManager = MappedFile  # there is no other way to tell a Loader of it
+
+
+class FfcvImages:
+    """The images of a .beton file, decoded by FFCV in ``workers`` threads (at most numba's).
+
+    The file is mapped and not read into memory: pages that other programs need go, and come again.
+    """
+
+    def __init__(self, path: Path, workers: int):
+        workers = min(workers, config.NUMBA_NUM_THREADS)
+        self._decoder, self._pil = ViewDecoder(workers), PilImages(path, workers)
+        self._loader = Loader(
+            str(path), batch_size=1, num_workers=workers, os_cache=True, order=OrderOption.SEQUENTIAL,
+            batches_ahead=AHEAD, pipelines={"image": [self._decoder, ToTensor()], "label": None, "index": None},
+        )  # fmt: skip
+
+    def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
+        """As ``stored.Images``."""
+        tasks = np.zeros(len(views), TASK)
+        tasks[list(VIEW.names or ())] = views
+        self._loader.batch_size, self._decoder.size = batch_size, size
+        epoch = _Epoch(self._loader, tasks)
+        try:
+            for start in range(0, len(tasks), batch_size):
+                (images,) = next(epoch)
+                batch = tasks[start : start + batch_size]
+                for row in np.flatnonzero(batch["failed"]):  # TurboJPEG counts what is merely odd as failed, too
+                    self._pil.show(batch[row], images[row].numpy())
+                yield images
+        finally:
+            epoch.close()
+
+
+class _Epoch(EpochIterator):
+    """FFCV's iterator, a thread, which raises what went wrong in it (FFCV's leaves its reader waiting) and is gone when
+    it is closed, however much of the epoch is left (FFCV's issue 393)."""
+
+    def run(self) -> None:
+        self.error: BaseException | None = None
+        try:
+            super().run()
+        except BaseException as error:
+            self.error = error
+            self.output_queue.put(None)
+
+    def __next__(self) -> tuple[Tensor, ...]:
+        try:
+            batch: tuple[Tensor, ...] = super().__next__()
+        except StopIteration:
+            if self.error is not None:
+                raise self.error from None
+            raise
+        return batch
+
+    def close(self) -> None:
+        self.iter_ixes = iter(())  # no further batch is begun
+        super().close()
+        while self.is_alive():  # it may be waiting for room
+            try:
+                self.output_queue.get(timeout=0.01)
+            except Empty:
+                pass

@@ -1,0 +1,31 @@
+"""Epochs that are not passes over the training set: for schedules that are stated in steps."""
+
+from collections.abc import Generator
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+
+from harness.data.load.loader import Loader
+
+
+class FixedEpochs:
+    """The endless stream of a loader's passes, cut into epochs of ``steps`` batches."""
+
+    def __init__(self, loader: Loader, steps: int):
+        self._loader, self._steps, self.batch_size = loader, steps, loader.batch_size
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
+        """As ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
+        per_pass, end = len(self._loader), (epoch + 1) * self._steps
+        at = epoch * self._steps + first_step
+        while at < end:
+            passed, step = divmod(at, per_pass)
+            here = min(per_pass - step, end - at)
+            with closing(self._loader.epoch(passed, step)) as batches:
+                yield from islice(batches, here)
+            at += here

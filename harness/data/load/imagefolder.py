@@ -1,0 +1,77 @@
+"""Images stored as JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.data import beton
+from harness.data.load import arrays
+from harness.data.load.arrays import WrongData
+from harness.data.load.beton import BetonEvalSet, BetonLoader, chosen_backend
+from harness.data.load.loader import Rows
+from harness.data.load.tensors import Normalise
+from harness.data.manifest import Manifest
+from harness.spec import datasets
+from harness.spec.schema import Recipe
+
+
+class ImageFolderSource:
+    """JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        folder: Path,
+        device: torch.device,
+        workers: int,
+    ):
+        found = Manifest.read(folder)
+        if found.version != dataset["version"]:
+            raise WrongData(f"{folder}: content {found.version}, expected {dataset['version']}: another preparation")
+        self._manifest, self._folder, self._views = found, folder, recipe
+        self._device, self._workers = device, workers
+        self.decoder = chosen_backend()
+        info = datasets.dataset_of(dataset)
+        self._normalise = Normalise(info, device)
+        targets = beton.read_beton(folder / found.train.file).labels if found.train else np.empty(0, dtype=np.int64)
+        held_out, subset = (dataset.get("validation") or 0, dataset["train_subset"])
+        self._trained, self._held_out = arrays.split_held_out(
+            targets, held_out // info.classes, subset and subset // info.classes
+        )
+        self.train_targets = torch.from_numpy(targets[self._trained]).to(device)
+
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> BetonLoader:
+        assert self._manifest.train and recipe.image_size and recipe.crop_area
+        return BetonLoader(
+            self._folder / self._manifest.train.file,
+            self._trained,
+            self._normalise,
+            batch_size=recipe.batch_size,
+            image_size=recipe.image_size,
+            crop_area=recipe.crop_area,
+            flip=recipe.flip,
+            seed=seed,
+            rows=rows,
+            workers=self._workers,
+            device=self._device,
+        )
+
+    def evaluation(self, whole: bool = False) -> BetonEvalSet:
+        held_out = len(self._held_out) > 0 and not whole
+        part = self._manifest.train if held_out else self._manifest.test
+        assert part
+        return BetonEvalSet(
+            self._folder / part.file,
+            self._held_out if held_out else np.arange(part.images),
+            "validation" if held_out else "test",
+            self._normalise,
+            size=self._views["eval_size"],
+            resize=self._views["eval_resize"],
+            crop_first=self._views["eval_crop_first"],
+            workers=self._workers,
+            device=self._device,
+        )

@@ -1,0 +1,110 @@
+"""Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness import rng
+from harness.spec.datasets import DatasetInfo
+
+EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
+
+_CACHED = 1 << 18  # values, of 4 bytes
+
+
+class Normalise:
+    """uint8 pixels -> float32 (pixel/255 - mean) / std, channels last in memory."""
+
+    def __init__(self, info: DatasetInfo, device: torch.device):
+        mean, std = torch.tensor(info.mean, device=device), torch.tensor(info.std, device=device)
+        self.scale, self.shift = 1 / (255 * std), -mean / std
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
+        images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
+        batch, channels, height, width = images.shape
+        # Whole rows: broadcasting 3 channels alone is slow. On a CPU, as many of them at once as its cache holds.
+        rows = images.permute(0, 2, 3, 1).view(batch * height, width * channels)
+        source = pixels.permute(0, 2, 3, 1).reshape(rows.shape)
+        scale, shift = self.scale.repeat(width), self.shift.repeat(width)
+        at_once = max(1, _CACHED // (channels * width)) if pixels.device.type == "cpu" else batch * height
+        for part, values in zip(rows.split(at_once), source.split(at_once), strict=True):
+            part.copy_(values).mul_(scale).add_(shift)
+        return images
+
+
+class TensorLoader:
+    """Batches of a training set. Order and augmentation are pure functions of (seed, epoch, index)."""
+
+    def __init__(
+        self,
+        images: Tensor,  # (N, C, H, W) uint8
+        targets: Tensor,  # (N,) int64
+        normalise: Normalise,
+        *,
+        batch_size: int,
+        crop_padding: int,
+        flip: bool,
+        seed: int,
+        rows: Callable[[int], slice] = slice,
+    ):
+        n, c, h, w = images.shape
+        p = crop_padding
+        padded = torch.zeros((n, h + 2 * p, w + 2 * p, c), dtype=torch.uint8, device=images.device)
+        padded[:, p : p + h, p : p + w] = images.permute(0, 2, 3, 1)
+        # windows[k], a view, is the H x W window that begins at pixel k of all images in a row: H runs of W*C bytes.
+        # One index per image lets torch copy whole runs; an index (image, dy, dx) would copy byte by byte.
+        self._pixels_per_image, self._pixels_per_row = (h + 2 * p) * (w + 2 * p), w + 2 * p
+        last = (n - 1) * self._pixels_per_image + 2 * p * self._pixels_per_row + 2 * p
+        self._windows = padded.as_strided((last + 1, h, w * c), (c, self._pixels_per_row * c, 1))
+        self._shape = (h, w, c)
+        self._targets, self._normalise, self._flip, self._rows = targets, normalise, flip, rows
+        self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
+
+    def __len__(self) -> int:
+        """Steps per epoch; the last batch may be smaller."""
+        return -(-self.size // self.batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
+        """(images (B', C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on. The
+        images are this process's share of the batch's, the rest are the whole batch's."""
+        device = self._targets.device
+        order = rng.random_permutation(self.seed, epoch, self.size, device)
+        every = torch.arange(self.size, device=device)
+        place = rng.random_integers(self.seed, epoch, "crop", every, self._crops**2)
+        down, right = place // self._crops, place % self._crops
+        first_pixel = every * self._pixels_per_image + down * self._pixels_per_row + right
+        flipped = rng.random_integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
+        for indices in order.split(self.batch_size)[first_step:]:
+            mine = indices[self._rows(len(indices))]
+            pixels = self._windows.index_select(0, first_pixel[mine]).view(-1, *self._shape)
+            if flipped is not None:
+                pixels = _choose(flipped[mine], pixels.flip(2), pixels)
+            yield self._normalise(pixels.permute(0, 3, 1, 2)), self._targets[indices], indices
+
+
+def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Images of ``yes`` or ``no`` (B, ...) uint8, both contiguous; eight bytes at a time where they come out even."""
+    word = torch.int64 if yes[0].numel() % 8 == 0 else torch.uint8
+    chosen = torch.where(condition[:, None], yes.flatten(1).view(word), no.flatten(1).view(word))
+    return chosen.view(torch.uint8).view_as(no)
+
+
+@dataclass
+class TensorEvalSet:
+    """The images a model is evaluated on, on the device."""
+
+    name: str  # "test", or "validation": training images that are held out
+    images: Tensor  # (N, C, H, W) uint8
+    targets: Tensor  # (N,) int64
+    normalise: Normalise
+
+    def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once."""
+        images, targets = self.images[mine], self.targets[mine]
+        size = EVAL_BATCH[images.device.type]
+        for start in range(0, len(images), size):
+            part = slice(start, start + size)
+            yield self.normalise(images[part]), targets[part]

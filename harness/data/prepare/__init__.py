@@ -1,0 +1,1 @@
+"""Preparation: image files become .beton files with a manifest."""

@@ -1,0 +1,127 @@
+"""From COCO's annotation files and images to .beton files, annotations that are quick to read, and a manifest."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from harness.data import beton, manifest
+from harness.data.manifest import DetectionManifest, DetectionPart, Settings
+from harness.data.prepare import coco_layout
+from harness.data.prepare.dataset import check_same, complete_dataset, content_version
+from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with
+from harness.errors import UserError
+from harness.store import files
+
+_SHOWN = 5
+
+
+def prepare_coco(
+    source: Path,
+    out: Path,
+    settings: Settings,
+    workers: int,
+    skip_unreadable: bool,
+    tell: Tell,
+    train: str | None = None,
+    val: str | None = None,
+) -> tuple[DetectionManifest, bool]:
+    """Writes the .beton files, the annotations and then the manifest into ``out``; with False, all was there already.
+    ``train``, ``val``: see ``archive.find``. Images are stored in the order of their ids, at their own size, with their
+    ids as labels.
+
+    Every image is stored and may be evaluated on. Those without an object to train on (see
+    ``Annotations.training_objects``) are left out of training, as detectron2 leaves them.
+
+    Of ``settings``, ``max_side`` is None: boxes are in pixels of the images as they are.
+
+    Raises:
+        UserError: ``source`` is not such a data set, an image has not the size that its annotations are for, ``out``
+            holds other data, or as ``complete``.
+        DiskFull: as ``complete``.
+    """
+    found = coco_layout.find_archive(source, train, val)
+    fingerprint = found.fingerprint()
+    if (out / manifest.FILE).exists():
+        there = manifest.read_manifest(out, "coco")
+        check_same(there, out, {"dataset": "coco", **settings.model_dump(), "source": fingerprint})
+        assert isinstance(there, DetectionManifest)
+        return there, False
+    if not skip_unreadable:
+        for part in found.parts:
+            part.check_complete()
+    trained = _Making(found.train, "train", "train.beton", "train.safetensors", settings, out) if found.train else None
+    tested = _Making(found.test, "test", "val.beton", "val.safetensors", settings, out) if found.test else None
+    makings = [making for making in (trained, tested) if making]
+
+    def state(done: dict[str, BuiltPart]) -> DetectionManifest:
+        parts = {making.name: making.write(done[making.name]) for making in makings}
+        categories = found.parts[0].instances.categories
+        digests = {name: (done[name].digest, digest) for name, (_, digest) in parts.items()}
+        return DetectionManifest(
+            dataset="coco",
+            version=content_version([[category.model_dump() for category in categories], digests]),
+            settings=settings,
+            source=fingerprint,
+            categories=categories,
+            train=parts["train"][0] if trained else None,
+            test=parts["test" if tested else "train"][0],
+            unreadable=tuple(file for filled in done.values() for file in filled.unreadable),
+            made_with=made_with(),
+        )
+
+    fillings, annotations = [making.filling for making in makings], [making.annotations for making in makings]
+    return complete_dataset(out, fillings, workers, skip_unreadable, tell, state, annotations), True
+
+
+@dataclass(frozen=True)
+class _Making:
+    """The two files of a part."""
+
+    part: coco_layout.Part
+    name: Literal["train", "test"]
+    images: Literal["train.beton", "val.beton"]
+    annotations: Literal["train.safetensors", "val.safetensors"]
+    settings: Settings
+    out: Path
+
+    @property
+    def filling(self) -> PartBuild:
+        return PartBuild(self.name, self.images, self.part.images, self.settings, self.out)
+
+    def write(self, filled: BuiltPart) -> tuple[DetectionPart, str]:
+        """The annotations of the images that are stored, and their digest."""
+        held, given = beton.read_beton(self.filling.unfinished), self.part.instances
+        stored = np.searchsorted(given.annotations.image_ids, held.labels)
+        self._check_sizes(held, stored)
+        annotations = given.annotations.of_images(stored)
+        path = self.out / self.annotations
+        files.replace(path, annotations.save)
+        part = DetectionPart(
+            file=self.images,
+            annotations=self.annotations,
+            images=filled.images,
+            bytes=filled.bytes,
+            annotation_bytes=path.stat().st_size,
+            counts=filled.counts,
+            trained_on=int((annotations.training_objects(held.heights, held.widths).counts > 0).sum()),
+            objects=annotations.counts(held.heights, held.widths),
+        )
+        return part, annotations.digest()
+
+    def _check_sizes(self, held: beton.Beton, stored: np.ndarray) -> None:
+        """Raises UserError when boxes are in pixels of an image of another size: how they would fit is not known."""
+        given = self.part.instances
+        heights, widths = given.heights[stored], given.widths[stored]
+        wrong = np.flatnonzero((heights != held.heights) | (widths != held.widths))
+        if len(wrong):
+            some = ", ".join(
+                f"{given.names[stored[i]]} is {held.widths[i]} x {held.heights[i]}, not {widths[i]} x {heights[i]}"
+                for i in wrong[:_SHOWN]
+            )
+            raise UserError(
+                f"{given.path}: {len(wrong):,} images are of another width x height than it says: {some}"
+                f"{', ...' if len(wrong) > _SHOWN else ''}; mend either (an EXIF orientation is not applied), and the "
+                "same command goes on"
+            )

@@ -1,0 +1,122 @@
+"""A source image as it is stored: its own bytes where loaders can decode them, else a JPEG made of it."""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from harness.data import beton
+from harness.data.manifest import Settings
+
+FILTER = Image.Resampling.BICUBIC  # Pillow widens it when it shrinks an image, so that nothing aliases
+SUBSAMPLING = "4:2:0"  # of colour: what most of ImageNet's own files have, and what decodes fastest
+
+# What is counted. An image is one of the first three; the rest is what was found and, where needed, changed.
+KINDS = {
+    "kept": "stored byte for byte",
+    "resized": "larger than --max-side",
+    "converted": "encoded anew at its own size, as loaders could not decode it as it was",
+    "greyscale": "one channel; loaders make three of it",
+    "cmyk": "four channels of ink, made RGB",
+    "transparent": "transparency, which is dropped",
+    "deep": "16 bits a channel, of which the upper 8 are taken",
+    "not_jpeg": "of another format, whatever its name",
+    "misnamed": "named as a JPEG and of another format",
+    "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
+    "unreadable": "not decodable",
+    "ignored": "files beside the images whose names are no images'",
+}
+# Formats whose readers are Pillow's own or a bundled library's: none that starts another program, as EPS does.
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
+_JPEG = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more images after the first
+_ORIENTATION = 0x0112
+Image.init()  # Pillow knows a format by name only once its reader is loaded
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    jpeg: bytes
+    height: int
+    width: int
+    kinds: tuple[str, ...]  # of KINDS
+
+
+class Unreadable(Exception):
+    """No image could be made of a file. Its text says why."""
+
+
+def encode_image(path: Path, settings: Settings) -> EncodedImage:
+    """What is stored of a file. Every pixel is decoded on the way, so what is torn is found here.
+
+    Raises:
+        Unreadable: the file cannot be read or decoded.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise Unreadable(e.strerror or str(e)) from None
+    if not content:
+        raise Unreadable("empty file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd EXIF data and the like, to a terminal that shows progress
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                image.load()
+                return _stored(content, image, path, settings)
+    except UnidentifiedImageError:  # its text holds an address in memory
+        raise Unreadable(f"not an image of a known format ({', '.join(_FORMATS)})") from None
+    except Exception as e:  # a damaged file makes decoders raise anything
+        raise Unreadable(str(e) or type(e).__name__) from None
+
+
+def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) -> EncodedImage:
+    is_jpeg, mode = image.format in _JPEG, image.mode
+    found = {
+        "greyscale": mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;"),
+        "cmyk": mode == "CMYK",
+        "transparent": image.has_transparency_data,
+        "deep": mode.startswith("I"),
+        "not_jpeg": not is_jpeg,
+        "misnamed": not is_jpeg and path.suffix.lower() in (".jpg", ".jpeg"),
+        "oriented": _orientation(image) != 1,
+    }
+    kinds = tuple(kind for kind, holds in found.items() if holds)
+    size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
+    if size == image.size and is_jpeg and mode in ("RGB", "L") and len(content) <= beton.PAGE:
+        return EncodedImage(content, image.height, image.width, ("kept", *kinds))
+    rgb = _rgb(image)
+    if size != rgb.size:
+        rgb = rgb.resize(size, FILTER)
+    out = io.BytesIO()
+    rgb.save(out, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
+    if out.tell() > beton.PAGE:
+        raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
+    return EncodedImage(
+        out.getvalue(), rgb.height, rgb.width, ("converted" if size == image.size else "resized", *kinds)
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF data, of which ImageNet has some, harm no pixel
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """As torchvision's ImageFolder converts, but for 16 bits of grey, which Pillow would clip to white."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size with its longer side at most ``max_side``, its shape kept."""
+    longer = max(size)
+    if longer <= max_side:
+        return size
+    width, height = (max(1, round(side * max_side / longer)) for side in size)
+    return width, height

@@ -1,0 +1,66 @@
+"""From a tree of image files to .beton files with a manifest."""
+
+from pathlib import Path
+
+from harness.data import manifest
+from harness.data.manifest import Manifest, Part, Settings
+from harness.data.prepare import layouts
+from harness.data.prepare.dataset import check_same, complete_dataset, content_version
+from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with, printable
+
+
+def prepare_imagefolder(
+    dataset: str,  # imagenet or imagefolder
+    source: Path,
+    out: Path,
+    settings: Settings,
+    workers: int,
+    skip_unreadable: bool,
+    tell: Tell,
+    classes: tuple[str, ...] | None = None,
+) -> tuple[Manifest, bool]:
+    """Writes the .beton files and then the manifest into ``out``; with False, all was there already. ``classes``: see
+    ``imagetree.image_folder``.
+
+    Raises:
+        UserError: ``source`` is not the data set, ``out`` holds other data, or as ``complete``.
+        DiskFull: as ``complete``.
+    """
+    if dataset == "imagenet":
+        tree = layouts.official(source, layouts.imagenet())
+    else:
+        tree = layouts.image_folder(source, classes)
+    fingerprint = tree.fingerprint()
+    if (out / manifest.FILE).exists():
+        there = manifest.read_manifest(out, dataset)
+        check_same(there, out, {"dataset": dataset, **settings.model_dump(), "source": fingerprint})
+        assert isinstance(there, Manifest)
+        return there, False
+    train = PartBuild("train", "train.beton", tree.train, settings, out) if tree.train else None
+    test = PartBuild("test", "val.beton", tree.test, settings, out)
+    names = tuple(map(printable, tree.classes))
+
+    def part(filling: PartBuild, filled: BuiltPart) -> Part:
+        return Part(
+            file=filling.file,
+            images=filled.images,
+            per_class_min=min(filled.per_class[label] for label in range(len(names))),
+            bytes=filled.bytes,
+            counts=filled.counts,
+        )
+
+    def state(done: dict[str, BuiltPart]) -> Manifest:
+        return Manifest(
+            dataset=dataset,
+            version=content_version([names, {name: filled.digest for name, filled in done.items()}]),
+            settings=settings,
+            source=fingerprint,
+            classes=names,
+            train=part(train, done["train"]) if train else None,
+            test=part(test, done["test"]),
+            unreadable=tuple(file for filled in done.values() for file in filled.unreadable),
+            made_with=made_with(),
+        )
+
+    fillings = [f for f in (train, test) if f]
+    return complete_dataset(out, fillings, workers, skip_unreadable, tell, state), True

@@ -1,0 +1,240 @@
+"""Image files on disk, their classes and labels: class folders, and ImageNet as it is distributed."""
+
+import csv
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import UserError
+
+# As torchvision's ImageFolder takes them for images.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+TEST_FOLDERS = ("val", "validation", "test")
+DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
+_KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+_SHOWN = 5
+
+
+class File(NamedTuple):
+    name: str  # relative to the part's folder
+    label: int
+    size: int  # bytes
+    modified: int  # nanoseconds
+
+
+@dataclass(frozen=True)
+class Part:
+    """The training or the test images, in the order in which they are stored: by label, then by name."""
+
+    folder: Path
+    files: list[File]
+    ignored: int  # other files beside them
+
+
+@dataclass(frozen=True)
+class Tree:
+    classes: tuple[str, ...]  # in the order of their labels
+    train: Part | None
+    test: Part
+
+    def fingerprint(self) -> str:
+        """16 hex digits of the classes, names, labels and sizes, wherever the files lie."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for part in (self.train, self.test):
+            digest.update(b"part")
+            for file in part.files if part else ():
+                digest.update(os.fsencode(file.name) + f"\0{file.label}\0{file.size}\0".encode())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Official:
+    """What a data set states of itself."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: int  # images
+    train_per_class: tuple[int, int]  # from, to
+    test_per_class: int
+
+
+def imagenet() -> Official:
+    """ILSVRC2012's classification (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as in models."""
+    classes = (resources.files("harness.data.prepare") / "imagenet_classes.txt").read_text().split()
+    return Official("ImageNet (ILSVRC2012)", tuple(classes), 1_281_167, (732, 1300), 50)
+
+
+def class_list(named: str) -> tuple[str, ...]:
+    """The class names in a file, one a line; ``imagenet`` stands for ImageNet's.
+
+    Raises:
+        UserError: there is no such file, or it names a class twice or none.
+    """
+    if named == "imagenet":
+        return imagenet().classes
+    try:
+        names = [line for line in map(str.strip, Path(named).read_text(encoding="utf-8").splitlines()) if line]
+    except (OSError, ValueError) as e:
+        raise UserError(f"--classes {named}: {e}; expected a file of class names, one a line, or imagenet") from None
+    if not names or (twice := [name for name, count in Counter(names).items() if count > 1]):
+        raise UserError(f"--classes {named}: " + (f"names {_some(twice)} twice" if names else "names no class"))
+    return tuple(names)
+
+
+def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
+    """``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be missing.
+
+    ``listed``: classes in the order of their labels, of which the tree may have a part, such as a model's that is to be
+    evaluated on a sample.
+
+    Raises:
+        UserError: it is not such a tree, or its parts have different classes, or one that is not listed.
+    """
+    train, test = _part_folders(source)
+    if listed:
+        trained_on = _in_class_folders(train, listed, strict=False) if train else None
+        return Tree(listed, trained_on, _in_class_folders(test, listed, strict=False))
+    classes = _class_names(train or test)
+    if train and (wrong := set(classes) ^ set(_class_names(test))):
+        raise UserError(f"{train} and {test} have different classes: only one has {_some(sorted(wrong))}")
+    tree = Tree(classes, _in_class_folders(train, classes) if train else None, _in_class_folders(test, classes))
+    for part in filter(None, (tree.train, tree.test)):
+        present = {file.label for file in part.files}
+        if empty := [name for label, name in enumerate(classes) if label not in present]:
+            raise UserError(f"{part.folder}: no image of {_some(empty)} (images are {', '.join(EXTENSIONS)})")
+    return tree
+
+
+def official(source: Path, stated: Official) -> Tree:
+    """ImageNet: as ``image_folder``, also as Kaggle's archive has it, and with the official flat validation folder.
+
+    Raises:
+        UserError: it is not all of the data set, or holds something else.
+    """
+    train, test = _part_folders(source / _KAGGLE if (source / _KAGGLE).is_dir() else source)
+    if train is None:
+        raise UserError(f"{source}: no folder train; to evaluate only, prepare it as `imagefolder`")
+    found = _in_class_folders(train, stated.classes, strict=False)
+    if _class_names(test, or_none=True):
+        held_out = _in_class_folders(test, stated.classes, strict=False)
+    else:
+        held_out = _flat(test, stated.classes, _validation_labels(source))
+    low, high = stated.train_per_class
+    _check(found, stated, (low, high), stated.train)
+    _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
+    return Tree(stated.classes, found, held_out)
+
+
+def _part_folders(source: Path) -> tuple[Path | None, Path]:
+    if not source.is_dir():
+        raise UserError(f"--source {source}: no such folder")
+    train = source / "train"
+    test = next((source / name for name in TEST_FOLDERS if (source / name).is_dir()), None)
+    if test is None:
+        raise UserError(f"--source {source}: expected the folders train and val (or {', '.join(TEST_FOLDERS[1:])})")
+    return (train if train.is_dir() else None), test
+
+
+def _class_names(folder: Path, or_none: bool = False) -> tuple[str, ...]:
+    names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
+    if not names and not or_none:
+        raise UserError(f"{folder}: expected a folder for each class in it")
+    return names
+
+
+def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = True) -> Part:
+    files: list[File] = []
+    ignored = 0
+    if not strict and (unknown := sorted(set(_class_names(folder)) - set(classes))):
+        raise UserError(
+            f"{folder}: {_some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
+            "`imagefolder` without --classes"
+        )
+    for label, name in enumerate(classes):
+        for place, folders, names in os.walk(folder / name, followlinks=True):
+            folders.sort()
+            inside = os.path.relpath(place, folder)
+            images = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
+            ignored += len(names) - len(images)
+            files += (found_file(folder, os.path.join(inside, name), label) for name in images)
+    return Part(folder, files, ignored)
+
+
+def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Part:
+    """The official validation folder: its images in label order, so that it equals the one in class folders."""
+    numbers = {name: label for label, name in enumerate(classes)}
+    entries = sorted(entry.name for entry in os.scandir(folder))
+    images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
+    if strange := [name for name in images if labels.get(Path(name).stem) not in numbers]:
+        raise UserError(f"{folder}: no label for {_some(strange)}")
+    files = [found_file(folder, name, numbers[labels[Path(name).stem]]) for name in images]
+    return Part(folder, sorted(files, key=lambda file: (file.label, file.name)), len(entries) - len(images))
+
+
+def found_file(folder: Path, name: str, label: int) -> File:
+    """What is known of a file before it is read."""
+    try:
+        found = os.stat(folder / name)
+    except OSError:  # a dangling link: reading it will say so
+        return File(name, label, 0, 0)
+    return File(name, label, found.st_size, found.st_mtime_ns)
+
+
+def _validation_labels(source: Path) -> dict[str, str]:
+    """Image -> class of the official validation folder.
+
+    Raises:
+        UserError: neither the development kit nor Kaggle's table is there, or it is damaged.
+    """
+    source = source.resolve()
+    for place in (source, *source.parents[:3]):
+        try:
+            if (devkit := place / DEVKIT / "data").is_dir():
+                return _from_devkit(devkit)
+            if (table := place / SOLUTION).is_file():
+                return _from_table(table)
+        except Exception as e:  # a damaged file makes readers raise anything
+            raise UserError(f"{place}: damaged {DEVKIT} or {SOLUTION}: {type(e).__name__}: {e}") from None
+    raise UserError(
+        f"{source}: a flat validation folder needs its labels: unpack {DEVKIT}.tar.gz (or put Kaggle's {SOLUTION}) "
+        "into it or beside it"
+    )
+
+
+def _from_devkit(folder: Path) -> dict[str, str]:
+    from scipy.io import loadmat
+
+    synsets = loadmat(folder / "meta.mat", squeeze_me=True)["synsets"]
+    classes = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
+    truth = (folder / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+    return {f"ILSVRC2012_val_{i:08}": classes[int(number)] for i, number in enumerate(truth, 1)}
+
+
+def _from_table(file: Path) -> dict[str, str]:
+    with file.open(newline="") as f:
+        rows = csv.DictReader(f)
+        return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+
+
+def _check(part: Part, stated: Official, per_class: tuple[int, int], images: int) -> None:
+    counts = Counter(file.label for file in part.files)
+    low, high = per_class
+    wrong = [f"{name} has {counts[i]:,}" for i, name in enumerate(stated.classes) if not low <= counts[i] <= high]
+    if not wrong and len(part.files) == images:
+        return
+    each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    which = f" (every class has {each})" if not wrong else f"; classes with other than {each}: {_some(wrong)}"
+    raise UserError(
+        f"{part.folder}: {len(part.files):,} images, {stated.name} states {images:,}{which}; "
+        "a part of it is prepared as `imagefolder`"
+    )
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

@@ -1,0 +1,85 @@
+"""Processes that turn source files into JPEGs, a chunk at a time."""
+
+import hashlib
+import os
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+from harness.data.manifest import Settings
+from harness.data.prepare import encode
+from harness.data.prepare.layouts import File
+from harness.data.prepare.resumable import Chunk, Sample
+from harness.errors import UserError
+
+Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
+
+
+class Workers:
+    """As a context, so many processes that end with this one, however it ends."""
+
+    def __init__(self, count: int):
+        self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
+        # spawn: the same on every system, and nothing of this process is copied
+        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _begin)
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def encoded(self, folder: Path, chunks: Iterable[list[File]], settings: Settings) -> Iterator[Result]:
+        """What becomes of each chunk, in order, whichever process is done first.
+
+        Raises:
+            UserError: a process died.
+        """
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for chunk in chunks:
+                waiting.append(self._pool.submit(_encoded, folder, chunk, settings))
+                if len(waiting) > self._ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker process was killed, for want of memory perhaps; the same command goes on from where it was, "
+                "with fewer --workers if need be"
+            ) from None
+
+
+def _begin() -> None:
+    """In a worker: ctrl-C is for the parent, and a parent that was killed takes its workers along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
+    samples, jpegs, unreadable = [], [], []
+    counts: Counter[str] = Counter()
+    for file in chunk:
+        try:
+            found = encode.encode_image(folder / file.name, settings)
+        except encode.Unreadable as e:
+            unreadable.append((file.name, str(e)))
+            counts["unreadable"] += 1
+            continue
+        sha256 = hashlib.sha256(found.jpeg).hexdigest()
+        samples.append(Sample(file.label, found.height, found.width, len(found.jpeg), sha256))
+        jpegs.append(found.jpeg)
+        counts.update(found.kinds)
+    return Chunk(samples, dict(counts), unreadable), jpegs

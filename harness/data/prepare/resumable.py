@@ -1,0 +1,126 @@
+"""A .beton file in the making, left by a killed process such that the next one goes on.
+
+A chunk's images are on the disk before its line is in the journal. The line names the chunk by a hash of all that
+decides its bytes: what is taken up again is what would be written now.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
+
+from harness.data import beton
+from harness.store import files
+
+
+class Sample(NamedTuple):
+    label: int
+    height: int  # pixels
+    width: int
+    size: int  # bytes of the JPEG
+    sha256: str  # of the JPEG
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What became of a few source files that follow one another."""
+
+    samples: list[Sample]
+    counts: dict[str, int]  # by harness.data.prepare.encode.KINDS
+    unreadable: list[tuple[str, str]]  # (file, why)
+
+
+def journal(path: Path) -> Path:
+    """The journal of an unfinished file. It stays until the data set is complete."""
+    return path.with_suffix(".journal")
+
+
+class Unfinished:
+    """Takes up an unfinished file, or begins it; as a context it holds the file and its journal open."""
+
+    def __init__(self, path: Path, capacity: int, keys: Sequence[str]):
+        """``capacity``: at most so many samples. ``keys``: of all its chunks, in order."""
+        self.path, self._keys = path, keys
+        self._writer = beton.Writer(_open(path), capacity)
+        self._journal = _open(journal(path))
+        self.chunks = 0
+        self.counts: Counter[str] = Counter()
+        self.per_class: Counter[int] = Counter()
+        self.unreadable: list[tuple[str, str]] = []
+        self.digest = hashlib.sha256()  # of every sample's label and sha256, in order
+        self._resume()
+
+    def __enter__(self) -> "Unfinished":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for file in (self._writer.file, self._journal):
+            with suppress(OSError):  # of bytes whose writing has failed already, and was told
+                file.close()
+
+    @property
+    def images(self) -> int:
+        return self._writer.count
+
+    def _resume(self) -> None:
+        """Keeps the chunks that are whole and still wanted, up to the first that is not."""
+        size, kept = os.fstat(self._writer.file.fileno()).st_size, 0
+        for line in self._journal:
+            try:
+                held = json.loads(line)
+            except ValueError:  # torn
+                break
+            if self.chunks == len(self._keys) or held["key"] != self._keys[self.chunks] or held["end"] > size:
+                break
+            samples = [Sample(*sample) for sample in held["samples"]]
+            for s in samples:
+                self._writer.place(s.label, s.height, s.width, s.size)
+            self._count(Chunk(samples, held["counts"], [(name, why) for name, why in held["unreadable"]]))
+            kept += len(line)
+        self._journal.seek(kept)
+        self._journal.truncate()
+        self._writer.file.truncate(self._writer.end)
+
+    def add(self, chunk: Chunk, jpegs: Sequence[bytes]) -> None:
+        """The next chunk; when this returns it is there whatever happens.
+
+        Raises:
+            DiskFull: it is not, and a later attempt goes on before it.
+        """
+        with files.full_disk_as_error(self.path):
+            for s, jpeg in zip(chunk.samples, jpegs, strict=True):
+                self._writer.add(s.label, s.height, s.width, jpeg)
+            _sync(self._writer.file)
+            line = {"key": self._keys[self.chunks], "end": self._writer.end, **asdict(chunk)}
+            self._journal.write(json.dumps(line).encode() + b"\n")
+            _sync(self._journal)
+        self._count(chunk)
+
+    def finish(self) -> None:
+        """Makes the file whole."""
+        with files.full_disk_as_error(self.path):
+            self._writer.finish()
+            _sync(self._writer.file)
+
+    def _count(self, chunk: Chunk) -> None:
+        self.chunks += 1
+        self.counts.update(chunk.counts)
+        self.per_class.update(s.label for s in chunk.samples)
+        self.unreadable += chunk.unreadable
+        for s in chunk.samples:
+            self.digest.update(f"{s.label} {s.sha256}\n".encode())
+
+
+def _open(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,72 @@
+"""Weights' files, read without executing anything."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+class WeightsError(Exception):
+    """Weights that cannot be used; the text says which file and why."""
+
+
+def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:
+    """Loads a state dict strictly, see ``read_weights``; the file's sha256.
+
+    Raises:
+        BadWeights: as its text says.
+    """
+    state, found = read_weights(file, sha256)
+    load_state_dict(model, name, file, state)
+    return found
+
+
+def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Tensor]) -> None:
+    """Raises:
+    BadWeights: what ``file`` holds is not for this model.
+    """
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as e:
+        raise WeightsError(f"weights {file}: not the weights of {name}: {first_line(e, 1)}") from None
+
+
+def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """A file's state dict and sha256.
+
+    Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``
+    or ``state_dict`` as RepDistiller and mdistiller write it.
+
+    Raises:
+        BadWeights: as its text says.
+    """
+    try:
+        with file.open("rb") as f:
+            found = hashlib.file_digest(f, "sha256").hexdigest()
+    except OSError as e:
+        raise WeightsError(f"weights {file}: {e.strerror}") from None
+    if sha256 not in (None, found):
+        raise WeightsError(f"weights {file}: sha256 is {found}, expected {sha256}")
+    state: Any
+    try:
+        if file.suffix == ".safetensors":
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as e:  # torch's reader meets damaged files with any exception there is; nothing else runs here
+        raise WeightsError(f"weights {file}: not a readable checkpoint of plain tensors ({first_line(e)})") from None
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
+        raise WeightsError(f"weights {file}: expected a state dict of tensors")
+    return state, found
+
+
+def first_line(error: Exception, index: int = 0) -> str:
+    """Of its message, or the line after."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[min(index, len(lines) - 1)][:200]

@@ -1,0 +1,76 @@
+"""A detector's weights: its classifier's alone, or all of them."""
+
+from pathlib import Path
+
+from torch import Tensor, nn
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, RetinaNet_ResNet50_FPN_Weights
+
+from harness.models.checkpoints import WeightsError, load_state_dict, read_weights
+from harness.models.detection.backbone import BODIES
+from harness.models.detection.base import Detector
+from harness.models.frozen_norm import FrozenBatchNorm
+from harness.spec.detectors import CATALOG
+from harness.spec.pretrained import sha256_start
+
+# torchvision's detectors have an output for each of COCO's category ids, 0 (the background, which RetinaNet does not
+# use) to 90, of which ten belong to no category.
+_OUTPUTS = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+_CATEGORIES = [index for index, name in enumerate(_OUTPUTS) if name not in ("__background__", "N/A")]
+# Trained with batch norms that add nothing to the variance; torchvision sets that too where it loads them.
+_WITHOUT_EPS = tuple(
+    sha256_start(weights.COCO_V1.url) for weights in (FasterRCNN_ResNet50_FPN_Weights, RetinaNet_ResNet50_FPN_Weights)
+)
+
+
+def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
+    """Loads a classifier's state dict, torchvision's or of timm's models with the same tensors, into the detector
+    ``name``'s stages; what classifies is left out. The file's sha256.
+
+    Raises:
+        BadWeights: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
+            too many.
+    """
+    given, found = read_weights(file, sha256)
+    body, backbone = BODIES[CATALOG[name].backbone], CATALOG[name].backbone
+    module = detector.backbone.body
+    wanted = {f"{body.prefix}{key}": tensor for key, tensor in module.state_dict().items()}
+    for key, tensor in wanted.items():
+        if key not in given and not key.endswith("num_batches_tracked"):
+            raise WeightsError(f"weights {file}: not the weights of a {backbone}: no tensor {key}")
+        if key in given and given[key].shape != tensor.shape:
+            shapes = f"{tuple(given[key].shape)}, not {tuple(tensor.shape)}"
+            raise WeightsError(f"weights {file}: not the weights of a {backbone}: {key} has shape {shapes}")
+    used = {key.removeprefix(body.prefix): x for key, x in given.items() if not key.startswith(body.rest)}
+    load_state_dict(module, backbone, file, used)
+    return found
+
+
+def load_detector(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
+    """Loads all of a detector's weights, strictly; the file's sha256.
+
+    For a detector of COCO's 80 categories, torchvision's weights with their 91 outputs do too.
+
+    Raises:
+        BadWeights: the file cannot be read, or is another model's.
+    """
+    state, found = read_weights(file, sha256)
+    if detector.num_classes == len(_CATEGORIES):
+        state = {key: _of_categories(key, tensor) for key, tensor in state.items()}
+    load_state_dict(detector, name, file, state)
+    if found.startswith(_WITHOUT_EPS):
+        for module in detector.modules():
+            if isinstance(module, FrozenBatchNorm | nn.BatchNorm2d):
+                module.eps = 0.0
+    return found
+
+
+def _of_categories(key: str, tensor: Tensor) -> Tensor:
+    """The outputs of torchvision's that stand for a category, and Faster R-CNN's for the background."""
+    part, _, _ = key.rpartition(".")
+    per_class = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 4}
+    if part in per_class and len(tensor) == len(_OUTPUTS) * per_class[part]:
+        rows = tensor.unflatten(0, (len(_OUTPUTS), per_class[part]))
+        return rows[[0, *_CATEGORIES]].flatten(0, 1)
+    if part == "head.classification_head.cls_logits" and len(tensor) % len(_OUTPUTS) == 0:
+        return tensor.unflatten(0, (-1, len(_OUTPUTS)))[:, _CATEGORIES].flatten(0, 1)
+    return tensor

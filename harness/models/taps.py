@@ -1,0 +1,178 @@
+"""What every network of the zoo shares: taps, He initialisation, and the description a method is given."""
+
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.base import Head, Outputs, TapSpec
+
+
+class AllThere(Exception):
+    """Every map asked for has been collected; the rest of the network need not run."""
+
+
+class Taps:
+    """Collects the feature maps asked for while a network runs."""
+
+    def __init__(self, wanted: Collection[str], alone: bool = False):
+        self.wanted, self.alone = wanted, alone
+        self.features: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, x: Tensor) -> Tensor:
+        """Keep `x` if it was asked for; return it unchanged.
+
+        Raises:
+            AllThere: it was the last one, and the maps `alone` are of interest.
+        """
+        if name in self.wanted:
+            self.features[name] = x
+            if self.alone and len(self.features) == len(set(self.wanted)):
+                raise AllThere
+        return x
+
+    def relu(self, name: str, x: Tensor) -> Tensor:
+        """ReLU of `x`: in place, unless `x` is to be kept as tap `name`."""
+        return F.relu(self(name, x), inplace=name not in self.wanted)
+
+
+def check_taps(wanted: Collection[str], names: Collection[str]) -> None:
+    """Raises:
+    ValueError: a wanted tap is none of the model's ``names``.
+    """
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(names)}")
+
+
+class ConvNet(nn.Module):
+    """An image classifier whose feature maps can be read by name.
+
+    Subclasses set `tap_names`, ordered from input to output, and write `run`. A tap named ``stage1.preact`` is the
+    map before the batch norm's ReLU that belongs to ``stage1``. A map that was handed out is never changed in place.
+    """
+
+    tap_names: tuple[str, ...]
+    foldable: ClassVar[bool] = True  # whether batch norms may vanish into convolutions once it is a teacher
+
+    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+        """Embedding (B, D) and logits (B, classes) of `images` (B, C, H, W), showing each tap to `taps`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
+        check_taps(taps, self.tap_names)
+        collected = Taps(taps)
+        embedding, logits = self.run(x, collected)
+        return Outputs(logits, embedding, collected.features)
+
+    def maps(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
+        """The maps of `taps` for images (B, C, H, W). What lies behind the last of them is not run.
+
+        A model of another library is run to its end: there, batch norms behind the last map take note of the images.
+        """
+        check_taps(taps, self.tap_names)
+        collected = Taps(taps, alone=True)
+        if taps:
+            with suppress(AllThere):
+                self.run(x, collected)
+        return collected.features
+
+
+class ReluBlock(nn.Module):
+    """A block that ends in a ReLU; subclasses write `preact`, the map before it."""
+
+    def preact(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.preact(x), inplace=True)
+
+
+def run_stage(name: str, blocks: Iterable[nn.Module], x: Tensor, taps: Taps) -> Tensor:
+    """Run a stage of `ReluBlock`s; its taps are the last block's map after and before the ReLU."""
+    *first, last = blocks
+    for block in first:
+        x = block(x)
+    assert isinstance(last, ReluBlock)
+    return taps(name, taps.relu(f"{name}.preact", last.preact(x)))
+
+
+def stage_taps(stages: int) -> tuple[str, ...]:
+    """Names for a stem and `stages` stages whose pre-activation is computed before the map itself."""
+    pairs = ((f"stage{i}.preact", f"stage{i}") for i in range(1, stages + 1))
+    return ("stem", *(name for pair in pairs for name in pair))
+
+
+def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size (at stride 1), without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A 1x1 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
+
+
+def depthwise3x3(channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution of each channel by itself, without bias."""
+    return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
+
+
+def init_convs(model: nn.Module) -> None:
+    """He et al. 2015, arXiv:1502.01852: normal weights of variance 2 / (kernel area x output channels); zero biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def init_linear(layer: nn.Linear) -> None:
+    """Normal weights of standard deviation 0.01; zero bias."""
+    nn.init.normal_(layer.weight, std=0.01)
+    nn.init.zeros_(layer.bias)
+
+
+def describe_taps(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
+    """Find the model's widths, sizes and head for images of (C, H, W) by running it once; it is left as it was."""
+    training = {module: module.training for module in model.modules()}
+    weight = next(model.parameters())
+    model.eval()
+    try:
+        with torch.no_grad():
+            noise = torch.randn(1, *image_shape, generator=torch.Generator().manual_seed(0))
+            outputs = model(noise.to(weight), model.tap_names)
+    finally:
+        for module, was_training in training.items():
+            module.training = was_training
+    maps = {name: outputs.features[name].shape for name in model.tap_names}
+    return TapSpec(
+        channels={name: shape[1] for name, shape in maps.items()},
+        sizes={name: (shape[2], shape[3]) for name, shape in maps.items()},
+        embedding_dim=outputs.embedding.shape[1],
+        num_classes=outputs.logits.shape[1],
+        head=None if weight.is_meta else find_head(model, outputs),
+    )
+
+
+def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
+    """The linear layer behind the logits and the map it reads the mean of, if that is how the model ends."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
+    ends = [m for m in layers if m.in_features == outputs.embedding.shape[1]]
+    ends = [m for m in ends if m.out_features == outputs.logits.shape[1]]
+    for layer in ends:
+        head = Head("", layer.weight.detach(), layer.bias.detach())
+        if torch.allclose(layer(outputs.embedding), outputs.logits, rtol=1e-4, atol=1e-5):
+            # Rather a stage, which has positions, than what a module has pooled of it.
+            for tap in sorted(reversed(outputs.features), key=lambda tap: tap.startswith("module.")):
+                found = replace(head, tap=tap)
+                mean = found.read(outputs.features).mean((2, 3))
+                if mean.shape == outputs.embedding.shape and torch.allclose(
+                    mean, outputs.embedding, rtol=1e-4, atol=1e-5
+                ):
+                    return found
+    return None

@@ -1,0 +1,23 @@
+"""The networks by name, built."""
+
+import importlib
+
+from harness.models.taps import ConvNet
+from harness.spec.library_models import is_library_model
+from harness.spec.models import CATALOG, resolve_model
+
+
+def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:
+    """A freshly initialised network, drawn from torch's global random generator.
+
+    Raises:
+        ValueError: there is no such model; the message gives the nearest names.
+    """
+    name = resolve_model(name)
+    if is_library_model(name):
+        from harness.models.library_models import library_net  # timm may not be there
+
+        return library_net(name, num_classes, in_channels)
+    entry = CATALOG[name]
+    factory = getattr(importlib.import_module(entry.module), entry.factory)
+    return factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)

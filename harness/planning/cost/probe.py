@@ -1,0 +1,96 @@
+"""``sweep --probe``: a few steps of each kind of pack that the store has no like runs of, in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.console.terminal import say
+from harness.planning.cost.devices import Device, DeviceOf
+from harness.planning.cost.estimate import packs_to_do
+from harness.planning.cost.pack import PackCosts
+from harness.planning.cost.probe_results import ProbeResult
+from harness.planning.cost.similar_runs import shape
+from harness.planning.plan import Planned
+from harness.store import files
+
+STEPS = 20  # that are timed, at most
+SECONDS = 10.0  # in which they are, at most
+PATIENCE = 180.0  # seconds for all of a probe: data, models and the teacher's evaluation come before its steps
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the process that runs the steps answers (``harness.training.probe``)."""
+
+    measured: list[int]  # positions of the runs that took part
+    left_out: dict[str, str]  # position -> why not
+    seconds_per_step: list[float]
+    start_s: float
+    checkpoint_bytes: int
+    hardware: str
+
+
+def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: PackCosts, data: Path | None) -> None:
+    """Measures, and keeps what was found in the store. ``data``: the dataset's folder.
+
+    Teachers have random weights, which take as long as trained ones. Nothing that a run reads is written.
+    """
+    runs = planned.plan.runs
+    wanted: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    labels: dict[tuple[str, ...], str] = {}
+    for run_ids, _ in packs_to_do(planned, to_do):
+        pack = [runs[k].science for k in run_ids]
+        if not all(known.is_known(science, device(science)) for science in pack):
+            wanted.setdefault(key := tuple(map(shape, pack)), pack)
+            labels.setdefault(key, f"{runs[run_ids[0]].label}" + f" and {len(pack) - 1} more" * (len(pack) > 1))
+    for i, (shapes, pack) in enumerate(wanted.items(), 1):
+        head, on = f"probe {i} of {len(wanted)}, {labels[shapes]}", device(pack[0])
+        answer = _run(pack, on, data)
+        if isinstance(answer, str):
+            say(f"{head}: not measured: {answer}")
+            continue
+        for at, why in answer.left_out.items():
+            say(f"{head}: without {pack[int(at)]['method']['use']}: {why}")
+        if not answer.seconds_per_step:
+            say(f"{head}: not measured")
+            continue
+        paces = answer.seconds_per_step
+        say(
+            f"{head}: {min(paces):.2g} to {max(paces):.2g} s a step, {answer.start_s:.1f} s to start, "
+            f"on {answer.hardware}"
+        )
+        of = [shapes[at] for at in answer.measured]
+        finding = ProbeResult(
+            of, answer.hardware, on.threads, on.processes, paces, answer.start_s,
+            answer.checkpoint_bytes,
+        )  # fmt: skip
+        finding.write(planned.store)
+
+
+def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> Probed | str:
+    """What the probe's process says, or why it says nothing."""
+    with tempfile.TemporaryDirectory(prefix="harness-probe-") as scratch:
+        order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
+        spec = {
+            "sciences": pack, "data": str(data) if data else None, "threads": device.threads, "steps": STEPS,
+            "seconds": SECONDS, "folder": scratch, "answer": str(answer), "at": time.time(),
+        }  # fmt: skip
+        order.write_text(json.dumps(spec))
+        environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
+        with log.open("w") as out:
+            command = [sys.executable, "-m", "harness.training.probe", str(order)]
+            try:
+                code = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=PATIENCE).returncode
+            except subprocess.TimeoutExpired:
+                return f"no answer within {PATIENCE:.0f} s"
+        value = files.read_json(answer)
+        if code or not isinstance(value, dict):
+            return files.tail(log, 1) or f"its process ended with code {code}"
+        return Probed(**value)

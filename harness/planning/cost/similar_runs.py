@@ -1,0 +1,145 @@
+"""Which past runs are like a planned one, step by step, and what they say of it."""
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.planning.cost.devices import Device
+from harness.planning.cost.interval import Interval
+from harness.planning.cost.past_run import PastRun, image_counts
+from harness.spec import identity, models
+
+# Keys of a recipe that change hardly anything about the time an image takes.
+_FREE = {
+    "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
+    "eval_every", "label_smoothing", "clip_norm",
+}  # fmt: skip
+OTHER_THREADS = 1.5  # further widening where the like runs had other threads, each of which is taken to do as much
+
+
+@dataclass(frozen=True)
+class Step:
+    """A way to be like: runs for which ``key`` is the same. ``widening``: of the interval, see ``Range.of``."""
+
+    words: str
+    widening: float
+    key: Callable[[dict[str, Any]], Hashable]
+    by_size: bool = False  # the models differ: time goes with their multiply-adds
+
+
+def shape(science: dict[str, Any]) -> str:
+    """The same text for runs that take the same time per image: all agree but seed, schedule and loss weights."""
+    recipe = {k: v for k, v in science["recipe"].items() if k not in _FREE}
+    method = {k: science["method"][k] for k in ("use", "params")}
+    return identity.canonical({"pair": _pair(science), "method": method, "recipe": recipe})
+
+
+def _pair(science: dict[str, Any]) -> tuple[str, str | None, str]:
+    return science["dataset"]["name"], _teacher(science), science["student"]
+
+
+def _teacher(science: dict[str, Any]) -> str | None:
+    return science["teacher"]["model"] if science["teacher"] else None
+
+
+# From the nearest on. The factors hold for the short runs in results/published, each foretold from the others.
+STEPS = (
+    Step("the same method and pair", 1.5, shape),
+    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s["method"]["use"])),
+    Step("the same pair by other methods", 2.0, _pair),
+    Step("the same student", 2.5, lambda s: (s["dataset"]["name"], s["student"]), by_size=True),
+    Step("other models, by their multiply-adds", 4.0, lambda s: s["dataset"]["name"], by_size=True),
+)
+
+
+@dataclass(frozen=True)
+class StepEstimate:
+    """What past runs say of one run, in seconds for all of it; data and teacher are its whole pack's."""
+
+    step: int  # of STEPS; 0: the nearest
+    runs: int  # how many past runs say it
+    own: Interval
+    data: Interval
+    teacher: Interval
+    around: Interval  # what its job takes besides training
+    evaluated_parameters: int | None  # of the model that is kept; None: past runs had another student
+    method_parameters: int
+
+
+class SimilarRuns:
+    """Past runs, ready to be asked."""
+
+    def __init__(self, past: Iterable[PastRun]):
+        self._by_key: list[dict[Hashable, list[PastRun]]] = [{} for _ in STEPS]
+        for group in past:
+            for found, step in zip(self._by_key, STEPS, strict=True):
+                found.setdefault(step.key(group.science), []).append(group)
+
+    def known(self, science: dict[str, Any], device: Device) -> StepEstimate | None:
+        """By the nearest step that any past runs on this device are at; None where nothing is known."""
+        for i, (by_key, step) in enumerate(zip(self._by_key, STEPS, strict=True)):
+            near = [
+                (past, scales)
+                for past in by_key.get(step.key(science), ())
+                if device.is_like(past.hardware, past.processes)
+                and (scales := _scales(science, past.science, step.by_size))
+            ]
+            alike = [(past, scales) for past, scales in near if device.gpu or past.threads == device.threads]
+            if near:
+                widening = step.widening * (1.0 if alike else OTHER_THREADS)
+                return _known(science, device, i, alike or near, widening)
+        return None
+
+
+def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tuple[float, float] | None:
+    """How much more the student, and the teacher, take than those of the past run; None where that is not known."""
+    if not by_size:
+        return 1.0, 1.0
+    student = _ratio(science["student"], past["student"])
+    teacher = _ratio(_teacher(science), _teacher(past)) if _teacher(science) else 1.0
+    return (student, teacher) if student and teacher else None
+
+
+def _ratio(model: str | None, other: str | None) -> float | None:
+    if model == other:
+        return 1.0
+    if model is None or other is None or not (models.has_model_facts(model) and models.has_model_facts(other)):
+        return None
+    return models.model_facts(model).macs / models.model_facts(other).macs
+
+
+def _known(
+    science: dict[str, Any], device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
+) -> StepEstimate:
+    import numpy as np
+
+    images, evaluated = image_counts(science)
+
+    def whole(
+        values: Callable[[PastRun], Any], scale: Callable[[tuple[float, float]], float] = lambda _: 1.0
+    ) -> Interval:
+        scaled = [values(past) * scale(scales) * _of_threads(past, device) for past, scales in near]
+        return Interval.of(np.concatenate(scaled), widening)
+
+    own = whole(lambda past: past.own * images + past.evaluation * evaluated, lambda scales: scales[0])
+    if first := [past for past, _ in near if past.science["method"]["use"] == science["method"]["use"]]:
+        own += Interval.of(np.concatenate([past.first_stage * _of_threads(past, device) for past in first]), widening)
+    nothing = Interval(0.0, 0.0, 0.0)
+    around = np.concatenate([past.around for past, _ in near])
+    around = around[~np.isnan(around)]
+    same_student = [past for past, _ in near if past.science["student"] == science["student"]]
+    return StepEstimate(
+        step=step,
+        runs=sum(len(past.own) for past, _ in near),
+        own=own,
+        data=whole(lambda past: past.data * images),
+        teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science["teacher"] else nothing,
+        around=Interval.of(around, widening) if len(around) else nothing,
+        evaluated_parameters=max((past.evaluated_parameters for past in same_student), default=None),
+        method_parameters=max(past.method_parameters for past, _ in near),
+    )
+
+
+def _of_threads(past: PastRun, device: Device) -> float:
+    """Seconds here for one there: a core does as much whatever the threads. On a GPU they do not matter."""
+    return 1.0 if device.gpu else past.threads / device.threads

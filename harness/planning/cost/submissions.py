@@ -1,0 +1,137 @@
+"""What a sweep was estimated to take, kept from its submissions; and what it has taken."""
+
+import time
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from harness.console.terminal import duration
+from harness.planning.cost import text
+from harness.planning.cost.devices import unit_of
+from harness.planning.cost.estimate import Estimate
+from harness.planning.cost.history import JOB_COLUMNS, jobs
+from harness.planning.cost.interval import Interval
+from harness.store import files, provenance, records
+from harness.store.store import Store
+
+
+@dataclass(frozen=True)
+class Submission:
+    """Runs that were submitted together, and what was expected of them then."""
+
+    submitted_at: float
+    run_ids: tuple[str, ...]
+    elapsed_s: Interval | None
+    device_s: Interval | None
+    unit: str
+    left_bytes: Interval | None
+    unknown: int  # runs of unknown time
+
+
+@dataclass(frozen=True)
+class MeasuredCost:
+    """What runs that have a record have taken."""
+
+    records: int
+    elapsed_s: float | None  # from the submission to the last record
+    device_s: dict[str, float]  # unit -> seconds that their jobs held one, times how many
+    left_bytes: int
+
+
+def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate: Estimate) -> None:
+    """Keeps what is submitted now. What was submitted before, and has been taken up again, keeps its first estimate."""
+    known = read_submissions(store, sweep)
+    if any(set(run_ids) <= set(submission.run_ids) for submission in known):
+        return
+    new = Submission(
+        time.time(), tuple(sorted(run_ids)), estimate.elapsed_s, estimate.device_s, estimate.unit, estimate.left_bytes,
+        len(estimate.runs_of_unknown_time),
+    )  # fmt: skip
+    files.replace_json(store.estimates(sweep), [asdict(s) for s in (*known, new)])
+
+
+def read_submissions(store: Store, sweep: str) -> list[Submission]:
+    """A sweep's submissions, oldest first. What is damaged is as good as gone: nothing depends on it."""
+    try:
+        return [_submission(value) for value in files.read_json(store.estimates(sweep)) or ()]
+    except (TypeError, KeyError, AttributeError):
+        return []
+
+
+def _submission(value: dict[str, Any]) -> Submission:
+    ranges = {k: Interval(**value[k]) if value[k] else None for k in ("elapsed_s", "device_s", "left_bytes")}
+    return Submission(**{**value, **ranges, "run_ids": tuple(value["run_ids"])})
+
+
+def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
+    """Raises:
+    UserError: a damaged record.
+    """
+    columns = (*JOB_COLUMNS, "hardware", "threads", "processes")
+    table = records.read_records(store, submission.run_ids, columns)
+    of_jobs, used = jobs(table), dict[str, float]()
+    first: dict[int, dict[str, Any]] = {}
+    for job, row in zip(of_jobs.of.tolist(), table.to_pylist(), strict=True):
+        first.setdefault(job, row)
+    for job, row in first.items():
+        gpu = provenance.is_gpu(row["hardware"])
+        devices = row["processes"] * (1 if gpu else row["threads"])
+        used[unit_of(gpu)] = used.get(unit_of(gpu), 0.0) + float(of_jobs.seconds[job]) * devices
+    ended: list[datetime] = table.column("finished_at").to_pylist()
+    return MeasuredCost(
+        records=len(table),
+        elapsed_s=max(0.0, max(ended).timestamp() - submission.submitted_at) if ended else None,
+        device_s=used,
+        left_bytes=sum(_bytes(store, run_id) for run_id in table.column("run_id").to_pylist()),
+    )
+
+
+def _bytes(store: Store, run_id: str) -> int:
+    """What a run has left, but for a record that is compacted and logits that serve other runs too."""
+    found = [*store.run(run_id).rglob("*"), store.record(run_id)]
+    return sum(path.stat().st_size for path in found if path.is_file())
+
+
+def submission_dicts(store: Store, sweep: str) -> list[dict[str, Any]]:
+    """Submissions and what they have taken, as plain data.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    return [{**asdict(s), "taken": asdict(measured_cost(store, s))} for s in read_submissions(store, sweep)]
+
+
+def submission_lines(store: Store, sweep: str) -> list[str]:
+    """What each submission of a sweep was estimated to take, beside what it took.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    return [_line(sweep, submission, measured_cost(store, submission)) for submission in read_submissions(store, sweep)]
+
+
+def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
+    when = datetime.fromtimestamp(submission.submitted_at).strftime("%Y-%m-%d %H:%M")
+    runs = f"{len(submission.run_ids)} run{'s' * (len(submission.run_ids) != 1)}"
+    if not took.records or took.elapsed_s is None:
+        return f"{sweep}: {runs} submitted {when}: estimated {_estimated(submission)}; none has a record yet"
+    so_far = "" if took.records == len(submission.run_ids) else f" for {took.records} of them so far"
+    used = [f"{text.format_hours(seconds)} {unit}-hours" for unit, seconds in sorted(took.device_s.items())]
+    parts = ", ".join([duration(took.elapsed_s), *used, text.format_bytes(took.left_bytes)])
+    return f"{sweep}: {runs} submitted {when}: estimated {_estimated(submission)}; took {parts}{so_far}"
+
+
+def _estimated(submission: Submission) -> str:
+    if not (submission.elapsed_s and submission.device_s):
+        said = ["time unknown"]
+    else:
+        said = [
+            text.format_interval(submission.elapsed_s, duration),
+            f"{text.format_interval(submission.device_s, text.format_hours)} {submission.unit}-hours",
+        ]
+        if submission.unknown:
+            said[-1] += f" and {submission.unknown} runs of unknown time"
+    if submission.left_bytes:
+        said.append(text.format_interval(submission.left_bytes, text.format_bytes))
+    return ", ".join(said)

@@ -1,0 +1,66 @@
+"""Estimates in words."""
+
+from collections.abc import Callable, Sequence
+
+from harness.console.terminal import duration
+from harness.planning.cost.estimate import Basis, Estimate
+from harness.planning.cost.interval import Interval
+
+_SHOWN = 3  # names of runs, before the rest is counted
+
+
+def estimate_lines(estimate: Estimate) -> list[str]:
+    """What ``sweep`` prints of it."""
+    found = []
+    if estimate.elapsed_s and estimate.device_s:
+        sources = "; ".join(map(_source, estimate.bases))
+        found.append(f"time: {duration_range(estimate)}; {sources}")
+    if estimate.runs_of_unknown_time:
+        found.append(
+            f"time unknown: {_some(estimate.runs_of_unknown_time)}: no like run in the store yet; "
+            "--probe measures a few steps"
+        )
+    if estimate.left_bytes and estimate.peak_bytes:
+        stays = format_interval(estimate.left_bytes, format_bytes)
+        found.append(f"disk: {stays} stays, at most {format_bytes(estimate.peak_bytes)} at a time")
+    if estimate.runs_of_unknown_size:
+        found.append(f"disk unknown: {_some(estimate.runs_of_unknown_size)}")
+    return found
+
+
+def duration_range(estimate: Estimate) -> str:
+    """``3:06:00 (2:30:00 to 4:00:00), 6.2 core-hours (5 to 8)``."""
+    assert estimate.elapsed_s and estimate.device_s
+    device_hours = format_interval(estimate.device_s, format_hours)
+    return f"{format_interval(estimate.elapsed_s, duration)}, {device_hours} {estimate.unit}-hours"
+
+
+def format_interval(of: Interval, text: Callable[[float], str]) -> str:
+    return f"{text(of.mid)} ({text(of.low)} to {text(of.high)})"
+
+
+def format_hours(seconds: float) -> str:
+    found = seconds / 3600
+    return f"{found:.4f}" if found < 0.01 else f"{found:.2g}" if found < 10 else f"{found:,.0f}"
+
+
+def format_bytes(count: float) -> str:
+    """Of so many bytes."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _source(basis: Basis) -> str:
+    runs = f"{basis.runs} run{'s' * (basis.runs != 1)}"
+    if not basis.most:
+        return f"{runs} from {basis.source}"
+    past = f"{basis.least}" if basis.least == basis.most else f"{basis.least} to {basis.most}"
+    return f"{runs} from {past} past run{'s' * (basis.most != 1)} of {basis.source}"
+
+
+def _some(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return f"{len(labels)} run{'s' * (len(labels) != 1)} ({', '.join(labels[:_SHOWN])}{more})"

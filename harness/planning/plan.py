@@ -1,0 +1,114 @@
+"""From a sweep file to what is done, failed, running and to do. Shared by the commands; imports no torch."""
+
+import hashlib
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.planning import locate
+from harness.planning.weight_files import GivenWeights
+from harness.spec import expand, sweep_file
+from harness.spec.datasets import DatasetInfo
+from harness.spec.schema import WeightsSource
+from harness.spec.yamlfile import Document, KeyPath
+from harness.store import files
+from harness.store.store import Store
+from harness.store.weight_cache import WeightCache
+
+
+@dataclass
+class Planned:
+    """A sweep, expanded and held against the store."""
+
+    name: str  # of the comparison: the sweep's, with a mark when --set or --only changed it
+    plan: expand.Plan
+    store: Store
+    data_root: Path | None
+    info: DatasetInfo
+    given: GivenWeights
+
+    @property
+    def document(self) -> Document:
+        return self.plan.document
+
+    def states(self) -> dict[str, str]:
+        """run_id -> done, failed or to do. Whether one is running is asked of the few that matter."""
+        done, failed = self.store.done_ids(), self.store.failed_ids()
+        return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
+
+    def weights_files(self, run_ids: Collection[str]) -> dict[str, dict[str, object]]:
+        """Where the given weights of these runs lie, by sha256. Those that are not here yet are downloaded.
+
+        Raises:
+            UserError: some are missing and cannot be had.
+        """
+        sciences = [self.plan.runs[k].science for k in run_ids]
+        teachers = {s["teacher"]["sha256"] for s in sciences if s["teacher"] and "sha256" in s["teacher"]}
+        backbones = {s["backbone"] for s in sciences if "backbone" in s}
+        found: dict[str, dict[str, object]] = {}
+        for sha256 in sorted(teachers | backbones):
+            taught = self.plan.weights.get(sha256)
+            try:
+                file = self.given.path(taught or self.plan.backbones[sha256], sha256)
+            except UserError as e:
+                raise UserError(f"{self.document.source}: {e}") from None
+            found[sha256] = {"file": str(file), "score": taught and taught.stated(self.info.task.score)}
+        return found
+
+
+def plan_sweep(
+    file: Path, results: Path, data: Path | None = None, sets: Sequence[str] = (), only: Sequence[str] = (),
+    fetch: bool = False,
+) -> Planned:  # fmt: skip
+    """Reads and expands a sweep file. ``fetch``: given weights whose sha256 is not known are downloaded.
+
+    Raises:
+        UserError: any mistake in it, in the overrides or in what it refers to.
+    """
+    root = locate.data_root(data)
+    sweep, document = sweep_file.load_sweep(file, sets)
+    store = Store(results.resolve())
+    given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.of(store))
+    hashes: dict[WeightsSource, str] = {}
+
+    def weights_sha256(weights: WeightsSource, at: KeyPath) -> str:
+        if weights not in hashes:
+            try:
+                hashes[weights] = given.sha256(weights, fetch)
+            except UserError as e:
+                raise UserError(f"{document.where(at)}: {e}") from None
+        return hashes[weights]
+
+    try:
+        info = locate.dataset_info(sweep.dataset, root)
+    except UserError as e:
+        raise UserError(f"{document.where(('dataset',))}: {e}") from None
+    name = sweep.name or file.stem
+    added = read_added(store.added_seeds(name))
+    plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep), added)
+    if sets or only:
+        name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
+    return Planned(name, plan, store, root, info, given)
+
+
+def read_added(path: Path) -> list[expand.Cell]:
+    """The cells that ``sweep --until-decided`` has added to a sweep in this store.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if not path.exists():
+        return []
+    value: Any = files.read_json(path)
+    try:
+        return [expand.Cell(**cell) for cell in value]
+    except TypeError:
+        raise UserError(f"{path}: damaged; delete it and run sweep --until-decided again") from None
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,126 @@
+"""Live progress of a sweep, read from the store alone: it can be left and taken up again at any time."""
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.console.terminal import duration
+from harness.planning.plan import Planned
+from slurm import backend
+from slurm.queue import cancelled
+
+REFRESH_SECONDS = 0.5
+RESTARTS = 3
+
+
+def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
+    """Returns when every run is done or failed, or when nothing trains the rest any more.
+
+    With ``restart`` runs whose jobs were lost (killed, preempted, their node gone) are started again first, up to
+    RESTARTS times in a row without any run ending. What a cluster had no room for is started as others end.
+
+    Raises:
+        KeyboardInterrupt: ctrl-C; jobs go on without us.
+    """
+    console = Console(stderr=True)
+    view = _View(planned)
+    jobs, restarts = backend.backend_of(queue_file), 0
+    with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
+        while True:
+            neglected = jobs.neglected()  # asked before the states, so that a job's last words are not missed
+            view.update()
+            for line in view.news():
+                console.print(line, soft_wrap=True)
+                restarts = 0
+            live.update(view.screen())
+            if not view.open:
+                return
+            lost = (neglected & view.open) - set(view.running)
+            if lost and restart and restarts < RESTARTS and not cancelled(queue_file).exists():
+                restarts += jobs.start() < len(lost)  # having found no room for any of them does not count
+                time.sleep(1)
+            elif lost == view.open:
+                console.print(Text(f"{len(lost)} runs are left and nothing trains them; run the sweep again"))
+                return
+            time.sleep(REFRESH_SECONDS)
+
+
+class _NoLive:
+    """Stands in for rich's Live where stderr is no terminal: news lines are all there is."""
+
+    def __enter__(self) -> "_NoLive":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, _: object) -> None:
+        pass
+
+
+class _View:
+    def __init__(self, planned: Planned):
+        self.planned, self.store, self.task = planned, planned.store, planned.info.task
+        self.began = time.monotonic()
+        self.states = planned.states()
+        self.open = {k for k, s in self.states.items() if s == "to do"}
+        self.total = len(self.open)
+        self.running: dict[str, dict[str, Any]] = {}
+        self.settled: list[str] = []
+
+    def update(self) -> None:
+        before = self.open
+        self.states = self.planned.states()
+        self.open = {k for k in before if self.states[k] == "to do"}
+        self.settled = [k for k in self.planned.plan.runs if k in before and k not in self.open]
+        self.running = {k: self.store.progress(k) for k in self.open if self.store.is_running(k)}
+
+    def news(self) -> list[Text]:
+        """A line for each run that ended since the last call; a failed one with its cause and its log's end."""
+        lines = []
+        finished = self.total - len(self.open) - len(self.settled)
+        for run_id in self.settled:
+            finished += 1
+            label = self.planned.plan.runs[run_id].label
+            head = f"[{finished}/{self.total}] {label}"
+            if self.states[run_id] == "failed":
+                failure = self.store.failure(run_id)
+                lines.append(Text(f"{head}: FAILED: {failure.cause if failure else '?'}", style="red"))
+                if failure and failure.details:
+                    lines.append(Text("    " + "\n    ".join(failure.details.strip().splitlines()[-5:]), style="dim"))
+            else:
+                score = self.store.progress(run_id).get(self.task.score)
+                lines.append(Text(f"{head}: " + ("diverged" if score is None else f"{self.task.shown} {score:.2f} %")))
+        return lines
+
+    def screen(self) -> Group:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("running", "epoch", self.task.shown, "", "left"):
+            table.add_column(name)
+        for run_id, p in sorted(self.running.items(), key=lambda item: self.planned.plan.runs[item[0]].label):
+            label = self.planned.plan.runs[run_id].label
+            if not p:
+                table.add_row(Text(label), "starting")
+                continue
+            score = f"{p[self.task.score]:.2f}" if p.get(self.task.score) is not None else ""
+            epoch = (
+                f"{'first stage ' * (p.get('stage') == 'first')}{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
+            )
+            bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
+            table.add_row(Text(label), epoch, score, bar, duration(p.get("seconds_left")))
+        count = Counter(self.states.values())
+        finished = self.total - len(self.open) + sum(p.get("fraction", 0.0) for p in self.running.values())
+        elapsed = time.monotonic() - self.began
+        left = elapsed * (self.total - finished) / finished if finished > 0.5 else None
+        head = f"{count['done']} done, {count['failed']} failed, {len(self.running)} running, {len(self.open)} to go"
+        bar = ProgressBar(total=max(1.0, self.total), completed=finished, width=40)
+        line = Table.grid(padding=(0, 2))
+        line.add_row(bar, head, f"{duration(elapsed)} elapsed", f"about {duration(left)} left" if left else "")
+        return Group(table, line)

@@ -1,0 +1,205 @@
+"""A sweep's results as one zip file to attach to a paper: the same records give the same bytes.
+
+Unpacked it is a store, whose tables ``harness.verify`` rebuilds from the records. Hosts have numbers in place of names,
+and absolute paths in the sweep file are cut to their last part: nothing says where or by whom the runs were trained.
+"""
+
+import json
+import shlex
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from harness.errors import UserError
+from harness.reporting import comparison, curves, figures, statistics
+from harness.reporting.comparison import Contents
+from harness.reporting.tables import table_folder
+from harness.spec import sweep_file
+from harness.spec.expand import Plan
+from harness.spec.yamlfile import Document
+from harness.store import files, provenance, records
+from harness.store.store import Store
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can say
+_CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
+_ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
+_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
+_README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
+
+tables/{name}/     the comparison in every format, and its records (Parquet)
+figures/           the figures that the records allow, SVG and PDF
+records/           a Parquet file per run: settings, metrics, curves by epoch, cost, provenance
+sweep.yaml         the sweep file as it was written
+resolved.yaml      the same with --set applied and its recipes written out: it needs no other file
+settings.json      every setting of every line of the table, defaults too, with its runs
+environment.json   commit, packages and hardware that the runs were trained with, and how many with each
+commands.txt       what makes this file anew
+
+To check that the tables follow from the records, in this folder, with the harness that wrote them ({version}):
+
+    python -m harness.verify --results .
+
+To read the records: harness.open_store("."), or any reader of Parquet.
+"""
+
+
+def write_bundle(
+    out: Path,
+    contents: Contents,
+    plan: Plan,
+    document: Document,
+    store: Store,
+    only: Sequence[str],
+    mix_protocols: bool,
+) -> list[str]:
+    """Writes the bundle; in the end it is there whole. ``only``, ``mix_protocols``: as the command was told.
+
+    Returns:
+        What is not in it, and why.
+
+    Raises:
+        UserError: no run has a record yet, or one is damaged.
+    """
+    wanted = comparison.wanted_runs(contents)
+    rows = _without_hosts(records.read_records(store, wanted))
+    if not len(rows):
+        raise UserError(f"{contents.name}: --bundle: no run has a record yet")
+    with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
+        folder, left_out = Path(scratch), list[str]()
+        packed = Store(folder)
+        packed.records.mkdir()
+        for i, run_id in enumerate(rows.column("run_id").to_pylist()):
+            pq.write_table(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
+        # The commands of the paper's table are for the folder in which the bundle is unpacked.
+        here = replace(contents, file="resolved.yaml", sets=())
+        found = table_folder.write_tables(here, packed, packed.table_folder(here.name))
+        try:
+            figures.write_figures(found, curves.load_curves(packed, wanted), folder / "figures")
+        except UserError as e:
+            left_out.append(f"no figures: {e}")
+        commit, _ = provenance.git_state()
+        release = metadata.version("kd-harness")
+        version = f"{release}, commit {commit}" if commit else release
+        readme = _README.format(name=contents.name, done=len(rows), runs=len(wanted), version=version)
+        # With --only, a sweep's name gets a mark; here too.
+        name = plan.sweep.name if only else contents.name
+        texts = {
+            "README.txt": readme,
+            "commands.txt": _commands(contents, only, mix_protocols),
+            "sweep.yaml": _as_written(document),
+            "resolved.yaml": yaml.safe_dump(_resolved(document, plan, name), sort_keys=False, allow_unicode=True),
+            "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
+            "environment.json": json.dumps(_environment(rows), indent=1, sort_keys=True) + "\n",
+        }
+        if _CONSTRAINTS.exists():
+            texts["constraints.txt"] = _CONSTRAINTS.read_text(encoding="utf-8")
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        files.replace(out, lambda path: _zip(folder, path))
+        return left_out
+
+
+def _zip(folder: Path, path: Path) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+            info.compress_type, info.external_attr, info.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
+            packed.writestr(info, file.read_bytes())
+
+
+def _without_hosts(rows: pa.Table) -> pa.Table:
+    hosts = rows.column("host").to_pylist()
+    numbers = {host: f"host{i}" for i, host in enumerate(sorted(set(hosts)), 1)}
+    at = rows.schema.get_field_index("host")
+    return rows.set_column(at, rows.schema.field(at), pa.array([numbers[host] for host in hosts], pa.string()))
+
+
+def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
+    """Column -> value -> how many runs were trained with it; of packages, by name."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in _ENVIRONMENT}
+    for row in rows.select(_ENVIRONMENT).to_pylist():
+        packages = json.loads(row.pop("versions"))
+        for name, value in row.items():
+            found[name][str(value)] = found[name].get(str(value), 0) + 1
+        for name, version in packages.items():
+            of = found["versions"].setdefault(name, {})
+            of[version] = of.get(version, 0) + 1
+    return found
+
+
+def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
+    """A line of the table each: its runs by seed, and their science but for the seed."""
+    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for cell in contents.cells:
+        science = {k: v for k, v in plan.runs[cell.run_id].science.items() if k != "seed"}
+        names = {
+            "teacher": cell.teacher,
+            "student": cell.student,
+            "method": cell.method,
+            "teacher_run": cell.teacher_run,
+        }
+        line = lines.setdefault((cell.teacher, cell.student, cell.method), {**names, "runs": {}, "science": science})
+        line["runs"][str(cell.seed)] = cell.run_id
+    return list(lines.values())
+
+
+def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> str:
+    """What makes the bundle anew, in the folder where it is unpacked."""
+    chosen = [word for part in only for word in ("--only", part)]
+    if contents.baseline != comparison.BASELINE:
+        chosen += ["--baseline", contents.baseline]
+    if contents.margin != statistics.MARGIN:
+        chosen += ["--margin", str(contents.margin)]
+    asked = shlex.join(["resolved.yaml", *chosen, *["--mix-protocols"] * mix_protocols])
+    lines = (f"sweep {asked}", f"report {asked} --bundle bundle.zip", "verify")
+    added = "".join(f"# seeds that sweep --until-decided has added: {line}\n" for line in contents.added)
+    return "".join(f"python -m harness.{line} --results results\n" for line in lines) + added
+
+
+def _resolved(document: Document, plan: Plan, name: str | None) -> dict[str, Any]:
+    """The sweep file's content with recipes in place of their names, and weights by their sha256."""
+    data = json.loads(json.dumps(document.data))
+    data["name"] = name
+    data["recipe"] = sweep_file.load_recipe(document.data["recipe"], document, ("recipe",))
+    teachers = data.get("teachers") or {}
+    if teachers.get("recipe") is not None:
+        teachers["recipe"] = sweep_file.load_recipe(
+            document.data["teachers"]["recipe"], document, ("teachers", "recipe")
+        )
+    given = (*plan.weights.items(), *plan.backbones.items())
+    hashes = {weights.source: sha256 for sha256, weights in given}
+    for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
+        weights["sha256"] = hashes[next(weights[key] for key in ("file", "url", "name") if key in weights)]
+    return _without_paths(data)
+
+
+def _as_written(document: Document) -> str:
+    text = Path(document.source).read_text(encoding="utf-8")
+    for path in _absolute(document.data):
+        text = text.replace(path, Path(path).name)
+    return text
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_paths(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(v) for v in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
+
+
+def _absolute(value: Any) -> Iterator[str]:
+    """Absolute paths in a document."""
+    if isinstance(value, str):
+        yield from [value] * value.startswith(("/", "~"))
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _absolute(part)

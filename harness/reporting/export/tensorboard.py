@@ -1,0 +1,130 @@
+"""Runs as event files for TensorBoard, from their records: the same record gives the same bytes. Imports no torch."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.reporting.comparison import Contents
+from harness.spec.lr_schedule import learning_rate
+from harness.spec.schema import Recipe
+from harness.store import files, records
+from harness.store.store import Store
+
+_COLUMNS = (
+    "run_id", "dataset", "student", "teacher", "method", "seed", "science", "curves", "started_at", "finished_at"
+)  # fmt: skip
+_LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters beside the method's and the recipe's
+
+
+def event_folders(contents: Contents) -> dict[str, str]:
+    """Folder -> the run shown there, for every cell of a sweep and the teachers that it trains."""
+    found = {
+        f"{contents.name}/{_plain(c.teacher)}-{_plain(c.student)}/{c.method}/seed-{c.seed}": c.run_id
+        for c in contents.cells
+    }
+    return found | {
+        f"{contents.name}/teachers/{_plain(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
+    }
+
+
+def _plain(model: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", model)
+
+
+def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> list[Path]:
+    """Writes an event file for each run that has a record, in a folder of its own.
+
+    ``shown``: a place below ``folder`` -> the run. The file has the record's curves, the learning rate, and the
+    settings as text and as hyper-parameters.
+
+    Raises:
+        UserError: no run has a record, one is damaged, or the package tensorboard is missing.
+    """
+    rows = {row["run_id"]: row for row in records.read_records(store, shown.values(), _COLUMNS).to_pylist()}
+    if not rows:
+        raise UserError("--tensorboard: no run has a record yet")
+    return [_write(rows[run_id], folder / place) for place, run_id in shown.items() if run_id in rows]
+
+
+def scalars(row: Mapping[str, Any]) -> Iterator[tuple[int, str, float]]:
+    """(epoch, tag, value) by epoch: a record's curves and the learning rate.
+
+    Tags are the curves' names with the first part for a section: ``train/ce``, ``test/top1``, ``test/AP``.
+    """
+    recipe = Recipe.model_validate(json.loads(row["science"])["recipe"])
+    points = [(point["epoch"], point["name"].replace("_", "/", 1), point["value"]) for point in row["curves"]]
+    # A stage before the main one, whose epochs end with 0, may have a rate of its own, which is the method's.
+    epochs = {epoch for epoch, _, _ in points if epoch > 0}
+    points += [(epoch, "train/lr", learning_rate(recipe, epoch - 1)) for epoch in epochs]
+    yield from sorted(points, key=lambda point: point[:2])
+
+
+def _write(row: dict[str, Any], folder: Path) -> Path:
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+    except ImportError:
+        raise UserError("--tensorboard needs tensorboard: pip install 'kd-harness[tensorboard]'") from None
+    started, ended = (row[name].timestamp() for name in ("started_at", "finished_at"))
+    events = [Event(wall_time=started, file_version="brain.Event:2")]
+    events += [Event(wall_time=started, summary=summary) for summary in _settings(row)]
+    for epoch, tag, value in scalars(row):
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        events.append(Event(wall_time=ended, step=epoch, summary=summary))  # a record does not say when an epoch ended
+    path = folder / f"events.out.tfevents.{int(ended)}.{row['run_id']}"
+
+    def write_events(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                writer.write(event.SerializeToString(deterministic=True))
+
+    files.replace(path, write_events, durable=False)
+    return path
+
+
+def _settings(row: dict[str, Any]) -> Iterator[Any]:
+    """Summaries of them, as text and as hyper-parameters."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+    from tensorboard.plugins.text.metadata import create_summary_metadata
+
+    science = json.loads(row["science"])
+    text = f"run {row['run_id']}\n\n```json\n{json.dumps(science, indent=2, sort_keys=True)}\n```\n"
+    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
+    tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=shape)
+    as_text = create_summary_metadata("settings", "")
+    yield Summary(value=[Summary.Value(tag="settings", tensor=tensor, metadata=as_text)])
+    start = plugin_data_pb2.SessionStartInfo(start_time_secs=row["started_at"].timestamp())
+    for name, value in _hyper_parameters(row, science):
+        if isinstance(value, bool):
+            start.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            start.hparams[name].number_value = value
+        else:
+            start.hparams[name].string_value = value if isinstance(value, str) else json.dumps(value)
+    end = plugin_data_pb2.SessionEndInfo(end_time_secs=row["finished_at"].timestamp(), status=api_pb2.STATUS_SUCCESS)
+    data = plugin_data_pb2.HParamsPluginData
+    for tag, content in (
+        (metadata.SESSION_START_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_start_info=start)),
+        (metadata.SESSION_END_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_end_info=end)),
+    ):
+        plugin = SummaryMetadata.PluginData(
+            plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString(deterministic=True)
+        )
+        about = SummaryMetadata(plugin_data=plugin)
+        yield Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
+
+
+def _hyper_parameters(row: Mapping[str, Any], science: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield from ((name, row[name]) for name in _LISTED)
+    for part in ("params", "weights"):
+        yield from ((f"{part}.{name}", value) for name, value in science["method"][part].items())
+    yield from ((f"recipe.{name}", value) for name, value in science["recipe"].items())

@@ -1,0 +1,247 @@
+"""A grid of images that detectors are evaluated on: the objects there are, and what teacher and students find."""
+
+import io
+import json
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.data import beton
+from harness.data.coco_parts import Parts
+from harness.data.load.arrays import WrongData
+from harness.errors import UserError
+from harness.reporting.comparison import Comparison, Row
+from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
+from harness.spec import identity
+from harness.spec.expand import Cell
+from harness.spec.tasks import DETECTION
+from harness.store import files
+from harness.store.store import Store
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEAST_SCORE = 0.5  # of what is drawn of the many boxes that a detector proposes
+_CELL = 1.6  # inches, an image's width; three quarters of it are its height
+_LETTERS = 20  # of the note that go on an inch
+
+
+@dataclass(frozen=True)
+class Box:
+    """In pixels of the image, from its upper left."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    category: int  # COCO's id
+    score: float | None  # None: the truth
+
+
+Boxes = Mapping[int, Sequence[Box]]  # COCO's id of the image -> what is found there
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a picture shows. ``columns``: title -> boxes."""
+
+    pair: tuple[str, str]
+    images: Mapping[int, np.ndarray]  # COCO's id -> (H, W, 3) uint8, in the order of the rows
+    columns: Mapping[str, Boxes]
+    categories: Mapping[int, str]
+    note: str
+
+
+def write_detections(comparison: Comparison, store: Store, data: Path | None, count: int, folder: Path) -> list[Path]:
+    """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images.
+
+    Raises:
+        UserError: the sweep is not of detectors, or has no record yet; the data are not its; predictions are damaged;
+            or matplotlib or Pillow is missing.
+    """
+    written = []
+    for grid in grids(comparison, store, data, count):
+        path = folder / f"{name(*grid.pair)}.png"
+        content = render(drawing(grid), "png")["png"]
+        files.replace(path, partial(Path.write_bytes, data=content), durable=False)
+        written.append(path)
+    return written
+
+
+def name(teacher: str, student: str) -> str:
+    """Of a pair's picture, without a suffix."""
+    return file_name("objects", teacher, student)
+
+
+def caption(teacher: str, student: str) -> str:
+    return (
+        f"{teacher} > {student}: images that are evaluated on, the first with objects. Their objects, and what the "
+        f"detectors find with a score of at least {LEAST_SCORE}."
+    )
+
+
+def grids(comparison: Comparison, store: Store, data: Path | None, count: int) -> list[Grid]:
+    """Of each pair."""
+    if comparison.contents.task is not DETECTION or data is None:
+        raise UserError(f"{comparison.contents.name}: only detectors' results can be drawn on images")
+    if not comparison.sciences:
+        raise UserError(f"{comparison.contents.name}: nothing to draw yet: no run has a record")
+    dataset = json.loads(next(iter(comparison.sciences.values())))["dataset"]
+    try:
+        parts = Parts(dataset, data)
+        images, truth = scenes(parts, count)
+    except WrongData as e:
+        raise UserError(str(e)) from None
+    categories = {category.id: category.name for category in parts.manifest.categories}
+    pairs = dict.fromkeys((row.teacher, row.student) for row in comparison.rows)
+    return [_grid(pair, comparison, store, images, truth, categories) for pair in pairs]
+
+
+def scenes(parts: Parts, count: int) -> tuple[dict[int, np.ndarray], dict[int, list[Box]]]:
+    """The first images with objects, of those that runs are evaluated on, and their objects but for crowds.
+
+    Raises:
+        WrongData: an image cannot be decoded, or its objects are damaged.
+    """
+    part, positions, _ = parts.evaluated()
+    file, annotations = beton.read_beton(parts.file(part)), parts.annotations(part)
+    objects = annotations.training_objects(file.heights, file.widths)
+    chosen = [int(i) for i in positions if objects.counts[i]][:count]
+    ids = [category.id for category in parts.manifest.categories]
+    images, truth = {}, {}
+    for i in chosen:
+        image_id, mine = int(annotations.image_ids[i]), objects.of(i)
+        images[image_id] = _pixels(file.jpeg(i).tobytes(), f"{parts.file(part)}: image {i}")
+        corners = zip(objects.boxes[mine].tolist(), objects.labels[mine].tolist(), strict=True)
+        truth[image_id] = [Box(x, y, x2 - x, y2 - y, ids[label - 1], None) for (x, y, x2, y2), label in corners]
+    return images, truth
+
+
+def detected_boxes(
+    path: Path, shown: Mapping[int, object], categories: Mapping[int, str]
+) -> dict[int, list[Box]] | None:
+    """What a file of COCO's results has for the images shown, best last, which is drawn over the rest. None: there is
+    no such file.
+
+    Raises:
+        UserError: it is damaged, or has a category that the data do not have.
+    """
+    try:
+        results = json.loads(path.read_bytes())
+        boxes: dict[int, list[Box]] = {}
+        for result in results:
+            if result["image_id"] in shown and result["score"] >= LEAST_SCORE:
+                x, y, width, height = (float(side) for side in result["bbox"])
+                box = Box(x, y, width, height, result["category_id"], float(result["score"]))
+                if box.category not in categories or not all(map(math.isfinite, (x, y, width, height))):
+                    raise ValueError
+                boxes.setdefault(result["image_id"], []).append(box)
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged: not COCO's results for these images") from None
+    return {image_id: sorted(mine, key=lambda box: box.score or 0.0) for image_id, mine in boxes.items()}
+
+
+def _grid(
+    pair: tuple[str, str], comparison: Comparison, store: Store, images: Mapping[int, np.ndarray], truth: Boxes,
+    categories: Mapping[int, str],
+) -> Grid:  # fmt: skip
+    rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+    cells: dict[str, list[Cell]] = {}
+    for cell in comparison.contents.cells:
+        if (cell.teacher, cell.student) == pair:
+            cells.setdefault(cell.method, []).append(cell)
+    columns: dict[str, Boxes] = {"ground truth": truth}
+    missing = []
+    of_teacher = _of_teacher(store, comparison, rows, next(iter(cells.values()))[0])
+    boxes = None if of_teacher is None else detected_boxes(of_teacher, images, categories)
+    if boxes is None:
+        missing.append("the teacher")
+    else:
+        columns[_title(f"teacher {pair[0]}", rows[0].teacher_score)] = boxes
+    for row in rows:
+        for cell in cells[row.method]:
+            if (boxes := detected_boxes(store.predictions(cell.run_id), images, categories)) is not None:
+                columns[_title(f"{row.method}, seed {cell.seed}", row.by_seed.get(cell.seed))] = boxes
+                break
+        else:
+            missing.append(row.method)
+    left_out = f" Not shown, as the store does not have what they find: {', '.join(missing)}." if missing else ""
+    return Grid(pair, images, columns, categories, caption(*pair) + left_out)
+
+
+def _of_teacher(store: Store, comparison: Comparison, rows: Sequence[Row], cell: Cell) -> Path | None:
+    """The file of what a pair's teacher finds; None when no run has learnt from it yet."""
+    if cell.teacher_run is not None:
+        return store.predictions(cell.teacher_run)
+    sciences = (comparison.sciences.get((row.teacher, row.student, row.method)) for row in rows)
+    taught = (science for science in map(json.loads, filter(None, sciences)) if science["teacher"])
+    science = next(taught, None)
+    if science is None:
+        return None
+    return store.teacher_predictions(identity.teacher_evaluation(science, comparison.evaluated_on or "test"))
+
+
+def _title(column: str, score: float | None) -> str:
+    return column if score is None else f"{column}\n{DETECTION.shown} {score:.1f}"
+
+
+def _pixels(jpeg: bytes, where: str) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UserError("--images needs Pillow: pip install 'kd-harness[figures]'") from None
+    try:
+        return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    except Exception as error:  # PIL's are of many kinds
+        raise WrongData(f"{where} cannot be decoded: {error}") from error
+
+
+# drawing -------------------------------------------------------------------------------------------------------------
+
+
+def drawing(grid: Grid) -> Drawing:
+    """A row per image, a column for the truth and for each detector."""
+    width = _CELL * len(grid.columns)
+    size = (width, 0.75 * _CELL * len(grid.images) + 0.7)
+    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid, int(_LETTERS * width)))
+
+
+def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
+    panels = figure.subplots(len(grid.images), len(grid.columns), squeeze=False)
+    seen = dict.fromkeys(box.category for boxes in grid.columns.values() for mine in boxes.values() for box in mine)
+    colours = {category: COLOURS[i % len(COLOURS)] for i, category in enumerate(seen)}
+    for row, (image_id, image) in zip(panels, grid.images.items(), strict=True):
+        for axes, boxes in zip(row, grid.columns.values(), strict=True):
+            _draw_image(axes, image, boxes.get(image_id, ()), grid.categories, colours)
+    for axes, title in zip(panels[0], grid.columns, strict=True):
+        axes.set_title("\n".join(text(line) for line in title.split("\n")), fontsize=6)
+    figure.supxlabel("\n".join(textwrap.wrap(text(grid.note), letters)), fontsize=6)
+
+
+def _draw_image(
+    axes: "Axes", image: np.ndarray, boxes: Sequence[Box], categories: Mapping[int, str], colours: Mapping[int, str]
+) -> None:
+    """Each box has its name beside the colour: there are more classes than colours."""
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
+
+    axes.imshow(image)
+    axes.set_axis_off()
+    room = 0.06 * len(image)  # a name's height: that of an object at the upper edge stands in its box
+    for box in boxes:
+        colour = colours[box.category]
+        frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, linewidth=0.9)
+        frame.set_path_effects([withStroke(linewidth=1.8, foreground="white")])  # seen on any image
+        axes.add_patch(frame)
+        label = text(categories[box.category]) + ("" if box.score is None else f" {box.score:.2f}")
+        behind: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "linewidth": 0.5, "pad": 0.5, "alpha": 0.8}
+        axes.text(box.x, max(box.y, room), label, fontsize=3.8, bbox=behind, clip_on=True)

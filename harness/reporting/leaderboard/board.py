@@ -1,0 +1,253 @@
+"""What the page shows of a store, as data that JSON can hold. The same records give the same data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.errors import UserError
+from harness.reporting import comparison, curves, figures, protocol_guard
+from harness.reporting.comparison import Contents, Spread
+from harness.reporting.figures import detections
+from harness.reporting.figures.style import COLUMN, render
+from harness.reporting.leaderboard.entries import (
+    COLUMNS,
+    LeaderboardEntry,
+    Protocol,
+    ambiguous_teachers,
+    leaderboard_entries,
+)
+from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
+from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
+from harness.store import records
+from harness.store.schema import SCHEMA
+from harness.store.store import Store
+
+MOST_SWEEPS = 12  # that have their figures drawn on the page
+MOST_FAILURES = 1000
+MOST_IMAGE_BYTES = 8_000_000  # of a picture of images: a page with a larger one would be slow to open
+LOG_LINES = 12
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Picture:
+    caption: str
+    svg: bytes
+    wide: bool  # as both columns of a two-column page
+
+
+@dataclass(frozen=True)
+class SweepFigures:
+    sweep: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Images:
+    """A picture of images with boxes, as ``report --images`` has drawn it for a pair of a sweep."""
+
+    sweep: str
+    caption: str
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Board:
+    overview: Data  # protocols, lines, failures
+    chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
+    figures: tuple[SweepFigures, ...]
+    figures_note: str  # what is not drawn
+    images: tuple[Images, ...]  # a line says which are of its pair, by their places here
+
+
+def build_board(store: Store) -> Board:
+    """Reads a store's records, its failures and what its tables are of.
+
+    Raises:
+        UserError: a damaged record.
+    """
+    run_ids = store.done_ids()
+    whole = len(run_ids) <= WHOLE
+    table = records.read_records(store, run_ids, SCHEMA.names if whole else COLUMNS)
+    contents, unread = _tables(store)
+    found = leaderboard_entries(table, _entries(contents))
+    chunks = chunks_of(found)
+    held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
+    drawn, note = _figures(store, contents, table)
+    images, of_run = _images(store, contents)
+    newest = pc.max(table.column("finished_at")).as_py()
+    return Board(
+        overview={
+            "newest": (newest or datetime.min).isoformat(" ", "minutes")[:16],
+            "runs": len(table),
+            "held": len(held),
+            "unread": unread,
+            "protocols": {p.id: _protocol(p) for p in _protocols(found)},
+            "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
+            **_failures(store),
+        },
+        chunks=details(chunks, table if whole else records.read_records(store, held, DETAILS)),
+        figures=drawn,
+        figures_note=note,
+        images=images,
+    )
+
+
+def _tables(store: Store) -> tuple[list[Contents], list[str]]:
+    """What the store's tables are of, and the names of those that cannot be read, which keep nobody from the rest."""
+    found, unread = [], []
+    for file in sorted(store.table_folder("x").parent.glob("*/contents.json")):
+        try:
+            found.append(Contents.read(file.parent))
+        except UserError:
+            unread.append(file.parent.name)
+    return found, unread
+
+
+def _entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for content in contents:
+        for cell in content.cells:
+            found.setdefault(cell.run_id, []).append(f"{content.name}: {cell.method}")
+    return found
+
+
+def _protocols(found: Iterable[LeaderboardEntry]) -> list[Protocol]:
+    protocols = {line.protocol.id: line.protocol for line in found}
+    return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
+
+
+def _protocol(protocol: Protocol) -> Data:
+    task = protocol.task
+    told = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
+    return {"dataset": protocol.dataset, "label": protocol.label, **told}
+
+
+def _overview(
+    found: Sequence[LeaderboardEntry], chunks: Mapping[str, int], images: Mapping[str, set[int]]
+) -> list[Data]:
+    ambiguous = ambiguous_teachers(found)
+    of_line = {line.id: sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))) for line in found}
+    return [
+        _line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous, of_line[line.id])
+        for line in found
+    ]
+
+
+def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: list[int]) -> Data:
+    teacher = f"{line.teacher} ({line.teacher_key[:6]})" if ambiguous else line.teacher
+    return {
+        "id": line.id,
+        "chunk": chunk,
+        "protocol": line.protocol.id,
+        "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
+        "method": line.use,
+        "settings": ", ".join(f"{k} {_said(v)}" for k, v in line.settings.items()),
+        "sweeps": list(line.sweeps),
+        "runs": list(line.run_ids),
+        "rank": line.rank,
+        "last": _spread(line.last),
+        "best": _spread(line.best),
+        "to_baseline": _spread(line.to_baseline),
+        "to_reference": _spread(line.to_reference),
+        "teacher_score": number(line.teacher_score),
+        "hours": number(line.cost.hours if line.cost else None),
+        "unit": line.cost.unit if line.cost else None,
+        "per_hour": number(line.per_hour),
+        "diverged": line.diverged,
+        "warnings": line.warnings,
+        "images": images,
+    }
+
+
+def _failures(store: Store) -> Data:
+    found = [f for run_id in store.failed_ids() if (f := store.failure(run_id))]
+    found.sort(key=lambda f: (-f.at, f.run_id))
+    told = []
+    for f in found[:MOST_FAILURES]:
+        log = "\n".join(f.details.strip().splitlines()[-LOG_LINES:])
+        when = datetime.fromtimestamp(f.at).astimezone().isoformat(" ", "minutes")
+        told.append({"run": f.run_id, "of": _of(store, f.run_id), "kind": f.kind, "cause": f.cause, "details": log,
+                     "log": f.log, "host": f.host, "at": when})  # fmt: skip
+    return {"failures": told, "failed": len(found)}
+
+
+def _of(store: Store, run_id: str) -> str:
+    """What a run without a record would have been."""
+    try:
+        science = store.read_science(run_id)
+    except UserError:
+        return ""
+    teacher = f"{science['teacher']['model']} > " if science["teacher"] else ""
+    dataset, method = science["dataset"]["name"], science["method"]["use"]
+    return f"{dataset}, {teacher}{science['student']}, {method}, seed {science['seed']}"
+
+
+def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
+    """Those of the sweeps that were last added to, and what is left out."""
+    if len(table) > WHOLE:
+        return (), f"None, as this store has more than {WHOLE:,} runs."
+    if find_spec("matplotlib") is None:
+        return (), "None: they need matplotlib, pip install 'kd-harness[figures]'."
+    finished = dict(zip(*(table.column(name).to_pylist() for name in ("run_id", "finished_at")), strict=True))
+    newest = {c: max(at) for c in contents if (at := [finished[x.run_id] for x in c.cells if x.run_id in finished])}
+    alike = [c for c in newest if _one_protocol(c)]
+    order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
+    shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
+    drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
+    notes = []
+    if rest:
+        notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
+    if mixed := sorted(c.name for c in newest.keys() - set(alike)):
+        notes.append(f"Not drawn, as their lines are of unlike protocols: {', '.join(mixed)}.")
+    return tuple(drawn), " ".join(notes)
+
+
+def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, ...], dict[str, set[int]]]:
+    """Those that the store has, and run id -> which of them are of the run's pair."""
+    found: list[Images] = []
+    of_run: dict[str, set[int]] = {}
+    drawn = {folder.name for folder in store.images("x").parent.glob("*")}
+    for content in (c for c in contents if c.name in drawn):
+        places: dict[tuple[str, str], int] = {}
+        for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
+            path = store.images(content.name) / f"{detections.name(*pair)}.png"
+            if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
+                places[pair] = len(found)
+                found.append(Images(content.name, detections.caption(*pair), path.read_bytes()))
+        for cell in content.cells:
+            if (place := places.get((cell.teacher, cell.student))) is not None:
+                of_run.setdefault(cell.run_id, set()).add(place)
+    return tuple(found), of_run
+
+
+def _one_protocol(contents: Contents) -> bool:
+    try:
+        protocol_guard.refuse_mixed(contents.name, contents.cells, contents.recipe_changes, mix=False)
+    except UserError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=4 * MOST_SWEEPS)  # a page that follows a store draws what has changed
+def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigures:
+    store = Store(root)
+    compared, of_runs = next(comparison.load_comparisons([contents], store)), curves.load_curves(store, having)
+    drawings = figures.drawings(compared, of_runs)
+    pictures = (Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings)
+    return SweepFigures(contents.name, tuple(pictures))
+
+
+def _said(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _spread(spread: Spread | None) -> list[Any] | None:
+    return None if spread is None else [number(spread.mean), number(spread.std), spread.n]

@@ -1,0 +1,101 @@
+"""Which methods of a pair are told apart, and where further seeds are worth their cost: ``sweep --until-decided``.
+
+Looking again after each round of seeds gives chance several tries. So the number of looks is fixed beforehand, and each
+may err with 5 % over that number (Bonferroni): all of them together err with at most 5 %.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, count, islice, pairwise
+
+from harness.reporting import statistics
+from harness.reporting.comparison import Comparison, Row
+from harness.reporting.statistics import ERROR, Spread
+
+GROWTH = 1.5  # of the number of seeds from look to look
+
+Line = tuple[str, str, str]  # teacher, student, method
+
+
+@dataclass(frozen=True)
+class PairwiseTest:
+    """Two methods of a pair, by their last-epoch score at the same seeds."""
+
+    teacher: str
+    student: str
+    first: str
+    second: str
+    difference: Spread | None  # first minus second
+    p: float  # that they differ; Holm-corrected over the pair's contests, as is
+    p_equal: float  # that they are equal within the margin; 1 where nothing can be tested
+    decided: bool
+    seeds_needed: int | None  # in all, to find this difference; None: no estimate
+
+    def __str__(self) -> str:
+        d = self.difference
+        by = "no difference known" if d is None else f"{d.mean:+.2f}" + ("" if d.std is None else f" ± {d.std:.2f}")
+        return f"{self.teacher} > {self.student}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
+
+
+def looks(listed: int, limit: int) -> tuple[int, ...]:
+    """Numbers of seeds at which it is asked whether methods are told apart, from those listed up to the limit."""
+    sizes = [listed]
+    while sizes[-1] < limit:
+        sizes.append(min(limit, math.ceil(GROWTH * sizes[-1])))
+    return tuple(sizes)
+
+
+def pairwise_tests(comparison: Comparison, against: str | None, sizes: Sequence[int]) -> list[PairwiseTest]:
+    """Each method and the one that ranks next to it on its pair or, when one is named, each and ``against``."""
+    pairs: dict[tuple[str, str], list[Row]] = {}
+    for row in comparison.rows:
+        if row.last:
+            pairs.setdefault((row.teacher, row.student), []).append(row)
+    return [contest for rows in pairs.values() for contest in _of_pair(rows, against, comparison, len(sizes))]
+
+
+def _of_pair(rows: list[Row], against: str | None, comparison: Comparison, number: int) -> Iterable[PairwiseTest]:
+    ranked = sorted(rows, key=lambda row: row.last.mean if row.last else 0.0, reverse=True)
+    if against is None:
+        matched = list(pairwise(ranked))
+    else:
+        matched = [(row, other) for other in rows if other.method == against for row in ranked if row is not other]
+    # Entries of one science are the same runs: there is nothing to tell apart.
+    matched = [(a, b) for a, b in matched if not set(a.run_ids) & set(b.run_ids)]
+    spreads = [Spread.of(v - b.by_seed[seed] for seed, v in a.by_seed.items() if seed in b.by_seed) for a, b in matched]
+    margin, level = comparison.contents.margin, ERROR / number
+    differ = statistics.holm([_or_one(statistics.p_value(s)) for s in spreads])
+    equal = statistics.holm([_or_one(statistics.p_equivalent(s, margin)) for s in spreads])
+    for (a, b), spread, p, p_equal in zip(matched, spreads, differ, equal, strict=True):
+        decided = min(p, p_equal) < level
+        needed = None if decided else statistics.seeds_needed(spread, level / len(matched))
+        yield PairwiseTest(a.teacher, a.student, a.method, b.method, spread, p, p_equal, decided, needed)
+
+
+def _or_one(p: float | None) -> float:
+    return 1.0 if p is None else p
+
+
+def further_seeds(
+    comparison: Comparison, found: Iterable[PairwiseTest], listed: Sequence[int], sizes: Sequence[int]
+) -> dict[Line, list[int]]:
+    """Seeds that undecided contests are short of for their next look, by line; the baseline gets them too.
+
+    They are the smallest that the sweep does not list. Nothing is left to add where a contest has had its last look.
+    """
+    seeds: dict[Line, set[int]] = {}
+    for cell in comparison.contents.cells:
+        seeds.setdefault((cell.teacher, cell.student, cell.method), set()).add(cell.seed)
+    missing: dict[Line, set[int]] = {}
+    for contest in found:
+        pair = (contest.teacher, contest.student)
+        have = len(seeds[*pair, contest.first] & seeds[*pair, contest.second])
+        size = next((n for n in sizes if n > have), None)
+        if contest.decided or size is None:
+            continue
+        wanted = set(islice(chain(listed, (i for i in count() if i not in listed)), size))
+        for method in (comparison.contents.baseline, contest.first, contest.second):
+            if (line := (*pair, method)) in seeds and (short := wanted - seeds[line]):
+                missing.setdefault(line, set()).update(short)
+    return {line: sorted(short) for line, short in missing.items()}

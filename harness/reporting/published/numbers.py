@@ -1,0 +1,114 @@
+"""The published numbers that come with the harness: what papers print, each with its protocol."""
+
+import csv
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from harness.reporting.comparison import BASELINE
+from harness.spec.datasets import task_of
+
+FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "published"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a source measured, and how. Numbers of two protocols are not comparable."""
+
+    id: str
+    label: str  # short, for a column's head
+    epoch: str  # last, best (chosen by the test set) or unknown
+    epochs: str  # as printed; "" when not stated
+    recipe: str  # the recipe of ours that it is, up to a number's recipe_change; "" when not known
+    origin: str  # own, quoted, unstated or secondary: whose numbers they are
+    source: str
+    note: str
+    framework: str  # of detectors: detectron2 or mmdetection
+    schedule: str  # of detectors, in words: "1x (90k iterations of 16 images)"
+
+    @property
+    def length(self) -> str:
+        """How long it trains, in words."""
+        return self.schedule or (f"{self.epochs} epochs" if self.epochs else "epochs not stated")
+
+
+@dataclass(frozen=True)
+class Number:
+    """One published number, under our names for models and method."""
+
+    teacher: str
+    student: str
+    method: str
+    settings: Mapping[str, str]  # a method's settings without which it is another one
+    value: str  # as printed: its decimals are a part of it
+    std: str
+    protocol: str
+    recipe_change: Mapping[str, str]
+    teacher_accuracy: float | None  # in the number's metric
+
+
+Numbers = Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
+NO_TEACHER = "none"  # the teacher of students that a source trains alone
+
+
+@dataclass(frozen=True)
+class PublishedNumbers:
+    """The accuracies published on a dataset."""
+
+    protocols: Mapping[str, Protocol]
+    numbers: Mapping[str, Numbers]  # of each metric that the task's tables print
+
+    def of(self, teacher: str, student: str, method: str, metric: str) -> tuple[Number, ...]:
+        """An undistilled student's numbers are also those of sources that distil none."""
+        numbers = self.numbers[metric]
+        alone = numbers.get((NO_TEACHER, student, method), ()) if method == BASELINE else ()
+        return (*numbers.get((teacher, student, method), ()), *alone)
+
+
+@cache
+def published_numbers(dataset: str) -> PublishedNumbers | None:
+    """What is published on a dataset of the harness; None when there is nothing."""
+    if not published_file(dataset).exists():
+        return None
+    columns = [field.name for field in fields(Protocol) if field.name != "id"]
+    protocols = {
+        r["protocol"]: Protocol(r["protocol"], **{name: r[name] for name in columns})
+        for r in _rows(FOLDER / "protocols.csv")
+        if r["dataset"] == dataset
+    }
+    rows = _rows(published_file(dataset))
+    return PublishedNumbers(protocols, {metric: _numbers(rows, metric) for metric in task_of(dataset).printed})
+
+
+def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
+    numbers: dict[tuple[str, str, str], list[Number]] = {}
+    for r in rows:
+        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]:
+            number = Number(
+                r["teacher"],
+                r["student"],
+                r["method"],
+                _settings(r["settings"]),
+                r["value"],
+                r["std"],
+                r["protocol"],
+                _settings(r["recipe_change"]),
+                float(r["teacher_value"]) if r["teacher_value"] else None,
+            )
+            numbers.setdefault((number.teacher, number.student, number.method), []).append(number)
+    return {key: tuple(found) for key, found in numbers.items()}
+
+
+def published_file(dataset: str) -> Path:
+    """Where a dataset's numbers lie, if there are any."""
+    return FOLDER / f"{dataset}.csv"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def _settings(text: str) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in text.split())

@@ -1,0 +1,329 @@
+"""Published numbers beside a sweep's own: one column per protocol, and in words why ours is or is not comparable.
+
+A pure function of the comparison and the published numbers, so that the same records give the same tables.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any
+
+from harness.reporting.comparison import BASELINE, Comparison, Row
+from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
+from harness.reporting.statistics import Verdict, verdict
+from harness.spec import datasets, yamlfile
+from harness.spec.schema import VIEWS, Recipe
+from harness.spec.sweep_file import SHIPPED_RECIPES
+from harness.spec.tasks import DETECTION
+
+MOST_COLUMNS = 4  # what a page's width holds
+SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
+# Datasets with few published numbers: those that a source took over or does not say it measured get a column too, and
+# their remark says so.
+ANY_ORIGIN = ("coco",)
+MOST_OF_ANY = 5  # columns of these
+_ORIGIN = {
+    "quoted": "taken over from another source",
+    "unstated": "whose numbers they are is not stated",
+    "secondary": "a secondary source: from a page about the paper",
+}
+_EVALUATED_ON = {"test": "test images", "validation": "held-out training images", "train": "training images"}
+_DEFAULTS = {key: value for views in VIEWS.values() for key, value in views.items()}  # of keys that files leave out
+COCO_IMAGES = 5_000  # that COCO 2017 is evaluated on
+_EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether last or best epoch is not stated"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one protocol has for one pair and method."""
+
+    numbers: tuple[Number, ...]  # several where the source printed several
+    difference: float | None  # ours minus theirs, in points; None unless metric, dataset, epochs and recipe agree
+    verdict: Verdict | None  # None unless the teacher agrees too
+
+
+@dataclass(frozen=True)
+class Column:
+    """The numbers of one protocol, in the order of the lines."""
+
+    protocol: Protocol
+    cells: tuple[Cell | None, ...]
+    remark: str
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """The second table of a comparison."""
+
+    lines: tuple[Row, ...]
+    ours: str  # our own protocol, in words
+    columns: tuple[Column, ...]
+    rest: str  # what is published and not shown
+    score: str  # the metric of all of it
+
+
+@dataclass(frozen=True)
+class _Line:
+    row: Row
+    recipe: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    evaluated_on: str
+    numbers: tuple[Number, ...]
+
+
+def published_table(comparison: Comparison, published: PublishedNumbers | None) -> PublishedTable | None:
+    """The published numbers of the comparison's pairs and methods; None when there are none to show.
+
+    A line under another name than its method's is a variant of it (an ablation, say): nothing published is of it.
+    """
+    if published is None:
+        return None
+    lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
+    shown = _columns(lines, published, comparison.contents.dataset in ANY_ORIGIN)
+    kept = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
+    if not kept:
+        return None
+    columns = tuple(_column(published.protocols[key], kept, comparison.contents.margin) for key in shown)
+    rest = _rest(lines, shown, published)
+    score = comparison.contents.task.score
+    return PublishedTable(tuple(line.row for line in kept), _ours(comparison, kept), columns, rest, score)
+
+
+def published_dicts(found: PublishedTable | None) -> list[dict[str, Any]]:
+    """One mapping per published number shown, for ``--json``."""
+    out: list[dict[str, Any]] = []
+    if found is None:
+        return out
+    for column in found.columns:
+        p = column.protocol
+        facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
+        facts |= {"framework": p.framework, "schedule": p.schedule} if p.framework else {}
+        for row, cell in zip(found.lines, column.cells, strict=True):
+            for number in cell.numbers if cell else ():
+                out.append(
+                    {
+                        "teacher": row.teacher,
+                        "student": row.student,
+                        "method": row.method,
+                        **facts,
+                        found.score: float(number.value),
+                        "std": float(number.std) if number.std else None,
+                        f"teacher_{found.score}": number.teacher_accuracy,
+                        "difference": cell.difference if cell else None,
+                        "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
+                        "interval": asdict(cell.verdict.interval)
+                        if cell and cell.verdict and cell.verdict.interval
+                        else None,
+                    }
+                )
+    return out
+
+
+def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
+    numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
+    text = comparison.sciences.get((row.teacher, row.student, row.method))
+    if not numbers or text is None:  # without a record there is nothing of ours
+        return None
+    science = json.loads(text)
+    method = science["method"]
+    values = {**method["params"], **method["weights"]}
+    numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
+    if not numbers or method["use"] != row.method:
+        return None
+    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], comparison.evaluated_on or "test", numbers)
+
+
+def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
+    """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
+
+    One that adds no line must have half of them, and numbers that a source took over from another get none; neither
+    with ``any_origin``, where a source's own come before others that add as many.
+    """
+    has: dict[str, set[int]] = {key: set() for key in published.protocols}
+    for i, line in enumerate(lines):
+        for number in line.numbers:
+            has[number.protocol].add(i)
+    left = [key for key, p in published.protocols.items() if (any_origin or p.origin == "own") and has[key]]
+    shown: list[str] = []
+    covered: set[int] = set()
+    while left and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
+        best = max(left, key=partial(_rank, published.protocols, has, covered))
+        left.remove(best)
+        if any_origin or has[best] - covered or 2 * len(has[best]) >= len(lines):
+            shown.append(best)
+            covered |= has[best]
+    return shown
+
+
+def _rank(
+    protocols: Mapping[str, Protocol], has: Mapping[str, set[int]], covered: set[int], key: str
+) -> tuple[bool, int, bool, int]:
+    found = protocols[key]
+    return bool(found.recipe), len(has[key] - covered), found.origin == "own", len(has[key])
+
+
+def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
+    cells: list[Cell | None] = []
+    groups: dict[tuple[str, ...], list[_Line]] = {}
+    for line in lines:
+        numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
+        if not numbers:
+            cells.append(None)
+            continue
+        reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
+        groups.setdefault(reasons, []).append(line)
+        ours = line.row.last
+        if reasons or ours is None or len(numbers) > 1:
+            cells.append(Cell(numbers, None, None))
+            continue
+        theirs = float(numbers[0].value)
+        _, unlike_teachers = _teachers(protocol, [line])
+        judged = None if unlike_teachers else verdict(ours, theirs, margin)
+        cells.append(Cell(numbers, ours.mean - theirs, judged))
+    recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
+    how = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
+    said = [f"{protocol.source}: {', '.join(how)}."]
+    said += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
+    said += [_sentence(protocol.note)] if protocol.note else []
+    having = [line for line, cell in zip(lines, cells, strict=True) if cell]
+    for reasons, group in groups.items():
+        remark = _remark(reasons, *_teachers(protocol, group))
+        said.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, having)}: {remark}.")
+    return Column(protocol, tuple(cells), " ".join(said))
+
+
+def protocol_differences(
+    recipe: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    evaluated_on: str,
+    protocol: Protocol,
+    change: Mapping[str, str],
+) -> tuple[str, ...]:
+    """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
+    reasons = []
+    info = datasets.dataset_of(dataset)
+    validation = dataset.get("validation")
+    trained_on = info.trained_on(dataset["train_subset"], validation)
+    if trained_on != info.train_size:
+        reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
+    if validation:
+        reasons.append("ours evaluated on held-out training images, not on the test set")
+    elif evaluated_on == "train":
+        reasons.append("ours evaluated on training images, not on a test set")
+    elif info.task is DETECTION and info.test_size != COCO_IMAGES:
+        reasons.append(f"ours evaluated on {info.test_size:,} images, theirs on COCO 2017's {COCO_IMAGES:,}")
+    if protocol.epoch == "best":
+        reasons.append("ours is the last epoch's, theirs the best test epoch's")
+    elif protocol.epoch != "last":
+        reasons.append("whether theirs is the last or the best epoch's is not stated")
+    if protocol.framework:
+        steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
+        reasons.append(
+            f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
+            f"{protocol.schedule}"
+        )
+        return tuple(reasons)
+    if not protocol.epochs:
+        reasons.append("their number of epochs is not stated")
+    elif protocol.epochs != str(recipe["epochs"]):
+        reasons.append(f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}")
+    if not protocol.recipe:
+        reasons.append("their recipe is not known to be one of ours")
+        return tuple(reasons)
+    theirs = _recipe(protocol.recipe, tuple(change.items()))
+    # How often a run is evaluated does not change what its last epoch gives.
+    others = [k for k in theirs if k not in ("epochs", "eval_every") and recipe.get(k) != theirs[k]]
+    return (*reasons, *(f"ours has {k} {_said(recipe.get(k))}, theirs {_said(theirs[k])}" for k in others))
+
+
+def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
+    teachers = [f"another teacher (theirs / ours in %: {', '.join(unlike)})"] if unlike else []
+    same = f"; the same teacher by its accuracy ({', '.join(alike)})" if alike else ""
+    if reasons:
+        return f"not comparable with ours: {'; '.join([*reasons, *teachers])}{same}"
+    but = f" but for {teachers[0]}" if teachers else ""
+    return f"comparable with ours{but}{same}"
+
+
+def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], list[str]]:
+    """Teachers that are ours by their accuracy and those that are not or not known to be."""
+    alike: dict[str, None] = {}
+    unlike: dict[str, None] = {}
+    for line in lines:
+        if line.row.method == BASELINE:  # needs none
+            continue
+        theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
+        ours = line.row.teacher_score
+        if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
+            alike[f"{line.row.teacher} {theirs:.2f} %"] = None
+        else:
+            unlike[f"{line.row.teacher} {_percent(theirs)} / {_percent(ours)}"] = None
+    return list(alike), list(unlike)
+
+
+def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
+    recipes = dict.fromkeys(recipe_name(line.recipe) for line in lines)
+    epochs = dict.fromkeys(str(line.recipe["epochs"]) for line in lines)
+    evaluated = _EVALUATED_ON[comparison.evaluated_on or "test"]
+    margin = comparison.contents.margin
+    return (
+        f"ours: last epoch of {' or '.join(epochs)}, recipe {' or '.join(recipes)}, "
+        f"{comparison.train_size or 0:,} training images, evaluated on {comparison.evaluated_size or 0:,} {evaluated}; "
+        "methods with the settings of this sweep; mean ± sample std, number of seeds in brackets. Elsewhere, "
+        "where comparable, ours minus theirs in brackets. Verdict, where metric, data, recipe and teacher agree: "
+        f"reproduced when two one-sided t-tests at 5 % find our mean within {margin:g} points of the published one "
+        "(taken as exact), not reproduced when they find it outside, else undecided."
+    )
+
+
+def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumbers) -> str:
+    left = [published.protocols[n.protocol] for line in lines for n in line.numbers if n.protocol not in shown]
+    if not left:
+        return ""
+    own = sum(p.origin == "own" for p in left)
+    return (
+        f"Not shown: {len(left)} more published numbers for these pairs and methods: {own} of other protocols, "
+        f"{len(left) - own} that their source took over or does not say it measured; all are in benchmarks/published."
+    )
+
+
+def _names(group: Sequence[_Line], lines: Sequence[_Line]) -> str:
+    """The lines of a group: whole pairs by the pair alone."""
+    out = []
+    for pair in dict.fromkeys((line.row.teacher, line.row.student) for line in group):
+        mine = [line.row.method for line in group if (line.row.teacher, line.row.student) == pair]
+        everything = [line.row.method for line in lines if (line.row.teacher, line.row.student) == pair]
+        out.append(f"{pair[0]} > {pair[1]}" + ("" if mine == everything else f" {', '.join(mine)}"))
+    return "; ".join(out)
+
+
+@cache
+def _recipe(name: str, change: tuple[tuple[str, str], ...] = ()) -> Mapping[str, Any]:
+    data = yamlfile.read_yaml(SHIPPED_RECIPES / f"{name}.yaml").data
+    return Recipe.model_validate({**data, **dict(change)}).model_dump(mode="json")
+
+
+def recipe_name(recipe: Mapping[str, Any]) -> str:
+    """The shipped recipe that this one is, or is but for one setting."""
+    near = "of its own"
+    for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
+        theirs = _recipe(path.stem)
+        other = [k for k, v in theirs.items() if recipe.get(k) not in (v, _DEFAULTS.get(k) if v is None else v)]
+        if not other:
+            return path.stem
+        if len(other) == 1:
+            near = f"{path.stem} with {other[0]} {_said(recipe.get(other[0]))}"
+    return near
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.2f}"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."

@@ -1,0 +1,1 @@
+"""CUDA graphs, streams and memory, behind small interfaces that do nothing on a CPU."""

@@ -1,0 +1,1 @@
+"""Engines: how gradients become optimiser steps, natively or through DeepSpeed."""

@@ -1,0 +1,362 @@
+"""Loading stored images with FFCV and with PIL: the same order and parts, whoever decodes, with however many workers,
+in however many processes, from any step on; and nothing left behind by an epoch that is left early."""
+
+import functools
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import functional as tv
+
+from harness import rng
+from harness.data import beton
+from harness.data.load import beton as stored_loading
+from harness.data.load.arrays import WrongData
+from harness.data.load.beton import BetonEvalSet, BetonLoader
+from harness.data.load.crops import training_views
+from harness.data.load.tensors import Normalise
+from harness.errors import UserError
+from harness.training.distributed.ranks import Ranks
+from tests.commands import PATIENCE
+from tests.integration.conftest import ENVIRONMENT
+
+N, BATCH = 50, 16
+CPU = torch.device("cpu")
+PIXELS = Normalise(SimpleNamespace(mean=(0.0,) * 3, std=(1 / 255,) * 3), CPU)  # leaves 0..255
+needs_ffcv = pytest.mark.skipif(not importlib.util.find_spec("ffcv"), reason="ffcv is not installed")
+backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_ffcv), "pil"])
+
+
+def jpeg(image: Image.Image, quality: int = 90) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def scene(width: int, height: int, seed: int) -> Image.Image:
+    """Smooth, with the detail of a photograph's: a few waves in each channel."""
+    drawn = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / max(width, height)
+    waves = [
+        sum(np.sin(2 * np.pi * (a * x + b * y) + c) for a, b, c in drawn.uniform(-12, 12, (6, 3))) for _ in range(3)
+    ]
+    return Image.fromarray((127.5 + 25 * np.stack(waves, axis=2)).clip(0, 255).astype(np.uint8))
+
+
+def write(path: Path, jpegs: list[bytes]) -> Path:
+    with path.open("wb") as file:
+        writer = beton.Writer(file, len(jpegs))
+        for i, content in enumerate(jpegs):
+            width, height = Image.open(io.BytesIO(content)).size
+            writer.add(i % 7, height, width, content)
+        writer.finish()
+    return path
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """N images, among them grey ones and some smaller than what is shown of them."""
+    drawn = np.random.default_rng(0)
+    images = [scene(*map(int, drawn.integers(150, 400, 2)), seed=i) for i in range(N)]
+    images[3], images[4], images[5] = scene(64, 64, 3), scene(40, 90, 4), scene(9, 5, 5)
+    images[6] = images[6].convert("L")
+    return write(tmp_path_factory.mktemp("stored") / "train.beton", [jpeg(image) for image in images])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _opened_once() -> Iterator[None]:
+    """FFCV compiles a second or two for each file that is opened."""
+    with pytest.MonkeyPatch.context() as patch:
+        once = functools.cache(stored_loading._open)
+        patch.setattr(stored_loading, "_open", lambda *asked: once(*asked) if asked[2] else once.__wrapped__(*asked))
+        yield
+
+
+def train(path: Path, backend: str | None, **changes: Any) -> BetonLoader:
+    asked = {
+        "positions": np.arange(N), "batch_size": BATCH, "image_size": 96, "crop_area": (0.08, 1.0), "flip": True,
+        "seed": 3, "rows": Ranks().rows, "workers": 2, "device": CPU, "backend": backend,
+    } | changes  # fmt: skip
+    return BetonLoader(path, asked.pop("positions"), PIXELS, **asked)
+
+
+def test(path: Path, backend: str, **changes: Any) -> BetonEvalSet:
+    asked = {
+        "positions": np.arange(N), "size": 224, "resize": 256, "crop_first": False, "workers": 2, "device": CPU,
+        "backend": backend,
+    } | changes  # fmt: skip
+    return BetonEvalSet(path, asked.pop("positions"), "test", PIXELS, **asked)
+
+
+test.__test__ = False  # type: ignore[attr-defined]
+Batches = list[tuple[Tensor, ...]]
+
+
+def same(a: Batches, b: Batches) -> bool:
+    """Bit for bit."""
+    return len(a) == len(b) and all(
+        torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
+    )
+
+
+def by_index(batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> dict[int, Tensor]:
+    return {i: image for images, _, indices in batches for i, image in zip(indices.tolist(), images, strict=True)}
+
+
+@backends
+def test_order_targets_and_shapes(stored: Path, backend: str) -> None:
+    positions = np.arange(N)[::-1][:45].copy()
+    loader = train(stored, backend, positions=positions)
+    assert len(loader) == 3 and loader.size == 45
+    for epoch in (0, 1, -1):
+        batches = list(loader.epoch(epoch))
+        assert torch.cat([i for _, _, i in batches]).equal(rng.random_permutation(3, epoch, 45))
+        assert [len(i) for _, _, i in batches] == [16, 16, 13]
+        for images, targets, indices in batches:
+            assert images.shape == (len(indices), 3, 96, 96) and images.dtype == torch.float32
+            assert images.is_contiguous(memory_format=torch.channels_last)
+            assert targets.tolist() == [positions[i] % 7 for i in indices.tolist()]
+
+
+@backends
+def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(stored: Path, backend: str) -> None:
+    whole = list(train(stored, backend).epoch(2))
+    for workers in (1, 3):
+        assert same(list(train(stored, backend, workers=workers).epoch(2)), whole)
+    other = train(stored, backend, batch_size=7)
+    list(other.epoch(0))
+    alone, together = by_index(other.epoch(2)), by_index(iter(whole))
+    assert all(alone[i].equal(together[i]) for i in range(N))
+
+    shares = [train(stored, backend, rows=Ranks(r, 3).rows) for r in range(3)]
+    for first in (0, 2, 3):  # the last batch has two images for three processes
+        for (images, targets, indices), *parts in zip(whole[first:], *(s.epoch(2, first) for s in shares), strict=True):
+            assert torch.cat([mine for mine, _, _ in parts]).equal(images)
+            assert all(t.equal(targets) and i.equal(indices) for _, t, i in parts)
+    assert not list(shares[0].epoch(2, 4))
+
+
+@needs_ffcv
+def test_both_show_the_same(stored: Path) -> None:
+    """Order and parts exactly, pixels nearly; a flip or a shift by a pixel would be far off."""
+    seen = 0
+    for (a, t, i), (b, u, j) in zip(train(stored, "ffcv").epoch(0), train(stored, "pil").epoch(0), strict=True):
+        assert t.equal(u) and i.equal(j)
+        apart = (a - b).abs().mean(dim=(1, 2, 3))
+        large = ~torch.isin(i, torch.tensor([3, 4, 5]))
+        assert apart[large].max() < 4 and apart.max() < 16
+        seen += len(i)
+    assert seen == N
+
+
+@pytest.mark.skipif(not os.environ.get("KD_DATA"), reason="needs KD_DATA")
+@needs_ffcv
+@pytest.mark.parametrize("crop_first", [False, True])
+def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> None:
+    """The differences that docs/imagenet.md states."""
+    files = sorted((Path(os.environ["KD_DATA"]) / "imagenet_sample_125").rglob("*.JPEG"))
+    from harness.data.manifest import Settings
+    from harness.data.prepare.encode import encode_image as as_stored
+
+    path = write(tmp_path / "a.beton", [as_stored(f, Settings(max_side=400, quality=90)).jpeg for f in files[::3]])
+    every = np.arange(len(files[::3]))
+    parts = [test(path, b, positions=every, crop_first=crop_first).batches(slice(None)) for b in ("ffcv", "pil")]
+    if crop_first:
+        parts = [train(path, b, positions=every, image_size=224).epoch(0) for b in ("ffcv", "pil")]
+    apart = torch.cat([(a[0] - b[0]).abs().mean(dim=(1, 2, 3)) for a, b in zip(*parts, strict=True)])
+    assert 0.2 < apart.mean() < 2.5 and apart.max() < 8
+
+
+def test_pils_training_images_are_torchvisions(stored: Path) -> None:
+    file = beton.read_beton(stored)
+    views = training_views(3, 1, np.arange(N), file.heights, file.widths)
+    for i, image in by_index(train(stored, "pil").epoch(1)).items():
+        top, left, height, width, flip = views[i].tolist()
+        wanted = tv.resized_crop(
+            Image.open(io.BytesIO(file.jpeg(i))).convert("RGB"), top, left, height, width, [96, 96]
+        )
+        wanted = tv.hflip(wanted) if flip else wanted
+        assert torch.equal(tv.pil_to_tensor(wanted).float(), image)
+
+
+@backends
+def test_evaluation_shows_what_torchvision_does(stored: Path, backend: str) -> None:
+    file = beton.read_beton(stored)
+    found = test(stored, backend)
+    assert found.name == "test" and len(found) == N and found.targets.tolist() == [i % 7 for i in range(N)]
+    ((images, targets),) = found.batches(slice(None))
+    assert targets.equal(found.targets)
+    for i in range(N):
+        whole = Image.open(io.BytesIO(file.jpeg(i))).convert("RGB")
+        wanted = tv.pil_to_tensor(tv.center_crop(tv.resize(whole, 256), 224)).float()
+        apart = (images[i] - wanted).abs().mean()
+        assert torch.equal(images[i], wanted) if backend == "pil" else apart < (4 if i not in (3, 4, 5) else 16)
+
+
+@needs_ffcv
+def test_evaluation_with_the_crop_first_is_ffcvs_bit_for_bit(stored: Path) -> None:
+    found = torch.cat([images for images, _ in test(stored, "ffcv", crop_first=True).batches(slice(None))])
+    from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
+    from ffcv.loader import Loader, OrderOption
+    from ffcv.transforms import ToTensor
+
+    pipeline = [CenterCropRGBImageDecoder((224, 224), ratio=224 / 256), ToTensor()]
+    theirs = Loader(
+        str(stored), batch_size=N, num_workers=1, order=OrderOption.SEQUENTIAL, drop_last=False,
+        pipelines={"image": pipeline, "label": None, "index": None},
+    )  # fmt: skip
+    ((wanted,),) = list(theirs)
+    assert torch.equal(found, wanted.permute(0, 3, 1, 2).float())
+
+
+@backends
+def test_evaluation_is_shared_out_in_file_order(stored: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.data.load.beton.EVAL_BATCH", 8)
+    positions = np.array([40, 2, 3, 30, 17, 6, 8, 9, 10, 11, 12, 1, 0])
+    found = test(stored, backend, positions=positions, size=64, resize=64)
+    whole = list(found.batches(slice(0, 13)))
+    assert torch.cat([t for _, t in whole]).tolist() == [p % 7 for p in positions]
+    parts = [list(found.batches(Ranks(r, 2).rows(13))) for r in range(2)]
+    assert [sum(len(t) for _, t in part) for part in parts] == [6, 7]
+    images, targets = (torch.cat([batch[k] for batch in parts[0] + parts[1]]) for k in (0, 1))
+    assert same([(images, targets)], [(torch.cat([i for i, _ in whole]), torch.cat([t for _, t in whole]))])
+    assert not list(found.batches(slice(5, 5)))
+
+
+@backends
+def test_resolution_grows_at_the_epochs_named(stored: Path, backend: str) -> None:
+    loader = train(stored, backend, image_size=((0, 32), (2, 48), (3, 64)))
+    shapes = {epoch: next(loader.epoch(epoch))[0].shape[2:] for epoch in (-2, 0, 1, 2, 3, 9, 1)}
+    assert shapes == {epoch: (side, side) for epoch, side in ((-2, 32), (0, 32), (1, 32), (2, 48), (3, 64), (9, 64))}
+    assert same(list(loader.epoch(2)), list(train(stored, backend, image_size=48).epoch(2)))
+
+
+@backends
+def test_epochs_left_early_leave_nothing(stored: Path, backend: str) -> None:
+    loader = train(stored, backend)
+
+    def left() -> None:
+        for i in range(25):
+            for _ in loader.epoch(i):
+                break
+            with pytest.raises(KeyboardInterrupt):
+                for _ in loader.epoch(i, i % 3):
+                    raise KeyboardInterrupt
+            loader.epoch(i)  # never begun
+
+    left()  # the allocator and numba's threads settle
+    threads, kilobytes = usage()
+    left()
+    assert usage()[0] <= threads + 4, "75 epochs were left; libraries start a thread of their own now and then"
+    assert usage()[1] - kilobytes < 8_000
+    whole = by_index(loader.epoch(0))
+    assert len(whole) == N
+
+
+def usage() -> tuple[int, int]:
+    """This process's threads, and its own memory in kB."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(status["Threads"]), int(status["RssAnon"].split()[0])
+
+
+@backends
+def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> None:
+    file = beton.read_beton(stored)
+    images = [file.jpeg(i).tobytes() for i in range(20)]
+    torn = images.copy()
+    torn[13] = images[13][: len(images[13]) // 2]
+    broken = write(tmp_path / "broken.beton", torn)
+    with pytest.raises(WrongData, match=r"broken\.beton: image 13 cannot be decoded"):
+        list(train(broken, backend, positions=np.arange(20)).epoch(0))
+    with pytest.raises(WrongData, match=r"broken\.beton: image 13 cannot be decoded"):
+        list(test(broken, backend, positions=np.arange(20)).batches(slice(None)))
+    assert len(list(train(broken, backend, positions=np.arange(13)).epoch(0))) == 1
+
+
+@backends
+def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, backend: str) -> None:
+    """As some of ImageNet's: bytes between two segments that belong to neither, of which libjpeg warns."""
+    file = beton.read_beton(stored)
+    images = [file.jpeg(i).tobytes() for i in range(20)]
+    odd = [image.replace(b"\xff\xda", b"\x11\x22\xff\xda", 1) for image in images]
+    positions = np.arange(20)
+    found = list(train(write(tmp_path / "odd.beton", odd), backend, positions=positions).epoch(0))
+    assert same(found, list(train(write(tmp_path / "even.beton", images), "pil", positions=positions).epoch(0)))
+
+
+@needs_ffcv
+def test_what_fails_in_ffcvs_thread_is_raised(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = train(stored, "ffcv")
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+    whole: Callable[..., Any] = EpochIterator.run_pipeline
+
+    def fails_later(self: Any, batch: int, *args: Any) -> Any:
+        if batch == 2:
+            raise MemoryError("no room")
+        return whole(self, batch, *args)
+
+    monkeypatch.setattr(EpochIterator, "run_pipeline", fails_later)
+    with pytest.raises(MemoryError, match="no room"):
+        list(loader.epoch(0))
+
+
+@backends
+def test_torchs_threads_are_left_alone(stored: Path, backend: str) -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            list(train(stored, backend, workers=3 - threads).epoch(0))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_loader_is_chosen(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kind() -> str:
+        return type(train(stored, None)._images).__name__
+
+    monkeypatch.delenv("KD_LOADER", raising=False)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ffcv" else found(name, *a))
+    assert kind() == "PilImages"
+    monkeypatch.setenv("KD_LOADER", "fcv")
+    with pytest.raises(UserError, match="KD_LOADER: unknown loader 'fcv'; did you mean 'ffcv'"):
+        kind()
+    if found("ffcv"):
+        monkeypatch.setattr(importlib.util, "find_spec", found)
+        monkeypatch.delenv("KD_LOADER")
+        assert kind() == "FfcvImages"
+        monkeypatch.setenv("KD_LOADER", "pil")
+        assert kind() == "PilImages"
+
+
+@backends
+def test_a_process_ends_in_the_middle_of_an_epoch(stored: Path, backend: str) -> None:
+    """And importing the module alone imports no decoder."""
+    code = f"""
+import sys
+from pathlib import Path
+from harness.data import stored
+assert not {{"ffcv", "numba", "PIL"}} & set(sys.modules)
+from tests.integration.test_stored_loading import train
+kept = train(Path({str(stored)!r}), {backend!r}).epoch(0)
+next(kept)
+sys.exit(7)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (7, "")

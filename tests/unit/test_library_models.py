@@ -1,0 +1,218 @@
+"""Models of timm and torchvision: their names without importing them, their maps, and that they stay what they are."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision  # type: ignore[import-untyped]
+from torch import Tensor, nn
+
+from harness.models.batchnorm_folding import fold_batch_norms
+from harness.models.taps import describe_taps
+from harness.models.zoo import build_model
+from harness.spec import library_models, models
+from methods.at import AT
+from methods.fitnets import FitNets
+from tests.commands import REPO, command, process
+
+SMALL = ["timm:test_resnet", "timm:mobilenetv1_100", "torchvision:resnet18", "torchvision:mobilenet_v2"]
+
+
+def fresh(name: str, channels: int = 3) -> Any:
+    torch.manual_seed(0)
+    return build_model(name, 10, channels)
+
+
+def images(size: int = 32) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "name", ["torchvision:resnet18", "torchvision:resnet50", "timm:resnet10t", "timm:mobilenetv1_100"]
+)
+def test_stages_that_end_in_a_relu_show_what_it_is_given(name: str) -> None:
+    net, x = fresh(name).eval(), images(64)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # timm's residual branches begin with 0
+    stages = [tap for tap in net.tap_names if tap.startswith("stage") and "." not in tap]
+    maps = net(x, net.tap_names).features
+    assert [tap for tap in net.tap_names if "module" not in tap][-2:] == [f"{stages[-1]}.preact", stages[-1]]
+    for stage in stages:
+        preact = maps[f"{stage}.preact"]
+        assert preact.min() < 0 and torch.equal(preact.clamp(0, 6 if "mobilenet" in name else None), maps[stage])
+    assert describe_taps(net, (3, 64, 64)).head.tap.startswith(stages[-1])
+
+
+def test_a_stage_without_a_relu_at_its_end_has_no_preact() -> None:
+    assert not [tap for tap in fresh("torchvision:mobilenet_v2").tap_names if tap.endswith(".preact") and "3" in tap]
+
+
+def test_the_names_read_are_those_the_libraries_list() -> None:
+    assert library_models.library_model_names("timm") == set(timm.list_models())
+    assert library_models.library_model_names("torchvision") == set(
+        torchvision.models.list_models(module=torchvision.models)
+    )
+
+
+@pytest.mark.parametrize(("library", "near"), [("timm", "mobilenetv2_100"), ("torchvision", "mobilenet_v2")])
+def test_an_unknown_name_is_told_its_nearest(library: str, near: str) -> None:
+    assert models.resolve_model(f"{library}:{near}") == f"{library}:{near}"
+    with pytest.raises(ValueError, match=f"{library} has no model 'mobilenetv2_10'; nearest: .*{library}:{near}"):
+        models.resolve_model(f"{library}:mobilenetv2_10")
+
+
+def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    library_models.library_model_names.cache_clear()
+    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
+        models.resolve_model("timm:resnet18")
+
+
+SWEEP = """
+dataset: {dataset}
+recipe: {{base: digits_quick, epochs: 1}}
+methods: [student, {{method}}]
+pairs: [{{teacher: {teacher}, student: {student}}}]
+seeds: 1
+"""
+
+
+def sweep_file(folder: Path, dataset: str, teacher: str, student: str, method: str = "kd") -> Path:
+    file = folder / "sweep.yaml"
+    file.write_text(SWEEP.format(dataset=dataset, teacher=teacher, student=student).replace("{method}", method))
+    return file
+
+
+def test_wrong_names_in_a_sweep_and_at_evaluate_exit_2_with_one_message(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "cifar100", "resnet56", "timm:resnet81")
+    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert said.startswith(f"{file}:5: pairs.0.student: timm has no model 'resnet81'; nearest: ")
+    file = sweep_file(tmp_path, "digits", "torchvision:resnet18", "digits_net_w4")
+    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert said.endswith("pairs.0.teacher: torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8")
+    said = command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet19", "--weights", "none").error
+    assert said.startswith("torchvision has no model 'resnet19'; nearest: torchvision:resnet1")
+    said = command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet18", "--weights", "none").error
+    assert said == "torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8"
+
+
+def test_planning_imports_neither_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+    file = sweep_file(tmp_path, "cifar100", "timm:resnet34", "torchvision:resnet18")
+    program = (
+        "import sys; from harness.console.app import main\n"
+        "try: main()\n"
+        "finally: assert not {'torch', 'timm', 'torchvision'} & set(sys.modules), 'heavy'\n"
+    )
+    said = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
+    assert said.code == 0 and said.err == "", said
+    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
+    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_it_computes_what_the_library_computes(name: str) -> None:
+    model = fresh(name).eval()
+    for size in (32, 64):
+        x = images(size)
+        outputs = model(x, model.tap_names)
+        assert torch.equal(outputs.logits, model.net(x))
+        head = model.net.get_submodule({"timm:test_resnet": "fc", "torchvision:resnet18": "fc"}.get(name, "classifier"))
+        torch.testing.assert_close(head(outputs.embedding), outputs.logits)
+    if name.startswith("timm:"):
+        assert torch.equal(outputs.embedding, model.net.forward_head(model.net.forward_features(x), pre_logits=True))
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
+    for name, stem in (("timm:resnet18", "act1"), ("torchvision:resnet18", "relu")):
+        model = fresh(name)
+        spec = describe_taps(model, (3, size, size))
+        places = [tap for tap in spec.names if "." not in tap]
+        assert places == ["stem", "stage1", "stage2", "stage3", "stage4"]
+        assert spec.resolve("last") == "stage4"
+        assert [spec.channels[t] for t in places] == [64, 64, 128, 256, 512]
+        assert [spec.sizes[t][0] for t in places] == [size // d for d in (2, 4, 8, 16, 32)]
+        taps = (stem, "layer1", "layer2", "layer3", "layer4", "layer2.0.conv1", "layer4.1")
+        found = model.eval()(images(size), [*places, *(f"module.{t}" for t in taps)]).features
+        for stage, path in zip(places, taps, strict=False):
+            assert torch.equal(found[stage], found[f"module.{path}"])
+        assert torch.equal(found["module.layer4.1"], found["stage4"])
+        assert found["module.layer2.0.conv1"].shape == (2, 128, size // 8, size // 8)
+    with pytest.raises(ValueError, match=r"no tap named 'module.layer9'; this model has: .*stem, stage1"):
+        model(images(), ["module.layer9"])
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("torchvision:mobilenet_v2", ["features.1", "features.3", "features.6", "features.13", "features"]),
+        ("torchvision:vit_b_32", []),  # one grid of patches is no pyramid
+        ("torchvision:convnext_tiny", [None, "features.1", "features.3", "features.5", "features"]),
+        ("timm:convnext_atto", [None, "stages.0", "stages.1", "stages.2", "stages.3"]),
+        ("timm:vgg11", ["features.1", "features.4", "features.9", "features.14", "features.19", "features.20"]),
+        ("timm:test_vit", []),
+    ],
+)
+def test_stages_of_families(name: str, paths: list[str | None]) -> None:
+    named = ["stem", *(f"stage{i}" for i in range(1, 9))]
+    wanted = {tap: path for tap, path in zip(named, paths, strict=False) if path}
+    found = fresh(name)._paths
+    assert {tap: path for tap, path in found.items() if not tap.startswith("module.")} == wanted
+
+
+def test_a_map_is_what_its_module_returned_whatever_changes_it_later() -> None:
+    """resnet18 adds its shortcut in place to what bn2 returned."""
+    model = fresh("torchvision:resnet18").eval()
+    found = model(images(), ["module.layer1.0.conv2", "module.layer1.0.bn2"]).features
+    again = model.net.layer1[0].bn2(found["module.layer1.0.conv2"])
+    assert torch.equal(again, found["module.layer1.0.bn2"])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_keys_are_the_librarys_own_frozen_too(name: str) -> None:
+    model = fresh(name).eval()
+    library, _, bare = name.partition(":")
+    other = timm.create_model(bare, num_classes=10) if library == "timm" else torchvision.models.get_model(
+        bare, num_classes=10
+    )  # fmt: skip
+    other.eval()
+    assert list(model.state_dict()) == list(other.state_dict())
+    model.load_state_dict(other.state_dict())
+    assert torch.equal(model(images()).logits, other(images()))
+    before = model(images(), ["stage2"])
+    assert fold_batch_norms(model) == 0
+    assert list(model.state_dict()) == list(other.state_dict())
+    assert torch.equal(model(images(), ["stage2"]).features["stage2"], before.features["stage2"])
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({})
+
+
+def test_it_trains_and_leaves_no_hooks() -> None:
+    student, teacher = fresh("timm:mobilenetv1_100").train(), fresh("torchvision:resnet18").eval()
+    shape = (3, 32, 32)
+    for method in (FitNets, AT):
+        distiller = method(describe_taps(student, shape), describe_taps(teacher, shape))
+        with torch.no_grad():
+            taught = teacher(images(), distiller.teacher_taps)
+        (loss,) = distiller(None, student(images(), distiller.student_taps), taught).values()
+        loss.backward()
+        reached = student.net.get_submodule("blocks.1").parameters()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in reached)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in (*student.modules(), *teacher.modules()))
+
+
+def test_auxiliary_heads_are_left_out() -> None:
+    model = fresh("torchvision:googlenet").train()
+    assert model(images(64)).logits.shape == (2, 10)
+
+
+def test_grey_images_and_the_same_weights_from_the_same_seed() -> None:
+    model = fresh("timm:test_resnet", 1).eval()
+    assert model(torch.zeros(2, 1, 8, 8)).logits.shape == (2, 10)
+    twin = fresh("timm:test_resnet", 1)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) > 5
