@@ -8,9 +8,10 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, read_added
 from harness.reporting import comparison
 from harness.reporting.comparison import Contents
-from harness.reporting.pairwise import Line, PairwiseTest, further_seeds, looks, pairwise_tests
+from harness.reporting.pairwise import PairwiseTest, further_seeds, looks, pairwise_tests
 from harness.spec import identity
 from harness.spec.expand import Cell
+from harness.spec.lines import Line
 from harness.store import files
 
 MAX_SEEDS = 10
@@ -54,7 +55,7 @@ def until_decided(
         say(f"not told apart, tested at {5 / len(sizes):.2g} % in each of {len(sizes)} looks:")
         say("\n".join(f"  {contest}" for contest in undecided))
         say("so seeds are added:")
-        say("\n".join(f"  {t} > {s}: {m}: {', '.join(map(str, seeds))}" for (t, s, m), seeds in further.items()))
+        say("\n".join(f"  {line.pair}: {line.method}: {', '.join(map(str, s))}" for line, s in further.items()))
         planned = train()
 
 
@@ -63,10 +64,9 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
     path = planned.store.added_seeds(planned.plan.sweep.name or planned.name)
     known = {cell: None for cell in read_added(path)}
     for cell in planned.plan.cells:  # the last of a line stands for all
-        line = (cell.teacher, cell.student, cell.method)
-        for seed in further.get(line, ()):
+        for seed in further.get(cell.line, ()):
             run_id = identity.run_id({**planned.plan.runs[cell.run_id].science, "seed": seed})
-            known[Cell(*line, seed, run_id, cell.teacher_run)] = None
+            known[Cell(*cell.line, seed, run_id, cell.teacher_run)] = None
     files.replace_json(path, [asdict(cell) for cell in known])
 
 

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
 from harness.reporting import statistics
+from harness.reporting.aggregation import SeedRuns, first
 from harness.reporting.protocol_guard import RecipeChange, recipe_changes
 from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Teachers
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
@@ -110,17 +112,18 @@ class Contents:
         except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / 'contents.json'}: missing or damaged; run its sweep again") from None
 
+    def lines(self) -> dict[Line, list[Cell]]:
+        """The cells of each line."""
+        return grouped(self.cells, lambda cell: cell.line)
+
     def write(self, folder: Path) -> None:
         files.replace_json(folder / "contents.json", asdict(self))
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(LinePart):
     """One method on one pair, by its task's score in % (top-1, say); differences are paired by seed, in points."""
 
-    teacher: str
-    student: str
-    method: str
     last: Spread | None  # after the last epoch
     best: Spread | None  # at the best test epoch: an optimistic figure, for comparison with papers that print it
     to_baseline: Spread | None
@@ -155,70 +158,74 @@ class Comparison:
     train_size: int | None
     evaluated_on: str | None
     evaluated_size: int | None
-    # (teacher, student, method) -> the science of one of its runs, as JSON: they differ in the seed alone
-    sciences: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    sciences: Mapping[Line, str] = field(default_factory=dict)  # of one run of each, as JSON: they differ in the seed
     ranking: Ranking | None = None
+
+    def pairs(self) -> dict[PairNames, list[Row]]:
+        """The rows of each pair."""
+        return grouped(self.rows, lambda row: row.pair)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
-    """Sums up records over seeds."""
-    score, *others = contents.task.printed
-    rows = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    column = {name: table.column(name).to_pylist() for name in _NUMBERS}
-    warned = {i: table.column("warnings")[i].as_py() for i in _not_empty(table.column("warnings"))}
-    groups: dict[tuple[str, str], dict[str, list[Cell]]] = {}
-    for cell in contents.cells:
-        groups.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, []).append(cell)
-    lines = []
-    sciences = {}
-    scores = {}
-    for (teacher, student), methods in groups.items():
-        found = {m: [(c.seed, rows[c.run_id]) for c in cells if c.run_id in rows] for m, cells in methods.items()}
-        last = {m: _by_seed(of, column[f"last_{score}"]) for m, of in found.items()}
-        scores[(teacher, student)] = {m: list(values.values()) for m, values in last.items()}
-        alone = Spread.of(last.get(BASELINE, {}).values())
-        to_baseline = [_difference(last, m, contents.baseline) for m in methods]
-        tests = statistics.differences(to_baseline)
-        at_teacher = [rows[c.teacher_run] for cells in methods.values() for c in cells if c.teacher_run in rows]
-        measured = {
-            metric: _first(
-                [column[f"teacher_{metric}"][i] for of in found.values() for _, i in of]
-                + [column[f"last_{metric}"][i] for i in at_teacher]
-            )
-            for metric in contents.task.printed
-        }
-        for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
-            at = [i for _, i in found[method]]
-            spread = Spread.of(last[method].values())
-            if at:
-                sciences[(teacher, student, method)] = table.column("science")[at[0]].as_py()
-            lines.append(
-                Row(
-                    teacher=teacher,
-                    student=student,
-                    method=method,
-                    last=spread,
-                    best=Spread.of(_by_seed(found[method], column[f"best_{score}"]).values()),
-                    to_baseline=difference,
-                    to_reference=_difference(last, method, REFERENCE),
-                    teacher_score=measured[score],
-                    student_score=alone.mean if alone else None,
-                    cost_s=fmean(column["cost_total_s"][i] for i in at) if at else None,
-                    parameters=tuple(table.column(name)[at[0]].as_py() for name in _SIZES) if at else None,
-                    warnings=tuple(Counter(text for i in at for text in warned.get(i, ())).items()),
-                    missing=len(cells) - len(at),
-                    diverged=sum(column["status"][i] == "diverged" for i in at),
-                    run_ids=tuple(c.run_id for c in cells),
-                    by_seed=last[method],
-                    last_interval=statistics.interval(spread),
-                    tested=tested,
-                    last_others={m: Spread.of(_by_seed(found[method], column[f"last_{m}"]).values()) for m in others},
-                    teacher_others={m: measured[m] for m in others},
-                )
-            )
+    """Aggregate the records of a comparison's runs over seeds."""
+    position = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
+    columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
+    columns["warnings"] = [()] * len(table)
+    for i in _not_empty(table.column("warnings")):
+        columns["warnings"][i] = table.column("warnings")[i].as_py()
+
+    def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
+        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id)) is not None]
+        return SeedRuns(columns, [i for _, i in pairs], [seed for seed, _ in pairs])
+
+    lines = contents.lines()
+    runs = {line: with_record((c.seed, c.run_id) for c in cells) for line, cells in lines.items()}
+    rows: list[Row] = []
+    for of_pair in grouped(lines, lambda line: line.pair).values():
+        teacher = with_record((c.seed, c.teacher_run) for line in of_pair for c in lines[line])
+        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teacher)
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    ranks = ranking(scores, contents.baseline)
-    return Comparison(contents, tuple(lines), **sets, sciences=sciences, ranking=ranks)
+    sciences = {line: table.column("science")[found.rows[0]].as_py() for line, found in runs.items() if found.rows}
+    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
+    scores = {pair: {row.method: list(row.by_seed.values()) for row in of} for pair, of in comparison.pairs().items()}
+    return replace(comparison, ranking=ranking(scores, contents.baseline))
+
+
+def _pair_rows(
+    contents: Contents, lines: Mapping[Line, Sequence[Cell]], runs: Mapping[Line, SeedRuns], teacher: SeedRuns
+) -> Iterator[Row]:
+    """``teacher``: the runs that train the pair's teacher here."""
+    score, *others = contents.task.printed
+    scores = {line.method: runs[line].by_seed(f"last_{score}") for line in lines}
+    student = Spread.of(scores.get(BASELINE, {}).values())
+    teacher_scores = {
+        metric: first([*(runs[line].first(f"teacher_{metric}") for line in lines), teacher.first(f"last_{metric}")])
+        for metric in contents.task.printed
+    }
+    to_baseline = [_difference(scores, method, contents.baseline) for method in scores]
+    tests = statistics.differences(to_baseline)
+    for (line, cells), difference, tested in zip(lines.items(), to_baseline, tests, strict=True):
+        own, last = runs[line], Spread.of(scores[line.method].values())
+        yield Row(
+            *line,
+            last=last,
+            best=own.spread(f"best_{score}"),
+            to_baseline=difference,
+            to_reference=_difference(scores, line.method, REFERENCE),
+            teacher_score=teacher_scores[score],
+            student_score=student.mean if student else None,
+            cost_s=fmean(own.values("cost_total_s")) if own.rows else None,
+            warnings=tuple(Counter(text for texts in own.values("warnings") for text in texts).items()),
+            parameters=tuple(own.values(name)[0] for name in _SIZES) if own.rows else None,
+            missing=len(cells) - len(own.rows),
+            diverged=own.diverged,
+            run_ids=tuple(cell.run_id for cell in cells),
+            by_seed=scores[line.method],
+            last_interval=statistics.interval(last),
+            tested=tested,
+            last_others={metric: own.spread(f"last_{metric}") for metric in others},
+            teacher_others={metric: teacher_scores[metric] for metric in others},
+        )
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
@@ -278,27 +285,13 @@ def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
 
 def _added(plan: Plan) -> tuple[str, ...]:
     """Lines of a table with more seeds than the sweep file lists, and which."""
-    seeds: dict[str, list[int]] = {}
-    for cell in plan.cells:
-        if cell.seed not in plan.sweep.seeds:
-            seeds.setdefault(f"{cell.teacher} > {cell.student}, {cell.method}", []).append(cell.seed)
-    return tuple(f"{line}: seeds {', '.join(map(str, found))}" for line, found in seeds.items())
-
-
-def _by_seed(found: list[tuple[int, int]], values: list[float | None]) -> dict[int, float]:
-    """``found``: seeds with the rows of their runs."""
-    return {seed: value for seed, i in found if (value := values[i]) is not None}
-
-
-def _first(values: Iterable[float | None]) -> float | None:
-    return next((v for v in values if v is not None), None)
+    added = grouped((c for c in plan.cells if c.seed not in plan.sweep.seeds), lambda cell: cell.line)
+    return tuple(f"{line}: seeds {', '.join(str(c.seed) for c in cells)}" for line, cells in added.items())
 
 
 def _not_empty(lists: pa.ChunkedArray) -> list[int]:
     return pc.indices_nonzero(pc.fill_null(pc.list_value_length(lists), 0)).to_pylist()
 
 
-def _difference(last: dict[str, dict[int, float]], method: str, other: str) -> Spread | None:
-    if method == other or other not in last:
-        return None
-    return Spread.of(v - last[other][seed] for seed, v in last[method].items() if seed in last[other])
+def _difference(scores: Mapping[str, Mapping[int, float]], method: str, other: str) -> Spread | None:
+    return None if method == other else Spread.paired(scores[method], scores.get(other, {}))

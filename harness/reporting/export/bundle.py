@@ -137,18 +137,15 @@ def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
 
 def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
     """A line of the table each: its runs by seed, and their science but for the seed."""
-    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for cell in contents.cells:
-        science = {k: v for k, v in plan.runs[cell.run_id].science.items() if k != "seed"}
-        names = {
-            "teacher": cell.teacher,
-            "student": cell.student,
-            "method": cell.method,
-            "teacher_run": cell.teacher_run,
+    return [
+        {
+            **line._asdict(),
+            "teacher_run": cells[0].teacher_run,
+            "runs": {str(cell.seed): cell.run_id for cell in cells},
+            "science": {k: v for k, v in plan.runs[cells[0].run_id].science.items() if k != "seed"},
         }
-        line = lines.setdefault((cell.teacher, cell.student, cell.method), {**names, "runs": {}, "science": science})
-        line["runs"][str(cell.seed)] = cell.run_id
-    return list(lines.values())
+        for line, cells in contents.lines().items()
+    ]
 
 
 def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> str:

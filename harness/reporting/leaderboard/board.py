@@ -25,6 +25,7 @@ from harness.reporting.leaderboard.entries import (
 )
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
+from harness.spec.lines import PairNames
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -216,14 +217,14 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     of_run: dict[str, set[int]] = {}
     drawn = {folder.name for folder in store.images("x").parent.glob("*")}
     for content in (c for c in contents if c.name in drawn):
-        places: dict[tuple[str, str], int] = {}
-        for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
+        places: dict[PairNames, int] = {}
+        for pair in dict.fromkeys(cell.pair for cell in content.cells):
             path = store.images(content.name) / f"{detections.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
                 places[pair] = len(found)
                 found.append(Images(content.name, detections.caption(*pair), path.read_bytes()))
         for cell in content.cells:
-            if (place := places.get((cell.teacher, cell.student))) is not None:
+            if (place := places.get(cell.pair)) is not None:
                 of_run.setdefault(cell.run_id, set()).add(place)
     return tuple(found), of_run
 

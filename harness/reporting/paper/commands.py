@@ -23,16 +23,12 @@ class RerunCommands:
 
     def __init__(self, contents: Contents):
         self._contents = contents
-        self._seeds: dict[tuple[str, str, str], list[int]] = {}
-        self._teachers: dict[tuple[str, str], str] = {}
-        for cell in contents.cells:
-            self._seeds.setdefault((cell.teacher, cell.student, cell.method), []).append(cell.seed)
-            if cell.teacher_run:
-                self._teachers[cell.teacher, cell.student] = cell.teacher_run
+        self._seeds = {line: [cell.seed for cell in cells] for line, cells in contents.lines().items()}
+        self._teachers = {cell.pair: cell.teacher_run for cell in contents.cells if cell.teacher_run}
 
     def line(self, row: Row) -> RerunCommand:
         """Of a method on a pair."""
-        seeds = self._seeds[row.teacher, row.student, row.method]
+        seeds = self._seeds[row.line]
         count = len(seeds)
         # --only takes those alone that the sweep file lists, and --until-decided adds others.
         said = count if seeds == list(range(count)) else json.dumps(seeds)
@@ -44,11 +40,11 @@ class RerunCommands:
 
         One whose weights are given is measured anew by each run that it teaches.
         """
-        pair = (rows[0].teacher, rows[0].student)
+        pair = rows[0].pair
         if pair not in self._teachers:
             taught = next((row for row in rows if row.method != BASELINE), None)
             return self.line(taught) if taught else None
-        alone = json.dumps([{"teacher": pair[0], "student": pair[0]}])
+        alone = json.dumps([{"teacher": pair.teacher, "student": pair.teacher}])
         command = self._command([f"pairs={alone}", *self._contents.teachers_alone])
         return RerunCommand((self._teachers[pair],), command, int(rows[0].teacher_score is None), 0)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from harness.errors import one_line
 from harness.reporting.paper.notes import VERDICTS
 from harness.reporting.paper.published_cells import PublishedCell
-from harness.reporting.paper.table import Column, Entry, Line, Paper
+from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
 from harness.reporting.tables.text import stars
 
 MOST_COLUMNS = 7  # beside each other, what a page's width holds; CRD's tables have six and seven
@@ -33,7 +33,7 @@ def one_pair_each(paper: Paper) -> bool:
     return 2 * len(paper.metrics) > MOST_COLUMNS
 
 
-def figure(entry: Entry, line: Line) -> str:
+def figure(entry: Entry, line: PaperLine) -> str:
     """``71.98 ± 0.21 (3)``, with the number of seeds where it is not the line's."""
     spread = entry.spread
     if spread is None:

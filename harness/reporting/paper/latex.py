@@ -7,7 +7,7 @@ from harness.errors import one_line
 from harness.reporting.escape import escape_tex
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block
-from harness.reporting.paper.table import Entry, Line, Paper
+from harness.reporting.paper.table import Entry, Paper, PaperLine
 from harness.spec.tasks import shown
 
 
@@ -66,7 +66,7 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
     ]
 
 
-def _latex_cells(entry: Entry, line: Line) -> list[str]:
+def _latex_cells(entry: Entry, line: PaperLine) -> list[str]:
     around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}[entry.place]
     mean, _, rest = escape_tex(format.figure(entry, line)).partition(" ")
     ours = around.format(mean) + (rf"{{\tiny\,{rest}}}" if rest else "")

@@ -69,7 +69,7 @@ class PublishedCells:
         return PublishedCell(f"{accuracy:.2f}", source)
 
     def _found(self, row: Row, metric: str) -> tuple[int, Cell, tuple[Number, ...]] | None:
-        line = (row.teacher, row.student, row.method)
+        line = row.line
         if line not in self._first:
             return None
         column, cell = self._first[line]

@@ -12,7 +12,7 @@ from harness.reporting.html_page import page
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block
 from harness.reporting.paper.latex import latex
-from harness.reporting.paper.table import Column, Entry, Line, Paper
+from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
 from harness.reporting.statistics import interval
 from harness.reporting.tables.formats import markdown_table, six_digits
 from harness.reporting.tables.text import stars
@@ -58,7 +58,7 @@ def _markdown_name(name: str) -> str:
     return escape.escape_markdown(one_line(name))
 
 
-def _markdown_cell(entry: Entry, line: Line) -> str:
+def _markdown_cell(entry: Entry, line: PaperLine) -> str:
     figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(format.figure(entry, line))
     published = f"_{format.published(entry.quote)}_" if entry.quote else ""
     return " ".join(filter(None, (figure, format.marks(entry), published)))
@@ -75,7 +75,7 @@ def csv_text(paper: Paper) -> str:
     return out.getvalue()
 
 
-def _csv_cell(paper: Paper, line: Line, column: Column, entry: Entry) -> dict[str, object]:
+def _csv_cell(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dict[str, object]:
     contents, spread = paper.comparison.contents, entry.spread
     found: dict[str, object] = {"sweep": contents.name, "dataset": contents.dataset, "method": line.label}
     found |= {"teacher": column.teacher, "student": column.student, "metric": column.metric, "place": entry.place}
@@ -145,7 +145,7 @@ def _html_block(paper: Paper, block: Block) -> str:
     return "\n".join(["<div>", "<table>", "<thead>", *heads, "</thead>", body, "</table>", "</div>"])
 
 
-def _html_cell(entry: Entry, line: Line) -> str:
+def _html_cell(entry: Entry, line: PaperLine) -> str:
     around = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}[entry.place]
     marks = format.marks(entry)
     parts = [around.format(format.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]

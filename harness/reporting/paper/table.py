@@ -4,7 +4,7 @@ A pure function of the comparison and the published numbers, so that the same re
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +18,7 @@ from harness.reporting.published.table import PublishedTable
 from harness.reporting.statistics import Difference, Spread
 from harness.reporting.tables.text import protocol_marks
 from harness.spec import models
+from harness.spec.lines import Line, PairNames
 from harness.spec.tasks import shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
@@ -46,7 +47,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class PaperLine:
     label: str
     seeds: int | None  # that most of its cells have: the others say how many
     entries: tuple[Entry, ...]  # one per column
@@ -59,7 +60,7 @@ class Paper:
     comparison: Comparison
     metrics: tuple[str, ...]
     columns: tuple[Column, ...]  # a pair's metrics stand together
-    lines: tuple[Line, ...]
+    lines: tuple[PaperLine, ...]
     sizes: Mapping[str, int]  # the teachers' parameters, where a student has teachers of several sizes
     sources: tuple[Source, ...]  # of published numbers, [1] first
     notes: tuple[str, ...]
@@ -68,9 +69,7 @@ class Paper:
 def paper(comparison: Comparison, beside: PublishedTable | None, published: PublishedNumbers | None) -> Paper:
     """``beside``: the published numbers of this comparison."""
     contents = comparison.contents
-    pairs: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in comparison.rows:
-        pairs.setdefault((row.teacher, row.student), {})[row.method] = row
+    pairs = {pair: {row.method: row for row in rows} for pair, rows in comparison.pairs().items()}
     metrics = contents.task.printed if contents.dataset in WHOLE else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
     quotes, reruns = PublishedCells(beside, published.numbers if published else {}), RerunCommands(contents)
@@ -78,13 +77,13 @@ def paper(comparison: Comparison, beside: PublishedTable | None, published: Publ
     columns = tuple(Column(*pair, metric) for pair in pairs for metric in metrics)
     score = contents.task.score
     filled = [
-        _entries(pairs[c.teacher, c.student], methods, c.metric, c.metric == score, unlike, quotes, reruns)
+        _entries(pairs[PairNames(c.teacher, c.student)], methods, c.metric, c.metric == score, unlike, quotes, reruns)
         for c in columns
     ]
     of_teachers, *of_methods = zip(*filled, strict=True)
     counts = Counter(entry.spread.n for entries in of_methods for entry in entries if entry.spread)
     seeds = max(counts, key=lambda n: counts[n], default=None)
-    lines = [Line(TEACHER, 1, of_teachers), *map(Line, methods, [seeds] * len(methods), of_methods)]
+    lines = [PaperLine(TEACHER, 1, of_teachers), *map(PaperLine, methods, [seeds] * len(methods), of_methods)]
     remarks = tuple(source.remark for source in quotes.sources)
     said = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
     return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), quotes.sources, said)
@@ -92,7 +91,7 @@ def paper(comparison: Comparison, beside: PublishedTable | None, published: Publ
 
 def _entries(
     rows: Mapping[str, Row], methods: Sequence[str], metric: str, tests: bool,
-    unlike: Mapping[tuple[str, str, str], str], quotes: PublishedCells, reruns: RerunCommands,
+    unlike: Mapping[Line, str], quotes: PublishedCells, reruns: RerunCommands,
 ) -> list[Entry]:  # fmt: skip
     """A column: its pair's teacher, then the methods. ``tests``: the rows' tests are of this metric."""
     of_pair = list(rows.values())
@@ -100,7 +99,7 @@ def _entries(
     measured = None if teacher is None else Spread(teacher, None, 1)
     entries = [Entry(measured, quote=quotes.teacher(of_pair, metric), rerun=reruns.teacher(of_pair))]
     spreads = {m: row.last_of(metric) for m, row in rows.items()}
-    marks = {m: unlike.get((row.teacher, row.student, m), "") for m, row in rows.items()}
+    marks = {m: unlike.get(row.line, "") for m, row in rows.items()}
     # Lines of another protocol take no place: they are not comparable with the rest.
     ranked = {m: s.mean for m, s in spreads.items() if s is not None and m != BASELINE and not marks[m]}
     placed = dict(zip(ranked, places(list(ranked.values())), strict=True))
@@ -123,7 +122,7 @@ def places(means: Sequence[float]) -> list[Place]:
     return [named.get(value, "") for value in printed]
 
 
-def _sizes(pairs: Mapping[tuple[str, str], object]) -> dict[str, int]:
+def _sizes(pairs: Iterable[PairNames]) -> dict[str, int]:
     known = {teacher: models.model_facts(teacher).params for teacher, _ in pairs if models.has_model_facts(teacher)}
     of_student: dict[str, set[int]] = {}
     for teacher, student in pairs:

@@ -13,6 +13,7 @@ from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
+from harness.spec.lines import grouped
 from harness.spec.schema import VIEWS, Recipe
 from harness.spec.sweep_file import SHIPPED_RECIPES
 from harness.spec.tasks import DETECTION
@@ -121,8 +122,8 @@ def published_dicts(found: PublishedTable | None) -> list[dict[str, Any]]:
 
 
 def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
-    numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
-    text = comparison.sciences.get((row.teacher, row.student, row.method))
+    numbers = published.of(row.line, comparison.contents.task.score)
+    text = comparison.sciences.get(row.line)
     if not numbers or text is None:  # without a record there is nothing of ours
         return None
     science = json.loads(text)
@@ -291,10 +292,9 @@ def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumb
 def _names(group: Sequence[_Line], lines: Sequence[_Line]) -> str:
     """The lines of a group: whole pairs by the pair alone."""
     out = []
-    for pair in dict.fromkeys((line.row.teacher, line.row.student) for line in group):
-        mine = [line.row.method for line in group if (line.row.teacher, line.row.student) == pair]
-        everything = [line.row.method for line in lines if (line.row.teacher, line.row.student) == pair]
-        out.append(f"{pair[0]} > {pair[1]}" + ("" if mine == everything else f" {', '.join(mine)}"))
+    for pair, mine in grouped(group, lambda line: line.row.pair).items():
+        complete = len(mine) == sum(line.row.pair == pair for line in lines)
+        out.append(str(pair) if complete else f"{pair} {', '.join(line.row.method for line in mine)}")
     return "; ".join(out)
 
 

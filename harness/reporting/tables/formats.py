@@ -84,7 +84,7 @@ def csv_text(comparison: Comparison, beside: PublishedTable | None = None) -> st
         + ["unlike_protocol"]
         + [f"{what}_{c.protocol.id}" for c in columns for what in ("published", "difference", "verdict")]
     )
-    at = {(row.teacher, row.student, row.method): i for i, row in enumerate(beside.lines if beside else ())}
+    at = {row.line: i for i, row in enumerate(beside.lines if beside else ())}
     ranks = {r.method: r for r in comparison.ranking.ranks} if comparison.ranking else {}
     marks = protocol_marks(comparison.contents)
     changes = {c.line: c.change for c in comparison.contents.recipe_changes if c.line in marks}
@@ -96,8 +96,8 @@ def csv_text(comparison: Comparison, beside: PublishedTable | None = None) -> st
             values += [spread.mean, spread.std, spread.n] if spread else [None, None, 0]
         values += [row.teacher_score, row.student_score, row.cost_s, row.missing, row.diverged, " ".join(row.run_ids)]
         values += [*_ends(row.last_interval), *_tested(row.tested), *_rank(ranks.get(row.method))]
-        values.append(changes.get((row.teacher, row.student, row.method)))
-        line = at.get((row.teacher, row.student, row.method))
+        values.append(changes.get(row.line))
+        line = at.get(row.line)
         for column in columns:
             cell = column.cells[line] if line is not None else None
             verdict = cell and (cell.verdict.text if cell.verdict else "not comparable")

@@ -1,5 +1,6 @@
 """What a comparison's tables say, as text: lines and remarks, the same in every format."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from harness.reporting.published.numbers import Protocol
 from harness.reporting.published.table import Cell, PublishedTable
 from harness.reporting.ranking import REPEATS, Ranking
 from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, Difference, Interval, seeds_needed
+from harness.spec.lines import Line, PairNames, grouped
 
 RANKS = "Methods over the pairs"
 PUBLISHED = "Published numbers for these pairs"
@@ -53,8 +55,8 @@ def _lines(comparison: Comparison) -> Lines:
     tested = any(row.tested for row in comparison.rows)
     reference = contents.baseline != REFERENCE
     columns: list[tuple[str, Callable[[Row], str]]] = [
-        ("teacher > student", _pair),
-        ("method", lambda row: " ".join(filter(None, (row.method, marks.get((row.teacher, row.student, row.method)))))),
+        ("teacher > student", lambda row: str(row.pair)),
+        ("method", lambda row: " ".join(filter(None, (row.method, marks.get(row.line))))),
         (f"{shown} last", lambda row: _spread(row.last)),
         *([("95 % CI", lambda row: _interval(row.last_interval))] if intervals else []),
         (f"{shown} best", lambda row: _spread(row.best)),
@@ -95,7 +97,7 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     found += [*_test_notes(comparison), *sweep_notes(contents)]
     for row in comparison.rows:
-        where = f"{_pair(row)}, {row.method}"
+        where = row.line
         found += method_notes(row)
         if row.missing:
             found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
@@ -125,21 +127,16 @@ def sweep_notes(contents: Contents) -> list[str]:
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
     """ "teacher > student, kd, crd: lr 0.01"; without methods where all of the pair's have the change."""
-    methods: dict[tuple[str, str], dict[str, None]] = {}
-    for cell in contents.cells:
-        methods.setdefault((cell.teacher, cell.student), {})[cell.method] = None
-    groups: dict[tuple[str, str, str], list[str]] = {}
-    for c in changes:
-        groups.setdefault((c.teacher, c.student, c.change), []).append(c.method)
+    methods = Counter(line.pair for line in contents.lines())
     return [
-        f"{teacher} > {student}{'' if len(of) == len(methods[teacher, student]) else ', ' + ', '.join(of)}: {change}"
-        for (teacher, student, change), of in groups.items()
+        f"{pair}{'' if len(of) == methods[pair] else ', ' + ', '.join(c.method for c in of)}: {change}"
+        for (pair, change), of in grouped(changes, lambda c: (c.pair, c.change)).items()
     ]
 
 
 def method_notes(row: Row) -> list[str]:
     """What a method makes of its students that a reader must know."""
-    where = f"{_pair(row)}, {row.method}"
+    where = row.line
     found = []
     if row.parameters and row.parameters[0] != row.parameters[1]:
         student, evaluated = row.parameters
@@ -157,14 +154,14 @@ def _test_notes(comparison: Comparison) -> list[str]:
     found = ["95 % CI: of a mean over seeds, by Student's t."]
     if any(row.tested for row in comparison.rows):
         found = [f"{found[0]} {stars_note(baseline)}"]
-    left: dict[str, list[str]] = {}
+    left: dict[PairNames, list[str]] = {}
     for row in comparison.rows:
         if row.tested and row.tested.p_holm >= ERROR:
-            family = sum(r.tested is not None for r in comparison.rows if _pair(r) == _pair(row))
+            family = sum(r.tested is not None for r in comparison.rows if r.pair == row.pair)
             needed = seeds_needed(row.to_baseline, ERROR / family)
-            left.setdefault(_pair(row), []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
+            left.setdefault(row.pair, []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
         elif row.to_baseline and row.to_baseline.n > 1 and not row.tested:
-            left.setdefault(_pair(row), []).append(f"{row.method} (no test: equal differences)")
+            left.setdefault(row.pair, []).append(f"{row.method} (no test: equal differences)")
     if left:
         said = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in left.items())
         found.append(
@@ -180,8 +177,8 @@ def stars_note(baseline: str) -> str:
     return f"Paired t-test against {baseline}, Holm-corrected over a pair's methods: {legend}."
 
 
-def protocol_marks(contents: Contents) -> dict[tuple[str, str, str], str]:
-    """(teacher, student, method) -> (a), (b), ... for lines of another protocol than most: a letter per change."""
+def protocol_marks(contents: Contents) -> dict[Line, str]:
+    """(a), (b), ... for lines of another protocol than most: a letter per change."""
     unlike = [c for c in contents.recipe_changes if c.unlike]
     order = {change: f"({_letters(i)})" for i, change in enumerate(dict.fromkeys(c.change for c in unlike))}
     return {c.line: order[c.change] for c in unlike}
@@ -200,10 +197,6 @@ def capitalised(text: str) -> str:
 def _one_line(text: str) -> str:
     """An empty line would end a LaTeX caption."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
-def _pair(row: Row) -> str:
-    return f"{row.teacher} > {row.student}"
 
 
 def _seeds(row: Row) -> str:
@@ -272,7 +265,7 @@ def _beside_lines(beside: PublishedTable) -> Lines:
     for i, row in enumerate(beside.lines):
         ours = f"{_spread(row.last)} ({row.last.n})" if row.last else ""
         theirs = (_cell(column.cells[i]) for column in beside.columns)
-        lines.append((_pair(row), row.method, ours, *theirs, _verdicts(beside, i)))
+        lines.append((str(row.pair), row.method, ours, *theirs, _verdicts(beside, i)))
     return lines
 
 
