@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.hardware import is_gpu
 from harness.reporting.aggregation import SeedRuns
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
@@ -26,7 +27,6 @@ from harness.spec.identity import canonical
 from harness.spec.lines import grouped
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, TaskInfo
-from harness.store.provenance import is_gpu
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
