@@ -1,4 +1,4 @@
-"""The user's mistakes, told in one line, and the exit codes of every command."""
+"""Errors that the user can mend, the wording of messages, and the exit codes of every command."""
 
 import difflib
 from collections.abc import Iterable
@@ -17,6 +17,18 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     hint = f"; did you mean {close[0]!r}?" if close else ";"
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: ``1 run``, ``2,000 runs``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def some(names: Iterable[str], limit: int = 5) -> str:
+    """Return the first names and the number of the others: ``a, b, c and 4 more``."""
+    names = list(names)
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def shorten(value: object, limit: int = 80) -> str:

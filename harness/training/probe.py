@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.spec import datasets, identity
-from harness.store import provenance
+from harness.store import files, provenance
 from harness.store.store import Store
 from harness.training.job import PackJob, run_pack
 from harness.training.tasks import open_task
@@ -136,8 +136,7 @@ def _untrained(science: Science, folder: Path) -> tuple[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         state = open_task(science).build(name).state_dict()
         save_file({k: v.contiguous() for k, v in state.items()}, file)
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest(), file
+    return files.sha256(file), file
 
 
 if __name__ == "__main__":
