@@ -19,18 +19,6 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
 
 
-def plural(count: int, noun: str) -> str:
-    """Return a count with its noun: ``1 run``, ``2,000 runs``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def some(names: Iterable[str], limit: int = 5) -> str:
-    """Return the first names and the number of the others: ``a, b, c and 4 more``."""
-    names = list(names)
-    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
-
-
 def shorten(value: object, limit: int = 80) -> str:
     try:
         text = repr(value)

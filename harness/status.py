@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
-from harness.errors import UserError, plural
+from harness.errors import UserError
+from harness.phrases import plural
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned

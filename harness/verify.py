@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.console import options
-from harness.errors import EXIT_RUN_FAILED, UserError, plural
+from harness.errors import EXIT_RUN_FAILED, UserError
+from harness.phrases import plural
 
 BINARY = (".parquet", ".pdf")
 SHOWN = 30  # bytes before and after a difference

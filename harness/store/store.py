@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UserError, shorten, some, unknown
+from harness.errors import UserError, shorten, unknown
+from harness.phrases import some
 from harness.spec import identity
 from harness.store import files, generations
 

@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError, one_line, plural, shorten, some, unknown
+from harness.errors import UserError, one_line, shorten, unknown
 from harness.spec import yamlfile
 
 TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), max_size=8).filter(
@@ -99,8 +99,3 @@ def test_the_nearest_name_is_given() -> None:
     assert unknown("method", "zzz", ["crd", "kd"]) == "unknown method 'zzz'; Valid: crd, kd"
     assert len(unknown("x", "y" * 10_000, map(str, range(1000)))) < 300
     assert shorten(10**5000) == "a huge int"
-
-
-def test_counts_and_lists_of_names() -> None:
-    assert [plural(n, "run") for n in (0, 1, 2, 2000)] == ["0 runs", "1 run", "2 runs", "2,000 runs"]
-    assert [some("abc", limit) for limit in (1, 2, 3)] == ["a and 2 more", "a, b and 1 more", "a, b, c"]

@@ -11,7 +11,8 @@ from harness.data.manifest import DetectionManifest, DetectionPart, Settings
 from harness.data.prepare import coco_layout
 from harness.data.prepare.dataset import check_same, complete_dataset, content_version
 from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with
-from harness.errors import UserError, some
+from harness.errors import UserError
+from harness.phrases import some
 from harness.store import files
 
 
@@ -114,10 +115,10 @@ class _Making:
         heights, widths = given.heights[stored], given.widths[stored]
         wrong = np.flatnonzero((heights != held.heights) | (widths != held.widths))
         if len(wrong):
-            sizes = (
+            sizes = [
                 f"{given.names[stored[i]]} is {held.widths[i]} x {held.heights[i]}, not {widths[i]} x {heights[i]}"
                 for i in wrong
-            )
+            ]
             raise UserError(
                 f"{given.path}: {len(wrong):,} images are of another width x height than it says: "
                 f"{some(sizes)}; mend either (an EXIF orientation is not applied), and the "

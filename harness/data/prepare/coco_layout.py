@@ -7,7 +7,8 @@ from pathlib import Path
 
 from harness.data.prepare import coco_json, layouts
 from harness.data.prepare.coco_json import Instances
-from harness.errors import UserError, some
+from harness.errors import UserError
+from harness.phrases import some
 
 ANNOTATIONS = "annotations"  # the folder
 _PREFIX = "instances_"

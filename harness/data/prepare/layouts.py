@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import UserError, some
+from harness.errors import UserError
+from harness.phrases import some
 
 # As torchvision's ImageFolder takes them for images.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from harness.console.terminal import duration
-from harness.errors import plural, some
+from harness.phrases import plural, some
 from harness.planning.cost.estimate import Basis, Estimate
 from harness.planning.cost.interval import Interval
 
@@ -61,4 +61,4 @@ def _source(basis: Basis) -> str:
 
 
 def _runs(labels: Collection[str]) -> str:
-    return f"{plural(len(labels), 'run')} ({some(labels, 3)})"
+    return f"{plural(len(labels), 'run')} ({some(labels)})"
