@@ -39,7 +39,7 @@ class ArrayJobs:
 
     def read(self) -> list[ArrayJob]:
         """Return every noted job, oldest first."""
-        folder = self.store.submission("x").parent
+        folder = self.store.submissions
         notes = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
         return [ArrayJob(**value) for p in notes if isinstance(value := files.read_json(p), dict)]
 
@@ -52,7 +52,7 @@ class ArrayJobs:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Admit one submitter at a time; the kernel releases the lock if it dies."""
-        path = self.store.submission("x").with_name("lock")
+        path = self.store.submissions / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

@@ -231,7 +231,7 @@ class Cluster:
         ]
         array_job = ArrayJob(name, str(folder), [list(pack.run_ids) for pack in packs], orders)
         self._array_jobs.write(array_job)
-        code = snapshot.take_snapshot(self.store.root / "code", _method_files(packs))
+        code = snapshot.take_snapshot(self.store.code, _method_files(packs))
         executor = self._executor(name, folder, code, resources, teacher_run)
         try:
             with _outside_jobs():
