@@ -206,7 +206,7 @@ def _submit(planned: "Planned", cluster: str, work: Work) -> Path:
     store, to_do = planned.store, work.to_do
     weights = planned.weights_files(to_do)
     for run_id in (k for k in to_do if work.states[k] == "failed"):
-        store.forget_failure(run_id)
+        store.archive_failure(run_id)
     packs = []
     for pack in planned.plan.packs:
         left = tuple(k for k in pack.run_ids if k in to_do)

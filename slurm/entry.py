@@ -20,7 +20,7 @@ def _give_up_hopeless(store: Store, run_ids: list[str], max_attempts: int, log: 
     """Runs that were started so often without a result get a failure, so that a requeue cannot go on for ever."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # counts those that died before they could note it
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        if (count := max(len(store.tries(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
+        if (count := max(len(store.attempts_since_failure(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
             continue
         last = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in last.lower() for words in OUT_OF_MEMORY)
