@@ -138,7 +138,7 @@ def submit(work: Work) -> Path:
     folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
     weights = planned.weights_files(work.to_do)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
-        store.forget_failure(run_id)
+        store.archive_failure(run_id)
     packs = []
     for pack in planned.plan.packs:
         sciences = {k: planned.plan.runs[k].science for k in pack.run_ids if k in work.to_do}
