@@ -94,7 +94,7 @@ class Trainer:
         members = {name: self.member(name, **params) for name in names}
         ended = dict(members)
         began = clock()
-        Pack(members, self.loader, self.few, self.teacher, Silent(), logits=logits).train()
+        Pack(members, self.loader, self.few, self.teacher, Silent(), cached_logits=logits).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 

@@ -24,8 +24,9 @@ from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
+from harness.training.engines.base import MakeEngine
 from harness.training.engines.deepspeed import DeepSpeedEngine
-from harness.training.engines.native import MakeEngine, NativeEngine
+from harness.training.engines.native import NativeEngine
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
@@ -185,13 +186,13 @@ def _train(
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else FollowerRecorder(reporter)
-    record = capture_cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
+    capture = capture_cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
         size = len(source.train_targets)
         logits = CachedLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
-    Pack(members, loader, evaluated_on, teacher, observer, ranks, record, logits).train()
+    Pack(members, loader, evaluated_on, teacher, observer, ranks, capture, logits).train()
 
 
 def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:

@@ -1,6 +1,8 @@
 """A model's outputs on their way to a method: in float32, and those of the whole batch."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,3 +29,17 @@ def gathered(mine: Outputs, ranks: Ranks, count: int, part: Part = WHOLE) -> Out
     if mine.logits.ndim == 1:  # maps alone
         return Outputs(mine.logits, mine.embedding, features)
     return Outputs(ranks.gather(mine.logits, count, part), ranks.gather(mine.embedding, count, part), features)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in a value made of sequences, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors_in(part)

@@ -15,7 +15,7 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.training.distributed.ranks import ALONE, Part, Ranks
 from harness.training.member import Member
-from harness.training.microbatches import micro_batches
+from harness.training.step import micro_batches, train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
@@ -113,7 +113,7 @@ def test_recipe_keys_do_as_a_plain_loop(recipe: dict[str, Any]) -> None:
     member.begin_epoch()
     for seed in range(3):
         given = batch(seed)
-        total = member.step(given, Outputs(torch.empty(0), torch.empty(0)))
+        total = train_step(member, given, Outputs(torch.empty(0), torch.empty(0)))
         assert total.isfinite()
     for name, value in net.state_dict().items():
         torch.testing.assert_close(member.student.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
@@ -135,7 +135,7 @@ def test_clipping_counts_the_methods_gradients() -> None:
     member.begin_epoch()
     before = [p.detach().clone() for p in member.parameters]
     given = batch()
-    member.step(given, teacher(given.images, member.teacher_taps or set(), "float32", COUNT))
+    train_step(member, given, teacher(given.images, member.teacher_taps or set(), "float32", COUNT))
     moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(member.parameters, before, strict=True)])
     of_method = torch.cat([p.detach().flatten() for p in member.distiller.parameters()])
     assert float(moved.norm()) == pytest.approx(0.25, rel=1e-4)

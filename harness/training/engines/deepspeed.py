@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
-from harness.training.engines.native import Parameters, get_momenta, make_sgd, set_lr, set_momenta
+from harness.training.engines.base import Parameters
+from harness.training.engines.native import get_momenta, make_sgd, set_lr, set_momenta
 
 
 class DeepSpeedEngine:
