@@ -12,7 +12,7 @@ from harness import rng
 from harness.data.load.loader import EvalSet
 from harness.spec.lr_schedule import learning_rate, warmup
 from harness.spec.schema import Recipe
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
 from harness.training.engines.base import MakeEngine
@@ -60,7 +60,7 @@ class Member:
         train_targets: Tensor,
         task: Task,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = ONE_RANK,
         engine: MakeEngine = NativeEngine,
     ):
         """Build the networks, the method and the engine.
@@ -68,7 +68,7 @@ class Member:
         Raises whatever the method's constructor raises for settings it cannot use.
         """
         self.science, self.task, self.device, self.ranks = science, task, device, ranks
-        self.loss_ranks = ranks if task.whole_batch else ALONE  # the ranks whose images losses and methods see
+        self.loss_ranks = ranks if task.whole_batch else ONE_RANK  # the ranks whose images losses and methods see
         self.seed: int = science["seed"]
         self.recipe = Recipe.model_validate(science["recipe"])
         self.loss_weights: dict[str, float] = science["method"]["weights"]
@@ -92,7 +92,7 @@ class Member:
                 if self.distiller.peer == "teacher":
                     task.load(self.peer, teacher.name, teacher.file, teacher.sha256)
         for net in self.networks:
-            if ranks.world > 1:
+            if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if self.has_local_loss:
@@ -100,12 +100,12 @@ class Member:
         self.distiller.to(device).train()
         trained = [self.student, self.distiller, *self.networks[1:]]
         self.parameters = [p for m in trained for p in m.parameters() if p.requires_grad]
-        if self.loss_ranks.world > 1:
+        if self.loss_ranks.world_size > 1:
             # Engines sum gradients over the ranks. A network's come from the rank's own images, but a method's are
             # already those of the whole batch.
             for p in self.distiller.parameters():
                 if p.requires_grad:
-                    p.register_hook(lambda gradient: gradient / ranks.world)
+                    p.register_hook(lambda gradient: gradient / ranks.world_size)
         self.ema = EMA(self.student, self.recipe.ema) if self.recipe.ema else None
         self.engine = engine(self.parameters, self.recipe, ranks)
         self.lr = self.recipe.lr
@@ -128,7 +128,7 @@ class Member:
     @property
     def has_local_loss(self) -> bool:
         """Whether the loss and the method see only this rank's images of a larger batch."""
-        return self.loss_ranks.world < self.ranks.world
+        return self.loss_ranks.world_size < self.ranks.world_size
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -179,7 +179,7 @@ class Member:
         """Add terms, which are means over so many images, to the epoch's sums on the device."""
         values = {k: v.detach().double().to(self.device) * images for k, v in terms.items()}
         if self.has_local_loss:
-            self.ranks.sum(values.values())
+            self.ranks.all_reduce_sum(values.values())
         for name, value in values.items():
             if name in self._loss_sums:
                 self._loss_sums[name] += value

@@ -17,7 +17,7 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.training.cuda.graph import Capture
 from harness.training.cuda.memory import MemoryBudget
 from harness.training.cuda.streams import Streams
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.step import SharedForward, StepInputs, StepRunner
 from harness.training.stopwatch import Stopwatch
@@ -42,7 +42,7 @@ class Pack:
     evalset: EvalSet
     teacher: Teacher | None
     observer: Observer
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_RANK
     capture: Capture | None = None  # captures steps as graphs; None: they run eagerly
     cached_logits: CachedLogits | None = None  # the teacher's, for members that read nothing else of it
 
@@ -152,6 +152,6 @@ class Pack:
             yield
         except Exception as error:
             self.observer.on_failure(run_id, error, traceback.format_exc())
-            self.ranks.fail_alike(run_id)
+            self.ranks.confirm_failure(run_id)
             del active[run_id]
             self._remove(run_id)

@@ -25,7 +25,7 @@ from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
@@ -58,7 +58,7 @@ class RunRecorder:
     started: float
     device: torch.device
     sciences: dict[str, dict[str, Any]]
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_RANK
     train_size: int = 0
     decoder: str = ""  # of stored images
     evaluated_on: str = "test"
@@ -96,7 +96,7 @@ class RunRecorder:
 
     def agreed(self, mine: Wish) -> Wish:
         """What all processes do after this step, where this one would do ``mine`` if it is not told to stop."""
-        return Wish(self.ranks.greatest(Wish.STOP if self.should_stop() else mine, self.device))
+        return Wish(self.ranks.all_reduce_max(Wish.STOP if self.should_stop() else mine, self.device))
 
     def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
@@ -183,7 +183,7 @@ class RunRecorder:
             "versions": provenance.versions(self.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
-            "processes": self.ranks.world,
+            "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
             "started_at": datetime.fromtimestamp(self.started, UTC),

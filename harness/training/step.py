@@ -17,7 +17,7 @@ from harness import rng
 from harness.models.taps import ConvNet
 from harness.training.cuda.graph import Capture, CapturedStep, StaticInputs, state_outside_tensors
 from harness.training.cuda.streams import Streams
-from harness.training.distributed.ranks import Part, Ranks
+from harness.training.distributed.ranks import BatchPart, Ranks
 from harness.training.member import Member
 from harness.training.outputs import gathered, in_float32, tensors_in
 from harness.training.precision import autocast
@@ -169,7 +169,7 @@ def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int
 class MicroBatch(NamedTuple):
     """Rows of a batch with the teacher's outputs for them."""
 
-    part: Part
+    part: BatchPart
     batch: Batch
     teacher: Outputs
 
@@ -178,10 +178,10 @@ def micro_batches(batch: Batch, teacher: Outputs, accumulate: int, ranks: Ranks)
     """Yield ``accumulate`` micro-batches, or one for each image if there are fewer images."""
     count = len(batch.indices)
     parts = min(accumulate, count)
-    for part in (Part(index, parts) for index in range(parts)):
+    for part in (BatchPart(index, parts) for index in range(parts)):
         micro = copy.copy(batch)
         first = ranks.rows(count, part).start - ranks.rows(count).start
-        micro.images = _rows(batch.images, slice(first, None, part.of))
+        micro.images = _rows(batch.images, slice(first, None, part.parts))
         micro.targets, micro.indices = _rows(batch.targets, part.rows), _rows(batch.indices, part.rows)
         micro.random = batch.random.part(part.rows)
         features = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
@@ -202,12 +202,12 @@ def _add_gradients(member: Member, micro_batch: MicroBatch, batch_size: int) -> 
         terms, total = _losses(member, batch, student, teacher)
         loss = total * (images / batch_size)
     with member.watch.part("student"):
-        member.engine.backward(loss, last=part.index + 1 == part.of)
+        member.engine.backward(loss, last=part.index + 1 == part.parts)
     member.add_losses({**terms, "total": total}, images)
     return loss.detach()
 
 
-def _student_forward(member: Member, batch: Batch, batch_size: int, part: Part) -> Outputs:
+def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchPart) -> Outputs:
     """Run the student; in the first stage no further than to its maps."""
     if not member.in_first_stage:
         return _forward(member, member.student, batch, member.distiller.student_taps, batch_size, part)
@@ -219,7 +219,7 @@ def _student_forward(member: Member, batch: Batch, batch_size: int, part: Part) 
 
 
 def _forward(
-    member: Member, network: nn.Module, batch: Batch, taps: Collection[str], batch_size: int, part: Part
+    member: Member, network: nn.Module, batch: Batch, taps: Collection[str], batch_size: int, part: BatchPart
 ) -> Outputs:
     """Run a network on this rank's images; return its outputs for all images that the loss is computed on."""
     with autocast(member.device, member.recipe.precision):
@@ -246,7 +246,7 @@ def _average_buffers(member: Member, weight: float) -> None:
     for buffer in buffers:
         buffer *= weight
     if buffers:
-        member.ranks.sum(buffers)
+        member.ranks.all_reduce_sum(buffers)
 
 
 def _rows(x: Rows, rows: slice) -> Rows:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from harness.data.load.loader import EvalSet
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gathered, in_float32
 from harness.training.precision import autocast
 from harness.training.tasks import Task
@@ -29,7 +29,7 @@ class Teacher:
     sha256: str
     score: float | None  # the task's, in %, measured here
     spec: TapSpec
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_RANK
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # all that was measured with it
     predictions: bytes | None = None  # what that was measured on, where the task keeps it
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of that many images
@@ -66,7 +66,7 @@ class Teacher:
 
 def load_teacher(
     name: str, file: Path, sha256: str, stated: float | None, on: EvalSet, task: Task, device: torch.device,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = ONE_RANK,
 ) -> Teacher:  # fmt: skip
     """``stated``: the task's score that it should have, in %.
 
@@ -83,7 +83,7 @@ def load_teacher(
         raise WeightsError(
             f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %"
         )
-    seen = ranks if task.whole_batch else ALONE
+    seen = ranks if task.whole_batch else ONE_RANK
     return Teacher(model, name, file, sha256, score, spec, seen, found.metrics, found.predictions)
 
 

@@ -73,7 +73,7 @@ class CachedLogits:
         # Another run may write the file just now; all processes must either read it or run the teacher. What is checked
         # differs from run to run, so that together they see more of it.
         told = [self._file.exists(), secrets.randbits(32)]
-        kept, drawn = self._ranks.share(f"logits {self._file} {self._began}", told)
+        kept, drawn = self._ranks.broadcast_json(f"logits {self._file} {self._began}", told)
         if kept:
             self._kept, self._new = self._read(device), None
         else:

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness import rng
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
-from harness.training.distributed.ranks import ALONE, Part, Ranks
+from harness.training.distributed.ranks import ONE_RANK, BatchPart, Ranks
 from harness.training.member import Member
 from harness.training.step import micro_batches, train_step
 from harness.training.tasks.classification import Classification
@@ -36,7 +36,7 @@ def test_the_processes_rows_of_a_part_are_the_part(count: int, world: int, accum
     everyone = [Ranks(rank, world) for rank in range(world)]
     whole = range(count)
     seen = []
-    for part in (Part(index, accumulate) for index in range(accumulate)):
+    for part in (BatchPart(index, accumulate) for index in range(accumulate)):
         rows = [i for ranks in everyone for i in whole[ranks.rows(count, part)]]
         assert rows == list(whole[part.rows])
         seen += rows
@@ -66,7 +66,7 @@ def test_parts_of_a_batch_hold_what_belongs_together(count: int, world: int, acc
 
 def test_parts_draw_one_after_another() -> None:
     def drawn(accumulate: int) -> Tensor:
-        parts = micro_batches(batch(), Outputs(torch.empty(0), torch.empty(0)), accumulate, ALONE)
+        parts = micro_batches(batch(), Outputs(torch.empty(0), torch.empty(0)), accumulate, ONE_RANK)
         return torch.cat([micro.random.uniform(3) for _, micro, _ in parts])
 
     assert torch.equal(drawn(1), batch().random.uniform(3))

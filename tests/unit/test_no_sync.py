@@ -25,7 +25,7 @@ from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.datasets import CATALOG
 from harness.spec.models import CLASSIFICATION
-from harness.training.distributed.ranks import ALONE
+from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import native
 from harness.training.member import Member
 from harness.training.step import train_step
@@ -152,7 +152,7 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
         patch.setattr(native, "make_sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
         m.engine = native.NativeEngine(
-            m.parameters, m.recipe, ALONE
+            m.parameters, m.recipe, ONE_RANK
         )  # without a fused optimiser, which is not for fakes
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)

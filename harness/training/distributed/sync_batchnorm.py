@@ -65,10 +65,10 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, mine: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
-        return ranks.gather(mine[None], ranks.world)
+        return ranks.all_gather(mine[None], ranks.world_size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone()
-        ctx.ranks.sum([total])
+        ctx.ranks.all_reduce_sum([total])
         return total[ctx.ranks.rank], None

@@ -19,7 +19,7 @@ class NativeEngine:
         loss.backward()
 
     def step(self, lr: float) -> None:
-        self._ranks.sum(p.grad for p in self._parameters if p.grad is not None)
+        self._ranks.all_reduce_sum(p.grad for p in self._parameters if p.grad is not None)
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         set_lr(self._sgd, lr)
