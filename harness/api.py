@@ -1,4 +1,4 @@
-"""What runs have left, as tables: for programs. Start with ``harness.open_store``."""
+"""The results of a store as tables, for programs. Start with ``harness.open_store``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
-from harness.reporting.comparison import Contents, cell_table, wanted_runs
+from harness.reporting.comparison import Contents, cell_table
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -20,21 +20,23 @@ _NO_CURVES = tuple(name for name in SCHEMA.names if name != "curves")
 
 
 class Results:
-    """Reads a store, compacted or not, while others write to it. Each call sees what is there when it is made.
+    """A store's results. Others may write to it meanwhile: each call reads its present state.
 
     Every method that reads records raises ``UserError`` for a damaged one.
     """
 
     def __init__(self, path: Path):
-        """Raises:
-        UserError: there is no such folder.
+        """Open the store in a folder.
+
+        Raises:
+            UserError: there is no such folder.
         """
         if not path.is_dir():
             raise UserError(f"{path}: no such store")
         self._store = Store(path.resolve())
 
     def runs(self, columns: Sequence[str] = _NO_CURVES) -> pa.Table:
-        """One row per finished run, ordered by ``run_id``; columns of the record's, without the curves unless named.
+        """Return one row per finished run, ordered by ``run_id``; the curves only if ``columns`` names them.
 
         Raises:
             UserError: there is no such column.
@@ -44,30 +46,30 @@ class Results:
         return records.read_records(self._store, self._store.done_ids(), columns)
 
     def to_pandas(self, columns: Sequence[str] = _NO_CURVES) -> "pd.DataFrame":
-        """``runs`` as a DataFrame; needs pandas."""
+        """Return ``runs`` as a DataFrame; needs pandas."""
         return self.runs(columns).to_pandas()
 
     def curves(self, run_ids: Iterable[str] | None = None) -> pa.Table:
-        """One row per run, epoch and name (``train_ce``, ``test_top1`` or ``test_AP``, ...): ``run_id, epoch, name,
-        value``.
+        """Return one row per run, epoch and name: ``run_id, epoch, name, value``.
 
-        Of all runs unless some are named; those without a record are left out.
+        Names are ``train_ce``, ``test_top1`` or ``test_AP``, ... The default is all runs; runs without a record are
+        left out.
         """
-        wanted = self._store.done_ids() if run_ids is None else run_ids
-        table = records.read_records(self._store, wanted, ["run_id", "curves"]).combine_chunks()
+        chosen = self._store.done_ids() if run_ids is None else run_ids
+        table = records.read_records(self._store, chosen, ["run_id", "curves"]).combine_chunks()
         lists = table.column("curves").combine_chunks()
-        of = table.column("run_id").take(pc.list_parent_indices(lists))
+        run_id_of_point = table.column("run_id").take(pc.list_parent_indices(lists))
         points = pa.Table.from_struct_array(pc.list_flatten(lists))
-        return points.add_column(0, "run_id", of)
+        return points.add_column(0, "run_id", run_id_of_point)
 
     def sweeps(self) -> list[str]:
-        """Names of the sweeps that have tables."""
+        """Return the names of the sweeps that have tables."""
         return [folder.name for folder in self._store.tables()]
 
     def cells(self, sweep: str) -> pa.Table:
-        """The runs of a sweep's comparison, a row per cell that has a record.
+        """Return the runs of a sweep's comparison, a row per cell that has a record.
 
-        The record's columns without the curves, after ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``: the
+        The columns are the record's without the curves, after ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``: the
         names that the sweep file has for them.
 
         Raises:
@@ -76,4 +78,4 @@ class Results:
         if sweep not in (known := self.sweeps()):
             raise UserError(unknown("sweep", sweep, known))
         contents = Contents.read(self._store.table_folder(sweep))
-        return cell_table(contents, records.read_records(self._store, wanted_runs(contents), _NO_CURVES))
+        return cell_table(contents, records.read_records(self._store, contents.run_ids(), _NO_CURVES))

@@ -1,4 +1,4 @@
-"""The comparison of a sweep: cells joined with their records, summed up over seeds."""
+"""The comparison of a sweep: its cells with their records, aggregated over seeds."""
 
 import json
 from collections import Counter
@@ -26,8 +26,8 @@ from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
 from harness.store.store import CONTENTS, Store
 
-BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
-_NUMBERS = (  # of every run
+BASELINE, REFERENCE = "student", "kd"  # the methods that differences are taken from, unless another is chosen
+_NUMBERS = (  # read for every run
     "status",
     "cost_total_s",
     *(f"{what}_{m}" for task in TASKS.values() for what in ("last", "teacher") for m in task.printed),
@@ -40,7 +40,7 @@ _COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
 
 @dataclass(frozen=True)
 class Contents:
-    """What a table is of: enough to rebuild it from records, and kept beside it."""
+    """The contents of a table: enough to rebuild it from records. They are saved in the table's folder."""
 
     name: str
     note: str
@@ -48,16 +48,16 @@ class Contents:
     epochs: tuple[int, ...]
     cells: tuple[Cell, ...]
     recipe_changes: tuple[RecipeChange, ...] = ()
-    added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": what the sweep file does not list
+    added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": seeds that the sweep file does not list
     baseline: str = BASELINE  # the method that differences are tested against
     margin: float = statistics.MARGIN  # points within which a published number counts as reproduced
-    file: str = "FILE"  # the sweep file, as it was given
-    sets: tuple[str, ...] = ()  # ``key.path=value``: what --set changed in it
-    teachers_alone: tuple[str, ...] = ()  # further ones, with which it trains a pair's student as it does teachers
+    file: str = "FILE"  # the sweep file, as the command named it
+    sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
+    teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
 
     @property
     def task(self) -> TaskInfo:
-        """Which says what is compared: its score."""
+        """The task, whose score is compared."""
         return datasets.task_of(self.dataset)
 
     @classmethod
@@ -77,11 +77,11 @@ class Contents:
             teachers_alone=_teachers_alone(sweep.teachers),
         )
 
-    def asked(self, baseline: str | None, margin: float | None) -> "Contents":
-        """These contents with another baseline or margin; None leaves it.
+    def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
+        """Return these contents with another baseline or margin; None keeps the present one.
 
         Raises:
-            UserError: no such method here.
+            UserError: the table has no such method.
         """
         methods = {c.method for c in self.cells}
         if baseline is not None and baseline not in methods:
@@ -94,8 +94,10 @@ class Contents:
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
-        """Raises:
-        UserError: there is no such table, or its description is damaged.
+        """Read the contents of the table in a folder.
+
+        Raises:
+            UserError: there is no such table, or its contents are damaged.
         """
         value: Any = files.read_json(folder / CONTENTS)
         try:
@@ -113,8 +115,12 @@ class Contents:
             raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
 
     def lines(self) -> dict[Line, list[Cell]]:
-        """The cells of each line."""
+        """Return the cells of each line."""
         return grouped(self.cells, lambda cell: cell.line)
+
+    def run_ids(self) -> set[str]:
+        """Return every run that the table reads: its cells' and their teachers'."""
+        return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
 
     def write(self, folder: Path) -> None:
         files.replace_json(folder / CONTENTS, asdict(self))
@@ -131,7 +137,7 @@ class Row(LinePart):
     teacher_score: float | None
     student_score: float | None  # the undistilled student's mean
     cost_s: float | None  # compute-seconds per run
-    warnings: tuple[tuple[str, int], ...]  # what the method says of its runs, and of how many
+    warnings: tuple[tuple[str, int], ...]  # the methods' warnings, each with its number of runs
     parameters: tuple[int, int] | None  # of the student, and of the model that was evaluated
     missing: int
     diverged: int
@@ -139,12 +145,12 @@ class Row(LinePart):
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
-    # Metric -> what tables print beside the score: after the last epoch, and the teacher's
+    # The metrics that tables print next to the score: after the last epoch, and the teacher's
     last_others: Mapping[str, Spread | None] = field(default_factory=dict)
     teacher_others: Mapping[str, float | None] = field(default_factory=dict)
 
     def last_of(self, metric: str) -> Spread | None:
-        """Of any metric that the task's tables print."""
+        """Return the last-epoch value of any metric that the task's tables print."""
         return self.last_others[metric] if metric in self.last_others else self.last
 
     def teacher_of(self, metric: str) -> float | None:
@@ -153,6 +159,8 @@ class Row(LinePart):
 
 @dataclass(frozen=True)
 class Comparison:
+    """The rows of a table, and the facts that hold for all of them."""
+
     contents: Contents
     rows: tuple[Row, ...]
     train_size: int | None
@@ -162,20 +170,20 @@ class Comparison:
     ranking: Ranking | None = None
 
     def pairs(self) -> dict[PairNames, list[Row]]:
-        """The rows of each pair."""
+        """Return the rows of each pair."""
         return grouped(self.rows, lambda row: row.pair)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Aggregate the records of a comparison's runs over seeds."""
-    position = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
+    position = _positions(table)
     columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
     columns["warnings"] = [()] * len(table)
     for i in _not_empty(table.column("warnings")):
         columns["warnings"][i] = table.column("warnings")[i].as_py()
 
     def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
-        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id)) is not None]
+        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
         return SeedRuns(columns, [i for _, i in pairs], [seed for seed, _ in pairs])
 
     lines = contents.lines()
@@ -185,16 +193,16 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
         teacher = with_record((c.seed, c.teacher_run) for line in of_pair for c in lines[line])
         rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teacher)
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    sciences = {line: table.column("science")[found.rows[0]].as_py() for line, found in runs.items() if found.rows}
+    sciences = {line: table.column("science")[own.rows[0]].as_py() for line, own in runs.items() if own.rows}
     comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
-    scores = {pair: {row.method: list(row.by_seed.values()) for row in of} for pair, of in comparison.pairs().items()}
+    scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
     return replace(comparison, ranking=ranking(scores, contents.baseline))
 
 
 def _pair_rows(
     contents: Contents, lines: Mapping[Line, Sequence[Cell]], runs: Mapping[Line, SeedRuns], teacher: SeedRuns
 ) -> Iterator[Row]:
-    """``teacher``: the runs that train the pair's teacher here."""
+    """Yield the rows of a pair. ``teacher``: the runs of this store that train its teacher."""
     score, *others = contents.task.printed
     scores = {line.method: runs[line].by_seed(f"last_{score}") for line in lines}
     student = Spread.of(scores.get(BASELINE, {}).values())
@@ -229,39 +237,39 @@ def _pair_rows(
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
-    """The records of a comparison with the sweep's names for them: one row per cell that has a record."""
-    at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    cells = [c for c in contents.cells if c.run_id in at]
+    """Return the records of a comparison under the sweep's names: one row per cell that has a record."""
+    position = _positions(table)
+    cells = [c for c in contents.cells if c.run_id in position]
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],
         "pair_student": [c.student for c in cells],
         "entry": [c.method for c in cells],
     }
-    rows = table.take(pa.array([at[c.run_id] for c in cells], pa.int64()))
-    of_others = set(METRICS) - set(contents.task.metrics)
-    rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in of_others])
+    rows = table.take(pa.array([position[c.run_id] for c in cells], pa.int64()))
+    foreign = set(METRICS) - set(contents.task.metrics)
+    rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in foreign])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows
 
 
-def wanted_runs(contents: Contents) -> set[str]:
-    """Every run a table reads: its cells' and their teachers'."""
-    return {c.run_id for c in contents.cells} | {c.teacher_run for c in contents.cells if c.teacher_run}
-
-
 def load_comparisons(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
-    """The comparisons as the store has them now, each record read once."""
-    wanted = [wanted_runs(content) for content in contents]
-    table = records.read_records(store, frozenset().union(*wanted), _COLUMNS)
-    at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    for content, run_ids in zip(contents, wanted, strict=True):
-        yield compare(content, table.take(pa.array(sorted(at[k] for k in run_ids if k in at), pa.int64())))
+    """Yield the comparisons as the store has them now. Each record is read once."""
+    run_ids = [content.run_ids() for content in contents]
+    table = records.read_records(store, frozenset().union(*run_ids), _COLUMNS)
+    position = _positions(table)
+    for content, of_content in zip(contents, run_ids, strict=True):
+        rows = sorted(position[run_id] for run_id in of_content if run_id in position)
+        yield compare(content, table.take(pa.array(rows, pa.int64())))
+
+
+def _positions(table: pa.Table) -> dict[str, int]:
+    return {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
-    """What was compared, rows and ranking as plain data, for ``--json``."""
+    """Return baseline, margin, rows and ranking as plain data, for ``--json``."""
     return {
         "baseline": comparison.contents.baseline,
         "margin": comparison.contents.margin,
@@ -271,11 +279,11 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def _as_dict(row: Row, task: TaskInfo) -> dict[str, Any]:
-    """With the metrics' names."""
-    found = asdict(row)
-    others = {what: found.pop(f"{what}_others") for what in ("last", "teacher")}
-    found |= {f"{what}_{task.score}": found.pop(f"{what}_score") for what in ("teacher", "student")}
-    return found | {f"{what}_{metric}": value for what, of in others.items() for metric, value in of.items()}
+    """Return a row whose keys name the task's metrics."""
+    data = asdict(row)
+    others = {what: data.pop(f"{what}_others") for what in ("last", "teacher")}
+    data |= {f"{what}_{task.score}": data.pop(f"{what}_score") for what in ("teacher", "student")}
+    return data | {f"{what}_{metric}": v for what, values in others.items() for metric, v in values.items()}
 
 
 def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
@@ -284,7 +292,7 @@ def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
 
 
 def _added(plan: Plan) -> tuple[str, ...]:
-    """Lines of a table with more seeds than the sweep file lists, and which."""
+    """Return the lines with more seeds than the sweep file lists, and these seeds."""
     added = grouped((c for c in plan.cells if c.seed not in plan.sweep.seeds), lambda cell: cell.line)
     return tuple(f"{line}: seeds {', '.join(str(c.seed) for c in cells)}" for line, cells in added.items())
 

@@ -202,7 +202,7 @@ def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tup
     alike = [c for c in newest if _one_protocol(c)]
     order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
     shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
-    drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
+    drawn = [_drawn(store.root, c, frozenset(c.run_ids() & finished.keys())) for c in shown]
     notes = []
     if rest:
         notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
