@@ -69,8 +69,8 @@ class Results:
     def cells(self, sweep: str) -> pa.Table:
         """Return the runs of a sweep's comparison, a row per cell that has a record.
 
-        The columns are the record's without the curves, after ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``: the
-        names that the sweep file has for them.
+        The columns are ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry`` (the sweep file's names), then the
+        record's without the curves.
 
         Raises:
             UserError: the store has no table of that sweep.
