@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from harness.console import options
 from harness.errors import UserError, unknown
 from harness.spec.datasets import DatasetInfo, task_of
-from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS
+from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS, Recipe
+from harness.spec.science import DatasetChoice, Science
 from harness.spec.tasks import shown
 
 if TYPE_CHECKING:
@@ -99,25 +100,25 @@ def _checkpoint(
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    views = _views(info, *sides)
+    recipe = Recipe.model_validate({**_UNTRAINED, **_views(info, *sides)})
     try:
         name = models.resolve_model(model)
         models.check_task(name, info.name, info.task.name)
         if info.views != "detection":  # a detector takes images of any size
-            models.check_images(name, info.name, datasets.image_shape(info, views))
+            models.check_images(name, info.name, datasets.image_shape(info, recipe.image_size))
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
     file = _weights_file(weights, root, results)
-    content = {**datasets.as_science(info), "train_subset": None}
-    task = open_task({"dataset": content, "recipe": {**_UNTRAINED, **views}})
+    content = DatasetChoice.of_info(info)
+    task = open_task(content, recipe)
     net = task.build(name)
     try:
         sha256 = task.load(net, name, file, None)
     except WeightsError as e:
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
-    return about | _measure(task, net, content, views, where)
+    return about | _measure(task, net, content, recipe, where)
 
 
 def _views(info: DatasetInfo, size: int | None, resize: int) -> dict[str, Any]:
@@ -150,7 +151,6 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
 def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
-    from harness.spec import datasets
     from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
@@ -164,8 +164,8 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
         problem = "more than one run begins so" if run_ids else unknown("finished run", start, done)
         raise UserError(f"--run {start!r}, store {results}: {problem}")
     (row,) = records.read_records(store, run_ids).to_pylist()
-    science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
-    info = datasets.dataset_of(science["dataset"])
+    science, file = Science.from_text(row["science"]), store.student_weights(run_ids[0])
+    info = science.dataset.info
     folder = (
         locate.prepared_folder(info.version, root)
         if info.stored
@@ -175,15 +175,13 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
         net = trained_model(science, file, row["weights_sha256"])
     except WeightsError as e:
         raise UserError(str(e)) from None
-    about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
+    about = {"run_id": run_ids[0], "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
-    return about | _measure(open_task(science), net, science["dataset"], science["recipe"], folder)
+    return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
 
 
-def _measure(
-    task: "Task", net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: Path | None
-) -> dict[str, Any]:
-    """``recipe``: what is seen of stored images, and the precision; float32 when it says none."""
+def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:
+    """``recipe``: what is seen of images, and the precision."""
     import torch
 
     from harness.data.load.arrays import WrongData
@@ -196,9 +194,8 @@ def _measure(
         on = open_source(dataset, recipe, folder, device, cores()).evaluation()
     except WrongData as e:
         raise UserError(str(e)) from None
-    precision = recipe.get("precision", "float32")
-    set_float32(precision)
-    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, precision)
+    set_float32(recipe.precision)
+    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
     return {"evaluated_on": on.name, "images": len(on.targets), **found.metrics}
 
 

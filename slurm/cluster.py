@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec import datasets
 from harness.spec import methods as method_sources
 from harness.store import files
 from harness.store.store import Store
@@ -296,7 +295,7 @@ class Cluster:
 
     def _resources(self, pack: QueuedPack) -> profiles.Resources:
         science = self.store.read_science(pack.run_ids[-1])  # the last is the method most likely to have a teacher
-        return self.profile.resources_for(science["student"], (science["teacher"] or {}).get("model"))
+        return self.profile.resources_for(science.student, science.teacher_model)
 
     def _check_batches(self, pack: QueuedPack) -> None:
         """Every process of a run needs an image of every batch, or micro-batch, the last and smallest batch of an epoch
@@ -308,9 +307,8 @@ class Cluster:
         if (processes := self._resources(pack).processes) == 1:
             return
         sciences = [self.store.read_science(k) for k in pack.run_ids]
-        dataset, batch = sciences[0]["dataset"], sciences[0]["recipe"]["batch_size"]
-        images = datasets.dataset_of(dataset).trained_on(dataset["train_subset"], dataset.get("validation"))
-        parts = max(science["recipe"].get("accumulate", 1) for science in sciences)
+        images, batch = sciences[0].dataset.train_images, sciences[0].recipe.batch_size
+        parts = max(science.recipe.accumulate for science in sciences)
         if (least := images % batch or batch) // processes < parts:
             in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
             raise UserError(
@@ -331,7 +329,7 @@ class Cluster:
             )
 
     def _method_files(self, packs: list[QueuedPack]) -> list[tuple[str, Path]]:
-        uses = {self.store.read_science(k)["method"]["use"] for pack in packs for k in pack.run_ids}
+        uses = {self.store.read_science(k).method.use for pack in packs for k in pack.run_ids}
         return [(use.partition(":")[0], method_sources.source_file(use)) for use in sorted(uses) if ":" in use]
 
     # what crashes leave ------------------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ class Feeder:
     def _without_teacher(self, run_ids: list[str]) -> list[str]:
         """The runs that train without one."""
         try:
-            return [k for k in run_ids if not self.store.read_science(k)["teacher"]]
+            return [k for k in run_ids if not self.store.read_science(k).teacher]
         except UserError:
             return run_ids  # their job will tell what is wrong
 

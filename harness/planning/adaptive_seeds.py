@@ -9,7 +9,6 @@ from harness.planning.plan import Planned, read_added
 from harness.reporting import comparison
 from harness.reporting.comparison import Contents
 from harness.reporting.pairwise import Line, PairwiseTest, further_seeds, looks, pairwise_tests
-from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import files
 
@@ -65,7 +64,7 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
     for cell in planned.plan.cells:  # the last of a line stands for all
         line = (cell.teacher, cell.student, cell.method)
         for seed in further.get(line, ()):
-            run_id = identity.run_id({**planned.plan.runs[cell.run_id].science, "seed": seed})
+            run_id = planned.plan.runs[cell.run_id].science.with_seed(seed).run_id
             known[Cell(*line, seed, run_id, cell.teacher_run)] = None
     files.replace_json(path, [asdict(cell) for cell in known])
 

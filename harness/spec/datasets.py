@@ -1,8 +1,6 @@
 """What is known of every dataset before it is read; imports no torch, so that planning can use it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from harness.errors import unknown
 from harness.spec import tasks
@@ -111,26 +109,10 @@ def task_of(name: str) -> tasks.TaskInfo:
     return tasks.DETECTION if name == COCO else tasks.CLASSIFICATION
 
 
-def as_science(info: DatasetInfo) -> dict[str, Any]:
-    """What a run's science says of the dataset itself."""
-    said: dict[str, Any] = {"name": info.name, "version": info.version}
-    if info.stored:  # so that a science says all that is known, wherever the prepared folder lies
-        said |= {k: getattr(info, k) for k in ("classes", "train_size", "test_size", "train_per_class")}
-    return said
-
-
-def dataset_of(dataset: Mapping[str, Any]) -> DatasetInfo:
-    """The dataset that a science's ``dataset`` names."""
-    if dataset["name"] in CATALOG:
-        return CATALOG[dataset["name"]]
-    counts = {k: dataset[k] for k in ("classes", "train_size", "test_size", "train_per_class")}
-    return prepared_dataset(dataset["name"], dataset["version"], **counts)
-
-
-def image_shape(info: DatasetInfo, recipe: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(C, H, W) of the images that models are given at the end of training."""
+def image_shape(info: DatasetInfo, size: int | tuple[tuple[int, int], ...] | None) -> tuple[int, int, int]:
+    """(C, H, W) of the images that models are given at the end of training. ``size``: a recipe's ``image_size``."""
     if info.image_shape is not None:
         return info.image_shape
-    size = recipe["image_size"]
+    assert size is not None
     side = size if isinstance(size, int) else size[-1][1]
     return (CHANNELS, side, side)

@@ -139,11 +139,6 @@ class Recipe(Closed):
         0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
     )
 
-    @classmethod
-    def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        """A recipe as a science dict has it, with the keys that are left out there as long as they are unset."""
-        return cls.model_validate(recipe).model_dump(mode="json")
-
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         if isinstance(self.image_size, int | tuple):

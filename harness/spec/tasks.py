@@ -9,7 +9,7 @@ class TaskInfo:
     metrics: tuple[str, ...]  # columns of a record, as last_* and best_*
     printed: tuple[str, ...]  # those of tables, in %, higher is better; the first is the score
     loss: str  # what a person reads for the term `ce`: the student's loss without a teacher
-    module: str  # has open_task(science) -> training.tasks.base.Task
+    module: str  # has open_task(info, recipe, backbone) -> training.tasks.base.Task
 
     @property
     def score(self) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from harness.errors import UserError
 from harness.spec import identity
+from harness.spec.science import Science
 from harness.store import files, generations
 
 State = Literal["done", "failed", "running", "to do"]
@@ -75,7 +76,7 @@ class Store:
         return self.run(run_id) / "predictions.json"
 
     def teacher_predictions(self, evaluation: str) -> Path:
-        """The same of a given teacher, by ``identity.teacher_evaluation``."""
+        """The same of a given teacher, by ``Science.teacher_evaluation_id``."""
         return self.root / "teachers" / f"{evaluation}.json"
 
     def images(self, sweep: str) -> Path:
@@ -123,20 +124,21 @@ class Store:
 
     # science -----------------------------------------------------------------------------------------------------
 
-    def write_science(self, run_id: str, science: dict[str, Any]) -> None:
+    def write_science(self, run_id: str, science: Science) -> None:
         path = self.run(run_id) / "science.json"
-        if files.read_json(path) != science:  # not there, or damaged
-            files.replace_json(path, science, durable=False)
+        value = science.to_json()
+        if files.read_json(path) != value:  # not there, or damaged
+            files.replace_json(path, value, durable=False)
 
-    def read_science(self, run_id: str) -> dict[str, Any]:
+    def read_science(self, run_id: str) -> Science:
         """Raises:
         UserError: it is missing, or not the science that this id stands for.
         """
         path = self.run(run_id) / "science.json"
-        science = files.read_json(path)
-        if not isinstance(science, dict) or identity.run_id(science) != run_id:
+        value = files.read_json(path)
+        if not isinstance(value, dict) or identity.digest(value) != run_id:
             raise UserError(f"{path}: missing or damaged; run the sweep again to write it anew")
-        return science
+        return Science.from_json(value)
 
     # state -------------------------------------------------------------------------------------------------------
 

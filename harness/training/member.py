@@ -16,7 +16,7 @@ from harness.models.checkpoints import load_weights
 from harness.models.taps import ConvNet
 from harness.spec import methods as method_sources
 from harness.spec.lr_schedule import learning_rate, warmup
-from harness.spec.schema import Recipe
+from harness.spec.science import MethodSettings, Science
 from harness.training.distributed.ranks import ALONE, Part, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
@@ -61,7 +61,7 @@ class Member:
 
     def __init__(
         self,
-        science: dict[str, Any],
+        science: Science,
         teacher: Teacher | None,
         train_targets: Tensor,
         task: Task,
@@ -72,16 +72,16 @@ class Member:
         """Raises whatever the method's constructor raises for settings it cannot use."""
         self.science, self.task, self.device, self.ranks = science, task, device, ranks
         self._seen = ranks if task.whole_batch else ALONE  # the processes whose images losses and methods see
-        self.seed: int = science["seed"]
-        self.recipe = Recipe.model_validate(science["recipe"])
-        self.weights: dict[str, float] = science["method"]["weights"]
+        self.seed = science.seed
+        self.recipe = science.recipe
+        self.weights = science.method.weights
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science['student']}"))
-            self.student = task.build(science["student"])
-            task.start(self.student, science["student"])
+            torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
+            self.student = task.build(science.student)
+            task.start(self.student, science.student)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
-            self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
+            self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self._first = self.distiller.first_stage or FirstStage(0)
             offered = teacher.spec if teacher else None
@@ -348,9 +348,9 @@ class WithMethod(nn.Module):
         return Outputs(self.method.predict(found), found.embedding)
 
 
-def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) -> Distiller:
-    """The method that a science dict names, with its hyper-parameters."""
-    return method_class(method["use"])(student, teacher, **method["params"])
+def build_distiller(method: MethodSettings, student: TapSpec, teacher: TapSpec) -> Distiller:
+    """The method with its hyper-parameters."""
+    return method_class(method.use)(student, teacher, **method.params)
 
 
 def method_class(name: str) -> type[Distiller]:
@@ -360,19 +360,20 @@ def method_class(name: str) -> type[Distiller]:
     return found
 
 
-def trained_model(science: dict[str, Any], file: Path, sha256: str | None) -> nn.Module:
+def trained_model(science: Science, file: Path, sha256: str | None) -> nn.Module:
     """What a finished run has left in ``file``: its student, with the method where that is part of the model.
 
     Raises:
         BadWeights: the file is not what the run wrote.
     """
-    task = open_task(science)
-    student = task.build(science["student"])
+    task = open_task(science.dataset, science.recipe)
+    student = task.build(science.student)
     model: nn.Module = student
-    if method_class(science["method"]["use"]).part_of_model:
-        specs = task.describe(student), task.describe(task.build(science["teacher"]["model"]))
-        model = WithMethod(student, build_distiller(science["method"], *specs))
-    load_weights(model, f"{science['student']} trained with {science['method']['use']}", file, sha256)
+    if method_class(science.method.use).part_of_model:
+        assert science.teacher is not None
+        specs = task.describe(student), task.describe(task.build(science.teacher.model))
+        model = WithMethod(student, build_distiller(science.method, *specs))
+    load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model
 
 

@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from harness.reporting.comparison import Contents
-from harness.spec import identity
 from harness.spec.expand import Cell
+from harness.spec.science import Science
 from harness.store import generations, parts, records, schema
 from harness.store.store import Store
 from tests.commands import PATIENCE, command
@@ -43,7 +43,7 @@ HOSTILE = (
 )
 
 
-def science(**changes: Any) -> dict[str, Any]:
+def science(**changes: Any) -> Science:
     given = {
         "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
         "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
@@ -53,25 +53,25 @@ def science(**changes: Any) -> dict[str, Any]:
         "student": "resnet20",
         "teacher": {"model": "resnet56", "sha256": "a" * 64},
     }
-    return {**given, **changes}
+    return Science.from_json({**given, **changes})
 
 
-def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
+def record(known: Science, top1: float | None, **more: Any) -> dict[str, Any]:
     """A row of the given science."""
     curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
     facts = {
-        "dataset": known["dataset"]["name"],
-        "student": known["student"],
-        "method": known["method"]["use"],
-        "seed": known["seed"],
-        "science": identity.canonical(known),
+        "dataset": known.dataset.name,
+        "student": known.student,
+        "method": known.method.use,
+        "seed": known.seed,
+        "science": known.text,
         "versions": '{"python": "3.11"}',
         "hardware": "NVIDIA H100 80GB HBM3",
         "processes": 1,
         "curves": curves,
         "schema_version": schema.SCHEMA_VERSION,
     }
-    return row(identity.run_id(known), top1, top1, **{**facts, **more})
+    return row(known.run_id, top1, top1, **{**facts, **more})
 
 
 def put(store: Store, *rows: dict[str, Any]) -> None:
@@ -287,13 +287,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         more = {"hardware": bad, "host": bad, "git_commit": bad, "warnings": [bad], "curves": curves, "threads": 2}
         for seed in range(2):
-            known = {**known, "seed": seed}
+            known = known.with_seed(seed)
             put(store, record(known, 50.0 + i + seed, **more, versions=json.dumps({bad: bad})))
-            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, identity.run_id(known), None))
+            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, known.run_id, None))
         store.write_failure(f"{i:016x}", "code", bad, f"log\n{bad}\n", bad)
-        failed = {**known, "seed": 9}
-        store.write_science(identity.run_id(failed), failed)
-        store.write_failure(identity.run_id(failed), "killed", bad, "", bad)
+        failed = known.with_seed(9)
+        store.write_science(failed.run_id, failed)
+        store.write_failure(failed.run_id, "killed", bad, "", bad)
     put(
         store,
         record(
@@ -360,7 +360,7 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
     curves = [{"epoch": e, "name": n, "value": e} for n in ("train_AP", "train_ce") for e in (1, 2)]
     put(store, record(known, None, last_AP=33.25, best_AP=34.5, teacher_AP=42.0, evaluated_on="train", curves=curves))
     put(store, record(science(), 70.0))
-    cell = Cell(*pair, HOSTILE[2], 0, identity.run_id(known), None)
+    cell = Cell(*pair, HOSTILE[2], 0, known.run_id, None)
     Contents("detectors", "", "coco", (240,), (cell,)).write(store.table_folder("detectors"))
     assert command("leaderboard", "--results", store.root).code == 0
     assert 'id="objects0"' not in store.leaderboard.read_text()

@@ -10,7 +10,6 @@ from PIL import Image
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
-from harness.spec import identity
 from harness.store import records
 from tests.commands import command
 from tests.integration.test_prepare import save
@@ -69,8 +68,8 @@ def record(planned: Planned, **facts: Any) -> None:
     detectors = planned.plan.sweep.dataset.name == "coco"
     for run in planned.plan.runs.values():
         cell = line.get(run.run_id)
-        known = {"science": identity.canonical(run.science), "versions": "{}", "processes": 1, "seed": 0}
-        known |= {"dataset": run.science["dataset"]["name"], "train_size": 5, "evaluated_size": 6, **facts}
+        known = {"science": run.science.text, "versions": "{}", "processes": 1, "seed": 0}
+        known |= {"dataset": run.science.dataset.name, "train_size": 5, "evaluated_size": 6, **facts}
         if detectors:
             own = APS[cell.method][cell.seed] if cell else TEACHER["AP"]
             known |= metrics("last", own) | metrics("best", own + 0.5)

@@ -1,8 +1,6 @@
 """A prepared data set in COCO's format, as a run's science has chosen its parts."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -10,8 +8,8 @@ from harness.data.coco_parts import Parts
 from harness.data.load.coco import CocoEvalSet, CocoLoader
 from harness.data.load.loader import Rows
 from harness.data.load.tensors import Normalise
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 
 
 class CocoSource:
@@ -21,15 +19,17 @@ class CocoSource:
 
     def __init__(
         self,
-        dataset: Mapping[str, Any],
-        recipe: Mapping[str, Any],
+        dataset: DatasetChoice,
+        recipe: Recipe,
         folder: Path,
         device: torch.device,
         workers: int,
     ):
-        self._parts, self._recipe = Parts(dataset, folder), recipe
+        assert recipe.sides and recipe.max_side and recipe.eval_side
+        self._parts = Parts(dataset, folder)
+        self._sides, self._max_side, self._eval_side = recipe.sides, recipe.max_side, recipe.eval_side
         self._device, self._workers = device, workers
-        self._normalise = Normalise(datasets.dataset_of(dataset), device)
+        self._normalise = Normalise(dataset.info, device)
         self.train_targets = torch.zeros(len(self._parts.trained), dtype=torch.int64, device=device)
 
     def training(self, recipe: Recipe, seed: int, rows: Rows) -> CocoLoader:
@@ -41,8 +41,8 @@ class CocoSource:
             self._parts.trained,
             self._normalise,
             batch_size=recipe.batch_size,
-            sides=self._recipe["sides"],
-            max_side=self._recipe["max_side"],
+            sides=self._sides,
+            max_side=self._max_side,
             flip=recipe.flip,
             seed=seed,
             rows=rows,
@@ -59,8 +59,8 @@ class CocoSource:
             name,
             self._normalise,
             self._parts.manifest.categories,
-            side=self._recipe["eval_side"],
-            max_side=self._recipe["max_side"],
+            side=self._eval_side,
+            max_side=self._max_side,
             workers=self._workers,
             device=self._device,
         )

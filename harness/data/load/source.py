@@ -1,8 +1,7 @@
 """A run's data: what it is trained on and what it is evaluated on, from pixels in memory or from stored images."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -10,8 +9,8 @@ from torch import Tensor
 from harness.data.load import arrays
 from harness.data.load.loader import EvalSet, Loader, Rows
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 
 
 class Source(Protocol):
@@ -29,14 +28,14 @@ class Source(Protocol):
 
 
 def open_source(
-    dataset: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path | None, device: torch.device, workers: int = 1
+    dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int = 1
 ) -> Source:
-    """The data of runs whose science says this ``dataset`` and (of image files) these views in its ``recipe``.
+    """The data of runs on a dataset. Of a recipe only what is seen of images matters.
 
     Raises:
         WrongData: the folder holds something else.
     """
-    views = datasets.dataset_of(dataset).views
+    views = dataset.info.views
     if views == "pixels":
         return TensorSource(dataset, folder, device)
     assert folder is not None
@@ -54,11 +53,11 @@ class TensorSource:
 
     decoder = ""
 
-    def __init__(self, dataset: Mapping[str, Any], folder: Path | None, device: torch.device):
-        info = datasets.dataset_of(dataset)
+    def __init__(self, dataset: DatasetChoice, folder: Path | None, device: torch.device):
+        info = dataset.info
         self._all = arrays.read_dataset(info.name, folder)
         self._chosen = self._all.chosen(dataset)
-        self._held_out = dataset.get("validation") is not None
+        self._held_out = dataset.validation is not None
         self._normalise, self._device = Normalise(info, device), device
         self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.console.terminal import say
 from harness.planning.cost.devices import Device, DeviceOf
@@ -18,6 +17,7 @@ from harness.planning.cost.pack import PackCosts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import shape
 from harness.planning.plan import Planned
+from harness.spec.science import Science
 from harness.store import files
 
 STEPS = 20  # that are timed, at most
@@ -43,7 +43,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     Teachers have random weights, which take as long as trained ones. Nothing that a run reads is written.
     """
     runs = planned.plan.runs
-    wanted: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    wanted: dict[tuple[str, ...], list[Science]] = {}
     labels: dict[tuple[str, ...], str] = {}
     for run_ids, _ in packs_to_do(planned, to_do):
         pack = [runs[k].science for k in run_ids]
@@ -57,7 +57,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
             say(f"{head}: not measured: {answer}")
             continue
         for at, why in answer.left_out.items():
-            say(f"{head}: without {pack[int(at)]['method']['use']}: {why}")
+            say(f"{head}: without {pack[int(at)].method.use}: {why}")
         if not answer.seconds_per_step:
             say(f"{head}: not measured")
             continue
@@ -74,12 +74,13 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
         finding.write(planned.store)
 
 
-def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> Probed | str:
+def _run(pack: list[Science], device: Device, data: Path | None) -> Probed | str:
     """What the probe's process says, or why it says nothing."""
     with tempfile.TemporaryDirectory(prefix="harness-probe-") as scratch:
         order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
         spec = {
-            "sciences": pack, "data": str(data) if data else None, "threads": device.threads, "steps": STEPS,
+            "sciences": [science.to_json() for science in pack],
+            "data": str(data) if data else None, "threads": device.threads, "steps": STEPS,
             "seconds": SECONDS, "folder": scratch, "answer": str(answer), "at": time.time(),
         }  # fmt: skip
         order.write_text(json.dumps(spec))

@@ -1,9 +1,9 @@
 """What training asks of a task, such as classification."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,6 @@ class Evaluated:
 
     metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
-
-
-Given = Mapping[str, Mapping[str, Any]]  # sha256 -> {"file": ...} of weights that a sweep file gives
 
 
 class Task(Protocol):

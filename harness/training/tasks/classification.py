@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +13,16 @@ from harness.models.checkpoints import load_weights
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import datasets, tasks
+from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import ALONE, Ranks
 from harness.training.tasks.accuracy import evaluate_classifier
-from harness.training.tasks.base import Evaluated, Given
+from harness.training.tasks.base import Evaluated
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-def open_task(science: dict[str, Any], given: Given) -> "Classification":
-    info = datasets.dataset_of(science["dataset"])
-    return Classification(info.classes, datasets.image_shape(info, science["recipe"]))
+def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Classification":
+    return Classification(info.classes, datasets.image_shape(info, recipe.image_size))
 
 
 class Classification:
