@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
@@ -18,7 +19,7 @@ from harness.models.checkpoints import WeightsError
 from harness.spec import identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.science import Given, Science, recipe_json
-from harness.store import files, provenance, records
+from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
@@ -200,12 +201,12 @@ def _backbone(job: PackJob, science: Science) -> tuple[Path, str] | None:
 
 def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
     """Names logits that come out the same to the last bit, or nearly."""
-    content = science.to_json()
-    views = {k: recipe_json(science.recipe).get(k) for k in SHARED_RECIPE}
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{provenance.cpu_name()}, {threads} threads"
-    machine = [hardware, world, torch.__version__]
-    wanted = [content[k] for k in ("protocol", "dataset", "teacher", "seed")]
-    return identity.digest({"of": [*wanted, views, machine]})
+    content, recipe = science.to_json(), recipe_json(science.recipe)
+    on_cpu = f"{hardware.cpu_name()}, {threads} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
+    machine = [name, world, torch.__version__]
+    views = {k: recipe.get(k) for k in SHARED_RECIPE}
+    return identity.digest({"of": [*(content[k] for k in ("protocol", "dataset", "teacher", "seed")), views, machine]})
 
 
 def _teacher(
