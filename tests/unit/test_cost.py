@@ -177,12 +177,12 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
 
 
 def test_images_that_runs_see() -> None:
-    dataset = {"name": "cifar100", "version": "v", "train_subset": None}
-    recipe = {"epochs": 5, "eval_every": 2, "batch_size": 64}
-    assert past_run.image_counts({"dataset": dataset, "recipe": recipe}) == (250_000, 30_000)
-    assert past_run.image_counts({"dataset": dataset, "recipe": {**recipe, "epoch_steps": 7}}) == (5 * 7 * 64, 30_000)
-    held_out = {**dataset, "validation": 1000}
-    assert past_run.image_counts({"dataset": held_out, "recipe": recipe}) == (245_000, 3000)
+    science = replace(make_science("s", epochs=5, eval_every=2), dataset=DatasetChoice("cifar100", "v"))
+    assert past_run.image_counts(science) == (250_000, 30_000)
+    steps = make_science("s", epochs=5, eval_every=2, batch_size=64, epoch_steps=7)
+    assert past_run.image_counts(replace(steps, dataset=science.dataset)) == (5 * 7 * 64, 30_000)
+    held_out = DatasetChoice("cifar100", "v", validation=1000)
+    assert past_run.image_counts(replace(science, dataset=held_out)) == (245_000, 3000)
 
 
 def test_steps_are_ever_less_sure() -> None:
