@@ -15,8 +15,9 @@ from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
-from harness.training.member import build_distiller, known_taps
+from harness.training.member import known_taps
 from harness.training.tasks import open_task
+from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
 from tests.commands import REPO, command
 
