@@ -198,7 +198,7 @@ class Member:
                 total = torch.stack(list(terms.values())).sum()
             else:
                 own = self.task.losses(student, batch, self.recipe)
-                met, taught = self.task.meet(self.distiller, batch, student, teacher)
+                met, taught = self.task.align(self.distiller, batch, student, teacher)
                 terms = {"ce": own["ce"], **self.distiller(met, student, taught)}
                 if not self._images:
                     self._check_terms(terms)

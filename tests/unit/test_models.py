@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from harness.models.facts import measure_model
 from harness.models.taps import Taps, describe_taps
 from harness.models.zoo import build_model
-from harness.spec import detectors
-from harness.spec.models import ALIASES, CATALOG, model_facts, resolve_model
+from harness.spec.models import ALIASES, CATALOG, model_facts
+from harness.spec.tasks import resolve_model
+from harness.spec.tasks.detection import DETECTORS
 from methods.base import TapSpec
 
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
@@ -29,7 +30,7 @@ def family_model(name: str, seed: int = 0) -> nn.Module:
     return build_model(name, 10, CATALOG[name].image_shape[0])
 
 
-@pytest.mark.parametrize("name", [*CATALOG, *detectors.CATALOG])
+@pytest.mark.parametrize("name", [*CATALOG, *DETECTORS])
 def test_facts_file_agrees_with_the_zoo(name):
     measured, found = measure_model(name), model_facts(name)
     assert found == measured, "run python -m harness.models.facts"
@@ -165,7 +166,8 @@ def test_names():
 
 def test_catalogue_does_not_load_torch():
     script = (
-        "import sys; from harness.spec import models; models.facts('resnet20'); models.resolve('WRN-40-2');"
+        "import sys; from harness.spec import models, tasks;"
+        "models.model_facts('resnet20'); tasks.resolve_model('WRN-40-2');"
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
