@@ -77,7 +77,7 @@ def prepare(
     from harness.console.progress import FilesProgress
     from harness.console.terminal import say
     from harness.data.manifest import Settings
-    from harness.planning.plan import cores
+    from harness.hardware import cores
 
     if dataset not in PREPARATIONS:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))

@@ -1,6 +1,5 @@
 """What becomes of a pack's training: progress, checkpoints, weights, records and failures, as files in the store."""
 
-import hashlib
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness import hardware
 from harness.data.load import arrays
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
@@ -135,8 +135,7 @@ class RunRecorder:
         weights_file = self.store.student_weights(run_id)
         tensors = {k: v.detach().contiguous().cpu() for k, v in member.weights_to_keep().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
-        with weights_file.open("rb") as f:
-            weights_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+        weights_sha256 = files.sha256(weights_file)
         if member.predictions is not None:
             predictions = member.predictions
             files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
@@ -180,7 +179,7 @@ class RunRecorder:
             "git_commit": commit,
             "git_dirty": dirty,
             "versions": provenance.versions(self.decoder),
-            "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
+            "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
             "processes": self.ranks.world,
             "host": os.uname().nodename,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS, JOBS, PARTS, SPEC, ERRORS = range(4, -1, -1)
+COMMANDS, JOBS, PARTS, SPEC, BASE = range(4, -1, -1)
 LAYER = {
     "slurm": JOBS,
     "harness.reporting": JOBS,
@@ -16,7 +16,10 @@ LAYER = {
     "harness.models": PARTS,
     "methods": PARTS,
     "harness.spec": SPEC,
-    "harness.errors": ERRORS,
+    "harness.errors": BASE,
+    "harness.hardware": BASE,
+    "harness.phrases": BASE,
+    "harness.rng": BASE,
 }
 # What a job runs is trained by harness.training; the local and the cluster queue share slurm with it.
 ALLOWED = {("slurm", "harness.training")}

@@ -7,12 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from harness.console.terminal import duration
+from harness.hardware import is_gpu
+from harness.phrases import plural
 from harness.planning.cost import text
 from harness.planning.cost.devices import unit_of
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.cost.interval import Interval
-from harness.store import files, provenance, records
+from harness.store import files, records
 from harness.store.store import Store
 
 
@@ -75,7 +77,7 @@ def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
     for job, row in zip(of_jobs.of.tolist(), table.to_pylist(), strict=True):
         first.setdefault(job, row)
     for job, row in first.items():
-        gpu = provenance.is_gpu(row["hardware"])
+        gpu = is_gpu(row["hardware"])
         devices = row["processes"] * (1 if gpu else row["threads"])
         used[unit_of(gpu)] = used.get(unit_of(gpu), 0.0) + float(of_jobs.seconds[job]) * devices
     ended: list[datetime] = table.column("finished_at").to_pylist()
@@ -113,7 +115,7 @@ def submission_lines(store: Store, sweep: str) -> list[str]:
 
 def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
     when = datetime.fromtimestamp(submission.submitted_at).strftime("%Y-%m-%d %H:%M")
-    runs = f"{len(submission.run_ids)} run{'s' * (len(submission.run_ids) != 1)}"
+    runs = plural(len(submission.run_ids), "run")
     if not took.records or took.elapsed_s is None:
         return f"{sweep}: {runs} submitted {when}: estimated {_estimated(submission)}; none has a record yet"
     so_far = "" if took.records == len(submission.run_ids) else f" for {took.records} of them so far"
@@ -131,7 +133,7 @@ def _estimated(submission: Submission) -> str:
             f"{text.format_interval(submission.device_s, text.format_hours)} {submission.unit}-hours",
         ]
         if submission.unknown:
-            said[-1] += f" and {submission.unknown} runs of unknown time"
+            said[-1] += f" and {plural(submission.unknown, 'run')} of unknown time"
     if submission.left_bytes:
         said.append(text.format_interval(submission.left_bytes, text.format_bytes))
     return ", ".join(said)
