@@ -11,7 +11,7 @@ Keys = Mapping[str, Any]
 CHANNELS = 3  # of prepared images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # there is one object of each kind
 class Images:
     """A kind of images: what a recipe says about them, and what reads them."""
 
@@ -24,7 +24,7 @@ class Images:
     check: Callable[[Keys], None] = lambda recipe: None  # raises ValueError for a recipe that contradicts itself
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskInfo:
     name: str
     module: str  # has open_task(science, given) -> training.tasks.base.Task
