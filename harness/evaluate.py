@@ -142,7 +142,7 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
     except ValidationError as e:
         raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     assert address is not None
-    return WeightCache.of(Store(results)).fetch(address)[1]
+    return WeightCache.for_store(Store(results)).fetch(address)[1]
 
 
 def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:

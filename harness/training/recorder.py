@@ -194,7 +194,7 @@ class RunRecorder:
         )  # fmt: skip
         records.write_record(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
-        self.store.forget_failure(run_id)
+        self.store.archive_failure(run_id)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":

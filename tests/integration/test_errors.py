@@ -99,7 +99,7 @@ WRONG_FILES = {
     ),
     "param of a pair": (
         put("pairs", 0, "methods", "kd", "params", {"x": 1}),
-        "pairs.0.methods.kd.params.x: unknown hyper-parameter of kd 'x'; Valid: temperature",
+        "pairs.0.methods.kd.params.x: unknown hyper-parameter of kd 'x'. Valid: temperature",
     ),
     "recipe": (put("recipe", "digits_quik"), "recipe: unknown recipe 'digits_quik'; did you mean 'digits_quick'?"),
     "recipe key": (put("recipe", "epoch", 3), "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
@@ -156,7 +156,7 @@ WRONG_ARGS = {
     "only": (["s.yaml", "--only", "method=kdd"], "--only 'method=kdd': unknown method 'kdd'; did you mean 'kd'?"),
     "only field": (["s.yaml", "--only", "metod=kd"], "unknown field 'metod'; did you mean 'method'?"),
     "only form": (["s.yaml", "--only", "kd"], "--only 'kd': expected FIELD=VALUE"),
-    "only seed": (["s.yaml", "--only", "seed=7"], "--only 'seed=7': unknown seed '7'; Valid: 0"),
+    "only seed": (["s.yaml", "--only", "seed=7"], "--only 'seed=7': unknown seed '7'. Valid: 0"),
     "set form": (["s.yaml", "--set", "seeds"], "--set 'seeds': expected key.path=value, e.g. recipe.epochs=10"),
     "set key": (["s.yaml", "--set", "recipe.epoch=3"], "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
     "set value": (["s.yaml", "--set", "recipe.epochs=x"], "recipe.epochs: input should be a valid integer"),
@@ -335,13 +335,14 @@ def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any
     bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": weights}]
     planned = bench.plan()
     (run_id,) = planned.plan.runs
-    from harness.training.job import PackJob, run_pack
+    from harness.training.job import run_pack
+    from harness.training.job_order import JobOrder
 
     bench.store.write_science(run_id, planned.plan.runs[run_id].science)
     files = planned.weights_files([run_id])
     with (bench.folder / "t.safetensors").open("ab") as f:
         f.write(b"x")
-    run_pack(PackJob(str(bench.store.root), (run_id,), None, files, 1, str(bench.folder / "log")))
+    run_pack(JobOrder(str(bench.store.root), (run_id,), None, files, 1), log=str(bench.folder / "log"))
     failure = bench.store.failure(run_id)
     assert failure and failure.kind == "data"
     assert f"sha256 is {hashlib.sha256((bench.folder / 't.safetensors').read_bytes()).hexdigest()}" in failure.cause

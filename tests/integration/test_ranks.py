@@ -18,11 +18,13 @@ from tests.integration.conftest import ENVIRONMENT, EPOCHS, MINE, SWEEP, Bench, 
 PROCESS = """
 import itertools, json, os, signal, sys
 import torch
-from harness.training.job import PackJob, run_pack
+from harness.training.job import run_pack
+from harness.training.job_order import JobOrder
 from harness.training.member import Member
 
 store, run_ids, digests, told = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
-weights, data, steps = told.pop("weights", {}), told.pop("data", None), itertools.count(1)
+order = {"store": store, "run_ids": run_ids, "data": None, "weights": {}, "threads": 1}
+steps = itertools.count(1)
 stop_after, kill_after, _ = (told.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
 def should_stop():
     if (step := next(steps)) == kill_after:
@@ -34,7 +36,7 @@ def note(self):
     with open(digests, "a") as f:
         f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
 Member.end_epoch = note
-sys.exit(not run_pack(PackJob(store, tuple(run_ids), data, weights, 1, **told), should_stop))
+sys.exit(not run_pack(JobOrder.from_json(order | told), should_stop))
 """
 
 

@@ -255,7 +255,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     for path, message in {
         "/none.pth": "the server answers 404 Not Found",
         "/open.pth": "leads to http://localhost/t.pth, which is not https",
-        "/endless.pth": "the server does not say how long the file is, so that its end cannot be told",
+        "/endless.pth": "the server does not state the file's length, so its end would not be noticed",
     }.items():
         url = web.url(path)
         assert sweep({"url": url}).error == f"{where}{url}: {message}"
@@ -296,7 +296,7 @@ def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pyt
         planned = plan_sweep(Path("s.yaml"), Path("results"))
         if found:
             (entry,) = planned.weights_files(planned.plan.runs).values()
-            assert entry["file"] == str(file)
+            assert entry.file == str(file)
         else:
             said = last_line(command("sweep", "s.yaml"))
             assert said.startswith(f"s.yaml: weights {gone}: cannot be reached: "), said
