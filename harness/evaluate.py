@@ -152,8 +152,8 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
-    from harness.training.member import trained_model
     from harness.training.tasks import open_task
+    from harness.training.trained_model import trained_model
 
     store = Store(results)
     run_id = store.find(prefix, "--run")

@@ -14,8 +14,9 @@ from harness.data.coco_manifest import Category, CocoManifest, CocoPart
 from harness.data.manifest import Manifest, Part, Settings
 from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
-from harness.training.member import build_distiller, known_taps
+from harness.training.member import known_taps
 from harness.training.tasks import open_task
+from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
 from tests.commands import REPO, command
 

@@ -16,7 +16,7 @@ from harness.models.zoo import build_model
 from harness.spec import datasets
 from harness.spec.schema import Recipe
 from harness.spec.tasks.classification import TASK
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 from harness.training.tasks.base import Evaluated, Given
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
@@ -68,7 +68,7 @@ class Classification:
     def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher
 
-    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         return Evaluated(asdict(evaluate_classifier(model, on, precision, ranks)))
 
 
@@ -81,7 +81,7 @@ class Metrics:
     loss: float
 
 
-def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
+def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Metrics:
     """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
     images out."""
     was_training = model.training
@@ -97,7 +97,7 @@ def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32
             loss = F.cross_entropy(logits, targets, reduction="sum")
             totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
     model.train(was_training)
-    ranks.sum([totals])
+    ranks.all_reduce_sum([totals])
     top1, top5, loss_sum = totals.tolist()
     n = len(on.targets)
     return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)
