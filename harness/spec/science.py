@@ -8,24 +8,15 @@ from typing import Any, NamedTuple
 
 from harness.errors import UserError
 from harness.spec import datasets, identity
-from harness.spec.datasets import DatasetInfo
-from harness.spec.schema import DETECTION_VIEWS, DETECTOR, STORED_VIEWS, Recipe
+from harness.spec.schema import Recipe
+from harness.spec.tasks import DATASETS, DatasetInfo
 
-# Keys younger than the first results: left out of the JSON form while unset, so that runs keep their ids. Stored images
-# are younger still: their keys are always written.
-YOUNG_RECIPE = (
-    "warmup_steps",
-    "epoch_steps",
-    "compile",
-    "teacher_top_k",
-    "accumulate",
-    "clip_norm",
-    "label_smoothing",
-    "ema",
-    *STORED_VIEWS,
-    *DETECTION_VIEWS,
-    *DETECTOR,
-)
+# Keys of the first results, always in the JSON form. Younger ones are left out while unset, so that runs keep their
+# ids.
+FIRST_KEYS = frozenset(
+    ("epochs", "batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma",
+     "warmup_epochs", "crop_padding", "flip", "precision", "eval_every")
+)  # fmt: skip
 
 
 class PreparedCounts(NamedTuple):
@@ -51,13 +42,13 @@ class DatasetChoice:
     def of_info(
         cls, info: DatasetInfo, train_subset: int | None = None, validation: int | None = None
     ) -> "DatasetChoice":
-        counts = PreparedCounts(*(getattr(info, key) for key in PreparedCounts._fields)) if info.stored else None
+        counts = PreparedCounts(*(getattr(info, key) for key in PreparedCounts._fields)) if info.preparation else None
         return cls(info.name, info.version, train_subset, validation, counts)
 
     @property
     def info(self) -> DatasetInfo:
         if self.counts is None:
-            return datasets.CATALOG[self.name]
+            return DATASETS[self.name]
         return datasets.prepared_dataset(self.name, self.version, *self.counts)
 
     @property
@@ -162,7 +153,7 @@ class Science:
 
     def teacher_evaluation_id(self, evaluated_on: str) -> str:
         """Return the hash of what decides a given teacher's measured score: runs with the same teacher share it."""
-        views = {key: getattr(self.recipe, key) for key in DETECTION_VIEWS}
+        views = {key: getattr(self.recipe, key) for key in self.dataset.info.images.views}
         common = {key: value for key, value in self.without_seed().items() if key in ("dataset", "teacher")}
         return identity.digest({**common, "views": views, "on": evaluated_on})
 
@@ -204,7 +195,7 @@ class Science:
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as the JSON form of a science has it."""
-    return {k: v for k, v in recipe.model_dump(mode="json").items() if k not in YOUNG_RECIPE or v != _default(k)}
+    return {k: v for k, v in recipe.model_dump(mode="json").items() if k in FIRST_KEYS or v != _default(k)}
 
 
 def text_without_seed(text: str, seed: int) -> str:

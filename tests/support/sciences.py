@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.spec import datasets
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice, Given, MethodSettings, Science
+from harness.spec.tasks import DATASETS
 
 
 def make_science(
@@ -19,7 +19,7 @@ def make_science(
 ) -> Science:
     """A run on digits, with the recipe's defaults and those ``recipe`` settings."""
     return Science(
-        dataset=DatasetChoice.of_info(datasets.CATALOG["digits"]),
+        dataset=DatasetChoice.of_info(DATASETS["digits"]),
         teacher=Given(teacher, "ab" * 32) if teacher else None,
         student=student,
         method=MethodSettings(use, 1, dict(params or {}), dict(weights or {"ce": 1.0})),

@@ -13,6 +13,7 @@ from harness.errors import UserError
 from harness.spec import datasets, expand, sweep_file
 from harness.spec.schema import Recipe
 from harness.spec.science import Given, Science, Trained, text_without_seed
+from harness.spec.tasks import DATASETS
 
 REPO = Path(__file__).resolve().parents[2]
 COUNT = 1000
@@ -154,7 +155,9 @@ def sweep_run_ids(file: Path) -> str:
     sweep, document = sweep_file.load_sweep(file)
     name = sweep.dataset.name
     classes = 80 if name == "coco" else 1000
-    info = datasets.CATALOG.get(name) or datasets.prepared_dataset(name, "0" * 16, classes, 120_000, 5000, 700)
+    info = DATASETS[name]
+    if info.preparation:
+        info = datasets.prepared_dataset(name, "0" * 16, classes, 120_000, 5000, 700)
     plan = expand.expand(sweep, document, info, lambda w, _: w.sha256 or hashlib.sha256(w.source.encode()).hexdigest())
     assert all(run.science.run_id == run_id for run_id, run in plan.runs.items())
     return hashlib.sha256(" ".join(sorted(plan.runs)).encode()).hexdigest()[:16]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.spec.datasets import CATALOG
 from harness.spec.science import DatasetChoice
+from harness.spec.tasks import DATASETS
 
 
 @dataclass
@@ -51,7 +51,7 @@ def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
     Raises:
         WrongData: its content is another's, or it is not there.
     """
-    info = CATALOG[name]
+    info = DATASETS[name]
     raw: ArrayDataset = importlib.import_module(info.module).read_arrays(folder)
     if raw.version() != info.version:
         raise WrongData(
