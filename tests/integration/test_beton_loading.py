@@ -349,9 +349,9 @@ def test_a_process_ends_in_the_middle_of_an_epoch(stored: Path, backend: str) ->
     code = f"""
 import sys
 from pathlib import Path
-from harness.data import stored
+from harness.data.load import beton
 assert not {{"ffcv", "numba", "PIL"}} & set(sys.modules)
-from tests.integration.test_stored_loading import train
+from tests.integration.test_beton_loading import train
 kept = train(Path({str(stored)!r}), {backend!r}).epoch(0)
 next(kept)
 sys.exit(7)
