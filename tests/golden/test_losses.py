@@ -28,7 +28,7 @@ from methods.reviewkd import ReviewKD, context_loss
 from methods.rkd import RKD
 from methods.sp import SP, similarity_loss
 from methods.vid import VID, Gaussian
-from tests.golden.filling import GOLDEN
+from tests.support.golden_weights import GOLDEN
 
 Arrays = dict[str, Tensor]
 Case = dict[str, Any]

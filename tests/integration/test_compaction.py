@@ -20,8 +20,8 @@ import pytest
 from harness.errors import UserError
 from harness.store import compaction, files, parts, records
 from harness.store.store import Store
-from tests.integration.conftest import forkserver
-from tests.unit.test_reporting import row
+from tests.support.bench import forkserver
+from tests.support.comparisons import row
 
 DATASETS = ("cifar100", "digits")
 STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # of os

@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
-from tests.commands import PATIENCE, REPO, command
-from tests.integration.conftest import Bench
+from tests.support.bench import Bench
+from tests.support.cli import PATIENCE, REPO, command
 
 PAGES = (
     "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",

@@ -5,9 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.commands import Said, command, process
-from tests.integration.conftest import ENVIRONMENT, Bench, teacher_run
+from tests.support.bench import ENVIRONMENT, Bench, teacher_run
+from tests.support.cli import Said, command, process
+from tests.support.disks import FILLS, tmpfs
 
 SWEEP: dict[str, Any] = {
     "dataset": "digits",
@@ -372,18 +370,6 @@ def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished
     assert "1 to do, " in bench.run("sweep", "--plan").stdout, "what the message advises"
 
 
-@contextmanager
-def tmpfs(folder: Path, options: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small tmpfs (it needs root): {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
     with tmpfs(home / "results", "ro"):
         said = command("sweep", "s.yaml")
@@ -400,31 +386,6 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
         assert said.code == 2 and said.out == ""
         assert "no space left on the disk (writing science.json)" in said.err.splitlines()[-1]
         assert not [p for p in Path("results").rglob("*") if p.is_file() and p.name != "filler"], "half-written"
-
-
-FILLS = '''
-import os
-from typing import ClassVar
-from torch import Tensor
-from methods.base import Batch, Distiller, Outputs, TapSpec
-
-class Fills(Distiller):
-    """Fills the results folder's disk at its second step but for `left` bytes, while a file `fill` is there."""
-    needs_teacher: ClassVar[bool] = False
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
-
-    def __init__(self, student: TapSpec, teacher: TapSpec, *, left: int = 0):
-        super().__init__(student, teacher)
-        self.left, self.steps = left, 0
-
-    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        self.steps += 1
-        if self.steps == 2 and os.path.exists("fill"):
-            disk = os.statvfs("results")
-            with open("results/filler", "wb") as f:
-                f.write(b"x" * max(0, disk.f_bavail * disk.f_frsize - self.left))
-        return {}
-'''
 
 
 @pytest.mark.slow

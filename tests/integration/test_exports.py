@@ -17,8 +17,8 @@ import yaml
 
 from harness.planning.plan import plan_sweep
 from harness.store import records
-from tests.commands import process
-from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench, teacher_run
+from tests.support.cli import process
 
 # Event files ---------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import pytest
 from harness.errors import UserError
 from slurm.loopback import Loopback, packages
 from slurm.loopback.cluster import down
-from tests.commands import PATIENCE
+from tests.support.cli import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 

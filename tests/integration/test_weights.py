@@ -19,10 +19,9 @@ from safetensors.torch import save
 
 from harness.models.zoo import build_model
 from harness.store.download import TRIES
-from tests.commands import Said, command, process
-from tests.https import Site, head, site
-from tests.integration import conftest
-from tests.integration.conftest import Bench, until
+from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
+from tests.support.cli import Said, command, process
+from tests.support.https_server import Site, head, site
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 PUBLISHED = "timm:test_resnet.r160_in1k"
@@ -40,7 +39,7 @@ def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     _site.asked.clear()
     for key, value in _site.environment.items():
         monkeypatch.setenv(key, value)
-        monkeypatch.setitem(conftest.ENVIRONMENT, key, value)
+        monkeypatch.setitem(ENVIRONMENT, key, value)
     return _site
 
 
@@ -48,7 +47,7 @@ def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KD_DATA", raising=False)
-    monkeypatch.delitem(conftest.ENVIRONMENT, "KD_DATA", raising=False)
+    monkeypatch.delitem(ENVIRONMENT, "KD_DATA", raising=False)
     return tmp_path
 
 
@@ -91,7 +90,7 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
     content = teacher("digits_net_w8")
     url = web.put("/t.safetensors", content)
     bench.sweep = {
-        **conftest.SWEEP,
+        **SWEEP,
         "recipe": {"base": "digits_quick", "epochs": 1},
         "methods": ["kd"],
         "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": {"url": url}}],
@@ -149,7 +148,7 @@ def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> N
 def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> None:
     url = web.put("/t.pth", CONTENT)
     given = {"url": url, "sha256": "ab" * 32}
-    bench.sweep = {**conftest.SWEEP, "methods": ["kd"], "pairs": [{**conftest.SWEEP["pairs"][0]}]}
+    bench.sweep = {**SWEEP, "methods": ["kd"], "pairs": [{**SWEEP["pairs"][0]}]}
     bench.sweep["pairs"][0]["teacher_weights"] = given
     assert bench.run("sweep", "--plan").returncode == 0 and not web.asked, "the stated hash is enough for a plan"
     said = bench.run("sweep")
@@ -170,7 +169,7 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
     web.answers["/t.pth"] = late
     asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
     logs = [home / f"{i}.log" for i in range(20)]
-    started = [subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=log.open("w")) for log in logs]
+    started = [subprocess.Popen(asked, env=ENVIRONMENT, stderr=log.open("w")) for log in logs]
     until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19)
     all_wait.set()
     assert [p.wait(120) for p in started] == [2] * 20
@@ -192,7 +191,7 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web
 
     web.answers["/t.pth"] = half
     asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
-    killed = subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=subprocess.PIPE)
+    killed = subprocess.Popen(asked, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert half_sent.wait(60)
     until(lambda: any((home / "results/weights/sha256").glob(".*.tmp")))
     os.kill(killed.pid, signal.SIGKILL)

@@ -16,7 +16,7 @@ from harness.spec.expand import Plan
 from harness.training.member import build_distiller, known_taps
 from harness.training.tasks import open_task
 from methods.base import TapSpec
-from tests.commands import REPO, command
+from tests.support.cli import REPO, command
 
 FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
 SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students that CRD trains with a learning rate of 0.01

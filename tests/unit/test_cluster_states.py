@@ -13,7 +13,7 @@ from slurm import commands
 from slurm.cluster import Cluster, Submission
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedPack
-from tests.commands import process
+from tests.support.cli import process
 
 RUNS = ("aaaa", "bbbb", "cccc")
 NAME = "kd-sweep-1"

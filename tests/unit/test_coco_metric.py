@@ -18,8 +18,8 @@ from harness.training.distributed.ranks import join_ranks
 from harness.training.tasks.coco_metric import METRICS, coco_metrics
 from harness.training.tasks.detector_evaluation import as_results, evaluate_detector, results_file
 from slurm.entry import free_port
-from tests import coco128
-from tests.coco128 import needs_coco128
+from tests.support import coco128
+from tests.support.coco128 import needs_coco128
 
 IMAGES = 5  # that two processes cannot share out evenly
 

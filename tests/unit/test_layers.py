@@ -1,6 +1,7 @@
 """Dependencies point one way: commands -> slurm, reporting, training -> store, data, models, methods -> spec."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,10 @@ def test_no_import_points_up_or_sideways(path: Path) -> None:
 def test_methods_know_nothing_of_the_harness() -> None:
     for path in (ROOT / "methods").glob("*.py"):
         assert all(m.startswith("methods") for m in imports(path)), path
+
+
+def test_tests_share_helpers_through_support_only() -> None:
+    """A test module imports no other and no conftest, and neither does a program that it starts."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        outside = re.findall(r"^\s*(?:from|import) (tests\b(?!\.support\b).*)", path.read_text(), re.MULTILINE)
+        assert not outside, f"{path}: move what it needs of {outside} to tests/support"

@@ -23,8 +23,8 @@ from harness.reporting.leaderboard.board import Board, build_board
 from harness.reporting.tables import table_folder
 from harness.spec.tasks import CLASSIFICATION, DETECTION
 from harness.store import records
-from tests.commands import command
-from tests.unit.made_up_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics
+from tests.support.cli import command
+from tests.support.synthetic_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 
 from slurm import commands
-from tests.integration.cluster.conftest import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
-from tests.integration.conftest import METHODS, SWEEP, Bench, teacher_run
-from tests.integration.test_resume import same_end
+from tests.support.bench import METHODS, SWEEP, Bench, teacher_run, until
+from tests.support.cluster_bench import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
 

@@ -1,5 +1,6 @@
 """A small data set in COCO's format, and a store with sweeps of detectors and of classifiers, all made up."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
 from harness.spec import identity
 from harness.store import records
-from tests.commands import command
-from tests.integration.test_prepare import save
-from tests.integration.test_prepare_coco import write_instances
-from tests.unit.test_reporting import SWEEP, row
+from tests.support.cli import command
+from tests.support.comparisons import SWEEP, row
+from tests.support.images import save_image
+
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}]
+
+
+def write_instances(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "categories": CATEGORIES, "annotations": annotations}))
+
 
 HEIGHT, WIDTH = 60, 80
 BOXES = {i: [4 * i, 5, 20 + i, 30] for i in range(6) if i != 2}  # x, y, width, height; image 2 shows nothing
@@ -45,7 +53,7 @@ def prepare(folder: Path) -> None:
             if i in BOXES:
                 x, y, width, height = BOXES[i]
                 pixels[y : y + height, x : x + width] = 255
-            save(folder / f"source/{part}/{i}.jpg", Image.fromarray(pixels))
+            save_image(folder / f"source/{part}/{i}.jpg", Image.fromarray(pixels))
         images = [{"id": first + i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(6)]
         objects = [{"image_id": first + i, "category_id": 3, "bbox": box} for i, box in BOXES.items()]
         write_instances(folder / f"source/annotations/instances_{part}.json", images, objects)

@@ -13,7 +13,7 @@ from unittest import mock
 
 from harness.console import app
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 PATIENCE = 1200  # seconds until what does not end counts as hanging: a busy machine takes its time
 
 
