@@ -166,8 +166,8 @@ def test_drawn_by_the_command(planned: Planned) -> None:
     first = [path.read_bytes() for path in expected]
     assert all(content.startswith(b"\x89PNG") for content in first)
     program = (
-        "import sys; from harness import cli; sys.argv = ['harness', *sys.argv[1:]]\n"
-        "try: cli.main()\nfinally: print([m for m in ('torch', 'torchvision', 'ffcv') if m in sys.modules])"
+        "import sys; from harness.console import app; sys.argv = ['harness', *sys.argv[1:]]\n"
+        "try: app.main()\nfinally: print([m for m in ('torch', 'torchvision', 'ffcv') if m in sys.modules])"
     )
     asked = ("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
     said = process("-c", program, *asked, cwd=Path.cwd())

@@ -18,6 +18,7 @@ LAYER = {
     "methods": PARTS,
     "harness.spec": SPEC,
     "harness.errors": ERRORS,
+    "harness.rng": ERRORS,
 }
 # What a job runs is trained by harness.training; the local and the cluster queue share slurm with it.
 ALLOWED = {("slurm", "harness.training")}

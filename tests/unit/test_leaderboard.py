@@ -175,7 +175,7 @@ def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:
     names = ((r["method"], r["seed"], r["run_id"]) for r in rows)
     cells = tuple(Cell("resnet56", "resnet20", *name, None) for name in names)
     Contents("sweep", "", "cifar100", (240,), cells).write(store.table_folder("sweep"))
-    code = "import sys; from harness import cli\ntry: cli.main()\nfinally: print('pandas' in sys.modules)"
+    code = "import sys; from harness.console import app\ntry: app.main()\nfinally: print('pandas' in sys.modules)"
     for name in ("report", "leaderboard"):
         said = process("-c", code, name, "--results", tmp_path)
         assert said.code == 0 and said.out.splitlines()[-1] == "False", said

@@ -289,10 +289,10 @@ def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
 
 NO_TORCH = """
 import sys
-from harness import cli
+from harness.console import app
 code = None
 try:
-    cli.main()
+    app.main()
 except SystemExit as e:
     code = e.code
 heavy = sorted({"torch", "torchvision", "ffcv", "deepspeed", "timm"} & set(sys.modules))

@@ -175,8 +175,8 @@ def test_planning_and_status_import_no_scipy(home: Path) -> None:
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     for args in (("sweep", "small.yaml", "--plan"), ("status", "small.yaml")):
         code = (
-            "import sys; from harness import cli; sys.argv = ['harness', *sys.argv[1:]]\n"
-            "try: cli.main()\nfinally: print([m for m in ('scipy', 'numpy', 'pyarrow') if m in sys.modules])"
+            "import sys; from harness.console import app; sys.argv = ['harness', *sys.argv[1:]]\n"
+            "try: app.main()\nfinally: print([m for m in ('scipy', 'numpy', 'pyarrow') if m in sys.modules])"
         )
         said = process("-c", code, *args, cwd=home)
         assert said.out.splitlines()[-1] == "[]", said
