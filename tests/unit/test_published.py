@@ -412,7 +412,7 @@ def test_every_format_shows_the_same_published_numbers() -> None:
             assert got[f"difference_{c.protocol.id}"] == ("" if difference is None else str(difference))
 
 
-def test_foreign_text_stays_text() -> None:
+def test_untrusted_text_stays_text() -> None:
     found = table()
     protocol = replace(found.columns[0].protocol, label="<b>50 % & #1_</b>")
     hostile = replace(found, columns=(replace(found.columns[0], protocol=protocol, remark=r"<i>\input{x} 50% $</i>"),))
