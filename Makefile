@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test lint check bench bench-gpu clean
+.PHONY: help setup demo test lint check docs bench bench-gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
 	@echo "make test    set up, then run every test"
 	@echo "make check   lint, types and the quick tests"
+	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
 	@echo "make bench-gpu   images per second on a GPU, beside a plain PyTorch loop"
 	@echo "make setup   only set up .venv, with everything the tests need"
@@ -71,6 +72,10 @@ $(VENV)/.ffcv: | $(VENV)/.tested
 	  || echo "FFCV could not be installed, see $(VENV)/ffcv.log: its tests will skip"
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 setup: $(VENV)/.tested
 
 demo: $(VENV)/.installed
@@ -87,6 +92,10 @@ lint: setup
 check: lint
 	$(BIN)/python -m pytest -m 'not slow'
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open build/site/index.html; with search: $(BIN)/python -m mkdocs serve"
+
 bench: setup
 	$(BIN)/python -m benchmarks.perf $(NAME)
 
@@ -94,4 +103,4 @@ bench-gpu: setup
 	$(BIN)/python -m benchmarks.perf.gpu_kd
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -188,7 +188,7 @@ def _measure(
 
     from harness.data.load.arrays import WrongData
     from harness.data.load.source import open_source
-    from harness.planning.plan import cores
+    from harness.hardware import cores
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -77,7 +77,7 @@ def prepare(
     from harness.console.progress import FilesProgress
     from harness.console.terminal import say
     from harness.data.manifest import Settings
-    from harness.planning.plan import cores
+    from harness.hardware import cores
 
     try:
         from harness.data.prepare import coco, imagefolder

@@ -141,14 +141,13 @@ class Work:
 
 
 def _work(planned: "Planned", cluster: str, retry_failed: bool, max_parallel: int | None, probe: bool) -> Work:
+    from harness import hardware
     from harness.planning.cost import devices, estimate
-    from harness.planning.plan import cores
-    from slurm.local import gpus
 
     states = planned.states()
     to_do = {k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed")}
     packs = sum(not to_do.isdisjoint(p.run_ids) for p in planned.plan.packs)
-    at_once = max_parallel or (packs if cluster != "local" else len(gpus()) or min(8, cores()))
+    at_once = max_parallel or (packs if cluster != "local" else len(hardware.gpus()) or min(8, hardware.cores()))
     at_once = max(1, min(at_once, packs))
     if not to_do:
         return Work(states, frozenset(), packs, at_once, None)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.hardware import gpus
 from harness.store import files
 from harness.store.files import Lock, is_locked
 from harness.store.store import Store
@@ -94,13 +95,6 @@ class Local:
     def scheduled(self, run_id: str) -> tuple[str, str]:
         """Nothing: a run that is not running waits for its turn."""
         return "", ""
-
-
-def gpus() -> list[int]:
-    """Indices of this machine's NVIDIA GPUs, without loading any GPU library."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [int(part) for part in named.split(",") if part.strip().isdigit()]
-    return sorted(int(p.name[6:]) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit())
 
 
 @dataclass

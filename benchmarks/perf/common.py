@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.hardware import cores, cpu_name
 from harness.store import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,8 +29,8 @@ def emit(
     commit, dirty = provenance.git_state()
     machine = {
         "commit": commit[:12] + ("+changes" if dirty else ""),
-        "cpu": provenance.cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu_name(),
+        "cores": cores(),
         "python": platform.python_version(),
         "load_1min": round(os.getloadavg()[0], 2),
     }

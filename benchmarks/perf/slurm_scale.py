@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.perf.common import ROOT, emit, say
-from harness.planning.plan import cores, plan_sweep
+from harness.hardware import cores
+from harness.planning.plan import plan_sweep
 from harness.store.store import Store
 from slurm.loopback import Loopback, packages
 

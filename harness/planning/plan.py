@@ -1,7 +1,6 @@
 """From a sweep file to what is done, failed, running and to do. Shared by the commands; imports no torch."""
 
 import hashlib
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +106,3 @@ def read_added(path: Path) -> list[expand.Cell]:
         return [expand.Cell(**cell) for cell in value]
     except TypeError:
         raise UserError(f"{path}: damaged; delete it and run sweep --until-decided again") from None
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
@@ -19,7 +20,7 @@ from harness.models.checkpoints import WeightsError
 from harness.spec import datasets, identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.schema import Recipe
-from harness.store import files, provenance, records
+from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
@@ -197,8 +198,9 @@ def _train(
 def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:
     """Names logits that come out the same to the last bit, or nearly."""
     views = {k: science["recipe"].get(k) for k in SHARED_RECIPE}
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else f"{provenance.cpu_name()}, {threads} threads"
-    machine = [hardware, world, torch.__version__]
+    on_cpu = f"{hardware.cpu_name()}, {threads} threads"
+    name = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
+    machine = [name, world, torch.__version__]
     wanted = [science[k] for k in ("protocol", "dataset", "teacher", "seed")]
     return hashlib.sha256(identity.canonical({"of": [*wanted, views, machine]}).encode()).hexdigest()[:16]
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from harness import hardware
 from harness.spec import datasets, identity
-from harness.store import provenance
 from harness.store.store import Store
 from harness.training.job import PackJob, run_pack
 from harness.training.tasks import open_task
@@ -90,7 +90,7 @@ def main() -> None:
         "seconds_per_step": mean_paces(found.clock.paces) if measured else [],
         "start_s": (found.clock.began or since) - since,
         "checkpoint_bytes": found.checkpoint_bytes,
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else provenance.cpu_name(),
+        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else hardware.cpu_name(),
     }
     Path(order["answer"]).write_text(json.dumps(answer))
 

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness import hardware
 from harness.data.load import arrays
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
@@ -180,7 +181,7 @@ class RunRecorder:
             "git_commit": commit,
             "git_dirty": dirty,
             "versions": provenance.versions(self.decoder),
-            "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else provenance.cpu_name(),
+            "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
             "processes": self.ranks.world,
             "host": os.uname().nodename,

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,8 @@ from harness.spec import methods, reference
 from tests.support.bench import Bench
 from tests.support.cli import PATIENCE, REPO, command
 
-PAGES = (
-    "README.md", "docs/concepts.md", "docs/your-own-method.md", "docs/sweep-file.md", "docs/methods.md",
-    "docs/methods/rekd.md", "docs/results.md", "docs/slurm.md", "docs/imagenet.md", "docs/coco.md",
-    "docs/statistics.md", "docs/leaderboard.md", "results/README.md",
-)  # fmt: skip
+PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
+PAGES = sorted(str(page.relative_to(REPO)) for pattern in PATTERNS for page in REPO.glob(pattern))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -146,11 +144,35 @@ def test_the_table_of_methods_has_all_and_their_parameters() -> None:
         assert rows[name][5].strip() == f"{beside:,}", name
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, which GitHub and the site derive in the same way."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page: str) -> None:
-    text = (REPO / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
-        assert target.startswith("https://") or (REPO / page).parent.joinpath(target).exists(), f"{page}: {target}"
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", (REPO / page).read_text(encoding="utf-8")):
+        if not target.startswith("https://"):
+            file = (REPO / page).parent / target if target else REPO / page
+            assert file.exists(), f"{page}: {target}"
+            assert not anchor or anchor in anchors(file), f"{page}: {target}#{anchor}"
+
+
+@pytest.mark.skipif(find_spec("mkdocs") is None, reason="needs the extra `docs`")
+def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=REPO, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    for page in PAGES:
+        assert (tmp_path / page.replace("README.md", "index.md")).with_suffix(".html").exists(), page
+    assert "open_store" in (tmp_path / "search/search_index.json").read_text(encoding="utf-8")
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(
+            r"""<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link [^>]*href="?([^" >]+)""", page.read_text()
+        )
+        assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], page
 
 
 def test_names_in_backticks_exist() -> None:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.planning.plan import cores
-from harness.store import provenance
+from harness.hardware import cores, cpu_name, gpu_name, gpus, is_gpu
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Device:
     def is_like(self, hardware: str, processes: int) -> bool:
         """Whether this may be what ran there, but perhaps with other threads."""
         name, *_ = hardware.split(" MIG ")  # torch names the slice of a GPU, the driver the whole
-        alike = self.gpu == provenance.is_gpu(hardware) and self.processes == processes
+        alike = self.gpu == is_gpu(hardware) and self.processes == processes
         return alike and self.hardware in (None, name)
 
     @property
@@ -60,11 +59,9 @@ def devices(cluster: str, threads: int) -> DeviceOf:
 
 def this_machine(threads: int) -> Device:
     """What a job here has."""
-    from slurm.local import gpus
-
     if gpus():
-        return Device(True, provenance.gpu_name(), threads, 1, 1)
-    return Device(False, provenance.cpu_name(), threads, 1, threads)
+        return Device(True, gpu_name(), threads, 1, 1)
+    return Device(False, cpu_name(), threads, 1, threads)
 
 
 def threads_of_a_job(at_once: int) -> int:

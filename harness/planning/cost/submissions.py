@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from harness.console.terminal import duration
+from harness.hardware import is_gpu
 from harness.planning.cost import text
 from harness.planning.cost.devices import unit_of
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.cost.interval import Interval
-from harness.store import files, provenance, records
+from harness.store import files, records
 from harness.store.store import Store
 
 
@@ -75,7 +76,7 @@ def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
     for job, row in zip(of_jobs.of.tolist(), table.to_pylist(), strict=True):
         first.setdefault(job, row)
     for job, row in first.items():
-        gpu = provenance.is_gpu(row["hardware"])
+        gpu = is_gpu(row["hardware"])
         devices = row["processes"] * (1 if gpu else row["threads"])
         used[unit_of(gpu)] = used.get(unit_of(gpu), 0.0) + float(of_jobs.seconds[job]) * devices
     ended: list[datetime] = table.column("finished_at").to_pylist()

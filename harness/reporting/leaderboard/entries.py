@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from harness.hardware import is_gpu
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, TaskInfo
-from harness.store.provenance import is_gpu
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
