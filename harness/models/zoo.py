@@ -2,6 +2,7 @@
 
 import importlib
 
+from harness.models.strided_conv import subsample_before_narrow_convs
 from harness.models.taps import ConvNet
 from harness.spec.library_models import is_library_model
 from harness.spec.models import CATALOG, resolve_model
@@ -17,7 +18,10 @@ def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:
     if is_library_model(name):
         from harness.models.library_models import library_net  # timm may not be there
 
-        return library_net(name, num_classes, in_channels)
-    entry = CATALOG[name]
-    factory = getattr(importlib.import_module(entry.module), entry.factory)
-    return factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
+        net: ConvNet = library_net(name, num_classes, in_channels)
+    else:
+        entry = CATALOG[name]
+        factory = getattr(importlib.import_module(entry.module), entry.factory)
+        net = factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
+    subsample_before_narrow_convs(net)
+    return net

@@ -177,8 +177,8 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     (tmp_path / "7_0_log.out").write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
     script = """if True:
         import sys
-        from slurm.entry import run
-        run({"store": sys.argv[1], "run_ids": ["aaaa"]}, max_attempts=20)
+        from slurm.entry import run_job
+        run_job({"store": sys.argv[1], "run_ids": ["aaaa"]}, max_attempts=20)
         assert "torch" not in sys.modules
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}

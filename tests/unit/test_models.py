@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.facts import measure_model
+from harness.models.strided_conv import SubsampledConv
 from harness.models.taps import Taps, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import detectors
@@ -165,7 +166,7 @@ def test_names():
 
 def test_catalogue_does_not_load_torch():
     script = (
-        "import sys; from harness.spec import models; models.facts('resnet20'); models.resolve('WRN-40-2');"
+        "import sys; from harness.spec import models; models.model_facts('resnet20'); models.resolve_model('WRN-40-2');"
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
@@ -183,3 +184,21 @@ def test_published_checkpoints_load_as_they_are(name):
     model = build_model(name, 100)
     model.load_state_dict(torch.load(path, weights_only=True, map_location="cpu"), strict=True)
     assert model.eval()(images(name)).logits.isfinite().all()
+
+
+def test_narrow_strided_convolutions_have_the_gradients_of_float64() -> None:
+    """oneDNN 3.12 gets them wrong in channels-last layout on CPUs with AVX2 alone: see harness.models.strided_conv."""
+    model = family_model("digits_net_w4")
+    narrow = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.in_channels < 8]
+    assert len(narrow) == 2
+    for conv in narrow:
+        assert type(conv) is SubsampledConv
+        conv.to(memory_format=torch.channels_last)
+        x = torch.randn(8, conv.in_channels, 9, 9, generator=torch.Generator().manual_seed(0))
+        exact = nn.Conv2d(conv.in_channels, conv.out_channels, 1, stride=2, bias=False).double()
+        exact.load_state_dict(conv.state_dict())
+        exact(x.double()).square().sum().backward()
+        for _ in range(5):
+            conv.zero_grad()
+            conv(x.to(memory_format=torch.channels_last)).square().sum().backward()
+            torch.testing.assert_close(conv.weight.grad.double(), exact.weight.grad, rtol=1e-5, atol=1e-5)
