@@ -62,7 +62,7 @@ class Results:
 
     def sweeps(self) -> list[str]:
         """Names of the sweeps that have tables."""
-        return sorted(path.parent.name for path in self._store.table_folder("x").parent.glob("*/contents.json"))
+        return [folder.name for folder in self._store.tables()]
 
     def cells(self, sweep: str) -> pa.Table:
         """The runs of a sweep's comparison, a row per cell that has a record.

@@ -1,4 +1,4 @@
-"""The user's mistakes, told in one line, and the exit codes of every command."""
+"""Errors that the user can mend, the wording of messages, and the exit codes of every command."""
 
 import difflib
 from collections.abc import Iterable

@@ -8,7 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from harness.console import options
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 from harness.spec.datasets import DatasetInfo, task_of
 from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS
 from harness.spec.tasks import shown
@@ -147,7 +147,7 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
     return WeightCache.of(Store(results)).fetch(address)[1]
 
 
-def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
+def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
     from harness.spec import datasets
@@ -158,13 +158,9 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.training.tasks import open_task
 
     store = Store(results)
-    done = store.done_ids()
-    run_ids = [k for k in done if start and k.startswith(start)]
-    if len(run_ids) != 1:
-        problem = "more than one run begins so" if run_ids else unknown("finished run", start, done)
-        raise UserError(f"--run {start!r}, store {results}: {problem}")
-    (row,) = records.read_records(store, run_ids).to_pylist()
-    science, file = json.loads(row["science"]), store.student_weights(run_ids[0])
+    run_id = store.find(prefix, "--run")
+    (row,) = records.read_records(store, [run_id]).to_pylist()
+    science, file = json.loads(row["science"]), store.student_weights(run_id)
     info = datasets.dataset_of(science["dataset"])
     folder = (
         locate.prepared_folder(info.version, root)
@@ -175,7 +171,7 @@ def _run(start: str, results: Path, root: Path | None) -> dict[str, Any]:
         net = trained_model(science, file, row["weights_sha256"])
     except WeightsError as e:
         raise UserError(str(e)) from None
-    about = {"run_id": run_ids[0], "dataset": info.name, "model": science["student"], "method": row["method"]}
+    about = {"run_id": run_id, "dataset": info.name, "model": science["student"], "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
     return about | _measure(open_task(science), net, science["dataset"], science["recipe"], folder)
 

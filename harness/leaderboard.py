@@ -60,7 +60,9 @@ class _Shown(NamedTuple):
 
 
 def _shown(store: "Store") -> _Shown:
-    tables, images = store.table_folder("x").parent.glob("*/contents.json"), store.images("x").parent.glob("*/*.png")
+    from harness.store.store import CONTENTS
+
+    tables, images = (folder / CONTENTS for folder in store.tables()), store.all_images.glob("*/*.png")
     dated = ({(path, path.stat().st_mtime_ns) for path in paths} for paths in (tables, images))
     return _Shown(store.done_ids(), store.failed_ids(), *dated)
 

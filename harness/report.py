@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
-from harness.errors import UserError, unknown
+from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.store.store import Store
@@ -94,15 +94,15 @@ def report(
     if run:
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")
-        _write_events(store, {run_id: run_id for run_id in _run_ids(store, run)}, tensorboard)
+        run_ids = (store.find(prefix, "--run") for prefix in run)
+        _write_events(store, {run_id: run_id for run_id in run_ids}, tensorboard)
         return
     planned = None
     if file is not None:
         planned = plan_sweep(file, results, data, set_, only)
         contents = [comparison.Contents.of(planned.name, planned.plan)]
     else:
-        folders = sorted(p.parent for p in store.table_folder("x").parent.glob("*/contents.json"))
-        if not folders:
+        if not (folders := store.tables()):
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
         contents = [comparison.Contents.read(folder) for folder in folders]
     contents = [content.asked(baseline, margin) for content in contents]
@@ -160,17 +160,6 @@ def _write_events(store: "Store", shown: dict[str, str], folder: Path) -> None:
 
     for path in tensorboard.write_event_files(store, shown, folder):
         print(path)
-
-
-def _run_ids(store: "Store", starts: list[str]) -> list[str]:
-    """The runs with a record whose ids start so."""
-    done, found = sorted(store.done_ids()), []
-    for start in starts:
-        matches = [run_id for run_id in done if run_id.startswith(start)]
-        if len(matches) != 1:
-            raise UserError(f"--run: {unknown('run with a record', start, matches or done)}")
-        found += matches
-    return found
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
-from harness.errors import UserError, unknown
+from harness.errors import UserError
+from harness.phrases import plural
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
@@ -46,14 +47,14 @@ def status(
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
-    queues = sorted(store.queue("x").parent.glob(f"{planned.name}-{'[0-9a-f]' * 8}.json"))
+    queues = store.queues(planned.name)
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
         for q in queues:
             cancelled(q).touch()
         ended = [q for q in queues if backend.backend_of(q).cancel()]
-        say(f"ended {len(ended)} queue{'s' * (len(ended) != 1)} and their jobs" if ended else "nothing is running")
+        say(f"ended the jobs of {plural(len(ended), 'queue')}" if ended else "nothing is running")
     elif logs is not None:
         _print_log(planned, logs)
     elif failures:
@@ -114,7 +115,7 @@ def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
     if "remark" in row:
         parts.append(row["remark"])
     if times := row.get("requeued"):
-        parts.append(f"requeued {times} time{'s' * (times != 1)}")
+        parts.append(f"requeued {plural(times, 'time')}")
     return ", ".join(parts)
 
 
@@ -125,10 +126,7 @@ def _order(state: str) -> int:
 
 
 def _print_log(planned: "Planned", prefix: str) -> None:
-    matches = [k for k in planned.plan.runs if k.startswith(prefix)]
-    if len(matches) != 1:
-        raise UserError(f"--logs: {unknown('run', prefix, matches or planned.plan.runs)}")
-    attempts = planned.store.attempts(matches[0])
+    attempts = planned.store.attempts(planned.store.find(prefix, "--logs", planned.plan.runs))
     if not attempts:
         raise UserError(f"--logs {prefix}: this run has not started yet")
     try:
@@ -145,7 +143,7 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     causes: dict[tuple[str, ...], list[Failure]] = {}
     for failure in found:
         causes.setdefault(_signature(failure), []).append(failure)
-    print(f"{len(found)} failed, {len(causes)} cause{'s' * (len(causes) != 1)}")
+    print(f"{len(found)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
         print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")
         for failure in failures:

@@ -8,6 +8,7 @@ import typer
 
 from harness.console import options
 from harness.errors import EXIT_RUN_FAILED, UserError
+from harness.phrases import plural
 
 BINARY = (".parquet", ".pdf")
 SHOWN = 30  # bytes before and after a difference
@@ -28,7 +29,7 @@ def verify(
     from harness.store.store import Store
 
     store = Store(results.resolve())
-    home = tables or store.table_folder("x").parent
+    home = tables or store.all_tables
     folders = sorted(p for p in home.glob("*") if p.is_dir() and any(p.iterdir()))
     if not folders:
         raise UserError(f"{home}: no table to verify")
@@ -52,7 +53,7 @@ def verify(
                 if said := _difference(folder / name, rebuilt / name):
                     different += 1
                     print(f"DIFFERENT {folder / name}: {said}")
-            print(f"checked {folder}: {len(names)} files")
+            print(f"checked {folder}: {plural(len(names), 'file')}")
     if different:
         raise typer.Exit(EXIT_RUN_FAILED)
 

@@ -246,7 +246,7 @@ class Cluster:
         specs = [{**shared, "run_ids": list(pack.run_ids)} for pack in packs]
         submission = Submission(name, str(folder), [list(p.run_ids) for p in packs], specs)
         files.replace_json(self._note(name), asdict(submission))
-        code = snapshot.take_snapshot(self.store.root / "code", self._method_files(packs))
+        code = snapshot.take_snapshot(self.store.code, self._method_files(packs))
         python = self.profile.python or shlex.quote(sys.executable)
         # What a user's module imports beside itself is not in the copy; it is found where it was at submission.
         search = [str(code), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
@@ -366,7 +366,7 @@ class Cluster:
 
     def _submissions(self) -> list[Submission]:
         """Of the whole store, oldest first: a run may have been submitted by another sweep."""
-        folder = self._note("x").parent
+        folder = self.store.submissions
         notes = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
         return [Submission(**value) for p in notes if isinstance(value := files.read_json(p), dict)]
 
@@ -377,7 +377,7 @@ class Cluster:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """One submitter at a time on this store; the kernel lets go if it dies."""
-        path = self._note("x").parent / "lock"
+        path = self.store.submissions / "lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

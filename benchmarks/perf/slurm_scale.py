@@ -172,7 +172,7 @@ def _check(login: Login, store: Store, wanted: set[str]) -> None:
 
 def jobs_of(store: Store) -> list[str]:
     """Ids of the arrays that were submitted for a store."""
-    return [json.loads(p.read_text())["job_id"] for p in sorted(store.submission("x").parent.glob("*.json"))]
+    return [json.loads(p.read_text())["job_id"] for p in sorted(store.submissions.glob("*.json"))]
 
 
 def plain(login: Login, tasks: int) -> str:

@@ -1,12 +1,13 @@
 """Weights' files, read without executing anything."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from harness.store import files
 
 
 class WeightsError(Exception):
@@ -44,8 +45,7 @@ def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
         BadWeights: as its text says.
     """
     try:
-        with file.open("rb") as f:
-            found = hashlib.file_digest(f, "sha256").hexdigest()
+        found = files.sha256(file)
     except OSError as e:
         raise WeightsError(f"weights {file}: {e.strerror}") from None
     if sha256 not in (None, found):

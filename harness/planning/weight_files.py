@@ -1,13 +1,13 @@
 """Weights that a sweep file gives: files where they lie, downloads in the store of weights. Never in a run's identity,
 which has their sha256 alone."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, shorten
 from harness.planning.locate import ADVICE
 from harness.spec.schema import WeightsSource
+from harness.store import files
 from harness.store.weight_cache import WeightCache
 
 
@@ -56,8 +56,7 @@ class GivenWeights:
             if weights.sha256 is None:
                 raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
             return weights.sha256
-        with file.open("rb") as f:
-            found = hashlib.file_digest(f, "sha256").hexdigest()
+        found = files.sha256(file)
         if weights.sha256 not in (None, found):
             raise UserError(f"weights {file}: sha256 is {found}, the sweep file states {weights.sha256}")
         return found

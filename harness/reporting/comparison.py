@@ -22,7 +22,7 @@ from harness.spec.schema import Teachers
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
-from harness.store.store import Store
+from harness.store.store import CONTENTS, Store
 
 BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
 _NUMBERS = (  # of every run
@@ -95,7 +95,7 @@ class Contents:
         """Raises:
         UserError: there is no such table, or its description is damaged.
         """
-        value: Any = files.read_json(folder / "contents.json")
+        value: Any = files.read_json(folder / CONTENTS)
         try:
             cells = tuple(Cell(**c) for c in value.pop("cells"))
             return cls(
@@ -108,10 +108,10 @@ class Contents:
                 }
             )
         except (TypeError, AttributeError, KeyError, ValueError):
-            raise UserError(f"{folder / 'contents.json'}: missing or damaged; run its sweep again") from None
+            raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
 
     def write(self, folder: Path) -> None:
-        files.replace_json(folder / "contents.json", asdict(self))
+        files.replace_json(folder / CONTENTS, asdict(self))
 
 
 @dataclass(frozen=True)

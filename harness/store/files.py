@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -103,6 +104,12 @@ def replace_text(path: Path, text: str) -> None:
 
 def replace_json(path: Path, value: Any, durable: bool = True) -> None:
     replace(path, lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"), durable)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's content, 64 hex digits."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any | None:

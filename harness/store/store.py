@@ -4,15 +4,17 @@ import json
 import os
 import socket
 import time
-from collections.abc import Set
+from collections.abc import Collection, Set
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import UserError
+from harness.errors import UserError, shorten, unknown
+from harness.phrases import some
 from harness.spec import identity
 from harness.store import files, generations
 
+CONTENTS = "contents.json"  # what a folder of tables holds: its sweep's cells
 State = Literal["done", "failed", "running", "to do"]
 
 
@@ -78,9 +80,13 @@ class Store:
         """The same of a given teacher, by ``identity.teacher_evaluation``."""
         return self.root / "teachers" / f"{evaluation}.json"
 
+    @property
+    def all_images(self) -> Path:
+        return self.root / "images"
+
     def images(self, sweep: str) -> Path:
         """Where the leaderboard looks for pictures of what detectors find."""
-        return self.root / "images" / sweep
+        return self.all_images / sweep
 
     def run_lock(self, run_id: str) -> Path:
         return self.run(run_id) / "lock"
@@ -108,14 +114,36 @@ class Store:
         """What is downloaded (``harness.store.weight_cache``), unless KD_WEIGHTS names another folder."""
         return self.root / "weights"
 
+    def queues(self, sweep: str) -> list[Path]:
+        """Return the files of a sweep's queues: one for each set of runs that was started (``--only``, ``--set``)."""
+        return sorted((self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json"))
+
+    @property
+    def submissions(self) -> Path:
+        """The folder of notes about submitted arrays."""
+        return self.root / "queues" / "submissions"
+
     def submission(self, name: str) -> Path:
-        return self.root / "queues" / "submissions" / f"{name}.json"
+        return self.submissions / f"{name}.json"
+
+    @property
+    def code(self) -> Path:
+        """Copies of the packages that a cluster's jobs run from."""
+        return self.root / "code"
 
     def added_seeds(self, sweep: str) -> Path:
         return self.root / "added_seeds" / f"{sweep}.json"
 
+    @property
+    def all_tables(self) -> Path:
+        return self.root / "tables"
+
     def table_folder(self, sweep: str) -> Path:
-        return self.root / "tables" / sweep
+        return self.all_tables / sweep
+
+    def tables(self) -> list[Path]:
+        """Return the folders that hold a sweep's tables, by name."""
+        return sorted(path.parent for path in self.all_tables.glob(f"*/{CONTENTS}"))
 
     @property
     def leaderboard(self) -> Path:
@@ -159,6 +187,20 @@ class Store:
     def done_ids(self) -> frozenset[str]:
         """Runs that have a record."""
         return self.view().run_ids
+
+    def find(self, prefix: str, option: str, run_ids: Collection[str] | None = None) -> str:
+        """Return the one run whose id starts with ``prefix``, among those with a record or the given ones.
+
+        Raises:
+            UserError: none or several start with it; the message begins with ``option``, which named it.
+        """
+        kind, candidates = ("run with a record", self.done_ids()) if run_ids is None else ("run", run_ids)
+        matches = [run_id for run_id in sorted(candidates) if prefix and run_id.startswith(prefix)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UserError(f"{option} {shorten(prefix)}: {len(matches)} runs start with it: {some(matches)}")
+        raise UserError(f"{option}: {unknown(kind, prefix, candidates)}")
 
     def record_files(self, run_ids: Set[str]) -> set[Path]:
         """The files that hold the runs' records.

@@ -38,9 +38,8 @@ class WeightCache:
     def find(self, sha256: str) -> Path | None:
         """The file with this content. One that is not what its name says is none."""
         for path in sorted(self._folder.glob(f"{sha256}.*")):
-            with path.open("rb") as f:
-                if hashlib.file_digest(f, "sha256").hexdigest() == sha256:
-                    return path
+            if files.sha256(path) == sha256:
+                return path
         return None
 
     def fetch(self, url: str, sha256: str | None = None) -> tuple[str, Path]:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from harness import hardware
 from harness.spec import datasets, identity
+from harness.store import files
 from harness.store.store import Store
 from harness.training.job import PackJob, run_pack
 from harness.training.tasks import open_task
@@ -136,8 +137,7 @@ def _untrained(science: Science, folder: Path) -> tuple[str, Path]:
         folder.mkdir(parents=True, exist_ok=True)
         state = open_task(science).build(name).state_dict()
         save_file({k: v.contiguous() for k, v in state.items()}, file)
-    with file.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest(), file
+    return files.sha256(file), file
 
 
 if __name__ == "__main__":

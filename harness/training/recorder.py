@@ -1,6 +1,5 @@
 """What becomes of a pack's training: progress, checkpoints, weights, records and failures, as files in the store."""
 
-import hashlib
 import os
 import resource
 import shutil
@@ -136,8 +135,7 @@ class RunRecorder:
         weights_file = self.store.student_weights(run_id)
         tensors = {k: v.detach().contiguous().cpu() for k, v in member.weights_to_keep().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
-        with weights_file.open("rb") as f:
-            weights_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+        weights_sha256 = files.sha256(weights_file)
         if member.predictions is not None:
             predictions = member.predictions
             files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))

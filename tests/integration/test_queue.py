@@ -81,7 +81,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     assert "running" in taught.run("status").stdout
 
     cancelled = taught.run("status", "--cancel")
-    assert cancelled.returncode == 0 and "ended 1 queue" in cancelled.stderr
+    assert cancelled.returncode == 0 and "ended the jobs of 1 queue" in cancelled.stderr
     until(lambda: not taught.store.is_running(kd))
     assert taught.states()[label]["state"] == "to do"
     assert "nothing is running" in taught.run("status", "--cancel").stderr
@@ -123,7 +123,7 @@ def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
     until(lambda: in_training(bench, runs[0]))
     os.kill(feeder(bench), signal.SIGKILL)
     assert bench.store.is_running(runs[0])
-    assert "ended 1 queue" in bench.run("status", "--cancel").stderr
+    assert "ended the jobs of 1 queue" in bench.run("status", "--cancel").stderr
     until(lambda: not bench.store.is_running(runs[0]))
     assert not bench.store.is_running(runs[1]) and bench.store.done_ids() == set()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.errors import UserError
 from harness.store import files, records
 from harness.store.store import Store
 from tests.support.bench import Bench, forkserver
@@ -100,3 +101,18 @@ def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(
     assert files.is_locked(path) and not files.Lock(path).acquire()
     lock.release()
     assert not files.is_locked(path)
+
+
+def test_a_run_is_found_by_the_start_of_its_id(tmp_path: Path) -> None:
+    store, run_ids = Store(tmp_path), ("01ab", "01cd", "23ef")
+    assert store.find("2", "--run", run_ids) == "23ef" and store.find("01c", "--run", run_ids) == "01cd"
+    for prefix, message in (
+        ("01", "--run '01': 2 runs start with it: 01ab, 01cd"),
+        ("23ee", "--run: unknown run '23ee'; did you mean '23ef'? Valid: 01ab, 01cd, 23ef"),
+        ("", "--run: unknown run ''; Valid: 01ab, 01cd, 23ef"),
+    ):
+        with pytest.raises(UserError) as e:
+            store.find(prefix, "--run", run_ids)
+        assert str(e.value) == message
+    with pytest.raises(UserError, match="--run: unknown run with a record '2'"):
+        store.find("2", "--run")

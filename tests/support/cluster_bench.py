@@ -86,7 +86,7 @@ class ClusterBench(Bench):
 
     def submissions(self) -> dict[str, dict[str, Any]]:
         """Name -> what was noted of it."""
-        found = (json.loads(p.read_text()) for p in self.store.submission("x").parent.glob("*.json"))
+        found = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
         return {note["name"]: note for note in found}
 
     def job_of(self, run_id: str) -> str:

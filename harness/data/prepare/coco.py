@@ -12,9 +12,8 @@ from harness.data.prepare import coco_layout
 from harness.data.prepare.dataset import check_same, complete_dataset, content_version
 from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with
 from harness.errors import UserError
+from harness.phrases import some
 from harness.store import files
-
-_SHOWN = 5
 
 
 def prepare_coco(
@@ -116,12 +115,12 @@ class _Making:
         heights, widths = given.heights[stored], given.widths[stored]
         wrong = np.flatnonzero((heights != held.heights) | (widths != held.widths))
         if len(wrong):
-            some = ", ".join(
+            sizes = [
                 f"{given.names[stored[i]]} is {held.widths[i]} x {held.heights[i]}, not {widths[i]} x {heights[i]}"
-                for i in wrong[:_SHOWN]
-            )
+                for i in wrong
+            ]
             raise UserError(
-                f"{given.path}: {len(wrong):,} images are of another width x height than it says: {some}"
-                f"{', ...' if len(wrong) > _SHOWN else ''}; mend either (an EXIF orientation is not applied), and the "
+                f"{given.path}: {len(wrong):,} images are of another width x height than it says: "
+                f"{some(sizes)}; mend either (an EXIF orientation is not applied), and the "
                 "same command goes on"
             )

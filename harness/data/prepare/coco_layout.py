@@ -8,11 +8,11 @@ from pathlib import Path
 from harness.data.prepare import coco_json, layouts
 from harness.data.prepare.coco_json import Instances
 from harness.errors import UserError
+from harness.phrases import some
 
 ANNOTATIONS = "annotations"  # the folder
 _PREFIX = "instances_"
 _TRIED = 100  # images of a file that are looked for to find their folder
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Part:
         if missing := [file.name for file in files if not (folder / file.name).is_file()]:
             raise UserError(
                 f"{folder}: {len(missing):,} of the {len(files):,} images of {self.instances.path.name} are missing: "
-                f"{', '.join(missing[:_SHOWN])}{', ...' if len(missing) > _SHOWN else ''}; --skip-unreadable leaves "
+                f"{some(missing)}; --skip-unreadable leaves "
                 "them out"
             )
 

@@ -4,20 +4,19 @@ import csv
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import UserError
+from harness.phrases import some
 
 # As torchvision's ImageFolder takes them for images.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 TEST_FOLDERS = ("val", "validation", "test")
 DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
-_SHOWN = 5
 
 
 class File(NamedTuple):
@@ -82,7 +81,7 @@ def class_list(named: str) -> tuple[str, ...]:
     except (OSError, ValueError) as e:
         raise UserError(f"--classes {named}: {e}; expected a file of class names, one a line, or imagenet") from None
     if not names or (twice := [name for name, count in Counter(names).items() if count > 1]):
-        raise UserError(f"--classes {named}: " + (f"names {_some(twice)} twice" if names else "names no class"))
+        raise UserError(f"--classes {named}: " + (f"names {some(twice)} twice" if names else "names no class"))
     return tuple(names)
 
 
@@ -101,12 +100,12 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
         return Tree(listed, trained_on, _in_class_folders(test, listed, strict=False))
     classes = _class_names(train or test)
     if train and (wrong := set(classes) ^ set(_class_names(test))):
-        raise UserError(f"{train} and {test} have different classes: only one has {_some(sorted(wrong))}")
+        raise UserError(f"{train} and {test} have different classes: only one has {some(sorted(wrong))}")
     tree = Tree(classes, _in_class_folders(train, classes) if train else None, _in_class_folders(test, classes))
     for part in filter(None, (tree.train, tree.test)):
         present = {file.label for file in part.files}
         if empty := [name for label, name in enumerate(classes) if label not in present]:
-            raise UserError(f"{part.folder}: no image of {_some(empty)} (images are {', '.join(EXTENSIONS)})")
+            raise UserError(f"{part.folder}: no image of {some(empty)} (images are {', '.join(EXTENSIONS)})")
     return tree
 
 
@@ -152,7 +151,7 @@ def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = Tru
     ignored = 0
     if not strict and (unknown := sorted(set(_class_names(folder)) - set(classes))):
         raise UserError(
-            f"{folder}: {_some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
+            f"{folder}: {some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
             "`imagefolder` without --classes"
         )
     for label, name in enumerate(classes):
@@ -171,7 +170,7 @@ def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Par
     entries = sorted(entry.name for entry in os.scandir(folder))
     images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
     if strange := [name for name in images if labels.get(Path(name).stem) not in numbers]:
-        raise UserError(f"{folder}: no label for {_some(strange)}")
+        raise UserError(f"{folder}: no label for {some(strange)}")
     files = [found_file(folder, name, numbers[labels[Path(name).stem]]) for name in images]
     return Part(folder, sorted(files, key=lambda file: (file.label, file.name)), len(entries) - len(images))
 
@@ -228,13 +227,8 @@ def _check(part: Part, stated: Official, per_class: tuple[int, int], images: int
     if not wrong and len(part.files) == images:
         return
     each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-    which = f" (every class has {each})" if not wrong else f"; classes with other than {each}: {_some(wrong)}"
+    which = f" (every class has {each})" if not wrong else f"; classes with other than {each}: {some(wrong)}"
     raise UserError(
         f"{part.folder}: {len(part.files):,} images, {stated.name} states {images:,}{which}; "
         "a part of it is prepared as `imagefolder`"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN:,} more" if len(names) > _SHOWN else "")

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.console.terminal import duration
 from harness.hardware import is_gpu
+from harness.phrases import plural
 from harness.planning.cost import text
 from harness.planning.cost.devices import unit_of
 from harness.planning.cost.estimate import Estimate
@@ -114,7 +115,7 @@ def submission_lines(store: Store, sweep: str) -> list[str]:
 
 def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
     when = datetime.fromtimestamp(submission.submitted_at).strftime("%Y-%m-%d %H:%M")
-    runs = f"{len(submission.run_ids)} run{'s' * (len(submission.run_ids) != 1)}"
+    runs = plural(len(submission.run_ids), "run")
     if not took.records or took.elapsed_s is None:
         return f"{sweep}: {runs} submitted {when}: estimated {_estimated(submission)}; none has a record yet"
     so_far = "" if took.records == len(submission.run_ids) else f" for {took.records} of them so far"
@@ -132,7 +133,7 @@ def _estimated(submission: Submission) -> str:
             f"{text.format_interval(submission.device_s, text.format_hours)} {submission.unit}-hours",
         ]
         if submission.unknown:
-            said[-1] += f" and {submission.unknown} runs of unknown time"
+            said[-1] += f" and {plural(submission.unknown, 'run')} of unknown time"
     if submission.left_bytes:
         said.append(text.format_interval(submission.left_bytes, text.format_bytes))
     return ", ".join(said)

@@ -1,12 +1,11 @@
 """Estimates in words."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 from harness.console.terminal import duration
+from harness.phrases import plural, some
 from harness.planning.cost.estimate import Basis, Estimate
 from harness.planning.cost.interval import Interval
-
-_SHOWN = 3  # names of runs, before the rest is counted
 
 
 def estimate_lines(estimate: Estimate) -> list[str]:
@@ -17,14 +16,14 @@ def estimate_lines(estimate: Estimate) -> list[str]:
         found.append(f"time: {duration_range(estimate)}; {sources}")
     if estimate.runs_of_unknown_time:
         found.append(
-            f"time unknown: {_some(estimate.runs_of_unknown_time)}: no like run in the store yet; "
+            f"time unknown: {_runs(estimate.runs_of_unknown_time)}: no like run in the store yet; "
             "--probe measures a few steps"
         )
     if estimate.left_bytes and estimate.peak_bytes:
         stays = format_interval(estimate.left_bytes, format_bytes)
         found.append(f"disk: {stays} stays, at most {format_bytes(estimate.peak_bytes)} at a time")
     if estimate.runs_of_unknown_size:
-        found.append(f"disk unknown: {_some(estimate.runs_of_unknown_size)}")
+        found.append(f"disk unknown: {_runs(estimate.runs_of_unknown_size)}")
     return found
 
 
@@ -54,13 +53,12 @@ def format_bytes(count: float) -> str:
 
 
 def _source(basis: Basis) -> str:
-    runs = f"{basis.runs} run{'s' * (basis.runs != 1)}"
+    runs = plural(basis.runs, "run")
     if not basis.most:
         return f"{runs} from {basis.source}"
     past = f"{basis.least}" if basis.least == basis.most else f"{basis.least} to {basis.most}"
-    return f"{runs} from {past} past run{'s' * (basis.most != 1)} of {basis.source}"
+    return f"{runs} from {past} past run{'' if basis.most == 1 else 's'} of {basis.source}"
 
 
-def _some(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
-    return f"{len(labels)} run{'s' * (len(labels) != 1)} ({', '.join(labels[:_SHOWN])}{more})"
+def _runs(labels: Collection[str]) -> str:
+    return f"{plural(len(labels), 'run')} ({some(labels)})"

@@ -103,11 +103,11 @@ def build_board(store: Store) -> Board:
 def _tables(store: Store) -> tuple[list[Contents], list[str]]:
     """What the store's tables are of, and the names of those that cannot be read, which keep nobody from the rest."""
     found, unread = [], []
-    for file in sorted(store.table_folder("x").parent.glob("*/contents.json")):
+    for folder in store.tables():
         try:
-            found.append(Contents.read(file.parent))
+            found.append(Contents.read(folder))
         except UserError:
-            unread.append(file.parent.name)
+            unread.append(folder.name)
     return found, unread
 
 
@@ -214,8 +214,7 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     """Those that the store has, and run id -> which of them are of the run's pair."""
     found: list[Images] = []
     of_run: dict[str, set[int]] = {}
-    drawn = {folder.name for folder in store.images("x").parent.glob("*")}
-    for content in (c for c in contents if c.name in drawn):
+    for content in (c for c in contents if store.images(c.name).is_dir()):
         places: dict[tuple[str, str], int] = {}
         for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
             path = store.images(content.name) / f"{detections.name(*pair)}.png"

@@ -153,7 +153,7 @@ def test_detached_shown_cancelled_and_taken_up_again_without_accounting(taught: 
         text = taught.run("status").stdout.splitlines()
         assert "epoch 1/3" in next(line for line in text if line.startswith(kd.run_id))
         assert text[-1] == f"{len(METHODS) + 1} running, 1 done"
-        assert "ended 1 queue" in taught.run("status", "--cancel").stderr
+        assert "ended the jobs of 1 queue" in taught.run("status", "--cancel").stderr
         until(lambda: not taught.jobs_left())
         assert taught.states()[label]["state"] == "to do", "nothing is known of jobs that have ended"
     finally:
