@@ -486,7 +486,7 @@ CASES: list[Case] = json.loads(INDEX.read_text())["cases"] if INDEX.is_file() el
 
 
 def kind(name: str, role: str) -> str:
-    """Which of the case's tolerances an array has."""
+    """Return the name of the tolerance that the case states for an array."""
     return "grad" if role == "grad" else "loss" if name.startswith("loss") else "state"
 
 

@@ -265,7 +265,7 @@ def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> No
 
 @backends
 def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, backend: str) -> None:
-    """As some of ImageNet's: bytes between two segments that belong to neither, of which libjpeg warns."""
+    """Some of ImageNet's files have bytes between two segments that belong to neither; libjpeg warns of them."""
     file = beton.read_beton(stored)
     images = [file.jpeg(i).tobytes() for i in range(20)]
     odd = [image.replace(b"\xff\xda", b"\x11\x22\xff\xda", 1) for image in images]

@@ -50,7 +50,7 @@ def check(table: pa.Table) -> set[str]:
 
 
 def read_as_others_do(store: Store) -> set[str]:
-    """What a reader of Parquet sees that knows nothing of the harness."""
+    """Read the store with pyarrow only, as a program that does not know the harness would."""
     return check(pq.read_table(store.all_runs)) if store.all_runs.exists() else set()
 
 

@@ -1,4 +1,4 @@
-"""What the documentation shows is run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+"""The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
 that file's content. `text` blocks hold commands that are refused (`$ ...`), each with what it says. `sh` blocks are for

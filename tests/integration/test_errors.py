@@ -192,7 +192,7 @@ def test_the_console_script_names_the_nearest_command(home: Path) -> None:
 
 
 def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
-    """What jobs need is looked for before anything is written: old failures stay as they are too."""
+    """The files that jobs need are checked before anything is written, so old failures stay too."""
     given = {"file": "none.pth", "sha256": "ab" * 32}
     pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": given}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}

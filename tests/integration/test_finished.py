@@ -1,4 +1,4 @@
-"""What a finished sweep leaves: metrics, curves, costs, pairing of methods, jobs at once, teachers first."""
+"""A finished sweep: metrics, curves, costs, pairing of methods, number of jobs at once, teachers first."""
 
 import json
 from itertools import pairwise

@@ -225,7 +225,7 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
 
 
 def test_folders_in_class_folders(tmp_path: Path) -> None:
-    """As Tiny ImageNet has them; the order is that of the names, not of the disk."""
+    """Tiny ImageNet has such folders. Images are ordered by name, not as the disk lists them."""
     names = [f"ant/{inside}.png" for inside in ("z", "q/1", "b/2", "b/1", "x/1", "a/1", "m/1", "c/1")]
     for i, name in enumerate(names):
         save_image(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
@@ -243,7 +243,7 @@ def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunk
 
 
 def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:
-    """Of nothing else: a renamed file does not change it, a pixel, a label, a class's name do."""
+    """A renamed file does not change it; a pixel, a label or a class's name does."""
     version = prepared(tree, tmp_path / "0").version
     (tree / "train/ant/0.JPEG").rename(tree / "train/ant/00.JPEG")
     assert prepared(tree, tmp_path / "1").version == version

@@ -143,7 +143,7 @@ class Bench:
         return process
 
     def train(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> int:
-        """As ``job``, to its end, or until it is told to stop after so many steps; the exit code."""
+        """Run ``job`` to its end, or stop it after some steps, and return its exit code."""
         process = self.job(*run_ids, threads=threads, stop_after=stop_after)
         process.join()
         return process.exitcode

@@ -19,7 +19,7 @@ PATIENCE = 1200  # seconds until what does not end counts as hanging: a busy mac
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed and its exit code."""
+    """Output and exit code of a command."""
 
     code: int
     out: str

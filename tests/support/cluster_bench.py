@@ -146,7 +146,7 @@ def small(*seeds: int, **more: object) -> dict[str, Any]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What a command said that ended well."""
+    """Wait for a command, which must succeed, and return what it printed."""
     out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     return out + err

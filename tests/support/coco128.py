@@ -28,7 +28,7 @@ def content() -> dict[str, Any]:
 
 
 def ground_truth(count: int) -> dict[str, Any]:
-    """Of the first ``count`` images alone."""
+    """Return COCO's ground truth for the first ``count`` images only."""
     images = content()["images"][:count]
     ids = {image["id"] for image in images}
     annotations = [a for a in content()["annotations"] if a["image_id"] in ids]

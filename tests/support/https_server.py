@@ -19,7 +19,7 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Site:
-    """What lies at which path, and who has asked for what."""
+    """A running server: its answers by path, and the requests it has received."""
 
     port: int
     proxy: str
@@ -32,7 +32,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach the site, and nothing beside it, under any name."""
+        """Variables with which a process reaches this server, and no other, under any host name."""
         return {"SSL_CERT_FILE": str(self.certificate), "HTTPS_PROXY": self.proxy, "NO_PROXY": "localhost"}
 
     def put(self, path: str, content: bytes) -> str:
@@ -71,7 +71,7 @@ def site(folder: Path) -> Iterator[Site]:
                 self.send_error(404)
 
         def do_CONNECT(self) -> None:
-            """As a proxy: whatever host is asked for, it is this site."""
+            """Act as a proxy that connects to this server whatever host is requested."""
             head(self, 200, {})
             with socket.create_connection(("localhost", found.port)) as there:
                 back = threading.Thread(target=_pump, args=(there, self.connection))

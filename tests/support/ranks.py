@@ -61,7 +61,7 @@ def start_ranks(bench: Bench, world: int, *run_ids: str, **told: Any) -> list[su
 
 
 def train_ranks(bench: Bench, world: int, *run_ids: str, **told: Any) -> None:
-    """As ``start_ranks``, to the end it is told."""
+    """Run ``start_ranks`` to its end, or to the step at which it is to stop or be killed."""
     codes = [process.wait(timeout=PATIENCE) for process in start_ranks(bench, world, *run_ids, **told)]
     expected = -signal.SIGKILL if "kill_after" in told else int("stop_after" in told)  # run_pack says it is not done
     assert codes == [expected] * world, [rank_log(bench, rank)[-3000:] for rank in range(world)]

@@ -61,7 +61,7 @@ def prepare(folder: Path) -> None:
 
 
 def metrics(what: str, AP: float) -> dict[str, float]:
-    """Of a detector; none is like another, so that a table which mixes them up is seen."""
+    """Return a detector's metrics, all different, so that a table that confuses them is noticed."""
     return {f"{what}_{name}": AP + 5 * i for i, name in enumerate(TEACHER)}
 
 

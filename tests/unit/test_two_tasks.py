@@ -190,7 +190,7 @@ def _numbers(run: dict[str, Any]) -> list[Any]:
 
 
 def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned, Planned]) -> None:
-    """As images in the page, which needs nothing else; one that is too large is left out."""
+    """They are embedded in the page, which needs no other file. A figure that is too large is left out."""
     store = planned[0].store
     before = build_board(store)
     assert before.images == () and not any(line["images"] for line in before.overview["lines"])
