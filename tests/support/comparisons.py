@@ -23,13 +23,13 @@ SWEEP: dict[str, Any] = {
 
 
 def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dict[str, Any]:
-    """A record; what a test does not state is unlike anything it looks for."""
+    """Return a record. Columns that a test does not state hold values that no test looks for."""
     filler = {"string": "x", "double": 777.0, "int64": 7, "int32": 1, "bool": False}
-    found = {f.name: filler.get(str(f.type)) for f in SCHEMA}
-    found |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
-    found |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
+    columns = {f.name: filler.get(str(f.type)) for f in SCHEMA}
+    columns |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
+    columns |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
     return {
-        **found,
+        **columns,
         "teacher_top1": 90.0,
         "cost_total_s": 2.0,
         "train_size": 1442,
@@ -52,7 +52,7 @@ def contents(methods: tuple[str, ...], seeds: int, note: str = "") -> Contents:
 
 
 def compared(tops: dict[str, tuple[float, ...]], **changes: Any) -> Comparison:
-    """Methods of one pair, by their last top-1 per seed."""
+    """Compare methods of one pair, given their last top-1 per seed."""
     cells = [Cell("t", "s", m, seed, f"{m}-{seed}", None) for m, values in tops.items() for seed in range(len(values))]
     rows = [row(f"{m}-{seed}", v, v) for m, values in tops.items() for seed, v in enumerate(values)]
     return comparison.compare(replace(contents((), 0), cells=tuple(cells), **changes), table(rows))

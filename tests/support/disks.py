@@ -27,7 +27,7 @@ from torch import Tensor
 from methods.base import Batch, Distiller, Outputs, TapSpec
 
 class Fills(Distiller):
-    """Fills the results folder's disk at its second step but for `left` bytes, while a file `fill` is there."""
+    """Fill the disk of the results folder, except `left` bytes, at the second step while a file `fill` exists."""
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
 

@@ -20,7 +20,7 @@ def save_image(path: Path, image: Image.Image, kind: str = "JPEG", **options: An
 
 
 def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth colours, so that JPEG keeps them."""
+    """Return an image of smooth colours, which JPEG preserves."""
     y, x = np.mgrid[:height, :width] / 10
     channels = [127 + 120 * np.sin(x + seed), 127 + 120 * np.cos(y * seed), 127 + 120 * np.sin(x * y)]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))

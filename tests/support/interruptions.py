@@ -8,6 +8,8 @@ KILLER = {"killer": {"use": f"{MINE}:Kills"}}
 
 
 def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> None:
+    """Check that runs ended with the weights and results of runs that were never interrupted."""
+    assert methods
     cells = finished.cells()
     for method in methods:
         run_id = cells[method, seed].run_id
@@ -18,13 +20,13 @@ def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> Non
 
 
 def killed_at(bench: Bench, steps: int, *run_ids: str) -> None:
-    """Trains until the process kills itself at a step."""
+    """Train until the process kills itself at a step."""
     (bench.folder / "kill-at").write_text(str(steps))
     assert bench.train(*run_ids) == -signal.SIGKILL
     assert not (bench.folder / "kill-at").exists()
 
 
 def pack(bench: Bench, **more: object) -> tuple[str, ...]:
-    """run_ids of seed 0, with further methods."""
+    """Return the run ids of seed 0 of the small sweep with further methods."""
     bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": [0]}
     return tuple(c.run_id for c in bench.cells().values())

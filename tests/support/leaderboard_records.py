@@ -12,7 +12,7 @@ from tests.support.comparisons import row
 
 
 def science(**changes: Any) -> dict[str, Any]:
-    given = {
+    default = {
         "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
         "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
         "protocol": 1,
@@ -21,25 +21,25 @@ def science(**changes: Any) -> dict[str, Any]:
         "student": "resnet20",
         "teacher": {"model": "resnet56", "sha256": "a" * 64},
     }
-    return {**given, **changes}
+    return {**default, **changes}
 
 
-def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
-    """A row of the given science."""
+def record(science: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
+    """Return a record of a run with this science."""
     curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
-    facts = {
-        "dataset": known["dataset"]["name"],
-        "student": known["student"],
-        "method": known["method"]["use"],
-        "seed": known["seed"],
-        "science": identity.canonical(known),
+    columns = {
+        "dataset": science["dataset"]["name"],
+        "student": science["student"],
+        "method": science["method"]["use"],
+        "seed": science["seed"],
+        "science": identity.canonical(science),
         "versions": '{"python": "3.11"}',
         "hardware": "NVIDIA H100 80GB HBM3",
         "processes": 1,
         "curves": curves,
         "schema_version": schema.SCHEMA_VERSION,
     }
-    return row(identity.run_id(known), top1, top1, **{**facts, **more})
+    return row(identity.run_id(science), top1, top1, **{**columns, **more})
 
 
 def put(store: Store, *rows: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def put(store: Store, *rows: dict[str, Any]) -> None:
 
 
 def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
-    """Rows of CIFAR-100, as compaction leaves them."""
+    """Write rows of CIFAR-100 as compaction does."""
     part = parts.Part(store.compact / "000001", "cifar100")
     for start in range(0, len(rows), 1000):
         part.add(pa.Table.from_pylist(rows[start : start + 1000], schema=schema.SCHEMA))

@@ -4,7 +4,7 @@ from typing import Any
 
 
 class Calls:
-    """Unpickled, it calls a function."""
+    """An object whose pickle calls a function when it is read."""
 
     def __init__(self, function: Any, *args: Any):
         self.call = function, args

@@ -10,12 +10,12 @@ CRD, MDISTILLER = "CRD (RepDistiller README.md @b84f547)", "DKD/DOT (mdistiller 
 
 
 def number(**more: str) -> dict[str, str]:
-    """A row of the collection."""
-    found = dict.fromkeys(build.COLUMNS, "") | {
+    """Return a row of the collection."""
+    row = dict.fromkeys(build.COLUMNS, "") | {
         "benchmark": "cifar100_same", "dataset": "CIFAR-100", "teacher": "resnet56", "student": "resnet20",
         "method": "KD", "metric": "top1", "value": "70.66", "epochs": "240", "source": CRD,
     }  # fmt: skip
-    return found | more
+    return row | more
 
 
 def built(*rows: dict[str, str]) -> dict[str, list[dict[str, str]]]:

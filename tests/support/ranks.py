@@ -18,9 +18,9 @@ import torch
 from harness.training.job import PackJob, run_pack
 from harness.training.member import Member
 
-store, run_ids, digests, told = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
-weights, data, steps = told.pop("weights", {}), told.pop("data", None), itertools.count(1)
-stop_after, kill_after, _ = (told.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
+store, run_ids, digests, options = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
+weights, data, steps = options.pop("weights", {}), options.pop("data", None), itertools.count(1)
+stop_after, kill_after, _ = (options.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
 def should_stop():
     if (step := next(steps)) == kill_after:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -31,14 +31,14 @@ def note(self):
     with open(digests, "a") as f:
         f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
 Member.end_epoch = note
-sys.exit(not run_pack(PackJob(store, tuple(run_ids), data, weights, 1, **told), should_stop))
+sys.exit(not run_pack(PackJob(store, tuple(run_ids), data, weights, 1, **options), should_stop))
 """
 
 
-def start_ranks(bench: Bench, world: int, *run_ids: str, **told: Any) -> list[subprocess.Popen[str]]:
-    """One pack, trained by `world` processes, each of which notes what it holds after each epoch.
+def start_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> list[subprocess.Popen[str]]:
+    """Train a pack in `world` processes. Each writes digests of its tensors to a file after each epoch.
 
-    ``told``: what a job is told; after how many steps to stop or to be killed; seconds between checkpoints.
+    ``options``: fields of the job; the step after which to stop or to be killed; seconds between checkpoints.
     """
     runs = bench.plan().plan.runs
     for run_id in run_ids:
@@ -46,24 +46,24 @@ def start_ranks(bench: Bench, world: int, *run_ids: str, **told: Any) -> list[su
     port = str(free_port())
     processes = []
     for rank in range(world):
-        place = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        place["KD_CHECKPOINT_SECONDS"] = str(told.get("checkpoint_seconds", 0.1))
+        environment = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment["KD_CHECKPOINT_SECONDS"] = str(options.get("checkpoint_seconds", 0.1))
         digests = str(bench.folder / f"digests-{rank}")
-        args = [str(bench.store.root.resolve()), ",".join(run_ids), digests, json.dumps(told)]
+        args = [str(bench.store.root.resolve()), ",".join(run_ids), digests, json.dumps(options)]
         log = (bench.folder / f"log-{rank}").open("w")
         process = subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *args], env=ENVIRONMENT | place, cwd=bench.folder, stdout=log, stderr=log,
-            text=True, start_new_session=True,
+            [sys.executable, "-c", PROCESS, *args], env=ENVIRONMENT | environment, cwd=bench.folder,
+            stdout=log, stderr=log, text=True, start_new_session=True,
         )  # fmt: skip
         bench._started.append(process)
         processes.append(process)
     return processes
 
 
-def train_ranks(bench: Bench, world: int, *run_ids: str, **told: Any) -> None:
+def train_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> None:
     """Run ``start_ranks`` to its end, or to the step at which it is to stop or be killed."""
-    codes = [process.wait(timeout=PATIENCE) for process in start_ranks(bench, world, *run_ids, **told)]
-    expected = -signal.SIGKILL if "kill_after" in told else int("stop_after" in told)  # run_pack says it is not done
+    codes = [process.wait(timeout=PATIENCE) for process in start_ranks(bench, world, *run_ids, **options)]
+    expected = -signal.SIGKILL if "kill_after" in options else int("stop_after" in options)  # run_pack returns False
     assert codes == [expected] * world, [rank_log(bench, rank)[-3000:] for rank in range(world)]
 
 
@@ -71,12 +71,13 @@ def rank_log(bench: Bench, rank: int) -> str:
     return (bench.folder / f"log-{rank}").read_text()
 
 
-def as_one_process(row: dict[str, Any], alone: dict[str, Any], what: str) -> None:
-    """To rounding, which values at a ReLU's edge amplify in time: every loss over the first epoch to one part in
-    1,000, accuracies after the last to 3 points (of 355 test images)."""
-    first = {c["name"]: c["value"] for c in alone["curves"] if c["epoch"] == 1}
-    for curve in row["curves"]:
-        if curve["epoch"] == 1 and curve["name"].startswith("train_"):
-            assert curve["value"] == pytest.approx(first[curve["name"]], rel=1e-3), f"{what} {curve['name']}"
-    assert row["teacher_top1"] == alone["teacher_top1"]
-    assert abs(row["last_top1"] - alone["last_top1"]) < 3, what
+def as_one_process(row: dict[str, Any], single: dict[str, Any], label: str) -> None:
+    """Check that a run equals its single process up to rounding, which ReLUs amplify in time: every loss of the first
+    epoch to one part in 1,000, accuracies after the last to 3 points (of 355 test images)."""
+    first = {c["name"]: c["value"] for c in single["curves"] if c["epoch"] == 1}
+    losses = [c for c in row["curves"] if c["epoch"] == 1 and c["name"].startswith("train_")]
+    assert losses
+    for curve in losses:
+        assert curve["value"] == pytest.approx(first[curve["name"]], rel=1e-3), f"{label} {curve['name']}"
+    assert row["teacher_top1"] == single["teacher_top1"]
+    assert abs(row["last_top1"] - single["last_top1"]) < 3, label
