@@ -43,7 +43,7 @@ def status(
     from harness.console.terminal import say
     from harness.planning.plan import plan_sweep
     from slurm import backend
-    from slurm.queue import cancelled
+    from slurm.queue import cancelled_file
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
@@ -52,7 +52,7 @@ def status(
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
         for q in queues:
-            cancelled(q).touch()
+            cancelled_file(q).touch()
         ended = [q for q in queues if backend.backend_of(q).cancel()]
         say(f"ended the jobs of {plural(len(ended), 'queue')}" if ended else "nothing is running")
     elif logs is not None:

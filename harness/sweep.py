@@ -209,11 +209,11 @@ def _submit(planned: "Planned", cluster: str, work: Work) -> Path:
         store.forget_failure(run_id)
     packs = []
     for pack in planned.plan.packs:
-        left = tuple(k for k in pack.run_ids if k in to_do)
-        for run_id in left:
-            store.write_science(run_id, planned.plan.runs[run_id].science)
-        if left:
-            packs.append(QueuedPack(left, pack.needs))
+        sciences = {k: planned.plan.runs[k].science for k in pack.run_ids if k in to_do}
+        for run_id, science in sciences.items():
+            store.write_science(run_id, science)
+        if sciences:
+            packs.append(QueuedPack.from_sciences(sciences, pack.needs))
     mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
     queue_file = store.queue(f"{planned.name}-{mark}")
     Queue(

@@ -5,6 +5,7 @@ import pwd
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.errors import UserError
 
@@ -20,6 +21,11 @@ class JobState:
     state: str  # PENDING, RUNNING, COMPLETED, FAILED, TIMEOUT, PREEMPTED, NODE_FAIL, OUT_OF_MEMORY, CANCELLED, ...
     reason: str
     user: str = ""
+
+
+class Limits(NamedTuple):
+    array_tasks: int  # in one array
+    user_jobs: int  # that a user may have submitted
 
 
 def squeue(users: Iterable[str]) -> list[JobState]:
@@ -49,8 +55,8 @@ def sacct(job_ids: list[str]) -> list[JobState]:
     return [JobState(job_id, name, state.split()[0], reason) for job_id, name, state, reason in rows]
 
 
-def limits() -> tuple[int, int]:
-    """(tasks of one array, jobs a user may have submitted), as the cluster is configured."""
+def limits() -> Limits:
+    """Return the limits that the cluster is configured with."""
     lines = (line.partition("=") for line in _output("scontrol", "show", "config").splitlines())
     config = {key.strip(): value.strip() for key, _, value in lines}
     array = int(config.get("MaxArraySize", "1001"))
@@ -60,7 +66,7 @@ def limits() -> tuple[int, int]:
     except UserError:
         rows = []
     submitted = min((int(r) for r in rows if r.isdigit()), default=int(config.get("MaxJobCount", "10000")))
-    return array, submitted
+    return Limits(array, submitted)
 
 
 def cancel(job_ids: list[str]) -> None:

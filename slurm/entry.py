@@ -1,47 +1,80 @@
-"""The function that submitit runs in a job. Its arguments are plain values: nothing of ours is pickled into code."""
+"""The function that submitit runs in a job. Its arguments are plain values: no object of the harness is pickled."""
 
 import os
 import signal
 import socket
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from harness.store import files
 from harness.store.store import Store
+from harness.training.job_order import JobOrder
 
-MEETING_SECONDS = 300.0
-MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more of them would hardly end otherwise
-# How SLURM says in a job's log, with cgroups and without, that a process was killed for its memory.
+RENDEZVOUS_SECONDS = 300.0
+MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: further ones would hardly end otherwise
+# What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
 
 
-def _give_up_hopeless(store: Store, run_ids: list[str], max_attempts: int, log: str) -> None:
-    """Runs that were started so often without a result get a failure, so that a requeue cannot go on for ever."""
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # counts those that died before they could note it
-    for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        if (count := max(len(store.tries(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
-            continue
-        last = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
-        for_memory = any(words in last.lower() for words in OUT_OF_MEMORY)
-        if for_memory or count >= max_attempts:
-            cause = f"no result after {count} attempts"
-            if for_memory:
-                cause += ", out of memory: raise `mem_gb` in the profile"
-            store.write_failure(run_id, "killed", cause, last, log)
-            print(f"{run_id}: {cause}: given up", flush=True)
-
-
 def free_port() -> int:
-    """A TCP port that nothing on this machine uses now."""
+    """Return a TCP port that is not in use on this machine."""
     with socket.socket() as s:
         s.bind(("", 0))
         port: int = s.getsockname()[1]
         return port
 
 
-def _meet(job: Any) -> None:
-    """Tells torch where this job's processes meet, in torchrun's variables.
+def run_job(order: dict[str, Any], max_attempts: int | None = None) -> None:
+    """Train the pack of a ``JobOrder``.
+
+    USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
+    checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
+    """
+    began = time.time()
+    signals: list[int] = []
+    for signum in (signal.SIGUSR2, signal.SIGTERM):  # replaces submitit's handler, which would stop in mid-step
+        signal.signal(signum, lambda s, _: signals.append(s))
+
+    import submitit
+
+    job, job_order = submitit.JobEnvironment(), JobOrder.from_json(order)
+    if job.num_tasks > 1:
+        _join(job)
+    log = str(job.paths.stdout)
+    if max_attempts is not None and job.global_rank == 0:
+        store = Store(Path(job_order.store))
+        _fail_hopeless(store, job_order.run_ids, max_attempts, log)
+        if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
+            return
+    from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
+
+    finished = run_pack(job_order, lambda: bool(signals), log, began)
+    if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals and "SLURM_JOB_ID" in os.environ:
+        from slurm import commands
+
+        commands.requeue(os.environ["SLURM_JOB_ID"])
+
+
+def _fail_hopeless(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
+    """Record a failure of runs that were started too often without a result, so that requeuing ends."""
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # includes starts that died before they were noted
+    for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
+        if (count := max(len(store.tries(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
+            continue
+        log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
+        for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)
+        if for_memory or count >= max_attempts:
+            cause = f"no result after {count} attempts"
+            if for_memory:
+                cause += ", out of memory: raise `mem_gb` in the profile"
+            store.write_failure(run_id, "killed", cause, log_end, log)
+            print(f"{run_id}: {cause}: given up", flush=True)
+
+
+def _join(job: Any) -> None:
+    """Set torchrun's variables, by which torch connects this job's processes.
 
     The first process picks a port that is free on its node, so that jobs which share a node do not collide, and
     leaves it in the job's folder for the others.
@@ -49,46 +82,13 @@ def _meet(job: Any) -> None:
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
     note = Path(job.paths.folder) / f"rendezvous-{job.job_id}-{restarts}.json"
     if job.global_rank == 0:
-        # Tasks are handed out from the first node on, and that is where the batch script launches them.
+        # Tasks are distributed from the first node on, and that is where the batch script launches them.
         address = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
         files.replace_json(note, {"MASTER_ADDR": address, "MASTER_PORT": str(free_port())}, durable=False)
-    end = time.monotonic() + MEETING_SECONDS
-    while (place := files.read_json(note)) is None:
+    end = time.monotonic() + RENDEZVOUS_SECONDS
+    while (rendezvous := files.read_json(note)) is None:
         if time.monotonic() > end:
-            raise TimeoutError(f"{note}: the first process of the job did not write it in {MEETING_SECONDS:.0f} s")
+            raise TimeoutError(f"{note}: the first process of the job did not write it in {RENDEZVOUS_SECONDS:.0f} s")
         time.sleep(0.1)
     numbers = {"RANK": job.global_rank, "LOCAL_RANK": job.local_rank, "WORLD_SIZE": job.num_tasks}
-    os.environ.update({**place, **{name: str(value) for name, value in numbers.items()}})
-
-
-def run_job(spec: dict[str, Any], max_attempts: int | None = None) -> None:
-    """Trains one pack; ``spec`` holds the fields of ``harness.training.job.PackJob`` but for the log's path.
-
-    USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step with every run
-    checkpointed. After USR2 the job puts itself back into SLURM's queue; whether to after TERM is SLURM's to decide.
-    """
-    began = time.time()
-    told: list[int] = []
-    for signum in (signal.SIGUSR2, signal.SIGTERM):  # in place of submitit's, which would leave in mid-step
-        signal.signal(signum, lambda s, _: told.append(s))
-
-    import submitit
-
-    job = submitit.JobEnvironment()
-    if job.num_tasks > 1:
-        _meet(job)
-    log = str(job.paths.stdout)
-    if max_attempts is not None and job.global_rank == 0:
-        store = Store(Path(spec["store"]))
-        _give_up_hopeless(store, spec["run_ids"], max_attempts, log)
-        if job.num_tasks == 1 and set(spec["run_ids"]) <= store.done_ids() | store.failed_ids():
-            return
-    from harness.training.job import PackJob, run_pack  # not before: a job may be killed for its memory right here
-
-    finished = run_pack(
-        PackJob(**{**spec, "run_ids": tuple(spec["run_ids"])}, log=log, began=began), lambda: bool(told)
-    )
-    if not finished and job.global_rank == 0 and signal.SIGUSR2 in told and "SLURM_JOB_ID" in os.environ:
-        from slurm import commands
-
-        commands.requeue(os.environ["SLURM_JOB_ID"])
+    os.environ.update({**rendezvous, **{name: str(value) for name, value in numbers.items()}})

@@ -1,8 +1,8 @@
-"""The local queue: a small process of its own that keeps at most ``max_parallel`` submitit jobs going.
+"""The local queue: a process that keeps at most ``max_parallel`` submitit jobs running on this machine.
 
-submitit's local executor starts whatever it is given at once, so this feeds it pack by pack. It lives in a session of
-its own: closing the terminal, ctrl-C or killing the command that started it leave it and its jobs running. If it dies
-itself, its jobs go on, and the next ``sweep`` starts another that takes them into account.
+submitit's local executor starts every job at once, so this dispatcher submits pack by pack. It has a session of its
+own: closing the terminal, ctrl-C or killing the command that started it leave it and its jobs running. If it dies, its
+jobs go on, and the next ``sweep`` starts another dispatcher that takes them into account.
 
     python -m slurm.local QUEUE.json
 """
@@ -15,23 +15,25 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError
 from harness.hardware import gpus
 from harness.store import files
 from harness.store.files import Lock, is_locked
 from harness.store.store import Store
 from slurm.queue import Queue, QueuedPack
 
-MAX_TRIES = 3  # starts of a pack whose process dies without a word (killed, out of memory) before it counts as failed
+MAX_STARTS = 3  # of a pack whose process dies without a result (killed, out of memory) before it counts as failed
 POLL_SECONDS = 0.3
 NO_TIME_LIMIT_MINUTES = 525_600
 
 
 def lock_of(queue_file: Path) -> Path:
+    """Return the lock that the dispatcher of a queue holds."""
     return queue_file.with_suffix(".lock")
 
 
@@ -42,11 +44,11 @@ class Local:
     queue_file: Path
 
     def is_alive(self) -> bool:
-        """Whether a process is feeding this queue."""
+        """Return whether a dispatcher is at work on this queue."""
         return is_locked(lock_of(self.queue_file))
 
     def neglected(self) -> set[str]:
-        """Every open run when no process feeds the queue."""
+        """Return every open run when no dispatcher is at work, else none."""
         if self.is_alive():
             return set()
         queue = Queue.read(self.queue_file)
@@ -54,7 +56,7 @@ class Local:
         return {k for pack in queue.packs for k in pack.run_ids} - store.done_ids() - store.failed_ids()
 
     def start(self) -> int:
-        """Starts feeding in the background, unless some process does so already."""
+        """Start a dispatcher in the background, unless one is at work. No run is left for later."""
         if self.is_alive():
             return 0
         with self.queue_file.with_suffix(".log").open("a") as log:
@@ -68,11 +70,11 @@ class Local:
         return 0
 
     def cancel(self) -> bool:
-        """Ends the feeding process and its jobs; False when there is none. What was trained stays checkpointed."""
+        """End the dispatcher and its jobs; False when there are none. What was trained stays checkpointed."""
         ended = False
         if self.is_alive():
             with contextlib.suppress(OSError, ValueError):
-                # The feeder leads the group of its jobs, which would take SIGTERM for a wish to be started again.
+                # The dispatcher leads the group of its jobs, which would take SIGTERM as a request to be restarted.
                 os.killpg(int(lock_of(self.queue_file).read_text()), signal.SIGKILL)
                 ended = True
         for pid in self._orphans():
@@ -81,19 +83,19 @@ class Local:
         return ended
 
     def _orphans(self) -> set[int]:
-        """Jobs of this queue's runs that an earlier feeder, dead by now, has left."""
+        """Return the jobs on this queue's runs that a dispatcher, dead by now, has left."""
         queue = Queue.read(self.queue_file)
-        store, found = Store(Path(queue.store)), set()
+        store, pids = Store(Path(queue.store)), set()
         for run_id in (k for pack in queue.packs for k in pack.run_ids):
             last = (store.attempts(run_id) or [{}])[-1]
             if store.is_running(run_id) and last.get("host") == socket.gethostname():
                 with contextlib.suppress(OSError):
                     if b"submitit" in Path(f"/proc/{last['pid']}/cmdline").read_bytes():
-                        found.add(last["pid"])
-        return found
+                        pids.add(last["pid"])
+        return pids
 
     def scheduled(self, run_id: str) -> tuple[str, str]:
-        """Nothing: a run that is not running waits for its turn."""
+        """Return nothing: a run that is not running waits for its turn."""
         return "", ""
 
 
@@ -106,67 +108,68 @@ class _Running:
 
 
 @dataclass
-class Feeder:
-    """Submits packs whose teacher is ready, as others end. Takes up its queue file anew whenever that is rewritten."""
+class Dispatcher:
+    """The process that submits packs whose teacher is ready, as others end. It reads the queue file again whenever that
+    is rewritten."""
 
     queue_file: Path
     queue: Queue = field(init=False)
     store: Store = field(init=False)
     waiting: list[QueuedPack] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
-    tries: dict[QueuedPack, int] = field(default_factory=dict)
-    _read: tuple[int, int] | None = None  # which writing of the queue file was read
+    starts: Counter[QueuedPack] = field(default_factory=Counter)
+    _read: tuple[int, int] | None = None  # the version of the queue file that was read
 
-    def feed(self) -> None:
-        """Returns when every run is done or failed.
+    def run(self) -> None:
+        """Return when every run is done or failed.
 
         Raises:
             UserError: the queue file is damaged.
         """
         while self.is_rewritten() or self.waiting or self.running:
             if self.is_rewritten():
-                self._take_up()
-            self._reap()
+                self._read_queue()
+            self._collect()
             self._submit_ready()
             time.sleep(POLL_SECONDS)
 
     def is_rewritten(self) -> bool:
-        """Whether the queue file is not the one that was read: a sweep was run again, with --retry-failed maybe."""
-        return self._read != self._stamp()
+        """Return whether a sweep was run again since the queue file was read, perhaps with --retry-failed."""
+        return self._read != self._version()
 
-    def _stamp(self) -> tuple[int, int]:
-        found = self.queue_file.stat()
-        return found.st_ino, found.st_mtime_ns
+    def _version(self) -> tuple[int, int]:
+        status = self.queue_file.stat()
+        return status.st_ino, status.st_mtime_ns
 
-    def _take_up(self) -> None:
-        self._read = self._stamp()  # before reading: what is written in between is read again
+    def _read_queue(self) -> None:
+        self._read = self._version()  # before reading: what is written in between is read again
         self.queue = Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         os.environ["OMP_NUM_THREADS"] = str(self.queue.threads)
-        # A run of a running pack that has failed and is to be tried again waits for the pack's end, see _reap.
-        ours = {k for r in self.running for k in r.pack.run_ids}
-        packs = (QueuedPack(tuple(k for k in p.run_ids if k not in ours), p.needs) for p in self.queue.packs)
-        self.waiting = [p for p in packs if p.run_ids]
-        self.tries.clear()
+        # A failed run of a running pack that is to be tried again waits for the pack's end, see _collect.
+        running = {k for r in self.running for k in r.pack.run_ids}
+        packs = (pack.only(set(pack.run_ids) - running) for pack in self.queue.packs)
+        self.waiting = [pack for pack in packs if pack.runs]
+        self.starts.clear()
 
-    def _open_runs(self, pack: QueuedPack) -> list[str]:
-        settled = self.done | self.failed
-        return [k for k in pack.run_ids if k not in settled]
+    def _open_part(self, pack: QueuedPack) -> QueuedPack:
+        return pack.only(set(pack.run_ids) - self.done - self.failed)
 
-    def _reap(self) -> None:
+    def _collect(self) -> None:
         ended = [r for r in self.running if r.job.done()]
         self.done, self.failed = self.store.done_ids(), self.store.failed_ids()  # after, so that none is overlooked
         for r in ended:
             self.running.remove(r)
-            if not (left := self._open_runs(r.pack)):
+            left = self._open_part(r.pack).run_ids
+            if not left:
                 continue
-            self.tries[r.pack] = self.tries.get(r.pack, 0) + 1
-            if self.tries[r.pack] < MAX_TRIES:
-                print(f"{left}: their process ended and left no result; starting it again", flush=True)
+            self.starts[r.pack] += 1
+            if self.starts[r.pack] < MAX_STARTS:
+                print(f"{', '.join(left)}: the process ended without a result; starting it again", flush=True)
                 self.waiting.insert(0, r.pack)
                 continue
             log = next(iter(sorted(r.folder.glob("*_log.out"))), r.folder)
-            cause = f"the process died without a result {MAX_TRIES} times: killed, or out of memory?"
+            cause = f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
             for run_id in left:
                 self.store.write_failure(run_id, "killed", cause, files.tail(log), str(log))
 
@@ -175,59 +178,50 @@ class Feeder:
         for pack in list(self.waiting):
             if len(self.running) + elsewhere >= self.queue.max_parallel:
                 return
-            left = self._open_runs(pack)
-            if not left:
+            left = self._open_part(pack)
+            if not left.runs:
                 self.waiting.remove(pack)
-            elif pack.needs in self.failed:
-                alone = self._without_teacher(left)
-                self._fail_with_teacher(pack.needs, [k for k in left if k not in alone])
-                self.waiting[self.waiting.index(pack)] = QueuedPack(tuple(alone), None)
-            elif pack.needs and pack.needs not in self.done:
+            elif left.needs in self.failed:
+                learners = {run.run_id for run in left.runs if run.has_teacher}
+                self._fail_with_teacher(left.needs, learners)
+                self.waiting[self.waiting.index(pack)] = left.only(set(left.run_ids) - learners)
+            elif left.needs and left.needs not in self.done:
                 continue
-            elif any(self.store.is_running(k) for k in left):  # a job of an earlier feeder, or of another sweep
+            elif any(map(self.store.is_running, left.run_ids)):  # by an earlier dispatcher's job, or another sweep's
                 elsewhere += 1
             else:
                 self.waiting.remove(pack)
-                self.running.append(self._submit(pack, left))
+                self.running.append(self._submit(pack, left.run_ids))
 
-    def _without_teacher(self, run_ids: list[str]) -> list[str]:
-        """The runs that train without one."""
-        try:
-            return [k for k in run_ids if not self.store.read_science(k)["teacher"]]
-        except UserError:
-            return run_ids  # their job will tell what is wrong
-
-    def _fail_with_teacher(self, teacher: str | None, left: list[str]) -> None:
+    def _fail_with_teacher(self, teacher: str | None, run_ids: Collection[str]) -> None:
         assert teacher is not None
         failure = self.store.failure(teacher)
         cause = f"its teacher's run {teacher} failed: {failure.cause if failure else 'unknown cause'}"
-        for run_id in left:
+        for run_id in run_ids:
             self.store.write_failure(run_id, "teacher", cause, "", failure.log if failure else "")
-        self.failed |= set(left)
+        self.failed |= set(run_ids)
 
-    def _submit(self, pack: QueuedPack, run_ids: list[str]) -> _Running:
+    def _submit(self, pack: QueuedPack, run_ids: Collection[str]) -> _Running:
         import submitit
 
         slot = min(set(range(self.queue.max_parallel)) - {r.slot for r in self.running})
         folder = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         executor = submitit.LocalExecutor(folder=folder)
         executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
-        if found := gpus():
-            executor.update_parameters(gpus_per_node=1, visible_gpus=[found[slot % len(found)]])
-        q = self.queue
-        spec = dict(store=q.store, run_ids=run_ids, data=q.data, weights=q.weights, threads=q.threads)
+        if devices := gpus():
+            executor.update_parameters(gpus_per_node=1, visible_gpus=[devices[slot % len(devices)]])
         from slurm.entry import run_job
 
-        return _Running(pack, executor.submit(run_job, spec), folder, slot)
+        return _Running(pack, executor.submit(run_job, self.queue.order(run_ids).to_json()), folder, slot)
 
 
 def main() -> None:
     queue_file = Path(sys.argv[1])
-    lock, feeder = Lock(lock_of(queue_file)), Feeder(queue_file)
-    # Looked at again without the lock: whoever rewrites the queue while it is held starts no other feeder.
-    while feeder.is_rewritten() and lock.acquire():
+    lock, dispatcher = Lock(lock_of(queue_file)), Dispatcher(queue_file)
+    # Asked again without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
+    while dispatcher.is_rewritten() and lock.acquire():
         lock_of(queue_file).write_text(str(os.getpid()))
-        feeder.feed()
+        dispatcher.run()
         lock.release()
 
 

@@ -16,6 +16,7 @@ from harness.spec.yamlfile import Document, KeyPath
 from harness.store import files
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
+from harness.training.job_order import WeightsFile
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Planned:
         done, failed = self.store.done_ids(), self.store.failed_ids()
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
-    def weights_files(self, run_ids: Collection[str]) -> dict[str, dict[str, object]]:
+    def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
         """Where the given weights of these runs lie, by sha256. Those that are not here yet are downloaded.
 
         Raises:
@@ -47,15 +48,15 @@ class Planned:
         sciences = [self.plan.runs[k].science for k in run_ids]
         teachers = {s["teacher"]["sha256"] for s in sciences if s["teacher"] and "sha256" in s["teacher"]}
         backbones = {s["backbone"] for s in sciences if "backbone" in s}
-        found: dict[str, dict[str, object]] = {}
+        weights: dict[str, WeightsFile] = {}
         for sha256 in sorted(teachers | backbones):
-            taught = self.plan.weights.get(sha256)
+            of_teacher = self.plan.weights.get(sha256)
             try:
-                file = self.given.path(taught or self.plan.backbones[sha256], sha256)
+                file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
             except UserError as e:
                 raise UserError(f"{self.document.source}: {e}") from None
-            found[sha256] = {"file": str(file), "score": taught and taught.stated(self.info.task.score)}
-        return found
+            weights[sha256] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
+        return weights
 
 
 def plan_sweep(

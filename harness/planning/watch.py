@@ -14,7 +14,7 @@ from rich.text import Text
 from harness.console.terminal import duration
 from harness.planning.plan import Planned
 from slurm import backend
-from slurm.queue import cancelled
+from slurm.queue import cancelled_file
 
 REFRESH_SECONDS = 0.5
 RESTARTS = 3
@@ -43,7 +43,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             if not view.open:
                 return
             lost = (neglected & view.open) - set(view.running)
-            if lost and restart and restarts < RESTARTS and not cancelled(queue_file).exists():
+            if lost and restart and restarts < RESTARTS and not cancelled_file(queue_file).exists():
                 restarts += jobs.start() < len(lost)  # having found no room for any of them does not count
                 time.sleep(1)
             elif lost == view.open:

@@ -5,7 +5,6 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from harness.training.cuda.graph import capture_cuda_graph
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
 from harness.training.engines.deepspeed import DeepSpeedEngine
 from harness.training.engines.native import MakeEngine, NativeEngine
+from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
@@ -36,53 +36,41 @@ from harness.training.teacher import Teacher, load_teacher
 from harness.training.teacher_logits import CachedLogits
 
 
-@dataclass(frozen=True)
-class PackJob:
-    """Everything a job is told. Only ``run_ids`` is science; the rest says where and with what."""
-
-    store: str
-    run_ids: tuple[str, ...]
-    data: str | None  # the folder that holds the dataset; None: it comes with a package
-    weights: dict[str, dict[str, Any]]  # sha256 -> {"file", "score"} of given teacher weights
-    threads: int
-    log: str = ""
-    engine: str = "native"  # or "deepspeed"
-    zero_stage: int = 0  # of engine deepspeed
-    began: float | None = None  # when its process did, if not just now
-
-
 class TeacherNotReady(Exception):
     """The teacher has neither record nor failure yet: its training was cut off, and will be taken up again."""
 
 
-def run_pack(job: PackJob, should_stop: Callable[[], bool] = lambda: False) -> bool:
+def run_pack(
+    order: JobOrder, should_stop: Callable[[], bool] = lambda: False, log: str = "", began: float | None = None
+) -> bool:
     """Trains the pack's runs that have no record yet and that no other process is training.
 
     ``should_stop`` is asked after every step; when it says so, all runs are checkpointed and False is returned.
-    Several processes that call this with the same ``job`` and torchrun's variables train the pack together.
+    Several processes that call this with the same ``order`` and torchrun's variables train the pack together.
+    ``log`` is the file that this process prints to; ``began``, when it started, if not just now.
 
     Raises:
         LostRank: another of the processes is gone; runs go on from their checkpoints when all are started again.
     """
     host_memory.retain_freed_memory()
-    store = Store(Path(job.store))
+    store = Store(Path(order.store))
     locks: dict[str, files.Lock] = {}
     try:
         with join_ranks() as ranks:
             if ranks.rank == 0:
-                locks = _lock(store, job.run_ids)
-            groups = ranks.share("groups", _by_threads(job, store, list(locks)))
-            started = job.began or time.time()
+                locks = _lock(store, order.run_ids)
+            groups = ranks.share("groups", _by_threads(order, store, list(locks)))
+            started = began or time.time()
             if not groups:
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
             for threads, run_ids in groups:
                 try:
-                    _train(job, store, run_ids, threads, should_stop, ranks, started)
+                    _train(order, store, run_ids, threads, should_stop, ranks, log, started)
                 except TeacherNotReady as e:
                     print(f"left for later: {e}", flush=True)
                 except Exception as error:
                     left = sorted(set(run_ids) - store.done_ids())
-                    note_failure(store, left, error, traceback.format_exc(), job.log)
+                    note_failure(store, left, error, traceback.format_exc(), log)
                     ranks.fail_alike(f"pack {run_ids[0]}")
                 started = time.time()
     except Interrupted:
@@ -111,35 +99,35 @@ def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, files.Lock]:
     return mine
 
 
-def _by_threads(job: PackJob, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
+def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
     """Runs by the thread count of their first attempt: keeping it keeps sums in the same order, bit for bit."""
     groups: dict[int, list[str]] = {}
     for run_id in run_ids:
         first = next(iter(store.attempts(run_id)), {})
-        groups.setdefault(first.get("threads", job.threads), []).append(run_id)
+        groups.setdefault(first.get("threads", order.threads), []).append(run_id)
     return list(groups.items())
 
 
 def _train(
-    job: PackJob, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks,
-    started: float,
+    order: JobOrder, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks,
+    log: str, started: float,
 ) -> None:  # fmt: skip
     device = ranks.device()
     sciences = {k: store.read_science(k) for k in run_ids}
     saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    reporter = RunRecorder(store, job.log, should_stop, threads, started, device, sciences, ranks)
+    reporter = RunRecorder(store, log, should_stop, threads, started, device, sciences, ranks)
     if ranks.rank == 0:
         for k in run_ids:
-            reporter.attempts[k] = store.add_attempt(k, log=job.log, pid=os.getpid(), threads=threads)
+            reporter.attempts[k] = store.add_attempt(k, log=log, pid=os.getpid(), threads=threads)
 
     any_science = sciences[run_ids[0]]
     recipe = Recipe.model_validate(any_science["recipe"])
     set_float32(recipe.precision)
     dataset = any_science["dataset"]
     info = datasets.dataset_of(dataset)
-    task = open_task(any_science, job.weights)
-    source = open_source(dataset, any_science["recipe"], Path(job.data) if job.data else None, device, threads)
+    task = open_task(any_science, order.weights)
+    source = open_source(dataset, any_science["recipe"], Path(order.data) if order.data else None, device, threads)
     evaluated_on = source.evaluation()
     loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)
     if recipe.epoch_steps:
@@ -150,11 +138,11 @@ def _train(
         # A given teacher may have been trained on the images that are held out here.
         given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
         on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
-        teacher = _teacher(job, store, sciences, on, task, device, ranks)
+        teacher = _teacher(order, store, sciences, on, task, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
-        note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), job.log)
+        note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), log)
         ranks.fail_alike("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
@@ -164,7 +152,7 @@ def _train(
         teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
 
     engine: MakeEngine = (
-        partial(DeepSpeedEngine, zero_stage=job.zero_stage) if job.engine == "deepspeed" else NativeEngine
+        partial(DeepSpeedEngine, zero_stage=order.zero_stage) if order.engine == "deepspeed" else NativeEngine
     )
     members: dict[str, Member] = {}
     for k, science in sciences.items():
@@ -179,8 +167,8 @@ def _train(
     reporter.pack_size = len(members)
     where = f"{device}, {threads} threads"
     if ranks.world > 1:
-        where += f", process {ranks.rank} of {ranks.world}, engine {job.engine}"
-        where += f" with ZeRO stage {job.zero_stage}" if job.engine == "deepspeed" else ""
+        where += f", process {ranks.rank} of {ranks.world}, engine {order.engine}"
+        where += f" with ZeRO stage {order.zero_stage}" if order.engine == "deepspeed" else ""
     print(f"training {len(members)} runs on {where}: {', '.join(members)}", flush=True)
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
     if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
@@ -206,15 +194,15 @@ def _logits_key(science: dict[str, Any], device: torch.device, threads: int, wor
 
 
 def _teacher(
-    job: PackJob, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
+    order: JobOrder, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
 ) -> Teacher | None:  # fmt: skip
     taught = next((s for s in sciences.values() if s["teacher"]), None)
     if taught is None:
         return None
     wanted = taught["teacher"]
     if "sha256" in wanted:
-        given = job.weights[wanted["sha256"]]
-        file, sha256, stated = Path(given["file"]), wanted["sha256"], given["score"]
+        given = order.weights[wanted["sha256"]]
+        file, sha256, stated = Path(given.file), wanted["sha256"], given.score
     else:
         score = f"last_{task.info.score}"
         row = records.read_records(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()

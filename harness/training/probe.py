@@ -4,7 +4,6 @@ The pack trains as a job would train it, in a store that is thrown away, and is 
 """
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -20,7 +19,9 @@ from harness import hardware
 from harness.spec import datasets, identity
 from harness.store import files
 from harness.store.store import Store
-from harness.training.job import PackJob, run_pack
+from harness.training.job import run_pack
+from harness.training.job_order import JobOrder, WeightsFile
+from harness.training.probe_order import ProbeAnswer, ProbeOrder
 from harness.training.tasks import open_task
 
 PARTS = 4  # of the timed steps: the mean of each is told
@@ -73,27 +74,26 @@ class Measured:
 
 
 def main() -> None:
-    order = json.loads(Path(sys.argv[1]).read_text())
-    pack = dict(enumerate(order["sciences"]))
-    since = order["at"]
-    found = measure_pack(pack, Path(order["folder"]) / "first", order)
+    order = ProbeOrder.read(Path(sys.argv[1]))
+    pack = dict(enumerate(order.sciences))
+    since = order.started_at
+    found = measure_pack(pack, Path(order.folder) / "first", order)
     left_out = dict.fromkeys(found.first_stage, FIRST_STAGE) | found.failed
     if found.first_stage:  # the others have waited for it
         pack = {i: science for i, science in pack.items() if i not in left_out}
         since = time.time()
         if pack:
-            found = measure_pack(pack, Path(order["folder"]) / "second", order)
+            found = measure_pack(pack, Path(order.folder) / "second", order)
             left_out |= found.failed
     measured = [i for i in pack if i not in left_out]
-    answer = {
-        "measured": measured,
-        "left_out": {str(i): why for i, why in left_out.items()},
-        "seconds_per_step": mean_paces(found.clock.paces) if measured else [],
-        "start_s": (found.clock.began or since) - since,
-        "checkpoint_bytes": found.checkpoint_bytes,
-        "hardware": torch.cuda.get_device_name() if torch.cuda.is_available() else hardware.cpu_name(),
-    }
-    Path(order["answer"]).write_text(json.dumps(answer))
+    ProbeAnswer(
+        measured=measured,
+        left_out={str(i): why for i, why in left_out.items()},
+        seconds_per_step=mean_paces(found.clock.paces) if measured else [],
+        start_s=(found.clock.began or since) - since,
+        checkpoint_bytes=found.checkpoint_bytes,
+        hardware=torch.cuda.get_device_name() if torch.cuda.is_available() else hardware.cpu_name(),
+    ).write(Path(order.answer))
 
 
 def mean_paces(paces: list[float]) -> list[float]:
@@ -101,17 +101,17 @@ def mean_paces(paces: list[float]) -> list[float]:
     return [float(part.mean()) for part in np.array_split(np.array(paces), min(PARTS, len(paces)))] if paces else []
 
 
-def measure_pack(pack: Mapping[int, Science], folder: Path, order: dict[str, Any]) -> Measured:
+def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -> Measured:
     """Trains in a store of its own, ``folder``, until the clock says stop."""
     store = Store(folder)
-    weights: dict[str, dict[str, Any]] = {}
+    weights: dict[str, WeightsFile] = {}
     names = {}
     for i, science in pack.items():
         # What a detector's backbone starts from takes no time: such weights need not be here.
         science = {k: v for k, v in science.items() if k != "backbone"}
         if science["teacher"]:
             sha256, file = _untrained(science, folder)
-            weights[sha256] = {"file": str(file), "score": None}
+            weights[sha256] = WeightsFile(str(file))
             science = {**science, "teacher": {"model": science["teacher"]["model"], "sha256": sha256}}
         names[i] = identity.run_id(science)
         store.write_science(names[i], science)
@@ -120,9 +120,9 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: dict[str, Any
         one["dataset"]["train_subset"], one["dataset"].get("validation")
     )
     per_epoch = one["recipe"].get("epoch_steps") or -(-images // one["recipe"]["batch_size"])
-    at_once = 5 if torch.cuda.is_available() and per_epoch > order["steps"] else 1
-    clock = Clock(order["steps"], order["seconds"], per_epoch, at_once)
-    run_pack(PackJob(str(folder), tuple(names.values()), order["data"], weights, order["threads"]), clock)
+    at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
+    clock = Clock(order.steps, order.seconds, per_epoch, at_once)
+    run_pack(JobOrder(str(folder), tuple(names.values()), order.data, weights, order.threads), clock)
     failures = {i: failure.cause for i, run_id in names.items() if (failure := store.failure(run_id))}
     first = [i for i, run_id in names.items() if store.progress(run_id).get("stage") == "first"]
     files = (path for run_id in names.values() for path in sorted(store.checkpoints(run_id).glob("*"))[-1:])

@@ -1,6 +1,7 @@
 """One training, whichever engine does it: its losses and weights, its checkpoints, and what is trained at all."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Runs:
         }  # fmt: skip
         planned = self.bench.plan()
         self.ids = {cell.method: cell.run_id for cell in planned.plan.cells}
-        self._weights = planned.weights_files(self.ids.values())
+        self._weights = {k: asdict(file) for k, file in planned.weights_files(self.ids.values()).items()}
 
     def train_ranks(self, engine: str, **told: Any) -> "Runs":
         world, how = 1 if engine == ALONE else 2, {"weights": self._weights, "checkpoint_seconds": 60}

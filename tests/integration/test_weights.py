@@ -296,7 +296,7 @@ def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pyt
         planned = plan_sweep(Path("s.yaml"), Path("results"))
         if found:
             (entry,) = planned.weights_files(planned.plan.runs).values()
-            assert entry["file"] == str(file)
+            assert entry.file == str(file)
         else:
             said = last_line(command("sweep", "s.yaml"))
             assert said.startswith(f"s.yaml: weights {gone}: cannot be reached: "), said

@@ -15,11 +15,13 @@ from tests.support.cli import PATIENCE
 PROCESS = """
 import itertools, json, os, signal, sys
 import torch
-from harness.training.job import PackJob, run_pack
+from harness.training.job import run_pack
+from harness.training.job_order import JobOrder
 from harness.training.member import Member
 
 store, run_ids, digests, options = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
-weights, data, steps = options.pop("weights", {}), options.pop("data", None), itertools.count(1)
+order = {"store": store, "run_ids": run_ids, "data": None, "weights": {}, "threads": 1}
+steps = itertools.count(1)
 stop_after, kill_after, _ = (options.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
 def should_stop():
     if (step := next(steps)) == kill_after:
@@ -31,7 +33,7 @@ def note(self):
     with open(digests, "a") as f:
         f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
 Member.end_epoch = note
-sys.exit(not run_pack(PackJob(store, tuple(run_ids), data, weights, 1, **options), should_stop))
+sys.exit(not run_pack(JobOrder.from_json(order | options), should_stop))
 """
 
 

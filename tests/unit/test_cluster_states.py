@@ -10,9 +10,10 @@ from harness.planning.plan import plan_sweep
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands
-from slurm.cluster import Cluster, Submission
+from slurm.array_jobs import ArrayJob
+from slurm.cluster import Cluster
 from slurm.commands import JobState
-from slurm.queue import Queue, QueuedPack
+from slurm.queue import Queue, QueuedPack, QueuedRun
 from tests.support.cli import process
 
 RUNS = ("aaaa", "bbbb", "cccc")
@@ -47,10 +48,10 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
 def cluster(tmp_path: Path) -> Cluster:
     """Three runs in an array, submitted by somebody else as job 7."""
     queue_file = tmp_path / "queues" / "sweep-00000000.json"
-    packs = tuple(QueuedPack((run,), None) for run in RUNS)
+    packs = tuple(QueuedPack((QueuedRun(run, "student", False, 1),), None, "s", None, 1442, 64) for run in RUNS)
     Queue(str(tmp_path), packs, 3, 1, None, {}, "loopback").write(queue_file)
     cluster = Cluster(queue_file)
-    note = Submission(NAME, "", [[run] for run in RUNS], [], "7", "alice")
+    note = ArrayJob(NAME, "", [[run] for run in RUNS], [], "7", "alice")
     files.replace_json(cluster.store.submission(NAME), asdict(note))
     return cluster
 
@@ -128,7 +129,10 @@ def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tu
     planned = plan_sweep(sweep, tmp_path)
     for run_id, run in planned.plan.runs.items():
         planned.store.write_science(run_id, run.science)
-    packs = tuple(QueuedPack(p.run_ids, p.needs) for p in planned.plan.packs)
+    packs = tuple(
+        QueuedPack.from_sciences({k: planned.plan.runs[k].science for k in p.run_ids}, p.needs)
+        for p in planned.plan.packs
+    )
     Queue(str(tmp_path), packs, 1, 1, None, {}, str(profile)).write(queue_file)
     return queue_file, packs
 
@@ -178,7 +182,8 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     script = """if True:
         import sys
         from slurm.entry import run_job
-        run_job({"store": sys.argv[1], "run_ids": ["aaaa"]}, max_attempts=20)
+        from harness.training.job_order import JobOrder
+        run_job(JobOrder(sys.argv[1], ("aaaa",), None, {}, 1).to_json(), max_attempts=20)
         assert "torch" not in sys.modules
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}

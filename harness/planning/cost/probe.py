@@ -1,13 +1,11 @@
 """``sweep --probe``: a few steps of each kind of pack that the store has no like runs of, in a process of its own."""
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +17,11 @@ from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import shape
 from harness.planning.plan import Planned
 from harness.store import files
+from harness.training.probe_order import ProbeAnswer, ProbeOrder
 
 STEPS = 20  # that are timed, at most
 SECONDS = 10.0  # in which they are, at most
 PATIENCE = 180.0  # seconds for all of a probe: data, models and the teacher's evaluation come before its steps
-
-
-@dataclass(frozen=True)
-class Probed:
-    """What the process that runs the steps answers (``harness.training.probe``)."""
-
-    measured: list[int]  # positions of the runs that took part
-    left_out: dict[str, str]  # position -> why not
-    seconds_per_step: list[float]
-    start_s: float
-    checkpoint_bytes: int
-    hardware: str
 
 
 def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: PackCosts, data: Path | None) -> None:
@@ -74,15 +61,13 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
         finding.write(planned.store)
 
 
-def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> Probed | str:
+def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> ProbeAnswer | str:
     """What the probe's process says, or why it says nothing."""
     with tempfile.TemporaryDirectory(prefix="harness-probe-") as scratch:
         order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
-        spec = {
-            "sciences": pack, "data": str(data) if data else None, "threads": device.threads, "steps": STEPS,
-            "seconds": SECONDS, "folder": scratch, "answer": str(answer), "at": time.time(),
-        }  # fmt: skip
-        order.write_text(json.dumps(spec))
+        ProbeOrder(
+            pack, str(data) if data else None, device.threads, STEPS, SECONDS, scratch, str(answer), time.time()
+        ).write(order)
         environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
         with log.open("w") as out:
             command = [sys.executable, "-m", "harness.training.probe", str(order)]
@@ -90,7 +75,6 @@ def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> Probe
                 code = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=PATIENCE).returncode
             except subprocess.TimeoutExpired:
                 return f"no answer within {PATIENCE:.0f} s"
-        value = files.read_json(answer)
-        if code or not isinstance(value, dict):
+        if code or (probed := ProbeAnswer.read(answer)) is None:
             return files.tail(log, 1) or f"its process ended with code {code}"
-        return Probed(**value)
+        return probed

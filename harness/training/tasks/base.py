@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from harness.data.load.loader import EvalSet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
 from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.job_order import WeightsFile
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
@@ -23,7 +24,7 @@ class Evaluated:
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
 
 
-Given = Mapping[str, Mapping[str, Any]]  # sha256 -> {"file": ...} of weights that a sweep file gives
+Given = Mapping[str, WeightsFile]  # by sha256: weights that a sweep file gives
 
 
 class Task(Protocol):

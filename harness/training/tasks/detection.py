@@ -28,7 +28,7 @@ from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
 def open_task(science: dict[str, Any], given: Given) -> "Detection":
     sha256: str = science.get("backbone", "")
-    start = (Path(given[sha256]["file"]), sha256) if sha256 in given else None
+    start = (Path(given[sha256].file), sha256) if sha256 in given else None
     return Detection(datasets.dataset_of(science["dataset"]).classes, Recipe.model_validate(science["recipe"]), start)
 
 

@@ -1,0 +1,39 @@
+"""A job's order: everything that whoever submits a job gives it, as plain JSON. Imports no torch."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Weights that a sweep file gives, as a file that jobs can read."""
+
+    file: str
+    score: float | None = None  # the score that the sweep file states for them
+
+
+@dataclass(frozen=True)
+class JobOrder:
+    """One pack to train. Only ``run_ids`` is science; the rest says where, and with what."""
+
+    store: str  # the folder, absolute
+    run_ids: tuple[str, ...]
+    data: str | None  # the dataset's folder; None: it comes with a package
+    weights: dict[str, WeightsFile]  # by sha256
+    threads: int  # of each process
+    engine: str = "native"  # or "deepspeed"
+    zero_stage: int = 0  # of engine deepspeed
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the order as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "JobOrder":
+        """Return the order that ``to_json`` made into plain values."""
+        return cls(**{**value, "run_ids": tuple(value["run_ids"]), "weights": weights_files(value["weights"])})
+
+
+def weights_files(value: dict[str, dict[str, Any]]) -> dict[str, WeightsFile]:
+    """Return weights by sha256 from their plain values."""
+    return {sha256: WeightsFile(**file) for sha256, file in value.items()}

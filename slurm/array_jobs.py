@@ -1,0 +1,62 @@
+"""Array jobs that were submitted to SLURM: a note of each in the store, which is written before sbatch is called.
+
+A crash at any moment leaves nothing unknown: the next start finds a job by the name in its note, and adopts it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from harness.store import files
+from harness.store.store import Store
+from slurm import commands
+
+
+@dataclass
+class ArrayJob:
+    """One sbatch call: an array whose task i trains packs[i]."""
+
+    name: str  # unique among all SLURM jobs
+    folder: str
+    packs: list[list[str]]  # run ids
+    specs: list[dict[str, Any]]  # the JobOrder of each pack
+    job_id: str | None = None  # None until sbatch has answered
+    user: str = field(default_factory=commands.user)  # who submitted it: a store may be shared
+
+    def task(self, i: int) -> str:
+        """Return the id of task i: ``12_3``, or ``12`` where there is one task only."""
+        return f"{self.job_id}_{i}" if len(self.packs) > 1 else str(self.job_id)
+
+
+@dataclass(frozen=True)
+class ArrayJobs:
+    """The notes of a store. A run may have been submitted by another sweep, so they are read together."""
+
+    store: Store
+
+    def read(self) -> list[ArrayJob]:
+        """Return every noted job, oldest first."""
+        folder = self.store.submissions
+        notes = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
+        return [ArrayJob(**value) for p in notes if isinstance(value := files.read_json(p), dict)]
+
+    def write(self, job: ArrayJob) -> None:
+        files.replace_json(self.store.submission(job.name), asdict(job))
+
+    def remove(self, job: ArrayJob) -> None:
+        self.store.submission(job.name).unlink(missing_ok=True)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Admit one submitter at a time; the kernel releases the lock if it dies."""
+        path = self.store.submissions / "lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)

@@ -1,0 +1,110 @@
+"""Queue files: what is written is read again, and those of earlier harnesses are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.errors import UserError
+from harness.planning.plan import Planned, plan_sweep
+from harness.store import files
+from harness.training.job_order import JobOrder, WeightsFile
+from slurm.queue import Queue, QueuedPack, QueuedRun, cancelled_file
+
+SWEEP = """
+dataset: digits
+recipe: digits_quick
+pairs: [{teacher: digits_net_w8, student: digits_net_w4}]
+methods: {student: {}, kd: {recipe: {accumulate: 2}}}
+seeds: 1
+"""
+WEIGHTS = {"ab": WeightsFile("/weights/t.pth", 71.5)}
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Planned:
+    sweep = tmp_path / "s.yaml"
+    sweep.write_text(SWEEP)
+    planned = plan_sweep(sweep, tmp_path / "results")
+    for run_id, run in planned.plan.runs.items():
+        planned.store.write_science(run_id, run.science)
+    return planned
+
+
+def queue_of(planned: Planned) -> Queue:
+    packs = tuple(
+        QueuedPack.from_sciences({k: planned.plan.runs[k].science for k in pack.run_ids}, pack.needs)
+        for pack in planned.plan.packs
+    )
+    return Queue(str(planned.store.root), packs, 2, 1, None, WEIGHTS, None)
+
+
+def old_json(queue: Queue) -> dict[str, Any]:
+    """The queue as harnesses wrote it that listed each pack's run ids only."""
+    return {
+        "cluster": None,
+        "data": None,
+        "max_parallel": 2,
+        "packs": [{"needs": pack.needs, "run_ids": list(pack.run_ids)} for pack in queue.packs],
+        "store": queue.store,
+        "threads": 1,
+        "weights": {"ab": {"file": "/weights/t.pth", "score": 71.5}},
+    }
+
+
+def test_what_is_written_is_read(planned: Planned) -> None:
+    path = planned.store.queue("s-00000000")
+    queue = queue_of(planned)
+    files.replace_json(cancelled_file(path), True)
+    queue.write(path)
+    assert Queue.read(path) == queue and not cancelled_file(path).exists()
+    teacher, students = queue.packs
+    (teacher_run,), (student, kd) = teacher.run_ids, students.run_ids
+    assert teacher == QueuedPack((QueuedRun(teacher_run, "student", False, 1),), None, "digits_net_w8", None, 1442, 64)
+    assert students == QueuedPack(
+        (QueuedRun(student, "student", False, 1), QueuedRun(kd, "kd", True, 2)),
+        teacher_run, "digits_net_w4", "digits_net_w8", 1442, 64,
+    )  # fmt: skip
+
+
+def test_the_file_has_what_an_earlier_harness_reads(planned: Planned) -> None:
+    path = planned.store.queue("s-00000000")
+    queue = queue_of(planned)
+    queue.write(path)
+    value = json.loads(path.read_text())
+    packs = [{name: pack[name] for name in ("needs", "run_ids")} for pack in value["packs"]]
+    assert {**value, "packs": packs} == old_json(queue)
+
+
+def test_a_queue_of_an_earlier_harness_is_read(planned: Planned) -> None:
+    """Its packs' models, methods and sizes come from the store; runs that have ended are left out."""
+    path = planned.store.queue("s-00000000")
+    queue = queue_of(planned)
+    files.replace_json(path, old_json(queue))
+    assert Queue.read(path) == queue
+    teacher, students = queue.packs
+    student, kd = students.run_ids
+    planned.store.write_failure(teacher.run_ids[0], "code", "a bug", "", "")
+    planned.store.write_failure(student, "code", "a bug", "", "")
+    assert Queue.read(path).packs == (students.only({kd}),)
+
+
+def test_a_part_of_a_pack_without_learners_waits_for_no_teacher(planned: Planned) -> None:
+    _, students = queue_of(planned).packs
+    student, kd = students.run_ids
+    assert (students.only({kd}).needs, students.only({kd}).teacher) == (students.needs, "digits_net_w8")
+    assert (students.only({student}).needs, students.only({student}).teacher) == (None, None)
+
+
+def test_an_order_is_read_as_it_was_written(planned: Planned) -> None:
+    queue = queue_of(planned)
+    order = queue.order(queue.packs[0].run_ids)
+    assert JobOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
+
+
+def test_a_damaged_queue_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text("{")
+    with pytest.raises(UserError, match="s.json: missing or damaged"):
+        Queue.read(path)
