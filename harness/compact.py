@@ -1,4 +1,4 @@
-"""``python -m harness.compact``: a store's small record files become a few Parquet files."""
+"""``python -m harness.compact``: put a store's small record files into a few Parquet files."""
 
 import time
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.console import options
+from harness.phrases import plural
 
 
 def compact(
@@ -16,14 +17,14 @@ def compact(
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="Keep what was replaced so long, for readers on other machines that see changes late; wait for it. "
+            help="Wait this long before removing replaced files, for readers on other machines that see changes late. "
             "0 where no other machine reads.",
         ),
     ] = 90,
 ) -> None:
-    """Put the records of finished runs, a file each, into Parquet files partitioned by dataset.
+    """Move the records of finished runs, a file each, into Parquet files partitioned by dataset.
 
-    Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many.
+    Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many record files.
     """
     from harness.console.terminal import say
     from harness.errors import UserError
@@ -37,13 +38,14 @@ def compact(
     if count is None:
         say(f"{results}: another process is compacting it")
         return
-    held = store.view().generation
-    say(f"{count} records compacted; {len(held.run_ids) if held else 0} in {len(held.parts) if held else 0} files")
-    if grace and not store.loose_ids().isdisjoint(held.run_ids if held else ()):
-        say(f"removing what was replaced in {grace:g} s; ctrl-C leaves that to the next compaction")
+    generation = store.record_index().generation
+    runs, parts = (len(generation.run_ids), len(generation.parts)) if generation else (0, 0)
+    say(f"{plural(count, 'record')} compacted; {runs:,} in {plural(parts, 'file')}")
+    if grace and generation and not store.loose_ids().isdisjoint(generation.run_ids):
+        say(f"removing the replaced files in {grace:g} s; ctrl-C leaves that to the next compaction")
         time.sleep(grace)
         compaction.remove_replaced(store, grace)
-    if held:
+    if generation:
         print(store.all_runs)
 
 

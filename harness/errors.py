@@ -7,19 +7,22 @@ EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
 class UserError(Exception):
-    """Wrong input. Its text is the whole message: where, what was found, what was expected."""
+    """Wrong input. Its text is the whole message: the place, what stands there and what was expected."""
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
-    """``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
+    """Return ``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.55)
+    if not valid:
+        return f"unknown {kind} {shorten(name)}: there are none here"
+    hint = f"; did you mean {close[0]!r}?" if close else "."
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
 
 
 def shorten(value: object, limit: int = 80) -> str:
+    """Return a value's repr, cut to ``limit`` characters."""
     try:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits
@@ -28,6 +31,6 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def one_line(text: object, limit: int = 2000) -> str:
-    """A message as one printable line: names in it may hold newlines or a terminal's control characters."""
+    """Return a message as one printable line: names in it may hold newlines or a terminal's control characters."""
     shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -144,7 +144,7 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
     except ValidationError as e:
         raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     assert address is not None
-    return WeightCache.of(Store(results)).fetch(address)[1]
+    return WeightCache.for_store(Store(results)).fetch(address)[1]
 
 
 def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
-    from harness.training.member import trained_model
     from harness.training.tasks import open_task
+    from harness.training.trained_model import trained_model
 
     store = Store(results)
     run_id = store.find(prefix, "--run")

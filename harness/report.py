@@ -108,7 +108,7 @@ def report(
     contents = [content.asked(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
-    if len(store.loose_ids()) > compaction.MANY:
+    if len(store.loose_ids()) > compaction.MANY_FILES:
         advice = f"python -m harness.compact --results {results}"
         print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
     if figures is not None:

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: pure functions of (seed, epoch, stream, index), whatever asks and in whatever order.
+"""Counter-based random numbers: pure functions of (seed, epoch, stream, index), independent of the order of calls.
 
 The mixing function is splitmix64's finaliser (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
 generators"), applied twice; all arithmetic is exact in 64-bit integers, so every device gives the same bits.
@@ -15,7 +15,7 @@ _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def stream_key(seed: int, epoch: int, stream: str) -> int:
-    """An integer in [0, 2^63) for (seed, epoch, stream): seeds a generator, or the counters below."""
+    """Return an integer in [0, 2^63) for (seed, epoch, stream), the seed of a generator or of the functions below."""
     h = zlib.crc32(stream.encode())
     for part in (seed, epoch):
         h = _mix_int((h + _GOLDEN) & _MASK) ^ (part & _MASK)
@@ -23,18 +23,18 @@ def stream_key(seed: int, epoch: int, stream: str) -> int:
 
 
 def random_bits(seed: int, epoch: int, stream: str, indices: Tensor) -> Tensor:
-    """63 random bits for each index: (N,) int64 >= 0."""
+    """Return 63 random bits for each index: (N,) int64 >= 0."""
     x = indices * _signed(_GOLDEN) + stream_key(seed, epoch, stream)
     return _mix(_mix(x)) & 0x7FFFFFFFFFFFFFFF
 
 
 def random_integers(seed: int, epoch: int, stream: str, indices: Tensor, high: int) -> Tensor:
-    """An integer in [0, high) for each index. ``high`` is small against 2^63: the modulo's bias is below 1e-12."""
+    """Return an integer in [0, high) for each index; the modulo's bias is below 1e-12 for ``high`` up to 9e6."""
     return random_bits(seed, epoch, stream, indices) % high
 
 
 def random_permutation(seed: int, epoch: int, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """The order of the training set in an epoch: a permutation of 0..n-1."""
+    """Return the order of the training set in an epoch: a permutation of 0..n-1."""
     return torch.argsort(random_bits(seed, epoch, "order", torch.arange(n, device=device)), stable=True)
 
 

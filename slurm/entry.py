@@ -61,7 +61,7 @@ def _fail_hopeless(store: Store, run_ids: Collection[str], max_attempts: int, lo
     """Record a failure of runs that were started too often without a result, so that requeuing ends."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # includes starts that died before they were noted
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        if (count := max(len(store.tries(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
+        if (count := max(len(store.attempts_since_failure(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
             continue
         log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)

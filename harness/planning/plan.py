@@ -71,7 +71,7 @@ def plan_sweep(
     root = locate.data_root(data)
     sweep, document = sweep_file.load_sweep(file, sets)
     store = Store(results.resolve())
-    given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.of(store))
+    given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
     hashes: dict[WeightsSource, str] = {}
 
     def weights_sha256(weights: WeightsSource, at: KeyPath) -> str:

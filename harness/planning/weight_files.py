@@ -28,7 +28,7 @@ class GivenWeights:
         """
         if weights.address is None:
             return self._of_file(weights)
-        known = weights.sha256 or self.downloaded.known(weights.address)
+        known = weights.sha256 or self.downloaded.known_sha256(weights.address)
         if known is None and fetch:
             known, _ = self.downloaded.fetch(weights.address)
         if known is None:

@@ -1,1 +1,1 @@
-"""The store: the folder of records and artefacts (``--results``). One class owns every file name in it."""
+"""The store: the folder of records and artefacts (``--results``). The class ``Store`` owns every file name in it."""

@@ -1,8 +1,8 @@
-"""Compaction: many small record files become a few Parquet files, while others write and read.
+"""Compaction: many small record files become a few Parquet files, while other processes write and read.
 
-A generation is written beside the store's other ones, made durable and renamed into place: that is the commit. What it
-replaces is removed only after: record files that it holds, and older generations. Killed between any two steps, the
-next compaction takes up from what is there.
+A generation is written next to the store's others, made durable and renamed to its number: that is the commit. Only
+then are the files removed that it replaces: record files whose rows it holds, and older generations. After a kill
+between any two steps, the next compaction continues from the files that it finds.
 """
 
 import errno
@@ -17,52 +17,54 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.store import files, generations, parts, records
 from harness.store.generations import INDEX, Generation
-from harness.store.parts import Part
+from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA_VERSION
 from harness.store.store import Store
 
-# How long what was replaced stays for readers that may not know yet: NFS keeps a directory's listing up to 60 s.
+# Replaced files stay this long for readers that may still list them: NFS caches a directory's listing up to 60 s.
 GRACE_S = 90.0
-MANY = 256  # record files that take longer to read than a user should wait, about half a second
+MANY_FILES = 256  # record files that take longer to read than a user should wait, about half a second
 
 
 def compact(store: Store, grace_s: float = GRACE_S) -> int | None:
-    """Moves records that are files of their own into a new generation; how many, or None when another is at it.
+    """Move records that are files of their own into a new generation. Damaged record files stay where they are.
 
-    Then, and before, removes what was replaced at least ``grace_s`` seconds ago. Damaged record files stay where they
-    are: who needs them is told.
+    Files that were replaced at least ``grace_s`` seconds ago are removed, before and after.
+
+    Returns:
+        The number of records moved, or None when another process is compacting.
 
     Raises:
         DiskFull: nothing is left behind.
         UserError: the compacted records are damaged, or of a newer version.
     """
-    with _alone(store) as mine:
-        if not mine:
+    with _lock(store) as acquired:
+        if not acquired:
             return None
         _remove_replaced(store, grace_s)
         count = _add_generation(store)
-        _link(store)
+        _update_link(store)
         _remove_replaced(store, grace_s)
         return count
 
 
 def remove_replaced(store: Store, grace_s: float = GRACE_S) -> None:
-    """Only the last step of ``compact``."""
-    with _alone(store) as mine:
-        if mine:
+    """Remove the files that were replaced at least ``grace_s`` seconds ago: the last step of ``compact``."""
+    with _lock(store) as acquired:
+        if acquired:
             _remove_replaced(store, grace_s)
 
 
 def compact_if_many(store: Store) -> None:
-    """Compacts when record files have become many. Says nothing if it cannot: nobody needs it to go on."""
-    if len(store.loose_ids()) > MANY:
+    """Compact when there are many record files. Errors are ignored: the caller works without it."""
+    if len(store.loose_ids()) > MANY_FILES:
         with suppress(OSError, UserError, files.DiskFull):
             compact(store)
 
 
 @contextmanager
-def _alone(store: Store) -> Iterator[bool]:
-    """Whether no other process compacts. It saves work; what is on disk stays right without."""
+def _lock(store: Store) -> Iterator[bool]:
+    """Yield whether no other process is compacting. The lock saves work; the store stays correct without it."""
     lock = files.Lock(store.compact_lock)
     try:
         yield lock.acquire()
@@ -71,28 +73,28 @@ def _alone(store: Store) -> Iterator[bool]:
 
 
 def _add_generation(store: Store) -> int:
-    view = store.view()
-    base = view.generation
+    index = store.record_index()
+    base = index.generation
     if base and base.schema_version > SCHEMA_VERSION:
         raise UserError(f"{base.folder}: of schema version {base.schema_version}, newer than this harness")
-    if not view.loose and (base is None or base.schema_version == SCHEMA_VERSION):
+    if not index.loose and (base is None or base.schema_version == SCHEMA_VERSION):
         return 0
-    home = store.compact / f"{(base.number if base else 0) + 1:06}"
-    folder = home.with_name(f".{home.name}.{uuid.uuid4().hex[:8]}.tmp")
+    target = store.compact / f"{(base.number if base else 0) + 1:06}"
+    folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with files.full_disk_as_error(home):
-            held = _fill(folder, store, view.loose, base)
-            known = base.run_ids if base else frozenset()
-            added = {run_id for run_ids in held.values() for run_id in run_ids} - known
+        with files.full_disk_as_error(target):
+            runs_of_parts = _write_parts(folder, store, index.loose, base)
+            compacted = base.run_ids if base else frozenset()
+            added = {run_id for run_ids in runs_of_parts.values() for run_id in run_ids} - compacted
             if not added and (base is None or base.schema_version == SCHEMA_VERSION):
                 return 0
-            (folder / INDEX).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "parts": held}))
+            (folder / INDEX).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "parts": runs_of_parts}))
             for path in (*folder.iterdir(), folder):
                 files.sync(path)
-            os.rename(folder, home)
+            os.rename(folder, target)
             files.sync(store.compact)
     except OSError as e:
-        if e.errno in (errno.ENOTEMPTY, errno.EEXIST):  # the number is taken: another was at it, and was quicker
+        if e.errno in (errno.ENOTEMPTY, errno.EEXIST):  # another process took the number first
             return 0
         raise
     finally:
@@ -100,59 +102,62 @@ def _add_generation(store: Store) -> int:
     return len(added)
 
 
-def _fill(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, list[str]]:
-    """Writes the parts: those of ``base`` that are large beside what joins them stay the same files."""
-    new: dict[str, Part] = {}
+def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, list[str]]:
+    """Write a generation's parts to ``folder`` and return the run ids of each.
 
-    def part_of(dataset: str) -> Part:
-        return new.get(dataset) or new.setdefault(dataset, Part(folder, dataset))
+    Parts of ``base`` with more rows than join their dataset are linked, not written again.
+    """
+    writers: dict[str, PartWriter] = {}
 
-    for run_id in _by_age(store, loose):
+    def writer_of(dataset: str) -> PartWriter:
+        return writers.get(dataset) or writers.setdefault(dataset, PartWriter(folder, dataset))
+
+    for run_id in _oldest_first(store, loose):
         with suppress(UserError, FileNotFoundError):
             row = records.read_loose(store, run_id)
             if row.column("schema_version")[0].as_py() <= SCHEMA_VERSION:
-                part_of(row.column("dataset")[0].as_py()).add(row)
-    kept = {}
+                writer_of(row.column("dataset")[0].as_py()).add(row)
+    linked = {}
     for name, run_ids in sorted(base.parts.items(), key=lambda item: len(item[1])) if base else ():
         dataset = parts.dataset_of(name)
-        joining = len(new[dataset].run_ids) if dataset in new else 0
-        # At least doubled each time that it is written again, a row is written log2(rows) times in all.
+        joining = len(writers[dataset].run_ids) if dataset in writers else 0
+        # A part at least doubles each time that it is written again, so that a row is written log2(rows) times in all.
         if base and (len(run_ids) <= joining or base.schema_version < SCHEMA_VERSION):
             for rows in parts.stream_part(base, name):
-                part_of(dataset).add(rows)
+                writer_of(dataset).add(rows)
         elif base:
-            _keep(base.folder / name, folder / name)
-            kept[name] = list(run_ids)
-    return kept | {part.name: part.close() for part in new.values()}
+            _link_or_copy(base.folder / name, folder / name)
+            linked[name] = list(run_ids)
+    return linked | {writer.name: writer.close() for writer in writers.values()}
 
 
-def _by_age(store: Store, loose: frozenset[str]) -> list[str]:
-    """As they were written: a sweep's runs lie together then, and who reads them reads little else."""
-    written: dict[str, int] = {}
+def _oldest_first(store: Store, loose: frozenset[str]) -> list[str]:
+    """Sort runs by the time their records were written: rows of one sweep are then neighbours and read together."""
+    written_ns: dict[str, int] = {}
     for run_id in loose:
         with suppress(FileNotFoundError):
-            written[run_id] = store.record(run_id).stat().st_mtime_ns
-    return sorted(written, key=lambda run_id: (written[run_id], run_id))
+            written_ns[run_id] = store.record(run_id).stat().st_mtime_ns
+    return sorted(written_ns, key=lambda run_id: (written_ns[run_id], run_id))
 
 
-def _keep(old: Path, new: Path) -> None:
+def _link_or_copy(old: Path, new: Path) -> None:
     new.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(old, new)
     except FileNotFoundError:
         raise
-    except OSError:  # another user's file, which Linux may refuse to link
+    except OSError:  # Linux may refuse to link another user's file
         shutil.copyfile(old, new)
         files.sync(new)
 
 
-def _link(store: Store) -> None:
-    """Points the name that other Parquet readers open at the newest generation."""
+def _update_link(store: Store) -> None:
+    """Point the name that other Parquet readers open at the newest generation."""
     newest = generations.newest_generation(store.compact)
     if newest is None:
         return
     target, link = os.path.join(store.compact.name, newest.folder.name), store.all_runs
-    if link.is_dir() and not link.is_symlink():  # as a copy of the store has it that followed links
+    if link.is_dir() and not link.is_symlink():  # in a copy of the store that was made by following links
         shutil.rmtree(link)
     if not link.is_symlink() or os.readlink(link) != target:
         files.replace(link, lambda path: path.symlink_to(target), durable=False)
@@ -167,22 +172,22 @@ def _remove_replaced(store: Store, grace_s: float) -> None:
     if newest is None or _age_s(store, newest) < grace_s:
         return
     for run_id in store.loose_ids() & newest.run_ids:
-        with suppress(OSError):  # in a folder that is another user's: readers know that it is there twice
+        with suppress(OSError):  # another user's folder: the file may stay, as readers count its run once
             store.record(run_id).unlink()
-    for folder in generations.numbered(store.compact):
+    for folder in generations.numbered_folders(store.compact):
         if int(folder.name) < newest.number:
             _remove(folder)
 
 
 def _age_s(store: Store, generation: Generation) -> float:
-    """Both times are the file system's: machines' clocks differ."""
+    """Return a generation's age by the file system's clock, as the clocks of machines differ."""
     os.utime(store.compact_lock)
     return store.compact_lock.stat().st_mtime - (generation.folder / INDEX).stat().st_mtime
 
 
 def _remove(folder: Path) -> None:
-    """Away in one step first: no reader finds half of it, and no writer who lost the lock renames half into place."""
-    gone = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone")
+    """Rename a folder, then delete it: no reader sees a part of it, and a writer without the lock cannot commit it."""
+    renamed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.gone")
     with suppress(OSError):
-        os.rename(folder, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(folder, renamed)
+        shutil.rmtree(renamed, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A file over https."""
+"""Download of a file over https."""
 
 import hashlib
 import http.client
@@ -13,31 +13,31 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from harness.errors import UserError, one_line
 
-BLOCK = 1 << 20  # bytes
-TIMEOUT = 30  # seconds without a byte
+BLOCK_BYTES = 1 << 20
+TIMEOUT_S = 30  # without a byte
 TRIES = 5
 OFFLINE = "where there is no internet, copy the file there and give it as `file`"
 
 
-class _Broken(Exception):
-    """The connection was lost in the middle of the file."""
+class _ConnectionLost(Exception):
+    """A connection that was lost in the middle of the file."""
 
 
 def download(url: str, to: Path) -> str:
-    """Writes what lies at an https address to a file; its sha256.
+    """Write the file at an https address to ``to`` and return its sha256.
 
-    The system's certificates and proxies are used (SSL_CERT_FILE, HTTPS_PROXY). A transfer that breaks off goes on from
-    where it was if the server can tell that the file is still the same, else from its start; five times at most.
+    The system's certificates and proxies are used (SSL_CERT_FILE, HTTPS_PROXY). An interrupted transfer resumes where
+    it stopped if the server confirms that the file is still the same, else it restarts; five tries at most.
 
     Raises:
-        UserError: it cannot be had, or not over https alone.
+        UserError: the file is unavailable, or a redirect leaves https.
         OSError: ``to`` cannot be written.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     task = bar.add_task(Path(urlsplit(url).path).name)
-    digest, version, lost = hashlib.sha256(), "", ""
+    digest, version, problem = hashlib.sha256(), "", ""
     with to.open("wb") as f, bar:
         for _ in range(TRIES):
             with _open(url, f.tell(), version) as response:
@@ -54,13 +54,13 @@ def download(url: str, to: Path) -> str:
                         bar.update(task, completed=f.tell(), total=size)
                     if size in (None, f.tell()):
                         return digest.hexdigest()
-                    lost = f"the connection was closed after {f.tell():,} of {size:,} bytes"
-                except _Broken as e:
-                    lost = str(e)
-    raise UserError(f"weights {url}: cannot be downloaded: {lost}, {TRIES} times")
+                    problem = f"the connection was closed after {f.tell():,} of {size:,} bytes"
+                except _ConnectionLost as e:
+                    problem = str(e)
+    raise UserError(f"weights {url}: cannot be downloaded: {problem}, {TRIES} times")
 
 
-class _HttpsAlone(urllib.request.HTTPRedirectHandler):
+class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme != "https":
             raise UserError(f"weights {req.full_url}: leads to {newurl}, which is not https")
@@ -68,33 +68,33 @@ class _HttpsAlone(urllib.request.HTTPRedirectHandler):
 
 
 def _open(url: str, start: int, version: str) -> http.client.HTTPResponse:
-    """The file, or what is left of it from byte ``start`` if it is still of this version."""
+    """Request the file, or its rest from byte ``start`` on if it is still of this version."""
     request = urllib.request.Request(url)
     if start and version:
         request.add_header("Range", f"bytes={start}-")
         request.add_header("If-Range", version)
     try:
-        response = urllib.request.build_opener(_HttpsAlone).open(request, timeout=TIMEOUT)
+        response = urllib.request.build_opener(_HttpsOnly).open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as e:
         raise UserError(f"weights {url}: the server answers {e.code} {one_line(e.reason, 200)}") from None
     except (OSError, http.client.HTTPException, ValueError) as e:
-        why = e.reason if isinstance(e, urllib.error.URLError) else e
-        raise UserError(f"weights {url}: cannot be reached: {one_line(why, 200)}; {OFFLINE}") from None
-    assert isinstance(response, http.client.HTTPResponse)  # of https; other schemes never come here
+        cause = e.reason if isinstance(e, urllib.error.URLError) else e
+        raise UserError(f"weights {url}: cannot be reached: {one_line(cause, 200)}; {OFFLINE}") from None
+    assert isinstance(response, http.client.HTTPResponse)  # other schemes never come here
     if response.length is None and not response.chunked:
         response.close()
-        raise UserError(f"weights {url}: the server does not say how long the file is, so that its end cannot be told")
+        raise UserError(f"weights {url}: the server does not state the file's length, so its end would not be noticed")
     return response
 
 
 def _version(response: http.client.HTTPResponse) -> str:
-    """What If-Range takes (RFC 9110, 13.1.5): a strong ETag, else the time of the last change."""
+    """Return the value for If-Range (RFC 9110, 13.1.5): a strong ETag, else the time of the last change."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read(BLOCK)
+        return response.read(BLOCK_BYTES)
     except (OSError, http.client.HTTPException) as e:
-        raise _Broken(one_line(e, 200)) from None
+        raise _ConnectionLost(one_line(e, 200)) from None

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and locks."""
 
 import contextlib
 import errno
@@ -14,16 +14,12 @@ from typing import Any
 
 
 class DiskFull(Exception):
-    """No room left where a file should be written."""
+    """The disk that a file should be written to is full."""
 
 
 @contextlib.contextmanager
 def full_disk_as_error(path: Path) -> Iterator[None]:
-    """Writing ``path``.
-
-    Raises:
-        DiskFull: naming it, in place of an error that says only that there is no room.
-    """
+    """Raise DiskFull, naming ``path``, in place of an error that says only that the disk is full."""
     try:
         yield
     except Exception as e:
@@ -33,11 +29,11 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def temporary_beside(path: Path) -> Iterator[Path]:
-    """A name beside ``path``, ``.NAME.*.tmp``, that is gone afterwards unless the process is killed.
+def temporary_path(path: Path) -> Iterator[Path]:
+    """Yield a name in the folder of ``path``, ``.NAME.*.tmp``; the file is removed at the end, except after a kill.
 
     Raises:
-        DiskFull: there was no room.
+        DiskFull: the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -56,6 +52,7 @@ def _is_disk_full(error: Exception) -> bool:
 
 
 def sync(path: Path) -> None:
+    """Wait until a file or a folder's listing is on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -64,12 +61,12 @@ def sync(path: Path) -> None:
 
 
 def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -> None:
-    """Puts what ``write(temporary_path)`` wrote in place of ``path``; a reader sees the old file or the new one.
+    """Replace ``path`` by the file that ``write(temporary_path)`` writes; a reader sees the old file or the new one.
 
     Raises:
-        DiskFull: there was no room; ``path`` is as it was.
+        DiskFull: the disk is full; ``path`` is unchanged.
     """
-    with temporary_beside(path) as temporary:
+    with temporary_path(path) as temporary:
         write(temporary)
         if durable:
             move(temporary, path)
@@ -78,15 +75,15 @@ def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -
 
 
 def move(source: Path, path: Path) -> None:
-    """Puts a whole file in place of ``path``, on the same file system; once done it outlives a crash of the machine."""
+    """Rename a file to ``path``, on the same file system; afterwards it survives a crash of the machine."""
     sync(source)
     os.replace(source, path)
     sync(path.parent)
 
 
 def write_once(path: Path, write: Callable[[Path], object]) -> bool:
-    """As ``replace``, but the first writer wins; False when the file was there already."""
-    with temporary_beside(path) as temporary:
+    """Write ``path`` as ``replace`` does, unless it exists; return whether this call wrote it."""
+    with temporary_path(path) as temporary:
         write(temporary)
         sync(temporary)
         try:
@@ -98,11 +95,12 @@ def write_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """As ``replace``, for what can be made anew if the machine dies."""
+    """Replace a text file that can be made again if the machine crashes."""
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
 
 
 def replace_json(path: Path, value: Any, durable: bool = True) -> None:
+    """Replace ``path`` by a value as JSON."""
     replace(path, lambda p: p.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n"), durable)
 
 
@@ -113,7 +111,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any | None:
-    """The value, or None when the file is missing or not JSON (written by a newer version, say)."""
+    """Return the value, or None when the file is missing or not JSON."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -121,7 +119,7 @@ def read_json(path: Path) -> Any | None:
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    """The last lines of a log file."""
+    """Return the last lines of a log file, or why there are none."""
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError as e:
@@ -129,14 +127,14 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 class Lock:
-    """An advisory lock on a file, held by this process until released or dead: the kernel lets go for it."""
+    """An advisory lock on a file. The kernel releases it if its process dies."""
 
     def __init__(self, path: Path):
         self.path = path
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """True when this process now holds it. Waits no longer than others need to ask ``is_locked``."""
+        """Return whether this process now holds the lock. Waits only for calls of ``is_locked``."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         for _ in range(10):
@@ -157,13 +155,13 @@ class Lock:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock."""
+    """Return whether a process holds the lock."""
     try:
         fd = os.open(path, os.O_RDWR)
     except FileNotFoundError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that ask do not take each other for the holder
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
     except BlockingIOError:
         return True
     else:

@@ -1,7 +1,8 @@
 """Compacted records: numbered folders of Parquet files that never change. Imports no pyarrow.
 
-A generation holds every row that was compacted by then; the newest one counts. It appears whole, by one rename to a
-number that nobody else has: of two that compact at once one is too late, whatever became of their lock.
+A generation holds every row that was compacted before it, and the newest generation is the valid one. It appears in one
+step, by a rename to a number that nobody else has: of two processes that compact at once one comes too late, even where
+their lock failed.
 """
 
 import json
@@ -12,14 +13,16 @@ from pathlib import Path
 
 from harness.errors import UserError
 
-INDEX = "_runs.json"  # readers of a folder of Parquet files leave out names that begin so
+INDEX = "_runs.json"  # readers of a folder of Parquet files skip names that start with an underscore
 
 
 @dataclass(frozen=True)
 class Generation:
+    """A folder of compacted records and the runs that each of its files holds."""
+
     folder: Path
     schema_version: int  # of all its parts
-    parts: Mapping[str, tuple[str, ...]]  # file's name in the folder -> run ids in the order of its rows
+    parts: Mapping[str, tuple[str, ...]]  # a file's name in the folder -> run ids in the order of its rows
 
     @property
     def number(self) -> int:
@@ -30,13 +33,13 @@ class Generation:
         return frozenset(run_id for run_ids in self.parts.values() for run_id in run_ids)
 
     def files(self, run_ids: Set[str]) -> set[Path]:
-        """The parts that hold any of the runs."""
-        return {self.folder / name for name, held in self.parts.items() if not run_ids.isdisjoint(held)}
+        """Return the parts that hold any of the runs."""
+        return {self.folder / name for name, in_part in self.parts.items() if not run_ids.isdisjoint(in_part)}
 
 
 @dataclass(frozen=True)
-class View:
-    """Where the records of a store lay at one moment; each row in one place."""
+class RecordIndex:
+    """The places of a store's records at one moment; each row is in one place."""
 
     generation: Generation | None
     loose: frozenset[str]  # runs whose record is a file of its own
@@ -46,46 +49,46 @@ class View:
         return self.loose | self.generation.run_ids if self.generation else self.loose
 
 
-def newest_generation(home: Path) -> Generation | None:
-    """The generation that counts, of those in ``home``; None before the first.
+def newest_generation(folder: Path) -> Generation | None:
+    """Return the valid generation in ``folder``; None before the first.
 
     Raises:
         UserError: its index is missing or damaged.
     """
-    tried = None
-    while folder := max(numbered(home), default=None, key=lambda path: int(path.name)):
+    unreadable = None
+    while newest := max(numbered_folders(folder), default=None, key=lambda path: int(path.name)):
         try:
-            return _read(folder)
-        except FileNotFoundError:  # removed since: then there is a newer one
-            if folder == tried:
-                raise UserError(f"{folder / INDEX}: missing; put it back from a copy") from None
-            tried = folder
+            return _read_generation(newest)
+        except FileNotFoundError:  # removed in the meantime: then there is a newer one
+            if newest == unreadable:
+                raise UserError(f"{newest / INDEX}: missing; restore it from a copy") from None
+            unreadable = newest
     return None
 
 
-def numbered(home: Path) -> Iterator[Path]:
-    """The folders of generations, in no order."""
+def numbered_folders(folder: Path) -> Iterator[Path]:
+    """Yield the generations' folders, in no order."""
     try:
-        yield from (path for path in home.iterdir() if path.name.isdecimal())
+        yield from (path for path in folder.iterdir() if path.name.isdecimal())
     except FileNotFoundError:
         return
 
 
-def _read(folder: Path) -> Generation:
+def _read_generation(folder: Path) -> Generation:
     index = folder / INDEX
     try:
-        found = _listed(index, index.stat().st_mtime_ns)
-        # A part that the user deleted, as it was damaged: its runs are to do again.
-        there = {name: run_ids for name, run_ids in found.parts.items() if (folder / name).exists()}
+        generation = _parse_index(index, index.stat().st_mtime_ns)
+        # The user may have deleted a damaged part: its runs have to be trained again.
+        present = {name: run_ids for name, run_ids in generation.parts.items() if (folder / name).exists()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index}: damaged; put it back from a copy") from None
-    index.stat()  # still there: no part was missed because the whole folder was on its way out
-    return found if len(there) == len(found.parts) else replace(found, parts=there)
+        raise UserError(f"{index}: damaged; restore it from a copy") from None
+    index.stat()  # raises if the whole folder is being removed, so that its parts only seemed to be missing
+    return generation if len(present) == len(generation.parts) else replace(generation, parts=present)
 
 
-@lru_cache(maxsize=1)  # a command asks several times where the records are, one that follows a sweep twice a second
-def _listed(index: Path, mtime_ns: int) -> Generation:
-    """The generation as its index, last changed at that time, has it."""
+@lru_cache(maxsize=1)  # a command asks several times for the index, a command that follows a sweep twice a second
+def _parse_index(index: Path, mtime_ns: int) -> Generation:
+    """Return the generation that an index lists; ``mtime_ns`` makes the cache read a changed file again."""
     value = json.loads(index.read_text())
     parts = {name: tuple(run_ids) for name, run_ids in value["parts"].items()}
     return Generation(index.parent, value["schema_version"], parts)

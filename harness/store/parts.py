@@ -1,7 +1,7 @@
-"""The files of a generation: Parquet, rows of one dataset each.
+"""The Parquet files of a generation: each holds rows of one dataset.
 
-The dataset is the name of the file's folder (``dataset=cifar100``), Hive's way: readers of Parquet give it back as a
-column, and pass over the folders that they are not asked for.
+The dataset is the name of the file's folder (``dataset=cifar100``), as Hive partitions tables: readers of Parquet
+return it as a column and skip the folders that a query does not need.
 """
 
 import uuid
@@ -14,76 +14,79 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
+from harness.phrases import plural
 from harness.store import files
 from harness.store.generations import INDEX, Generation
-from harness.store.schema import SCHEMA, SCHEMA_VERSION, as_current
+from harness.store.schema import SCHEMA, SCHEMA_VERSION, upgrade
 
-_GROUP_ROWS = 2000  # what is read to get at one row, and held in memory at once
-_IN_FILE = SCHEMA.remove(SCHEMA.get_field_index("dataset"))
+_GROUP_ROWS = 2000  # a row group: the least that is read to get one row, and the most in memory while writing
+_FILE_SCHEMA = SCHEMA.remove(SCHEMA.get_field_index("dataset"))
 
 
-class Part:
-    """A file in the making."""
+class PartWriter:
+    """A part that is being written to the folder of a generation."""
 
     def __init__(self, folder: Path, dataset: str):
-        """``folder``: of the generation."""
         self.name = f"dataset={quote(dataset, safe='')}/part-{uuid.uuid4().hex[:16]}.parquet"
         self.run_ids = list[str]()
         self._path = folder / self.name
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._writer = pq.ParquetWriter(self._path, _IN_FILE, compression="zstd", write_page_checksum=True)
-        self._waiting: list[pa.Table] = []
-        self._written = 0
+        self._writer = pq.ParquetWriter(self._path, _FILE_SCHEMA, compression="zstd", write_page_checksum=True)
+        self._buffer: list[pa.Table] = []
+        self._written_rows = 0
 
     def add(self, rows: pa.Table) -> None:
-        self._waiting.append(rows.select(_IN_FILE.names))
+        """Append rows of this part's dataset, with the columns of ``SCHEMA``."""
+        self._buffer.append(rows.select(_FILE_SCHEMA.names))
         self.run_ids += rows.column("run_id").to_pylist()
-        if len(self.run_ids) - self._written >= _GROUP_ROWS:
-            self._write()
+        if len(self.run_ids) - self._written_rows >= _GROUP_ROWS:
+            self._write_group()
 
     def close(self) -> list[str]:
-        """Makes it durable; the runs it holds, in the order of rows."""
-        if self._waiting:
-            self._write()
+        """Make the file durable and return the run ids in the order of its rows."""
+        if self._buffer:
+            self._write_group()
         self._writer.close()
         files.sync(self._path)
         return self.run_ids
 
-    def _write(self) -> None:
-        self._writer.write_table(pa.concat_tables(self._waiting).combine_chunks())
-        self._waiting, self._written = [], len(self.run_ids)
+    def _write_group(self) -> None:
+        self._writer.write_table(pa.concat_tables(self._buffer).combine_chunks())
+        self._buffer, self._written_rows = [], len(self.run_ids)
 
 
-def read_part(generation: Generation, name: str, wanted: Set[str], columns: Sequence[str]) -> pa.Table:
-    """Rows of the wanted runs that a part has; only row groups with any of them are read.
+def read_part(generation: Generation, name: str, run_ids: Set[str], columns: Sequence[str]) -> pa.Table:
+    """Return the rows of the given runs in a part. Only row groups that hold any of them are read.
 
     Raises:
         FileNotFoundError: the generation was removed.
         UserError: the file is damaged.
     """
-    run_ids = generation.parts[name]
-    with _telling_damage(generation, name) as file:
-        whole, some, start = list[int](), list[pa.Table](), 0
+    in_part = generation.parts[name]
+    with _open_part(generation, name) as file:
+        whole_groups, selections, start = list[int](), list[pa.Table](), 0
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
-            rows = [i - start for i in range(start, end) if run_ids[i] in wanted]
+            rows = [i - start for i in range(start, end) if in_part[i] in run_ids]
             if len(rows) == end - start:
-                whole.append(group)
-            elif rows:  # one at a time: of 100,000 runs with curves no machine holds all for the sake of some
-                some.append(_read_groups(generation, name, file, [group], columns).take(pa.array(rows, pa.int64())))
+                whole_groups.append(group)
+            elif rows:  # one group at a time: 100,000 runs with their curves do not fit in memory
+                table = _read_groups(generation, name, file, [group], columns)
+                selections.append(table.take(pa.array(rows, pa.int64())))
             start = end
-        return pa.concat_tables([_read_groups(generation, name, file, whole, columns), *some])
+        return pa.concat_tables([_read_groups(generation, name, file, whole_groups, columns), *selections])
 
 
 def stream_part(generation: Generation, name: str) -> Iterator[pa.Table]:
-    """All of a part, a row group at a time. Raises as ``read`` does."""
-    with _telling_damage(generation, name) as file:
+    """Yield all rows of a part, a row group at a time. Raises as ``read_part`` does."""
+    with _open_part(generation, name) as file:
         for group in range(file.num_row_groups):
             yield _read_groups(generation, name, file, [group], SCHEMA.names)
 
 
 @contextmanager
-def _telling_damage(generation: Generation, name: str) -> Iterator[pq.ParquetFile]:
+def _open_part(generation: Generation, name: str) -> Iterator[pq.ParquetFile]:
+    """Open a part; any damage found until the end of the context is raised as a UserError."""
     path, count = generation.folder / name, len(generation.parts[name])
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -94,8 +97,8 @@ def _telling_damage(generation: Generation, name: str) -> Iterator[pq.ParquetFil
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         raise UserError(
-            f"{path}: not readable ({str(e).splitlines()[0][:120]}); put it back from a copy, "
-            f"or delete it and run the sweeps again to train its {count} runs anew"
+            f"{path}: not readable ({str(e).splitlines()[0][:120]}); restore it from a copy, "
+            f"or delete it and run the sweeps again to train its {plural(count, 'run')} again"
         ) from None
 
 
@@ -103,13 +106,13 @@ def _read_groups(
     generation: Generation, name: str, file: pq.ParquetFile, groups: list[int], columns: Sequence[str]
 ) -> pa.Table:
     current = generation.schema_version == SCHEMA_VERSION
-    wanted = [c for c in _IN_FILE.names if c in columns] if current else None
-    # A thread per column takes longer on two cores than none: each has memory of its own to fetch.
-    table = file.read_row_groups(groups, columns=wanted, use_threads=False)
+    in_file = [c for c in _FILE_SCHEMA.names if c in columns] if current else None
+    # On two cores a thread per column takes longer than none: each allocates memory of its own.
+    table = file.read_row_groups(groups, columns=in_file, use_threads=False)
     table = table.append_column("dataset", pa.array([dataset_of(name)] * len(table), pa.string()))
-    return (table if current else as_current(table)).select(columns)
+    return (table if current else upgrade(table)).select(columns)
 
 
 def dataset_of(name: str) -> str:
-    """The dataset of a part, by the part's name."""
+    """Return a part's dataset from the part's name."""
     return unquote(name.partition("/")[0].removeprefix("dataset="))

@@ -1,4 +1,4 @@
-"""Where and with what a run was trained."""
+"""The provenance of a run: commit and package versions."""
 
 import json
 import platform
@@ -11,15 +11,15 @@ from harness.store import files
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "pyarrow", "submitit", "pydantic", "scikit-learn", "deepspeed")
 _DECODERS = {"ffcv": ("ffcv",), "pil": ("pillow",), "torchvision": ("torchvision", "pycocotools")}
-SNAPSHOT_FILE = "snapshot.json"  # lies beside the packages of a copy that jobs run from, and holds its git_state
+SNAPSHOT_FILE = "snapshot.json"  # in a copy of the packages that jobs run from: the git_state of the original
 
 
 @cache
 def git_state() -> tuple[str, bool]:
-    """(commit, dirty) of the checkout the harness runs from, or was copied from; ("", False) when it is not one."""
+    """Return (commit, dirty) of the checkout that the harness runs or was copied from; ("", False) outside one."""
     folder = Path(__file__).resolve().parents[2]
-    if isinstance(copied := files.read_json(folder / SNAPSHOT_FILE), list):
-        return copied[0], copied[1]
+    if isinstance(state := files.read_json(folder / SNAPSHOT_FILE), list):
+        return state[0], state[1]
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
@@ -31,11 +31,11 @@ def git_state() -> tuple[str, bool]:
 
 
 def versions(decoder: str = "") -> str:
-    """JSON of package -> version, Python included, and what a ``decoder`` of images comes with."""
-    found = {"python": platform.python_version()}
+    """Return JSON of package -> version: Python, the packages that runs use, and those of an image ``decoder``."""
+    version_of = {"python": platform.python_version()}
     for name in (*_PACKAGES, *(_DECODERS[decoder] if decoder else ())):
         try:
-            found[name] = metadata.version(name)
+            version_of[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return json.dumps(found, sort_keys=True)
+    return json.dumps(version_of, sort_keys=True)

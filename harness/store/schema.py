@@ -1,4 +1,4 @@
-"""The columns of a record, and those of older versions read as today's."""
+"""The columns of a record, and the upgrade of rows that an older version wrote."""
 
 import pyarrow as pa
 
@@ -15,11 +15,11 @@ SCHEMA = pa.schema(
         pa.field("schema_version", pa.int32()),
         pa.field("run_id", pa.string()),
         pa.field("status", pa.string()),  # done or diverged
-        # what was trained
+        # the run's settings
         pa.field("dataset", pa.string()),
         pa.field("dataset_version", pa.string()),
         pa.field("train_size", pa.int64()),
-        pa.field("evaluated_on", pa.string()),  # test, or validation: training images that were held out
+        pa.field("evaluated_on", pa.string()),  # test, or validation: held-out training images
         pa.field("evaluated_size", pa.int64()),
         pa.field("student", pa.string()),
         pa.field("student_parameters", pa.int64()),
@@ -27,7 +27,7 @@ SCHEMA = pa.schema(
         pa.field("teacher", pa.string()),
         pa.field("teacher_run", pa.string()),
         pa.field("teacher_sha256", pa.string()),  # of the weights file, as given or as written by teacher_run
-        # in % and nats, measured when loaded; of given weights, on the test set
+        # in % and nats, measured when the job loads the teacher; for given weights, on the test set
         *(pa.field(f"teacher_{m}", pa.float64()) for m in METRICS),
         pa.field("method", pa.string()),
         pa.field("method_parameters", pa.int64()),  # trained with the student
@@ -35,18 +35,18 @@ SCHEMA = pa.schema(
         pa.field("epochs", pa.int64()),
         pa.field("precision", pa.string()),
         pa.field("science", pa.string()),  # every resolved setting, as canonical JSON
-        # results, in % and nats per image, over all images of evaluated_on; those of another task are null
+        # results, in % and nats per image, over all images of evaluated_on; metrics of the other task are null
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
-        pa.field("warnings", pa.list_(pa.string())),  # of the method, by the last epoch's means
+        pa.field("warnings", pa.list_(pa.string())),  # of the method, from the last epoch's means
         pa.field(
             "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
         ),
-        # cost, in seconds of this run's share of its pack; first_stage: all of a stage before the main one
+        # cost, in seconds: this run's share of its pack; first_stage: everything in the stage before the main one
         *_COSTS,
         pa.field("cost_total_s", pa.float64()),
         pa.field("pack_size", pa.int64()),
-        pa.field("peak_memory_bytes", pa.int64()),  # of the process, or of the device when there is one
+        pa.field("peak_memory_bytes", pa.int64()),  # of the GPU where there is one, else of the process
         # provenance
         pa.field("weights_sha256", pa.string()),  # of the trained student's safetensors file
         pa.field("git_commit", pa.string()),
@@ -63,36 +63,38 @@ SCHEMA = pa.schema(
 )
 
 
-def as_current(table: pa.Table) -> pa.Table:
-    """Rows as an older version wrote them, with today's columns.
+def upgrade(table: pa.Table) -> pa.Table:
+    """Return rows that any version wrote, with today's columns.
 
     Raises:
         KeyError: a column is missing that every version has.
-        pa.ArrowInvalid: one is of another type.
+        pa.ArrowInvalid: a column is of another type.
     """
     if set(table.schema.names) != set(SCHEMA.names):
-        table = _of_older_version(table)
+        table = _add_columns(table)
     table = table.select(SCHEMA.names)
     return table if table.schema.equals(SCHEMA) else table.cast(SCHEMA)
 
 
-def _of_older_version(table: pa.Table) -> pa.Table:
-    """With the columns that have come since: after version 1 the first stage's cost, after 2 what a run was evaluated
-    on (the test set, whose size had another name), after 3 the parameters of what was evaluated,
-    after 4 the method's warnings, after 5 what is measured of detectors, and of
-    teachers but for their top-1."""
+def _add_columns(table: pa.Table) -> pa.Table:
+    """Add the columns that an older version lacks.
+
+    After version 1 came the first stage's cost; after 2 ``evaluated_on`` (before, it was always the test set, whose
+    size had another name); after 3 ``evaluated_parameters``; after 4 the method's warnings; after 5 the metrics of
+    detectors, and a teacher's metrics other than top-1.
+    """
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
     rows = len(table)
-    since: dict[str, pa.Array] = {
+    added: dict[str, pa.Array] = {
         "cost_first_stage_s": pa.array([0.0] * rows),
         "evaluated_on": pa.array(["test"] * rows),
+        "evaluated_parameters": table.column("student_parameters"),
+        "warnings": pa.array([[]] * rows, pa.list_(pa.string())),
     }
-    since["warnings"] = pa.array([[]] * rows, pa.list_(pa.string()))
-    since["evaluated_parameters"] = table.column("student_parameters")
-    since |= {name: pa.nulls(rows, pa.float64()) for name in SCHEMA.names if name.split("_")[-1] in DETECTION.metrics}
-    since |= {f"teacher_{m}": pa.nulls(rows, pa.float64()) for m in METRICS if m != "top1"}
-    for name, values in since.items():
+    added |= {name: pa.nulls(rows, pa.float64()) for name in SCHEMA.names if name.split("_")[-1] in DETECTION.metrics}
+    added |= {f"teacher_{m}": pa.nulls(rows, pa.float64()) for m in METRICS if m != "top1"}
+    for name, values in added.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)
     return table

@@ -1,4 +1,4 @@
-"""Where everything lies in a store, and the state of its runs. Imports neither torch nor pyarrow."""
+"""A store's paths and the state of its runs. Imports neither torch nor pyarrow."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from harness.phrases import some
 from harness.spec import identity
 from harness.store import files, generations
 
-CONTENTS = "contents.json"  # what a folder of tables holds: its sweep's cells
+CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
 State = Literal["done", "failed", "running", "to do"]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run has no record. ``kind``: code, data, teacher, disk, killed."""
+    """The reason why a run has no record. ``kind``: code, data, teacher, disk, killed."""
 
     run_id: str
     kind: str
@@ -32,7 +32,7 @@ class Failure:
 
 
 class Store:
-    """A results folder. Every path in it is spelt here and nowhere else."""
+    """A results folder. Every path in it is spelled here and nowhere else."""
 
     def __init__(self, root: Path):
         self.root = root
@@ -73,11 +73,11 @@ class Store:
         return self.run(run_id) / "student.safetensors"
 
     def predictions(self, run_id: str) -> Path:
-        """What the trained student says of the images it is evaluated on, where the task keeps it."""
+        """The trained student's predictions for the evaluated images, where the task stores them."""
         return self.run(run_id) / "predictions.json"
 
     def teacher_predictions(self, evaluation: str) -> Path:
-        """The same of a given teacher, by ``identity.teacher_evaluation``."""
+        """A given teacher's predictions; ``evaluation`` comes from ``identity.teacher_evaluation``."""
         return self.root / "teachers" / f"{evaluation}.json"
 
     @property
@@ -85,7 +85,7 @@ class Store:
         return self.root / "images"
 
     def images(self, sweep: str) -> Path:
-        """Where the leaderboard looks for pictures of what detectors find."""
+        """Pictures of detections that the leaderboard shows."""
         return self.all_images / sweep
 
     def run_lock(self, run_id: str) -> Path:
@@ -99,11 +99,11 @@ class Store:
 
     @property
     def probes(self) -> Path:
-        """What ``sweep --probe`` has measured."""
+        """Measurements of ``sweep --probe``."""
         return self.root / "probes"
 
     def estimates(self, sweep: str) -> Path:
-        """What a sweep's submissions were estimated to take."""
+        """The estimated cost of a sweep's submissions."""
         return self.root / "estimates" / f"{sweep}.json"
 
     def queue(self, name: str) -> Path:
@@ -111,11 +111,11 @@ class Store:
 
     @property
     def weights(self) -> Path:
-        """What is downloaded (``harness.store.weight_cache``), unless KD_WEIGHTS names another folder."""
+        """Downloaded weights (``harness.store.weight_cache``), unless KD_WEIGHTS names another folder."""
         return self.root / "weights"
 
     def queues(self, sweep: str) -> list[Path]:
-        """Return the files of a sweep's queues: one for each set of runs that was started (``--only``, ``--set``)."""
+        """Return the files of a sweep's queues: one for each set of runs that was started (by ``--set``, say)."""
         return sorted((self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json"))
 
     @property
@@ -153,40 +153,42 @@ class Store:
 
     def write_science(self, run_id: str, science: dict[str, Any]) -> None:
         path = self.run(run_id) / "science.json"
-        if files.read_json(path) != science:  # not there, or damaged
+        if files.read_json(path) != science:  # missing or damaged
             files.replace_json(path, science, durable=False)
 
     def read_science(self, run_id: str) -> dict[str, Any]:
-        """Raises:
-        UserError: it is missing, or not the science that this id stands for.
+        """Return a run's science.
+
+        Raises:
+            UserError: the file is missing, or holds another science than the run id stands for.
         """
         path = self.run(run_id) / "science.json"
         science = files.read_json(path)
         if not isinstance(science, dict) or identity.run_id(science) != run_id:
-            raise UserError(f"{path}: missing or damaged; run the sweep again to write it anew")
+            raise UserError(f"{path}: missing or damaged; run the sweep again to write it")
         return science
 
     # state -------------------------------------------------------------------------------------------------------
 
-    def view(self) -> generations.View:
-        """Where the records are now.
+    def record_index(self) -> generations.RecordIndex:
+        """Return where each record is now.
 
-        The single files are listed first: one that has gone by then is in the generation read after it.
+        Record files are listed first: a file that compaction then removes is in the generation that is read after it.
 
         Raises:
             UserError: the compacted records are damaged.
         """
         loose = self.loose_ids()
         generation = generations.newest_generation(self.compact)
-        return generations.View(generation, frozenset(loose - generation.run_ids if generation else loose))
+        return generations.RecordIndex(generation, frozenset(loose - generation.run_ids if generation else loose))
 
     def loose_ids(self) -> set[str]:
-        """Runs with a record file of their own, compacted or not: one directory listing, however many there are."""
+        """Return the runs with a record file of their own, compacted or not, by one listing of the folder."""
         return _stems(self.records, ".parquet")
 
     def done_ids(self) -> frozenset[str]:
-        """Runs that have a record."""
-        return self.view().run_ids
+        """Return the runs that have a record."""
+        return self.record_index().run_ids
 
     def find(self, prefix: str, option: str, run_ids: Collection[str] | None = None) -> str:
         """Return the one run whose id starts with ``prefix``, among those with a record or the given ones.
@@ -203,16 +205,16 @@ class Store:
         raise UserError(f"{option}: {unknown(kind, prefix, candidates)}")
 
     def record_files(self, run_ids: Set[str]) -> set[Path]:
-        """The files that hold the runs' records.
+        """Return the files that hold the runs' records.
 
         Raises:
-            FileNotFoundError: a run has none.
+            FileNotFoundError: a run has no record.
         """
-        view = self.view()
-        if missing := run_ids - view.run_ids:
+        index = self.record_index()
+        if missing := run_ids - index.run_ids:
             raise FileNotFoundError(self.record(min(missing)))
-        parts = view.generation.files(run_ids) if view.generation else set()
-        return parts | {self.record(run_id) for run_id in run_ids & view.loose}
+        parts = index.generation.files(run_ids) if index.generation else set()
+        return parts | {self.record(run_id) for run_id in run_ids & index.loose}
 
     def failed_ids(self) -> set[str]:
         return _stems(self.root / "failures", ".json")
@@ -227,13 +229,14 @@ class Store:
         files.replace_json(self.failure_file(run_id), failure.__dict__)
 
     def failure(self, run_id: str) -> Failure | None:
+        """Return why a run failed, or None."""
         value = files.read_json(self.failure_file(run_id))
         if not isinstance(value, dict) or set(value) != {f.name for f in fields(Failure)}:
-            return None  # not there, damaged, or of another version
+            return None  # missing, damaged, or of another version
         return Failure(**value)
 
-    def forget_failure(self, run_id: str) -> None:
-        """Makes way for another attempt; the old failure stays in the run's folder."""
+    def archive_failure(self, run_id: str) -> None:
+        """Move a run's failure into the run's folder, which makes way for another attempt."""
         self.run(run_id).mkdir(parents=True, exist_ok=True)
         try:
             os.replace(self.failure_file(run_id), self.run(run_id) / f"failure-{int(time.time())}.json")
@@ -249,7 +252,7 @@ class Store:
         return files.read_json(self.run(run_id) / "progress.json") or {}
 
     def add_attempt(self, run_id: str, **values: Any) -> int:
-        """Notes that a job has started on the run; how many have so far."""
+        """Note that a job has started the run, and return the number of attempts so far."""
         path = self.run(run_id) / "attempts.jsonl"
         with path.open("a") as f:
             f.write(json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n")
@@ -260,21 +263,21 @@ class Store:
             lines = (self.run(run_id) / "attempts.jsonl").read_text().splitlines()
         except FileNotFoundError:
             return []
-        return [found for line in lines if (found := _json(line)) is not None]  # the last may be torn
+        return [attempt for line in lines if (attempt := _json_object(line)) is not None]  # the last may be incomplete
 
-    def tries(self, run_id: str) -> list[dict[str, Any]]:
-        """Attempts since the run's failure was last forgotten: what counts against a limit."""
-        old = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
-        since = max((value.get("at", 0.0) for value in old if isinstance(value, dict)), default=0.0)
+    def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the attempts after the run's last archived failure, which count against the limit."""
+        archived = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
+        since = max((value.get("at", 0.0) for value in archived if isinstance(value, dict)), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 
 
-def _json(line: str) -> dict[str, Any] | None:
+def _json_object(line: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

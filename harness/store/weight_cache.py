@@ -1,4 +1,4 @@
-"""Downloaded weights, by their content. Any number of processes and stores may share a folder of them."""
+"""A cache of downloaded weights, named by their content. Any number of processes and stores may share it."""
 
 import hashlib
 import os
@@ -14,51 +14,50 @@ from harness.store import files
 from harness.store.store import Store
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-WAIT = 0.5  # seconds
+_POLL_S = 0.5
 
 
 class WeightCache:
-    """``sha256/HASH.pth`` and the like; ``sources/*.json`` says which address gave which hash."""
+    """A folder of files ``sha256/HASH.pth`` and the like; ``sources/*.json`` records which address had which hash."""
 
     def __init__(self, root: Path):
         self.root = root
 
     @classmethod
-    def of(cls, store: Store) -> "WeightCache":
-        """The folder of KD_WEIGHTS, else the store's own."""
+    def for_store(cls, store: Store) -> "WeightCache":
+        """Return the cache in the folder that KD_WEIGHTS names, else the store's own."""
         named = os.environ.get("KD_WEIGHTS")
         return cls((Path(named).expanduser() if named else store.weights).resolve())
 
-    def known(self, url: str) -> str | None:
-        """The sha256 of what this address gave when it was fetched."""
-        found = files.read_json(self._source(url))
-        sha256 = found.get("sha256") if isinstance(found, dict) else None
+    def known_sha256(self, url: str) -> str | None:
+        """Return the sha256 that the file at this address had when it was fetched; None before."""
+        source = files.read_json(self._source(url))
+        sha256 = source.get("sha256") if isinstance(source, dict) else None
         return sha256 if isinstance(sha256, str) and _HASH.fullmatch(sha256) else None
 
     def find(self, sha256: str) -> Path | None:
-        """The file with this content. One that is not what its name says is none."""
-        for path in sorted(self._folder.glob(f"{sha256}.*")):
-            if files.sha256(path) == sha256:
-                return path
-        return None
+        """Return the file with this content. Files whose content does not match their name are ignored."""
+        return next((path for path in sorted(self._folder.glob(f"{sha256}.*")) if files.sha256(path) == sha256), None)
 
     def fetch(self, url: str, sha256: str | None = None) -> tuple[str, Path]:
-        """Hash and file of what an address gives, downloaded if it is not here; of processes that ask at once, by one.
+        """Return the sha256 and the path of the file at an address, and download it if the cache does not have it.
+
+        Of processes that fetch the same address at once, one downloads it.
 
         Raises:
-            UserError: it cannot be had, or its sha256 is neither ``sha256`` nor what the address itself says.
-            DiskFull: no room; nothing is left behind.
+            UserError: it is unavailable, or its sha256 is neither ``sha256`` nor the one in the address itself.
+            DiskFull: the disk is full; nothing is left behind.
         """
         lock = files.Lock(self._source(url).with_suffix(".lock"))
-        if not (mine := lock.acquire()):
+        if not (acquired := lock.acquire()):
             print(f"another process fetches {url}: waiting for it", file=sys.stderr, flush=True)
-        while not mine:
-            time.sleep(WAIT)
-            mine = lock.acquire()
+        while not acquired:
+            time.sleep(_POLL_S)
+            acquired = lock.acquire()
         try:
-            expected = sha256 or self.known(url)
-            if expected and (here := self.find(expected)):
-                return expected, here
+            expected = sha256 or self.known_sha256(url)
+            if expected and (path := self.find(expected)):
+                return expected, path
             return self._download(url, expected)
         finally:
             lock.release()
@@ -67,20 +66,20 @@ class WeightCache:
         from harness.store.download import download
 
         base = self._folder / self._key(url)
-        for left in self._folder.glob(f".{base.name}.*.tmp"):  # by a process that was killed
-            left.unlink(missing_ok=True)
-        with files.temporary_beside(base) as temporary:
-            found = download(url, temporary)
-            if expected not in (None, found):
-                changed = "; it has changed since it was first fetched" if expected == self.known(url) else ""
-                raise UserError(f"weights {url}: sha256 is {found}, expected {expected}{changed}")
-            if not found.startswith(start := pretrained.sha256_start(url)):
-                raise UserError(f"weights {url}: sha256 is {found}, its name says {start}...")
-            path = self._folder / (found + PurePosixPath(urlsplit(url).path).suffix)
+        for leftover in self._folder.glob(f".{base.name}.*.tmp"):  # of a process that was killed
+            leftover.unlink(missing_ok=True)
+        with files.temporary_path(base) as temporary:
+            sha256 = download(url, temporary)
+            if expected not in (None, sha256):
+                changed = "; it has changed since it was first fetched" if expected == self.known_sha256(url) else ""
+                raise UserError(f"weights {url}: sha256 is {sha256}, expected {expected}{changed}")
+            if not sha256.startswith(start := pretrained.sha256_start(url)):
+                raise UserError(f"weights {url}: sha256 is {sha256}, its name says {start}...")
+            path = self._folder / (sha256 + PurePosixPath(urlsplit(url).path).suffix)
             files.move(temporary, path)
-        files.replace_json(self._source(url), {"url": url, "sha256": found})
-        print(f"fetched {url}: {path.stat().st_size / 1e6:.1f} MB, sha256 {found}", file=sys.stderr, flush=True)
-        return found, path
+        files.replace_json(self._source(url), {"url": url, "sha256": sha256})
+        print(f"fetched {url}: {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256}", file=sys.stderr, flush=True)
+        return sha256, path
 
     @property
     def _folder(self) -> Path:

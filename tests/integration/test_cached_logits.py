@@ -57,5 +57,5 @@ def test_what_another_teacher_said_fails_the_run_and_is_removed(taught: Bench, k
     failure = taught.store.failure(kept["kd"])
     assert failure and failure.kind == "data" and "differs from the teacher's logits" in failure.cause
     assert wrong not in files(taught)
-    taught.store.forget_failure(kept["kd"])
+    taught.store.archive_failure(kept["kd"])
     assert taught.train(kept["kd"]) == 0 and taught.row(kept["kd"])["status"] == "done"

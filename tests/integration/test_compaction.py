@@ -161,7 +161,7 @@ def compact_on(root: str, locked: bool) -> None:
 
 
 def generation_of(store: Store) -> int:
-    newest = store.view().generation
+    newest = store.record_index().generation
     return newest.number if newest else 0
 
 

@@ -98,7 +98,7 @@ WRONG_FILES = {
     ),
     "param of a pair": (
         put("pairs", 0, "methods", "kd", "params", {"x": 1}),
-        "pairs.0.methods.kd.params.x: unknown hyper-parameter of kd 'x'; Valid: temperature",
+        "pairs.0.methods.kd.params.x: unknown hyper-parameter of kd 'x'. Valid: temperature",
     ),
     "recipe": (put("recipe", "digits_quik"), "recipe: unknown recipe 'digits_quik'; did you mean 'digits_quick'?"),
     "recipe key": (put("recipe", "epoch", 3), "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
@@ -156,7 +156,7 @@ WRONG_ARGS = {
     "only": (["s.yaml", "--only", "method=kdd"], "--only 'method=kdd': unknown method 'kdd'; did you mean 'kd'?"),
     "only field": (["s.yaml", "--only", "metod=kd"], "unknown field 'metod'; did you mean 'method'?"),
     "only form": (["s.yaml", "--only", "kd"], "--only 'kd': expected FIELD=VALUE"),
-    "only seed": (["s.yaml", "--only", "seed=7"], "--only 'seed=7': unknown seed '7'; Valid: 0"),
+    "only seed": (["s.yaml", "--only", "seed=7"], "--only 'seed=7': unknown seed '7'. Valid: 0"),
     "set form": (["s.yaml", "--set", "seeds"], "--set 'seeds': expected key.path=value, e.g. recipe.epochs=10"),
     "set key": (["s.yaml", "--set", "recipe.epoch=3"], "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
     "set value": (["s.yaml", "--set", "recipe.epochs=x"], "recipe.epochs: input should be a valid integer"),

@@ -109,7 +109,7 @@ def test_a_run_is_found_by_the_start_of_its_id(tmp_path: Path) -> None:
     for prefix, message in (
         ("01", "--run '01': 2 runs start with it: 01ab, 01cd"),
         ("23ee", "--run: unknown run '23ee'; did you mean '23ef'? Valid: 01ab, 01cd, 23ef"),
-        ("", "--run: unknown run ''; Valid: 01ab, 01cd, 23ef"),
+        ("", "--run: unknown run ''. Valid: 01ab, 01cd, 23ef"),
     ):
         with pytest.raises(UserError) as e:
             store.find(prefix, "--run", run_ids)

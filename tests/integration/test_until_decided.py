@@ -27,7 +27,7 @@ def test_seeds_are_added_up_to_the_limit_and_kept(bench: Bench) -> None:
     bench.sweep = CLOSE
     done = bench.run("sweep", *DECIDE)
     assert done.returncode == 0, done.stderr
-    assert "not told apart, tested at 2.5 % in each of 2 looks:" in done.stderr
+    assert "undecided, each tested at 2.5 % in each of 2 looks:" in done.stderr
     assert "so seeds are added:\n  digits_net_w8 > digits_net_w4: student: 2\n" in done.stderr
     assert "still undecided with 3 seeds" in done.stderr
     plan = bench.plan().plan

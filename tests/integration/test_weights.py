@@ -255,7 +255,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     for path, message in {
         "/none.pth": "the server answers 404 Not Found",
         "/open.pth": "leads to http://localhost/t.pth, which is not https",
-        "/endless.pth": "the server does not say how long the file is, so that its end cannot be told",
+        "/endless.pth": "the server does not state the file's length, so its end would not be noticed",
     }.items():
         url = web.url(path)
         assert sweep({"url": url}).error == f"{where}{url}: {message}"

@@ -49,7 +49,7 @@ def put(store: Store, *rows: dict[str, Any]) -> None:
 
 def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
     """Write rows of CIFAR-100 as compaction does."""
-    part = parts.Part(store.compact / "000001", "cifar100")
+    part = parts.PartWriter(store.compact / "000001", "cifar100")
     for start in range(0, len(rows), 1000):
         part.add(pa.Table.from_pylist(rows[start : start + 1000], schema=schema.SCHEMA))
     index = {"schema_version": schema.SCHEMA_VERSION, "parts": {part.name: part.close()}}

@@ -13,8 +13,9 @@ import torch
 from harness.data.manifest import Category, DetectionManifest, DetectionPart, Manifest, Part, Settings
 from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
-from harness.training.member import build_distiller, known_taps
+from harness.training.member import known_taps
 from harness.training.tasks import open_task
+from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
 from tests.support.cli import REPO, command
 

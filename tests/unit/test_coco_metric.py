@@ -120,7 +120,7 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with join_ranks() as ranks:
-        assert ranks.collect({"rank": rank, "text": "ä" * 10 * rank}) == [
+        assert ranks.all_gather_json({"rank": rank, "text": "ä" * 10 * rank}) == [
             {"rank": r, "text": "ä" * 10 * r} for r in range(world)
         ]
         model = detector()

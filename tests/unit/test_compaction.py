@@ -75,7 +75,7 @@ def test_rows_lie_in_the_order_in_which_they_were_written(tmp_path: Path) -> Non
         write(store, run_id)
         os.utime(store.record(run_id), (i, i))
     compaction.compact(store, 0)
-    generation = store.view().generation
+    generation = store.record_index().generation
     assert generation and list(generation.parts.values()) == [tuple(written)]
 
 
@@ -175,7 +175,7 @@ def test_a_damaged_part_is_named_and_its_runs_can_be_trained_anew(store: Store, 
     last = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1
     content[last] ^= 1
     part.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{part.name}: not readable .* to train its 3 runs anew"):
+    with pytest.raises(UserError, match=rf"{part.name}: not readable .* to train its 3 runs again"):
         records.read_records(store, store.done_ids())
     part.unlink()
     assert len(store.done_ids()) == 8 == len(records.read_records(store, ids(*range(20))))
@@ -284,7 +284,7 @@ def test_tables_are_the_same_bytes_before_and_after(home: Path) -> None:
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
     said = command("compact", "--grace", 0)
     assert said.code == 0 and said.out == f"{home}/results/runs.parquet\n", said
-    assert "10 records compacted; 10 in 1 files" in said.err
+    assert "10 records compacted; 10 in 1 file\n" in said.err
     assert command("verify").code == 0
     assert command("report", "--out", "again").code == 0
     assert {path.name: path.read_bytes() for path in Path("again/small").iterdir()} == first
@@ -305,7 +305,7 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
 def test_a_sweep_compacts_when_there_are_many(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(Path("results").resolve())
     assert command("sweep", "small.yaml").code == 0 and not store.compact.exists()
-    monkeypatch.setattr(compaction, "MANY", 9)
+    monkeypatch.setattr(compaction, "MANY_FILES", 9)
     assert "python -m harness.compact" in command("report").err and not store.compact.exists()
     said = command("sweep", "small.yaml")
     assert (said.code, len(pq.read_table(store.all_runs))) == (0, 10)
@@ -317,8 +317,8 @@ def test_a_sweep_compacts_when_there_are_many(home: Path, monkeypatch: pytest.Mo
 def test_one_at_a_time_and_a_store_that_is_there(home: Path) -> None:
     assert "nowhere: no such store" in command("compact", "--results", "nowhere").error
     store = Store(Path("results").resolve())
-    with compaction._alone(store) as mine:
-        assert mine
+    with compaction._lock(store) as acquired:
+        assert acquired
         said = command("compact")
         assert said.code == 0 and "another process is compacting it" in said.err and store.loose_ids()
 

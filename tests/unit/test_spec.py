@@ -259,7 +259,7 @@ def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x=1.0): ...", "'x' needs a type"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: list = [1]): ...", "its type is list"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected int"),
-        ("class Other: ...", "unknown class 'Mine'; Valid: Other"),
+        ("class Other: ...", "unknown class 'Mine'. Valid: Other"),
         ("class Mine(", "not a readable Python file"),
         ("x = " + "(" * 500 + ")" * 500, "not a readable Python file"),
         ("\0", "not a readable Python file"),

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness.data.load.loader import EvalSet
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 
 
@@ -20,7 +20,7 @@ class Metrics:
     loss: float
 
 
-def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Metrics:
+def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Metrics:
     """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
     images out."""
     was_training = model.training
@@ -36,7 +36,7 @@ def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32
             loss = F.cross_entropy(logits, targets, reduction="sum")
             totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
     model.train(was_training)
-    ranks.sum([totals])
+    ranks.all_reduce_sum([totals])
     top1, top5, loss_sum = totals.tolist()
     n = len(on.targets)
     return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)

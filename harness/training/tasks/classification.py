@@ -15,7 +15,7 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import datasets, tasks
 from harness.spec.schema import Recipe
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.tasks.accuracy import evaluate_classifier
 from harness.training.tasks.base import Evaluated, Given
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
@@ -65,5 +65,5 @@ class Classification:
     def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher
 
-    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         return Evaluated(asdict(evaluate_classifier(model, on, precision, ranks)))

@@ -18,7 +18,7 @@ from harness.models.detection.two_stage import POOLED
 from harness.spec import datasets, tasks
 from harness.spec.models import TWO_STAGE
 from harness.spec.schema import DETECTOR, Recipe
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 from harness.training.tasks.base import Evaluated, Given
 from harness.training.tasks.detector_evaluation import DetectionEvalSet, evaluate_detector, results_file
@@ -82,7 +82,7 @@ class Detection:
             teacher = replace(teacher, logits=logits.float(), embedding=embedding.float())
         return met, teacher
 
-    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         found = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
         return Evaluated(found.metrics, results_file(found.results))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.models.detection.base import Detections, Detector
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 from harness.training.tasks.coco_metric import coco_metrics
 
@@ -37,7 +37,7 @@ class Evaluation:
 
 
 def evaluate_detector(
-    model: Detector, on: DetectionEvalSet, precision: str = "float32", ranks: Ranks = ALONE
+    model: Detector, on: DetectionEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
 ) -> Evaluation:
     """Runs a detector in eval mode, and leaves it in the mode it was in. The processes share the images out; each gets
     the same answer."""
@@ -53,7 +53,7 @@ def evaluate_detector(
             for image in zip(found, sizes, originals, image_ids, strict=True):
                 mine += as_results(*image, categories)
     model.train(was_training)
-    results = [result for part in ranks.collect(mine) for result in part]
+    results = [result for part in ranks.all_gather_json(mine) for result in part]
     return Evaluation(coco_metrics(truth, results), results)
 
 

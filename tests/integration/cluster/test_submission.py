@@ -103,7 +103,7 @@ def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Be
     finally:
         bench.cluster.client("sacctmgr", *limit, "maxsubmitjobs=-1")
     assert done.returncode == 0, done.stderr
-    assert "1 runs wait for room" in done.stderr
+    assert "1 run not submitted yet" in done.stderr
     recorded_once(bench)
     for seed in (0, 1, 2):
         same_end(bench, finished, "student", seed=seed)
