@@ -17,8 +17,7 @@ from harness.data import beton
 from harness.data.annotations import Annotations
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
-from harness.data.load.coco import CocoEvalSet, CocoLoader
-from harness.data.load.coco_source import CocoSource
+from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
 from harness.data.manifest import Category, DetectionManifest
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks

@@ -25,7 +25,7 @@ from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec import identity
-from harness.spec.tasks import DETECTION
+from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.store import Store
 from tests.support.cli import command, plain_tex

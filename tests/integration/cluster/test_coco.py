@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data.load.coco_source import CocoSource
-from harness.training.tasks.coco_metric import coco_metrics
+from harness.data.load.coco import CocoSource
+from harness.training.tasks.detection_evaluation import coco_metrics
 from tests.support.cli import REPO, command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
