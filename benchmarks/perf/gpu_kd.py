@@ -39,8 +39,7 @@ from harness.training.cuda.streams import raise_stream_limit
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
-from harness.training.tasks.accuracy import evaluate_classifier
-from harness.training.tasks.classification import Classification
+from harness.training.tasks.classification import Classification, evaluate_classifier
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")
@@ -122,7 +121,7 @@ class Bench:
         marks, few = Marks(), TensorEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 
-        def record(work: Work, generator: torch.Generator | None) -> Work:
+        def capture(work: Work, generator: torch.Generator | None) -> Work:
             nonlocal graphs
             play = capture_cuda_graph(work, generator) if device.type == "cuda" else work
             graphs += 1
@@ -130,7 +129,7 @@ class Bench:
 
         trained = list(members.values())
         with contextlib.redirect_stdout(sys.stderr):  # where a graph cannot be recorded, that is said
-            Pack(members, loader, few, teacher, marks, record=None if side == EAGER else record).train()
+            Pack(members, loader, few, teacher, marks, capture=None if side == EAGER else capture).train()
         self.graphs[f"{side} {precision}"] = graphs
         assert all(m.history.epoch == epochs for m in trained), "a member has failed"
         self.student = trained[0].student

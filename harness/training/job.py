@@ -25,8 +25,9 @@ from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
 from harness.training.cuda.streams import raise_stream_limit
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
+from harness.training.engines.base import MakeEngine
 from harness.training.engines.deepspeed import DeepSpeedEngine
-from harness.training.engines.native import MakeEngine, NativeEngine
+from harness.training.engines.native import NativeEngine
 from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -61,7 +62,7 @@ def run_pack(
         with join_ranks() as ranks:
             if ranks.rank == 0:
                 locks = _lock(store, order.run_ids)
-            groups = ranks.share("groups", _by_threads(order, store, list(locks)))
+            groups = ranks.broadcast_json("groups", _by_threads(order, store, list(locks)))
             started = began or time.time()
             if not groups:
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
@@ -73,7 +74,7 @@ def run_pack(
                 except Exception as error:
                     left = sorted(set(run_ids) - store.done_ids())
                     note_failure(store, left, error, traceback.format_exc(), log)
-                    ranks.fail_alike(f"pack {run_ids[0]}")
+                    ranks.confirm_failure(f"pack {run_ids[0]}")
                 started = time.time()
     except Interrupted:
         print("told to stop: every run is checkpointed", flush=True)
@@ -145,7 +146,7 @@ def _train(
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
         note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), log)
-        ranks.fail_alike("teacher of " + run_ids[0])
+        ranks.confirm_failure("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
     reporter.teacher = teacher
     if teacher:
@@ -165,24 +166,25 @@ def _train(
         except Exception as error:
             members.pop(k, None)
             reporter.on_failure(k, error, traceback.format_exc())
-            ranks.fail_alike(k)
+            ranks.confirm_failure(k)
     reporter.pack_size = len(members)
     where = f"{device}, {threads} threads"
-    if ranks.world > 1:
-        where += f", process {ranks.rank} of {ranks.world}, engine {order.engine}"
+    if ranks.world_size > 1:
+        where += f", process {ranks.rank} of {ranks.world_size}, engine {order.engine}"
         where += f" with ZeRO stage {order.zero_stage}" if order.engine == "deepspeed" else ""
     print(f"training {len(members)} runs on {where}: {', '.join(members)}", flush=True)
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
-    if ranks.share(f"reached {run_ids[0]}", reached) != reached:  # a file system that shows some nodes old files
+    # A file system may show some nodes old files.
+    if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
         raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
     observer = reporter if ranks.rank == 0 else FollowerRecorder(reporter)
-    record = capture_cuda_graph if device.type == "cuda" and ranks.world == 1 and task.recordable else None
+    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.recordable else None
     logits = None
     if recipe.teacher_top_k and teacher:
-        folder = store.logits(_logits_key(any_science, device, threads, ranks.world))
+        folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))
         size = len(source.train_targets)
         logits = CachedLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
-    Pack(members, loader, evaluated_on, teacher, observer, ranks, record, logits).train()
+    Pack(members, loader, evaluated_on, teacher, observer, ranks, capture, logits).train()
 
 
 def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:

@@ -24,7 +24,7 @@ from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
@@ -57,7 +57,7 @@ class RunRecorder:
     started: float
     device: torch.device
     sciences: dict[str, dict[str, Any]]
-    ranks: Ranks = ALONE
+    ranks: Ranks = ONE_RANK
     train_size: int = 0
     decoder: str = ""  # of stored images
     evaluated_on: str = "test"
@@ -82,7 +82,7 @@ class RunRecorder:
         self._show_progress(members, steps_per_epoch)
         if wish is not Wish.GO_ON:
             for run_id, member in members.items():
-                done = member.history.epoch + member.first_epochs
+                done = member.history.epoch + member.first_stage.epochs
                 try:
                     checkpoint.save(
                         self.store.checkpoints(run_id), done, member.steps, member.tensors(), member.state()
@@ -95,7 +95,7 @@ class RunRecorder:
 
     def agreed(self, mine: Wish) -> Wish:
         """What all processes do after this step, where this one would do ``mine`` if it is not told to stop."""
-        return Wish(self.ranks.greatest(Wish.STOP if self.should_stop() else mine, self.device))
+        return Wish(self.ranks.all_reduce_max(Wish.STOP if self.should_stop() else mine, self.device))
 
     def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
@@ -104,8 +104,8 @@ class RunRecorder:
         self._told = now
         for run_id, member in members.items():
             stage, epoch, epochs = training_position(member)
-            at = (member.history.epoch + member.first_epochs) * steps_per_epoch + member.steps
-            end = (member.recipe.epochs + member.first_epochs) * steps_per_epoch
+            at = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
+            end = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
             began, first = self._pace.setdefault(run_id, (now, at))
             left = (now - began) / (at - first) * (end - at) if at > first else None
             score = member.task.info.score
@@ -121,7 +121,7 @@ class RunRecorder:
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.epochs}"
         else:
-            where = f"first stage, epoch {history.epoch + member.first_epochs}/{member.first_epochs}"
+            where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
         print(f"{run_id} {method} {where} {_pairs(shown)}", flush=True)
         for warning in history.warnings:
             print(f"{run_id} {method} WARNING {warning}", flush=True)
@@ -133,7 +133,7 @@ class RunRecorder:
 
     def _record(self, run_id: str, member: Member) -> None:
         weights_file = self.store.student_weights(run_id)
-        tensors = {k: v.detach().contiguous().cpu() for k, v in member.weights_to_keep().items()}
+        tensors = {k: v.detach().contiguous().cpu() for k, v in member.trained_tensors().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
         weights_sha256 = files.sha256(weights_file)
         if member.predictions is not None:
@@ -155,7 +155,7 @@ class RunRecorder:
             "evaluated_size": self.evaluated_size,
             "student": science["student"],
             "student_parameters": count_parameters(member.student.parameters()),
-            "evaluated_parameters": count_parameters(member.evaluated.parameters()),
+            "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
             "teacher": teacher.name if teacher else None,
             "teacher_run": (science["teacher"] or {}).get("run"),
             "teacher_sha256": teacher.sha256 if teacher else None,
@@ -181,7 +181,7 @@ class RunRecorder:
             "versions": provenance.versions(self.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
-            "processes": self.ranks.world,
+            "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
             "started_at": datetime.fromtimestamp(self.started, UTC),
@@ -209,7 +209,7 @@ def count_parameters(parameters: Iterable[Tensor]) -> int:
 def training_position(member: Member) -> tuple[str, int, int]:
     """The stage that is running, ``first`` or ``main``, its finished epochs, and how many it has."""
     if member.in_first_stage:
-        return "first", member.history.epoch + member.first_epochs, member.first_epochs
+        return "first", member.history.epoch + member.first_stage.epochs, member.first_stage.epochs
     return "main", member.history.epoch, member.recipe.epochs
 
 

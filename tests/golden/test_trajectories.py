@@ -13,10 +13,11 @@ from torch import nn
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
-from tests.golden.filling import GOLDEN, fill
+from tests.support.golden_weights import GOLDEN, fill
 
 FOLDER = GOLDEN / "trajectory"
 # What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.
@@ -83,7 +84,7 @@ def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch
     taps = set(member.distiller.teacher_taps)
     for i, (x, y) in enumerate(zip(images, targets, strict=True)):
         batch = Batch(x, y, torch.arange(len(y)), SampleRandom(i, len(y)))
-        member.step(batch, teacher(x, taps, "float32", len(x)))
+        train_step(member, batch, teacher(x, taps, "float32", len(x)))
         member.end_epoch()  # closes the curves, which then hold this step's terms alone
         epoch = member.history.epoch
         found = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}

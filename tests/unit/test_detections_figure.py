@@ -16,8 +16,8 @@ from harness.reporting.figures import detections
 from harness.reporting.figures.detections import Box, Grid
 from harness.reporting.figures.style import COLOURS
 from harness.spec import identity
-from tests.commands import command, process
-from tests.unit.made_up_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
+from tests.support.cli import command, process
+from tests.support.synthetic_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
 
 TEACHER_NAME, STUDENT = PAIRS[0]
 COLUMNS = [
@@ -202,4 +202,4 @@ def test_classifiers_have_no_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     _, classifiers = both()
     said = command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
-    assert "only detectors' results can be drawn on images" in said
+    assert "there is no picture of what models do in classification" in said

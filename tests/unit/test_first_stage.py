@@ -11,6 +11,7 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import models
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
@@ -42,7 +43,7 @@ def epoch(m: Member, taught: Teacher) -> None:
     for seed in range(2):
         images = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(seed))
         outputs = taught(images, m.teacher_taps or set(), "float32", len(images))
-        m.step(Batch(images, TARGETS, torch.arange(8), SampleRandom(seed, 8), m.history.epoch + 1), outputs)
+        train_step(m, Batch(images, TARGETS, torch.arange(8), SampleRandom(seed, 8), m.history.epoch + 1), outputs)
     m.end_epoch()
 
 

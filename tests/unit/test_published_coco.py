@@ -15,8 +15,8 @@ from harness.reporting.published import numbers as published_numbers
 from harness.reporting.published import table
 from harness.reporting.published.table import Column, PublishedTable
 from harness.reporting.tables import table_folder
-from tests.unit.made_up_coco import DETECTORS, compare, plan, prepare, record
-from tests.unit.test_published import built, committed, number
+from tests.support.published_numbers import built, committed, number
+from tests.support.synthetic_coco import DETECTORS, compare, plan, prepare, record
 
 R101, R50, R18 = (f"fasterrcnn_resnet{depth}_fpn" for depth in (101, 50, 18))
 FGD = {
@@ -140,7 +140,7 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
 
 
 @pytest.mark.parametrize(("evaluated_on", "size", "said"), [
-    ("test", 6, "ours evaluated on 6 images, theirs on COCO 2017's 5,000"),
+    ("test", 6, "ours evaluated on 6 images, theirs on the official 5,000"),
     ("train", 6, "ours evaluated on training images, not on a test set"),
     ("test", 5000, ""),
 ])  # fmt: skip

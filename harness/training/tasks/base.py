@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.data.load.loader import EvalSet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.job_order import WeightsFile
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
@@ -62,8 +62,8 @@ class Task(Protocol):
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         """The student's loss without a teacher, under the name ``ce``, and what else of it is worth a curve."""
 
-    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+    def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         """The batch and the teacher's outputs as a method compares them with the student's outputs."""
 
-    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         """In eval mode; the model is left in the mode it was in. The processes share the images out."""
