@@ -13,7 +13,8 @@ import pytest
 from harness.data.load import arrays
 from harness.spec.science import DatasetChoice
 from harness.store import records
-from tests.integration.conftest import REPO, SWEEP, Bench
+from tests.support.bench import SWEEP, Bench
+from tests.support.cli import REPO
 
 HELD_OUT = 100
 TUNING = {

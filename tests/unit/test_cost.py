@@ -22,8 +22,8 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.spec.science import DatasetChoice
 from harness.store import records
 from harness.training.probe import Clock, mean_paces
+from tests.support.comparisons import row
 from tests.support.sciences import make_science
-from tests.unit.test_reporting import row
 
 CPU = "Intel(R) Xeon(R) Processor"
 GPU = "NVIDIA H100 80GB HBM3"

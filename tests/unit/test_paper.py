@@ -30,9 +30,9 @@ from harness.reporting.tables import table_folder
 from harness.spec import datasets
 from harness.spec.expand import Cell
 from harness.store import records
-from tests.commands import command
+from tests.support.cli import command
+from tests.support.comparisons import row, table
 from tests.support.sciences import make_science
-from tests.unit.test_reporting import row, table
 
 SCIENCE = make_science("s", epochs=20).text
 FORMATS = tuple(render.FORMATS)
