@@ -33,10 +33,10 @@ SMALL_SWEEPS, SMALL_SEEDS, EPOCHS, CURVES = 90, 20, 240, 20
 SECONDS, MEGABYTES, TARGET = 3.0, 1000.0, 20.0
 COMMAND = """
 import sys
-from harness import cli
+from harness.console import app
 
 try:
-    cli.main()
+    app.main()
 finally:
     with open("/proc/self/status") as status:
         print(next(line for line in status if line.startswith("VmHWM")), file=sys.stderr)

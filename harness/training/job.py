@@ -23,6 +23,7 @@ from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
+from harness.training.cuda.streams import raise_stream_limit
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
 from harness.training.engines.base import MakeEngine
 from harness.training.engines.deepspeed import DeepSpeedEngine
@@ -54,6 +55,7 @@ def run_pack(
         LostRank: another of the processes is gone; runs go on from their checkpoints when all are started again.
     """
     host_memory.retain_freed_memory()
+    raise_stream_limit()
     store = Store(Path(order.store))
     locks: dict[str, files.Lock] = {}
     try:

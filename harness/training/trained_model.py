@@ -33,6 +33,8 @@ def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) 
 def method_class(name: str) -> type[Distiller]:
     """Import a built-in method by its name, or a user's own by ``package.module:Class``."""
     module, _, class_name = method_sources.describe_method(name).target.partition(":")
+    if ":" in name:
+        method_sources.add_current_folder_to_path()
     distiller: type[Distiller] = getattr(importlib.import_module(module), class_name)
     return distiller
 

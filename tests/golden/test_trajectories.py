@@ -17,7 +17,7 @@ from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
-from tests.golden.filling import GOLDEN, fill
+from tests.support.golden_weights import GOLDEN, fill
 
 FOLDER = GOLDEN / "trajectory"
 # What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.

@@ -22,10 +22,10 @@ from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
-from tests.commands import command
-from tests.integration.test_prepare import save
-from tests.integration.test_prepare_coco import write_instances
-from tests.integration.test_stored_loading import CPU, PIXELS, jpeg, usage
+from tests.support.beton_loading import CPU, PIXELS, usage
+from tests.support.cli import command
+from tests.support.images import encode_jpeg, save_image
+from tests.support.synthetic_coco import write_instances
 
 N, BATCH, SIDES, MAX_SIDE = 26, 4, (48, 64, 80), 120
 CATEGORIES = (Category(id=1, name="dog"), Category(id=3, name="cat"))
@@ -52,7 +52,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]
             height, width = (60 + 3 * i, 100) if i % 3 else (100, 60 + i)
             image, box = marked(height, width, i)
             boxes.append(box)
-            writer.add(7 * i, height, width, jpeg(image.convert("L") if i == 5 else image, 95))
+            writer.add(7 * i, height, width, encode_jpeg(image.convert("L") if i == 5 else image, quality=95))
         writer.finish()
     annotations = Annotations(
         image_ids=7 * np.arange(N),
@@ -256,7 +256,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images, boxes = [], []
         for i in range(many):
             image, box = marked(60, 80, i)
-            save(made / f"coco/{name}/{i}.jpg", image)
+            save_image(made / f"coco/{name}/{i}.jpg", image)
             images.append({"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80})
             if i not in (0, 4):
                 boxes.append({"image_id": i, "category_id": 3, "bbox": box, "iscrowd": int(i == 7)})

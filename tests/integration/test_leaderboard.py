@@ -13,18 +13,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
 from harness.reporting.comparison import Contents
 from harness.spec import identity
 from harness.spec.expand import Cell
-from harness.store import generations, parts, records, schema
+from harness.store import records
 from harness.store.store import Store
-from tests.commands import PATIENCE, command
-from tests.integration.conftest import ENVIRONMENT, REPO, until
-from tests.unit.test_reporting import row
+from tests.support.bench import ENVIRONMENT, until
+from tests.support.cli import PATIENCE, REPO, command
+from tests.support.leaderboard_records import put, put_compacted, record, science
 
 PUBLISHED = REPO / "results" / "published"
 CHROMIUM = shutil.which("chromium")
@@ -41,51 +40,6 @@ HOSTILE = (
     "__proto__",
     "\x1b[2J\x08 a terminal's",
 )
-
-
-def science(**changes: Any) -> dict[str, Any]:
-    given = {
-        "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
-        "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
-        "protocol": 1,
-        "recipe": {"epochs": 240, "lr": 0.05},
-        "seed": 0,
-        "student": "resnet20",
-        "teacher": {"model": "resnet56", "sha256": "a" * 64},
-    }
-    return {**given, **changes}
-
-
-def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
-    """A row of the given science."""
-    curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
-    facts = {
-        "dataset": known["dataset"]["name"],
-        "student": known["student"],
-        "method": known["method"]["use"],
-        "seed": known["seed"],
-        "science": identity.canonical(known),
-        "versions": '{"python": "3.11"}',
-        "hardware": "NVIDIA H100 80GB HBM3",
-        "processes": 1,
-        "curves": curves,
-        "schema_version": schema.SCHEMA_VERSION,
-    }
-    return row(identity.run_id(known), top1, top1, **{**facts, **more})
-
-
-def put(store: Store, *rows: dict[str, Any]) -> None:
-    for r in rows:
-        records.write_record(store, {k: v for k, v in r.items() if k != "schema_version"})
-
-
-def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
-    """Rows of CIFAR-100, as compaction leaves them."""
-    part = parts.PartWriter(store.compact / "000001", "cifar100")
-    for start in range(0, len(rows), 1000):
-        part.add(pa.Table.from_pylist(rows[start : start + 1000], schema=schema.SCHEMA))
-    index = {"schema_version": schema.SCHEMA_VERSION, "parts": {part.name: part.close()}}
-    (store.compact / "000001" / generations.INDEX).write_text(json.dumps(index))
 
 
 # The browser ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pytest
 
 from harness.data.load import arrays
 from harness.store import records
-from tests.integration.conftest import REPO, SWEEP, Bench
+from tests.support.bench import SWEEP, Bench
+from tests.support.cli import REPO
 
 HELD_OUT = 100
 TUNING = {

@@ -18,7 +18,7 @@ from harness.training.member import known_taps
 from harness.training.tasks import open_task
 from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
-from tests.commands import REPO, command
+from tests.support.cli import REPO, command
 
 FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
 SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students that CRD trains with a learning rate of 0.01

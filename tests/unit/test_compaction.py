@@ -27,8 +27,8 @@ from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
-from tests.commands import command
-from tests.unit.test_reporting import SWEEP, row
+from tests.support.cli import command
+from tests.support.comparisons import SWEEP, row
 
 
 def ids(*numbers: int) -> list[str]:

@@ -21,7 +21,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.spec import identity
 from harness.store import records
 from harness.training.probe import Clock, mean_paces
-from tests.unit.test_reporting import row
+from tests.support.comparisons import row
 
 CPU = "Intel(R) Xeon(R) Processor"
 GPU = "NVIDIA H100 80GB HBM3"

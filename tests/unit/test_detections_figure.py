@@ -16,8 +16,8 @@ from harness.reporting.figures import detections
 from harness.reporting.figures.detections import Box, Grid
 from harness.reporting.figures.style import COLOURS
 from harness.spec import identity
-from tests.commands import command, process
-from tests.unit.made_up_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
+from tests.support.cli import command, process
+from tests.support.synthetic_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
 
 TEACHER_NAME, STUDENT = PAIRS[0]
 COLUMNS = [

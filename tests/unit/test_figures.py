@@ -18,8 +18,8 @@ from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
 from harness.spec import identity, models
 from harness.store import records
-from tests.commands import command
-from tests.unit.test_reporting import SWEEP, row
+from tests.support.cli import command
+from tests.support.comparisons import SWEEP, row
 
 TEACHERS = ("digits_net_w16", "digits_net_w8", "digits_net_w32")  # not in the order of their sizes
 GROWING = {**SWEEP, "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in TEACHERS]}

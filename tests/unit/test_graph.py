@@ -33,7 +33,7 @@ INFO = DATASETS["digits"]
 NET = "digits_net_w4"
 BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
-MINE = "tests.integration.user_methods"
+MINE = "tests.support.user_methods"
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},

@@ -30,8 +30,8 @@ from harness.reporting.tables import table_folder
 from harness.spec import datasets, identity
 from harness.spec.expand import Cell
 from harness.store import records
-from tests.commands import command
-from tests.unit.test_reporting import row, table
+from tests.support.cli import command
+from tests.support.comparisons import row, table
 
 SCIENCE = json.dumps({"recipe": {"epochs": 20, "lr": 0.1}})
 FORMATS = tuple(render.FORMATS)

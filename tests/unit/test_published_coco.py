@@ -15,8 +15,8 @@ from harness.reporting.published import numbers as published_numbers
 from harness.reporting.published import table
 from harness.reporting.published.table import Column, PublishedTable
 from harness.reporting.tables import table_folder
-from tests.unit.made_up_coco import DETECTORS, compare, plan, prepare, record
-from tests.unit.test_published import built, committed, number
+from tests.support.published_numbers import built, committed, number
+from tests.support.synthetic_coco import DETECTORS, compare, plan, prepare, record
 
 R101, R50, R18 = (f"fasterrcnn_resnet{depth}_fpn" for depth in (101, 50, 18))
 FGD = {

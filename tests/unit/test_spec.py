@@ -16,7 +16,7 @@ from harness.planning.plan import plan_sweep
 from harness.spec import expand, methods, sweep_file
 from harness.spec.expand import SHARED_RECIPE, Plan
 from harness.spec.yamlfile import Document
-from tests.commands import REPO, command, process
+from tests.support.cli import REPO, command, process
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 DIGITS = ("digits_net_w4", "digits_net_w8", "digits_net_w16", "digits_net_w32")

@@ -15,8 +15,8 @@ from harness.planning.plan import plan_sweep
 from harness.reporting.tables import formats
 from harness.spec import identity
 from harness.store import records
-from tests.commands import command, process
-from tests.unit.test_reporting import row
+from tests.support.cli import command, process
+from tests.support.comparisons import row
 
 SWEEP: dict[str, Any] = {
     "name": "small",

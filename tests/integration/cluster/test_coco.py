@@ -9,9 +9,8 @@ import yaml
 
 from harness.data.load.coco import CocoSource
 from harness.training.tasks.detection_evaluation import coco_metrics
-from tests.commands import command
-from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once
-from tests.integration.conftest import REPO
+from tests.support.cli import REPO, command
+from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
 
