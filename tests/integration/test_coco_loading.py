@@ -15,10 +15,10 @@ from torch import Tensor
 
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category, CocoManifest
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
-from harness.data.manifest import Category, DetectionManifest
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
@@ -242,7 +242,7 @@ RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True)
 
 
 def source(folder: Path, **dataset: Any) -> CocoSource:
-    found = DetectionManifest.read(folder)
+    found = CocoManifest.read(folder)
     counts = {"classes": 2, "train_size": 0, "test_size": 0, "train_per_class": 0}
     said = {"name": "coco", "version": found.version, **counts, "train_subset": None, **dataset}
     return CocoSource(said, VIEWS, folder, CPU, 2)
