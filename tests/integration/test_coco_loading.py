@@ -15,10 +15,10 @@ from torch import Tensor
 
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category, CocoManifest
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
-from harness.data.manifest import Category, DetectionManifest
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice, PreparedCounts
 from harness.training.distributed.ranks import Ranks
@@ -242,8 +242,8 @@ RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True, sides=(48, 64), max_s
 
 
 def source(folder: Path, **dataset: Any) -> CocoSource:
-    found = DetectionManifest.read(folder)
-    chosen = {"version": found.version, "counts": PreparedCounts(2, 0, 0, 0)} | dataset
+    manifest = CocoManifest.read(folder)
+    chosen = {"version": manifest.version, "counts": PreparedCounts(2, 0, 0, 0)} | dataset
     return CocoSource(DatasetChoice("coco", **chosen), RECIPE, folder, CPU, 2)
 
 
