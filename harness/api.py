@@ -1,4 +1,4 @@
-"""The results of a store as tables, for programs. Start with ``harness.open_store``."""
+"""Results of a store as tables, for programs. Start with ``harness.open_store``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,23 +20,21 @@ _NO_CURVES = tuple(name for name in SCHEMA.names if name != "curves")
 
 
 class Results:
-    """A store's results. Others may write to it meanwhile: each call reads its present state.
+    """Reader of a store, compacted or not, while others write to it. Each call sees the records of its moment.
 
     Every method that reads records raises ``UserError`` for a damaged one.
+
+    Raises:
+        UserError: there is no such folder.
     """
 
     def __init__(self, path: Path):
-        """Open the store in a folder.
-
-        Raises:
-            UserError: there is no such folder.
-        """
         if not path.is_dir():
             raise UserError(f"{path}: no such store")
         self._store = Store(path.resolve())
 
     def runs(self, columns: Sequence[str] = _NO_CURVES) -> pa.Table:
-        """Return one row per finished run, ordered by ``run_id``; the curves only if ``columns`` names them.
+        """Return a row per finished run, ordered by ``run_id``, with the columns of its record except the curves.
 
         Raises:
             UserError: there is no such column.
@@ -50,17 +48,15 @@ class Results:
         return self.runs(columns).to_pandas()
 
     def curves(self, run_ids: Iterable[str] | None = None) -> pa.Table:
-        """Return one row per run, epoch and name: ``run_id, epoch, name, value``.
+        """Return a row per run, epoch and name (``train_ce``, ``test_top1``, ...): ``run_id, epoch, name, value``.
 
-        Names are ``train_ce``, ``test_top1`` or ``test_AP``, ... The default is all runs; runs without a record are
-        left out.
+        Without ``run_ids`` the table has all runs. Runs without a record are left out.
         """
-        chosen = self._store.done_ids() if run_ids is None else run_ids
-        table = records.read_records(self._store, chosen, ["run_id", "curves"]).combine_chunks()
-        lists = table.column("curves").combine_chunks()
-        run_id_of_point = table.column("run_id").take(pc.list_parent_indices(lists))
-        points = pa.Table.from_struct_array(pc.list_flatten(lists))
-        return points.add_column(0, "run_id", run_id_of_point)
+        ids = self._store.done_ids() if run_ids is None else run_ids
+        table = records.read_records(self._store, ids, ["run_id", "curves"]).combine_chunks()
+        curves = table.column("curves").combine_chunks()
+        points = pa.Table.from_struct_array(pc.list_flatten(curves))
+        return points.add_column(0, "run_id", table.column("run_id").take(pc.list_parent_indices(curves)))
 
     def sweeps(self) -> list[str]:
         """Return the names of the sweeps that have tables."""
@@ -69,8 +65,8 @@ class Results:
     def cells(self, sweep: str) -> pa.Table:
         """Return the runs of a sweep's comparison, a row per cell that has a record.
 
-        The columns are ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry`` (the sweep file's names), then the
-        record's without the curves.
+        The columns are ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``, with the names in the sweep file,
+        then those of the record except the curves.
 
         Raises:
             UserError: the store has no table of that sweep.

@@ -145,12 +145,15 @@ def _write_figures(contents: "list[Contents]", store: "Store", folder: Path) -> 
 def _write_images(planned: "Planned", contents: "list[Contents]", data: Path | None, count: int, folder: Path) -> None:
     from harness.planning import locate
     from harness.reporting.comparison import load_comparisons
-    from harness.reporting.figures.detections import write_detections
+    from harness.reporting.figures import pictures_of
 
+    if (pictures := pictures_of(planned.info.task)) is None:
+        raise UserError(f"{planned.name}: there is no picture of what models do in {planned.info.task.name}")
     data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
+    assert data_folder is not None
     for comparison in load_comparisons(contents, planned.store):
         out = folder / comparison.contents.name
-        for path in write_detections(comparison, planned.store, data_folder, count, out):
+        for path in pictures.write_pictures(comparison, planned.store, data_folder, count, out):
             print(path)
 
 

@@ -21,6 +21,7 @@ from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
 from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Teachers
+from harness.spec.science import Science
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
@@ -63,7 +64,7 @@ class Contents:
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
-        epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
+        epochs = sorted({runs[c.run_id].science.recipe.epochs for c in plan.cells})
         return cls(
             name,
             sweep.note,
@@ -166,12 +167,17 @@ class Comparison:
     train_size: int | None
     evaluated_on: str | None
     evaluated_size: int | None
-    sciences: Mapping[Line, str] = field(default_factory=dict)  # of one run of each, as JSON: they differ in the seed
+    sciences: Mapping[Line, str] = field(default_factory=dict)  # the text of one run's science, see ``science``
     ranking: Ranking | None = None
 
     def pairs(self) -> dict[PairNames, list[Row]]:
         """Return the rows of each pair."""
         return grouped(self.rows, lambda row: row.pair)
+
+    def science(self, row: Row) -> Science | None:
+        """Return the science of one of a row's runs, which differ in the seed only; None: none has a record."""
+        text = self.sciences.get(row.line)
+        return None if text is None else Science.from_text(text)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
@@ -248,7 +254,7 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
     }
     rows = table.take(pa.array([position[c.run_id] for c in cells], pa.int64()))
     foreign = set(METRICS) - set(contents.task.metrics)
-    rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in foreign])
+    rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows

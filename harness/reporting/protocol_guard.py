@@ -12,7 +12,6 @@ from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.lines import Line, LinePart
-from harness.spec.schema import Recipe
 
 # What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
 # trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes
@@ -51,7 +50,7 @@ class RecipeChange(LinePart):
 def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
     """The lines whose recipe is not the one that most lines have, and in what."""
     first = {cell.line: cell.run_id for cell in plan.cells}
-    recipes = {line: Recipe.whole(plan.runs[run_id].science["recipe"]) for line, run_id in first.items()}
+    recipes = {line: plan.runs[run_id].science.recipe.model_dump(mode="json") for line, run_id in first.items()}
     texts = {line: canonical(recipe) for line, recipe in recipes.items()}
     usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
     changes = []

@@ -23,8 +23,7 @@ from harness.data.load.tensors import Normalise, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CLASSIFICATION
+from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import native
 from harness.training.member import Member
@@ -32,11 +31,12 @@ from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
-INFO = CATALOG["cifar100"]
+INFO = DATASETS["cifar100"]
 NET = "resnet8"
-METHODS = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
+METHODS = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
 SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
 WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph
@@ -95,10 +95,7 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    science = {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
-        "recipe": {"epochs": 2, "lr": 0.1} | recipe,
-    }  # fmt: skip
+    science = make_science(NET, use, params, info.weights, **{"epochs": 2} | recipe)
     return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 

@@ -142,7 +142,7 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
             **line._asdict(),
             "teacher_run": cells[0].teacher_run,
             "runs": {str(cell.seed): cell.run_id for cell in cells},
-            "science": {k: v for k, v in plan.runs[cells[0].run_id].science.items() if k != "seed"},
+            "science": plan.runs[cells[0].run_id].science.without_seed(),
         }
         for line, cells in contents.lines().items()
     ]

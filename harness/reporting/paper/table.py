@@ -18,10 +18,9 @@ from harness.reporting.statistics import Difference, Spread
 from harness.reporting.tables.columns import protocol_marks
 from harness.spec import models
 from harness.spec.lines import Line, PairNames, grouped
-from harness.spec.tasks import shown
+from harness.spec.tasks import DATASETS, shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
-WHOLE = ("imagenet", "coco")  # datasets whose papers print more than the task's score
 
 Place = Literal["", "best", "second"]
 
@@ -72,7 +71,7 @@ def paper(comparison: Comparison, published: PublishedTable | None, numbers: Pub
     """Lay a comparison out as papers do. ``published``: the ``numbers`` that belong to it."""
     contents = comparison.contents
     pairs = {pair: {row.method: row for row in rows} for pair, rows in comparison.pairs().items()}
-    metrics = contents.task.printed if contents.dataset in WHOLE else (contents.task.score,)
+    metrics = contents.task.printed if DATASETS[contents.dataset].all_published else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
     cells, commands = PublishedCells(published, numbers.numbers if numbers else {}), RerunCommands(contents)
     marks = protocol_marks(contents)
