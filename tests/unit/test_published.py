@@ -25,8 +25,8 @@ from harness.reporting.published.table import PublishedTable
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec import methods as method_sources
-from harness.spec import models
 from harness.spec.lines import Line
+from harness.spec.tasks import resolve_model
 from harness.store import records
 from harness.store.store import Store
 from tests.support.cli import REPO, command, plain_tex
@@ -77,7 +77,7 @@ def test_every_number_has_a_protocol_and_no_protocol_mixes_metrics_epochs_or_rec
 def test_our_names_exist() -> None:
     for name in ("cifar100", "imagenet", "coco"):
         for model in {r[k] for r in committed(f"{name}.csv") for k in ("teacher", "student")} - {"", names.NO_TEACHER}:
-            assert models.resolve_model(model) == model
+            assert resolve_model(model) == model
     for method, settings in {ours for ours in names.METHODS.values() if ours[0] not in ("", names.TEACHER)}:
         hyper = method_sources.describe_method(method).hyper
         for setting in settings.split():
