@@ -7,6 +7,7 @@ their annotations and literal defaults, are its hyper-parameters.
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +19,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.spec import models
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
-_NOT_METHODS = {"__init__", "base", "detection"}
+_STATES_WEIGHTS = re.compile(r"^    weights\b.* = ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class MethodInfo:
 
 @cache
 def builtin_names() -> tuple[str, ...]:
-    """Every method that has a file in ``methods/``."""
-    files = (p.stem for p in METHODS_FOLDER.glob("*.py"))
-    return tuple(sorted(n for n in files if n not in _NOT_METHODS and not n.startswith("_")))
+    """Return the names of the methods in ``methods/``: its modules with a class that states ``weights``."""
+    files = METHODS_FOLDER.glob("*.py")
+    return tuple(sorted(p.stem for p in files if _STATES_WEIGHTS.search(p.read_text(encoding="utf-8"))))
 
 
 @cache
