@@ -24,10 +24,10 @@ class Resources(Closed):
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
     gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
     engine: Literal["native", "deepspeed"] = Field(
-        "native", description="what brings the gradients of several processes together and steps the optimiser"
+        "native", description="what combines the gradients of several processes and steps the optimiser"
     )
     zero_stage: int = Field(
-        0, ge=0, le=2, description="of engine `deepspeed`: 1 divides momenta among the processes, 2 gradients as well"
+        0, ge=0, le=2, description="for engine `deepspeed`: 1 divides momenta among the processes, 2 gradients as well"
     )
 
     @property
@@ -56,7 +56,7 @@ class BySize(Closed):
     """Other resources for some models."""
 
     student: str = Field("*", description="pattern of student names, e.g. `wrn_*`")
-    teacher: str = Field("*", description="pattern of teacher names; a teacher in training counts as student")
+    teacher: str = Field("*", description="pattern of teacher names; a teacher in training counts as a student")
     resources: dict[str, Any] = Field(description="keys of `resources` to change")
 
 
@@ -67,14 +67,16 @@ class Profile(Closed):
     account: str | None = Field(None, description="sbatch --account")
     qos: str | None = Field(None, description="sbatch --qos")
     constraint: str | None = Field(None, description="sbatch --constraint")
-    resources: Resources = Field(Resources(), description="of every job")
-    by_size: tuple[BySize, ...] = Field((), description="changes by model; the last that matches wins")
+    resources: Resources = Field(Resources(), description="resources of every job")
+    by_size: tuple[BySize, ...] = Field((), description="changes by model; the last match wins")
     setup: tuple[str, ...] = Field((), description="shell lines before Python starts: modules, variables")
     python: str | None = Field(
-        None, description="the command that starts Python on a node (a container's, say); default: the one in use here"
+        None, description="the command that starts Python on a node (in a container, for example)"
     )
     sbatch: dict[str, str | int | bool] = Field({}, description="further sbatch options by their long names")
-    signal_seconds: int = Field(90, ge=1, description="a job is told to checkpoint so long before its time limit")
+    signal_seconds: int = Field(
+        90, ge=1, description="seconds before the time limit at which a job is signalled to checkpoint"
+    )
     max_attempts: int = Field(20, ge=1, description="starts of a run without a result before it counts as failed")
     poll_seconds: float = Field(20.0, ge=0.5, description="least time between two looks at the queue")
 

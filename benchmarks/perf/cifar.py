@@ -12,15 +12,17 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice, Given, MethodSettings, Science
+from harness.spec.tasks import DATASETS
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from harness.training.teacher_logits import CachedLogits
 
-INFO = CATALOG["cifar100"]
+INFO = DATASETS["cifar100"]
 BATCH = 64
 # KD_BENCH_BUSY=1 is for a machine that others use too: CPU seconds on one thread, which they disturb little.
 BUSY = bool(os.environ.get("KD_BENCH_BUSY"))
@@ -64,7 +66,7 @@ class Silent:
 class Trainer:
     """Trains packs for a few steps with the harness's own code; CRD's bank and the planner's view are the whole set."""
 
-    def __init__(self, steps: int, precision: str = "float32", ranks: Ranks = ALONE):
+    def __init__(self, steps: int, precision: str = "float32", ranks: Ranks = ONE_RANK):
         self.precision = precision
         count = steps * BATCH
         pixels, self.targets = images(), targets()
@@ -94,7 +96,7 @@ class Trainer:
         members = {name: self.member(name, **params) for name in names}
         ended = dict(members)
         began = clock()
-        Pack(members, self.loader, self.few, self.teacher, Silent(), logits=logits).train()
+        Pack(members, self.loader, self.few, self.teacher, Silent(), cached_logits=logits).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 
@@ -104,15 +106,17 @@ class Trainer:
         return Member(asked, self.teacher, self.targets, self.task, DEVICE)
 
 
-def science(
-    method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any
-) -> dict[str, Any]:
+def science(method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any) -> Science:
     """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
     but for what ``recipe`` says."""
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})
-    return {
-        "teacher": {"model": teacher}, "student": student, "recipe": usual | recipe, "seed": 0,
-        "method": {"use": method, "params": settings, "weights": info.weights},
-    }  # fmt: skip
+    return Science(
+        dataset=DatasetChoice.of_info(INFO),
+        teacher=Given(teacher, ""),
+        student=student,
+        method=MethodSettings(method, info.version, settings, info.weights),
+        recipe=Recipe.model_validate(usual | recipe),
+        seed=0,
+    )

@@ -27,6 +27,7 @@ def child() -> None:
     from harness.training.engines.deepspeed import DeepSpeedEngine
     from harness.training.engines.native import NativeEngine
     from harness.training.member import Member
+    from harness.training.step import train_step
     from methods.base import Batch, SampleRandom
 
     host_memory.retain_freed_memory()  # as a job does
@@ -44,7 +45,7 @@ def child() -> None:
             began = clock()
             for images, targets, indices in trainer.loader.epoch(0):
                 outputs = trainer.teacher(images, (), "float32", len(targets))
-                member.step(Batch(images, targets, indices, SampleRandom(0, len(targets))), outputs)
+                train_step(member, Batch(images, targets, indices, SampleRandom(0, len(targets))), outputs)
             return clock() - began
 
         for member in members.values():  # warm up

@@ -35,11 +35,11 @@ from harness.models.taps import describe_taps
 from harness.planning import locate
 from harness.spec.schema import Dataset
 from harness.training.cuda.graph import Work, capture_cuda_graph
+from harness.training.cuda.streams import raise_stream_limit
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
-from harness.training.tasks.accuracy import evaluate_classifier
-from harness.training.tasks.classification import Classification
+from harness.training.tasks.classification import Classification, evaluate_classifier
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")
@@ -121,7 +121,7 @@ class Bench:
         marks, few = Marks(), TensorEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 
-        def record(work: Work, generator: torch.Generator | None) -> Work:
+        def capture(work: Work, generator: torch.Generator | None) -> Work:
             nonlocal graphs
             play = capture_cuda_graph(work, generator) if device.type == "cuda" else work
             graphs += 1
@@ -129,7 +129,7 @@ class Bench:
 
         trained = list(members.values())
         with contextlib.redirect_stdout(sys.stderr):  # where a graph cannot be recorded, that is said
-            Pack(members, loader, few, teacher, marks, record=None if side == EAGER else record).train()
+            Pack(members, loader, few, teacher, marks, capture=None if side == EAGER else capture).train()
         self.graphs[f"{side} {precision}"] = graphs
         assert all(m.history.epoch == epochs for m in trained), "a member has failed"
         self.student = trained[0].student
@@ -257,6 +257,7 @@ def main() -> int:
     if not smoke and not torch.cuda.is_available():
         print("error: this bench needs a CUDA GPU, and torch finds none here", file=sys.stderr)
         return 2
+    raise_stream_limit()  # as a job does
     scale = SMOKE if smoke else Scale()
     bench = Bench(scale)
     steps = -(-len(bench.pixels) // BATCH)

@@ -8,7 +8,7 @@ import torch
 from benchmarks.perf.cifar import BATCH, CLOCK, INFO, STUDENT, TEACHER, THREADS, Trainer
 from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
 from harness.training import host_memory
-from harness.training.distributed.ranks import ALONE
+from harness.training.distributed.ranks import ONE_RANK
 from harness.training.teacher_logits import CachedLogits
 
 STEPS, PAIRS, K = 12, 10, 32
@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        kept = CachedLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ALONE)
+        kept = CachedLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ONE_RANK)
         trainer.train(("kd",), kept)  # computes them
         (file,) = Path(folder).iterdir()
         sides = {

@@ -5,22 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.spec import datasets, identity, models, sweep_file
+from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
-from harness.spec.datasets import DatasetInfo
-from harness.spec.schema import (
-    DETECTION_VIEWS,
-    DETECTOR,
-    STORED_VIEWS,
-    VIEWS,
-    Backbone,
-    Method,
-    Pair,
-    Recipe,
-    Sweep,
-    Weights,
-    WeightsSource,
-)
+from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
+from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Trained
+from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
@@ -28,28 +17,11 @@ MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of t
 SHARED_RECIPE = (
     "batch_size",
     "epoch_steps",
-    "crop_padding",
     "flip",
     "precision",
     "compile",
     "teacher_top_k",
-    *STORED_VIEWS,
-    *DETECTION_VIEWS,
-)
-# Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
-# younger still: their keys are always said.
-YOUNG_RECIPE = (
-    "warmup_steps",
-    "epoch_steps",
-    "compile",
-    "teacher_top_k",
-    "accumulate",
-    "clip_norm",
-    "label_smoothing",
-    "ema",
-    *STORED_VIEWS,
-    *DETECTION_VIEWS,
-    *DETECTOR,
+    *(key for task in tasks.CATALOG.values() for images in task.images for key in images.views),
 )
 
 
@@ -58,7 +30,7 @@ class Run:
     """One student trained once."""
 
     run_id: str
-    science: dict[str, Any]
+    science: Science
     label: str  # "resnet56 > resnet20 / kd / seed 0", for people
 
 
@@ -95,7 +67,6 @@ class Plan:
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
 
 
-_OF = {"pixels": "pixels of one size", "stored": "stored images", "detection": "images with objects"}
 WeightsHash = Callable[[WeightsSource, KeyPath], str]
 Only = dict[str, set[str]]
 Keys = dict[str, Any]
@@ -137,13 +108,14 @@ def expand(
             more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, info, i)
+        teacher_run = teacher.run if isinstance(teacher, Trained) else None
         at: KeyPath = ("pairs", i, "student_backbone")
         backbone = _backbone(pair.student_backbone, at, document, info, weights_sha256, plan)
         for name, entry in sweep.methods.items():
-            base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher) | backbone
-            _check_images(pair, base["recipe"], document, info, i)
-            shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
-            run_id_of = identity.run_id_by_seed(base)
+            science = _science(pair, i, name, entry, sweep, recipe, document, info, teacher, backbone)
+            _check_images(pair, science.recipe, document, info, i)
+            shared = tuple(getattr(science.recipe, key) for key in SHARED_RECIPE)
+            run_id_of = science.run_id_by_seed()
             further = more.get((pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
                 if not _wanted(only, pair, name, seed):
@@ -151,14 +123,14 @@ def expand(
                 run_id = run_id_of(seed)
                 if further.get(seed, run_id) != run_id:
                     continue
-                plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher.get("run")))
+                plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher_run))
                 if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
                     continue
                 label = f"{pair.teacher} > {pair.student} / {name} / seed {seed}"
-                plan.runs[run_id] = Run(run_id, {**base, "seed": seed}, label)
+                plan.runs[run_id] = Run(run_id, science.with_seed(seed), label)
                 groups.setdefault((i, seed, shared), []).append(run_id)
-                if base["teacher"]:
-                    needs[(i, seed, shared)] = teacher.get("run")
+                if science.teacher:
+                    needs[(i, seed, shared)] = teacher_run
     if not plan.cells:
         raise UserError(f"{document.source}: --only leaves no run")
     # A teacher always trains in a process of its own: in a pack it could wait for a student that waits for it.
@@ -198,10 +170,9 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
     return not only or all(here[k] in values for k, values in only.items())
 
 
-def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInfo, i: int) -> None:
-    if info.views == "detection":  # detectors take images of any size
+def _check_images(pair: Pair, recipe: Recipe, document: Document, info: DatasetInfo, i: int) -> None:
+    if (shape := datasets.image_shape(info, recipe.image_size)) is None:
         return
-    shape = datasets.image_shape(info, recipe)
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
             models.check_images(model, info.name, shape)
@@ -212,7 +183,7 @@ def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInf
 def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo, i: int) -> None:
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
-            models.check_task(model, info.name, info.task.name)
+            tasks.check_task(model, info)
         except ValueError as e:
             raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
     for name in pair.methods:
@@ -223,62 +194,57 @@ def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo,
 
 def _backbone(
     given: Backbone | None, at: KeyPath, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, plan: Plan
-) -> Keys:
-    """What a science says of weights that a detector's backbone starts from: nothing where there are none.
+) -> str | None:
+    """The sha256 of the weights that a detector's backbone starts from; None where there are none.
 
     Raises:
         UserError: they cannot be read, or are given to a classifier.
     """
     if given is None:
-        return {}
-    if info.views != "detection":
-        raise UserError(f"{document.where(at)}: is for detectors; {info.name} is for {info.task.name}")
+        return None
+    if not info.task.backbones:
+        backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
+        raise UserError(f"{document.where(at)}: is for {backbones}; {info.name} is for {info.task.name}")
     sha256 = weights_sha256(given, at)
     plan.backbones.setdefault(sha256, given)
-    return {"backbone": sha256}
+    return sha256
 
 
-def _dataset(sweep: Sweep, info: DatasetInfo) -> dict[str, Any]:
-    chosen = sweep.dataset
-    science = {**datasets.as_science(info), "train_subset": chosen.train_subset}
-    if chosen.validation is not None:  # a key younger than the first results: left out, those keep their ids
-        science["validation"] = chosen.validation
-    return science
+def _dataset(sweep: Sweep, info: DatasetInfo) -> DatasetChoice:
+    return DatasetChoice.of_info(info, sweep.dataset.train_subset, sweep.dataset.validation)
 
 
-def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Keys:
-    """A recipe as a science says it.
+def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Recipe:
+    """A recipe with the defaults of what it says of this dataset's images.
 
     Raises:
         UserError: it says something of images that this dataset has not.
     """
     said: Keys = recipe.model_dump(mode="json")
-    for kind, keys in VIEWS.items():
-        if kind == info.views:
-            said |= {k: default for k, default in keys.items() if said[k] is None}
-        elif wrong := [k for k in keys if said[k] is not None]:
-            raise UserError(f"{document.where(at)}: {wrong[0]} is for {_OF[kind]}; {info.name} has {_OF[info.views]}")
-    if info.stored and recipe.crop_padding:
-        instead = "sides" if info.views == "detection" else "crop_area"
-        raise UserError(
-            f"{document.where(at)}: crop_padding is for datasets of small pixels; {info.name} has {instead}"
-        )
-    if info.views == "stored" and said["eval_size"] > said["eval_resize"]:
-        sizes = f"{said['eval_size']} > {said['eval_resize']}"
-        raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
-    if info.views == "detection":
-        if max(*said["sides"], said["eval_side"]) > said["max_side"]:
-            raise UserError(f"{document.where(at)}: sides and eval_side must be at most max_side, {said['max_side']}")
-        for key in ("label_smoothing", "teacher_top_k"):
-            if said[key]:
-                raise UserError(f"{document.where(at)}: {key} is for classification; {info.name} is for detection")
-    return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != Recipe.model_fields[k].default}
+    task, images = info.task, info.images
+    for other in tasks.CATALOG.values():
+        if other is not task:
+            _refuse(said, other.recipe, f"is for {other.name}; {info.name} is for {task.name}", document, at)
+        for kind in other.images:
+            of_others = kind.views.keys() - images.views.keys()
+            _refuse(said, of_others, f"is for {kind.name}; {info.name} has {images.name}", document, at)
+    said |= {k: default for k, default in {**images.views, **task.recipe}.items() if said[k] is None}
+    try:
+        images.check(said)
+    except ValueError as e:
+        raise UserError(f"{document.where(at)}: {e}") from None
+    return Recipe.model_validate(said)
+
+
+def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at: KeyPath) -> None:
+    if stated := sorted(k for k in keys if recipe[k] != Recipe.model_fields[k].default):
+        raise UserError(f"{document.where(at)}: {stated[0]} {why}")
 
 
 def _teacher(
     pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo, weights_sha256: WeightsHash,
     plan: Plan,
-) -> dict[str, Any]:  # fmt: skip
+) -> Trained | Given:  # fmt: skip
     """The teacher's part of the students' science. A run that trains it joins the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
@@ -293,41 +259,48 @@ def _teacher(
         if pair.teacher_backbone is not None:
             where = document.where(("pairs", i, "teacher_backbone"))
             raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
-        return {"model": pair.teacher, "sha256": sha256}
+        return Given(pair.teacher, sha256)
     alone = method_sources.describe_method("student")
     alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
-    science = {
-        "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep, info),
-        "teacher": None,
-        "student": pair.teacher,
-        "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": _recipe(alone_recipe, info, document, ("teachers", "recipe")),
-        "seed": sweep.teachers.seed,
-        **_backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan),
-    }
-    run_id = identity.run_id(science)
+    science = Science(
+        dataset=_dataset(sweep, info),
+        teacher=None,
+        student=pair.teacher,
+        method=MethodSettings("student", alone.version, {}, alone.weights),
+        recipe=_recipe(alone_recipe, info, document, ("teachers", "recipe")),
+        seed=sweep.teachers.seed,
+        backbone=_backbone(
+            pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan
+        ),
+        protocol=identity.PROTOCOL,
+    )
+    run_id = science.run_id
     plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {sweep.teachers.seed}"))
-    return {"model": pair.teacher, "run": run_id}
+    return Trained(pair.teacher, run_id)
 
 
-def _check_defined(use: str, source: method_sources.MethodInfo, pair: Pair, document: Document, at: KeyPath) -> None:
-    both = [kind for kind in models.model_tasks(pair.student) if kind in models.model_tasks(pair.teacher)]
-    if not set(both) & set(source.defined_for):
-        found = ", ".join(
-            n for n in method_sources.builtin_names() if set(both) & set(method_sources.describe_method(n).defined_for)
-        )
+def _check_defined(
+    use: str, source: method_sources.MethodInfo, pair: Pair, info: DatasetInfo, document: Document, at: KeyPath
+) -> None:
+    kinds = {*info.task.kinds(pair.student)} & {*info.task.kinds(pair.teacher)}
+    if source.needs_teacher and kinds.isdisjoint(source.defined_for):
+        defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
         raise UserError(
             f"{document.where(at)}: {use} is defined for {' and '.join(source.defined_for)} alone, "
-            f"not for {pair.teacher} > {pair.student}; defined there: {found}"
+            f"not for {pair.teacher} > {pair.student}; defined there: {', '.join(defined)}"
         )
+
+
+def _is_defined(name: str, kinds: set[str]) -> bool:
+    source = method_sources.describe_method(name)
+    return not source.needs_teacher or not kinds.isdisjoint(source.defined_for)
 
 
 def _science(
     pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo,
-    teacher: Keys,
-) -> dict[str, Any]:  # fmt: skip
-    """The science of (pair, method) but for the seed. Settings nearer to the pair win."""
+    teacher: Trained | Given, backbone: str | None,
+) -> Science:  # fmt: skip
+    """The science of (pair, method) with the first seed. Settings nearer to the pair win."""
     override = pair.methods.get(name, Method())
     at: KeyPath = ("methods", name)
     use = override.use or entry.use or name
@@ -335,7 +308,7 @@ def _science(
         source = method_sources.describe_method(use)
     except UserError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
-    _check_defined(use, source, pair, document, at)
+    _check_defined(use, source, pair, info, document, at)
     params = {k: h.default for k, h in source.hyper.items()}
     weights = dict(source.weights)
     for settings, path in ((entry, at), (override, ("pairs", i, "methods", name))):
@@ -367,11 +340,13 @@ def _science(
             f"{document.where(at)}: {use} computes a cross-entropy of its own, which `label_smoothing` does not reach: "
             "expected 0 in its recipe"
         )
-    return {
-        "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep, info),
-        "teacher": teacher if source.needs_teacher else None,
-        "student": pair.student,
-        "method": {"use": use, "version": source.version, "params": params, "weights": weights},
-        "recipe": _recipe(final, info, document, ("recipe",)),
-    }
+    return Science(
+        dataset=_dataset(sweep, info),
+        teacher=teacher if source.needs_teacher else None,
+        student=pair.student,
+        method=MethodSettings(use, source.version, params, weights),
+        recipe=_recipe(final, info, document, ("recipe",)),
+        seed=sweep.seeds[0],
+        backbone=backbone,
+        protocol=identity.PROTOCOL,
+    )

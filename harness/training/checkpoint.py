@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files that prove themselves whole, the last two kept."""
+"""Checkpoints: safetensors files with a digest of their content. The last two of a run are kept."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from harness.store import files
 
-KEPT = 2
+CHECKPOINTS_PER_RUN = 2
 
 
 def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Writes the state after ``epoch`` epochs and ``step`` steps of the next: tensors of any layout, JSON-able state.
+    """Write the state after ``epoch`` epochs and ``step`` steps of the next: tensors of any layout, JSON-able state.
 
     Raises:
         DiskFull: the previous checkpoint is untouched.
@@ -27,12 +27,12 @@ def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state:
     files.replace(
         folder / f"epoch-{epoch:06d}-step-{step:06d}.safetensors", lambda path: save_file(flat, path, metadata)
     )
-    for old in sorted(folder.glob("epoch-*.safetensors"))[:-KEPT]:
+    for old in sorted(folder.glob("epoch-*.safetensors"))[:-CHECKPOINTS_PER_RUN]:
         old.unlink(missing_ok=True)
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint; a torn or damaged one is passed over, with a line in the log."""
+    """Return the newest intact checkpoint, its tensors and state; skip damaged ones with a line in the log."""
     for path in sorted(folder.glob("epoch-*.safetensors"), reverse=True):
         try:
             return _load(path)

@@ -1,4 +1,4 @@
-"""An average of a student's weights over the steps of its training, which is what is evaluated and kept."""
+"""EMA: the moving average of a student's weights over its steps. It is evaluated and saved instead of the student."""
 
 import copy
 
@@ -7,9 +7,11 @@ from torch import Tensor, nn
 
 
 class EMA:
-    """Exponential moving average: after each step, average = decay x average + (1 - decay) x weights, batch norms'
-    statistics included. It begins as the weights are (Polyak and Juditsky 1992; Tarvainen and Valpola 2017,
-    arXiv:1703.01780)."""
+    """Exponential moving average: after each step, average = decay * average + (1 - decay) * weights.
+
+    It starts from the weights and includes the statistics of batch norms (Polyak and Juditsky 1992; Tarvainen and
+    Valpola 2017, arXiv:1703.01780).
+    """
 
     def __init__(self, student: nn.Module, decay: float):
         self.model: nn.Module = copy.deepcopy(student).requires_grad_(False).eval()
@@ -17,15 +19,15 @@ class EMA:
 
     @torch.no_grad()
     def update(self) -> None:
-        """After a step of the optimiser."""
-        torch._foreach_lerp_(_numbers(self.model), _numbers(self._student), 1 - self._decay)
+        """Average in the weights after a step of the optimiser."""
+        torch._foreach_lerp_(_float_tensors(self.model), _float_tensors(self._student), 1 - self._decay)
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begins anew from the weights as they are."""
-        torch._foreach_copy_(_numbers(self.model), _numbers(self._student))
+        """Start again from the current weights."""
+        torch._foreach_copy_(_float_tensors(self.model), _float_tensors(self._student))
 
 
-def _numbers(model: nn.Module) -> list[Tensor]:
-    """Asked for at each step: an engine may move weights elsewhere."""
+def _float_tensors(model: nn.Module) -> list[Tensor]:
+    # Collected at each step: an engine may move weights to other tensors.
     return [t.detach() for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Keeping the memory of one step for the next, in huge pages."""
+"""The glibc allocator's settings for training: keep one step's memory for the next, in huge pages."""
 
 import ctypes
 import os
@@ -8,11 +8,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def retain_freed_memory() -> None:
-    """Tells this process's allocator to hold on to freed memory; to be called before the first tensor is made.
+    """Make this process's allocator keep freed memory. Call it before the first tensor is made.
 
-    glibc gives maps of several megabytes back to the kernel when they are freed, and each step then faults them in
-    again, page by page: about a tenth of a training step on CPU. Numbers do not change. Without glibc or transparent
-    huge pages this does nothing.
+    glibc returns blocks of several megabytes to the kernel when they are freed. Each step then faults them in again,
+    page by page: about a tenth of a training step on a CPU. Numbers do not change. Without glibc or transparent huge
+    pages this does nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch reads it at its first allocation
     try:

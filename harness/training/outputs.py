@@ -1,16 +1,18 @@
-"""A model's outputs on their way to a method: in float32, and those of the whole batch."""
+"""Model outputs prepared for a method: in float32, and for the whole batch."""
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.training.distributed.ranks import WHOLE, Part, Ranks
+from harness.training.distributed.ranks import WHOLE_BATCH, BatchPart, Ranks
 from methods.base import Outputs
 
 
 def in_float32(outputs: Outputs) -> Outputs:
-    """Losses are computed in float32 (or better) whatever the models' precision."""
+    """Return outputs in float32 or better: losses are computed so, whatever the models' precision."""
 
     def up(x: Tensor) -> Tensor:
         return x.float() if x.dtype == torch.bfloat16 else x
@@ -19,11 +21,25 @@ def in_float32(outputs: Outputs) -> Outputs:
     return replace(outputs, logits=up(outputs.logits), embedding=up(outputs.embedding), features=features)
 
 
-def gathered(mine: Outputs, ranks: Ranks, count: int, part: Part = WHOLE) -> Outputs:
-    """The outputs for all images of a part of a batch of ``count``, from those of each process's share."""
-    if ranks.world == 1:
+def gathered(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WHOLE_BATCH) -> Outputs:
+    """Return the outputs for all images of a part of a batch of ``count``, from those of each rank's images."""
+    if ranks.world_size == 1:
         return mine
-    features = {k: ranks.gather(v, count, part) for k, v in mine.features.items()}
-    if mine.logits.ndim == 1:  # maps alone
+    features = {k: ranks.all_gather(v, count, part) for k, v in mine.features.items()}
+    if mine.logits.ndim == 1:  # only maps
         return Outputs(mine.logits, mine.embedding, features)
-    return Outputs(ranks.gather(mine.logits, count, part), ranks.gather(mine.embedding, count, part), features)
+    return Outputs(ranks.all_gather(mine.logits, count, part), ranks.all_gather(mine.embedding, count, part), features)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield all tensors in a value made of sequences, mappings and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        value = tuple(value.values())
+    if isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors_in(part)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,13 +17,13 @@ from harness import hardware
 from harness.data.load import arrays
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
-from harness.spec import identity
+from harness.spec.science import Science, Trained
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
-from harness.training.distributed.ranks import ALONE, Ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
@@ -56,8 +55,8 @@ class RunRecorder:
     threads: int
     started: float
     device: torch.device
-    sciences: dict[str, dict[str, Any]]
-    ranks: Ranks = ALONE
+    sciences: dict[str, Science]
+    ranks: Ranks = ONE_RANK
     train_size: int = 0
     decoder: str = ""  # of stored images
     evaluated_on: str = "test"
@@ -82,7 +81,7 @@ class RunRecorder:
         self._show_progress(members, steps_per_epoch)
         if wish is not Wish.GO_ON:
             for run_id, member in members.items():
-                done = member.history.epoch + member.first_epochs
+                done = member.history.epoch + member.first_stage.epochs
                 try:
                     checkpoint.save(
                         self.store.checkpoints(run_id), done, member.steps, member.tensors(), member.state()
@@ -95,7 +94,7 @@ class RunRecorder:
 
     def agreed(self, mine: Wish) -> Wish:
         """What all processes do after this step, where this one would do ``mine`` if it is not told to stop."""
-        return Wish(self.ranks.greatest(Wish.STOP if self.should_stop() else mine, self.device))
+        return Wish(self.ranks.all_reduce_max(Wish.STOP if self.should_stop() else mine, self.device))
 
     def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
@@ -104,8 +103,8 @@ class RunRecorder:
         self._told = now
         for run_id, member in members.items():
             stage, epoch, epochs = training_position(member)
-            at = (member.history.epoch + member.first_epochs) * steps_per_epoch + member.steps
-            end = (member.recipe.epochs + member.first_epochs) * steps_per_epoch
+            at = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
+            end = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
             began, first = self._pace.setdefault(run_id, (now, at))
             left = (now - began) / (at - first) * (end - at) if at > first else None
             score = member.task.info.score
@@ -117,11 +116,11 @@ class RunRecorder:
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
         history = member.history
         shown = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
-        method = member.science["method"]["use"]
+        method = member.science.method.use
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.epochs}"
         else:
-            where = f"first stage, epoch {history.epoch + member.first_epochs}/{member.first_epochs}"
+            where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
         print(f"{run_id} {method} {where} {_pairs(shown)}", flush=True)
         for warning in history.warnings:
             print(f"{run_id} {method} WARNING {warning}", flush=True)
@@ -133,14 +132,14 @@ class RunRecorder:
 
     def _record(self, run_id: str, member: Member) -> None:
         weights_file = self.store.student_weights(run_id)
-        tensors = {k: v.detach().contiguous().cpu() for k, v in member.weights_to_keep().items()}
+        tensors = {k: v.detach().contiguous().cpu() for k, v in member.trained_tensors().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
         weights_sha256 = files.sha256(weights_file)
         if member.predictions is not None:
             predictions = member.predictions
             files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
         science, history = member.science, member.history
-        teacher = self.teacher if science["teacher"] else None
+        teacher = self.teacher if science.teacher else None
         commit, dirty = provenance.git_state()
         none: dict[str, float | None] = {}
         last, best = (none if history.diverged else history.last or none), history.best or none
@@ -148,24 +147,24 @@ class RunRecorder:
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",
-            "dataset": science["dataset"]["name"],
-            "dataset_version": science["dataset"]["version"],
+            "dataset": science.dataset.name,
+            "dataset_version": science.dataset.version,
             "train_size": self.train_size,
             "evaluated_on": self.evaluated_on,
             "evaluated_size": self.evaluated_size,
-            "student": science["student"],
+            "student": science.student,
             "student_parameters": count_parameters(member.student.parameters()),
-            "evaluated_parameters": count_parameters(member.evaluated.parameters()),
+            "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
             "teacher": teacher.name if teacher else None,
-            "teacher_run": (science["teacher"] or {}).get("run"),
+            "teacher_run": science.teacher.run if isinstance(science.teacher, Trained) else None,
             "teacher_sha256": teacher.sha256 if teacher else None,
             **{f"teacher_{m}": teacher.metrics.get(m) if teacher else None for m in METRICS},
-            "method": science["method"]["use"],
+            "method": science.method.use,
             "method_parameters": count_parameters(p for p in member.distiller.parameters() if p.requires_grad),
-            "seed": science["seed"],
-            "epochs": science["recipe"]["epochs"],
-            "precision": science["recipe"]["precision"],
-            "science": identity.canonical(science),
+            "seed": science.seed,
+            "epochs": science.recipe.epochs,
+            "precision": science.recipe.precision,
+            "science": science.text,
             **{f"last_{m}": last.get(m) for m in METRICS},
             **{f"best_{m}": best.get(m) for m in METRICS},
             "best_epoch": history.best_epoch,
@@ -181,7 +180,7 @@ class RunRecorder:
             "versions": provenance.versions(self.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
-            "processes": self.ranks.world,
+            "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
             "started_at": datetime.fromtimestamp(self.started, UTC),
@@ -209,7 +208,7 @@ def count_parameters(parameters: Iterable[Tensor]) -> int:
 def training_position(member: Member) -> tuple[str, int, int]:
     """The stage that is running, ``first`` or ``main``, its finished epochs, and how many it has."""
     if member.in_first_stage:
-        return "first", member.history.epoch + member.first_epochs, member.first_epochs
+        return "first", member.history.epoch + member.first_stage.epochs, member.first_stage.epochs
     return "main", member.history.epoch, member.recipe.epochs
 
 

@@ -1,101 +1,254 @@
-"""How a member's steps run: each as it stands, or recorded and played again."""
+"""A training step, from a batch of images to the optimiser.
 
-from collections.abc import Iterator
+``SharedForward`` does what a pack needs once: it places the batch and runs the teacher. ``StepRunner.run`` then takes
+each member's step: ``compute_step`` goes from micro-batches over forward passes, losses and backward to the optimiser.
+"""
+
+import copy
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness import rng
-from harness.training.cuda.graph import Capture, CapturedStep, state_outside_tensors
+from harness.models.taps import ConvNet
+from harness.training.cuda.graph import Capture, CapturedStep, StaticInputs, state_outside_tensors
 from harness.training.cuda.streams import Streams
+from harness.training.distributed.ranks import BatchPart, Ranks
 from harness.training.member import Member
+from harness.training.outputs import gathered, in_float32, tensors_in
+from harness.training.precision import autocast
+from harness.training.teacher import Teacher
+from harness.training.teacher_logits import CachedLogits
 from methods.base import Batch, Outputs, SampleRandom
+
+Rows = TypeVar("Rows", Tensor, list[Any])
 
 
 @dataclass
 class StepInputs:
-    """What the members of a pack are given for a step."""
+    """A step's batch and the teacher's outputs for it, shared by all members of a pack."""
 
-    images: Tensor  # (B', C, H, W) float, normalised: this process's share of the batch
-    targets: Any  # classification: (B,) int64
-    indices: Tensor  # (B,) int64
+    images: Tensor  # (B', C, H, W) float, normalised: this rank's rows of the batch
+    targets: Any  # of a classifier (B,) int64, of a detector what each image of this rank shows
+    indices: Tensor  # (B,) int64 positions in the training set
     teacher: Outputs
-    place: int | None  # equal numbers: the tensors of two steps lie at the same addresses; None: nothing is known
+    addresses: int | None  # equal numbers: the tensors lie at equal addresses; None: anywhere
 
     def versions(self) -> list[int]:
-        """These change when a tensor is changed in place by what is not played from a graph."""
-        given = (self.images, self.targets, self.indices, self.teacher)
-        return [t._version for t in _tensors(given)]
+        """Return torch's version counters: an in-place change outside of a replayed graph raises them."""
+        return [t._version for t in tensors_in((self.images, self.targets, self.indices, self.teacher))]
 
 
 @dataclass
 class EpochTrackingBatch(Batch):
-    """A batch that notes whether its epoch, on which few methods depend, is asked of it or of a part of it."""
+    """A batch that notes whether anything reads its epoch, which a captured step bakes in."""
 
-    asked: set[str] = field(default_factory=set)
+    attributes_read: set[str] = field(default_factory=set)  # shared by the batch's micro-batches
 
     def __getattribute__(self, name: str) -> Any:
         if name == "epoch":
-            self.asked.add(name)
+            self.attributes_read.add(name)
         return super().__getattribute__(name)
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All in a value made of sequences, mappings and dataclasses."""
-    if isinstance(value, Tensor):
-        yield value
-        return
-    if is_dataclass(value):
-        value = vars(value)
-    if isinstance(value, dict):
-        value = tuple(value.values())
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield from _tensors(part)
+class SharedForward:
+    """The part of a step that all members of a pack share: the placing of the batch and the teacher's forward pass."""
+
+    def __init__(
+        self, teacher: Teacher | None, cached_logits: CachedLogits | None, capture: Capture | None, batch_size: int
+    ):
+        self._teacher, self._cached_logits, self._batch_size = teacher, cached_logits, batch_size
+        self._captures = capture is not None
+        self._static = StaticInputs()
+        self._forward = CapturedStep[Outputs](capture, "the teacher", lambda: None, lambda: None)
+
+    def __call__(self, batch: tuple[Tensor, Any, Tensor], step: int, members: Sequence[Member]) -> StepInputs:
+        """Return the inputs of the ``step``-th step of an epoch; full batches lie where captured steps read them."""
+        images, targets, indices = batch
+        taps_by_member = [m.teacher_taps for m in members if m.teacher_taps is not None]
+        taps = frozenset(tap for taps in taps_by_member for tap in taps)
+        precision = members[0].recipe.precision if members else "float32"
+        teacher = self._teacher if taps_by_member else None
+
+        def forward() -> Outputs:
+            if teacher is None:
+                return Outputs(images.new_empty(0), images.new_empty(0))
+            if self._cached_logits is None:
+                return teacher(images, taps, precision, len(indices))
+            logits = self._cached_logits(step, indices, lambda: teacher(images, taps, precision, len(indices)).logits)
+            return Outputs(logits, images.new_empty(0))
+
+        if not self._captures or len(indices) < self._batch_size:
+            return StepInputs(images, targets, indices, forward(), None)
+        static = self._static.load({"images": images, "targets": targets, "indices": indices})
+        images, targets, indices = static["images"], static["targets"], static["indices"]
+        baked_in = (teacher is None, taps, precision, images.data_ptr())
+        outputs = forward() if self._cached_logits else self._forward(baked_in, forward)
+        heads = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding})
+        maps = self._static.load({f"tap {tap}": x for tap, x in outputs.features.items()})
+        features = {tap: maps[f"tap {tap}"] for tap in outputs.features}
+        outputs = Outputs(heads["logits"], heads["embedding"], features)
+        return StepInputs(images, targets, indices, outputs, self._static.moves)
 
 
 class StepRunner:
-    """One member on its way through the steps of its pack."""
+    """A member's training steps, taken eagerly or by replaying a captured CUDA graph."""
 
-    def __init__(self, name: str, member: Member, streams: Streams, record: Capture | None):
+    def __init__(self, name: str, member: Member, streams: Streams, capture: Capture | None):
         self._name, self._member, self._streams = name, member, streams
         modules = (*member.networks, member.distiller)
-        self._recorded = CapturedStep(record, name, lambda: state_outside_tensors(modules), member.forget_gradients)
-        self._random: SampleRandom | None = None
+        self._compute = CapturedStep[Tensor](
+            capture, name, lambda: state_outside_tensors(modules), member.discard_gradients
+        )
+        self._static_random: SampleRandom | None = None
         self._depends_on_epoch = False
 
-    def step(self, shared: StepInputs, epoch: int, at: int) -> None:
-        """The step that is the ``at``-th of all, in 0-based ``epoch``."""
-        member, count = self._member, len(shared.indices)
-        seed = rng.stream_key(member.seed, at, "method")
-        # For what draws from torch's own random numbers, such as dropout.
-        torch.manual_seed(rng.stream_key(member.seed, at, "torch"))
-        member.begin_step(at)
-        baked = (member.settings, epoch if self._depends_on_epoch else None, shared.place)
-        played = shared.place is not None and self._recorded.plays(baked)
+    def run(self, inputs: StepInputs, epoch: int, step: int) -> None:
+        """Take the ``step``-th step of the whole training, which is in 0-based ``epoch``."""
+        member, batch_size = self._member, len(inputs.indices)
+        torch.manual_seed(rng.stream_key(member.seed, step, "torch"))  # for what draws from it, such as dropout
+        member.begin_step(step)
+        baked_in = None
+        if inputs.addresses is not None:
+            baked_in = (member.constants, epoch if self._depends_on_epoch else None, inputs.addresses)
+        replays = self._compute.replays(baked_in)
         # A method that may yet turn out to change what is shared runs while no other member reads that.
-        with self._streams.fork(self._name, alone=not played):
-            if shared.place is None:
-                batch = self._batch(shared, seed, None, epoch)
-                member.compute(batch, shared.teacher, count)
-            else:
-                batch = self._batch(shared, seed, self._random, epoch)
-                self._random = batch.random
-                with member.watch.part("student") if played else nullcontext():
-                    self._recorded(baked, lambda: member.compute(batch, shared.teacher, count), self._random.generator)
-            self._depends_on_epoch |= bool(batch.asked)
-        member.count(count)
+        with self._streams.fork(self._name, exclusive=not replays):
+            batch = self._batch(inputs, rng.stream_key(member.seed, step, "method"), epoch)
+            with member.watch.part("student") if replays else nullcontext():
+                self._compute(
+                    baked_in, lambda: compute_step(member, batch, inputs.teacher, batch_size), batch.random.generator
+                )
+            self._depends_on_epoch |= bool(batch.attributes_read)
+        member.count_step(batch_size)
 
-    def _batch(self, shared: StepInputs, seed: int, random: SampleRandom | None, epoch: int) -> EpochTrackingBatch:
-        """``random``: what is used again, at the address that recorded steps read."""
-        member, indices = self._member, shared.indices
+    def _batch(self, inputs: StepInputs, seed: int, epoch: int) -> EpochTrackingBatch:
+        member, indices = self._member, inputs.indices
         if not member.task.whole_batch:
             indices = indices[member.ranks.rows(len(indices))]
-        if random is None:
+        if inputs.addresses is None:
             random = member.task.random(seed, indices, member.device)
+        elif self._static_random is None:
+            random = self._static_random = member.task.random(seed, indices, member.device)
         else:
+            random = self._static_random
             random.reseed(seed)
-        return EpochTrackingBatch(shared.images, shared.targets, indices, random, epoch + 1)
+        return EpochTrackingBatch(inputs.images, inputs.targets, indices, random, epoch + 1)
+
+
+def train_step(member: Member, batch: Batch, teacher: Outputs) -> Tensor:
+    """Take one eager step on a batch that this process has whole; return the total loss, detached."""
+    total = compute_step(member, batch, teacher, len(batch.indices))
+    member.count_step(len(batch.indices))
+    return total
+
+
+def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
+    """Do a step's work on the device, with ``batch_size`` images on all ranks; return the total loss, detached.
+
+    Nothing here waits for the device, and from the second call on nothing but the values of tensors changes: so it can
+    be captured as a CUDA graph.
+    """
+    losses = [
+        _add_gradients(member, micro_batch, batch_size)
+        for micro_batch in micro_batches(batch, teacher, member.recipe.accumulate, member.loss_ranks)
+    ]
+    with member.watch.part("student"):
+        member.engine.step(member.lr)
+        if member.has_local_loss:
+            _average_buffers(member, len(batch.indices) / batch_size)
+        if member.ema:
+            member.ema.update()
+    return torch.stack(losses).sum()
+
+
+class MicroBatch(NamedTuple):
+    """Rows of a batch with the teacher's outputs for them."""
+
+    part: BatchPart
+    batch: Batch
+    teacher: Outputs
+
+
+def micro_batches(batch: Batch, teacher: Outputs, accumulate: int, ranks: Ranks) -> Iterator[MicroBatch]:
+    """Yield ``accumulate`` micro-batches, or one for each image if there are fewer images."""
+    count = len(batch.indices)
+    parts = min(accumulate, count)
+    for part in (BatchPart(index, parts) for index in range(parts)):
+        micro = copy.copy(batch)
+        first = ranks.rows(count, part).start - ranks.rows(count).start
+        micro.images = _rows(batch.images, slice(first, None, part.parts))
+        micro.targets, micro.indices = _rows(batch.targets, part.rows), _rows(batch.indices, part.rows)
+        micro.random = batch.random.part(part.rows)
+        features = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
+        logits, embedding = _rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows)
+        yield MicroBatch(part, micro, replace(teacher, logits=logits, embedding=embedding, features=features))
+
+
+def _add_gradients(member: Member, micro_batch: MicroBatch, batch_size: int) -> Tensor:
+    """Add a micro-batch's gradients; return its share of the total loss, detached."""
+    part, batch, teacher = micro_batch
+    images = len(batch.indices)
+    with member.watch.part("student"):
+        student = _student_forward(member, batch, batch_size, part)
+    if member.peer is not None:
+        with member.watch.part("teacher"):
+            teacher = _forward(member, member.peer, batch, member.main_taps, batch_size, part)
+    with member.watch.part("method"):
+        terms, total = _losses(member, batch, student, teacher)
+        loss = total * (images / batch_size)
+    with member.watch.part("student"):
+        member.engine.backward(loss, last=part.index + 1 == part.parts)
+    member.add_losses({**terms, "total": total}, images)
+    return loss.detach()
+
+
+def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchPart) -> Outputs:
+    """Run the student; in the first stage no further than to its maps."""
+    if not member.in_first_stage:
+        return _forward(member, member.student, batch, member.distiller.student_taps, batch_size, part)
+    assert isinstance(member.student, ConvNet), "methods with a first stage are for classifiers"
+    empty = batch.images.new_empty(0)
+    with autocast(member.device, member.recipe.precision):
+        outputs = Outputs(empty, empty, member.student.maps(batch.images, member.first_stage.student_taps))
+    return gathered(in_float32(outputs), member.loss_ranks, batch_size, part)
+
+
+def _forward(
+    member: Member, network: nn.Module, batch: Batch, taps: Collection[str], batch_size: int, part: BatchPart
+) -> Outputs:
+    """Run a network on this rank's images; return its outputs for all images that the loss is computed on."""
+    with autocast(member.device, member.recipe.precision):
+        outputs = member.task.run(network, batch, taps)
+    return gathered(in_float32(outputs), member.loss_ranks, batch_size, part)
+
+
+def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the terms by name, unweighted, and the total loss."""
+    if member.in_first_stage:
+        terms = dict(member.distiller.first_terms(batch, student, teacher))
+        return terms, torch.stack(list(terms.values())).sum()
+    task_losses = member.task.losses(student, batch, member.recipe)
+    aligned, teacher = member.task.align(member.distiller, batch, student, teacher)
+    terms = {"ce": task_losses["ce"], **member.distiller(aligned, student, teacher)}
+    member.check_terms(terms)
+    weighted = [weight * terms[name] for name, weight in member.loss_weights.items() if weight]
+    return {**task_losses, **terms}, torch.stack(weighted).sum()
+
+
+def _average_buffers(member: Member, weight: float) -> None:
+    """Give a method that sees only one rank's images the mean of its buffers over the ranks."""
+    buffers = [b for b in member.distiller.buffers() if b.is_floating_point()]
+    for buffer in buffers:
+        buffer *= weight
+    if buffers:
+        member.ranks.all_reduce_sum(buffers)
+
+
+def _rows(x: Rows, rows: slice) -> Rows:
+    """Return rows without gaps between them in memory, which each convolution would close again."""
+    return x[rows].clone() if isinstance(x, Tensor) and rows.step != 1 else x[rows]

@@ -1,4 +1,4 @@
-"""Seconds by purpose, without making a device wait for the host."""
+"""A stopwatch for the parts of a step that does not make the device wait for the host."""
 
 import time
 from collections.abc import Iterator
@@ -8,8 +8,11 @@ import torch
 
 
 class Stopwatch:
-    """Adds up the time of named parts. On CUDA the parts are marked with events and read once, at ``take``; parts of
-    what is being recorded as a graph are not told apart."""
+    """The seconds spent in named parts.
+
+    On CUDA, events mark the parts and ``take`` reads them. Parts of work that is being captured as a graph are not
+    timed.
+    """
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
@@ -18,6 +21,7 @@ class Stopwatch:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
+        """Add the time of the enclosed work to the part ``name``."""
         if self._cuda and torch.cuda.is_current_stream_capturing():
             yield
         elif self._cuda:
@@ -32,7 +36,7 @@ class Stopwatch:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - began
 
     def take(self) -> dict[str, float]:
-        """Seconds by name since the last call."""
+        """Return the seconds by part since the last call."""
         if self._events:
             torch.cuda.synchronize()
         for name, start, end in self._events:

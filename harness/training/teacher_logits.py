@@ -1,9 +1,9 @@
-"""A teacher's logits, computed once: what one run has computed serves every later run of its pair and seed.
+"""A cache of the teacher's logits: those that one run computed serve every later run of its pair and seed.
 
-Which images an epoch shows, and how, is a function of (seed, epoch, index), so their logits are too. Kept are the ``k``
-largest of each image in half precision, and what the others' softmax mass comes to. Runs that ask for it
+The images of an epoch and their augmentation are a function of (seed, epoch, index), so their logits are too. The cache
+holds each image's ``k`` largest logits in half precision and the softmax mass of the others. Runs that ask for it
 (``teacher_top_k``) train on just that, whether it was read or has just been computed: their numbers do not depend on
-what the store holds.
+the content of the store.
 """
 
 import secrets
@@ -23,7 +23,7 @@ TOLERANCE = 2**-8  # of the largest logit: half precision twice; another image's
 
 
 class WrongLogits(Exception):
-    """What was kept is not what the teacher says."""
+    """Cached logits that are not the teacher's."""
 
 
 @dataclass
@@ -32,87 +32,90 @@ class TopK:
 
     classes: Tensor  # (N, k) int16: those with the largest logits
     values: Tensor  # (N, k) float16: these logits
-    rest: Tensor  # (N,) float16: the logit that each other class is given; together they weigh what they did
+    rest: Tensor  # (N,) float16: one logit for every other class, by which together they keep their softmax mass
 
     @classmethod
     def of(cls, logits: Tensor, k: int) -> "TopK":
+        """Compress logits (N, classes) to the ``k`` largest of each row."""
         values, classes = logits.float().topk(k, dim=1)
         others = logits.float().scatter(1, classes, -torch.inf).logsumexp(1)
-        left = logits.shape[1] - k
-        rest = others - torch.tensor(float(left)).log() if left else torch.zeros_like(others)
+        other_classes = logits.shape[1] - k
+        rest = others - torch.tensor(float(other_classes)).log() if other_classes else torch.zeros_like(others)
         return cls(classes.to(torch.int16), values.half(), rest.half())
 
     def expanded(self, num_classes: int) -> Tensor:
-        """(N, classes) float32."""
+        """Return logits (N, classes) in float32."""
         logits = self.rest.float()[:, None].repeat(1, num_classes)
         return logits.scatter_(1, self.classes.long(), self.values.float())
 
     def rows(self, indices: Tensor) -> "TopK":
+        """Return these rows."""
         return TopK(self.classes[indices], self.values[indices], self.rest[indices])
 
-    def put(self, indices: Tensor, part: "TopK") -> None:
-        for whole, rows in zip(vars(self).values(), vars(part).values(), strict=True):
-            whole[indices] = rows
+    def put(self, indices: Tensor, rows: "TopK") -> None:
+        """Replace these rows."""
+        for tensor, values in zip(vars(self).values(), vars(rows).values(), strict=True):
+            tensor[indices] = values
 
 
 class CachedLogits:
-    """The logits of a training set, epoch by epoch. ``folder`` holds those of one teacher, seed, way of augmenting and
-    kind of machine."""
+    """The teacher's logits for a training set, a file for each epoch.
+
+    ``folder`` is for one teacher, seed, augmentation and kind of machine.
+    """
 
     def __init__(self, folder: Path, k: int, size: int, num_classes: int, ranks: Ranks):
         self._folder, self._k, self._size, self._num_classes = folder, min(k, num_classes), size, num_classes
         self._ranks = ranks
-        self._kept: TopK | None = None  # read
-        self._new: TopK | None = None  # computed, if from the epoch's first step on
-        self._began = 0
+        self._read: TopK | None = None  # the epoch's logits, if they were in the cache
+        self._computed: TopK | None = None  # the epoch's logits, if all of them are computed here
+        self._epochs_begun = 0
 
     def begin(self, epoch: int, first_step: int, steps: int, device: torch.device) -> None:
-        """Before the steps of an epoch from ``first_step`` on."""
+        """Prepare an epoch of so many steps, of which those from ``first_step`` on will run."""
         self._file = self._folder / f"epoch-{epoch:06d}.safetensors"
-        self._began += 1
-        # Another run may write the file just now; all processes must either read it or run the teacher. What is checked
-        # differs from run to run, so that together they see more of it.
-        told = [self._file.exists(), secrets.randbits(32)]
-        kept, drawn = self._ranks.share(f"logits {self._file} {self._began}", told)
-        if kept:
-            self._kept, self._new = self._read(device), None
-        else:
-            self._kept, self._new = None, self._empty(device) if first_step == 0 else None
-        order = torch.randperm(steps, generator=torch.Generator().manual_seed(drawn)).tolist()
+        self._epochs_begun += 1
+        # Another run may write the file right now, but all ranks must either read it or run the teacher. Each run draws
+        # other batches to check, so that together they check more of them.
+        drawn = [self._file.exists(), secrets.randbits(32)]
+        cached, check_seed = self._ranks.broadcast_json(f"logits {self._file} {self._epochs_begun}", drawn)
+        self._read = self._load(device) if cached else None
+        self._computed = self._empty(device) if not cached and first_step == 0 else None
+        order = torch.randperm(steps, generator=torch.Generator().manual_seed(check_seed)).tolist()
         self._checked = set(order[: max(1, round(CHECKED * steps))])
 
-    def __call__(self, step: int, indices: Tensor, fresh: Callable[[], Tensor]) -> Tensor:
-        """(B, classes) float32 for a batch; ``fresh`` runs the teacher.
+    def __call__(self, step: int, indices: Tensor, teacher: Callable[[], Tensor]) -> Tensor:
+        """Return a batch's logits (B, classes) in float32; ``teacher`` computes them.
 
         Raises:
-            WrongLogits: what was kept differs from that; it is removed.
+            WrongLogits: the cached ones differ from the teacher's; their file is removed.
         """
-        if self._kept is None:
-            found = TopK.of(fresh(), self._k)
-            if self._new is not None:
-                self._new.put(indices, found)
-            return found.expanded(self._num_classes)
-        logits = self._kept.rows(indices).expanded(self._num_classes)
+        if self._read is None:
+            logits = TopK.of(teacher(), self._k)
+            if self._computed is not None:
+                self._computed.put(indices, logits)
+            return logits.expanded(self._num_classes)
+        cached = self._read.rows(indices).expanded(self._num_classes)
         if step in self._checked:
-            expected = TopK.of(fresh(), self._k).expanded(self._num_classes)
-            difference = float((logits - expected).abs().max() / expected.abs().max())
+            expected = TopK.of(teacher(), self._k).expanded(self._num_classes)
+            difference = float((cached - expected).abs().max() / expected.abs().max())
             if not difference <= TOLERANCE:
                 self._file.unlink(missing_ok=True)
                 raise WrongLogits(
                     f"{self._file}: differs from the teacher's logits by {difference:.2g} of the largest; it is "
                     "removed: run the sweep again with --retry-failed"
                 )
-        return logits
+        return cached
 
     def end(self) -> None:
-        """After the last step of an epoch."""
-        if self._new is not None and self._ranks.rank == 0:
-            tensors = {k: v.cpu() for k, v in vars(self._new).items()}
+        """Write the epoch's logits to the cache, if all of them were computed here."""
+        if self._computed is not None and self._ranks.rank == 0:
+            tensors = {k: v.cpu() for k, v in vars(self._computed).items()}
             try:
                 files.replace(self._file, lambda path: save_file(tensors, path))
             except files.DiskFull as e:
-                print(f"the teacher's logits are not kept: {e}", flush=True)
-        self._kept = self._new = None
+                print(f"the teacher's logits are not cached: {e}", flush=True)
+        self._read = self._computed = None
 
     def _empty(self, device: torch.device) -> TopK:
         shape = (self._size, self._k)
@@ -122,12 +125,12 @@ class CachedLogits:
             torch.zeros(self._size, dtype=torch.float16, device=device),
         )
 
-    def _read(self, device: torch.device) -> TopK:
+    def _load(self, device: torch.device) -> TopK:
         try:
-            kept = TopK(**load_file(self._file, device=str(device)))
-            if kept.values.shape == (self._size, self._k):
-                return kept
-            problem = f"logits of shape {tuple(kept.values.shape)}"
+            logits = TopK(**load_file(self._file, device=str(device)))
+            if logits.values.shape == (self._size, self._k):
+                return logits
+            problem = f"logits of shape {tuple(logits.values.shape)}"
         except Exception as e:  # a damaged file makes the reader raise anything
             problem = f"{type(e).__name__}: {e}"
         raise WrongLogits(f"{self._file}: {problem}; remove it and run the sweep again with --retry-failed")

@@ -13,10 +13,12 @@ from torch import nn
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
-from tests.golden.filling import GOLDEN, fill
+from tests.support.golden_weights import GOLDEN, fill
+from tests.support.sciences import make_science
 
 FOLDER = GOLDEN / "trajectory"
 # What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.
@@ -47,8 +49,7 @@ def test_eight_steps(name: str, precision: str) -> None:
     use, params, weights, named = METHODS[golden["method"]](hyper)
     sgd = hyper["sgd"]
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
-    method = {"use": use, "params": params, "weights": weights}
-    science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
+    science = make_science(golden["student"], use, params, weights, **recipe)
     taught = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
     task = Classification(golden["num_classes"], (3, 32, 32))
     member = Member(science, taught, targets.flatten(), task, torch.device("cpu"))
@@ -83,7 +84,7 @@ def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch
     taps = set(member.distiller.teacher_taps)
     for i, (x, y) in enumerate(zip(images, targets, strict=True)):
         batch = Batch(x, y, torch.arange(len(y)), SampleRandom(i, len(y)))
-        member.step(batch, teacher(x, taps, "float32", len(x)))
+        train_step(member, batch, teacher(x, taps, "float32", len(x)))
         member.end_epoch()  # closes the curves, which then hold this step's terms alone
         epoch = member.history.epoch
         found = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}

@@ -1,4 +1,4 @@
-"""What the documentation shows is run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+"""The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
 that file's content. `text` blocks hold commands that are refused (`$ ...`), each with what it says. `sh` blocks are for
@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
-from tests.commands import PATIENCE, REPO, command
-from tests.integration.conftest import Bench
+from tests.support.bench import Bench
+from tests.support.cli import PATIENCE, REPO, command
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
 PAGES = sorted(str(page.relative_to(REPO)) for pattern in PATTERNS for page in REPO.glob(pattern))
@@ -175,12 +175,33 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path
         assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], page
 
 
+def prose(page: str) -> list[str]:
+    """Return a page's lines outside code blocks, tables, headings and generated parts; other lines are left empty."""
+    text = (REPO / page).read_text(encoding="utf-8").partition(reference.MARKER)[0]
+    text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return ["" if re.match(r"[#|<]|:::|    ", line) else line for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_line_of_prose_is_one_sentence(page: str) -> None:
+    lines = prose(page)
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        shown = re.sub(r"\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
+        assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", shown), f"{page}: more than one sentence in: {line}"
+        goes_on = following and not re.match(r" *(?:-|\d+\.) ", following)
+        assert not (line and goes_on) or re.search(r"[.:?!][)\"*`]*$", line), (
+            f"{page}: a sentence goes on after: {line}"
+        )
+
+
 def test_names_in_backticks_exist() -> None:
     """Files, folders and make targets that the pages speak of."""
     makefile = (REPO / "Makefile").read_text()
     for page in PAGES:
         text = (REPO / page).read_text(encoding="utf-8").partition(reference.MARKER)[0]
-        for target in re.findall(r"\bmake (\w+)", " ".join(re.findall(r"`([^`]+)`", text))):
+        code = [*re.findall(r"`([^`]+)`", FENCE.sub("", text)), *(match[2] for match in FENCE.finditer(text))]
+        for target in re.findall(r"^make ([\w-]+)", "\n".join(code), re.MULTILINE):
             assert f"\n{target}:" in makefile, f"{page}: make {target}"
-        for name in re.findall(r"`((?:tests|methods|harness|benchmarks|docs)/[\w/.]+)`", text):
-            assert (REPO / name).exists(), f"{page}: {name}"
+        for name in code:
+            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[\w/.-]+", name):
+                assert (REPO / name).exists(), f"{page}: {name}"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.planning.plan import plan_sweep
-from tests.commands import command
-from tests.integration.conftest import MINE, SWEEP, Bench, until
+from tests.support.bench import MINE, SWEEP, Bench, until
+from tests.support.cli import command
 
 CLOSE: dict[str, Any] = {  # one epoch does not tell these apart
     **SWEEP,
@@ -27,7 +27,7 @@ def test_seeds_are_added_up_to_the_limit_and_kept(bench: Bench) -> None:
     bench.sweep = CLOSE
     done = bench.run("sweep", *DECIDE)
     assert done.returncode == 0, done.stderr
-    assert "not told apart, tested at 2.5 % in each of 2 looks:" in done.stderr
+    assert "undecided, each tested at 2.5 % in each of 2 looks:" in done.stderr
     assert "so seeds are added:\n  digits_net_w8 > digits_net_w4: student: 2\n" in done.stderr
     assert "still undecided with 3 seeds" in done.stderr
     plan = bench.plan().plan

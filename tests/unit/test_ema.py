@@ -1,7 +1,5 @@
 """``ema``: what is evaluated and kept is the average of the weights that training goes through."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -9,30 +7,28 @@ from torch import Tensor
 from harness.data.load.tensors import Normalise, TensorEvalSet
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
+from tests.support.sciences import make_science
 
-CPU, INFO = torch.device("cpu"), CATALOG["digits"]
+CPU, INFO = torch.device("cpu"), DATASETS["digits"]
 SHAPE, DECAY, STEPS = (1, 8, 8), 0.8, 4
 IMAGES = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(8) % 10
 
 
 def member(ema: float, method: str = "student") -> Member:
-    science: dict[str, Any] = {
-        "student": "digits_net_w4", "teacher": None, "seed": 0,
-        "method": {"use": method, "params": {}, "weights": {"ce": 1.0}},
-        "recipe": {"epochs": 2, "batch_size": 8, "lr": 0.1, "ema": ema},
-    }  # fmt: skip
+    science = make_science("digits_net_w4", method, epochs=2, batch_size=8, ema=ema)
     return Member(science, None, TARGETS, Classification(10, SHAPE), CPU)
 
 
 def step(m: Member, number: int) -> None:
     m.begin_epoch()
     nothing = Outputs(torch.empty(0), torch.empty(0))
-    m.step(Batch(IMAGES + number, TARGETS, torch.arange(8), SampleRandom(number, 8), 1), nothing)
+    train_step(m, Batch(IMAGES + number, TARGETS, torch.arange(8), SampleRandom(number, 8), 1), nothing)
 
 
 def numbers(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -48,8 +44,8 @@ def test_it_is_the_average_of_the_weights_and_changes_no_training() -> None:
         now = numbers(plain.student)
         expected = {k: DECAY * v + (1 - DECAY) * now[k] for k, v in expected.items()}
     assert all(torch.equal(v, plain.student.state_dict()[k]) for k, v in averaged.student.state_dict().items())
-    kept = averaged.weights_to_keep()
-    assert kept.keys() == plain.weights_to_keep().keys()
+    kept = averaged.trained_tensors()
+    assert kept.keys() == plain.trained_tensors().keys()
     for k, v in expected.items():
         torch.testing.assert_close(kept[k], v, rtol=1e-5, atol=1e-6)
 
@@ -58,16 +54,16 @@ def test_it_is_what_is_evaluated() -> None:
     m = member(DECAY)
     step(m, 0)
     on = TensorEvalSet("test", (IMAGES.abs() * 50).to(torch.uint8), TARGETS, Normalise(INFO, CPU))
-    before = m.average and numbers(m.average.model)
+    before = m.ema and numbers(m.ema.model)
     m.history.epoch = 1
     m.evaluate(on)
     alone = build_model("digits_net_w4", 10, 1)
-    alone.load_state_dict(m.weights_to_keep())
+    alone.load_state_dict(m.trained_tensors())
     logits = alone.eval()(next(on.batches(slice(0, 8)))[0]).logits
     assert m.history.last and m.history.last["loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(logits, TARGETS).item(), rel=1e-5
     )
-    assert m.average and all(torch.equal(v, before[k]) for k, v in numbers(m.average.model).items())
+    assert m.ema and all(torch.equal(v, before[k]) for k, v in numbers(m.ema.model).items())
     assert describe_taps(alone, SHAPE).num_classes == 10
 
 

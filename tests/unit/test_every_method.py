@@ -14,7 +14,7 @@ from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec.methods import builtin_names
 from harness.spec.methods import describe_method as read_source
-from harness.training.member import method_class
+from harness.training.trained_model import method_class
 from methods.ab import AB
 from methods.at import AT
 from methods.base import Distiller, FirstStage, Outputs, TapSpec
@@ -32,7 +32,7 @@ from methods.reviewkd import ReviewKD
 from methods.rkd import RKD
 from methods.sp import SP
 from methods.vid import VID
-from tests.unit.made_up import CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
+from tests.support.synthetic_outputs import CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
 METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "at": (AT, {}),

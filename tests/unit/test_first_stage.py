@@ -11,9 +11,11 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import models
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CLASSES, SHAPE = 5, (3, 32, 32)
 TARGETS = torch.arange(8) % CLASSES
@@ -27,12 +29,10 @@ def teacher(name: str) -> Teacher:
 
 
 def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
-    recipe = {"epochs": 2, "lr": 0.05, "milestones": [1], "weight_decay": 0.01}
+    recipe: dict[str, Any] = {"epochs": 2, "lr": 0.05, "milestones": [1], "weight_decay": 0.01}
     defaults = {"first_epochs": 2} | params
     weights = {"ft": {"ce": 1.0, "factor": 200.0}}.get(use, {"ce": 1.0})
-    science = {
-        "student": student, "method": {"use": use, "params": defaults, "weights": weights}, "recipe": recipe, "seed": 0
-    }  # fmt: skip
+    science = make_science(student, use, defaults, weights, **recipe)
     return Member(science, taught, TARGETS, Classification(CLASSES, SHAPE), torch.device("cpu"))
 
 
@@ -42,7 +42,7 @@ def epoch(m: Member, taught: Teacher) -> None:
     for seed in range(2):
         images = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(seed))
         outputs = taught(images, m.teacher_taps or set(), "float32", len(images))
-        m.step(Batch(images, TARGETS, torch.arange(8), SampleRandom(seed, 8), m.history.epoch + 1), outputs)
+        train_step(m, Batch(images, TARGETS, torch.arange(8), SampleRandom(seed, 8), m.history.epoch + 1), outputs)
     m.end_epoch()
 
 

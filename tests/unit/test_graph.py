@@ -17,9 +17,10 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CLASSIFICATION
+from harness.spec.science import Science
+from harness.spec.tasks import DATASETS
 from harness.training import pack as pack_module
+from harness.training import step as step_module
 from harness.training.cuda.graph import Capture, StaticInputs, Work, capture_cuda_graph, state_outside_tensors
 from harness.training.cuda.memory import fits_another
 from harness.training.member import Member
@@ -27,19 +28,20 @@ from harness.training.pack import Pack
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
+from tests.support.sciences import make_science
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-INFO = CATALOG["digits"]
+INFO = DATASETS["digits"]
 NET = "digits_net_w4"
 BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
-MINE = "tests.integration.user_methods"
+MINE = "tests.support.user_methods"
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
-SHIPPED = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
+SHIPPED = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 IN_EAGER_STEPS_ALONE = {"kdsvd"} if DEVICE.type == "cuda" else set()
 
 
@@ -162,14 +164,17 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def science(use: str, **more: Any) -> dict[str, Any]:
+def science(use: str, **more: Any) -> Science:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    recipe = {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.05, "milestones": [1, 2], "crop_padding": 1}
-    return {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights},
-        "recipe": recipe | more, "seed": 3, "teacher": {"model": NET},
-    }  # fmt: skip
+    recipe: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "lr": 0.05,
+        "milestones": [1, 2],
+        "crop_padding": 1,
+    }
+    return make_science(NET, use, params, info.weights, teacher=NET, seed=3, **recipe | more)
 
 
 def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:
@@ -192,7 +197,7 @@ def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[d
         record.members = list(members.values())
     watcher = Watcher()
     few = TensorEvalSet("test", pixels[:9], targets[:9], normalise)
-    Pack(dict(members), loader, few, teacher, watcher, record=record).train()
+    Pack(dict(members), loader, few, teacher, watcher, capture=record).train()
     return members, watcher
 
 
@@ -224,9 +229,9 @@ def test_recorded_steps_train_every_method_as_eager_ones(precision: str, capsys:
     assert given_up == IN_EAGER_STEPS_ALONE
     # Of an epoch's six steps the last, of a smaller batch, is eager; and the first where the learning rate is new.
     members = [m for use, m in recorded.items() if use not in given_up]
-    stages = sum(EPOCHS + bool(m.first_epochs) for m in members)
+    stages = sum(EPOCHS + bool(m.first_stage.epochs) for m in members)
     assert 1 <= record.recorded - stages <= EPOCHS + 2, "the teacher's, by the maps that are read"
-    assert record.played >= 4 * sum(EPOCHS + m.first_epochs for m in members)
+    assert record.played >= 4 * sum(EPOCHS + m.first_stage.epochs for m in members)
 
 
 @pytest.mark.parametrize(
@@ -306,16 +311,16 @@ def test_one_that_raises_while_it_is_recorded_fails_alone() -> None:
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU here; see test_no_sync.py")
 @pytest.mark.parametrize("use", sorted(set(SHIPPED) - IN_EAGER_STEPS_ALONE))
 def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    compute = Member.compute
+    compute_step = step_module.compute_step
 
-    def watched(self: Member, batch: Batch, teacher: Outputs) -> Tensor:
+    def watched(member: Member, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
         torch.cuda.set_sync_debug_mode("error")
         try:
-            return compute(self, batch, teacher)
+            return compute_step(member, batch, teacher, batch_size)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
-    monkeypatch.setattr(Member, "compute", watched)
+    monkeypatch.setattr(step_module, "compute_step", watched)
     _, watcher = train([use], None)
     assert not watcher.failures
 
@@ -324,8 +329,8 @@ def test_slots_keep_their_addresses() -> None:
     slots = StaticInputs()
     first = slots.load({"a": torch.ones(2), "b": torch.ones(3)})
     again = slots.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
-    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and slots.moved == 2
-    assert slots.load({"a": torch.ones(4)})["a"].shape == (4,) and slots.moved == 3
+    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and slots.moves == 2
+    assert slots.load({"a": torch.ones(4)})["a"].shape == (4,) and slots.moves == 3
     given = torch.ones(4)
     assert slots.load({"a": given})["a"] is not given, "or what is shared would be changed with it"
     strided = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
@@ -358,22 +363,22 @@ def test_members_without_room_go_after_the_others(
         def __init__(self) -> None:
             self.taken: dict[str, int] = {}
 
-        def left(self) -> bool:
+        def fits_another(self) -> bool:
             return fits_another(memory - sum(self.taken.values()), memory, list(self.taken.values()))
 
-        def measured(self, name: str) -> AbstractContextManager[None]:
+        def measure(self, name: str) -> AbstractContextManager[None]:
             self.taken[name] = sizes[uses.index(name)]
             at_once.append(len(self.taken))
             return nullcontext()
 
-        def clear(self) -> None:
+        def reset(self) -> None:
             self.taken = {}
 
     original = pack_module.Pack.__post_init__
 
     def with_memory(self: Pack) -> None:
         original(self)
-        self._room = Small()  # type: ignore[assignment]
+        self._memory = Small()  # type: ignore[assignment]
 
     monkeypatch.setattr(pack_module.Pack, "__post_init__", with_memory)
     recorded, watcher = train(uses, StandIn())

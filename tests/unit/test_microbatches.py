@@ -13,12 +13,13 @@ from torch import Tensor
 from harness import rng
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
-from harness.training.distributed.ranks import ALONE, Part, Ranks
+from harness.training.distributed.ranks import ONE_RANK, BatchPart, Ranks
 from harness.training.member import Member
-from harness.training.microbatches import micro_batches
+from harness.training.step import micro_batches, train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
+from tests.support.sciences import make_science
 
 CLASSES, SHAPE, NET = 10, (1, 8, 8), "digits_net_w4"
 COUNT = 13
@@ -36,7 +37,7 @@ def test_the_processes_rows_of_a_part_are_the_part(count: int, world: int, accum
     everyone = [Ranks(rank, world) for rank in range(world)]
     whole = range(count)
     seen = []
-    for part in (Part(index, accumulate) for index in range(accumulate)):
+    for part in (BatchPart(index, accumulate) for index in range(accumulate)):
         rows = [i for ranks in everyone for i in whole[ranks.rows(count, part)]]
         assert rows == list(whole[part.rows])
         seen += rows
@@ -66,7 +67,7 @@ def test_parts_of_a_batch_hold_what_belongs_together(count: int, world: int, acc
 
 def test_parts_draw_one_after_another() -> None:
     def drawn(accumulate: int) -> Tensor:
-        parts = micro_batches(batch(), Outputs(torch.empty(0), torch.empty(0)), accumulate, ALONE)
+        parts = micro_batches(batch(), Outputs(torch.empty(0), torch.empty(0)), accumulate, ONE_RANK)
         return torch.cat([micro.random.uniform(3) for _, micro, _ in parts])
 
     assert torch.equal(drawn(1), batch().random.uniform(3))
@@ -101,10 +102,7 @@ def by_hand(net: ConvNet, recipe: dict[str, Any]) -> None:
     ids=["plain", "parts", "clipped", "smoothed", "all"],
 )  # fmt: skip
 def test_recipe_keys_do_as_a_plain_loop(recipe: dict[str, Any]) -> None:
-    science = {
-        "student": NET, "method": {"use": "student", "params": {}, "weights": {"ce": 1.0}}, "seed": 5,
-        "recipe": {"epochs": 1, "lr": 0.1, **recipe},
-    }  # fmt: skip
+    science = make_science(NET, seed=5, **recipe)
     member = Member(science, None, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu"))
     torch.manual_seed(rng.stream_key(5, 0, f"student {NET}"))
     net = build_model(NET, CLASSES, in_channels=1).train()
@@ -113,7 +111,7 @@ def test_recipe_keys_do_as_a_plain_loop(recipe: dict[str, Any]) -> None:
     member.begin_epoch()
     for seed in range(3):
         given = batch(seed)
-        total = member.step(given, Outputs(torch.empty(0), torch.empty(0)))
+        total = train_step(member, given, Outputs(torch.empty(0), torch.empty(0)))
         assert total.isfinite()
     for name, value in net.state_dict().items():
         torch.testing.assert_close(member.student.state_dict()[name], value, rtol=1e-5, atol=1e-6, msg=name)
@@ -124,18 +122,15 @@ def test_clipping_counts_the_methods_gradients() -> None:
     torch.manual_seed(1)
     model = build_model("digits_net_w8", CLASSES, in_channels=1).eval().requires_grad_(False)
     teacher = Teacher(model, "digits_net_w8", Path(), "", 0.0, describe_taps(model, SHAPE))
-    science = {
-        "student": NET, "seed": 0,
-        "recipe": {"epochs": 1, "lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.25},
-        "method": {"use": "fitnets", "params": {"tap": "stage1"}, "weights": {"ce": 1.0, "hint": 100.0}},
-    }  # fmt: skip
+    recipe = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.25}
+    science = make_science(NET, "fitnets", {"tap": "stage1"}, {"ce": 1.0, "hint": 100.0}, **recipe)
     member = Member(
         science, teacher, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu")
     )
     member.begin_epoch()
     before = [p.detach().clone() for p in member.parameters]
     given = batch()
-    member.step(given, teacher(given.images, member.teacher_taps or set(), "float32", COUNT))
+    train_step(member, given, teacher(given.images, member.teacher_taps or set(), "float32", COUNT))
     moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(member.parameters, before, strict=True)])
     of_method = torch.cat([p.detach().flatten() for p in member.distiller.parameters()])
     assert float(moved.norm()) == pytest.approx(0.25, rel=1e-4)

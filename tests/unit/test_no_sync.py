@@ -23,19 +23,20 @@ from harness.data.load.tensors import Normalise, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CLASSIFICATION
-from harness.training.distributed.ranks import ALONE
+from harness.spec.tasks import DATASETS
+from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import native
 from harness.training.member import Member
+from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
-INFO = CATALOG["cifar100"]
+INFO = DATASETS["cifar100"]
 NET = "resnet8"
-METHODS = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
+METHODS = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
 SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
 WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph
@@ -94,10 +95,7 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    science = {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
-        "recipe": {"epochs": 2, "lr": 0.1} | recipe,
-    }  # fmt: skip
+    science = make_science(NET, use, params, info.weights, **{"epochs": 2} | recipe)
     return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 
@@ -121,7 +119,7 @@ def steps(
     loader = TensorLoader(
         pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=4, flip=True, seed=0
     )
-    for epoch in range(-m.first_epochs, 1):
+    for epoch in range(-m.first_stage.epochs, 1):
         with watched:
             m.begin_epoch()
             batches = loader.epoch(epoch)
@@ -129,10 +127,10 @@ def steps(
                 images, labels, indices = next(batches)
                 outputs = teacher(images, m.teacher_taps or set(), m.recipe.precision, len(images))
                 random = SampleRandom(step, BATCH) if m.device is HOST else NoValues(BATCH)
-                total = m.step(Batch(images, labels, indices, random, epoch + 1), outputs)
+                total = train_step(m, Batch(images, labels, indices, random, epoch + 1), outputs)
                 assert total.device.type == m.device.type
                 spoil(total)
-        m.history.epoch, m.steps, m._sums = epoch + 1, 0, {}  # as at an epoch's end, which may wait
+        m.history.epoch, m.steps, m._loss_sums = epoch + 1, 0, {}  # as at an epoch's end, which may wait
         m.engine.restart()
 
 
@@ -151,7 +149,7 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
         patch.setattr(native, "make_sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
         m.engine = native.NativeEngine(
-            m.parameters, m.recipe, ALONE
+            m.parameters, m.recipe, ONE_RANK
         )  # without a fused optimiser, which is not for fakes
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)

@@ -7,7 +7,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from harness.training.distributed.ranks import ALONE, Ranks, join_ranks
+from harness.training.distributed.ranks import ONE_RANK, Ranks, join_ranks
 from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
 from slurm.entry import free_port
 
@@ -28,14 +28,14 @@ def images() -> Tensor:
 def train(ranks: Ranks) -> dict[str, Tensor]:
     """Three steps of SGD on a loss that couples all rows of a batch."""
     model = network().train()
-    if ranks.world > 1:
+    if ranks.world_size > 1:
         sync_batch_norms(model, ranks)
     for _ in range(3):
-        out = ranks.gather(model(images()[ranks.rows(COUNT)]).mean((2, 3)), COUNT)
+        out = ranks.all_gather(model(images()[ranks.rows(COUNT)]).mean((2, 3)), COUNT)
         loss = (out @ out.T).softmax(1).diagonal().log().sum()
         model.zero_grad()
         loss.backward()
-        ranks.sum(p.grad for p in model.parameters() if p.grad is not None)
+        ranks.all_reduce_sum(p.grad for p in model.parameters() if p.grad is not None)
         with torch.no_grad():
             for p in model.parameters():
                 assert p.grad is not None
@@ -49,15 +49,15 @@ def rank_main(rank: int, folder: Path, port: int) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with join_ranks() as ranks:
-        assert ranks.share("a", [rank, "x"]) == [0, "x"]
-        assert ranks.greatest(rank, ranks.device()) == 1
+        assert ranks.broadcast_json("a", [rank, "x"]) == [0, "x"]
+        assert ranks.all_reduce_max(rank, ranks.device()) == 1
         torch.save(train(ranks), folder / f"{rank}.pt")
 
 
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     mp.spawn(rank_main, (tmp_path, free_port()), nprocs=WORLD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
-    alone, before = train(ALONE), network().state_dict()
+    alone, before = train(ONE_RANK), network().state_dict()
     assert first.keys() == second.keys() == alone.keys()
     for key, value in alone.items():
         assert torch.equal(first[key], second[key]), key

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.training.distributed.ranks import ALONE
+from harness.training.distributed.ranks import ONE_RANK
 from harness.training.teacher_logits import CachedLogits, TopK, WrongLogits
 
 CLASSES, SIZE, BATCH = 50, 24, 8
@@ -33,7 +33,7 @@ class Passes:
     """Epochs over the logits of a teacher that counts its batches."""
 
     def __init__(self, folder: Path, k: int = 10):
-        self.kept, self.asked = CachedLogits(folder, k, SIZE, CLASSES, ALONE), 0
+        self.kept, self.asked = CachedLogits(folder, k, SIZE, CLASSES, ONE_RANK), 0
         self.logits = LOGITS
 
     def epoch(self, epoch: int, first_step: int = 0) -> Tensor:

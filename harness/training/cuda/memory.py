@@ -1,4 +1,4 @@
-"""How many members train at once: as many as the GPU's memory holds."""
+"""A GPU's memory as the limit on how many members of a pack train at once."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,32 +6,35 @@ from contextlib import contextmanager
 import torch
 
 
-def fits_another(free: int, total: int, needs: Sequence[int]) -> bool:
-    """Whether one more member has room beside those whose first step has taken ``needs`` bytes each.
+def fits_another(free: int, total: int, used: Sequence[int]) -> bool:
+    """Return whether one more member fits next to those whose first step took ``used`` bytes each.
 
-    It is taken to need what the greediest of them did. As much again must stay for a step that is not played from a
-    graph while all graphs hold their memory, and a twentieth of the whole for what fragments.
+    Assume it needs as much as the largest so far. Keep the same again for an eager step while graphs hold their memory,
+    plus 5 % of the whole for fragmentation.
     """
-    return not needs or free >= 2 * max(needs) + total // 20
+    return not used or free >= 2 * max(used) + total // 20
 
 
 class MemoryBudget:
-    """The memory of the current GPU."""
+    """The memory of the current GPU; on a CPU there is no limit."""
 
-    def __init__(self) -> None:
-        self._needs: dict[str, int] = {}
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._used: dict[str, int] = {}
 
-    def left(self) -> bool:
-        return fits_another(*torch.cuda.mem_get_info(), list(self._needs.values()))
+    def fits_another(self) -> bool:
+        """Return whether one more member can begin to train."""
+        return not self._cuda or fits_another(*torch.cuda.mem_get_info(), list(self._used.values()))
 
     @contextmanager
-    def measured(self, name: str) -> Iterator[None]:
-        """Around a member's first step, in a stream that nothing has run in: all it needs is newly reserved."""
-        before = torch.cuda.memory_reserved()
+    def measure(self, name: str) -> Iterator[None]:
+        """Measure a member's first step. It runs in a stream of its own, so all its memory is newly reserved."""
+        before = torch.cuda.memory_reserved() if self._cuda else 0
         yield
-        self._needs[name] = torch.cuda.memory_reserved() - before
+        if self._cuda:
+            self._used[name] = torch.cuda.memory_reserved() - before
 
-    def clear(self) -> None:
-        """After the last member has left."""
-        self._needs = {}
+    def reset(self) -> None:
+        """Give memory back after the last member has left."""
+        self._used = {}
         torch.cuda.empty_cache()

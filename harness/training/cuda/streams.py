@@ -1,4 +1,4 @@
-"""Members of a pack side by side on a GPU, each in a CUDA stream of its own. On a CPU there is nothing to do."""
+"""CUDA streams: each member of a pack trains in one of its own. On a CPU they do nothing."""
 
 import os
 from collections.abc import Iterator
@@ -6,41 +6,45 @@ from contextlib import contextmanager
 
 import torch
 
-# How many streams a GPU tells apart; more wait for each other. CUDA reads it when it starts, and takes 8 unless told.
-os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+
+def raise_stream_limit() -> None:
+    """Let 32 streams run at the same time instead of 8; to be called before CUDA starts, which reads this."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 
 class Streams:
-    """Forks from the current stream and joins it again."""
+    """Named streams that fork from the current one and join it again."""
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
+        self._streams: dict[str, torch.cuda.Stream] = {}
         self._forked: dict[str, torch.cuda.Stream] = {}
-        self._kept: dict[str, torch.cuda.Stream] = {}
 
     @contextmanager
-    def fork(self, name: str, alone: bool) -> Iterator[None]:
-        """What is done inside goes into the stream of ``name``, after all that the current one has been given so far,
-        and beside the other streams' work, or ``alone`` after theirs and before what follows."""
+    def fork(self, name: str, exclusive: bool) -> Iterator[None]:
+        """Put work into the stream ``name``, after everything in the current one so far.
+
+        It overlaps with the other streams' work, or, if ``exclusive``, runs after theirs and before what follows.
+        """
         if not self._cuda:
             yield
             return
-        if alone:
+        if exclusive:
             self.join()
-        if name not in self._kept:
-            self._kept[name] = torch.cuda.Stream()
-        stream = self._kept[name]
+        if name not in self._streams:
+            self._streams[name] = torch.cuda.Stream()
+        stream = self._streams[name]
         stream.wait_stream(torch.cuda.current_stream())
         self._forked[name] = stream
         try:
             with torch.cuda.stream(stream):
                 yield
         finally:
-            if alone:
+            if exclusive:
                 self.join()
 
     def join(self) -> None:
-        """The current stream goes on after all that was forked."""
+        """Let the current stream wait for all that was forked."""
         for stream in self._forked.values():
             torch.cuda.current_stream().wait_stream(stream)
         self._forked = {}

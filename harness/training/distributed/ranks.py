@@ -1,8 +1,8 @@
-"""The processes that train one pack together, data-parallel. All of them hold the same weights.
+"""Ranks: the processes that train one pack together, data-parallel. All of them hold the same weights.
 
-Each runs the models on its share of a batch's images. What the models return is gathered, so that in every process the
-losses, the methods and their buffers see the whole batch: they need not know that there are several processes, and
-what they compute is what a single one would.
+Each runs the models on its own rows of a batch. The models' outputs are gathered, so that on every rank the losses, the
+methods and their buffers see the whole batch: they need not know that there are several ranks, and compute what a
+single process would.
 """
 
 import json
@@ -18,142 +18,145 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT = timedelta(minutes=10)  # within which the processes must meet, and each answer the others
-ALIKE_SECONDS = 30.0
+TIMEOUT = timedelta(minutes=10)  # for the ranks to meet, and for each to answer the others
+SAME_FAILURE_SECONDS = 30.0
 
 
 class LostRank(BaseException):
-    """The processes no longer do the same: this one cannot go on. Like KeyboardInterrupt not an Exception, so that
-    nothing takes it for a run's own failure."""
+    """Another rank is gone or does something else, so this one cannot continue.
+
+    Like KeyboardInterrupt it is not an Exception, so that nothing takes it for a run's own failure.
+    """
 
 
 @dataclass(frozen=True)
-class Part:
-    """Every ``of``-th row of a batch, from row ``index`` on. A process's rows, which lie together, hold some of each
-    part; so parts are the same for any number of processes."""
+class BatchPart:
+    """Every ``parts``-th row of a batch from row ``index`` on: the rows of a micro-batch.
+
+    A rank's rows lie together and so hold some of each part: parts are the same for any number of ranks.
+    """
 
     index: int = 0
-    of: int = 1
+    parts: int = 1
 
     @property
     def rows(self) -> slice:
-        return slice(self.index, None, self.of)
+        return slice(self.index, None, self.parts)
 
 
-WHOLE = Part()
+WHOLE_BATCH = BatchPart()
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of its job; the default is a process alone."""
+    """This process's rank among those of its job; the default is a single process."""
 
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     store: dist.Store | None = None
 
     def __deepcopy__(self, memo: Any) -> "Ranks":
-        """A copy of a model is shared by the same processes."""
+        """Return the same object: copies of a model belong to the same ranks."""
         return self
 
     def device(self) -> torch.device:
-        """Where this process computes; processes of one node are spread over its GPUs by LOCAL_RANK."""
+        """Return this rank's device. LOCAL_RANK spreads the ranks of a node over its GPUs."""
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if self.world > 1 else 0)
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) if self.world_size > 1 else 0)
         return torch.device("cuda")
 
-    def rows(self, count: int, part: Part = WHOLE) -> slice:
-        """This process's share of ``count`` rows, or what of it is in a part."""
-        first, stop = (count * r // self.world for r in (self.rank, self.rank + 1))
-        return slice(first + (part.index - first) % part.of, stop, part.of)
+    def rows(self, count: int, part: BatchPart = WHOLE_BATCH) -> slice:
+        """Return this rank's rows of a batch of ``count``, or those of them that are in a part."""
+        first, stop = (count * r // self.world_size for r in (self.rank, self.rank + 1))
+        return slice(first + (part.index - first) % part.parts, stop, part.parts)
 
-    def gather(self, mine: Tensor, count: int, part: Part = WHOLE) -> Tensor:
-        """All rows of a part of a batch of ``count``, from the share of each process; gradients go back to where rows
-        came from.
+    def all_gather(self, mine: Tensor, count: int, part: BatchPart = WHOLE_BATCH) -> Tensor:
+        """Return all rows of a part of a batch of ``count``, from each rank's rows; gradients flow back to them.
 
-        What is computed of the result must be the same in every process: each gives its rows the gradient of its own
-        copy of the loss.
+        Every rank must compute the same from the result: its rows receive the gradient of its own copy of the loss.
         """
-        if self.world == 1:
+        if self.world_size == 1:
             return mine
-        gathered: Tensor = _Gather.apply(mine, self, count, part)
+        gathered: Tensor = _AllGather.apply(mine, self, count, part)
         return gathered
 
-    def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replaces each tensor by its sum over the processes, bit for bit the same in all of them."""
-        if self.world == 1:
+    def all_reduce_sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over the ranks, bit for bit the same on all of them."""
+        if self.world_size == 1:
             return
         tensors = list(tensors)
         flat = torch.cat([t.reshape(-1) for t in tensors])
-        with _together():
+        with _lost_rank_on_error():
             dist.all_reduce(flat)
         for t, total in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.copy_(total.view(t.shape))
 
-    def greatest(self, value: int, device: torch.device) -> int:
-        """Of the processes' values."""
-        if self.world == 1:
+    def all_reduce_max(self, value: int, device: torch.device) -> int:
+        """Return the greatest of the ranks' values."""
+        if self.world_size == 1:
             return value
-        found = torch.tensor(value, device=device)
-        with _together():
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-        return int(found)
+        greatest = torch.tensor(value, device=device)
+        with _lost_rank_on_error():
+            dist.all_reduce(greatest, dist.ReduceOp.MAX)
+        return int(greatest)
 
-    def collect(self, value: Any) -> list[Any]:
-        """Each process's JSON-able value, in the order of their ranks."""
-        if self.world == 1:
+    def all_gather_json(self, value: Any) -> list[Any]:
+        """Return each rank's JSON-able value, in the order of ranks."""
+        if self.world_size == 1:
             return [value]
         text, device = json.dumps(value).encode(), self.device()
-        padded = text.ljust(self.greatest(len(text), device))  # spaces behind a value are JSON too
+        padded = text.ljust(self.all_reduce_max(len(text), device))  # spaces behind a value are JSON too
         mine = torch.frombuffer(bytearray(padded), dtype=torch.uint8).to(device)
-        parts = [torch.empty_like(mine) for _ in range(self.world)]
-        with _together():
+        parts = [torch.empty_like(mine) for _ in range(self.world_size)]
+        with _lost_rank_on_error():
             dist.all_gather(parts, mine)
         return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
 
-    def share(self, name: str, value: Any) -> Any:
-        """The first process's JSON-able value, in every process; ``name`` is used once."""
+    def broadcast_json(self, name: str, value: Any) -> Any:
+        """Return the first rank's JSON-able value on every rank; use each ``name`` once."""
         if self.store is None:
             return value
-        with _together():
+        with _lost_rank_on_error():
             if self.rank == 0:
                 self.store.set(name, json.dumps(value))
             return json.loads(self.store.get(name))
 
-    def fail_alike(self, what: str) -> None:
-        """Called by a process in which ``what`` has failed; returns when it has failed in every one. Once per name.
+    def confirm_failure(self, name: str) -> None:
+        """Wait until ``name`` has failed on every rank as it has on this one; use each ``name`` once.
 
         Raises:
-            LostRank: it has not: the others go on without this one, or are gone.
+            LostRank: it has not failed everywhere: the others continue without this rank, or are gone.
         """
         if self.store is None:
             return
-        end = time.monotonic() + ALIKE_SECONDS
-        with _together():
-            self.store.add(what, 1)
-            while self.store.add(what, 0) < self.world:
+        end = time.monotonic() + SAME_FAILURE_SECONDS
+        with _lost_rank_on_error():
+            self.store.add(name, 1)
+            while self.store.add(name, 0) < self.world_size:
                 if time.monotonic() > end:
-                    raise LostRank(f"{what} failed in process {self.rank}, and not in every other")
+                    raise LostRank(f"{name} failed in process {self.rank}, but not in every other")
                 time.sleep(0.05)
 
 
-ALONE = Ranks()
+ONE_RANK = Ranks()
 
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Meets the other processes of this job, told by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT (as torchrun sets
-    them); without WORLD_SIZE, or with 1, this process is alone.
+    """Join the other ranks of this job: torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+
+    Without WORLD_SIZE, or with 1, this is a single process.
 
     Raises:
         LostRank: the others did not come in time.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
-        yield ALONE
+        yield ONE_RANK
         return
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    with _together():
+    with _lost_rank_on_error():
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         store = dist.TCPStore(address, port, world, is_master=rank == 0, timeout=TIMEOUT)
         dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=world,
@@ -165,25 +168,24 @@ def join_ranks() -> Iterator[Ranks]:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """torch raises plain RuntimeErrors when another process is gone."""
+def _lost_rank_on_error() -> Iterator[None]:
     try:
         yield
-    except (RuntimeError, ValueError) as e:
+    except (RuntimeError, ValueError) as e:  # torch raises these plain errors when another process is gone
         raise LostRank(f"the processes of this job have lost each other: {e}") from e
 
 
-class _Gather(torch.autograd.Function):
-    """Rows of every process, in rank order; backward keeps the gradient of one's own."""
+class _AllGather(torch.autograd.Function):
+    """All-gather of rows in rank order; backward keeps the gradient of this rank's rows."""
 
     @staticmethod
-    def forward(ctx: Any, mine: Tensor, ranks: Ranks, count: int, part: Part) -> Tensor:
-        sizes = [len(range(count)[Ranks(r, ranks.world).rows(count, part)]) for r in range(ranks.world)]
+    def forward(ctx: Any, mine: Tensor, ranks: Ranks, count: int, part: BatchPart) -> Tensor:
+        sizes = [len(range(count)[Ranks(r, ranks.world_size).rows(count, part)]) for r in range(ranks.world_size)]
         ctx.rows = slice(sum(sizes[: ranks.rank]), sum(sizes[: ranks.rank + 1]))
         padded = mine.new_zeros((max(sizes), *mine.shape[1:]))
         padded[: len(mine)] = mine
         parts = [torch.empty_like(padded) for _ in sizes]
-        with _together():
+        with _lost_rank_on_error():
             dist.all_gather(parts, padded)
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 

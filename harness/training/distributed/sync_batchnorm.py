@@ -1,4 +1,4 @@
-"""Batch norm over the whole batch when its images are spread over several processes."""
+"""Synchronised batch norm: statistics over the whole batch when its images are spread over several ranks."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from harness.training.distributed.ranks import Ranks
 
 
 def sync_batch_norms(model: nn.Module, ranks: Ranks) -> None:
-    """Makes every batch norm of a model normalise by the statistics of all processes' images, in place.
+    """Replace a model's batch norms, in place, by ones that normalise by the statistics of all ranks' images.
 
     torch's own ``SyncBatchNorm`` does not run on a CPU. Parameters and buffers keep their names.
 
     Raises:
-        ValueError: a batch norm of a kind of its own, which this would silently change.
+        ValueError: a subclass of batch norm, whose computation this would silently change.
     """
     for name, module in model.named_modules():
         if type(module) is nn.BatchNorm2d:
@@ -25,7 +25,7 @@ def sync_batch_norms(model: nn.Module, ranks: Ranks) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """``norm``, its mean and variance taken over the images of all processes."""
+    """Batch norm with the mean and variance of all ranks' images. It shares the tensors of ``norm``."""
 
     def __init__(self, norm: nn.BatchNorm2d, ranks: Ranks):
         super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
@@ -39,19 +39,19 @@ class SyncBatchNorm(nn.BatchNorm2d):
         count = values.new_full((1,), values.numel() // values.shape[1])
         mean = values.mean((0, 2, 3))
         square = (values - mean[:, None, None]).square().sum((0, 2, 3))
-        every: Tensor = _Stack.apply(torch.cat([count, mean, square]), self._ranks)
-        counts, means, squares = every.split([1, len(mean), len(mean)], dim=1)
-        # Chan et al.: the variance of parts joined, from theirs.
+        statistics: Tensor = _Stack.apply(torch.cat([count, mean, square]), self._ranks)
+        counts, means, squares = statistics.split([1, len(mean), len(mean)], dim=1)
+        # Chan et al. 1979: the variance of a union from the variances of its parts.
         n = counts.sum()
         mean = (counts * means).sum(0) / n
         variance = (squares + counts * (means - mean).square()).sum(0) / n
-        self._remember(mean.detach(), variance.detach() * n / (n - 1))
+        self._update_running_statistics(mean.detach(), variance.detach() * n / (n - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running_statistics(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         assert self.num_batches_tracked is not None
         self.running_mean.lerp_(mean, self.momentum)
@@ -60,15 +60,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Stack(torch.autograd.Function):
-    """(K,) of every process as (processes, K). Each process goes on by itself, so its gradient is the sum of theirs."""
+    """Each rank's vector (K,) stacked as (ranks, K). Every rank uses all of them, so gradients are summed."""
 
     @staticmethod
     def forward(ctx: Any, mine: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
-        return ranks.gather(mine[None], ranks.world)
+        return ranks.all_gather(mine[None], ranks.world_size)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         total = gradients[0].clone()
-        ctx.ranks.sum([total])
+        ctx.ranks.all_reduce_sum([total])
         return total[ctx.ranks.rank], None

@@ -1,8 +1,8 @@
-"""DeepSpeed as the engine of several processes.
+"""The DeepSpeed engine, for several ranks.
 
-It is given bare parameters and torch's SGD, and does what it is here for: it brings the processes' gradients together,
-divides optimiser states (ZeRO stage 1) and summed gradients (stage 2) among them, and clips. Precision, batch norms,
-the data and the teacher stay the harness's. DeepSpeed is imported when the first of these engines is made.
+DeepSpeed gets bare parameters and torch's SGD. It sums the ranks' gradients, shards optimiser states (ZeRO stage 1) and
+summed gradients (stage 2), and clips. The harness keeps precision, batch norms, data and teacher to itself. DeepSpeed
+is imported when the first of these engines is made.
 """
 
 import importlib
@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from harness.errors import UserError
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
-from harness.training.engines.native import Parameters, get_momenta, make_sgd, set_lr, set_momenta
+from harness.training.engines.base import Parameters
+from harness.training.engines.native import get_momenta, make_sgd, set_lr, set_momenta
 
 
 class DeepSpeedEngine:
     """One member's DeepSpeed engine.
 
-    It is started by the first loss of a stage, with the parameters that this loss reaches: the others DeepSpeed would
-    change too, by weight decay.
+    The first loss of a stage starts it, with only the parameters that this loss reaches: DeepSpeed would change the
+    others too, by weight decay.
 
     Raises:
         UserError: DeepSpeed is not installed.
@@ -37,15 +38,15 @@ class DeepSpeedEngine:
         self._engine: Any = None
         self._sgd: torch.optim.SGD
         self._trained: dict[int, nn.Parameter] = {}  # by index
-        self._left_alone: Parameters = []
-        self._waiting: dict[int, Tensor] = {}  # momenta that were restored, until there is an engine
+        self._untrained: Parameters = []
+        self._restored: dict[int, Tensor] = {}  # momenta, until there is an engine
 
     def backward(self, loss: Tensor, last: bool) -> None:
         if self._engine is None:
             self._start(loss)
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss, scale_wrt_gas=False)
-        if any(p.grad is not None for p in self._left_alone):
+        if any(p.grad is not None for p in self._untrained):
             raise RuntimeError(
                 "the loss reaches parameters that the stage's first one did not: engine deepspeed cannot begin to "
                 "train them now"
@@ -54,61 +55,61 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> None:
         set_lr(self._sgd, lr)
         self._engine.step()
-        if not self._engine.was_step_applied():  # a norm that is not finite: torch's clipping ends the run there, too
+        if not self._engine.was_step_applied():  # the norm is not finite; torch's clipping would end the run here too
             torch._foreach_mul_([p.data for p in self._trained.values()], torch.nan)
 
     def momenta(self) -> dict[int, Tensor]:
         if self._engine is None:
-            return self._waiting
+            return self._restored
         if self._recipe.momentum and self._zero_stage:
-            whole = self._library.utils.safe_get_full_optimizer_state
-            return {i: whole(p, "momentum_buffer") for i, p in self._trained.items()}
+            full_state = self._library.utils.safe_get_full_optimizer_state
+            return {i: full_state(p, "momentum_buffer") for i, p in self._trained.items()}
         return get_momenta(self._sgd, self._parameters)
 
     def restore(self, momenta: dict[int, Tensor]) -> None:
-        self._waiting = momenta
+        self._restored = momenta
 
     def restart(self) -> None:
         if self._engine is not None:
-            self._engine.destroy()  # or its hooks would go on
-            self._engine.optimizer = None  # or it would undo the next engine's when it is collected as garbage
-        self._engine, self._waiting = None, {}
+            self._engine.destroy()  # otherwise its hooks stay
+            self._engine.optimizer = None  # otherwise garbage collection undoes the next engine's hooks
+        self._engine, self._restored = None, {}
 
     def _start(self, loss: Tensor) -> None:
-        reached = leaves(loss)
+        reached = reached_parameters(loss)
         self._trained = {i: p for i, p in enumerate(self._parameters) if p in reached}
-        self._left_alone = [p for p in self._parameters if p not in reached]
+        self._untrained = [p for p in self._parameters if p not in reached]
         trained = list(self._trained.values())
         self._sgd = make_sgd(trained, self._recipe)
-        places = [p.data for p in trained]
-        for p in trained:  # not channels last: DeepSpeed sends weights as bytes, and lays those of ZeRO end to end
+        original = [p.data for p in trained]
+        for p in trained:  # not channels last: DeepSpeed sends weights as bytes, and ZeRO lays them end to end
             p.data = p.data.clone(memory_format=torch.contiguous_format)
         self._engine = self._library.initialize(
             model=nn.ParameterList(trained), optimizer=self._sgd, config=self._config(trained), dist_init_required=False
         )[0]
-        momenta = {i: m for i, m in self._waiting.items() if i in self._trained}
+        momenta = {i: m for i, m in self._restored.items() if i in self._trained}
         if self._zero_stage == 0:
-            for p, place in zip(trained, places, strict=True):
-                p.data = place
+            for p, data in zip(trained, original, strict=True):
+                p.data = data
             set_momenta(self._sgd, self._parameters, momenta)
         elif self._recipe.momentum:
             for group in self._sgd.param_groups:
-                for share in group["params"]:  # by now this process's share of all parameters, in one piece
-                    self._sgd.state[share]["momentum_buffer"] = torch.zeros_like(share)
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()  # what the first step would do
+                for shard in group["params"]:  # by now this rank's shard of all parameters, in one tensor
+                    self._sgd.state[shard]["momentum_buffer"] = torch.zeros_like(shard)
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()  # the first step would do it otherwise
             for i, m in momenta.items():
                 self._library.utils.safe_set_full_optimizer_state(self._trained[i], m, "momentum_buffer")
-        self._waiting = {}
+        self._restored = {}
 
     def _config(self, trained: Parameters) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": self._zero_stage}
         if self._zero_stage:
-            # One bucket for all gradients. Its default, 500 million values, is taken from the memory whole.
+            # One bucket for all gradients. The default size, 500 million values, would be allocated in full.
             zero["reduce_bucket_size"] = sum(p.numel() for p in trained)
-            # Without clipping nobody reads the norm; and a step whose norm is not finite would be left out.
+            # Without clipping nobody reads the norm, and DeepSpeed would skip a step whose norm is not finite.
             zero["compute_grad_norm"] = self._recipe.clip_norm is not None
         return {
-            "train_micro_batch_size_per_gpu": 1,  # must be stated; nothing here depends on it
+            "train_micro_batch_size_per_gpu": 1,  # required, but without effect here
             "gradient_allreduce_op": "sum",
             "gradient_clipping": self._recipe.clip_norm or 0.0,
             "zero_allow_untested_optimizer": True,
@@ -116,25 +117,25 @@ class DeepSpeedEngine:
         }
 
 
-def leaves(loss: Tensor) -> set[Any]:
-    """The parameters that a loss's gradient comes to."""
-    found, seen, left = set(), set(), [loss.grad_fn]
-    while left:
-        node = left.pop()
-        if node is None or node in seen:
+def reached_parameters(loss: Tensor) -> set[Any]:
+    """Return the parameters that a loss's gradient reaches."""
+    parameters, visited, pending = set(), set(), [loss.grad_fn]
+    while pending:
+        node = pending.pop()
+        if node is None or node in visited:
             continue
-        seen.add(node)
+        visited.add(node)
         if isinstance(leaf := getattr(node, "variable", None), Tensor):
-            found.add(leaf)
-        left += [before for before, _ in node.next_functions]
-    return found
+            parameters.add(leaf)
+        pending += [next_node for next_node, _ in node.next_functions]
+    return parameters
 
 
 @cache
 def _deepspeed() -> Any:
-    """The package, kept from what it would do unasked."""
+    """Import DeepSpeed, without its logging, its warnings and its compiler runs."""
     os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    os.environ.setdefault("LOCAL_RANK", "0")  # as `Ranks.device` takes it
+    os.environ.setdefault("LOCAL_RANK", "0")  # the default of `Ranks.device` too
     try:
         library = importlib.import_module("deepspeed")
     except ImportError as e:
@@ -143,6 +144,6 @@ def _deepspeed() -> Any:
         ) from None
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor`", FutureWarning)  # DeepSpeed's calls
-    # It would compile C++ for collectives that are not used here; a process killed meanwhile leaves a lock behind.
+    # It would compile C++ for collectives that are not used here, and leave a lock behind if it is killed meanwhile.
     importlib.import_module("deepspeed.ops").__compatible_ops__["deepspeed_shm_comm"] = False
     return library

@@ -1,42 +1,15 @@
-"""How gradients become steps of the optimiser. The engine is no part of a run's science: all give the same training, to
-rounding, and go on from each other's checkpoints."""
-
-from collections.abc import Callable
-from typing import Protocol
+"""The native engine: torch's own backward pass, SGD and all-reduce."""
 
 import torch
 from torch import Tensor, nn
 
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
-
-Parameters = list[nn.Parameter]
-
-
-class Engine(Protocol):
-    """Gradients of each process are summed over the processes; only parameters that a loss reaches are changed."""
-
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Adds the loss's gradients to those of the step; ``last``: the step's last."""
-
-    def step(self, lr: float) -> None:
-        """Clips, steps and forgets the gradients."""
-
-    def momenta(self) -> dict[int, Tensor]:
-        """By the index of their parameter, whole, each of its parameter's shape. All processes ask together."""
-
-    def restore(self, momenta: dict[int, Tensor]) -> None:
-        """Goes on with what ``momenta`` gave."""
-
-    def restart(self) -> None:
-        """Forgets the momenta, and which parameters are reached: another stage begins."""
-
-
-MakeEngine = Callable[[Parameters, Recipe, Ranks], Engine]
+from harness.training.engines.base import Parameters
 
 
 class NativeEngine:
-    """torch's own backward pass and optimiser."""
+    """An engine that needs nothing but torch."""
 
     def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks):
         self._parameters, self._ranks, self._clip_norm = parameters, ranks, recipe.clip_norm
@@ -46,7 +19,7 @@ class NativeEngine:
         loss.backward()
 
     def step(self, lr: float) -> None:
-        self._ranks.sum(p.grad for p in self._parameters if p.grad is not None)
+        self._ranks.all_reduce_sum(p.grad for p in self._parameters if p.grad is not None)
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
         set_lr(self._sgd, lr)
@@ -64,7 +37,7 @@ class NativeEngine:
 
 
 def make_sgd(parameters: Parameters, recipe: Recipe) -> torch.optim.SGD:
-    """The recipe's optimiser."""
+    """Make the recipe's optimiser."""
     return torch.optim.SGD(
         parameters,
         lr=recipe.lr,
@@ -81,9 +54,9 @@ def set_lr(optimiser: torch.optim.SGD, lr: float) -> None:
 
 
 def get_momenta(optimiser: torch.optim.SGD, parameters: Parameters) -> dict[int, Tensor]:
-    """Of an optimiser of some of the parameters, by their index."""
-    found = {i: optimiser.state.get(p, {}).get("momentum_buffer") for i, p in enumerate(parameters)}
-    return {i: m for i, m in found.items() if m is not None}
+    """Return the momenta by their parameter's index; the optimiser may have only some of the parameters."""
+    momenta = {i: optimiser.state.get(p, {}).get("momentum_buffer") for i, p in enumerate(parameters)}
+    return {i: m for i, m in momenta.items() if m is not None}
 
 
 def set_momenta(optimiser: torch.optim.SGD, parameters: Parameters, momenta: dict[int, Tensor]) -> None:

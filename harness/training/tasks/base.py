@@ -1,6 +1,6 @@
 """What training asks of a task, such as classification."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from harness.data.load.loader import EvalSet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
-from harness.training.distributed.ranks import ALONE, Ranks
-from harness.training.job_order import WeightsFile
+from harness.training.distributed.ranks import ONE_RANK, Ranks
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
@@ -22,9 +21,6 @@ class Evaluated:
 
     metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
-
-
-Given = Mapping[str, WeightsFile]  # by sha256: weights that a sweep file gives
 
 
 class Task(Protocol):
@@ -62,8 +58,8 @@ class Task(Protocol):
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         """The student's loss without a teacher, under the name ``ce``, and what else of it is worth a curve."""
 
-    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+    def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         """The batch and the teacher's outputs as a method compares them with the student's outputs."""
 
-    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ALONE) -> Evaluated:
+    def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         """In eval mode; the model is left in the mode it was in. The processes share the images out."""

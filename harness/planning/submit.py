@@ -1,0 +1,173 @@
+"""Submission of a sweep: what is left to train, what it will take, and the queue that its jobs come from."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.console.terminal import say
+from harness.hardware import cores, gpus
+from harness.phrases import plural
+from harness.planning import locate
+from harness.planning.cost import devices, estimate, text
+from harness.planning.cost.estimate import Estimate
+from harness.planning.plan import Planned, plan_sweep
+
+if TYPE_CHECKING:
+    from harness.reporting.comparison import Contents
+
+LOCAL = "local"
+MOST_CPU_JOBS = 8  # at once on this machine, unless --max-parallel says otherwise
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep file with its overrides, where its jobs run, and what its methods are compared with."""
+
+    file: Path
+    results: Path
+    data: Path | None
+    sets: Sequence[str]
+    only: Sequence[str]
+    cluster: str
+    max_parallel: int | None
+    baseline: str | None
+    margin: float | None
+
+    def plan(self, fetch: bool) -> Planned:
+        """Return the sweep's plan; ``fetch``: download given weights whose sha256 is not known.
+
+        Raises:
+            UserError: any mistake in the file, in the overrides or in what it refers to.
+        """
+        return plan_sweep(self.file, self.results, self.data, self.sets, self.only, fetch)
+
+    def contents(self, planned: Planned) -> "Contents":
+        """Return what the sweep's tables show.
+
+        Raises:
+            UserError: the sweep has no such baseline.
+        """
+        from harness.reporting.comparison import Contents
+
+        return Contents.of(planned.name, planned.plan).asked(self.baseline, self.margin)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a planned sweep."""
+
+    planned: Planned
+    cluster: str
+    states: dict[str, str]
+    to_do: frozenset[str]
+    packs: int
+    at_once: int  # jobs
+    estimate: Estimate | None  # None: there is nothing to do
+
+    def summary(self) -> dict[str, Any]:
+        """Return the counts and the estimate as plain data."""
+        done = sum(state == "done" for state in self.states.values())
+        return {
+            "sweep": self.planned.name,
+            "runs": len(self.states),
+            "cells": len(self.planned.plan.cells),
+            "to_do": len(self.to_do),
+            "done": done,
+            "failed": len(self.states) - len(self.to_do) - done,
+            "packs": self.packs,
+            "jobs_at_once": self.at_once,
+            "estimate": asdict(self.estimate) if self.estimate else None,
+        }
+
+    def text(self) -> str:
+        """Return the same as lines for people."""
+        counts = self.summary()
+        lines = [
+            f"{counts['sweep']}: {plural(counts['runs'], 'run')} for {plural(counts['cells'], 'cell')}: "
+            f"{counts['to_do']} to do, {counts['done']} done, {counts['failed']} failed"
+        ]
+        if self.estimate:
+            lines.append(f"{plural(self.packs, 'pack')}, {self.at_once} at once")
+            lines += text.estimate_lines(self.estimate)
+        if counts["failed"]:
+            lines.append("failed runs are not trained again unless --retry-failed is given")
+        return "\n".join(lines)
+
+
+def work_of(
+    planned: Planned, cluster: str, max_parallel: int | None, retry_failed: bool = False, probe: bool = False
+) -> Work:
+    """Return what is left to train; ``probe``: time a few steps of what no past run is like.
+
+    Raises:
+        UserError: there is no such cluster profile.
+    """
+    states = planned.states()
+    to_do = frozenset(k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed"))
+    packs = sum(not to_do.isdisjoint(pack.run_ids) for pack in planned.plan.packs)
+    at_once = max_parallel or (packs if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
+    at_once = max(1, min(at_once, packs))
+    if not to_do:
+        return Work(planned, cluster, states, to_do, packs, at_once, None)
+    device = devices.devices(cluster, devices.threads_of_a_job(at_once))
+    known = estimate.pack_costs(planned)
+    if probe:
+        from harness.planning.cost import probe_results
+        from harness.planning.cost.probe import probe as measure
+
+        measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
+        known = replace(known, found=probe_results.read_probe_results(planned.store))
+    cost = estimate.estimate(planned, to_do, at_once, device, known)
+    return Work(planned, cluster, states, to_do, packs, at_once, cost)
+
+
+def submit(work: Work) -> Path:
+    """Write what jobs read, start them, and return the queue's file. When data or weights are missing, nothing changes.
+
+    Raises:
+        UserError: data or weights are missing, or the cluster refuses.
+    """
+    from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
+    from slurm import backend
+    from slurm.queue import Queue, QueuedPack
+
+    assert work.estimate
+    planned, store = work.planned, work.planned.store
+    folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
+    weights = planned.weights_files(work.to_do)
+    for run_id in (k for k in work.to_do if work.states[k] == "failed"):
+        store.archive_failure(run_id)
+    packs = []
+    for pack in planned.plan.packs:
+        sciences = {k: planned.plan.runs[k].science for k in pack.run_ids if k in work.to_do}
+        for run_id, science in sciences.items():
+            store.write_science(run_id, science)
+        if sciences:
+            packs.append(QueuedPack.from_sciences(sciences, pack.needs))
+    mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
+    queue_file = store.queue(f"{planned.name}-{mark}")
+    Queue(
+        store=str(store.root),
+        packs=tuple(packs),
+        max_parallel=work.at_once,
+        threads=devices.threads_of_a_job(work.at_once),
+        data=str(folder) if folder else None,
+        weights=weights,
+        cluster=_named_anywhere(work.cluster),
+    ).write(queue_file)
+    submissions.note_submission(store, planned.name, work.to_do, work.estimate)
+    if postponed := backend.backend_of(queue_file).start():
+        say(
+            f"{plural(postponed, 'run')} not submitted yet, for SLURM limits how many jobs you may submit: "
+            "keep watching, or run the sweep again"
+        )
+    return queue_file
+
+
+def _named_anywhere(cluster: str) -> str | None:
+    """Return a profile's name, or its file's absolute path; None for this machine."""
+    if cluster == LOCAL:
+        return None
+    return str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster
