@@ -12,7 +12,7 @@ __all__ = ["open_store"]
 
 
 def open_store(path: str | os.PathLike[str] = "results") -> "Results":
-    """The results in a store's folder, to read.
+    """Open a store's folder to read its results.
 
     Raises:
         UserError: there is no such folder.

@@ -1,4 +1,4 @@
-"""What runs have left, as tables: for programs. Start with ``harness.open_store``."""
+"""Results of a store as tables, for programs. Start with ``harness.open_store``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,21 +20,21 @@ _NO_CURVES = tuple(name for name in SCHEMA.names if name != "curves")
 
 
 class Results:
-    """Reads a store, compacted or not, while others write to it. Each call sees what is there when it is made.
+    """Reader of a store, compacted or not, while others write to it. Each call sees the records of its moment.
 
     Every method that reads records raises ``UserError`` for a damaged one.
+
+    Raises:
+        UserError: there is no such folder.
     """
 
     def __init__(self, path: Path):
-        """Raises:
-        UserError: there is no such folder.
-        """
         if not path.is_dir():
             raise UserError(f"{path}: no such store")
         self._store = Store(path.resolve())
 
     def runs(self, columns: Sequence[str] = _NO_CURVES) -> pa.Table:
-        """One row per finished run, ordered by ``run_id``; columns of the record's, without the curves unless named.
+        """Return a row per finished run, ordered by ``run_id``, with the columns of its record except the curves.
 
         Raises:
             UserError: there is no such column.
@@ -44,31 +44,29 @@ class Results:
         return records.read_records(self._store, self._store.done_ids(), columns)
 
     def to_pandas(self, columns: Sequence[str] = _NO_CURVES) -> "pd.DataFrame":
-        """``runs`` as a DataFrame; needs pandas."""
+        """Return ``runs`` as a DataFrame; needs pandas."""
         return self.runs(columns).to_pandas()
 
     def curves(self, run_ids: Iterable[str] | None = None) -> pa.Table:
-        """One row per run, epoch and name (``train_ce``, ``test_top1`` or ``test_AP``, ...): ``run_id, epoch, name,
-        value``.
+        """Return a row per run, epoch and name (``train_ce``, ``test_top1``, ...): ``run_id, epoch, name, value``.
 
-        Of all runs unless some are named; those without a record are left out.
+        Without ``run_ids`` the table has all runs. Runs without a record are left out.
         """
-        wanted = self._store.done_ids() if run_ids is None else run_ids
-        table = records.read_records(self._store, wanted, ["run_id", "curves"]).combine_chunks()
-        lists = table.column("curves").combine_chunks()
-        of = table.column("run_id").take(pc.list_parent_indices(lists))
-        points = pa.Table.from_struct_array(pc.list_flatten(lists))
-        return points.add_column(0, "run_id", of)
+        ids = self._store.done_ids() if run_ids is None else run_ids
+        table = records.read_records(self._store, ids, ["run_id", "curves"]).combine_chunks()
+        curves = table.column("curves").combine_chunks()
+        points = pa.Table.from_struct_array(pc.list_flatten(curves))
+        return points.add_column(0, "run_id", table.column("run_id").take(pc.list_parent_indices(curves)))
 
     def sweeps(self) -> list[str]:
-        """Names of the sweeps that have tables."""
+        """Return the names of the sweeps that have tables."""
         return [folder.name for folder in self._store.tables()]
 
     def cells(self, sweep: str) -> pa.Table:
-        """The runs of a sweep's comparison, a row per cell that has a record.
+        """Return the runs of a sweep's comparison, a row per cell that has a record.
 
-        The record's columns without the curves, after ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``: the
-        names that the sweep file has for them.
+        The columns are ``sweep``, ``pair_teacher``, ``pair_student`` and ``entry``, with the names in the sweep file,
+        then those of the record except the curves.
 
         Raises:
             UserError: the store has no table of that sweep.

@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from harness.console import options
 from harness.errors import UserError
-from harness.spec.datasets import DatasetInfo, task_of
-from harness.spec.schema import DETECTION_VIEWS, STORED_VIEWS
-from harness.spec.tasks import shown
+from harness.spec.datasets import PREPARED, task_of
+from harness.spec.tasks import Images, TaskInfo, shown
 
 if TYPE_CHECKING:
     from harness.training.tasks import Task
@@ -24,7 +23,7 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help="Of imagenet, imagefolder and coco: the prepared folder, absolute or below --data."),
+        typer.Option(help=f"Of {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
     ] = None,
     size: Annotated[
         int | None,
@@ -74,13 +73,14 @@ def evaluate(
             f"{found['model']} on {found['dataset']} ({found['images']:,} {found['evaluated_on']} images), "
             f"{Path(found['weights']).name} sha256 {found['sha256'][:12]}"
         )
-        print("   ".join(_said(metric, found[metric]) for metric in task_of(found["dataset"]).metrics))
+        task = task_of(found["dataset"])
+        print("   ".join(_said(task, metric, found[metric]) for metric in task.metrics))
 
 
-def _said(metric: str, value: float | None) -> str:
+def _said(task: TaskInfo, metric: str, value: float | None) -> str:
     if value is None:
         return f"{shown(metric)} none"
-    return f"{metric} {value:.4f}" if metric == "loss" else f"{shown(metric)} {value:.2f} %"
+    return f"{shown(metric)} {value:.2f} %" if metric in task.printed else f"{metric} {value:.4f}"
 
 
 def _checkpoint(
@@ -90,7 +90,7 @@ def _checkpoint(
     """``sides``: of --size and --resize."""
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
-    from harness.spec import datasets, models
+    from harness.spec import datasets, models, tasks
     from harness.spec.schema import Dataset
     from harness.training.tasks import open_task
 
@@ -99,12 +99,12 @@ def _checkpoint(
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    views = _views(info, *sides)
+    views = _views(info.images, *sides)
     try:
-        name = models.resolve_model(model)
-        models.check_task(name, info.name, info.task.name)
-        if info.views != "detection":  # a detector takes images of any size
-            models.check_images(name, info.name, datasets.image_shape(info, views))
+        name = tasks.resolve_model(model)
+        tasks.check_task(name, info)
+        if (shape := datasets.image_shape(info, views)) is not None:
+            models.check_images(name, info.name, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
@@ -120,12 +120,10 @@ def _checkpoint(
     return about | _measure(task, net, content, views, where)
 
 
-def _views(info: DatasetInfo, size: int | None, resize: int) -> dict[str, Any]:
+def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
     """What is seen of images."""
-    if info.views == "detection":
-        return {**DETECTION_VIEWS, "eval_side": size or DETECTION_VIEWS["eval_side"]}
-    side = size or STORED_VIEWS["eval_size"]
-    return {**STORED_VIEWS, "image_size": side, "eval_size": side, "eval_resize": resize}
+    sized = dict.fromkeys(images.size_keys, size) if size else {}
+    return {**images.views, **sized, **dict.fromkeys(images.resize_keys, resize)}
 
 
 def _weights_file(named: str, root: Path | None, results: Path) -> Path:
@@ -164,7 +162,7 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     info = datasets.dataset_of(science["dataset"])
     folder = (
         locate.prepared_folder(info.version, root)
-        if info.stored
+        if info.preparation
         else locate.dataset_folder(Dataset(name=info.name), root)
     )
     try:

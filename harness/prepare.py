@@ -1,7 +1,6 @@
 """``python -m harness.prepare DATASET``: image files into the form the loaders want."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +8,12 @@ import typer
 
 from harness.console import options
 from harness.errors import UserError, unknown
+from harness.spec.tasks import DATASETS, import_object
 
 if TYPE_CHECKING:
-    from harness.data.manifest import DetectionManifest, Manifest
+    from harness.data.manifest import Prepared
 
-DATASETS = ("imagenet", "imagefolder", "coco")
+PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
 MAX_SIDE = 400
 
 
@@ -79,31 +79,29 @@ def prepare(
     from harness.data.manifest import Settings
     from harness.hardware import cores
 
+    if dataset not in PREPARATIONS:
+        raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
+    preparation = PREPARATIONS[dataset]
+    options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side}
+    for option in (name for name, value in options_given.items() if value is not None):
+        if option not in preparation.options:
+            owners = " and ".join(name for name, other in PREPARATIONS.items() if option in other.options)
+            raise UserError(f"--{option.replace('_', '-')} belongs to {owners}, not to {dataset}")
+    has_side = "max_side" in preparation.options
+    settings = Settings(max_side=max_side or MAX_SIDE if has_side else None, quality=quality)
+    further = {name: options_given[name] for name in preparation.options if name != "max_side"}
+    made: Prepared
     try:
-        from harness.data.prepare import coco, imagefolder
-        from harness.data.prepare.layouts import class_list
+        prepare_dataset = import_object(preparation.prepare)
     except ModuleNotFoundError as e:
         if e.name != "PIL":
             raise
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
-    if dataset not in DATASETS:
-        raise UserError(unknown("dataset to prepare", dataset, DATASETS))
-    if classes and dataset != "imagefolder":
-        raise UserError(f"--classes belongs to imagefolder; {dataset} has its own")
-    if dataset == "coco" and max_side is not None:
-        raise UserError("--max-side belongs to the others: images of coco keep their size, which their boxes are for")
-    if dataset != "coco" and (train or val):
-        raise UserError("--train and --val belong to coco")
-    settings = Settings(max_side=None if dataset == "coco" else max_side or MAX_SIDE, quality=quality)
-    made: Manifest | DetectionManifest
     try:
         with FilesProgress() as progress:
-            how = settings, workers or cores(), skip_unreadable, progress.tell
-            if dataset == "coco":
-                made, is_new = coco.prepare_coco(source, out, *how, train=train, val=val)
-            else:
-                listed = class_list(classes) if classes else None
-                made, is_new = imagefolder.prepare_imagefolder(dataset, source, out, *how, listed)
+            made, is_new = prepare_dataset(
+                source, out, settings, workers or cores(), skip_unreadable, progress.tell, **further
+            )
     except KeyboardInterrupt:
         say("left; the same command goes on from here")
         raise typer.Exit(130) from None
@@ -112,37 +110,21 @@ def prepare(
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
-def _summary(made: "Manifest | DetectionManifest", out: Path) -> dict[str, Any]:
+def _summary(made: "Prepared", out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
     return summary | {"evaluated_on": made.evaluated_on}
 
 
-def _text(made: "Manifest | DetectionManifest", out: Path) -> str:
-    from harness.data import annotations
-    from harness.data.manifest import DetectionPart
-    from harness.data.prepare import encode
-
+def _text(made: "Prepared", out: Path) -> str:
     lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
-    found: list[tuple[dict[str, int], dict[str, str]]] = []  # counts, and what is counted
-    for name, part in {"train": made.train, made.evaluated_on: made.test}.items():
-        if part:
-            stored = _counted(part.counts, encode.KINDS)
-            lines.append(f"{name}: {part.images:,} images, {part.bytes / 1e9:,.2f} GB: {stored}")
-            found.append((part.counts, encode.KINDS))
-        if isinstance(part, DetectionPart):
-            objects = _counted(part.objects, annotations.KINDS)
-            lines.append(f"{name}: annotations: {objects}; {part.trained_on:,} images to train on")
-            found.append((part.objects, annotations.KINDS))
-    meanings = {kind: all_[kind] for counts, all_ in found for kind in all_ if counts.get(kind)}
+    tallies = [(name, tally) for name, part in made.parts.items() for tally in part.tallies()]
+    lines += [f"{name}: {tally.line}" for name, tally in tallies]
+    meanings = {kind: text for _, tally in tallies for kind, text in tally.kinds.items() if tally.counts.get(kind)}
     lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in meanings.items()]
     if made.evaluated_on == "train":
         lines.append("no annotations to evaluate with: the training images are what is evaluated on")
     return "\n".join(lines)
-
-
-def _counted(counts: dict[str, int], kinds: Iterable[str]) -> str:
-    return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind in kinds if (n := counts.get(kind)))
 
 
 if __name__ == "__main__":

@@ -123,13 +123,14 @@ def report(
         if planned is None:
             raise UserError("--images draws one sweep's results: name its file")
         from harness.planning import locate
-        from harness.reporting.figures import detections
+        from harness.reporting.figures import pictures_of
 
+        if (pictures := pictures_of(planned.info.task)) is None:
+            raise UserError(f"{planned.name}: there is no picture of what models do in {planned.info.task.name}")
         data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
+        assert data_folder is not None
         for found in comparison.load_comparisons(contents, store):
-            for path in detections.write_detections(
-                found, store, data_folder, image_count, images / found.contents.name
-            ):
+            for path in pictures.write_pictures(found, store, data_folder, image_count, images / found.contents.name):
                 print(path)
     if tensorboard is not None:
         from harness.reporting.export.tensorboard import event_folders

@@ -12,7 +12,6 @@ class Student(Distiller):
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
     needs_teacher: ClassVar[bool] = False
-    defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {}

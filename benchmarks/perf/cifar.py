@@ -12,7 +12,7 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -20,7 +20,7 @@ from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from harness.training.teacher_logits import CachedLogits
 
-INFO = CATALOG["cifar100"]
+INFO = DATASETS["cifar100"]
 BATCH = 64
 # KD_BENCH_BUSY=1 is for a machine that others use too: CPU seconds on one thread, which they disturb little.
 BUSY = bool(os.environ.get("KD_BENCH_BUSY"))

@@ -38,8 +38,7 @@ from harness.training.cuda.graph import Work, capture_cuda_graph
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
-from harness.training.tasks.accuracy import evaluate_classifier
-from harness.training.tasks.classification import Classification
+from harness.training.tasks.classification import Classification, evaluate_classifier
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")

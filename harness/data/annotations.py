@@ -10,18 +10,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from harness.data.coco_manifest import Category
 from harness.data.load.arrays import WrongData
-from harness.data.manifest import Category
 
 # A box of a shorter side, in pixels within its image, is degenerate: resized, and in float32, its corners could meet.
 LEAST_SIDE = 0.01
-
-# What is counted of annotations.
-KINDS = {
-    "objects": "trained on",
-    "crowds": "not trained on, and ignored in evaluation",
-    "degenerate": "of no width or height within the image: not trained on; in evaluation as they are",
-}
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ class Annotations:
         return TrainingObjects(before[self.firsts], clipped[kept].astype(np.float32), self.labels[kept])
 
     def counts(self, heights: np.ndarray, widths: np.ndarray) -> dict[str, int]:
-        """Of annotations, by KINDS."""
+        """Of annotations, by ``coco_manifest.KINDS``."""
         degenerate = int((~self.crowds & _degenerate(self._clipped(heights, widths))).sum())
         crowds = int(self.crowds.sum())
         return {"objects": len(self.labels) - crowds - degenerate, "crowds": crowds, "degenerate": degenerate}

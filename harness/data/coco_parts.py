@@ -8,8 +8,8 @@ import numpy as np
 
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import CocoManifest, CocoPart
 from harness.data.load.arrays import WrongData
-from harness.data.manifest import DetectionManifest, DetectionPart
 
 
 class Parts:
@@ -25,7 +25,7 @@ class Parts:
         UserError: the folder holds no prepared data set, or it is damaged.
         WrongData: it holds another one.
         """
-        self.manifest = DetectionManifest.read(folder)
+        self.manifest = CocoManifest.read(folder)
         if self.manifest.version != dataset["version"]:
             said = f"content {self.manifest.version}, expected {dataset['version']}"
             raise WrongData(f"{folder}: {said}: another preparation")
@@ -35,9 +35,7 @@ class Parts:
         # Positions in the file, which rise
         self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
 
-    def evaluated(
-        self, whole: bool = False
-    ) -> tuple[DetectionPart, np.ndarray, Literal["validation", "train", "test"]]:
+    def evaluated(self, whole: bool = False) -> tuple[CocoPart, np.ndarray, Literal["validation", "train", "test"]]:
         """Where the images lie, their positions there, and what they are; ``whole``: not those that are held out."""
         found = self.manifest
         if len(self._held_out) and not whole:
@@ -48,11 +46,11 @@ class Parts:
             return found.test, every if self._subset is None else self.trained, "train"
         return found.test, every, "test"
 
-    def file(self, part: DetectionPart) -> Path:
+    def file(self, part: CocoPart) -> Path:
         """Of the images."""
         return self._folder / part.file
 
-    def annotations(self, part: DetectionPart) -> Annotations:
+    def annotations(self, part: CocoPart) -> Annotations:
         """Raises:
         WrongData: they are of other images than the part's, or damaged.
         """

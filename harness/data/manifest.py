@@ -1,12 +1,14 @@
 """What a prepared data set states of itself (``manifest.json``); imports no torch, so that planning can use it."""
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import UserError, shorten
+from harness.spec.tasks import DATASETS, import_object
 from harness.store import files
 
 FORMAT: Literal[1] = 1
@@ -15,24 +17,61 @@ Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-class _Closed(BaseModel):
+# What is counted. An image is one of the first three; the rest is what was found and, where needed, changed.
+KINDS = {
+    "kept": "stored byte for byte",
+    "resized": "larger than --max-side",
+    "converted": "encoded anew at its own size, as loaders could not decode it as it was",
+    "greyscale": "one channel; loaders make three of it",
+    "cmyk": "four channels of ink, made RGB",
+    "transparent": "transparency, which is dropped",
+    "deep": "16 bits a channel, of which the upper 8 are taken",
+    "not_jpeg": "of another format, whatever its name",
+    "misnamed": "named as a JPEG and of another format",
+    "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
+    "unreadable": "not decodable",
+    "ignored": "files beside the images whose names are no images'",
+}
+
+
+class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Settings(_Closed):
+class Settings(Closed):
     """What decides the stored bytes besides the source files."""
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
     quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded anew")
 
 
-class Images(_Closed):
+class Images(Closed):
     """The training or the test images: one .beton file."""
 
     file: Literal["train.beton", "val.beton"]  # closed, so that a manifest cannot name a file elsewhere
     images: Count
     bytes: Count
-    counts: dict[str, Count]  # see harness.data.prepare.encode.KINDS
+    counts: dict[str, Count]  # by KINDS
+
+    def sizes(self) -> dict[str, int]:
+        """Its files, and the bytes of each."""
+        return {self.file: self.bytes}
+
+    def tallies(self) -> "list[Tally]":
+        """What there is in it, for people."""
+        size = f"{self.images:,} images, {self.bytes / 1e9:,.2f} GB"
+        return [Tally(f"{size}: {counted(self.counts, KINDS)}", self.counts, KINDS)]
+
+
+class Tally(NamedTuple):
+    line: str
+    counts: Mapping[str, int]
+    kinds: Mapping[str, str]  # what each count means
+
+
+def counted(counts: Mapping[str, int], kinds: Iterable[str]) -> str:
+    """Counts other than 0 as text, in the order of ``kinds``."""
+    return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind in kinds if (n := counts.get(kind)))
 
 
 class Part(Images):
@@ -41,30 +80,14 @@ class Part(Images):
     per_class_min: Count  # images of the smallest class
 
 
-class DetectionPart(Images):
-    """Images with objects, which are in a file of their own."""
-
-    annotations: Literal["train.safetensors", "val.safetensors"]
-    annotation_bytes: Count
-    trained_on: Count  # images with an object to train on
-    objects: dict[str, Count]  # see harness.data.annotations.KINDS
-
-
-class Category(_Closed):
-    """A class of objects. Its label is its rank among all of them, counted from 1."""
-
-    id: Count  # in the annotations and in results, where numbers may be left out
-    name: str
-
-
-class Unreadable(_Closed):
+class Unreadable(Closed):
     """A source file that was left out."""
 
     file: str  # relative to the source
     why: str
 
 
-class Prepared(_Closed):
+class Prepared(Closed):
     """What every kind of prepared data set states. ``version`` identifies its content, wherever it lies."""
 
     format: Literal[1] = FORMAT
@@ -73,8 +96,14 @@ class Prepared(_Closed):
     source: Hash  # of what it was made from
     unreadable: tuple[Unreadable, ...] = ()
     made_with: dict[str, str]  # package -> version
+    dataset: str
 
     example: ClassVar[str]  # a dataset of this kind
+
+    @property
+    def parts(self) -> Mapping[str, Images]:
+        """The training images, if there are any, and those that are evaluated on, by what they are."""
+        raise NotImplementedError
 
     @property
     def class_count(self) -> int:
@@ -84,9 +113,15 @@ class Prepared(_Closed):
     def evaluated_on(self) -> Literal["train", "test"]:
         return "test"
 
-    def sizes(self) -> dict[str, int]:
-        """Its files, and the bytes of each."""
+    @property
+    def train_size(self) -> int:
+        """Images that can be trained on."""
         raise NotImplementedError
+
+    @property
+    def train_per_class(self) -> int:
+        """Training images of the smallest class, where each image has one."""
+        return 0
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -95,24 +130,30 @@ class Prepared(_Closed):
         Raises:
             UserError: the folder holds none, or it or one of its files is damaged.
         """
-        return cls._checked(_content(folder, cls.example), folder / FILE)
+        return cls.checked(_content(folder, cls.example), folder / FILE)
 
     @classmethod
-    def _checked(cls, found: Any, path: Path) -> Self:
-        if isinstance(found, dict) and found.get("format") != FORMAT:
-            raise UserError(f"{path}: format {shorten(found.get('format'))}, this harness reads format {FORMAT}")
+    def checked(cls, content: Any, path: Path) -> Self:
+        """``content``: of the file ``path``.
+
+        Raises:
+            UserError: it, or one of the files that it names, is damaged.
+        """
+        if isinstance(content, dict) and content.get("format") != FORMAT:
+            raise UserError(f"{path}: format {shorten(content.get('format'))}, this harness reads format {FORMAT}")
         try:
-            manifest = cls.model_validate(found)
+            manifest = cls.model_validate(content)
         except ValidationError as e:
             problem = e.errors()[0]
             place = ".".join(map(str, problem["loc"])) or "its content"
             raise UserError(f"{path}: damaged: {place}: {problem['msg']}") from None
-        for name, stated in manifest.sizes().items():
-            file = path.parent / name
-            size = file.stat().st_size if file.is_file() else None
-            if size != stated:
-                state = "is missing" if size is None else f"has {size:,} bytes, {FILE} states {stated:,}"
-                raise UserError(f"{file}: {state}; prepare the data set again into another folder")
+        for part in manifest.parts.values():
+            for name, stated in part.sizes().items():
+                file = path.parent / name
+                size = file.stat().st_size if file.is_file() else None
+                if size != stated:
+                    state = "is missing" if size is None else f"has {size:,} bytes, {FILE} states {stated:,}"
+                    raise UserError(f"{file}: {state}; prepare the data set again into another folder")
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -132,47 +173,33 @@ class Manifest(Prepared):
     test: Part
 
     @property
+    def parts(self) -> Mapping[str, Part]:
+        return {"train": self.train, "test": self.test} if self.train else {"test": self.test}
+
+    @property
     def class_count(self) -> int:
         return len(self.classes)
 
-    def sizes(self) -> dict[str, int]:
-        return {part.file: part.bytes for part in (self.train, self.test) if part}
-
-
-class DetectionManifest(Prepared):
-    """A data set to detect objects in. ``version``: of the categories and, in order, ids, stored JPEG bytes and
-    annotations of both parts. ``source``: of the annotations, and of the image files' names and sizes."""
-
-    example = "coco"
-
-    dataset: Literal["coco"]
-    categories: tuple[Category, ...]  # in the order of their ids
-    train: DetectionPart | None  # None: prepared for evaluation only
-    test: DetectionPart  # that of ``train`` where the training images are what is evaluated on
+    @property
+    def train_size(self) -> int:
+        return self.train.images if self.train else 0
 
     @property
-    def class_count(self) -> int:
-        return len(self.categories)
-
-    @property
-    def evaluated_on(self) -> Literal["train", "test"]:
-        return "train" if self.train and self.test.file == self.train.file else "test"
-
-    def sizes(self) -> dict[str, int]:
-        parts = [part for part in (self.train, self.test) if part]
-        return {p.file: p.bytes for p in parts} | {p.annotations: p.annotation_bytes for p in parts}
+    def train_per_class(self) -> int:
+        return self.train.per_class_min if self.train else 0
 
 
-def read_manifest(folder: Path, dataset: str) -> Manifest | DetectionManifest:
-    """The manifest of a folder that should hold ``dataset``, of whichever kind it is.
+def read_manifest(folder: Path, dataset: str) -> Prepared:
+    """The manifest of a prepared folder, of whichever kind it is. ``dataset``: what it should hold, for messages.
 
     Raises:
         UserError: as ``Prepared.read``.
     """
-    found = _content(folder, dataset)
-    detection = isinstance(found, dict) and found.get("dataset") == DetectionManifest.example
-    kind: type[Manifest | DetectionManifest] = DetectionManifest if detection else Manifest
-    return kind._checked(found, folder / FILE)
+    content = _content(folder, dataset)
+    stated = content.get("dataset") if isinstance(content, dict) else None
+    info = DATASETS.get(stated if isinstance(stated, str) else "")
+    kind: type[Prepared] = import_object(info.preparation.manifest) if info and info.preparation else Manifest
+    return kind.checked(content, folder / FILE)
 
 
 def _content(folder: Path, dataset: str) -> Any:

@@ -14,8 +14,9 @@ from harness.models.detection.one_stage import OneStageDetector
 from harness.models.detection.two_stage import POOLED_SIZE, TwoStageDetector
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
-from harness.spec import detectors, models
+from harness.spec import models
 from harness.spec.models import CATALOG, DIGITS, ModelFacts
+from harness.spec.tasks.detection import DETECTORS
 from methods.base import TapSpec
 
 FACTS = Path(models.__file__).with_name("model_facts.json")
@@ -26,7 +27,7 @@ def measure_model(name: str) -> ModelFacts:
 
     A detector's multiply-accumulates are those of training on an image of its nominal size with 512 regions.
     """
-    if name in detectors.CATALOG:
+    if name in DETECTORS:
         return _measure_detector(name)
     image_shape = CATALOG[name].image_shape
     with torch.device("meta"):
@@ -74,9 +75,7 @@ def as_json(facts: ModelFacts) -> dict[str, Any]:
 
 
 def main() -> None:
-    rows = (
-        f"  {json.dumps(name)}: {json.dumps(as_json(measure_model(name)))}" for name in (*CATALOG, *detectors.CATALOG)
-    )
+    rows = (f"  {json.dumps(name)}: {json.dumps(as_json(measure_model(name)))}" for name in (*CATALOG, *DETECTORS))
     FACTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 

@@ -5,7 +5,8 @@ import importlib
 from harness.models.strided_conv import subsample_before_narrow_convs
 from harness.models.taps import ConvNet
 from harness.spec.library_models import is_library_model
-from harness.spec.models import CATALOG, resolve_model
+from harness.spec.models import CATALOG
+from harness.spec.tasks import resolve_model
 
 
 def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:

@@ -4,14 +4,12 @@ import os
 from pathlib import Path
 
 from harness.data import manifest
-from harness.data.manifest import DetectionManifest, Manifest
 from harness.errors import UserError
 from harness.spec import datasets
-from harness.spec.datasets import CATALOG, DatasetInfo
 from harness.spec.schema import Dataset
+from harness.spec.tasks import DATASETS, DatasetInfo
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"
-_FOLDERS = {"cifar100": "cifar-100-python"}
 
 
 def data_root(option: Path | None) -> Path | None:
@@ -33,15 +31,15 @@ def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
     Raises:
         UserError: it is not there.
     """
-    name, stored = dataset.name, dataset.name in datasets.STORED
-    if not stored and CATALOG[name].embedded:
+    name, info = dataset.name, DATASETS[dataset.name]
+    if info.embedded:
         return None
-    named = Path(dataset.folder or _FOLDERS.get(name, name)).expanduser()
+    named = Path(dataset.folder or info.folder or name).expanduser()
     if root is None and not named.is_absolute():
         raise UserError(f"dataset {name!r} needs data: {ADVICE}")
     folder = named if root is None else root / named
     if not folder.is_dir():
-        made = f"; python -m harness.prepare {name} --source SOURCE --out {folder} makes it" if stored else ""
+        made = f"; python -m harness.prepare {name} --source SOURCE --out {folder} makes it" if info.preparation else ""
         raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}{made}")
     return folder
 
@@ -52,20 +50,16 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
     Raises:
         UserError: the folder is needed and not there, or holds another dataset.
     """
-    if dataset.name in CATALOG:
-        return CATALOG[dataset.name]
+    if DATASETS[dataset.name].preparation is None:
+        return DATASETS[dataset.name]
     folder = dataset_folder(dataset, root)
     assert folder is not None
     found = manifest.read_manifest(folder, dataset.name)
     if found.dataset != dataset.name:
         raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {dataset.name!r}")
-    train_size, per_class = 0, 0
-    if isinstance(found, Manifest) and found.train:
-        train_size, per_class = found.train.images, found.train.per_class_min
-    elif isinstance(found, DetectionManifest) and found.train:
-        train_size = found.train.trained_on
+    test_size = found.parts[found.evaluated_on].images
     return datasets.prepared_dataset(
-        dataset.name, found.version, found.class_count, train_size, found.test.images, per_class
+        dataset.name, found.version, found.class_count, found.train_size, test_size, found.train_per_class
     )
 
 

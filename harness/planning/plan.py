@@ -10,8 +10,8 @@ from harness.errors import UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.datasets import DatasetInfo
 from harness.spec.schema import WeightsSource
+from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store import files
 from harness.store.store import Store

@@ -233,7 +233,7 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
     }
     rows = table.take(pa.array([at[c.run_id] for c in cells], pa.int64()))
     of_others = set(METRICS) - set(contents.task.metrics)
-    rows = rows.drop_columns([name for name in rows.column_names if name.split("_")[-1] in of_others])
+    rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in of_others])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows

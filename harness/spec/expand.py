@@ -5,22 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import UserError, unknown
-from harness.spec import datasets, identity, models, sweep_file
+from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
-from harness.spec.datasets import DatasetInfo
-from harness.spec.schema import (
-    DETECTION_VIEWS,
-    DETECTOR,
-    STORED_VIEWS,
-    VIEWS,
-    Backbone,
-    Method,
-    Pair,
-    Recipe,
-    Sweep,
-    Weights,
-    WeightsSource,
-)
+from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
+from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
@@ -28,28 +16,28 @@ MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of t
 SHARED_RECIPE = (
     "batch_size",
     "epoch_steps",
-    "crop_padding",
     "flip",
     "precision",
     "compile",
     "teacher_top_k",
-    *STORED_VIEWS,
-    *DETECTION_VIEWS,
+    *(key for task in tasks.CATALOG.values() for images in task.images for key in images.views),
 )
-# Keys younger than the first results: left out of a science while unset, so that runs keep their ids. Stored images are
-# younger still: their keys are always said.
-YOUNG_RECIPE = (
-    "warmup_steps",
-    "epoch_steps",
-    "compile",
-    "teacher_top_k",
-    "accumulate",
-    "clip_norm",
-    "label_smoothing",
-    "ema",
-    *STORED_VIEWS,
-    *DETECTION_VIEWS,
-    *DETECTOR,
+# Keys of the first results: always in a science. Younger ones are left out while unset, so that runs keep their ids.
+FIRST_KEYS = (
+    "epochs",
+    "batch_size",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "nesterov",
+    "schedule",
+    "milestones",
+    "gamma",
+    "warmup_epochs",
+    "crop_padding",
+    "flip",
+    "precision",
+    "eval_every",
 )
 
 
@@ -95,7 +83,6 @@ class Plan:
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
 
 
-_OF = {"pixels": "pixels of one size", "stored": "stored images", "detection": "images with objects"}
 WeightsHash = Callable[[WeightsSource, KeyPath], str]
 Only = dict[str, set[str]]
 Keys = dict[str, Any]
@@ -199,9 +186,8 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
 
 
 def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInfo, i: int) -> None:
-    if info.views == "detection":  # detectors take images of any size
+    if (shape := datasets.image_shape(info, recipe)) is None:
         return
-    shape = datasets.image_shape(info, recipe)
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
             models.check_images(model, info.name, shape)
@@ -212,7 +198,7 @@ def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInf
 def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo, i: int) -> None:
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
-            models.check_task(model, info.name, info.task.name)
+            tasks.check_task(model, info)
         except ValueError as e:
             raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
     for name in pair.methods:
@@ -231,8 +217,9 @@ def _backbone(
     """
     if given is None:
         return {}
-    if info.views != "detection":
-        raise UserError(f"{document.where(at)}: is for detectors; {info.name} is for {info.task.name}")
+    if not info.task.backbones:
+        backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
+        raise UserError(f"{document.where(at)}: is for {backbones}; {info.name} is for {info.task.name}")
     sha256 = weights_sha256(given, at)
     plan.backbones.setdefault(sha256, given)
     return {"backbone": sha256}
@@ -253,26 +240,24 @@ def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) 
         UserError: it says something of images that this dataset has not.
     """
     said: Keys = recipe.model_dump(mode="json")
-    for kind, keys in VIEWS.items():
-        if kind == info.views:
-            said |= {k: default for k, default in keys.items() if said[k] is None}
-        elif wrong := [k for k in keys if said[k] is not None]:
-            raise UserError(f"{document.where(at)}: {wrong[0]} is for {_OF[kind]}; {info.name} has {_OF[info.views]}")
-    if info.stored and recipe.crop_padding:
-        instead = "sides" if info.views == "detection" else "crop_area"
-        raise UserError(
-            f"{document.where(at)}: crop_padding is for datasets of small pixels; {info.name} has {instead}"
-        )
-    if info.views == "stored" and said["eval_size"] > said["eval_resize"]:
-        sizes = f"{said['eval_size']} > {said['eval_resize']}"
-        raise UserError(f"{document.where(at)}: eval_size must be at most eval_resize, found {sizes}")
-    if info.views == "detection":
-        if max(*said["sides"], said["eval_side"]) > said["max_side"]:
-            raise UserError(f"{document.where(at)}: sides and eval_side must be at most max_side, {said['max_side']}")
-        for key in ("label_smoothing", "teacher_top_k"):
-            if said[key]:
-                raise UserError(f"{document.where(at)}: {key} is for classification; {info.name} is for detection")
-    return {k: v for k, v in said.items() if k not in YOUNG_RECIPE or v != Recipe.model_fields[k].default}
+    task, images = info.task, info.images
+    for other in tasks.CATALOG.values():
+        if other is not task:
+            _refuse(said, other.recipe, f"is for {other.name}; {info.name} is for {task.name}", document, at)
+        for kind in other.images:
+            of_others = kind.views.keys() - images.views.keys()
+            _refuse(said, of_others, f"is for {kind.name}; {info.name} has {images.name}", document, at)
+    said |= {k: default for k, default in {**images.views, **task.recipe}.items() if said[k] is None}
+    try:
+        images.check(said)
+    except ValueError as e:
+        raise UserError(f"{document.where(at)}: {e}") from None
+    return {k: v for k, v in said.items() if k in FIRST_KEYS or v != Recipe.model_fields[k].default}
+
+
+def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at: KeyPath) -> None:
+    if stated := sorted(k for k in keys if recipe[k] != Recipe.model_fields[k].default):
+        raise UserError(f"{document.where(at)}: {stated[0]} {why}")
 
 
 def _teacher(
@@ -311,16 +296,21 @@ def _teacher(
     return {"model": pair.teacher, "run": run_id}
 
 
-def _check_defined(use: str, source: method_sources.MethodInfo, pair: Pair, document: Document, at: KeyPath) -> None:
-    both = [kind for kind in models.model_tasks(pair.student) if kind in models.model_tasks(pair.teacher)]
-    if not set(both) & set(source.defined_for):
-        found = ", ".join(
-            n for n in method_sources.builtin_names() if set(both) & set(method_sources.describe_method(n).defined_for)
-        )
+def _check_defined(
+    use: str, source: method_sources.MethodInfo, pair: Pair, info: DatasetInfo, document: Document, at: KeyPath
+) -> None:
+    kinds = {*info.task.kinds(pair.student)} & {*info.task.kinds(pair.teacher)}
+    if source.needs_teacher and kinds.isdisjoint(source.defined_for):
+        defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
         raise UserError(
             f"{document.where(at)}: {use} is defined for {' and '.join(source.defined_for)} alone, "
-            f"not for {pair.teacher} > {pair.student}; defined there: {found}"
+            f"not for {pair.teacher} > {pair.student}; defined there: {', '.join(defined)}"
         )
+
+
+def _is_defined(name: str, kinds: set[str]) -> bool:
+    source = method_sources.describe_method(name)
+    return not source.needs_teacher or not kinds.isdisjoint(source.defined_for)
 
 
 def _science(
@@ -335,7 +325,7 @@ def _science(
         source = method_sources.describe_method(use)
     except UserError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
-    _check_defined(use, source, pair, document, at)
+    _check_defined(use, source, pair, info, document, at)
     params = {k: h.default for k, h in source.hyper.items()}
     weights = dict(source.weights)
     for settings, path in ((entry, at), (override, ("pairs", i, "methods", name))):

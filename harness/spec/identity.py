@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from harness.spec.schema import DETECTION_VIEWS
+from harness.spec.tasks import DATASETS
 
 PROTOCOL = 1  # raised when the harness itself changes what the same science means (loop, evaluation, data order)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
@@ -38,5 +38,5 @@ def _hash(text: str) -> str:
 
 def teacher_evaluation(science: dict[str, Any], evaluated_on: str) -> str:
     """Of what decides how good a given teacher is found to be; runs that it teaches share it."""
-    views = {key: science["recipe"].get(key) for key in DETECTION_VIEWS}
+    views = {key: science["recipe"].get(key) for key in DATASETS[science["dataset"]["name"]].images.views}
     return _short({**{key: science[key] for key in ("dataset", "teacher")}, "views": views, "on": evaluated_on})

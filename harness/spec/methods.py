@@ -7,6 +7,7 @@ their annotations and literal defaults, are its hyper-parameters.
 import ast
 import hashlib
 import importlib.util
+import re
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, shorten, unknown
-from harness.spec import models
+from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
-_NOT_METHODS = {"__init__", "base", "detection"}
+_WEIGHTS = re.compile(r"^    weights\b", re.MULTILINE)  # what every method's class states
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class MethodInfo:
 @cache
 def builtin_names() -> tuple[str, ...]:
     """Every method that has a file in ``methods/``."""
-    files = (p.stem for p in METHODS_FOLDER.glob("*.py"))
-    return tuple(sorted(n for n in files if n not in _NOT_METHODS and not n.startswith("_")))
+    files = (p for p in METHODS_FOLDER.glob("[!_]*.py") if p.stem != "base")
+    return tuple(sorted(p.stem for p in files if _WEIGHTS.search(p.read_text(encoding="utf-8"))))
 
 
 @cache
@@ -158,9 +159,9 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     weights = literals.get("weights")
     if not isinstance(weights, dict) or "ce" not in weights or not all(map(_is_term, weights.items())):
         raise UserError(f"{module}:{node.name}: needs a literal `weights = {{'ce': 1.0, ...}}` in the class body")
-    defined_for = literals.get("defined_for", (models.CLASSIFICATION,))
-    if not isinstance(defined_for, tuple) or not defined_for or not set(defined_for) <= set(models.KINDS):
-        raise UserError(f"{module}:{node.name}: `defined_for` must be a tuple of some of {', '.join(models.KINDS)}")
+    defined_for = literals.get("defined_for", ("classification",))
+    if not isinstance(defined_for, tuple) or not defined_for or not set(defined_for) <= set(tasks.KINDS):
+        raise UserError(f"{module}:{node.name}: `defined_for` must be a tuple of some of {', '.join(tasks.KINDS)}")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",

@@ -1,6 +1,5 @@
 """What is known of every network before it is built; imports no torch, so that planning can use it."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,10 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.errors import shorten
-from harness.spec import detectors, library_models
+from harness.spec.library_models import is_library_model
 
-CLASSIFICATION, DETECTION, TWO_STAGE = KINDS = ("classification", "detection", "two_stage")
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
 
@@ -91,49 +88,13 @@ ALIASES = {
 }
 
 
-def resolve_model(name: str) -> str:
-    """The name a model goes by here; ``timm:NAME``, ``torchvision:NAME`` and detectors stay as they are.
-
-    Raises:
-        ValueError: there is no such model; the message gives the nearest names.
-    """
-    if library_models.is_library_model(name):
-        library_models.check_library_model(name)
-        return name
-    name = ALIASES.get(name, name)
-    if name not in CATALOG and name not in detectors.CATALOG:
-        near = difflib.get_close_matches(name[:200], [*CATALOG, *ALIASES, *detectors.CATALOG]) or list(CATALOG)
-        raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
-    return name
-
-
-def model_tasks(name: str) -> tuple[str, ...]:
-    """What a model is, of ``KINDS``."""
-    if name not in detectors.CATALOG:
-        return (CLASSIFICATION,)
-    return (DETECTION, TWO_STAGE) if detectors.CATALOG[name].two_stage else (DETECTION,)
-
-
-def check_task(name: str, dataset: str, task: str) -> None:
-    """Whether a model is for a dataset's task.
-
-    Raises:
-        ValueError: it is not; the message names some that are.
-    """
-    if task not in model_tasks(name):
-        near = list(detectors.CATALOG)[:3] if task == DETECTION else ["resnet20", "torchvision:resnet18"]
-        raise ValueError(
-            f"{name} is for {model_tasks(name)[0]}, dataset {dataset} for {task}: expected such as {', '.join(near)}"
-        )
-
-
 def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> None:
     """Whether a classifier takes a dataset's images (C, H, W). Models of other libraries take what their code takes.
 
     Raises:
         ValueError: it does not.
     """
-    if not library_models.is_library_model(name):
+    if not is_library_model(name):
         shape = CATALOG[name].image_shape
     elif name.startswith("timm:"):
         return
@@ -146,12 +107,12 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
 
 def has_model_facts(name: str) -> bool:
     """Whether a model is of a catalogue; a timm or torchvision model's size is not known without building it."""
-    return name in CATALOG or name in detectors.CATALOG
+    return name in _facts_table()
 
 
 def model_facts(name: str) -> ModelFacts:
     """Size, cost and taps of a model of the catalogue: ``python -m harness.models.facts`` writes the table."""
-    found = _facts_table()[resolve_model(name)]
+    found = _facts_table()[ALIASES.get(name, name)]
     taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in found["taps"].items()}
     return ModelFacts(found["params"], found["macs"], taps)
 

@@ -1,13 +1,14 @@
 """The sweep file's schema. Every model is closed: a key it does not know is an error, never ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import shorten
-from harness.spec import datasets, models, pretrained
+from harness.spec import datasets, pretrained, tasks
+from harness.spec.recipe import Closed, Finite
+from harness.spec.tasks import DatasetInfo
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
 
@@ -18,173 +19,20 @@ def _name_or_mapping(value: Any) -> Any:
     return value
 
 
+def _either(names: tuple[str, ...]) -> str:
+    return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
+
+
 RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 
 
-class Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Recipe(Closed):
+class Recipe(tasks.RecipeKeys):
     """Everything about training that is not the method. All of it enters a run's identity."""
-
-    epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
-    batch_size: int = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
-    lr: Finite = Field(gt=0, description="learning rate of SGD before any decay")
-    momentum: Finite = Field(0.9, ge=0, lt=1, description="SGD momentum")
-    weight_decay: Finite = Field(5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included")
-    nesterov: bool = Field(False, description="Nesterov's form of momentum")
-    schedule: Literal["step", "cosine"] = Field("step", description="lr decay; set once per epoch")
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
-    )
-    gamma: Finite = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
-    warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
-    warmup_steps: int = Field(
-        0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
-    )
-    epoch_steps: int | None = Field(
-        None,
-        ge=1,
-        description="steps of what is called an epoch, where that is not one pass over the training set: an endless "
-        "stream of passes is cut into epochs of so many steps",
-    )
-    crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
-    flip: bool = Field(False, description="random horizontal flip with probability 1/2")
-    precision: Literal["float32", "tf32", "bf16"] = Field(
-        "float32",
-        description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
-        "GPU rounds to TF32; as float32 on a CPU",
-    )
-    image_size: int | tuple[tuple[int, int], ...] | None = Field(
-        None,
-        description="stored images only: side in pixels of the random crop's result (default 224), or "
-        "`[[epoch, side], ...]` for sides that grow from those 0-based epochs on (progressive resolution)",
-    )
-    crop_area: tuple[Finite, Finite] | None = Field(
-        None,
-        description="stored images only: least and largest share of an image that a random crop takes "
-        "(default 0.08, 1); its sides' ratio is 3/4 to 4/3",
-    )
-    eval_size: int | None = Field(
-        None, ge=8, le=2048, description="stored images only: side of the central crop in evaluation (default 224)"
-    )
-    eval_resize: int | None = Field(
-        None,
-        ge=8,
-        le=2048,
-        description="stored images only: what the shorter side is resized to before that (default 256)",
-    )
-    eval_crop_first: bool | None = Field(
-        None,
-        description="stored images only: crop the central square of `eval_size`/`eval_resize` of the shorter side, "
-        "then resize it, as FFCV does (default false)",
-    )
-    sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] | None = Field(
-        None,
-        min_length=1,
-        description="detection only: sides in pixels of which one is drawn for an image's shorter side (default 800)",
-    )
-    max_side: int | None = Field(
-        None, ge=32, le=8192, description="detection only: the most an image's longer side may have (default 1333)"
-    )
-    eval_side: int | None = Field(
-        None, ge=32, le=4096, description="detection only: an image's shorter side in evaluation (default 800)"
-    )
-    norm: Literal["frozen", "batch"] | None = Field(
-        None,
-        description="detection only: batch norms of the backbone stay as they are loaded, or are trained "
-        "(default `frozen`)",
-    )
-    frozen_stages: int | None = Field(
-        None,
-        ge=0,
-        le=5,
-        description="detection only: of the backbone's stem and four stages, how many are not trained (default 0)",
-    )
-    anchors_per_image: int | None = Field(
-        None, ge=2, le=4096, description="detection only: anchors that proposals are learned from (default 256)"
-    )
-    rois_per_image: int | None = Field(
-        None, ge=2, le=4096, description="detection only: regions that classes and boxes are learned from (default 512)"
-    )
-    eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
-    ema: Finite = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="decay per step of an exponential moving average of the student's weights, which then is what is "
-        "evaluated and kept; 0: none",
-    )
-    teacher_top_k: int | None = Field(
-        None,
-        ge=1,
-        le=32_767,
-        description="methods that read the teacher's logits alone train on so many of its largest, in half precision, "
-        "which are kept in the store: later runs with this seed read them instead of running the teacher",
-    )
-    compile: bool = Field(
-        False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
-    )
-    accumulate: int = Field(
-        1,
-        ge=1,
-        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
-        "averaged; batch norms and methods see one micro-batch at a time",
-    )
-    clip_norm: Finite | None = Field(
-        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
-    )
-    label_smoothing: Finite = Field(
-        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
-    )
 
     @classmethod
     def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
         """A recipe as a science dict has it, with the keys that are left out there as long as they are unset."""
         return cls.model_validate(recipe).model_dump(mode="json")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        if isinstance(self.image_size, int | tuple):
-            self._check_sizes(self.image_size)
-        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError("crop_area must be two numbers with 0 < least <= largest <= 1")
-        if self.eval_size is not None and self.eval_resize is not None and self.eval_size > self.eval_resize:
-            raise ValueError("eval_size must be at most eval_resize")
-        if self.schedule == "cosine" and self.milestones:
-            raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must rise")
-        if self.warmup_epochs and self.warmup_steps:
-            raise ValueError("warmup_epochs and warmup_steps are two ways to say the same; state one")
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError("warmup_epochs must be fewer than epochs")
-        if self.accumulate > self.batch_size:
-            raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
-        return self
-
-    def _check_sizes(self, sizes: int | tuple[tuple[int, int], ...]) -> None:
-        grows = ((0, sizes),) if isinstance(sizes, int) else sizes
-        epochs, sides = ([stage[i] for stage in grows] for i in (0, 1))
-        rise = epochs == sorted(set(epochs)) and sides == sorted(set(sides))
-        if not all(8 <= s <= 2048 for s in sides):
-            raise ValueError("image_size must be 8 to 2048 pixels")
-        if epochs[:1] != [0] or not rise or epochs[-1] >= self.epochs:
-            raise ValueError("image_size must be [[0, side], ...] with rising epochs below `epochs` and rising sides")
-
-
-# Keys of a recipe that say what is seen of stored images, and what they are when not stated.
-STORED_VIEWS: dict[str, Any] = {
-    "image_size": 224, "crop_area": [0.08, 1.0], "eval_size": 224, "eval_resize": 256, "eval_crop_first": False
-}  # fmt: skip
-
-
-# The same of detection: what is seen of images, and how detectors are built and trained.
-DETECTION_VIEWS: dict[str, Any] = {"sides": [800], "max_side": 1333, "eval_side": 800}
-DETECTOR: dict[str, Any] = {"norm": "frozen", "frozen_stages": 0, "anchors_per_image": 256, "rois_per_image": 512}
-# By what a dataset's images are (``DatasetInfo.views``): keys of a recipe that say more, with their defaults.
-VIEWS: dict[str, dict[str, Any]] = {"pixels": {}, "stored": STORED_VIEWS, "detection": DETECTION_VIEWS | DETECTOR}
 
 
 class Dataset(Closed):
@@ -194,20 +42,20 @@ class Dataset(Closed):
     folder: str | None = Field(
         None,
         min_length=1,
-        description="of `imagenet`, `imagefolder` and `coco`: what `python -m harness.prepare` wrote, absolute or "
+        description=f"for {_either(datasets.PREPARED)}: what `python -m harness.prepare` wrote, absolute or "
         "below the data root (`--data`, KD_DATA); the dataset's name when not stated",
     )
     train_subset: int | None = Field(
         None,
         ge=10,
-        description="train on so many images only, the first of each class (of `coco`, the first) in file order; the "
-        "test set is whole",
+        description="train on so many images only, the first in file order (of each class, where an image has one); "
+        "the test set is whole",
     )
     validation: int | None = Field(
         None,
         ge=10,
-        description="for tuning: evaluate on so many training images, the last of each class (of `coco`, the last) in "
-        "file order, which are not trained on; the test set is left alone",
+        description="for tuning: evaluate on so many training images, the last in file order (of each class, where an "
+        "image has one), which are not trained on; the test set is left alone",
     )
 
     @field_validator("name")
@@ -218,17 +66,18 @@ class Dataset(Closed):
 
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
-        if self.folder is not None and self.name not in datasets.STORED:
-            raise ValueError(f"folder belongs to {' and '.join(datasets.STORED)}; {self.name} is found by its own name")
+        if self.folder is not None and self.name not in datasets.PREPARED:
+            names = " and ".join(datasets.PREPARED)
+            raise ValueError(f"folder belongs to {names}; {self.name} is found by its own name")
         return self
 
-    def check_parts(self, info: datasets.DatasetInfo) -> None:
+    def check_parts(self, info: DatasetInfo) -> None:
         """Raises:
         ValueError: the dataset has not so many images, or not so many of each class, or none to train on.
         """
         if not info.train_size:
             raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
-        unit, room = info.taken_together, info.room
+        unit, room = info.subset_unit, info.largest_subset
         multiple = f"a multiple of {unit} (the number of classes), " if unit > 1 else ""
         if self.validation is not None and (self.validation % unit or self.validation >= room):
             raise ValueError(f"validation must be {multiple}less than {room}")
@@ -288,20 +137,13 @@ class WeightsSource(Closed):
         return pretrained.weights_url(self.name) if self.name else self.url
 
 
-class Weights(WeightsSource):
+class Weights(tasks.StatedScores, WeightsSource):
     """A teacher's weights, with how good they should be."""
-
-    top1: Finite | None = Field(
-        None,
-        ge=0,
-        le=100,
-        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
-    )
-    AP: Finite | None = Field(None, ge=0, le=100, description="of a detector, the same for its AP")
 
     def stated(self, score: str) -> float | None:
         """The task's score that they should have."""
-        return {"top1": self.top1, "AP": self.AP}[score]
+        stated: float | None = getattr(self, score, None)
+        return stated
 
 
 class Method(Closed):
@@ -340,7 +182,7 @@ class Pair(Closed):
     @field_validator("teacher", "student")
     @classmethod
     def _known(cls, name: str) -> str:
-        return models.resolve_model(name)
+        return tasks.resolve_model(name)
 
 
 class Teachers(Closed):

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from harness.spec.tasks import DETECTION, METRICS
+from harness.spec.tasks import METRICS
 
 SCHEMA_VERSION = 6
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
@@ -92,8 +92,9 @@ def _add_columns(table: pa.Table) -> pa.Table:
         "evaluated_parameters": table.column("student_parameters"),
         "warnings": pa.array([[]] * rows, pa.list_(pa.string())),
     }
-    added |= {name: pa.nulls(rows, pa.float64()) for name in SCHEMA.names if name.split("_")[-1] in DETECTION.metrics}
-    added |= {f"teacher_{m}": pa.nulls(rows, pa.float64()) for m in METRICS if m != "top1"}
+    of_first = {*(f"{when}_{m}" for when in ("last", "best") for m in ("top1", "top5", "loss")), "teacher_top1"}
+    measured = {f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS}
+    added |= {name: pa.nulls(rows, pa.float64()) for name in measured - of_first}
     for name, values in added.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)

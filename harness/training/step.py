@@ -233,7 +233,7 @@ def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) ->
         terms = dict(member.distiller.first_terms(batch, student, teacher))
         return terms, torch.stack(list(terms.values())).sum()
     task_losses = member.task.losses(student, batch, member.recipe)
-    aligned, teacher = member.task.meet(member.distiller, batch, student, teacher)
+    aligned, teacher = member.task.align(member.distiller, batch, student, teacher)
     terms = {"ce": task_losses["ce"], **member.distiller(aligned, student, teacher)}
     member.check_terms(terms)
     weighted = [weight * terms[name] for name, weight in member.loss_weights.items() if weight]

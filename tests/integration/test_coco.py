@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from harness.data.manifest import FILE
 from harness.spec import identity
-from harness.spec.tasks import DETECTION
+from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
-from harness.training.tasks.coco_metric import coco_metrics
+from harness.training.tasks.detection_evaluation import coco_metrics
 from tests.commands import command
 from tests.integration.conftest import REPO, Bench
 from tests.integration.test_ranks import train

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness.data.load.coco_source import CocoSource
 from PIL import Image
 from torch import Tensor
 
@@ -18,7 +19,6 @@ from harness.data.annotations import Annotations
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import CocoEvalSet, CocoLoader
-from harness.data.load.coco_source import CocoSource
 from harness.data.manifest import Category, DetectionManifest
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks

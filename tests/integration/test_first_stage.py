@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.spec.tasks import CLASSIFICATION
+from harness.spec.tasks.classification import TASK as CLASSIFICATION
 from harness.status import _detail
 from harness.training import checkpoint
 from tests.integration.conftest import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run

@@ -310,9 +310,7 @@ class Running:
         """The same command, in this process; the source files that it found done."""
         seen: list[int] = []
         settings = imagefolder.Settings(max_side=64, quality=90)
-        imagefolder.prepare_imagefolder(
-            "imagefolder", self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done)
-        )
+        imagefolder.prepare_imagefolder(self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done))
         return seen[0]
 
 
@@ -406,9 +404,7 @@ def test_killed_while_naming_is_all_done(
     TORN["killed while naming"](tmp_path / "out/.prepare")
     seen: list[int] = []
     settings = imagefolder.Settings(max_side=400, quality=90)
-    imagefolder.prepare_imagefolder(
-        "imagefolder", tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done)
-    )
+    imagefolder.prepare_imagefolder(tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done))
     assert seen == [24, 6]
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from harness.data import beton
 from harness.data.annotations import Annotations
-from harness.data.manifest import DetectionManifest, Manifest, Settings
+from harness.data.coco_manifest import CocoManifest
+from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import coco
 from harness.data.prepare import part as prepare_part
 from harness.errors import UserError
@@ -32,10 +33,10 @@ def prepare(source: Path, out: Path, *options: object) -> Said:
     return command("prepare", "coco", "--source", source, "--out", out, "--workers", 1, *options)
 
 
-def prepared(source: Path, out: Path, *options: object) -> DetectionManifest:
+def prepared(source: Path, out: Path, *options: object) -> CocoManifest:
     said = prepare(source, out, *options)
     assert said.code == 0, said.err
-    return DetectionManifest.read(out)
+    return CocoManifest.read(out)
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -81,7 +82,7 @@ def test_coco128(tmp_path: Path) -> None:
     asked = ("-m", "harness.prepare", "coco", "--source", data, "--out", "out")
     said = process(*asked, "--json", cwd=tmp_path)
     assert said.code == 0, said.err
-    summary, manifest = json.loads(said.out), DetectionManifest.read(tmp_path / "out")
+    summary, manifest = json.loads(said.out), CocoManifest.read(tmp_path / "out")
     assert (summary["version"], summary["classes"], summary["evaluated_on"]) == (manifest.version, 80, "train")
     assert manifest.train == manifest.test and manifest.evaluated_on == "train"
     assert (manifest.test.images, manifest.test.trained_on) == (128, 126)
@@ -323,11 +324,11 @@ def test_killed_while_naming(
     prepared(source, tmp_path / "undisturbed")
     out = tmp_path / "out"
 
-    def killed(self: DetectionManifest, folder: Path) -> None:
+    def killed(self: CocoManifest, folder: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(DetectionManifest, "write", killed)
+        patch.setattr(CocoManifest, "write", killed)
         assert prepare(source, out).code == 130
     assert {path.name for path in out.iterdir()} == {*BOTH, ".prepare"} - {"manifest.json"}
     for name in unnamed:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.data.manifest import Category, DetectionManifest, DetectionPart, Manifest, Part, Settings
+from harness.data.coco_manifest import Category, CocoManifest, CocoPart
+from harness.data.manifest import Manifest, Part, Settings
 from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
 from harness.training.member import known_taps
@@ -59,14 +60,14 @@ def data() -> Path:
 
 def _coco(folder: Path, train: int, test: int | None) -> None:
     parts = {
-        name: DetectionPart(
+        name: CocoPart(
             file=f"{name}.beton", images=images, bytes=0, counts={}, annotations=f"{name}.safetensors",
             annotation_bytes=0, trained_on=images, objects={},
         )
         for name, images in (("train", train), ("val", test)) if images
     }  # fmt: skip
     categories = tuple(Category(id=i, name=f"class{i}") for i in range(1, 81))
-    manifest = DetectionManifest(
+    manifest = CocoManifest(
         dataset="coco", version="0" * 16, settings=Settings(max_side=None, quality=90), source="0" * 16, made_with={},
         categories=categories, train=parts["train"], test=parts.get("val", parts["train"]),
     )  # fmt: skip

@@ -12,10 +12,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category
 from harness.data.load import aspect_batches, resize
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import MULTIPLE, canvas
-from harness.data.manifest import Category
 from harness.data.prepare import coco_json
 from harness.errors import UserError
 

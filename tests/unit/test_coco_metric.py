@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from harness.models.detection.base import Detections, Detector
 from harness.models.detection.build import build_detector
+from harness.spec.tasks.detection import TASK as DETECTION
 from harness.training.distributed.ranks import join_ranks
-from harness.training.tasks.coco_metric import METRICS, coco_metrics
-from harness.training.tasks.detector_evaluation import as_results, evaluate_detector, results_file
+from harness.training.tasks.detection_evaluation import as_results, coco_metrics, evaluate_detector, results_file
 from slurm.entry import free_port
 from tests import coco128
 from tests.coco128 import needs_coco128
@@ -61,8 +61,8 @@ def test_all_found_is_100_and_nothing_found_is_0(capfd: pytest.CaptureFixture[st
     before = json.dumps(truth)
     keys = ("image_id", "category_id", "bbox")
     perfect = [{k: a[k] for k in keys} | {"score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
-    assert coco_metrics(truth, perfect) == pytest.approx(dict.fromkeys(METRICS, 100.0))
-    assert coco_metrics(truth, []) == dict.fromkeys(METRICS, 0.0)
+    assert coco_metrics(truth, perfect) == pytest.approx(dict.fromkeys(DETECTION.metrics, 100.0))
+    assert coco_metrics(truth, []) == dict.fromkeys(DETECTION.metrics, 0.0)
     # an image that nothing was said of counts too
     seen = truth["images"][0]["id"]
     assert coco_metrics(truth, [r for r in perfect if r["image_id"] == seen])["AP"] < 60  # type: ignore[operator]
@@ -136,7 +136,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
     assert first == second == alone
     metrics, results = alone
-    assert list(metrics) == list(METRICS)
+    assert list(metrics) == list(DETECTION.metrics)
     by_image = list(dict.fromkeys(r["image_id"] for r in results))
     assert by_image == [image["id"] for image in coco128.ground_truth(IMAGES)["images"]]
     assert len(results) == 100 * IMAGES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.spec import datasets, expand, sweep_file
+from harness.spec import datasets, expand, sweep_file, tasks
 from harness.spec.schema import Sweep
 from harness.spec.yamlfile import Document
 
@@ -15,7 +15,7 @@ INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 def expanded(data: dict[str, Any]) -> expand.Plan:
     document = Document("sweep.yaml", data, {})
     sweep = sweep_file.validate_sweep(Sweep, data, document)
-    info = datasets.CATALOG.get(sweep.dataset.name, INFO)
+    info = INFO if sweep.dataset.name == INFO.name else tasks.DATASETS[sweep.dataset.name]
     return expand.expand(sweep, document, info, lambda weights, _: weights.sha256 or "0" * 64)
 
 
@@ -36,7 +36,8 @@ def detection(**changes: Any) -> dict[str, Any]:
          "resnet56 is for classification, dataset coco for detection: expected such as fasterrcnn_"),
         ({"dataset": "digits"}, "fasterrcnn_resnet50_fpn is for detection, dataset digits for classification"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "image_size": 64}}, "image_size is for stored images; coco has"),
-        ({"recipe": {"epochs": 2, "lr": 0.01, "crop_padding": 4}}, "crop_padding is for .*; coco has sides"),
+        ({"recipe": {"epochs": 2, "lr": 0.01, "crop_padding": 4}},
+         "crop_padding is for pixels of one size; coco has images with objects"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "sides": [900], "max_side": 800}}, "sides and eval_side must be"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "label_smoothing": 0.1}}, "label_smoothing is for classification"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "warmup_steps": 5, "warmup_epochs": 1}}, "two ways to say the same"),

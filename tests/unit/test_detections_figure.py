@@ -202,4 +202,4 @@ def test_classifiers_have_no_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     _, classifiers = both()
     said = command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
-    assert "only detectors' results can be drawn on images" in said
+    assert "there is no picture of what models do in classification" in said

@@ -16,8 +16,8 @@ from harness.models.detection import checkpoints
 from harness.models.detection.build import build_detector
 from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.spec.detectors import CATALOG
 from harness.spec.pretrained import sha256_start, weights_url
+from harness.spec.tasks.detection import DETECTORS
 from tests.coco128 import content, needs_coco128
 
 LAST = {"mobilenet_v2": "features.17"}  # the module of the last stage
@@ -31,13 +31,13 @@ def classifier(name: str) -> nn.Module:
 @pytest.mark.parametrize("norm", ["frozen", "batch"])
 @pytest.mark.parametrize("name", ["fasterrcnn_resnet34_fpn", "retinanet_resnet50_fpn", "fasterrcnn_mobilenet_v2_fpn"])
 def test_a_detector_sees_what_its_classifier_sees(tmp_path: Path, name: str, norm: str) -> None:
-    net, file = classifier(CATALOG[name].backbone), tmp_path / "net.pth"
+    net, file = classifier(DETECTORS[name].backbone), tmp_path / "net.pth"
     torch.save(net.state_dict(), file)
     detector: Any = build_detector(name, 3, norm=norm, frozen_stages=2).eval()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert load_backbone(detector, name, file, sha256) == sha256
     seen: list[Tensor] = []
-    last = net.get_submodule(LAST.get(CATALOG[name].backbone, "layer4"))
+    last = net.get_submodule(LAST.get(DETECTORS[name].backbone, "layer4"))
     last.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
     assert len(categories) == 80 and (categories[0], categories[11], categories[-1]) == (1, 13, 90)
     with torch.no_grad():
         maps = theirs.backbone(torch.randn(1, 3, 64, 64))
-        if CATALOG[name].two_stage:
+        if DETECTORS[name].two_stage:
             x = torch.randn(3, 1024)
             (logits, boxes), (mine, my_boxes) = (net.roi_heads.box_predictor(x) for net in (theirs, ours))
             kept = [0, *categories]

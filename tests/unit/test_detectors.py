@@ -18,7 +18,8 @@ from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.sampling import generator, sample
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.spec.detectors import CATALOG, resolve_detector
+from harness.spec.tasks import resolve_model
+from harness.spec.tasks.detection import DETECTORS
 from harness.training.outputs import in_float32
 from harness.training.teacher import freeze
 from methods.detection import Objects
@@ -31,7 +32,7 @@ SEEDS = [11, 12, 13]
 
 def built(name: str, **options: Any) -> Detector:
     torch.manual_seed(0)
-    if CATALOG[name].two_stage:
+    if DETECTORS[name].two_stage:
         options = {"anchors_per_image": 32, "rois_per_image": 16, **options}
     model = build_detector(name, CLASSES, **options)
     for module in model.modules():
@@ -162,7 +163,7 @@ def test_losses_are_torchvisions_where_theirs_are_means_over_images(images_used:
 @pytest.mark.parametrize("size", [(96, 128), (70, 101)])
 def test_detections_are_torchvisions(name: str, size: tuple[int, int]) -> None:
     as_given = {"min_size": size[0], "max_size": 1000, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
-    two_stage = CATALOG[name].two_stage
+    two_stage = DETECTORS[name].two_stage
     torch.manual_seed(0)
     kwargs = {"num_classes": CLASSES + two_stage, "weights_backbone": None, **as_given}
     theirs = getattr(torchvisions, name)(weights=None, **kwargs).eval()
@@ -270,7 +271,7 @@ def test_reading_the_students_own_rois_gives_its_logits() -> None:
     assert (outputs.targets[:16] > 0).any() and not (outputs.targets[16:32] > 0).any()
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", DETECTORS)
 def test_what_a_method_is_told_is_what_it_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "NOMINAL_SIZE", (96, 160))
     model = built(name).eval()
@@ -283,7 +284,7 @@ def test_what_a_method_is_told_is_what_it_is_given(name: str, monkeypatch: pytes
         outputs.logits.shape[1], outputs.embedding.shape[1], False,
     )  # fmt: skip
     for level, anchors in outputs.anchors.items():
-        assert anchors.shape == (*outputs.features[level].shape[2:], 3 if CATALOG[name].two_stage else 9, 4)
+        assert anchors.shape == (*outputs.features[level].shape[2:], 3 if DETECTORS[name].two_stage else 9, 4)
     with pytest.raises(ValueError, match="no tap named 'p9'; this model has: stage"):
         model(torch.randn(1, 3, 96, 160), ("p9",))
 
@@ -357,5 +358,5 @@ def test_an_image_without_objects_teaches_that_there_are_none() -> None:
 
 
 def test_an_unknown_detector_is_told_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no detector named 'fasterrcnn_resnet19_fpn'; nearest: fasterrcnn_resnet18"):
-        resolve_detector("fasterrcnn_resnet19_fpn")
+    with pytest.raises(ValueError, match=r"no model named 'fasterrcnn_resnet19_fpn'; nearest: fasterrcnn_resnet18"):
+        resolve_model("fasterrcnn_resnet19_fpn")

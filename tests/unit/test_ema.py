@@ -9,13 +9,13 @@ from torch import Tensor
 from harness.data.load.tensors import Normalise, TensorEvalSet
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 from harness.training.member import Member
 from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
 
-CPU, INFO = torch.device("cpu"), CATALOG["digits"]
+CPU, INFO = torch.device("cpu"), DATASETS["digits"]
 SHAPE, DECAY, STEPS = (1, 8, 8), 0.8, 4
 IMAGES = torch.randn(8, *SHAPE, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(8) % 10

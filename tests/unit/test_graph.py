@@ -17,8 +17,7 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CLASSIFICATION
+from harness.spec.tasks import DATASETS
 from harness.training import pack as pack_module
 from harness.training import step as step_module
 from harness.training.cuda.graph import Capture, StaticInputs, Work, capture_cuda_graph, state_outside_tensors
@@ -30,7 +29,7 @@ from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-INFO = CATALOG["digits"]
+INFO = DATASETS["digits"]
 NET = "digits_net_w4"
 BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
@@ -40,7 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "crd": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
-SHIPPED = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
+SHIPPED = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 ONLY_EAGER = {"kdsvd"} if DEVICE.type == "cuda" else set()
 
 

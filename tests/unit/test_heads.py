@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from harness.models.taps import ConvNet, Taps, describe_taps
 from harness.models.zoo import build_model
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CATALOG as MODELS
+from harness.spec.models import DATASETS as MODELS
+from harness.spec.tasks import DATASETS
 from methods.base import Batch, Head, Outputs, SampleRandom, TapSpec
 from methods.dml import DML
 from methods.simkd import SimKD
@@ -25,7 +25,7 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize("name", MODELS)
 def test_heads_of_the_zoo(name: str) -> None:
     torch.manual_seed(0)
-    info = next(d for d in CATALOG.values() if d.image_shape == MODELS[name].image_shape)
+    info = next(d for d in DATASETS.values() if d.image_shape == MODELS[name].image_shape)
     model = build_model(name, info.classes, info.image_shape[0]).eval()
     head = describe_taps(model, info.image_shape).head
     if name in HEADLESS:

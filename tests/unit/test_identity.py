@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import datasets, expand, identity, methods, sweep_file, yamlfile
-from harness.spec.schema import STORED_VIEWS, VIEWS, Recipe, Sweep
+from harness.spec import datasets, expand, identity, methods, sweep_file, tasks, yamlfile
+from harness.spec.schema import Recipe, Sweep
+from harness.spec.tasks.classification import STORED
+from harness.spec.tasks.detection import OBJECTS
+from harness.spec.tasks.detection import TASK as DETECTION
 
 SHA = "ab" * 32
 # Every recipe key, said, at its default where it has one.
@@ -74,6 +77,7 @@ RECIPE_VALUES: dict[str, st.SearchStrategy[Any]] = {
     "label_smoothing": numbers(1e-3, 0.9),
 }
 STORED_INFO = datasets.prepared_dataset("imagefolder", "0" * 16, 10, 1000, 100, 100)
+DETECTION_KEYS = {**OBJECTS.views, **DETECTION.recipe}
 DETECTION_INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
@@ -81,7 +85,7 @@ def ids(data: dict[str, Any]) -> list[str]:
     """run_ids of a sweep's cells."""
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
-    info = datasets.CATALOG.get(name, DETECTION_INFO if name == "coco" else STORED_INFO)
+    info = {"coco": DETECTION_INFO, "imagefolder": STORED_INFO}.get(name, tasks.DATASETS[name])
     plan = expand.expand(sweep_file.validate_sweep(Sweep, data, document), document, info, lambda w, _: w.sha256 or SHA)
     return [c.run_id for c in plan.cells]
 
@@ -101,7 +105,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 def of_stored_images() -> dict[str, Any]:
     """BASE with a dataset of stored images, and every recipe key about them said at its default."""
     pair = {**BASE["pairs"][0], "teacher": "torchvision:resnet18", "student": "torchvision:squeezenet1_0"}
-    recipe = {**BASE["recipe"], **STORED_VIEWS}
+    recipe = {**BASE["recipe"], **STORED.views}
     return changed(dataset__name="imagefolder", recipe=recipe, pairs=[pair])
 
 
@@ -109,7 +113,7 @@ def of_detection() -> dict[str, Any]:
     """BASE with images that show objects, and every recipe key about them said at its default."""
     weights = {"file": "t.pth", "sha256": SHA, "AP": 40.0}
     pair = {"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn", "teacher_weights": weights}
-    recipe = {**BASE["recipe"], **VIEWS["detection"]}
+    recipe = {**BASE["recipe"], **DETECTION_KEYS}
     return changed(dataset__name="coco", recipe=recipe, pairs=[pair])
 
 
@@ -117,7 +121,7 @@ def of_detection() -> dict[str, Any]:
 def test_defaults_of_what_is_seen_need_not_be_said(views: str) -> None:
     of = {"stored": of_stored_images, "detection": of_detection}[views]
     said, unsaid = of(), of()
-    for key in VIEWS[views]:
+    for key in {"stored": STORED.views, "detection": DETECTION_KEYS}[views]:
         del unsaid["recipe"][key]
     assert ids(said) == ids(unsaid)
 
@@ -128,9 +132,9 @@ def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
     base = changed()
     if key == "schedule":
         base["recipe"]["milestones"] = []
-    if key in STORED_VIEWS:
+    if key in STORED.views:
         base = of_stored_images()
-    if key in VIEWS["detection"]:
+    if key in DETECTION_KEYS:
         base = of_detection()
     value = data.draw(RECIPE_VALUES[key].filter(lambda v: v != base["recipe"][key]))
     other = copy.deepcopy(base)
@@ -185,9 +189,9 @@ def test_a_teacher_trained_here_gives_its_own_identity_to_its_students() -> None
 
 def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids(BASE)
-    digits = expand.datasets.CATALOG["digits"]
+    digits = tasks.DATASETS["digits"]
     with monkeypatch.context() as patch:
-        patch.setitem(expand.datasets.CATALOG, "digits", digits.__class__(**{**digits.__dict__, "version": "0" * 16}))
+        patch.setitem(tasks.DATASETS, "digits", digits.__class__(**{**digits.__dict__, "version": "0" * 16}))
         assert ids(BASE) != before
     with monkeypatch.context() as patch:
         patch.setattr(identity, "PROTOCOL", identity.PROTOCOL + 1)

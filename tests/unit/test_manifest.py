@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from harness.data import manifest
-from harness.data.manifest import DetectionManifest, Manifest
+from harness.data.coco_manifest import CocoManifest
+from harness.data.manifest import Manifest
 from harness.errors import UserError
 from harness.planning import locate
 from harness.spec.schema import Dataset
@@ -100,12 +101,12 @@ def of_coco(folder: Path) -> Path:
 
 def test_of_objects(of_coco: Path) -> None:
     found = manifest.read_manifest(of_coco, "imagenet")
-    assert isinstance(found, DetectionManifest) and found == DetectionManifest.read(of_coco)
+    assert isinstance(found, CocoManifest) and found == CocoManifest.read(of_coco)
     assert (found.class_count, found.evaluated_on, found.categories[0].id) == (1, "test", 3)
     found.write(of_coco)
-    assert DetectionManifest.read(of_coco) == found
+    assert CocoManifest.read(of_coco) == found
     (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "train": PART}))
-    assert DetectionManifest.read(of_coco).evaluated_on == "train"
+    assert CocoManifest.read(of_coco).evaluated_on == "train"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from harness.models.facts import measure_model
 from harness.models.strided_conv import SubsampledConv
 from harness.models.taps import Taps, describe_taps
 from harness.models.zoo import build_model
-from harness.spec import detectors
-from harness.spec.models import ALIASES, CATALOG, model_facts, resolve_model
+from harness.spec.models import ALIASES, CATALOG, model_facts
+from harness.spec.tasks import resolve_model
+from harness.spec.tasks.detection import DETECTORS
 from methods.base import TapSpec
 
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
@@ -30,7 +31,7 @@ def family_model(name: str, seed: int = 0) -> nn.Module:
     return build_model(name, 10, CATALOG[name].image_shape[0])
 
 
-@pytest.mark.parametrize("name", [*CATALOG, *detectors.CATALOG])
+@pytest.mark.parametrize("name", [*CATALOG, *DETECTORS])
 def test_facts_file_agrees_with_the_zoo(name):
     measured, found = measure_model(name), model_facts(name)
     assert found == measured, "run python -m harness.models.facts"
@@ -157,7 +158,7 @@ def test_names():
     assert not set(ALIASES) & set(CATALOG)
     assert model_facts("ShuffleNetV1") == model_facts("ShuffleV1")
     assert type(build_model("mobilenetv2", 10)) is type(build_model("MobileNetV2", 10))
-    for use in (resolve_model, model_facts, lambda name: build_model(name, 10)):
+    for use in (resolve_model, lambda name: build_model(name, 10)):
         with pytest.raises(ValueError, match=r"no model named 'wrn_40_3'; nearest: .*wrn_40_2"):
             use("wrn_40_3")
     with pytest.raises(ValueError, match="resnet20.*vgg13"):
@@ -166,7 +167,8 @@ def test_names():
 
 def test_catalogue_does_not_load_torch():
     script = (
-        "import sys; from harness.spec import models; models.model_facts('resnet20'); models.resolve_model('WRN-40-2');"
+        "import sys; from harness.spec import models, tasks;"
+        "models.model_facts('resnet20'); tasks.resolve_model('WRN-40-2');"
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]

@@ -23,8 +23,7 @@ from harness.data.load.tensors import Normalise, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
-from harness.spec.datasets import CATALOG
-from harness.spec.models import CLASSIFICATION
+from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import native
 from harness.training.member import Member
@@ -34,9 +33,9 @@ from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
-INFO = CATALOG["cifar100"]
+INFO = DATASETS["cifar100"]
 NET = "resnet8"
-METHODS = [name for name in methods.builtin_names() if CLASSIFICATION in methods.describe_method(name).defined_for]
+METHODS = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
 SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
 WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph

@@ -140,7 +140,7 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
 
 
 @pytest.mark.parametrize(("evaluated_on", "size", "said"), [
-    ("test", 6, "ours evaluated on 6 images, theirs on COCO 2017's 5,000"),
+    ("test", 6, "ours evaluated on 6 images, theirs on the official 5,000"),
     ("train", 6, "ours evaluated on training images, not on a test set"),
     ("test", 5000, ""),
 ])  # fmt: skip

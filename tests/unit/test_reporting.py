@@ -28,7 +28,7 @@ from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec import identity
 from harness.spec.expand import Cell
-from harness.spec.tasks import DETECTION
+from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 from harness.training import precision
 from harness.training.precision import set_float32
 from harness.training.teacher import Teacher, freeze, narrow_to_bfloat16
 from methods.base import Outputs
 
-SHAPE = CATALOG["cifar100"].image_shape
+SHAPE = DATASETS["cifar100"].image_shape
 SMALL = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
 CPU = torch.device("cpu")
 

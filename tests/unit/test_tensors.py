@@ -10,9 +10,9 @@ from torch import Tensor
 
 from harness import rng
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 
-CIFAR = CATALOG["cifar100"]
+CIFAR = DATASETS["cifar100"]
 IMAGES = torch.randint(0, 256, (60, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 seeds = st.integers(0, 2**31 - 1)
 epochs = st.integers(0, 100_000)

@@ -21,7 +21,8 @@ from harness.reporting.figures.training import Panel
 from harness.reporting.leaderboard import page
 from harness.reporting.leaderboard.board import Board, build_board
 from harness.reporting.tables import table_folder
-from harness.spec.tasks import CLASSIFICATION, DETECTION
+from harness.spec.tasks.classification import TASK as CLASSIFICATION
+from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from tests.commands import command
 from tests.unit.made_up_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics

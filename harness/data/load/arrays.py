@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.spec.datasets import CATALOG
+from harness.spec.tasks import DATASETS
 
 
 @dataclass
@@ -23,7 +23,7 @@ class ArrayDataset:
 
     def chosen(self, dataset: Mapping[str, Any]) -> "ArrayDataset":
         """What a run whose science says ``dataset`` trains on and, as the test part, what it is evaluated on."""
-        classes = CATALOG[dataset["name"]].classes
+        classes = DATASETS[dataset["name"]].classes
         subset, validation = dataset["train_subset"], dataset.get("validation")
         if subset is None and validation is None:
             return self
@@ -52,7 +52,7 @@ def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
     Raises:
         WrongData: its content is another's, or it is not there.
     """
-    info = CATALOG[name]
+    info = DATASETS[name]
     raw: ArrayDataset = importlib.import_module(info.module).read_arrays(folder)
     if raw.version() != info.version:
         raise WrongData(

@@ -4,7 +4,7 @@ Images are of many sizes: a batch is as high and wide as its largest image asks 
 ``MULTIPLE``; beyond an image, on the right and below, it is 0.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,15 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from harness import rng
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category
+from harness.data.coco_parts import Parts
 from harness.data.load import aspect_batches, prefetch, resize
 from harness.data.load.arrays import WrongData
 from harness.data.load.beton import to_device
+from harness.data.load.loader import Rows
 from harness.data.load.tensors import Normalise
-from harness.data.manifest import Category
+from harness.spec import datasets
+from harness.spec.schema import Recipe
 from methods.detection import Objects
 
 MULTIPLE = 32  # of a feature pyramid's coarsest stride that is halved evenly
@@ -200,3 +204,55 @@ class _Images:
         # that channels are last. It lets go of Python's lock, as decoding does.
         (resized,) = interpolate(pixels[None].permute(0, 3, 1, 2), view.size, mode="bilinear", antialias=True)
         image[:height, :width] = resized.permute(1, 2, 0).numpy()
+
+
+class CocoSource:
+    """Images with objects, see ``Parts``."""
+
+    decoder = "torchvision"
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        folder: Path,
+        device: torch.device,
+        workers: int,
+    ):
+        self._parts, self._recipe = Parts(dataset, folder), recipe
+        self._device, self._workers = device, workers
+        self._normalise = Normalise(datasets.dataset_of(dataset), device)
+        self.train_targets = torch.zeros(len(self._parts.trained), dtype=torch.int64, device=device)
+
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> CocoLoader:
+        part = self._parts.manifest.train
+        assert part
+        return CocoLoader(
+            self._parts.file(part),
+            self._parts.annotations(part),
+            self._parts.trained,
+            self._normalise,
+            batch_size=recipe.batch_size,
+            sides=self._recipe["sides"],
+            max_side=self._recipe["max_side"],
+            flip=recipe.flip,
+            seed=seed,
+            rows=rows,
+            workers=self._workers,
+            device=self._device,
+        )
+
+    def evaluation(self, whole: bool = False) -> CocoEvalSet:
+        part, positions, name = self._parts.evaluated(whole)
+        return CocoEvalSet(
+            self._parts.file(part),
+            self._parts.annotations(part),
+            positions,
+            name,
+            self._normalise,
+            self._parts.manifest.categories,
+            side=self._recipe["eval_side"],
+            max_side=self._recipe["max_side"],
+            workers=self._workers,
+            device=self._device,
+        )

@@ -1,4 +1,4 @@
-"""A run's data: what it is trained on and what it is evaluated on, from pixels in memory or from stored images."""
+"""A run's data: what it is trained on and what it is evaluated on."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.data.load import arrays
 from harness.data.load.loader import EvalSet, Loader, Rows
-from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.tasks import import_object
 
 
 class Source(Protocol):
@@ -36,47 +35,6 @@ def open_source(
     Raises:
         WrongData: the folder holds something else.
     """
-    views = datasets.dataset_of(dataset).views
-    if views == "pixels":
-        return TensorSource(dataset, folder, device)
-    assert folder is not None
-    if views == "detection":  # what decodes images is heavy, and not needed by all
-        from harness.data.load.coco_source import CocoSource
-
-        return CocoSource(dataset, recipe, folder, device, workers)
-    from harness.data.load.imagefolder import ImageFolderSource
-
-    return ImageFolderSource(dataset, recipe, folder, device, workers)
-
-
-class TensorSource:
-    """Small images, whole on the device."""
-
-    decoder = ""
-
-    def __init__(self, dataset: Mapping[str, Any], folder: Path | None, device: torch.device):
-        info = datasets.dataset_of(dataset)
-        self._all = arrays.read_dataset(info.name, folder)
-        self._chosen = self._all.chosen(dataset)
-        self._held_out = dataset.get("validation") is not None
-        self._normalise, self._device = Normalise(info, device), device
-        self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
-
-    def training(self, recipe: Recipe, seed: int, rows: Rows) -> TensorLoader:
-        images = torch.from_numpy(self._chosen.train_images).to(self._device)
-        return TensorLoader(
-            images,
-            self.train_targets,
-            self._normalise,
-            batch_size=recipe.batch_size,
-            crop_padding=recipe.crop_padding,
-            flip=recipe.flip,
-            seed=seed,
-            rows=rows,
-        )
-
-    def evaluation(self, whole: bool = False) -> TensorEvalSet:
-        part = self._all if whole else self._chosen
-        images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
-        name = "validation" if self._held_out and not whole else "test"
-        return TensorEvalSet(name, images.to(self._device), targets.to(self._device), self._normalise)
+    make = import_object(datasets.dataset_of(dataset).images.source)  # by name: decoders are heavy
+    source: Source = make(dataset, recipe, folder, device, workers)
+    return source

@@ -1,13 +1,19 @@
 """Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness import rng
-from harness.spec.datasets import DatasetInfo
+from harness.data.load import arrays
+from harness.data.load.loader import Rows
+from harness.spec import datasets
+from harness.spec.schema import Recipe
+from harness.spec.tasks import DatasetInfo
 
 EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
 
@@ -108,3 +114,43 @@ class TensorEvalSet:
         for start in range(0, len(images), size):
             part = slice(start, start + size)
             yield self.normalise(images[part]), targets[part]
+
+
+class TensorSource:
+    """Small images, whole on the device."""
+
+    decoder = ""
+
+    def __init__(
+        self,
+        dataset: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        folder: Path | None,
+        device: torch.device,
+        workers: int = 1,
+    ):
+        info = datasets.dataset_of(dataset)
+        self._all = arrays.read_dataset(info.name, folder)
+        self._chosen = self._all.chosen(dataset)
+        self._held_out = dataset.get("validation") is not None
+        self._normalise, self._device = Normalise(info, device), device
+        self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
+
+    def training(self, recipe: Recipe, seed: int, rows: Rows) -> TensorLoader:
+        images = torch.from_numpy(self._chosen.train_images).to(self._device)
+        return TensorLoader(
+            images,
+            self.train_targets,
+            self._normalise,
+            batch_size=recipe.batch_size,
+            crop_padding=recipe.crop_padding,
+            flip=recipe.flip,
+            seed=seed,
+            rows=rows,
+        )
+
+    def evaluation(self, whole: bool = False) -> TensorEvalSet:
+        part = self._all if whole else self._chosen
+        images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
+        name = "validation" if self._held_out and not whole else "test"
+        return TensorEvalSet(name, images.to(self._device), targets.to(self._device), self._normalise)

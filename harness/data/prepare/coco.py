@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from harness.data import beton, manifest
-from harness.data.manifest import DetectionManifest, DetectionPart, Settings
+from harness.data.coco_manifest import CocoManifest, CocoPart
+from harness.data.manifest import Settings
 from harness.data.prepare import coco_layout
 from harness.data.prepare.dataset import check_same, complete_dataset, content_version
 from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with
@@ -25,7 +26,7 @@ def prepare_coco(
     tell: Tell,
     train: str | None = None,
     val: str | None = None,
-) -> tuple[DetectionManifest, bool]:
+) -> tuple[CocoManifest, bool]:
     """Writes the .beton files, the annotations and then the manifest into ``out``; with False, all was there already.
     ``train``, ``val``: see ``archive.find``. Images are stored in the order of their ids, at their own size, with their
     ids as labels.
@@ -45,7 +46,7 @@ def prepare_coco(
     if (out / manifest.FILE).exists():
         there = manifest.read_manifest(out, "coco")
         check_same(there, out, {"dataset": "coco", **settings.model_dump(), "source": fingerprint})
-        assert isinstance(there, DetectionManifest)
+        assert isinstance(there, CocoManifest)
         return there, False
     if not skip_unreadable:
         for part in found.parts:
@@ -54,11 +55,11 @@ def prepare_coco(
     tested = _Making(found.test, "test", "val.beton", "val.safetensors", settings, out) if found.test else None
     makings = [making for making in (trained, tested) if making]
 
-    def state(done: dict[str, BuiltPart]) -> DetectionManifest:
+    def state(done: dict[str, BuiltPart]) -> CocoManifest:
         parts = {making.name: making.write(done[making.name]) for making in makings}
         categories = found.parts[0].instances.categories
         digests = {name: (done[name].digest, digest) for name, (_, digest) in parts.items()}
-        return DetectionManifest(
+        return CocoManifest(
             dataset="coco",
             version=content_version([[category.model_dump() for category in categories], digests]),
             settings=settings,
@@ -89,7 +90,7 @@ class _Making:
     def filling(self) -> PartBuild:
         return PartBuild(self.name, self.images, self.part.images, self.settings, self.out)
 
-    def write(self, filled: BuiltPart) -> tuple[DetectionPart, str]:
+    def write(self, filled: BuiltPart) -> tuple[CocoPart, str]:
         """The annotations of the images that are stored, and their digest."""
         held, given = beton.read_beton(self.filling.unfinished), self.part.instances
         stored = np.searchsorted(given.annotations.image_ids, held.labels)
@@ -97,7 +98,7 @@ class _Making:
         annotations = given.annotations.of_images(stored)
         path = self.out / self.annotations
         files.replace(path, annotations.save)
-        part = DetectionPart(
+        part = CocoPart(
             file=self.images,
             annotations=self.annotations,
             images=filled.images,

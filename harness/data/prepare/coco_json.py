@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from harness.data.annotations import Annotations
-from harness.data.manifest import Category
+from harness.data.coco_manifest import Category
 from harness.errors import UserError, shorten
 
 LARGEST_ID = 2**63 - 1

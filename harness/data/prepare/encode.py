@@ -14,21 +14,6 @@ from harness.data.manifest import Settings
 FILTER = Image.Resampling.BICUBIC  # Pillow widens it when it shrinks an image, so that nothing aliases
 SUBSAMPLING = "4:2:0"  # of colour: what most of ImageNet's own files have, and what decodes fastest
 
-# What is counted. An image is one of the first three; the rest is what was found and, where needed, changed.
-KINDS = {
-    "kept": "stored byte for byte",
-    "resized": "larger than --max-side",
-    "converted": "encoded anew at its own size, as loaders could not decode it as it was",
-    "greyscale": "one channel; loaders make three of it",
-    "cmyk": "four channels of ink, made RGB",
-    "transparent": "transparency, which is dropped",
-    "deep": "16 bits a channel, of which the upper 8 are taken",
-    "not_jpeg": "of another format, whatever its name",
-    "misnamed": "named as a JPEG and of another format",
-    "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
-    "unreadable": "not decodable",
-    "ignored": "files beside the images whose names are no images'",
-}
 # Formats whose readers are Pillow's own or a bundled library's: none that starts another program, as EPS does.
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _JPEG = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more images after the first
@@ -41,7 +26,7 @@ class EncodedImage:
     jpeg: bytes
     height: int
     width: int
-    kinds: tuple[str, ...]  # of KINDS
+    kinds: tuple[str, ...]  # of harness.data.manifest.KINDS
 
 
 class Unreadable(Exception):

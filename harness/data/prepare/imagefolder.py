@@ -1,6 +1,7 @@
 """From a tree of image files to .beton files with a manifest."""
 
 from pathlib import Path
+from typing import Literal
 
 from harness.data import manifest
 from harness.data.manifest import Manifest, Part, Settings
@@ -9,27 +10,43 @@ from harness.data.prepare.dataset import check_same, complete_dataset, content_v
 from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with, printable
 
 
+def prepare_imagenet(
+    source: Path, out: Path, settings: Settings, workers: int, skip_unreadable: bool, tell: Tell
+) -> tuple[Manifest, bool]:
+    """As ``prepare_imagefolder``, all of ImageNet as it is distributed."""
+    tree = layouts.official(source, layouts.imagenet())
+    return _prepare("imagenet", tree, out, settings, workers, skip_unreadable, tell)
+
+
 def prepare_imagefolder(
-    dataset: str,  # imagenet or imagefolder
     source: Path,
     out: Path,
     settings: Settings,
     workers: int,
     skip_unreadable: bool,
     tell: Tell,
-    classes: tuple[str, ...] | None = None,
+    classes: str | None = None,
 ) -> tuple[Manifest, bool]:
     """Writes the .beton files and then the manifest into ``out``; with False, all was there already. ``classes``: see
-    ``imagetree.image_folder``.
+    ``layouts.class_list``.
 
     Raises:
-        UserError: ``source`` is not the data set, ``out`` holds other data, or as ``complete``.
-        DiskFull: as ``complete``.
+        UserError: ``source`` is not the data set, ``out`` holds other data, or as ``complete_dataset``.
+        DiskFull: as ``complete_dataset``.
     """
-    if dataset == "imagenet":
-        tree = layouts.official(source, layouts.imagenet())
-    else:
-        tree = layouts.image_folder(source, classes)
+    tree = layouts.image_folder(source, layouts.class_list(classes) if classes else None)
+    return _prepare("imagefolder", tree, out, settings, workers, skip_unreadable, tell)
+
+
+def _prepare(
+    dataset: Literal["imagenet", "imagefolder"],
+    tree: layouts.Tree,
+    out: Path,
+    settings: Settings,
+    workers: int,
+    skip_unreadable: bool,
+    tell: Tell,
+) -> tuple[Manifest, bool]:
     fingerprint = tree.fingerprint()
     if (out / manifest.FILE).exists():
         there = manifest.read_manifest(out, dataset)

@@ -29,7 +29,7 @@ class BuiltPart:
 
     images: int
     bytes: int  # of the file
-    counts: dict[str, int]  # by harness.data.prepare.encode.KINDS
+    counts: dict[str, int]  # by harness.data.manifest.KINDS
     per_class: Counter[int]  # images of each label
     digest: str  # of its labels and JPEGs, in order
     unreadable: tuple[manifest.Unreadable, ...]

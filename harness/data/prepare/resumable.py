@@ -32,7 +32,7 @@ class Chunk:
     """What became of a few source files that follow one another."""
 
     samples: list[Sample]
-    counts: dict[str, int]  # by harness.data.prepare.encode.KINDS
+    counts: dict[str, int]  # by harness.data.manifest.KINDS
     unreadable: list[tuple[str, str]]  # (file, why)
 
 

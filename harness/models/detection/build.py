@@ -8,7 +8,7 @@ from harness.models.detection.backbone import build_backbone
 from harness.models.detection.base import Detector
 from harness.models.detection.one_stage import OneStageDetector
 from harness.models.detection.two_stage import TwoStageDetector
-from harness.spec.detectors import CATALOG, resolve_detector
+from harness.spec.tasks.detection import DETECTORS
 
 
 def build_detector(
@@ -24,11 +24,8 @@ def build_detector(
 
     ``num_classes`` leaves the background out. For ``norm`` and ``frozen_stages`` see ``build_backbone``. A one-stage
     detector learns from all anchors.
-
-    Raises:
-        ValueError: there is no such detector; the message gives the nearest names.
     """
-    entry = CATALOG[resolve_detector(name)]
+    entry = DETECTORS[name]
     if entry.two_stage:
         backbone = build_backbone(entry.backbone, entry.channels, 1, norm, frozen_stages, LastLevelMaxPool())
         return TwoStageDetector(backbone, entry.hidden, num_classes, anchors_per_image, rois_per_image)

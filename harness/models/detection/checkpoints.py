@@ -9,8 +9,8 @@ from harness.models.checkpoints import WeightsError, load_state_dict, read_weigh
 from harness.models.detection.backbone import BODIES
 from harness.models.detection.base import Detector
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.spec.detectors import CATALOG
 from harness.spec.pretrained import sha256_start
+from harness.spec.tasks.detection import DETECTORS
 
 # torchvision's detectors have an output for each of COCO's category ids, 0 (the background, which RetinaNet does not
 # use) to 90, of which ten belong to no category.
@@ -31,7 +31,7 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
             too many.
     """
     given, found = read_weights(file, sha256)
-    body, backbone = BODIES[CATALOG[name].backbone], CATALOG[name].backbone
+    body, backbone = BODIES[DETECTORS[name].backbone], DETECTORS[name].backbone
     module = detector.backbone.body
     wanted = {f"{body.prefix}{key}": tensor for key, tensor in module.state_dict().items()}
     for key, tensor in wanted.items():

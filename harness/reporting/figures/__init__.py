@@ -1,15 +1,39 @@
 """Figures of a comparison, by matplotlib, as SVG and PDF for a two-column paper."""
 
+import importlib
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curves
 from harness.reporting.figures import capacity_gap, pareto, training
 from harness.reporting.figures.style import FORMATS, Drawing, render
+from harness.spec.tasks import TaskInfo
 from harness.store import files
+from harness.store.store import Store
+
+
+class Pictures(Protocol):
+    """A module that draws what models make of images, a PNG file for each pair of a sweep."""
+
+    @staticmethod
+    def name(teacher: str, student: str) -> str:
+        """The file of a pair's picture, without its suffix."""
+
+    @staticmethod
+    def caption(teacher: str, student: str) -> str: ...
+
+    @staticmethod
+    def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
+        """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
+
+
+def pictures_of(task: TaskInfo) -> Pictures | None:
+    """What draws pictures for a task; None: nothing does."""
+    return importlib.import_module(task.pictures) if task.pictures else None  # type: ignore[return-value]
 
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:

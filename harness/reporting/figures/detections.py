@@ -20,7 +20,6 @@ from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
 from harness.spec import identity
 from harness.spec.expand import Cell
-from harness.spec.tasks import DETECTION
 from harness.store import files
 from harness.store.store import Store
 
@@ -59,12 +58,12 @@ class Grid:
     note: str
 
 
-def write_detections(comparison: Comparison, store: Store, data: Path | None, count: int, folder: Path) -> list[Path]:
+def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
     """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images.
 
     Raises:
-        UserError: the sweep is not of detectors, or has no record yet; the data are not its; predictions are damaged;
-            or matplotlib or Pillow is missing.
+        UserError: the sweep has no record yet; the data are not its; predictions are damaged; or matplotlib or Pillow
+            is missing.
     """
     written = []
     for grid in grids(comparison, store, data, count):
@@ -87,10 +86,8 @@ def caption(teacher: str, student: str) -> str:
     )
 
 
-def grids(comparison: Comparison, store: Store, data: Path | None, count: int) -> list[Grid]:
+def grids(comparison: Comparison, store: Store, data: Path, count: int) -> list[Grid]:
     """Of each pair."""
-    if comparison.contents.task is not DETECTION or data is None:
-        raise UserError(f"{comparison.contents.name}: only detectors' results can be drawn on images")
     if not comparison.sciences:
         raise UserError(f"{comparison.contents.name}: nothing to draw yet: no run has a record")
     dataset = json.loads(next(iter(comparison.sciences.values())))["dataset"]
@@ -160,17 +157,18 @@ def _grid(
         if (cell.teacher, cell.student) == pair:
             cells.setdefault(cell.method, []).append(cell)
     columns: dict[str, Boxes] = {"ground truth": truth}
+    shown = comparison.contents.task.shown
     missing = []
     of_teacher = _of_teacher(store, comparison, rows, next(iter(cells.values()))[0])
     boxes = None if of_teacher is None else detected_boxes(of_teacher, images, categories)
     if boxes is None:
         missing.append("the teacher")
     else:
-        columns[_title(f"teacher {pair[0]}", rows[0].teacher_score)] = boxes
+        columns[_title(f"teacher {pair[0]}", shown, rows[0].teacher_score)] = boxes
     for row in rows:
         for cell in cells[row.method]:
             if (boxes := detected_boxes(store.predictions(cell.run_id), images, categories)) is not None:
-                columns[_title(f"{row.method}, seed {cell.seed}", row.by_seed.get(cell.seed))] = boxes
+                columns[_title(f"{row.method}, seed {cell.seed}", shown, row.by_seed.get(cell.seed))] = boxes
                 break
         else:
             missing.append(row.method)
@@ -190,8 +188,8 @@ def _of_teacher(store: Store, comparison: Comparison, rows: Sequence[Row], cell:
     return store.teacher_predictions(identity.teacher_evaluation(science, comparison.evaluated_on or "test"))
 
 
-def _title(column: str, score: float | None) -> str:
-    return column if score is None else f"{column}\n{DETECTION.shown} {score:.1f}"
+def _title(column: str, shown: str, score: float | None) -> str:
+    return column if score is None else f"{column}\n{shown} {score:.1f}"
 
 
 def _pixels(jpeg: bytes, where: str) -> np.ndarray:

@@ -14,7 +14,6 @@ import pyarrow.compute as pc
 from harness.errors import UserError
 from harness.reporting import comparison, curves, figures, protocol_guard
 from harness.reporting.comparison import Contents, Spread
-from harness.reporting.figures import detections
 from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard.entries import (
     COLUMNS,
@@ -216,11 +215,13 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     of_run: dict[str, set[int]] = {}
     for content in (c for c in contents if store.images(c.name).is_dir()):
         places: dict[tuple[str, str], int] = {}
+        if (pictures := figures.pictures_of(content.task)) is None:
+            continue
         for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
-            path = store.images(content.name) / f"{detections.name(*pair)}.png"
+            path = store.images(content.name) / f"{pictures.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
                 places[pair] = len(found)
-                found.append(Images(content.name, detections.caption(*pair), path.read_bytes()))
+                found.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
         for cell in content.cells:
             if (place := places.get((cell.teacher, cell.student))) is not None:
                 of_run.setdefault(cell.run_id, set()).add(place)

@@ -18,10 +18,9 @@ from harness.reporting.published.table import PublishedTable
 from harness.reporting.statistics import Difference, Spread
 from harness.reporting.tables.text import protocol_marks
 from harness.spec import models
-from harness.spec.tasks import shown
+from harness.spec.tasks import DATASETS, shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
-WHOLE = ("imagenet", "coco")  # datasets whose papers print more than the task's score
 
 Place = Literal["", "best", "second"]
 
@@ -71,7 +70,7 @@ def paper(comparison: Comparison, beside: PublishedTable | None, published: Publ
     pairs: dict[tuple[str, str], dict[str, Row]] = {}
     for row in comparison.rows:
         pairs.setdefault((row.teacher, row.student), {})[row.method] = row
-    metrics = contents.task.printed if contents.dataset in WHOLE else (contents.task.score,)
+    metrics = contents.task.printed if DATASETS[contents.dataset].all_published else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
     quotes, reruns = PublishedCells(beside, published.numbers if published else {}), RerunCommands(contents)
     unlike = protocol_marks(contents)

@@ -13,24 +13,27 @@ from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
 from harness.spec import datasets, yamlfile
-from harness.spec.schema import VIEWS, Recipe
+from harness.spec.schema import Recipe
 from harness.spec.sweep_file import SHIPPED_RECIPES
-from harness.spec.tasks import DETECTION
+from harness.spec.tasks import CATALOG, DATASETS
 
 MOST_COLUMNS = 4  # what a page's width holds
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
-# Datasets with few published numbers: those that a source took over or does not say it measured get a column too, and
-# their remark says so.
-ANY_ORIGIN = ("coco",)
-MOST_OF_ANY = 5  # columns of these
+# Where few numbers are published, those that a source took over or does not say it measured get a column too, and their
+# remark says so.
+MOST_OF_ANY = 5  # columns there
 _ORIGIN = {
     "quoted": "taken over from another source",
     "unstated": "whose numbers they are is not stated",
     "secondary": "a secondary source: from a page about the paper",
 }
 _EVALUATED_ON = {"test": "test images", "validation": "held-out training images", "train": "training images"}
-_DEFAULTS = {key: value for views in VIEWS.values() for key, value in views.items()}  # of keys that files leave out
-COCO_IMAGES = 5_000  # that COCO 2017 is evaluated on
+_DEFAULTS = {  # of keys that files leave out
+    key: default
+    for task in CATALOG.values()
+    for keys in (task.recipe, *(images.views for images in task.images))
+    for key, default in keys.items()
+}
 _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether last or best epoch is not stated"}
 
 
@@ -80,7 +83,7 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
     if published is None:
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
-    shown = _columns(lines, published, comparison.contents.dataset in ANY_ORIGIN)
+    shown = _columns(lines, published, DATASETS[comparison.contents.dataset].few_published)
     kept = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
     if not kept:
         return None
@@ -211,8 +214,10 @@ def protocol_differences(
         reasons.append("ours evaluated on held-out training images, not on the test set")
     elif evaluated_on == "train":
         reasons.append("ours evaluated on training images, not on a test set")
-    elif info.task is DETECTION and info.test_size != COCO_IMAGES:
-        reasons.append(f"ours evaluated on {info.test_size:,} images, theirs on COCO 2017's {COCO_IMAGES:,}")
+    elif info.official_test_size not in (0, info.test_size):
+        reasons.append(
+            f"ours evaluated on {info.test_size:,} images, theirs on the official {info.official_test_size:,}"
+        )
     if protocol.epoch == "best":
         reasons.append("ours is the last epoch's, theirs the best test epoch's")
     elif protocol.epoch != "last":

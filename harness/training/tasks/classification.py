@@ -1,7 +1,7 @@
 """One class per image."""
 
 from collections.abc import Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,26 @@ from harness.data.load.loader import EvalSet
 from harness.models.checkpoints import load_weights
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
-from harness.spec import datasets, tasks
+from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.tasks.classification import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
-from harness.training.tasks.accuracy import evaluate_classifier
+from harness.training.precision import autocast
 from harness.training.tasks.base import Evaluated, Given
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
 def open_task(science: dict[str, Any], given: Given) -> "Classification":
     info = datasets.dataset_of(science["dataset"])
-    return Classification(info.classes, datasets.image_shape(info, science["recipe"]))
+    shape = datasets.image_shape(info, science["recipe"])
+    assert shape
+    return Classification(info.classes, shape)
 
 
 class Classification:
     """Images of one shape (C, H, W), each of one of so many classes."""
 
-    info = tasks.CLASSIFICATION
+    info = TASK
     whole_batch = True
     recordable = True
 
@@ -62,8 +65,39 @@ class Classification:
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
         return {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=recipe.label_smoothing)}
 
-    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+    def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
         return Evaluated(asdict(evaluate_classifier(model, on, precision, ranks)))
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Over every image once: top-1 and top-5 accuracy in %, mean cross-entropy in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+
+
+def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Metrics:
+    """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
+    images out."""
+    was_training = model.training
+    model.eval()
+    totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)
+    with torch.no_grad():
+        mine = ranks.rows(len(on.targets))
+        for images, targets in on.batches(mine):
+            with autocast(images.device, precision):
+                logits = model(images).logits
+            logits = logits.float()
+            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+            loss = F.cross_entropy(logits, targets, reduction="sum")
+            totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
+    model.train(was_training)
+    ranks.all_reduce_sum([totals])
+    top1, top5, loss_sum = totals.tolist()
+    n = len(on.targets)
+    return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)

@@ -15,13 +15,13 @@ from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.detection.two_stage import POOLED
-from harness.spec import datasets, tasks
-from harness.spec.models import TWO_STAGE
-from harness.spec.schema import DETECTOR, Recipe
+from harness.spec import datasets
+from harness.spec.schema import Recipe
+from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 from harness.training.tasks.base import Evaluated, Given
-from harness.training.tasks.detector_evaluation import DetectionEvalSet, evaluate_detector, results_file
+from harness.training.tasks.detection_evaluation import DetectionEvalSet, evaluate_detector, results_file
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
@@ -35,7 +35,7 @@ def open_task(science: dict[str, Any], given: Given) -> "Detection":
 class Detection:
     """Of so many classes. ``start``: the file and sha256 of what students' backbones start from."""
 
-    info = tasks.DETECTION
+    info = TASK
     whole_batch = False
     recordable = False
 
@@ -43,7 +43,7 @@ class Detection:
         self._classes, self._recipe, self._start = classes, recipe, start
 
     def build(self, model: str) -> nn.Module:
-        return build_detector(model, self._classes, **{key: getattr(self._recipe, key) for key in DETECTOR})
+        return build_detector(model, self._classes, **{key: getattr(self._recipe, key) for key in TASK.recipe})
 
     def start(self, student: nn.Module, model: str) -> None:
         if self._start is not None:
@@ -71,7 +71,7 @@ class Detection:
         assert isinstance(student, TrainingOutputs)
         return {"ce": torch.stack(list(student.losses.values())).sum(), **student.losses}
 
-    def meet(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
+    def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         assert isinstance(student, TrainingOutputs)
         objects = cast(Sequence[Objects], batch.targets)
         met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data.load.coco_source import CocoSource
-from harness.training.tasks.coco_metric import coco_metrics
+from harness.data.load.coco import CocoSource
+from harness.training.tasks.detection_evaluation import coco_metrics
 from tests.commands import command
 from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once
 from tests.integration.conftest import REPO

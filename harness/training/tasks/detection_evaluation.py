@@ -1,17 +1,20 @@
-"""What a detector finds in a whole set of images, and how good that is."""
+"""What a detector finds in a whole set of images, and COCO's average precision of that, by pycocotools."""
 
+import contextlib
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from harness.models.detection.base import Detections, Detector
+from harness.spec.tasks.detection import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.coco_metric import coco_metrics
 
 Size = tuple[int, int]  # height, width
 
@@ -82,3 +85,38 @@ def as_results(
 def results_file(results: Sequence[dict[str, Any]]) -> bytes:
     """COCO's result file."""
     return (json.dumps(results, separators=(",", ":")) + "\n").encode()
+
+
+def coco_metrics(
+    ground_truth: Mapping[str, Any] | Path, results: Sequence[Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """Return COCO's metrics in %: average precision over IoU 0.50 to 0.95, at 0.50, at 0.75, and of small, medium and
+    large objects.
+
+    ``ground_truth`` is the content of an ``instances_*.json``, or the path of one; all its images count. ``results``
+    are boxes in COCO's result format. Neither is changed.
+
+    A metric is None when there are no such objects. An object without a result counts as missed: no results are 0.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    content = json.loads(ground_truth.read_text()) if isinstance(ground_truth, Path) else ground_truth
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints tables and its progress
+        truth = _indexed({**content, "annotations": [dict(a) for a in content["annotations"]]})
+        # Its own reader of results fails on none.
+        found = truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
+        evaluator = COCOeval(truth, found, "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    values = evaluator.stats[: len(TASK.metrics)].tolist()
+    return {name: None if value == -1 else 100 * value for name, value in zip(TASK.metrics, values, strict=True)}
+
+
+def _indexed(dataset: dict[str, Any]) -> Any:
+    from pycocotools.coco import COCO
+
+    found = COCO()
+    found.dataset = dataset
+    found.createIndex()
+    return found

@@ -1,0 +1,79 @@
+"""The keys of a recipe that every task has."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Closed(BaseModel):
+    """A model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GeneralKeys(Closed):
+    """Everything about training that is not the method and not the task."""
+
+    epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
+    batch_size: int = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
+    lr: Finite = Field(gt=0, description="learning rate of SGD before any decay")
+    momentum: Finite = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: Finite = Field(5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included")
+    nesterov: bool = Field(False, description="Nesterov's form of momentum")
+    schedule: Literal["step", "cosine"] = Field("step", description="lr decay; set once per epoch")
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
+    )
+    gamma: Finite = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
+    warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
+    warmup_steps: int = Field(
+        0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
+    )
+    epoch_steps: int | None = Field(
+        None,
+        ge=1,
+        description="steps of what is called an epoch, where that is not one pass over the training set: an endless "
+        "stream of passes is cut into epochs of so many steps",
+    )
+    flip: bool = Field(False, description="random horizontal flip with probability 1/2")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
+        "GPU rounds to TF32; as float32 on a CPU",
+    )
+    eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    ema: Finite = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay per step of an exponential moving average of the student's weights, which then is what is "
+        "evaluated and kept; 0: none",
+    )
+    compile: bool = Field(
+        False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
+    )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
+        "averaged; batch norms and methods see one micro-batch at a time",
+    )
+    clip_norm: Finite | None = Field(
+        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GeneralKeys":
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError("milestones must rise")
+        if self.warmup_epochs and self.warmup_steps:
+            raise ValueError("warmup_epochs and warmup_steps are two ways to say the same; state one")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError("warmup_epochs must be fewer than epochs")
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
+        return self

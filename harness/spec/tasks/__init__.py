@@ -1,0 +1,67 @@
+"""The tasks: what each measures, its data sets, its models and its keys of a recipe. Imports no torch, so that planning
+can use it.
+
+A task is registered here: among the modules, and with its keys where it has some.
+"""
+
+import difflib
+
+from harness.errors import shorten
+from harness.spec import library_models, models
+from harness.spec.tasks import classification, detection
+from harness.spec.tasks.base import CHANNELS, DatasetInfo, Images, TaskInfo, import_object
+
+__all__ = ["CATALOG", "CHANNELS", "DATASETS", "KINDS", "METRICS", "DatasetInfo", "Images", "RecipeKeys", "StatedScores",
+           "TaskInfo", "check_task", "import_object", "resolve_model", "shown"]  # fmt: skip
+
+_MODULES = (classification, detection)
+CATALOG: dict[str, TaskInfo] = {module.TASK.name: module.TASK for module in _MODULES}
+DATASETS: dict[str, DatasetInfo] = {info.name: info for module in _MODULES for info in module.DATASETS}
+
+
+class RecipeKeys(detection.RecipeKeys, classification.RecipeKeys):
+    """The keys that tasks have in a recipe."""
+
+
+class StatedScores(detection.StatedScore, classification.StatedScore):
+    """The scores that a sweep file may state for a teacher's weights."""
+
+
+METRICS = tuple(dict.fromkeys(metric for task in CATALOG.values() for metric in task.metrics))
+KINDS = {kind: None for task in CATALOG.values() for kinds in task.models.values() for kind in kinds}.keys()
+
+
+def shown(metric: str) -> str:
+    """Return what a person reads for a metric."""
+    return next((task.labels[metric] for task in CATALOG.values() if metric in task.labels), metric)
+
+
+def resolve_model(name: str) -> str:
+    """Return the name a model goes by here; ``timm:NAME`` and ``torchvision:NAME`` stay as they are.
+
+    Raises:
+        ValueError: there is no such model; the message gives the nearest names.
+    """
+    if library_models.is_library_model(name):
+        library_models.check_library_model(name)
+        return name
+    name = models.ALIASES.get(name, name)
+    known = {model: None for task in CATALOG.values() for model in task.models}
+    if name not in known:
+        near = difflib.get_close_matches(name[:200], [*known, *models.ALIASES]) or list(models.CATALOG)
+        raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
+    return name
+
+
+def check_task(model: str, info: DatasetInfo) -> None:
+    """Check that a model is for a dataset's task.
+
+    Raises:
+        ValueError: it is not; the message names some that are.
+    """
+    if not info.task.kinds(model):
+        tasks = " and ".join(task.name for task in CATALOG.values() if task.kinds(model))
+        raise ValueError(
+            f"{model} is for {tasks}, dataset {info.name} for {info.task.name}: expected such as "
+            f"{', '.join(info.task.examples)}"
+        )

@@ -1,0 +1,148 @@
+"""Classification: one class per image."""
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from harness.spec import models
+from harness.spec.recipe import Closed, Finite, GeneralKeys
+from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
+
+
+class RecipeKeys(GeneralKeys):
+    crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
+    image_size: int | tuple[tuple[int, int], ...] | None = Field(
+        None,
+        description="stored images only: side in pixels of the random crop's result (default 224), or "
+        "`[[epoch, side], ...]` for sides that grow from those 0-based epochs on (progressive resolution)",
+    )
+    crop_area: tuple[Finite, Finite] | None = Field(
+        None,
+        description="stored images only: least and largest share of an image that a random crop takes "
+        "(default 0.08, 1); its sides' ratio is 3/4 to 4/3",
+    )
+    eval_size: int | None = Field(
+        None, ge=8, le=2048, description="stored images only: side of the central crop in evaluation (default 224)"
+    )
+    eval_resize: int | None = Field(
+        None,
+        ge=8,
+        le=2048,
+        description="stored images only: what the shorter side is resized to before that (default 256)",
+    )
+    eval_crop_first: bool | None = Field(
+        None,
+        description="stored images only: crop the central square of `eval_size`/`eval_resize` of the shorter side, "
+        "then resize it, as FFCV does (default false)",
+    )
+    teacher_top_k: int | None = Field(
+        None,
+        ge=1,
+        le=32_767,
+        description="methods that read the teacher's logits alone train on so many of its largest, in half precision, "
+        "which are kept in the store: later runs with this seed read them instead of running the teacher",
+    )
+    label_smoothing: Finite = Field(
+        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
+    )
+
+    @model_validator(mode="after")
+    def _sizes(self) -> "RecipeKeys":
+        if self.image_size is not None:
+            self._check_growth(((0, self.image_size),) if isinstance(self.image_size, int) else self.image_size)
+        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
+            raise ValueError("crop_area must be two numbers with 0 < least <= largest <= 1")
+        return self
+
+    def _check_growth(self, stages: tuple[tuple[int, int], ...]) -> None:
+        epochs, sides = ([stage[i] for stage in stages] for i in (0, 1))
+        rise = epochs == sorted(set(epochs)) and sides == sorted(set(sides))
+        if not all(8 <= s <= 2048 for s in sides):
+            raise ValueError("image_size must be 8 to 2048 pixels")
+        if epochs[:1] != [0] or not rise or epochs[-1] >= self.epochs:
+            raise ValueError("image_size must be [[0, side], ...] with rising epochs below `epochs` and rising sides")
+
+
+class StatedScore(Closed):
+    top1: Finite | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
+    )
+
+
+def _check_stored(recipe: Keys) -> None:
+    if recipe["eval_size"] > recipe["eval_resize"]:
+        sizes = f"{recipe['eval_size']} > {recipe['eval_resize']}"
+        raise ValueError(f"eval_size must be at most eval_resize, found {sizes}")
+
+
+PIXELS = Images("pixels of one size", "harness.data.load.tensors:TensorSource", {"crop_padding": 0})
+STORED = Images(
+    "stored images",
+    "harness.data.load.imagefolder:ImageFolderSource",
+    {"image_size": 224, "crop_area": [0.08, 1.0], "eval_size": 224, "eval_resize": 256, "eval_crop_first": False},
+    size_keys=("image_size", "eval_size"),
+    resize_keys=("eval_resize",),
+    check=_check_stored,
+)
+TASK = TaskInfo(
+    "classification",
+    "harness.training.tasks.classification",
+    metrics=("top1", "top5", "loss"),
+    printed=("top1", "top5"),
+    loss="cross-entropy",
+    images=(PIXELS, STORED),
+    models=dict.fromkeys(models.CATALOG, ("classification",)),
+    examples=("resnet20", "torchvision:resnet18"),
+    models_note="One forward pass of an image of 3x32x32 with 100 classes (`digits_net`: 1x8x8, 10 classes). Taps "
+    "inside a stage are not listed.",
+    library_models=True,
+    labels={"top1": "top-1", "top5": "top-5"},
+    recipe={"teacher_top_k": None, "label_smoothing": 0.0},
+    class_per_image=True,
+)
+
+
+def _prepared(name: str, *options: str, **more: Any) -> DatasetInfo:
+    preparation = Preparation(
+        f"harness.data.prepare.imagefolder:prepare_{name}", "harness.data.manifest:Manifest", options
+    )
+    return DatasetInfo(name, TASK, STORED, preparation=preparation, **more)
+
+
+DATASETS = (
+    DatasetInfo(
+        "digits",
+        TASK,
+        PIXELS,
+        classes=10,
+        image_shape=(1, 8, 8),
+        train_size=1442,
+        test_size=355,
+        train_per_class=140,
+        version="6000b9393a3f3f11",
+        mean=(0.3052,),
+        std=(0.3760,),
+        module="harness.data.load.digits",
+        embedded=True,
+    ),
+    DatasetInfo(
+        "cifar100",
+        TASK,
+        PIXELS,
+        classes=100,
+        image_shape=(3, 32, 32),
+        train_size=50_000,
+        test_size=10_000,
+        train_per_class=500,
+        version="7aa2560ea3dd37c2",
+        mean=(0.5071, 0.4867, 0.4408),
+        std=(0.2675, 0.2565, 0.2761),
+        module="harness.data.load.cifar",
+        folder="cifar-100-python",
+    ),
+    _prepared("imagenet", "max_side", all_published=True),
+    _prepared("imagefolder", "max_side", "classes"),
+)
