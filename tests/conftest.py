@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+pytest.register_assert_rewrite("tests.support")  # whose helpers assert
 settings.register_profile("untimed", deadline=None)  # no test asserts on time
 settings.load_profile("untimed")
 

@@ -35,6 +35,7 @@ from harness.models.taps import describe_taps
 from harness.planning import locate
 from harness.spec.schema import Dataset
 from harness.training.cuda.graph import Work, capture_cuda_graph
+from harness.training.cuda.streams import raise_stream_limit
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
@@ -256,6 +257,7 @@ def main() -> int:
     if not smoke and not torch.cuda.is_available():
         print("error: this bench needs a CUDA GPU, and torch finds none here", file=sys.stderr)
         return 2
+    raise_stream_limit()  # as a job does
     scale = SMOKE if smoke else Scale()
     bench = Bench(scale)
     steps = -(-len(bench.pixels) // BATCH)

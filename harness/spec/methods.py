@@ -102,20 +102,23 @@ def source_file(name: str) -> Path:
     module = name.partition(":")[0]
     if not all(part.isidentifier() for part in module.split(".")):
         raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     spec = _find(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise UserError(f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)")
     return Path(spec.origin)
 
 
+def add_current_folder_to_path() -> None:
+    """Let this process import a user's method from the current folder, where ``source_file`` finds it."""
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def _find(module: str) -> ModuleSpec | None:
-    """As importlib.util.find_spec, but without running the packages above the module."""
+    """Find a module, in the current folder first, without running the packages above it."""
     top, *below = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path]) or importlib.util.find_spec(top)
         for i in range(len(below)):
             if spec is None or spec.submodule_search_locations is None:
                 return None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.filling import GOLDEN
+from tests.support.golden_weights import GOLDEN
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from methods.reviewkd import ReviewKD, context_loss
 from methods.rkd import RKD
 from methods.sp import SP, similarity_loss
 from methods.vid import VID, Gaussian
-from tests.golden.filling import GOLDEN
+from tests.support.golden_weights import GOLDEN
 
 Arrays = dict[str, Tensor]
 Case = dict[str, Any]
@@ -486,7 +486,7 @@ CASES: list[Case] = json.loads(INDEX.read_text())["cases"] if INDEX.is_file() el
 
 
 def kind(name: str, role: str) -> str:
-    """Which of the case's tolerances an array has."""
+    """Return the name of the tolerance that the case states for an array."""
     return "grad" if role == "grad" else "loss" if name.startswith("loss") else "state"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.models.facts import measure_model
 from harness.models.taps import ConvNet
 from harness.models.zoo import build_model
-from tests.golden.filling import GOLDEN, fill
+from tests.support.golden_weights import GOLDEN, fill
 
 INDEX = GOLDEN / "models" / "models.json"
 MODELS: dict[str, Any] = json.loads(INDEX.read_text())["models"] if INDEX.is_file() else {}

@@ -1,175 +1,15 @@
-"""A small sweep, ways to run it (the command line; one job in a process of its own), and a finished store of it."""
+"""Fixtures of the integration tests: a bench, a finished store of the small sweep, and a server that starts jobs."""
 
 import fcntl
-import itertools
-import json
-import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from harness.planning.plan import Planned, plan_sweep
-from harness.spec.expand import Cell
-from harness.store import records
-from harness.store.store import Store
-from tests.commands import PATIENCE
-
-REPO = Path(__file__).resolve().parents[2]
-METHODS = ("student", "kd", "fitnets", "crd", "rekd")
-EPOCHS = 3
-STEPS = 23  # per epoch, 1,442 images in batches of 64
-MINE = "tests.integration.user_methods"
-SWEEP: dict[str, Any] = {
-    "name": "small",
-    "dataset": "digits",
-    "recipe": {"base": "digits_quick", "epochs": EPOCHS},
-    "methods": {
-        "student": {},
-        "kd": {},
-        "fitnets": {"params": {"tap": "stage1"}},
-        "crd": {"params": {"negatives": 64}},
-        "rekd": {},
-    },
-    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
-    "seeds": [0, 1, 2],
-}
-# Many checkpoints in a run's second; this checkout's code, and `tests` for its methods.
-ENVIRONMENT = {**os.environ, "KD_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
-forkserver = multiprocessing.get_context("forkserver")
-
-
-@dataclass
-class Bench:
-    """A sweep file and a store in a folder of their own."""
-
-    folder: Path
-    sweep: dict[str, Any] = field(default_factory=lambda: SWEEP)
-    cores: int = 1  # one core gives jobs one thread, so that bits compare between commands
-    _started: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    @property
-    def store(self) -> Store:
-        return Store(self.folder / "results")
-
-    def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
-        if file:
-            (self.folder / file).write_text(yaml.safe_dump(self.sweep, sort_keys=False))
-        head = [sys.executable, "-m", f"harness.{name}", *([file] if file else [])]
-        return [*head, "--results", "results", *args]
-
-    def _how(self) -> dict[str, Any]:
-        cores = sorted(os.sched_getaffinity(0))
-        first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(cores)  # the workers keep apart
-        mine = (cores[first:] + cores[:first])[: self.cores]
-
-        def as_from_a_shell() -> None:
-            os.sched_setaffinity(0, mine)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
-
-        return {
-            "cwd": self.folder,
-            "env": ENVIRONMENT,
-            "text": True,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "preexec_fn": as_from_a_shell,
-        }
-
-    def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
-        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._how())
-
-    def start(self, name: str, *args: str) -> subprocess.Popen[str]:
-        """A command in the background, in a process group of its own as a shell would start it."""
-        process = subprocess.Popen(self.command(name, *args), start_new_session=True, **self._how())
-        self._started.append(process)
-        return process
-
-    def clean_up(self) -> None:
-        """Ends what commands have left running."""
-        for process in self._started:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-        for lock in (self.store.root / "queues").glob("*.lock"):
-            with suppress(ProcessLookupError, ValueError):
-                os.killpg(int(lock.read_text()), signal.SIGKILL)
-        for attempts in (self.store.root / "runs").glob("*/attempts.jsonl"):
-            run_id = attempts.parent.name
-            with suppress(ProcessLookupError):
-                if self.store.is_running(run_id):
-                    os.kill(self.store.attempts(run_id)[-1]["pid"], signal.SIGKILL)
-
-    def plan(self, *only: str) -> Planned:
-        self.command("status")
-        return plan_sweep(self.folder / "sweep.yaml", self.folder / "results", only=only)
-
-    def cells(self, *only: str) -> dict[tuple[str, int], Cell]:
-        """(method, seed) -> its cell; of one pair."""
-        return {(c.method, c.seed): c for c in self.plan(*only).plan.cells}
-
-    def row(self, run_id: str) -> dict[str, Any]:
-        return records.read_records(self.store, [run_id]).to_pylist()[0]
-
-    def weights(self, run_id: str) -> bytes:
-        return self.store.student_weights(run_id).read_bytes()
-
-    def states(self) -> dict[str, dict[str, Any]]:
-        """label -> what ``status --json`` says of it."""
-        return {row["label"]: row for row in json.loads(self.run("status", "--json").stdout)}
-
-    def take(self, other: "Bench", *run_ids: str) -> None:
-        """Copies finished runs from another store."""
-        for run_id in run_ids:
-            shutil.copytree(other.store.run(run_id), self.store.run(run_id))
-            self.store.records.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(other.store.record(run_id), self.store.record(run_id))
-
-    def job(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> Any:
-        """Starts one pack as a job would, in a process of its own; it is given back running."""
-        runs = self.plan().plan.runs
-        for run_id in run_ids:
-            self.store.write_science(run_id, runs[run_id].science)
-        process = forkserver.Process(target=_train, args=(str(self.folder), run_ids, threads, stop_after))
-        process.start()
-        return process
-
-    def train(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> int:
-        """As ``job``, to its end, or until it is told to stop after so many steps; the exit code."""
-        process = self.job(*run_ids, threads=threads, stop_after=stop_after)
-        process.join()
-        return process.exitcode
-
-
-def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None) -> None:
-    from harness.training.job import run_pack
-    from harness.training.job_order import JobOrder
-
-    os.chdir(folder)
-    log = os.open("job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    steps = itertools.count(1)
-    run_pack(JobOrder(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """The condition's value as soon as it is true."""
-    end = time.monotonic() + PATIENCE
-    while not (value := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return value
+from tests.support.bench import ENVIRONMENT, Bench, forkserver, teacher_run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -214,9 +54,3 @@ def taught(bench: Bench, finished: Bench) -> Bench:
     """A store in which the teacher is trained."""
     bench.take(finished, teacher_run(finished))
     return bench
-
-
-def teacher_run(bench: Bench) -> str:
-    found = bench.cells()["kd", 0].teacher_run
-    assert found is not None
-    return found

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,25 +22,17 @@ from harness import rng
 from harness.data import beton
 from harness.data.load import beton as stored_loading
 from harness.data.load.arrays import WrongData
-from harness.data.load.beton import BetonEvalSet, BetonLoader
+from harness.data.load.beton import BetonEvalSet
 from harness.data.load.crops import training_views
-from harness.data.load.tensors import Normalise
 from harness.errors import UserError
 from harness.training.distributed.ranks import Ranks
-from tests.commands import PATIENCE
-from tests.integration.conftest import ENVIRONMENT
+from tests.support.bench import ENVIRONMENT
+from tests.support.beton_loading import CPU, PIXELS, N, train_loader, usage
+from tests.support.cli import PATIENCE
+from tests.support.images import encode_jpeg
 
-N, BATCH = 50, 16
-CPU = torch.device("cpu")
-PIXELS = Normalise(SimpleNamespace(mean=(0.0,) * 3, std=(1 / 255,) * 3), CPU)  # leaves 0..255
 needs_ffcv = pytest.mark.skipif(not importlib.util.find_spec("ffcv"), reason="ffcv is not installed")
 backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_ffcv), "pil"])
-
-
-def jpeg(image: Image.Image, quality: int = 90) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=quality)
-    return out.getvalue()
 
 
 def scene(width: int, height: int, seed: int) -> Image.Image:
@@ -71,7 +62,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = [scene(*map(int, drawn.integers(150, 400, 2)), seed=i) for i in range(N)]
     images[3], images[4], images[5] = scene(64, 64, 3), scene(40, 90, 4), scene(9, 5, 5)
     images[6] = images[6].convert("L")
-    return write(tmp_path_factory.mktemp("stored") / "train.beton", [jpeg(image) for image in images])
+    return write(tmp_path_factory.mktemp("stored") / "train.beton", [encode_jpeg(image) for image in images])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,14 +72,6 @@ def _opened_once() -> Iterator[None]:
         once = functools.cache(stored_loading._open)
         patch.setattr(stored_loading, "_open", lambda *asked: once(*asked) if asked[2] else once.__wrapped__(*asked))
         yield
-
-
-def train(path: Path, backend: str | None, **changes: Any) -> BetonLoader:
-    asked = {
-        "positions": np.arange(N), "batch_size": BATCH, "image_size": 96, "crop_area": (0.08, 1.0), "flip": True,
-        "seed": 3, "rows": Ranks().rows, "workers": 2, "device": CPU, "backend": backend,
-    } | changes  # fmt: skip
-    return BetonLoader(path, asked.pop("positions"), PIXELS, **asked)
 
 
 def test(path: Path, backend: str, **changes: Any) -> BetonEvalSet:
@@ -117,7 +100,7 @@ def by_index(batches: Iterator[tuple[Tensor, Tensor, Tensor]]) -> dict[int, Tens
 @backends
 def test_order_targets_and_shapes(stored: Path, backend: str) -> None:
     positions = np.arange(N)[::-1][:45].copy()
-    loader = train(stored, backend, positions=positions)
+    loader = train_loader(stored, backend, positions=positions)
     assert len(loader) == 3 and loader.size == 45
     for epoch in (0, 1, -1):
         batches = list(loader.epoch(epoch))
@@ -131,15 +114,15 @@ def test_order_targets_and_shapes(stored: Path, backend: str) -> None:
 
 @backends
 def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(stored: Path, backend: str) -> None:
-    whole = list(train(stored, backend).epoch(2))
+    whole = list(train_loader(stored, backend).epoch(2))
     for workers in (1, 3):
-        assert same(list(train(stored, backend, workers=workers).epoch(2)), whole)
-    other = train(stored, backend, batch_size=7)
+        assert same(list(train_loader(stored, backend, workers=workers).epoch(2)), whole)
+    other = train_loader(stored, backend, batch_size=7)
     list(other.epoch(0))
     alone, together = by_index(other.epoch(2)), by_index(iter(whole))
     assert all(alone[i].equal(together[i]) for i in range(N))
 
-    shares = [train(stored, backend, rows=Ranks(r, 3).rows) for r in range(3)]
+    shares = [train_loader(stored, backend, rows=Ranks(r, 3).rows) for r in range(3)]
     for first in (0, 2, 3):  # the last batch has two images for three processes
         for (images, targets, indices), *parts in zip(whole[first:], *(s.epoch(2, first) for s in shares), strict=True):
             assert torch.cat([mine for mine, _, _ in parts]).equal(images)
@@ -151,7 +134,9 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
 def test_both_show_the_same(stored: Path) -> None:
     """Order and parts exactly, pixels nearly; a flip or a shift by a pixel would be far off."""
     seen = 0
-    for (a, t, i), (b, u, j) in zip(train(stored, "ffcv").epoch(0), train(stored, "pil").epoch(0), strict=True):
+    for (a, t, i), (b, u, j) in zip(
+        train_loader(stored, "ffcv").epoch(0), train_loader(stored, "pil").epoch(0), strict=True
+    ):
         assert t.equal(u) and i.equal(j)
         apart = (a - b).abs().mean(dim=(1, 2, 3))
         large = ~torch.isin(i, torch.tensor([3, 4, 5]))
@@ -173,7 +158,7 @@ def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> 
     every = np.arange(len(files[::3]))
     parts = [test(path, b, positions=every, crop_first=crop_first).batches(slice(None)) for b in ("ffcv", "pil")]
     if crop_first:
-        parts = [train(path, b, positions=every, image_size=224).epoch(0) for b in ("ffcv", "pil")]
+        parts = [train_loader(path, b, positions=every, image_size=224).epoch(0) for b in ("ffcv", "pil")]
     apart = torch.cat([(a[0] - b[0]).abs().mean(dim=(1, 2, 3)) for a, b in zip(*parts, strict=True)])
     assert 0.2 < apart.mean() < 2.5 and apart.max() < 8
 
@@ -181,7 +166,7 @@ def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> 
 def test_pils_training_images_are_torchvisions(stored: Path) -> None:
     file = beton.read_beton(stored)
     views = training_views(3, 1, np.arange(N), file.heights, file.widths)
-    for i, image in by_index(train(stored, "pil").epoch(1)).items():
+    for i, image in by_index(train_loader(stored, "pil").epoch(1)).items():
         top, left, height, width, flip = views[i].tolist()
         wanted = tv.resized_crop(
             Image.open(io.BytesIO(file.jpeg(i))).convert("RGB"), top, left, height, width, [96, 96]
@@ -236,15 +221,15 @@ def test_evaluation_is_shared_out_in_file_order(stored: Path, backend: str, monk
 
 @backends
 def test_resolution_grows_at_the_epochs_named(stored: Path, backend: str) -> None:
-    loader = train(stored, backend, image_size=((0, 32), (2, 48), (3, 64)))
+    loader = train_loader(stored, backend, image_size=((0, 32), (2, 48), (3, 64)))
     shapes = {epoch: next(loader.epoch(epoch))[0].shape[2:] for epoch in (-2, 0, 1, 2, 3, 9, 1)}
     assert shapes == {epoch: (side, side) for epoch, side in ((-2, 32), (0, 32), (1, 32), (2, 48), (3, 64), (9, 64))}
-    assert same(list(loader.epoch(2)), list(train(stored, backend, image_size=48).epoch(2)))
+    assert same(list(loader.epoch(2)), list(train_loader(stored, backend, image_size=48).epoch(2)))
 
 
 @backends
 def test_epochs_left_early_leave_nothing(stored: Path, backend: str) -> None:
-    loader = train(stored, backend)
+    loader = train_loader(stored, backend)
 
     def left() -> None:
         for i in range(25):
@@ -264,12 +249,6 @@ def test_epochs_left_early_leave_nothing(stored: Path, backend: str) -> None:
     assert len(whole) == N
 
 
-def usage() -> tuple[int, int]:
-    """This process's threads, and its own memory in kB."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(status["Threads"]), int(status["RssAnon"].split()[0])
-
-
 @backends
 def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> None:
     file = beton.read_beton(stored)
@@ -278,26 +257,26 @@ def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> No
     torn[13] = images[13][: len(images[13]) // 2]
     broken = write(tmp_path / "broken.beton", torn)
     with pytest.raises(WrongData, match=r"broken\.beton: image 13 cannot be decoded"):
-        list(train(broken, backend, positions=np.arange(20)).epoch(0))
+        list(train_loader(broken, backend, positions=np.arange(20)).epoch(0))
     with pytest.raises(WrongData, match=r"broken\.beton: image 13 cannot be decoded"):
         list(test(broken, backend, positions=np.arange(20)).batches(slice(None)))
-    assert len(list(train(broken, backend, positions=np.arange(13)).epoch(0))) == 1
+    assert len(list(train_loader(broken, backend, positions=np.arange(13)).epoch(0))) == 1
 
 
 @backends
 def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, backend: str) -> None:
-    """As some of ImageNet's: bytes between two segments that belong to neither, of which libjpeg warns."""
+    """Some of ImageNet's files have bytes between two segments that belong to neither; libjpeg warns of them."""
     file = beton.read_beton(stored)
     images = [file.jpeg(i).tobytes() for i in range(20)]
     odd = [image.replace(b"\xff\xda", b"\x11\x22\xff\xda", 1) for image in images]
     positions = np.arange(20)
-    found = list(train(write(tmp_path / "odd.beton", odd), backend, positions=positions).epoch(0))
-    assert same(found, list(train(write(tmp_path / "even.beton", images), "pil", positions=positions).epoch(0)))
+    found = list(train_loader(write(tmp_path / "odd.beton", odd), backend, positions=positions).epoch(0))
+    assert same(found, list(train_loader(write(tmp_path / "even.beton", images), "pil", positions=positions).epoch(0)))
 
 
 @needs_ffcv
 def test_what_fails_in_ffcvs_thread_is_raised(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loader = train(stored, "ffcv")
+    loader = train_loader(stored, "ffcv")
     from ffcv.loader.epoch_iterator import EpochIterator
 
     whole: Callable[..., Any] = EpochIterator.run_pipeline
@@ -318,7 +297,7 @@ def test_torchs_threads_are_left_alone(stored: Path, backend: str) -> None:
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            list(train(stored, backend, workers=3 - threads).epoch(0))
+            list(train_loader(stored, backend, workers=3 - threads).epoch(0))
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -326,7 +305,7 @@ def test_torchs_threads_are_left_alone(stored: Path, backend: str) -> None:
 
 def test_the_loader_is_chosen(stored: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kind() -> str:
-        return type(train(stored, None)._images).__name__
+        return type(train_loader(stored, None)._images).__name__
 
     monkeypatch.delenv("KD_LOADER", raising=False)
     found = importlib.util.find_spec
@@ -349,10 +328,10 @@ def test_a_process_ends_in_the_middle_of_an_epoch(stored: Path, backend: str) ->
     code = f"""
 import sys
 from pathlib import Path
-from harness.data import stored
+from harness.data.load import beton
 assert not {{"ffcv", "numba", "PIL"}} & set(sys.modules)
-from tests.integration.test_stored_loading import train
-kept = train(Path({str(stored)!r}), {backend!r}).epoch(0)
+from tests.support.beton_loading import train_loader
+kept = train_loader(Path({str(stored)!r}), {backend!r}).epoch(0)
 next(kept)
 sys.exit(7)
 """

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from tests.integration.conftest import EPOCHS, SWEEP, Bench
+from tests.support.bench import EPOCHS, SWEEP, Bench
 
 HOT = {"use": "kd", "params": {"temperature": 8}}
 KEPT: dict[str, Any] = {

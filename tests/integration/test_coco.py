@@ -12,13 +12,13 @@ import yaml
 from safetensors.torch import load_file
 
 from harness.data.manifest import FILE
-from harness.spec import identity
+from harness.spec.science import Science
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.training.tasks.detection_evaluation import coco_metrics
-from tests.commands import command
-from tests.integration.conftest import REPO, Bench
-from tests.integration.test_ranks import train
+from tests.support.bench import Bench
+from tests.support.cli import REPO, command
+from tests.support.ranks import train_ranks
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
 QUICK = yaml.safe_load((REPO / "benchmarks" / "coco128_quick.yaml").read_text())
@@ -149,7 +149,7 @@ def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data:
     (kept,) = (bench.store.root / "teachers").iterdir()
     rows = records.read_records(bench.store, bench.store.done_ids()).to_pylist()
     row = next(row for row in rows if row["method"] == "kd")
-    assert kept == bench.store.teacher_predictions(identity.teacher_evaluation(json.loads(row["science"]), "train"))
+    assert kept == bench.store.teacher_predictions(Science.from_text(row["science"]).teacher_evaluation_id("train"))
     for name, value in coco_metrics(evaluated_truth(), json.loads(kept.read_text())).items():
         assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 
@@ -158,7 +158,7 @@ def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) 
     bench.take(whole, teacher(whole))
     for method in ("student", "dkd", "rekd"):
         run_id = run_ids(whole)[method]
-        train(bench, 1, run_id, data=str(data / "prepared"))
+        train_ranks(bench, 1, run_id, data=str(data / "prepared"))
         assert bench.weights(run_id) == whole.weights(run_id), method
         assert bench.store.predictions(run_id).read_bytes() == whole.store.predictions(run_id).read_bytes()
 
@@ -168,9 +168,9 @@ def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path)
     bench.take(whole, teacher(whole))
     ids = [run_ids(whole)[method] for method in ("kd", "rekd", "fgfi")]
     at = {"data": str(data / "prepared"), "checkpoint_seconds": 0}
-    train(bench, 1, *ids, stop_after=2, **at)
-    train(bench, 1, *ids, kill_after=2, **at)
-    train(bench, 1, *ids, **at)
+    train_ranks(bench, 1, *ids, stop_after=2, **at)
+    train_ranks(bench, 1, *ids, kill_after=2, **at)
+    train_ranks(bench, 1, *ids, **at)
     for run_id in ids:
         assert bench.weights(run_id) == whole.weights(run_id)
         assert bench.row(run_id)["curves"] == whole.row(run_id)["curves"]
@@ -199,10 +199,10 @@ def test_two_processes_are_one_to_rounding(
     alone = Bench(tmp_path / "alone", sweep)
     (alone.folder / "results").mkdir(parents=True)
     ids, at = run_ids(bench), {"data": str(data / "prepared")}
-    train(alone, 1, teacher(bench), **at)
+    train_ranks(alone, 1, teacher(bench), **at)
     bench.take(alone, teacher(bench))
-    train(alone, 1, *ids.values(), **at)
-    train(bench, 2, *ids.values(), **at)
+    train_ranks(alone, 1, *ids.values(), **at)
+    train_ranks(bench, 2, *ids.values(), **at)
     for method, run_id in ids.items():
         row, expected = bench.row(run_id), alone.row(run_id)
         assert row["processes"] == 2 and expected["processes"] == 1

@@ -10,23 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from harness.data.load.coco_source import CocoSource
 from PIL import Image
 from torch import Tensor
 
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category, CocoManifest
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
-from harness.data.load.coco import CocoEvalSet, CocoLoader
-from harness.data.manifest import Category, DetectionManifest
+from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice, PreparedCounts
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
-from tests.commands import command
-from tests.integration.test_prepare import save
-from tests.integration.test_prepare_coco import write_instances
-from tests.integration.test_stored_loading import CPU, PIXELS, jpeg, usage
+from tests.support.beton_loading import CPU, PIXELS, usage
+from tests.support.cli import command
+from tests.support.images import encode_jpeg, save_image
+from tests.support.synthetic_coco import write_instances
 
 N, BATCH, SIDES, MAX_SIDE = 26, 4, (48, 64, 80), 120
 CATEGORIES = (Category(id=1, name="dog"), Category(id=3, name="cat"))
@@ -53,7 +53,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]
             height, width = (60 + 3 * i, 100) if i % 3 else (100, 60 + i)
             image, box = marked(height, width, i)
             boxes.append(box)
-            writer.add(7 * i, height, width, jpeg(image.convert("L") if i == 5 else image, 95))
+            writer.add(7 * i, height, width, encode_jpeg(image.convert("L") if i == 5 else image, quality=95))
         writer.finish()
     annotations = Annotations(
         image_ids=7 * np.arange(N),
@@ -238,15 +238,13 @@ def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path)
 
 # From a prepared folder
 
-VIEWS = {"sides": (48, 64), "max_side": 100, "eval_side": 64}
-RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True)
+RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True, sides=(48, 64), max_side=100, eval_side=64)
 
 
 def source(folder: Path, **dataset: Any) -> CocoSource:
-    found = DetectionManifest.read(folder)
-    counts = {"classes": 2, "train_size": 0, "test_size": 0, "train_per_class": 0}
-    said = {"name": "coco", "version": found.version, **counts, "train_subset": None, **dataset}
-    return CocoSource(said, VIEWS, folder, CPU, 2)
+    manifest = CocoManifest.read(folder)
+    chosen = {"version": manifest.version, "counts": PreparedCounts(2, 0, 0, 0)} | dataset
+    return CocoSource(DatasetChoice("coco", **chosen), RECIPE, folder, CPU, 2)
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +255,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         images, boxes = [], []
         for i in range(many):
             image, box = marked(60, 80, i)
-            save(made / f"coco/{name}/{i}.jpg", image)
+            save_image(made / f"coco/{name}/{i}.jpg", image)
             images.append({"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80})
             if i not in (0, 4):
                 boxes.append({"image_id": i, "category_id": 3, "bbox": box, "iscrowd": int(i == 7)})

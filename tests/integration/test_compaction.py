@@ -20,8 +20,8 @@ import pytest
 from harness.errors import UserError
 from harness.store import compaction, files, parts, records
 from harness.store.store import Store
-from tests.integration.conftest import forkserver
-from tests.unit.test_reporting import row
+from tests.support.bench import forkserver
+from tests.support.comparisons import row
 
 DATASETS = ("cifar100", "digits")
 STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # of os
@@ -50,7 +50,7 @@ def check(table: pa.Table) -> set[str]:
 
 
 def read_as_others_do(store: Store) -> set[str]:
-    """What a reader of Parquet sees that knows nothing of the harness."""
+    """Read the store with pyarrow only, as a program that does not know the harness would."""
     return check(pq.read_table(store.all_runs)) if store.all_runs.exists() else set()
 
 

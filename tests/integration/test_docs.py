@@ -1,4 +1,4 @@
-"""What the documentation shows is run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+"""The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
 that file's content. `text` blocks hold commands that are refused (`$ ...`), each with what it says. `sh` blocks are for
@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
-from tests.commands import PATIENCE, REPO, command
-from tests.integration.conftest import Bench
+from tests.support.bench import Bench
+from tests.support.cli import PATIENCE, REPO, command
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
 PAGES = sorted(str(page.relative_to(REPO)) for pattern in PATTERNS for page in REPO.glob(pattern))

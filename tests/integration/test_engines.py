@@ -13,8 +13,8 @@ from torch import Tensor
 
 from harness.models.zoo import build_model
 from harness.training import checkpoint
-from tests.integration.conftest import MINE, Bench
-from tests.integration.test_ranks import log, train
+from tests.support.bench import MINE, Bench
+from tests.support.ranks import rank_log, train_ranks
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
@@ -63,10 +63,10 @@ class Runs:
         self.ids = {cell.method: cell.run_id for cell in planned.plan.cells}
         self._weights = {k: asdict(file) for k, file in planned.weights_files(self.ids.values()).items()}
 
-    def train(self, engine: str, **told: Any) -> "Runs":
+    def train_ranks(self, engine: str, **told: Any) -> "Runs":
         world, how = 1 if engine == ALONE else 2, {"weights": self._weights, "checkpoint_seconds": 60}
         try:
-            train(self.bench, world, *self.ids.values(), **how | ENGINES[engine] | told)
+            train_ranks(self.bench, world, *self.ids.values(), **how | ENGINES[engine] | told)
         finally:
             self.bench.clean_up()
         return self
@@ -133,7 +133,7 @@ def test_an_engine_trains_as_one_process_does(trained: Trained, engine: str) -> 
         assert ours.row(method)["processes"] == 2
     for method in BROKEN:
         assert ours.row(method)["status"] == alone.row(method)["status"] == "diverged"
-    assert "[INFO]" not in log(ours.bench, 0) and "WARN" not in log(ours.bench, 0).upper()
+    assert "[INFO]" not in rank_log(ours.bench, 0) and "WARN" not in rank_log(ours.bench, 0).upper()
 
 
 @pytest.mark.slow

@@ -1,13 +1,11 @@
-"""Everything wrong that a user can give: one message that names the place, exit code 2, nothing half-written; or a
-recorded failure that `sweep` shows (exit code 1) and `status --failures` explains."""
+"""Wrong input of every kind: one message that names the place, exit code 2 and nothing half-written; or a recorded
+failure that `sweep` shows (exit code 1) and `status --failures` explains."""
 
 import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.commands import Said, command, process
-from tests.integration.conftest import ENVIRONMENT, Bench, teacher_run
+from tests.support.bench import ENVIRONMENT, Bench, teacher_run
+from tests.support.cli import command, process
+from tests.support.disks import FILLS, tmpfs
 
 SWEEP: dict[str, Any] = {
     "dataset": "digits",
@@ -45,7 +44,7 @@ def changed(change: Any) -> str:
 
 
 def put(*path: Any) -> Any:
-    """Sets data[path[0]][path[1]]... = path[-1]."""
+    """Return a change that sets data[path[0]][path[1]]... = path[-1]."""
 
     def change(data: Any) -> None:
         for key in path[:-2]:
@@ -143,10 +142,11 @@ def test_wrong_files(home: Path, change: Any, message: str, args: tuple[str, ...
     error = command(name, "s.yaml", *options).error
     assert message.replace("{home}", str(home)) in error
     place, _, rest = error.partition(": ")
-    key = rest.partition(":")[0].split(".")
+    keys = [part for part in rest.partition(":")[0].split(".") if not part.isdigit()]
     if "is required" not in error:
         line = text.splitlines()[int(place.removeprefix("s.yaml:")) - 1]
-        assert any(part in line for part in key), f"{place} is {line!r}"
+        expected = "dataset" if keys == ["dataset", "name"] else keys[-1]  # `dataset: X` is short for its name
+        assert line.strip("- ").partition(":")[0] == expected, f"{place} is {line!r}"
     assert sorted(p.name for p in home.iterdir()) == ["file", "folder", "s.yaml"], "something was written"
 
 
@@ -167,36 +167,35 @@ WRONG_ARGS = {
     "set two": (["s.yaml", "--set", "seeds=1\nx: 2"], "expected one value"),
     "cluster": (["s.yaml", "--cluster", "locl"], "--cluster: unknown cluster 'locl'; did you mean 'local'?"),
     "option": (["s.yaml", "--onyl", "x"], "No such option: --onyl"),
-    "number": (["s.yaml", "--max-parallel", "0"], "--max-parallel"),
+    "number": (["s.yaml", "--max-parallel", "0"], "'--max-parallel': Input should be greater than or equal to 1"),
     "no argument": ([], "Missing argument 'file'"),
     "data root": (["s.yaml", "--data", "none"], "data root none: no such folder; name the folder that holds it with"),
     "results is a file": (["s.yaml", "--results", "file"], "{home}/file/records: Not a directory"),
-    "results below a file": (["s.yaml", "--results", "file/x"], "Not a directory"),
+    "results below a file": (["s.yaml", "--results", "file/x"], "{home}/file/x/records: Not a directory"),
     "results' name too long": (["s.yaml", "--results", "x" * 300], "File name too long"),
-    "results in no file system": (["s.yaml", "--results", "/proc/nowhere"], "/proc/nowhere"),
+    "results in no file system": (["s.yaml", "--results", "/proc/nowhere"], "/proc/nowhere: No such file or directory"),
 }
 
 
 @pytest.mark.parametrize("args, message", WRONG_ARGS.values(), ids=WRONG_ARGS)
 def test_wrong_arguments(home: Path, args: list[str], message: str) -> None:
-    said = command("sweep", *args)
-    if "results" in message or "/proc" in message:  # met after the plan was printed
-        said = Said(said.code, said.out, said.err[said.err.rindex("error: ") :])
-    assert message.replace("{home}", str(home)) in said.error
+    result = command("sweep", *args)
+    if "--results" in args:  # the plan was printed before
+        result = replace(result, err=result.err[result.err.rindex("error: ") :])
+    assert message.replace("{home}", str(home)) in result.error
     assert sorted(p.name for p in home.iterdir()) == ["file", "folder", "s.yaml"], "something was written"
 
 
 def test_the_console_script_names_the_nearest_command(home: Path) -> None:
-    said = process("-m", "harness", "swep")
-    assert "No such command 'swep'. Did you mean 'sweep'?" in said.error
-    said = process("-m", "harness")
-    assert said.code == 2 and "sweep" in said.out and said.err == ""
+    assert "No such command 'swep'. Did you mean 'sweep'?" in process("-m", "harness", "swep").error
+    usage = process("-m", "harness")
+    assert usage.code == 2 and "sweep" in usage.out and usage.err == ""
 
 
 def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
-    """What jobs need is looked for before anything is written: old failures stay as they are too."""
-    given = {"file": "none.pth", "sha256": "ab" * 32}
-    pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": given}
+    """The files that jobs need are checked before anything is written, so old failures stay too."""
+    weights = {"file": "none.pth", "sha256": "ab" * 32}
+    pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": weights}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
     (home / "s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     assert command("sweep", "s.yaml", "--plan").code == 0, "a plan needs no data"
@@ -211,12 +210,12 @@ def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
         ),
         (["--data", "folder"], f"dataset 'cifar100': no folder {home}/folder/cifar-100-python; name the folder"),
     ):
-        said = command("sweep", "s.yaml", "--retry-failed", *data)
-        assert said.code == 2 and said.err.splitlines()[-1].startswith(f"error: {message}"), said
+        result = command("sweep", "s.yaml", "--retry-failed", *data)
+        assert result.code == 2 and result.err.splitlines()[-1].startswith(f"error: {message}"), result
         assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
     (home / "folder/cifar-100-python").mkdir()
-    said = command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
-    assert said.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
+    result = command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
+    assert result.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
     assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
 
 
@@ -258,23 +257,25 @@ def test_damaged_weights_are_one_message_however_damaged(finished: Bench, home: 
     for i in range(150):
         whole = Path(["whole.pth", "old.pth", str(source)][i % 3]).read_bytes()
         at = rng.randrange(min(len(whole), 3000 if i % 2 else len(whole)))
-        damaged = [
-            whole[:at],
-            whole[:at] + bytes(rng.randrange(256) for _ in range(4)) + whole[at + 4 :],
-            rng.randbytes(at),
-            b"",
+        damage, content = [
+            ("cut", whole[:at]),
+            ("bytes changed", whole[:at] + bytes(rng.randrange(256) for _ in range(4)) + whole[at + 4 :]),
+            ("noise", rng.randbytes(at)),
+            ("empty", b""),
         ][i // 3 % 4]
         file = Path("w.safetensors" if i % 3 == 2 else "w.pth")
-        file.write_bytes(damaged)
+        file.write_bytes(content)
         try:
             load_weights(net, "digits_net_w8", file)
         except WeightsError as e:
             assert str(e).startswith(f"weights {file}: ") and len(str(e)) < 400
+        else:
+            assert damage == "bytes changed", f"{damage} at {at} was read"  # perhaps in a tensor's values
 
 
 @pytest.fixture
 def weights(bench: Bench, finished: Bench) -> dict[str, Any]:
-    """The small sweep's trained teacher as a file beside the sweep file, as it should be stated."""
+    """Put the small sweep's trained teacher next to the sweep file and return how to state it."""
     source = finished.store.student_weights(teacher_run(finished))
     shutil.copy(source, bench.folder / "t.safetensors")
     sha256 = hashlib.sha256(source.read_bytes()).hexdigest()
@@ -282,13 +283,13 @@ def weights(bench: Bench, finished: Bench) -> dict[str, Any]:
 
 
 def causes(bench: Bench) -> dict[str, str]:
-    """Student's label -> what status says about its failure."""
+    """Return the cause that status prints, by the run's label."""
     return {label: row.get("cause", "") for label, row in bench.states().items()}
 
 
 @pytest.mark.slow
 def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[str, Any]) -> None:
-    """Recorded failures, each with its own cause; the good pair is trained all the same."""
+    """Each is a recorded failure with a cause of its own, and the good pair is trained."""
     state = load_file(bench.folder / "t.safetensors")
     torch.save({"model": state}, bench.folder / "t.pth")
     whole = (bench.folder / "t.pth").read_bytes()
@@ -307,9 +308,9 @@ def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[
     wrong = {"file": "other.safetensors", "top1": weights["top1"]}
     bench.sweep["pairs"].append({"teacher": "digits_net_w8", "student": "digits_net_w8", "teacher_weights": wrong})
 
-    said = bench.run("sweep")
-    assert said.returncode == 1 and "Traceback (most recent call last)" not in said.stdout
-    found = causes(bench)
+    result = bench.run("sweep")
+    assert result.returncode == 1 and "Traceback (most recent call last)" not in result.stdout
+    recorded = causes(bench)
     folder = bench.folder.resolve()
     expected = {
         "digits_net_w8 > digits_net_w4": "",
@@ -319,13 +320,13 @@ def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[
         "digits_net_w8 > digits_net_w8": f"teacher digits_net_w8 from {folder}/other.safetensors: measured top-1 ",
     }
     for pair, cause in expected.items():
-        assert found[f"{pair} / kd / seed 0"].startswith(cause), found
-        assert cause or not found[f"{pair} / kd / seed 0"]
+        assert recorded[f"{pair} / kd / seed 0"].startswith(cause), recorded
+        assert cause or not recorded[f"{pair} / kd / seed 0"]
     failures = bench.run("status", "--failures").stdout
     assert failures.startswith("4 failed, 4 causes\n")
     for cause in filter(None, expected.values()):
-        assert cause in failures and cause in said.stderr
-    assert said.stdout.count("1 of 1 runs have no record") == 4, "told under the table"
+        assert cause in failures and cause in result.stderr
+    assert result.stdout.count("1 of 1 runs have no record") == 4, "listed under the table"
     again = bench.run("sweep")
     assert again.returncode == 1 and "4 failed" in again.stderr and "FAILED" not in again.stderr, "no silent retry"
 
@@ -355,10 +356,10 @@ def test_settings_a_method_refuses_are_its_own_failure(taught: Bench) -> None:
         "methods": {"student": {}, "cold": {"use": "kd", "params": {"temperature": -1}}},
         "seeds": 1,
     }
-    said = taught.run("sweep")
-    assert said.returncode == 1
-    assert "cold / seed 0: FAILED: ValueError: temperature must be positive, not -1.0" in said.stderr
-    assert "student / seed 0: top-1 " in said.stderr
+    result = taught.run("sweep")
+    assert result.returncode == 1
+    assert "cold / seed 0: FAILED: ValueError: temperature must be positive, not -1.0" in result.stderr
+    assert "student / seed 0: top-1 " in result.stderr
     assert "1 x code: ValueError: temperature must be positive" in taught.run("status", "--failures").stdout
 
 
@@ -366,30 +367,18 @@ def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished
     shutil.copytree(finished.folder, bench.folder, dirs_exist_ok=True)
     record = bench.store.record(bench.cells()["kd", 1].run_id)
     record.write_bytes(b"PAR1" + os.urandom(2000) + b"PAR1")
-    said = bench.run("sweep")
-    assert said.returncode == 2 and said.stdout == ""
-    assert f"error: {record}: not a readable record (" in said.stderr and "Traceback" not in said.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 2 and result.stdout == ""
+    assert f"error: {record}: not a readable record (" in result.stderr and "Traceback" not in result.stderr
     record.unlink()
     assert "1 to do, " in bench.run("sweep", "--plan").stdout, "what the message advises"
 
 
-@contextmanager
-def tmpfs(folder: Path, options: str) -> Iterator[None]:
-    folder.mkdir(exist_ok=True)
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a small tmpfs (it needs root): {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
 def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
     with tmpfs(home / "results", "ro"):
-        said = command("sweep", "s.yaml")
-        assert said.code == 2 and said.out == ""
-        assert said.err.splitlines()[-1].startswith(f"error: {home}/results/runs: Read-only file system")
+        result = command("sweep", "s.yaml")
+        assert result.code == 2 and result.out == ""
+        assert result.err.splitlines()[-1].startswith(f"error: {home}/results/runs: Read-only file system")
         assert command("status", "s.yaml").code == 0
         assert command("report", "s.yaml").code == 0
 
@@ -397,35 +386,10 @@ def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
 def test_a_full_disk_while_submitting(home: Path) -> None:
     with tmpfs(home / "results", "size=64k"):
         Path("results/filler").write_bytes(b"x" * (64 << 10))
-        said = command("sweep", "s.yaml")
-        assert said.code == 2 and said.out == ""
-        assert "no space left on the disk (writing science.json)" in said.err.splitlines()[-1]
+        result = command("sweep", "s.yaml")
+        assert result.code == 2 and result.out == ""
+        assert "no space left on the disk (writing science.json)" in result.err.splitlines()[-1]
         assert not [p for p in Path("results").rglob("*") if p.is_file() and p.name != "filler"], "half-written"
-
-
-FILLS = '''
-import os
-from typing import ClassVar
-from torch import Tensor
-from methods.base import Batch, Distiller, Outputs, TapSpec
-
-class Fills(Distiller):
-    """Fills the results folder's disk at its second step but for `left` bytes, while a file `fill` is there."""
-    needs_teacher: ClassVar[bool] = False
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
-
-    def __init__(self, student: TapSpec, teacher: TapSpec, *, left: int = 0):
-        super().__init__(student, teacher)
-        self.left, self.steps = left, 0
-
-    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        self.steps += 1
-        if self.steps == 2 and os.path.exists("fill"):
-            disk = os.statvfs("results")
-            with open("results/filler", "wb") as f:
-                f.write(b"x" * max(0, disk.f_bavail * disk.f_frsize - self.left))
-        return {}
-'''
 
 
 @pytest.mark.slow
@@ -441,22 +405,22 @@ class Fills(Distiller):
 def test_a_full_disk_while_a_job_writes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, every: str, file: str
 ) -> None:
-    """Weights or record do not fit: a failure, nothing half-written, and room lets it go on. Checkpoints that do not
-    fit are no failure of their own."""
+    """Weights or a record that do not fit are a failure that leaves nothing half-written; with space again, the run
+    ends. Checkpoints that do not fit are no failure of their own."""
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}
     bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4"}]
     monkeypatch.setitem(ENVIRONMENT, "KD_CHECKPOINT_SECONDS", every)
     with tmpfs(bench.folder / "results", "size=1m"):
-        said = bench.run("sweep")
-        assert said.returncode in (1, 2) and "Traceback (most recent" not in said.stderr.partition("FAILED")[0]
+        result = bench.run("sweep")
+        assert result.returncode in (1, 2) and "Traceback (most recent" not in result.stderr.partition("FAILED")[0]
         (row,) = bench.states().values()
         if row["state"] == "failed":
-            assert row["kind"] == "disk" and row["cause"] in said.stderr
+            assert row["kind"] == "disk" and row["cause"] in result.stderr
             assert f"no space left on the disk (writing {file.format(run=row['run_id'])}" in row["cause"]
-        else:  # too full even to note the failure
-            assert said.returncode == 2 and "no space left" in said.stderr.splitlines()[-1]
+        else:  # the disk has no space even for the failure
+            assert result.returncode == 2 and "no space left" in result.stderr.splitlines()[-1]
         assert not list((bench.folder / "results").rglob("*.tmp"))
         assert not bench.store.record(row["run_id"]).exists()
         (bench.folder / "fill").unlink()

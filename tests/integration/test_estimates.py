@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.store import records
-from tests.commands import REPO, process
-from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench
+from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench
+from tests.support.cli import REPO, process
 
 IMPORTS_NO_TORCH = (
     "import sys; from harness.console.app import main\n"
@@ -102,7 +102,7 @@ def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> No
 
 
 def test_a_probe_of_a_method_that_fails_says_why(bench: Bench) -> None:
-    broken = {"use": "tests.integration.user_methods:NoSuchTap"}
+    broken = {"use": "tests.support.user_methods:NoSuchTap"}
     bench.sweep = {**SWEEP, "methods": {"kd": {}, "broken": broken}, "seeds": [0]}
     said = bench.run("sweep", "--plan", "--probe", "--only", "method=broken,kd")
     assert said.returncode == 0, said.stderr

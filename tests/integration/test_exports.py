@@ -1,4 +1,4 @@
-"""What ``report`` gives to other programs and to a paper's readers: event files for TensorBoard, and a bundle."""
+"""Exports of ``report``: event files for TensorBoard, and a bundle for a paper's readers."""
 
 import json
 import os
@@ -17,14 +17,14 @@ import yaml
 
 from harness.planning.plan import plan_sweep
 from harness.store import records
-from tests.commands import process
-from tests.integration.conftest import EPOCHS, METHODS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench, teacher_run
+from tests.support.cli import process
 
 # Event files ---------------------------------------------------------------------------------------------------------
 
 
 def read_events(folder: Path) -> Any:
-    """What TensorBoard itself reads there."""
+    """Read a folder with TensorBoard's own reader."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
     found = accumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     found.Reload()

@@ -1,4 +1,4 @@
-"""What a finished sweep leaves: metrics, curves, costs, pairing of methods, jobs at once, teachers first."""
+"""A finished sweep: metrics, curves, costs, pairing of methods, number of jobs at once, teachers first."""
 
 import json
 from itertools import pairwise
@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from harness import rng
 from harness.spec import methods
 from harness.training.member import History
-from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 

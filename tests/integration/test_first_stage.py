@@ -9,9 +9,9 @@ import pytest
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
 from harness.status import _detail
 from harness.training import checkpoint
-from tests.integration.conftest import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
-from tests.integration.test_ranks import train as train_with
-from tests.integration.test_resume import killed_at, same_end
+from tests.support.bench import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.interruptions import killed_at, same_end
+from tests.support.ranks import train_ranks
 
 # Different numbers of first epochs; kd has none.
 METHODS: dict[str, Any] = {
@@ -69,7 +69,7 @@ def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -
 
 def test_two_processes(taught: Bench, staged: Bench) -> None:
     run_ids = runs(taught)
-    train_with(taught, 2, *run_ids.values())
+    train_ranks(taught, 2, *run_ids.values())
     for method in ("ab", "ft"):
         got, alone = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
                       for b in (taught, staged))  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import command
+from tests.support.cli import command
 
 DATA = Path(os.environ.get("KD_DATA", "none"))
 SAMPLE, WEIGHTS = DATA / "imagenet_sample_125", DATA / "weights"

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import PATIENCE
-from tests.integration.conftest import REPO
+from tests.support.cli import PATIENCE, REPO
 
 SWEEP = """
 dataset: digits

@@ -13,18 +13,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from PIL import Image
 
 from harness.reporting.comparison import Contents
-from harness.spec import identity
 from harness.spec.expand import Cell
-from harness.store import generations, parts, records, schema
+from harness.store import records
 from harness.store.store import Store
-from tests.commands import PATIENCE, command
-from tests.integration.conftest import ENVIRONMENT, REPO, until
-from tests.unit.test_reporting import row
+from tests.support.bench import ENVIRONMENT, until
+from tests.support.cli import PATIENCE, REPO, command
+from tests.support.leaderboard_records import put, put_compacted, record, science
 
 PUBLISHED = REPO / "results" / "published"
 CHROMIUM = shutil.which("chromium")
@@ -41,51 +39,6 @@ HOSTILE = (
     "__proto__",
     "\x1b[2J\x08 a terminal's",
 )
-
-
-def science(**changes: Any) -> dict[str, Any]:
-    given = {
-        "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
-        "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
-        "protocol": 1,
-        "recipe": {"epochs": 240, "lr": 0.05},
-        "seed": 0,
-        "student": "resnet20",
-        "teacher": {"model": "resnet56", "sha256": "a" * 64},
-    }
-    return {**given, **changes}
-
-
-def record(known: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
-    """A row of the given science."""
-    curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
-    facts = {
-        "dataset": known["dataset"]["name"],
-        "student": known["student"],
-        "method": known["method"]["use"],
-        "seed": known["seed"],
-        "science": identity.canonical(known),
-        "versions": '{"python": "3.11"}',
-        "hardware": "NVIDIA H100 80GB HBM3",
-        "processes": 1,
-        "curves": curves,
-        "schema_version": schema.SCHEMA_VERSION,
-    }
-    return row(identity.run_id(known), top1, top1, **{**facts, **more})
-
-
-def put(store: Store, *rows: dict[str, Any]) -> None:
-    for r in rows:
-        records.write_record(store, {k: v for k, v in r.items() if k != "schema_version"})
-
-
-def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
-    """Rows of CIFAR-100, as compaction leaves them."""
-    part = parts.PartWriter(store.compact / "000001", "cifar100")
-    for start in range(0, len(rows), 1000):
-        part.add(pa.Table.from_pylist(rows[start : start + 1000], schema=schema.SCHEMA))
-    index = {"schema_version": schema.SCHEMA_VERSION, "parts": {part.name: part.close()}}
-    (store.compact / "000001" / generations.INDEX).write_text(json.dumps(index))
 
 
 # The browser ---------------------------------------------------------------------------------------------------------
@@ -287,13 +240,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         more = {"hardware": bad, "host": bad, "git_commit": bad, "warnings": [bad], "curves": curves, "threads": 2}
         for seed in range(2):
-            known = {**known, "seed": seed}
+            known = known.with_seed(seed)
             put(store, record(known, 50.0 + i + seed, **more, versions=json.dumps({bad: bad})))
-            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, identity.run_id(known), None))
+            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, known.run_id, None))
         store.write_failure(f"{i:016x}", "code", bad, f"log\n{bad}\n", bad)
-        failed = {**known, "seed": 9}
-        store.write_science(identity.run_id(failed), failed)
-        store.write_failure(identity.run_id(failed), "killed", bad, "", bad)
+        failed = known.with_seed(9)
+        store.write_science(failed.run_id, failed)
+        store.write_failure(failed.run_id, "killed", bad, "", bad)
     put(
         store,
         record(
@@ -360,7 +313,7 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
     curves = [{"epoch": e, "name": n, "value": e} for n in ("train_AP", "train_ce") for e in (1, 2)]
     put(store, record(known, None, last_AP=33.25, best_AP=34.5, teacher_AP=42.0, evaluated_on="train", curves=curves))
     put(store, record(science(), 70.0))
-    cell = Cell(*pair, HOSTILE[2], 0, identity.run_id(known), None)
+    cell = Cell(*pair, HOSTILE[2], 0, known.run_id, None)
     Contents("detectors", "", "coco", (240,), (cell,)).write(store.table_folder("detectors"))
     assert command("leaderboard", "--results", store.root).code == 0
     assert 'id="objects0"' not in store.leaderboard.read_text()

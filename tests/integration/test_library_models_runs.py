@@ -7,7 +7,7 @@ import pytest
 import timm
 from safetensors.torch import load_file
 
-from tests.commands import REPO, process
+from tests.support.cli import REPO, process
 
 SWEEP = """
 dataset: digits

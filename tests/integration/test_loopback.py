@@ -16,7 +16,7 @@ import pytest
 from harness.errors import UserError
 from slurm.loopback import Loopback, packages
 from slurm.loopback.cluster import down
-from tests.commands import PATIENCE
+from tests.support.cli import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -62,7 +62,7 @@ def sbatch(cluster: Loopback, script: str, *options: str) -> str:
 
 
 def states(cluster: Loopback, job: str) -> list[str]:
-    """Of each task of the job, as accounting has them."""
+    """Return each task's state as accounting reports it."""
     return cluster.client("sacct", "-n", "-X", "-P", "-j", job, "-o", "State").split()
 
 

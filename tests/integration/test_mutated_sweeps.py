@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.commands import Said, command, process
+from tests.support.cli import Said, command, process
 
 SWEEP: dict[str, Any] = {
     "name": "small",

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import EPOCHS, METHODS, MINE, REPO, STEPS, SWEEP, Bench
-from tests.integration.test_resume import KILLER, killed_at, pack, same_end
+from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench
+from tests.support.cli import REPO
+from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
 
 def odd(*names: str) -> dict[str, dict[str, str]]:
@@ -94,8 +95,8 @@ def test_torchs_own_random_numbers_depend_only_on_the_run(taught: Bench) -> None
 
 @pytest.mark.slow
 def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished: Bench) -> None:
-    """A failed run is shown with its cause, exit 1, the others are done; NaN is a result; --retry-failed retries."""
-    (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "integration" / "user_methods.py").read_text())
+    """The whole story: shown with its cause, exit 1, the others done; NaN is a result; --retry-failed trains again."""
+    (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "support" / "user_methods.py").read_text())
     entries = {
         "buggy": {"use": "mine:Raises"},
         "odd": {"use": "mine:GivesNaN"},

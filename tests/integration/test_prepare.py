@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,10 +23,10 @@ from harness.data.prepare import dataset as prepare_dataset
 from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
 from harness.store import files
-from tests.commands import REPO, Said, command, process
-from tests.integration.conftest import until
-from tests.integration.test_errors import tmpfs
-from tests.unit.test_beton import picture
+from tests.support.bench import until
+from tests.support.cli import REPO, Said, command, process
+from tests.support.disks import tmpfs
+from tests.support.images import picture, save_image
 
 FILES = ("train.beton", "val.beton", "manifest.json")
 
@@ -47,16 +46,11 @@ def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in FILES}
 
 
-def save(path: Path, image: Image.Image, kind: str = "JPEG", **options: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, kind, **options)
-
-
 def make_tree(folder: Path) -> Path:
     """Three classes of 8 + 2 images, 60 x 40 pixels."""
     for label, name in enumerate(("ant", "bee", "cat")):
         for i in range(10):
-            save(folder / ("val" if i >= 8 else "train") / name / f"{i}.JPEG", picture(40, 60, 10 * label + i))
+            save_image(folder / ("val" if i >= 8 else "train") / name / f"{i}.JPEG", picture(40, 60, 10 * label + i))
     return folder
 
 
@@ -112,25 +106,25 @@ def test_again_does_nothing(tree: Path, tmp_path: Path) -> None:
 
 
 def cmyk(path: Path) -> None:
-    save(path, picture(20, 30).convert("CMYK"))
+    save_image(path, picture(20, 30).convert("CMYK"))
 
 
 def damaged_exif(path: Path) -> None:
-    save(path, picture(20, 30), exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x03\0\0\0abc\0")
+    save_image(path, picture(20, 30), exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x03\0\0\0abc\0")
 
 
 def rotated(path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(path, picture(20, 30), exif=exif)
+    save_image(path, picture(20, 30), exif=exif)
 
 
 def deep(path: Path) -> None:
-    save(path, Image.fromarray(np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)), "PNG")
+    save_image(path, Image.fromarray(np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)), "PNG")
 
 
 def of_mode(mode: str, kind: str = "PNG") -> Callable[[Path], None]:
-    return lambda path: save(path, picture(20, 30).convert(mode), kind)
+    return lambda path: save_image(path, picture(20, 30).convert(mode), kind)
 
 
 # name, how it is made, what is counted of it
@@ -139,16 +133,16 @@ ODD: list[tuple[str, Callable[[Path], None], set[str]]] = [
     ("damaged-exif.JPEG", damaged_exif, {"kept"}),
     ("deep.png", deep, {"converted", "not_jpeg", "greyscale", "deep"}),
     ("grey.JPEG", of_mode("L", "JPEG"), {"kept", "greyscale"}),
-    ("large.JPEG", lambda path: save(path, picture(301, 600)), {"resized"}),
-    ("large.png", lambda path: save(path, picture(600, 1), "PNG"), {"resized", "not_jpeg"}),
+    ("large.JPEG", lambda path: save_image(path, picture(301, 600)), {"resized"}),
+    ("large.png", lambda path: save_image(path, picture(600, 1), "PNG"), {"resized", "not_jpeg"}),
     (
         "of-a-camera.JPEG",
-        lambda path: save(path, picture(20, 30), "MPO", save_all=True, append_images=[picture(9, 9)]),
+        lambda path: save_image(path, picture(20, 30), "MPO", save_all=True, append_images=[picture(9, 9)]),
         {"kept"},
     ),
-    ("palette.png", lambda path: save(path, picture(20, 30).quantize(200), "PNG"), {"converted", "not_jpeg"}),
+    ("palette.png", lambda path: save_image(path, picture(20, 30).quantize(200), "PNG"), {"converted", "not_jpeg"}),
     ("png.JPEG", of_mode("RGB"), {"converted", "not_jpeg", "misnamed"}),
-    ("progressive.jpg", lambda path: save(path, picture(20, 30), progressive=True), {"kept"}),
+    ("progressive.jpg", lambda path: save_image(path, picture(20, 30), progressive=True), {"kept"}),
     ("rgba.png", of_mode("RGBA"), {"converted", "not_jpeg", "transparent"}),
     ("rotated.JPEG", rotated, {"kept", "oriented"}),
     ("two-level.png", of_mode("1"), {"converted", "not_jpeg", "greyscale"}),
@@ -231,10 +225,10 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
 
 
 def test_folders_in_class_folders(tmp_path: Path) -> None:
-    """As Tiny ImageNet has them; the order is that of the names, not of the disk."""
+    """Tiny ImageNet has such folders. Images are ordered by name, not as the disk lists them."""
     names = [f"ant/{inside}.png" for inside in ("z", "q/1", "b/2", "b/1", "x/1", "a/1", "m/1", "c/1")]
     for i, name in enumerate(names):
-        save(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
+        save_image(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
     prepared(tmp_path / "tree", tmp_path / "out")
     found = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
     assert found == ["ant/z.png", *sorted(names[1:])]
@@ -249,12 +243,12 @@ def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunk
 
 
 def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:
-    """Of nothing else: a renamed file does not change it, a pixel, a label, a class's name do."""
+    """A renamed file does not change it; a pixel, a label or a class's name does."""
     version = prepared(tree, tmp_path / "0").version
     (tree / "train/ant/0.JPEG").rename(tree / "train/ant/00.JPEG")
     assert prepared(tree, tmp_path / "1").version == version
     others = [prepared(tree, tmp_path / "2", "--max-side", 50).version]
-    save(tree / "train/ant/00.JPEG", picture(40, 60, 77))
+    save_image(tree / "train/ant/00.JPEG", picture(40, 60, 77))
     others.append(prepared(tree, tmp_path / "3").version)
     (tree / "train/ant/7.JPEG").rename(tree / "train/bee/00.JPEG")  # between the same neighbours
     others.append(prepared(tree, tmp_path / "4").version)
@@ -480,11 +474,11 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source, number = tmp_path / "ILSVRC2012", 0
     for label, wnid in enumerate(WNIDS):
         for i in range(2 + (label > 0)):
-            save(source / "train" / wnid / f"{wnid}_{i}.JPEG", picture(20, 30, label * 3 + i))
+            save_image(source / "train" / wnid / f"{wnid}_{i}.JPEG", picture(20, 30, label * 3 + i))
     for label in (2, 0, 1, 0, 2, 1):  # as the official order mixes them
         number += 1
         name = f"ILSVRC2012_val_{number:08}.JPEG"
-        save(source / "val" / WNIDS[label] / name, picture(20, 30, 50 + number))
+        save_image(source / "val" / WNIDS[label] / name, picture(20, 30, 50 + number))
     return source
 
 

@@ -19,14 +19,13 @@ from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import coco
 from harness.data.prepare import part as prepare_part
 from harness.errors import UserError
-from tests.commands import REPO, Said, command, process
-from tests.integration.conftest import until
-from tests.integration.test_prepare import save
-from tests.unit.test_beton import picture
+from tests.support.bench import until
+from tests.support.cli import REPO, Said, command, process
+from tests.support.images import picture, save_image
+from tests.support.synthetic_coco import write_instances
 
 ONE = ("train.beton", "train.safetensors", "manifest.json")
 BOTH = (*ONE, "val.beton", "val.safetensors")
-CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}]
 
 
 def prepare(source: Path, out: Path, *options: object) -> Said:
@@ -43,17 +42,12 @@ def contents(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-def write_instances(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"images": images, "categories": CATEGORIES, "annotations": annotations}))
-
-
 def make_part(source: Path, name: str, many: int, first_id: int) -> None:
     """Images of two shapes, each with an object, but for the first, and a crowd in the second."""
     images, annotations = [], []
     for i in reversed(range(many)):
         height, width = (40, 60) if i % 3 else (60, 40)
-        save(source / name / f"{i:04}.jpg", picture(height, width, first_id + i))
+        save_image(source / name / f"{i:04}.jpg", picture(height, width, first_id + i))
         images.append({"id": first_id + i, "file_name": f"{i:04}.jpg", "height": height, "width": width})
         if i:
             box = {"image_id": first_id + i, "category_id": 1 + i % 2 * 2, "bbox": [i % 5, 3, 20.5, 30], "area": 600}
@@ -169,7 +163,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert "holds a data set prepared otherwise: source" in prepare(source, tmp_path / "0").error
     change(path, lambda c: c["annotations"][0].update(iscrowd=1))
     versions.append(prepared(source, tmp_path / "3").version)
-    save(source / "train2017/0003.jpg", picture(60, 40, 77))
+    save_image(source / "train2017/0003.jpg", picture(60, 40, 77))
     versions.append(prepared(source, tmp_path / "4").version)
     for name in ("train", "val"):
         change(source / f"annotations/instances_{name}2017.json", lambda c: c["categories"][0].update(name="lion"))
@@ -178,8 +172,8 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
 
 
 def test_other_formats_are_encoded_anew_at_their_own_size(source: Path, tmp_path: Path) -> None:
-    save(source / "train2017/0001.jpg", picture(40, 60), "PNG")
-    save(source / "train2017/large.png", picture(700, 1500), "PNG")
+    save_image(source / "train2017/0001.jpg", picture(40, 60), "PNG")
+    save_image(source / "train2017/large.png", picture(700, 1500), "PNG")
     path = source / "annotations/instances_train2017.json"
     large = {"id": 5, "file_name": "large.png", "height": 700, "width": 1500}
     change(path, lambda c: c["images"].append(large))
@@ -202,7 +196,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     error = prepare(source, tmp_path / "out").error
     assert error.startswith(f"{source}/train2017: 1 of the 8 images of instances_train2017.json are missing: 0003.jpg;")
     assert not (tmp_path / "out").exists()
-    save(source / "train2017/0003.jpg", picture(60, 40))
+    save_image(source / "train2017/0003.jpg", picture(60, 40))
     (source / "train2017/0001.jpg").write_bytes(b"<html>")
     assert "1 files are unreadable: train2017/0001.jpg: not an image" in prepare(source, tmp_path / "out").error
 
@@ -218,7 +212,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
 
 def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> None:
     good = (source / "train2017/0003.jpg").read_bytes()
-    save(source / "train2017/0003.jpg", picture(40, 60))
+    save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error
     assert (
         "instances_train2017.json: 1 images are of another width x height than it says: 0003.jpg is 60 x 40," in error
@@ -232,7 +226,7 @@ def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> No
 
 
 def test_no_file_outside_the_image_folder_is_read(source: Path, tmp_path: Path) -> None:
-    save(tmp_path / "secret.jpg", picture(40, 60))
+    save_image(tmp_path / "secret.jpg", picture(40, 60))
     path = source / "annotations/instances_train2017.json"
     for name in ("../../secret.jpg", str(tmp_path / "secret.jpg"), "a/../../../secret.jpg"):
         change(path, lambda c, name=name: c["images"][3].update(file_name=name))
@@ -277,7 +271,7 @@ def test_folders_of_the_two_kinds_are_not_taken_for_each_other(source: Path, tmp
     prepared(source, tmp_path / "out")
     with pytest.raises(UserError, match="damaged: dataset"):
         Manifest.read(tmp_path / "out")
-    save(tmp_path / "tree/val/a/0.jpg", picture(20, 30))
+    save_image(tmp_path / "tree/val/a/0.jpg", picture(20, 30))
     said = command("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out")
     assert "prepared otherwise: dataset coco, not imagefolder; max_side None, not 400" in said.error
     (tmp_path / "out/train.safetensors").write_bytes(b"torn")
@@ -288,7 +282,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     """Nothing has a final name, and what is left to do gives the same bytes."""
     source, out = tmp_path / "coco", tmp_path / "out"
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 300, "width": 400} for i in range(800)]
-    save(source / "train2017/0.jpg", picture(300, 400))
+    save_image(source / "train2017/0.jpg", picture(300, 400))
     for i in range(1, 800):
         os.link(source / "train2017/0.jpg", source / f"train2017/{i}.jpg")
     boxes = [{"image_id": i, "category_id": 3, "bbox": [1, 2, 30, 40]} for i in range(0, 800, 2)]

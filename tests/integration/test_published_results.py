@@ -8,7 +8,7 @@ import pytest
 from harness.planning.plan import plan_sweep
 from harness.store import records
 from harness.store.store import Store
-from tests.commands import REPO, command
+from tests.support.cli import REPO, command
 
 PUBLISHED = REPO / "results" / "published"
 SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import PATIENCE
-from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
-from tests.integration.test_resume import same_end
-from tests.unit.test_untrusted_files import Calls
+from tests.support.bench import MINE, SWEEP, Bench, teacher_run, until
+from tests.support.cli import PATIENCE
+from tests.support.interruptions import same_end
+from tests.support.pickles import Calls
 
 SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
 

@@ -12,7 +12,7 @@ import pytest
 from harness.errors import UserError
 from harness.store import files, records
 from harness.store.store import Store
-from tests.integration.conftest import Bench, forkserver
+from tests.support.bench import Bench, forkserver
 
 RUNS = [f"{i:016x}" for i in range(30)]
 

@@ -11,33 +11,10 @@ import pytest
 import torch
 
 from harness.training import checkpoint
-from tests.integration.conftest import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run, until
+from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run, until
+from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
-KILLER = {"killer": {"use": f"{MINE}:Kills"}}
 SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
-
-
-def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> None:
-    cells = finished.cells()
-    for method in methods:
-        run_id = cells[method, seed].run_id
-        assert bench.weights(run_id) == finished.weights(run_id), method
-        assert bench.row(run_id)["status"] == "done"
-        for column in ("last_top1", "last_loss", "best_top1", "best_epoch", "curves", "weights_sha256"):
-            assert bench.row(run_id)[column] == finished.row(run_id)[column], (method, column)
-
-
-def killed_at(bench: Bench, steps: int, *run_ids: str) -> None:
-    """Train until the process kills itself at a step."""
-    (bench.folder / "kill-at").write_text(str(steps))
-    assert bench.train(*run_ids) == -signal.SIGKILL
-    assert not (bench.folder / "kill-at").exists()
-
-
-def pack(bench: Bench, **more: object) -> tuple[str, ...]:
-    """Return the run_ids of seed 0, with further methods."""
-    bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": [0]}
-    return tuple(c.run_id for c in bench.cells().values())
 
 
 @pytest.mark.parametrize("case", [1, 2])

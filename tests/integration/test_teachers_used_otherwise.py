@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import EPOCHS, MINE, REPO, STEPS, SWEEP, Bench, teacher_run
-from tests.integration.test_ranks import as_one_process
-from tests.integration.test_ranks import train as train_with
-from tests.integration.test_resume import killed_at, same_end
+from tests.support.bench import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.cli import REPO
+from tests.support.interruptions import killed_at, same_end
+from tests.support.ranks import as_one_process, train_ranks
 
 METHODS: dict[str, Any] = {
     "kd": {},
@@ -61,7 +61,7 @@ def test_killed_and_resumed(taught: Bench, trained: Bench) -> None:
 
 def test_two_processes(taught: Bench, trained: Bench) -> None:
     run_ids = runs(taught)
-    train_with(taught, 2, *run_ids.values())
+    train_ranks(taught, 2, *run_ids.values())
     for method in ("simkd", "dml", "dml_teacher"):
         as_one_process(taught.row(run_ids[method]), trained.row(run_ids[method]), method)
     held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(2)]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.planning.plan import plan_sweep
-from tests.commands import command
-from tests.integration.conftest import MINE, SWEEP, Bench, until
+from tests.support.bench import MINE, SWEEP, Bench, until
+from tests.support.cli import command
 
 CLOSE: dict[str, Any] = {  # one epoch does not tell these apart
     **SWEEP,

@@ -19,10 +19,9 @@ from safetensors.torch import save
 
 from harness.models.zoo import build_model
 from harness.store.download import TRIES
-from tests.commands import Said, command, process
-from tests.https import Site, head, site
-from tests.integration import conftest
-from tests.integration.conftest import Bench, until
+from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
+from tests.support.cli import Said, command, process
+from tests.support.https_server import Site, head, site
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 PUBLISHED = "timm:test_resnet.r160_in1k"
@@ -37,10 +36,10 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.fixture
 def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
     _site.answers.clear()
-    _site.asked.clear()
+    _site.requests.clear()
     for key, value in _site.environment.items():
         monkeypatch.setenv(key, value)
-        monkeypatch.setitem(conftest.ENVIRONMENT, key, value)
+        monkeypatch.setitem(ENVIRONMENT, key, value)
     return _site
 
 
@@ -48,12 +47,12 @@ def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KD_DATA", raising=False)
-    monkeypatch.delitem(conftest.ENVIRONMENT, "KD_DATA", raising=False)
+    monkeypatch.delitem(ENVIRONMENT, "KD_DATA", raising=False)
     return tmp_path
 
 
 def sweep_file(given: dict[str, Any]) -> str:
-    """Of a sweep that has no data: once planned, with its weights fetched, it stops."""
+    """Write a sweep whose data set is missing, so that it stops once it is planned and its weights are fetched."""
     pair = {"teacher": "resnet20", "student": "resnet8", "teacher_weights": given}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
     Path("s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
@@ -91,7 +90,7 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
     content = teacher("digits_net_w8")
     url = web.put("/t.safetensors", content)
     bench.sweep = {
-        **conftest.SWEEP,
+        **SWEEP,
         "recipe": {"base": "digits_quick", "epochs": 1},
         "methods": ["kd"],
         "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": {"url": url}}],
@@ -100,11 +99,11 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
     for name in ("sweep", "status"):
         said = bench.run(name, *["--plan"] * (name == "sweep"))
         assert said.returncode == 2 and f"pairs.0.teacher_weights: weights {url}: not fetched yet" in said.stderr
-    assert not web.asked and not bench.store.root.exists()
+    assert not web.requests and not bench.store.root.exists()
 
     said = bench.run("sweep")
     assert said.returncode == 0 and f"fetched {url}: " in said.stderr, said
-    assert web.asked == [("/t.safetensors", None)]
+    assert web.requests == [("/t.safetensors", None)]
     file = bench.store.weights / "sha256" / f"{sha(content)}.safetensors"
     assert file.read_bytes() == content
     run_ids = {cell.run_id for cell in bench.cells().values()}
@@ -113,7 +112,7 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
 
     web.answers.clear()
     assert bench.run("sweep").returncode == 0, "nothing is left to do, so nothing is fetched"
-    assert bench.run("sweep", "--plan").returncode == 0 and len(web.asked) == 1
+    assert bench.run("sweep", "--plan").returncode == 0 and len(web.requests) == 1
     (bench.folder / "beside.safetensors").write_bytes(content)
     bench.sweep["pairs"][0]["teacher_weights"] = {"file": "beside.safetensors"}
     assert {cell.run_id for cell in bench.cells().values()} == run_ids, "where weights are from is no science"
@@ -132,7 +131,7 @@ def test_weights_by_name_come_from_the_librarys_place(home: Path, web: Site) -> 
         "finally: assert not {'torch', 'timm'} & set(sys.modules), 'heavy'\n"
     )
     said = process("-c", program, "sweep", sweep_file({"name": PUBLISHED}), "--plan", cwd=home)
-    assert said.code == 0 and said.err == "" and len(web.asked) == 1, said
+    assert said.code == 0 and said.err == "" and len(web.requests) == 1, said
 
 
 def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> None:
@@ -149,9 +148,9 @@ def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> N
 def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> None:
     url = web.put("/t.pth", CONTENT)
     given = {"url": url, "sha256": "ab" * 32}
-    bench.sweep = {**conftest.SWEEP, "methods": ["kd"], "pairs": [{**conftest.SWEEP["pairs"][0]}]}
+    bench.sweep = {**SWEEP, "methods": ["kd"], "pairs": [{**SWEEP["pairs"][0]}]}
     bench.sweep["pairs"][0]["teacher_weights"] = given
-    assert bench.run("sweep", "--plan").returncode == 0 and not web.asked, "the stated hash is enough for a plan"
+    assert bench.run("sweep", "--plan").returncode == 0 and not web.requests, "the stated hash is enough for a plan"
     said = bench.run("sweep")
     assert said.returncode == 2
     expected = f"error: sweep.yaml: weights {url}: sha256 is {sha(CONTENT)}, expected {'ab' * 32}"
@@ -170,12 +169,12 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
     web.answers["/t.pth"] = late
     asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
     logs = [home / f"{i}.log" for i in range(20)]
-    started = [subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=log.open("w")) for log in logs]
+    started = [subprocess.Popen(asked, env=ENVIRONMENT, stderr=log.open("w")) for log in logs]
     until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19)
     all_wait.set()
     assert [p.wait(120) for p in started] == [2] * 20
     said = [log.read_text() for log in logs]
-    assert len(web.asked) == 1
+    assert len(web.requests) == 1
     assert all(text.splitlines()[-1].startswith(f"error: {PLANNED}") for text in said), said
     assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2
 
@@ -192,7 +191,7 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web
 
     web.answers["/t.pth"] = half
     asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
-    killed = subprocess.Popen(asked, env=conftest.ENVIRONMENT, stderr=subprocess.PIPE)
+    killed = subprocess.Popen(asked, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert half_sent.wait(60)
     until(lambda: any((home / "results/weights/sha256").glob(".*.tmp")))
     os.kill(killed.pid, signal.SIGKILL)
@@ -213,8 +212,9 @@ def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site
     cut = 2 << 20
 
     def breaks(to: BaseHTTPRequestHandler) -> None:
-        etag = {} if what == "no version" else {"ETag": '"2"' if len(web.asked) > 1 and what != "the same" else '"1"'}
-        if len(web.asked) == 1:
+        first = len(web.requests) == 1
+        etag = {} if what == "no version" else {"ETag": '"1"' if first or what == "the same" else '"2"'}
+        if first:
             head(to, 200, {"Content-Length": str(len(CONTENT)), **etag})
             to.wfile.write(CONTENT[:cut])
         elif what == "the same":
@@ -227,7 +227,7 @@ def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site
 
     web.answers["/t.pth"] = breaks
     assert last_line(sweep({"url": web.url("/t.pth")})).startswith(PLANNED)
-    assert [part for _, part in web.asked] == [None, None if what == "no version" else f"bytes={cut}-"]
+    assert [part for _, part in web.requests] == [None, None if what == "no version" else f"bytes={cut}-"]
     expected = CONTENT if what == "the same" else other
     assert (home / "results/weights" / kept(home)[0]).read_bytes() == expected
     assert kept(home)[0] == f"sha256/{sha(expected)}.pth"
@@ -241,7 +241,7 @@ def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
     web.answers["/t.pth"] = breaks
     expected = f"cannot be downloaded: the connection was closed after 10 of 1,000 bytes, {TRIES} times"
     assert sweep({"url": web.url("/t.pth")}).error.endswith(expected)
-    assert len(web.asked) == TRIES and kept(home) == []
+    assert len(web.requests) == TRIES and kept(home) == []
 
 
 def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,11 +280,11 @@ def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pyt
     url = web.put("/t.safetensors", state)
     for results in ("one", "two"):
         assert command("evaluate", *asked, url, "--results", results, "--json").code == 0
-    assert len(web.asked) == 1 and not (home / "one").exists()
+    assert len(web.requests) == 1 and not (home / "one").exists()
     damaged = home / "shared/sha256" / f"{sha(state)}.safetensors"
     damaged.write_bytes(b"damaged")
     assert command("evaluate", *asked, url, "--json").code == 0
-    assert len(web.asked) == 2 and damaged.read_bytes() == state
+    assert len(web.requests) == 2 and damaged.read_bytes() == state
 
     pair = {"teacher": "digits_net_w8", "student": "digits_net_w4"}
     text = {"dataset": "digits", "recipe": "digits_quick", "methods": ["kd"], "seeds": 1}

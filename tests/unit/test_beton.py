@@ -12,19 +12,7 @@ from PIL import Image
 
 from harness.data import beton
 from harness.data.load.arrays import WrongData
-
-
-def picture(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Smooth colours, so that JPEG keeps them."""
-    y, x = np.mgrid[:height, :width] / 10
-    channels = [127 + 120 * np.sin(x + seed), 127 + 120 * np.cos(y * seed), 127 + 120 * np.sin(x * y)]
-    return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
-
-
-def as_jpeg(image: Image.Image, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=90, **options)
-    return out.getvalue()
+from tests.support.images import encode_jpeg, picture
 
 
 def pixels(jpeg: Any) -> np.ndarray:
@@ -54,7 +42,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 def variant(height: int, width: int, i: int) -> bytes:
     image, options = picture(height, width, i), VARIANTS[i]
-    return as_jpeg(image.convert("L")) if "grey" in options else as_jpeg(image, **options)
+    return encode_jpeg(image.convert("L")) if "grey" in options else encode_jpeg(image, **options)
 
 
 @pytest.fixture
@@ -158,7 +146,7 @@ def test_a_damaged_file_is_told_or_read_within_its_bounds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.beton"
-    write(path, [(i, h, w, as_jpeg(picture(h, w))) for i, (h, w) in enumerate(SIZES[:3])])
+    write(path, [(i, h, w, encode_jpeg(picture(h, w))) for i, (h, w) in enumerate(SIZES[:3])])
     size, table = path.stat().st_size, 2 * beton.PAGE
     with path.open("r+b") as file:
         for place in data.draw(st.lists(st.one_of(st.integers(0, 3300), st.integers(table, size - 1)), max_size=4)):
@@ -174,7 +162,7 @@ def test_a_damaged_file_is_told_or_read_within_its_bounds(
 
 
 def test_raw_pixels_are_refused(tmp_path: Path) -> None:
-    content = bytearray(write(tmp_path / "a.beton", [(0, 8, 8, as_jpeg(picture(8, 8)))]).read_bytes())
+    content = bytearray(write(tmp_path / "a.beton", [(0, 8, 8, encode_jpeg(picture(8, 8)))]).read_bytes())
     content[24 + 3 * 1041] = 1  # the first sample's mode
     (tmp_path / "a.beton").write_bytes(content)
     with pytest.raises(WrongData, match="a.beton: holds images that are not JPEGs"):

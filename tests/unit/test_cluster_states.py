@@ -14,7 +14,7 @@ from slurm.array_jobs import ArrayJob
 from slurm.cluster import Cluster
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedPack, QueuedRun
-from tests.commands import process
+from tests.support.cli import process
 
 RUNS = ("aaaa", "bbbb", "cccc")
 NAME = "kd-sweep-1"

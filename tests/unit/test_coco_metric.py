@@ -18,8 +18,8 @@ from harness.spec.tasks.detection import TASK as DETECTION
 from harness.training.distributed.ranks import join_ranks
 from harness.training.tasks.detection_evaluation import as_results, coco_metrics, evaluate_detector, results_file
 from slurm.entry import free_port
-from tests import coco128
-from tests.coco128 import needs_coco128
+from tests.support import coco128
+from tests.support.coco128 import needs_coco128
 
 IMAGES = 5  # that two processes cannot share out evenly
 

@@ -18,7 +18,7 @@ from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.frozen_norm import FrozenBatchNorm
 from harness.spec.pretrained import sha256_start, weights_url
 from harness.spec.tasks.detection import DETECTORS
-from tests.coco128 import content, needs_coco128
+from tests.support.coco128 import content, needs_coco128
 
 LAST = {"mobilenet_v2": "features.17"}  # the module of the last stage
 

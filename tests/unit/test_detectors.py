@@ -23,7 +23,7 @@ from harness.spec.tasks.detection import DETECTORS
 from harness.training.outputs import in_float32
 from harness.training.teacher import freeze
 from methods.detection import Objects
-from tests.coco128 import batch, needs_coco128
+from tests.support.coco128 import batch, needs_coco128
 
 TWO, ONE = "fasterrcnn_resnet18_fpn", "retinanet_resnet18_fpn"
 CLASSES = 5

@@ -32,7 +32,7 @@ from methods.reviewkd import ReviewKD
 from methods.rkd import RKD
 from methods.sp import SP
 from methods.vid import VID
-from tests.unit.made_up import CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
+from tests.support.synthetic_outputs import CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
 METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "at": (AT, {}),

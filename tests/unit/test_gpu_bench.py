@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.commands import process
+from tests.support.cli import process
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 

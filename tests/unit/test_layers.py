@@ -1,62 +1,110 @@
-"""Dependencies point one way: commands -> slurm, reporting, training -> store, data, models, methods -> spec."""
+"""The layout: the folders of harness/, imports that point one way, and helpers of tests in tests/support."""
 
 import ast
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMANDS, JOBS, PARTS, SPEC, BASE = range(4, -1, -1)
-LAYER = {
-    "slurm": JOBS,
-    "harness.reporting": JOBS,
-    "harness.training": JOBS,
-    "harness.store": PARTS,
-    "harness.data": PARTS,
-    "harness.models": PARTS,
-    "methods": PARTS,
-    "harness.spec": SPEC,
-    "harness.errors": BASE,
-    "harness.hardware": BASE,
-    "harness.phrases": BASE,
-    "harness.rng": BASE,
+from tests.support.cli import REPO
+
+COMMANDS = {"sweep", "status", "report", "leaderboard", "prepare", "evaluate", "verify", "compact"}
+SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
+FOLDERS = {
+    "console": set(),
+    "planning": {"cost"},
+    "spec": {"tasks"},
+    "data": {"prepare", "load"},
+    "models": {"detection"},
+    "training": {"cuda", "distributed", "engines", "tasks"},
+    "store": set(),
+    "reporting": {"tables", "published", "paper", "figures", "leaderboard", "export"},
 }
-# What a job runs is trained by harness.training; the local and the cluster queue share slurm with it.
-ALLOWED = {("slurm", "harness.training")}
+# From the bottom. A part imports parts of lower layers only, not even those beside it; commands are on top.
+LAYERS = (
+    {"harness.errors", "harness.hardware", "harness.phrases", "harness.rng"},
+    {"harness.spec"},
+    {"harness.store", "methods"},
+    {"harness.data", "harness.models", "harness.console"},
+    {"harness.training", "harness.reporting"},
+    {"slurm", "harness.api"},
+    {"harness.planning", "harness"},
+    {f"harness.{command}" for command in COMMANDS} | {"harness.__main__"},
+)
+LEVELS = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 
 
-def owner(module: str) -> str:
-    """The part of the house a module belongs to; a command's own module is its own part."""
-    parts = module.split(".")
-    return parts[0] if parts[0] != "harness" else ".".join(parts[:2])
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+MODULES = {
+    module_name(file): file
+    for package in ("harness", "methods", "slurm")
+    for file in sorted((REPO / package).rglob("*.py"))
+}
+
+
+def part(module: str) -> str:
+    """Return the part of the layout that a module belongs to: a top-level package or something right below harness."""
+    return ".".join(module.split(".")[: 2 if module.startswith("harness.") else 1])
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield our modules that a file imports, in functions and for type checkers too."""
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module if "." in node.module else f"{node.module}.{a.name}" for a in node.names}
-    return {m for m in found if m.split(".")[0] in ("harness", "methods", "slurm")}
+            yield from (alias.name for alias in node.names if alias.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for alias in node.names:
+                submodule = f"{node.module}.{alias.name}"
+                yield submodule if submodule in MODULES else node.module
 
 
-def modules() -> list[Path]:
-    return [p for package in ("harness", "methods", "slurm") for p in sorted((ROOT / package).rglob("*.py"))]
+IMPORTS = {module: set(imports(file)) - {module} for module, file in MODULES.items()}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_import_points_up_or_sideways(path: Path) -> None:
-    here = owner(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    for module in imports(path):
-        there = owner(module)
-        if here == there or (here, there) in ALLOWED:
-            continue
-        above, below = LAYER.get(here, COMMANDS), LAYER.get(there, COMMANDS)
-        sideways = above == below and above in (COMMANDS, PARTS)
-        assert above > below or sideways, f"{path}: {here} may not import {module}"
+def test_harness_has_the_folders_and_modules_of_the_layout() -> None:
+    present = {m.split(".")[1] for m in MODULES if m.count(".") == 1 and m.startswith("harness.")}
+    assert present == COMMANDS | SUPPORTING_MODULES | FOLDERS.keys()
+    for folder, inside in FOLDERS.items():
+        packages = {p.parent.name for p in (REPO / "harness" / folder).glob("*/*.py")}
+        assert packages | ({"tasks"} & inside) == inside, folder
+        assert not list((REPO / "harness" / folder).glob("*/*/*.py")), folder
 
 
-def test_methods_know_nothing_of_the_harness() -> None:
-    for path in (ROOT / "methods").glob("*.py"):
-        assert all(m.startswith("methods") for m in imports(path)), path
+def test_imports_have_no_circle() -> None:
+    assert sum(map(len, IMPORTS.values())) > 500
+    try:
+        TopologicalSorter(IMPORTS).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other in a circle: {' -> '.join(error.args[1])}")
+
+
+def test_imports_point_down() -> None:
+    assert LEVELS.keys() == {part(module) for module in MODULES}
+    upward = [
+        f"{module} imports {imported}"
+        for module, imported_modules in IMPORTS.items()
+        for imported in imported_modules
+        if part(module) != part(imported) and LEVELS[part(module)] <= LEVELS[part(imported)]
+    ]
+    assert not upward
+
+
+def test_loading_and_preparing_data_know_nothing_of_each_other() -> None:
+    pairs = (("harness.data.load.", "harness.data.prepare."), ("harness.data.prepare.", "harness.data.load."))
+    for one, other in pairs:
+        mixed = [m for m, found in IMPORTS.items() if m.startswith(one) and any(x.startswith(other) for x in found)]
+        assert not mixed
+
+
+def test_tests_share_helpers_through_support_only() -> None:
+    """A test module imports no other and no conftest, and neither does a program that it starts."""
+    files = sorted((REPO / "tests").rglob("*.py"))
+    assert len(files) > 100
+    for file in files:
+        outside = re.findall(r"^\s*(?:from|import) (tests\b(?!\.support\b).*)", file.read_text(), re.MULTILINE)
+        assert not outside, f"{file}: move what it needs of {outside} to tests/support"

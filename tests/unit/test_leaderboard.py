@@ -25,8 +25,8 @@ from harness.spec.expand import Cell
 from harness.store import compaction
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
-from tests.commands import command, process
-from tests.integration.test_leaderboard import put, put_compacted, record, science
+from tests.support.cli import command, process
+from tests.support.leaderboard_records import put, put_compacted, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe_method("kd").hyper["temperature"].default}}
 KD = {**DEFAULTS, "use": "kd", "weights": methods.describe_method("kd").weights}
@@ -79,7 +79,7 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
     found = lines(rows)
     assert len(found) == len(plain)
     for line in found:
-        lr = line.science["recipe"]["lr"]
+        lr = line.science.recipe.lr
         mine = plain[line.use, lr, line.teacher_key]
         assert line.by_seed == mine and (line.last.mean if line.last else None) == (
             statistics.fmean(mine.values()) if mine else None

@@ -16,7 +16,7 @@ from harness.models.zoo import build_model
 from harness.spec import library_models, models
 from methods.at import AT
 from methods.fitnets import FitNets
-from tests.commands import REPO, command, process
+from tests.support.cli import REPO, command, process
 
 SMALL = ["timm:test_resnet", "timm:mobilenetv1_100", "torchvision:resnet18", "torchvision:mobilenet_v2"]
 

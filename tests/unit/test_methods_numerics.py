@@ -24,7 +24,7 @@ from methods.pkt import PKT
 from methods.reviewkd import ReviewKD
 from methods.rkd import RKD, relations
 from methods.vid import VID
-from tests.unit.made_up import BATCH, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
+from tests.support.synthetic_outputs import BATCH, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
 # Directions of vectors that are 0
 

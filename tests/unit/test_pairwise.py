@@ -1,27 +1,16 @@
 """Which comparisons are decided, and whom further seeds go to."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from harness.reporting import comparison, pairwise
+from harness.reporting import pairwise
 from harness.reporting import statistics as ours
-from harness.reporting.comparison import Comparison
 from harness.reporting.statistics import Spread
-from harness.spec.expand import Cell
-from tests.unit.test_reporting import contents, row, table
-
-
-def compared(tops: dict[str, tuple[float, ...]], **changes: Any) -> Comparison:
-    """Methods of one pair, by their last top-1 per seed."""
-    cells = [Cell("t", "s", m, seed, f"{m}-{seed}", None) for m, values in tops.items() for seed in range(len(values))]
-    rows = [row(f"{m}-{seed}", v, v) for m, values in tops.items() for seed, v in enumerate(values)]
-    return comparison.compare(replace(contents((), 0), cells=tuple(cells), **changes), table(rows))
-
+from tests.support.comparisons import compared
 
 CLOSE = {"student": (60.0, 60.6, 60.1), "kd": (70.0, 70.9, 70.2), "crd": (70.3, 70.4, 70.1)}
 

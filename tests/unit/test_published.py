@@ -24,32 +24,18 @@ from harness.reporting.published import table as published_table
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
-from harness.spec import identity, models
 from harness.spec import methods as method_sources
+from harness.spec import models
 from harness.store import records
 from harness.store.store import Store
-from tests.commands import REPO, command, plain_tex
-from tests.unit.test_reporting import row
+from tests.support.cli import REPO, command, plain_tex
+from tests.support.comparisons import row
+from tests.support.published_numbers import CRD, MDISTILLER, built, committed, number
 
 COLLECTION = REPO.parent / "shared" / "published" / "published.csv"
 FILES = ("cifar100.csv", "imagenet.csv", "coco.csv", "protocols.csv", "excluded.csv")
 
 # the build -----------------------------------------------------------------------------------------------------------
-
-CRD, MDISTILLER = "CRD (RepDistiller README.md @b84f547)", "DKD/DOT (mdistiller README.md @a08d46f)"
-
-
-def number(**more: str) -> dict[str, str]:
-    """A row of the collection."""
-    found = dict.fromkeys(build.COLUMNS, "") | {
-        "benchmark": "cifar100_same", "dataset": "CIFAR-100", "teacher": "resnet56", "student": "resnet20",
-        "method": "KD", "metric": "top1", "value": "70.66", "epochs": "240", "source": CRD,
-    }  # fmt: skip
-    return found | more
-
-
-def built(*rows: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-    return {name: list(csv.DictReader(io.StringIO(text))) for name, text in build.build(rows).items()}
 
 
 @pytest.mark.skipif(not COLLECTION.exists(), reason=f"no {COLLECTION}")
@@ -60,11 +46,6 @@ def test_the_committed_files_are_what_the_script_makes_of_the_collection(tmp_pat
         assert (published_numbers.FOLDER / name).read_bytes() == text.encode(), (
             f"{name}: run benchmarks.published.build again"
         )
-
-
-def committed(name: str) -> list[dict[str, str]]:
-    with (published_numbers.FOLDER / name).open(newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
 
 
 def test_every_row_of_the_collection_is_accounted_for() -> None:
@@ -243,7 +224,7 @@ def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> compari
     for run in planned.plan.runs.values():
         method, seed = method_of.get(run.run_id, ("", 0))
         last = FIGURES.get(method, 70.0) + seed
-        science = identity.canonical(run.science)
+        science = run.science.text
         facts = {"teacher_top1": teacher_top1, "train_size": 50_000, "evaluated_size": 10_000}
         records.write_record(planned.store, row(run.run_id, last, 99.0, science=science, **facts))
     contents = comparison.Contents.of(planned.name, planned.plan)
@@ -431,7 +412,7 @@ def test_every_format_shows_the_same_published_numbers() -> None:
             assert got[f"difference_{c.protocol.id}"] == ("" if difference is None else str(difference))
 
 
-def test_foreign_text_stays_text() -> None:
+def test_untrusted_text_stays_text() -> None:
     found = table()
     protocol = replace(found.columns[0].protocol, label="<b>50 % & #1_</b>")
     hostile = replace(found, columns=(replace(found.columns[0], protocol=protocol, remark=r"<i>\input{x} 50% $</i>"),))

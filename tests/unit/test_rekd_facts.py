@@ -1,4 +1,4 @@
-"""What the ReKD reconstruction's parts must do, in numbers: five facts about relaxed targets, and who learns."""
+"""Properties of ReKD's parts in numbers: five facts about relaxed targets, and which parameters learn."""
 
 import math
 
@@ -108,7 +108,7 @@ def test_fact_3_limits_of_tau():
 
 
 def test_fact_4_select_in_small_groups():
-    """How much nearer than the average sample the chosen one is: a lot in 4 channels, next to nothing in 256."""
+    """The chosen sample is much nearer than the average one in 4 channels, and hardly nearer in 256."""
     h, z = normal(50, 256, 2, 2, seed=1), normal(50, 4, 256, 2, 2, seed=2)
     average = (h[:, None] - z).square().mean()
     gain = {size: 1 - soft_selection(h, z, 1e-6, size)[0] / average for size in (4, 256)}

@@ -9,11 +9,9 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -26,53 +24,11 @@ from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
-from harness.spec import identity
-from harness.spec.expand import Cell
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
-from harness.store.schema import SCHEMA
 from harness.store.store import Store
-from tests.commands import command, plain_tex
-
-SWEEP: dict[str, Any] = {
-    "name": "small",
-    "note": "a note with $5 & 100 % of <b>it_all</b>",
-    "dataset": "digits",
-    "recipe": "digits_quick",
-    "methods": ["student", "kd", "fitnets"],
-    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
-    "seeds": 3,
-}
-
-
-def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dict[str, Any]:
-    """A record; what a test does not state is unlike anything it looks for."""
-    filler = {"string": "x", "double": 777.0, "int64": 7, "int32": 1, "bool": False}
-    found = {f.name: filler.get(str(f.type)) for f in SCHEMA}
-    found |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
-    found |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
-    return {
-        **found,
-        "teacher_top1": 90.0,
-        "cost_total_s": 2.0,
-        "train_size": 1442,
-        "evaluated_on": "test",
-        "evaluated_size": 355,
-        "warnings": [],
-        "student_parameters": 7,
-        "evaluated_parameters": 7,
-        **more,
-    }
-
-
-def table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=SCHEMA)
-
-
-def contents(methods: tuple[str, ...], seeds: int, note: str = "") -> Contents:
-    cells = [Cell("t", "s", m, seed, f"{m}-{seed}", None) for m in methods for seed in range(seeds)]
-    return Contents("small", note, "digits", (20,), tuple(cells))
-
+from tests.support.cli import command, plain_tex
+from tests.support.comparisons import SWEEP, contents, row, table
 
 TOP1 = st.none() | st.floats(0, 100, allow_nan=False)  # None: diverged
 METHODS = ("student", "kd", "crd")
@@ -263,7 +219,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan()
     for i, run in enumerate(planned.plan.runs.values()):
-        science = identity.canonical(run.science)
+        science = run.science.text
         records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
     table_folder.write_tables(
         Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
@@ -344,7 +300,7 @@ def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
     path = store.record(cell.run_id)
     whole = path.read_bytes()
     path.unlink()
-    science = identity.canonical(planned.plan.runs[cell.run_id].science)
+    science = planned.plan.runs[cell.run_id].science.text
     records.write_record(store, row(cell.run_id, 99.0, 99.0, science=science))
     said = command("verify")
     assert said.code == 1 and "table.md" in said.out

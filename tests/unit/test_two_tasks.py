@@ -24,8 +24,8 @@ from harness.reporting.tables import table_folder
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
-from tests.commands import command
-from tests.unit.made_up_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics
+from tests.support.cli import command
+from tests.support.synthetic_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +191,7 @@ def _numbers(run: dict[str, Any]) -> list[Any]:
 
 
 def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned, Planned]) -> None:
-    """As images in the page, which needs nothing else; one that is too large is left out."""
+    """They are embedded in the page, which needs no other file. A figure that is too large is left out."""
     store = planned[0].store
     before = build_board(store)
     assert before.images == () and not any(line["images"] for line in before.overview["lines"])

@@ -17,16 +17,7 @@ from harness.data.load import cifar
 from harness.data.load.arrays import WrongData
 from harness.models.checkpoints import WeightsError, load_weights
 from harness.models.zoo import build_model
-
-
-class Calls:
-    """Unpickled, it calls a function."""
-
-    def __init__(self, function: Any, *args: Any):
-        self.call = function, args
-
-    def __reduce__(self) -> Any:
-        return self.call
+from tests.support.pickles import Calls
 
 
 def payloads(trace: Path) -> dict[str, Calls]:

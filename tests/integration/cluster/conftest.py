@@ -1,33 +1,15 @@
-"""A bench whose sweeps run on a real SLURM, through the command line, in jobs that can die in every way."""
+"""Fixtures of the cluster tests: a SLURM on this machine and a bench that uses it."""
 
-import json
-import os
-import shlex
 import shutil
-import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from slurm.loopback import Loopback, packages
-from tests.commands import PATIENCE
-from tests.integration.conftest import MINE, SWEEP, Bench, teacher_run, until
-
-ON_SLURM = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
-    ),
-]
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
-ARRAY = 8  # the most tasks of one array
-COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
+from slurm.loopback import Loopback
+from tests.support.bench import Bench, teacher_run
+from tests.support.cluster_bench import ARRAY, ClusterBench
 
 
 @pytest.fixture(scope="package")
@@ -40,118 +22,6 @@ def cluster() -> Iterator[Loopback]:
         shutil.rmtree(base, ignore_errors=True)
 
 
-@dataclass
-class ClusterBench(Bench):
-    """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and see its file ``slow``."""
-
-    cluster: Loopback = field(kw_only=True)
-    profile: dict[str, Any] = field(default_factory=dict)
-    sbatch: dict[str, Any] = field(default_factory=dict)  # long options
-
-    @property
-    def calls_file(self) -> Path:
-        return self.folder / "calls"
-
-    def _how(self) -> dict[str, Any]:
-        how = super()._how()
-        path = f"{self.folder / 'bin'}{os.pathsep}{packages.search_path()}"
-        return {**how, "env": {**how["env"], **self.cluster.env, "PATH": path}}
-
-    def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
-        resources = {"time_minutes": 10, "cpus_per_task": 1, "mem_gb": 1, **self.profile.get("resources", {})}
-        options = {"chdir": str(self.folder), **self.sbatch}
-        given = {k: v for k, v in options.items() if v is not None}
-        whole = {"signal_seconds": 20, "poll_seconds": 0.5, **self.profile, "resources": resources, "sbatch": given}
-        (self.folder / "my.yaml").write_text(yaml.safe_dump(whole))
-        return super().command(name, *args, *(["--cluster", "my.yaml"] if name == "sweep" else []), file=file)
-
-    def wrap(self, program: str, script: str) -> None:
-        """Puts a script in a SLURM command's place; ``$REAL`` is the command."""
-        path = self.folder / "bin" / program
-        path.parent.mkdir(exist_ok=True)
-        real = shutil.which(program, path=packages.search_path())
-        path.write_text(f"#!/bin/bash\nREAL={shlex.quote(str(real))}\n{script}\n")
-        path.chmod(0o755)
-
-    def count_calls(self) -> None:
-        """From now on every SLURM command that is called outside jobs leaves a line in ``calls_file``."""
-        for program in COMMANDS:
-            note = f"echo {program} >> {shlex.quote(str(self.calls_file))}"
-            self.wrap(program, f'[ -n "$SLURM_JOB_ID" ] || {note}\nexec "$REAL" "$@"')
-
-    def calls(self) -> Counter[str]:
-        return Counter(self.calls_file.read_text().split()) if self.calls_file.exists() else Counter()
-
-    def clean_up(self) -> None:
-        super().clean_up()
-        if left := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
-            self.cluster.client("scancel", *left)
-        until(lambda: not self.jobs("%i"))
-
-    def jobs(self, columns: str) -> list[list[str]]:
-        text = self.cluster.client("squeue", "--noheader", "--array", f"--format={columns}")
-        return [line.split("|") for line in text.splitlines()]
-
-    def jobs_left(self) -> list[str]:
-        mine = self.submissions()
-        return [job for job, name in self.jobs("%i|%j") if name in mine]
-
-    def submissions(self) -> dict[str, dict[str, Any]]:
-        """Name -> what was noted of it."""
-        found = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
-        return {note["name"]: note for note in found}
-
-    def job_of(self, run_id: str) -> str:
-        """The pending or running job (12, 12_3) that is to train a run."""
-        live = {job for (job,) in self.jobs("%i")}
-        found = [
-            job
-            for note in self.submissions().values()
-            for i, pack in enumerate(note["packs"])
-            if run_id in pack and (job := f"{note['job_id']}_{i}" if len(note["packs"]) > 1 else note["job_id"]) in live
-        ]
-        assert len(found) == 1, found
-        return found[0]
-
-    def node_of(self, job: str) -> str:
-        return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
-
-    def release(self) -> None:
-        """Lets jobs go that were submitted with ``hold``."""
-        self.sbatch = {k: v for k, v in self.sbatch.items() if k != "hold"}
-        for note in self.submissions().values():
-            self.cluster.client("scontrol", "release", note["job_id"])
-
-    def preempt(self) -> None:
-        """A job of higher priority takes every node for a moment; jobs of low partitions make room for it."""
-        everything = ("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
-        job = self.cluster.client("sbatch", "--parsable", *everything, "--wrap=true").strip()
-        until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would look ever more rarely
-
-    def mid_run(self, run_id: str) -> bool:
-        """In training, with a checkpoint behind it."""
-        running = self.store.is_running(run_id) and self.store.progress(run_id).get("fraction", 0) > 0.02
-        return running and any(self.store.checkpoints(run_id).glob("epoch-*"))
-
-    def attempts(self, run_id: str) -> int:
-        return len(self.store.attempts(run_id))
-
-    def fraction(self, run_id: str) -> float:
-        return self.store.progress(run_id)["fraction"]
-
-    def goes_on(self, run_id: str, before: float) -> None:
-        """Waits for the second attempt's first step, which comes after what was done before."""
-        until(lambda: self.attempts(run_id) == 2)
-        until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[1]["at"])
-        assert self.fraction(run_id) >= before > 0
-
-    def slow(self, seconds: float) -> None:
-        (self.folder / "slow").write_text(str(seconds))
-
-    def quick(self) -> None:
-        (self.folder / "slow").unlink()
-
-
 @pytest.fixture
 def bench(tmp_path: Path, cluster: Loopback) -> Iterator[ClusterBench]:
     bench = ClusterBench(tmp_path, cluster=cluster)
@@ -159,27 +29,8 @@ def bench(tmp_path: Path, cluster: Loopback) -> Iterator[ClusterBench]:
     bench.clean_up()
 
 
-def small(*seeds: int, **more: object) -> dict[str, Any]:
-    """The small sweep with these seeds and further methods."""
-    return {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": list(seeds)}
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    """What a command said that ended well."""
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
-    return out + err
-
-
 @pytest.fixture
 def taught(bench: ClusterBench, finished: Bench) -> ClusterBench:
     """A store in which the teacher is trained."""
     bench.take(finished, teacher_run(finished))
     return bench
-
-
-def recorded_once(bench: Bench) -> None:
-    """Every run of the plan has a record, and there is no other."""
-    assert bench.store.done_ids() == set(bench.plan().plan.runs)
-    assert not bench.store.failed_ids()
-    assert len(list(bench.store.records.iterdir())) == len(bench.plan().plan.runs)

@@ -9,9 +9,8 @@ import yaml
 
 from harness.data.load.coco import CocoSource
 from harness.training.tasks.detection_evaluation import coco_metrics
-from tests.commands import command
-from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once
-from tests.integration.conftest import REPO
+from tests.support.cli import REPO, command
+from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
 
@@ -50,7 +49,7 @@ def agree_on_real_detections(bench: ClusterBench, run_id: str, folder: Path) -> 
     import torch
 
     science = bench.store.read_science(run_id)
-    source = CocoSource(science["dataset"], science["recipe"], folder, torch.device("cpu"), 1)
+    source = CocoSource(science.dataset, science.recipe, folder, torch.device("cpu"), 1)
     truth = source.evaluation().annotations
     found = json.loads(bench.store.predictions(run_id).read_text())
     metrics = coco_metrics(truth, found)

@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
-from tests.integration.conftest import METHODS, MINE, SWEEP, Bench, teacher_run
-from tests.integration.test_errors import FILLS, tmpfs
-from tests.integration.test_resume import same_end
+from tests.support.bench import METHODS, MINE, SWEEP, Bench, teacher_run, until
+from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.disks import FILLS, tmpfs
+from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.commands import command
-from tests.integration.cluster.conftest import ON_SLURM, ClusterBench, recorded_once
-from tests.integration.conftest import REPO
+from tests.support.cli import REPO, command
+from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "tiny_imagenet_20"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
-from tests.integration.conftest import METHODS, Bench
-from tests.integration.test_resume import same_end
+from tests.support.bench import METHODS, Bench, until
+from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.cluster.conftest import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
-from tests.integration.conftest import SWEEP, Bench
-from tests.integration.test_ranks import as_one_process
+from tests.support.bench import SWEEP, Bench, until
+from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.ranks import as_one_process
 
 pytestmark = ON_SLURM
 

@@ -1,4 +1,4 @@
-"""What SLURM is asked for, by one sweep or several at once, and what the jobs then run."""
+"""Submission to SLURM by one sweep or several at once: the resources requested and the jobs that run."""
 
 import json
 import shutil
@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 
 from slurm import commands
-from tests.integration.cluster.conftest import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small, until
-from tests.integration.conftest import METHODS, SWEEP, Bench, teacher_run
-from tests.integration.test_resume import same_end
+from tests.support.bench import METHODS, SWEEP, Bench, teacher_run, until
+from tests.support.cluster_bench import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
 
@@ -70,7 +70,8 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
 
 
 def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
-    """As SLURM has them; a job's Python is started by the profile's command (a container's, say) after its setup."""
+    """SLURM reports the requested resources. The profile's command, e.g. a container's, starts a job's Python after the
+    profile's setup."""
     script = bench.folder / "container"
     script.write_text(f'#!/bin/sh\necho "$LOADED" >> {bench.folder}/contained\nexec {sys.executable} "$@"\n')
     script.chmod(0o755)
@@ -91,7 +92,7 @@ def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
 
 
 def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Bench) -> None:
-    """What there is no room for is submitted as others end."""
+    """Jobs over the limit are submitted as others end."""
     name = commands.user()
     limit = ("-i", "modify", "user", name, "set")
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0, 1, 2]}

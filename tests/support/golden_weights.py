@@ -1,4 +1,4 @@
-"""The golden folder and the weights its numbers were made with: a pure function of state_dict keys and shapes."""
+"""The golden folder, and the weights behind its numbers: a pure function of state_dict keys and shapes."""
 
 import math
 import os
@@ -13,7 +13,7 @@ GOLDEN = Path(os.environ.get("KD_GOLDEN") or Path(__file__).resolve().parents[3]
 
 
 def value(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The formula's float32 entry for one state_dict key (int64 for a 0-d counter)."""
+    """Return the formula's float32 tensor for a state_dict key (int64 for a 0-d counter)."""
     if not shape:
         return torch.tensor(0)
     kind = key.rpartition(".")[2]
@@ -31,10 +31,10 @@ def value(key: str, shape: tuple[int, ...]) -> Tensor:
     elif kind == "log_scale":
         values = np.full(shape, math.log(math.exp(5 - 1e-5) - 1))
     else:
-        raise ValueError(f"the golden formula says nothing about {key!r} of shape {shape}")
+        raise ValueError(f"the golden formula has no case for {key!r} of shape {shape}")
     return torch.from_numpy(values.astype(np.float32))
 
 
 def fill(module: nn.Module, prefix: str = "") -> None:
-    """Load the formula's weights into `module` in place; `prefix` is put before each state_dict key."""
+    """Load the formula's weights into `module`; `prefix` is put before each state_dict key."""
     module.load_state_dict({key: value(prefix + key, tuple(v.shape)) for key, v in module.state_dict().items()})

@@ -1,5 +1,6 @@
-"""A small data set in COCO's format, and a store with sweeps of detectors and of classifiers, all made up."""
+"""A small synthetic data set in COCO's format, and a store with sweeps of detectors and of classifiers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,22 @@ from PIL import Image
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
-from harness.spec import identity
 from harness.store import records
-from tests.commands import command
-from tests.integration.test_prepare import save
-from tests.integration.test_prepare_coco import write_instances
-from tests.unit.test_reporting import SWEEP, row
+from tests.support.cli import command
+from tests.support.comparisons import SWEEP, row
+from tests.support.images import save_image
+
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 1, "name": "dog"}]
+
+
+def write_instances(path: Path, images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "categories": CATEGORIES, "annotations": annotations}))
+
 
 HEIGHT, WIDTH = 60, 80
 BOXES = {i: [4 * i, 5, 20 + i, 30] for i in range(6) if i != 2}  # x, y, width, height; image 2 shows nothing
-OTHER = 777.0  # what the records have for the other task's metrics, which nothing may read
+OTHER = 777.0  # the value of the other task's metrics in the records, which nothing may read
 PAIRS = (
     ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet50_fpn"),
     ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet18_fpn"),
@@ -37,24 +44,24 @@ DETECTORS: dict[str, Any] = {
 
 
 def prepare(folder: Path) -> None:
-    """``folder/coco``: six images to train on and as many to evaluate on, of a white rectangle each but for one; cats,
-    whose id is 3."""
+    """Prepare ``folder/coco``: six images to train on and six to evaluate on. All but one show a white rectangle,
+    a cat (category 3)."""
     for part, first in (("train", 0), ("val", 100)):
         for i in range(6):
             pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
             if i in BOXES:
                 x, y, width, height = BOXES[i]
                 pixels[y : y + height, x : x + width] = 255
-            save(folder / f"source/{part}/{i}.jpg", Image.fromarray(pixels))
+            save_image(folder / f"source/{part}/{i}.jpg", Image.fromarray(pixels))
         images = [{"id": first + i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(6)]
         objects = [{"image_id": first + i, "category_id": 3, "bbox": box} for i, box in BOXES.items()]
         write_instances(folder / f"source/annotations/instances_{part}.json", images, objects)
     assert command("prepare", "coco", "--source", folder / "source", "--out", folder / "coco").code == 0
 
 
-def metrics(what: str, AP: float) -> dict[str, float]:
-    """Of a detector; none is like another, so that a table which mixes them up is seen."""
-    return {f"{what}_{name}": AP + 5 * i for i, name in enumerate(TEACHER)}
+def metrics(prefix: str, AP: float) -> dict[str, float]:
+    """Return a detector's metrics, all different, so that a table that confuses them is noticed."""
+    return {f"{prefix}_{name}": AP + 5 * i for i, name in enumerate(TEACHER)}
 
 
 def plan(sweep: dict[str, Any], results: Path = Path("results")) -> Planned:
@@ -64,21 +71,21 @@ def plan(sweep: dict[str, Any], results: Path = Path("results")) -> Planned:
 
 
 def record(planned: Planned, **facts: Any) -> None:
-    """Records for all of its runs."""
-    line = {cell.run_id: cell for cell in planned.plan.cells}
+    """Write records for all runs of a plan."""
+    cells = {cell.run_id: cell for cell in planned.plan.cells}
     detectors = planned.plan.sweep.dataset.name == "coco"
     for run in planned.plan.runs.values():
-        cell = line.get(run.run_id)
-        known = {"science": identity.canonical(run.science), "versions": "{}", "processes": 1, "seed": 0}
-        known |= {"dataset": run.science["dataset"]["name"], "train_size": 5, "evaluated_size": 6, **facts}
+        cell = cells.get(run.run_id)
+        columns = {"science": run.science.text, "versions": "{}", "processes": 1, "seed": 0}
+        columns |= {"dataset": run.science.dataset.name, "train_size": 5, "evaluated_size": 6, **facts}
         if detectors:
-            own = APS[cell.method][cell.seed] if cell else TEACHER["AP"]
-            known |= metrics("last", own) | metrics("best", own + 0.5)
-            known |= {f"teacher_{name}": value for name, value in TEACHER.items()}
-            known["teacher_top1"] = OTHER
-        known["seed"] = cell.seed if cell else 0
+            ap = APS[cell.method][cell.seed] if cell else TEACHER["AP"]
+            columns |= metrics("last", ap) | metrics("best", ap + 0.5)
+            columns |= {f"teacher_{name}": value for name, value in TEACHER.items()}
+            columns["teacher_top1"] = OTHER
+        columns["seed"] = cell.seed if cell else 0
         top1 = OTHER if detectors else 60.0 + (cell.seed if cell else 0)
-        records.write_record(planned.store, row(run.run_id, top1, top1, **known))
+        records.write_record(planned.store, row(run.run_id, top1, top1, **columns))
 
 
 def compare(planned: Planned) -> Comparison:
@@ -86,7 +93,7 @@ def compare(planned: Planned) -> Comparison:
 
 
 def both() -> tuple[Planned, Planned]:
-    """Sweeps of detectors and of classifiers, with records, in one store below the working directory."""
+    """Plan sweeps of detectors and of classifiers and write their records to one store in the working directory."""
     prepare(Path())
     detectors, classifiers = plan(DETECTORS), plan(SWEEP)
     record(detectors)

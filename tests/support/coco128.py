@@ -1,4 +1,4 @@
-"""Real images with objects for detectors: the first of `coco128`, below KD_DATA."""
+"""Real images with objects for detectors: the first ones of `coco128`, below KD_DATA."""
 
 import json
 import os
@@ -22,39 +22,39 @@ MEAN, STD = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.
 
 @cache
 def content() -> dict[str, Any]:
-    """COCO's ground truth."""
-    found: dict[str, Any] = json.loads(ANNOTATIONS.read_text())
-    return found
+    """Return COCO's ground truth for all images."""
+    instances: dict[str, Any] = json.loads(ANNOTATIONS.read_text())
+    return instances
 
 
 def ground_truth(count: int) -> dict[str, Any]:
-    """Of the first ``count`` images alone."""
+    """Return COCO's ground truth for the first ``count`` images only."""
     images = content()["images"][:count]
     ids = {image["id"] for image in images}
     annotations = [a for a in content()["annotations"] if a["image_id"] in ids]
     return {"images": images, "annotations": annotations, "categories": content()["categories"]}
 
 
-def show(image: dict[str, Any], side: int) -> tuple[Tensor, Objects]:
-    """One image (3, H, W) whose shorter side is ``side``, with its objects."""
+def load_image(image: dict[str, Any], side: int) -> tuple[Tensor, Objects]:
+    """Return an image (3, H, W) whose shorter side is ``side``, with its objects."""
     scale = side / min(image["height"], image["width"])
     width, height = (round(image[x] * scale) for x in ("width", "height"))
     with Image.open(FOLDER / "images" / "train2017" / image["file_name"]) as opened:
         pixels = np.asarray(opened.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
     ranks = {category["id"]: rank for rank, category in enumerate(content()["categories"], 1)}
-    mine = [a for a in content()["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
-    boxes = torch.tensor([a["bbox"] for a in mine], dtype=torch.float32).view(-1, 4) * scale
+    annotations = [a for a in content()["annotations"] if a["image_id"] == image["id"] and not a["iscrowd"]]
+    boxes = torch.tensor([a["bbox"] for a in annotations], dtype=torch.float32).view(-1, 4) * scale
     boxes[:, 2:] += boxes[:, :2]
-    labels = torch.tensor([ranks[a["category_id"]] for a in mine], dtype=torch.int64)
-    shown = (torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - MEAN) / STD
-    return shown, Objects(boxes, labels, (height, width))
+    labels = torch.tensor([ranks[a["category_id"]] for a in annotations], dtype=torch.int64)
+    normalised = (torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255 - MEAN) / STD
+    return normalised, Objects(boxes, labels, (height, width))
 
 
 def batch(indices: list[int], side: int) -> tuple[Tensor, list[Objects]]:
-    """Images (B, 3, H, W), padded as the loader pads them, and what each shows."""
-    shown = [show(content()["images"][index], side) for index in indices]
-    height, width = (-(-max(x.shape[axis] for x, _ in shown) // 32) * 32 for axis in (1, 2))
-    images = torch.zeros(len(shown), 3, height, width)
-    for canvas, (image, _) in zip(images, shown, strict=True):
+    """Return images (B, 3, H, W), padded as the loader pads them, and the objects of each."""
+    samples = [load_image(content()["images"][index], side) for index in indices]
+    height, width = (-(-max(x.shape[axis] for x, _ in samples) // 32) * 32 for axis in (1, 2))
+    images = torch.zeros(len(samples), 3, height, width)
+    for canvas, (image, _) in zip(images, samples, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
-    return images, [objects for _, objects in shown]
+    return images, [objects for _, objects in samples]

@@ -1,4 +1,4 @@
-"""Made-up outputs of a teacher and a student, and what a method's loss is on them."""
+"""Synthetic outputs of a teacher and a student, and a method's loss on them."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ TARGETS = torch.arange(BATCH) % CLASSES
 
 
 def spec(widths: list[int], sizes: list[tuple[int, int]], embedding_dim: int) -> TapSpec:
-    """Stages of these widths and sizes, each with its pre-activation."""
+    """Return taps for stages of these widths and sizes, each with its pre-activation."""
     taps = [f"stage{i}{end}" for i in range(1, len(widths) + 1) for end in ("", ".preact")]
     twice = [(c, size) for c, size in zip(widths, sizes, strict=True) for _ in range(2)]
     return TapSpec(
@@ -40,7 +40,7 @@ def make_batch(targets: Tensor = TARGETS, **epoch: float) -> Batch:
 
 
 def total(method: Distiller, student: Outputs, teacher: Outputs, targets: Tensor = TARGETS) -> Tensor:
-    """The weighted loss without cross-entropy, and that of a first stage."""
+    """Return the weighted loss without cross-entropy, plus the loss of a first stage."""
     terms = method(make_batch(targets), student, teacher)
     assert terms.keys() == {*method.weights, *method.diagnostics} - {"ce"}
     first = method.first_terms(make_batch(targets), student, teacher) if method.first_stage else {}

@@ -1,4 +1,4 @@
-"""The commands as a user gives them: in this process, for speed, or in one of their own."""
+"""The commands as a user runs them: in this process, which is fast, or in a process of their own."""
 
 import contextlib
 import importlib
@@ -13,13 +13,13 @@ from unittest import mock
 
 from harness.console import app
 
-REPO = Path(__file__).resolve().parents[1]
-PATIENCE = 1200  # seconds until what does not end counts as hanging: a busy machine takes its time
+REPO = Path(__file__).resolve().parents[2]
+PATIENCE = 1200  # seconds after which a command counts as hanging; a busy machine is slow
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a command printed and its exit code."""
+    """Output and exit code of a command."""
 
     code: int
     out: str
@@ -27,7 +27,7 @@ class Said:
 
     @property
     def error(self) -> str:
-        """The one message of a command that met wrong input, and that there is nothing beside it."""
+        """Return the one message of a command that refused its input; check that it printed nothing else."""
         assert self.code == 2, self
         assert self.out == "", self.out
         assert self.err.startswith("error: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self.err
@@ -36,7 +36,7 @@ class Said:
 
 
 def command(name: str, *args: object) -> Said:
-    """``python -m harness.NAME ARGS`` in this process, through the same entry point."""
+    """Run ``python -m harness.NAME ARGS`` in this process, through the same entry point."""
     out, err = io.StringIO(), io.StringIO()
     argv = [f"harness.{name}", *map(str, args)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -49,8 +49,8 @@ def command(name: str, *args: object) -> Said:
 
 
 def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:
-    """``python ARGS`` in a process of its own, with this checkout's code."""
-    done = subprocess.run(
+    """Run ``python ARGS`` in a process of its own, with this checkout's code."""
+    completed = subprocess.run(
         [sys.executable, *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(REPO), "COLUMNS": "200", **(env or {})},
         cwd=cwd,
@@ -58,9 +58,9 @@ def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | Non
         text=True,
         timeout=PATIENCE,
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return Said(completed.returncode, completed.stdout, completed.stderr)
 
 
 def plain_tex(line: str) -> str:
-    """A line of a LaTeX table as the text it was made from."""
+    """Return a line of a LaTeX table as the text it was made from."""
     return line.replace(r"$\pm$", "±").replace("$>$", ">").replace(r"\%", "%")

@@ -19,20 +19,20 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @dataclass
 class Site:
-    """What lies at which path, and who has asked for what."""
+    """A running server: its answers by path, and the requests it has received."""
 
     port: int
     proxy: str
     certificate: Path
     answers: dict[str, Answer] = field(default_factory=dict)
-    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, and what of it
+    requests: list[tuple[str, str | None]] = field(default_factory=list)  # path, and the Range header
 
     def url(self, path: str) -> str:
         return f"https://localhost:{self.port}{path}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process needs to reach the site, and nothing beside it, under any name."""
+        """Variables with which a process reaches this server, and no other, under any host name."""
         return {"SSL_CERT_FILE": str(self.certificate), "HTTPS_PROXY": self.proxy, "NO_PROXY": "localhost"}
 
     def put(self, path: str, content: bytes) -> str:
@@ -53,31 +53,31 @@ def head(to: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> No
 
 @contextmanager
 def site(folder: Path) -> Iterator[Site]:
-    """Serves until left; skips the test where no certificate can be made."""
+    """Serve until the context ends; skip the test where openssl is missing."""
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl, for a certificate")
     key, certificate = folder / "key.pem", folder / "certificate.pem"
     names = ",".join(f"DNS:{host}" for host in HOSTS)
     options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    made = ["openssl", "req", *options, "-addext", f"subjectAltName={names}", "-keyout", key, "-out", certificate]
-    subprocess.run(made, check=True, capture_output=True)
+    target = ["-addext", f"subjectAltName={names}", "-keyout", key, "-out", certificate]
+    subprocess.run(["openssl", "req", *options, *target], check=True, capture_output=True)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found.asked.append((self.path, self.headers["Range"]))
-            if answer := found.answers.get(self.path):
+            server.requests.append((self.path, self.headers["Range"]))
+            if answer := server.answers.get(self.path):
                 answer(self)
             else:
                 self.send_error(404)
 
         def do_CONNECT(self) -> None:
-            """As a proxy: whatever host is asked for, it is this site."""
+            """Act as a proxy that connects to this server whatever host is requested."""
             head(self, 200, {})
-            with socket.create_connection(("localhost", found.port)) as there:
-                back = threading.Thread(target=_pump, args=(there, self.connection))
-                back.start()
-                _pump(self.connection, there)
-                back.join()
+            with socket.create_connection(("localhost", server.port)) as upstream:
+                backward = threading.Thread(target=_pump, args=(upstream, self.connection))
+                backward.start()
+                _pump(self.connection, upstream)
+                backward.join()
 
         def log_message(self, *args: object) -> None:
             pass
@@ -87,21 +87,21 @@ def site(folder: Path) -> Iterator[Site]:
         daemon_threads = True
 
         def handle_error(self, *args: object) -> None:
-            pass  # clients are killed here
+            pass  # tests kill clients in the middle of an answer
 
     secure, proxy = Server(("localhost", 0), Handler), Server(("localhost", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
-    found = Site(secure.server_port, f"http://localhost:{proxy.server_port}", certificate)
-    for server in (secure, proxy):
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    server = Site(secure.server_port, f"http://localhost:{proxy.server_port}", certificate)
+    for listener in (secure, proxy):
+        threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
-        yield found
+        yield server
     finally:
-        for server in (secure, proxy):
-            server.shutdown()
-            server.server_close()
+        for listener in (secure, proxy):
+            listener.shutdown()
+            listener.server_close()
 
 
 def _pump(source: socket.socket, to: socket.socket) -> None:
