@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from harness.models.taps import ConvNet, Taps, describe_taps
 from harness.models.zoo import build_model
-from harness.spec.models import DATASETS as MODELS
+from harness.spec.models import CATALOG as MODELS
 from harness.spec.tasks import DATASETS
 from methods.base import Batch, Head, Outputs, SampleRandom, TapSpec
 from methods.dml import DML
