@@ -11,7 +11,6 @@ from harness.planning.submit import Request, submit, work_of
 from harness.planning.watch import watch
 from harness.reporting import comparison
 from harness.reporting.pairwise import Line, PairwiseTest, further_seeds, looks, pairwise_tests
-from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import files
 
@@ -71,7 +70,7 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
     for cell in planned.plan.cells:  # of a line's cells, the last one counts
         line = (cell.teacher, cell.student, cell.method)
         for seed in further.get(line, ()):
-            run_id = identity.run_id({**planned.plan.runs[cell.run_id].science, "seed": seed})
+            run_id = planned.plan.runs[cell.run_id].science.with_seed(seed).run_id
             cells[Cell(*line, seed, run_id, cell.teacher_run)] = None
     files.replace_json(path, [asdict(cell) for cell in cells])
 

@@ -11,6 +11,7 @@ from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
 from harness.spec.schema import WeightsSource
+from harness.spec.science import Given
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store import files
@@ -46,8 +47,8 @@ class Planned:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        teachers = {s["teacher"]["sha256"] for s in sciences if s["teacher"] and "sha256" in s["teacher"]}
-        backbones = {s["backbone"] for s in sciences if "backbone" in s}
+        teachers = {s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        backbones = {s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
         for sha256 in sorted(teachers | backbones):
             of_teacher = self.plan.weights.get(sha256)

@@ -19,6 +19,7 @@ from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
 from harness.spec.schema import Teachers
+from harness.spec.science import Science
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
@@ -61,7 +62,7 @@ class Contents:
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
-        epochs = sorted({runs[c.run_id].science["recipe"]["epochs"] for c in plan.cells})
+        epochs = sorted({runs[c.run_id].science.recipe.epochs for c in plan.cells})
         return cls(
             name,
             sweep.note,
@@ -155,9 +156,14 @@ class Comparison:
     train_size: int | None
     evaluated_on: str | None
     evaluated_size: int | None
-    # (teacher, student, method) -> the science of one of its runs, as JSON: they differ in the seed alone
+    # (teacher, student, method) -> the text of one of its runs' science, see ``science``
     sciences: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     ranking: Ranking | None = None
+
+    def science(self, row: Row) -> Science | None:
+        """Return the science of one of a row's runs, which differ in the seed only; None: none has a record."""
+        text = self.sciences.get((row.teacher, row.student, row.method))
+        return None if text is None else Science.from_text(text)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
-from harness.spec.schema import Recipe
 
 # What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
 # trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes
@@ -57,7 +56,7 @@ class RecipeChange:
 def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
     """The lines whose recipe is not the one that most lines have, and in what."""
     first = {(c.teacher, c.student, c.method): c.run_id for c in plan.cells}
-    recipes = {line: Recipe.whole(plan.runs[run_id].science["recipe"]) for line, run_id in first.items()}
+    recipes = {line: plan.runs[run_id].science.recipe.model_dump(mode="json") for line, run_id in first.items()}
     texts = {line: canonical(recipe) for line, recipe in recipes.items()}
     usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
     changes = []

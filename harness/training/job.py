@@ -1,13 +1,11 @@
 """What runs on a node: one pack, from its runs' ids to their records. It needs the store and no driver."""
 
-import hashlib
 import os
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,9 +14,9 @@ from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
 from harness.models.checkpoints import WeightsError
-from harness.spec import datasets, identity
+from harness.spec import identity
 from harness.spec.expand import SHARED_RECIPE
-from harness.spec.schema import Recipe
+from harness.spec.science import Given, Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
@@ -125,29 +123,28 @@ def _train(
             reporter.attempts[k] = store.add_attempt(k, log=log, pid=os.getpid(), threads=threads)
 
     any_science = sciences[run_ids[0]]
-    recipe = Recipe.model_validate(any_science["recipe"])
+    recipe = any_science.recipe
     set_float32(recipe.precision)
-    dataset = any_science["dataset"]
-    info = datasets.dataset_of(dataset)
-    task = open_task(any_science, order.weights)
-    source = open_source(dataset, any_science["recipe"], Path(order.data) if order.data else None, device, threads)
+    dataset = any_science.dataset
+    task = open_task(dataset, recipe, _backbone(order, any_science))
+    source = open_source(dataset, recipe, Path(order.data) if order.data else None, device, threads)
     evaluated_on = source.evaluation()
-    loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)
+    loader: Loader = source.training(recipe, any_science.seed, ranks.rows)
     if recipe.epoch_steps:
         loader = FixedEpochs(loader, recipe.epoch_steps)
     reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
     reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
-        given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
+        given = any(isinstance(s.teacher, Given) for s in sciences.values())
         on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
         teacher = _teacher(order, store, sciences, on, task, device, ranks)
     except TeacherNotReady:
         raise
     except Exception as error:  # fails the runs that learn from it; a student alone goes on
-        note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), log)
+        note_failure(store, [k for k in run_ids if sciences[k].teacher], error, traceback.format_exc(), log)
         ranks.confirm_failure("teacher of " + run_ids[0])
-        sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
+        sciences, teacher = {k: s for k, s in sciences.items() if not s.teacher}, None
     reporter.teacher = teacher
     if teacher:
         share = ranks.rows(recipe.batch_size)
@@ -183,46 +180,55 @@ def _train(
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))
         size = len(source.train_targets)
-        logits = CachedLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
+        logits = CachedLogits(folder, recipe.teacher_top_k, size, dataset.info.classes, ranks)
     Pack(members, loader, evaluated_on, teacher, observer, ranks, capture, logits).train()
 
 
-def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:
+def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:
+    """The file and sha256 of the weights that the students' backbones start from; None in a probe, which has none."""
+    sha256 = science.backbone
+    return (Path(order.weights[sha256].file), sha256) if sha256 in order.weights else None
+
+
+def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
     """Names logits that come out the same to the last bit, or nearly."""
-    views = {k: science["recipe"].get(k) for k in SHARED_RECIPE}
+    content, recipe = science.to_json(), recipe_json(science.recipe)
     on_cpu = f"{hardware.cpu_name()}, {threads} threads"
     name = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
     machine = [name, world, torch.__version__]
-    wanted = [science[k] for k in ("protocol", "dataset", "teacher", "seed")]
-    return hashlib.sha256(identity.canonical({"of": [*wanted, views, machine]}).encode()).hexdigest()[:16]
+    views = {k: recipe.get(k) for k in SHARED_RECIPE}
+    return identity.digest({"of": [*(content[k] for k in ("protocol", "dataset", "teacher", "seed")), views, machine]})
 
 
 def _teacher(
-    order: JobOrder, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
+    order: JobOrder, store: Store, sciences: dict[str, Science], on: EvalSet, task: Task, device: torch.device,
+    ranks: Ranks,
 ) -> Teacher | None:  # fmt: skip
-    taught = next((s for s in sciences.values() if s["teacher"]), None)
-    if taught is None:
+    science = next((s for s in sciences.values() if s.teacher), None)
+    if science is None:
         return None
-    wanted = taught["teacher"]
-    if "sha256" in wanted:
-        given = order.weights[wanted["sha256"]]
-        file, sha256, stated = Path(given.file), wanted["sha256"], given.score
+    wanted = science.teacher
+    assert wanted is not None
+    if isinstance(wanted, Given):
+        given = order.weights[wanted.sha256]
+        file, sha256, stated = Path(given.file), wanted.sha256, given.score
     else:
         score = f"last_{task.info.score}"
-        row = records.read_records(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()
-        if not row and (failure := store.failure(wanted["run"])):
-            raise WeightsError(f"its teacher's run {wanted['run']} failed: {failure.cause}")
+        row = records.read_records(store, [wanted.run], ["status", "weights_sha256", score]).to_pylist()
+        if not row and (failure := store.failure(wanted.run)):
+            raise WeightsError(f"its teacher's run {wanted.run} failed: {failure.cause}")
         if not row:
-            raise TeacherNotReady(f"teacher {wanted['model']}: its run {wanted['run']} has no record yet")
+            raise TeacherNotReady(f"teacher {wanted.model}: its run {wanted.run} has no record yet")
         if row[0]["status"] != "done":
-            raise WeightsError(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
-        file, sha256, stated = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0][score]
-    teacher = load_teacher(wanted["model"], file, sha256, stated, on, task, device, ranks)
+            raise WeightsError(f"teacher {wanted.model}: its run {wanted.run} has {row[0]['status']}")
+        file, sha256, stated = store.student_weights(wanted.run), row[0]["weights_sha256"], row[0][score]
+    teacher = load_teacher(wanted.model, file, sha256, stated, on, task, device, ranks)
     print(
         f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
-    if "sha256" in wanted and teacher.predictions is not None and ranks.rank == 0:  # a trained one's run keeps its own
-        content, path = teacher.predictions, store.teacher_predictions(identity.teacher_evaluation(taught, on.name))
+    # A trained teacher's run keeps its own.
+    if isinstance(wanted, Given) and teacher.predictions is not None and ranks.rank == 0:
+        content, path = teacher.predictions, store.teacher_predictions(science.teacher_evaluation_id(on.name))
         files.replace(path, lambda temporary: temporary.write_bytes(content))
     return teacher

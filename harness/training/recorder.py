@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +17,7 @@ from harness import hardware
 from harness.data.load import arrays
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
-from harness.spec import identity
+from harness.spec.science import Science, Trained
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
@@ -56,7 +55,7 @@ class RunRecorder:
     threads: int
     started: float
     device: torch.device
-    sciences: dict[str, dict[str, Any]]
+    sciences: dict[str, Science]
     ranks: Ranks = ONE_RANK
     train_size: int = 0
     decoder: str = ""  # of stored images
@@ -117,7 +116,7 @@ class RunRecorder:
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
         history = member.history
         shown = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
-        method = member.science["method"]["use"]
+        method = member.science.method.use
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.epochs}"
         else:
@@ -140,7 +139,7 @@ class RunRecorder:
             predictions = member.predictions
             files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
         science, history = member.science, member.history
-        teacher = self.teacher if science["teacher"] else None
+        teacher = self.teacher if science.teacher else None
         commit, dirty = provenance.git_state()
         none: dict[str, float | None] = {}
         last, best = (none if history.diverged else history.last or none), history.best or none
@@ -148,24 +147,24 @@ class RunRecorder:
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",
-            "dataset": science["dataset"]["name"],
-            "dataset_version": science["dataset"]["version"],
+            "dataset": science.dataset.name,
+            "dataset_version": science.dataset.version,
             "train_size": self.train_size,
             "evaluated_on": self.evaluated_on,
             "evaluated_size": self.evaluated_size,
-            "student": science["student"],
+            "student": science.student,
             "student_parameters": count_parameters(member.student.parameters()),
             "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
             "teacher": teacher.name if teacher else None,
-            "teacher_run": (science["teacher"] or {}).get("run"),
+            "teacher_run": science.teacher.run if isinstance(science.teacher, Trained) else None,
             "teacher_sha256": teacher.sha256 if teacher else None,
             **{f"teacher_{m}": teacher.metrics.get(m) if teacher else None for m in METRICS},
-            "method": science["method"]["use"],
+            "method": science.method.use,
             "method_parameters": count_parameters(p for p in member.distiller.parameters() if p.requires_grad),
-            "seed": science["seed"],
-            "epochs": science["recipe"]["epochs"],
-            "precision": science["recipe"]["precision"],
-            "science": identity.canonical(science),
+            "seed": science.seed,
+            "epochs": science.recipe.epochs,
+            "precision": science.recipe.precision,
+            "science": science.text,
             **{f"last_{m}": last.get(m) for m in METRICS},
             **{f"best_{m}": best.get(m) for m in METRICS},
             "best_epoch": history.best_epoch,

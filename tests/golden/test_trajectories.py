@@ -18,6 +18,7 @@ from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 from tests.support.golden_weights import GOLDEN, fill
+from tests.support.sciences import make_science
 
 FOLDER = GOLDEN / "trajectory"
 # What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.
@@ -48,8 +49,7 @@ def test_eight_steps(name: str, precision: str) -> None:
     use, params, weights, named = METHODS[golden["method"]](hyper)
     sgd = hyper["sgd"]
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
-    method = {"use": use, "params": params, "weights": weights}
-    science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
+    science = make_science(golden["student"], use, params, weights, **recipe)
     taught = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
     task = Classification(golden["num_classes"], (3, 32, 32))
     member = Member(science, taught, targets.flatten(), task, torch.device("cpu"))

@@ -1,7 +1,5 @@
 """``ema``: what is evaluated and kept is the average of the weights that training goes through."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +12,7 @@ from harness.training.member import Member
 from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
+from tests.support.sciences import make_science
 
 CPU, INFO = torch.device("cpu"), DATASETS["digits"]
 SHAPE, DECAY, STEPS = (1, 8, 8), 0.8, 4
@@ -22,11 +21,7 @@ TARGETS = torch.arange(8) % 10
 
 
 def member(ema: float, method: str = "student") -> Member:
-    science: dict[str, Any] = {
-        "student": "digits_net_w4", "teacher": None, "seed": 0,
-        "method": {"use": method, "params": {}, "weights": {"ce": 1.0}},
-        "recipe": {"epochs": 2, "batch_size": 8, "lr": 0.1, "ema": ema},
-    }  # fmt: skip
+    science = make_science("digits_net_w4", method, epochs=2, batch_size=8, ema=ema)
     return Member(science, None, TARGETS, Classification(10, SHAPE), CPU)
 
 

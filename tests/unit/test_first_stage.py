@@ -15,6 +15,7 @@ from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CLASSES, SHAPE = 5, (3, 32, 32)
 TARGETS = torch.arange(8) % CLASSES
@@ -28,12 +29,10 @@ def teacher(name: str) -> Teacher:
 
 
 def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
-    recipe = {"epochs": 2, "lr": 0.05, "milestones": [1], "weight_decay": 0.01}
+    recipe: dict[str, Any] = {"epochs": 2, "lr": 0.05, "milestones": [1], "weight_decay": 0.01}
     defaults = {"first_epochs": 2} | params
     weights = {"ft": {"ce": 1.0, "factor": 200.0}}.get(use, {"ce": 1.0})
-    science = {
-        "student": student, "method": {"use": use, "params": defaults, "weights": weights}, "recipe": recipe, "seed": 0
-    }  # fmt: skip
+    science = make_science(student, use, defaults, weights, **recipe)
     return Member(science, taught, TARGETS, Classification(CLASSES, SHAPE), torch.device("cpu"))
 
 

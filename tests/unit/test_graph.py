@@ -17,6 +17,7 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.science import Science
 from harness.spec.tasks import DATASETS
 from harness.training import pack as pack_module
 from harness.training import step as step_module
@@ -27,6 +28,7 @@ from harness.training.pack import Pack
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
+from tests.support.sciences import make_science
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INFO = DATASETS["digits"]
@@ -162,14 +164,17 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def science(use: str, **more: Any) -> dict[str, Any]:
+def science(use: str, **more: Any) -> Science:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    recipe = {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.05, "milestones": [1, 2], "crop_padding": 1}
-    return {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights},
-        "recipe": recipe | more, "seed": 3, "teacher": {"model": NET},
-    }  # fmt: skip
+    recipe: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "lr": 0.05,
+        "milestones": [1, 2],
+        "crop_padding": 1,
+    }
+    return make_science(NET, use, params, info.weights, teacher=NET, seed=3, **recipe | more)
 
 
 def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:

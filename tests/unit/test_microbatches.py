@@ -19,6 +19,7 @@ from harness.training.step import micro_batches, train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
+from tests.support.sciences import make_science
 
 CLASSES, SHAPE, NET = 10, (1, 8, 8), "digits_net_w4"
 COUNT = 13
@@ -101,10 +102,7 @@ def by_hand(net: ConvNet, recipe: dict[str, Any]) -> None:
     ids=["plain", "parts", "clipped", "smoothed", "all"],
 )  # fmt: skip
 def test_recipe_keys_do_as_a_plain_loop(recipe: dict[str, Any]) -> None:
-    science = {
-        "student": NET, "method": {"use": "student", "params": {}, "weights": {"ce": 1.0}}, "seed": 5,
-        "recipe": {"epochs": 1, "lr": 0.1, **recipe},
-    }  # fmt: skip
+    science = make_science(NET, seed=5, **recipe)
     member = Member(science, None, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu"))
     torch.manual_seed(rng.stream_key(5, 0, f"student {NET}"))
     net = build_model(NET, CLASSES, in_channels=1).train()
@@ -124,11 +122,8 @@ def test_clipping_counts_the_methods_gradients() -> None:
     torch.manual_seed(1)
     model = build_model("digits_net_w8", CLASSES, in_channels=1).eval().requires_grad_(False)
     teacher = Teacher(model, "digits_net_w8", Path(), "", 0.0, describe_taps(model, SHAPE))
-    science = {
-        "student": NET, "seed": 0,
-        "recipe": {"epochs": 1, "lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.25},
-        "method": {"use": "fitnets", "params": {"tap": "stage1"}, "weights": {"ce": 1.0, "hint": 100.0}},
-    }  # fmt: skip
+    recipe = {"lr": 1.0, "momentum": 0, "weight_decay": 0, "clip_norm": 0.25}
+    science = make_science(NET, "fitnets", {"tap": "stage1"}, {"ce": 1.0, "hint": 100.0}, **recipe)
     member = Member(
         science, teacher, torch.arange(COUNT) % CLASSES, Classification(CLASSES, SHAPE), torch.device("cpu")
     )

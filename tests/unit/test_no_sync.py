@@ -31,6 +31,7 @@ from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
 INFO = DATASETS["cifar100"]
@@ -94,10 +95,7 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    science = {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
-        "recipe": {"epochs": 2, "lr": 0.1} | recipe,
-    }  # fmt: skip
+    science = make_science(NET, use, params, info.weights, **{"epochs": 2} | recipe)
     return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 

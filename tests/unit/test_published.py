@@ -24,8 +24,8 @@ from harness.reporting.published import table as published_table
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
-from harness.spec import identity, models
 from harness.spec import methods as method_sources
+from harness.spec import models
 from harness.store import records
 from harness.store.store import Store
 from tests.support.cli import REPO, command, plain_tex
@@ -224,7 +224,7 @@ def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> compari
     for run in planned.plan.runs.values():
         method, seed = method_of.get(run.run_id, ("", 0))
         last = FIGURES.get(method, 70.0) + seed
-        science = identity.canonical(run.science)
+        science = run.science.text
         facts = {"teacher_top1": teacher_top1, "train_size": 50_000, "evaluated_size": 10_000}
         records.write_record(planned.store, row(run.run_id, last, 99.0, science=science, **facts))
     contents = comparison.Contents.of(planned.name, planned.plan)

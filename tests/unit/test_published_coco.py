@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from harness.reporting.published import numbers as published_numbers
 from harness.reporting.published import table
 from harness.reporting.published.table import Column, PublishedTable
 from harness.reporting.tables import table_folder
+from harness.spec.science import DatasetChoice, PreparedCounts
 from tests.support.published_numbers import built, committed, number
 from tests.support.synthetic_coco import DETECTORS, compare, plan, prepare, record
 
@@ -147,8 +147,7 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
 def test_other_images_than_theirs_are_told(compared: Comparison, evaluated_on: str, size: int, said: str) -> None:
     known = published_numbers.published_numbers("coco")
     assert known
-    counts: dict[str, Any] = {"classes": 80, "train_size": 5, "test_size": size, "train_per_class": 0}
-    dataset = {"name": "coco", "version": "v", "train_subset": None, **counts}
+    dataset = DatasetChoice("coco", "v", counts=PreparedCounts(80, 5, size, 0))
     reasons = table.protocol_differences({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
     assert [r for r in reasons if r.startswith("ours evaluated")] == [said] * bool(said)
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"

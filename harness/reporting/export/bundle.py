@@ -139,7 +139,7 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
     """A line of the table each: its runs by seed, and their science but for the seed."""
     lines: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in contents.cells:
-        science = {k: v for k, v in plan.runs[cell.run_id].science.items() if k != "seed"}
+        science = plan.runs[cell.run_id].science.without_seed()
         names = {
             "teacher": cell.teacher,
             "student": cell.student,

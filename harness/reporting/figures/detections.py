@@ -18,8 +18,8 @@ from harness.data.load.arrays import WrongData
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
-from harness.spec import identity
 from harness.spec.expand import Cell
+from harness.spec.science import Science
 from harness.store import files
 from harness.store.store import Store
 
@@ -90,7 +90,7 @@ def grids(comparison: Comparison, store: Store, data: Path, count: int) -> list[
     """Of each pair."""
     if not comparison.sciences:
         raise UserError(f"{comparison.contents.name}: nothing to draw yet: no run has a record")
-    dataset = json.loads(next(iter(comparison.sciences.values())))["dataset"]
+    dataset = Science.from_text(next(iter(comparison.sciences.values()))).dataset
     try:
         parts = Parts(dataset, data)
         images, truth = scenes(parts, count)
@@ -180,12 +180,10 @@ def _of_teacher(store: Store, comparison: Comparison, rows: Sequence[Row], cell:
     """The file of what a pair's teacher finds; None when no run has learnt from it yet."""
     if cell.teacher_run is not None:
         return store.predictions(cell.teacher_run)
-    sciences = (comparison.sciences.get((row.teacher, row.student, row.method)) for row in rows)
-    taught = (science for science in map(json.loads, filter(None, sciences)) if science["teacher"])
-    science = next(taught, None)
-    if science is None:
-        return None
-    return store.teacher_predictions(identity.teacher_evaluation(science, comparison.evaluated_on or "test"))
+    for science in map(comparison.science, rows):
+        if science is not None and science.teacher:
+            return store.teacher_predictions(science.teacher_evaluation_id(comparison.evaluated_on or "test"))
+    return None
 
 
 def _title(column: str, shown: str, score: float | None) -> str:

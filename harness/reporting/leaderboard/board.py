@@ -184,9 +184,8 @@ def _of(store: Store, run_id: str) -> str:
         science = store.read_science(run_id)
     except UserError:
         return ""
-    teacher = f"{science['teacher']['model']} > " if science["teacher"] else ""
-    dataset, method = science["dataset"]["name"], science["method"]["use"]
-    return f"{dataset}, {teacher}{science['student']}, {method}, seed {science['seed']}"
+    teacher = f"{science.teacher.model} > " if science.teacher else ""
+    return f"{science.dataset.name}, {teacher}{science.student}, {science.method.use}, seed {science.seed}"
 
 
 def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:

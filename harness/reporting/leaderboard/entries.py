@@ -23,7 +23,7 @@ from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
-from harness.spec.schema import Recipe
+from harness.spec.science import Given, MethodSettings, Science, Trained, text_without_seed
 from harness.spec.tasks import CATALOG, TaskInfo
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
@@ -72,7 +72,7 @@ class LeaderboardEntry:
     teacher_key: str  # its weights' hash or its run
     use: str
     settings: Mapping[str, Any]  # those that are not the method's defaults
-    science: Mapping[str, Any]  # without the seed
+    science: Science  # of one of its runs
     sweeps: tuple[str, ...]  # "sweep: entry", where a table has these runs
     run_ids: tuple[str, ...]  # by seed
     by_seed: Mapping[int, float]  # after the last epoch
@@ -109,7 +109,7 @@ def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) ->
     )
 
 
-def _groups(table: pa.Table) -> tuple[dict[str, Any], NDArray[np.int64]]:
+def _groups(table: pa.Table) -> tuple[dict[str, Science], NDArray[np.int64]]:
     """Each science without the seed, by its text, and per row which it is.
 
     Of those that differ in the seed alone one is parsed.
@@ -118,37 +118,34 @@ def _groups(table: pa.Table) -> tuple[dict[str, Any], NDArray[np.int64]]:
     some, of_row = list[str](), list[int]()
     for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
         for text, seed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            before, _, after = text.rpartition(f'"seed":{seed},')
-            number = alike.setdefault(before + after, len(alike))
+            number = alike.setdefault(text_without_seed(text, seed), len(alike))
             if number == len(some):
                 some.append(text)
             of_row.append(number)
-    groups: dict[str, tuple[int, Any]] = {}
+    groups: dict[str, tuple[int, Science]] = {}
     same = []
     for text in some:
-        science = json.loads(text)
-        del science["seed"]
-        number, _ = groups.setdefault(canonical(science), (len(groups), science))
+        science = Science.from_text(text)
+        number, _ = groups.setdefault(canonical(science.without_seed()), (len(groups), science))
         same.append(number)
     return {text: science for text, (_, science) in groups.items()}, np.array(same, np.int64)[of_row]
 
 
 def _line(
-    text: str, science: Mapping[str, Any], of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
+    text: str, science: Science, of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
 ) -> LeaderboardEntry:
     """``text``: of the science. ``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
     score = datasets.task_of(where[0]).score
     last, best = (of[f"{when}_{score}"] for when in ("last", "best"))
     by_seed = {seed: value for seed, value in zip(of["seed"], last, strict=True) if value is not None}
-    teacher = science["teacher"] or {}
     return LeaderboardEntry(
         id=_short(text),
-        protocol=_protocol(canonical({k: science[k] for k in ("dataset", "recipe", "protocol")}), *where),
-        teacher=teacher.get("model"),
-        student=science["student"],
-        teacher_key=teacher.get("sha256") or teacher.get("run") or "",
-        use=science["method"]["use"],
-        settings=_settings(science["method"]),
+        protocol=_protocol(science, *where),
+        teacher=science.teacher_model,
+        student=science.student,
+        teacher_key=_teacher_key(science.teacher),
+        use=science.method.use,
+        settings=_settings(science.method),
         science=science,
         sweeps=tuple(dict.fromkeys(name for run_id in of["run_id"] for name in sweeps.get(run_id, ()))),
         run_ids=tuple(of["run_id"]),
@@ -163,14 +160,19 @@ def _line(
     )
 
 
-@cache
-def _protocol(text: str, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
-    parts = json.loads(text)
-    recipe = Recipe.whole(parts["recipe"])
+def _teacher_key(teacher: Trained | Given | None) -> str:
+    if teacher is None:
+        return ""
+    return teacher.run if isinstance(teacher, Trained) else teacher.sha256
+
+
+def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
+    recipe = science.recipe.model_dump(mode="json")
+    text = canonical({"dataset": science.dataset.to_json(), "protocol": science.protocol, "recipe": recipe})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
-    return Protocol(_short(canonical({**parts, "recipe": recipe})), dataset, label, held_out)
+    return Protocol(_short(text), dataset, label, held_out)
 
 
 @cache
@@ -179,12 +181,12 @@ def _name(recipe: str) -> str:
     return f"a recipe of its own ({_short(recipe)[:4]})" if name == "of its own" else name
 
 
-def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(method: MethodSettings) -> dict[str, Any]:
     """What is said of a method beside its name: settings other than its defaults; all, where these are not known."""
-    values = {**method["weights"], **method["params"]}
-    if method["use"] not in methods.builtin_names():
+    values = {**method.weights, **method.params}
+    if method.use not in methods.builtin_names():
         return values
-    info = methods.describe_method(method["use"])
+    info = methods.describe_method(method.use)
     defaults = {**info.weights, **{name: hyper.default for name, hyper in info.hyper.items()}}
     return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
 

@@ -3,7 +3,6 @@
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -12,8 +11,9 @@ from typing import Any
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
-from harness.spec import datasets, yamlfile
+from harness.spec import yamlfile
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.spec.sweep_file import SHIPPED_RECIPES
 from harness.spec.tasks import CATALOG, DATASETS
 
@@ -70,7 +70,7 @@ class PublishedTable:
 class _Line:
     row: Row
     recipe: Mapping[str, Any]
-    dataset: Mapping[str, Any]
+    dataset: DatasetChoice
     evaluated_on: str
     numbers: tuple[Number, ...]
 
@@ -125,16 +125,15 @@ def published_dicts(found: PublishedTable | None) -> list[dict[str, Any]]:
 
 def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
     numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
-    text = comparison.sciences.get((row.teacher, row.student, row.method))
-    if not numbers or text is None:  # without a record there is nothing of ours
+    science = comparison.science(row) if numbers else None
+    if science is None:  # without a record there is nothing of ours
         return None
-    science = json.loads(text)
-    method = science["method"]
-    values = {**method["params"], **method["weights"]}
+    values = {**science.method.params, **science.method.weights}
     numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
-    if not numbers or method["use"] != row.method:
+    if not numbers or science.method.use != row.method:
         return None
-    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], comparison.evaluated_on or "test", numbers)
+    recipe = science.recipe.model_dump(mode="json")
+    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", numbers)
 
 
 def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
@@ -198,19 +197,17 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column
 
 def protocol_differences(
     recipe: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: DatasetChoice,
     evaluated_on: str,
     protocol: Protocol,
     change: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
     reasons = []
-    info = datasets.dataset_of(dataset)
-    validation = dataset.get("validation")
-    trained_on = info.trained_on(dataset["train_subset"], validation)
+    info, trained_on = dataset.info, dataset.train_images
     if trained_on != info.train_size:
         reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
-    if validation:
+    if dataset.validation:
         reasons.append("ours evaluated on held-out training images, not on the test set")
     elif evaluated_on == "train":
         reasons.append("ours evaluated on training images, not on a test set")
