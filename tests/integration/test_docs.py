@@ -186,7 +186,7 @@ def prose(page: str) -> list[str]:
 def test_a_line_of_prose_is_one_sentence(page: str) -> None:
     lines = prose(page)
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        shown = re.sub(r"\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
+        shown = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
         assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", shown), f"{page}: more than one sentence in: {line}"
         goes_on = following and not re.match(r" *(?:-|\d+\.) ", following)
         assert not (line and goes_on) or re.search(r"[.:?!][)\"*`]*$", line), (

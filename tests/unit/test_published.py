@@ -41,7 +41,7 @@ FILES = ("cifar100.csv", "imagenet.csv", "coco.csv", "protocols.csv", "excluded.
 
 @pytest.mark.skipif(not COLLECTION.exists(), reason=f"no {COLLECTION}")
 def test_the_committed_files_are_what_the_script_makes_of_the_collection(tmp_path: Path) -> None:
-    texts = build.build(build.read(COLLECTION))
+    texts = build.build_files(build.read_collection(COLLECTION))
     assert sorted(texts) == sorted(FILES)
     for name, text in texts.items():
         assert (published_numbers.FOLDER / name).read_bytes() == text.encode(), (
@@ -123,13 +123,13 @@ def test_a_number_keeps_its_printed_names_beside_ours() -> None:
 )
 def test_an_unknown_name_is_told_with_the_nearest(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=".*") as e:
-        build.build([number(**change)])
+        build.build_files([number(**change)])
     assert message in str(e.value)
 
 
 def test_a_row_that_stands_twice_is_refused() -> None:
-    with pytest.raises(UserError, match="stands twice: resnet56 > resnet20, KD"):
-        build.build([number(), number()])
+    with pytest.raises(UserError, match="duplicated: resnet56 > resnet20, KD"):
+        build.build_files([number(), number()])
 
 
 def test_unlike_epochs_are_unlike_protocols() -> None:
@@ -140,7 +140,7 @@ def test_unlike_epochs_are_unlike_protocols() -> None:
 def test_two_rules_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SOURCES, MDISTILLER, (Rule("crd_last", "another", "best"),))
     with pytest.raises(UserError, match="protocol crd_last_240ep"):
-        build.build([number(), number(source=MDISTILLER)])
+        build.build_files([number(), number(source=MDISTILLER)])
 
 
 def test_repeated_numbers_are_left_out_only_when_they_repeat() -> None:
@@ -148,7 +148,7 @@ def test_repeated_numbers_are_left_out_only_when_they_repeat() -> None:
     assert len(found["cifar100.csv"]) == 1
     assert "repeats RepDistiller" in found["excluded.csv"][0]["reason"]
     with pytest.raises(UserError, match="70.67 does not repeat crd_last, which has 70.66"):
-        build.build([number(), number(source=MDISTILLER, value="70.67")])
+        build.build_files([number(), number(source=MDISTILLER, value="70.67")])
 
 
 def test_every_exclusion_and_rule_meets_rows() -> None:
@@ -191,10 +191,10 @@ def test_a_wrong_collection_is_one_message(tmp_path: Path, text: str, message: s
     path = tmp_path / "published.csv"
     path.write_text(text)
     with pytest.raises(UserError) as e:
-        build.read(path)
+        build.read_collection(path)
     assert message in str(e.value)
     with pytest.raises(UserError, match="No such file"):
-        build.read(tmp_path / "none.csv")
+        build.read_collection(tmp_path / "none.csv")
 
 
 # the table -----------------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_a_protocol_of_two_frameworks_is_refused() -> None:
     """A column holds one protocol: so none holds two frameworks."""
     rows = (number(**FGD), number(**{**FGD, "method": "FGD (inherit)"}))
     assert [r["protocol"] for r in built(*rows)["coco.csv"]] == ["fgd_24ep", "fgd_24ep"]
-    with pytest.raises(UserError, match="protocol fgd_24ep: two rules or sources make it another one"):
+    with pytest.raises(UserError, match="protocol fgd_24ep: two rules or sources describe it differently"):
         built(rows[0], {**rows[1], "benchmark": "coco_frcnn_fpn"})
 
 
