@@ -29,7 +29,9 @@ def sweep(
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would run, the time and disk it takes, and stop.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the jobs and return; `status` shows their progress.")
+    ] = False,
     max_parallel: Annotated[
         int | None,
         typer.Option(
@@ -41,13 +43,13 @@ def sweep(
         bool,
         typer.Option(
             "--until-decided",
-            help="When the file's seeds are done, add seeds where methods of neighbouring rank are not told apart "
-            "(with --baseline: each method and that one).",
+            help="When the file's seeds are done, add seeds where methods next to each other in rank do not differ "
+            "significantly (with --baseline: where a method and the baseline do not).",
         ),
     ] = False,
     max_seeds: Annotated[
         int | None,
-        typer.Option(min=2, max=10_000, help="With --until-decided: seeds in all, at most (default: 10)."),
+        typer.Option(min=2, max=10_000, help="With --until-decided: the most seeds in total (default: 10)."),
     ] = None,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
@@ -56,7 +58,7 @@ def sweep(
         bool,
         typer.Option(
             "--probe",
-            help="Time a few steps on this machine of what no past run is like (seconds for each kind of pack).",
+            help="Time a few steps on this machine where no past run is similar (seconds for each kind of pack).",
         ),
     ] = False,
     json_: options.Json = False,

@@ -65,7 +65,7 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
 
 
 def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Science]) -> pa.Table:
-    """With the columns that ``Past`` names. ``like``: the position of each row's science in ``sciences``."""
+    """Return the columns of ``PastRun``; ``like`` is the position of each row's science in ``sciences``."""
     of_jobs = jobs(table)
     counts = np.array([image_counts(science) for science in sciences], dtype=np.float64)
     images, evaluated = counts[like].T
@@ -90,7 +90,7 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
 
 
 def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
-    """The position of each row's science among those that differ in more than the seed, and these."""
+    """Return the sciences that differ in more than the seed, and each row's position among them."""
     positions: dict[str, int] = {}
     sciences, like = list[Science](), list[int]()
     for text, seed in zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True):
