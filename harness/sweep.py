@@ -27,11 +27,9 @@ def sweep(
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would run, the time and disk it takes, and stop.")
+        bool, typer.Option("--plan", help="Print what would run, and its estimated time and disk space; start nothing.")
     ] = False,
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Start the jobs and return; `status` shows their progress.")
-    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
     max_parallel: Annotated[
         int | None,
         typer.Option(
@@ -43,8 +41,8 @@ def sweep(
         bool,
         typer.Option(
             "--until-decided",
-            help="When the file's seeds are done, add seeds where methods next to each other in rank do not differ "
-            "significantly (with --baseline: where a method and the baseline do not).",
+            help="When the file's seeds are done, add seeds until tests decide how methods of neighbouring rank differ "
+            "(with --baseline: how each method differs from that one).",
         ),
     ] = False,
     max_seeds: Annotated[
@@ -58,7 +56,7 @@ def sweep(
         bool,
         typer.Option(
             "--probe",
-            help="Time a few steps on this machine where no past run is similar (seconds for each kind of pack).",
+            help="Time a few steps on this machine where the store has no similar run (seconds per kind of pack).",
         ),
     ] = False,
     json_: options.Json = False,

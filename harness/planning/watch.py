@@ -112,7 +112,8 @@ class _View:
                 table.add_row(Text(label), "starting")
                 continue
             score = f"{progress[self.task.score]:.2f}" if progress.get(self.task.score) is not None else ""
-            epoch = f"{'first stage ' * (progress.get('stage') == 'first')}{min(progress['epoch'] + 1, progress['epochs']):.0f}/{progress['epochs']}"
+            stage = "first stage " if progress.get("stage") == "first" else ""
+            epoch = f"{stage}{min(progress['epoch'] + 1, progress['epochs']):.0f}/{progress['epochs']}"
             bar = ProgressBar(total=1.0, completed=progress["fraction"], width=20)
             table.add_row(Text(label), epoch, score, bar, duration(progress.get("seconds_left")))
         count = Counter(self.states.values())
