@@ -28,11 +28,7 @@ def status(
     only: options.Only = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("--watch", help="Follow the runs until all have ended.")] = False,
     logs: Annotated[
-<<<<<<< HEAD
-        str | None, typer.Option(metavar="RUN", help="Print the last log of a run, by its id or the start of it.")
-=======
         str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id or the start of it).")
->>>>>>> main
     ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Print every failure, grouped by cause.")] = False,
     cancel: Annotated[
@@ -43,12 +39,7 @@ def status(
     """Show the state of every run of a sweep: to do, pending (with SLURM's reason), running (with epoch and accuracy),
     done or failed.
 
-<<<<<<< HEAD
-    A run whose job ended on a cluster without a result is timed out, preempted, node failed, out of memory, cancelled
-    or lost.
-=======
     On a cluster also show why a run has no job: timed out, preempted, node failed, out of memory, cancelled, lost.
->>>>>>> main
     """
     from harness.console.terminal import say
     from harness.planning.plan import plan_sweep

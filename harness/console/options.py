@@ -17,11 +17,7 @@ Only = Annotated[
     list[str],
     typer.Option(
         "--only",
-<<<<<<< HEAD
-        help="Run a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed. Repeatable.",
-=======
         help="Keep only some runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed.",
->>>>>>> main
     ),
 ]
 Baseline = Annotated[
@@ -36,11 +32,7 @@ Margin = Annotated[
 MixProtocols = Annotated[
     bool,
     typer.Option(
-<<<<<<< HEAD
-        "--mix-protocols", help="Show methods of different protocols in one column, marked, instead of refusing."
-=======
         "--mix-protocols", help="Print rows of different protocols in one column, marked, instead of refusing them."
->>>>>>> main
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
