@@ -1,4 +1,4 @@
-"""Bench of random crop, flip and normalisation, in images a second: the tensor loader against torchvision's PIL pipeline.
+"""Bench of random crop, flip and normalisation in images a second: the tensor loader against torchvision's PIL images.
 
 Both run in this process on one thread with batches of 64. Our side also draws an epoch's order and random numbers.
 """
