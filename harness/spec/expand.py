@@ -7,6 +7,7 @@ from typing import Any
 from harness.errors import UserError, unknown
 from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
+from harness.spec.lines import Line, LinePart
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Trained
 from harness.spec.tasks import DatasetInfo
@@ -35,12 +36,9 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(LinePart):
     """One number of the comparison: (pair, method, seed) and the run that yields it."""
 
-    teacher: str
-    student: str
-    method: str  # the sweep file's name for it
     seed: int
     run_id: str
     teacher_run: str | None  # None when the teacher's weights are given
@@ -102,10 +100,10 @@ def expand(
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
-    more: dict[tuple[str, str, str], dict[int, str]] = {}
+    more: dict[Line, dict[int, str]] = {}
     for cell in added:
         if cell.seed not in sweep.seeds:
-            more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
+            more.setdefault(cell.line, {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, info, i)
         teacher_run = teacher.run if isinstance(teacher, Trained) else None
@@ -116,7 +114,7 @@ def expand(
             _check_images(pair, science.recipe, document, info, i)
             shared = tuple(getattr(science.recipe, key) for key in SHARED_RECIPE)
             run_id_of = science.run_id_by_seed()
-            further = more.get((pair.teacher, pair.student, name), {})
+            further = more.get(Line(pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
                 if not _wanted(only, pair, name, seed):
                     continue
