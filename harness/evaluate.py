@@ -25,16 +25,17 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"Of {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
+        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            min=8, help="Of imagenet and imagefolder: side of the central crop (224). Of coco: the shorter side (800)."
+            min=8,
+            help="For imagenet and imagefolder: side of the central crop (224). For coco: the shorter side (800).",
         ),
     ] = None,
     resize: Annotated[
-        int, typer.Option(min=8, help="Of imagenet and imagefolder: what the shorter side is resized to before it.")
+        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop.")
     ] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
@@ -45,7 +46,10 @@ def evaluate(
         ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Instead of those three: a finished run's id, or its start.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
+        ),
     ] = None,
     results: options.Results = Path("results"),
     data: options.Data = None,
@@ -55,7 +59,7 @@ def evaluate(
 
     Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
 
-    With --run: what stands in the run's record, measured again from the weights that it saved.
+    With --run: measure the metrics of the run's record again, from its saved weights.
     """
     from harness.planning import locate
 

@@ -203,5 +203,5 @@ def test_names_in_backticks_exist() -> None:
         for target in re.findall(r"^make ([\w-]+)", "\n".join(code), re.MULTILINE):
             assert f"\n{target}:" in makefile, f"{page}: make {target}"
         for name in code:
-            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[\w/.-]+", name):
+            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[a-z\d_/.-]+", name):
                 assert (REPO / name).exists(), f"{page}: {name}"
