@@ -28,17 +28,17 @@ def status(
     only: options.Only = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("--watch", help="Follow the runs until all have ended.")] = False,
     logs: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id, or its start).")
+        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id or the start of it).")
     ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Print every failure, grouped by cause.")] = False,
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="End the sweep's jobs; they resume when it is run again.")
+        bool, typer.Option("--cancel", help="End the sweep's jobs; running the sweep again resumes them.")
     ] = False,
     json_: options.Json = False,
 ) -> None:
     """Show the runs of a sweep: to do, pending with SLURM's reason, running with epoch and accuracy, done, failed.
 
-    On a cluster also why a run has no job any more: timed out, preempted, node failed, out of memory, cancelled, lost.
+    On a cluster also show why a run has no job: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
     from harness.console.terminal import say
     from harness.planning.plan import plan_sweep

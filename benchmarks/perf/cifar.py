@@ -12,6 +12,8 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice, Given, MethodSettings, Science
 from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.member import Member
@@ -104,15 +106,17 @@ class Trainer:
         return Member(asked, self.teacher, self.targets, self.task, DEVICE)
 
 
-def science(
-    method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any
-) -> dict[str, Any]:
+def science(method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any) -> Science:
     """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
     but for what ``recipe`` says."""
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})
-    return {
-        "teacher": {"model": teacher}, "student": student, "recipe": usual | recipe, "seed": 0,
-        "method": {"use": method, "params": settings, "weights": info.weights},
-    }  # fmt: skip
+    return Science(
+        dataset=DatasetChoice.of_info(INFO),
+        teacher=Given(teacher, ""),
+        student=student,
+        method=MethodSettings(method, info.version, settings, info.weights),
+        recipe=Recipe.model_validate(usual | recipe),
+        seed=0,
+    )

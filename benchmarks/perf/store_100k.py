@@ -24,6 +24,7 @@ from benchmarks.perf import tenthousand
 from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, run_python, say
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
+from harness.spec.science import Science
 from harness.store import generations
 from harness.store.parts import Part
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
@@ -153,8 +154,8 @@ class _Curves:
         self._all: list[list[dict[str, Any]]] = []
         self._lines: dict[int, list[str]] = {}
 
-    def of(self, science: dict[str, Any], i: int) -> int:
-        key = (science["method"]["use"], i % CURVES)
+    def of(self, science: Science, i: int) -> int:
+        key = (science.method.use, i % CURVES)
         if key not in self._numbers:
             self._numbers[key] = len(self._all)
             self._all.append(tenthousand.curves(science, i % CURVES))

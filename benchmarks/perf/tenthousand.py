@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.planning.plan import Planned, plan_sweep
-from harness.spec import identity
+from harness.spec.science import Science, Trained
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
@@ -44,34 +44,34 @@ def _write(store: Store, row: dict[str, Any]) -> None:
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), store.record(row["run_id"]))
 
 
-def curves(science: dict[str, Any], i: int) -> list[dict[str, Any]]:
+def curves(science: Science, i: int) -> list[dict[str, Any]]:
     """A value per epoch and term, as a record has them."""
     terms = ["train_ce", "train_total", "test_top1", "test_top5", "test_loss"]
-    terms += [f"train_{t}" for t in science["method"]["weights"] if t != "ce"]
-    epochs = range(1, science["recipe"]["epochs"] + 1)
+    terms += [f"train_{t}" for t in science.method.weights if t != "ce"]
+    epochs = range(1, science.recipe.epochs + 1)
     return [{"epoch": e, "name": t, "value": math.sin(i + e + k)} for e in epochs for k, t in enumerate(terms)]
 
 
-def row(run_id: str, science: dict[str, Any], i: int, curves: list[dict[str, Any]]) -> dict[str, Any]:
+def row(run_id: str, science: Science, i: int, curves: list[dict[str, Any]]) -> dict[str, Any]:
     """A record of made-up numbers."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     known: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run_id,
         "status": "done",
-        "dataset": science["dataset"]["name"],
-        "dataset_version": science["dataset"]["version"],
+        "dataset": science.dataset.name,
+        "dataset_version": science.dataset.version,
         "train_size": 50_000,
         "evaluated_on": "test",
         "evaluated_size": 10_000,
-        "student": science["student"],
-        "teacher": science["teacher"] and science["teacher"]["model"],
-        "teacher_run": science["teacher"] and science["teacher"].get("run"),
-        "method": science["method"]["use"],
-        "seed": science["seed"],
-        "epochs": science["recipe"]["epochs"],
+        "student": science.student,
+        "teacher": science.teacher_model,
+        "teacher_run": science.teacher.run if isinstance(science.teacher, Trained) else None,
+        "method": science.method.use,
+        "seed": science.seed,
+        "epochs": science.recipe.epochs,
         "precision": "float32",
-        "science": identity.canonical(science),
+        "science": science.text,
         "weights_sha256": f"{i:064x}",
         "versions": '{"python": "3.11"}',
     }

@@ -18,7 +18,8 @@ Set = Annotated[
 Only = Annotated[
     list[str],
     typer.Option(
-        "--only", help="Keep a part: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."
+        "--only",
+        help="Keep only some runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed.",
     ),
 ]
 Baseline = Annotated[
@@ -32,6 +33,8 @@ Margin = Annotated[
 ]
 MixProtocols = Annotated[
     bool,
-    typer.Option("--mix-protocols", help="Print lines of unlike protocols in one column, marked, rather than refuse."),
+    typer.Option(
+        "--mix-protocols", help="Print rows of different protocols in one column, marked, instead of refusing them."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

@@ -19,7 +19,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
-_WEIGHTS = re.compile(r"^    weights\b", re.MULTILINE)  # what every method's class states
+_STATES_WEIGHTS = re.compile(r"^    weights\b.* = ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class MethodInfo:
 
 @cache
 def builtin_names() -> tuple[str, ...]:
-    """Every method that has a file in ``methods/``."""
-    files = (p for p in METHODS_FOLDER.glob("[!_]*.py") if p.stem != "base")
-    return tuple(sorted(p.stem for p in files if _WEIGHTS.search(p.read_text(encoding="utf-8"))))
+    """Return the names of the methods in ``methods/``: its modules with a class that states ``weights``."""
+    files = METHODS_FOLDER.glob("*.py")
+    return tuple(sorted(p.stem for p in files if _STATES_WEIGHTS.search(p.read_text(encoding="utf-8"))))
 
 
 @cache

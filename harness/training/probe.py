@@ -7,16 +7,15 @@ import hashlib
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from harness import hardware
-from harness.spec import datasets, identity
+from harness.spec.science import Given, Science
 from harness.store import files
 from harness.store.store import Store
 from harness.training.job import run_pack
@@ -27,8 +26,6 @@ from harness.training.tasks import open_task
 PARTS = 4  # of the timed steps: the mean of each is told
 WARM_UP = 3  # steps: on a GPU the first is done as it stands, the second recorded, the third played
 FIRST_STAGE = "it begins with a first stage, which is not probed"
-
-Science = dict[str, Any]
 
 
 @dataclass
@@ -75,7 +72,7 @@ class Measured:
 
 def main() -> None:
     order = ProbeOrder.read(Path(sys.argv[1]))
-    pack = dict(enumerate(order.sciences))
+    pack = {i: Science.from_json(science) for i, science in enumerate(order.sciences)}
     since = order.started_at
     found = measure_pack(pack, Path(order.folder) / "first", order)
     left_out = dict.fromkeys(found.first_stage, FIRST_STAGE) | found.failed
@@ -108,18 +105,15 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     names = {}
     for i, science in pack.items():
         # What a detector's backbone starts from takes no time: such weights need not be here.
-        science = {k: v for k, v in science.items() if k != "backbone"}
-        if science["teacher"]:
-            sha256, file = _untrained(science, folder)
+        science = replace(science, backbone=None)
+        if science.teacher:
+            sha256, file = _untrained(science, science.teacher.model, folder)
             weights[sha256] = WeightsFile(str(file))
-            science = {**science, "teacher": {"model": science["teacher"]["model"], "sha256": sha256}}
-        names[i] = identity.run_id(science)
+            science = replace(science, teacher=Given(science.teacher.model, sha256))
+        names[i] = science.run_id
         store.write_science(names[i], science)
     one = next(iter(pack.values()))
-    images = datasets.dataset_of(one["dataset"]).trained_on(
-        one["dataset"]["train_subset"], one["dataset"].get("validation")
-    )
-    per_epoch = one["recipe"].get("epoch_steps") or -(-images // one["recipe"]["batch_size"])
+    per_epoch = one.recipe.epoch_steps or -(-one.dataset.train_images // one.recipe.batch_size)
     at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
     clock = Clock(order.steps, order.seconds, per_epoch, at_once)
     run_pack(JobOrder(str(folder), tuple(names.values()), order.data, weights, order.threads), clock)
@@ -129,13 +123,12 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     return Measured(clock, failures, first, sum(path.stat().st_size for path in files))
 
 
-def _untrained(science: Science, folder: Path) -> tuple[str, Path]:
-    """Weights for a science's teacher: their sha256 and file."""
-    name = science["teacher"]["model"]
+def _untrained(science: Science, name: str, folder: Path) -> tuple[str, Path]:
+    """Weights for a science's teacher, of that name: their sha256 and file."""
     file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        state = open_task(science).build(name).state_dict()
+        state = open_task(science.dataset, science.recipe).build(name).state_dict()
         save_file({k: v.contiguous() for k, v in state.items()}, file)
     return files.sha256(file), file
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from harness.hardware import cores, cpu_name, gpu_name, gpus, is_gpu
+from harness.spec.science import Science
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def unit_of(gpu: bool) -> str:
     return "GPU" if gpu else "core"
 
 
-DeviceOf = Callable[[dict[str, Any]], Device]  # of a run's science: what trains it
+DeviceOf = Callable[[Science], Device]  # of a run's science: what trains it
 
 
 def devices(cluster: str, threads: int) -> DeviceOf:
@@ -49,8 +49,8 @@ def devices(cluster: str, threads: int) -> DeviceOf:
 
     profile = profiles.load_profile(cluster)
 
-    def on_cluster(science: dict[str, Any]) -> Device:
-        asked = profile.resources_for(science["student"], (science["teacher"] or {}).get("model"))
+    def on_cluster(science: Science) -> Device:
+        asked = profile.resources_for(science.student, science.teacher_model)
         gpus, threads = asked.nodes * asked.gpus_per_node, asked.cpus_per_task
         return Device(gpus > 0, None, threads, asked.processes, gpus or asked.processes * threads)
 

@@ -67,7 +67,7 @@ def estimate(planned: Planned, to_do: Collection[str], at_once: int, device: Dev
     priced, ranges = [], []
     for run_ids, needs in packs:
         pack = [runs[k].science for k in run_ids]
-        same = tuple(id(science["method"]) for science in pack)  # the runs of a pair and method share that object
+        same = tuple(id(science.method) for science in pack)  # the runs of a pair and method share that object
         if same not in prices:
             prices[same] = known.price(pack, device(pack[0]))
         priced.append((run_ids, prices[same]))

@@ -1,6 +1,6 @@
 """What past runs took, read from their records."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.planning.cost.past_run import PastRun, image_counts
+from harness.spec.science import Science, text_without_seed
 from harness.store import records
 from harness.store.store import Store
 
 Floats = NDArray[np.float64]
 JOB_COLUMNS = ("run_id", "host", "started_at", "finished_at", "attempts", "pack_size", "cost_total_s")
 _COLUMNS = (
-    *JOB_COLUMNS, "dataset", "status", "science", "hardware", "threads",
+    *JOB_COLUMNS, "dataset", "status", "science", "seed", "hardware", "threads",
     "processes", "evaluated_parameters", "method_parameters", "cost_data_s", "cost_teacher_s",
     "cost_student_s", "cost_method_s", "cost_evaluation_s", "cost_first_stage_s",
 )  # fmt: skip
@@ -58,15 +59,16 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
     table = table.filter(pc.and_(pc.equal(table.column("dataset"), dataset), pc.equal(table.column("status"), "done")))
     if not len(table):
         return []
-    return [_past(group) for group in _grouped(_measured(table)).to_pylist()]
+    like, sciences = _without_seeds(table)
+    groups = _grouped(_measured(table, like, sciences)).to_pylist()
+    return [_past(sciences[group["like"]], group) for group in groups]
 
 
-def _measured(table: pa.Table) -> pa.Table:
-    """With the columns that ``Past`` names."""
+def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Science]) -> pa.Table:
+    """With the columns that ``Past`` names. ``like``: the position of each row's science in ``sciences``."""
     of_jobs = jobs(table)
-    like = _like(table)
-    counts = np.array([image_counts(json.loads(text)) for text in like.dictionary.to_pylist()], dtype=np.float64)
-    images, evaluated = counts[like.indices.to_numpy()].T
+    counts = np.array([image_counts(science) for science in sciences], dtype=np.float64)
+    images, evaluated = counts[like].T
     teacher = _floats(table, "cost_teacher_s")
     # A record has its share of what its pack did for all: an equal one of the data, and of the teacher what its
     # learners have shared.
@@ -81,16 +83,22 @@ def _measured(table: pa.Table) -> pa.Table:
         "first_stage": _floats(table, "cost_first_stage_s"),
         "around": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.of], np.nan),
     }
-    table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", like.cast(pa.string()))
+    table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", pa.array(like))
     for name, values in found.items():
         table = table.append_column(name, pa.array(values))
     return table
 
 
-def _like(table: pa.Table) -> pa.DictionaryArray:
-    """Sciences without their seeds: few, however many runs there are."""
-    texts = pc.replace_substring_regex(table.column("science"), '"seed":[0-9]+', '"seed":0')
-    return texts.combine_chunks().dictionary_encode()
+def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
+    """The position of each row's science among those that differ in more than the seed, and these."""
+    positions: dict[str, int] = {}
+    sciences, like = list[Science](), list[int]()
+    for text, seed in zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True):
+        position = positions.setdefault(text_without_seed(text, seed), len(sciences))
+        if position == len(sciences):
+            sciences.append(Science.from_text(text))
+        like.append(position)
+    return np.array(like, np.int64), sciences
 
 
 def _grouped(table: pa.Table) -> pa.Table:
@@ -98,9 +106,9 @@ def _grouped(table: pa.Table) -> pa.Table:
     return table.group_by(list(_KEYS), use_threads=False).aggregate(wanted)
 
 
-def _past(group: dict[str, Any]) -> PastRun:
+def _past(science: Science, group: dict[str, Any]) -> PastRun:
     return PastRun(
-        science=json.loads(group["like"]),
+        science=science,
         hardware=group["hardware"],
         threads=group["threads"],
         processes=group["processes"],

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.planning.cost import disk, probe_results
 from harness.planning.cost.devices import Device
@@ -10,8 +9,8 @@ from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import image_counts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import STEPS, SimilarRuns, StepEstimate, shape
+from harness.spec.science import Science
 
-Science = dict[str, Any]
 PROBE = "a probe"
 _EVALUATION = 1 / 3  # of a training step's time, which is a forward and a backward twice as long
 
@@ -80,7 +79,7 @@ def _of_runs(known: Sequence[StepEstimate], shared: bool) -> Interval:
 def _of_probe(sciences: Sequence[Science], finding: ProbeResult) -> Interval:
     """Evaluations were not part of it: an image is taken to need a third of what it does in training."""
     images, evaluated = (max(counts) for counts in zip(*map(image_counts, sciences), strict=True))
-    per_image = 1 / sciences[0]["recipe"]["batch_size"]
+    per_image = 1 / sciences[0].recipe.batch_size
     per_step = Interval.of(finding.seconds_per_step, probe_results.WIDENING)
     start = Interval.of([finding.start_s], probe_results.WIDENING)
     return per_step * (per_image * (images + _EVALUATION * evaluated)) + start

@@ -1,10 +1,9 @@
 """What is known of past runs. Without numpy: a plan for an empty store does not wait for it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.spec import datasets
+from harness.spec.science import Science
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 class PastRun:
     """Finished runs that differ in their seeds alone, on one kind of machine. Every array is (runs,), in seconds."""
 
-    science: dict[str, Any]  # of one of them
+    science: Science  # of one of them
     hardware: str
     threads: int
     processes: int
@@ -31,12 +30,9 @@ class PastRun:
     around: "Floats"  # of its job: all but the training, from the start of the process on; NaN where it is not known
 
 
-def image_counts(science: Mapping[str, Any]) -> tuple[int, int]:
+def image_counts(science: Science) -> tuple[int, int]:
     """Images that a run trains on, each as often as it is seen, and those it evaluates on, likewise."""
-    info, dataset, recipe = datasets.dataset_of(science["dataset"]), science["dataset"], science["recipe"]
-    validation = dataset.get("validation")
-    evaluations = -(-recipe["epochs"] // recipe["eval_every"])
-    of_epoch = info.trained_on(dataset["train_subset"], validation)
-    if steps := recipe.get("epoch_steps"):
-        of_epoch = steps * recipe["batch_size"]
-    return of_epoch * recipe["epochs"], evaluations * (validation or info.test_size)
+    dataset, recipe = science.dataset, science.recipe
+    evaluations = -(-recipe.epochs // recipe.eval_every)
+    of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else dataset.train_images
+    return of_epoch * recipe.epochs, evaluations * (dataset.validation or dataset.info.test_size)

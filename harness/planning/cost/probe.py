@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from harness.console.terminal import say
 from harness.planning.cost.devices import Device, DeviceOf
@@ -16,6 +15,7 @@ from harness.planning.cost.pack import PackCosts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import shape
 from harness.planning.plan import Planned
+from harness.spec.science import Science
 from harness.store import files
 from harness.training.probe_order import ProbeAnswer, ProbeOrder
 
@@ -30,7 +30,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     Teachers have random weights, which take as long as trained ones. Nothing that a run reads is written.
     """
     runs = planned.plan.runs
-    wanted: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    wanted: dict[tuple[str, ...], list[Science]] = {}
     labels: dict[tuple[str, ...], str] = {}
     for run_ids, _ in packs_to_do(planned, to_do):
         pack = [runs[k].science for k in run_ids]
@@ -44,7 +44,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
             say(f"{head}: not measured: {answer}")
             continue
         for at, why in answer.left_out.items():
-            say(f"{head}: without {pack[int(at)]['method']['use']}: {why}")
+            say(f"{head}: without {pack[int(at)].method.use}: {why}")
         if not answer.seconds_per_step:
             say(f"{head}: not measured")
             continue
@@ -61,12 +61,13 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
         finding.write(planned.store)
 
 
-def _run(pack: list[dict[str, Any]], device: Device, data: Path | None) -> ProbeAnswer | str:
+def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer | str:
     """What the probe's process says, or why it says nothing."""
     with tempfile.TemporaryDirectory(prefix="harness-probe-") as scratch:
         order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
+        sciences = [science.to_json() for science in pack]
         ProbeOrder(
-            pack, str(data) if data else None, device.threads, STEPS, SECONDS, scratch, str(answer), time.time()
+            sciences, str(data) if data else None, device.threads, STEPS, SECONDS, scratch, str(answer), time.time()
         ).write(order)
         environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
         with log.open("w") as out:

@@ -1,6 +1,5 @@
 """What ``sweep --probe`` has measured: a small file per pack shape and device. Never a record."""
 
-import hashlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 
@@ -32,7 +31,7 @@ class ProbeResult:
     def write(self, store: Store) -> None:
         """In place of an earlier one of the same pack on the same device."""
         of = [sorted(self.shapes), self.hardware, self.threads, self.processes]
-        name = hashlib.sha256(identity.canonical({"of": of}).encode()).hexdigest()[:16]
+        name = identity.digest({"of": of})
         files.replace_json(store.probes / f"{name}.json", asdict(self), durable=False)
 
 

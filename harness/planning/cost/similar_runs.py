@@ -8,6 +8,7 @@ from harness.planning.cost.devices import Device
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import PastRun, image_counts
 from harness.spec import identity, models
+from harness.spec.science import Science, recipe_json
 
 # Keys of a recipe that change hardly anything about the time an image takes.
 _FREE = {
@@ -23,32 +24,28 @@ class Step:
 
     words: str
     widening: float
-    key: Callable[[dict[str, Any]], Hashable]
+    key: Callable[[Science], Hashable]
     by_size: bool = False  # the models differ: time goes with their multiply-adds
 
 
-def shape(science: dict[str, Any]) -> str:
+def shape(science: Science) -> str:
     """The same text for runs that take the same time per image: all agree but seed, schedule and loss weights."""
-    recipe = {k: v for k, v in science["recipe"].items() if k not in _FREE}
-    method = {k: science["method"][k] for k in ("use", "params")}
+    recipe = {k: v for k, v in recipe_json(science.recipe).items() if k not in _FREE}
+    method = {"use": science.method.use, "params": science.method.params}
     return identity.canonical({"pair": _pair(science), "method": method, "recipe": recipe})
 
 
-def _pair(science: dict[str, Any]) -> tuple[str, str | None, str]:
-    return science["dataset"]["name"], _teacher(science), science["student"]
-
-
-def _teacher(science: dict[str, Any]) -> str | None:
-    return science["teacher"]["model"] if science["teacher"] else None
+def _pair(science: Science) -> tuple[str, str | None, str]:
+    return science.dataset.name, science.teacher_model, science.student
 
 
 # From the nearest on. The factors hold for the short runs in results/published, each foretold from the others.
 STEPS = (
     Step("the same method and pair", 1.5, shape),
-    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s["method"]["use"])),
+    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
     Step("the same pair by other methods", 2.0, _pair),
-    Step("the same student", 2.5, lambda s: (s["dataset"]["name"], s["student"]), by_size=True),
-    Step("other models, by their multiply-adds", 4.0, lambda s: s["dataset"]["name"], by_size=True),
+    Step("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
+    Step("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
 )
 
 
@@ -75,7 +72,7 @@ class SimilarRuns:
             for found, step in zip(self._by_key, STEPS, strict=True):
                 found.setdefault(step.key(group.science), []).append(group)
 
-    def known(self, science: dict[str, Any], device: Device) -> StepEstimate | None:
+    def known(self, science: Science, device: Device) -> StepEstimate | None:
         """By the nearest step that any past runs on this device are at; None where nothing is known."""
         for i, (by_key, step) in enumerate(zip(self._by_key, STEPS, strict=True)):
             near = [
@@ -91,12 +88,12 @@ class SimilarRuns:
         return None
 
 
-def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tuple[float, float] | None:
+def _scales(science: Science, past: Science, by_size: bool) -> tuple[float, float] | None:
     """How much more the student, and the teacher, take than those of the past run; None where that is not known."""
     if not by_size:
         return 1.0, 1.0
-    student = _ratio(science["student"], past["student"])
-    teacher = _ratio(_teacher(science), _teacher(past)) if _teacher(science) else 1.0
+    student = _ratio(science.student, past.student)
+    teacher = _ratio(science.teacher_model, past.teacher_model) if science.teacher else 1.0
     return (student, teacher) if student and teacher else None
 
 
@@ -109,7 +106,7 @@ def _ratio(model: str | None, other: str | None) -> float | None:
 
 
 def _known(
-    science: dict[str, Any], device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
+    science: Science, device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
 ) -> StepEstimate:
     import numpy as np
 
@@ -122,18 +119,18 @@ def _known(
         return Interval.of(np.concatenate(scaled), widening)
 
     own = whole(lambda past: past.own * images + past.evaluation * evaluated, lambda scales: scales[0])
-    if first := [past for past, _ in near if past.science["method"]["use"] == science["method"]["use"]]:
+    if first := [past for past, _ in near if past.science.method.use == science.method.use]:
         own += Interval.of(np.concatenate([past.first_stage * _of_threads(past, device) for past in first]), widening)
     nothing = Interval(0.0, 0.0, 0.0)
     around = np.concatenate([past.around for past, _ in near])
     around = around[~np.isnan(around)]
-    same_student = [past for past, _ in near if past.science["student"] == science["student"]]
+    same_student = [past for past, _ in near if past.science.student == science.student]
     return StepEstimate(
         step=step,
         runs=sum(len(past.own) for past, _ in near),
         own=own,
         data=whole(lambda past: past.data * images),
-        teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science["teacher"] else nothing,
+        teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science.teacher else nothing,
         around=Interval.of(around, widening) if len(around) else nothing,
         evaluated_parameters=max((past.evaluated_parameters for past in same_student), default=None),
         method_parameters=max(past.method_parameters for past, _ in near),
