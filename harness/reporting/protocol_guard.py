@@ -12,28 +12,10 @@ from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.lines import Line, LinePart
+from harness.spec.recipe import PER_METHOD
+from harness.spec.schema import Recipe
 
-# What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
-# trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes
-# numbers that are not comparable.
-OWN = {
-    "batch_size",
-    "accumulate",
-    "clip_norm",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "nesterov",
-    "schedule",
-    "milestones",
-    "gamma",
-    "warmup_epochs",
-    "warmup_steps",
-    "norm",
-    "frozen_stages",
-    "compile",
-    "teacher_top_k",
-}
+_PER_METHOD = {name for name, field in Recipe.model_fields.items() if PER_METHOD in field.metadata}
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
     for line, recipe in recipes.items():
         if other := {key: value for key, value in recipe.items() if value != usual[key]}:
             change = ", ".join(f"{key} {value}" for key, value in other.items())
-            changes.append(RecipeChange(*line, change, not set(other) <= OWN))
+            changes.append(RecipeChange(*line, change, not set(other) <= _PER_METHOD))
     return tuple(changes)
 
 

@@ -240,10 +240,10 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     assert prepare(tmp_path / "none", out).error == f"--source {tmp_path}/none: no such folder"
     assert "expected annotations/instances_train*.json or instances_val*.json" in prepare(tmp_path, out).error
     assert prepare(source, out, "--train", "x.json").error.startswith("--train x.json: no such file in ")
-    assert "--max-side belongs to the others" in prepare(source, out, "--max-side", 300).error
+    assert "--max-side belongs to imagenet and imagefolder, not to" in prepare(source, out, "--max-side", 300).error
     assert "--classes belongs to imagefolder" in prepare(source, out, "--classes", "x").error
     said = command("prepare", "imagefolder", "--source", source, "--out", out, "--train", "x.json")
-    assert said.error == "--train and --val belong to coco"
+    assert said.error == "--train belongs to coco, not to imagefolder"
     change(source / "annotations/instances_val2017.json", lambda c: c["categories"].append({"id": 7, "name": "cow"}))
     assert "have different categories; expected the same ids and names in both" in prepare(source, out).error
     shutil.copy(
