@@ -272,35 +272,41 @@ def test_what_is_not_in_a_graph_is_not_recorded(odd: str, record: Capture, capsy
 
 
 def test_a_recording_that_fails_half_way_leaves_nothing_behind() -> None:
-    """What autograd has left in ``grad`` then is of no graph and would be added to."""
-    members: list[Member] = []
+    """Gradients left behind by a failed capture would be added to the next ones."""
 
     class Half(StandIn):
         def __call__(self, work: Work, generator: torch.Generator | None) -> Work:
+            self.recorded += 1
             for p in (p for m in self.members for p in m.parameters):
                 p.grad = torch.full_like(p, float("nan"))
             raise RuntimeError("half way")
 
     eager, _ = train(["kd"], None)
-    recorded, _ = train(["kd"], Half(members))
+    record = Half()
+    recorded, _ = train(["kd"], record)
     same(eager["kd"], recorded["kd"])
+    assert record.recorded == 2, "the teacher's and kd's were tried"
 
 
 def test_a_method_that_spoils_what_is_shared_fails_alone() -> None:
     use = f"{__name__}:SpoilsTheTeacher"
     eager, _ = train(["kd", "dkd"], None)
-    recorded, watcher = train(["kd", use, "dkd"], StandIn())
+    record = StandIn()
+    recorded, watcher = train(["kd", use, "dkd"], record)
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
     for name in eager:
         same(eager[name], recorded[name])
+    assert record.recorded and record.played
 
 
 def test_one_that_raises_while_it_is_recorded_fails_alone() -> None:
     use = f"{__name__}:RaisesLater"
     eager, _ = train(["kd"], None)
-    recorded, watcher = train([use, "kd"], StandIn())
+    record = StandIn()
+    recorded, watcher = train([use, "kd"], record)
     assert watcher.failures.keys() == {use} and str(watcher.failures[use]) == "a bug"
     same(eager["kd"], recorded["kd"])
+    assert record.recorded and record.played
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU here; see test_no_sync.py")
