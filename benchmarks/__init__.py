@@ -1,1 +1,1 @@
-"""Sweep files and recipes; `perf` measures the harness itself."""
+"""Sweep files, recipes and published numbers; ``perf`` measures the harness itself."""

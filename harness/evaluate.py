@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from harness.console import options
 from harness.errors import UserError
 from harness.spec.datasets import PREPARED, task_of
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice, Science
 from harness.spec.tasks import Images, TaskInfo, shown
 
 if TYPE_CHECKING:
@@ -23,16 +25,17 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"Of {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
+        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            min=8, help="Of imagenet and imagefolder: side of the central crop (224). Of coco: the shorter side (800)."
+            min=8,
+            help="For imagenet and imagefolder: side of the central crop (224). For coco: the shorter side (800).",
         ),
     ] = None,
     resize: Annotated[
-        int, typer.Option(min=8, help="Of imagenet and imagefolder: what the shorter side is resized to before it.")
+        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop.")
     ] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
@@ -43,7 +46,10 @@ def evaluate(
         ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Instead of those three: a finished run's id, or its start.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
+        ),
     ] = None,
     results: options.Results = Path("results"),
     data: options.Data = None,
@@ -53,7 +59,7 @@ def evaluate(
 
     Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
 
-    With --run: what stands in the run's record, measured again from the weights that it saved.
+    With --run: measure the metrics of the run's record again, from its saved weights.
     """
     from harness.planning import locate
 
@@ -99,25 +105,25 @@ def _checkpoint(
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    views = _views(info.images, *sides)
+    recipe = Recipe.model_validate({**_UNTRAINED, **_views(info.images, *sides)})
     try:
         name = tasks.resolve_model(model)
         tasks.check_task(name, info)
-        if (shape := datasets.image_shape(info, views)) is not None:
+        if (shape := datasets.image_shape(info, recipe.image_size)) is not None:
             models.check_images(name, info.name, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
     file = _weights_file(weights, root, results)
-    content = {**datasets.as_science(info), "train_subset": None}
-    task = open_task({"dataset": content, "recipe": {**_UNTRAINED, **views}})
+    content = DatasetChoice.of_info(info)
+    task = open_task(content, recipe)
     net = task.build(name)
     try:
         sha256 = task.load(net, name, file, None)
     except WeightsError as e:
         raise UserError(str(e)) from None
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
-    return about | _measure(task, net, content, views, where)
+    return about | _measure(task, net, content, recipe, where)
 
 
 def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
@@ -148,7 +154,6 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
 def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
-    from harness.spec import datasets
     from harness.spec.schema import Dataset
     from harness.store import records
     from harness.store.store import Store
@@ -158,8 +163,8 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
     store = Store(results)
     run_id = store.find(prefix, "--run")
     (row,) = records.read_records(store, [run_id]).to_pylist()
-    science, file = json.loads(row["science"]), store.student_weights(run_id)
-    info = datasets.dataset_of(science["dataset"])
+    science, file = Science.from_text(row["science"]), store.student_weights(run_id)
+    info = science.dataset.info
     folder = (
         locate.prepared_folder(info.version, root)
         if info.preparation
@@ -169,15 +174,13 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
         net = trained_model(science, file, row["weights_sha256"])
     except WeightsError as e:
         raise UserError(str(e)) from None
-    about = {"run_id": run_id, "dataset": info.name, "model": science["student"], "method": row["method"]}
+    about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
-    return about | _measure(open_task(science), net, science["dataset"], science["recipe"], folder)
+    return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
 
 
-def _measure(
-    task: "Task", net: Any, dataset: dict[str, Any], recipe: dict[str, Any], folder: Path | None
-) -> dict[str, Any]:
-    """``recipe``: what is seen of stored images, and the precision; float32 when it says none."""
+def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:
+    """``recipe``: what is seen of images, and the precision."""
     import torch
 
     from harness.data.load.arrays import WrongData
@@ -190,9 +193,8 @@ def _measure(
         on = open_source(dataset, recipe, folder, device, cores()).evaluation()
     except WrongData as e:
         raise UserError(str(e)) from None
-    precision = recipe.get("precision", "float32")
-    set_float32(precision)
-    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, precision)
+    set_float32(recipe.precision)
+    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
     return {"evaluated_on": on.name, "images": len(on.targets), **found.metrics}
 
 

@@ -21,11 +21,11 @@ def leaderboard(
     results: options.Results = Path("results"),
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Where (default: leaderboard.html in the store)."),
+        typer.Option(metavar="FILE.html", help="The file to write (default: leaderboard.html in the store)."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it anew as records arrive, until ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again as records arrive, until ctrl-C.")] = False,
 ) -> None:
-    """Write the leaderboard: one HTML file with all sweeps of a store, that needs no network."""
+    """Write the leaderboard: one HTML file with all records of a store, which needs no network."""
     from harness.store import arrow
     from harness.store.store import Store
 

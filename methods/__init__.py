@@ -1,1 +1,1 @@
-"""Distillation methods, one file each. Registering a method is writing its file; see docs/your-own-method.md."""
+"""Distillation methods, one file each. A file registers its method; see docs/your-own-method.md."""

@@ -1,27 +1,27 @@
-"""Activation boundaries."""
+"""AB: distillation of activation boundaries."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from methods._pairs import FirstPairs, total
 from methods.base import Batch, Outputs, TapSpec
 from methods.fitnets import ConvRegressor
+from methods.tap_pairs import FirstStagePairs, total
 
 
-class AB(FirstPairs):
-    """Heo et al. 2019, "Knowledge Transfer via Distillation of Activation Boundaries Formed by Hidden Neurons",
-    AAAI 2019, arXiv:1811.03233: the loss with margin and connectors.
+class AB(FirstStagePairs):
+    """Activation boundaries: Heo et al. 2019, "Knowledge Transfer via Distillation of Activation Boundaries Formed by
+    Hidden Neurons", AAAI 2019, arXiv:1811.03233, the loss with margin and connectors.
 
         first stage:  L_boundary = 3/1000 sum over n taps, i = 1..n, of 2^(i-n) / B  sum_(b,c,h,w)  d( r(f_s), f_t )
                       d(s, t) = max(margin - s, 0)^2 where t > 0, else max(margin + s, 0)^2
-        main stage:   the cross-entropy alone
+        main stage:   only the cross-entropy
 
-    f_s and f_t (B, C, H, W) are the maps before the ReLU of each stage: what counts is on which side of 0 a neuron
-    is, not how far. r is a convolution with batch norm to the teacher's shape, and nothing where the shapes agree. The
-    first stage trains it and the student up to the last tap. The scale 3/1000, the doubling from tap to tap, margin 1
-    and 30 epochs are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    f_s and f_t (B, C, H, W) are the maps before the ReLU of each stage: only the sign of a neuron's response counts. r
+    is a convolution with batch norm to the teacher's shape, or the identity where the shapes are equal. The first stage
+    trains r and the student up to the last tap. The scale 3/1000, the doubling from tap to tap, margin 1 and 30 epochs
+    are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -48,13 +48,13 @@ class AB(FirstPairs):
 
 
 def connector(student: TapSpec, s: str, teacher: TapSpec, t: str) -> nn.Module:
-    """From the student's tap to the shape of the teacher's."""
+    """Return r, from the student's tap to the shape of the teacher's."""
     if (student.channels[s], student.sizes[s]) == (teacher.channels[t], teacher.sizes[t]):
         return nn.Identity()
     return ConvRegressor(student.channels[s], teacher.channels[t], student.sizes[s], teacher.sizes[t], relu=False)
 
 
 def boundary_loss(s: Tensor, t: Tensor, margin: float) -> Tensor:
-    """3/1000 of d summed over maps (B, C, H, W) and divided by B; a scalar."""
+    """Return 3/1000 of d, summed over maps (B, C, H, W) and divided by B; a scalar."""
     side = torch.where(t > 0, 1.0, -1.0).to(s)
     return 3 / 1000 * (margin - side * s).relu().square().sum() / len(s)

@@ -1,24 +1,24 @@
-"""Attention transfer."""
+"""AT: attention transfer."""
 
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods._pairs import TapPairs, same_size, total
-from methods._safe import unit
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.unit_vectors import unit
 
 
 class AT(TapPairs):
-    """Zagoruyko, Komodakis 2017, "Paying More Attention to Attention", arXiv:1612.03928, equation 2.
+    """Attention transfer: Zagoruyko, Komodakis 2017, "Paying More Attention to Attention", arXiv:1612.03928, eq. 2.
 
         a(f) = mean_c |f_c|^p  as a vector (H W) of length 1        f (B, C, H, W)
         L_at = sum over taps of mean ( a(f_s) - a(f_t) )^2,  mean over batch and positions
 
-    A larger map is first averaged onto the smaller one's grid. The default weight, 1000, every stage and the mean in
-    place of the paper's norm are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699). A map that is 0
-    everywhere has the attention 0.
+    A larger map is first averaged onto the smaller one's grid. The weight 1000, all stages and the mean in place of the
+    paper's norm are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699). The attention of a map of zeros is
+    0.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "attention": 1000.0}
@@ -34,6 +34,6 @@ class AT(TapPairs):
 
 
 def attention_loss(f_s: Tensor, f_t: Tensor, p: float) -> Tensor:
-    """The term of one pair of maps, a scalar."""
-    a_s, a_t = (unit(f.abs().pow(p).mean(1).flatten(1)) for f in same_size(f_s, f_t))
+    """Return the term of one pair of maps, a scalar."""
+    a_s, a_t = (unit(f.abs().pow(p).mean(1).flatten(1)) for f in to_common_grid(f_s, f_t))
     return F.mse_loss(a_s, a_t)

@@ -1,6 +1,6 @@
-"""What a distillation method is: the types it is given and the class it extends.
+"""The class that a distillation method extends, and the types of its inputs.
 
-A method knows nothing about runs, clusters or files; it imports torch and its own siblings only.
+A method knows nothing about runs, clusters or files; it imports only torch and other modules of this package.
 """
 
 import copy
@@ -15,32 +15,32 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Head:
-    """The end of a model whose logits are a linear layer's of the mean over positions of one of its maps."""
+    """The end of a model that applies a linear layer to the mean over positions of one of its maps."""
 
-    tap: str  # its map is read through a ReLU when the name ends in ``.preact``
+    tap: str  # the map passes a ReLU first when the name ends in ``.preact``
     weight: Tensor  # (classes, C)
     bias: Tensor  # (classes,)
 
     def read(self, features: dict[str, Tensor]) -> Tensor:
-        """The map (B, C, H, W) whose mean the linear layer reads."""
+        """Return the map (B, C, H, W) whose mean the linear layer reads."""
         x = features[self.tap]
         return x.relu() if self.tap.endswith(".preact") else x
 
 
 @dataclass(frozen=True)
 class TapSpec:
-    """What one model offers a method; known before training starts.
+    """The shapes of a model's outputs and feature maps, known before training starts.
 
-    A tap is a named place in a model whose feature map a method may read. Names run from the input to the
-    output: ``stem``, ``stage1``, ``stage2``, ... ; ``names`` keeps that order.
+    A tap is a named place in a model whose feature map a method may read. Names are ordered from the input to the
+    output: ``stem``, ``stage1``, ``stage2``, ...
     """
 
     channels: dict[str, int]  # tap -> C
     sizes: dict[str, tuple[int, int]]  # tap -> (H, W)
     embedding_dim: int  # width of the pooled penultimate feature
     num_classes: int
-    head: Head | None = field(default=None, compare=False)  # where the model has such an end
-    pooled: bool = True  # whether an image's embedding is pooled from its last map; a detector's are of RoIs
+    head: Head | None = field(default=None, compare=False)  # None: the model has no such end
+    pooled: bool = True  # False for a detector, whose embeddings are those of RoIs, not of pooled maps
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,27 +48,30 @@ class TapSpec:
 
     @property
     def listed(self) -> str:
-        """The names as a message lists them: without those of single modules, of which there can be hundreds."""
-        of_modules = any(name.startswith("module.") for name in self.names)
-        return ", ".join(n for n in self.names if not n.startswith("module.")) + ", module.PATH" * of_modules
+        """Return the names for a message. ``module.PATH`` stands for those of single modules, often hundreds."""
+        has_modules = any(name.startswith("module.") for name in self.names)
+        names = [name for name in self.names if not name.startswith("module.")]
+        return ", ".join(names + ["module.PATH"] * has_modules)
 
     def resolve(self, tap: str) -> str:
-        """The tap's own name; ``last`` stands for the deepest one before pooling.
+        """Return the tap's own name; ``last`` stands for the deepest tap before pooling.
 
         Raises:
             ValueError: the model has no such tap.
         """
-        if tap == "last":
-            return [n for n in self.names if "." not in n][-1]
+        stages = [name for name in self.names if "." not in name]
+        if tap == "last" and stages:
+            return stages[-1]
         if tap not in self.channels:
-            raise ValueError(f"no tap named {tap!r}; this model has: {self.listed}, last")
+            raise ValueError(f"no tap named {tap!r}; this model has: {self.listed}{', last' * bool(stages)}")
         return tap
 
 
 class SampleRandom:
-    """Random numbers for the samples of one step: a pure function of ``seed``, which says the run's seed and the step.
+    """Random numbers for the samples of one step, a pure function of ``seed``.
 
-    So training that is resumed anywhere, in any pack, on any number of processes sees the same values for a sample.
+    The seed is derived from the run's seed and the step. A sample therefore gets the same values after a resume, in any
+    pack and on any number of processes.
     """
 
     def __init__(self, seed: int, batch: int, device: torch.device | str = "cpu"):
@@ -78,68 +81,67 @@ class SampleRandom:
         self.reseed(seed)
 
     def reseed(self, seed: int) -> None:
-        """Begins another step's values."""
+        """Start another step's values."""
         self.generator.manual_seed(seed)
 
     def part(self, rows: slice) -> "SampleRandom":
-        """For these of the step's samples: goes on drawing where the parts before have stopped."""
+        """Return the numbers of these samples of the step: they continue after those of earlier parts."""
         part = copy.copy(self)
         part._batch = len(range(self._batch)[rows])
         return part
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Standard normal values of shape (batch, *shape)."""
+        """Return standard normal values (batch, *shape)."""
         return torch.randn((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Values in [0, 1) of shape (batch, *shape)."""
+        """Return uniform values in [0, 1), (batch, *shape)."""
         return torch.rand((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
 
 @dataclass
 class Batch:
-    """One training batch as a method sees it: the whole one, but for its images, which several processes share out.
-    Of detection, each process sees its own share alone: see ``methods.detection.DetectionBatch``.
+    """One training batch. Targets and indices cover the global batch; images are this rank's shard.
 
-    A recipe's ``accumulate`` cuts it into micro-batches; the method is then given each of these in turn.
+    For detection, everything is the local shard: see ``methods.detection.DetectionBatch``. A recipe's ``accumulate``
+    splits the batch into micro-batches; the method then gets each of them in turn.
     """
 
-    images: Tensor  # (B, C, H, W) float, normalised; of several processes, each has its share
+    images: Tensor  # (B, C, H, W) float, normalised; this rank's shard
     targets: Tensor  # (B,) int64 class
     indices: Tensor  # (B,) int64 position in the training set
     random: SampleRandom
-    # The one that is running: those of the main stage are 1, 2, ..., a first stage's end with 0. A batch of no epoch is
-    # past every warm-up.
+    # Epochs of the main stage are 1, 2, ...; a first stage's last epoch is 0. Without an epoch every warm-up is over.
     epoch: float = math.inf
 
     def ramp(self, epochs: int) -> float:
-        """min(epoch / epochs, 1): the factor of a term that comes in over the first ``epochs``; 1 where those are 0."""
+        """Return min(epoch / epochs, 1), the factor of a term that warms up over ``epochs``; 1 for 0 epochs."""
         return min(self.epoch / epochs, 1.0) if epochs else 1.0
 
 
 @dataclass
 class Outputs:
-    """What a model returns for a batch."""
+    """A model's outputs for a batch."""
 
     logits: Tensor  # (B, classes)
     embedding: Tensor  # (B, D) pooled penultimate feature
-    features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), the taps asked for
+    features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), for the requested taps
 
 
 @dataclass(frozen=True)
 class FirstStage:
-    """A stage before the main one, with a loss of its own: ``Distiller.first_terms``.
+    """A stage before the main one, with its own loss, ``Distiller.first_terms``.
 
-    It trains what its loss reaches, and nothing else. The student is run no further than the stage's taps, so that what
-    lies behind them stays as it was, batch norms' statistics included; without taps it is not run at all. The optimiser
-    is the recipe's with a constant learning rate, and begins the main stage without momenta.
+    It trains only what its loss reaches. The student runs only up to the stage's taps, so that later layers do not
+    change, batch norms' statistics included; without taps it does not run at all. The optimiser is the recipe's with a
+    constant learning rate; its momenta are reset before the main stage.
     """
 
-    epochs: int  # 0: there is no such stage
+    epochs: int  # 0: no such stage
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()
-    lr: float | None = None  # None: the recipe's, before any decay
-    teacher_later: bool = True  # whether the main stage reads the teacher too
+    lr: float | None = None  # None: the recipe's, without decay
+    teacher_later: bool = True  # whether the main stage uses the teacher too
 
     def __post_init__(self) -> None:
         if self.epochs < 0:
@@ -153,23 +155,23 @@ class Distiller(nn.Module):
 
     Its parameters are trained together with the student; its buffers are checkpointed with it. Subclasses state:
 
-    ``weights``       the terms of the loss and their default weights. ``ce``, the student's loss without a teacher, is
-                      computed by the trainer for every method: the cross-entropy with the labels, of a detector the
-                      sum of its losses. Every other name is a key of what ``forward`` returns.
-    ``diagnostics``   further keys of what ``forward`` returns: logged per epoch, never optimised.
-    ``logits_only``   whether the teacher's logits are all that ``forward`` reads of it: then they can be kept, see the
-                      recipe's ``teacher_top_k``.
+    ``weights``       the terms of the loss and their default loss weights. The trainer computes ``ce``, the student's
+                      loss without a teacher, for every method: the cross-entropy with the labels, or the sum of a
+                      detector's losses. Every other name is a key of the dictionary that ``forward`` returns.
+    ``diagnostics``   further keys of that dictionary: logged per epoch, never optimised.
+    ``logits_only``   whether ``forward`` reads nothing of the teacher except its logits: then they can be cached, see
+                      the recipe's ``teacher_top_k``.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
-                      ``predict`` and saved with the method's tensors, and ``forward`` returns the ``ce`` of it.
+                      ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
     ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
-                      ``two_stage``, detectors by what they say of regions: see ``methods.detection``.
+                      ``two_stage``, detectors by their outputs for regions: see ``methods.detection``.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
 
     Hyper-parameters are keyword-only arguments of ``__init__`` with a type and a literal default: the sweep planner
     reads them from the source, without importing torch.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+    weights: ClassVar[dict[str, float]]
     diagnostics: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
@@ -182,44 +184,48 @@ class Distiller(nn.Module):
 
     @property
     def student_taps(self) -> Sequence[str]:
-        """Names of the student's feature maps that ``forward`` reads."""
+        """Return the taps of the student that ``forward`` reads."""
         return ()
 
     @property
     def teacher_taps(self) -> Sequence[str]:
-        """Names of the teacher's feature maps that ``forward`` reads."""
+        """Return the taps of the teacher that ``forward`` reads."""
         return ()
 
     @property
     def first_stage(self) -> FirstStage | None:
-        """The stage before the main one, of a method that has it."""
+        """Return the stage before the main one, or None."""
         return None
 
     @property
     def peer(self) -> Literal["scratch", "teacher"] | None:
-        """For a method whose teacher learns too: whether it begins from fresh weights or the teacher's. ``forward``
-        is then given the run's own network of the teacher's architecture for a teacher, its tensors with gradients."""
+        """Return the start of a teacher that is trained too: fresh weights or the teacher's. None: it is not trained.
+
+        ``forward`` then gets the outputs, with gradients, of the run's own network of the teacher's architecture.
+        """
         return None
 
     def setup(self, train_targets: Tensor) -> None:
-        """Called once before training and before a checkpoint is loaded, with the training set's labels (N,)."""
+        """Prepare for a training set with labels (N,). Called once, before training and any loading of a checkpoint."""
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
+        """Return scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""
         raise NotImplementedError
 
     def warnings(self, means: dict[str, float]) -> Iterable[str]:
-        """What is wrong with a run, by the means of its terms and diagnostics over an epoch of the main stage.
+        """Return what is wrong with a run, judged by an epoch's means of its terms and diagnostics.
 
-        What is said of the last one is told under tables: without numbers, so that seeds can be counted.
+        The last epoch's warnings are printed under tables, which count the seeds with the same text: leave out numbers.
         """
         return ()
 
     def predict(self, student: Outputs) -> Tensor:
-        """Logits (B, classes) of the trained model, for a method that is part of it; there are the maps of
-        ``student_taps``."""
+        """Return the trained model's logits (B, classes), for a method that is part of the model.
+
+        ``student`` has the maps of ``student_taps``.
+        """
         raise NotImplementedError
 
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        """Scalar terms by name whose sum is the first stage's loss. Of the student there are the stage's maps alone."""
+        """Return scalar terms by name; their sum is the first stage's loss. ``student`` has only the stage's maps."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Correlation congruence, in the form that benchmarks compare."""
+"""CC: correlation congruence, in the form that benchmarks compare."""
 
 from typing import ClassVar
 
@@ -8,15 +8,15 @@ from methods.base import Batch, Distiller, Outputs, TapSpec
 
 
 class CC(Distiller):
-    """Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802, as in CRD's comparison
-    (Tian et al. 2020, arXiv:1910.10699):
+    """Correlation congruence: Peng et al. 2019, "Correlation Congruence for Knowledge Distillation", arXiv:1904.01802,
+    in the form of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
 
         d_i  = | e_s,i - e_t,i |                                    (feat_dim), elementwise
         L_cc = 1/(B-1) sum_i d_i . d_(i+1)                          over neighbours in the batch
 
-    e = linear(pooled feature), both layers trained. The paper instead compares the two models' matrices of Gaussian
-    kernels between all images; published tables that follow CRD's hold this form, whose weight 0.02 and feat_dim 128
-    are the defaults. It depends on the order of the batch. A batch of one image has no neighbours: 0.
+    e = linear(pooled feature), with a trained layer for each model. The paper instead compares the two models' matrices
+    of Gaussian kernels between all images. Published tables that follow CRD's hold this form; its weight 0.02 and
+    feat_dim 128 are the defaults. The loss depends on the order of the batch, and is 0 for a batch of one image.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "correlation": 0.02}
@@ -33,6 +33,6 @@ class CC(Distiller):
 
 
 def correlation_loss(e_s: Tensor, e_t: Tensor) -> Tensor:
-    """Equation above for embeddings (B, feat_dim); a scalar."""
+    """Return L_cc for embeddings (B, feat_dim), a scalar."""
     delta = (e_s - e_t).abs()
     return (delta[:-1] * delta[1:]).sum() / max(1, len(delta) - 1)

@@ -1,4 +1,4 @@
-"""Contrastive representation distillation."""
+"""CRD: contrastive representation distillation."""
 
 import math
 from typing import ClassVar, Literal
@@ -10,32 +10,33 @@ from torch import Tensor, nn
 from methods.base import Batch, Distiller, Outputs, TapSpec
 
 EPS = 1e-7  # the authors' guard inside the logarithms; part of the published numbers
-DENSE_UP_TO = 16  # bank rows per negative up to which one matrix product beats fetching rows one by one
+DENSE_UP_TO = 16  # bank rows per negative up to which one matrix product is faster than gathering rows
 
 
 class CRD(Distiller):
-    """Tian, Krishnan, Isola 2020, "Contrastive Representation Distillation", arXiv:1910.10699, equations 10-19.
+    """Contrastive representation distillation: Tian, Krishnan, Isola 2020, arXiv:1910.10699, equations 10-19.
 
-    v_s, v_t (B, feat_dim) are the linearly embedded, L2-normalised penultimate features. A bank (N, feat_dim) per
-    model remembers every training image's embedding. For anchor i with positive row p and negatives n_1..n_K
+    v_s, v_t (B, feat_dim) are the penultimate features after a linear layer and L2 normalisation. A bank (N, feat_dim)
+    per model stores every training image's embedding. For an anchor with positive row p and negative rows n_1..n_K
 
         h(v, m)  = exp(v . m / temperature) / Z                         Z fixed from the first batch, per bank
         D(v, m)  = h / (h + K / N)
-        L_crd    = - [ log D(v_s, m_t[p]) + sum_k log(1 - D(v_s, m_t[n_k])) ]  + the same with s and t exchanged,
+        L_crd    = mean over the batch of
+                   - [ log D(v_s, m_t[p]) + sum_k log(1 - D(v_s, m_t[n_k])) ]  + the same with s and t exchanged
 
-    mean over the batch. No gradient flows through banks or Z. After the loss the row of each image becomes
+    No gradient flows through the banks m or Z. After the loss each image's row becomes
     normalise(momentum * old + (1 - momentum) * new).
 
     ``mode``: the positive is the image itself (``exact``) or any image of its class (``relax``). Negatives are images
-    of other classes, all different while there are enough and with replacement otherwise; see ``contrast_rows`` for
-    how they are drawn. Defaults are the authors' for CIFAR-100.
+    of other classes, all different if there are enough, else drawn with replacement; see ``contrast_rows``. Defaults
+    are the authors' for CIFAR-100.
 
-    On several processes the banks and Z follow the global batch and are bit-equal everywhere.
+    On several processes the banks and Z follow the global batch and are bit-equal on all ranks.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "crd": 0.8}
 
-    # set by setup(), which alone knows N
+    # set by setup(), as N is unknown before
     bank_s: Tensor
     bank_t: Tensor
     by_class: Tensor
@@ -86,12 +87,12 @@ class CRD(Distiller):
             raise ValueError("CRD needs training images of at least two classes")
         sizes, runs = size.unique(return_inverse=True)
         edges = torch.stack([run_edges(n - int(m), self.negatives) for m in sizes])
-        # Derived from the labels, so not part of a checkpoint.
+        # These follow from the labels, so they are not part of a checkpoint.
         derived = {
             "by_class": targets.argsort(stable=True),  # bank rows sorted by class
             "class_start": (size.cumsum(0) - size).int(),  # where in by_class a class lies
             "class_size": size.int(),
-            "class_runs": runs,  # which of the following a class uses
+            "class_runs": runs,  # a class's row in the two tables below
             "run_start": edges[:, :, 0].int(),
             "run_length": edges[:, :, 1].int(),
         }
@@ -115,11 +116,11 @@ class CRD(Distiller):
         return {"crd": loss}
 
     def contrast_rows(self, batch: Batch) -> Tensor:
-        """Bank rows (B, 1 + negatives) each anchor is compared with: its positive, then its negatives.
+        """Return the bank rows (B, 1 + negatives) that each anchor is compared with: its positive, then its negatives.
 
-        The rows of other classes, sorted by class and turned like a wheel by a random amount, are cut into as many
-        runs as there are negatives and one row is taken from each run. So all these rows are equally likely, none
-        comes twice, and the expected loss is that of the authors' draw without replacement, at a fraction of its cost.
+        The rows of other classes, sorted by class and rotated by a random amount, are cut into as many runs as there
+        are negatives, and one row is drawn from each run. All rows are then equally likely, none is drawn twice, and
+        the expected loss is that of the authors' draw without replacement, at a fraction of its cost.
         """
         target = batch.targets.to(self.by_class.device)
         size, start, runs = (x[target][:, None] for x in (self.class_size, self.class_start, self.class_runs))
@@ -140,12 +141,12 @@ class CRD(Distiller):
         return torch.cat([positive, negative], dim=1)
 
     def _mean_exp(self, logits: Tensor) -> Tensor:
-        """exp(logits) averaged over each anchor's rows, (B, 1), in units of its largest possible value."""
+        """Return exp(logits) averaged over each anchor's rows, (B, 1), in units of its largest possible value."""
         return (logits.detach() - 1 / self.temperature).exp().mean(1, keepdim=True)
 
     @torch.no_grad()
     def _remember(self, bank: Tensor, indices: Tensor, new: Tensor) -> None:
-        # An image that is in the batch more than once leaves its last embedding, on every device alike.
+        # For an image that is in the batch more than once, every device stores its last embedding.
         same = indices[:, None] == indices
         last = (same * torch.arange(len(indices), device=indices.device)).amax(1)
         row = self.momentum * bank[indices] + (1 - self.momentum) * new[last]
@@ -153,7 +154,7 @@ class CRD(Distiller):
 
 
 def run_edges(rows: int, count: int) -> Tensor:
-    """Start and length, (count, 2), of `count` runs that cut 0..rows-1 evenly; the whole each where rows < count."""
+    """Return start and length (count, 2) of runs that divide 0..rows-1 evenly; each is all rows if rows < count."""
     if rows < count:
         return torch.tensor([0, rows]).expand(count, 2)
     edges = torch.arange(count + 1) * rows // count
@@ -161,7 +162,7 @@ def run_edges(rows: int, count: int) -> Tensor:
 
 
 class Embed(nn.Module):
-    """(B, D) -> (B, feat_dim), on the unit sphere."""
+    """A linear embedding (B, D) -> (B, feat_dim), normalised to length 1."""
 
     def __init__(self, dim: int, feat_dim: int):
         super().__init__()
@@ -172,14 +173,14 @@ class Embed(nn.Module):
 
 
 def row_scores(v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """v[b] . bank[rows[b, k]] as (B, K), for v (B, D), bank (N, D), rows (B, K); the bank may change afterwards."""
+    """Return v[b] . bank[rows[b, k]], (B, K), for v (B, D), bank (N, D), rows (B, K). The bank may change later."""
     if len(bank) <= DENSE_UP_TO * rows.shape[1]:
         return (v @ bank.clone().T).gather(1, rows)
     return torch.bmm(bank[rows], v[:, :, None])[:, :, 0]
 
 
 def nce_loss(log_h: Tensor, n: int) -> Tensor:
-    """Equation above for one bank of n rows: log_h (B, 1 + K), the positive first; mean over the batch."""
+    """Return one bank's part of L_crd from log h (B, 1 + K), the positive first, for a bank of n rows."""
     noise = (log_h.shape[1] - 1) / n
     h = log_h.exp()
     positive = log_h[:, 0] - (h[:, 0] + noise + EPS).log()

@@ -1,4 +1,4 @@
-"""Distillation of relations between classes and between images, by correlation."""
+"""DIST: distillation of correlations between classes and between images."""
 
 from typing import ClassVar
 
@@ -11,13 +11,14 @@ EPS = 1e-8  # the authors' guard where a row or a column is constant
 
 
 class DIST(Distiller):
-    """Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher", arXiv:2205.10536, equations 7-10.
+    """Distillation of correlations: Huang et al. 2022, "Knowledge Distillation from A Stronger Teacher",
+    arXiv:2205.10536, equations 7-10.
 
         L_inter = T^2 mean_b [ 1 - pearson( p_s[b, :], p_t[b, :] ) ]         p = softmax(z / T), (B, classes)
         L_intra = T^2 mean_c [ 1 - pearson( p_s[:, c], p_t[:, c] ) ]
 
     Weights 1, 2, 2 and T = 4 are the paper's for CIFAR-100 (T = 1 for ImageNet). A constant row or column counts as
-    uncorrelated. Columns run over the whole batch, however many processes share it.
+    uncorrelated. Columns run over the global batch.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "inter": 2.0, "intra": 2.0}
@@ -38,6 +39,6 @@ class DIST(Distiller):
 
 
 def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """The correlation of each row of x with the same row of y, (rows,)."""
+    """Return the correlation of each row of x with the same row of y, (rows,)."""
     x, y = (z - z.mean(1, keepdim=True) for z in (x, y))
     return torch.linalg.vecdot(x, y) / (x.norm(dim=1) * y.norm(dim=1) + EPS)

@@ -1,4 +1,4 @@
-"""Decoupled distillation: the target class and the others, each with its own weight."""
+"""DKD: decoupled distillation, with separate terms for the target class and the other classes."""
 
 from typing import ClassVar
 
@@ -10,16 +10,16 @@ from methods.base import Batch, Distiller, Outputs, TapSpec
 
 
 class DKD(Distiller):
-    """Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv:2203.08679, equations 5-7.
+    """Decoupled distillation: Zhao et al. 2022, "Decoupled Knowledge Distillation", arXiv:2203.08679, equations 5-7.
 
         b = ( p_target, 1 - p_target )                              p = softmax(z / T), z (B, classes)
         q = softmax(z / T without the target class)                 (B, classes - 1)
         L_tckd = T^2 KL( b_t || b_s ),   L_nckd = T^2 KL( q_t || q_s ),   means over the batch
 
-    The weights are the paper's alpha 1 and beta 8; beta is 6 for vgg13 -> vgg8 or MobileNetV2 and for wrn_40_2 ->
+    The weights are the paper's alpha 1 and beta 8. Its beta is 6 for vgg13 -> vgg8 or MobileNetV2 and for wrn_40_2 ->
     wrn_16_2 or wrn_40_1, and 2 for resnet56 -> resnet20 and resnet110 -> resnet32. As in the authors' code, both terms
-    are multiplied by min(epoch / warmup, 1), epochs counted from 1; its 20 are for 240 epochs of CIFAR-100, and 0 is
-    none. All logarithms are of the softmax as a whole, so that a student certain of its target has a finite loss.
+    are multiplied by min(epoch / warmup, 1), with epochs from 1. Their warmup of 20 is for 240 epochs of CIFAR-100; 0
+    turns it off. Logarithms come from log-softmax, so that the loss is finite for a student that is sure of its target.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "tckd": 1.0, "nckd": 8.0}
@@ -42,7 +42,7 @@ class DKD(Distiller):
 
 
 def decoupled_losses(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """L_tckd and L_nckd for logits (B, classes) and class numbers (B,)."""
+    """Return L_tckd and L_nckd for logits (B, classes) and class numbers (B,)."""
     (log_b_s, log_q_s), (log_b_t, log_q_t) = (decouple(z / temperature, targets) for z in (z_s, z_t))
     tckd, nckd = (
         F.kl_div(log_s, log_t, reduction="batchmean", log_target=True) * temperature**2
@@ -52,8 +52,8 @@ def decoupled_losses(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: flo
 
 
 def decouple(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """log b (B, 2) and log q (B, classes - 1) of scaled logits (B, classes)."""
+    """Return log b (B, 2) and log q (B, classes - 1) of scaled logits (B, classes)."""
     column = torch.arange(z.shape[1] - 1, device=z.device)
-    others = z.gather(1, column + (column >= targets[:, None]))  # steps over the target
+    others = z.gather(1, column + (column >= targets[:, None]))  # skips the target
     pair = torch.cat([z.gather(1, targets[:, None]), others.logsumexp(1, keepdim=True)], dim=1)
     return pair.log_softmax(1), others.log_softmax(1)

@@ -1,4 +1,4 @@
-"""Two networks that teach each other."""
+"""DML: deep mutual learning, two networks that teach each other."""
 
 from typing import ClassVar, Literal
 
@@ -10,18 +10,20 @@ from methods.kd import soft_target_loss
 
 
 class DML(Distiller):
-    """Zhang et al. 2018, "Deep Mutual Learning", arXiv:1706.00384, equations 3-6, with two networks.
+    """Mutual learning: Zhang et al. 2018, "Deep Mutual Learning", arXiv:1706.00384, equations 3-6, with two networks.
 
         student:  CE(student) + T^2 KL( peer || student )
         peer:     CE(peer)    + T^2 KL( student || peer ),    means over the batch
 
-    The peer has the teacher's architecture and is the run's own: it is trained beside the student and thrown away with
-    the run, and the teacher that other runs share is not touched. Each takes the other's probabilities as constants.
-    The paper updates the two in turn, each from the other's newest weights; here both learn from one forward pass.
+    The peer has the teacher's architecture and belongs to the run: it is trained together with the student and
+    discarded at the end. The teacher that other runs share does not change. Each network sees the other's probabilities
+    as constants. The paper updates the two in turn, each from the other's newest weights; here both are updated after
+    one forward pass.
 
-    ``start``: the peer begins from fresh weights (``scratch``, the paper) or from the teacher's (``teacher``): then the
-    teacher goes on learning, now from its student too, the control for methods such as ReKD that let it be moved.
-    T = 1 and weights of 1 are the paper's. The peer's test accuracy is in the curves, as ``test_peer_top1``.
+    ``start``: the peer starts from fresh weights (``scratch``, as in the paper) or from the teacher's (``teacher``). In
+    the second case the teacher continues to learn, also from its student: the control for methods such as ReKD that
+    change the teacher's features. T = 1 and weights of 1 are the paper's. The curve ``test_peer_top1`` is the peer's
+    test accuracy.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "kl": 1.0, "peer_ce": 1.0, "peer_kl": 1.0}
@@ -46,9 +48,9 @@ class DML(Distiller):
         return self.start
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        mine, peers = student.logits, teacher.logits
+        z_student, z_peer = student.logits, teacher.logits
         return {
-            "kl": soft_target_loss(mine, peers.detach(), self.temperature),
-            "peer_ce": F.cross_entropy(peers, batch.targets),
-            "peer_kl": soft_target_loss(peers, mine.detach(), self.temperature),
+            "kl": soft_target_loss(z_student, z_peer.detach(), self.temperature),
+            "peer_ce": F.cross_entropy(z_peer, batch.targets),
+            "peer_kl": soft_target_loss(z_peer, z_student.detach(), self.temperature),
         }

@@ -1,4 +1,4 @@
-"""Fine-grained feature imitation: the teacher's maps are imitated where objects are, and near them."""
+"""FGFI: fine-grained feature imitation, of the teacher's maps near objects."""
 
 from typing import ClassVar
 
@@ -6,26 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._pairs import TapPairs
 from methods.base import Batch, Outputs, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs
+from methods.tap_pairs import TapPairs
 
 
 class FGFI(TapPairs):
-    """Wang et al. 2019, "Distilling Object Detectors with Fine-grained Feature Imitation", arXiv:1906.03609, eq. 1-3.
+    """Imitation near objects: Wang et al. 2019, "Distilling Object Detectors with Fine-grained Feature Imitation",
+    arXiv:1906.03609, equations 1-3.
 
         near(o) = positions with an anchor a of IoU(a, o) > threshold max_a IoU(a, o)     for each object o of the image
         I       = the union of near(o)                                                    (H, W), on each map
-        L       = 1 / (2 N) sum_I || r(f_s) - f_t ||^2,   N the positions of all the image's I
+        L       = 1 / (2 N) sum_I || r(f_s) - f_t ||^2,   N the number of positions in all of the image's I
 
     f_s (C_s, H, W) and f_t (C_t, H, W) are the two models' maps at each of ``taps``; r, trained with the student, is a
-    3x3 convolution and a ReLU. Weight 0.01 and threshold 0.5 are the paper's. Of a batch, L is the mean over images; an
-    image without objects has 0. The paper has N count a batch's positions instead; as N of an image, a process needs
-    its own images alone.
+    3x3 convolution and a ReLU. Weight 0.01 and threshold 0.5 are the paper's. A batch's loss is the mean of L over its
+    images; L is 0 for an image without objects. The paper counts N over a batch; here it is counted per image, so that
+    a rank needs only its own images.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "imitation": 0.01}
-    diagnostics: ClassVar[tuple[str, ...]] = ("imitated",)  # share of all positions
+    diagnostics: ClassVar[tuple[str, ...]] = ("imitated",)  # the share of all positions that I covers
     defined_for: ClassVar[tuple[str, ...]] = ("detection",)
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, taps: str = "stages", threshold: float = 0.5):
@@ -60,18 +61,18 @@ class FGFI(TapPairs):
 
 
 def near_objects(anchors: Tensor, boxes: Tensor, threshold: float) -> Tensor:
-    """I (H, W), bool: where ``anchors`` (H, W, A, 4) lie near some of the ``boxes`` (N, 4)."""
+    """Return I (H, W), bool: the positions of ``anchors`` (H, W, A, 4) near any of the ``boxes`` (N, 4)."""
     if len(boxes) == 0:
         return torch.zeros(anchors.shape[:2], dtype=torch.bool, device=anchors.device)
     overlap = iou(anchors.flatten(0, 2), boxes)  # (H W A, N)
-    least = threshold * overlap.amax(0)
-    # A box that no anchor of this map touches is near none of them.
-    near = (overlap > least) & (least > 0)
+    limit = threshold * overlap.amax(0)
+    # A box that overlaps no anchor of this map is near none of them.
+    near = (overlap > limit) & (limit > 0)
     return near.any(1).view(anchors.shape[:3]).any(2)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of boxes (N, 4) and (M, 4), as x1, y1, x2, y2: (N, M)."""
+    """Return the intersection over union (N, M) of boxes (N, 4) and (M, 4), given as x1, y1, x2, y2."""
     low, high = torch.maximum(a[:, None, :2], b[:, :2]), torch.minimum(a[:, None, 2:], b[:, 2:])
     shared = (high - low).clamp(min=0).prod(2)
     area_a, area_b = ((x[:, 2:] - x[:, :2]).prod(1) for x in (a, b))

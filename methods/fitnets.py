@@ -1,4 +1,4 @@
-"""Hints from an intermediate feature map."""
+"""FitNets: hints from an intermediate feature map."""
 
 from typing import ClassVar
 
@@ -9,14 +9,14 @@ from methods.base import Batch, Distiller, Outputs, TapSpec
 
 
 class FitNets(Distiller):
-    """Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, equation 3.
+    """Hint regression: Romero et al. 2015, "FitNets: Hints for Thin Deep Nets", arXiv:1412.6550, equation 3.
 
-        L_hint = || u(f_t) - r(f_s) ||^2,  mean over batch, channels and positions
+        L_hint = || f_t - r(f_s) ||^2,  mean over batch, channels and positions
 
     f_s (B, C_s, H_s, W_s) and f_t (B, C_t, H_t, W_t) are the two models' maps at ``tap``; r, trained with the student,
-    brings f_s to f_t's shape. The paper trains up to the hint first and distils logits afterwards; as in CRD's
-    comparison (Tian et al. 2020, arXiv:1910.10699), whose weights 1 CE + 100 hint are the defaults, this is one stage:
-    the hint beside the cross-entropy throughout.
+    maps f_s to f_t's shape. The paper first trains the student up to the hint and then distils logits. Here, as in
+    CRD's comparison (Tian et al. 2020, arXiv:1910.10699), one stage has both the hint and the cross-entropy; its
+    weights 1 CE + 100 hint are the defaults.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "hint": 100.0}
@@ -47,10 +47,10 @@ class FitNets(Distiller):
 
 
 class ConvRegressor(nn.Module):
-    """Convolution, batch norm and ReLU from a map (B, C_s, H_s, W_s) to (B, C_t, H_t, W_t).
+    """Convolution, batch norm and, unless ``relu`` is False, ReLU: from a map (B, C_s, H_s, W_s) to (B, C_t, H_t, W_t).
 
-    Equal sizes take a 1x1 convolution, a halving or doubling the usual strided ones; any other larger map loses its
-    margin to an unpadded kernel. ``relu``: whether the ReLU is there.
+    The convolution is 1x1 for equal sizes, strided or transposed for half or double the size, and otherwise an unpadded
+    kernel that cuts the larger map's margin.
     """
 
     def __init__(self, c_s: int, c_t: int, size_s: tuple[int, int], size_t: tuple[int, int], relu: bool = True):

@@ -1,4 +1,4 @@
-"""Flow between layers."""
+"""FSP: flow of solution procedure, products of neighbouring feature maps."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -8,21 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods._pairs import FirstPairs, same_size, total
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import FirstStagePairs, to_common_grid, total
 
 
-class FSP(FirstPairs):
-    """Yim et al. 2017, "A Gift from Knowledge Distillation: Fast Optimization, Network Minimization and Transfer
-    Learning", CVPR 2017, equations 1 and 2.
+class FSP(FirstStagePairs):
+    """Flow between layers: Yim et al. 2017, "A Gift from Knowledge Distillation: Fast Optimization, Network
+    Minimization and Transfer Learning", CVPR 2017, equations 1 and 2.
 
-        G_i = F_(i+1) F_i^T / (H W)         F_i (C_i, H W): the map of tap i; G_i (C_(i+1), C_i)
+        G_i = F_(i+1) F_i^T / (H W)         F_i (C_i, H W): the map at tap i; G_i (C_(i+1), C_i)
         first stage:  L_flow = sum over i of mean ( G_i^s - G_i^t )^2,  mean over batch and entries
-        main stage:   the cross-entropy alone
+        main stage:   only the cross-entropy
 
-    Of two neighbouring maps the larger is averaged onto the smaller one's grid. The two models' maps have the same
-    widths; their sizes may differ. The first stage trains the student up to the last tap. The stem and every stage, the
-    mean in place of the paper's sum, and 30 epochs are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    The larger of two neighbouring maps is averaged onto the smaller one's grid. The two models' maps must have the same
+    widths; their sizes may differ. The first stage trains the student up to the last tap. Taps (the stem and all
+    stages), the mean in place of the paper's sum, and 30 epochs are those of CRD's comparison (Tian et al. 2020,
+    arXiv:1910.10699).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -44,11 +45,11 @@ class FSP(FirstPairs):
 
 
 def flows(maps: Sequence[Tensor]) -> list[Tensor]:
-    """G_i, (B, C_(i+1), C_i), for each map (B, C_i, H_i, W_i) but the last."""
-    return [flow(*same_size(earlier, later)) for earlier, later in pairwise(maps)]
+    """Return G_i (B, C_(i+1), C_i) for each map (B, C_i, H_i, W_i) except the last."""
+    return [flow(*to_common_grid(earlier, later)) for earlier, later in pairwise(maps)]
 
 
 def flow(earlier: Tensor, later: Tensor) -> Tensor:
-    """The mean over positions of products of channels, for two maps of one size."""
+    """Return G_i (B, C_later, C_earlier) of two maps of the same size (B, C, H, W)."""
     a, b = earlier.flatten(2), later.flatten(2)
     return torch.bmm(b, a.transpose(1, 2)) / a.shape[2]

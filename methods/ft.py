@@ -1,4 +1,4 @@
-"""Factor transfer."""
+"""FT: factor transfer."""
 
 from typing import ClassVar
 
@@ -6,25 +6,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._pairs import same_size
-from methods._safe import unit
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+from methods.tap_pairs import to_common_grid
+from methods.unit_vectors import unit
 
 
 class FT(Distiller):
-    """Kim, Park, Kwak 2018, "Paraphrasing Complex Network: Network Compression via Factor Transfer", NeurIPS 2018,
-    arXiv:1802.04977.
+    """Factor transfer: Kim, Park, Kwak 2018, "Paraphrasing Complex Network: Network Compression via Factor Transfer",
+    NeurIPS 2018, arXiv:1802.04977.
 
         first stage:  L_reconstruction = mean ( decode(encode(f_t)) - f_t )^2    encode, decode: the paraphraser
         main stage:   L_factor = mean | a(translate(f_s)) - a(encode(f_t)) |^p2  over batch and positions
                       a(x) = mean_c x_c^p1 as a vector (H W) of length 1
 
     f_s (B, C_s, H_s, W_s) and f_t (B, C_t, H_t, W_t) are the maps at ``tap``. Encoder and translator are three 3x3
-    convolutions, the translator's with batch norm, to k C_t channels; the decoder leads back. The first stage trains
-    the paraphraser, which then stays as it is; the student is not run. A larger factor is averaged onto the smaller
-    one's grid; one that is 0 everywhere has a(x) = 0. Taking a(x), where the paper compares the factors themselves, the
-    last map, k 0.5, p1 2, p2 1, the weight 200 and 30 epochs with a learning rate of 0.01 (for most students) are
-    those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    convolutions to k C_t channels, the translator's with batch norm; the decoder is the encoder's mirror image. The
+    first stage trains the paraphraser without running the student; afterwards the paraphraser is fixed. The larger
+    factor is averaged onto the smaller one's grid; a(x) of a factor of zeros is 0. The paper compares the factors
+    themselves. Comparing a(x) is the form of CRD's comparison (Tian et al. 2020, arXiv:1910.10699), as are the
+    defaults: the last map, k 0.5, p1 2, p2 1, weight 200 and 30 epochs at a learning rate of 0.01 (for most students).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "factor": 200.0}
@@ -79,13 +79,13 @@ class FT(Distiller):
 
 
 def factor_loss(factor_s: Tensor, factor_t: Tensor, p1: int, p2: int) -> Tensor:
-    """The main stage's term for factors (B, C, H, W), a scalar."""
-    a_s, a_t = (unit(x.pow(p1).mean(1).flatten(1)) for x in same_size(factor_s, factor_t))
+    """Return L_factor for factors (B, C, H, W), a scalar."""
+    a_s, a_t = (unit(x.pow(p1).mean(1).flatten(1)) for x in to_common_grid(factor_s, factor_t))
     return (a_s - a_t).abs().pow(p2).mean()
 
 
 def layers(*convs: nn.Conv2d | nn.ConvTranspose2d, norm: bool = False) -> nn.Sequential:
-    """Each convolution, batch norm if asked for, and a leaky ReLU."""
+    """Return the convolutions, each followed by a batch norm if ``norm`` is set, and a leaky ReLU."""
     modules: list[nn.Module] = []
     for layer in convs:
         modules += [layer, nn.BatchNorm2d(layer.out_channels)] if norm else [layer]
@@ -94,10 +94,10 @@ def layers(*convs: nn.Conv2d | nn.ConvTranspose2d, norm: bool = False) -> nn.Seq
 
 
 def conv(c_in: int, c_out: int) -> nn.Conv2d:
-    """(B, c_in, H, W) -> (B, c_out, H, W)."""
+    """Return a convolution (B, c_in, H, W) -> (B, c_out, H, W)."""
     return nn.Conv2d(c_in, c_out, 3, padding=1)
 
 
 def deconv(c_in: int, c_out: int) -> nn.ConvTranspose2d:
-    """(B, c_in, H, W) -> (B, c_out, H, W)."""
+    """Return a transposed convolution (B, c_in, H, W) -> (B, c_out, H, W)."""
     return nn.ConvTranspose2d(c_in, c_out, 3, padding=1)

@@ -1,4 +1,4 @@
-"""Distillation from standardised logits."""
+"""LSKD: distillation from standardised logits."""
 
 from typing import ClassVar, Literal
 
@@ -13,17 +13,18 @@ EPS = 1e-7  # the authors' guard where all logits are equal
 
 
 class LSKD(Distiller):
-    """Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427, equation 10, algorithm 1.
+    """Standardised logits: Sun et al. 2024, "Logit Standardization in Knowledge Distillation", arXiv:2403.01427,
+    equation 10 and algorithm 1.
 
         z^ = ( z - mean z ) / std z,  over the classes of each image                z (B, classes)
         base kd:   L_ls = T^2 KL( softmax(z^_t / T) || softmax(z^_s / T) ),  mean over the batch
         base dkd:  L_ls = min(epoch / warmup, 1) (alpha L_tckd + beta L_nckd) of z^ (methods/dkd.py)
 
-    alpha, beta and warmup are for the base dkd only.
+    alpha, beta and warmup are used only with base dkd.
 
     std divides by the number of classes, as in the paper; the authors' code divides by one less. T = 2 and the weights
-    0.1 CE + 9 L_ls are theirs for kd on CIFAR-100. For dkd take ce: 1; their launcher multiplies alpha and beta by 9
-    as well, but computes beta from alpha and leaves T at 4, so that what the published numbers used is not certain.
+    0.1 CE + 9 L_ls are the authors' for kd on CIFAR-100. For dkd set ce: 1. The authors' launcher also multiplies alpha
+    and beta by 9, but computes beta from alpha and leaves T at 4, so the settings of the published numbers are unclear.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.1, "ls": 9.0}
@@ -59,7 +60,7 @@ class LSKD(Distiller):
 
 
 def standardise(z: Tensor) -> Tensor:
-    """Each row of z (B, classes) to mean 0 and standard deviation 1; a constant row to 0, without gradient."""
+    """Return z (B, classes), each row with mean 0 and standard deviation 1; a constant row is 0, without gradient."""
     centred = z - z.mean(1, keepdim=True)
     variance = centred.square().mean(1, keepdim=True)
     varies = variance > 0

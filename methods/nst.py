@@ -1,24 +1,25 @@
-"""Neuron selectivity transfer."""
+"""NST: neuron selectivity transfer."""
 
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from methods._pairs import TapPairs, same_size, total
-from methods._safe import unit
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.unit_vectors import unit
 
 
 class NST(TapPairs):
-    """Huang, Wang 2017, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", arXiv:1707.01219,
-    equations 4-6 with the polynomial kernel k(x, y) = (x . y)^2.
+    """Neuron selectivity transfer: Huang, Wang 2017, "Like What You Like: Knowledge Distill via Neuron Selectivity
+    Transfer", arXiv:1707.01219, equations 4-6 with the polynomial kernel k(x, y) = (x . y)^2.
 
         L_nst = sum over taps of [ mean_cc' k(t_c, t_c') + mean_cc' k(s_c, s_c') - 2 mean_cc' k(s_c, t_c') ]
 
-    s_c and t_c (H W) are the channels of a map, each to length 1, and the means run over the batch too: the squared
-    maximum mean discrepancy between the two models' channels. A larger map is first averaged onto the smaller one's
-    grid. Every stage and the weight 50 are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    s_c and t_c (H W) are the channels of a map, each scaled to length 1. Means also run over the batch. The sum in
+    brackets is the squared maximum mean discrepancy between the two models' channels. The larger map is first averaged
+    onto the smaller one's grid. All stages and the weight 50 are those of CRD's comparison (Tian et al. 2020,
+    arXiv:1910.10699).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "selectivity": 50.0}
@@ -31,11 +32,11 @@ class NST(TapPairs):
 
 
 def discrepancy(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """The term of one pair of maps, a scalar."""
-    s, t = (unit(f.flatten(2), dim=2) for f in same_size(f_s, f_t))
+    """Return the term of one pair of maps, a scalar."""
+    s, t = (unit(f.flatten(2), dim=2) for f in to_common_grid(f_s, f_t))
     return kernel_mean(t, t) + kernel_mean(s, s) - 2 * kernel_mean(s, t)
 
 
 def kernel_mean(x: Tensor, y: Tensor) -> Tensor:
-    """k averaged over batch and channel pairs, for x (B, C, N) and y (B, C', N)."""
+    """Return k averaged over the batch and pairs of channels, for x (B, C, N) and y (B, C', N)."""
     return torch.bmm(x, y.transpose(1, 2)).square().mean()

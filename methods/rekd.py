@@ -1,4 +1,4 @@
-"""Relaxed feature distillation: the teacher's feature becomes a region and the student selects targets in it."""
+"""ReKD: relaxed distillation, the student selects targets from a distribution around the teacher's feature."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
-COLLAPSED_R2 = 0.1  # of the reconstruction; a posterior that keeps the teacher has 0.9
+COLLAPSED_R2 = 0.1  # R^2 of the reconstruction; a posterior that preserves the teacher's map has about 0.9
 
 
 class ReKD(Distiller):
@@ -18,8 +18,8 @@ class ReKD(Distiller):
     hyper-parameter of the paper is public. Each choice is marked stated (in the abstract), inferred, or chosen by us.
 
     t: the teacher's map at ``tap``, each channel normalised to mean 0 and variance 1 over the training set (inferred).
-    h = r(f_s): the student's map, averaged onto t's grid, through a 1x1 convolution r (chosen). sg: stop-gradient.
-    t, h, mu, sigma and z_k are (B, C, H, W), with C, H, W the teacher's; d runs over all of these axes.
+    h = r(f_s): the student's map, averaged onto t's grid, then a 1x1 convolution r (chosen). sg: stop-gradient.
+    t, h, mu, sigma and z_k are (B, C, H, W), with the teacher's C, H, W; d runs over all of these axes.
 
         q(z|t)   = N(mu(t), diag sigma(t)^2)             stated: teacher features as latents, Gaussian posterior
         z_k      = mu + sigma eps_k,  k = 1..samples     inferred
@@ -27,27 +27,27 @@ class ReKD(Distiller):
 
         select      = mean over positions and groups g of group_size channels of
                       -tau/group_size log( 1/K sum_k exp( -||h_g - sg z_kg||^2 / tau ) )
-                      stated: the student selects among targets; form, and groups instead of whole vectors, inferred
-        reconstruct = mean_d (t - g(z_1))^2              inferred: without it the latent forgets the teacher
+                      stated: the student selects among targets; inferred: the form, and groups instead of whole vectors
+        reconstruct = mean_d (t - g(z_1))^2              inferred: without it the latent loses the teacher
         kl          = mean_d KL( q(z|t) || p(z|f_s) )    stated, closed form
 
-    CE and ``select`` move the student and r; ``reconstruct`` and ``kl`` move the encoder (mu, sigma) and decoder g.
+    CE and ``select`` train the student and r; ``reconstruct`` and ``kl`` train the encoder (mu, sigma) and decoder g.
     mu(t) = t + m(t), g(z) = z + d(z) and log sigma^2 = log(min_std max_std) + v(t), clamped to the two bounds, with
     1x1 convolutions m, d, v that start at 0 (chosen: weight decay then pulls towards FitNets, not sigma towards 1).
-    All terms are means per latent dimension, so that weights hold for any C, H, W. Of ``select``'s weight and tau the
-    defaults are the best of benchmarks/rekd_tuning.yaml, on held-out images after three epochs; the other weights,
-    samples and group_size are chosen, not tuned.
+    All terms are means per latent dimension, so that their weights suit any C, H, W. The weight of ``select`` and tau
+    are the best of benchmarks/rekd_tuning.yaml, on held-out images after three epochs; the other weights, samples and
+    group_size are chosen, not tuned.
 
-    ``tap`` may name several, separated by commas, such as a detector's ``p3, p4, p5, p6``: each map becomes a region of
-    its own, and terms and diagnostics are means over them (chosen).
+    ``tap`` may name several taps, separated by commas, such as a detector's ``p3, p4, p5, p6``: each has its own
+    distribution, and terms and diagnostics are means over taps (chosen).
 
-    ``selection``: ``soft`` as above; the others replace it by ``sample``: (h - sg z_1)^2; ``likelihood``:
-    -log q(h|t); ``mean``: (h - sg mu)^2, the one-to-one control. They use no ``tau`` and no ``samples``.
-    ``prior``: ``standard`` puts 0 in h's place in ``kl``: no reverse regularisation.
+    ``selection``: ``soft`` is the term above. The others replace it: ``sample`` by (h - sg z_1)^2, ``likelihood`` by
+    -log q(h|t), ``mean`` by (h - sg mu)^2, the one-to-one control. They use neither ``tau`` nor ``samples``.
+    ``prior``: ``standard`` replaces h by 0 in ``kl``, which removes the reverse regularisation.
 
     Diagnostics: mean ``sigma``; ``kl_per_dim``; ``r2`` of the reconstruction; ``distance``, the rms of mu - h;
-    ``selection_entropy``, 0 where one sample decides and 1 where all count alike. A posterior that has collapsed shows
-    as r2 near 0 or sigma at min_std or max_std, and ``warnings`` says so.
+    ``selection_entropy``, 0 if one sample decides and 1 if all have equal weight. A collapsed posterior has r2 near 0,
+    or sigma at min_std or max_std; ``warnings`` reports both.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
@@ -104,31 +104,31 @@ class ReKD(Distiller):
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """(student's tap, teacher's tap) of each region."""
+        """Return (student's tap, teacher's tap) of each region."""
         return list(zip(self._student_taps, self._teacher_taps, strict=True))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        of_each = [
+        terms_of_taps = [
             region(student.features[s], teacher.features[t], batch.random)
             for region, (s, t) in zip(self.regions, self.names, strict=True)
         ]
-        return {name: torch.stack([terms[name] for terms in of_each]).mean() for name in of_each[0]}
+        return {name: torch.stack([terms[name] for terms in terms_of_taps]).mean() for name in terms_of_taps[0]}
 
     def warnings(self, means: dict[str, float]) -> list[str]:
-        found = []
+        warnings = []
         if means["r2"] < COLLAPSED_R2:
-            found.append(
+            warnings.append(
                 f"the posterior has collapsed: the latents tell less than {COLLAPSED_R2:.0%} of the teacher's map"
             )
         low, high = (math.exp(bound / 2) for bound in self.log_var_range)
         if not 1.05 * low < means["sigma"] < 0.95 * high:
-            found.append("sigma is at its clamp: the region's width is not learned")
-        return found
+            warnings.append("sigma is at its clamp: the region's width is not learned")
+        return warnings
 
 
 @dataclass(frozen=True)
 class Settings:
-    """ReKD's hyper-parameters, as its docstring has them."""
+    """The hyper-parameters of ReKD that a region uses."""
 
     samples: int
     tau: float
@@ -140,7 +140,7 @@ class Settings:
 
 
 class Region(nn.Module):
-    """What the teacher's map at one tap has become, and the student's choice in it."""
+    """The distribution around the teacher's map at one tap, and the student's selection from it."""
 
     def __init__(self, student_channels: int, channels: int, settings: Settings):
         super().__init__()
@@ -151,17 +151,18 @@ class Region(nn.Module):
         self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
 
     def forward(self, f_s: Tensor, f_t: Tensor, random: SampleRandom) -> dict[str, Tensor]:
-        """Terms and diagnostics for maps (B, C_s, H_s, W_s) and (B, C, H, W)."""
-        ask = self.settings
+        """Return terms and diagnostics for maps (B, C_s, H_s, W_s) and (B, C, H, W)."""
+        settings = self.settings
         t = self.standardise(f_t)
         h = self.project(F.adaptive_avg_pool2d(f_s, t.shape[2:]))
-        mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*ask.log_var_range)
-        eps = random.normal(ask.samples, *t.shape[1:]).to(t)
+        mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*settings.log_var_range)
+        eps = random.normal(settings.samples, *t.shape[1:]).to(t)
         z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
 
         select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
         reconstruct = F.mse_loss(z[:, 0] + self.decode_shift(z[:, 0]), t)
-        kl = gaussian_kl(mu, log_var, h.detach() if ask.prior == "student" else torch.zeros_like(h), ask.prior_std)
+        prior_mean = h.detach() if settings.prior == "student" else torch.zeros_like(h)
+        kl = gaussian_kl(mu, log_var, prior_mean, settings.prior_std)
         with torch.no_grad():
             spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
             diagnostics = {
@@ -174,20 +175,20 @@ class Region(nn.Module):
         return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
 
     def select(self, h: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
-        """What the student pays for its choice of target, and that choice's entropy (0 where there is only one)."""
+        """Return the select term and the selection's entropy, which is 0 for a single target."""
         selection = self.settings.selection
         if selection == "soft":
             return soft_selection(h, z, self.settings.tau, self.settings.group_size)
-        only_choice = h.new_zeros(())
+        no_entropy = h.new_zeros(())
         if selection == "sample":
-            return F.mse_loss(h, z[:, 0]), only_choice
+            return F.mse_loss(h, z[:, 0]), no_entropy
         if selection == "mean":
-            return F.mse_loss(h, mu), only_choice
-        return 0.5 * ((h - mu).square() / log_var.exp() + log_var + math.log(2 * math.pi)).mean(), only_choice
+            return F.mse_loss(h, mu), no_entropy
+        return 0.5 * ((h - mu).square() / log_var.exp() + log_var + math.log(2 * math.pi)).mean(), no_entropy
 
 
 def soft_selection(h: Tensor, z: Tensor, tau: float, group_size: int) -> tuple[Tensor, Tensor]:
-    """The select term for h (B, C, H, W) and samples z (B, K, C, H, W), and the choice's entropy in units of log K."""
+    """Return the select term for h (B, C, H, W) and samples z (B, K, C, H, W), and the entropy in units of log K."""
     count = z.shape[1]
     squared = (h[:, None] - z).square().unflatten(2, (-1, group_size)).sum(3)  # (B, K, groups, H, W)
     score = -squared / tau
@@ -200,22 +201,22 @@ def soft_selection(h: Tensor, z: Tensor, tau: float, group_size: int) -> tuple[T
 
 
 def gaussian_kl(mu: Tensor, log_var: Tensor, prior_mean: Tensor, prior_std: float) -> Tensor:
-    """KL( N(mu, exp log_var) || N(prior_mean, prior_std^2) ), mean over all dimensions."""
+    """Return KL( N(mu, exp log_var) || N(prior_mean, prior_std^2) ), the mean over all dimensions."""
     log_ratio = log_var - 2 * math.log(prior_std)
     return 0.5 * (log_ratio.exp() + ((mu - prior_mean) / prior_std).square() - 1 - log_ratio).mean()
 
 
 def zero_conv(channels: int) -> nn.Conv2d:
-    """A 1x1 convolution that starts at 0, where weight decay also leads."""
+    """Return a 1x1 convolution with weights and bias 0, which is also where weight decay leads."""
     conv = nn.Conv2d(channels, channels, 1)
     conv.load_state_dict({name: torch.zeros_like(value) for name, value in conv.state_dict().items()})
     return conv
 
 
 class Standardise(nn.Module):
-    """Channels to mean 0 and variance 1, by moments averaged over all batches so far.
+    """Normalisation of channels to mean 0 and variance 1, by moments averaged over all batches so far.
 
-    Unlike batch norm, a frozen teacher's map of an image does not depend on the other images once they have settled.
+    Unlike with batch norm, the result for an image stops depending on the other images once the moments have converged.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5):

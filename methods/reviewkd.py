@@ -1,4 +1,4 @@
-"""Knowledge review: each of the teacher's maps is taught to a fusion of the student's deeper ones."""
+"""ReviewKD: knowledge review, each of the teacher's maps is the target of a fusion of the student's deeper maps."""
 
 from typing import ClassVar
 
@@ -6,26 +6,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._pairs import TapPairs, shrink, total
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import TapPairs, shrink, total
 
 
 class ReviewKD(TapPairs):
-    """Chen et al. 2021, "Distilling Knowledge via Knowledge Review", arXiv:2104.09044, equations 5-7.
+    """Knowledge review: Chen et al. 2021, "Distilling Knowledge via Knowledge Review", arXiv:2104.09044, equations 5-7.
 
         h_i, g_i = ABF( s_i, g_(i+1) ),  i = n..1       s_i: the student's maps by depth; s_n the pooled feature
         L_review = sum_i HCL( h_i, t_i )                t_i: the teacher's, before the ReLU; t_n the pooled feature
 
-    ABF, trained with the student: x = bn(conv1x1(s_i)), of ``mid`` channels; y = g_(i+1) enlarged to x's grid;
-    a, b = sigmoid(conv1x1([x, y])), (B, 2, H, W); g_i = a x + b y, brought to t_i's grid; h_i = bn(conv3x3(g_i)), of
+    ABF, trained with the student: x = bn(conv1x1(s_i)), with ``mid`` channels; y = g_(i+1) enlarged to x's grid;
+    a, b = sigmoid(conv1x1([x, y])), (B, 2, H, W); g_i = a x + b y, resized to t_i's grid; h_i = bn(conv3x3(g_i)), with
     t_i's width. The deepest has no y, a or b. HCL(h, t) is the mean squared error of the maps, and of the maps averaged
-    onto 4x4, 2x2 and 1x1 (those below the map's height), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
+    onto 4x4, 2x2 and 1x1 (if below the map's height), with weights 1, 1/2, 1/4, 1/8 divided by their sum.
 
-    ``mid`` is the student's pooled width or ``max_mid``, if that is less. Weight 5 is the authors' for most CIFAR-100
-    pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). As in their
-    code, the term is multiplied by min(epoch / warmup, 1), epochs counted from 1; 20 are for 240 epochs, 0 is none.
+    ``mid`` is the student's pooled width or ``max_mid``, whichever is less. Weight 5 is the authors' for most CIFAR-100
+    pairs (0.6 for resnet56 -> resnet20, 1 for resnet110 -> resnet32, 8 for resnet32x4 -> ShuffleV2). As in their code,
+    the term is multiplied by min(epoch / warmup, 1), with epochs from 1. Their warmup of 20 is for 240 epochs; 0 turns
+    it off.
 
-    Of detectors, s_i and t_i are the levels of the feature pyramid, the coarsest last, without a pooled feature. The
+    For detectors, s_i and t_i are the levels of the feature pyramid, the coarsest last, without a pooled feature. The
     authors' weights for Faster R-CNN are 1.2 (R101 -> R18), 1 (R101 -> R50) and 2 (R50 -> MobileNetV2).
     """
 
@@ -62,7 +63,7 @@ class ReviewKD(TapPairs):
 
 
 class Fusion(nn.Module):
-    """ABF, attention-based fusion. `fuses`: whether there is a deeper one whose result comes in."""
+    """ABF, attention-based fusion. ``fuses`` is False for the deepest, which has no deeper result to fuse."""
 
     def __init__(self, c_s: int, mid: int, c_t: int, fuses: bool):
         super().__init__()
@@ -74,7 +75,7 @@ class Fusion(nn.Module):
         self.leave = nn.Sequential(leave, nn.BatchNorm2d(c_t))
 
     def forward(self, s: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """h (B, C_t, *size) and g (B, mid, *size)."""
+        """Return h (B, C_t, *size) and g (B, mid, *size)."""
         x = self.enter(s)
         if self.attend is not None:
             assert deeper is not None
@@ -86,11 +87,11 @@ class Fusion(nn.Module):
 
 
 def context_loss(h: Tensor, t: Tensor) -> Tensor:
-    """HCL, hierarchical context loss, for two maps of one shape; a scalar."""
+    """Return HCL, the hierarchical context loss, of two maps of the same shape; a scalar."""
     levels = [F.mse_loss(h, t)]
     levels += [F.mse_loss(shrink(h, (n, n)), shrink(t, (n, n))) for n in (4, 2, 1) if n < h.shape[2]]
-    share = [0.5**i for i in range(len(levels))]
-    return total(w / sum(share) * loss for w, loss in zip(share, levels, strict=True))
+    weights = [0.5**i for i in range(len(levels))]
+    return total(w / sum(weights) * loss for w, loss in zip(weights, levels, strict=True))
 
 
 def as_map(x: Tensor) -> Tensor:

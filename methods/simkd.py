@@ -1,26 +1,27 @@
-"""The teacher's classifier, reused by the student."""
+"""SimKD: the student reuses the teacher's classifier."""
 
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._pairs import same_size, shrink
 from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.tap_pairs import shrink, to_common_grid
 
 
 class SimKD(Distiller):
-    """Chen et al. 2022, "Knowledge Distillation with the Reused Teacher Classifier", arXiv:2203.14001, equation 5.
+    """Reused teacher classifier: Chen et al. 2022, "Knowledge Distillation with the Reused Teacher Classifier",
+    arXiv:2203.14001, equation 5.
 
         L_feature = || f_t - P(f_s) ||^2,  mean over batch, channels and positions
 
-    f_t (B, C_t, H, W) is the map whose mean over positions the teacher's classifier reads, f_s (B, C_s, H, W) the
-    student's at ``tap``, the larger one of the two averaged onto the other's grid. P is the paper's bottleneck of
-    convolutions 1x1, 3x3, 1x1 with C_t / ``factor`` channels inside, each with batch norm and ReLU.
+    f_t (B, C_t, H, W) is the map whose mean over positions the teacher's classifier reads; f_s (B, C_s, H, W) is the
+    student's map at ``tap``. The larger map is averaged onto the smaller one's grid. P is the paper's bottleneck of
+    convolutions 1x1, 3x3, 1x1 with C_t / ``factor`` inner channels, each with batch norm and ReLU.
 
-    The trained model is the student up to ``tap``, P and the teacher's classifier, unchanged: so it is evaluated, and
-    so saved. It is larger than the student alone, whose own classifier stays untrained: ``evaluated_parameters`` of
-    the record says by how much. Labels are not used; ``ce`` is that of the trained model, for the curves.
+    The trained model consists of the student up to ``tap``, P and the teacher's unchanged classifier. It is evaluated
+    and saved as such. The student's own classifier stays untrained. ``evaluated_parameters`` of the record counts this
+    model, which is larger than the student. The loss uses no labels; ``ce`` of the trained model is only logged.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.0, "feature": 1.0}
@@ -29,7 +30,9 @@ class SimKD(Distiller):
     def __init__(self, student: TapSpec, teacher: TapSpec, *, tap: str = "last", factor: int = 2):
         super().__init__(student, teacher)
         if teacher.head is None:
-            raise ValueError("this teacher's logits are no linear layer's of the mean of its last map: none to reuse")
+            raise ValueError(
+                "no classifier to reuse: this teacher's logits are not a linear layer of its last map's mean"
+            )
         head, self.student_tap = teacher.head, student.resolve(tap)
         channels = head.weight.shape[1]
         if factor < 1 or channels % factor:
@@ -55,7 +58,7 @@ class SimKD(Distiller):
         return (self.head.tap,)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        f_s, f_t = same_size(student.features[self.student_tap], self.head.read(teacher.features))
+        f_s, f_t = to_common_grid(student.features[self.student_tap], self.head.read(teacher.features))
         projected = self.project(f_s)
         ce = F.cross_entropy(self._classify(projected), batch.targets)
         return {"ce": ce, "feature": F.mse_loss(projected, f_t)}
@@ -68,5 +71,6 @@ class SimKD(Distiller):
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, kernel: int) -> tuple[nn.Module, ...]:
+    """Return a convolution that keeps the map's size, a batch norm and a ReLU."""
     conv = nn.Conv2d(channels_in, channels_out, kernel, padding=kernel // 2, bias=False)
     return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)

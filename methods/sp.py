@@ -1,23 +1,24 @@
-"""Similarity-preserving distillation."""
+"""SP: similarity-preserving distillation."""
 
 from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods._pairs import TapPairs, total
-from methods._safe import unit
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import TapPairs, total
+from methods.unit_vectors import unit
 
 
 class SP(TapPairs):
-    """Tung, Mori 2019, "Similarity-Preserving Knowledge Distillation", arXiv:1907.09682, equations 1-4.
+    """Similarity of images: Tung, Mori 2019, "Similarity-Preserving Knowledge Distillation", arXiv:1907.09682,
+    equations 1-4.
 
-        G(f) = f f^T, each row to length 1          f (B, C H W), a map's values per image; G (B, B)
+        G(f) = f f^T, rows scaled to length 1       f (B, C H W), a map's values per image; G (B, B)
         L_sp = sum over taps of || G(f_s) - G(f_t) ||_F^2 / B^2
 
-    Widths and sizes may differ. The last map alone and the weight 3000 are those of CRD's comparison (Tian et al.
-    2020, arXiv:1910.10699). Images are compared within the batch of one process.
+    The two models' widths and sizes may differ. The default tap, the last map, and the weight 3000 are those of CRD's
+    comparison (Tian et al. 2020, arXiv:1910.10699). Images are compared within one rank's batch.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "similarity": 3000.0}
@@ -30,6 +31,6 @@ class SP(TapPairs):
 
 
 def similarity_loss(f_s: Tensor, f_t: Tensor) -> Tensor:
-    """The term of one pair of maps (B, ...), a scalar."""
+    """Return the term of one pair of maps (B, ...), a scalar."""
     rows_s, rows_t = f_s.flatten(1), f_t.flatten(1)
     return F.mse_loss(unit(rows_s @ rows_s.T), unit(rows_t @ rows_t.T))

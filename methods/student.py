@@ -1,4 +1,4 @@
-"""The student trained alone: the baseline that every method is measured against, and how teachers are trained."""
+"""The student without a teacher: the baseline of every method. Teachers are trained in the same way."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from methods.base import Batch, Distiller, Outputs
 
 
 class Student(Distiller):
-    """The student's own loss, no teacher."""
+    """The student's own loss, without a teacher."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
     needs_teacher: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Variational information distillation."""
+"""VID: variational information distillation."""
 
 import math
 from typing import ClassVar
@@ -7,22 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods._pairs import TapPairs, same_size, total
 from methods.base import Batch, Outputs, TapSpec
+from methods.tap_pairs import TapPairs, to_common_grid, total
 
 EPS = 1e-5  # least variance; part of the published numbers
 
 
 class VID(TapPairs):
-    """Ahn et al. 2019, "Variational Information Distillation for Knowledge Transfer", arXiv:1904.05835, equations 5-7.
+    """Variational information: Ahn et al. 2019, "Variational Information Distillation for Knowledge Transfer",
+    arXiv:1904.05835, equations 5-7.
 
         L_vid = sum over taps of 1/2 mean [ (f_t - mu(f_s))^2 / s^2 + log s^2 ],  mean over batch, channels, positions
         s^2_c = log(1 + exp(a_c)) + 1e-5
 
-    mu, three 1x1 convolutions with ReLU between them, brings the student's map (B, C_s, H, W) to the teacher's width;
-    a larger map is first averaged onto the smaller one's grid. mu and a (``log_scale``) are trained with the student,
-    under the recipe's weight decay. Every stage, weight 1 and the initial variance 5 are those of CRD's comparison
-    (Tian et al. 2020, arXiv:1910.10699). Diagnostic: ``variance``, the mean s^2.
+    mu, three 1x1 convolutions with ReLU between them, maps the student's map (B, C_s, H, W) to the teacher's width; the
+    larger map is first averaged onto the smaller one's grid. mu and a (``log_scale``) are trained with the student,
+    under the recipe's weight decay. All stages, weight 1 and the initial variance 5 are those of CRD's comparison
+    (Tian et al. 2020, arXiv:1910.10699). The diagnostic ``variance`` is the mean s^2.
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "information": 1.0}
@@ -44,7 +45,7 @@ class VID(TapPairs):
 
 
 class Gaussian(nn.Module):
-    """The teacher's map given the student's: mean by a small network, one variance per channel."""
+    """The distribution of the teacher's map given the student's: a small network's mean, one variance per channel."""
 
     def __init__(self, c_s: int, c_mid: int, c_t: int, initial_variance: float):
         super().__init__()
@@ -58,8 +59,8 @@ class Gaussian(nn.Module):
         self.log_scale = nn.Parameter(torch.full((c_t,), math.log(math.expm1(initial_variance - EPS))))
 
     def forward(self, f_s: Tensor, f_t: Tensor) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood per value, without its constant, and the variances (C_t,)."""
-        f_s, f_t = same_size(f_s, f_t)
+        """Return the negative log-likelihood per value, without its constant, and the variances (C_t,)."""
+        f_s, f_t = to_common_grid(f_s, f_t)
         variance = F.softplus(self.log_scale) + EPS
         v = variance[:, None, None]
         return 0.5 * ((self.mean(f_s) - f_t).square() / v + v.log()).mean(), variance

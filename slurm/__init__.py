@@ -1,1 +1,1 @@
-"""Everything that knows how jobs are started and watched: submitit, on this machine and on SLURM clusters."""
+"""Jobs: how they are submitted and watched, through submitit, on this machine and on SLURM clusters."""

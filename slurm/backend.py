@@ -1,4 +1,4 @@
-"""Where a queue's jobs run: on this machine or on a cluster. What the commands ask of either."""
+"""Backends: what the commands ask of a queue, whether its jobs run on this machine or on a cluster."""
 
 from pathlib import Path
 from typing import Protocol
@@ -9,27 +9,27 @@ from slurm.queue import Queue
 
 class Backend(Protocol):
     def start(self) -> int:
-        """Gets every open run going that is not; safe to call at any time, by anyone.
+        """Start every open run that has no job. Anyone may call it at any time.
 
         Returns:
-            How many runs had to be left for later, as the cluster takes no more jobs now.
+            The number of runs that are left for later, because the cluster takes no more jobs now.
         """
 
     def neglected(self) -> set[str]:
-        """This queue's open runs that nothing is going to train."""
+        """Return this queue's open runs that have neither a job nor a process that will start one."""
 
     def cancel(self) -> bool:
-        """Ends the queue's jobs; False when there are none."""
+        """End the queue's jobs; False when there are none."""
 
     def scheduled(self, run_id: str) -> tuple[str, str]:
-        """The state of an open run and a remark on it, as the scheduler has them; empty when it says nothing."""
+        """Return the scheduler's state of an open run and its remark; empty when it knows no job of it."""
 
 
 def backend_of(queue_file: Path) -> Backend:
-    """The backend of a queue file.
+    """Return the backend of a queue file.
 
     Raises:
-        UserError: the file is damaged, or names a cluster profile that is gone.
+        UserError: the file is damaged, or names a cluster profile that does not exist.
     """
     if Queue.read(queue_file).cluster is None:
         return local.Local(queue_file)

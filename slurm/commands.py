@@ -1,4 +1,4 @@
-"""The handful of SLURM commands that the harness calls, each for all jobs at once."""
+"""The SLURM commands that the harness calls, each for all jobs at once."""
 
 import os
 import pwd
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 120
 
 @dataclass(frozen=True)
 class JobState:
-    """One job or array task."""
+    """A job or array task."""
 
     job_id: str  # 12 or 12_3
     name: str
@@ -29,19 +29,19 @@ class Limits(NamedTuple):
 
 
 def squeue(users: Iterable[str]) -> list[JobState]:
-    """The users' jobs that have not ended, array tasks one by one.
+    """Return the users' jobs that have not ended, one entry per array task.
 
     Raises:
         UserError: SLURM does not answer.
     """
-    by = "--user=" + ",".join(sorted(filter(_is_known, users)))
-    lines = _output("squeue", by, "--array", "--noheader", "--format=%i|%j|%T|%u|%r").splitlines()
+    of_users = "--user=" + ",".join(sorted(filter(_is_known, users)))
+    lines = _output("squeue", of_users, "--array", "--noheader", "--format=%i|%j|%T|%u|%r").splitlines()
     rows = (line.split("|", 4) for line in lines)
     return [JobState(job_id, name, state, reason, owner) for job_id, name, state, owner, reason in rows]
 
 
 def sacct(job_ids: list[str]) -> list[JobState]:
-    """How jobs ended, from the accounting; empty where a cluster keeps none or it does not answer."""
+    """Return how jobs ended, from the accounting; empty where a cluster has none or it does not answer."""
     if not job_ids:
         return []
     try:
@@ -79,7 +79,7 @@ def requeue(job_id: str) -> None:
 
 
 def _is_known(name: str) -> bool:
-    """Whether the account is still there; squeue refuses to answer about others."""
+    """Return whether the account still exists; squeue refuses a list with one that does not."""
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -88,7 +88,7 @@ def _is_known(name: str) -> bool:
 
 
 def user() -> str:
-    """The account's name, as SLURM has it."""
+    """Return the name of this process's account."""
     return pwd.getpwuid(os.geteuid()).pw_name
 
 
@@ -100,6 +100,6 @@ def _output(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise UserError(f"{command[0]}: SLURM did not answer within {TIMEOUT_SECONDS} s") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"{command[0]}: {lines[-1] if lines else f'exit code {done.returncode}'}")
     return done.stdout

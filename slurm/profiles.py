@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent / "profiles"
 
 
 class Resources(Closed):
-    """What one job asks for."""
+    """The resources that one job asks for."""
 
     time_minutes: int = Field(60, ge=1, description="time limit; a run that needs longer is requeued and resumes")
     mem_gb: float | None = Field(None, gt=0, description="memory per node")
@@ -32,7 +32,7 @@ class Resources(Closed):
 
     @property
     def processes(self) -> int:
-        """Of a job."""
+        """The number of a job's processes."""
         return self.nodes * self.tasks_per_node
 
     @model_validator(mode="after")
@@ -61,7 +61,7 @@ class BySize(Closed):
 
 
 class Profile(Closed):
-    """A cluster, as sbatch is told of it."""
+    """A cluster, and the options that its jobs are submitted with."""
 
     partition: str | None = Field(None, description="sbatch --partition")
     account: str | None = Field(None, description="sbatch --account")
@@ -81,28 +81,28 @@ class Profile(Closed):
     poll_seconds: float = Field(20.0, ge=0.5, description="least time between two looks at the queue")
 
     def resources_for(self, student: str, teacher: str | None) -> Resources:
-        """What a job that trains this student (with this teacher) asks for."""
-        found = self.resources
+        """Return what a job asks for that trains this student, with this teacher if any."""
+        resources = self.resources
         for rule in self.by_size:
             if fnmatchcase(student, rule.student) and fnmatchcase(teacher or "", rule.teacher):
-                found = Resources.model_validate({**found.model_dump(), **rule.resources})
-        return found
+                resources = Resources.model_validate({**resources.model_dump(), **rule.resources})
+        return resources
 
 
 def profile_names() -> list[str]:
-    """Every profile in ``slurm/profiles/``."""
+    """Return the names of the profiles in ``slurm/profiles/``."""
     return sorted(p.stem for p in FOLDER.glob("*.yaml"))
 
 
 def load_profile(name: str) -> Profile:
-    """A profile by its name in ``slurm/profiles/``, or by the path of its file (``my/cluster.yaml``).
+    """Load a profile by its name in ``slurm/profiles/``, or by the path of its file (``my/cluster.yaml``).
 
     Raises:
-        UserError: there is none of that name, or it has an unknown key or a wrong value.
+        UserError: there is no profile of that name, or it has an unknown key or a wrong value.
     """
     if not name.endswith(".yaml") and name not in profile_names():
         raise UserError(
-            f"--cluster: {unknown('cluster', name, ['local', *profile_names()])}; profiles lie in slurm/profiles/"
+            f"--cluster: {unknown('cluster', name, ['local', *profile_names()])}; profiles are in slurm/profiles/"
         )
     document = yamlfile.read_yaml(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
     profile = validate_sweep(Profile, document.data, document)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec import datasets
+from harness.spec.science import Science
 from harness.store import files
 from harness.store.store import Store
 from harness.training.job_order import JobOrder, WeightsFile, weights_files
@@ -40,20 +40,19 @@ class QueuedPack:
     batch_size: int
 
     @classmethod
-    def from_sciences(cls, sciences: Mapping[str, dict[str, Any]], needs: str | None) -> "QueuedPack":
+    def from_sciences(cls, sciences: Mapping[str, Science], needs: str | None) -> "QueuedPack":
         """Return the pack of these runs, by run id. They share student, teacher, dataset and batch size."""
         science = next(iter(sciences.values()))
-        dataset = science["dataset"]
         return cls(
             runs=tuple(
-                QueuedRun(run_id, s["method"]["use"], s["teacher"] is not None, s["recipe"].get("accumulate", 1))
+                QueuedRun(run_id, s.method.use, s.teacher is not None, s.recipe.accumulate)
                 for run_id, s in sciences.items()
             ),
             needs=needs,
-            student=science["student"],
-            teacher=next((s["teacher"]["model"] for s in sciences.values() if s["teacher"]), None),
-            train_images=datasets.dataset_of(dataset).trained_on(dataset["train_subset"], dataset.get("validation")),
-            batch_size=science["recipe"]["batch_size"],
+            student=science.student,
+            teacher=next((s.teacher.model for s in sciences.values() if s.teacher), None),
+            train_images=science.dataset.train_images,
+            batch_size=science.recipe.batch_size,
         )
 
     @property

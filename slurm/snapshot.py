@@ -1,4 +1,4 @@
-"""The code that jobs run: a copy made at submission, so that editing the checkout does not change queued jobs."""
+"""The copy of the code that jobs run, made at submission: editing the checkout does not change queued jobs."""
 
 import hashlib
 import shutil
@@ -14,9 +14,9 @@ PACKAGES = ("harness", "methods", "slurm")
 
 
 def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
-    """Copies the harness's packages, and users' method modules as (module, file), into a folder named by content.
+    """Copy the harness's packages, and users' method modules as (module, file), into a folder named by content.
 
-    Equal code is stored once. A copy is there whole or not at all.
+    Equal code is stored once. The folder appears when the copy is complete.
     """
     files: dict[str, Path] = {}
     for package in PACKAGES:
@@ -33,16 +33,16 @@ def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Pat
     digest = hashlib.sha256(str(provenance.git_state()).encode())
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + hashlib.sha256(files[name].read_bytes()).digest())
-    home = folder / digest.hexdigest()[:12]
-    if home.is_dir():
-        return home
-    temporary = folder / f".{home.name}.{uuid.uuid4().hex[:8]}.tmp"
+    copy = folder / digest.hexdigest()[:12]
+    if copy.is_dir():
+        return copy
+    temporary = folder / f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp"
     for name, path in files.items():
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, temporary / name)
     store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
     try:
-        temporary.rename(home)
-    except OSError:  # somebody else has just made the same
+        temporary.rename(copy)
+    except OSError:  # another process has just made the same copy
         shutil.rmtree(temporary)
-    return home
+    return copy

@@ -1,1 +1,1 @@
-"""Published numbers: the CSV files that tables print beside ours, and the script that builds them."""
+"""Published numbers: the CSV files that tables print next to ours, and the script that builds them."""

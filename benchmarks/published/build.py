@@ -1,7 +1,7 @@
-"""``python -m benchmarks.published.build published.csv``: the committed CSV files from the collected numbers.
+"""``python -m benchmarks.published.build published.csv``: build the committed CSV files from the collected numbers.
 
-Every row of the input is kept, with a protocol and with our names beside the printed ones, or stands in excluded.csv
-with the reason. A source, dataset, model or method that names.py and protocols.py do not know is an error.
+Every row of the input gets a protocol and our names next to the printed ones, or goes to excluded.csv with the reason.
+A source, dataset, model or method that names.py and protocols.py do not list is an error.
 """
 
 import argparse
@@ -16,11 +16,11 @@ from benchmarks.published import names
 from benchmarks.published.protocols import SOURCES, Exclusion, Rule
 from harness.errors import EXIT_BAD_INPUT, UserError, shorten, unknown
 
-ROWS = 1937  # of the collection; another number means that it changed: look at what is new, then change this
+ROWS = 1937  # of the collection; if it has changed, check the new rows, then change this number
 COLUMNS = (
     "benchmark", "dataset", "teacher", "student", "method", "metric", "value", "std", "epochs", "source", "note",
 )  # fmt: skip
-METRICS = {  # as printed -> the quantity, and the epoch where the metric's own name says it
+METRICS = {  # as printed -> the quantity, and the epoch if the metric's name states it
     "top1": ("top1", ""), "top1_best": ("top1", "best"), "top1_last": ("top1", "last"), "top5": ("top5", ""),
     "top1_err": ("top1_err", ""), "top5_err": ("top5_err", ""), "AP": ("AP", ""), "APs": ("APs", ""),
     "APm": ("APm", ""), "APl": ("APl", ""),
@@ -32,16 +32,16 @@ NUMBER_COLUMNS = (
 PROTOCOL_COLUMNS = (
     "dataset", "protocol", "label", "epoch", "epochs", "recipe", "origin", "source", "note", "framework", "schedule",
 )  # fmt: skip
-# recipes.md: with crd_240ep these students take lr 0.01. A sweep file says so with its pair.
+# From recipes.md: with crd_240ep these students use lr 0.01. In a sweep file it is a setting of the pair.
 SMALL_STUDENTS, SMALL_LR = ("MobileNetV2", "ShuffleV1", "ShuffleV2"), "lr=0.01"
 Row = dict[str, str]
 
 
-def read(path: Path) -> list[Row]:
-    """The collected rows.
+def read_collection(path: Path) -> list[Row]:
+    """Return the collected rows.
 
     Raises:
-        UserError: not readable, other columns or another number of rows than expected, a value that is no number.
+        UserError: the file is not readable, has unexpected columns or number of rows, or a value that is not a number.
     """
     try:
         with path.open(newline="", encoding="utf-8") as f:
@@ -56,22 +56,22 @@ def read(path: Path) -> list[Row]:
             if (row[key] or key == "value") and not re.fullmatch(r"\d{1,2}(\.\d+)?", row[key]):
                 raise UserError(f"{path}:{number}: {key}: expected a number below 100, found {shorten(row[key])}")
     if len(rows) != ROWS:
-        raise UserError(f"{path}: has {len(rows)} rows, expected {ROWS}: look at what changed, then change ROWS")
+        raise UserError(f"{path}: has {len(rows)} rows, expected {ROWS}: check what changed, then change ROWS")
     return rows
 
 
-def build(rows: Iterable[Row]) -> dict[str, str]:
-    """The files' texts by name.
+def build_files(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the texts of the files by name.
 
     Raises:
-        UserError: a name that is not known, a protocol with unlike rows, a row that stands twice, an exclusion whose
-            rows are not what its reason says.
+        UserError: a name is unknown, rows of one protocol differ in its description, a row is duplicated, or rows
+            excluded as repeats differ from the numbers that they should repeat.
     """
     rows = list(rows)
     ruled = [(row, _rule(row)) for row in rows]
-    _check_once(rows)
+    _check_unique(rows)
     _check_repeats(ruled)
-    teachers = {(row["source"], *_place(row)): row["value"] for row in rows if row["method"] == names.TEACHER}
+    teachers = {(row["source"], *_cell(row)): row["value"] for row in rows if row["method"] == names.TEACHER}
     numbers: dict[str, list[Row]] = {name: [] for name in names.DATASETS.values()}
     protocols: dict[tuple[str, str], Row] = {}
     excluded = []
@@ -82,18 +82,17 @@ def build(rows: Iterable[Row]) -> dict[str, str]:
         dataset = names.DATASETS[row["dataset"]]
         protocol = _protocol(row, rule, dataset)
         if protocols.setdefault((dataset, protocol["protocol"]), protocol) != protocol:
-            raise UserError(f"protocol {protocol['protocol']}: two rules or sources make it another one each")
+            raise UserError(f"protocol {protocol['protocol']}: two rules or sources describe it differently")
         numbers[dataset].append(_number(row, rule, protocol, teachers))
-    kept = sum(map(len, numbers.values()))
-    assert kept + len(excluded) == len(rows), "a row was lost"
-    texts = {f"{dataset}.csv": _csv(NUMBER_COLUMNS, found) for dataset, found in numbers.items()}
+    assert sum(map(len, numbers.values())) + len(excluded) == len(rows), "a row was lost"
+    texts = {f"{dataset}.csv": _csv(NUMBER_COLUMNS, of_dataset) for dataset, of_dataset in numbers.items()}
     texts["protocols.csv"] = _csv(PROTOCOL_COLUMNS, protocols.values())
     texts["excluded.csv"] = _csv((*COLUMNS, "reason"), excluded)
     return texts
 
 
 def _rule(row: Row) -> Rule | Exclusion:
-    known: tuple[tuple[str, str, Iterable[str]], ...] = (
+    checks: tuple[tuple[str, str, Iterable[str]], ...] = (
         ("dataset", row["dataset"], names.DATASETS),
         ("source", row["source"], SOURCES),
         ("metric", row["metric"], METRICS),
@@ -102,11 +101,11 @@ def _rule(row: Row) -> Rule | Exclusion:
         ("student", row["student"], names.MODELS.get(row["dataset"], {})),
     )
     if names.DATASETS.get(row["dataset"]) == "coco":
-        known += (
+        checks += (
             ("benchmark", row["benchmark"], names.FRAMEWORKS),
             ("epochs", row["epochs"], names.SCHEDULES),
         )
-    for kind, value, valid in known:
+    for kind, value, valid in checks:
         if value not in valid:
             raise UserError(f"{unknown(kind, value, valid)} (of {row['teacher']} > {row['student']}, {row['source']})")
     for rule in SOURCES[row["source"]]:
@@ -115,35 +114,35 @@ def _rule(row: Row) -> Rule | Exclusion:
     raise UserError(f"source {row['source']!r}: no rule for method {row['method']!r} ({row['note']!r})")
 
 
-def _place(row: Row) -> tuple[str, str, str, str]:
+def _cell(row: Row) -> tuple[str, str, str, str]:
     return row["dataset"], row["teacher"], row["student"], METRICS[row["metric"]][0]
 
 
-def _check_once(rows: list[Row]) -> None:
+def _check_unique(rows: list[Row]) -> None:
     seen: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = tuple(row[c] for c in COLUMNS if c not in ("benchmark", "std"))
         if key in seen:
-            raise UserError(f"stands twice: {row['teacher']} > {row['student']}, {row['method']} of {row['source']}")
+            raise UserError(f"duplicated: {row['teacher']} > {row['student']}, {row['method']} of {row['source']}")
         seen[key] = row
 
 
 def _check_repeats(ruled: list[tuple[Row, Rule | Exclusion]]) -> None:
-    """That numbers left out because they repeat another source's do so."""
-    known = {(rule.id, *_place(row), row["method"]): row["value"] for row, rule in ruled if isinstance(rule, Rule)}
+    """Check that numbers excluded as repeats of another source's equal them."""
+    numbers = {(rule.id, *_cell(row), row["method"]): row["value"] for row, rule in ruled if isinstance(rule, Rule)}
     for row, rule in ruled:
         if isinstance(rule, Exclusion) and rule.repeats:
-            found = known.get((rule.repeats, *_place(row), row["method"]))
-            if found is None or float(found) != float(row["value"]):
+            original = numbers.get((rule.repeats, *_cell(row), row["method"]))
+            if original is None or float(original) != float(row["value"]):
                 raise UserError(
                     f"{row['teacher']} > {row['student']}, {row['method']} of {row['source']}: {row['value']} does not "
-                    f"repeat {rule.repeats}, which has {found}"
+                    f"repeat {rule.repeats}, which has {original}"
                 )
 
 
 def _protocol(row: Row, rule: Rule, dataset: str) -> Row:
-    said = METRICS[row["metric"]][1]
-    if said and said != rule.epoch:
+    epoch = METRICS[row["metric"]][1]
+    if epoch and epoch != rule.epoch:
         raise UserError(f"protocol {rule.id}: {row['metric']} of {row['source']} is not of the {rule.epoch} epoch")
     is_teacher = row["method"] == names.TEACHER
     epochs = row["epochs"] + "ep" * row["epochs"].isdecimal()
@@ -171,9 +170,9 @@ def _number(row: Row, rule: Rule, protocol: Row, teachers: dict[tuple[str, ...],
         settings = f"temperature={tau[1]}"
     models = names.MODELS[row["dataset"]]
     student = models[row["student"]]
-    value = rule.teacher_value
-    if rule.teachers is not None and not value:
-        value = teachers.get((rule.teachers or row["source"], *_place(row)), "")
+    teacher_value = rule.teacher_value
+    if rule.teachers is not None and not teacher_value:
+        teacher_value = teachers.get((rule.teachers or row["source"], *_cell(row)), "")
     return {
         "benchmark": row["benchmark"],
         "teacher": models[row["teacher"]],
@@ -185,7 +184,7 @@ def _number(row: Row, rule: Rule, protocol: Row, teachers: dict[tuple[str, ...],
         "std": row["std"],
         "protocol": protocol["protocol"],
         "recipe_change": SMALL_LR if protocol["recipe"] == "crd_240ep" and student in SMALL_STUDENTS else "",
-        "teacher_value": value,
+        "teacher_value": teacher_value,
         "printed_teacher": row["teacher"],
         "printed_student": row["student"],
         "printed_method": row["method"],
@@ -207,7 +206,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder (default: this package's)")
     options = parser.parse_args()
     try:
-        texts = build(read(options.source))
+        texts = build_files(read_collection(options.source))
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -1,4 +1,4 @@
-"""The names that papers print for datasets, models and methods, and ours for them."""
+"""Names of datasets, models and methods as papers print them, and our names for them."""
 
 # dataset as printed -> the file here, named as the harness names the dataset
 DATASETS = {"CIFAR-100": "cifar100", "ImageNet-1k": "imagenet", "MS-COCO 2017": "coco"}
@@ -15,9 +15,9 @@ _DETECTORS = {
 _OTHER_DETECTORS = (
     "ATSS-R101", "ATSS-R50", "CascadeMaskRCNN-X101", "FCOS-R101", "FCOS-R50", "GFL-R101", "GFL-R50",
 )  # fmt: skip
-NO_TEACHER = "none"  # of students that a source trains alone; as printed, and ours
+NO_TEACHER = "none"  # printed for students without a teacher; also our name
 
-# dataset -> model as printed -> its name in sweep files; "" for one that the harness does not have
+# dataset -> model as printed -> its name in sweep files; "" if the harness does not have it
 MODELS = {
     "CIFAR-100": {name: name for name in _CIFAR} | {"ShuffleV2x1.5": ""},
     "ImageNet-1k": {f"ResNet{depth}": f"torchvision:resnet{depth}" for depth in (18, 34, 50, 101, 152)}
@@ -25,9 +25,9 @@ MODELS = {
     "MS-COCO 2017": _DETECTORS | {name: "" for name in _OTHER_DETECTORS} | {NO_TEACHER: NO_TEACHER},
 }
 
-# What detectors of a benchmark were trained in: recipes.md. Numbers of unlike frameworks are not comparable.
+# The framework of a benchmark's detectors, from recipes.md. Numbers of different frameworks are not comparable.
 FRAMEWORKS = {"coco_frcnn_fpn": "detectron2", "coco_frcnn_mmdet": "mmdetection", "coco_other": "mmdetection"}
-# Their epochs, as printed -> how long they are trained. A schedule of 1x is about 12 epochs in either framework.
+# epochs of detectors as printed -> the length of training. A schedule of 1x is about 12 epochs in either framework.
 SCHEDULES = {
     "1x (90k)": "1x (90k iterations of 16 images)",
     "180k it (bs8)": "1x (180k iterations of 8 images)",
@@ -38,8 +38,8 @@ SCHEDULES = {
     "2x ms": "2x (24 epochs), multi-scale",
 }
 
-# method as printed -> the file in methods/, and the settings that make it the printed one. DKD+LSKD is `lskd` over
-# another base. CRD+KD, NORM+KD and their like have none: a KL term beside the method's own is no method here.
+# method as printed -> the module in methods/, and the settings of the printed variant. DKD+LSKD is `lskd` with another
+# base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is not a method here.
 _OURS = {
     "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FGFI": "fgfi",
     "FSP": "fsp", "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",

@@ -1,29 +1,30 @@
-"""What each source measured and how: the rules by which a row of the input gets its protocol, or is left out.
+"""Protocols of the sources: rules that give each row of the input its protocol, or exclude it.
 
-The evidence is the input's notes, the README and recipes.md beside it, and numbers that repeat an earlier source's to
-the last digit. What none of them states is ``unknown`` or empty here: nothing is guessed.
+The evidence is the input's notes, the README and recipes.md next to it, and numbers that repeat an earlier source's to
+the last digit. Facts that none of them states are ``unknown`` or empty here, never guessed.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-# Of the epoch a number is of. ``best`` is chosen by the test set; the two differ by about 0.3 points.
+# The epoch of a number. ``best`` is chosen on the test set; ``last`` is about 0.3 points lower.
 Epoch = Literal["last", "best", "unknown"]
-# own: trained by the source's authors. quoted: taken over from another source, as it says or as its numbers show.
-# unstated: printed beside their own without saying whose. secondary: from a page about the paper.
+# own: trained by the source's authors. quoted: from another source, by its own statement or by equal numbers.
+# unstated: printed next to their own, of unstated origin. secondary: from a page about the paper.
 Origin = Literal["own", "quoted", "unstated", "secondary"]
 
 
 @dataclass(frozen=True)
 class When:
-    """Which rows of its source a rule is for; an empty field asks nothing."""
+    """A condition on the rows of a source; an empty field matches every row."""
 
     methods: tuple[str, ...] = ()  # as printed; "*X" and "X*" match by their end or start
-    said: str = ""  # a part of the row's note
+    note: str = ""  # a part of the row's note
     metric: str = ""
     dataset: str = ""
 
     def fits(self, row: dict[str, str]) -> bool:
+        """Return whether the rule is for this row."""
         method = row["method"]
         named = not self.methods or any(
             method == m or (m[0] == "*" and method.endswith(m[1:])) or (m[-1] == "*" and method.startswith(m[:-1]))
@@ -31,7 +32,7 @@ class When:
         )
         return (
             named
-            and self.said in row["note"]
+            and self.note in row["note"]
             and self.metric in ("", row["metric"])
             and self.dataset in ("", row["dataset"])
         )
@@ -39,23 +40,23 @@ class When:
 
 @dataclass(frozen=True)
 class Rule:
-    """Rows of one protocol. Their number of epochs, as printed, is added to the id: rows of unlike ones are parted."""
+    """A protocol. Its full id is ``id`` plus the printed number of epochs: rows of different lengths are separate."""
 
     id: str
-    label: str  # for a column's head
+    label: str  # of a column
     epoch: Epoch = "unknown"
     origin: Origin = "own"
     when: When = When()
-    recipe: str = ""  # a file in benchmarks/recipes, when the source's settings for CIFAR-100 are known to be its
-    teachers: str | None = ""  # the source whose `teacher` rows are of these teachers; "" its own, None not known
-    teacher_value: str = ""  # the teacher's accuracy, where only a note states it
-    plain: bool = True  # False: another term is added to every method, so that none is one of ours
+    recipe: str = ""  # in benchmarks/recipes, if the source's settings for CIFAR-100 are known to be the same
+    teachers: str | None = ""  # the source of the teachers' rows; "": this one, None: unknown
+    teacher_value: str = ""  # the teacher's accuracy, if only a note states it
+    plain: bool = True  # False: every method has an additional term, so that none is a method of ours
     note: str = ""
 
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Rows that are left out, and why. ``repeats``: the rule whose numbers they must equal."""
+    """An exclusion of rows, with its reason. ``repeats`` is the rule whose numbers they must equal."""
 
     reason: str
     when: When
@@ -77,7 +78,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "DKD/DOT (mdistiller README.md @a08d46f)": (
         Exclusion(
             "the column's head names MobileNetV2, its values are ShuffleV2's elsewhere: the student is not certain",
-            When(said="suspected header typo"),
+            When(note="suspected header typo"),
         ),
         Exclusion(_REPEATS_CRD, When(methods=("KD",), dataset="CIFAR-100"), repeats="crd_last"),
         Rule(
@@ -149,7 +150,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     ),
     "KD++ (Knowledge-Distillation-via-ND README.md; earlier version )": (
         Rule("kdpp", "KD++", when=When(("*++",))),
-        Rule("kdpp_rerun", "KD++, re-run of DKD", when=When(said="authors re-run of official code"), teachers=None),
+        Rule("kdpp_rerun", "KD++, re-run of DKD", when=When(note="authors re-run of official code"), teachers=None),
         Rule("kdpp_baselines", "KD++, baselines", origin="unstated"),
     ),
     "CTKD (CTKD README.md @7d52412)": (
@@ -193,7 +194,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "SDD paper text (tables 1-4)": (
         Exclusion(
             "SDD prints its ResNet50 -> MobileNetV2 value again for vgg13 -> MobileNetV2",
-            When(said="SDD prints the ResNet50->MobileNetV2 value again"),
+            When(note="SDD prints the ResNet50->MobileNetV2 value again"),
         ),
         Rule("sdd", "SDD", when=When(("SD-*",))),
         Rule("sdd_baselines", "SDD, baselines", origin="unstated"),
@@ -207,7 +208,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "RLTF README": (
         Exclusion(
             "labelled CRD, differs from CRD's own numbers and is likely CRD+KD: the method is not certain",
-            When(said="labelled CRD but differs from the CRD README"),
+            When(note="labelled CRD but differs from the CRD README"),
         ),
         Rule("rltf", "RLTF", when=When(("RLTF-*",))),
         Rule("rltf_baselines", "RLTF, baselines", origin="unstated"),
@@ -238,7 +239,7 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         Rule("mmrazor", "mmrazor", note="re-runs in mmrazor"),
     ),
     "torchdistill (docs/source/_static/benchmarks/imagenet-resnet18_kd.tsv @3e4373c)": (
-        Rule("torchdistill_original", "torchdistill, original works", origin="quoted", when=When(said="Original work")),
+        Rule("torchdistill_original", "torchdistill, original works", origin="quoted", when=When(note="Original work")),
         Rule("torchdistill_pretrained", "torchvision weights", origin="quoted", when=When(("student",))),
         Rule("torchdistill", "torchdistill", note="re-runs in torchdistill"),
     ),

@@ -1,8 +1,7 @@
 """Which images of a prepared data set in COCO's format a run trains on and is evaluated on. Imports no torch."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -10,28 +9,29 @@ from harness.data import beton
 from harness.data.annotations import Annotations
 from harness.data.coco_manifest import CocoManifest, CocoPart
 from harness.data.load.arrays import WrongData
+from harness.spec.science import DatasetChoice
 
 
 class Parts:
-    """Of the training images with an object, in file order, the last ``validation`` of ``dataset`` (a science's) are
+    """Of the training images with an object, in file order, the last ``validation`` of ``dataset`` are
     held out, and of the others the first ``train_subset`` are trained on, or all.
 
     Where the training images are what is evaluated on, those are all in the file, also those without an object; with a
     ``train_subset``, the ones that are trained on.
     """
 
-    def __init__(self, dataset: Mapping[str, Any], folder: Path):
+    def __init__(self, dataset: DatasetChoice, folder: Path):
         """Raises:
         UserError: the folder holds no prepared data set, or it is damaged.
         WrongData: it holds another one.
         """
         self.manifest = CocoManifest.read(folder)
-        if self.manifest.version != dataset["version"]:
-            said = f"content {self.manifest.version}, expected {dataset['version']}"
+        if self.manifest.version != dataset.version:
+            said = f"content {self.manifest.version}, expected {dataset.version}"
             raise WrongData(f"{folder}: {said}: another preparation")
-        self._folder, self._subset = folder, dataset["train_subset"]
+        self._folder, self._subset = folder, dataset.train_subset
         with_objects = self._with_objects()
-        kept = len(with_objects) - (dataset.get("validation") or 0)
+        kept = len(with_objects) - (dataset.validation or 0)
         # Positions in the file, which rise
         self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
 

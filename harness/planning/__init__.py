@@ -1,1 +1,1 @@
-"""From a sweep file to jobs: the plan, its cost, submission, and watching it run. Imports no torch."""
+"""Planning a sweep: its runs, their cost, submission, and watching them. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Where data lies: below the data root (``--data``, else KD_DATA), never in a run's identity."""
+"""The folders of data sets, below the data root (``--data``, else KD_DATA). They are never part of a run's identity."""
 
 import os
 from pathlib import Path
@@ -13,10 +13,10 @@ ADVICE = "name the folder that holds it with --data DIR or the environment varia
 
 
 def data_root(option: Path | None) -> Path | None:
-    """The folder of ``--data``, else of KD_DATA, else None.
+    """Return the folder of ``--data``, else of KD_DATA, else None.
 
     Raises:
-        UserError: it is named but does not exist.
+        UserError: that folder does not exist.
     """
     named = option or (Path(os.environ["KD_DATA"]) if os.environ.get("KD_DATA") else None)
     if named is not None and not named.is_dir():
@@ -25,11 +25,12 @@ def data_root(option: Path | None) -> Path | None:
 
 
 def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
-    """The folder of a dataset, in its official layout or as harness.prepare wrote it; None for one that comes with a
-    package.
+    """Return the folder of a dataset, in its official layout or as harness.prepare wrote it.
+
+    None for a dataset that comes with a package.
 
     Raises:
-        UserError: it is not there.
+        UserError: there is no such folder.
     """
     name, info = dataset.name, DATASETS[dataset.name]
     if info.embedded:
@@ -45,32 +46,32 @@ def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
 
 
 def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
-    """What is known of a dataset; of one in a prepared folder, what its manifest says.
+    """Return the facts of a dataset; those of a prepared folder come from its manifest.
 
     Raises:
-        UserError: the folder is needed and not there, or holds another dataset.
+        UserError: the folder is needed but missing, or holds another dataset.
     """
     if DATASETS[dataset.name].preparation is None:
         return DATASETS[dataset.name]
     folder = dataset_folder(dataset, root)
     assert folder is not None
-    found = manifest.read_manifest(folder, dataset.name)
-    if found.dataset != dataset.name:
-        raise UserError(f"{folder}: was prepared as {found.dataset!r}; expected {dataset.name!r}")
-    test_size = found.parts[found.evaluated_on].images
+    prepared = manifest.read_manifest(folder, dataset.name)
+    if prepared.dataset != dataset.name:
+        raise UserError(f"{folder}: was prepared as {prepared.dataset!r}; expected {dataset.name!r}")
+    test_size = prepared.parts[prepared.evaluated_on].images
     return datasets.prepared_dataset(
-        dataset.name, found.version, found.class_count, found.train_size, test_size, found.train_per_class
+        dataset.name, prepared.version, prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
     )
 
 
 def prepared_folder(version: str, root: Path | None) -> Path:
-    """The prepared folder whose content has this version: the data root, or one directly in it.
+    """Return the prepared folder with this version of content: the data root, or a folder directly in it.
 
     Raises:
         UserError: there is none.
     """
-    places = [root, *sorted(root.iterdir())] if root is not None else []
-    for folder in places:
+    folders = [root, *sorted(root.iterdir())] if root is not None else []
+    for folder in folders:
         if (folder / manifest.FILE).is_file() and manifest.read_manifest(folder, "imagenet").version == version:
             return folder
     raise UserError(f"no prepared folder with content {version}: {ADVICE}")

@@ -1,4 +1,4 @@
-"""From a sweep file to what is done, failed, running and to do. Shared by the commands; imports no torch."""
+"""A sweep's plan: its runs, and which of them are done, failed or to do. Imports no torch."""
 
 import hashlib
 from collections.abc import Collection, Sequence
@@ -11,6 +11,7 @@ from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
 from harness.spec.schema import WeightsSource
+from harness.spec.science import Given
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 from harness.store import files
@@ -21,7 +22,7 @@ from harness.training.job_order import WeightsFile
 
 @dataclass
 class Planned:
-    """A sweep, expanded and held against the store."""
+    """A sweep, expanded and compared with the store."""
 
     name: str  # of the comparison: the sweep's, with a mark when --set or --only changed it
     plan: expand.Plan
@@ -35,19 +36,19 @@ class Planned:
         return self.plan.document
 
     def states(self) -> dict[str, str]:
-        """run_id -> done, failed or to do. Whether one is running is asked of the few that matter."""
+        """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""
         done, failed = self.store.done_ids(), self.store.failed_ids()
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
     def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
-        """Where the given weights of these runs lie, by sha256. Those that are not here yet are downloaded.
+        """Return the files of the given weights of these runs, by sha256, and download missing ones.
 
         Raises:
-            UserError: some are missing and cannot be had.
+            UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        teachers = {s["teacher"]["sha256"] for s in sciences if s["teacher"] and "sha256" in s["teacher"]}
-        backbones = {s["backbone"] for s in sciences if "backbone" in s}
+        teachers = {s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        backbones = {s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
         for sha256 in sorted(teachers | backbones):
             of_teacher = self.plan.weights.get(sha256)
@@ -63,7 +64,7 @@ def plan_sweep(
     file: Path, results: Path, data: Path | None = None, sets: Sequence[str] = (), only: Sequence[str] = (),
     fetch: bool = False,
 ) -> Planned:  # fmt: skip
-    """Reads and expands a sweep file. ``fetch``: given weights whose sha256 is not known are downloaded.
+    """Read and expand a sweep file. ``fetch``: download given weights whose sha256 is not known.
 
     Raises:
         UserError: any mistake in it, in the overrides or in what it refers to.
@@ -95,7 +96,7 @@ def plan_sweep(
 
 
 def read_added(path: Path) -> list[expand.Cell]:
-    """The cells that ``sweep --until-decided`` has added to a sweep in this store.
+    """Return the cells that ``sweep --until-decided`` has added to a sweep in this store.
 
     Raises:
         UserError: they are damaged.

@@ -51,7 +51,7 @@ class Request:
         """
         from harness.reporting.comparison import Contents
 
-        return Contents.of(planned.name, planned.plan).asked(self.baseline, self.margin)
+        return Contents.of(planned.name, planned.plan).with_options(self.baseline, self.margin)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Live progress of a sweep, read from the store alone: it can be left and taken up again at any time."""
+"""Live progress of a sweep, read from the store: watching can stop and start again at any time."""
 
 import time
 from collections import Counter
@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.console.terminal import duration
+from harness.phrases import plural
 from harness.planning.plan import Planned
 from slurm import backend
 from slurm.queue import cancelled_file
@@ -21,20 +22,20 @@ RESTARTS = 3
 
 
 def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
-    """Returns when every run is done or failed, or when nothing trains the rest any more.
+    """Show progress until every run is done or failed, or until nothing trains the rest any more.
 
-    With ``restart`` runs whose jobs were lost (killed, preempted, their node gone) are started again first, up to
-    RESTARTS times in a row without any run ending. What a cluster had no room for is started as others end.
+    With ``restart``, runs whose jobs were lost (killed, preempted, their node gone) are started again, up to RESTARTS
+    times in a row without any run ending. Runs that a cluster could not take yet are started as others end.
 
     Raises:
-        KeyboardInterrupt: ctrl-C; jobs go on without us.
+        KeyboardInterrupt: ctrl-C; the jobs go on.
     """
     console = Console(stderr=True)
     view = _View(planned)
     jobs, restarts = backend.backend_of(queue_file), 0
     with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
         while True:
-            neglected = jobs.neglected()  # asked before the states, so that a job's last words are not missed
+            neglected = jobs.neglected()  # asked before the states, so that no result is missed
             view.update()
             for line in view.news():
                 console.print(line, soft_wrap=True)
@@ -44,16 +45,16 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
                 return
             lost = (neglected & view.open) - set(view.running)
             if lost and restart and restarts < RESTARTS and not cancelled_file(queue_file).exists():
-                restarts += jobs.start() < len(lost)  # having found no room for any of them does not count
+                restarts += jobs.start() < len(lost)  # not counted when the cluster could take none of them
                 time.sleep(1)
             elif lost == view.open:
-                console.print(Text(f"{len(lost)} runs are left and nothing trains them; run the sweep again"))
+                console.print(Text(f"nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"))
                 return
             time.sleep(REFRESH_SECONDS)
 
 
 class _NoLive:
-    """Stands in for rich's Live where stderr is no terminal: news lines are all there is."""
+    """A stand-in for rich's Live where stderr is no terminal, which shows news lines only."""
 
     def __enter__(self) -> "_NoLive":
         return self
@@ -83,7 +84,7 @@ class _View:
         self.running = {k: self.store.progress(k) for k in self.open if self.store.is_running(k)}
 
     def news(self) -> list[Text]:
-        """A line for each run that ended since the last call; a failed one with its cause and its log's end."""
+        """Return a line for each run that ended since the last update, with cause and log's end where it failed."""
         lines = []
         finished = self.total - len(self.open) - len(self.settled)
         for run_id in self.settled:
@@ -104,17 +105,17 @@ class _View:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("running", "epoch", self.task.shown, "", "left"):
             table.add_column(name)
-        for run_id, p in sorted(self.running.items(), key=lambda item: self.planned.plan.runs[item[0]].label):
-            label = self.planned.plan.runs[run_id].label
-            if not p:
+        runs = self.planned.plan.runs
+        for run_id, progress in sorted(self.running.items(), key=lambda item: runs[item[0]].label):
+            label = runs[run_id].label
+            if not progress:
                 table.add_row(Text(label), "starting")
                 continue
-            score = f"{p[self.task.score]:.2f}" if p.get(self.task.score) is not None else ""
-            epoch = (
-                f"{'first stage ' * (p.get('stage') == 'first')}{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
-            )
-            bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
-            table.add_row(Text(label), epoch, score, bar, duration(p.get("seconds_left")))
+            score = f"{progress[self.task.score]:.2f}" if progress.get(self.task.score) is not None else ""
+            stage = "first stage " if progress.get("stage") == "first" else ""
+            epoch = f"{stage}{min(progress['epoch'] + 1, progress['epochs']):.0f}/{progress['epochs']}"
+            bar = ProgressBar(total=1.0, completed=progress["fraction"], width=20)
+            table.add_row(Text(label), epoch, score, bar, duration(progress.get("seconds_left")))
         count = Counter(self.states.values())
         finished = self.total - len(self.open) + sum(p.get("fraction", 0.0) for p in self.running.values())
         elapsed = time.monotonic() - self.began

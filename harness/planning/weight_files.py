@@ -1,5 +1,5 @@
-"""Weights that a sweep file gives: files where they lie, downloads in the store of weights. Never in a run's identity,
-which has their sha256 alone."""
+"""Weights that a sweep file gives: local files, and downloads in the weight cache. A run's identity has only their
+sha256."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +13,20 @@ from harness.store.weight_cache import WeightCache
 
 @dataclass(frozen=True)
 class GivenWeights:
-    """The places where given weights may lie."""
+    """The places where given weights are looked for."""
 
     root: Path | None  # the data root
-    beside: Path  # the sweep file's folder
+    sweep_folder: Path  # the sweep file's
     downloaded: WeightCache
 
     def sha256(self, weights: WeightsSource, fetch: bool) -> str:
-        """Of a file, its own, which must agree with the one stated; else the one stated. Of downloads the one stated,
-        else that of what has been fetched, else, with ``fetch``, that of what now is.
+        """Return the sha256 of weights, without a download where possible.
+
+        For a file it is the content's, which must agree with the stated one; for a missing file, the stated one. For a
+        download it is the stated one, else that of an earlier download, else, with ``fetch``, that of a download now.
 
         Raises:
-            UserError: they differ, or none is at hand.
+            UserError: they differ, or there is none.
         """
         if weights.address is None:
             return self._of_file(weights)
@@ -39,10 +41,10 @@ class GivenWeights:
         return known
 
     def path(self, weights: WeightsSource, sha256: str) -> Path:
-        """Where they lie; what is to be downloaded and is not here yet, is.
+        """Return the file of weights, after downloading it if necessary.
 
         Raises:
-            UserError: they are missing and cannot be had.
+            UserError: they are missing and unavailable.
         """
         if weights.address is not None:
             return self.downloaded.fetch(weights.address, sha256)[1]
@@ -56,19 +58,19 @@ class GivenWeights:
             if weights.sha256 is None:
                 raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
             return weights.sha256
-        found = files.sha256(file)
-        if weights.sha256 not in (None, found):
-            raise UserError(f"weights {file}: sha256 is {found}, the sweep file states {weights.sha256}")
-        return found
+        sha256 = files.sha256(file)
+        if weights.sha256 not in (None, sha256):
+            raise UserError(f"weights {file}: sha256 is {sha256}, the sweep file states {weights.sha256}")
+        return sha256
 
     def _file(self, weights: WeightsSource) -> Path | None:
         try:
-            named = Path(weights.source).expanduser()
+            path = Path(weights.source).expanduser()
         except RuntimeError as e:
             raise UserError(f"weights {shorten(weights.source)}: {e}") from None
-        below = [self.root / named] if self.root else []
-        places = [named] if named.is_absolute() else [*below, self.beside / named]
+        folders = [self.root, self.sweep_folder] if self.root else [self.sweep_folder]
+        candidates = [path] if path.is_absolute() else [folder / path for folder in folders]
         try:
-            return next((p.resolve() for p in places if p.is_file()), None)
+            return next((p.resolve() for p in candidates if p.is_file()), None)
         except OSError as e:  # a name too long, a folder that may not be entered
             raise UserError(f"weights {shorten(weights.source)}: {e.strerror}") from None

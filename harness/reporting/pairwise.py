@@ -12,10 +12,9 @@ from itertools import chain, count, islice, pairwise
 from harness.reporting import statistics
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.statistics import ERROR, Spread
+from harness.spec.lines import Line, PairNames, grouped
 
 GROWTH = 1.5  # of the number of seeds from look to look
-
-Line = tuple[str, str, str]  # teacher, student, method
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PairwiseTest:
     def __str__(self) -> str:
         d = self.difference
         by = "no difference known" if d is None else f"{d.mean:+.2f}" + ("" if d.std is None else f" ± {d.std:.2f}")
-        return f"{self.teacher} > {self.student}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
+        return f"{PairNames(self.teacher, self.student)}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
 
 
 def looks(listed: int, limit: int) -> tuple[int, ...]:
@@ -48,10 +47,7 @@ def looks(listed: int, limit: int) -> tuple[int, ...]:
 
 def pairwise_tests(comparison: Comparison, against: str | None, sizes: Sequence[int]) -> list[PairwiseTest]:
     """Each method and the one that ranks next to it on its pair or, when one is named, each and ``against``."""
-    pairs: dict[tuple[str, str], list[Row]] = {}
-    for row in comparison.rows:
-        if row.last:
-            pairs.setdefault((row.teacher, row.student), []).append(row)
+    pairs = grouped((row for row in comparison.rows if row.last), lambda row: row.pair)
     return [contest for rows in pairs.values() for contest in _of_pair(rows, against, comparison, len(sizes))]
 
 
@@ -63,7 +59,7 @@ def _of_pair(rows: list[Row], against: str | None, comparison: Comparison, numbe
         matched = [(row, other) for other in rows if other.method == against for row in ranked if row is not other]
     # Entries of one science are the same runs: there is nothing to tell apart.
     matched = [(a, b) for a, b in matched if not set(a.run_ids) & set(b.run_ids)]
-    spreads = [Spread.of(v - b.by_seed[seed] for seed, v in a.by_seed.items() if seed in b.by_seed) for a, b in matched]
+    spreads = [Spread.paired(a.by_seed, b.by_seed) for a, b in matched]
     margin, level = comparison.contents.margin, ERROR / number
     differ = statistics.holm([_or_one(statistics.p_value(s)) for s in spreads])
     equal = statistics.holm([_or_one(statistics.p_equivalent(s, margin)) for s in spreads])
@@ -84,18 +80,16 @@ def further_seeds(
 
     They are the smallest that the sweep does not list. Nothing is left to add where a contest has had its last look.
     """
-    seeds: dict[Line, set[int]] = {}
-    for cell in comparison.contents.cells:
-        seeds.setdefault((cell.teacher, cell.student, cell.method), set()).add(cell.seed)
+    seeds = {line: {cell.seed for cell in cells} for line, cells in comparison.contents.lines().items()}
     missing: dict[Line, set[int]] = {}
     for contest in found:
         pair = (contest.teacher, contest.student)
-        have = len(seeds[*pair, contest.first] & seeds[*pair, contest.second])
+        have = len(seeds[Line(*pair, contest.first)] & seeds[Line(*pair, contest.second)])
         size = next((n for n in sizes if n > have), None)
         if contest.decided or size is None:
             continue
         wanted = set(islice(chain(listed, (i for i in count() if i not in listed)), size))
         for method in (comparison.contents.baseline, contest.first, contest.second):
-            if (line := (*pair, method)) in seeds and (short := wanted - seeds[line]):
+            if (line := Line(*pair, method)) in seeds and (short := wanted - seeds[line]):
                 missing.setdefault(line, set()).update(short)
     return {line: sorted(short) for line, short in missing.items()}

@@ -5,7 +5,7 @@ Only the distributions of scipy.special are needed: scipy.stats would take a sec
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import Literal
@@ -31,6 +31,11 @@ class Spread:
         if not values:
             return None
         return cls(statistics.fmean(values), _std(values) if len(values) > 1 else None, len(values))
+
+    @classmethod
+    def paired(cls, first: Mapping[int, float], second: Mapping[int, float]) -> "Spread | None":
+        """Return the spread of first minus second over the seeds that both have. Both map a seed to its value."""
+        return cls.of(value - second[seed] for seed, value in first.items() if seed in second)
 
     @property
     def error(self) -> float | None:

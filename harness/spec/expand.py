@@ -7,7 +7,9 @@ from typing import Any
 from harness.errors import UserError, unknown
 from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
+from harness.spec.lines import Line, LinePart
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
+from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Trained
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
@@ -22,23 +24,6 @@ SHARED_RECIPE = (
     "teacher_top_k",
     *(key for task in tasks.CATALOG.values() for images in task.images for key in images.views),
 )
-# Keys of the first results: always in a science. Younger ones are left out while unset, so that runs keep their ids.
-FIRST_KEYS = (
-    "epochs",
-    "batch_size",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "nesterov",
-    "schedule",
-    "milestones",
-    "gamma",
-    "warmup_epochs",
-    "crop_padding",
-    "flip",
-    "precision",
-    "eval_every",
-)
 
 
 @dataclass(frozen=True)
@@ -46,17 +31,14 @@ class Run:
     """One student trained once."""
 
     run_id: str
-    science: dict[str, Any]
+    science: Science
     label: str  # "resnet56 > resnet20 / kd / seed 0", for people
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(LinePart):
     """One number of the comparison: (pair, method, seed) and the run that yields it."""
 
-    teacher: str
-    student: str
-    method: str  # the sweep file's name for it
     seed: int
     run_id: str
     teacher_run: str | None  # None when the teacher's weights are given
@@ -118,34 +100,35 @@ def expand(
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
-    more: dict[tuple[str, str, str], dict[int, str]] = {}
+    more: dict[Line, dict[int, str]] = {}
     for cell in added:
         if cell.seed not in sweep.seeds:
-            more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
+            more.setdefault(cell.line, {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, info, i)
+        teacher_run = teacher.run if isinstance(teacher, Trained) else None
         at: KeyPath = ("pairs", i, "student_backbone")
         backbone = _backbone(pair.student_backbone, at, document, info, weights_sha256, plan)
         for name, entry in sweep.methods.items():
-            base = _science(pair, i, name, entry, sweep, recipe, document, info, teacher) | backbone
-            _check_images(pair, base["recipe"], document, info, i)
-            shared = identity.canonical({k: base["recipe"].get(k) for k in SHARED_RECIPE})
-            run_id_of = identity.run_id_by_seed(base)
-            further = more.get((pair.teacher, pair.student, name), {})
+            science = _science(pair, i, name, entry, sweep, recipe, document, info, teacher, backbone)
+            _check_images(pair, science.recipe, document, info, i)
+            shared = tuple(getattr(science.recipe, key) for key in SHARED_RECIPE)
+            run_id_of = science.run_id_by_seed()
+            further = more.get(Line(pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
                 if not _wanted(only, pair, name, seed):
                     continue
                 run_id = run_id_of(seed)
                 if further.get(seed, run_id) != run_id:
                     continue
-                plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher.get("run")))
+                plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher_run))
                 if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
                     continue
                 label = f"{pair.teacher} > {pair.student} / {name} / seed {seed}"
-                plan.runs[run_id] = Run(run_id, {**base, "seed": seed}, label)
+                plan.runs[run_id] = Run(run_id, science.with_seed(seed), label)
                 groups.setdefault((i, seed, shared), []).append(run_id)
-                if base["teacher"]:
-                    needs[(i, seed, shared)] = teacher.get("run")
+                if science.teacher:
+                    needs[(i, seed, shared)] = teacher_run
     if not plan.cells:
         raise UserError(f"{document.source}: --only leaves no run")
     # A teacher always trains in a process of its own: in a pack it could wait for a student that waits for it.
@@ -185,8 +168,8 @@ def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
     return not only or all(here[k] in values for k, values in only.items())
 
 
-def _check_images(pair: Pair, recipe: Keys, document: Document, info: DatasetInfo, i: int) -> None:
-    if (shape := datasets.image_shape(info, recipe)) is None:
+def _check_images(pair: Pair, recipe: Recipe, document: Document, info: DatasetInfo, i: int) -> None:
+    if (shape := datasets.image_shape(info, recipe.image_size)) is None:
         return
     for key, model in (("teacher", pair.teacher), ("student", pair.student)):
         try:
@@ -209,32 +192,28 @@ def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo,
 
 def _backbone(
     given: Backbone | None, at: KeyPath, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, plan: Plan
-) -> Keys:
-    """What a science says of weights that a detector's backbone starts from: nothing where there are none.
+) -> str | None:
+    """The sha256 of the weights that a detector's backbone starts from; None where there are none.
 
     Raises:
         UserError: they cannot be read, or are given to a classifier.
     """
     if given is None:
-        return {}
+        return None
     if not info.task.backbones:
         backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
         raise UserError(f"{document.where(at)}: is for {backbones}; {info.name} is for {info.task.name}")
     sha256 = weights_sha256(given, at)
     plan.backbones.setdefault(sha256, given)
-    return {"backbone": sha256}
+    return sha256
 
 
-def _dataset(sweep: Sweep, info: DatasetInfo) -> dict[str, Any]:
-    chosen = sweep.dataset
-    science = {**datasets.as_science(info), "train_subset": chosen.train_subset}
-    if chosen.validation is not None:  # a key younger than the first results: left out, those keep their ids
-        science["validation"] = chosen.validation
-    return science
+def _dataset(sweep: Sweep, info: DatasetInfo) -> DatasetChoice:
+    return DatasetChoice.of_info(info, sweep.dataset.train_subset, sweep.dataset.validation)
 
 
-def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Keys:
-    """A recipe as a science says it.
+def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Recipe:
+    """A recipe with the defaults of what it says of this dataset's images.
 
     Raises:
         UserError: it says something of images that this dataset has not.
@@ -252,7 +231,7 @@ def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) 
         images.check(said)
     except ValueError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
-    return {k: v for k, v in said.items() if k in FIRST_KEYS or v != Recipe.model_fields[k].default}
+    return Recipe.model_validate(said)
 
 
 def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at: KeyPath) -> None:
@@ -263,7 +242,7 @@ def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at:
 def _teacher(
     pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo, weights_sha256: WeightsHash,
     plan: Plan,
-) -> dict[str, Any]:  # fmt: skip
+) -> Trained | Given:  # fmt: skip
     """The teacher's part of the students' science. A run that trains it joins the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
@@ -278,22 +257,24 @@ def _teacher(
         if pair.teacher_backbone is not None:
             where = document.where(("pairs", i, "teacher_backbone"))
             raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
-        return {"model": pair.teacher, "sha256": sha256}
+        return Given(pair.teacher, sha256)
     alone = method_sources.describe_method("student")
     alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
-    science = {
-        "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep, info),
-        "teacher": None,
-        "student": pair.teacher,
-        "method": {"use": "student", "version": alone.version, "params": {}, "weights": alone.weights},
-        "recipe": _recipe(alone_recipe, info, document, ("teachers", "recipe")),
-        "seed": sweep.teachers.seed,
-        **_backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan),
-    }
-    run_id = identity.run_id(science)
+    science = Science(
+        dataset=_dataset(sweep, info),
+        teacher=None,
+        student=pair.teacher,
+        method=MethodSettings("student", alone.version, {}, alone.weights),
+        recipe=_recipe(alone_recipe, info, document, ("teachers", "recipe")),
+        seed=sweep.teachers.seed,
+        backbone=_backbone(
+            pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan
+        ),
+        protocol=identity.PROTOCOL,
+    )
+    run_id = science.run_id
     plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {sweep.teachers.seed}"))
-    return {"model": pair.teacher, "run": run_id}
+    return Trained(pair.teacher, run_id)
 
 
 def _check_defined(
@@ -315,9 +296,9 @@ def _is_defined(name: str, kinds: set[str]) -> bool:
 
 def _science(
     pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo,
-    teacher: Keys,
-) -> dict[str, Any]:  # fmt: skip
-    """The science of (pair, method) but for the seed. Settings nearer to the pair win."""
+    teacher: Trained | Given, backbone: str | None,
+) -> Science:  # fmt: skip
+    """The science of (pair, method) with the first seed. Settings nearer to the pair win."""
     override = pair.methods.get(name, Method())
     at: KeyPath = ("methods", name)
     use = override.use or entry.use or name
@@ -357,11 +338,13 @@ def _science(
             f"{document.where(at)}: {use} computes a cross-entropy of its own, which `label_smoothing` does not reach: "
             "expected 0 in its recipe"
         )
-    return {
-        "protocol": identity.PROTOCOL,
-        "dataset": _dataset(sweep, info),
-        "teacher": teacher if source.needs_teacher else None,
-        "student": pair.student,
-        "method": {"use": use, "version": source.version, "params": params, "weights": weights},
-        "recipe": _recipe(final, info, document, ("recipe",)),
-    }
+    return Science(
+        dataset=_dataset(sweep, info),
+        teacher=teacher if source.needs_teacher else None,
+        student=pair.student,
+        method=MethodSettings(use, source.version, params, weights),
+        recipe=_recipe(final, info, document, ("recipe",)),
+        seed=sweep.seeds[0],
+        backbone=backbone,
+        protocol=identity.PROTOCOL,
+    )

@@ -5,19 +5,18 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from harness.spec.tasks import DATASETS
-
 PROTOCOL = 1  # raised when the harness itself changes what the same science means (loop, evaluation, data order)
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 
 
-def canonical(science: dict[str, Any]) -> str:
-    """The one text of a science dict: sorted keys, no spaces, exact numbers."""
-    return _CANONICAL.encode(science)
+def canonical(value: dict[str, Any]) -> str:
+    """Return the one text of a JSON object: sorted keys, no spaces, exact numbers."""
+    return _CANONICAL.encode(value)
 
 
-def run_id(science: dict[str, Any]) -> str:
-    return _short(science)
+def digest(value: dict[str, Any]) -> str:
+    """Return 16 hex digits of the sha256 of a value's canonical text: of a science's JSON form, the run id."""
+    return _hash(canonical(value))
 
 
 def run_id_by_seed(science: dict[str, Any]) -> Callable[[int], str]:
@@ -27,16 +26,6 @@ def run_id_by_seed(science: dict[str, Any]) -> Callable[[int], str]:
     return lambda seed: _hash(f'{before},"seed":{seed},{after}')
 
 
-def _short(value: dict[str, Any]) -> str:
-    return _hash(canonical(value))
-
-
 def _hash(text: str) -> str:
     """16 hex digits of its sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def teacher_evaluation(science: dict[str, Any], evaluated_on: str) -> str:
-    """Of what decides how good a given teacher is found to be; runs that it teaches share it."""
-    views = {key: science["recipe"].get(key) for key in DATASETS[science["dataset"]["name"]].images.views}
-    return _short({**{key: science[key] for key in ("dataset", "teacher")}, "views": views, "on": evaluated_on})

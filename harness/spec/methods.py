@@ -19,7 +19,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
-_WEIGHTS = re.compile(r"^    weights\b", re.MULTILINE)  # what every method's class states
+_STATES_WEIGHTS = re.compile(r"^    weights\b.* = ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ class MethodInfo:
 
 @cache
 def builtin_names() -> tuple[str, ...]:
-    """Every method that has a file in ``methods/``."""
-    files = (p for p in METHODS_FOLDER.glob("[!_]*.py") if p.stem != "base")
-    return tuple(sorted(p.stem for p in files if _WEIGHTS.search(p.read_text(encoding="utf-8"))))
+    """Return the names of the methods in ``methods/``: its modules with a class that states ``weights``."""
+    files = METHODS_FOLDER.glob("*.py")
+    return tuple(sorted(p.stem for p in files if _STATES_WEIGHTS.search(p.read_text(encoding="utf-8"))))
 
 
 @cache
@@ -102,20 +102,23 @@ def source_file(name: str) -> Path:
     module = name.partition(":")[0]
     if not all(part.isidentifier() for part in module.split(".")):
         raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     spec = _find(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         raise UserError(f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)")
     return Path(spec.origin)
 
 
+def add_current_folder_to_path() -> None:
+    """Let this process import a user's method from the current folder, where ``source_file`` finds it."""
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def _find(module: str) -> ModuleSpec | None:
-    """As importlib.util.find_spec, but without running the packages above the module."""
+    """Find a module, in the current folder first, without running the packages above it."""
     top, *below = module.split(".")
     try:
-        spec = importlib.util.find_spec(top)
+        spec = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path]) or importlib.util.find_spec(top)
         for i in range(len(below)):
             if spec is None or spec.submodule_search_locations is None:
                 return None

@@ -29,11 +29,6 @@ RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 class Recipe(tasks.RecipeKeys):
     """Everything about training that is not the method. All of it enters a run's identity."""
 
-    @classmethod
-    def whole(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        """A recipe as a science dict has it, with the keys that are left out there as long as they are unset."""
-        return cls.model_validate(recipe).model_dump(mode="json")
-
 
 class Dataset(Closed):
     """Which images."""

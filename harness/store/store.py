@@ -12,6 +12,7 @@ from typing import Any, Literal
 from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
 from harness.spec import identity
+from harness.spec.science import Science
 from harness.store import files, generations
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
@@ -77,7 +78,7 @@ class Store:
         return self.run(run_id) / "predictions.json"
 
     def teacher_predictions(self, evaluation: str) -> Path:
-        """A given teacher's predictions; ``evaluation`` comes from ``identity.teacher_evaluation``."""
+        """A given teacher's predictions; ``evaluation`` comes from ``Science.teacher_evaluation_id``."""
         return self.root / "teachers" / f"{evaluation}.json"
 
     @property
@@ -151,22 +152,23 @@ class Store:
 
     # science -----------------------------------------------------------------------------------------------------
 
-    def write_science(self, run_id: str, science: dict[str, Any]) -> None:
+    def write_science(self, run_id: str, science: Science) -> None:
         path = self.run(run_id) / "science.json"
-        if files.read_json(path) != science:  # missing or damaged
-            files.replace_json(path, science, durable=False)
+        value = science.to_json()
+        if files.read_json(path) != value:  # missing or damaged
+            files.replace_json(path, value, durable=False)
 
-    def read_science(self, run_id: str) -> dict[str, Any]:
+    def read_science(self, run_id: str) -> Science:
         """Return a run's science.
 
         Raises:
             UserError: the file is missing, or holds another science than the run id stands for.
         """
         path = self.run(run_id) / "science.json"
-        science = files.read_json(path)
-        if not isinstance(science, dict) or identity.run_id(science) != run_id:
+        value = files.read_json(path)
+        if not isinstance(value, dict) or identity.digest(value) != run_id:
             raise UserError(f"{path}: missing or damaged; run the sweep again to write it")
-        return science
+        return Science.from_json(value)
 
     # state -------------------------------------------------------------------------------------------------------
 

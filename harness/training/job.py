@@ -1,13 +1,11 @@
-"""What runs on a node: one pack, from its runs' ids to their records. It needs the store and no driver."""
+"""A job on a node: it trains one pack, from its runs' ids to their records. It needs the store but no driver."""
 
-import hashlib
 import os
 import time
 import traceback
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,13 +14,14 @@ from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
 from harness.models.checkpoints import WeightsError
-from harness.spec import datasets, identity
+from harness.spec import identity
 from harness.spec.expand import SHARED_RECIPE
-from harness.spec.schema import Recipe
+from harness.spec.science import Given, Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
+from harness.training.cuda.streams import raise_stream_limit
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
 from harness.training.engines.base import MakeEngine
 from harness.training.engines.deepspeed import DeepSpeedEngine
@@ -31,29 +30,30 @@ from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
-from harness.training.recorder import FollowerRecorder, Interrupted, RunRecorder, note_failure
+from harness.training.recorder import FollowerRecorder, Interrupted, RunRecorder, write_failure
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_teacher
 from harness.training.teacher_logits import CachedLogits
 
 
 class TeacherNotReady(Exception):
-    """The teacher has neither record nor failure yet: its training was cut off, and will be taken up again."""
+    """The teacher has neither record nor failure yet: its training was interrupted and will be resumed."""
 
 
 def run_pack(
     order: JobOrder, should_stop: Callable[[], bool] = lambda: False, log: str = "", began: float | None = None
 ) -> bool:
-    """Trains the pack's runs that have no record yet and that no other process is training.
+    """Train the pack's runs that have no record yet and that no other process is training.
 
-    ``should_stop`` is asked after every step; when it says so, all runs are checkpointed and False is returned.
+    ``should_stop`` is called after every step. When it returns True, all runs are checkpointed and False is returned.
     Several processes that call this with the same ``order`` and torchrun's variables train the pack together.
-    ``log`` is the file that this process prints to; ``began``, when it started, if not just now.
+    ``log`` is the file that this process prints to; ``began`` the time at which it started, if not just now.
 
     Raises:
-        LostRank: another of the processes is gone; runs go on from their checkpoints when all are started again.
+        LostRank: another rank is gone; the runs resume from their checkpoints when all ranks are started again.
     """
     host_memory.retain_freed_memory()
+    raise_stream_limit()
     store = Store(Path(order.store))
     locks: dict[str, files.Lock] = {}
     try:
@@ -70,8 +70,8 @@ def run_pack(
                 except TeacherNotReady as e:
                     print(f"left for later: {e}", flush=True)
                 except Exception as error:
-                    left = sorted(set(run_ids) - store.done_ids())
-                    note_failure(store, left, error, traceback.format_exc(), log)
+                    unfinished = sorted(set(run_ids) - store.done_ids())
+                    write_failure(store, unfinished, error, traceback.format_exc(), log)
                     ranks.confirm_failure(f"pack {run_ids[0]}")
                 started = time.time()
     except Interrupted:
@@ -84,24 +84,24 @@ def run_pack(
 
 
 def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, files.Lock]:
-    """The locks of those runs that are open and now this process's."""
+    """Lock the runs that are not done, failed or in training elsewhere; return the locks by run_id."""
     settled = store.done_ids() | store.failed_ids()
     locks = {k: files.Lock(store.run_lock(k)) for k in run_ids if k not in settled}
     mine = {k: lock for k, lock in locks.items() if lock.acquire()}
     done = store.done_ids()  # another job may have finished one just before the lock
     for k in [k for k in mine if k in done]:
         mine.pop(k).release()
-    for k in mine:  # what a process that was killed in the middle of writing has left
-        for torn in (
+    for k in mine:  # remove the files of a process that was killed while it was writing
+        for partial_file in (
             *store.checkpoints(k).glob(".*.tmp"),
             *store.run(k).glob(f".{store.student_weights(k).name}.*.tmp"),
         ):
-            torn.unlink(missing_ok=True)
+            partial_file.unlink(missing_ok=True)
     return mine
 
 
 def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
-    """Runs by the thread count of their first attempt: keeping it keeps sums in the same order, bit for bit."""
+    """Group runs by the thread count of their first attempt: it fixes the order of sums, and so every bit."""
     groups: dict[int, list[str]] = {}
     for run_id in run_ids:
         first = next(iter(store.attempts(run_id)), {})
@@ -115,42 +115,41 @@ def _train(
 ) -> None:  # fmt: skip
     device = ranks.device()
     sciences = {k: store.read_science(k) for k in run_ids}
-    saved = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
+    checkpoints = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    reporter = RunRecorder(store, log, should_stop, threads, started, device, sciences, ranks)
+    recorder = RunRecorder(store, log, should_stop, threads, started, device, sciences, ranks)
     if ranks.rank == 0:
         for k in run_ids:
-            reporter.attempts[k] = store.add_attempt(k, log=log, pid=os.getpid(), threads=threads)
+            recorder.attempts[k] = store.add_attempt(k, log=log, pid=os.getpid(), threads=threads)
 
     any_science = sciences[run_ids[0]]
-    recipe = Recipe.model_validate(any_science["recipe"])
+    recipe = any_science.recipe
     set_float32(recipe.precision)
-    dataset = any_science["dataset"]
-    info = datasets.dataset_of(dataset)
-    task = open_task(any_science, order.weights)
-    source = open_source(dataset, any_science["recipe"], Path(order.data) if order.data else None, device, threads)
+    dataset = any_science.dataset
+    task = open_task(dataset, recipe, _backbone(order, any_science))
+    source = open_source(dataset, recipe, Path(order.data) if order.data else None, device, threads)
     evaluated_on = source.evaluation()
-    loader: Loader = source.training(recipe, any_science["seed"], ranks.rows)
+    loader: Loader = source.training(recipe, any_science.seed, ranks.rows)
     if recipe.epoch_steps:
         loader = FixedEpochs(loader, recipe.epoch_steps)
-    reporter.train_size, reporter.decoder = len(source.train_targets), source.decoder
-    reporter.evaluated_on, reporter.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
+    recorder.train_size, recorder.decoder = len(source.train_targets), source.decoder
+    recorder.evaluated_on, recorder.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
-        given = any("sha256" in s["teacher"] for s in sciences.values() if s["teacher"])
+        given = any(isinstance(s.teacher, Given) for s in sciences.values())
         on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
         teacher = _teacher(order, store, sciences, on, task, device, ranks)
     except TeacherNotReady:
         raise
-    except Exception as error:  # fails the runs that learn from it; a student alone goes on
-        note_failure(store, [k for k in run_ids if sciences[k]["teacher"]], error, traceback.format_exc(), log)
+    except Exception as error:  # it fails the runs that learn from the teacher; a plain student continues
+        write_failure(store, [k for k in run_ids if sciences[k].teacher], error, traceback.format_exc(), log)
         ranks.confirm_failure("teacher of " + run_ids[0])
-        sciences, teacher = {k: s for k, s in sciences.items() if not s["teacher"]}, None
-    reporter.teacher = teacher
+        sciences, teacher = {k: s for k, s in sciences.items() if not s.teacher}, None
+    recorder.teacher = teacher
     if teacher:
-        share = ranks.rows(recipe.batch_size)
+        rows = ranks.rows(recipe.batch_size)
         compiles = recipe.compile and device.type == "cuda"
-        teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
+        teacher.prepare(recipe.precision, rows.stop - rows.start if compiles else None)
 
     engine: MakeEngine = (
         partial(DeepSpeedEngine, zero_stage=order.zero_stage) if order.engine == "deepspeed" else NativeEngine
@@ -159,13 +158,13 @@ def _train(
     for k, science in sciences.items():
         try:
             members[k] = Member(science, teacher, source.train_targets, task, device, ranks, engine)
-            if (found := saved[k]) is not None:
-                members[k].restore(*found)
+            if (saved := checkpoints[k]) is not None:
+                members[k].restore(*saved)
         except Exception as error:
             members.pop(k, None)
-            reporter.on_failure(k, error, traceback.format_exc())
+            recorder.on_failure(k, error, traceback.format_exc())
             ranks.confirm_failure(k)
-    reporter.pack_size = len(members)
+    recorder.pack_size = len(members)
     where = f"{device}, {threads} threads"
     if ranks.world_size > 1:
         where += f", process {ranks.rank} of {ranks.world_size}, engine {order.engine}"
@@ -174,53 +173,62 @@ def _train(
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
     # A file system may show some nodes old files.
     if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
-        raise LostRank(f"process {ranks.rank} has found other checkpoints than the first: {reached}")
-    observer = reporter if ranks.rank == 0 else FollowerRecorder(reporter)
+        raise LostRank(f"process {ranks.rank} has other checkpoints than the first: {reached}")
+    observer = recorder if ranks.rank == 0 else FollowerRecorder(recorder)
     capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.recordable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))
         size = len(source.train_targets)
-        logits = CachedLogits(folder, recipe.teacher_top_k, size, info.classes, ranks)
+        logits = CachedLogits(folder, recipe.teacher_top_k, size, dataset.info.classes, ranks)
     Pack(members, loader, evaluated_on, teacher, observer, ranks, capture, logits).train()
 
 
-def _logits_key(science: dict[str, Any], device: torch.device, threads: int, world: int) -> str:
-    """Names logits that come out the same to the last bit, or nearly."""
-    views = {k: science["recipe"].get(k) for k in SHARED_RECIPE}
+def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:
+    """Return the file and sha256 of the weights that the students' backbones start from; a probe has none."""
+    sha256 = science.backbone
+    return (Path(order.weights[sha256].file), sha256) if sha256 in order.weights else None
+
+
+def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
+    """Return the name for logits that are the same to the last bit, or nearly."""
+    content, recipe = science.to_json(), recipe_json(science.recipe)
     on_cpu = f"{hardware.cpu_name()}, {threads} threads"
     name = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
     machine = [name, world, torch.__version__]
-    wanted = [science[k] for k in ("protocol", "dataset", "teacher", "seed")]
-    return hashlib.sha256(identity.canonical({"of": [*wanted, views, machine]}).encode()).hexdigest()[:16]
+    views = {k: recipe.get(k) for k in SHARED_RECIPE}
+    return identity.digest({"of": [*(content[k] for k in ("protocol", "dataset", "teacher", "seed")), views, machine]})
 
 
 def _teacher(
-    order: JobOrder, store: Store, sciences: dict[str, Any], on: EvalSet, task: Task, device: torch.device, ranks: Ranks
+    order: JobOrder, store: Store, sciences: dict[str, Science], on: EvalSet, task: Task, device: torch.device,
+    ranks: Ranks,
 ) -> Teacher | None:  # fmt: skip
-    taught = next((s for s in sciences.values() if s["teacher"]), None)
-    if taught is None:
+    science = next((s for s in sciences.values() if s.teacher), None)
+    if science is None:
         return None
-    wanted = taught["teacher"]
-    if "sha256" in wanted:
-        given = order.weights[wanted["sha256"]]
-        file, sha256, stated = Path(given.file), wanted["sha256"], given.score
+    wanted = science.teacher
+    assert wanted is not None
+    if isinstance(wanted, Given):
+        given = order.weights[wanted.sha256]
+        file, sha256, stated = Path(given.file), wanted.sha256, given.score
     else:
         score = f"last_{task.info.score}"
-        row = records.read_records(store, [wanted["run"]], ["status", "weights_sha256", score]).to_pylist()
-        if not row and (failure := store.failure(wanted["run"])):
-            raise WeightsError(f"its teacher's run {wanted['run']} failed: {failure.cause}")
+        row = records.read_records(store, [wanted.run], ["status", "weights_sha256", score]).to_pylist()
+        if not row and (failure := store.failure(wanted.run)):
+            raise WeightsError(f"its teacher's run {wanted.run} failed: {failure.cause}")
         if not row:
-            raise TeacherNotReady(f"teacher {wanted['model']}: its run {wanted['run']} has no record yet")
+            raise TeacherNotReady(f"teacher {wanted.model}: its run {wanted.run} has no record yet")
         if row[0]["status"] != "done":
-            raise WeightsError(f"teacher {wanted['model']}: its run {wanted['run']} has {row[0]['status']}")
-        file, sha256, stated = store.student_weights(wanted["run"]), row[0]["weights_sha256"], row[0][score]
-    teacher = load_teacher(wanted["model"], file, sha256, stated, on, task, device, ranks)
+            raise WeightsError(f"teacher {wanted.model}: its run {wanted.run} has {row[0]['status']}")
+        file, sha256, stated = store.student_weights(wanted.run), row[0]["weights_sha256"], row[0][score]
+    teacher = load_teacher(wanted.model, file, sha256, stated, on, task, device, ranks)
     print(
         f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
-    if "sha256" in wanted and teacher.predictions is not None and ranks.rank == 0:  # a trained one's run keeps its own
-        content, path = teacher.predictions, store.teacher_predictions(identity.teacher_evaluation(taught, on.name))
+    # A trained teacher's run has its predictions already.
+    if isinstance(wanted, Given) and teacher.predictions is not None and ranks.rank == 0:
+        content, path = teacher.predictions, store.teacher_predictions(science.teacher_evaluation_id(on.name))
         files.replace(path, lambda temporary: temporary.write_bytes(content))
     return teacher

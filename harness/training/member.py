@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness import rng
 from harness.data.load.loader import EvalSet
 from harness.spec.lr_schedule import learning_rate, warmup
-from harness.spec.schema import Recipe
+from harness.spec.science import Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
@@ -55,7 +55,7 @@ class Member:
 
     def __init__(
         self,
-        science: dict[str, Any],
+        science: Science,
         teacher: Teacher | None,
         train_targets: Tensor,
         task: Task,
@@ -69,16 +69,16 @@ class Member:
         """
         self.science, self.task, self.device, self.ranks = science, task, device, ranks
         self.loss_ranks = ranks if task.whole_batch else ONE_RANK  # the ranks whose images losses and methods see
-        self.seed: int = science["seed"]
-        self.recipe = Recipe.model_validate(science["recipe"])
-        self.loss_weights: dict[str, float] = science["method"]["weights"]
+        self.seed = science.seed
+        self.recipe = science.recipe
+        self.loss_weights = science.method.weights
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science['student']}"))
-            self.student = task.build(science["student"])
-            task.start(self.student, science["student"])
+            torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
+            self.student = task.build(science.student)
+            task.start(self.student, science.student)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
-            self.distiller = build_distiller(science["method"], spec, teacher.spec if teacher else spec)
+            self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
             self.distiller.setup(train_targets)
             self.first_stage = self.distiller.first_stage or FirstStage(0)
             offered = teacher.spec if teacher else None

@@ -1,4 +1,4 @@
-"""What becomes of a pack's training: progress, checkpoints, weights, records and failures, as files in the store."""
+"""Recorders: they write a pack's progress, checkpoints, weights, records and failures into the store."""
 
 import os
 import resource
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +17,7 @@ from harness import hardware
 from harness.data.load import arrays
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
-from harness.spec import identity
+from harness.spec.science import Science, Trained
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
@@ -34,21 +33,23 @@ PROGRESS_SECONDS = 1.0
 
 
 class Interrupted(BaseException):
-    """The job was told to stop. No failure: the runs go on from their checkpoints. Like KeyboardInterrupt, it is
-    not an Exception, so that nothing takes it for a member's own failure."""
+    """The job must stop. This is no failure: the runs will resume from their checkpoints.
+
+    Like KeyboardInterrupt it is not an Exception, so that nothing takes it for a member's own failure.
+    """
 
 
-class Wish(IntEnum):
-    """Where the processes differ, they do the greatest."""
+class NextAction(IntEnum):
+    """The action after a step. Where the ranks differ, all take the greatest."""
 
-    GO_ON = 0
+    CONTINUE = 0
     CHECKPOINT = 1
-    STOP = 2  # with checkpoints
+    STOP = 2  # after a checkpoint
 
 
 @dataclass
 class RunRecorder:
-    """Turns a pack's progress into files: progress, checkpoints, weights, records, failures."""
+    """The observer of a pack that writes files. It runs on the first rank."""
 
     store: Store
     log: str
@@ -56,31 +57,29 @@ class RunRecorder:
     threads: int
     started: float
     device: torch.device
-    sciences: dict[str, dict[str, Any]]
+    sciences: dict[str, Science]
     ranks: Ranks = ONE_RANK
     train_size: int = 0
-    decoder: str = ""  # of stored images
+    decoder: str = ""  # of prepared images
     evaluated_on: str = "test"
     evaluated_size: int = 0
     pack_size: int = 0
     teacher: Teacher | None = None
     attempts: dict[str, int] = field(default_factory=dict)
-    _told: float = 0.0
-    _saved: float = field(default_factory=time.monotonic)  # when the last checkpoints were written
-    _pace: dict[str, tuple[float, int]] = field(
-        default_factory=dict
-    )  # run_id -> when and at which step we first looked
+    _last_progress: float = 0.0  # the time at which progress was last written
+    _last_checkpoint: float = field(default_factory=time.monotonic)
+    _first_progress: dict[str, tuple[float, int]] = field(default_factory=dict)  # run_id -> time and step of the first
 
     def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        """Progress and, when due, checkpoints. Training goes on when the disk has no room for one.
+        """Write progress and, when due, checkpoints. Training continues if the disk is too full for one.
 
         Raises:
-            Interrupted: the job was told to stop; every member is checkpointed.
+            Interrupted: the job must stop; every member is checkpointed.
         """
-        due = time.monotonic() - self._saved >= CHECKPOINT_SECONDS
-        wish = self.agreed(Wish.CHECKPOINT if due else Wish.GO_ON)
-        self._show_progress(members, steps_per_epoch)
-        if wish is not Wish.GO_ON:
+        due = time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS
+        action = self.agree_on(NextAction.CHECKPOINT if due else NextAction.CONTINUE)
+        self._write_progress(members, steps_per_epoch)
+        if action is not NextAction.CONTINUE:
             for run_id, member in members.items():
                 done = member.history.epoch + member.first_stage.epochs
                 try:
@@ -89,47 +88,50 @@ class RunRecorder:
                     )
                 except files.DiskFull as e:
                     print(f"{run_id} has no new checkpoint: {e}", flush=True)
-            self._saved = time.monotonic()
-        if wish is Wish.STOP:
+            self._last_checkpoint = time.monotonic()
+        if action is NextAction.STOP:
             raise Interrupted
 
-    def agreed(self, mine: Wish) -> Wish:
-        """What all processes do after this step, where this one would do ``mine`` if it is not told to stop."""
-        return Wish(self.ranks.all_reduce_max(Wish.STOP if self.should_stop() else mine, self.device))
+    def agree_on(self, mine: NextAction) -> NextAction:
+        """Return the action of all ranks after this step; this one proposes ``mine``, or to stop if it should."""
+        return NextAction(self.ranks.all_reduce_max(NextAction.STOP if self.should_stop() else mine, self.device))
 
-    def _show_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+    def _write_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
-        if now - self._told < PROGRESS_SECONDS:
+        if now - self._last_progress < PROGRESS_SECONDS:
             return
-        self._told = now
+        self._last_progress = now
         for run_id, member in members.items():
             stage, epoch, epochs = training_position(member)
-            at = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
-            end = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
-            began, first = self._pace.setdefault(run_id, (now, at))
-            left = (now - began) / (at - first) * (end - at) if at > first else None
+            step = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
+            last_step = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
+            first_time, first_step = self._first_progress.setdefault(run_id, (now, step))
+            pace = (now - first_time) / (step - first_step) if step > first_step else None
+            seconds_left = pace * (last_step - step) if pace is not None else None
             score = member.task.info.score
-            reached = {score: member.history.last[score] if member.history.last else None}
+            last_score = {score: member.history.last[score] if member.history.last else None}
             self.store.write_progress(
-                run_id, stage=stage, epoch=epoch, epochs=epochs, fraction=at / end, seconds_left=left, **reached
-            )
+                run_id, stage=stage, epoch=epoch, epochs=epochs, fraction=step / last_step, seconds_left=seconds_left,
+                **last_score,
+            )  # fmt: skip
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
+        """Print the epoch's curves; write the record of a finished run."""
         history = member.history
-        shown = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
-        method = member.science["method"]["use"]
+        values = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
+        method = member.science.method.use
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.epochs}"
         else:
             where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
-        print(f"{run_id} {method} {where} {_pairs(shown)}", flush=True)
+        print(f"{run_id} {method} {where} {_pairs(values)}", flush=True)
         for warning in history.warnings:
             print(f"{run_id} {method} WARNING {warning}", flush=True)
         if finished:
             self._record(run_id, member)
 
     def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
-        note_failure(self.store, [run_id], error, details, self.log)
+        write_failure(self.store, [run_id], error, details, self.log)
 
     def _record(self, run_id: str, member: Member) -> None:
         weights_file = self.store.student_weights(run_id)
@@ -140,32 +142,33 @@ class RunRecorder:
             predictions = member.predictions
             files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
         science, history = member.science, member.history
-        teacher = self.teacher if science["teacher"] else None
+        teacher = self.teacher if science.teacher else None
         commit, dirty = provenance.git_state()
-        none: dict[str, float | None] = {}
-        last, best = (none if history.diverged else history.last or none), history.best or none
+        no_metrics: dict[str, float | None] = {}
+        last = no_metrics if history.diverged else history.last or no_metrics
+        best = history.best or no_metrics
         costs = {p: history.costs.get(p, 0.0) for p in COST_PARTS}
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",
-            "dataset": science["dataset"]["name"],
-            "dataset_version": science["dataset"]["version"],
+            "dataset": science.dataset.name,
+            "dataset_version": science.dataset.version,
             "train_size": self.train_size,
             "evaluated_on": self.evaluated_on,
             "evaluated_size": self.evaluated_size,
-            "student": science["student"],
+            "student": science.student,
             "student_parameters": count_parameters(member.student.parameters()),
             "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
             "teacher": teacher.name if teacher else None,
-            "teacher_run": (science["teacher"] or {}).get("run"),
+            "teacher_run": science.teacher.run if isinstance(science.teacher, Trained) else None,
             "teacher_sha256": teacher.sha256 if teacher else None,
             **{f"teacher_{m}": teacher.metrics.get(m) if teacher else None for m in METRICS},
-            "method": science["method"]["use"],
+            "method": science.method.use,
             "method_parameters": count_parameters(p for p in member.distiller.parameters() if p.requires_grad),
-            "seed": science["seed"],
-            "epochs": science["recipe"]["epochs"],
-            "precision": science["recipe"]["precision"],
-            "science": identity.canonical(science),
+            "seed": science.seed,
+            "epochs": science.recipe.epochs,
+            "precision": science.recipe.precision,
+            "science": science.text,
             **{f"last_{m}": last.get(m) for m in METRICS},
             **{f"best_{m}": best.get(m) for m in METRICS},
             "best_epoch": history.best_epoch,
@@ -187,7 +190,7 @@ class RunRecorder:
             "started_at": datetime.fromtimestamp(self.started, UTC),
             "finished_at": datetime.now(UTC),
         }
-        # Before the record: who sees that tells the result from here.
+        # Before the record: whoever sees the record reads the result here.
         self.store.write_progress(
             run_id, stage="main", epoch=history.epoch, epochs=row["epochs"], fraction=1.0, seconds_left=0.0,
             **{member.task.info.score: last.get(member.task.info.score)},
@@ -198,16 +201,18 @@ class RunRecorder:
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_reserved()  # graphs hold theirs, whether or not it is in use
+            return torch.cuda.max_memory_reserved()  # graphs hold their memory whether or not it is in use
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:
+    """Return the number of values in these parameters."""
+    """Return the number of values in these parameters."""
     return sum(p.numel() for p in parameters)
 
 
 def training_position(member: Member) -> tuple[str, int, int]:
-    """The stage that is running, ``first`` or ``main``, its finished epochs, and how many it has."""
+    """Return the current stage, ``first`` or ``main``, its finished epochs, and how many it has."""
     if member.in_first_stage:
         return "first", member.history.epoch + member.first_stage.epochs, member.first_stage.epochs
     return "main", member.history.epoch, member.recipe.epochs
@@ -219,34 +224,36 @@ def _pairs(values: dict[str, str]) -> str:
 
 @dataclass
 class FollowerRecorder:
-    """What the further processes of a run tell: nothing but failures. They stop when the first does, and give what they
-    hold of a checkpoint when it writes one."""
+    """The observer on all further ranks. It writes only failures.
 
-    reporter: RunRecorder
+    It stops when the first rank does, and gives its shards of a checkpoint when the first rank writes one.
+    """
+
+    recorder: RunRecorder
 
     def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        wish = self.reporter.agreed(Wish.GO_ON)
-        if wish is not Wish.GO_ON:
+        action = self.recorder.agree_on(NextAction.CONTINUE)
+        if action is not NextAction.CONTINUE:
             for member in members.values():
                 member.tensors()
-        if wish is Wish.STOP:
+        if action is NextAction.STOP:
             raise Interrupted
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
         pass
 
     def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
-        self.reporter.on_failure(run_id, error, details)
+        self.recorder.on_failure(run_id, error, details)
 
 
-def note_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
-    """Notes why runs have no record. A full disk may refuse even that; the log has it then."""
-    of_data = (WeightsError, arrays.WrongData, WrongLogits, UserError)
-    kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, of_data) else "code"
+def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
+    """Write why runs have no record. On a full disk even that may fail; then only the log has it."""
+    data_errors = (WeightsError, arrays.WrongData, WrongLogits, UserError)
+    kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, data_errors) else "code"
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
-    for run_id in run_ids:  # before the log takes what little room a full disk may have left
+    for run_id in run_ids:  # before the log takes the last bytes of a full disk
         try:
             store.write_failure(run_id, kind, cause, details, log)
         except (OSError, files.DiskFull) as e:
-            print(f"the failure of {run_id} could not be noted: {e}", flush=True)
+            print(f"the failure of {run_id} could not be written: {e}", flush=True)
     print(f"FAILED {', '.join(run_ids)}: {cause}\n{details}", flush=True)

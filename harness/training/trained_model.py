@@ -2,12 +2,12 @@
 
 import importlib
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
 from harness.models.checkpoints import load_weights
 from harness.spec import methods as method_sources
+from harness.spec.science import MethodSettings, Science
 from harness.training.outputs import in_float32
 from harness.training.tasks import open_task
 from methods.base import Distiller, Outputs, TapSpec
@@ -25,29 +25,32 @@ class StudentWithMethod(nn.Module):
         return Outputs(self.method.predict(outputs), outputs.embedding)
 
 
-def build_distiller(method: dict[str, Any], student: TapSpec, teacher: TapSpec) -> Distiller:
-    """Build the method that a science dict names, with its hyper-parameters."""
-    return method_class(method["use"])(student, teacher, **method["params"])
+def build_distiller(method: MethodSettings, student: TapSpec, teacher: TapSpec) -> Distiller:
+    """Build a method with its hyper-parameters."""
+    return method_class(method.use)(student, teacher, **method.params)
 
 
 def method_class(name: str) -> type[Distiller]:
     """Import a built-in method by its name, or a user's own by ``package.module:Class``."""
     module, _, class_name = method_sources.describe_method(name).target.partition(":")
+    if ":" in name:
+        method_sources.add_current_folder_to_path()
     distiller: type[Distiller] = getattr(importlib.import_module(module), class_name)
     return distiller
 
 
-def trained_model(science: dict[str, Any], file: Path, sha256: str | None) -> nn.Module:
+def trained_model(science: Science, file: Path, sha256: str | None) -> nn.Module:
     """Load a finished run's model from its weights file.
 
     Raises:
         WeightsError: the file is not what the run wrote.
     """
-    task = open_task(science)
-    student = task.build(science["student"])
+    task = open_task(science.dataset, science.recipe)
+    student = task.build(science.student)
     model: nn.Module = student
-    if method_class(science["method"]["use"]).part_of_model:
-        specs = task.describe(student), task.describe(task.build(science["teacher"]["model"]))
-        model = StudentWithMethod(student, build_distiller(science["method"], *specs))
-    load_weights(model, f"{science['student']} trained with {science['method']['use']}", file, sha256)
+    if method_class(science.method.use).part_of_model:
+        assert science.teacher is not None
+        specs = task.describe(student), task.describe(task.build(science.teacher.model))
+        model = StudentWithMethod(student, build_distiller(science.method, *specs))
+    load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model

@@ -1,4 +1,4 @@
-"""The golden tests need a folder of reference values; without it they skip."""
+"""The folder of reference values for the golden tests, which skip without it."""
 
 from pathlib import Path
 

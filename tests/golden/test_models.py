@@ -1,4 +1,4 @@
-"""Every network of the golden folder, rebuilt here: same checkpoint, same size, same numbers."""
+"""Every network of the golden folder: the same checkpoint layout, size and numbers here."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def zoo_model(name: str) -> ConvNet:
 
 
 def reference_taps(model: ConvNet, preact: bool) -> list[str]:
-    """The reference's feature list, without the pooled one, in our names; its stem has no pre-activation."""
+    """Return our names of the reference's features but the pooled one; its stem has no pre-activation."""
     maps = [name for name in model.tap_names if "." not in name]
     return [f"{name}.preact" if preact and name != "stem" else name for name in maps]
 

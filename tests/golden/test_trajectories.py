@@ -1,4 +1,4 @@
-"""Eight training steps of a wrn_16_2 under a wrn_40_2, step by step against the reference's own loop."""
+"""Eight training steps of wrn_40_2 -> wrn_16_2, each compared with the reference's own loop."""
 
 import json
 import math
@@ -18,9 +18,10 @@ from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 from tests.support.golden_weights import GOLDEN, fill
+from tests.support.sciences import make_science
 
 FOLDER = GOLDEN / "trajectory"
-# What a file's `method` says -> our method with its settings, and what the reference calls its trainable modules.
+# A golden file's `method` -> our method, its settings and loss weights, and the reference's names of its modules.
 METHODS: dict[str, Any] = {
     "kd": lambda h: ("kd", {"temperature": h["kd_T"]}, {"ce": h["gamma"], "kd": h["alpha"]}, {}),
     "hint": lambda h: (
@@ -48,11 +49,10 @@ def test_eight_steps(name: str, precision: str) -> None:
     use, params, weights, named = METHODS[golden["method"]](hyper)
     sgd = hyper["sgd"]
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
-    method = {"use": use, "params": params, "weights": weights}
-    science = {"student": golden["student"], "method": method, "recipe": recipe, "seed": 0}
-    taught = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
+    science = make_science(golden["student"], use, params, weights, **recipe)
+    trained_teacher = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
     task = Classification(golden["num_classes"], (3, 32, 32))
-    member = Member(science, taught, targets.flatten(), task, torch.device("cpu"))
+    member = Member(science, trained_teacher, targets.flatten(), task, torch.device("cpu"))
     modules = {"student": member.student, "teacher": teacher}
     modules |= {theirs: getattr(member.distiller, ours) for theirs, ours in named.items()}
     for prefix, module in modules.items():
@@ -64,7 +64,7 @@ def test_eight_steps(name: str, precision: str) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        steps = train(member, taught, images, targets)
+        steps = train(member, trained_teacher, images, targets)
     finally:
         torch.set_num_threads(threads)
 
@@ -78,22 +78,22 @@ def test_eight_steps(name: str, precision: str) -> None:
 
 
 def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
-    """Each step's total and terms before its update, by the reference's names; the harness's own step does the work."""
+    """Take the harness's own steps; return each one's total and terms before its update, by the reference's names."""
     steps = []
     member.begin_epoch()
     taps = set(member.distiller.teacher_taps)
     for i, (x, y) in enumerate(zip(images, targets, strict=True)):
         batch = Batch(x, y, torch.arange(len(y)), SampleRandom(i, len(y)))
         train_step(member, batch, teacher(x, taps, "float32", len(x)))
-        member.end_epoch()  # closes the curves, which then hold this step's terms alone
+        member.end_epoch()  # now the curves hold the terms of only this step
         epoch = member.history.epoch
-        found = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}
-        steps.append({COLUMN[term]: value for term, value in found.items()})
+        terms = {name.removeprefix("train_"): value for e, name, value in member.history.curves if e == epoch}
+        steps.append({COLUMN[term]: value for term, value in terms.items()})
     return steps
 
 
 def assert_states(modules: dict[str, nn.Module], golden: dict[str, Any], rtol: float) -> None:
-    """Every tensor the golden file lists has its l2 norm, and its sum to the same accuracy relative to that norm."""
+    """Assert every listed tensor's l2 norm, and its sum to the same accuracy relative to that norm."""
     for role, expected in golden.items():
         state = modules[role].state_dict()
         assert state.keys() == expected.keys()

@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 from harness.data.manifest import FILE
-from harness.spec import identity
+from harness.spec.science import Science
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.training.tasks.detection_evaluation import coco_metrics
@@ -149,7 +149,7 @@ def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data:
     (kept,) = (bench.store.root / "teachers").iterdir()
     rows = records.read_records(bench.store, bench.store.done_ids()).to_pylist()
     row = next(row for row in rows if row["method"] == "kd")
-    assert kept == bench.store.teacher_predictions(identity.teacher_evaluation(json.loads(row["science"]), "train"))
+    assert kept == bench.store.teacher_predictions(Science.from_text(row["science"]).teacher_evaluation_id("train"))
     for name, value in coco_metrics(evaluated_truth(), json.loads(kept.read_text())).items():
         assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 

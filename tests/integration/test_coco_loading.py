@@ -15,11 +15,12 @@ from torch import Tensor
 
 from harness.data import beton
 from harness.data.annotations import Annotations
+from harness.data.coco_manifest import Category, CocoManifest
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
-from harness.data.manifest import Category, DetectionManifest
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice, PreparedCounts
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
 from tests.support.beton_loading import CPU, PIXELS, usage
@@ -237,15 +238,13 @@ def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path)
 
 # From a prepared folder
 
-VIEWS = {"sides": (48, 64), "max_side": 100, "eval_side": 64}
-RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True)
+RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True, sides=(48, 64), max_side=100, eval_side=64)
 
 
 def source(folder: Path, **dataset: Any) -> CocoSource:
-    found = DetectionManifest.read(folder)
-    counts = {"classes": 2, "train_size": 0, "test_size": 0, "train_per_class": 0}
-    said = {"name": "coco", "version": found.version, **counts, "train_subset": None, **dataset}
-    return CocoSource(said, VIEWS, folder, CPU, 2)
+    manifest = CocoManifest.read(folder)
+    chosen = {"version": manifest.version, "counts": PreparedCounts(2, 0, 0, 0)} | dataset
+    return CocoSource(DatasetChoice("coco", **chosen), RECIPE, folder, CPU, 2)
 
 
 @pytest.fixture(scope="module")

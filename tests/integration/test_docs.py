@@ -186,7 +186,7 @@ def prose(page: str) -> list[str]:
 def test_a_line_of_prose_is_one_sentence(page: str) -> None:
     lines = prose(page)
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        shown = re.sub(r"\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
+        shown = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
         assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", shown), f"{page}: more than one sentence in: {line}"
         goes_on = following and not re.match(r" *(?:-|\d+\.) ", following)
         assert not (line and goes_on) or re.search(r"[.:?!][)\"*`]*$", line), (
@@ -203,5 +203,5 @@ def test_names_in_backticks_exist() -> None:
         for target in re.findall(r"^make ([\w-]+)", "\n".join(code), re.MULTILINE):
             assert f"\n{target}:" in makefile, f"{page}: make {target}"
         for name in code:
-            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[\w/.-]+", name):
+            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[a-z\d_/.-]+", name):
                 assert (REPO / name).exists(), f"{page}: {name}"

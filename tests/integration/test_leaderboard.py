@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 
 from harness.reporting.comparison import Contents
-from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store import records
 from harness.store.store import Store
@@ -241,13 +240,13 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         more = {"hardware": bad, "host": bad, "git_commit": bad, "warnings": [bad], "curves": curves, "threads": 2}
         for seed in range(2):
-            known = {**known, "seed": seed}
+            known = known.with_seed(seed)
             put(store, record(known, 50.0 + i + seed, **more, versions=json.dumps({bad: bad})))
-            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, identity.run_id(known), None))
+            cells.append(Cell(HOSTILE[1], HOSTILE[0], bad, seed, known.run_id, None))
         store.write_failure(f"{i:016x}", "code", bad, f"log\n{bad}\n", bad)
-        failed = {**known, "seed": 9}
-        store.write_science(identity.run_id(failed), failed)
-        store.write_failure(identity.run_id(failed), "killed", bad, "", bad)
+        failed = known.with_seed(9)
+        store.write_science(failed.run_id, failed)
+        store.write_failure(failed.run_id, "killed", bad, "", bad)
     put(
         store,
         record(
@@ -314,7 +313,7 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
     curves = [{"epoch": e, "name": n, "value": e} for n in ("train_AP", "train_ce") for e in (1, 2)]
     put(store, record(known, None, last_AP=33.25, best_AP=34.5, teacher_AP=42.0, evaluated_on="train", curves=curves))
     put(store, record(science(), 70.0))
-    cell = Cell(*pair, HOSTILE[2], 0, identity.run_id(known), None)
+    cell = Cell(*pair, HOSTILE[2], 0, known.run_id, None)
     Contents("detectors", "", "coco", (240,), (cell,)).write(store.table_folder("detectors"))
     assert command("leaderboard", "--results", store.root).code == 0
     assert 'id="objects0"' not in store.leaderboard.read_text()

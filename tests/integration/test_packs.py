@@ -1,4 +1,4 @@
-"""Invariant 4: a run trained in a pack ends as trained alone, and one member's trouble is its own."""
+"""Invariant 4: a run in a pack ends as by itself, and one member's failure does not touch the others."""
 
 import json
 from pathlib import Path
@@ -11,25 +11,25 @@ from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
 
 def odd(*names: str) -> dict[str, dict[str, str]]:
-    """Methods of user_methods as entries of a sweep file, which come first in their pack."""
+    """Return methods of user_methods as entries of a sweep file; they come first in their pack."""
     return {name.lower(): {"use": f"{MINE}:{name}"} for name in names}
 
 
 def failing_pack(bench: Bench, *names: str) -> dict[str, str]:
-    """entry -> run_id; the odd ones first, so that they get at what is shared before the others do."""
+    """Return entry -> run_id, the odd methods first: they reach shared tensors before the others do."""
     bench.sweep = {**SWEEP, "methods": {**odd(*names), **SWEEP["methods"]}, "seeds": [0]}
     return {method: cell.run_id for (method, _), cell in bench.cells().items()}
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_alone_as_in_a_pack_of_five(taught: Bench, finished: Bench, method: str) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack_of_five(taught: Bench, finished: Bench, method: str) -> None:
     run_id = finished.cells()[method, 0].run_id
     assert taught.train(run_id) == 0
     assert taught.row(run_id)["pack_size"] == 1 and finished.row(run_id)["pack_size"] == 5
     same_end(taught, finished, method)
 
 
-def test_alone_through_the_command(taught: Bench, finished: Bench) -> None:
+def test_a_run_by_itself_through_the_command(taught: Bench, finished: Bench) -> None:
     done = taught.run("sweep", "--only", "method=kd", "--only", "seed=1")
     assert done.returncode == 0, done.stderr
     assert taught.store.done_ids() == {c.run_id for c in taught.cells("method=kd", "seed=1").values()} | {
@@ -47,8 +47,8 @@ def test_members_at_different_epochs(taught: Bench, finished: Bench) -> None:
     same_end(taught, finished, *METHODS)
 
 
-def test_a_method_is_told_the_epoch(taught: Bench) -> None:
-    """Counted from 1, also where an epoch was cut short and taken up again."""
+def test_a_method_sees_the_epoch(taught: Bench) -> None:
+    """Epochs count from 1, also if one was interrupted and resumed."""
     run_id = failing_pack(taught, "TellsEpoch")["tellsepoch"]
     assert taught.train(run_id, stop_after=STEPS + 5) == 0
     assert taught.train(run_id) == 0
@@ -77,12 +77,12 @@ def test_an_odd_member_leaves_the_others_untouched(taught: Bench, finished: Benc
         assert taught.row(run_id)["status"] == ("diverged" if name == "GivesNaN" else "done")
 
 
-def test_torchs_own_random_numbers_are_the_runs_alone(taught: Bench) -> None:
-    """A method with dropout ends the same alone, in a pack, and resumed."""
+def test_torchs_own_random_numbers_depend_only_on_the_run(taught: Bench) -> None:
+    """A method with dropout ends the same by itself, in a pack, and resumed."""
     run_ids = failing_pack(taught, "Drops")
     drops = run_ids["drops"]
     assert taught.train(drops) == 0
-    alone = taught.weights(drops)
+    expected = taught.weights(drops)
     taught.store.record(drops).unlink()
     for path in taught.store.checkpoints(drops).glob("*"):
         path.unlink()
@@ -90,7 +90,7 @@ def test_torchs_own_random_numbers_are_the_runs_alone(taught: Bench) -> None:
     killer = taught.cells()["killer", 0].run_id
     killed_at(taught, STEPS + 3, killer, run_ids["rekd"], drops)
     assert taught.train(*run_ids.values()) == 0
-    assert taught.weights(drops) == alone
+    assert taught.weights(drops) == expected
 
 
 @pytest.mark.slow
@@ -108,10 +108,10 @@ def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished
 
     first = taught.run("sweep")
     assert first.returncode == 1
-    told = first.stderr
-    assert "FAILED: ArithmeticError: this method has a bug" in told
-    assert 'raise ArithmeticError("this method has a bug")' in told, "the last lines of its traceback"
-    assert "mine.py" in told and "diverged" in told
+    messages = first.stderr
+    assert "FAILED: ArithmeticError: this method has a bug" in messages
+    assert 'raise ArithmeticError("this method has a bug")' in messages, "the last lines of its traceback"
+    assert "mine.py" in messages and "diverged" in messages
     same_end(taught, finished, "kd", "crd")
     states = {label.split(" / ")[1]: row for label, row in taught.states().items() if " > " in label}
     assert {k: row["state"] for k, row in states.items()} == {

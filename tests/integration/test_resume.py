@@ -1,4 +1,4 @@
-"""Invariant 3: killed anywhere and resumed, a run ends with the same weights, bit for bit, as one never interrupted."""
+"""Invariant 3: a run that is killed anywhere and resumed ends bit for bit like one that was never interrupted."""
 
 import os
 import random
@@ -42,10 +42,10 @@ def test_killed_at_random_moments(taught: Bench, finished: Bench) -> None:
 
 
 def test_optimiser_and_memory_banks_resume(taught: Bench) -> None:
-    """Stopped at one step, with and without an interruption before: all tensors of the checkpoint are the same."""
+    """All tensors of a checkpoint are the same with and without interruptions before it."""
     at = STEPS + 20
     run_ids = pack(taught)
-    found = {}
+    checkpoints = {}
     for kind, stops in (("at once", (at,)), ("interrupted", (5, 10, STEPS, at - STEPS - 15))):
         for stop in stops:
             assert taught.train(*run_ids, stop_after=stop) == 0
@@ -53,14 +53,15 @@ def test_optimiser_and_memory_banks_resume(taught: Bench) -> None:
             folder = taught.store.checkpoints(run_id)
             tensors, state = checkpoint.load_newest(folder) or pytest.fail("no checkpoint")
             assert (state["history"]["epoch"], state["steps"]) == (1, 20)
-            found[kind, run_id] = tensors, state["sums"], state["history"]["curves"]
+            checkpoints[kind, run_id] = tensors, state["sums"], state["history"]["curves"]
             shutil.rmtree(folder)
     for method, run_id in zip(METHODS, run_ids, strict=True):
-        (wanted, *sums), (tensors, *sums_too) = found["at once", run_id], found["interrupted", run_id]
-        assert sums == sums_too and tensors.keys() == wanted.keys()
-        assert any(name.startswith("momentum.") for name in wanted)
-        assert method != "crd" or {"method.bank_s", "method.bank_t", "method.log_z"} <= wanted.keys()
-        for name, tensor in wanted.items():
+        expected, *expected_sums = checkpoints["at once", run_id]
+        tensors, *sums = checkpoints["interrupted", run_id]
+        assert sums == expected_sums and tensors.keys() == expected.keys()
+        assert any(name.startswith("momentum.") for name in expected)
+        assert method != "crd" or {"method.bank_s", "method.bank_t", "method.log_z"} <= expected.keys()
+        for name, tensor in expected.items():
             assert torch.equal(tensors[name], tensor), (method, name)
 
 
@@ -86,7 +87,7 @@ def flip_in_header(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """Killed in the third epoch: two checkpoints each, at least the older of them after the first epoch."""
+    """A bench killed in the third epoch: two checkpoints of each run, both from after the first epoch."""
     bench = Bench(tmp_path_factory.mktemp("interrupted"))
     bench.take(finished, teacher_run(finished))
     killed_at(bench, 2 * STEPS + 3, *pack(bench, **KILLER))
@@ -94,7 +95,7 @@ def interrupted(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Be
 
 
 @pytest.mark.parametrize("damage", [cut, empty, flip_a_bit, flip_in_header])
-def test_a_damaged_checkpoint_is_passed_over(
+def test_a_damaged_checkpoint_is_skipped(
     bench: Bench, interrupted: Bench, finished: Bench, damage: Callable[[Path], None]
 ) -> None:
     shutil.copytree(interrupted.store.root, bench.store.root)
@@ -109,7 +110,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert "epoch 1/3" not in log, "the checkpoint before was used"
 
 
-def test_all_checkpoints_damaged_starts_anew(bench: Bench, interrupted: Bench, finished: Bench) -> None:
+def test_a_run_without_intact_checkpoint_starts_again(bench: Bench, interrupted: Bench, finished: Bench) -> None:
     shutil.copytree(interrupted.store.root, bench.store.root)
     run_ids = pack(bench)
     for run_id in run_ids:
@@ -124,7 +125,7 @@ def test_all_checkpoints_damaged_starts_anew(bench: Bench, interrupted: Bench, f
 def test_another_thread_count_ends_with_the_same_bits(
     bench: Bench, interrupted: Bench, finished: Bench, lost: str
 ) -> None:
-    """Sums depend on how many threads share them, so a run keeps the number it started with."""
+    """The number of threads changes the order of sums, so a run keeps the number that it started with."""
     shutil.copytree(interrupted.store.root, bench.store.root)
     run_ids = pack(bench)
     if lost == "all":
@@ -146,7 +147,7 @@ def test_members_that_started_with_different_thread_counts_keep_theirs(taught: B
 
 @pytest.mark.slow
 def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished: Bench) -> None:
-    """SIGKILL on the task's process: the queue starts it again. On the whole group: the next sweep does."""
+    """The queue starts a killed task again; if the whole group is killed, the next sweep does."""
     bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **SLOW}, "seeds": [0]}
     cells = bench.cells()
     kd = cells["kd", 0].run_id

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from harness.data.load import arrays
+from harness.spec.science import DatasetChoice
 from harness.store import records
 from tests.support.bench import SWEEP, Bench
 from tests.support.cli import REPO
@@ -73,13 +75,13 @@ def test_the_table_says_so(tuned: Bench) -> None:
 
 def test_of_each_class_the_last_images_are_held_out_and_the_first_are_trained_on() -> None:
     data = arrays.read_dataset("digits", None)
-    dataset = {"name": "digits", "train_subset": 200, "validation": 300}
+    dataset = DatasetChoice("digits", "", train_subset=200, validation=300)
     chosen = data.chosen(dataset)
     for c in range(10):
         of_class = data.train_images[data.train_targets == c]
         assert np.array_equal(chosen.train_images[chosen.train_targets == c], of_class[:20])
         assert np.array_equal(chosen.test_images[chosen.test_targets == c], of_class[-30:])
-    rest = data.chosen({**dataset, "train_subset": None})
+    rest = data.chosen(replace(dataset, train_subset=None))
     assert len(rest.train_images) == len(data.train_images) - 300 and len(rest.test_images) == 300
-    untouched = data.chosen({**dataset, "validation": None})
+    untouched = data.chosen(replace(dataset, validation=None))
     assert untouched.test_images is data.test_images

@@ -5,13 +5,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from harness.spec import identity
+from harness.spec.science import Science
 from harness.store import generations, parts, records, schema
 from harness.store.store import Store
 from tests.support.comparisons import row
 
 
-def science(**changes: Any) -> dict[str, Any]:
+def science(**changes: Any) -> Science:
     default = {
         "dataset": {"name": "cifar100", "train_subset": None, "version": "v"},
         "method": {"use": "kd", "version": 1, "params": {}, "weights": {"ce": 1.0}},
@@ -21,25 +21,25 @@ def science(**changes: Any) -> dict[str, Any]:
         "student": "resnet20",
         "teacher": {"model": "resnet56", "sha256": "a" * 64},
     }
-    return {**default, **changes}
+    return Science.from_json({**default, **changes})
 
 
-def record(science: dict[str, Any], top1: float | None, **more: Any) -> dict[str, Any]:
+def record(science: Science, top1: float | None, **more: Any) -> dict[str, Any]:
     """Return a record of a run with this science."""
     curves = [{"epoch": e, "name": n, "value": 1.0 / e} for n in ("train_ce", "test_top1") for e in range(1, 241)]
     columns = {
-        "dataset": science["dataset"]["name"],
-        "student": science["student"],
-        "method": science["method"]["use"],
-        "seed": science["seed"],
-        "science": identity.canonical(science),
+        "dataset": science.dataset.name,
+        "student": science.student,
+        "method": science.method.use,
+        "seed": science.seed,
+        "science": science.text,
         "versions": '{"python": "3.11"}',
         "hardware": "NVIDIA H100 80GB HBM3",
         "processes": 1,
         "curves": curves,
         "schema_version": schema.SCHEMA_VERSION,
     }
-    return row(identity.run_id(science), top1, top1, **{**columns, **more})
+    return row(science.run_id, top1, top1, **{**columns, **more})
 
 
 def put(store: Store, *rows: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ def number(**more: str) -> dict[str, str]:
 
 
 def built(*rows: dict[str, str]) -> dict[str, list[dict[str, str]]]:
-    return {name: list(csv.DictReader(io.StringIO(text))) for name, text in build.build(rows).items()}
+    return {name: list(csv.DictReader(io.StringIO(text))) for name, text in build.build_files(rows).items()}
 
 
 def committed(name: str) -> list[dict[str, str]]:

@@ -11,7 +11,6 @@ from PIL import Image
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
-from harness.spec import identity
 from harness.store import records
 from tests.support.cli import command
 from tests.support.comparisons import SWEEP, row
@@ -77,8 +76,8 @@ def record(planned: Planned, **facts: Any) -> None:
     detectors = planned.plan.sweep.dataset.name == "coco"
     for run in planned.plan.runs.values():
         cell = cells.get(run.run_id)
-        columns = {"science": identity.canonical(run.science), "versions": "{}", "processes": 1, "seed": 0}
-        columns |= {"dataset": run.science["dataset"]["name"], "train_size": 5, "evaluated_size": 6, **facts}
+        columns = {"science": run.science.text, "versions": "{}", "processes": 1, "seed": 0}
+        columns |= {"dataset": run.science.dataset.name, "train_size": 5, "evaluated_size": 6, **facts}
         if detectors:
             ap = APS[cell.method][cell.seed] if cell else TEACHER["AP"]
             columns |= metrics("last", ap) | metrics("best", ap + 0.5)

@@ -1,9 +1,9 @@
 """The sweep files that are shipped: they plan quickly, and every method can be built for every pair it is asked for."""
 
 import atexit
-import json
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from harness.data.coco_manifest import Category, CocoManifest, CocoPart
 from harness.data.manifest import Manifest, Part, Settings
 from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.training.member import known_taps
 from harness.training.tasks import open_task
 from harness.training.trained_model import build_distiller
@@ -83,11 +85,10 @@ def plan(name: str) -> Plan:
 
 
 @cache
-def spec(model: str, like: str) -> TapSpec:
-    """``like``: the science of a run."""
+def spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
     with torch.random.fork_rng():  # with real weights: a head is found by what the model computes
         torch.manual_seed(0)
-        task = open_task(json.loads(like))
+        task = open_task(dataset, recipe)
         return task.describe(task.build(model))
 
 
@@ -105,11 +106,10 @@ def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
     found = plan(file.stem)
     sciences = {(c.teacher, c.student, c.method): found.runs[c.run_id].science for c in found.cells}
     for (teacher, student, name), science in sciences.items():
-        like = json.dumps({k: science[k] for k in ("dataset", "recipe")})
-        specs = [spec(model, like) for model in (student, teacher)]
+        specs = [spec(model, science.dataset, science.recipe) for model in (student, teacher)]
         with torch.device("meta"):
-            distiller = build_distiller(science["method"], *specs)
-        known_taps(open_task(science).teacher_taps(distiller), specs[1])
+            distiller = build_distiller(science.method, *specs)
+        known_taps(open_task(science.dataset, science.recipe).teacher_taps(distiller), specs[1])
         assert set(distiller.student_taps) <= set(specs[0].names), f"{name} for {teacher} > {student}"
 
 
@@ -119,11 +119,11 @@ def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) 
     assert {(c.teacher, c.student) for c in found.cells} == pairs
     assert {c.seed for c in found.cells} == {0, 1, 2, 3, 4}
     for cell in found.cells:
-        recipe = found.runs[cell.run_id].science["recipe"]
-        assert recipe["lr"] == (0.01 if cell.student in SMALL else 0.05), cell
-        assert cell.teacher_run is not None and found.runs[cell.teacher_run].science["recipe"]["lr"] == 0.05
-    recipes = [run.science["recipe"] for run in found.runs.values()]
-    assert all((r["epochs"], r["batch_size"], r["milestones"]) == (240, 64, [150, 180, 210]) for r in recipes)
+        recipe = found.runs[cell.run_id].science.recipe
+        assert recipe.lr == (0.01 if cell.student in SMALL else 0.05), cell
+        assert cell.teacher_run is not None and found.runs[cell.teacher_run].science.recipe.lr == 0.05
+    recipes = [run.science.recipe for run in found.runs.values()]
+    assert all((r.epochs, r.batch_size, r.milestones) == (240, 64, (150, 180, 210)) for r in recipes)
 
 
 def test_imagenets_pairs_are_the_papers() -> None:
@@ -132,10 +132,10 @@ def test_imagenets_pairs_are_the_papers() -> None:
     assert {(c.teacher, c.student) for c in found.cells} == pairs
     assert {"student", "kd", "fitnets", "crd", "rekd"} < {c.method for c in found.cells}
     for run in found.runs.values():
-        recipe = run.science["recipe"]
-        assert (recipe["epochs"], recipe["milestones"], recipe["weight_decay"]) == (100, [30, 60, 90], 1e-4)
-        assert recipe["lr"] / recipe["batch_size"] == 0.1 / 256
-        assert (recipe["image_size"], recipe["eval_resize"], recipe["eval_size"]) == (224, 256, 224)
+        recipe = run.science.recipe
+        assert (recipe.epochs, recipe.milestones, recipe.weight_decay) == (100, (30, 60, 90), 1e-4)
+        assert recipe.lr / recipe.batch_size == 0.1 / 256
+        assert (recipe.image_size, recipe.eval_resize, recipe.eval_size) == (224, 256, 224)
     assert set(found.weights) == {w.sha256 for w in found.weights.values()}, "stated, so that planning needs no network"
 
 
@@ -146,16 +146,14 @@ def test_cocos_pairs_are_the_papers() -> None:
     }  # fmt: skip
     for cell in found.cells:
         science = found.runs[cell.run_id].science
-        recipe = science["recipe"]
-        assert recipe["epochs"] * recipe["epoch_steps"] == 180_000 and recipe["batch_size"] == 8
-        assert [m * recipe["epoch_steps"] for m in recipe["milestones"]] == [120_000, 160_000]
-        assert recipe["frozen_stages"] == (0 if "mobilenet" in cell.student else 2)
-        assert science["backbone"] in found.backbones
-        assert found.runs[cell.teacher_run].science["recipe"]["epochs"] * recipe["epoch_steps"] == 540_000
+        recipe = science.recipe
+        assert recipe.epochs * recipe.epoch_steps == 180_000 and recipe.batch_size == 8
+        assert [m * recipe.epoch_steps for m in recipe.milestones] == [120_000, 160_000]
+        assert recipe.frozen_stages == (0 if "mobilenet" in cell.student else 2)
+        assert science.backbone in found.backbones
+        assert found.runs[cell.teacher_run].science.recipe.epochs * recipe.epoch_steps == 540_000
     assert set(found.backbones) == {b.sha256 for b in found.backbones.values()}, "stated: planning needs no network"
-    weights = {
-        c.student: found.runs[c.run_id].science["method"]["weights"] for c in found.cells if c.method == "reviewkd"
-    }
+    weights = {c.student: found.runs[c.run_id].science.method.weights for c in found.cells if c.method == "reviewkd"}
     assert [w["review"] for w in weights.values()] == [1.2, 1.0, 2.0]
 
 
@@ -182,7 +180,7 @@ def test_the_capacity_gap_changes_the_teacher_alone() -> None:
         assert {c.teacher for c in cells} == {f"resnet{n}" for n in (14, 20, 32, 44, 56, 110)} | {"wrn_40_2"}
         for method in {c.method for c in cells}:
             sciences = [found.runs[c.run_id].science for c in cells if c.method == method]
-            parts = [{k: v for k, v in s.items() if k not in ("teacher", "seed")} for s in sciences]
+            parts = [replace(s, teacher=None, seed=0) for s in sciences]
             assert all(part == parts[0] for part in parts)
 
 
@@ -193,10 +191,10 @@ def test_the_ablation_changes_what_its_names_say() -> None:
         "k2": ("samples", 2), "k8": ("samples", 8), "k16": ("samples", 16),
     }  # fmt: skip
     found = plan("rekd_ablation")
-    settings = {c.method: found.runs[c.run_id].science["method"] for c in found.cells}
-    plain = {**settings["rekd"]["params"], **settings["rekd"]["weights"]}
+    settings = {c.method: found.runs[c.run_id].science.method for c in found.cells}
+    plain = {**settings["rekd"].params, **settings["rekd"].weights}
     variants = [name for name in settings if name.startswith("rekd")]
     assert len(variants) == 16
     for name in variants:
         wanted = plain | dict(changes[part] for part in name.split("_")[1:])
-        assert {**settings[name]["params"], **settings[name]["weights"]} == wanted, name
+        assert {**settings[name].params, **settings[name].weights} == wanted, name

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or it is passed over; nothing in it is ever run."""
+"""A damaged checkpoint is skipped, and nothing in a checkpoint is ever run as code."""
 
 import pickle
 from pathlib import Path
@@ -25,16 +25,16 @@ def saved(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_gives_back_what_it_was_given(tmp_path: Path) -> None:
+def test_a_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
     saved(tmp_path)
-    found = checkpoint.load_newest(tmp_path)
-    assert found is not None and found[1] == STATE and found[0].keys() == TENSORS.keys()
+    loaded = checkpoint.load_newest(tmp_path)
+    assert loaded is not None and loaded[1] == STATE and loaded[0].keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert found[0][name].dtype == tensor.dtype
-        assert torch.equal(found[0][name].nan_to_num(7), tensor.nan_to_num(7))
+        assert loaded[0][name].dtype == tensor.dtype
+        assert torch.equal(loaded[0][name].nan_to_num(7), tensor.nan_to_num(7))
 
 
-def test_keeps_the_last_two(tmp_path: Path) -> None:
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
     for epoch, step in ((0, 9), (1, 0), (1, 12), (1, 100), (10, 3)):
         checkpoint.save(tmp_path, epoch, step, TENSORS, {"at": [epoch, step]})
     assert len(list(tmp_path.iterdir())) == 2
@@ -55,10 +55,10 @@ def test_any_changed_byte_is_noticed(tmp_path: Path, at: int, mask: int) -> None
     content[at % len(content)] ^= mask
     (path,) = tmp_path.glob("epoch-*")
     path.write_bytes(content)
-    found = checkpoint.load_newest(tmp_path)
-    if found is not None:  # a change that means nothing, such as of a space that pads the header
-        assert found[1] == STATE and found[0].keys() == TENSORS.keys()
-        assert all(torch.equal(found[0][k].nan_to_num(7), t.nan_to_num(7)) for k, t in TENSORS.items())
+    loaded = checkpoint.load_newest(tmp_path)
+    if loaded is not None:  # the change means nothing, such as one of a space that pads the header
+        assert loaded[1] == STATE and loaded[0].keys() == TENSORS.keys()
+        assert all(torch.equal(loaded[0][k].nan_to_num(7), t.nan_to_num(7)) for k, t in TENSORS.items())
 
 
 @given(st.integers(0, 2**16))

@@ -22,7 +22,6 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.spec import identity
 from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
@@ -271,7 +270,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, run in enumerate(planned.plan.runs.values()):
-        made = row(run.run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science), dataset="digits")
+        made = row(run.run_id, 60.0 + i, 61.0 + i, science=run.science.text, dataset="digits")
         records.write_record(planned.store, made)
     table_folder.write_tables(
         Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")

@@ -1,6 +1,7 @@
 """What a plan takes, foretold from records whose costs are made up."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,11 @@ from harness.planning.cost.makespan import Job, makespan
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import OTHER_THREADS, STEPS, shape
 from harness.planning.plan import Planned, plan_sweep
-from harness.spec import identity
+from harness.spec.science import DatasetChoice
 from harness.store import records
 from harness.training.probe import Clock, mean_paces
 from tests.support.comparisons import row
+from tests.support.sciences import make_science
 
 CPU = "Intel(R) Xeon(R) Processor"
 GPU = "NVIDIA H100 80GB HBM3"
@@ -47,15 +49,15 @@ def record(
 ) -> None:
     """Records of runs that trained in one process: so many seconds each for itself, and for all of them together."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
-    learners = sum(s["teacher"] is not None for s in sciences)
+    learners = sum(s.teacher is not None for s in sciences)
     lasted = timedelta(seconds=own * len(run_ids) + data + taught * bool(learners) + 5.0)
     for run_id, science in zip(run_ids, sciences, strict=True):
         costs = {
             "student": own, "method": 0.0, "evaluation": 0.0, "first_stage": 0.0, "data": data / len(run_ids),
-            "teacher": taught / learners if science["teacher"] else 0.0,
+            "teacher": taught / learners if science.teacher else 0.0,
         }  # fmt: skip
         found = {
-            "dataset": "digits", "science": identity.canonical(science), "epochs": science["recipe"]["epochs"],
+            "dataset": "digits", "science": science.text, "epochs": science.recipe.epochs,
             "hardware": CPU, "threads": 2, "processes": 1, "pack_size": len(run_ids), "attempts": 1, "host": "here",
             "method_parameters": 0, "started_at": START + timedelta(days=job), "cost_total_s": sum(costs.values()),
             "finished_at": START + timedelta(days=job) + lasted,
@@ -129,7 +131,7 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
     of_fitnets = by_label(before)["digits_net_w8 > digits_net_w4 / fitnets / seed 0"]
     record(before, *runs(before), of_fitnets, own=10.0)
     for method in ("kd", "fitnets"):
-        (pack,) = [g for g in history.read_history(before.store, "digits") if g.science["method"]["use"] == method]
+        (pack,) = [g for g in history.read_history(before.store, "digits") if g.science.method.use == method]
         images = 2 * 1442
         assert pack.own * images == pytest.approx([10.0])
         assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
@@ -163,7 +165,7 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
     changes = {"methods": ["kd"], "teachers": {"recipe": SWEEP["recipe"]}, **changes}
     planned = plan(tmp_path, **changes)
     known = estimate.pack_costs(planned).likeness.known(
-        next(r.science for r in planned.plan.runs.values() if r.science["teacher"]), HERE
+        next(r.science for r in planned.plan.runs.values() if r.science.teacher), HERE
     )
     assert known is not None and known.step == step
     assert known.own.high == pytest.approx(known.own.mid * STEPS[step].widening)
@@ -175,12 +177,12 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
 
 
 def test_images_that_runs_see() -> None:
-    dataset = {"name": "cifar100", "version": "v", "train_subset": None}
-    recipe = {"epochs": 5, "eval_every": 2, "batch_size": 64}
-    assert past_run.image_counts({"dataset": dataset, "recipe": recipe}) == (250_000, 30_000)
-    assert past_run.image_counts({"dataset": dataset, "recipe": {**recipe, "epoch_steps": 7}}) == (5 * 7 * 64, 30_000)
-    held_out = {**dataset, "validation": 1000}
-    assert past_run.image_counts({"dataset": held_out, "recipe": recipe}) == (245_000, 3000)
+    science = replace(make_science("s", epochs=5, eval_every=2), dataset=DatasetChoice("cifar100", "v"))
+    assert past_run.image_counts(science) == (250_000, 30_000)
+    steps = make_science("s", epochs=5, eval_every=2, batch_size=64, epoch_steps=7)
+    assert past_run.image_counts(replace(steps, dataset=science.dataset)) == (5 * 7 * 64, 30_000)
+    held_out = DatasetChoice("cifar100", "v", validation=1000)
+    assert past_run.image_counts(replace(science, dataset=held_out)) == (245_000, 3000)
 
 
 def test_steps_are_ever_less_sure() -> None:
@@ -377,15 +379,11 @@ def test_means_of_parts() -> None:
 
 
 def test_kept_logits_are_counted_to_the_byte() -> None:
-    dataset = {"name": "cifar100", "version": "v", "train_subset": None}
-    science = {
-        "dataset": dataset,
-        "recipe": {"epochs": 3, "eval_every": 1, "teacher_top_k": 8},
-        "teacher": {"model": "t"},
-    }
+    dataset = DatasetChoice("cifar100", "v")
+    science = replace(make_science("s", teacher="t", epochs=3, teacher_top_k=8), dataset=dataset)
     assert disk.logits_bytes(science) == 3 * 50_000 * (8 * (2 + 2) + 2)
-    assert disk.logits_bytes({**science, "recipe": {"epochs": 3, "eval_every": 1}}) == 0
-    assert disk.logits_bytes({**science, "teacher": None}) == 0
+    assert disk.logits_bytes(replace(make_science("s", teacher="t", epochs=3), dataset=dataset)) == 0
+    assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
 # What is kept beside a submission ------------------------------------------------------------------------------------

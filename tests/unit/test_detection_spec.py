@@ -53,10 +53,10 @@ def test_a_backbone_is_part_of_the_science_of_what_starts_from_it() -> None:
     start = {"file": "r.pth", "sha256": "ab" * 32}
     pair = detection()["pairs"][0]
     plan = expanded(detection(pairs=[{**pair, "student_backbone": start}]))
-    assert [r.science.get("backbone") for r in plan.runs.values()] == [None, "ab" * 32]
+    assert [r.science.backbone for r in plan.runs.values()] == [None, "ab" * 32]
     both = expanded(
         detection(pairs=[{**pair, "student_backbone": start, "teacher_backbone": {**start, "sha256": "cd" * 32}}])
     )
-    assert [r.science.get("backbone") for r in both.runs.values()] == ["cd" * 32, "ab" * 32]
+    assert [r.science.backbone for r in both.runs.values()] == ["cd" * 32, "ab" * 32]
     assert not set(plan.runs) & set(both.runs), "another teacher is another science"
     assert set(both.backbones) == {"ab" * 32, "cd" * 32}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.planning.plan import Planned
 from harness.reporting.figures import detections
 from harness.reporting.figures.detections import Box, Grid
 from harness.reporting.figures.style import COLOURS
-from harness.spec import identity
+from harness.spec.science import MethodSettings
 from tests.support.cli import command, process
 from tests.support.synthetic_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
 
@@ -131,16 +132,17 @@ def test_a_given_teachers_predictions_are_those_of_its_evaluation(
     record(planned)
     for cell in planned.plan.cells:
         put(planned.store.predictions(cell.run_id), FOUND)
-    taught = next(r.science for r in planned.plan.runs.values() if r.science["teacher"])
+    taught = next(r.science for r in planned.plan.runs.values() if r.science.teacher)
     assert "the teacher" in grid(planned, folder).note
-    put(planned.store.teacher_predictions(identity.teacher_evaluation(taught, "validation")), FOUND)
+    put(planned.store.teacher_predictions(taught.teacher_evaluation_id("validation")), FOUND)
     assert "the teacher" in grid(planned, folder).note
-    put(planned.store.teacher_predictions(identity.teacher_evaluation(taught, "test")), FOUND)
+    put(planned.store.teacher_predictions(taught.teacher_evaluation_id("test")), FOUND)
     assert list(grid(planned, folder).columns) == COLUMNS
-    other = {**taught, "recipe": {**taught["recipe"], "eval_side": 320}}
-    assert identity.teacher_evaluation(other, "test") != identity.teacher_evaluation(taught, "test")
-    other = {**taught, "method": {}, "student": "another", "seed": 7, "recipe": {**taught["recipe"], "lr": 1.0}}
-    assert identity.teacher_evaluation(other, "test") == identity.teacher_evaluation(taught, "test")
+    other = replace(taught, recipe=taught.recipe.model_copy(update={"eval_side": 320}))
+    assert other.teacher_evaluation_id("test") != taught.teacher_evaluation_id("test")
+    method, recipe = MethodSettings("another", 1, {}, {}), taught.recipe.model_copy(update={"lr": 1.0})
+    other = replace(taught, method=method, student="another", seed=7, recipe=recipe)
+    assert other.teacher_evaluation_id("test") == taught.teacher_evaluation_id("test")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,4 @@
-"""``ema``: what is evaluated and kept is the average of the weights that training goes through."""
-
-from typing import Any
+"""The recipe's ``ema``: the average of the weights over the steps is what is evaluated and saved."""
 
 import pytest
 import torch
@@ -14,6 +12,7 @@ from harness.training.member import Member
 from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
+from tests.support.sciences import make_science
 
 CPU, INFO = torch.device("cpu"), DATASETS["digits"]
 SHAPE, DECAY, STEPS = (1, 8, 8), 0.8, 4
@@ -22,11 +21,7 @@ TARGETS = torch.arange(8) % 10
 
 
 def member(ema: float, method: str = "student") -> Member:
-    science: dict[str, Any] = {
-        "student": "digits_net_w4", "teacher": None, "seed": 0,
-        "method": {"use": method, "params": {}, "weights": {"ce": 1.0}},
-        "recipe": {"epochs": 2, "batch_size": 8, "lr": 0.1, "ema": ema},
-    }  # fmt: skip
+    science = make_science("digits_net_w4", method, epochs=2, batch_size=8, ema=ema)
     return Member(science, None, TARGETS, Classification(10, SHAPE), CPU)
 
 
@@ -40,7 +35,7 @@ def numbers(model: torch.nn.Module) -> dict[str, Tensor]:
     return {k: v.clone() for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
-def test_it_is_the_average_of_the_weights_and_changes_no_training() -> None:
+def test_the_average_of_the_weights_does_not_change_training() -> None:
     plain, averaged = member(0), member(DECAY)
     expected = numbers(plain.student)
     for i in range(STEPS):
@@ -49,30 +44,30 @@ def test_it_is_the_average_of_the_weights_and_changes_no_training() -> None:
         now = numbers(plain.student)
         expected = {k: DECAY * v + (1 - DECAY) * now[k] for k, v in expected.items()}
     assert all(torch.equal(v, plain.student.state_dict()[k]) for k, v in averaged.student.state_dict().items())
-    kept = averaged.trained_tensors()
-    assert kept.keys() == plain.trained_tensors().keys()
+    saved = averaged.trained_tensors()
+    assert saved.keys() == plain.trained_tensors().keys()
     for k, v in expected.items():
-        torch.testing.assert_close(kept[k], v, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(saved[k], v, rtol=1e-5, atol=1e-6)
 
 
-def test_it_is_what_is_evaluated() -> None:
+def test_the_average_is_evaluated() -> None:
     m = member(DECAY)
     step(m, 0)
     on = TensorEvalSet("test", (IMAGES.abs() * 50).to(torch.uint8), TARGETS, Normalise(INFO, CPU))
     before = m.ema and numbers(m.ema.model)
     m.history.epoch = 1
     m.evaluate(on)
-    alone = build_model("digits_net_w4", 10, 1)
-    alone.load_state_dict(m.trained_tensors())
-    logits = alone.eval()(next(on.batches(slice(0, 8)))[0]).logits
+    student = build_model("digits_net_w4", 10, 1)
+    student.load_state_dict(m.trained_tensors())
+    logits = student.eval()(next(on.batches(slice(0, 8)))[0]).logits
     assert m.history.last and m.history.last["loss"] == pytest.approx(
         torch.nn.functional.cross_entropy(logits, TARGETS).item(), rel=1e-5
     )
     assert m.ema and all(torch.equal(v, before[k]) for k, v in numbers(m.ema.model).items())
-    assert describe_taps(alone, SHAPE).num_classes == 10
+    assert describe_taps(student, SHAPE).num_classes == 10
 
 
-def test_a_run_goes_on_from_its_average() -> None:
+def test_a_run_resumes_its_average() -> None:
     whole, cut = member(DECAY), member(DECAY)
     for i in range(STEPS):
         step(whole, i)

@@ -16,7 +16,7 @@ from harness.reporting.curves import Curve, mean_and_std
 from harness.reporting.figures import style
 from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
-from harness.spec import identity, models
+from harness.spec import models
 from harness.store import records
 from tests.support.cli import command
 from tests.support.comparisons import SWEEP, row
@@ -51,10 +51,10 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
-        terms = [*run.science["method"]["weights"], "total", "sharpness"]
+        terms = [*run.science.method.weights, "total", "sharpness"]
         names = [*(f"train_{t}" for t in terms), "test_top1"]
         curves = [{"epoch": e, "name": n, "value": e + i / 9 + k} for k, n in enumerate(names) for e in (1, 2, 3)]
-        known = {"science": identity.canonical(run.science), "curves": curves}
+        known = {"science": run.science.text, "curves": curves}
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
     done = command("report", "small.yaml", "--figures", "figures")
     drawn = {Path(line) for line in done.out.split()}
@@ -86,7 +86,7 @@ def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monke
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
-        records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=identity.canonical(run.science)))
+        records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=run.science.text))
     assert command("report", "small.yaml", "--out", "paper", "--figures", "paper").code == 0
     path = Path("paper/small/capacity_gap_digits_net_w4.svg")
     whole = path.read_text()

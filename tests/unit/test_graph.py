@@ -1,7 +1,7 @@
-"""Steps that are recorded once and played again: the same training, and nothing recorded that would not be.
+"""Captured steps: the same training as with eager ones, and no capture of what a graph cannot hold.
 
-Without a GPU a stand-in takes the place of a CUDA graph. It does again what it was given first, on the tensors and with
-the settings of the step at which it was recorded: what would be stale in a graph is stale there too.
+Without a GPU a stand-in replaces CUDA graphs. Its replay repeats the captured work on the tensors and with the settings
+of the step that was captured: what would be stale in a graph is stale there too.
 """
 
 from collections.abc import Iterable
@@ -17,6 +17,7 @@ from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.science import Science
 from harness.spec.tasks import DATASETS
 from harness.training import pack as pack_module
 from harness.training import step as step_module
@@ -27,6 +28,7 @@ from harness.training.pack import Pack
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, Distiller, Outputs, TapSpec
+from tests.support.sciences import make_science
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 INFO = DATASETS["digits"]
@@ -40,11 +42,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
 SHIPPED = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
-IN_EAGER_STEPS_ALONE = {"kdsvd"} if DEVICE.type == "cuda" else set()
+ONLY_EAGER = {"kdsvd"} if DEVICE.type == "cuda" else set()
 
 
 class Odd(Distiller):
-    """One of the methods below, which keep state where a graph would not find it."""
+    """Base of methods that a graph cannot hold."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
 
@@ -67,16 +69,16 @@ class CountsInPython(Odd):
         return 1 / self.steps[0]
 
 
-class KeepsATensor(Odd):
+class HoldsATensor(Odd):
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
 
     def __init__(self, student: TapSpec, teacher: TapSpec):
         super().__init__(student, teacher)
-        self.kept = {"factor": torch.ones((), device=DEVICE)}
+        self.held = {"factor": torch.ones((), device=DEVICE)}
 
     def factor(self, batch: Batch) -> float | Tensor:
-        self.kept["factor"] = self.kept["factor"] * 0.9
-        return self.kept["factor"]
+        self.held["factor"] = self.held["factor"] * 0.9
+        return self.held["factor"]
 
 
 class ReplacesABuffer(Odd):
@@ -84,11 +86,11 @@ class ReplacesABuffer(Odd):
 
     def __init__(self, student: TapSpec, teacher: TapSpec):
         super().__init__(student, teacher)
-        self.register_buffer("kept", torch.ones(()))
+        self.register_buffer("scale", torch.ones(()))
 
     def factor(self, batch: Batch) -> float | Tensor:
-        self.kept = self.kept * 0.9
-        return self.kept
+        self.scale = self.scale * 0.9
+        return self.scale
 
 
 class DrawsOnTheHost(Odd):
@@ -99,7 +101,7 @@ class DrawsOnTheHost(Odd):
 
 
 class SpoilsTheTeacher(Odd):
-    """In place, and without autograd's noticing."""
+    """Changes the teacher's logits in place, which autograd does not notice."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
 
@@ -118,7 +120,7 @@ class RaisesLater(Odd):
 
 
 class Watcher:
-    """Observes a pack."""
+    """Observer that collects a pack's failures."""
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
@@ -135,26 +137,26 @@ class Watcher:
 
 
 class StandIn:
-    """Records for a CPU, or by the real means on a GPU; counts."""
+    """Capture that counts: of a CUDA graph on a GPU, of the bare work on a CPU."""
 
     def __init__(self, members: Iterable[Member] = ()):
-        self.members, self.recorded, self.played = list(members), 0, 0
+        self.members, self.captures, self.replays = list(members), 0, 0
 
     def __call__(self, work: Work, generator: torch.Generator | None) -> Work:
-        self.recorded += 1
-        play = capture_cuda_graph(work, generator) if DEVICE.type == "cuda" else work
+        self.captures += 1
+        replay = capture_cuda_graph(work, generator) if DEVICE.type == "cuda" else work
         rates = self.rates()
 
         def counted() -> None:
-            self.played += 1
-            # The teacher's work, which has no learning rate, draws no random numbers.
+            self.replays += 1
+            # The teacher's work has no generator: it draws no random numbers, and has no learning rate.
             assert generator is None or rates == self.rates(), "a learning rate of another epoch is baked in"
-            play()
+            replay()
 
         return counted
 
     def rates(self) -> list[float]:
-        """Of a member that trains alone; several may be at different epochs."""
+        """Return the learning rate of a single member; several may be at different epochs."""
         return [m.lr for m in self.members] if len(self.members) == 1 else []
 
 
@@ -162,18 +164,21 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-def science(use: str, **more: Any) -> dict[str, Any]:
+def science(use: str, **more: Any) -> Science:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    recipe = {"epochs": EPOCHS, "batch_size": BATCH, "lr": 0.05, "milestones": [1, 2], "crop_padding": 1}
-    return {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights},
-        "recipe": recipe | more, "seed": 3, "teacher": {"model": NET},
-    }  # fmt: skip
+    recipe: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "lr": 0.05,
+        "milestones": [1, 2],
+        "crop_padding": 1,
+    }
+    return make_science(NET, use, params, info.weights, teacher=NET, seed=3, **recipe | more)
 
 
-def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:
-    """A pack of these methods on random images, trained to its end."""
+def train(uses: Iterable[str], capture: Capture | None, **recipe: Any) -> tuple[dict[str, Member], Watcher]:
+    """Train a pack of these methods on random images to its end."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (IMAGES, *INFO.image_shape), dtype=torch.uint8, generator=generator).to(DEVICE)
     targets = (torch.arange(IMAGES) % INFO.classes).to(DEVICE)
@@ -188,16 +193,16 @@ def train(uses: Iterable[str], record: Capture | None, **recipe: Any) -> tuple[d
         use: Member(science(use, **recipe), teacher, targets, Classification(INFO.classes, INFO.image_shape), DEVICE)
         for use in uses
     }
-    if isinstance(record, StandIn):
-        record.members = list(members.values())
+    if isinstance(capture, StandIn):
+        capture.members = list(members.values())
     watcher = Watcher()
     few = TensorEvalSet("test", pixels[:9], targets[:9], normalise)
-    Pack(dict(members), loader, few, teacher, watcher, capture=record).train()
+    Pack(dict(members), loader, few, teacher, watcher, capture=capture).train()
     return members, watcher
 
 
-def same(a: Member, b: Member) -> None:
-    """On a GPU, sums are in no fixed order."""
+def assert_same_end(a: Member, b: Member) -> None:
+    """Assert equal tensors and curves; on a GPU nearly equal, as its sums are in no fixed order."""
     left, right = a.tensors(), b.tensors()
     assert left.keys() == right.keys() and a.history.epoch == b.history.epoch == EPOCHS
     for name, value in left.items():
@@ -213,104 +218,104 @@ def same(a: Member, b: Member) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_recorded_steps_train_every_method_as_eager_ones(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
-    record = StandIn()
+def test_captured_steps_train_every_method_as_eager_ones(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
+    capture = StandIn()
     eager, _ = train(SHIPPED, None, precision=precision)
-    recorded, watcher = train(SHIPPED, record, precision=precision)
+    captured, watcher = train(SHIPPED, capture, precision=precision)
     assert not watcher.failures
     for use in SHIPPED:
-        same(eager[use], recorded[use])
+        assert_same_end(eager[use], captured[use])
     given_up = {line.split()[0] for line in capsys.readouterr().out.splitlines() if "without a CUDA graph" in line}
-    assert given_up == IN_EAGER_STEPS_ALONE
-    # Of an epoch's six steps the last, of a smaller batch, is eager; and the first where the learning rate is new.
-    members = [m for use, m in recorded.items() if use not in given_up]
+    assert given_up == ONLY_EAGER
+    # An epoch has six steps. The last, with a smaller batch, is eager; so is the first after a new learning rate.
+    members = [m for use, m in captured.items() if use not in given_up]
     stages = sum(EPOCHS + bool(m.first_stage.epochs) for m in members)
-    assert 1 <= record.recorded - stages <= EPOCHS + 2, "the teacher's, by the maps that are read"
-    assert record.played >= 4 * sum(EPOCHS + m.first_stage.epochs for m in members)
+    assert 1 <= capture.captures - stages <= EPOCHS + 2, "the teacher's, one for each set of maps"
+    assert capture.replays >= 4 * sum(EPOCHS + m.first_stage.epochs for m in members)
 
 
 @pytest.mark.parametrize(
     ("use", "milestones", "times"),
     [("kd", [], 1), ("kd", [2], 2), ("dkd", [], 3), ("dkd", [1, 2], 3), ("ab", [], 2), ("ft", [2], 3)],
 )
-def test_what_is_baked_in_is_recorded_anew(use: str, milestones: list[int], times: int) -> None:
-    """The learning rate, the stage, and the epoch where a method's warm-up asks for it; and nothing else is."""
-    record = StandIn()
+def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milestones: list[int], times: int) -> None:
+    """The learning rate, the stage, and the epoch if a method's warm-up reads it; nothing else."""
+    capture = StandIn()
     eager, _ = train([use], None, milestones=milestones)
-    recorded, _ = train([use], record, milestones=milestones)
-    same(eager[use], recorded[use])
-    teachers = 2 if use == "ab" else 1  # of which AB's main stage reads nothing
-    assert record.recorded == times + teachers
+    captured, _ = train([use], capture, milestones=milestones)
+    assert_same_end(eager[use], captured[use])
+    teachers = 2 if use == "ab" else 1  # the second is the empty one: AB's main stage reads no teacher
+    assert capture.captures == times + teachers
 
 
 @pytest.mark.parametrize(("use", "times"), [("kd", 1), ("dkd", 3), ("crd", 1), ("rekd", 1), ("dml", 1)])
-def test_steps_of_micro_batches_are_recorded_too(use: str, times: int) -> None:
-    """With clipping; and anew for an epoch that only a micro-batch is asked for."""
-    record, recipe = StandIn(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": []}
+def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
+    """With clipping; and again for each epoch if only a micro-batch's epoch is read."""
+    capture, recipe = StandIn(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": []}
     eager, _ = train([use], None, **recipe)
-    recorded, _ = train([use], record, **recipe)
-    same(eager[use], recorded[use])
-    assert record.recorded == times + 1  # the teacher
+    captured, _ = train([use], capture, **recipe)
+    assert_same_end(eager[use], captured[use])
+    assert capture.captures == times + 1  # one for the teacher
 
 
-@pytest.mark.parametrize("record", [StandIn(), refuses], ids=["recorded", "refused"])
-@pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "KeepsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
-def test_what_is_not_in_a_graph_is_not_recorded(odd: str, record: Capture, capsys: pytest.CaptureFixture[str]) -> None:
-    """Such methods train on, eagerly, and say so once; others are recorded beside them."""
+@pytest.mark.parametrize("capture", [StandIn(), refuses], ids=["captured", "refused"])
+@pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "HoldsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
+def test_what_no_graph_can_hold_is_not_captured(odd: str, capture: Capture, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such methods train eagerly and say so once; the others in their pack are captured."""
     use = f"{MINE if odd == 'Drops' else __name__}:{odd}"
     eager, _ = train([use, "kd"], None)
     capsys.readouterr()
-    recorded, watcher = train([use, "kd"], record)
+    captured, watcher = train([use, "kd"], capture)
     assert not watcher.failures
     for name in (use, "kd"):
-        same(eager[name], recorded[name])
-    said = [line for line in capsys.readouterr().out.splitlines() if "without a CUDA graph" in line]
-    assert [line.split(" ")[0] for line in said if not line.startswith("the teacher")] == (
-        [use, "kd"] if record is refuses else [use]
+        assert_same_end(eager[name], captured[name])
+    messages = [line for line in capsys.readouterr().out.splitlines() if "without a CUDA graph" in line]
+    assert [line.split(" ")[0] for line in messages if not line.startswith("the teacher")] == (
+        [use, "kd"] if capture is refuses else [use]
     )
-    assert all("capturing" in line for line in said if not line.startswith(use))
+    assert all("capturing" in line for line in messages if not line.startswith(use))
 
 
-def test_a_recording_that_fails_half_way_leaves_nothing_behind() -> None:
-    """Gradients left behind by a failed capture would be added to the next ones."""
+def test_a_capture_that_fails_half_way_leaves_nothing_behind() -> None:
+    """Autograd may have left gradients then, to which the eager step would add."""
 
     class Half(StandIn):
         def __call__(self, work: Work, generator: torch.Generator | None) -> Work:
-            self.recorded += 1
+            self.captures += 1
             for p in (p for m in self.members for p in m.parameters):
                 p.grad = torch.full_like(p, float("nan"))
             raise RuntimeError("half way")
 
     eager, _ = train(["kd"], None)
-    record = Half()
-    recorded, _ = train(["kd"], record)
-    same(eager["kd"], recorded["kd"])
-    assert record.recorded == 2, "the teacher's and kd's were tried"
+    capture = Half()
+    captured, _ = train(["kd"], capture)
+    assert_same_end(eager["kd"], captured["kd"])
+    assert capture.captures == 2, "the teacher's and kd's were tried"
 
 
-def test_a_method_that_spoils_what_is_shared_fails_alone() -> None:
+def test_only_a_method_that_spoils_shared_tensors_fails() -> None:
     use = f"{__name__}:SpoilsTheTeacher"
     eager, _ = train(["kd", "dkd"], None)
-    record = StandIn()
-    recorded, watcher = train(["kd", use, "dkd"], record)
+    capture = StandIn()
+    captured, watcher = train(["kd", use, "dkd"], capture)
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
     for name in eager:
-        same(eager[name], recorded[name])
-    assert record.recorded and record.played
+        assert_same_end(eager[name], captured[name])
+    assert capture.captures and capture.replays
 
 
-def test_one_that_raises_while_it_is_recorded_fails_alone() -> None:
+def test_only_a_method_that_raises_during_capture_fails() -> None:
     use = f"{__name__}:RaisesLater"
     eager, _ = train(["kd"], None)
-    record = StandIn()
-    recorded, watcher = train([use, "kd"], record)
+    capture = StandIn()
+    captured, watcher = train([use, "kd"], capture)
     assert watcher.failures.keys() == {use} and str(watcher.failures[use]) == "a bug"
-    same(eager["kd"], recorded["kd"])
-    assert record.recorded and record.played
+    assert_same_end(eager["kd"], captured["kd"])
+    assert capture.captures and capture.replays
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU here; see test_no_sync.py")
-@pytest.mark.parametrize("use", sorted(set(SHIPPED) - IN_EAGER_STEPS_ALONE))
+@pytest.mark.parametrize("use", sorted(set(SHIPPED) - ONLY_EAGER))
 def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compute_step = step_module.compute_step
 
@@ -326,19 +331,19 @@ def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPat
     assert not watcher.failures
 
 
-def test_slots_keep_their_addresses() -> None:
-    slots = StaticInputs()
-    first = slots.load({"a": torch.ones(2), "b": torch.ones(3)})
-    again = slots.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
-    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and slots.moves == 2
-    assert slots.load({"a": torch.ones(4)})["a"].shape == (4,) and slots.moves == 3
-    given = torch.ones(4)
-    assert slots.load({"a": given})["a"] is not given, "or what is shared would be changed with it"
+def test_static_inputs_keep_their_addresses() -> None:
+    inputs = StaticInputs()
+    first = inputs.load({"a": torch.ones(2), "b": torch.ones(3)})
+    again = inputs.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
+    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and inputs.moves == 2
+    assert inputs.load({"a": torch.ones(4)})["a"].shape == (4,) and inputs.moves == 3
+    new = torch.ones(4)
+    assert inputs.load({"a": new})["a"] is not new, "otherwise the next load would change the loader's tensor"
     strided = torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    assert slots.load({"c": strided})["c"].is_contiguous(memory_format=torch.channels_last)
+    assert inputs.load({"c": strided})["c"].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_values_may_change_and_nothing_else() -> None:
+def test_state_outside_tensors_ignores_only_values() -> None:
     norm = nn.BatchNorm2d(2)
     before = state_outside_tensors([norm])
     norm(torch.ones(2, 2, 3, 3))
@@ -352,37 +357,37 @@ def test_values_may_change_and_nothing_else() -> None:
     ("sizes", "memory", "trains"),
     [([10, 10, 10], 1000, 3), ([100, 100, 100, 100], 430, 3), ([300, 300], 500, 1)],
 )
-def test_members_without_room_go_after_the_others(
+def test_members_that_do_not_fit_train_after_the_others(
     sizes: list[int], memory: int, trains: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for a GPU's memory. All end as they would have at once."""
+    """With a stand-in for a GPU's memory. All end as if they had trained at once."""
     uses = ["kd", "student", "dkd", "at"][: len(sizes)]
     eager, _ = train(uses, None)
     at_once: list[int] = []
 
-    class Small:
+    class SmallMemory:
         def __init__(self) -> None:
-            self.taken: dict[str, int] = {}
+            self.used: dict[str, int] = {}
 
         def fits_another(self) -> bool:
-            return fits_another(memory - sum(self.taken.values()), memory, list(self.taken.values()))
+            return fits_another(memory - sum(self.used.values()), memory, list(self.used.values()))
 
         def measure(self, name: str) -> AbstractContextManager[None]:
-            self.taken[name] = sizes[uses.index(name)]
-            at_once.append(len(self.taken))
+            self.used[name] = sizes[uses.index(name)]
+            at_once.append(len(self.used))
             return nullcontext()
 
         def reset(self) -> None:
-            self.taken = {}
+            self.used = {}
 
     original = pack_module.Pack.__post_init__
 
     def with_memory(self: Pack) -> None:
         original(self)
-        self._memory = Small()  # type: ignore[assignment]
+        self._memory = SmallMemory()  # type: ignore[assignment]
 
     monkeypatch.setattr(pack_module.Pack, "__post_init__", with_memory)
-    recorded, watcher = train(uses, StandIn())
+    captured, watcher = train(uses, StandIn())
     assert not watcher.failures and max(at_once) == trains
     for name in uses:
-        same(eager[name], recorded[name])
+        assert_same_end(eager[name], captured[name])

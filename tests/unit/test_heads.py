@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from harness.models.taps import ConvNet, Taps, describe_taps
 from harness.models.zoo import build_model
-from harness.spec.models import DATASETS as MODELS
+from harness.spec.models import CATALOG as MODELS
 from harness.spec.tasks import DATASETS
 from methods.base import Batch, Head, Outputs, SampleRandom, TapSpec
 from methods.dml import DML
@@ -116,7 +116,10 @@ def test_the_classifier_is_the_teachers_and_stays_so() -> None:
 
 @pytest.mark.parametrize(
     ("teacher", "hyper", "message"),
-    [(spec(4, 4, head=False), {}, "none to reuse"), (spec(4, 4), {"factor": 3}, "factor 3 does not divide the 4")],
+    [
+        (spec(4, 4, head=False), {}, "no classifier"),
+        (spec(4, 4), {"factor": 3}, "factor 3 does not divide the 4"),
+    ],
 )
 def test_what_simkd_cannot_use(teacher: TapSpec, hyper: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -227,13 +227,13 @@ def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Ran
 def test_the_order_of_a_science_dict_is_not_part_of_it(keys: list[str]) -> None:
     science = {key: {"b": 1, "a": key} for key in sorted(keys)}
     other = {key: {"a": key, "b": 1} for key in keys}
-    assert identity.run_id(science) == identity.run_id(other)
+    assert identity.digest(science) == identity.digest(other)
 
 
 @given(st.permutations(["dataset", "backbone", "protocol", "student", "teacher"]), st.integers(0, 2**40), st.text())
 def test_an_id_by_seed_is_that_of_the_science_with_the_seed(keys: list[str], seed: int, text: str) -> None:
     science = {key: {"seed": text, key: None} for key in keys}
-    assert identity.run_id_by_seed(science)(seed) == identity.run_id({**science, "seed": seed})
+    assert identity.run_id_by_seed(science)(seed) == identity.digest({**science, "seed": seed})
 
 
 @given(
@@ -317,5 +317,5 @@ def test_golden_ids() -> None:
         "seed": 0,
     }
     assert identity.canonical(science).startswith('{"dataset":{"name":"digits","train_subset":null,"version":"6000')
-    assert identity.run_id(science) == "50f556b770859c19"
+    assert identity.digest(science) == "50f556b770859c19"
     assert ids(BASE) == ["c5ac577c6dd28d63"]

@@ -79,7 +79,7 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
     found = lines(rows)
     assert len(found) == len(plain)
     for line in found:
-        lr = line.science["recipe"]["lr"]
+        lr = line.science.recipe.lr
         mine = plain[line.use, lr, line.teacher_key]
         assert line.by_seed == mine and (line.last.mean if line.last else None) == (
             statistics.fmean(mine.values()) if mine else None

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods import kdsvd, ofd
-from methods._safe import unit
 from methods.ab import AB, boundary_loss
 from methods.base import Outputs
 from methods.cc import CC
@@ -23,6 +22,7 @@ from methods.ofd import OFD, Margin
 from methods.pkt import PKT
 from methods.reviewkd import ReviewKD
 from methods.rkd import RKD, relations
+from methods.unit_vectors import unit
 from methods.vid import VID
 from tests.support.synthetic_outputs import BATCH, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 

@@ -1,8 +1,8 @@
-"""Nothing in an epoch's steps makes the host wait for a GPU; seen without one, on tensors that only say they are there.
+"""No step makes the host wait for a GPU. Fake tensors show it without a GPU.
 
-A fake tensor has a shape and a device and no values: asking for one, or for a shape that depends on one, raises. Copies
-between the host and the device, which wait too, are watched for. Autograd's engine wants a real GPU, so the backward
-pass is watched on the CPU.
+A fake tensor has a shape and a device but no values: reading a value, or a shape that depends on one, raises. Copies
+between host and device, which wait too, are counted. Autograd's engine needs a real GPU, so the backward pass is
+checked on the CPU.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,7 @@ from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
+from tests.support.sciences import make_science
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
 INFO = DATASETS["cifar100"]
@@ -42,11 +43,11 @@ WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it t
 
 
 class Crossings(TorchDispatchMode):
-    """Notes what takes values from one device to another, or waits by its nature."""
+    """Mode that lists operators which copy between devices or always wait."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[str] = []
+        self.operators: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -55,12 +56,12 @@ class Crossings(TorchDispatchMode):
         devices = {t.device.type for t in tensors}
         crosses = name in ("_to_copy", "copy_") and len(devices) > 1
         if crosses or "linalg_e" in name or "linalg_svd" in name:
-            self.found.append(name.lstrip("_"))
+            self.operators.append(name.lstrip("_"))
         return out
 
 
 class NoValues(SampleRandom):
-    """There is no generator without a GPU."""
+    """Random numbers without a generator, which needs a real GPU."""
 
     def __init__(self, batch: int):
         self._batch = batch
@@ -71,8 +72,8 @@ class NoValues(SampleRandom):
     uniform = normal
 
 
-class Asks(TorchDispatchMode):
-    """Refuses what would ask a GPU for a value."""
+class NoValueReads(TorchDispatchMode):
+    """Mode that refuses operators which would read a value from a GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -94,14 +95,11 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    science = {
-        "student": NET, "method": {"use": use, "params": params, "weights": info.weights}, "seed": 0,
-        "recipe": {"epochs": 2, "lr": 0.1} | recipe,
-    }  # fmt: skip
+    science = make_science(NET, use, params, info.weights, **{"epochs": 2} | recipe)
     return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 
-def taught() -> Teacher:
+def make_teacher() -> Teacher:
     model = build_model(NET, INFO.classes)
     spec = describe_taps(model, INFO.image_shape)
     freeze(model, HOST)
@@ -117,7 +115,7 @@ def steps(
     m: Member, teacher: Teacher, pixels: Tensor, targets: Tensor, watched: TorchDispatchMode,
     spoil: Callable[[Tensor], object] = lambda x: None,
 ) -> None:  # fmt: skip
-    """Two of each stage, with the loader's and the teacher's work."""
+    """Take two steps of each stage, with the loader's and the teacher's work."""
     loader = TensorLoader(
         pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=4, flip=True, seed=0
     )
@@ -132,13 +130,13 @@ def steps(
                 total = train_step(m, Batch(images, labels, indices, random, epoch + 1), outputs)
                 assert total.device.type == m.device.type
                 spoil(total)
-        m.history.epoch, m.steps, m._loss_sums = epoch + 1, 0, {}  # as at an epoch's end, which may wait
+        m.history.epoch, m.steps, m._loss_sums = epoch + 1, 0, {}  # an epoch's end may wait
         m.engine.restart()
 
 
 def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **recipe: Any) -> list[str]:
-    """What crosses between the host and a GPU."""
-    teacher = taught()
+    """Return the operators in a method's steps that copy between host and GPU."""
+    teacher = make_teacher()
     targets = torch.arange(IMAGES) % INFO.classes
     m = member(use, teacher, targets, **recipe)
     pixels = torch.zeros((IMAGES, *INFO.image_shape), dtype=torch.uint8)
@@ -149,13 +147,12 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
             move(mode, module)
         m.device = CUDA
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
+        # The fused optimiser does not take fake tensors.
         patch.setattr(native, "make_sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
-        m.engine = native.NativeEngine(
-            m.parameters, m.recipe, ONE_RANK
-        )  # without a fused optimiser, which is not for fakes
+        m.engine = native.NativeEngine(m.parameters, m.recipe, ONE_RANK)
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
-    return watched.found
+    return watched.operators
 
 
 @pytest.mark.parametrize("use", METHODS)
@@ -170,17 +167,17 @@ def test_no_step_of_micro_batches_waits(use: str) -> None:
 
 @pytest.mark.parametrize("use", METHODS)
 def test_no_backward_pass_waits(use: str) -> None:
-    teacher, targets = taught(), torch.arange(IMAGES) % INFO.classes
+    teacher, targets = make_teacher(), torch.arange(IMAGES) % INFO.classes
     pixels = torch.randint(0, 256, (IMAGES, *INFO.image_shape), dtype=torch.uint8)
     m = member(use, teacher, targets)
-    steps(m, teacher, pixels, targets, Asks())
+    steps(m, teacher, pixels, targets, NoValueReads())
     assert all(value.isfinite().all() for value in m.tensors().values() if value.is_floating_point())
 
 
-def test_the_watch_sees_what_would_wait() -> None:
+def test_what_would_wait_is_noticed() -> None:
     assert crossings("student", lambda total: total.to(HOST)) == ["to_copy"] * 2
     assert crossings("student", lambda total: total.new_zeros(()).copy_(torch.zeros(()))) == ["copy_"] * 2
     assert crossings("student", lambda total: torch.tensor([1.0], device=total.device)) == ["to_copy"] * 2
-    for asks in (float, lambda total: total if total > 0 else None, Tensor.nonzero):
+    for read in (float, lambda total: total if total > 0 else None, Tensor.nonzero):
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-            crossings("student", asks)
+            crossings("student", read)

@@ -27,13 +27,14 @@ from harness.reporting.paper.table import Entry, Paper, paper, places
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.numbers import published_numbers
 from harness.reporting.tables import table_folder
-from harness.spec import datasets, identity
+from harness.spec import datasets
 from harness.spec.expand import Cell
 from harness.store import records
 from tests.support.cli import command
 from tests.support.comparisons import row, table
+from tests.support.sciences import make_science
 
-SCIENCE = json.dumps({"recipe": {"epochs": 20, "lr": 0.1}})
+SCIENCE = make_science("s", epochs=20).text
 FORMATS = tuple(render.FORMATS)
 HOSTILE = r"""<script>alert(1)</script> | a_b _c_ & &lt; \input{x} 50% #$~^ `x` *y* [z](u) " onclick="x' """
 
@@ -339,9 +340,9 @@ def finish(sweep: dict[str, Any], *sets: str) -> Planned:
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     planned = plan_sweep(Path("sweep.yaml"), Path("results"), sets=sets)
     for run in planned.plan.runs.values():
-        top1 = 60.0 + 5 * len(run.science["method"]["use"]) % 7 + math.sin(7 * run.science["seed"] + len(run.label)) / 3
+        top1 = 60.0 + 5 * len(run.science.method.use) % 7 + math.sin(7 * run.science.seed + len(run.label)) / 3
         facts = {"teacher_top1": 72.34, "teacher_top5": 91.0, "last_top5": top1 + 20, "train_size": 50_000}
-        science = identity.canonical(run.science)
+        science = run.science.text
         records.write_record(
             planned.store, row(run.run_id, top1, 99.0, science=science, evaluated_size=10_000, **facts)
         )

@@ -1,4 +1,4 @@
-"""Two processes compute what one does: gathering with gradients, sums, and batch norm over everyone's images."""
+"""Two ranks compute what one process does: all-gather with gradients, sums, and batch norm over all images."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from harness.training.distributed.ranks import ONE_RANK, Ranks, join_ranks
 from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
 from slurm.entry import free_port
 
-COUNT, WORLD = 7, 2  # rows that do not come out even
+COUNT, WORLD = 7, 2  # the ranks have unequal numbers of rows
 
 
 def network() -> nn.Module:
@@ -26,7 +26,7 @@ def images() -> Tensor:
 
 
 def train(ranks: Ranks) -> dict[str, Tensor]:
-    """Three steps of SGD on a loss that couples all rows of a batch."""
+    """Take three steps of SGD on a loss that couples all rows of a batch."""
     model = network().train()
     if ranks.world_size > 1:
         sync_batch_norms(model, ranks)
@@ -54,18 +54,18 @@ def rank_main(rank: int, folder: Path, port: int) -> None:
         torch.save(train(ranks), folder / f"{rank}.pt")
 
 
-def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
     mp.spawn(rank_main, (tmp_path, free_port()), nprocs=WORLD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
-    alone, before = train(ONE_RANK), network().state_dict()
-    assert first.keys() == second.keys() == alone.keys()
-    for key, value in alone.items():
+    single, before = train(ONE_RANK), network().state_dict()
+    assert first.keys() == second.keys() == single.keys()
+    for key, value in single.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, rtol=1e-12, atol=1e-12, msg=key)
-        assert not torch.equal(value, before[key]), "so that none of this holds for want of any change"
+        assert not torch.equal(value, before[key]), "otherwise equality would prove nothing"
 
 
-def test_every_row_belongs_to_one_process() -> None:
+def test_every_row_belongs_to_one_rank() -> None:
     for count in range(20):
         for world in range(1, 6):
             rows = [i for rank in range(world) for i in range(count)[Ranks(rank, world).rows(count)]]

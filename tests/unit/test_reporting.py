@@ -24,7 +24,6 @@ from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
-from harness.spec import identity
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.store import Store
@@ -220,7 +219,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan()
     for i, run in enumerate(planned.plan.runs.values()):
-        science = identity.canonical(run.science)
+        science = run.science.text
         records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
     table_folder.write_tables(
         Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
@@ -301,7 +300,7 @@ def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
     path = store.record(cell.run_id)
     whole = path.read_bytes()
     path.unlink()
-    science = identity.canonical(planned.plan.runs[cell.run_id].science)
+    science = planned.plan.runs[cell.run_id].science.text
     records.write_record(store, row(cell.run_id, 99.0, 99.0, science=science))
     said = command("verify")
     assert said.code == 1 and "table.md" in said.out

@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.spec import expand, methods, sweep_file
 from harness.spec.expand import SHARED_RECIPE, Plan
+from harness.spec.science import Trained
 from harness.spec.yamlfile import Document
 from tests.support.cli import REPO, command, process
 
@@ -73,9 +74,9 @@ def test_counts_packs_and_order(data: dict[str, Any]) -> None:
     teachers = {c.teacher_run for c in found.cells}
     for i, pack in enumerate(found.packs):
         sciences = [found.runs[k].science for k in pack.run_ids]
-        assert len({tuple(s["recipe"].get(k) for k in SHARED_RECIPE) for s in sciences}) == 1
-        assert len({s["seed"] for s in sciences}) == 1
-        wanted = {s["teacher"]["run"] for s in sciences if s["teacher"]}
+        assert len({tuple(getattr(s.recipe, k) for k in SHARED_RECIPE) for s in sciences}) == 1
+        assert len({s.seed for s in sciences}) == 1
+        wanted = {s.teacher.run for s in sciences if isinstance(s.teacher, Trained)}
         assert wanted == ({pack.needs} if pack.needs else set())
         assert pack.needs is None or place[pack.needs] < i, "a teacher comes after its students"
         assert len(pack.run_ids) == 1 or not teachers & set(pack.run_ids), "a teacher shares a pack"
@@ -186,7 +187,7 @@ def test_a_recipe_file_beside_the_sweep_file_wins_and_its_mistakes_have_its_line
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump({**BASE, "methods": ["student"], "pairs": [dict(BASE["pairs"][0], methods={})]}))
     found = plan_sweep(file, tmp_path / "results").plan
-    assert {run.science["recipe"]["epochs"] for run in found.runs.values()} == {7}
+    assert {run.science.recipe.epochs for run in found.runs.values()} == {7}
     recipe.write_text("epochs: 7\nlr: 0.1\nmomentun: 0.9\n")
     with pytest.raises(UserError, match=r"recipes/digits_quick\.yaml:3: momentun: .*did you mean 'momentum'"):
         plan_sweep(file, tmp_path / "results")

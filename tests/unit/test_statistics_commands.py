@@ -13,7 +13,6 @@ import yaml
 
 from harness.planning.plan import plan_sweep
 from harness.reporting.tables import formats
-from harness.spec import identity
 from harness.store import records
 from tests.support.cli import command, process
 from tests.support.comparisons import row
@@ -41,9 +40,9 @@ def finish(sweep: dict[str, Any]) -> None:
     method = {c.run_id: c.method for c in planned.plan.cells}
     for run in planned.plan.runs.values():
         if not planned.store.record(run.run_id).exists():
-            seed = run.science["seed"]
+            seed = run.science.seed
             top1 = 60.0 + 5 * len(method.get(run.run_id, "")) + math.sin(7 * seed + len(run.label)) / 3
-            records.write_record(planned.store, row(run.run_id, top1, 99.0, science=identity.canonical(run.science)))
+            records.write_record(planned.store, row(run.run_id, top1, 99.0, science=run.science.text))
 
 
 def test_report_takes_a_baseline_and_verify_rebuilds_it(home: Path) -> None:
@@ -116,7 +115,7 @@ def added(*seeds: int, method: str = "kd", run_id: str | None = None) -> None:
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     cell = next(c for c in planned.plan.cells if c.method == method)
     science = planned.plan.runs[cell.run_id].science
-    cells = [{**cell.__dict__, "seed": s, "run_id": run_id or identity.run_id({**science, "seed": s})} for s in seeds]
+    cells = [{**cell.__dict__, "seed": s, "run_id": run_id or science.with_seed(s).run_id} for s in seeds]
     path = planned.store.added_seeds("small")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(cells))

@@ -1,4 +1,4 @@
-"""What makes a frozen teacher faster leaves its outputs as they were, or is a recipe's choice."""
+"""What makes a frozen teacher faster does not change its outputs, or only if the recipe says so."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def images(count: int = 4) -> Tensor:
     return torch.randn(count, *SHAPE, generator=torch.Generator().manual_seed(1))
 
 
-def every(outputs: Outputs) -> dict[str, Tensor]:
+def all_tensors(outputs: Outputs) -> dict[str, Tensor]:
     return {"logits": outputs.logits, "embedding": outputs.embedding, **outputs.features}
 
 
@@ -41,8 +41,8 @@ def test_weights_held_as_bfloat16_change_no_bit(name: str) -> None:
     narrowed.prepare("bf16")
     assert {p.dtype for p in narrowed.model.parameters()} >= {torch.bfloat16}
     taps = set(plain.spec.names)
-    expected, found = (every(t(images(), taps, "bf16", 4)) for t in (plain, narrowed))
-    assert all(torch.equal(expected[k], found[k]) and found[k].dtype == torch.float32 for k in expected)
+    expected, actual = (all_tensors(t(images(), taps, "bf16", 4)) for t in (plain, narrowed))
+    assert all(torch.equal(expected[k], actual[k]) and actual[k].dtype == torch.float32 for k in expected)
 
 
 def test_other_precisions_keep_their_weights() -> None:
@@ -54,8 +54,8 @@ def test_other_precisions_keep_their_weights() -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_network_can_be_compiled_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced in one piece, with taps and without; by a compiler that then runs what it was given."""
-    torch._dynamo.reset()  # it gives up on code that it has compiled often, for other networks here
+    """It is traced as one graph, with and without taps, by a backend that then runs it eagerly."""
+    torch._dynamo.reset()  # it gives up on code that it has often compiled, as for the other networks here
     compiled = torch.compile
     monkeypatch.setattr(
         torch, "compile", lambda m, dynamic: compiled(m, dynamic=dynamic, fullgraph=True, backend="eager")
@@ -63,12 +63,12 @@ def test_every_kind_of_network_can_be_compiled_whole(name: str, monkeypatch: pyt
     t, plain = teacher(name), teacher(name)
     t.prepare("float32", compiled_for=4)
     for taps in (set(), set(plain.spec.names)):
-        expected, found = (every(x(images(), taps, "float32", 4)) for x in (plain, t))
-        assert expected.keys() == found.keys() and all(torch.equal(expected[k], found[k]) for k in expected)
+        expected, actual = (all_tensors(x(images(), taps, "float32", 4)) for x in (plain, t))
+        assert expected.keys() == actual.keys() and all(torch.equal(expected[k], actual[k]) for k in expected)
     assert t._compiled is not None, "it did not fall back"
 
 
-def test_without_a_compiler_it_says_so_and_goes_on(
+def test_without_a_compiler_the_teacher_runs_uncompiled_and_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(images: Tensor, taps: object) -> Outputs:
@@ -78,13 +78,13 @@ def test_without_a_compiler_it_says_so_and_goes_on(
     t, plain = teacher("resnet8"), teacher("resnet8")
     t.prepare("float32", compiled_for=4)
     for count in (3, 4, 4):
-        given = (images(count), set(), "float32", count)
-        assert torch.equal(t(*given).logits, plain(*given).logits)
+        arguments = (images(count), set(), "float32", count)
+        assert torch.equal(t(*arguments).logits, plain(*arguments).logits)
         assert (t._compiled is None) == (count == 4), "only whole batches are compiled"
     assert capsys.readouterr().out == "the teacher runs uncompiled: RuntimeError: no compiler here\n"
 
 
-def test_what_float32_means_on_a_gpu() -> None:
+def test_float32_does_not_allow_tf32_on_a_gpu() -> None:
     for name in ("tf32", "float32", "tf32", "bf16"):
         set_float32(name)
         allowed = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
@@ -92,7 +92,7 @@ def test_what_float32_means_on_a_gpu() -> None:
     assert precision.autocast(CPU, "tf32")._enabled is False
 
 
-def test_what_computes_of_its_weights_keeps_them() -> None:
+def test_a_layer_that_computes_with_its_weights_keeps_them() -> None:
     class Standardised(nn.Conv2d):
         pass
 

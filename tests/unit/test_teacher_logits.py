@@ -1,4 +1,4 @@
-"""What is kept of a teacher's logits, and that it is checked."""
+"""The cache of a teacher's logits: what it holds, and that it is checked."""
 
 from pathlib import Path
 
@@ -18,46 +18,46 @@ LOGITS = 5 * torch.randn(SIZE, CLASSES, generator=torch.Generator().manual_seed(
 
 
 @given(st.integers(1, CLASSES), st.integers(0, 2**31), st.floats(0.1, 10))
-def test_the_largest_stay_and_the_rest_keep_their_mass(k: int, seed: int, scale: float) -> None:
+def test_the_largest_logits_stay_and_the_others_keep_their_mass(k: int, seed: int, scale: float) -> None:
     logits = scale * torch.randn(4, CLASSES, generator=torch.Generator().manual_seed(seed))
-    found = TopK.of(logits, k).expanded(CLASSES)
+    expanded = TopK.of(logits, k).expanded(CLASSES)
     top = logits.topk(k).indices
-    torch.testing.assert_close(found.gather(1, top), logits.gather(1, top), rtol=2**-11, atol=1e-6)
-    mass = [x.softmax(1).gather(1, top).sum(1) for x in (found, logits)]
+    torch.testing.assert_close(expanded.gather(1, top), logits.gather(1, top), rtol=2**-11, atol=1e-6)
+    mass = [x.softmax(1).gather(1, top).sum(1) for x in (expanded, logits)]
     torch.testing.assert_close(*mass, rtol=0, atol=2**-4)
-    rest = found.scatter(1, top, torch.nan)
+    rest = expanded.scatter(1, top, torch.nan)
     assert all(len(set(row[~row.isnan()].tolist())) <= 1 for row in rest)
 
 
 class Passes:
-    """Epochs over the logits of a teacher that counts its batches."""
+    """Epochs over cached logits, with a teacher that counts its batches."""
 
     def __init__(self, folder: Path, k: int = 10):
-        self.kept, self.asked = CachedLogits(folder, k, SIZE, CLASSES, ONE_RANK), 0
+        self.cached, self.teacher_batches = CachedLogits(folder, k, SIZE, CLASSES, ONE_RANK), 0
         self.logits = LOGITS
 
     def epoch(self, epoch: int, first_step: int = 0) -> Tensor:
         order = torch.randperm(SIZE, generator=torch.Generator().manual_seed(epoch)).split(BATCH)
-        self.kept.begin(epoch, first_step, len(order), CPU)
-        found = []
+        self.cached.begin(epoch, first_step, len(order), CPU)
+        batches = []
         for step in range(first_step, len(order)):
-            found.append(self.kept(step, order[step], lambda step=step: self.fresh(order[step])))  # type: ignore[misc]
-        self.kept.end()
-        return torch.cat(found)
+            batches.append(self.cached(step, order[step], lambda step=step: self.teacher(order[step])))  # type: ignore[misc]
+        self.cached.end()
+        return torch.cat(batches)
 
-    def fresh(self, indices: Tensor) -> Tensor:
-        self.asked += 1
+    def teacher(self, indices: Tensor) -> Tensor:
+        self.teacher_batches += 1
         return self.logits[indices]
 
 
-def test_what_is_read_is_what_was_computed_bit_for_bit(tmp_path: Path) -> None:
+def test_cached_logits_are_bit_for_bit_those_computed(tmp_path: Path) -> None:
     first, second = Passes(tmp_path), Passes(tmp_path)
     computed, read = first.epoch(0), second.epoch(0)
     assert torch.equal(computed, read)
-    assert (first.asked, second.asked) == (3, 1), "one batch of three is computed again, to check"
+    assert (first.teacher_batches, second.teacher_batches) == (3, 1), "one batch of three is computed again, to check"
 
 
-def test_an_epoch_taken_up_in_its_middle_is_not_kept_and_reads_what_is(tmp_path: Path) -> None:
+def test_an_epoch_resumed_in_its_middle_is_not_cached_but_reads_the_cache(tmp_path: Path) -> None:
     cut = Passes(tmp_path)
     part = cut.epoch(1, first_step=1)
     assert not list(tmp_path.iterdir())
@@ -76,7 +76,7 @@ def test_another_teachers_logits_are_refused_and_removed(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["torn", "short", "foreign"])
-def test_a_damaged_file_is_told(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported(damage: str, tmp_path: Path) -> None:
     Passes(tmp_path).epoch(0)
     (file,) = tmp_path.iterdir()
     if damage == "torn":

@@ -131,7 +131,7 @@ def test_what_is_evaluated_on_is_said(
 ) -> None:
     detectors = planned[0]
     contents = Contents.of(detectors.name, detectors.plan)
-    table = records.read_records(detectors.store, comparison.wanted_runs(contents))
+    table = records.read_records(detectors.store, contents.run_ids())
     at = table.schema.get_field_index("evaluated_on")
     found = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
     for name in ("table.md", "paper.md"):

@@ -2,13 +2,12 @@
 
 import hashlib
 import importlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DATASETS
 
 
@@ -21,10 +20,10 @@ class ArrayDataset:
     test_images: np.ndarray
     test_targets: np.ndarray
 
-    def chosen(self, dataset: Mapping[str, Any]) -> "ArrayDataset":
-        """What a run whose science says ``dataset`` trains on and, as the test part, what it is evaluated on."""
-        classes = DATASETS[dataset["name"]].classes
-        subset, validation = dataset["train_subset"], dataset.get("validation")
+    def chosen(self, dataset: DatasetChoice) -> "ArrayDataset":
+        """The images that a run trains on and, as the test part, those that it is evaluated on."""
+        classes = dataset.info.classes
+        subset, validation = dataset.train_subset, dataset.validation
         if subset is None and validation is None:
             return self
         train, held_out = split_held_out(self.train_targets, (validation or 0) // classes, subset and subset // classes)

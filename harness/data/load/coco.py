@@ -4,7 +4,7 @@ Images are of many sizes: a batch is as high and wide as its largest image asks 
 ``MULTIPLE``; beyond an image, on the right and below, it is 0.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,8 @@ from harness.data.load.arrays import WrongData
 from harness.data.load.beton import to_device
 from harness.data.load.loader import Rows
 from harness.data.load.tensors import Normalise
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from methods.detection import Objects
 
 MULTIPLE = 32  # of a feature pyramid's coarsest stride that is halved evenly
@@ -213,15 +213,17 @@ class CocoSource:
 
     def __init__(
         self,
-        dataset: Mapping[str, Any],
-        recipe: Mapping[str, Any],
+        dataset: DatasetChoice,
+        recipe: Recipe,
         folder: Path,
         device: torch.device,
         workers: int,
     ):
-        self._parts, self._recipe = Parts(dataset, folder), recipe
+        assert recipe.sides and recipe.max_side and recipe.eval_side
+        self._parts = Parts(dataset, folder)
+        self._sides, self._max_side, self._eval_side = recipe.sides, recipe.max_side, recipe.eval_side
         self._device, self._workers = device, workers
-        self._normalise = Normalise(datasets.dataset_of(dataset), device)
+        self._normalise = Normalise(dataset.info, device)
         self.train_targets = torch.zeros(len(self._parts.trained), dtype=torch.int64, device=device)
 
     def training(self, recipe: Recipe, seed: int, rows: Rows) -> CocoLoader:
@@ -233,8 +235,8 @@ class CocoSource:
             self._parts.trained,
             self._normalise,
             batch_size=recipe.batch_size,
-            sides=self._recipe["sides"],
-            max_side=self._recipe["max_side"],
+            sides=self._sides,
+            max_side=self._max_side,
             flip=recipe.flip,
             seed=seed,
             rows=rows,
@@ -251,8 +253,8 @@ class CocoSource:
             name,
             self._normalise,
             self._parts.manifest.categories,
-            side=self._recipe["eval_side"],
-            max_side=self._recipe["max_side"],
+            side=self._eval_side,
+            max_side=self._max_side,
             workers=self._workers,
             device=self._device,
         )

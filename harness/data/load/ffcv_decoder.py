@@ -5,7 +5,8 @@ threads and on all that they have decoded before (its issues 140, 164, 392). Her
 image which part of it is looked at. FFCV hands a batch's rows of that order to the decoder as its sample indices.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty
@@ -118,7 +119,15 @@ class MappedFile(OSCacheManager):
         return compiled
 
 
-ffcv.loader.loader.OSCacheManager = MappedFile  # there is no other way to tell a Loader of it
+@contextmanager
+def _reading_mapped_files() -> Iterator[None]:
+    """Let a Loader that is made meanwhile read its file by ``MappedFile``; its class is not one of FFCV's options."""
+    original = ffcv.loader.loader.OSCacheManager
+    ffcv.loader.loader.OSCacheManager = MappedFile
+    try:
+        yield
+    finally:
+        ffcv.loader.loader.OSCacheManager = original
 
 
 class FfcvImages:
@@ -130,10 +139,11 @@ class FfcvImages:
     def __init__(self, path: Path, workers: int):
         workers = min(workers, config.NUMBA_NUM_THREADS)
         self._decoder, self._pil = ViewDecoder(workers), PilImages(path, workers)
-        self._loader = Loader(
-            str(path), batch_size=1, num_workers=workers, os_cache=True, order=OrderOption.SEQUENTIAL,
-            batches_ahead=AHEAD, pipelines={"image": [self._decoder, ToTensor()], "label": None, "index": None},
-        )  # fmt: skip
+        with _reading_mapped_files():
+            self._loader = Loader(
+                str(path), batch_size=1, num_workers=workers, os_cache=True, order=OrderOption.SEQUENTIAL,
+                batches_ahead=AHEAD, pipelines={"image": [self._decoder, ToTensor()], "label": None, "index": None},
+            )  # fmt: skip
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
         """As ``stored.Images``."""

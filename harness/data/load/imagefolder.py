@@ -1,8 +1,6 @@
 """Images stored as JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +12,8 @@ from harness.data.load.beton import BetonEvalSet, BetonLoader, chosen_backend
 from harness.data.load.loader import Rows
 from harness.data.load.tensors import Normalise
 from harness.data.manifest import Manifest
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 
 
 class ImageFolderSource:
@@ -23,22 +21,22 @@ class ImageFolderSource:
 
     def __init__(
         self,
-        dataset: Mapping[str, Any],
-        recipe: Mapping[str, Any],
+        dataset: DatasetChoice,
+        recipe: Recipe,
         folder: Path,
         device: torch.device,
         workers: int,
     ):
         found = Manifest.read(folder)
-        if found.version != dataset["version"]:
-            raise WrongData(f"{folder}: content {found.version}, expected {dataset['version']}: another preparation")
-        self._manifest, self._folder, self._views = found, folder, recipe
+        if found.version != dataset.version:
+            raise WrongData(f"{folder}: content {found.version}, expected {dataset.version}: another preparation")
+        self._manifest, self._folder, self._recipe = found, folder, recipe
         self._device, self._workers = device, workers
         self.decoder = chosen_backend()
-        info = datasets.dataset_of(dataset)
+        info = dataset.info
         self._normalise = Normalise(info, device)
         targets = beton.read_beton(folder / found.train.file).labels if found.train else np.empty(0, dtype=np.int64)
-        held_out, subset = (dataset.get("validation") or 0, dataset["train_subset"])
+        held_out, subset = dataset.validation or 0, dataset.train_subset
         self._trained, self._held_out = arrays.split_held_out(
             targets, held_out // info.classes, subset and subset // info.classes
         )
@@ -63,15 +61,16 @@ class ImageFolderSource:
     def evaluation(self, whole: bool = False) -> BetonEvalSet:
         held_out = len(self._held_out) > 0 and not whole
         part = self._manifest.train if held_out else self._manifest.test
-        assert part
+        recipe = self._recipe
+        assert part and recipe.eval_size and recipe.eval_resize and recipe.eval_crop_first is not None
         return BetonEvalSet(
             self._folder / part.file,
             self._held_out if held_out else np.arange(part.images),
             "validation" if held_out else "test",
             self._normalise,
-            size=self._views["eval_size"],
-            resize=self._views["eval_resize"],
-            crop_first=self._views["eval_crop_first"],
+            size=recipe.eval_size,
+            resize=recipe.eval_resize,
+            crop_first=recipe.eval_crop_first,
             workers=self._workers,
             device=self._device,
         )

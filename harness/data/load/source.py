@@ -1,15 +1,14 @@
 """A run's data: what it is trained on and what it is evaluated on."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from harness.data.load.loader import EvalSet, Loader, Rows
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.spec.tasks import import_object
 
 
@@ -28,13 +27,13 @@ class Source(Protocol):
 
 
 def open_source(
-    dataset: Mapping[str, Any], recipe: Mapping[str, Any], folder: Path | None, device: torch.device, workers: int = 1
+    dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int = 1
 ) -> Source:
-    """The data of runs whose science says this ``dataset`` and (of image files) these views in its ``recipe``.
+    """The data of runs on a dataset. Of a recipe only what is seen of images matters.
 
     Raises:
         WrongData: the folder holds something else.
     """
-    make = import_object(datasets.dataset_of(dataset).images.source)  # by name: decoders are heavy
+    make = import_object(dataset.info.images.source)  # by name: decoders are heavy
     source: Source = make(dataset, recipe, folder, device, workers)
     return source

@@ -1,9 +1,8 @@
 """Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +10,8 @@ from torch import Tensor
 from harness import rng
 from harness.data.load import arrays
 from harness.data.load.loader import Rows
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
 
 EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
@@ -123,16 +122,16 @@ class TensorSource:
 
     def __init__(
         self,
-        dataset: Mapping[str, Any],
-        recipe: Mapping[str, Any],
+        dataset: DatasetChoice,
+        recipe: Recipe,
         folder: Path | None,
         device: torch.device,
         workers: int = 1,
     ):
-        info = datasets.dataset_of(dataset)
+        info = dataset.info
         self._all = arrays.read_dataset(info.name, folder)
         self._chosen = self._all.chosen(dataset)
-        self._held_out = dataset.get("validation") is not None
+        self._held_out = dataset.validation is not None
         self._normalise, self._device = Normalise(info, device), device
         self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
 

@@ -1,4 +1,4 @@
-"""What the runs of a plan will take and leave."""
+"""Estimates: the time that the runs of a plan will take, and the disk space."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -18,30 +18,30 @@ from harness.planning.plan import Planned
 
 @dataclass(frozen=True)
 class Basis:
-    """What the times of some runs are known from."""
+    """The source of some runs' estimated times."""
 
     source: str  # "the same method and pair", "a probe", ...
     runs: int  # planned
-    least: int  # past runs that each of them is known from: from so many
-    most: int  # to so many
+    least: int  # past runs behind each of them: the smallest number
+    most: int  # and the largest
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Figures are of the runs that are known, and None where no run is."""
+    """Figures over the runs that something is known of; None where nothing is known of any."""
 
-    elapsed_s: Interval | None  # until the last run has ended, while as many jobs run at once as may
-    device_s: Interval | None  # seconds that jobs hold devices, times devices
+    elapsed_s: Interval | None  # until the last run has ended
+    device_s: Interval | None  # seconds that jobs hold devices, times the number of devices
     unit: str  # of the devices: GPU or core
     left_bytes: Interval | None
-    peak_bytes: float | None  # at most, while jobs run: with checkpoints, but for what methods hold in buffers
+    peak_bytes: float | None  # at most, while jobs run: with checkpoints, without methods' buffers
     bases: tuple[Basis, ...]
     runs_of_unknown_time: tuple[str, ...]  # their labels
     runs_of_unknown_size: tuple[str, ...]
 
 
 def pack_costs(planned: Planned) -> PackCosts:
-    """What the store knows. Where a record is damaged, of whichever sweep, that is told and none of them counts."""
+    """Return what the store's past runs and probes know. A damaged record is reported, and then no past run counts."""
     try:
         found = []
         if planned.store.done_ids():
@@ -55,19 +55,19 @@ def pack_costs(planned: Planned) -> PackCosts:
 
 
 def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[tuple[tuple[str, ...], str | None]]:
-    """Of each pack the runs to do, and the run that trains their teacher."""
+    """Return each pack's runs to do, and the run that trains their teacher."""
     left = ((tuple(k for k in pack.run_ids if k in to_do), pack.needs) for pack in planned.plan.packs)
     return [(run_ids, needs) for run_ids, needs in left if run_ids]
 
 
 def estimate(planned: Planned, to_do: Collection[str], at_once: int, device: DeviceOf, known: PackCosts) -> Estimate:
-    """``at_once``: jobs."""
+    """Return what the runs to do will take when ``at_once`` jobs run at the same time."""
     runs, packs = planned.plan.runs, packs_to_do(planned, to_do)
     prices: dict[Any, PackCost] = {}
     priced, ranges = [], []
     for run_ids, needs in packs:
         pack = [runs[k].science for k in run_ids]
-        same = tuple(id(science["method"]) for science in pack)  # the runs of a pair and method share that object
+        same = tuple(id(science.method) for science in pack)  # the runs of a pair and method share that object
         if same not in prices:
             prices[same] = known.price(pack, device(pack[0]))
         priced.append((run_ids, prices[same]))

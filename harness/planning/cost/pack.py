@@ -1,8 +1,7 @@
-"""What a pack takes: from past runs like its own, else from a probe of it, else from less like runs."""
+"""The cost of a pack: from past runs of the same kind, else from a probe of it, else from less similar runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.planning.cost import disk, probe_results
 from harness.planning.cost.devices import Device
@@ -10,18 +9,18 @@ from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import image_counts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import STEPS, SimilarRuns, StepEstimate, shape
+from harness.spec.science import Science
 
-Science = dict[str, Any]
 PROBE = "a probe"
 _EVALUATION = 1 / 3  # of a training step's time, which is a forward and a backward twice as long
 
 
 @dataclass(frozen=True)
 class PackCost:
-    """Of a pack. Tuples are in the order of its runs."""
+    """The cost of one pack. Tuples are in the order of its runs."""
 
-    seconds: Interval | None  # of its job; None where nothing is known of any run
-    bases: tuple[tuple[str, int] | None, ...]  # what a time is known from, and how many past runs that is
+    seconds: Interval | None  # of its job; None where nothing is known about any run
+    bases: tuple[tuple[str, int] | None, ...]  # the source of a time, and its number of past runs
     left: Interval  # bytes, of the runs whose size is known
     checkpoints: float
     is_sized: tuple[bool, ...]
@@ -29,18 +28,18 @@ class PackCost:
 
 @dataclass(frozen=True)
 class PackCosts:
-    """Prices of packs, from what the store knows."""
+    """The costs of packs, from what the store knows."""
 
     likeness: SimilarRuns
     found: Sequence[ProbeResult]
 
     def is_known(self, science: Science, device: Device) -> bool:
-        """Whether past runs of the very same kind are there, so that a probe has nothing to add."""
+        """Return whether there are past runs of exactly this kind, so that a probe has nothing to add."""
         known = self.likeness.known(science, device)
         return known is not None and known.step == 0
 
     def price(self, pack: Sequence[Science], device: Device) -> PackCost:
-        """A pack passes over the data and runs its teacher once for all its runs."""
+        """Return a pack's cost. Its runs share one pass over the data and one teacher forward."""
         known = [self.likeness.known(science, device) for science in pack]
         shapes = [shape(science) for science in pack]
         finding = None
@@ -71,16 +70,16 @@ class PackCosts:
 
 
 def _of_runs(known: Sequence[StepEstimate], shared: bool) -> Interval:
-    """``shared``: with what is done once for the pack."""
+    """Return the time of runs; ``shared``: with what is done once for the pack."""
     own = Interval.sum(k.own for k in known)
     once = [[k.data for k in known], [k.teacher for k in known], [k.around for k in known]]
     return own + Interval.sum(max(ranges, key=lambda r: r.mid) for ranges in once) if shared else own
 
 
 def _of_probe(sciences: Sequence[Science], finding: ProbeResult) -> Interval:
-    """Evaluations were not part of it: an image is taken to need a third of what it does in training."""
+    """Return the time of runs that a probe measured. Evaluations are assumed to take a third per image."""
     images, evaluated = (max(counts) for counts in zip(*map(image_counts, sciences), strict=True))
-    per_image = 1 / sciences[0]["recipe"]["batch_size"]
+    per_image = 1 / sciences[0].recipe.batch_size
     per_step = Interval.of(finding.seconds_per_step, probe_results.WIDENING)
     start = Interval.of([finding.start_s], probe_results.WIDENING)
     return per_step * (per_image * (images + _EVALUATION * evaluated)) + start

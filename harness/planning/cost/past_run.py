@@ -1,10 +1,9 @@
-"""What is known of past runs. Without numpy: a plan for an empty store does not wait for it."""
+"""Past runs and their times. Imports no numpy, so that a plan for an empty store does not wait for it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.spec import datasets
+from harness.spec.science import Science
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PastRun:
-    """Finished runs that differ in their seeds alone, on one kind of machine. Every array is (runs,), in seconds."""
+    """Finished runs that differ only in their seeds, on one kind of machine. Every array is (runs,), in seconds."""
 
-    science: dict[str, Any]  # of one of them
+    science: Science  # of one of them
     hardware: str
     threads: int
     processes: int
@@ -28,15 +27,12 @@ class PastRun:
     teacher: "Floats"  # per training image: the teacher's forward for its whole pack
     evaluation: "Floats"  # per image evaluated on
     first_stage: "Floats"  # all of it
-    around: "Floats"  # of its job: all but the training, from the start of the process on; NaN where it is not known
+    around: "Floats"  # the rest of its job, from the start of the process on; NaN where unknown
 
 
-def image_counts(science: Mapping[str, Any]) -> tuple[int, int]:
-    """Images that a run trains on, each as often as it is seen, and those it evaluates on, likewise."""
-    info, dataset, recipe = datasets.dataset_of(science["dataset"]), science["dataset"], science["recipe"]
-    validation = dataset.get("validation")
-    evaluations = -(-recipe["epochs"] // recipe["eval_every"])
-    of_epoch = info.trained_on(dataset["train_subset"], validation)
-    if steps := recipe.get("epoch_steps"):
-        of_epoch = steps * recipe["batch_size"]
-    return of_epoch * recipe["epochs"], evaluations * (validation or info.test_size)
+def image_counts(science: Science) -> tuple[int, int]:
+    """Return how many images a run trains on and evaluates on, each counted as often as it is seen."""
+    dataset, recipe = science.dataset, science.recipe
+    evaluations = -(-recipe.epochs // recipe.eval_every)
+    of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else dataset.train_images
+    return of_epoch * recipe.epochs, evaluations * (dataset.validation or dataset.info.test_size)

@@ -1,4 +1,4 @@
-"""Which past runs are like a planned one, step by step, and what they say of it."""
+"""Past runs that are similar to a planned one, from the most similar on, and the times that they predict."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -8,75 +8,72 @@ from harness.planning.cost.devices import Device
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import PastRun, image_counts
 from harness.spec import identity, models
+from harness.spec.science import Science, recipe_json
 
-# Keys of a recipe that change hardly anything about the time an image takes.
+# Keys of a recipe that hardly change the time an image takes.
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
     "eval_every", "label_smoothing", "clip_norm",
 }  # fmt: skip
-OTHER_THREADS = 1.5  # further widening where the like runs had other threads, each of which is taken to do as much
+OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 
 
 @dataclass(frozen=True)
 class Step:
-    """A way to be like: runs for which ``key`` is the same. ``widening``: of the interval, see ``Range.of``."""
+    """A degree of similarity: runs with an equal ``key``. ``widening`` is that of ``Interval.of``."""
 
     words: str
     widening: float
-    key: Callable[[dict[str, Any]], Hashable]
+    key: Callable[[Science], Hashable]
     by_size: bool = False  # the models differ: time goes with their multiply-adds
 
 
-def shape(science: dict[str, Any]) -> str:
-    """The same text for runs that take the same time per image: all agree but seed, schedule and loss weights."""
-    recipe = {k: v for k, v in science["recipe"].items() if k not in _FREE}
-    method = {k: science["method"][k] for k in ("use", "params")}
+def shape(science: Science) -> str:
+    """Return a text that is equal for runs that differ in seed, schedule and loss weights only."""
+    recipe = {k: v for k, v in recipe_json(science.recipe).items() if k not in _FREE}
+    method = {"use": science.method.use, "params": science.method.params}
     return identity.canonical({"pair": _pair(science), "method": method, "recipe": recipe})
 
 
-def _pair(science: dict[str, Any]) -> tuple[str, str | None, str]:
-    return science["dataset"]["name"], _teacher(science), science["student"]
+def _pair(science: Science) -> tuple[str, str | None, str]:
+    return science.dataset.name, science.teacher_model, science.student
 
 
-def _teacher(science: dict[str, Any]) -> str | None:
-    return science["teacher"]["model"] if science["teacher"] else None
-
-
-# From the nearest on. The factors hold for the short runs in results/published, each foretold from the others.
+# From the most similar on. The factors hold for the short runs in results/published, each predicted from the others.
 STEPS = (
     Step("the same method and pair", 1.5, shape),
-    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s["method"]["use"])),
+    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
     Step("the same pair by other methods", 2.0, _pair),
-    Step("the same student", 2.5, lambda s: (s["dataset"]["name"], s["student"]), by_size=True),
-    Step("other models, by their multiply-adds", 4.0, lambda s: s["dataset"]["name"], by_size=True),
+    Step("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
+    Step("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
 )
 
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What past runs say of one run, in seconds for all of it; data and teacher are its whole pack's."""
+    """The predicted seconds of one run; data and teacher are its whole pack's."""
 
-    step: int  # of STEPS; 0: the nearest
-    runs: int  # how many past runs say it
+    step: int  # of STEPS; 0: the most similar
+    runs: int  # past runs behind it
     own: Interval
     data: Interval
     teacher: Interval
     around: Interval  # what its job takes besides training
-    evaluated_parameters: int | None  # of the model that is kept; None: past runs had another student
+    evaluated_parameters: int | None  # of the model that a run leaves; None: past runs had another student
     method_parameters: int
 
 
 class SimilarRuns:
-    """Past runs, ready to be asked."""
+    """Past runs, indexed by similarity."""
 
     def __init__(self, past: Iterable[PastRun]):
         self._by_key: list[dict[Hashable, list[PastRun]]] = [{} for _ in STEPS]
         for group in past:
-            for found, step in zip(self._by_key, STEPS, strict=True):
-                found.setdefault(step.key(group.science), []).append(group)
+            for by_key, step in zip(self._by_key, STEPS, strict=True):
+                by_key.setdefault(step.key(group.science), []).append(group)
 
-    def known(self, science: dict[str, Any], device: Device) -> StepEstimate | None:
-        """By the nearest step that any past runs on this device are at; None where nothing is known."""
+    def known(self, science: Science, device: Device) -> StepEstimate | None:
+        """Predict a run from the most similar past runs on its device; None where there are none."""
         for i, (by_key, step) in enumerate(zip(self._by_key, STEPS, strict=True)):
             near = [
                 (past, scales)
@@ -91,12 +88,12 @@ class SimilarRuns:
         return None
 
 
-def _scales(science: dict[str, Any], past: dict[str, Any], by_size: bool) -> tuple[float, float] | None:
-    """How much more the student, and the teacher, take than those of the past run; None where that is not known."""
+def _scales(science: Science, past: Science, by_size: bool) -> tuple[float, float] | None:
+    """Return the factors of student and teacher over those of the past run; None where they are unknown."""
     if not by_size:
         return 1.0, 1.0
-    student = _ratio(science["student"], past["student"])
-    teacher = _ratio(_teacher(science), _teacher(past)) if _teacher(science) else 1.0
+    student = _ratio(science.student, past.student)
+    teacher = _ratio(science.teacher_model, past.teacher_model) if science.teacher else 1.0
     return (student, teacher) if student and teacher else None
 
 
@@ -109,7 +106,7 @@ def _ratio(model: str | None, other: str | None) -> float | None:
 
 
 def _known(
-    science: dict[str, Any], device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
+    science: Science, device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
 ) -> StepEstimate:
     import numpy as np
 
@@ -122,18 +119,18 @@ def _known(
         return Interval.of(np.concatenate(scaled), widening)
 
     own = whole(lambda past: past.own * images + past.evaluation * evaluated, lambda scales: scales[0])
-    if first := [past for past, _ in near if past.science["method"]["use"] == science["method"]["use"]]:
+    if first := [past for past, _ in near if past.science.method.use == science.method.use]:
         own += Interval.of(np.concatenate([past.first_stage * _of_threads(past, device) for past in first]), widening)
     nothing = Interval(0.0, 0.0, 0.0)
     around = np.concatenate([past.around for past, _ in near])
     around = around[~np.isnan(around)]
-    same_student = [past for past, _ in near if past.science["student"] == science["student"]]
+    same_student = [past for past, _ in near if past.science.student == science.student]
     return StepEstimate(
         step=step,
         runs=sum(len(past.own) for past, _ in near),
         own=own,
         data=whole(lambda past: past.data * images),
-        teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science["teacher"] else nothing,
+        teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science.teacher else nothing,
         around=Interval.of(around, widening) if len(around) else nothing,
         evaluated_parameters=max((past.evaluated_parameters for past in same_student), default=None),
         method_parameters=max(past.method_parameters for past, _ in near),
@@ -141,5 +138,5 @@ def _known(
 
 
 def _of_threads(past: PastRun, device: Device) -> float:
-    """Seconds here for one there: a core does as much whatever the threads. On a GPU they do not matter."""
+    """Return the seconds on this device for one of the past run; a core does as much whatever the threads."""
     return 1.0 if device.gpu else past.threads / device.threads

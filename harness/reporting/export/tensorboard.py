@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.reporting.comparison import Contents
 from harness.spec.lr_schedule import learning_rate
-from harness.spec.schema import Recipe
+from harness.spec.science import Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 
@@ -54,7 +54,7 @@ def scalars(row: Mapping[str, Any]) -> Iterator[tuple[int, str, float]]:
 
     Tags are the curves' names with the first part for a section: ``train/ce``, ``test/top1``, ``test/AP``.
     """
-    recipe = Recipe.model_validate(json.loads(row["science"])["recipe"])
+    recipe = Science.from_text(row["science"]).recipe
     points = [(point["epoch"], point["name"].replace("_", "/", 1), point["value"]) for point in row["curves"]]
     # A stage before the main one, whose epochs end with 0, may have a rate of its own, which is the method's.
     epochs = {epoch for epoch, _, _ in points if epoch > 0}
@@ -96,8 +96,8 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
     from tensorboard.plugins.text.metadata import create_summary_metadata
 
-    science = json.loads(row["science"])
-    text = f"run {row['run_id']}\n\n```json\n{json.dumps(science, indent=2, sort_keys=True)}\n```\n"
+    science = Science.from_text(row["science"])
+    text = f"run {row['run_id']}\n\n```json\n{json.dumps(science.to_json(), indent=2, sort_keys=True)}\n```\n"
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
     tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=shape)
     as_text = create_summary_metadata("settings", "")
@@ -123,8 +123,12 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
         yield Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
 
-def _hyper_parameters(row: Mapping[str, Any], science: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _hyper_parameters(row: Mapping[str, Any], science: Science) -> Iterator[tuple[str, Any]]:
     yield from ((name, row[name]) for name in _LISTED)
-    for part in ("params", "weights"):
-        yield from ((f"{part}.{name}", value) for name, value in science["method"][part].items())
-    yield from ((f"recipe.{name}", value) for name, value in science["recipe"].items())
+    method = science.method
+    for part, settings in (
+        ("params", method.params),
+        ("weights", method.weights),
+        ("recipe", recipe_json(science.recipe)),
+    ):
+        yield from ((f"{part}.{name}", value) for name, value in settings.items())

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
-from harness.reporting.curves import Curves
+from harness.reporting.curves import Curves, load_curves
 from harness.reporting.figures import capacity_gap, pareto, training
 from harness.reporting.figures.style import FORMATS, Drawing, render
 from harness.spec.tasks import TaskInfo
@@ -37,18 +37,19 @@ def pictures_of(task: TaskInfo) -> Pictures | None:
 
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
-    """Every figure that the records at hand allow. ``curves``: of the comparison's runs, by run id."""
+    """Yield every figure that the records allow. ``curves``: of the comparison's runs, by run id."""
     yield from pareto.drawings(comparison)
     yield from capacity_gap.drawings(comparison)
     yield from training.drawings(comparison, curves)
 
 
-def write_figures(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) -> list[Path]:
-    """Writes them, a file per figure and format.
+def write_figures(comparison: Comparison, store: Store, folder: Path) -> list[Path]:
+    """Write the figures of a comparison whose records the store has, a file per figure and format.
 
     Raises:
-        UserError: there is none, or matplotlib is missing.
+        UserError: there is no figure, or matplotlib is missing.
     """
+    curves = load_curves(store, comparison.contents.run_ids())
     written = []
     for drawing in drawings(comparison, curves):
         for suffix, content in render(drawing, *FORMATS).items():

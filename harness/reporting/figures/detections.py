@@ -18,8 +18,9 @@ from harness.data.load.arrays import WrongData
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
-from harness.spec import identity
 from harness.spec.expand import Cell
+from harness.spec.lines import PairNames
+from harness.spec.science import Science
 from harness.store import files
 from harness.store.store import Store
 
@@ -51,7 +52,7 @@ Boxes = Mapping[int, Sequence[Box]]  # COCO's id of the image -> what is found t
 class Grid:
     """What a picture shows. ``columns``: title -> boxes."""
 
-    pair: tuple[str, str]
+    pair: PairNames
     images: Mapping[int, np.ndarray]  # COCO's id -> (H, W, 3) uint8, in the order of the rows
     columns: Mapping[str, Boxes]
     categories: Mapping[int, str]
@@ -90,15 +91,14 @@ def grids(comparison: Comparison, store: Store, data: Path, count: int) -> list[
     """Of each pair."""
     if not comparison.sciences:
         raise UserError(f"{comparison.contents.name}: nothing to draw yet: no run has a record")
-    dataset = json.loads(next(iter(comparison.sciences.values())))["dataset"]
+    dataset = Science.from_text(next(iter(comparison.sciences.values()))).dataset
     try:
         parts = Parts(dataset, data)
         images, truth = scenes(parts, count)
     except WrongData as e:
         raise UserError(str(e)) from None
     categories = {category.id: category.name for category in parts.manifest.categories}
-    pairs = dict.fromkeys((row.teacher, row.student) for row in comparison.rows)
-    return [_grid(pair, comparison, store, images, truth, categories) for pair in pairs]
+    return [_grid(pair, comparison, store, images, truth, categories) for pair in comparison.pairs()]
 
 
 def scenes(parts: Parts, count: int) -> tuple[dict[int, np.ndarray], dict[int, list[Box]]]:
@@ -148,14 +148,11 @@ def detected_boxes(
 
 
 def _grid(
-    pair: tuple[str, str], comparison: Comparison, store: Store, images: Mapping[int, np.ndarray], truth: Boxes,
+    pair: PairNames, comparison: Comparison, store: Store, images: Mapping[int, np.ndarray], truth: Boxes,
     categories: Mapping[int, str],
 ) -> Grid:  # fmt: skip
-    rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
-    cells: dict[str, list[Cell]] = {}
-    for cell in comparison.contents.cells:
-        if (cell.teacher, cell.student) == pair:
-            cells.setdefault(cell.method, []).append(cell)
+    rows = comparison.pairs()[pair]
+    cells = {line.method: cells for line, cells in comparison.contents.lines().items() if line.pair == pair}
     columns: dict[str, Boxes] = {"ground truth": truth}
     shown = comparison.contents.task.shown
     missing = []
@@ -164,7 +161,7 @@ def _grid(
     if boxes is None:
         missing.append("the teacher")
     else:
-        columns[_title(f"teacher {pair[0]}", shown, rows[0].teacher_score)] = boxes
+        columns[_title(f"teacher {pair.teacher}", shown, rows[0].teacher_score)] = boxes
     for row in rows:
         for cell in cells[row.method]:
             if (boxes := detected_boxes(store.predictions(cell.run_id), images, categories)) is not None:
@@ -180,12 +177,10 @@ def _of_teacher(store: Store, comparison: Comparison, rows: Sequence[Row], cell:
     """The file of what a pair's teacher finds; None when no run has learnt from it yet."""
     if cell.teacher_run is not None:
         return store.predictions(cell.teacher_run)
-    sciences = (comparison.sciences.get((row.teacher, row.student, row.method)) for row in rows)
-    taught = (science for science in map(json.loads, filter(None, sciences)) if science["teacher"])
-    science = next(taught, None)
-    if science is None:
-        return None
-    return store.teacher_predictions(identity.teacher_evaluation(science, comparison.evaluated_on or "test"))
+    for science in map(comparison.science, rows):
+        if science is not None and science.teacher:
+            return store.teacher_predictions(science.teacher_evaluation_id(comparison.evaluated_on or "test"))
+    return None
 
 
 def _title(column: str, shown: str, score: float | None) -> str:

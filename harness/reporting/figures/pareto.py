@@ -16,12 +16,11 @@ Point = tuple[float, float]  # hours, score in %
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
     """One per pair with two methods that have records."""
     shown = comparison.contents.task.shown
-    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
-        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+    for pair, rows in comparison.pairs().items():
         if sum(row.last is not None for row in rows) > 1:
             yield Drawing(
                 file_name("pareto", *pair),
-                f"{pair[0]} > {pair[1]}: last-epoch {shown} against hours of training per run, the teacher's forward "
+                f"{pair}: last-epoch {shown} against hours of training per run, the teacher's forward "
                 "included, its training not; bars: one sample standard deviation over seeds; grey: what no method "
                 "beats in both.",
                 (COLUMN, 2.2),

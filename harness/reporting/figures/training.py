@@ -1,6 +1,5 @@
 """Curves over epochs, with bands over seeds: the score, loss terms, and what a method says of itself."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.curves import Curve, Curves, mean_and_std
 from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+from harness.spec.lines import PairNames
+from harness.spec.science import MethodSettings
 from harness.spec.tasks import TaskInfo
 
 if TYPE_CHECKING:
@@ -30,21 +31,18 @@ class Panel:
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
     """``curves``: of the comparison's runs; runs without any are left out."""
     task = comparison.contents.task
-    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
-        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+    for pair, rows in comparison.pairs().items():
         runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
-        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _sciences(comparison, rows), task)
+        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _methods(comparison, rows), task)
 
 
-def _sciences(comparison: Comparison, rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    keys = {row.method: (row.teacher, row.student, row.method) for row in rows}
-    return {m: json.loads(comparison.sciences[k])["method"] for m, k in keys.items() if k in comparison.sciences}
+def _methods(comparison: Comparison, rows: Sequence[Row]) -> dict[str, MethodSettings]:
+    return {row.method: science.method for row in rows if (science := comparison.science(row))}
 
 
 def _pair(
-    pair: tuple[str, str], runs: Mapping[str, list[Curves]], methods: Mapping[str, dict[str, Any]], task: TaskInfo
+    pair: PairNames, runs: Mapping[str, list[Curves]], methods: Mapping[str, MethodSettings], task: TaskInfo
 ) -> Iterator[Drawing]:
-    where = f"{pair[0]} > {pair[1]}"
     evaluated = {
         f"test_{task.score}": f"test {task.shown} (%)",
         f"validation_{task.score}": f"validation {task.shown} (%)",
@@ -52,22 +50,22 @@ def _pair(
     }
     panels = [Panel(evaluated[name], lines) for name, lines in _common(runs, lambda n: n in evaluated).items()]
     panels += [Panel(f"{task.loss} in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
-    yield from _drawing(("curves", *pair), f"{where}: training curves of every method; {BAND}.", panels)
+    yield from _drawing(("curves", *pair), f"{pair}: training curves of every method; {BAND}.", panels)
 
     terms = [
         Panel(method, lines, log=True)
         for method, found in runs.items()
-        if len(lines := _terms(found, {*methods[method]["weights"], _TOTAL})) > 2  # else the total is its only term
+        if len(lines := _terms(found, {*methods[method].weights, _TOTAL})) > 2  # else the total is its only term
     ]
-    caption = f"{where}: loss terms before their weights, and the weighted total; {BAND}."
+    caption = f"{pair}: loss terms before their weights, and the weighted total; {BAND}."
     yield from _drawing(("losses", *pair), caption, terms)
 
-    for use in dict.fromkeys(m["use"] for m in methods.values()):
-        mine = {m: found for m, found in runs.items() if methods[m]["use"] == use}
-        others = {f"train_{t}" for m in mine for t in (*methods[m]["weights"], _TOTAL, *task.metrics)}
+    for use in dict.fromkeys(m.use for m in methods.values()):
+        mine = {m: found for m, found in runs.items() if methods[m].use == use}
+        others = {f"train_{t}" for m in mine for t in (*methods[m].weights, _TOTAL, *task.metrics)}
         told = _common(mine, lambda name, others=others: name.startswith("train_") and name not in others)
         panels = [Panel(name.removeprefix("train_"), lines) for name, lines in told.items()]
-        yield from _drawing(("diagnostics", use, *pair), f"{where}: diagnostics of {use}; {BAND}.", panels)
+        yield from _drawing(("diagnostics", use, *pair), f"{pair}: diagnostics of {use}; {BAND}.", panels)
 
 
 def _common(runs: Mapping[str, list[Curves]], wanted: Any) -> dict[str, Lines]:

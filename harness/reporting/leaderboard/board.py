@@ -24,6 +24,7 @@ from harness.reporting.leaderboard.entries import (
 )
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
+from harness.spec.lines import PairNames
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -184,9 +185,8 @@ def _of(store: Store, run_id: str) -> str:
         science = store.read_science(run_id)
     except UserError:
         return ""
-    teacher = f"{science['teacher']['model']} > " if science["teacher"] else ""
-    dataset, method = science["dataset"]["name"], science["method"]["use"]
-    return f"{dataset}, {teacher}{science['student']}, {method}, seed {science['seed']}"
+    teacher = f"{science.teacher.model} > " if science.teacher else ""
+    return f"{science.dataset.name}, {teacher}{science.student}, {science.method.use}, seed {science.seed}"
 
 
 def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
@@ -200,7 +200,7 @@ def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tup
     alike = [c for c in newest if _one_protocol(c)]
     order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
     shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
-    drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
+    drawn = [_drawn(store.root, c, frozenset(c.run_ids() & finished.keys())) for c in shown]
     notes = []
     if rest:
         notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
@@ -214,16 +214,16 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     found: list[Images] = []
     of_run: dict[str, set[int]] = {}
     for content in (c for c in contents if store.images(c.name).is_dir()):
-        places: dict[tuple[str, str], int] = {}
+        places: dict[PairNames, int] = {}
         if (pictures := figures.pictures_of(content.task)) is None:
             continue
-        for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
+        for pair in dict.fromkeys(cell.pair for cell in content.cells):
             path = store.images(content.name) / f"{pictures.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
                 places[pair] = len(found)
                 found.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
         for cell in content.cells:
-            if (place := places.get((cell.teacher, cell.student))) is not None:
+            if (place := places.get(cell.pair)) is not None:
                 of_run.setdefault(cell.run_id, set()).add(place)
     return tuple(found), of_run
 

@@ -19,11 +19,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.hardware import is_gpu
+from harness.reporting.aggregation import SeedRuns
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
-from harness.spec.schema import Recipe
+from harness.spec.lines import grouped
+from harness.spec.science import Given, MethodSettings, Science, Trained, text_without_seed
 from harness.spec.tasks import CATALOG, TaskInfo
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
@@ -34,7 +36,6 @@ _EVALUATED_ON = {
     "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
 }  # fmt: skip
 _ROWS_AT_ONCE = 4096  # whose science is in memory as text
-Columns = Mapping[str, Sequence[Any]]  # of the record's columns a value per row
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class LeaderboardEntry:
     teacher_key: str  # its weights' hash or its run
     use: str
     settings: Mapping[str, Any]  # those that are not the method's defaults
-    science: Mapping[str, Any]  # without the seed
+    science: Science  # of one of its runs
     sweeps: tuple[str, ...]  # "sweep: entry", where a table has these runs
     run_ids: tuple[str, ...]  # by seed
     by_seed: Mapping[int, float]  # after the last epoch
@@ -99,17 +100,17 @@ def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) ->
     of = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
     of["finished_at"] = of["finished_at"].cast(pa.int64())
     of["warnings"] = pc.list_value_length(of["warnings"])
-    by_run = {name: column.to_pylist() for name, column in of.items()}
+    columns = {name: column.to_pylist() for name, column in of.items()}
     where = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
     return _compared(
         [
-            _line(text, science, {name: column[start:end] for name, column in by_run.items()}, known, sweeps)
+            _line(text, science, SeedRuns(columns, range(start, end), columns["seed"][start:end]), known, sweeps)
             for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *where, strict=True)
         ]
     )
 
 
-def _groups(table: pa.Table) -> tuple[dict[str, Any], NDArray[np.int64]]:
+def _groups(table: pa.Table) -> tuple[dict[str, Science], NDArray[np.int64]]:
     """Each science without the seed, by its text, and per row which it is.
 
     Of those that differ in the seed alone one is parsed.
@@ -118,59 +119,61 @@ def _groups(table: pa.Table) -> tuple[dict[str, Any], NDArray[np.int64]]:
     some, of_row = list[str](), list[int]()
     for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
         for text, seed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            before, _, after = text.rpartition(f'"seed":{seed},')
-            number = alike.setdefault(before + after, len(alike))
+            number = alike.setdefault(text_without_seed(text, seed), len(alike))
             if number == len(some):
                 some.append(text)
             of_row.append(number)
-    groups: dict[str, tuple[int, Any]] = {}
+    groups: dict[str, tuple[int, Science]] = {}
     same = []
     for text in some:
-        science = json.loads(text)
-        del science["seed"]
-        number, _ = groups.setdefault(canonical(science), (len(groups), science))
+        science = Science.from_text(text)
+        number, _ = groups.setdefault(canonical(science.without_seed()), (len(groups), science))
         same.append(number)
     return {text: science for text, (_, science) in groups.items()}, np.array(same, np.int64)[of_row]
 
 
 def _line(
-    text: str, science: Mapping[str, Any], of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
+    text: str, science: Science, runs: SeedRuns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
 ) -> LeaderboardEntry:
-    """``text``: of the science. ``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
+    """``text``: of the science. ``where``: the values of ``_BY_LINE``."""
     score = datasets.task_of(where[0]).score
-    last, best = (of[f"{when}_{score}"] for when in ("last", "best"))
-    by_seed = {seed: value for seed, value in zip(of["seed"], last, strict=True) if value is not None}
-    teacher = science["teacher"] or {}
+    by_seed, best = runs.by_seed(f"last_{score}"), runs.by_seed(f"best_{score}")
+    run_ids = runs.values("run_id")
     return LeaderboardEntry(
         id=_short(text),
-        protocol=_protocol(canonical({k: science[k] for k in ("dataset", "recipe", "protocol")}), *where),
-        teacher=teacher.get("model"),
-        student=science["student"],
-        teacher_key=teacher.get("sha256") or teacher.get("run") or "",
-        use=science["method"]["use"],
-        settings=_settings(science["method"]),
+        protocol=_protocol(science, *where),
+        teacher=science.teacher_model,
+        student=science.student,
+        teacher_key=_teacher_key(science.teacher),
+        use=science.method.use,
+        settings=_settings(science.method),
         science=science,
-        sweeps=tuple(dict.fromkeys(name for run_id in of["run_id"] for name in sweeps.get(run_id, ()))),
-        run_ids=tuple(of["run_id"]),
+        sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
+        run_ids=tuple(run_ids),
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
-        best=Spread.of(b for a, b in zip(last, best, strict=True) if a is not None and b is not None),
-        teacher_score=next((found for found in of[f"teacher_{score}"] if found is not None), None),
-        cost=_cost(of),
-        diverged=of["status"].count("diverged"),
-        warnings=sum(map(bool, of["warnings"])),
-        newest=max(of["finished_at"]),
+        best=Spread.of(value for seed, value in best.items() if seed in by_seed),
+        teacher_score=runs.first(f"teacher_{score}"),
+        cost=_cost(runs),
+        diverged=runs.diverged,
+        warnings=sum(map(bool, runs.values("warnings"))),
+        newest=max(runs.values("finished_at")),
     )
 
 
-@cache
-def _protocol(text: str, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
-    parts = json.loads(text)
-    recipe = Recipe.whole(parts["recipe"])
+def _teacher_key(teacher: Trained | Given | None) -> str:
+    if teacher is None:
+        return ""
+    return teacher.run if isinstance(teacher, Trained) else teacher.sha256
+
+
+def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
+    recipe = science.recipe.model_dump(mode="json")
+    text = canonical({"dataset": science.dataset.to_json(), "protocol": science.protocol, "recipe": recipe})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
-    return Protocol(_short(canonical({**parts, "recipe": recipe})), dataset, label, held_out)
+    return Protocol(_short(text), dataset, label, held_out)
 
 
 @cache
@@ -179,24 +182,25 @@ def _name(recipe: str) -> str:
     return f"a recipe of its own ({_short(recipe)[:4]})" if name == "of its own" else name
 
 
-def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(method: MethodSettings) -> dict[str, Any]:
     """What is said of a method beside its name: settings other than its defaults; all, where these are not known."""
-    values = {**method["weights"], **method["params"]}
-    if method["use"] not in methods.builtin_names():
+    values = {**method.weights, **method.params}
+    if method.use not in methods.builtin_names():
         return values
-    info = methods.describe_method(method["use"])
+    info = methods.describe_method(method.use)
     defaults = {**info.weights, **{name: hyper.default for name, hyper in info.hyper.items()}}
     return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
 
 
-def _cost(of: Columns) -> Cost | None:
+def _cost(runs: SeedRuns) -> Cost | None:
     """None without a finished run, or where runs were on unlike hardware."""
-    done = [status == "done" for status in of["status"]]
-    if len(found := set(compress(of["hardware"], done))) != 1:
+    done = [status == "done" for status in runs.values("status")]
+    machines = set(compress(runs.values("hardware"), done))
+    if len(machines) != 1:
         return None
-    hardware = found.pop()
+    hardware = machines.pop()
     gpu = is_gpu(hardware)
-    each = compress(zip(*(of[k] for k in ("cost_total_s", "processes", "threads")), strict=True), done)
+    each = compress(zip(*(runs.values(k) for k in ("cost_total_s", "processes", "threads")), strict=True), done)
     hours = [s / 3600 * processes * (1 if gpu else threads) for s, processes, threads in each]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 
@@ -204,10 +208,8 @@ def _cost(of: Columns) -> Cost | None:
 def _compared(found: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
     baselines = [line for line in found if line.use == BASELINE]
     alone = {(line.protocol.id, line.student): line for line in baselines if not line.settings}
-    contests: dict[tuple[str, ...], list[LeaderboardEntry]] = {}
-    for line in found:
-        if line.use != BASELINE:
-            contests.setdefault((line.protocol.id, line.student, line.teacher or "", line.teacher_key), []).append(line)
+    distilled = (line for line in found if line.use != BASELINE)
+    contests = grouped(distilled, lambda line: (line.protocol.id, line.student, line.teacher, line.teacher_key))
     out = baselines
     for contest in contests.values():
         reference = _reference(contest)
@@ -234,9 +236,7 @@ def _reference(contest: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
 
 
 def _paired(line: LeaderboardEntry, other: LeaderboardEntry | None) -> Spread | None:
-    if other is None or other is line:
-        return None
-    return Spread.of(v - other.by_seed[seed] for seed, v in line.by_seed.items() if seed in other.by_seed)
+    return None if other is None or other is line else Spread.paired(line.by_seed, other.by_seed)
 
 
 def _per_hour(gain: Spread | None, cost: Cost | None, reference: Cost | None) -> float | None:

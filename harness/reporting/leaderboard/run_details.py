@@ -75,7 +75,7 @@ def details(chunks: Sequence[Sequence[LeaderboardEntry]], table: pa.Table) -> tu
 
 def _details(line: LeaderboardEntry, rows: Mapping[str, Data], of_runs: Mapping[str, Curves]) -> Data:
     runs = [_run(rows[run_id], of_runs[run_id], line.protocol.task) for run_id in line.run_ids]
-    return {"science": line.science, "defaults_changed": list(line.settings), "runs": runs}
+    return {"science": line.science.without_seed(), "defaults_changed": list(line.settings), "runs": runs}
 
 
 def _run(row: Data, of_run: Curves, task: TaskInfo) -> Data:

@@ -1,12 +1,11 @@
 """What stands under a paper's table: the protocol, what the marks mean, whose the published numbers are."""
 
-import json
 from collections.abc import Sequence
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
 from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes
-from harness.spec.schema import Recipe
+from harness.spec.science import Science
 
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
@@ -38,10 +37,10 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
     contents = comparison.contents
     epochs = " or ".join(map(str, contents.epochs))
     changed = {change.line for change in contents.recipe_changes}  # told in a note of its own
-    usual = next(
-        (json.loads(text)["recipe"] for line, text in comparison.sciences.items() if line not in changed), None
-    )
-    recipe = "" if usual is None else f", recipe {recipe_name(Recipe.whole(usual))}"
+    usual = next((text for line, text in comparison.sciences.items() if line not in changed), None)
+    recipe = ""
+    if usual is not None:
+        recipe = f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
     if seeds is None:
         over = "no result yet"
     else:

@@ -1,13 +1,14 @@
 """The published numbers that come with the harness: what papers print, each with its protocol."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from harness.reporting.comparison import BASELINE
 from harness.spec.datasets import task_of
+from harness.spec.lines import Line, LinePart, grouped
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "published"
 
@@ -34,12 +35,9 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(LinePart):
     """One published number, under our names for models and method."""
 
-    teacher: str
-    student: str
-    method: str
     settings: Mapping[str, str]  # a method's settings without which it is another one
     value: str  # as printed: its decimals are a part of it
     std: str
@@ -48,7 +46,7 @@ class Number:
     teacher_accuracy: float | None  # in the number's metric
 
 
-Numbers = Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
+Numbers = Mapping[Line, Sequence[Number]]  # in the sources' order
 NO_TEACHER = "none"  # the teacher of students that a source trains alone
 
 
@@ -59,11 +57,11 @@ class PublishedNumbers:
     protocols: Mapping[str, Protocol]
     numbers: Mapping[str, Numbers]  # of each metric that the task's tables print
 
-    def of(self, teacher: str, student: str, method: str, metric: str) -> tuple[Number, ...]:
+    def of(self, line: Line, metric: str) -> tuple[Number, ...]:
         """An undistilled student's numbers are also those of sources that distil none."""
         numbers = self.numbers[metric]
-        alone = numbers.get((NO_TEACHER, student, method), ()) if method == BASELINE else ()
-        return (*numbers.get((teacher, student, method), ()), *alone)
+        alone = numbers.get(line._replace(teacher=NO_TEACHER), ()) if line.method == BASELINE else ()
+        return (*numbers.get(line, ()), *alone)
 
 
 @cache
@@ -82,22 +80,22 @@ def published_numbers(dataset: str) -> PublishedNumbers | None:
 
 
 def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
-    numbers: dict[tuple[str, str, str], list[Number]] = {}
-    for r in rows:
-        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]:
-            number = Number(
-                r["teacher"],
-                r["student"],
-                r["method"],
-                _settings(r["settings"]),
-                r["value"],
-                r["std"],
-                r["protocol"],
-                _settings(r["recipe_change"]),
-                float(r["teacher_value"]) if r["teacher_value"] else None,
-            )
-            numbers.setdefault((number.teacher, number.student, number.method), []).append(number)
-    return {key: tuple(found) for key, found in numbers.items()}
+    numbers = (
+        Number(
+            r["teacher"],
+            r["student"],
+            r["method"],
+            _settings(r["settings"]),
+            r["value"],
+            r["std"],
+            r["protocol"],
+            _settings(r["recipe_change"]),
+            float(r["teacher_value"]) if r["teacher_value"] else None,
+        )
+        for r in rows
+        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]
+    )
+    return grouped(numbers, lambda number: number.line)
 
 
 def published_file(dataset: str) -> Path:

@@ -3,7 +3,6 @@
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
@@ -12,8 +11,10 @@ from typing import Any
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
-from harness.spec import datasets, yamlfile
+from harness.spec import yamlfile
+from harness.spec.lines import Line, grouped
 from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.spec.sweep_file import SHIPPED_RECIPES
 from harness.spec.tasks import CATALOG, DATASETS
 
@@ -38,7 +39,7 @@ _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether l
 
 
 @dataclass(frozen=True)
-class Cell:
+class ProtocolCell:
     """What one protocol has for one pair and method."""
 
     numbers: tuple[Number, ...]  # several where the source printed several
@@ -47,11 +48,11 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """The numbers of one protocol, in the order of the lines."""
+class ProtocolColumn:
+    """The numbers of one protocol."""
 
     protocol: Protocol
-    cells: tuple[Cell | None, ...]
+    cells: Mapping[Line, ProtocolCell]
     remark: str
 
 
@@ -59,9 +60,9 @@ class Column:
 class PublishedTable:
     """The second table of a comparison."""
 
-    lines: tuple[Row, ...]
+    rows: tuple[Row, ...]
     ours: str  # our own protocol, in words
-    columns: tuple[Column, ...]
+    columns: tuple[ProtocolColumn, ...]
     rest: str  # what is published and not shown
     score: str  # the metric of all of it
 
@@ -70,7 +71,7 @@ class PublishedTable:
 class _Line:
     row: Row
     recipe: Mapping[str, Any]
-    dataset: Mapping[str, Any]
+    dataset: DatasetChoice
     evaluated_on: str
     numbers: tuple[Number, ...]
 
@@ -93,48 +94,48 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
     return PublishedTable(tuple(line.row for line in kept), _ours(comparison, kept), columns, rest, score)
 
 
-def published_dicts(found: PublishedTable | None) -> list[dict[str, Any]]:
+def published_dicts(published: PublishedTable | None) -> list[dict[str, Any]]:
     """One mapping per published number shown, for ``--json``."""
-    out: list[dict[str, Any]] = []
-    if found is None:
-        return out
-    for column in found.columns:
-        p = column.protocol
-        facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
-        facts |= {"framework": p.framework, "schedule": p.schedule} if p.framework else {}
-        for row, cell in zip(found.lines, column.cells, strict=True):
-            for number in cell.numbers if cell else ():
-                out.append(
-                    {
-                        "teacher": row.teacher,
-                        "student": row.student,
-                        "method": row.method,
-                        **facts,
-                        found.score: float(number.value),
-                        "std": float(number.std) if number.std else None,
-                        f"teacher_{found.score}": number.teacher_accuracy,
-                        "difference": cell.difference if cell else None,
-                        "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
-                        "interval": asdict(cell.verdict.interval)
-                        if cell and cell.verdict and cell.verdict.interval
-                        else None,
-                    }
-                )
-    return out
+    if published is None:
+        return []
+    return [
+        {
+            **line._asdict(),
+            **_facts(column.protocol),
+            published.score: float(number.value),
+            "std": float(number.std) if number.std else None,
+            f"teacher_{published.score}": number.teacher_accuracy,
+            "difference": cell.difference,
+            "verdict": verdict_text(cell.verdict),
+            "interval": asdict(cell.verdict.interval) if cell.verdict and cell.verdict.interval else None,
+        }
+        for column in published.columns
+        for line, cell in column.cells.items()
+        for number in cell.numbers
+    ]
+
+
+def verdict_text(verdict: Verdict | None) -> str:
+    return verdict.text if verdict else "not comparable"
+
+
+def _facts(protocol: Protocol) -> dict[str, str]:
+    p = protocol
+    facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
+    return facts | ({"framework": p.framework, "schedule": p.schedule} if p.framework else {})
 
 
 def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
-    numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
-    text = comparison.sciences.get((row.teacher, row.student, row.method))
-    if not numbers or text is None:  # without a record there is nothing of ours
+    numbers = published.of(row.line, comparison.contents.task.score)
+    science = comparison.science(row) if numbers else None
+    if science is None:  # without a record there is nothing of ours
         return None
-    science = json.loads(text)
-    method = science["method"]
-    values = {**method["params"], **method["weights"]}
+    values = {**science.method.params, **science.method.weights}
     numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
-    if not numbers or method["use"] != row.method:
+    if not numbers or science.method.use != row.method:
         return None
-    return _Line(row, Recipe.whole(science["recipe"]), science["dataset"], comparison.evaluated_on or "test", numbers)
+    recipe = science.recipe.model_dump(mode="json")
+    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", numbers)
 
 
 def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
@@ -166,51 +167,48 @@ def _rank(
     return bool(found.recipe), len(has[key] - covered), found.origin == "own", len(has[key])
 
 
-def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
-    cells: list[Cell | None] = []
+def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> ProtocolColumn:
+    cells: dict[Line, ProtocolCell] = {}
     groups: dict[tuple[str, ...], list[_Line]] = {}
     for line in lines:
         numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
         if not numbers:
-            cells.append(None)
             continue
         reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
         groups.setdefault(reasons, []).append(line)
         ours = line.row.last
         if reasons or ours is None or len(numbers) > 1:
-            cells.append(Cell(numbers, None, None))
+            cells[line.row.line] = ProtocolCell(numbers, None, None)
             continue
         theirs = float(numbers[0].value)
         _, unlike_teachers = _teachers(protocol, [line])
         judged = None if unlike_teachers else verdict(ours, theirs, margin)
-        cells.append(Cell(numbers, ours.mean - theirs, judged))
+        cells[line.row.line] = ProtocolCell(numbers, ours.mean - theirs, judged)
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     how = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
     said = [f"{protocol.source}: {', '.join(how)}."]
     said += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
     said += [_sentence(protocol.note)] if protocol.note else []
-    having = [line for line, cell in zip(lines, cells, strict=True) if cell]
+    having = [line for line in lines if line.row.line in cells]
     for reasons, group in groups.items():
         remark = _remark(reasons, *_teachers(protocol, group))
         said.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, having)}: {remark}.")
-    return Column(protocol, tuple(cells), " ".join(said))
+    return ProtocolColumn(protocol, cells, " ".join(said))
 
 
 def protocol_differences(
     recipe: Mapping[str, Any],
-    dataset: Mapping[str, Any],
+    dataset: DatasetChoice,
     evaluated_on: str,
     protocol: Protocol,
     change: Mapping[str, str],
 ) -> tuple[str, ...]:
     """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
     reasons = []
-    info = datasets.dataset_of(dataset)
-    validation = dataset.get("validation")
-    trained_on = info.trained_on(dataset["train_subset"], validation)
+    info, trained_on = dataset.info, dataset.train_images
     if trained_on != info.train_size:
         reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
-    if validation:
+    if dataset.validation:
         reasons.append("ours evaluated on held-out training images, not on the test set")
     elif evaluated_on == "train":
         reasons.append("ours evaluated on training images, not on a test set")
@@ -296,10 +294,9 @@ def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumb
 def _names(group: Sequence[_Line], lines: Sequence[_Line]) -> str:
     """The lines of a group: whole pairs by the pair alone."""
     out = []
-    for pair in dict.fromkeys((line.row.teacher, line.row.student) for line in group):
-        mine = [line.row.method for line in group if (line.row.teacher, line.row.student) == pair]
-        everything = [line.row.method for line in lines if (line.row.teacher, line.row.student) == pair]
-        out.append(f"{pair[0]} > {pair[1]}" + ("" if mine == everything else f" {', '.join(mine)}"))
+    for pair, mine in grouped(group, lambda line: line.row.pair).items():
+        complete = len(mine) == sum(line.row.pair == pair for line in lines)
+        out.append(str(pair) if complete else f"{pair} {', '.join(line.row.method for line in mine)}")
     return "; ".join(out)
 
 

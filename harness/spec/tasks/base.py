@@ -27,7 +27,7 @@ class Images:
 @dataclass(frozen=True, eq=False)
 class TaskInfo:
     name: str
-    module: str  # has open_task(science, given) -> training.tasks.base.Task
+    module: str  # has open_task(info, recipe, backbone) -> training.tasks.base.Task
     metrics: tuple[str, ...]  # columns of a record, as last_*, best_* and teacher_*
     printed: tuple[str, ...]  # those of tables, in %, higher is better; the first is the score
     loss: str  # what a person reads for the term `ce`: the student's loss without a teacher

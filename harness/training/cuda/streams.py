@@ -6,8 +6,10 @@ from contextlib import contextmanager
 
 import torch
 
-# How many streams a GPU tells apart; more wait for each other. CUDA reads it when it starts, and takes 8 unless told.
-os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+
+def raise_stream_limit() -> None:
+    """Let 32 streams run at the same time instead of 8; to be called before CUDA starts, which reads this."""
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 
 class Streams:

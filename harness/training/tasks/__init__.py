@@ -1,16 +1,17 @@
 """What differs between tasks in training: one module each, behind one interface."""
 
 import importlib
-from typing import Any
+from pathlib import Path
 
-from harness.spec import datasets
-from harness.training.tasks.base import Given, Task
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
+from harness.training.tasks.base import Task
 
 __all__ = ["Task", "open_task"]
 
 
-def open_task(science: dict[str, Any], given: Given | None = None) -> Task:
-    """The task of a run, which its dataset says. ``given``: where the weights lie that it names."""
-    module = importlib.import_module(datasets.dataset_of(science["dataset"]).task.module)
-    task: Task = module.open_task(science, given or {})
+def open_task(dataset: DatasetChoice, recipe: Recipe, backbone: tuple[Path, str] | None = None) -> Task:
+    """The task of runs on a dataset. ``backbone``: the file and sha256 of the weights that students start from."""
+    module = importlib.import_module(dataset.info.task.module)
+    task: Task = module.open_task(dataset.info, recipe, backbone)
     return task

@@ -1,6 +1,6 @@
 """What training asks of a task, such as classification."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,7 +12,6 @@ from harness.data.load.loader import EvalSet
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
 from harness.training.distributed.ranks import ONE_RANK, Ranks
-from harness.training.job_order import WeightsFile
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
@@ -22,9 +21,6 @@ class Evaluated:
 
     metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
-
-
-Given = Mapping[str, WeightsFile]  # by sha256: weights that a sweep file gives
 
 
 class Task(Protocol):

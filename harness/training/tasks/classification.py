@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,16 +14,16 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.tasks import DatasetInfo
 from harness.spec.tasks.classification import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated, Given
+from harness.training.tasks.base import Evaluated
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-def open_task(science: dict[str, Any], given: Given) -> "Classification":
-    info = datasets.dataset_of(science["dataset"])
-    shape = datasets.image_shape(info, science["recipe"])
+def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Classification":
+    shape = datasets.image_shape(info, recipe.image_size)
     assert shape
     return Classification(info.classes, shape)
 

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +15,19 @@ from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.detection.two_stage import POOLED
-from harness.spec import datasets
 from harness.spec.schema import Recipe
+from harness.spec.tasks import DatasetInfo
 from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated, Given
+from harness.training.tasks.base import Evaluated
 from harness.training.tasks.detection_evaluation import DetectionEvalSet, evaluate_detector, results_file
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
 
-def open_task(science: dict[str, Any], given: Given) -> "Detection":
-    sha256: str = science.get("backbone", "")
-    start = (Path(given[sha256].file), sha256) if sha256 in given else None
-    return Detection(datasets.dataset_of(science["dataset"]).classes, Recipe.model_validate(science["recipe"]), start)
+def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Detection":
+    return Detection(info.classes, recipe, backbone)
 
 
 class Detection:

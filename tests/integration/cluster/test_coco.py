@@ -49,7 +49,7 @@ def agree_on_real_detections(bench: ClusterBench, run_id: str, folder: Path) -> 
     import torch
 
     science = bench.store.read_science(run_id)
-    source = CocoSource(science["dataset"], science["recipe"], folder, torch.device("cpu"), 1)
+    source = CocoSource(science.dataset, science.recipe, folder, torch.device("cpu"), 1)
     truth = source.evaluation().annotations
     found = json.loads(bench.store.predictions(run_id).read_text())
     metrics = coco_metrics(truth, found)

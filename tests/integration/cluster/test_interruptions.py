@@ -76,7 +76,7 @@ def test_a_node_dies_and_comes_back(taught: ClusterBench, finished: Bench) -> No
     until(lambda: taught.mid_run(kd))
     node, before = taught.node_of(taught.job_of(kd)), taught.fraction(kd)
     try:
-        taught.cluster.kill_node(node, tell=True)
+        taught.cluster.kill_node(node, report=True)
         taught.goes_on(kd, before)
         assert taught.node_of(taught.job_of(kd)) != node
     finally:

@@ -1,4 +1,4 @@
-"""What methods share that compare feature maps of the two models, tap by tap."""
+"""Base classes and functions of methods that compare feature maps of the two models, tap by tap."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,20 +10,20 @@ from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
 class TapPairs(Distiller):
-    """A method that compares maps in pairs. Which ones, for either model, is said by names separated by commas.
+    """A method that compares pairs of maps. Each model's taps are a text of names separated by commas.
 
-    ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ... Of a detector,
+    ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ... For a detector,
     both stand for the levels of its feature pyramid, which no ReLU follows.
     """
 
     def __init__(self, student: TapSpec, teacher: TapSpec, student_taps: str, teacher_taps: str | None = None):
         super().__init__(student, teacher)
-        self._student_taps = expand(student, student_taps)
-        self._teacher_taps = expand(teacher, teacher_taps or student_taps)
+        self._student_taps = expand_taps(student, student_taps)
+        self._teacher_taps = expand_taps(teacher, teacher_taps or student_taps)
         if len(self._student_taps) != len(self._teacher_taps):
             raise ValueError(
                 f"the student's taps {', '.join(self._student_taps)} and the teacher's "
-                f"{', '.join(self._teacher_taps)} do not pair up: name as many of both"
+                f"{', '.join(self._teacher_taps)} do not pair up: name as many for both models"
             )
 
     @property
@@ -36,16 +36,16 @@ class TapPairs(Distiller):
 
     @property
     def names(self) -> list[tuple[str, str]]:
-        """(student's tap, teacher's tap) of each pair."""
+        """Return (student's tap, teacher's tap) of each pair."""
         return list(zip(self._student_taps, self._teacher_taps, strict=True))
 
     def maps(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
-        """(student's map (B, C_s, H_s, W_s), teacher's map (B, C_t, H_t, W_t)) of each pair."""
+        """Return (student's map (B, C_s, H_s, W_s), teacher's map (B, C_t, H_t, W_t)) of each pair."""
         return ((student.features[s], teacher.features[t]) for s, t in self.names)
 
 
-class FirstPairs(TapPairs):
-    """As TapPairs, in a first stage; the main stage is the cross-entropy alone, without any map or teacher."""
+class FirstStagePairs(TapPairs):
+    """A method that compares pairs of maps in a first stage. The main stage has only the cross-entropy, no teacher."""
 
     def __init__(self, student: TapSpec, teacher: TapSpec, taps: str, epochs: int):
         super().__init__(student, teacher, taps)
@@ -67,35 +67,37 @@ class FirstPairs(TapPairs):
         return {}
 
 
-def expand(spec: TapSpec, taps: str) -> tuple[str, ...]:
-    """Tap names from what a hyper-parameter says.
+def expand_taps(spec: TapSpec, taps: str) -> tuple[str, ...]:
+    """Return the tap names that a hyper-parameter stands for.
 
     Raises:
         ValueError: the model has no such tap, or no stages.
     """
-    first = "stage" if spec.pooled else "p"
-    stages = [name for name in spec.names if name.startswith(first) and "." not in name]
+    prefix = "stage" if spec.pooled else "p"
+    stages = [name for name in spec.names if name.startswith(prefix) and "." not in name]
     names = []
     for part in taps.split(","):
-        head, _, tail = part.strip().partition(".")
-        wanted = stages if head == "stages" else [head]
-        at = "" if head == "stages" and not spec.pooled else tail
-        names += [spec.resolve(f"{name}.{at}" if at else name) for name in wanted]
+        stage, _, inner = part.strip().partition(".")
+        if stage == "stages" and not spec.pooled:
+            inner = ""
+        matching = stages if stage == "stages" else [stage]
+        names += [spec.resolve(f"{name}.{inner}" if inner else name) for name in matching]
     if not names:
         raise ValueError(f"no stages in this model, which has: {spec.listed}")
     return tuple(names)
 
 
-def same_size(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps (B, C, H, W) averaged onto a grid of the smaller height and the smaller width."""
+def to_common_grid(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both maps (B, C, H, W), averaged onto a grid of the smaller height and the smaller width."""
     size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
     return shrink(a, size), shrink(b, size)
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return a map (B, C, H, W) averaged onto a grid of ``size``."""
     return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:
-    """The sum of at least one scalar."""
+    """Return the sum of at least one scalar."""
     return torch.stack(list(terms)).sum()
