@@ -107,7 +107,7 @@ class Trainer:
 
 
 def science(method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any) -> Science:
-    """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
+    """Return a run's science: a method's defaults except ``params``, and one epoch of the usual recipe of CIFAR-100
     but for what ``recipe`` says."""
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}

@@ -1,4 +1,4 @@
-"""What is made of SLURM's answers, and of its silence; SLURM itself is played by functions here."""
+"""SLURM's answers and its silence, as the cluster queue reads them; functions stand in for SLURM here."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -141,7 +141,7 @@ def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tu
 def test_every_process_needs_an_image_of_the_last_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
 ) -> None:
-    """Of 1,442 images in batches of 64: it has 34."""
+    """The last of 1,442 images in batches of 64 has 34."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}, tasks_per_node: {tasks}")
     if refused:
         with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
@@ -154,7 +154,7 @@ def test_every_process_needs_an_image_of_the_last_batch(
 def test_every_process_needs_an_image_of_every_micro_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, refused: bool
 ) -> None:
-    """Of 34 images nine processes have three or four each."""
+    """Nine processes have three or four each of 34 images."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
     check = Cluster(queue_file)._check_batches
     check(packs[0])  # the teacher
