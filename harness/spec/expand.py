@@ -112,7 +112,7 @@ def expand(
         for name, entry in sweep.methods.items():
             science = _science(pair, i, name, entry, sweep, recipe, document, info, teacher, backbone)
             _check_images(pair, science.recipe, document, info, i)
-            shared = tuple(getattr(science.recipe, key) for key in SHARED_RECIPE)
+            shared = identity.canonical({key: getattr(science.recipe, key) for key in SHARED_RECIPE})
             run_id_of = science.run_id_by_seed()
             further = more.get(Line(pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
