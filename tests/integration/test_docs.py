@@ -184,11 +184,11 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path
     for page in PAGES:
         assert (tmp_path / page.replace("README.md", "index.md")).with_suffix(".html").exists(), page
     assert "open_store" in (tmp_path / "search/search_index.json").read_text(encoding="utf-8")
-    for page in tmp_path.rglob("*.html"):
-        loaded = re.findall(
-            r"""<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link [^>]*href="?([^" >]+)""", page.read_text()
-        )
-        assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], page
+    for file in tmp_path.rglob("*.html"):
+        html = file.read_text(encoding="utf-8")
+        loaded = re.findall(r"""<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link [^>]*href="?([^" >]+)""", html)
+        assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], file
+        assert "```" not in html, f"{file}: a code block that is not one"
 
 
 def prose(page: str) -> list[str]:
