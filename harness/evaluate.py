@@ -127,7 +127,7 @@ def _checkpoint(
 
 
 def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
-    """What is seen of images."""
+    """Return the keys of a recipe about what is seen of images."""
     sized = dict.fromkeys(images.size_keys, size) if size else {}
     return {**images.views, **sized, **dict.fromkeys(images.resize_keys, resize)}
 

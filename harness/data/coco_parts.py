@@ -1,4 +1,6 @@
-"""Which images of a prepared data set in COCO's format a run trains on and is evaluated on. Imports no torch."""
+"""The images of a prepared data set in COCO's format that a run trains on and those it is evaluated on. Imports no
+torch.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -13,17 +15,19 @@ from harness.spec.science import DatasetChoice
 
 
 class Parts:
-    """Of the training images with an object, in file order, the last ``validation`` of ``dataset`` are
-    held out, and of the others the first ``train_subset`` are trained on, or all.
+    """The parts of a prepared data set that a run uses: of the training images with an object, in file order, the last
+    ``validation`` are held out. Of the others the first ``train_subset`` are trained on, or all.
 
     Where the training images are what is evaluated on, those are all in the file, also those without an object; with a
     ``train_subset``, the ones that are trained on.
     """
 
     def __init__(self, dataset: DatasetChoice, folder: Path):
-        """Raises:
-        UserError: the folder holds no prepared data set, or it is damaged.
-        WrongData: it holds another one.
+        """Read the manifest and the positions of the images.
+
+        Raises:
+            UserError: the folder holds no prepared data set, or it is damaged.
+            WrongData: it holds another one.
         """
         self.manifest = CocoManifest.read(folder)
         if self.manifest.version != dataset.version:
@@ -36,7 +40,9 @@ class Parts:
         self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
 
     def evaluated(self, whole: bool = False) -> tuple[CocoPart, np.ndarray, Literal["validation", "train", "test"]]:
-        """Where the images lie, their positions there, and what they are; ``whole``: not those that are held out."""
+        """Return the part that the images are in, their positions there, and what they are; ``whole``: not those that
+        are held out.
+        """
         found = self.manifest
         if len(self._held_out) and not whole:
             assert found.train
@@ -47,12 +53,14 @@ class Parts:
         return found.test, every, "test"
 
     def file(self, part: CocoPart) -> Path:
-        """Of the images."""
+        """Return the path of a part's images."""
         return self._folder / part.file
 
     def annotations(self, part: CocoPart) -> Annotations:
-        """Raises:
-        WrongData: they are of other images than the part's, or damaged.
+        """Read a part's annotations.
+
+        Raises:
+            WrongData: they are of other images than the part's, or damaged.
         """
         path = self._folder / part.annotations
         found = Annotations.load(path, self.manifest.class_count)
@@ -61,7 +69,7 @@ class Parts:
         return found
 
     def _with_objects(self) -> np.ndarray:
-        """Positions of the images that can be trained on."""
+        """Return the positions of the images that can be trained on."""
         part = self.manifest.train
         if part is None:
             return np.empty(0, np.int64)

@@ -15,10 +15,10 @@ class WeightsError(Exception):
 
 
 def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads a state dict strictly, see ``read_weights``; the file's sha256.
+    """Load a state dict strictly, see ``read_weights``; return the file's sha256.
 
     Raises:
-        BadWeights: as its text says.
+        WeightsError: as its text says.
     """
     state, found = read_weights(file, sha256)
     load_state_dict(model, name, file, state)
@@ -26,8 +26,10 @@ def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = N
 
 
 def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Tensor]) -> None:
-    """Raises:
-    BadWeights: what ``file`` holds is not for this model.
+    """Load a state dict strictly.
+
+    Raises:
+        WeightsError: what ``file`` holds is not for this model.
     """
     try:
         model.load_state_dict(state)
@@ -36,13 +38,13 @@ def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Te
 
 
 def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """A file's state dict and sha256.
+    """Return a file's state dict and sha256.
 
     Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``
     or ``state_dict`` as RepDistiller and mdistiller write it.
 
     Raises:
-        BadWeights: as its text says.
+        WeightsError: as its text says.
     """
     try:
         found = files.sha256(file)
@@ -67,6 +69,6 @@ def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
 
 
 def first_line(error: Exception, index: int = 0) -> str:
-    """Of its message, or the line after."""
+    """Return the first line of an error's message, or the one at ``index``."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[min(index, len(lines) - 1)][:200]

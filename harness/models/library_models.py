@@ -89,7 +89,7 @@ def library_net(name: str, num_classes: int, in_channels: int) -> LibraryNet:
 
 @dataclass
 class TapProbe:
-    """What modules do with an image (C, H, H)."""
+    """The results of a network's modules for an image (C, H, H)."""
 
     heights: dict[str, int] = field(default_factory=dict)  # of the square maps they return, in the order they are done
     relus: dict[str, str] = field(default_factory=dict)  # of those that return a ReLU's result: that module
@@ -97,7 +97,7 @@ class TapProbe:
 
 
 def probe_taps(net: nn.Module, image_shape: tuple[int, int, int]) -> TapProbe:
-    """Runs the network once, on shapes alone; modules are told by their paths."""
+    """Run the network once, on shapes only; modules are named by their paths."""
     twin = copy.deepcopy(net).to("meta").eval()
     found = TapProbe()
     results: dict[str, Tensor] = {}  # of the ReLUs' last calls

@@ -99,8 +99,8 @@ def test_coco128(tmp_path: Path) -> None:
 
     before = contents(tmp_path / "out")
     said = process(*asked, cwd=tmp_path)
-    assert (said.code, said.err) == (0, "out: prepared already, nothing to do\n")
-    assert "the training images are what is evaluated on" in said.out and "929 objects, 10 crowds; 126" in said.out
+    assert (said.code, said.err) == (0, "out: already prepared, nothing to do\n")
+    assert "the training images are evaluated on" in said.out and "929 objects, 10 crowds; 126" in said.out
     assert contents(tmp_path / "out") == before
 
 
@@ -160,7 +160,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert prepared(source, tmp_path / "1").version == versions[0]
     change(path, lambda c: c["annotations"][0].update(area=601))
     versions.append(prepared(source, tmp_path / "2").version)
-    assert "holds a data set prepared otherwise: source" in prepare(source, tmp_path / "0").error
+    assert "holds a data set that was prepared differently: source" in prepare(source, tmp_path / "0").error
     change(path, lambda c: c["annotations"][0].update(iscrowd=1))
     versions.append(prepared(source, tmp_path / "3").version)
     save_image(source / "train2017/0003.jpg", picture(60, 40, 77))
@@ -273,7 +273,7 @@ def test_folders_of_the_two_kinds_are_not_taken_for_each_other(source: Path, tmp
         Manifest.read(tmp_path / "out")
     save_image(tmp_path / "tree/val/a/0.jpg", picture(20, 30))
     said = command("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out")
-    assert "prepared otherwise: dataset coco, not imagefolder; max_side None, not 400" in said.error
+    assert "prepared differently: dataset coco, not imagefolder; max_side None, not 400" in said.error
     (tmp_path / "out/train.safetensors").write_bytes(b"torn")
     assert "train.safetensors: has 4 bytes, manifest.json states " in prepare(source, tmp_path / "out").error
 

@@ -1,4 +1,4 @@
-"""Which images make a batch: wide ones together and tall ones together, so that little of a batch is padding."""
+"""Batches of images of like shape: wide ones together and tall ones together, so that little of a batch is padding."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Which part of each image is looked at: random crops and flips for training, the two protocols of evaluation.
+"""The part of each image that is looked at: random crops and flips for training, the two protocols of evaluation.
 
 Computed here once for every loader, so that all of them show the same parts of the same images.
 """
@@ -29,7 +29,8 @@ def training_views(
     area: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
 ) -> np.ndarray:
-    """(N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's images.
+    """Return (N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's
+    images.
 
     Crops are distributed as torchvision's ``RandomResizedCrop`` has them: a share of the image's area uniform in
     ``area``, an aspect ratio log-uniform in 3/4..4/3, anywhere; ten tries to fit one in, then the largest central part
@@ -58,7 +59,7 @@ def training_views(
 
 
 def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarray:
-    """(N,) VIEW of what ``training_views`` has given, resized to ``size`` x ``size``."""
+    """Return (N,) VIEW of what ``training_views`` returned, resized to ``size`` x ``size``."""
     views = np.zeros(len(training), VIEW)
     views["position"] = positions
     for column, name in enumerate(("top", "left", "height", "width", "flip")):
@@ -70,7 +71,7 @@ def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarr
 def evaluation_views(
     positions: np.ndarray, heights: np.ndarray, widths: np.ndarray, *, size: int, resize: int, crop_first: bool
 ) -> np.ndarray:
-    """(N,) VIEW of images to evaluate on, one of two protocols.
+    """Return (N,) VIEW of images to evaluate on, by one of two protocols.
 
     - torchvision's: the shorter side is resized to ``resize``, then the central ``size`` x ``size`` is taken;
     - FFCV's (``crop_first``): the central square of size/resize of the shorter side is resized to ``size`` x ``size``.

@@ -20,7 +20,7 @@ class FixedEpochs:
         return self._steps
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        """As ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
+        """Yield batches like ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
         per_pass, end = len(self._loader), (epoch + 1) * self._steps
         at = epoch * self._steps + first_step
         while at < end:

@@ -1,4 +1,4 @@
-"""From COCO's annotation files and images to .beton files, annotations that are quick to read, and a manifest."""
+"""Preparation of a data set in COCO's format: .beton files, annotations that are quick to read, and a manifest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,9 @@ def prepare_coco(
     train: str | None = None,
     val: str | None = None,
 ) -> tuple[CocoManifest, bool]:
-    """Writes the .beton files, the annotations and then the manifest into ``out``; with False, all was there already.
-    ``train``, ``val``: see ``archive.find``. Images are stored in the order of their ids, at their own size, with their
-    ids as labels.
+    """Write the .beton files, the annotations and then the manifest into ``out``; return False if all was there
+    already. Images are stored in the order of their ids, at their own size, with their ids as labels. ``train``,
+    ``val``: see ``coco_layout.find_archive``.
 
     Every image is stored and may be evaluated on. Those without an object to train on (see
     ``Annotations.training_objects``) are left out of training, as detectron2 leaves them.
@@ -38,8 +38,8 @@ def prepare_coco(
 
     Raises:
         UserError: ``source`` is not such a data set, an image has not the size that its annotations are for, ``out``
-            holds other data, or as ``complete``.
-        DiskFull: as ``complete``.
+            holds other data, or as ``complete_dataset``.
+        DiskFull: as ``complete_dataset``.
     """
     found = coco_layout.find_archive(source, train, val)
     fingerprint = found.fingerprint()
@@ -91,7 +91,7 @@ class _Making:
         return PartBuild(self.name, self.images, self.part.images, self.settings, self.out)
 
     def write(self, filled: BuiltPart) -> tuple[CocoPart, str]:
-        """The annotations of the images that are stored, and their digest."""
+        """Write the annotations of the images that are stored; return the part and their digest."""
         held, given = beton.read_beton(self.filling.unfinished), self.part.instances
         stored = np.searchsorted(given.annotations.image_ids, held.labels)
         self._check_sizes(held, stored)
@@ -111,7 +111,7 @@ class _Making:
         return part, annotations.digest()
 
     def _check_sizes(self, held: beton.Beton, stored: np.ndarray) -> None:
-        """Raises UserError when boxes are in pixels of an image of another size: how they would fit is not known."""
+        """Raise UserError when boxes are in pixels of an image of another size: how they would fit is not known."""
         given = self.part.instances
         heights, widths = given.heights[stored], given.widths[stored]
         wrong = np.flatnonzero((heights != held.heights) | (widths != held.widths))

@@ -20,7 +20,7 @@ LARGEST_NUMBER = 1e7  # of a box's, in pixels
 
 @dataclass(frozen=True)
 class Instances:
-    """What one file holds, its images in the order of their ids."""
+    """The content of one file, its images in the order of their ids."""
 
     path: Path
     names: tuple[str, ...]  # of the image files, relative to their folder
@@ -31,8 +31,8 @@ class Instances:
 
 
 def read_instances(path: Path) -> Instances:
-    """Category ids, which may have holes, become labels 1, 2, ... in their order. ``iscrowd`` may be missing, and is 0
-    then; ``area`` too, and is the box's.
+    """Read a file. Category ids, which may have holes, become labels 1, 2, ... in their order. ``iscrowd`` may be
+    missing and is 0 then; a missing ``area`` is that of the box.
 
     Raises:
         UserError: it is not JSON, a key is missing or holds something else, an id is there twice, an annotation is of
@@ -109,7 +109,7 @@ class _Item:
         return value
 
     def known(self, key: str, ids: dict[int, int], whose: str) -> int:
-        """What an id stands for."""
+        """Return what an id stands for."""
         value = self.get(key)
         if type(value) is not int or value not in ids:
             self.refuse(key, f"the id of one of the file's {whose}", value)
@@ -128,7 +128,7 @@ class _Item:
         return float(value)
 
     def file_name(self) -> str:
-        """Relative, and of a file below the folder it is relative to, but for links that the folder itself has."""
+        """Return a file name that is relative and stays below its folder, except for links in the folder itself."""
         value = self.get("file_name")
         if not isinstance(value, str) or not value or "\0" in value:
             self.refuse("file_name", "a file's name", value)
@@ -152,7 +152,7 @@ def _items(path: Path, content: dict[str, Any], key: str) -> Iterator[_Item]:
 
 
 def _images(path: Path, content: dict[str, Any]) -> list[tuple[int, str, int, int]]:
-    """Id, file name, height and width of each, in the order of their ids."""
+    """Return id, file name, height and width of each image, in the order of their ids."""
     found: dict[int, tuple[int, str, int, int]] = {}
     for item in _items(path, content, "images"):
         number = item.integer("id", 0, LARGEST_ID)
@@ -166,7 +166,7 @@ def _images(path: Path, content: dict[str, Any]) -> list[tuple[int, str, int, in
 
 
 def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Names by id."""
+    """Return names by id."""
     found: dict[int, str] = {}
     for item in _items(path, content, "categories"):
         number, name = item.integer("id", 0, LARGEST_ID), item.get("name")
@@ -183,7 +183,9 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
 def _annotations(
     path: Path, content: dict[str, Any], images: dict[int, int], labels: dict[int, int]
 ) -> list[tuple[int, int, list[float], float, int]]:
-    """Position of the image, label, box, area and whether a crowd, of each as it comes."""
+    """Return position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
+    file.
+    """
     found = []
     for item in _items(path, content, "annotations"):
         box = item.box()

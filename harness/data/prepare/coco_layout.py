@@ -1,4 +1,4 @@
-"""Where a data set in COCO's format has its annotation files and images."""
+"""The places where a data set in COCO's format has its annotation files and images."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ class Part:
     images: layouts.Part  # their files in the order of the images' ids, which are their labels here
 
     def check_complete(self) -> None:
-        """Raises UserError when image files are missing."""
+        """Raise UserError when image files are missing."""
         folder, files = self.images.folder, self.images.files
         if missing := [file.name for file in files if not (folder / file.name).is_file()]:
             raise UserError(
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Archive:
-    """``test`` is None where the training images are what is evaluated on."""
+    """The parts of a data set. ``test`` is None where the training images are evaluated on."""
 
     train: Part | None
     test: Part | None
@@ -45,7 +45,7 @@ class Archive:
         return [part for part in (self.train, self.test) if part]
 
     def fingerprint(self) -> str:
-        """16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
+        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
         digest = hashlib.sha256()
         for name, part in (("train", self.train), ("test", self.test)):
             if part:
@@ -59,9 +59,9 @@ class Archive:
 
 
 def find_archive(source: Path, train: str | None = None, val: str | None = None) -> Archive:
-    """The annotations are ``SOURCE/annotations/instances_{train,val}*.json``, or the files named, below that folder,
+    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json`` or the files named, below that folder,
     SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``, ``SOURCE/train2017``,
-    ``SOURCE/images``, SOURCE or beside that file: in the first of them that has some.
+    ``SOURCE/images``, SOURCE or next to that file: in the first of them that has some.
 
     Raises:
         UserError: neither is there, one is not COCO's, images have no folder, the two have different categories.

@@ -1,4 +1,4 @@
-"""A source image as it is stored: its own bytes where loaders can decode them, else a JPEG made of it."""
+"""Source images as they are stored: their own bytes where loaders can decode them, else a JPEG."""
 
 import io
 import warnings
@@ -34,7 +34,7 @@ class Unreadable(Exception):
 
 
 def encode_image(path: Path, settings: Settings) -> EncodedImage:
-    """What is stored of a file. Every pixel is decoded on the way, so what is torn is found here.
+    """Return what is stored of a file. Every pixel is decoded on the way, so that torn files are found here.
 
     Raises:
         Unreadable: the file cannot be read or decoded.
@@ -92,14 +92,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """As torchvision's ImageFolder converts, but for 16 bits of grey, which Pillow would clip to white."""
+    """Convert as torchvision's ImageFolder does, except for 16 bits of grey, which Pillow would clip to white."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
 
 
 def _fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size with its longer side at most ``max_side``, its shape kept."""
+    """Return the size with its longer side at most ``max_side``, its shape kept."""
     longer = max(size)
     if longer <= max_side:
         return size

@@ -1,4 +1,4 @@
-"""A detector's weights: its classifier's alone, or all of them."""
+"""Loading of a detector's weights: its classifier's only, or all of them."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
     ``name``'s stages; what classifies is left out. The file's sha256.
 
     Raises:
-        BadWeights: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
+        WeightsError: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
             too many.
     """
     given, found = read_weights(file, sha256)
@@ -46,12 +46,12 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
 
 
 def load_detector(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads all of a detector's weights, strictly; the file's sha256.
+    """Load all of a detector's weights, strictly; return the file's sha256.
 
     For a detector of COCO's 80 categories, torchvision's weights with their 91 outputs do too.
 
     Raises:
-        BadWeights: the file cannot be read, or is another model's.
+        WeightsError: the file cannot be read, or is another model's.
     """
     state, found = read_weights(file, sha256)
     if detector.num_classes == len(_CATEGORIES):

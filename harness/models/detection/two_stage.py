@@ -97,7 +97,7 @@ class TwoStageDetector(Detector, FasterRCNN):
     def _first_stage_losses(
         self, objectness: Tensor, offsets: Tensor, objects: Objects, draws: torch.Generator, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Of one image: whether there is an object (N,), and where (N, 4), for some of the anchors."""
+        """Return the losses of some of one image's anchors: whether there is an object (N,), and where (N, 4)."""
         rpn = self.rpn
         (labels,), (boxes,) = rpn.assign_targets_to_anchors([anchors], [{"boxes": objects.boxes}])
         chosen = sample(labels, self._anchors_per_image, rpn.fg_bg_sampler.positive_fraction, draws)
@@ -122,7 +122,7 @@ class TwoStageDetector(Detector, FasterRCNN):
     def _second_stage_losses(
         self, logits: Tensor, offsets: Tensor, rois: Tensor, targets: Tensor, boxes: Tensor
     ) -> dict[str, Tensor]:
-        """Of one image: which class its RoIs show, and where."""
+        """Return the losses of one image's RoIs: their class, and where it is."""
         positive = torch.where(targets > 0)[0]
         found = offsets.view(len(offsets), -1, 4)[positive, targets[positive]]
         wanted = self.roi_heads.box_coder.encode_single(boxes[positive], rois[positive])

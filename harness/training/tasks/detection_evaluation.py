@@ -1,4 +1,4 @@
-"""What a detector finds in a whole set of images, and COCO's average precision of that, by pycocotools."""
+"""Detections of a detector in a set of images, and COCO's average precision of them, by pycocotools."""
 
 import contextlib
 import io
@@ -35,15 +35,16 @@ class DetectionEvalSet(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    metrics: dict[str, float | None]  # as `coco_metrics` tells them, of these very results
+    metrics: dict[str, float | None]  # `coco_metrics` of these results
     results: list[dict[str, Any]]  # COCO's result format, in the images' order
 
 
 def evaluate_detector(
     model: Detector, on: DetectionEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
 ) -> Evaluation:
-    """Runs a detector in eval mode, and leaves it in the mode it was in. The processes share the images out; each gets
-    the same answer."""
+    """Evaluate a detector in eval mode, and leave it in the mode it was in. The processes share the images out; each
+    gets the same answer.
+    """
     truth = on.annotations
     categories = [category["id"] for category in truth["categories"]]
     was_training = model.training
@@ -63,7 +64,7 @@ def evaluate_detector(
 def as_results(
     found: Detections, size: Size, original: Size, image_id: int, categories: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """COCO's results of one image shown at ``size``, in pixels of its file.
+    """Return COCO's results of one image shown at ``size``, in pixels of its file.
 
     Numbers are rounded, boxes to a hundredth of a pixel: a file of them says what the metrics are of.
     """
@@ -83,7 +84,7 @@ def as_results(
 
 
 def results_file(results: Sequence[dict[str, Any]]) -> bytes:
-    """COCO's result file."""
+    """Return COCO's result file."""
     return (json.dumps(results, separators=(",", ":")) + "\n").encode()
 
 
