@@ -386,7 +386,7 @@ def test_kept_logits_are_counted_to_the_byte() -> None:
     assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
-# What is kept beside a submission ------------------------------------------------------------------------------------
+# What is stored with a submission ------------------------------------------------------------------------------------
 
 
 def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:
