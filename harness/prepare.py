@@ -102,10 +102,10 @@ def prepare(
                 source, out, settings, workers or cores(), skip_unreadable, progress.tell, **further
             )
     except KeyboardInterrupt:
-        say("left; the same command goes on from here")
+        say("interrupted; the same command resumes here")
         raise typer.Exit(130) from None
     if not is_new:
-        say(f"{out}: prepared already, nothing to do")
+        say(f"{out}: already prepared, nothing to do")
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
@@ -122,7 +122,7 @@ def _text(made: "Prepared", out: Path) -> str:
     meanings = {kind: text for _, tally in tallies for kind, text in tally.kinds.items() if tally.counts.get(kind)}
     lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in meanings.items()]
     if made.evaluated_on == "train":
-        lines.append("no annotations to evaluate with: the training images are what is evaluated on")
+        lines.append("no annotations to evaluate with: the training images are evaluated on")
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
-"""The guard of the tables' columns: lines of unlike protocols never share one unasked.
+"""The guard of the tables' columns: lines of unlike protocols share one only on request.
 
-Dataset, images evaluated on and metric are one for a whole sweep, and a pair has one teacher; recipes may differ.
+A whole sweep has one dataset, one evaluation set and one metric, and a pair has one teacher; recipes may differ.
 """
 
 import json
@@ -30,7 +30,7 @@ class RecipeChange(LinePart):
 
 
 def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
-    """The lines whose recipe is not the one that most lines have, and in what."""
+    """Return the lines whose recipe is not the one that most lines have, with the keys that differ."""
     first = {cell.line: cell.run_id for cell in plan.cells}
     recipes = {line: plan.runs[run_id].science.recipe.model_dump(mode="json") for line, run_id in first.items()}
     texts = {line: canonical(recipe) for line, recipe in recipes.items()}
@@ -44,8 +44,10 @@ def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
 
 
 def refuse_mixed(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChange], mix: bool) -> None:
-    """Raises:
-    UserError: lines of a table are of unlike protocols, and are not to be mixed; or one line is of two pairs.
+    """Refuse a table whose columns would mix protocols.
+
+    Raises:
+        UserError: lines are of unlike protocols and ``mix`` is not set; or one line has two pairs.
     """
     runs: dict[tuple[Line, int], str] = {}
     for cell in cells:

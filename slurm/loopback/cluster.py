@@ -112,7 +112,7 @@ class Loopback:
     def kill_node(self, name: str, jobs: bool = True, report: bool = False) -> None:
         """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
 
-        The controller notices after 15 to 20 s; with ``report`` it is told at once.
+        The controller notices after 15 to 20 s; with ``report`` at once.
         """
         self._check_node(name)
         pids = {p for p in [processes.alive(self.layout.pid(name))] if p}

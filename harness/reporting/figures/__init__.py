@@ -21,18 +21,18 @@ class Pictures(Protocol):
 
     @staticmethod
     def name(teacher: str, student: str) -> str:
-        """The file of a pair's picture, without its suffix."""
+        """Return the name of a pair's picture file, without its suffix."""
 
     @staticmethod
     def caption(teacher: str, student: str) -> str: ...
 
     @staticmethod
     def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
-        """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
+        """Write a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
 
 
 def pictures_of(task: TaskInfo) -> Pictures | None:
-    """What draws pictures for a task; None: nothing does."""
+    """Return the module that draws pictures for a task; None: there is none."""
     return importlib.import_module(task.pictures) if task.pictures else None  # type: ignore[return-value]
 
 

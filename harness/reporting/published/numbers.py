@@ -1,4 +1,4 @@
-"""The published numbers that come with the harness: what papers print, each with its protocol."""
+"""The published numbers that come with the harness, as papers print them, each with its protocol."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "published"
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a source measured, and how. Numbers of two protocols are not comparable."""
+    """How a source measured its numbers. Numbers of two protocols are not comparable."""
 
     id: str
     label: str  # short, for a column's head
@@ -30,7 +30,7 @@ class Protocol:
 
     @property
     def length(self) -> str:
-        """How long it trains, in words."""
+        """The length of training, in words."""
         return self.schedule or (f"{self.epochs} epochs" if self.epochs else "epochs not stated")
 
 
@@ -38,8 +38,8 @@ class Protocol:
 class Number(LinePart):
     """One published number, under our names for models and method."""
 
-    settings: Mapping[str, str]  # a method's settings without which it is another one
-    value: str  # as printed: its decimals are a part of it
+    settings: Mapping[str, str]  # settings that define this variant of the method
+    value: str  # as printed, with its decimals
     std: str
     protocol: str
     recipe_change: Mapping[str, str]
@@ -47,7 +47,7 @@ class Number(LinePart):
 
 
 Numbers = Mapping[Line, Sequence[Number]]  # in the sources' order
-NO_TEACHER = "none"  # the teacher of students that a source trains alone
+NO_TEACHER = "none"  # the teacher of students in sources that do not distil
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,15 @@ class PublishedNumbers:
     numbers: Mapping[str, Numbers]  # of each metric that the task's tables print
 
     def of(self, line: Line, metric: str) -> tuple[Number, ...]:
-        """An undistilled student's numbers are also those of sources that distil none."""
+        """Return a line's numbers. An undistilled student's include those of sources that do not distil."""
         numbers = self.numbers[metric]
-        alone = numbers.get(line._replace(teacher=NO_TEACHER), ()) if line.method == BASELINE else ()
-        return (*numbers.get(line, ()), *alone)
+        undistilled = numbers.get(line._replace(teacher=NO_TEACHER), ()) if line.method == BASELINE else ()
+        return (*numbers.get(line, ()), *undistilled)
 
 
 @cache
 def published_numbers(dataset: str) -> PublishedNumbers | None:
-    """What is published on a dataset of the harness; None when there is nothing."""
+    """Return the numbers published on a dataset of the harness; None when there are none."""
     if not published_file(dataset).exists():
         return None
     columns = [field.name for field in fields(Protocol) if field.name != "id"]
@@ -99,7 +99,7 @@ def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
 
 
 def published_file(dataset: str) -> Path:
-    """Where a dataset's numbers lie, if there are any."""
+    """Return the file of a dataset's numbers, which may be missing."""
     return FOLDER / f"{dataset}.csv"
 
 

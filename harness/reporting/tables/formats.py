@@ -34,7 +34,7 @@ def markdown(comparison: Comparison, published: PublishedTable | None = None) ->
 
 
 def markdown_table(lines: Lines, names: int = 2) -> str:
-    """Lines as a table whose source is readable too. ``names``: columns of names, which lean left."""
+    """Return a table whose source is readable too. ``names``: how many columns are aligned left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(cells: tuple[str, ...]) -> str:
@@ -47,7 +47,7 @@ def markdown_table(lines: Lines, names: int = 2) -> str:
 
 
 def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:
-    """Booktabs tables; needs \\usepackage{booktabs}."""
+    """Return booktabs tables, which need \\usepackage{booktabs}."""
     return "\n".join(line for section in sections(comparison, published) for line in _latex_table(section)) + "\n"
 
 
@@ -113,7 +113,7 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }"""
 
 
 def html_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
-    """A page of its own, readable without a network; every text is escaped."""
+    """Return a page that needs no network; every text is escaped."""
     parts = []
     for section in sections(comparison, published):
         parts += [f"<h2>{html.escape(section.title)}</h2>"] if section.title else []

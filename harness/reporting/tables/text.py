@@ -1,4 +1,4 @@
-"""What a comparison's tables say, as text: lines and remarks, the same in every format."""
+"""The lines and remarks of a comparison's tables, the same in every format."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -26,12 +26,12 @@ PUBLISHED = "Published numbers for these pairs"
 
 @dataclass(frozen=True)
 class Section:
-    """A table and what stands under it."""
+    """A table and the remarks under it."""
 
     title: str  # "" for the first
     lines: Lines  # the header first; the first two columns are names
     remarks: list[str]
-    run_ids: list[str]  # behind each line but the header; "" where a line is of many
+    run_ids: list[str]  # behind each line except the header; "" where a line sums up many
 
 
 def sections(comparison: Comparison, published: PublishedTable | None) -> list[Section]:
@@ -59,7 +59,7 @@ _EVALUATED_ON = {
 
 
 def images(comparison: Comparison) -> str:
-    """ ", 50,000 training images, 10,000 test images"; "" without a record."""
+    """Return ``, 50,000 training images, 10,000 test images``; "" without a record."""
     sizes = f", {comparison.train_size:,} training images" if comparison.train_size else ""
     if comparison.evaluated_size:
         sizes += f", {comparison.evaluated_size:,} {_EVALUATED_ON[comparison.evaluated_on or 'test']}"
@@ -67,117 +67,119 @@ def images(comparison: Comparison) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know to compare these numbers with others."""
+    """Return the facts that a reader must know to compare these numbers with others."""
     contents = comparison.contents
     epochs = " or ".join(str(e) for e in contents.epochs)
     evaluated_on = comparison.evaluated_on or "test"
-    found = [
+    remarks = [
         f"{contents.dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean ± "
         f"sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
         "Differences are of the last epoch, paired by seed."
     ]
-    found += [*_test_notes(comparison), *sweep_notes(contents)]
+    remarks += [*_test_notes(comparison), *sweep_notes(contents)]
     for row in comparison.rows:
         where = row.line
-        found += method_notes(row)
+        remarks += method_notes(row)
         if row.missing:
-            found.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
+            remarks.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
         if row.diverged:
-            found.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
-    return found
+            remarks.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
+    return remarks
 
 
 def sweep_notes(contents: Contents) -> list[str]:
-    """What a sweep says of itself, and in what its lines are unlike."""
-    found = []
+    """Return the sweep's own note, and how its lines differ."""
+    remarks = []
     if note := _one_line(contents.note):
-        found.append(f"Note: {note}")
+        remarks.append(f"Note: {note}")
     marks = protocol_marks(contents)
     if others := [c for c in contents.recipe_changes if c.line not in marks]:
-        found.append(f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}.")
+        remarks.append(f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}.")
     if marks:
         legend = dict.fromkeys(f"{marks[c.line]} {c.change}" for c in contents.recipe_changes if c.line in marks)
-        found.append(f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}.")
+        remarks.append(f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}.")
     if contents.added:
-        found.append(
+        remarks.append(
             f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added for what the seeds before "
             "said, which p values do not know of: its own decisions are corrected for that, the marks here are not."
         )
-    return found
+    return remarks
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
-    """ "teacher > student, kd, crd: lr 0.01"; without methods where all of the pair's have the change."""
+    """Return ``teacher > student, kd, crd: lr 0.01``; without methods where all of the pair's have the change."""
     methods = Counter(line.pair for line in contents.lines())
     return [
-        f"{pair}{'' if len(of) == methods[pair] else ', ' + ', '.join(c.method for c in of)}: {change}"
-        for (pair, change), of in grouped(changes, lambda c: (c.pair, c.change)).items()
+        f"{pair}{'' if len(part) == methods[pair] else ', ' + ', '.join(c.method for c in part)}: {change}"
+        for (pair, change), part in grouped(changes, lambda c: (c.pair, c.change)).items()
     ]
 
 
 def method_notes(row: Row) -> list[str]:
-    """What a method makes of its students that a reader must know."""
+    """Return the facts about a method's students that a reader must know."""
     where = row.line
-    found = []
+    remarks = []
     if row.parameters and row.parameters[0] != row.parameters[1]:
         student, evaluated = row.parameters
-        found.append(f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}.")
+        remarks.append(
+            f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
+        )
     for text, count in row.warnings:
-        found.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
-    return found
+        remarks.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
+    return remarks
 
 
 def _test_notes(comparison: Comparison) -> list[str]:
-    """How intervals and marks come about, and what they leave open."""
+    """Explain intervals and marks, and name the undecided methods."""
     if not any(row.last_interval or row.tested for row in comparison.rows):
         return []
     baseline = comparison.contents.baseline
-    found = ["95 % CI: of a mean over seeds, by Student's t."]
+    remarks = ["95 % CI: of a mean over seeds, by Student's t."]
     if any(row.tested for row in comparison.rows):
-        found = [f"{found[0]} {stars_note(baseline)}"]
-    left: dict[PairNames, list[str]] = {}
+        remarks = [f"{remarks[0]} {stars_note(baseline)}"]
+    undecided: dict[PairNames, list[str]] = {}
     for row in comparison.rows:
         if row.tested and row.tested.p_holm >= ERROR:
             family = sum(r.tested is not None for r in comparison.rows if r.pair == row.pair)
             needed = seeds_needed(row.to_baseline, ERROR / family)
-            left.setdefault(row.pair, []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
+            undecided.setdefault(row.pair, []).append(f"{row.method} ({needed or f'over {MOST_SEEDS:,}'})")
         elif row.to_baseline and row.to_baseline.n > 1 and not row.tested:
-            left.setdefault(row.pair, []).append(f"{row.method} (no test: equal differences)")
-    if left:
-        said = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in left.items())
-        found.append(
+            undecided.setdefault(row.pair, []).append(f"{row.method} (no test: equal differences)")
+    if undecided:
+        names = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in undecided.items())
+        remarks.append(
             f"Not told apart from {baseline} (in brackets the seeds in all that would do so with {100 * POWER:.0f} % "
-            f"probability, were mean and std of the difference those seen here): {said}."
+            f"probability, were mean and std of the difference those seen here): {names}."
         )
-    return found
+    return remarks
 
 
 def stars_note(baseline: str) -> str:
-    """What the stars mean."""
+    """Explain the stars."""
     legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
     return f"Paired t-test against {baseline}, Holm-corrected over a pair's methods: {legend}."
 
 
 def capitalised(text: str) -> str:
-    """For the start of a sentence; ``str.capitalize`` would make AP50 Ap50."""
+    """Return the text with a capital first letter; ``str.capitalize`` would turn AP50 into Ap50."""
     return text[:1].upper() + text[1:]
 
 
 def _one_line(text: str) -> str:
-    """An empty line would end a LaTeX caption."""
+    """Return the text on one line: an empty line would end a LaTeX caption."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _rank_notes(ranking: Ranking, contents: Contents) -> list[str]:
     baseline = contents.baseline
-    found = [
+    remarks = [
         f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(> {baseline}): probability that "
         f"a run of the method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, "
         f"seeds drawn anew {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
     ]
     if ranking.left_out:
-        found.append(f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}.")
-    return found
+        remarks.append(f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}.")
+    return remarks
 
 
 def _published_notes(published: PublishedTable) -> list[str]:
