@@ -183,7 +183,7 @@ class Pair(Closed):
 
 
 class Teachers(Closed):
-    """How teachers that are trained here are trained."""
+    """Recipe and seed of the teachers that are trained here."""
 
     recipe: RecipeRef | None = Field(None, description="a recipe; the sweep's own when not stated")
     seed: Seed = Field(0, description="one teacher serves all of a pair's seeds, so that seeds are comparable")

@@ -21,7 +21,7 @@ def fragments(file: Path) -> Iterator[str]:
             yield f"{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
 
 
-@pytest.mark.parametrize("folder", ["methods", "slurm", "benchmarks", "tests"])
+@pytest.mark.parametrize("folder", ["harness", "methods", "slurm", "benchmarks", "tests"])
 def test_no_docstring_is_a_fragment(folder: str) -> None:
     files = sorted((REPO / folder).rglob("*.py"))
     assert files
