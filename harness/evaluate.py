@@ -67,20 +67,20 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
-        found = _run(run, results, root)
+        result = _run(run, results, root)
     elif dataset and model and weights:
-        found = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
+        result = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     if json_:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
         print(
-            f"{found['model']} on {found['dataset']} ({found['images']:,} {found['evaluated_on']} images), "
-            f"{Path(found['weights']).name} sha256 {found['sha256'][:12]}"
+            f"{result['model']} on {result['dataset']} ({result['images']:,} {result['evaluated_on']} images), "
+            f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
         )
-        task = task_of(found["dataset"])
-        print("   ".join(_said(task, metric, found[metric]) for metric in task.metrics))
+        task = task_of(result["dataset"])
+        print("   ".join(_said(task, metric, result[metric]) for metric in task.metrics))
 
 
 def _said(task: TaskInfo, metric: str, value: float | None) -> str:
@@ -194,8 +194,8 @@ def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, fol
     except WrongData as e:
         raise UserError(str(e)) from None
     set_float32(recipe.precision)
-    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
-    return {"evaluated_on": on.name, "images": len(on.targets), **found.metrics}
+    evaluated = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
+    return {"evaluated_on": on.name, "images": len(on.targets), **evaluated.metrics}
 
 
 if __name__ == "__main__":

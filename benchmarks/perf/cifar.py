@@ -102,13 +102,12 @@ class Trainer:
 
     def member(self, name: str, **params: Any) -> Member:
         """Make a run of a method with its default settings except ``params``."""
-        asked = science(name, TEACHER, STUDENT, params, precision=self.precision)
-        return Member(asked, self.teacher, self.targets, self.task, DEVICE)
+        run = science(name, TEACHER, STUDENT, params, precision=self.precision)
+        return Member(run, self.teacher, self.targets, self.task, DEVICE)
 
 
 def science(method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any) -> Science:
-    """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
-    but for what ``recipe`` says."""
+    """Return a science: a method's defaults except ``params``, one epoch of CIFAR-100's recipe except ``recipe``."""
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})

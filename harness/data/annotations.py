@@ -54,17 +54,17 @@ class Annotations:
             OSError: it cannot be read.
         """
         try:
-            found = load_file(path)
+            tensors = load_file(path)
         except SafetensorError as e:
             raise WrongData(f"{path}: damaged: {e}") from None
-        if found.keys() != _FORM.keys():
-            raise WrongData(f"{path}: expected {', '.join(_FORM)}; found {', '.join(found)}")
-        images, many = found["image_ids"].size, found["labels"].size
+        if tensors.keys() != _FORM.keys():
+            raise WrongData(f"{path}: expected {', '.join(_FORM)}; found {', '.join(tensors)}")
+        images, many = tensors["image_ids"].size, tensors["labels"].size
         for name, (dtype, shape) in _FORM.items():
             expected = tuple({"N": images, "N + 1": images + 1, "M": many}.get(str(side), side) for side in shape)
-            if found[name].dtype != dtype or found[name].shape != expected:
+            if tensors[name].dtype != dtype or tensors[name].shape != expected:
                 raise WrongData(f"{path}: {name}: expected {np.dtype(dtype)} of shape {expected}")
-        annotations, firsts = cls(**found), found["firsts"]
+        annotations, firsts = cls(**tensors), tensors["firsts"]
         in_order = firsts[0] == 0 and firsts[-1] == many and (np.diff(firsts) >= 0).all()
         rising = (np.diff(annotations.image_ids) > 0).all()
         known = ((annotations.labels >= 1) & (annotations.labels <= classes)).all()
@@ -106,9 +106,9 @@ class Annotations:
         image, none of them degenerate then.
         """
         clipped = self._clipped(heights, widths)
-        kept = ~self.crowds & ~_degenerate(clipped)
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return TrainingObjects(before[self.firsts], clipped[kept].astype(np.float32), self.labels[kept])
+        usable = ~self.crowds & ~_degenerate(clipped)
+        before = np.concatenate([[0], np.cumsum(usable)])
+        return TrainingObjects(before[self.firsts], clipped[usable].astype(np.float32), self.labels[usable])
 
     def counts(self, heights: np.ndarray, widths: np.ndarray) -> dict[str, int]:
         """Count annotations by ``coco_manifest.KINDS``."""

@@ -63,8 +63,8 @@ def read_beton(path: Path) -> Beton:
     fields = content[_HEADER.itemsize : _METADATA].view(_FIELD)
     if header["version"] != _VERSION:
         raise WrongData(f"{path}: not a .beton file of version {_VERSION}")
-    found = [(f["name"].tobytes().rstrip(b"\0"), int(f["type"])) for f in fields]
-    if header["fields"] != len(_FIELDS) or found != [(name.encode(), kind) for name, kind in _FIELDS]:
+    stated_fields = [(f["name"].tobytes().rstrip(b"\0"), int(f["type"])) for f in fields]
+    if header["fields"] != len(_FIELDS) or stated_fields != [(name.encode(), kind) for name, kind in _FIELDS]:
         raise WrongData(f"{path}: expected the fields {', '.join(name for name, _ in _FIELDS)}")
 
     count, table = int(header["samples"]), int(header["table"])

@@ -31,26 +31,26 @@ class Parts:
         """
         self.manifest = CocoManifest.read(folder)
         if self.manifest.version != dataset.version:
-            said = f"content {self.manifest.version}, expected {dataset.version}"
-            raise WrongData(f"{folder}: {said}: another preparation")
+            versions = f"content {self.manifest.version}, expected {dataset.version}"
+            raise WrongData(f"{folder}: {versions}: another preparation")
         self._folder, self._subset = folder, dataset.train_subset
         with_objects = self._with_objects()
-        kept = len(with_objects) - (dataset.validation or 0)
+        count = len(with_objects) - (dataset.validation or 0)
         # Positions in the file, which rise
-        self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
+        self.trained, self._held_out = with_objects[:count][: self._subset], with_objects[count:]
 
     def evaluated(self, whole: bool = False) -> tuple[CocoPart, np.ndarray, Literal["validation", "train", "test"]]:
         """Return the part that the images are in, their positions there, and what they are; ``whole``: not those that
         are held out.
         """
-        found = self.manifest
+        manifest = self.manifest
         if len(self._held_out) and not whole:
-            assert found.train
-            return found.train, self._held_out, "validation"
-        every = np.arange(found.test.images)
-        if found.evaluated_on == "train":
-            return found.test, every if self._subset is None else self.trained, "train"
-        return found.test, every, "test"
+            assert manifest.train
+            return manifest.train, self._held_out, "validation"
+        every = np.arange(manifest.test.images)
+        if manifest.evaluated_on == "train":
+            return manifest.test, every if self._subset is None else self.trained, "train"
+        return manifest.test, every, "test"
 
     def file(self, part: CocoPart) -> Path:
         """Return the path of a part's images."""
@@ -63,10 +63,10 @@ class Parts:
             WrongData: they are of other images than the part's, or damaged.
         """
         path = self._folder / part.annotations
-        found = Annotations.load(path, self.manifest.class_count)
-        if not np.array_equal(found.image_ids, beton.read_beton(self.file(part)).labels):
+        annotations = Annotations.load(path, self.manifest.class_count)
+        if not np.array_equal(annotations.image_ids, beton.read_beton(self.file(part)).labels):
             raise WrongData(f"{path}: is of other images than {part.file}")
-        return found
+        return annotations
 
     def _with_objects(self) -> np.ndarray:
         """Return the positions of the images that can be trained on."""

@@ -20,9 +20,9 @@ def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = N
     Raises:
         WeightsError: as its text says.
     """
-    state, found = read_weights(file, sha256)
+    state, digest = read_weights(file, sha256)
     load_state_dict(model, name, file, state)
-    return found
+    return digest
 
 
 def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Tensor]) -> None:
@@ -47,11 +47,11 @@ def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
         WeightsError: as its text says.
     """
     try:
-        found = files.sha256(file)
+        digest = files.sha256(file)
     except OSError as e:
         raise WeightsError(f"weights {file}: {e.strerror}") from None
-    if sha256 not in (None, found):
-        raise WeightsError(f"weights {file}: sha256 is {found}, expected {sha256}")
+    if sha256 not in (None, digest):
+        raise WeightsError(f"weights {file}: sha256 is {digest}, expected {sha256}")
     state: Any
     try:
         if file.suffix == ".safetensors":
@@ -65,7 +65,7 @@ def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"weights {file}: expected a state dict of tensors")
-    return state, found
+    return state, digest
 
 
 def first_line(error: Exception, index: int = 0) -> str:

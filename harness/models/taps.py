@@ -171,10 +171,10 @@ def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
         if torch.allclose(layer(outputs.embedding), outputs.logits, rtol=1e-4, atol=1e-5):
             # Rather a stage, which has positions, than what a module has pooled of it.
             for tap in sorted(reversed(outputs.features), key=lambda tap: tap.startswith("module.")):
-                found = replace(head, tap=tap)
-                mean = found.read(outputs.features).mean((2, 3))
+                tapped = replace(head, tap=tap)
+                mean = tapped.read(outputs.features).mean((2, 3))
                 if mean.shape == outputs.embedding.shape and torch.allclose(
                     mean, outputs.embedding, rtol=1e-4, atol=1e-5
                 ):
-                    return found
+                    return tapped
     return None

@@ -207,28 +207,28 @@ def _teacher(
     science = next((s for s in sciences.values() if s.teacher), None)
     if science is None:
         return None
-    wanted = science.teacher
-    assert wanted is not None
-    if isinstance(wanted, Given):
-        given = order.weights[wanted.sha256]
-        file, sha256, stated = Path(given.file), wanted.sha256, given.score
+    choice = science.teacher
+    assert choice is not None
+    if isinstance(choice, Given):
+        given = order.weights[choice.sha256]
+        file, sha256, stated = Path(given.file), choice.sha256, given.score
     else:
         score = f"last_{task.info.score}"
-        row = records.read_records(store, [wanted.run], ["status", "weights_sha256", score]).to_pylist()
-        if not row and (failure := store.failure(wanted.run)):
-            raise WeightsError(f"its teacher's run {wanted.run} failed: {failure.cause}")
+        row = records.read_records(store, [choice.run], ["status", "weights_sha256", score]).to_pylist()
+        if not row and (failure := store.failure(choice.run)):
+            raise WeightsError(f"its teacher's run {choice.run} failed: {failure.cause}")
         if not row:
-            raise TeacherNotReady(f"teacher {wanted.model}: its run {wanted.run} has no record yet")
+            raise TeacherNotReady(f"teacher {choice.model}: its run {choice.run} has no record yet")
         if row[0]["status"] != "done":
-            raise WeightsError(f"teacher {wanted.model}: its run {wanted.run} has {row[0]['status']}")
-        file, sha256, stated = store.student_weights(wanted.run), row[0]["weights_sha256"], row[0][score]
-    teacher = load_teacher(wanted.model, file, sha256, stated, on, task, device, ranks)
+            raise WeightsError(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
+        file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
+    teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks)
     print(
         f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
     # A trained teacher's run has its predictions already.
-    if isinstance(wanted, Given) and teacher.predictions is not None and ranks.rank == 0:
+    if isinstance(choice, Given) and teacher.predictions is not None and ranks.rank == 0:
         content, path = teacher.predictions, store.teacher_predictions(science.teacher_evaluation_id(on.name))
         files.replace(path, lambda temporary: temporary.write_bytes(content))
     return teacher

@@ -71,11 +71,11 @@ def test_two_processes(taught: Bench, staged: Bench) -> None:
     run_ids = runs(taught)
     train_ranks(taught, 2, *run_ids.values())
     for method in ("ab", "ft"):
-        got, alone = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
+        got, single = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
                       for b in (taught, staged))  # fmt: skip
-        assert got.keys() == alone.keys()
-        assert any(name.startswith("first") for _, name in alone)
-        for (epoch, name), value in alone.items():  # to rounding, which training amplifies in time
+        assert got.keys() == single.keys()
+        assert any(name.startswith("first") for _, name in single)
+        for (epoch, name), value in single.items():  # to rounding, which training amplifies in time
             if epoch <= 1 and not name.startswith("test"):
                 allowed = 1e-5 if epoch < 1 else 1e-2
                 assert got[epoch, name] == pytest.approx(value, rel=allowed), (method, epoch, name)

@@ -217,7 +217,7 @@ def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> No
     assert (
         "instances_train2017.json: 1 images are of another width x height than it says: 0003.jpg is 60 x 40," in error
     )
-    assert "not 40 x 60; mend either (an EXIF orientation is not applied)" in error
+    assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
     prepared(source, tmp_path / "out")

@@ -24,9 +24,9 @@ def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -
         if method == "student":
             for key, value in expected.items():
                 torch.testing.assert_close(got[key], value, rtol=1e-5, atol=1e-5, msg=key)
-        row, alone = taught.row(run_id), finished.row(run_id)
-        assert row["processes"] == world and alone["processes"] == 1
-        as_one_process(row, alone, method)
+        row, single = taught.row(run_id), finished.row(run_id)
+        assert row["processes"] == world and single["processes"] == 1
+        as_one_process(row, single, method)
     held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(world)]
     assert len(set(held)) == 1, "weights, banks and momenta are the same in all processes"
     assert len(held[0].splitlines()) == EPOCHS * len(run_ids)

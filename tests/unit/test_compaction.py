@@ -120,7 +120,7 @@ def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: py
 
 
 def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where a file system loses the lock: another one commits just before the first one's rename."""
+    """Another compaction commits just before the first one's rename, as on a file system that loses the lock."""
     rename, others = os.rename, []
 
     def late(old: Path, new: Path) -> None:

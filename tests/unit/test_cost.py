@@ -1,4 +1,4 @@
-"""What a plan takes, foretold from records whose costs are made up."""
+"""Estimates of a plan's cost from records with synthetic costs."""
 
 import json
 from dataclasses import replace
@@ -260,7 +260,7 @@ def test_runs_without_a_teacher_say_nothing_of_those_with_one(tmp_path: Path) ->
 
 
 def test_of_a_pack_with_a_failed_run_only_the_training_is_known(tmp_path: Path) -> None:
-    """How long its job took has that run's time in it."""
+    """The job's duration includes the failed run's time."""
     planned = plan(tmp_path, seeds=2)
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned), own=10.0, pack_size=3)
@@ -386,7 +386,7 @@ def test_kept_logits_are_counted_to_the_byte() -> None:
     assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
-# What is kept beside a submission ------------------------------------------------------------------------------------
+# What is stored with a submission ------------------------------------------------------------------------------------
 
 
 def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What holds of every method: any shapes and scales, its hyper-parameters and taps, its warm-up."""
+"""Properties of every method: any shapes and scales, hyper-parameters and taps, warm-up."""
 
 import inspect
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the golden numbers do not show of each method: where the reference code breaks, ours must not."""
+"""Numerics of each method that the golden numbers do not show: where the reference code breaks, ours must not."""
 
 from collections.abc import Callable
 

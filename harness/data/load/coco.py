@@ -146,12 +146,12 @@ class CocoEvalSet:
     def batches(self, mine: slice) -> Iterator[EvalBatch]:
         """Yield a part of the images."""
         sizes = [(height, width) for height, width in self._sizes[mine].tolist()]
-        given = list(zip(self._heights[mine].tolist(), self._widths[mine].tolist(), strict=True))
+        original_sizes = list(zip(self._heights[mine].tolist(), self._widths[mine].tolist(), strict=True))
         views = [[View(int(i), size, False)] for i, size in zip(self._positions[mine], sizes, strict=True)]
         canvases = [canvas(size[None]) for size in self._sizes[mine]]
         with closing(self._images.shown(views, canvases)) as shown:
             for images, size, had, number in zip(
-                shown, sizes, given, self._annotations.image_ids[mine].tolist(), strict=True
+                shown, sizes, original_sizes, self._annotations.image_ids[mine].tolist(), strict=True
             ):
                 yield images, [size], [had], [number]
 

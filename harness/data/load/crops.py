@@ -40,20 +40,20 @@ def training_views(
     keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
     size = np.stack([heights, widths], axis=1).astype(np.float64)
     part = _largest_central(size)
-    left = np.arange(len(keys))  # images that no try has fitted yet
+    unfitted = np.arange(len(keys))  # images that no try has fitted yet
     for attempt in range(TRIES):
-        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[left])
+        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[unfitted])
         low, high = np.log(ASPECT)
-        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[left]))
-        pixels = share * size[left].prod(axis=1)
+        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[unfitted]))
+        pixels = share * size[unfitted].prod(axis=1)
         tried = np.rint(np.sqrt(np.stack([pixels / aspect, pixels * aspect], axis=1)))
-        fits = ((tried > 0) & (tried <= size[left])).all(axis=1)
-        part[left[fits]] = tried[fits]
-        left = left[~fits]
+        fits = ((tried > 0) & (tried <= size[unfitted])).all(axis=1)
+        part[unfitted[fits]] = tried[fits]
+        unfitted = unfitted[~fits]
     corner = np.stack([_uniform(seed, epoch, f"crop {side}", keys) for side in ("top", "left")], axis=1)
-    room = size - part
-    corner = np.floor(corner * (room + 1))
-    corner[left] = room[left] // 2
+    slack = size - part
+    corner = np.floor(corner * (slack + 1))
+    corner[unfitted] = slack[unfitted] // 2
     flipped = rng.random_integers(seed, epoch, "flip", keys, 2).numpy() if flip else np.zeros(len(keys), np.int64)
     return np.column_stack([corner, part, flipped]).astype(np.int32)
 

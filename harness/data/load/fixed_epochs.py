@@ -25,7 +25,7 @@ class FixedEpochs:
         at = epoch * self._steps + first_step
         while at < end:
             passed, step = divmod(at, per_pass)
-            here = min(per_pass - step, end - at)
+            count = min(per_pass - step, end - at)
             with closing(self._loader.epoch(passed, step)) as batches:
-                yield from islice(batches, here)
-            at += here
+                yield from islice(batches, count)
+            at += count

@@ -42,8 +42,8 @@ def read_instances(path: Path) -> Instances:
     images = _images(path, content)
     categories = tuple(Category(id=number, name=name) for number, name in sorted(_categories(path, content).items()))
     labels = {category.id: label for label, category in enumerate(categories, 1)}
-    found = _annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels)
-    of_image, label, box, area, crowd = ([row[k] for row in found] for k in range(5))
+    rows = _annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels)
+    of_image, label, box, area, crowd = ([row[k] for row in rows] for k in range(5))
     order = np.argsort(np.asarray(of_image, np.int64), kind="stable")
     counts = np.bincount(np.asarray(of_image, np.int64), minlength=len(images))
     return Instances(
@@ -153,31 +153,31 @@ def _items(path: Path, content: dict[str, Any], key: str) -> Iterator[_Item]:
 
 def _images(path: Path, content: dict[str, Any]) -> list[tuple[int, str, int, int]]:
     """Return id, file name, height and width of each image, in the order of their ids."""
-    found: dict[int, tuple[int, str, int, int]] = {}
+    by_id: dict[int, tuple[int, str, int, int]] = {}
     for item in _items(path, content, "images"):
         number = item.integer("id", 0, LARGEST_ID)
-        if number in found:
+        if number in by_id:
             item.refuse("id", "an id that no other image has", number)
         height, width = (item.integer(key, 1, LARGEST_SIDE) for key in ("height", "width"))
-        found[number] = (number, item.file_name(), height, width)
-    if not found:
+        by_id[number] = (number, item.file_name(), height, width)
+    if not by_id:
         raise UserError(f"{path}: images: expected at least one")
-    return sorted(found.values())
+    return sorted(by_id.values())
 
 
 def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
     """Return names by id."""
-    found: dict[int, str] = {}
+    names: dict[int, str] = {}
     for item in _items(path, content, "categories"):
         number, name = item.integer("id", 0, LARGEST_ID), item.get("name")
-        if number in found:
+        if number in names:
             item.refuse("id", "an id that no other category has", number)
         if not isinstance(name, str):
             item.refuse("name", "text", name)
-        found[number] = name.encode(errors="backslashreplace").decode()
-    if not found:
+        names[number] = name.encode(errors="backslashreplace").decode()
+    if not names:
         raise UserError(f"{path}: categories: expected at least one")
-    return found
+    return names
 
 
 def _annotations(
@@ -186,10 +186,10 @@ def _annotations(
     """Return position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
     file.
     """
-    found = []
+    rows = []
     for item in _items(path, content, "annotations"):
         box = item.box()
-        found.append(
+        rows.append(
             (
                 item.known("image_id", images, "images"),
                 item.known("category_id", labels, "categories"),
@@ -198,7 +198,7 @@ def _annotations(
                 item.integer("iscrowd", 0, 1) if item.has("iscrowd") else 0,
             )
         )
-    return found
+    return rows
 
 
 def _is_number(value: object, largest: float) -> bool:

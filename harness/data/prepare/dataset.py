@@ -34,8 +34,10 @@ def check_same(existing: Prepared, out: Path, expected: dict[str, Any]) -> None:
         UserError: it does not.
     """
     content = existing.model_dump()
-    held = content | content["settings"]
-    if different := [f"{key} {held[key]}, not {value}" for key, value in expected.items() if held[key] != value]:
+    settings = content | content["settings"]
+    if different := [
+        f"{key} {settings[key]}, not {value}" for key, value in expected.items() if settings[key] != value
+    ]:
         raise UserError(
             f"--out {out}: holds a data set that was prepared differently: {'; '.join(different)}; choose another "
             "--out (source is a hash of the source files' names and sizes)"
@@ -104,12 +106,12 @@ def _check_room(builds: Collection[PartBuild], out: Path) -> None:
             except encode.Unreadable:
                 continue
         needed += MARGIN * sizes / len(sample) * len(sources)
-    held = sum(f.unfinished.stat().st_size for f in builds if f.unfinished.exists())
+    written = sum(f.unfinished.stat().st_size for f in builds if f.unfinished.exists())
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
-    if needed - held > free:
+    if needed - written > free:
         raise UserError(
-            f"--out {out}: about {_gigabytes(needed - held)} are needed and {_gigabytes(free)} are free on its disk"
+            f"--out {out}: about {_gigabytes(needed - written)} are needed and {_gigabytes(free)} are free on its disk"
         )
 
 

@@ -59,7 +59,7 @@ def encode_image(path: Path, settings: Settings) -> EncodedImage:
 
 def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) -> EncodedImage:
     is_jpeg, mode = image.format in _JPEG, image.mode
-    found = {
+    holds_by_kind = {
         "greyscale": mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;"),
         "cmyk": mode == "CMYK",
         "transparent": image.has_transparency_data,
@@ -68,7 +68,7 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
         "misnamed": not is_jpeg and path.suffix.lower() in (".jpg", ".jpeg"),
         "oriented": _orientation(image) != 1,
     }
-    kinds = tuple(kind for kind, holds in found.items() if holds)
+    kinds = tuple(kind for kind, holds in holds_by_kind.items() if holds)
     size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
     if size == image.size and is_jpeg and mode in ("RGB", "L") and len(content) <= beton.PAGE:
         return EncodedImage(content, image.height, image.width, ("kept", *kinds))

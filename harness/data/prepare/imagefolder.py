@@ -49,10 +49,10 @@ def _prepare(
 ) -> tuple[Manifest, bool]:
     fingerprint = tree.fingerprint()
     if (out / manifest.FILE).exists():
-        there = manifest.read_manifest(out, dataset)
-        check_same(there, out, {"dataset": dataset, **settings.model_dump(), "source": fingerprint})
-        assert isinstance(there, Manifest)
-        return there, False
+        existing = manifest.read_manifest(out, dataset)
+        check_same(existing, out, {"dataset": dataset, **settings.model_dump(), "source": fingerprint})
+        assert isinstance(existing, Manifest)
+        return existing, False
     train = PartBuild("train", "train.beton", tree.train, settings, out) if tree.train else None
     test = PartBuild("test", "val.beton", tree.test, settings, out)
     names = tuple(map(printable, tree.classes))

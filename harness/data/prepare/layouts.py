@@ -122,15 +122,15 @@ def official(source: Path, stated: Official) -> Tree:
     train, test = _part_folders(source / _KAGGLE if (source / _KAGGLE).is_dir() else source)
     if train is None:
         raise UserError(f"{source}: no folder train; to evaluate only, prepare it as `imagefolder`")
-    found = _in_class_folders(train, stated.classes, strict=False)
+    training = _in_class_folders(train, stated.classes, strict=False)
     if _class_names(test, or_none=True):
         held_out = _in_class_folders(test, stated.classes, strict=False)
     else:
         held_out = _flat(test, stated.classes, _validation_labels(source))
     low, high = stated.train_per_class
-    _check(found, stated, (low, high), stated.train)
+    _check(training, stated, (low, high), stated.train)
     _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
-    return Tree(stated.classes, found, held_out)
+    return Tree(stated.classes, training, held_out)
 
 
 def _part_folders(source: Path) -> tuple[Path | None, Path]:
@@ -182,10 +182,10 @@ def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Par
 def found_file(folder: Path, name: str, label: int) -> File:
     """Return what is known of a file before it is read."""
     try:
-        found = os.stat(folder / name)
+        status = os.stat(folder / name)
     except OSError:  # a dangling link: reading it will say so
         return File(name, label, 0, 0)
-    return File(name, label, found.st_size, found.st_mtime_ns)
+    return File(name, label, status.st_size, status.st_mtime_ns)
 
 
 def _validation_labels(source: Path) -> dict[str, str]:

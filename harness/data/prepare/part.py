@@ -71,8 +71,10 @@ class PartBuild:
         with Unfinished(self.unfinished, len(sources), self._keys(chunks)) as file:
             read = sum(map(len, chunks[: file.chunks]))
             tell(self.name, read, len(sources))
-            left = chunks[file.chunks :]
-            for sent, result in zip(left, workers.encoded(self.tree.folder, left, self.settings), strict=True):
+            remaining = chunks[file.chunks :]
+            for sent, result in zip(
+                remaining, workers.encoded(self.tree.folder, remaining, self.settings), strict=True
+            ):
                 file.add(*result)
                 read += len(sent)
                 tell(self.name, read, len(sources))

@@ -73,13 +73,13 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
     counts: Counter[str] = Counter()
     for file in chunk:
         try:
-            found = encode.encode_image(folder / file.name, settings)
+            encoded = encode.encode_image(folder / file.name, settings)
         except encode.Unreadable as e:
             unreadable.append((file.name, str(e)))
             counts["unreadable"] += 1
             continue
-        sha256 = hashlib.sha256(found.jpeg).hexdigest()
-        samples.append(Sample(file.label, found.height, found.width, len(found.jpeg), sha256))
-        jpegs.append(found.jpeg)
-        counts.update(found.kinds)
+        sha256 = hashlib.sha256(encoded.jpeg).hexdigest()
+        samples.append(Sample(file.label, encoded.height, encoded.width, len(encoded.jpeg), sha256))
+        jpegs.append(encoded.jpeg)
+        counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs

@@ -70,20 +70,20 @@ class Unfinished:
 
     def _resume(self) -> None:
         """Keep the chunks that are complete and still the expected ones, up to the first that is not."""
-        size, kept = os.fstat(self._writer.file.fileno()).st_size, 0
+        size, valid_bytes = os.fstat(self._writer.file.fileno()).st_size, 0
         for line in self._journal:
             try:
-                held = json.loads(line)
+                entry = json.loads(line)
             except ValueError:  # torn
                 break
-            if self.chunks == len(self._keys) or held["key"] != self._keys[self.chunks] or held["end"] > size:
+            if self.chunks == len(self._keys) or entry["key"] != self._keys[self.chunks] or entry["end"] > size:
                 break
-            samples = [Sample(*sample) for sample in held["samples"]]
+            samples = [Sample(*sample) for sample in entry["samples"]]
             for s in samples:
                 self._writer.place(s.label, s.height, s.width, s.size)
-            self._count(Chunk(samples, held["counts"], [(name, why) for name, why in held["unreadable"]]))
-            kept += len(line)
-        self._journal.seek(kept)
+            self._count(Chunk(samples, entry["counts"], [(name, why) for name, why in entry["unreadable"]]))
+            valid_bytes += len(line)
+        self._journal.seek(valid_bytes)
         self._journal.truncate()
         self._writer.file.truncate(self._writer.end)
 

@@ -92,8 +92,8 @@ class Detector(nn.Module):
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return every map by its tap."""
         stages = self.backbone.body(images)
-        found = [*stages.values(), *self.backbone.fpn(stages).values()]
-        return dict(zip(self.tap_names, found, strict=True))
+        maps = [*stages.values(), *self.backbone.fpn(stages).values()]
+        return dict(zip(self.tap_names, maps, strict=True))
 
     def describe(self) -> TapSpec:
         """Return what the detector offers a method; sizes are those for ``NOMINAL_SIZE``."""

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "published"
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a source measured its numbers. Numbers of two protocols are not comparable."""
+    """A source's way of measuring. Numbers of two protocols are not comparable."""
 
     id: str
     label: str  # short, for a column's head

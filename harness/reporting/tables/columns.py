@@ -32,7 +32,7 @@ def table_lines(columns: Sequence[Column[Item]], items: Sequence[Item]) -> Lines
 
 
 def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
-    """What needs two seeds has a column for readers when some row has it."""
+    """Return the columns; those that need two seeds are shown to readers if some row has them."""
     contents = comparison.contents
     baseline, score, shown = contents.baseline, contents.task.score, contents.task.shown
     marks = protocol_marks(contents)

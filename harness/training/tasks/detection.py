@@ -83,8 +83,8 @@ class Detection:
         return met, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
-        found = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
-        return Evaluated(found.metrics, results_file(found.results))
+        evaluation = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
+        return Evaluated(evaluation.metrics, results_file(evaluation.results))
 
 
 class ImageRandom(SampleRandom):

@@ -53,8 +53,8 @@ def evaluate_detector(
     with torch.no_grad():
         for images, sizes, originals, image_ids in on.batches(ranks.rows(len(on))):
             with autocast(images.device, precision):
-                found = model.detect(images, sizes)
-            for image in zip(found, sizes, originals, image_ids, strict=True):
+                detections = model.detect(images, sizes)
+            for image in zip(detections, sizes, originals, image_ids, strict=True):
                 mine += as_results(*image, categories)
     model.train(was_training)
     results = [result for part in ranks.all_gather_json(mine) for result in part]
@@ -62,16 +62,16 @@ def evaluate_detector(
 
 
 def as_results(
-    found: Detections, size: Size, original: Size, image_id: int, categories: Sequence[int]
+    detections: Detections, size: Size, original: Size, image_id: int, categories: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return COCO's results of one image shown at ``size``, in pixels of its file.
 
     Numbers are rounded, boxes to a hundredth of a pixel: a file of them says what the metrics are of.
     """
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
-    boxes = found.boxes.double().cpu() * scale
+    boxes = detections.boxes.double().cpu() * scale
     boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    rows = zip(boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
     return [
         {
             "image_id": image_id,
@@ -105,8 +105,10 @@ def coco_metrics(
     with contextlib.redirect_stdout(io.StringIO()):  # it prints tables and its progress
         truth = _indexed({**content, "annotations": [dict(a) for a in content["annotations"]]})
         # Its own reader of results fails on none.
-        found = truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
-        evaluator = COCOeval(truth, found, "bbox")
+        detected = (
+            truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
+        )
+        evaluator = COCOeval(truth, detected, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -117,7 +119,7 @@ def coco_metrics(
 def _indexed(dataset: dict[str, Any]) -> Any:
     from pycocotools.coco import COCO
 
-    found = COCO()
-    found.dataset = dataset
-    found.createIndex()
-    return found
+    index = COCO()
+    index.dataset = dataset
+    index.createIndex()
+    return index
