@@ -215,7 +215,7 @@ class Cluster:
                     yield group, teacher_run
 
     def _submit(self, packs: list[QueuedPack], teacher_run: str | None) -> None:
-        from slurm.entry import run_job
+        from slurm.entry import run
 
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
         folder = self.store.jobs / name
@@ -235,7 +235,7 @@ class Cluster:
         executor = self._executor(name, folder, code, resources, teacher_run)
         try:
             with _outside_jobs():
-                jobs = executor.map_array(partial(run_job, max_attempts=self.profile.max_attempts), orders)
+                jobs = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._array_jobs.remove(array_job)
             raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
@@ -328,7 +328,7 @@ class Cluster:
         """Settle array jobs without a job id: either sbatch was never reached, or its answer was lost."""
         from submitit.core import utils
 
-        from slurm.entry import run_job
+        from slurm.entry import run
 
         unanswered = [array_job for array_job in self._array_jobs.read() if array_job.job_id is None]
         if not unanswered:
@@ -342,7 +342,7 @@ class Cluster:
             for i, order in enumerate(array_job.specs):  # submitit had no time to put these in place
                 path = utils.JobPaths(array_job.folder, array_job.task(i)).submitted_pickle
                 if not path.exists():
-                    delayed = utils.DelayedSubmission(run_job, order, self.profile.max_attempts)
+                    delayed = utils.DelayedSubmission(run, order, self.profile.max_attempts)
                     delayed.set_timeout(self.profile.resources.time_minutes, 0)
                     files.replace(path, delayed.dump)
             self._array_jobs.write(array_job)

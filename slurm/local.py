@@ -210,9 +210,9 @@ class Dispatcher:
         executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
         if devices := gpus():
             executor.update_parameters(gpus_per_node=1, visible_gpus=[devices[slot % len(devices)]])
-        from slurm.entry import run_job
+        from slurm.entry import run
 
-        return _Running(pack, executor.submit(run_job, self.queue.order(run_ids).to_json()), folder, slot)
+        return _Running(pack, executor.submit(run, self.queue.order(run_ids).to_json()), folder, slot)
 
 
 def main() -> None:

@@ -181,9 +181,9 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     (tmp_path / "7_0_log.out").write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
     script = """if True:
         import sys
-        from slurm.entry import run_job
+        from slurm.entry import run
         from harness.training.job_order import JobOrder
-        run_job(JobOrder(sys.argv[1], ("aaaa",), None, {}, 1).to_json(), max_attempts=20)
+        run(JobOrder(sys.argv[1], ("aaaa",), None, {}, 1).to_json(), max_attempts=20)
         assert "torch" not in sys.modules
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
