@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
-from harness.reporting.comparison import Contents, cell_table, wanted_runs
+from harness.reporting.comparison import Contents, cell_table
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -74,4 +74,4 @@ class Results:
         if sweep not in (known := self.sweeps()):
             raise UserError(unknown("sweep", sweep, known))
         contents = Contents.read(self._store.table_folder(sweep))
-        return cell_table(contents, records.read_records(self._store, wanted_runs(contents), _NO_CURVES))
+        return cell_table(contents, records.read_records(self._store, contents.run_ids(), _NO_CURVES))

@@ -25,16 +25,17 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"Of {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
+        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
-            min=8, help="Of imagenet and imagefolder: side of the central crop (224). Of coco: the shorter side (800)."
+            min=8,
+            help="For imagenet and imagefolder: side of the central crop (224). For coco: the shorter side (800).",
         ),
     ] = None,
     resize: Annotated[
-        int, typer.Option(min=8, help="Of imagenet and imagefolder: what the shorter side is resized to before it.")
+        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop.")
     ] = 256,
     model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
@@ -45,7 +46,10 @@ def evaluate(
         ),
     ] = None,
     run: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Instead of those three: a finished run's id, or its start.")
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
+        ),
     ] = None,
     results: options.Results = Path("results"),
     data: options.Data = None,
@@ -55,7 +59,7 @@ def evaluate(
 
     Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
 
-    With --run: what stands in the run's record, measured again from the weights that it saved.
+    With --run: measure the metrics of the run's record again, from its saved weights.
     """
     from harness.planning import locate
 
@@ -63,20 +67,20 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
-        found = _run(run, results, root)
+        result = _run(run, results, root)
     elif dataset and model and weights:
-        found = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
+        result = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     if json_:
-        print(json.dumps(found))
+        print(json.dumps(result))
     else:
         print(
-            f"{found['model']} on {found['dataset']} ({found['images']:,} {found['evaluated_on']} images), "
-            f"{Path(found['weights']).name} sha256 {found['sha256'][:12]}"
+            f"{result['model']} on {result['dataset']} ({result['images']:,} {result['evaluated_on']} images), "
+            f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
         )
-        task = task_of(found["dataset"])
-        print("   ".join(_said(task, metric, found[metric]) for metric in task.metrics))
+        task = task_of(result["dataset"])
+        print("   ".join(_said(task, metric, result[metric]) for metric in task.metrics))
 
 
 def _said(task: TaskInfo, metric: str, value: float | None) -> str:
@@ -123,7 +127,7 @@ def _checkpoint(
 
 
 def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
-    """What is seen of images."""
+    """Return the keys of a recipe about what is seen of images."""
     sized = dict.fromkeys(images.size_keys, size) if size else {}
     return {**images.views, **sized, **dict.fromkeys(images.resize_keys, resize)}
 
@@ -190,8 +194,8 @@ def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, fol
     except WrongData as e:
         raise UserError(str(e)) from None
     set_float32(recipe.precision)
-    found = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
-    return {"evaluated_on": on.name, "images": len(on.targets), **found.metrics}
+    evaluated = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
+    return {"evaluated_on": on.name, "images": len(on.targets), **evaluated.metrics}
 
 
 if __name__ == "__main__":

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from harness.store.store import Store
 
 POLL_SECONDS = 2.0
-REST = 4.0  # times as long as the last page took to write: records of a large sweep come every second
+REST = 4.0  # times the last page's writing time, as records of a large sweep come every second
 
 
 def leaderboard(
     results: options.Results = Path("results"),
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="Where (default: leaderboard.html in the store)."),
+        typer.Option(metavar="FILE.html", help="The file to write (default: leaderboard.html in the store)."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it anew as records arrive, until ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again as records arrive, until ctrl-C.")] = False,
 ) -> None:
-    """Write the leaderboard: one HTML file with all sweeps of a store, that needs no network."""
+    """Write the leaderboard: one HTML file with all records of a store, which needs no network."""
     from harness.store import arrow
     from harness.store.store import Store
 
     arrow.without_pandas()
     store = Store(results.resolve())
     page = out or store.leaderboard
-    shown = _shown(store)
-    if not (shown.done or watch):
+    sources = _sources(store)
+    if not (sources.done or watch):
         raise UserError(f"{results}: no record yet; run a sweep into it")
     took = _write(store, page)
     print(page)
@@ -41,17 +41,17 @@ def leaderboard(
         return
     from harness.console.terminal import say
 
-    say(f"following {results}; a browser that has the page open shows what is new when it loads it again")
+    say(f"following {results}; reload an open page to see new results")
     while True:
         time.sleep(max(POLL_SECONDS, REST * took))
-        if (now := _shown(store)) != shown:
+        if (now := _sources(store)) != sources:
             took = _write(store, page)
             say(f"{page}: {len(now.done)} records, {len(now.failed)} failures")
-            shown = now
+            sources = now
 
 
-class _Shown(NamedTuple):
-    """What a page of the store is made of."""
+class _Sources(NamedTuple):
+    """The sources of a store's page. The page is written again when they change."""
 
     done: Set[str]
     failed: Set[str]
@@ -59,16 +59,16 @@ class _Shown(NamedTuple):
     images: Set[tuple[Path, int]]
 
 
-def _shown(store: "Store") -> _Shown:
+def _sources(store: "Store") -> _Sources:
     from harness.store.store import CONTENTS
 
     tables, images = (folder / CONTENTS for folder in store.tables()), store.all_images.glob("*/*.png")
     dated = ({(path, path.stat().st_mtime_ns) for path in paths} for paths in (tables, images))
-    return _Shown(store.done_ids(), store.failed_ids(), *dated)
+    return _Sources(store.done_ids(), store.failed_ids(), *dated)
 
 
 def _write(store: "Store", page: Path) -> float:
-    """The seconds that it took."""
+    """Write the page and return the seconds that this took."""
     from harness.reporting.leaderboard.board import build_board
     from harness.reporting.leaderboard.page import html
     from harness.store import files

@@ -21,13 +21,13 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="imagenet; imagefolder for any other tree of class folders; coco for any set in its format."
+            help="imagenet; imagefolder for any other tree of class folders; coco for any data set in COCO's format."
         ),
     ],
     source: Annotated[
         Path,
         typer.Option(
-            help="Folder with train/CLASS/* and val/CLASS/*; of coco, with annotations/instances_{train,val}*.json "
+            help="Folder with train/CLASS/* and val/CLASS/*; for coco, with annotations/instances_{train,val}*.json "
             "and image folders of the same names (train2017, images/train2017, ...)."
         ),
     ],
@@ -36,22 +36,21 @@ def prepare(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Of imagefolder: the class names in the order of their labels, one a line, of which SOURCE may have a "
-            "part; `imagenet` stands for ImageNet's. Without it, the folders' names sorted.",
+            help="For imagefolder: the class names in the order of their labels, one per line; SOURCE may have a part "
+            "of them. `imagenet` stands for ImageNet's. Default: the sorted names of the folders.",
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="Of coco: the training annotations, where SOURCE has several or other names."
+            metavar="FILE", help="For coco: the training annotations, where SOURCE has several or other names."
         ),
     ] = None,
     val: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Of coco: the annotations to evaluate with. Where there are none, it is the training images that are "
-            "evaluated on.",
+            help="For coco: the annotations to evaluate with. Without any, the training images are evaluated on.",
         ),
     ] = None,
     max_side: Annotated[
@@ -59,11 +58,11 @@ def prepare(
         typer.Option(
             min=8,
             max=1024,
-            help=f"Larger images are shrunk to this longer side, in pixels (default: {MAX_SIDE}). Those of coco keep "
-            "their size.",
+            help=f"Larger images are shrunk to this longer side, in pixels (default: {MAX_SIDE}). Images of coco "
+            "keep their size.",
         ),
     ] = None,
-    quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded anew.")] = 90,
+    quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded again.")] = 90,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: one per core).")] = None,
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave unreadable files out and list them in the manifest.")
@@ -72,7 +71,7 @@ def prepare(
 ) -> None:
     """Turn a data set of image files into .beton files with a manifest.
 
-    JPEGs that are small enough keep their bytes. Killed at any time, the same command goes on from where it was.
+    JPEGs that are small enough keep their bytes. If the command is killed, the same command continues where it stopped.
     """
     from harness.console.progress import FilesProgress
     from harness.console.terminal import say
@@ -103,10 +102,10 @@ def prepare(
                 source, out, settings, workers or cores(), skip_unreadable, progress.tell, **further
             )
     except KeyboardInterrupt:
-        say("left; the same command goes on from here")
+        say("interrupted; the same command resumes here")
         raise typer.Exit(130) from None
     if not is_new:
-        say(f"{out}: prepared already, nothing to do")
+        say(f"{out}: already prepared, nothing to do")
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
@@ -123,7 +122,7 @@ def _text(made: "Prepared", out: Path) -> str:
     meanings = {kind: text for _, tally in tallies for kind, text in tally.kinds.items() if tally.counts.get(kind)}
     lines += [f"  {kind.replace('_', ' ')}: {meaning}" for kind, meaning in meanings.items()]
     if made.evaluated_on == "train":
-        lines.append("no annotations to evaluate with: the training images are what is evaluated on")
+        lines.append("no annotations to evaluate with: the training images are evaluated on")
     return "\n".join(lines)
 
 

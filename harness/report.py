@@ -11,6 +11,8 @@ from harness.console import options
 from harness.errors import UserError
 
 if TYPE_CHECKING:
+    from harness.planning.plan import Planned
+    from harness.reporting.comparison import Contents
     from harness.store.store import Store
 
 
@@ -32,7 +34,7 @@ def report(
         bool,
         typer.Option(
             "--paper",
-            help="Print the paper's table: methods by pairs, the best marked, published numbers beside ours, and the "
+            help="Print the paper's table: methods by pairs, the best marked, published numbers next to ours, and the "
             "command that re-runs each cell.",
         ),
     ] = False,
@@ -78,14 +80,13 @@ def report(
 ) -> None:
     """Print comparison tables, or write them and more of a sweep with the options that name a folder or file.
 
-    Runs that have no record yet are counted under the table. What the sweeps were estimated to take, and have taken,
-    is told on stderr.
+    Runs that have no record yet are counted under the table. The sweeps' estimated and actual times go to stderr.
     """
     from harness.console.terminal import say
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
-    from harness.reporting import comparison, protocol_guard
-    from harness.reporting.tables import table_folder
+    from harness.reporting import protocol_guard
+    from harness.reporting.comparison import Contents
     from harness.store import arrow, compaction
     from harness.store.store import Store
 
@@ -100,67 +101,101 @@ def report(
     planned = None
     if file is not None:
         planned = plan_sweep(file, results, data, set_, only)
-        contents = [comparison.Contents.of(planned.name, planned.plan)]
+        contents = [Contents.of(planned.name, planned.plan)]
     else:
         if not (folders := store.tables()):
             raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
-        contents = [comparison.Contents.read(folder) for folder in folders]
-    contents = [content.asked(baseline, margin) for content in contents]
+        contents = [Contents.read(folder) for folder in folders]
+    contents = [content.with_options(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
     if len(store.loose_ids()) > compaction.MANY_FILES:
         advice = f"python -m harness.compact --results {results}"
         print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
     if figures is not None:
-        from harness.reporting import curves
-        from harness.reporting.figures import write_figures
-
-        for found in comparison.load_comparisons(contents, store):
-            of_runs = curves.load_curves(store, comparison.wanted_runs(found.contents))
-            for path in write_figures(found, of_runs, figures / found.contents.name):
-                print(path)
+        _write_figures(contents, store, figures)
     if images is not None:
         if planned is None:
             raise UserError("--images draws one sweep's results: name its file")
-        from harness.planning import locate
-        from harness.reporting.figures import pictures_of
-
-        if (pictures := pictures_of(planned.info.task)) is None:
-            raise UserError(f"{planned.name}: there is no picture of what models do in {planned.info.task.name}")
-        data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
-        assert data_folder is not None
-        for found in comparison.load_comparisons(contents, store):
-            for path in pictures.write_pictures(found, store, data_folder, image_count, images / found.contents.name):
-                print(path)
+        _write_images(planned, contents, data, image_count, images)
     if tensorboard is not None:
-        from harness.reporting.export.tensorboard import event_folders
-
-        _write_events(store, {k: v for content in contents for k, v in event_folders(content).items()}, tensorboard)
+        _write_sweep_events(contents, store, tensorboard)
     if bundle is not None:
         if planned is None:
             raise UserError("--bundle holds one sweep's results: name its file")
-        from harness.reporting.export.bundle import write_bundle
-
-        for note in write_bundle(bundle, contents[0], planned.plan, planned.document, store, only, mix_protocols):
-            say(note)
-        print(bundle)
+        _write_bundle(planned, contents[0], only, mix_protocols, bundle)
     if out is not None:
-        for content in contents:
-            table_folder.write_tables(content, store, out / content.name)
-            print(out / content.name)
+        _write_tables(contents, store, out)
     elif figures is None and images is None and tensorboard is None and bundle is None:
-        for found in comparison.load_comparisons(contents, store):
-            sys.stdout.write(table_folder.table_text(found, f"{'paper' if paper else 'table'}.{format.value}"))
+        _print_tables(contents, store, f"{'paper' if paper else 'table'}.{format.value}")
     for content in contents:
         for line in submissions.submission_lines(store, content.name):
             say(line)
 
 
-def _write_events(store: "Store", shown: dict[str, str], folder: Path) -> None:
-    from harness.reporting.export import tensorboard
+def _write_figures(contents: "list[Contents]", store: "Store", folder: Path) -> None:
+    from harness.reporting.comparison import load_comparisons
+    from harness.reporting.figures import write_figures
 
-    for path in tensorboard.write_event_files(store, shown, folder):
+    for comparison in load_comparisons(contents, store):
+        for path in write_figures(comparison, store, folder / comparison.contents.name):
+            print(path)
+
+
+def _write_images(planned: "Planned", contents: "list[Contents]", data: Path | None, count: int, folder: Path) -> None:
+    from harness.planning import locate
+    from harness.reporting.comparison import load_comparisons
+    from harness.reporting.figures import pictures_of
+
+    if (pictures := pictures_of(planned.info.task)) is None:
+        raise UserError(f"{planned.name}: there is no picture of what models do in {planned.info.task.name}")
+    data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
+    assert data_folder is not None
+    for comparison in load_comparisons(contents, planned.store):
+        out = folder / comparison.contents.name
+        for path in pictures.write_pictures(comparison, planned.store, data_folder, count, out):
+            print(path)
+
+
+def _write_sweep_events(contents: "list[Contents]", store: "Store", folder: Path) -> None:
+    from harness.reporting.export.tensorboard import event_folders
+
+    run_of = {place: run_id for content in contents for place, run_id in event_folders(content).items()}
+    _write_events(store, run_of, folder)
+
+
+def _write_events(store: "Store", run_of: dict[str, str], folder: Path) -> None:
+    """``run_of``: place below the folder -> run."""
+    from harness.reporting.export.tensorboard import write_event_files
+
+    for path in write_event_files(store, run_of, folder):
         print(path)
+
+
+def _write_bundle(planned: "Planned", contents: "Contents", only: list[str], mix_protocols: bool, file: Path) -> None:
+    from harness.console.terminal import say
+    from harness.reporting.export.bundle import write_bundle
+
+    for note in write_bundle(file, contents, planned.plan, planned.document, planned.store, only, mix_protocols):
+        say(note)
+    print(file)
+
+
+def _write_tables(contents: "list[Contents]", store: "Store", folder: Path) -> None:
+    from harness.reporting.tables.table_folder import write_tables
+
+    for content in contents:
+        write_tables(content, store, folder / content.name)
+        print(folder / content.name)
+
+
+def _print_tables(contents: "list[Contents]", store: "Store", name: str) -> None:
+    """``name``: of the file that would hold it."""
+    from harness.reporting.comparison import load_comparisons
+    from harness.reporting.tables.table_folder import table_text
+
+    for comparison in load_comparisons(contents, store):
+        sys.stdout.write(table_text(comparison, name))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m harness.status``: where the runs stand, from the store alone."""
+"""``python -m harness.status``: the states of a sweep's runs."""
 
 import json
 import re
@@ -28,17 +28,18 @@ def status(
     only: options.Only = [],  # noqa: B006
     watch: Annotated[bool, typer.Option("--watch", help="Follow the runs until all have ended.")] = False,
     logs: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id, or its start).")
+        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id or the start of it).")
     ] = None,
     failures: Annotated[bool, typer.Option("--failures", help="Print every failure, grouped by cause.")] = False,
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="End the sweep's jobs; they resume when it is run again.")
+        bool, typer.Option("--cancel", help="End the sweep's jobs; running the sweep again resumes them.")
     ] = False,
     json_: options.Json = False,
 ) -> None:
-    """Show the runs of a sweep: to do, pending with SLURM's reason, running with epoch and accuracy, done, failed.
+    """Show the state of every run of a sweep: to do, pending (with SLURM's reason), running (with epoch and accuracy),
+    done or failed.
 
-    On a cluster also why a run has no job any more: timed out, preempted, node failed, out of memory, cancelled, lost.
+    On a cluster also show why a run has no job: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
     from harness.console.terminal import say
     from harness.planning.plan import plan_sweep
@@ -120,7 +121,7 @@ def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
 
 
 def _order(state: str) -> int:
-    """From the start of a run's life to its end; what interrupted it in between."""
+    """Return a state's place in the life of a run; interruptions come in the middle."""
     known = ("to do", "pending", "running", "done", "failed")
     return known.index(state) if state in known else 2
 
@@ -136,14 +137,14 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
-    found = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
+    failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
     if json_:
-        print(json.dumps([asdict(f) for f in found]))
+        print(json.dumps([asdict(f) for f in failed]))
         return
     causes: dict[tuple[str, ...], list[Failure]] = {}
-    for failure in found:
+    for failure in failed:
         causes.setdefault(_signature(failure), []).append(failure)
-    print(f"{len(found)} failed, {plural(len(causes), 'cause')}")
+    print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
         print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")
         for failure in failures:
@@ -154,7 +155,7 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
 
 
 def _signature(failure: "Failure") -> tuple[str, ...]:
-    """The same for failures of one cause: its kind, its words but for run ids and numbers, where the code raised."""
+    """Return a key that failures of one cause share: kind, message without ids and numbers, and place in the code."""
     words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
     raised = (
         re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details) if failure.kind == "code" else []

@@ -27,7 +27,7 @@ def sweep(
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would run, the time and disk it takes, and stop.")
+        bool, typer.Option("--plan", help="Print what would run, and its estimated time and disk space; start nothing.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
     max_parallel: Annotated[
@@ -41,13 +41,13 @@ def sweep(
         bool,
         typer.Option(
             "--until-decided",
-            help="When the file's seeds are done, add seeds where methods of neighbouring rank are not told apart "
-            "(with --baseline: each method and that one).",
+            help="When the file's seeds are done, add seeds until tests decide how methods of neighbouring rank differ "
+            "(with --baseline: how each method differs from that one).",
         ),
     ] = False,
     max_seeds: Annotated[
         int | None,
-        typer.Option(min=2, max=10_000, help="With --until-decided: seeds in all, at most (default: 10)."),
+        typer.Option(min=2, max=10_000, help="With --until-decided: the most seeds in total (default: 10)."),
     ] = None,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
@@ -56,7 +56,7 @@ def sweep(
         bool,
         typer.Option(
             "--probe",
-            help="Time a few steps on this machine of what no past run is like (seconds for each kind of pack).",
+            help="Time a few steps on this machine where the store has no similar run (seconds per kind of pack).",
         ),
     ] = False,
     json_: options.Json = False,

@@ -11,7 +11,7 @@ from harness.errors import EXIT_RUN_FAILED, UserError
 from harness.phrases import plural
 
 BINARY = (".parquet", ".pdf")
-SHOWN = 30  # bytes before and after a difference
+SHOWN = 30  # bytes printed before and after a difference
 
 
 def verify(
@@ -20,11 +20,12 @@ def verify(
         Path | None, typer.Option(help="Folder of the tables to check (default: the store's own).")
     ] = None,
 ) -> None:
-    """Rebuild every table, and the figures beside it, from the records.
+    """Rebuild every table, and the figures in its folder, from the records.
 
     Exit code 1 on any byte of difference and on damaged records.
     """
-    from harness.reporting import comparison, curves, figures
+    from harness.reporting import figures
+    from harness.reporting.comparison import Contents
     from harness.reporting.tables import table_folder
     from harness.store.store import Store
 
@@ -39,31 +40,29 @@ def verify(
             rebuilt = Path(scratch) / folder.name
             names = {p.name for p in folder.iterdir() if p.is_file()}
             try:
-                found = table_folder.write_tables(comparison.Contents.read(folder), store, rebuilt)
+                compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
                 if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
-                    figures.write_figures(
-                        found, curves.load_curves(store, comparison.wanted_runs(found.contents)), rebuilt
-                    )
+                    figures.write_figures(compared, store, rebuilt)
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")
                 continue
             names |= {p.name for p in rebuilt.iterdir()}
             for name in sorted(names):
-                if said := _difference(folder / name, rebuilt / name):
+                if difference := _first_difference(folder / name, rebuilt / name):
                     different += 1
-                    print(f"DIFFERENT {folder / name}: {said}")
+                    print(f"DIFFERENT {folder / name}: {difference}")
             print(f"checked {folder}: {plural(len(names), 'file')}")
     if different:
         raise typer.Exit(EXIT_RUN_FAILED)
 
 
-def _difference(old: Path, new: Path) -> str | None:
-    """The first one, in words."""
+def _first_difference(old: Path, new: Path) -> str | None:
+    """Describe the first difference; None where there is none."""
     if not old.exists():
         return "is missing"
     if not new.exists():
-        return "is none of what the records give"
+        return "is not among the files that the records give"
     before, after = old.read_bytes(), new.read_bytes()
     if before == after:
         return None
@@ -73,8 +72,8 @@ def _difference(old: Path, new: Path) -> str | None:
         return f"differs at byte {at}"
     line = before.count(b"\n", 0, at) + 1
     start = max(before.rfind(b"\n", 0, at) + 1, at - SHOWN)
-    found, rebuilt = (text[start : at + SHOWN].decode(errors="replace") for text in (before, after))
-    return f"line {line}: {found!r}, rebuilt {rebuilt!r}"
+    excerpt, rebuilt = (text[start : at + SHOWN].decode(errors="replace") for text in (before, after))
+    return f"line {line}: {excerpt!r}, rebuilt {rebuilt!r}"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.perf.common import ROOT, say
+from benchmarks.perf.measurement import ROOT, say
 
 BENCHES = (
     "pack_throughput",

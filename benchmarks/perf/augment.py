@@ -1,6 +1,6 @@
-"""Random crop, flip and normalisation: the tensor-resident loader against torchvision's PIL pipeline, images a second.
+"""Bench of random crop, flip and normalisation in images a second: the tensor loader against torchvision's PIL images.
 
-Each in this one process on one thread, batches of 64; an epoch's order and random numbers are ours to draw.
+Both run in this process on one thread with batches of 64. Our side also draws an epoch's order and random numbers.
 """
 
 import time
@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.perf.cifar import BATCH, DEVICE, INFO, images, targets
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
-from benchmarks.perf.plain import Cifar
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs
+from benchmarks.perf.torchvision_cifar import Cifar
 from harness.data.load.tensors import Normalise, TensorLoader
 
 PAIRS, PIL_BATCHES = 7, 40
@@ -25,7 +25,7 @@ def main() -> None:
     pil = iter(DataLoader(Cifar(), BATCH, shuffle=True))
 
     def ours() -> float:
-        """Seconds per image over a whole epoch, its order included."""
+        """Return seconds per image over a whole epoch, with its order."""
         began = time.perf_counter()
         count = sum(len(y) for _, y, _ in resident.epoch(0))
         return (time.perf_counter() - began) / count

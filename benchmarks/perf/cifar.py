@@ -1,4 +1,4 @@
-"""wrn_40_2 -> wrn_16_2 on images of CIFAR-100's shapes: made-up pixels cost what real ones cost."""
+"""Training of wrn_40_2 -> wrn_16_2 on random images of CIFAR-100's shape: they cost what real ones cost."""
 
 import os
 import time
@@ -24,7 +24,7 @@ from harness.training.teacher_logits import CachedLogits
 
 INFO = DATASETS["cifar100"]
 BATCH = 64
-# KD_BENCH_BUSY=1 is for a machine that others use too: CPU seconds on one thread, which they disturb little.
+# KD_BENCH_BUSY=1 is for a busy machine: it counts CPU seconds on one thread, which other programs disturb little.
 BUSY = bool(os.environ.get("KD_BENCH_BUSY"))
 THREADS = 1 if BUSY else 2
 clock = time.process_time if BUSY else time.perf_counter
@@ -34,7 +34,7 @@ DEVICE = torch.device("cpu")
 
 
 def images() -> Tensor:
-    """All training images, (N, C, H, W) uint8."""
+    """Return all training images, (N, C, H, W) uint8."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (INFO.train_size, *INFO.image_shape), dtype=torch.uint8, generator=generator)
 
@@ -44,14 +44,14 @@ def targets() -> Tensor:
 
 
 def fresh(name: str) -> ConvNet:
-    """A network with the same random weights each time."""
+    """Build a network with the same random weights each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_model(name, INFO.classes)
 
 
 class Silent:
-    """Observes nothing, and lets a failure through."""
+    """An observer that ignores progress and raises failures."""
 
     def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         pass
@@ -64,7 +64,7 @@ class Silent:
 
 
 class Trainer:
-    """Trains packs for a few steps with the harness's own code; CRD's bank and the planner's view are the whole set."""
+    """Trains packs for a few steps with the harness's own code. CRD's memory bank has the size of the whole set."""
 
     def __init__(self, steps: int, precision: str = "float32", ranks: Ranks = ONE_RANK):
         self.precision = precision
@@ -81,8 +81,8 @@ class Trainer:
             seed=0,
             rows=ranks.rows,
         )
-        # The step is measured, not the evaluation.
-        self.few = TensorEvalSet("test", pixels[:2], self.targets[:2], normalise)
+        # The evaluation is not measured.
+        self.evalset = TensorEvalSet("test", pixels[:2], self.targets[:2], normalise)
         model = fresh(TEACHER)
         spec = describe_taps(model, INFO.image_shape)
         freeze(model, DEVICE)
@@ -92,23 +92,22 @@ class Trainer:
     def train(
         self, names: tuple[str, ...], logits: CachedLogits | None = None, **params: Any
     ) -> tuple[float, dict[str, dict[str, Tensor]]]:
-        """Seconds of one pack of these methods, from fresh weights, and the tensors each member ends with."""
+        """Train one pack of these methods from fresh weights; return its seconds and each member's final tensors."""
         members = {name: self.member(name, **params) for name in names}
         ended = dict(members)
         began = clock()
-        Pack(members, self.loader, self.few, self.teacher, Silent(), cached_logits=logits).train()
+        Pack(members, self.loader, self.evalset, self.teacher, Silent(), cached_logits=logits).train()
         seconds = clock() - began
         return seconds, {name: member.tensors() for name, member in ended.items()}
 
     def member(self, name: str, **params: Any) -> Member:
-        """A run of a method with its default settings but for ``params``."""
-        asked = science(name, TEACHER, STUDENT, params, precision=self.precision)
-        return Member(asked, self.teacher, self.targets, self.task, DEVICE)
+        """Make a run of a method with its default settings except ``params``."""
+        run = science(name, TEACHER, STUDENT, params, precision=self.precision)
+        return Member(run, self.teacher, self.targets, self.task, DEVICE)
 
 
 def science(method: str, teacher: str, student: str, params: dict[str, Any] | None = None, **recipe: Any) -> Science:
-    """What a run is asked to be: a method's defaults but for ``params``, and one epoch of the usual recipe of CIFAR-100
-    but for what ``recipe`` says."""
+    """Return a science: a method's defaults except ``params``, one epoch of CIFAR-100's recipe except ``recipe``."""
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})

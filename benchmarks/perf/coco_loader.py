@@ -1,6 +1,8 @@
-"""Training images a second at detectron2's sizes: our loader of prepared images (two threads) against torchvision's
-usual one, CocoDetection with its v2 transforms and a DataLoader (two processes), which pads each batch likewise. Both
-decode, resize to a random shorter side, flip and normalise; on the 126 images of coco128 with objects.
+"""Bench of loading detection images, in images a second, at detectron2's sizes.
+
+Our loader of prepared images (two threads) against torchvision's usual one: CocoDetection with its v2 transforms and a
+DataLoader (two processes), which pads each batch in the same way. Both decode, resize to a random shorter side, flip
+and normalise the 126 images of coco128 that have objects.
 """
 
 import os
@@ -15,7 +17,7 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, clock
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs, say
 from harness.data import beton
 from harness.data.annotations import Annotations
 from harness.data.load.coco import MULTIPLE, CocoLoader
@@ -52,7 +54,7 @@ def main() -> None:
         epochs = iter(range(1_000_000))
 
         def timed(loader: str) -> float:
-            """Seconds per image over a whole epoch."""
+            """Return seconds per image over a whole epoch."""
             began = clock()
             batches = ours.epoch(next(epochs)) if loader == "ours" else torchvision
             count = sum(len(batch[0]) for batch in batches)

@@ -1,7 +1,7 @@
-"""DeepSpeed at ZeRO stage 0 against the native engine: two processes that share a KD step, one thread each, on gloo.
+"""Bench of engines: DeepSpeed at ZeRO stage 0 against the native engine, in two processes of one thread each, on gloo.
 
-The same two processes train a student under either engine in turn, so that both see the same machine and the same
-collectives underneath.
+The same two processes train a KD student with either engine in turn, so that both see the same machine and the same
+collectives.
 """
 
 import os
@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from importlib.util import find_spec
 
-from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, say
 from slurm.entry import free_port
 
 STEPS, PAIRS, WORLD = 5, 8, 2
@@ -18,7 +18,7 @@ ENGINES = ("native", "deepspeed")
 
 
 def child() -> None:
-    """Trains STEPS steps under the engine that a line on stdin names, and answers with their seconds."""
+    """For each engine named on stdin, train STEPS steps and print their seconds."""
     import torch
 
     from benchmarks.perf.cifar import STUDENT, TEACHER, Trainer, clock, science
@@ -34,11 +34,11 @@ def child() -> None:
     torch.set_num_threads(1)
     with join_ranks() as ranks:
         trainer = Trainer(STEPS, ranks=ranks)
-        asked = science("kd", TEACHER, STUDENT)
-        of_engine = {"native": NativeEngine, "deepspeed": partial(DeepSpeedEngine, zero_stage=0)}
+        student = science("kd", TEACHER, STUDENT)
+        engines = {"native": NativeEngine, "deepspeed": partial(DeepSpeedEngine, zero_stage=0)}
         members = {
-            name: Member(asked, trainer.teacher, trainer.targets, trainer.task, ranks.device(), ranks, engine)
-            for name, engine in of_engine.items()
+            name: Member(student, trainer.teacher, trainer.targets, trainer.task, ranks.device(), ranks, engine)
+            for name, engine in engines.items()
         }
 
         def train(member: Member) -> float:
@@ -56,14 +56,14 @@ def child() -> None:
 
 
 class Sides:
-    """The processes, measured on call; the slower one counts."""
+    """The processes of both sides. A call measures one engine; the slower process counts."""
 
     def __init__(self) -> None:
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.perf.ds_ddp", "child"], stdin=subprocess.PIPE, cwd=ROOT, text=True,
-                env=os.environ | place | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE, bufsize=1,
             )
             for rank in range(WORLD)

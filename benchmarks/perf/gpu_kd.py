@@ -1,11 +1,11 @@
-"""KD of resnet32x4 -> resnet8x4 on a GPU, batch 64: a run alone, and eight in a pack, beside a plain PyTorch loop.
+"""Bench of KD on a GPU: resnet32x4 -> resnet8x4, a single run and a pack of eight, against a plain PyTorch loop.
 
-``make bench-gpu``; without a GPU it says so and exits with 2. The plain loop is what one writes first, of the same
-recipe and in the same precision: a DataLoader over torchvision's PIL transforms with as many workers as there are cores
-and pinned memory, the teacher under no_grad, SGD, `.item()` each step. Ours are whole epochs with all that belongs to
-them but the evaluation, which is timed by itself. Two lines of JSON: the pack's, then the single run's.
+``make bench-gpu`` runs it; without a GPU it says so and exits with 2. The plain loop is what one writes first, with the
+same recipe and precision: a DataLoader over torchvision's PIL transforms with pinned memory and a worker per core, the
+teacher under no_grad, SGD, `.item()` each step. Our side is whole epochs, except for the evaluation, which is timed
+separately. It prints two lines of JSON, for the pack and for the single run.
 
-``--smoke`` runs the same on a CPU, with small networks and few steps, for its own sake: its figures mean nothing.
+``--smoke`` runs the same on a CPU with small networks and few steps, to test this program: its figures mean nothing.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from benchmarks.perf.cifar import BATCH, INFO, Silent, fresh, images, science, targets
-from benchmarks.perf.common import emit, in_turn
-from benchmarks.perf.plain import Cifar
+from benchmarks.perf.measurement import emit, in_turn
+from benchmarks.perf.torchvision_cifar import Cifar
 from harness.data.load import arrays
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
 from harness.models.facts import measure_model
@@ -43,9 +43,9 @@ from harness.training.tasks.classification import Classification, evaluate_class
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")
-ALONE, PACK, EAGER, COMPILED, PLAIN = "alone", "pack", "alone, no graph", "alone, teacher compiled", "plain"
-ALONE_TARGET, PACK_TARGET = 3.0, 6.0
-# Part of a CUDA kernel's name -> what it is counted as; the first that fits.
+SINGLE, PACK, EAGER, COMPILED, PLAIN = "alone", "pack", "alone, no graph", "alone, teacher compiled", "plain"
+SINGLE_TARGET, PACK_TARGET = 3.0, 6.0
+# Kinds of CUDA kernels by parts of their names; the first kind that fits counts.
 KINDS = (
     ("convolution or matrix product", ("conv", "gemm", "xmma", "cutlass", "cudnn", "wgrad", "dgrad", "fprop", "nvjet")),
     ("batch norm", ("batch_norm", "batchnorm", "bn_")),
@@ -58,7 +58,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run."""
+    """The size of a measurement."""
 
     device: str = "cuda"
     teacher: str = "resnet32x4"
@@ -75,8 +75,8 @@ class Scale:
 SMOKE = Scale("cpu", "resnet8", "resnet8", batches=3, members=2, plain_steps=2, workers=0, rounds=3, matrix=64)
 
 
-class Marks(Silent):
-    """Observes when each epoch of each member ends; by then the device has done all of it."""
+class EpochTimes(Silent):
+    """An observer that notes when each epoch ends; by then the device has finished its work."""
 
     def __init__(self) -> None:
         self.ends: dict[int, float] = {}
@@ -86,7 +86,7 @@ class Marks(Silent):
 
 
 class Bench:
-    """Both sides, on one set of images and with the same two networks."""
+    """Both sides of the bench, with the same images and networks."""
 
     def __init__(self, scale: Scale):
         self.scale, self.device = scale, torch.device(scale.device)
@@ -101,7 +101,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def ours(self, side: str, precision: str, epochs: int | None = None) -> float:
-        """Seconds of an epoch: the least of those after the first."""
+        """Train with the harness; return the seconds of the fastest epoch after the first."""
         set_float32(precision)
         epochs = epochs or self.scale.epochs
         device, normalise = self.device, Normalise(INFO, self.device)
@@ -112,28 +112,28 @@ class Bench:
         freeze(model, device)
         teacher = Teacher(model, self.scale.teacher, Path(), "", 0.0, spec)
         teacher.prepare(precision, BATCH if side == COMPILED else None)
-        asked = science("kd", self.scale.teacher, self.scale.student, precision=precision, epochs=epochs)
+        student = science("kd", self.scale.teacher, self.scale.student, precision=precision, epochs=epochs)
         count = self.scale.members if side == PACK else 1
         members = {
-            f"kd{i}": Member(asked, teacher, labels, Classification(INFO.classes, INFO.image_shape), device)
+            f"kd{i}": Member(student, teacher, labels, Classification(INFO.classes, INFO.image_shape), device)
             for i in range(count)
         }
-        marks, few = Marks(), TensorEvalSet("test", pixels[:2], labels[:2], normalise)
+        times, evalset = EpochTimes(), TensorEvalSet("test", pixels[:2], labels[:2], normalise)
         graphs = 0
 
         def capture(work: Work, generator: torch.Generator | None) -> Work:
             nonlocal graphs
-            play = capture_cuda_graph(work, generator) if device.type == "cuda" else work
+            replay = capture_cuda_graph(work, generator) if device.type == "cuda" else work
             graphs += 1
-            return play
+            return replay
 
         trained = list(members.values())
-        with contextlib.redirect_stdout(sys.stderr):  # where a graph cannot be recorded, that is said
-            Pack(members, loader, few, teacher, marks, capture=None if side == EAGER else capture).train()
+        with contextlib.redirect_stdout(sys.stderr):  # a step that cannot be captured prints so
+            Pack(members, loader, evalset, teacher, times, capture=None if side == EAGER else capture).train()
         self.graphs[f"{side} {precision}"] = graphs
         assert all(m.history.epoch == epochs for m in trained), "a member has failed"
         self.student = trained[0].student
-        ends = [marks.ends[i + 1] for i in range(epochs)]
+        ends = [times.ends[i + 1] for i in range(epochs)]
         steps = len(loader) * epochs
         spent = Counter[str]()
         for m in trained:
@@ -142,7 +142,7 @@ class Bench:
         return min(later - earlier for earlier, later in itertools.pairwise(ends))
 
     def plain(self, precision: str) -> float:
-        """Seconds of a step, of many."""
+        """Train with the plain loop; return the mean seconds of a step."""
         set_float32(precision)
         device = self.device
         teacher, student = (fresh(name).to(device) for name in (self.scale.teacher, self.scale.student))
@@ -177,11 +177,11 @@ class Bench:
             Cifar(self.pixels, self.labels), BATCH, shuffle=True, drop_last=True, num_workers=workers,
             pin_memory=self.device.type == "cuda", persistent_workers=workers > 0,
         )  # fmt: skip
-        while True:  # the batches of a new epoch come late, as they do in any such loop
+        while True:  # the first batch of an epoch comes late, as in any such loop
             yield from loader
 
     def evaluation(self, precision: str) -> float:
-        """Seconds of one evaluation on as many images as the test set has."""
+        """Return the seconds of one evaluation on as many images as the test set has."""
         normalise = Normalise(INFO, self.device)
         part = TensorEvalSet(
             "test", *(x[: INFO.test_size].to(self.device) for x in (self.pixels, self.labels)), normalise
@@ -192,7 +192,7 @@ class Bench:
         return time.perf_counter() - began
 
     def matrix_peak(self) -> float:
-        """Operations a second of a product of two square bfloat16 matrices: the median of twenty."""
+        """Return the operations a second of a product of two square bfloat16 matrices, the median of twenty."""
         n = self.scale.matrix
         a, b = (torch.randn(n, n, device=self.device, dtype=torch.bfloat16) for _ in range(2))
         seconds = []
@@ -205,9 +205,9 @@ class Bench:
         return 2 * n**3 / sorted(seconds[5:])[10]
 
     def kernels(self, side: str, precision: str) -> dict[str, Any]:
-        """Milliseconds a step of the GPU's kernels by kind, and the longest ones; of one profiled epoch."""
-        few, all_of_them = slice(BATCH * 60), (self.pixels, self.labels)
-        self.pixels, self.labels = self.pixels[few], self.labels[few]
+        """Profile two short epochs; return the milliseconds a step of the GPU's kernels by kind, and the longest."""
+        all_images = self.pixels, self.labels
+        self.pixels, self.labels = self.pixels[: BATCH * 60], self.labels[: BATCH * 60]
         steps = 2 * len(self.pixels) / BATCH
         activity = torch.profiler.ProfilerActivity
         try:
@@ -216,7 +216,7 @@ class Bench:
             ) as profile:
                 self.ours(side, precision, epochs=2)
         finally:
-            self.pixels, self.labels = all_of_them
+            self.pixels, self.labels = all_images
         kinds, names = Counter[str](), Counter[str]()
         for event in profile.events():
             if event.device_type.name == self.device.type.upper():
@@ -231,7 +231,7 @@ class Bench:
 
 
 def load() -> tuple[Tensor, Tensor]:
-    """CIFAR-100's training set where KD_DATA has it, else made-up images of its shape."""
+    """Return CIFAR-100's training set from KD_DATA, or random images of its shape without KD_DATA."""
     if root := os.environ.get("KD_DATA"):
         data = arrays.read_dataset("cifar100", locate.dataset_folder(Dataset(name="cifar100"), Path(root)))
         return torch.from_numpy(data.train_images), torch.from_numpy(data.train_targets)
@@ -239,20 +239,20 @@ def load() -> tuple[Tensor, Tensor]:
 
 
 def flop_per_image(scale: Scale) -> float:
-    """Of the convolutions and products: the teacher forward, the student forward and twice as much backward."""
+    """Return the operations of convolutions and products: the teacher forward, the student forward and backward."""
     return 2.0 * (measure_model(scale.teacher).macs + 3 * measure_model(scale.student).macs)
 
 
 def profiled(bench: Bench, side: str, precision: str) -> dict[str, Any]:
     try:
         return bench.kernels(side, precision)
-    except Exception as error:  # a profiler is not everywhere allowed; the figures stand without it
+    except Exception as error:  # not every machine allows profiling, and the other figures do not need it
         return {"not profiled": f"{type(error).__name__}: {error}".splitlines()[0]}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.perf.gpu_kd")
-    parser.add_argument("--smoke", action="store_true", help="a few steps on a CPU, to see that this program works")
+    parser.add_argument("--smoke", action="store_true", help="a few steps on a CPU, to test this program")
     smoke = parser.parse_args().smoke
     if not smoke and not torch.cuda.is_available():
         print("error: this bench needs a CUDA GPU, and torch finds none here", file=sys.stderr)
@@ -265,7 +265,7 @@ def main() -> int:
     sides: dict[str, Callable[[], float]] = {}
     for precision in PRECISIONS:
         sides[f"{PLAIN} {precision}"] = lambda p=precision: bench.plain(p)  # type: ignore[misc]
-        for side in (ALONE, PACK) + ((EAGER, COMPILED) if precision == "bf16" and not smoke else ()):
+        for side in (SINGLE, PACK) + ((EAGER, COMPILED) if precision == "bf16" and not smoke else ()):
             sides[f"{side} {precision}"] = lambda s=side, p=precision: bench.ours(s, p) / steps  # type: ignore[misc]
     seconds = in_turn(sides, scale.rounds, budget_s=240)
     least = {name: min(s) for name, s in seconds.items()}
@@ -291,7 +291,7 @@ def main() -> int:
         "minutes_of_240_epochs": {
             f"{side} {p}": round(240 * (least[f"{side} {p}"] * steps + n * evaluation[p]) / 60, 3)
             for p in PRECISIONS
-            for side, n in ((ALONE, 1), (PACK, scale.members))
+            for side, n in ((SINGLE, 1), (PACK, scale.members))
         },
         "matrix_tflops": round(peak / 1e12, 2),
         "share_of_matrix_peak": {name: round(v / peak, 4) for name, v in done.items()},
@@ -300,14 +300,14 @@ def main() -> int:
         "graphs_recorded": bench.graphs,  # each member needs one, and the teacher
         "greatest_over_least": {name: round(max(s) / min(s), 3) for name, s in seconds.items()},
     }
-    detail["kernels"] = {side: profiled(bench, side, "bf16") for side in (ALONE, PACK)}
+    detail["kernels"] = {side: profiled(bench, side, "bf16") for side in (SINGLE, PACK)}
 
     def ratio(side: str, precision: str) -> float:
         return per_second[f"{side} {precision}"] / per_second[f"{PLAIN} {precision}"]
 
-    others = {p: {side: round(ratio(side, p), 3) for side in (ALONE, PACK)} for p in PRECISIONS}
+    others = {p: {side: round(ratio(side, p), 3) for side in (SINGLE, PACK)} for p in PRECISIONS}
     emit("gpu_pack", ratio(PACK, "bf16"), PACK_TARGET, {"members": scale.members, "ratios": others})
-    emit("gpu_kd", ratio(ALONE, "bf16"), ALONE_TARGET, {"precision": "bf16", "ratios": others, **detail})
+    emit("gpu_kd", ratio(SINGLE, "bf16"), SINGLE_TARGET, {"precision": "bf16", "ratios": others, **detail})
     return 0
 
 

@@ -1,5 +1,7 @@
-"""Training images a second: the loader of prepared images (FFCV, seeded crops) against torchvision's usual one, which
-reads files of natural size: ImageFolder and a DataLoader, both with random crop, flip and normalisation, on two cores.
+"""Bench of loading ImageNet images, in images a second, on two cores.
+
+Our loader of prepared images (FFCV, seeded crops) against torchvision's usual one, ImageFolder and a DataLoader on
+files of natural size. Both crop at random, flip and normalise.
 """
 
 import tempfile
@@ -11,8 +13,8 @@ from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks.perf.cifar import BUSY, CLOCK, DEVICE, INFO, clock
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
-from benchmarks.perf.imagenet import BATCH, SIZE, SOURCE, TIMES, missing, store
+from benchmarks.perf.imagenet_sample import BATCH, SIZE, SOURCE, TIMES, missing, write_beton
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs, say
 from harness.data import beton
 from harness.data.load.beton import BetonLoader
 from harness.data.load.tensors import Normalise
@@ -42,7 +44,7 @@ def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
-        store(path, side)
+        write_beton(path, side)
         ours = BetonLoader(
             path, np.arange(len(beton.read_beton(path))), Normalise(INFO, DEVICE), batch_size=BATCH, image_size=SIZE,
             crop_area=(0.08, 1.0), flip=True, seed=0, rows=lambda count: slice(0, count), workers=workers,
@@ -52,7 +54,7 @@ def main(side: int = 400, target: float = 3.4, bench: str = "imagenet_loader") -
         epochs = iter(range(1_000_000))
 
         def timed(loader: str) -> float:
-            """Seconds per image over a whole epoch."""
+            """Return seconds per image over a whole epoch."""
             began = clock()
             batches = ours.epoch(next(epochs)) if loader == "ours" else torchvision
             count = sum(len(batch[0]) for batch in batches)

@@ -1,4 +1,4 @@
-"""As imagenet_loader, of images stored at 256 px."""
+"""Bench of loading ImageNet images that were prepared at 256 px; see imagenet_loader."""
 
 from benchmarks.perf.imagenet_loader import main
 

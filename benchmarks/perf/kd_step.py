@@ -1,9 +1,9 @@
-"""Our KD step against a plain PyTorch loop of the same step, each in a process of its own and measured in turn.
+"""Bench of our KD step against a plain PyTorch loop of the same step, each in its own process, measured in turn.
 
 The plain loop is what one writes first: NCHW float32, the teacher under no_grad, `.item()` each step, and a DataLoader
-over torchvision's PIL transforms, with two workers and with none; the faster one counts. Ours is measured in both
-precisions a recipe can ask for. The ratio is bf16's, which pays where the CPU has instructions for it; `detail.float32`
-is that of the very same arithmetic, where both sides spend nearly all their time in the same convolution kernels.
+over torchvision's PIL transforms, with two workers or none; the faster one counts. Ours is measured in bf16 and in
+float32. The ratio is for bf16, which pays if the CPU has instructions for it; `detail.float32` has the ratio for the
+same arithmetic, where both sides spend nearly all their time in the same convolution kernels.
 """
 
 import subprocess
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, say
 
 STEPS, PAIRS = 10, 6
 PRECISIONS = ("float32", "bf16")
@@ -33,7 +33,7 @@ def plain(workers: int) -> Callable[[], float]:
     from torch.utils.data import DataLoader
 
     from benchmarks.perf.cifar import BATCH, STUDENT, TEACHER, clock, fresh
-    from benchmarks.perf.plain import Cifar
+    from benchmarks.perf.torchvision_cifar import Cifar
 
     teacher, student = fresh(TEACHER).eval(), fresh(STUDENT).train()
     optimiser = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
@@ -46,10 +46,10 @@ def plain(workers: int) -> Callable[[], float]:
         for _ in range(STEPS):
             x, y = next(batches)
             with torch.no_grad():
-                from_teacher = teacher(x).logits
+                teacher_logits = teacher(x).logits
             logits = student(x).logits
             log_p = F.log_softmax(logits / temperature, dim=1)
-            p_teacher = F.softmax(from_teacher / temperature, dim=1)
+            p_teacher = F.softmax(teacher_logits / temperature, dim=1)
             kd = F.kl_div(log_p, p_teacher, reduction="batchmean") * temperature**2
             loss = 0.1 * F.cross_entropy(logits, y) + 0.9 * kd
             optimiser.zero_grad()
@@ -62,7 +62,7 @@ def plain(workers: int) -> Callable[[], float]:
 
 
 def child(side: str) -> None:
-    """Trains STEPS steps for every line on stdin and answers with their seconds."""
+    """Train STEPS steps for every line on stdin and print their seconds."""
     import torch
 
     from benchmarks.perf.cifar import THREADS
@@ -76,7 +76,7 @@ def child(side: str) -> None:
 
 
 class Side:
-    """A child process, measured on call."""
+    """A child process that measures its side at each call."""
 
     def __init__(self, name: str):
         command = [sys.executable, "-m", "benchmarks.perf.kd_step", name]
@@ -87,7 +87,7 @@ class Side:
 
     def __call__(self) -> float:
         assert self.process.stdin
-        time.sleep(0.5)  # the workers of the side before fill their queues again
+        time.sleep(0.5)  # the workers of the previous side fill their queues again
         self.process.stdin.write("\n")
         return float(self._answer())
 
@@ -106,7 +106,7 @@ class Side:
 def main() -> None:
     from benchmarks.perf.cifar import BATCH, BUSY, CLOCK, STUDENT, TEACHER, THREADS
 
-    plains = PLAIN[:1] if BUSY else PLAIN  # the CPU seconds of workers are not this process's
+    plains = PLAIN[:1] if BUSY else PLAIN  # CPU seconds of workers would not count
     say("  starting the processes")
     sides: dict[str, Callable[[], float]] = {name: Side(name) for name in (*PRECISIONS, *plains)}
     try:

@@ -1,4 +1,4 @@
-"""KD with the teacher's logits read (``teacher_top_k``) against KD that runs the teacher, by the same code."""
+"""Bench of KD with cached teacher logits (``teacher_top_k``) against KD that runs the teacher, with the same code."""
 
 import tempfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, INFO, STUDENT, TEACHER, THREADS, Trainer
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs
 from harness.training import host_memory
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.teacher_logits import CachedLogits
@@ -19,12 +19,12 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     trainer = Trainer(STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        kept = CachedLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ONE_RANK)
-        trainer.train(("kd",), kept)  # computes them
+        cached = CachedLogits(Path(folder), K, STEPS * BATCH, INFO.classes, ONE_RANK)
+        trainer.train(("kd",), cached)  # computes them
         (file,) = Path(folder).iterdir()
         sides = {
             "teacher": lambda: trainer.train(("kd",))[0],
-            "kept": lambda: trainer.train(("kd",), kept)[0],
+            "kept": lambda: trainer.train(("kd",), cached)[0],
         }
         seconds = in_turn(sides, PAIRS)
         image_bytes = file.stat().st_size / (STEPS * BATCH)
@@ -35,7 +35,7 @@ def main() -> None:
         "batch": BATCH,
         "threads": THREADS,
         "clock": CLOCK,
-        "steps": STEPS,  # of which one runs the teacher, to check; in an epoch it is one in a thousand
+        "steps": STEPS,  # one of them runs the teacher, to check; in a whole epoch one in a thousand does
         "ms_per_image_teacher": round(1000 * min(seconds["teacher"]) / (STEPS * BATCH), 3),
         "ms_per_image_kept": round(1000 * min(seconds["kept"]) / (STEPS * BATCH), 3),
         "bytes_per_image_and_epoch": round(image_bytes),

@@ -1,7 +1,7 @@
-"""What each method adds to a training step: its step against that of the student alone, wrn_40_2 -> wrn_16_2.
+"""Bench of each method's training step against the step of a student without a teacher, for wrn_40_2 -> wrn_16_2.
 
-Each method trains alone, with the teacher's forward pass where it reads one, at its default settings. Of the methods
-with a stage before the main one, `first` is a step of that. The ratio is rekd's step over kd's.
+Each method trains by itself at its default settings, with the teacher's forward pass if it reads one. `NAME first` is a
+step of a method's first stage. The ratio is rekd's step over kd's.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,13 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
-from benchmarks.perf.common import emit, in_turn, say
+from benchmarks.perf.measurement import emit, in_turn, say
 from harness.spec import methods
 from harness.training import host_memory
 
 STEPS, ROUNDS = 5, 4
-FIRST = "first_epochs"  # what methods with a stage before the main one call its length
-
-
-LOW_LR = {"first_lr": 1e-3}  # an untrained teacher's maps are large: ft's first stage would diverge, and end early
+FIRST = "first_epochs"  # the hyper-parameter for the length of a first stage
+LOW_LR = {"first_lr": 1e-3}  # an untrained teacher's maps are large: ft's first stage would diverge and end early
 
 
 def main() -> None:

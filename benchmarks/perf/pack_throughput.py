@@ -1,9 +1,9 @@
-"""A pack of four methods against the same four runs one after another, by the same code; the weights must be equal."""
+"""Bench of a pack of four methods against the same runs one after another; the weights must be equal, bit for bit."""
 
 import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs
 from harness.training import host_memory
 
 METHODS = ("kd", "fitnets", "crd", "rekd")
@@ -16,7 +16,7 @@ def main() -> None:
     Trainer(1).train(METHODS)  # warm up
     trainer = Trainer(STEPS)
     packed: dict[str, dict[str, torch.Tensor]] = {}
-    alone: dict[str, dict[str, torch.Tensor]] = {}
+    single: dict[str, dict[str, torch.Tensor]] = {}
 
     def pack() -> float:
         seconds, tensors = trainer.train(METHODS)
@@ -27,14 +27,14 @@ def main() -> None:
         total = 0.0
         for name in METHODS:
             seconds, tensors = trainer.train((name,))
-            alone.update(tensors)
+            single.update(tensors)
             total += seconds
         return total
 
     seconds = in_turn({"one by one": one_by_one, "pack": pack}, PAIRS)
     for name in METHODS:
         for key, value in packed[name].items():
-            assert torch.equal(value, alone[name][key]), f"{name}: {key} differs between pack and single run"
+            assert torch.equal(value, single[name][key]), f"{name}: {key} differs between pack and single run"
     ratio, spread = ratio_of_pairs(seconds["one by one"], seconds["pack"])
     images = len(METHODS) * STEPS * BATCH
     detail = {

@@ -1,4 +1,4 @@
-"""Planning a sweep of 10,000 runs on an empty store: `harness sweep FILE --plan`, start-up included."""
+"""Bench of planning 10,000 runs on an empty store: `harness sweep FILE --plan`, with start-up."""
 
 import json
 import statistics
@@ -6,8 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.perf.common import emit, run_python, say
-from benchmarks.perf.tenthousand import write_sweep
+from benchmarks.perf.large_sweep import write_sweep
+from benchmarks.perf.measurement import emit, run_python, say
 
 SECONDS, REPEATS = 2.0, 5
 

@@ -1,6 +1,6 @@
-"""Running a finished sweep of 10,000 runs again: `harness sweep FILE`, start-up included.
+"""Bench of running a finished sweep of 10,000 runs again: `harness sweep FILE`, with start-up.
 
-The first call reads every record file and compacts them, as the end of any sweep does. The ratio is of the later calls.
+The first call reads every record file and compacts them, as the end of any sweep does. The ratio is for later calls.
 """
 
 import statistics
@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.perf.common import emit, run_python, say
-from benchmarks.perf.tenthousand import finish, write_sweep
+from benchmarks.perf.large_sweep import finish, write_sweep
+from benchmarks.perf.measurement import emit, run_python, say
 
 SECONDS, REPEATS = 3.0, 5
 

@@ -1,11 +1,11 @@
-"""What reproducible crops cost: our decoder in FFCV's loader against FFCV's own random decoder and flip, same file."""
+"""Bench of reproducible crops: our decoder in FFCV's loader against FFCV's own random decoder and flip, on one file."""
 
 import tempfile
 from pathlib import Path
 
 from benchmarks.perf.cifar import BUSY, CLOCK, clock
-from benchmarks.perf.common import emit, in_turn, ratio_of_pairs, say
-from benchmarks.perf.imagenet import BATCH, SIZE, missing, store
+from benchmarks.perf.imagenet_sample import BATCH, SIZE, missing, write_beton
+from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs, say
 from harness import rng
 from harness.data import beton
 from harness.data.load.crops import as_views, training_views
@@ -25,7 +25,7 @@ def main() -> None:
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.beton"
-        store(path, 400)
+        write_beton(path, 400)
         file, seeded = beton.read_beton(path), FfcvImages(path, workers)
         own = Loader(
             str(path), batch_size=BATCH, num_workers=workers, os_cache=True, order=OrderOption.RANDOM, drop_last=False,
@@ -39,7 +39,7 @@ def main() -> None:
         epochs = iter(range(1_000_000))
 
         def ours() -> float:
-            """Seconds per image over a whole epoch, drawing its order and crops included."""
+            """Return seconds per image over a whole epoch, with drawing its order and crops."""
             began, epoch = clock(), next(epochs)
             order = rng.random_permutation(0, epoch, len(file)).numpy()
             parts = training_views(0, epoch, order, file.heights[order], file.widths[order])

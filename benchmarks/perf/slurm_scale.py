@@ -1,14 +1,14 @@
-"""A sweep of 2,000 short runs through a real SLURM on this machine, and what a job of the harness costs there.
+"""Bench of a sweep of 2,000 short runs through a real SLURM on this machine, and of the cost of a job there.
 
-The sweep: one teacher and 10 variants of KD for each of 200 seeds, one epoch of digits each; a pack of 10 runs is an
-array task. None of the runs may be lost, doubled or hang. What the login node does is counted: calls of SLURM's
-commands, CPU seconds.
+The sweep has one teacher and 10 variants of KD for each of 200 seeds, with one epoch of digits each; a pack of 10 runs
+is an array task. No run may be lost, run twice or hang. The calls of SLURM's commands and the CPU seconds of the login
+node are counted.
 
-The ratio is of two arrays: CPU seconds of a task that only starts Python with the harness's modules, over those of a
-task that the harness submitted to train one run, all that goes with it included (submitit, reading the data, one epoch,
-evaluation, the record).
+The ratio compares two arrays: CPU seconds of a task that only starts Python with the harness's modules, over those of a
+task that the harness submitted to train one run, with everything that belongs to it (submitit, reading the data, one
+epoch, evaluation, the record).
 
-``KD_BENCH_RUNS`` sets another number of runs, to try it.
+``KD_BENCH_RUNS`` sets another number of runs, for a trial.
 """
 
 import json
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.perf.common import ROOT, emit, say
+from benchmarks.perf.measurement import ROOT, emit, say
 from harness.hardware import cores
 from harness.planning.plan import plan_sweep
 from harness.store.store import Store
@@ -33,7 +33,7 @@ from slurm.loopback import Loopback, packages
 
 VARIANTS = 10
 RUNS = int(os.environ.get("KD_BENCH_RUNS", "2000"))
-TASKS = 20  # of each array that the ratio is of
+TASKS = 20  # in each of the two arrays
 STALLED_SECONDS = 300.0  # without any run ending: something hangs
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel", "sinfo")
 START = "import submitit, harness.training.job"
@@ -42,7 +42,7 @@ PROFILE = "{resources: {time_minutes: 30, cpus_per_task: 1, mem_gb: 2}, signal_s
 
 @dataclass
 class Login:
-    """The login node: commands of the harness, whose calls of SLURM's commands leave a line each."""
+    """A login node that runs commands of the harness and counts their calls of SLURM's commands."""
 
     folder: Path
     cluster: Loopback
@@ -58,7 +58,7 @@ class Login:
         (self.folder / "profile.yaml").write_text(PROFILE)
 
     def harness(self, *args: str) -> tuple[str, dict[str, Any]]:
-        """A command's stdout, and what it cost here: calls, CPU seconds and seconds.
+        """Run a command; return its stdout and its cost on this node: calls, CPU seconds and seconds.
 
         Raises:
             RuntimeError: it failed.
@@ -78,7 +78,7 @@ class Login:
         return done.stdout, {**{k: round(v, 2) for k, v in cost.items()}, "slurm_calls": dict(counted)}
 
     def job_seconds(self, *jobs: str) -> list[float]:
-        """CPU seconds of each task of arrays that have ended, as the accounting has them.
+        """Return the CPU seconds of each task of ended arrays, from SLURM's accounting.
 
         Raises:
             RuntimeError: a task has not completed.
@@ -100,7 +100,7 @@ def _children_seconds() -> float:
 
 
 def _seconds(text: str) -> float:
-    """Of sacct's [[days-]hours:]minutes:seconds.fraction."""
+    """Parse sacct's [[days-]hours:]minutes:seconds.fraction."""
     days, _, rest = text.rpartition("-")
     total = 0.0
     for part in rest.split(":"):
@@ -113,7 +113,7 @@ def _mean(values: list[float]) -> float:
 
 
 def write_sweep(folder: Path, name: str, variants: int, seeds: int) -> Path:
-    """A sweep file; of a single variant, it is the undistilled student, which waits for no teacher."""
+    """Write a sweep file; a single variant is the student without a teacher, which waits for nothing."""
     methods: dict[str, Any] = {f"kd_{i}": {"use": "kd", "params": {"temperature": 1 + i / 10}} for i in range(variants)}
     sweep = {
         "dataset": "digits",
@@ -127,56 +127,56 @@ def write_sweep(folder: Path, name: str, variants: int, seeds: int) -> Path:
     return file
 
 
-def through(login: Login, file: Path) -> dict[str, Any]:
-    """Submits a sweep, looks at it once while it runs, waits for its end, has its table made; what that cost.
+def run_sweep(login: Login, file: Path) -> dict[str, Any]:
+    """Submit a sweep, ask for its status once, wait for its end and make its table; return the costs.
 
     Raises:
         RuntimeError: a run was lost, doubled, or hangs.
     """
     plan = plan_sweep(file, login.folder / file.stem)
-    store, wanted = plan.store, set(plan.plan.runs)
+    store, run_ids = plan.store, set(plan.plan.runs)
     args = (file.name, "--results", file.stem)
     _, submit = login.harness("sweep", *args, "--cluster", "profile.yaml", "--detach")
     began = last = time.monotonic()
-    done, status = 0, None
-    while (found := len(store.done_ids() | store.failed_ids())) < len(wanted):
-        if status is None and found >= len(wanted) / 2:
+    previous, status = 0, None
+    while (ended := len(store.done_ids() | store.failed_ids())) < len(run_ids):
+        if status is None and ended >= len(run_ids) / 2:
             text, status = login.harness("status", *args, "--json")
             states = Counter(row["state"] for row in json.loads(text))
             say(f"  {file.stem}: {dict(states)}")
-        last = time.monotonic() if found > done else last
-        done = found
+        last = time.monotonic() if ended > previous else last
+        previous = ended
         if time.monotonic() - last > STALLED_SECONDS:
-            raise RuntimeError(f"no run has ended for {STALLED_SECONDS:.0f} s; {found} of {len(wanted)} have")
+            raise RuntimeError(f"no run has ended for {STALLED_SECONDS:.0f} s; {ended} of {len(run_ids)} have")
         time.sleep(1)
     seconds = time.monotonic() - began
     _, table = login.harness("sweep", *args, "--cluster", "profile.yaml")
-    _check(login, store, wanted)
+    _check(login, store, run_ids)
     return {"seconds": round(seconds, 1), "submit": submit, "status": status, "table": table}
 
 
-def _check(login: Login, store: Store, wanted: set[str]) -> None:
+def _check(login: Login, store: Store, run_ids: set[str]) -> None:
     if failed := store.failed_ids():
         raise RuntimeError(f"{len(failed)} runs failed, among them {store.failure(sorted(failed)[0])}")
     files = sorted(p.name for p in store.records.iterdir())
-    if files != sorted(f"{k}.parquet" for k in wanted):
-        raise RuntimeError(f"{len(wanted)} runs have {len(files)} records")
-    if doubled := [k for k in wanted if len(store.attempts(k)) != 1]:
+    if files != sorted(f"{k}.parquet" for k in run_ids):
+        raise RuntimeError(f"{len(run_ids)} runs have {len(files)} records")
+    if doubled := [k for k in run_ids if len(store.attempts(k)) != 1]:
         raise RuntimeError(f"{len(doubled)} runs were not started once, among them {doubled[0]}")
     end = time.monotonic() + 60
-    while left := login.cluster.client("squeue", "--noheader", "--format=%i %T").split("\n")[:-1]:
+    while jobs := login.cluster.client("squeue", "--noheader", "--format=%i %T").split("\n")[:-1]:
         if time.monotonic() > end:
-            raise RuntimeError(f"every run has its record, and jobs are left: {left}")
+            raise RuntimeError(f"every run has its record, but there are still jobs: {jobs}")
         time.sleep(1)
 
 
 def jobs_of(store: Store) -> list[str]:
-    """Ids of the arrays that were submitted for a store."""
+    """Return the ids of the arrays that were submitted for a store."""
     return [json.loads(p.read_text())["job_id"] for p in sorted(store.submissions.glob("*.json"))]
 
 
-def plain(login: Login, tasks: int) -> str:
-    """An array of nothing but Python starts, to its end; its job id."""
+def run_python_starts(login: Login, tasks: int) -> str:
+    """Run an array of tasks that only start Python; return its job id."""
     command = f"env PYTHONPATH={shlex.quote(str(ROOT))} {shlex.quote(sys.executable)} -c {shlex.quote(START)}"
     script = f"srun {command}"  # as submitit starts its own
     return login.cluster.client(
@@ -189,11 +189,11 @@ def measure(login: Login) -> None:
     single = write_sweep(login.folder, "single", 1, TASKS)
     many = write_sweep(login.folder, "many", VARIANTS, RUNS // VARIANTS)
     say(f"  {TASKS} jobs of one run each, and as many plain Python starts")
-    first = plain(login, TASKS // 2)
-    through(login, single)
-    second = plain(login, TASKS // 2)
+    first = run_python_starts(login, TASKS // 2)
+    run_sweep(login, single)
+    second = run_python_starts(login, TASKS // 2)
     say(f"  {RUNS} runs in {RUNS // VARIANTS} array tasks")
-    sweep = through(login, many)
+    sweep = run_sweep(login, many)
     time.sleep(5)  # the accounting lags
     starts = _mean(login.job_seconds(first, second))
     ours = _mean(login.job_seconds(*jobs_of(Store(login.folder / "single"))))
@@ -217,9 +217,9 @@ def main() -> None:
     if packages.missing():
         say(f"slurm_scale: skipped, SLURM is not installed ({', '.join(packages.missing())}); {packages.APT}")
         return
-    base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, as unix sockets want it
+    base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, because unix sockets need it
     try:
-        # As many CPUs as there are: more would only make jobs wait for each other inside.
+        # As many CPUs as there are: with more, jobs would wait for each other.
         timers = {"MessageTimeout": "30", "SlurmdTimeout": "60"}
         with Loopback.up(base / "c", nodes=max(1, cores() // 2), cpus=min(2, cores()), extra=timers) as cluster:
             (base / "login").mkdir()

@@ -1,4 +1,4 @@
-"""How soon the commands that need no torch answer, against what importing torch alone would take."""
+"""Bench of the start-up of commands that need no torch, against `import torch`."""
 
 import statistics
 import tempfile
@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.perf.common import ROOT, emit, in_turn, run_python
+from benchmarks.perf.measurement import ROOT, emit, in_turn, run_python
 
 PAIRS = 5
-SECONDS = 0.5  # each of ours should be below
+SECONDS = 0.5  # the limit for each of ours
 
 
 def main() -> None:

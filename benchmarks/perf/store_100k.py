@@ -1,9 +1,9 @@
-"""A table and the leaderboard from 100,000 records, compacted, against one JSON-lines log in each run's folder.
+"""Bench of a table and the leaderboard from 100,000 compacted records, against a JSON-lines log in each run's folder.
 
-A sweep of 10,001 runs of 240 epochs and 90 sweeps of 1,001. Our side: `harness.report` of the large sweep, and
-`harness.leaderboard` of the store. The other side, for the large sweep: reads each run's log (a line of settings, a
-line per epoch) with `json` and makes the means over seeds, without a table or a page; the seconds that all records
-would take by that count. Each in a process of its own, start-up included.
+There is a sweep of 10,001 runs of 240 epochs, and 90 sweeps of 1,001 runs. Our side is `harness.report` for the large
+sweep and `harness.leaderboard` for the store. The other side reads the logs of the large sweep (a line of settings, a
+line per epoch) with `json` and computes the means over seeds, without a table or a page; its seconds are scaled to all
+records. Each command is a process of its own, with start-up.
 """
 
 import csv
@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.perf import tenthousand
-from benchmarks.perf.common import ROOT, emit, in_turn, ratio_of_pairs, run_python, say
+from benchmarks.perf import large_sweep
+from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, run_python, say
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.spec.science import Science
@@ -51,7 +51,7 @@ for run in os.scandir(pathlib.Path(sys.argv[1]) / "logs"):
         settings, *epochs = map(json.loads, lines)
     by = f"{settings['student']} {settings['method']}"
     values.setdefault(by, []).append(epochs[-1]["test_top1"])
-print(json.dumps({by: statistics.fmean(found) for by, found in values.items()}))
+print(json.dumps({by: statistics.fmean(top1) for by, top1 in values.items()}))
 """
 
 
@@ -62,29 +62,29 @@ def main() -> None:
         file, runs, logged = _write(folder)
         store = ["--results", str(folder / "results")]
         page = folder / "board.html"
-        said: dict[str, str] = {}
+        outputs: dict[str, str] = {}
         parts: dict[str, list[tuple[float, float]]] = {"table": [], "leaderboard": []}
 
         def ours() -> float:
-            parts["table"].append(_run(said, "report", str(file), *store, "--format", "csv"))
-            parts["leaderboard"].append(_run(said, "leaderboard", *store, "--out", str(page)))
+            parts["table"].append(_run(outputs, "report", str(file), *store, "--format", "csv"))
+            parts["leaderboard"].append(_run(outputs, "leaderboard", *store, "--out", str(page)))
             return parts["table"][-1][0] + parts["leaderboard"][-1][0]
 
         def logs() -> float:
             began = time.perf_counter()
-            said["logs"] = run_python("-c", LOGS, name)
+            outputs["logs"] = run_python("-c", LOGS, name)
             return (time.perf_counter() - began) * runs / logged
 
         seconds = in_turn({"ours": ours, "logs": logs}, 3)
-        _check(said, page, runs)
+        _check(outputs, page, runs)
         page_mb = page.stat().st_size / 1e6
     ratio, spread = ratio_of_pairs(seconds["logs"], seconds["ours"])
     detail = {
         "runs": runs,
         "seconds": round(min(seconds["ours"]), 3),
         "limit_seconds": SECONDS,
-        **{f"seconds_{part}": round(min(took for took, _ in found), 3) for part, found in parts.items()},
-        **{f"peak_mb_{part}": round(max(mb for _, mb in found)) for part, found in parts.items()},
+        **{f"seconds_{part}": round(min(took for took, _ in costs), 3) for part, costs in parts.items()},
+        **{f"peak_mb_{part}": round(max(mb for _, mb in costs)) for part, costs in parts.items()},
         "limit_mb": MEGABYTES,
         "page_mb": round(page_mb, 1),
         "logs_read": logged,
@@ -94,21 +94,21 @@ def main() -> None:
     emit("store_100k", ratio, TARGET, detail)
 
 
-def _run(said: dict[str, str], command: str, *args: str) -> tuple[float, float]:
-    """Seconds and peak megabytes of a command."""
+def _run(outputs: dict[str, str], command: str, *args: str) -> tuple[float, float]:
+    """Run a command; return its seconds and peak megabytes."""
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, command, *args], cwd=ROOT, capture_output=True, text=True, check=True
     )
     took = time.perf_counter() - began
-    said[command] = done.stdout
+    outputs[command] = done.stdout
     return took, int(done.stderr.split()[-2]) * 1024 / 1e6
 
 
-def _check(said: dict[str, str], page: Path, runs: int) -> None:
-    """That all sides have read the same."""
-    logs = json.loads(said["logs"])
-    rows = list(csv.DictReader(io.StringIO(said["report"])))
+def _check(outputs: dict[str, str], page: Path, runs: int) -> None:
+    """Assert that all sides have read the same."""
+    logs = json.loads(outputs["logs"])
+    rows = list(csv.DictReader(io.StringIO(outputs["report"])))
     means = {f"{row['student']} {row['method']}": float(row["last_top1_mean"]) for row in rows}
     assert len(means) == len(rows) == 50
     assert all(math.isclose(mean, logs[by], rel_tol=1e-9) for by, mean in means.items())
@@ -116,8 +116,8 @@ def _check(said: dict[str, str], page: Path, runs: int) -> None:
 
 
 def _write(folder: Path) -> tuple[Path, int, int]:
-    """The large sweep's file, in its folder the compacted store and the logs; how many of each."""
-    file, store = tenthousand.write_sweep(folder, EPOCHS), Store(folder / "results")
+    """Write the compacted store and the logs; return the large sweep's file, the numbers of records and of logs."""
+    file, store = large_sweep.write_sweep(folder, EPOCHS), Store(folder / "results")
     generation = store.compact / "000001"
     part, logged = Part(generation, "cifar100"), 0
     for number in range(1 + SMALL_SWEEPS):
@@ -128,7 +128,7 @@ def _write(folder: Path) -> tuple[Path, int, int]:
         curves = _Curves()
         for at in range(0, len(runs), 2000):
             some = list(enumerate(runs[at : at + 2000], at))
-            rows = [tenthousand.row(run.run_id, run.science, i, []) for i, run in some]
+            rows = [large_sweep.row(run.run_id, run.science, i, []) for i, run in some]
             finished = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number)
             for (i, _), row in zip(some, rows, strict=True):
                 row["finished_at"] = finished + timedelta(seconds=i)
@@ -147,7 +147,7 @@ def _write(folder: Path) -> tuple[Path, int, int]:
 
 
 class _Curves:
-    """Few different ones, shared by all runs of a sweep: made-up ones are slow to make."""
+    """A few curves that all runs of a sweep share: inventing them is slow."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, int], int] = {}
@@ -158,14 +158,14 @@ class _Curves:
         key = (science.method.use, i % CURVES)
         if key not in self._numbers:
             self._numbers[key] = len(self._all)
-            self._all.append(tenthousand.curves(science, i % CURVES))
+            self._all.append(large_sweep.curves(science, i % CURVES))
         return self._numbers[key]
 
     def array(self) -> pa.Array:
         return pa.array(self._all, SCHEMA.field("curves").type)
 
     def lines(self, number: int) -> list[str]:
-        """Of a log, but for the last epoch's."""
+        """Return the lines of a log without the last epoch's."""
         if number not in self._lines:
             epochs: dict[int, dict[str, float]] = {}
             for point in self._all[number]:

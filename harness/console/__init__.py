@@ -1,1 +1,1 @@
-"""How commands talk to a person: options, the terminal, progress, and how a command is started."""
+"""Console: options of the commands, text for people, progress, and the start of every command."""

@@ -1,4 +1,4 @@
-"""One way to start every command: ``python -m harness.NAME`` or ``harness NAME``.
+"""The start of every command, as ``python -m harness.NAME`` or ``harness NAME``.
 
 Command modules import what they need when they run, so that ``--help`` answers at once.
 """
@@ -19,14 +19,14 @@ COMMANDS = ("sweep", "status", "report", "leaderboard", "compact", "verify", "ev
 
 
 def run_command(command: Callable[..., None]) -> None:
-    """For ``if __name__ == "__main__"`` of a command's module."""
+    """Run a command from ``if __name__ == "__main__"`` of its module."""
     app = _app()
     app.command()(command)
     _run(app)
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script ``harness``."""
     app = _app(help="A benchmark harness for knowledge distillation: sweeps, tables, and what is behind every number.")
     for name in COMMANDS:
         app.command(name)(getattr(importlib.import_module(f"harness.{name}"), name))
@@ -42,12 +42,14 @@ def _app(help: str | None = None) -> typer.Typer:
 def _run(app: typer.Typer) -> None:
     from harness.store.files import DiskFull
 
-    gc.set_threshold(100_000)  # a large store's records hold no cycles, and looking for some takes a tenth of the time
+    gc.set_threshold(
+        100_000
+    )  # records hold no cycles, and the search for some takes a tenth of the time in a large store
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table
     try:
-        code = app(standalone_mode=False)  # what a command raises comes here rather than into typer's own box
+        code = app(standalone_mode=False)  # so that a command's errors are reported below, not in typer's box
         sys.stdout.flush()
         sys.exit(code)
     except (UserError, DiskFull) as e:
@@ -60,7 +62,7 @@ def _run(app: typer.Typer) -> None:
     except typer.Abort:
         sys.exit(130)
     except Exception as e:
-        # Wrong options. Their class is typer's own copy of click or click itself, as typer's version has it.
+        # Wrong options. Depending on its version, typer raises click's class or its own copy of it.
         if not hasattr(e, "format_message"):
             raise
         if not (text := e.format_message()):  # no command at all: the help has been printed

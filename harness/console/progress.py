@@ -1,4 +1,4 @@
-"""Progress through many files, with the time that is left."""
+"""Progress through many files, with the remaining time."""
 
 import time
 
@@ -19,7 +19,7 @@ LINE_SECONDS = 60
 
 
 class FilesProgress:
-    """On stderr: a bar for each part on a terminal, else a line now and then."""
+    """Progress on stderr: a bar for each part on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -44,7 +44,7 @@ class FilesProgress:
         self._bars.stop()
 
     def tell(self, part: str, done: int, total: int) -> None:
-        """``done`` of a part's ``total`` files."""
+        """Show that ``done`` of a part's ``total`` files are finished."""
         now = time.monotonic()
         if part not in self._tasks:
             self._tasks[part] = self._bars.add_task(part, total=total, completed=done, rate="")

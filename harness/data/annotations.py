@@ -47,24 +47,24 @@ class Annotations:
 
     @classmethod
     def load(cls, path: Path, classes: int) -> "Annotations":
-        """Nothing in the file is trusted.
+        """Read the annotations in a file, and trust nothing in it.
 
         Raises:
             WrongData: it does not hold annotations of so many classes.
             OSError: it cannot be read.
         """
         try:
-            found = load_file(path)
+            tensors = load_file(path)
         except SafetensorError as e:
             raise WrongData(f"{path}: damaged: {e}") from None
-        if found.keys() != _FORM.keys():
-            raise WrongData(f"{path}: expected {', '.join(_FORM)}; found {', '.join(found)}")
-        images, many = found["image_ids"].size, found["labels"].size
+        if tensors.keys() != _FORM.keys():
+            raise WrongData(f"{path}: expected {', '.join(_FORM)}; found {', '.join(tensors)}")
+        images, many = tensors["image_ids"].size, tensors["labels"].size
         for name, (dtype, shape) in _FORM.items():
             expected = tuple({"N": images, "N + 1": images + 1, "M": many}.get(str(side), side) for side in shape)
-            if found[name].dtype != dtype or found[name].shape != expected:
+            if tensors[name].dtype != dtype or tensors[name].shape != expected:
                 raise WrongData(f"{path}: {name}: expected {np.dtype(dtype)} of shape {expected}")
-        annotations, firsts = cls(**found), found["firsts"]
+        annotations, firsts = cls(**tensors), tensors["firsts"]
         in_order = firsts[0] == 0 and firsts[-1] == many and (np.diff(firsts) >= 0).all()
         rising = (np.diff(annotations.image_ids) > 0).all()
         known = ((annotations.labels >= 1) & (annotations.labels <= classes)).all()
@@ -76,7 +76,7 @@ class Annotations:
         path.write_bytes(save(self._tensors()))
 
     def digest(self) -> str:
-        """sha256 of all of it, in order."""
+        """Return the sha256 of all of it, in order."""
         digest = hashlib.sha256()
         for name, tensor in self._tensors().items():
             digest.update(f"{name} {tensor.shape}\0".encode())
@@ -87,7 +87,7 @@ class Annotations:
         return {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
 
     def of_images(self, positions: np.ndarray) -> "Annotations":
-        """Those of the images at these ``positions``, which rise."""
+        """Return the annotations of the images at these ``positions``, which rise."""
         counts = np.diff(self.firsts)
         chosen = np.zeros(len(counts), bool)
         chosen[positions] = True
@@ -102,15 +102,16 @@ class Annotations:
         )
 
     def training_objects(self, heights: np.ndarray, widths: np.ndarray) -> TrainingObjects:
-        """What is trained on in images of ``heights`` and ``widths`` (N,): no crowds; boxes clipped to the image, of
-        which none is degenerate then."""
+        """Return the objects to train on, in images of ``heights`` and ``widths`` (N,): no crowds, boxes clipped to the
+        image, none of them degenerate then.
+        """
         clipped = self._clipped(heights, widths)
-        kept = ~self.crowds & ~_degenerate(clipped)
-        before = np.concatenate([[0], np.cumsum(kept)])
-        return TrainingObjects(before[self.firsts], clipped[kept].astype(np.float32), self.labels[kept])
+        usable = ~self.crowds & ~_degenerate(clipped)
+        before = np.concatenate([[0], np.cumsum(usable)])
+        return TrainingObjects(before[self.firsts], clipped[usable].astype(np.float32), self.labels[usable])
 
     def counts(self, heights: np.ndarray, widths: np.ndarray) -> dict[str, int]:
-        """Of annotations, by ``coco_manifest.KINDS``."""
+        """Count annotations by ``coco_manifest.KINDS``."""
         degenerate = int((~self.crowds & _degenerate(self._clipped(heights, widths))).sum())
         crowds = int(self.crowds.sum())
         return {"objects": len(self.labels) - crowds - degenerate, "crowds": crowds, "degenerate": degenerate}
@@ -123,9 +124,9 @@ class Annotations:
         return np.clip(corners, 0, limits)
 
     def as_coco(self, heights: np.ndarray, widths: np.ndarray, categories: Sequence[Category]) -> dict[str, Any]:
-        """COCO's ground truth, as pycocotools reads it from JSON.
+        """Return COCO's ground truth, as pycocotools reads it from JSON.
 
-        Annotations are numbered from 1 anew: no result names them, and pycocotools takes one of number 0 for none.
+        Annotations are numbered from 1: no result names them, and pycocotools takes number 0 for none.
         """
         images = np.repeat(self.image_ids, np.diff(self.firsts)).tolist()
         columns = zip(

@@ -1,4 +1,4 @@
-"""FFCV's .beton files, version 2 (Leclerc et al. 2023, arXiv:2306.12517), read and written with numpy alone.
+"""FFCV's .beton files, version 2 (Leclerc et al. 2023, arXiv:2306.12517), read and written with numpy only.
 
 A file is a header, the fields' descriptions, a row of metadata for each sample, pages of data, and a table of where in
 the pages each sample's data lie. Ours have the fields ``image`` (as JPEG), ``label`` and ``index``. FFCV itself decodes
@@ -43,13 +43,13 @@ class Beton:
         return len(self.labels)
 
     def jpeg(self, i: int) -> np.ndarray:
-        """The bytes of an image: (size,) uint8, a view of the mapped file."""
+        """Return an image's bytes: (size,) uint8, a view of the mapped file."""
         start = self._starts[i]
         return self._content[start : start + self._sizes[i]]
 
 
 def read_beton(path: Path) -> Beton:
-    """Maps a file. Nothing in it is trusted: what points outside it is told here, not met later.
+    """Map a file, and refuse one that points outside itself.
 
     Raises:
         WrongData: it is torn, or not of this form.
@@ -63,8 +63,8 @@ def read_beton(path: Path) -> Beton:
     fields = content[_HEADER.itemsize : _METADATA].view(_FIELD)
     if header["version"] != _VERSION:
         raise WrongData(f"{path}: not a .beton file of version {_VERSION}")
-    found = [(f["name"].tobytes().rstrip(b"\0"), int(f["type"])) for f in fields]
-    if header["fields"] != len(_FIELDS) or found != [(name.encode(), kind) for name, kind in _FIELDS]:
+    stated_fields = [(f["name"].tobytes().rstrip(b"\0"), int(f["type"])) for f in fields]
+    if header["fields"] != len(_FIELDS) or stated_fields != [(name.encode(), kind) for name, kind in _FIELDS]:
         raise WrongData(f"{path}: expected the fields {', '.join(name for name, _ in _FIELDS)}")
 
     count, table = int(header["samples"]), int(header["table"])
@@ -85,7 +85,8 @@ def read_beton(path: Path) -> Beton:
 
 
 class Writer:
-    """Writes a file sample by sample; only the metadata stay in memory. The file is whole once ``finish`` returns.
+    """A .beton file that is written sample by sample; only the metadata stay in memory. The file is complete once
+    ``finish`` returns.
 
     A writer that takes up an unfinished file places the samples it holds again, without their bytes, and truncates it
     to ``end``: where a sample lies depends on nothing but the sizes of those before it.
@@ -100,7 +101,7 @@ class Writer:
         self.end = _to_page(_METADATA + self._samples.nbytes)  # of the data so far: a position in the file
 
     def place(self, label: int, height: int, width: int, size: int) -> int:
-        """Makes room for the next sample and returns its position in the file; its ``index`` is its rank."""
+        """Reserve room for the next sample and return its position in the file; its ``index`` is its rank."""
         if size > PAGE:
             raise ValueError(f"an image of {size} bytes does not fit a page of {PAGE}")
         start = self.end if self.end % PAGE + size <= PAGE else _to_page(self.end)
@@ -115,7 +116,7 @@ class Writer:
         self.file.write(jpeg)
 
     def finish(self) -> None:
-        """Writes everything but the images."""
+        """Write everything except the images."""
         fields = np.zeros(len(_FIELDS), _FIELD)
         for field, (name, kind) in zip(fields, _FIELDS, strict=True):
             field["type"] = kind

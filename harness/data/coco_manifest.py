@@ -1,4 +1,4 @@
-"""What a prepared data set in COCO's format states of itself; imports no torch, so that planning can use it."""
+"""The manifest of a prepared data set in COCO's format; imports no torch, so that planning can use it."""
 
 from collections.abc import Mapping
 from typing import Literal

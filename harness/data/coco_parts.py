@@ -1,4 +1,6 @@
-"""Which images of a prepared data set in COCO's format a run trains on and is evaluated on. Imports no torch."""
+"""The images of a prepared data set in COCO's format that a run trains on and those it is evaluated on. Imports no
+torch.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -13,55 +15,61 @@ from harness.spec.science import DatasetChoice
 
 
 class Parts:
-    """Of the training images with an object, in file order, the last ``validation`` of ``dataset`` are
-    held out, and of the others the first ``train_subset`` are trained on, or all.
+    """The parts of a prepared data set that a run uses: of the training images with an object, in file order, the last
+    ``validation`` are held out. Of the others the first ``train_subset`` are trained on, or all.
 
     Where the training images are what is evaluated on, those are all in the file, also those without an object; with a
     ``train_subset``, the ones that are trained on.
     """
 
     def __init__(self, dataset: DatasetChoice, folder: Path):
-        """Raises:
-        UserError: the folder holds no prepared data set, or it is damaged.
-        WrongData: it holds another one.
+        """Read the manifest and the positions of the images.
+
+        Raises:
+            UserError: the folder holds no prepared data set, or it is damaged.
+            WrongData: it holds another one.
         """
         self.manifest = CocoManifest.read(folder)
         if self.manifest.version != dataset.version:
-            said = f"content {self.manifest.version}, expected {dataset.version}"
-            raise WrongData(f"{folder}: {said}: another preparation")
+            versions = f"content {self.manifest.version}, expected {dataset.version}"
+            raise WrongData(f"{folder}: {versions}: another preparation")
         self._folder, self._subset = folder, dataset.train_subset
         with_objects = self._with_objects()
-        kept = len(with_objects) - (dataset.validation or 0)
+        count = len(with_objects) - (dataset.validation or 0)
         # Positions in the file, which rise
-        self.trained, self._held_out = with_objects[:kept][: self._subset], with_objects[kept:]
+        self.trained, self._held_out = with_objects[:count][: self._subset], with_objects[count:]
 
     def evaluated(self, whole: bool = False) -> tuple[CocoPart, np.ndarray, Literal["validation", "train", "test"]]:
-        """Where the images lie, their positions there, and what they are; ``whole``: not those that are held out."""
-        found = self.manifest
+        """Return the part that the images are in, their positions there, and what they are; ``whole``: not those that
+        are held out.
+        """
+        manifest = self.manifest
         if len(self._held_out) and not whole:
-            assert found.train
-            return found.train, self._held_out, "validation"
-        every = np.arange(found.test.images)
-        if found.evaluated_on == "train":
-            return found.test, every if self._subset is None else self.trained, "train"
-        return found.test, every, "test"
+            assert manifest.train
+            return manifest.train, self._held_out, "validation"
+        every = np.arange(manifest.test.images)
+        if manifest.evaluated_on == "train":
+            return manifest.test, every if self._subset is None else self.trained, "train"
+        return manifest.test, every, "test"
 
     def file(self, part: CocoPart) -> Path:
-        """Of the images."""
+        """Return the path of a part's images."""
         return self._folder / part.file
 
     def annotations(self, part: CocoPart) -> Annotations:
-        """Raises:
-        WrongData: they are of other images than the part's, or damaged.
+        """Read a part's annotations.
+
+        Raises:
+            WrongData: they are of other images than the part's, or damaged.
         """
         path = self._folder / part.annotations
-        found = Annotations.load(path, self.manifest.class_count)
-        if not np.array_equal(found.image_ids, beton.read_beton(self.file(part)).labels):
+        annotations = Annotations.load(path, self.manifest.class_count)
+        if not np.array_equal(annotations.image_ids, beton.read_beton(self.file(part)).labels):
             raise WrongData(f"{path}: is of other images than {part.file}")
-        return found
+        return annotations
 
     def _with_objects(self) -> np.ndarray:
-        """Positions of the images that can be trained on."""
+        """Return the positions of the images that can be trained on."""
         part = self.manifest.train
         if part is None:
             return np.empty(0, np.int64)

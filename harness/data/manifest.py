@@ -1,4 +1,4 @@
-"""What a prepared data set states of itself (``manifest.json``); imports no torch, so that planning can use it."""
+"""The manifest of a prepared data set (``manifest.json``); imports no torch, so that planning can use it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,7 +21,7 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KINDS = {
     "kept": "stored byte for byte",
     "resized": "larger than --max-side",
-    "converted": "encoded anew at its own size, as loaders could not decode it as it was",
+    "converted": "encoded again at its own size, as loaders could not decode it as it was",
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
@@ -30,7 +30,7 @@ KINDS = {
     "misnamed": "named as a JPEG and of another format",
     "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
     "unreadable": "not decodable",
-    "ignored": "files beside the images whose names are no images'",
+    "ignored": "other files, whose names are no images'",
 }
 
 
@@ -39,10 +39,10 @@ class Closed(BaseModel):
 
 
 class Settings(Closed):
-    """What decides the stored bytes besides the source files."""
+    """The settings that decide the stored bytes, besides the source files."""
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
-    quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded anew")
+    quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded")
 
 
 class Images(Closed):
@@ -54,11 +54,11 @@ class Images(Closed):
     counts: dict[str, Count]  # by KINDS
 
     def sizes(self) -> dict[str, int]:
-        """Its files, and the bytes of each."""
+        """Return the names of its files, and the bytes of each."""
         return {self.file: self.bytes}
 
     def tallies(self) -> "list[Tally]":
-        """What there is in it, for people."""
+        """Return counts of what the part holds, with text for people."""
         size = f"{self.images:,} images, {self.bytes / 1e9:,.2f} GB"
         return [Tally(f"{size}: {counted(self.counts, KINDS)}", self.counts, KINDS)]
 
@@ -70,7 +70,7 @@ class Tally(NamedTuple):
 
 
 def counted(counts: Mapping[str, int], kinds: Iterable[str]) -> str:
-    """Counts other than 0 as text, in the order of ``kinds``."""
+    """Return counts other than 0 as text, in the order of ``kinds``."""
     return ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind in kinds if (n := counts.get(kind)))
 
 
@@ -88,7 +88,7 @@ class Unreadable(Closed):
 
 
 class Prepared(Closed):
-    """What every kind of prepared data set states. ``version`` identifies its content, wherever it lies."""
+    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it lies."""
 
     format: Literal[1] = FORMAT
     version: Hash
@@ -125,7 +125,7 @@ class Prepared(Closed):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """The manifest of a prepared data set whose files are there.
+        """Return the manifest of a prepared data set whose files are there.
 
         Raises:
             UserError: the folder holds none, or it or one of its files is damaged.
@@ -134,7 +134,7 @@ class Prepared(Closed):
 
     @classmethod
     def checked(cls, content: Any, path: Path) -> Self:
-        """``content``: of the file ``path``.
+        """Return the manifest that ``content``, that of the file ``path``, holds.
 
         Raises:
             UserError: it, or one of the files that it names, is damaged.
@@ -157,7 +157,7 @@ class Prepared(Closed):
         return manifest
 
     def write(self, folder: Path) -> None:
-        """Atomically: a folder with a manifest is complete."""
+        """Write the manifest atomically: a folder with a manifest is complete."""
         files.replace_json(folder / FILE, self.model_dump(mode="json"))
 
 
@@ -190,7 +190,8 @@ class Manifest(Prepared):
 
 
 def read_manifest(folder: Path, dataset: str) -> Prepared:
-    """The manifest of a prepared folder, of whichever kind it is. ``dataset``: what it should hold, for messages.
+    """Return the manifest of a prepared folder, of whichever kind it is. ``dataset``: what it should hold, for
+    messages.
 
     Raises:
         UserError: as ``Prepared.read``.

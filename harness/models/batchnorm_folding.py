@@ -1,4 +1,4 @@
-"""Batch norms of a frozen network, computed into the weights of the convolutions before them."""
+"""Batch norms of a frozen network, folded into the weights of the convolutions before them."""
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -7,7 +7,7 @@ from harness.models.frozen_norm import FrozenBatchNorm
 
 
 def fold_batch_norms(model: nn.Module) -> int:
-    """Replaces batch norms by ``nn.Identity`` where the convolution before can do their work; how many.
+    """Replace batch norms by ``nn.Identity`` where the convolution before can do their work; return how many.
 
     They are those that follow a convolution in an ``nn.Sequential``, and those a module names in its ``folds``, pairs
     such as ``("conv1", "bn1")``: nothing but that batch norm may read that convolution's output. For a model that is

@@ -15,19 +15,21 @@ class WeightsError(Exception):
 
 
 def load_weights(model: nn.Module, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads a state dict strictly, see ``read_weights``; the file's sha256.
+    """Load a state dict strictly, see ``read_weights``; return the file's sha256.
 
     Raises:
-        BadWeights: as its text says.
+        WeightsError: as its text says.
     """
-    state, found = read_weights(file, sha256)
+    state, digest = read_weights(file, sha256)
     load_state_dict(model, name, file, state)
-    return found
+    return digest
 
 
 def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Tensor]) -> None:
-    """Raises:
-    BadWeights: what ``file`` holds is not for this model.
+    """Load a state dict strictly.
+
+    Raises:
+        WeightsError: what ``file`` holds is not for this model.
     """
     try:
         model.load_state_dict(state)
@@ -36,20 +38,20 @@ def load_state_dict(model: nn.Module, name: str, file: Path, state: dict[str, Te
 
 
 def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """A file's state dict and sha256.
+    """Return a file's state dict and sha256.
 
     Reads safetensors, and torch checkpoints with ``weights_only=True``: a bare state dict, or one below ``model``
     or ``state_dict`` as RepDistiller and mdistiller write it.
 
     Raises:
-        BadWeights: as its text says.
+        WeightsError: as its text says.
     """
     try:
-        found = files.sha256(file)
+        digest = files.sha256(file)
     except OSError as e:
         raise WeightsError(f"weights {file}: {e.strerror}") from None
-    if sha256 not in (None, found):
-        raise WeightsError(f"weights {file}: sha256 is {found}, expected {sha256}")
+    if sha256 not in (None, digest):
+        raise WeightsError(f"weights {file}: sha256 is {digest}, expected {sha256}")
     state: Any
     try:
         if file.suffix == ".safetensors":
@@ -63,10 +65,10 @@ def read_weights(file: Path, sha256: str | None = None) -> tuple[dict[str, Tenso
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise WeightsError(f"weights {file}: expected a state dict of tensors")
-    return state, found
+    return state, digest
 
 
 def first_line(error: Exception, index: int = 0) -> str:
-    """Of its message, or the line after."""
+    """Return the first line of an error's message, or the one at ``index``."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[min(index, len(lines) - 1)][:200]

@@ -1,4 +1,6 @@
-"""Measure every model of the catalogue and write `model_facts.json`: ``python -m harness.models.facts``."""
+"""Facts of every model of the catalogue, measured and written to `model_facts.json`: ``python -m
+harness.models.facts``.
+"""
 
 import json
 from math import prod

@@ -31,20 +31,20 @@ class LibraryNet(ConvNet):
 
     def __init__(self, net: nn.Module, image_shape: tuple[int, int, int]):
         super().__init__()
-        found = probe_taps(net, image_shape)
-        stages = named_stages(net, found.heights, image_shape[1])
-        self._classifier = found.classifier
-        self._relus = {f"{name}.preact": found.relus[path] for name, path in stages.items() if path in found.relus}
-        self._paths = stages | {f"module.{path}": path for path in found.heights}
+        probe = probe_taps(net, image_shape)
+        stages = named_stages(net, probe.heights, image_shape[1])
+        self._classifier = probe.classifier
+        self._relus = {f"{name}.preact": probe.relus[path] for name, path in stages.items() if path in probe.relus}
+        self._paths = stages | {f"module.{path}": path for path in probe.heights}
         of_stages = [tap for name in stages for tap in (f"{name}.preact", name) if tap in self._relus or tap == name]
         self.tap_names = (*of_stages, *(tap for tap in self._paths if tap not in stages))
         self.net = net
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        found: dict[str, Tensor] = {}
+        collected: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> None:
-            found[name] = value
+            collected[name] = value
 
         def hook(tap: str) -> Any:
             # a copy: what comes after the module may change its map in place
@@ -56,18 +56,18 @@ class LibraryNet(ConvNet):
 
         classifier = self.net.get_submodule(self._classifier)
         hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
-        wanted = [tap for tap in self.tap_names if tap in taps.wanted]
-        hooks += [hook(tap) for tap in wanted]
+        requested = [tap for tap in self.tap_names if tap in taps.wanted]
+        hooks += [hook(tap) for tap in requested]
         try:
             logits = self.net(images)
         finally:
             for each in hooks:
                 each.remove()
-        for tap in wanted:
-            taps(tap, found[tap])
+        for tap in requested:
+            taps(tap, collected[tap])
         if not isinstance(logits, Tensor):  # inception_v3 and googlenet in training: the auxiliary heads' too
             logits = logits[0]
-        embedding = found["embedding"]
+        embedding = collected["embedding"]
         return embedding.mean((2, 3)) if embedding.ndim == 4 else embedding, logits
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
@@ -89,7 +89,7 @@ def library_net(name: str, num_classes: int, in_channels: int) -> LibraryNet:
 
 @dataclass
 class TapProbe:
-    """What modules do with an image (C, H, H)."""
+    """The results of a network's modules for an image (C, H, H)."""
 
     heights: dict[str, int] = field(default_factory=dict)  # of the square maps they return, in the order they are done
     relus: dict[str, str] = field(default_factory=dict)  # of those that return a ReLU's result: that module
@@ -97,25 +97,25 @@ class TapProbe:
 
 
 def probe_taps(net: nn.Module, image_shape: tuple[int, int, int]) -> TapProbe:
-    """Runs the network once, on shapes alone; modules are told by their paths."""
+    """Run the network once, on shapes only; modules are named by their paths."""
     twin = copy.deepcopy(net).to("meta").eval()
-    found = TapProbe()
+    probe = TapProbe()
     results: dict[str, Tensor] = {}  # of the ReLUs' last calls
 
     def hook(path: str) -> Any:
         def note(module: nn.Module, _inputs: Any, output: Any) -> None:
-            for table in (found.heights, found.relus):
+            for table in (probe.heights, probe.relus):
                 table.pop(path, None)
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]:
-                found.heights[path] = output.shape[2]
+                probe.heights[path] = output.shape[2]
                 if isinstance(module, nn.ReLU | nn.ReLU6):
                     results[path] = output
                     # It has been called again, by what comes after: its last input is no longer theirs.
-                    found.relus = {k: relu for k, relu in found.relus.items() if relu != path}
+                    probe.relus = {k: relu for k, relu in probe.relus.items() if relu != path}
                 if relus := [relu for relu, result in results.items() if result is output]:
-                    found.relus[path] = relus[-1]
+                    probe.relus[path] = relus[-1]
             if isinstance(module, nn.Linear | nn.Conv2d):
-                found.classifier = path
+                probe.classifier = path
 
         return note
 
@@ -124,7 +124,7 @@ def probe_taps(net: nn.Module, image_shape: tuple[int, int, int]) -> TapProbe:
             module.register_forward_hook(hook(path))
     with torch.no_grad():
         twin(torch.zeros(1, *image_shape, device="meta"))
-    return found
+    return probe
 
 
 def named_stages(net: nn.Module, heights: dict[str, int], image_height: int) -> dict[str, str]:

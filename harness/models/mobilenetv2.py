@@ -18,7 +18,7 @@ TAPS = {1: "stage1", 2: "stage2", 4: "stage3", 6: "stage4"}  # index in STAGES -
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise convolution, linear bottleneck. The expansion is kept even where its ratio is 1."""
+    """Expansion, depthwise convolution, linear bottleneck. The expansion is there even where its ratio is 1."""
 
     def __init__(self, in_channels: int, channels: int, expansion: int, stride: int):
         super().__init__()

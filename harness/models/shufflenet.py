@@ -10,7 +10,7 @@ STEM = 24  # channels
 
 
 class GroupedBottleneck(ReluBlock):
-    """ShuffleNet unit. At stride 2 its channels are put beside the pooled input, at stride 1 added to the input."""
+    """A ShuffleNet unit. At stride 2 its channels are appended to the pooled input, at stride 1 added to the input."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, groups: int):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every network of the zoo shares: taps, He initialisation, and the description a method is given."""
+"""The common parts of every network of the zoo: taps, He initialisation, and the description that a method gets."""
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
@@ -13,18 +13,18 @@ from methods.base import Head, Outputs, TapSpec
 
 
 class AllThere(Exception):
-    """Every map asked for has been collected; the rest of the network need not run."""
+    """The end of a run in which every requested map has been collected."""
 
 
 class Taps:
-    """Collects the feature maps asked for while a network runs."""
+    """The feature maps that are collected while a network runs."""
 
     def __init__(self, wanted: Collection[str], alone: bool = False):
         self.wanted, self.alone = wanted, alone
         self.features: dict[str, Tensor] = {}
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
-        """Keep `x` if it was asked for; return it unchanged.
+        """Keep `x` if it was requested; return it unchanged.
 
         Raises:
             AllThere: it was the last one, and the maps `alone` are of interest.
@@ -36,13 +36,15 @@ class Taps:
         return x
 
     def relu(self, name: str, x: Tensor) -> Tensor:
-        """ReLU of `x`: in place, unless `x` is to be kept as tap `name`."""
+        """Apply ReLU to `x`: in place, unless `x` is to be kept as tap `name`."""
         return F.relu(self(name, x), inplace=name not in self.wanted)
 
 
 def check_taps(wanted: Collection[str], names: Collection[str]) -> None:
-    """Raises:
-    ValueError: a wanted tap is none of the model's ``names``.
+    """Check that all taps are those of a model.
+
+    Raises:
+        ValueError: a wanted tap is none of the model's ``names``.
     """
     unknown = [name for name in wanted if name not in names]
     if unknown:
@@ -169,10 +171,10 @@ def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
         if torch.allclose(layer(outputs.embedding), outputs.logits, rtol=1e-4, atol=1e-5):
             # Rather a stage, which has positions, than what a module has pooled of it.
             for tap in sorted(reversed(outputs.features), key=lambda tap: tap.startswith("module.")):
-                found = replace(head, tap=tap)
-                mean = found.read(outputs.features).mean((2, 3))
+                tapped = replace(head, tap=tap)
+                mean = tapped.read(outputs.features).mean((2, 3))
                 if mean.shape == outputs.embedding.shape and torch.allclose(
                     mean, outputs.embedding, rtol=1e-4, atol=1e-5
                 ):
-                    return found
+                    return tapped
     return None

@@ -10,8 +10,9 @@ from harness.planning.plan import Planned, read_added
 from harness.planning.submit import Request, submit, work_of
 from harness.planning.watch import watch
 from harness.reporting import comparison
-from harness.reporting.pairwise import Line, PairwiseTest, further_seeds, looks, pairwise_tests
+from harness.reporting.pairwise import PairwiseTest, further_seeds, looks, pairwise_tests
 from harness.spec.expand import Cell
+from harness.spec.lines import Line
 from harness.store import files
 
 MAX_SEEDS = 10
@@ -28,7 +29,7 @@ def check_seed_limit(planned: Planned, limit: int, only: Iterable[str]) -> None:
             f"{planned.document.source}: lists {plural(listed, 'seed')}: --max-seeds must be more, found {limit}"
         )
     if any(text.startswith("seed=") for text in only):
-        raise UserError("--until-decided adds seeds, and --only seed=... excludes them: give one of them")
+        raise UserError("--until-decided adds seeds, and --only seed=... keeps them out: give one of them")
 
 
 def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Planned, list[PairwiseTest]]:
@@ -56,7 +57,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         say(f"undecided, each tested at {5 / len(sizes):.2g} % in each of {plural(len(sizes), 'look')}:")
         say("\n".join(f"  {test}" for test in undecided))
         say("so seeds are added:")
-        say("\n".join(f"  {t} > {s}: {m}: {', '.join(map(str, seeds))}" for (t, s, m), seeds in further.items()))
+        say("\n".join(f"  {line.pair}: {line.method}: {', '.join(map(str, s))}" for line, s in further.items()))
         planned = request.plan(fetch=True)
         work = work_of(planned, request.cluster, request.max_parallel)
         say(work.text())
@@ -68,10 +69,9 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
     path = planned.store.added_seeds(planned.plan.sweep.name or planned.name)
     cells = {cell: None for cell in read_added(path)}
     for cell in planned.plan.cells:  # of a line's cells, the last one counts
-        line = (cell.teacher, cell.student, cell.method)
-        for seed in further.get(line, ()):
+        for seed in further.get(cell.line, ()):
             run_id = planned.plan.runs[cell.run_id].science.with_seed(seed).run_id
-            cells[Cell(*line, seed, run_id, cell.teacher_run)] = None
+            cells[Cell(*cell.line, seed, run_id, cell.teacher_run)] = None
     files.replace_json(path, [asdict(cell) for cell in cells])
 
 

@@ -51,12 +51,12 @@ class Request:
         """
         from harness.reporting.comparison import Contents
 
-        return Contents.of(planned.name, planned.plan).asked(self.baseline, self.margin)
+        return Contents.of(planned.name, planned.plan).with_options(self.baseline, self.margin)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is left of a planned sweep."""
+    """Runs of a planned sweep that are left to train, and what they will take."""
 
     planned: Planned
     cluster: str
@@ -118,7 +118,7 @@ def work_of(
         from harness.planning.cost.probe import probe as measure
 
         measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
-        known = replace(known, found=probe_results.read_probe_results(planned.store))
+        known = replace(known, probes=probe_results.read_probe_results(planned.store))
     cost = estimate.estimate(planned, to_do, at_once, device, known)
     return Work(planned, cluster, states, to_do, packs, at_once, cost)
 

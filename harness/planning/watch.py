@@ -105,17 +105,17 @@ class _View:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("running", "epoch", self.task.shown, "", "left"):
             table.add_column(name)
-        for run_id, p in sorted(self.running.items(), key=lambda item: self.planned.plan.runs[item[0]].label):
-            label = self.planned.plan.runs[run_id].label
-            if not p:
+        runs = self.planned.plan.runs
+        for run_id, progress in sorted(self.running.items(), key=lambda item: runs[item[0]].label):
+            label = runs[run_id].label
+            if not progress:
                 table.add_row(Text(label), "starting")
                 continue
-            score = f"{p[self.task.score]:.2f}" if p.get(self.task.score) is not None else ""
-            epoch = (
-                f"{'first stage ' * (p.get('stage') == 'first')}{min(p['epoch'] + 1, p['epochs']):.0f}/{p['epochs']}"
-            )
-            bar = ProgressBar(total=1.0, completed=p["fraction"], width=20)
-            table.add_row(Text(label), epoch, score, bar, duration(p.get("seconds_left")))
+            score = f"{progress[self.task.score]:.2f}" if progress.get(self.task.score) is not None else ""
+            stage = "first stage " if progress.get("stage") == "first" else ""
+            epoch = f"{stage}{min(progress['epoch'] + 1, progress['epochs']):.0f}/{progress['epochs']}"
+            bar = ProgressBar(total=1.0, completed=progress["fraction"], width=20)
+            table.add_row(Text(label), epoch, score, bar, duration(progress.get("seconds_left")))
         count = Counter(self.states.values())
         finished = self.total - len(self.open) + sum(p.get("fraction", 0.0) for p in self.running.values())
         elapsed = time.monotonic() - self.began

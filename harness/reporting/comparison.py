@@ -1,4 +1,4 @@
-"""The comparison of a sweep: cells joined with their records, summed up over seeds."""
+"""The comparison of a sweep: its cells with their records, aggregated over seeds."""
 
 import json
 from collections import Counter
@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from harness.errors import UserError, unknown
 from harness.reporting import statistics
+from harness.reporting.aggregation import SeedRuns, first
 from harness.reporting.protocol_guard import RecipeChange, recipe_changes
 from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Teachers
 from harness.spec.science import Science
 from harness.spec.tasks import CATALOG as TASKS
@@ -25,8 +27,8 @@ from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, records
 from harness.store.store import CONTENTS, Store
 
-BASELINE, REFERENCE = "student", "kd"  # what differences are taken to, unless told otherwise
-_NUMBERS = (  # of every run
+BASELINE, REFERENCE = "student", "kd"  # the methods that differences are taken from, unless another is chosen
+_NUMBERS = (  # read for every run
     "status",
     "cost_total_s",
     *(f"{what}_{m}" for task in TASKS.values() for what in ("last", "teacher") for m in task.printed),
@@ -39,7 +41,7 @@ _COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
 
 @dataclass(frozen=True)
 class Contents:
-    """What a table is of: enough to rebuild it from records, and kept beside it."""
+    """The contents of a table: enough to rebuild it from records. They are saved in the table's folder."""
 
     name: str
     note: str
@@ -47,16 +49,16 @@ class Contents:
     epochs: tuple[int, ...]
     cells: tuple[Cell, ...]
     recipe_changes: tuple[RecipeChange, ...] = ()
-    added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": what the sweep file does not list
+    added: tuple[str, ...] = ()  # "teacher > student, method: seeds 3, 4": seeds that the sweep file does not list
     baseline: str = BASELINE  # the method that differences are tested against
     margin: float = statistics.MARGIN  # points within which a published number counts as reproduced
-    file: str = "FILE"  # the sweep file, as it was given
-    sets: tuple[str, ...] = ()  # ``key.path=value``: what --set changed in it
-    teachers_alone: tuple[str, ...] = ()  # further ones, with which it trains a pair's student as it does teachers
+    file: str = "FILE"  # the sweep file, as the command named it
+    sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
+    teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
 
     @property
     def task(self) -> TaskInfo:
-        """Which says what is compared: its score."""
+        """The task, whose score is compared."""
         return datasets.task_of(self.dataset)
 
     @classmethod
@@ -76,11 +78,11 @@ class Contents:
             teachers_alone=_teachers_alone(sweep.teachers),
         )
 
-    def asked(self, baseline: str | None, margin: float | None) -> "Contents":
-        """These contents with another baseline or margin; None leaves it.
+    def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
+        """Return these contents with another baseline or margin; None keeps the present one.
 
         Raises:
-            UserError: no such method here.
+            UserError: the table has no such method.
         """
         methods = {c.method for c in self.cells}
         if baseline is not None and baseline not in methods:
@@ -93,8 +95,10 @@ class Contents:
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
-        """Raises:
-        UserError: there is no such table, or its description is damaged.
+        """Read the contents of the table in a folder.
+
+        Raises:
+            UserError: there is no such table, or its contents are damaged.
         """
         value: Any = files.read_json(folder / CONTENTS)
         try:
@@ -111,17 +115,22 @@ class Contents:
         except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
 
+    def lines(self) -> dict[Line, list[Cell]]:
+        """Return the cells of each line."""
+        return grouped(self.cells, lambda cell: cell.line)
+
+    def run_ids(self) -> set[str]:
+        """Return every run that the table reads: its cells' and their teachers'."""
+        return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
+
     def write(self, folder: Path) -> None:
         files.replace_json(folder / CONTENTS, asdict(self))
 
 
 @dataclass(frozen=True)
-class Row:
+class Row(LinePart):
     """One method on one pair, by its task's score in % (top-1, say); differences are paired by seed, in points."""
 
-    teacher: str
-    student: str
-    method: str
     last: Spread | None  # after the last epoch
     best: Spread | None  # at the best test epoch: an optimistic figure, for comparison with papers that print it
     to_baseline: Spread | None
@@ -129,7 +138,7 @@ class Row:
     teacher_score: float | None
     student_score: float | None  # the undistilled student's mean
     cost_s: float | None  # compute-seconds per run
-    warnings: tuple[tuple[str, int], ...]  # what the method says of its runs, and of how many
+    warnings: tuple[tuple[str, int], ...]  # the methods' warnings, each with its number of runs
     parameters: tuple[int, int] | None  # of the student, and of the model that was evaluated
     missing: int
     diverged: int
@@ -137,12 +146,12 @@ class Row:
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
-    # Metric -> what tables print beside the score: after the last epoch, and the teacher's
+    # The metrics that tables print next to the score: after the last epoch, and the teacher's
     last_others: Mapping[str, Spread | None] = field(default_factory=dict)
     teacher_others: Mapping[str, float | None] = field(default_factory=dict)
 
     def last_of(self, metric: str) -> Spread | None:
-        """Of any metric that the task's tables print."""
+        """Return the last-epoch value of any metric that the task's tables print."""
         return self.last_others[metric] if metric in self.last_others else self.last
 
     def teacher_of(self, metric: str) -> float | None:
@@ -151,116 +160,122 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
+    """The rows of a table, and the facts that hold for all of them."""
+
     contents: Contents
     rows: tuple[Row, ...]
     train_size: int | None
     evaluated_on: str | None
     evaluated_size: int | None
-    # (teacher, student, method) -> the text of one of its runs' science, see ``science``
-    sciences: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    sciences: Mapping[Line, str] = field(default_factory=dict)  # the text of one run's science, see ``science``
     ranking: Ranking | None = None
+
+    def pairs(self) -> dict[PairNames, list[Row]]:
+        """Return the rows of each pair."""
+        return grouped(self.rows, lambda row: row.pair)
 
     def science(self, row: Row) -> Science | None:
         """Return the science of one of a row's runs, which differ in the seed only; None: none has a record."""
-        text = self.sciences.get((row.teacher, row.student, row.method))
+        text = self.sciences.get(row.line)
         return None if text is None else Science.from_text(text)
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
-    """Sums up records over seeds."""
-    score, *others = contents.task.printed
-    rows = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    column = {name: table.column(name).to_pylist() for name in _NUMBERS}
-    warned = {i: table.column("warnings")[i].as_py() for i in _not_empty(table.column("warnings"))}
-    groups: dict[tuple[str, str], dict[str, list[Cell]]] = {}
-    for cell in contents.cells:
-        groups.setdefault((cell.teacher, cell.student), {}).setdefault(cell.method, []).append(cell)
-    lines = []
-    sciences = {}
-    scores = {}
-    for (teacher, student), methods in groups.items():
-        found = {m: [(c.seed, rows[c.run_id]) for c in cells if c.run_id in rows] for m, cells in methods.items()}
-        last = {m: _by_seed(of, column[f"last_{score}"]) for m, of in found.items()}
-        scores[(teacher, student)] = {m: list(values.values()) for m, values in last.items()}
-        alone = Spread.of(last.get(BASELINE, {}).values())
-        to_baseline = [_difference(last, m, contents.baseline) for m in methods]
-        tests = statistics.differences(to_baseline)
-        at_teacher = [rows[c.teacher_run] for cells in methods.values() for c in cells if c.teacher_run in rows]
-        measured = {
-            metric: _first(
-                [column[f"teacher_{metric}"][i] for of in found.values() for _, i in of]
-                + [column[f"last_{metric}"][i] for i in at_teacher]
-            )
-            for metric in contents.task.printed
-        }
-        for (method, cells), difference, tested in zip(methods.items(), to_baseline, tests, strict=True):
-            at = [i for _, i in found[method]]
-            spread = Spread.of(last[method].values())
-            if at:
-                sciences[(teacher, student, method)] = table.column("science")[at[0]].as_py()
-            lines.append(
-                Row(
-                    teacher=teacher,
-                    student=student,
-                    method=method,
-                    last=spread,
-                    best=Spread.of(_by_seed(found[method], column[f"best_{score}"]).values()),
-                    to_baseline=difference,
-                    to_reference=_difference(last, method, REFERENCE),
-                    teacher_score=measured[score],
-                    student_score=alone.mean if alone else None,
-                    cost_s=fmean(column["cost_total_s"][i] for i in at) if at else None,
-                    parameters=tuple(table.column(name)[at[0]].as_py() for name in _SIZES) if at else None,
-                    warnings=tuple(Counter(text for i in at for text in warned.get(i, ())).items()),
-                    missing=len(cells) - len(at),
-                    diverged=sum(column["status"][i] == "diverged" for i in at),
-                    run_ids=tuple(c.run_id for c in cells),
-                    by_seed=last[method],
-                    last_interval=statistics.interval(spread),
-                    tested=tested,
-                    last_others={m: Spread.of(_by_seed(found[method], column[f"last_{m}"]).values()) for m in others},
-                    teacher_others={m: measured[m] for m in others},
-                )
-            )
+    """Aggregate the records of a comparison's runs over seeds."""
+    position = _positions(table)
+    columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
+    columns["warnings"] = [()] * len(table)
+    for i in _not_empty(table.column("warnings")):
+        columns["warnings"][i] = table.column("warnings")[i].as_py()
+
+    def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
+        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
+        return SeedRuns(columns, [i for _, i in pairs], [seed for seed, _ in pairs])
+
+    lines = contents.lines()
+    runs = {line: with_record((c.seed, c.run_id) for c in cells) for line, cells in lines.items()}
+    rows: list[Row] = []
+    for of_pair in grouped(lines, lambda line: line.pair).values():
+        teacher = with_record((c.seed, c.teacher_run) for line in of_pair for c in lines[line])
+        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teacher)
     sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    ranks = ranking(scores, contents.baseline)
-    return Comparison(contents, tuple(lines), **sets, sciences=sciences, ranking=ranks)
+    sciences = {line: table.column("science")[own.rows[0]].as_py() for line, own in runs.items() if own.rows}
+    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
+    scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
+    return replace(comparison, ranking=ranking(scores, contents.baseline))
+
+
+def _pair_rows(
+    contents: Contents, lines: Mapping[Line, Sequence[Cell]], runs: Mapping[Line, SeedRuns], teacher: SeedRuns
+) -> Iterator[Row]:
+    """Yield the rows of a pair. ``teacher``: the runs of this store that train its teacher."""
+    score, *others = contents.task.printed
+    scores = {line.method: runs[line].by_seed(f"last_{score}") for line in lines}
+    student = Spread.of(scores.get(BASELINE, {}).values())
+    teacher_scores = {
+        metric: first([*(runs[line].first(f"teacher_{metric}") for line in lines), teacher.first(f"last_{metric}")])
+        for metric in contents.task.printed
+    }
+    to_baseline = [_difference(scores, method, contents.baseline) for method in scores]
+    tests = statistics.differences(to_baseline)
+    for (line, cells), difference, tested in zip(lines.items(), to_baseline, tests, strict=True):
+        own, last = runs[line], Spread.of(scores[line.method].values())
+        yield Row(
+            *line,
+            last=last,
+            best=own.spread(f"best_{score}"),
+            to_baseline=difference,
+            to_reference=_difference(scores, line.method, REFERENCE),
+            teacher_score=teacher_scores[score],
+            student_score=student.mean if student else None,
+            cost_s=fmean(own.values("cost_total_s")) if own.rows else None,
+            warnings=tuple(Counter(text for texts in own.values("warnings") for text in texts).items()),
+            parameters=tuple(own.values(name)[0] for name in _SIZES) if own.rows else None,
+            missing=len(cells) - len(own.rows),
+            diverged=own.diverged,
+            run_ids=tuple(cell.run_id for cell in cells),
+            by_seed=scores[line.method],
+            last_interval=statistics.interval(last),
+            tested=tested,
+            last_others={metric: own.spread(f"last_{metric}") for metric in others},
+            teacher_others={metric: teacher_scores[metric] for metric in others},
+        )
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
-    """The records of a comparison with the sweep's names for them: one row per cell that has a record."""
-    at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    cells = [c for c in contents.cells if c.run_id in at]
+    """Return the records of a comparison under the sweep's names: one row per cell that has a record."""
+    position = _positions(table)
+    cells = [c for c in contents.cells if c.run_id in position]
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],
         "pair_student": [c.student for c in cells],
         "entry": [c.method for c in cells],
     }
-    rows = table.take(pa.array([at[c.run_id] for c in cells], pa.int64()))
-    of_others = set(METRICS) - set(contents.task.metrics)
-    rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in of_others])
+    rows = table.take(pa.array([position[c.run_id] for c in cells], pa.int64()))
+    foreign = set(METRICS) - set(contents.task.metrics)
+    rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows
 
 
-def wanted_runs(contents: Contents) -> set[str]:
-    """Every run a table reads: its cells' and their teachers'."""
-    return {c.run_id for c in contents.cells} | {c.teacher_run for c in contents.cells if c.teacher_run}
-
-
 def load_comparisons(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
-    """The comparisons as the store has them now, each record read once."""
-    wanted = [wanted_runs(content) for content in contents]
-    table = records.read_records(store, frozenset().union(*wanted), _COLUMNS)
-    at = {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
-    for content, run_ids in zip(contents, wanted, strict=True):
-        yield compare(content, table.take(pa.array(sorted(at[k] for k in run_ids if k in at), pa.int64())))
+    """Yield the comparisons as the store has them now. Each record is read once."""
+    run_ids = [content.run_ids() for content in contents]
+    table = records.read_records(store, frozenset().union(*run_ids), _COLUMNS)
+    position = _positions(table)
+    for content, of_content in zip(contents, run_ids, strict=True):
+        rows = sorted(position[run_id] for run_id in of_content if run_id in position)
+        yield compare(content, table.take(pa.array(rows, pa.int64())))
+
+
+def _positions(table: pa.Table) -> dict[str, int]:
+    return {run_id: i for i, run_id in enumerate(table.column("run_id").to_pylist())}
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
-    """What was compared, rows and ranking as plain data, for ``--json``."""
+    """Return baseline, margin, rows and ranking as plain data, for ``--json``."""
     return {
         "baseline": comparison.contents.baseline,
         "margin": comparison.contents.margin,
@@ -270,11 +285,11 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
 
 
 def _as_dict(row: Row, task: TaskInfo) -> dict[str, Any]:
-    """With the metrics' names."""
-    found = asdict(row)
-    others = {what: found.pop(f"{what}_others") for what in ("last", "teacher")}
-    found |= {f"{what}_{task.score}": found.pop(f"{what}_score") for what in ("teacher", "student")}
-    return found | {f"{what}_{metric}": value for what, of in others.items() for metric, value in of.items()}
+    """Return a row whose keys name the task's metrics."""
+    data = asdict(row)
+    others = {what: data.pop(f"{what}_others") for what in ("last", "teacher")}
+    data |= {f"{what}_{task.score}": data.pop(f"{what}_score") for what in ("teacher", "student")}
+    return data | {f"{what}_{metric}": v for what, values in others.items() for metric, v in values.items()}
 
 
 def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
@@ -283,28 +298,14 @@ def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
 
 
 def _added(plan: Plan) -> tuple[str, ...]:
-    """Lines of a table with more seeds than the sweep file lists, and which."""
-    seeds: dict[str, list[int]] = {}
-    for cell in plan.cells:
-        if cell.seed not in plan.sweep.seeds:
-            seeds.setdefault(f"{cell.teacher} > {cell.student}, {cell.method}", []).append(cell.seed)
-    return tuple(f"{line}: seeds {', '.join(map(str, found))}" for line, found in seeds.items())
-
-
-def _by_seed(found: list[tuple[int, int]], values: list[float | None]) -> dict[int, float]:
-    """``found``: seeds with the rows of their runs."""
-    return {seed: value for seed, i in found if (value := values[i]) is not None}
-
-
-def _first(values: Iterable[float | None]) -> float | None:
-    return next((v for v in values if v is not None), None)
+    """Return the lines with more seeds than the sweep file lists, and these seeds."""
+    added = grouped((c for c in plan.cells if c.seed not in plan.sweep.seeds), lambda cell: cell.line)
+    return tuple(f"{line}: seeds {', '.join(str(c.seed) for c in cells)}" for line, cells in added.items())
 
 
 def _not_empty(lists: pa.ChunkedArray) -> list[int]:
     return pc.indices_nonzero(pc.fill_null(pc.list_value_length(lists), 0)).to_pylist()
 
 
-def _difference(last: dict[str, dict[int, float]], method: str, other: str) -> Spread | None:
-    if method == other or other not in last:
-        return None
-    return Spread.of(v - last[other][seed] for seed, v in last[method].items() if seed in last[other])
+def _difference(scores: Mapping[str, Mapping[int, float]], method: str, other: str) -> Spread | None:
+    return None if method == other else Spread.paired(scores[method], scores.get(other, {}))

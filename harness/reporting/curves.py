@@ -13,9 +13,9 @@ from harness.store.store import Store
 
 @dataclass(frozen=True)
 class Curve:
-    """A number per epoch. What is evaluated every few epochs has values at those alone; values may be NaN."""
+    """A number per evaluated epoch; values may be NaN."""
 
-    epochs: NDArray[np.int64]  # rising; 0 and below is a stage before the main one
+    epochs: NDArray[np.int64]  # rising; 0 and below belong to the first stage
     values: NDArray[np.float64]
 
 
@@ -23,12 +23,12 @@ Curves = Mapping[str, Curve]  # by name: test_top1, train_ce, ...
 
 
 def load_curves(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
-    """Run id -> its curves, of the runs that have a record."""
+    """Return run id -> curves, for the runs that have a record."""
     return curves_of(records.read_records(store, run_ids, ["run_id", "curves"]))
 
 
 def curves_of(table: pa.Table) -> dict[str, Curves]:
-    """Run id -> its curves, of records with the columns ``run_id`` and ``curves``."""
+    """Return run id -> curves, from records with the columns ``run_id`` and ``curves``."""
     if not table.num_rows:
         return {}
     points = table.column("curves").combine_chunks()
@@ -36,16 +36,16 @@ def curves_of(table: pa.Table) -> dict[str, Curves]:
     epochs, values = (points.values.field(key).to_numpy(zero_copy_only=False) for key in ("epoch", "value"))
     coded = points.values.field("name").dictionary_encode()
     names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
-    found: dict[str, Curves] = {}
+    curves: dict[str, Curves] = {}
     for run_id, start, end in zip(table.column("run_id").to_pylist(), ends, ends[1:], strict=False):
-        mine = codes[start:end]
-        at = {code: start + np.flatnonzero(mine == code) for code in dict.fromkeys(mine.tolist())}
-        found[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in at.items()}
-    return found
+        run_codes = codes[start:end]
+        positions = {code: start + np.flatnonzero(run_codes == code) for code in dict.fromkeys(run_codes.tolist())}
+        curves[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in positions.items()}
+    return curves
 
 
 def mean_and_std(curves: Sequence[Curve]) -> tuple[Curve, NDArray[np.float64]]:
-    """The mean over runs at the epochs that all of them have, and the sample standard deviation: 0 for one run."""
+    """Return the mean over runs at their common epochs, and the sample standard deviation, which is 0 for one run."""
     common = sorted(set.intersection(*(set(c.epochs.tolist()) for c in curves)))
     values = np.array([c.values[np.isin(c.epochs, common)] for c in curves])
     std = values.std(0, ddof=1) if len(curves) > 1 else np.zeros(len(common))

@@ -1,4 +1,4 @@
-"""Text that stays text in the languages of the tables."""
+"""Escaping of text for the languages of the tables."""
 
 import re
 
@@ -7,7 +7,7 @@ _TEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", ">": "$>$", "<": "$<$", "±": r"$\pm$",
     "≈": r"$\approx$", "≠": r"$\neq$", "–": "--",
 }  # fmt: skip
-# What Markdown would read as its own; as little as that takes, for the source is read too: wrn_40_2 stays as it is.
+# The least that Markdown would interpret, as people read the source too: wrn_40_2 stays as it is.
 _MARKDOWN = re.compile(
     r"[\\`|~$]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])"
     r"|\*+(?=[^\s*])|(?<=[^\s*])\*+"
@@ -20,4 +20,4 @@ def escape_tex(text: str) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    return _MARKDOWN.sub(lambda found: "".join(f"\\{c}" for c in found[0]), text)
+    return _MARKDOWN.sub(lambda match: "".join(f"\\{c}" for c in match[0]), text)

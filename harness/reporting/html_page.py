@@ -4,7 +4,7 @@ import html
 
 
 def page(name: str, style: str, body: str) -> str:
-    """A whole HTML document. ``style``: rules of CSS, a line each; ``body``: HTML, its texts escaped already."""
+    """Return an HTML document. ``style``: CSS rules, a line each; ``body``: HTML with escaped texts."""
     title = html.escape(name)
     return f"""<!doctype html>
 <html lang="en">

@@ -1,7 +1,7 @@
-"""Which methods of a pair are told apart, and where further seeds are worth their cost: ``sweep --until-decided``.
+"""Pairwise tests of a pair's methods, and the seeds that undecided ones need: ``sweep --until-decided``.
 
-Looking again after each round of seeds gives chance several tries. So the number of looks is fixed beforehand, and each
-may err with 5 % over that number (Bonferroni): all of them together err with at most 5 %.
+Testing again after each round of seeds gives chance several tries. So the number of looks is fixed beforehand, and each
+has an error of 5 % divided by that number (Bonferroni): all of them together err with at most 5 %.
 """
 
 import math
@@ -12,10 +12,9 @@ from itertools import chain, count, islice, pairwise
 from harness.reporting import statistics
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.statistics import ERROR, Spread
+from harness.spec.lines import Line, PairNames, grouped
 
-GROWTH = 1.5  # of the number of seeds from look to look
-
-Line = tuple[str, str, str]  # teacher, student, method
+GROWTH = 1.5  # factor of the number of seeds from look to look
 
 
 @dataclass(frozen=True)
@@ -27,19 +26,19 @@ class PairwiseTest:
     first: str
     second: str
     difference: Spread | None  # first minus second
-    p: float  # that they differ; Holm-corrected over the pair's contests, as is
-    p_equal: float  # that they are equal within the margin; 1 where nothing can be tested
+    p: float  # of the test that they differ; both are Holm-corrected over the pair's tests
+    p_equal: float  # of the test that they are equal within the margin; 1 where nothing can be tested
     decided: bool
-    seeds_needed: int | None  # in all, to find this difference; None: no estimate
+    seeds_needed: int | None  # total, to find this difference; None: no estimate
 
     def __str__(self) -> str:
         d = self.difference
         by = "no difference known" if d is None else f"{d.mean:+.2f}" + ("" if d.std is None else f" ± {d.std:.2f}")
-        return f"{self.teacher} > {self.student}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
+        return f"{PairNames(self.teacher, self.student)}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
 
 
 def looks(listed: int, limit: int) -> tuple[int, ...]:
-    """Numbers of seeds at which it is asked whether methods are told apart, from those listed up to the limit."""
+    """Return the numbers of seeds at which methods are tested, from the listed ones up to the limit."""
     sizes = [listed]
     while sizes[-1] < limit:
         sizes.append(min(limit, math.ceil(GROWTH * sizes[-1])))
@@ -47,23 +46,20 @@ def looks(listed: int, limit: int) -> tuple[int, ...]:
 
 
 def pairwise_tests(comparison: Comparison, against: str | None, sizes: Sequence[int]) -> list[PairwiseTest]:
-    """Each method and the one that ranks next to it on its pair or, when one is named, each and ``against``."""
-    pairs: dict[tuple[str, str], list[Row]] = {}
-    for row in comparison.rows:
-        if row.last:
-            pairs.setdefault((row.teacher, row.student), []).append(row)
-    return [contest for rows in pairs.values() for contest in _of_pair(rows, against, comparison, len(sizes))]
+    """Test each method against its neighbour in rank on the pair or, where it is named, against ``against``."""
+    pairs = grouped((row for row in comparison.rows if row.last), lambda row: row.pair)
+    return [test for rows in pairs.values() for test in _pair_tests(rows, against, comparison, len(sizes))]
 
 
-def _of_pair(rows: list[Row], against: str | None, comparison: Comparison, number: int) -> Iterable[PairwiseTest]:
+def _pair_tests(rows: list[Row], against: str | None, comparison: Comparison, number: int) -> Iterable[PairwiseTest]:
     ranked = sorted(rows, key=lambda row: row.last.mean if row.last else 0.0, reverse=True)
     if against is None:
         matched = list(pairwise(ranked))
     else:
         matched = [(row, other) for other in rows if other.method == against for row in ranked if row is not other]
-    # Entries of one science are the same runs: there is nothing to tell apart.
+    # Entries of one science are the same runs: there is nothing to compare.
     matched = [(a, b) for a, b in matched if not set(a.run_ids) & set(b.run_ids)]
-    spreads = [Spread.of(v - b.by_seed[seed] for seed, v in a.by_seed.items() if seed in b.by_seed) for a, b in matched]
+    spreads = [Spread.paired(a.by_seed, b.by_seed) for a, b in matched]
     margin, level = comparison.contents.margin, ERROR / number
     differ = statistics.holm([_or_one(statistics.p_value(s)) for s in spreads])
     equal = statistics.holm([_or_one(statistics.p_equivalent(s, margin)) for s in spreads])
@@ -78,24 +74,22 @@ def _or_one(p: float | None) -> float:
 
 
 def further_seeds(
-    comparison: Comparison, found: Iterable[PairwiseTest], listed: Sequence[int], sizes: Sequence[int]
+    comparison: Comparison, tests: Iterable[PairwiseTest], listed: Sequence[int], sizes: Sequence[int]
 ) -> dict[Line, list[int]]:
-    """Seeds that undecided contests are short of for their next look, by line; the baseline gets them too.
+    """Return the seeds that undecided tests lack for their next look, by line; the baseline gets them too.
 
-    They are the smallest that the sweep does not list. Nothing is left to add where a contest has had its last look.
+    They are the smallest that the sweep does not list. A test that has had its last look gets none.
     """
-    seeds: dict[Line, set[int]] = {}
-    for cell in comparison.contents.cells:
-        seeds.setdefault((cell.teacher, cell.student, cell.method), set()).add(cell.seed)
+    seeds = {line: {cell.seed for cell in cells} for line, cells in comparison.contents.lines().items()}
     missing: dict[Line, set[int]] = {}
-    for contest in found:
-        pair = (contest.teacher, contest.student)
-        have = len(seeds[*pair, contest.first] & seeds[*pair, contest.second])
+    for test in tests:
+        pair = (test.teacher, test.student)
+        have = len(seeds[Line(*pair, test.first)] & seeds[Line(*pair, test.second)])
         size = next((n for n in sizes if n > have), None)
-        if contest.decided or size is None:
+        if test.decided or size is None:
             continue
-        wanted = set(islice(chain(listed, (i for i in count() if i not in listed)), size))
-        for method in (comparison.contents.baseline, contest.first, contest.second):
-            if (line := (*pair, method)) in seeds and (short := wanted - seeds[line]):
-                missing.setdefault(line, set()).update(short)
-    return {line: sorted(short) for line, short in missing.items()}
+        next_seeds = set(islice(chain(listed, (i for i in count() if i not in listed)), size))
+        for method in (comparison.contents.baseline, test.first, test.second):
+            if (line := Line(*pair, method)) in seeds and (lacking := next_seeds - seeds[line]):
+                missing.setdefault(line, set()).update(lacking)
+    return {line: sorted(lacking) for line, lacking in missing.items()}

@@ -1,6 +1,6 @@
-"""The guard of the tables' columns: lines of unlike protocols never share one unasked.
+"""The guard of the tables' columns: lines of unlike protocols share one only on request.
 
-Dataset, images evaluated on and metric are one for a whole sweep, and a pair has one teacher; recipes may differ.
+A whole sweep has one dataset, one evaluation set and one metric, and a pair has one teacher; recipes may differ.
 """
 
 import json
@@ -11,51 +11,27 @@ from dataclasses import dataclass
 from harness.errors import UserError
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
+from harness.spec.lines import Line, LinePart
+from harness.spec.recipe import PER_METHOD
+from harness.spec.schema import Recipe
 
-# What a method or pair may have of its own, told under the table: the optimiser's settings and what of a backbone is
-# trained, as papers choose them per method and student, and how the teacher's logits are computed. Any other key makes
-# numbers that are not comparable.
-OWN = {
-    "batch_size",
-    "accumulate",
-    "clip_norm",
-    "lr",
-    "momentum",
-    "weight_decay",
-    "nesterov",
-    "schedule",
-    "milestones",
-    "gamma",
-    "warmup_epochs",
-    "warmup_steps",
-    "norm",
-    "frozen_stages",
-    "compile",
-    "teacher_top_k",
-}
+_PER_METHOD = {name for name, field in Recipe.model_fields.items() if PER_METHOD in field.metadata}
 
 
 @dataclass(frozen=True)
-class RecipeChange:
+class RecipeChange(LinePart):
     """A line of a table that was trained with another recipe than most of its lines."""
 
-    teacher: str
-    student: str
-    method: str
     change: str  # "lr 0.01, epochs 5"
     unlike: bool  # it makes another protocol
 
-    @property
-    def line(self) -> tuple[str, str, str]:
-        return self.teacher, self.student, self.method
-
     def __str__(self) -> str:
-        return f"{self.teacher} > {self.student}, {self.method}: {self.change}"
+        return f"{self.line}: {self.change}"
 
 
 def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
-    """The lines whose recipe is not the one that most lines have, and in what."""
-    first = {(c.teacher, c.student, c.method): c.run_id for c in plan.cells}
+    """Return the lines whose recipe is not the one that most lines have, with the keys that differ."""
+    first = {cell.line: cell.run_id for cell in plan.cells}
     recipes = {line: plan.runs[run_id].science.recipe.model_dump(mode="json") for line, run_id in first.items()}
     texts = {line: canonical(recipe) for line, recipe in recipes.items()}
     usual = json.loads(Counter(texts.values()).most_common(1)[0][0])
@@ -63,20 +39,21 @@ def recipe_changes(plan: Plan) -> tuple[RecipeChange, ...]:
     for line, recipe in recipes.items():
         if other := {key: value for key, value in recipe.items() if value != usual[key]}:
             change = ", ".join(f"{key} {value}" for key, value in other.items())
-            changes.append(RecipeChange(*line, change, not set(other) <= OWN))
+            changes.append(RecipeChange(*line, change, not set(other) <= _PER_METHOD))
     return tuple(changes)
 
 
 def refuse_mixed(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChange], mix: bool) -> None:
-    """Raises:
-    UserError: lines of a table are of unlike protocols, and are not to be mixed; or one line is of two pairs.
+    """Refuse a table whose columns would mix protocols.
+
+    Raises:
+        UserError: lines are of unlike protocols and ``mix`` is not set; or one line has two pairs.
     """
-    runs: dict[tuple[str, str, str, int], str] = {}
+    runs: dict[tuple[Line, int], str] = {}
     for cell in cells:
-        at = (cell.teacher, cell.student, cell.method, cell.seed)
-        if runs.setdefault(at, cell.run_id) != cell.run_id:
+        if runs.setdefault((cell.line, cell.seed), cell.run_id) != cell.run_id:
             raise UserError(
-                f"{name}: the pair {cell.teacher} > {cell.student} is listed twice, with unlike teachers or settings, "
+                f"{name}: the pair {cell.pair} is listed twice, with unlike teachers or settings, "
                 "and a table has one line for both. Make sweeps of their own of them"
             )
     if mix:

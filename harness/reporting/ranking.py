@@ -1,7 +1,7 @@
 """Methods over pairs: average rank and probability of improvement, with stratified bootstrap intervals.
 
-As Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv:2108.13264, and
-its library rliable: a stratum is a pair, and the seeds of each pair and method are drawn anew.
+Source: Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice", arXiv:2108.13264,
+and its library rliable. A stratum is a pair; the seeds of each pair and method are resampled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from typing import Any
 from harness.reporting.statistics import ERROR, Interval
 
 REPEATS = 2000
-_DECIMALS = 9  # of a mean: below it, sums differ between processors, and ties must not
+_DECIMALS = 9  # of a mean: smaller parts of a sum differ between processors, and ties must not
 
 Scores = Mapping[Any, Mapping[str, Sequence[float]]]  # pair -> method -> a value per seed
 
 
 @dataclass(frozen=True)
 class Rank:
-    """One method over the pairs. Intervals are of 95 %, None where some pair has the method with one seed only."""
+    """One method over the pairs. 95 % intervals are None where some pair has the method with one seed only."""
 
     method: str
-    rank: float  # 1 is the best; equal means share theirs
+    rank: float  # 1 is the best; equal means share a rank
     rank_interval: Interval | None
-    better: float | None  # probability that a run of it beats one of the baseline; None for the baseline, or without
+    better: float | None  # probability that its run beats the baseline's; None for the baseline, or without one
     better_interval: Interval | None
 
 
@@ -37,7 +37,7 @@ class Ranking:
 
 
 def ranking(scores: Scores, baseline: str) -> Ranking | None:
-    """Ranks the methods that have results on every pair that has any; None for fewer than two pairs or methods."""
+    """Rank the methods that have results on every pair with any; None for fewer than two pairs or methods."""
     pairs = [{m: v for m, v in methods.items() if len(v)} for methods in scores.values()]
     pairs = [methods for methods in pairs if methods]
     names = dict.fromkeys(m for methods in pairs for m in methods)
@@ -48,7 +48,7 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
 
     ranks: Any = 0.0  # (1 + REPEATS, methods): as observed, then resampled; a mean over pairs
     better: dict[str, Any] = dict.fromkeys(ranked, 0.0)
-    random = np.random.RandomState(0)  # numpy froze its stream for good, so that tables can be rebuilt byte for byte
+    random = np.random.RandomState(0)  # numpy never changes its stream: tables can be rebuilt byte for byte
     for methods in pairs:
         values = {m: np.asarray(methods[m], float) for m in ranked}
         draws = {m: _draws(random, len(values[m])) for m in ranked}
@@ -59,7 +59,7 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
             for m in ranked:
                 better[m] += rival.beaten_by(values[m], draws[m]) / len(pairs)
     resampled = {m: min(len(methods[m]) for methods in pairs) > 1 for m in ranked}
-    found = [
+    all_ranks = [
         Rank(
             m,
             float(ranks[0, i]),
@@ -72,11 +72,11 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
         for i, m in enumerate(ranked)
     ]
     left_out = tuple(m for m in names if m not in ranked)
-    return Ranking(len(pairs), tuple(sorted(found, key=lambda r: r.rank)), left_out)
+    return Ranking(len(pairs), tuple(sorted(all_ranks, key=lambda r: r.rank)), left_out)
 
 
 def _draws(random: Any, n: int) -> Any:
-    """(1 + REPEATS, n): how often each seed is drawn; the first line draws each once."""
+    """Return (1 + REPEATS, n) counts: how often each seed is drawn; the first row draws each once."""
     import numpy as np
 
     drawn = random.randint(n, size=(REPEATS, n))
@@ -87,14 +87,14 @@ def _draws(random: Any, n: int) -> Any:
 
 
 def _ranks(means: Any) -> Any:
-    """(repeats, methods) means -> the ranks within each line, ties averaged."""
+    """Return the ranks within each row of (repeats, methods) means, ties averaged."""
     above = (means[:, None, :] > means[:, :, None]).sum(axis=2)
     equal = (means[:, None, :] == means[:, :, None]).sum(axis=2)
     return 1 + above + (equal - 1) / 2
 
 
 class _Rival:
-    """The baseline's runs of a pair, for any number of methods to be compared with."""
+    """The baseline's runs of a pair, sorted once for the comparison with every method."""
 
     def __init__(self, values: Any, draws: Any):
         import numpy as np
@@ -105,9 +105,9 @@ class _Rival:
         np.cumsum(draws[:, order], axis=1, out=self._below[:, 1:])
 
     def beaten_by(self, values: Any, draws: Any) -> Any:
-        """(repeats,): the share of (run, the baseline's run) in which the run is better; ties count half.
+        """Return (repeats,) shares of pairs (run, the baseline's run) in which the run is better; ties count half.
 
-        Sums of halves, which float64 holds exactly whatever their order.
+        Sums of halves are exact in float64, in any order.
         """
         import numpy as np
 
@@ -116,7 +116,7 @@ class _Rival:
 
 
 def _interval(samples: Any) -> Interval:
-    """The percentile interval of what was resampled."""
+    """Return the percentile interval of the resampled values."""
     import numpy as np
 
     low, high = np.quantile(samples[1:], [ERROR / 2, 1 - ERROR / 2])

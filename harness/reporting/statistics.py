@@ -5,14 +5,14 @@ Only the distributions of scipy.special are needed: scipy.stats would take a sec
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 from typing import Literal
 
-ERROR = 0.05  # of a decision; intervals hold with one minus this
+ERROR = 0.05  # probability that a decision is wrong; the level of intervals is one minus it
 POWER = 0.8
-MARGIN = 0.5  # points of the score within which two means count as equal, unless told otherwise
+MARGIN = 0.5  # default points of the score within which two means count as equal
 MOST_SEEDS = 10_000  # as many as a sweep may have
 _EQUAL = 1e-9  # points: values nearer than this are one value, and t tests need two
 
@@ -27,22 +27,28 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread | None":
+        """Return the spread of the values; None where there are none."""
         values = list(values)
         if not values:
             return None
         return cls(statistics.fmean(values), _std(values) if len(values) > 1 else None, len(values))
 
+    @classmethod
+    def paired(cls, first: Mapping[int, float], second: Mapping[int, float]) -> "Spread | None":
+        """Return the spread of first minus second over the seeds that both have. Both map a seed to its value."""
+        return cls.of(value - second[seed] for seed, value in first.items() if seed in second)
+
     @property
     def error(self) -> float | None:
-        """The mean's standard error; None where nothing can be tested: for one value, or values that are all equal."""
+        """The mean's standard error; None where nothing can be tested: one value, or all values equal."""
         return self.std / math.sqrt(self.n) if self.std is not None and self.std > _EQUAL else None
 
 
 def _std(values: Sequence[float]) -> float:
-    """What ``statistics.stdev`` gives, exact until it is rounded once, without the time that its fractions take.
+    """Return the value of ``statistics.stdev``, rounded once as there, but without its slow fractions.
 
-    Values are whole numbers of one power of two; so is the root, to 59 bits or more, and its last bit says whether
-    there is a rest.
+    The values are integers times one power of two. So is the root, to 59 bits or more; its last bit is set where the
+    division or the root leaves a remainder.
     """
     ratios = [value.as_integer_ratio() for value in values]
     unit = max([denominator for _, denominator in ratios])
@@ -57,7 +63,7 @@ def _std(values: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``."""
+    """An interval that includes its ends."""
 
     low: float
     high: float
@@ -65,7 +71,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What a paired t-test says of a mean difference."""
+    """The paired t-test of a mean difference."""
 
     interval: Interval  # 95 %
     p: float  # two-sided
@@ -74,14 +80,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a published mean was met."""
+    """The outcome of a comparison with a published mean."""
 
     text: Literal["reproduced", "not reproduced", "undecided"]
     interval: Interval | None  # 90 %, of ours minus theirs in points
 
 
 def interval(spread: Spread | None, error: float = ERROR) -> Interval | None:
-    """Student's t interval of a mean, which misses it with probability ``error``; None where nothing can be tested."""
+    """Return Student's t interval, which misses the mean with probability ``error``; None: nothing can be tested."""
     if spread is None or spread.error is None:
         return None
     from scipy.special import stdtrit
@@ -91,7 +97,7 @@ def interval(spread: Spread | None, error: float = ERROR) -> Interval | None:
 
 
 def p_value(spread: Spread | None) -> float | None:
-    """Two-sided one-sample t-test of the mean against 0; of paired differences it is the paired t-test."""
+    """Return p of the two-sided t-test of the mean against 0; for paired differences this is the paired t-test."""
     if spread is None or spread.error is None:
         return None
     from scipy.special import stdtr
@@ -100,7 +106,7 @@ def p_value(spread: Spread | None) -> float | None:
 
 
 def p_equivalent(spread: Spread | None, margin: float) -> float | None:
-    """Two one-sided t-tests (Schuirmann 1987): small when the mean lies within ``margin`` of 0."""
+    """Return p of two one-sided t-tests (Schuirmann 1987): small when the mean lies within ``margin`` of 0."""
     if spread is None or spread.error is None:
         return None
     from scipy.special import stdtr
@@ -109,21 +115,21 @@ def p_equivalent(spread: Spread | None, margin: float) -> float | None:
 
 
 def verdict(ours: Spread, published: float, margin: float) -> Verdict:
-    """Reproduced when our mean is within ``margin`` of theirs, not reproduced when it is outside, each by tests at 5 %.
+    """Decide whether our mean is within ``margin`` of theirs (reproduced) or outside (not), each by tests at 5 %.
 
-    Within is two one-sided t-tests, which is the 90 % interval of the difference lying inside of the margin; outside is
-    the interval lying beyond it. Theirs counts as exact: no source prints both its deviation and its number of runs.
+    Two one-sided t-tests find it within when the 90 % interval of the difference lies inside the margin; it is outside
+    when the interval lies beyond it. Theirs counts as exact: no source prints both deviation and number of runs.
     """
-    found = interval(Spread(ours.mean - published, ours.std, ours.n), 2 * ERROR)
-    if found is None or found.low <= -margin <= found.high or found.low <= margin <= found.high:
-        return Verdict("undecided", found)
-    return Verdict("reproduced" if -margin < found.low < margin else "not reproduced", found)
+    ends = interval(Spread(ours.mean - published, ours.std, ours.n), 2 * ERROR)
+    if ends is None or ends.low <= -margin <= ends.high or ends.low <= margin <= ends.high:
+        return Verdict("undecided", ends)
+    return Verdict("reproduced" if -margin < ends.low < margin else "not reproduced", ends)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for there being several (Holm 1979), in the order given.
+    """Return p values corrected for multiple tests (Holm 1979), in the same order.
 
-    What statsmodels' ``multipletests(method="holm")`` gives; five lines are not worth that dependency and its import.
+    statsmodels' ``multipletests(method="holm")`` gives the same; five lines are not worth that dependency.
     """
     corrected, least = [0.0] * len(ps), 0.0
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
@@ -133,19 +139,19 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def differences(spreads: Sequence[Spread | None]) -> list[Difference | None]:
-    """The paired t-test of each mean difference, corrected over all that can be tested."""
+    """Return the paired t-test of each mean difference, Holm-corrected over all that can be tested."""
     tested = [(i, p) for i, spread in enumerate(spreads) if (p := p_value(spread)) is not None]
-    out: list[Difference | None] = [None] * len(spreads)
+    tests: list[Difference | None] = [None] * len(spreads)
     for (i, p), p_holm in zip(tested, holm([p for _, p in tested]), strict=True):
-        if (found := interval(spreads[i])) is not None:
-            out[i] = Difference(found, p, p_holm)
-    return out
+        if (ends := interval(spreads[i])) is not None:
+            tests[i] = Difference(ends, p, p_holm)
+    return tests
 
 
 def seeds_needed(spread: Spread | None, error: float = ERROR) -> int | None:
-    """Fewest seeds in all that find this mean difference by a two-sided paired t-test with probability ``POWER``.
+    """Return the fewest seeds with which a two-sided paired t-test finds this mean difference with ``POWER``.
 
-    It takes the difference and its standard deviation for what they were here. None: no estimate, or more than
+    Assume that more seeds would have this difference and this standard deviation. None: no estimate, or more than
     ``MOST_SEEDS``.
     """
     if spread is None or spread.std is None or spread.error is None or abs(spread.mean) < _EQUAL:

@@ -1,4 +1,4 @@
-"""What is known of every dataset before it is read; imports no torch, so that planning can use it."""
+"""Datasets by name, as far as they are known before they are read. Imports no torch, so that planning can use it."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ PREPARED = tuple(name for name, info in DATASETS.items() if info.preparation)  #
 def prepared_dataset(
     name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int
 ) -> DatasetInfo:
-    """A dataset in a prepared folder."""
+    """Return the description of a dataset in a prepared folder."""
     return replace(
         DATASETS[name],
         version=version,
@@ -23,8 +23,10 @@ def prepared_dataset(
 
 
 def check_name(name: str) -> None:
-    """Raises:
-    ValueError: naming the datasets there are.
+    """Check that there is such a dataset.
+
+    Raises:
+        ValueError: there is none; the message names the known ones.
     """
     if name not in DATASETS:
         raise ValueError(unknown("dataset", name, DATASETS))

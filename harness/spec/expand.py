@@ -1,4 +1,4 @@
-"""A sweep expanded: cells of the comparison, the runs behind them, and the packs that train together."""
+"""Expansion of a sweep: cells of the comparison, the runs behind them, and the packs that train together."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -7,12 +7,13 @@ from typing import Any
 from harness.errors import UserError, unknown
 from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
+from harness.spec.lines import Line, LinePart
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Trained
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
-MAX_CELLS = 200_000  # beyond it planning takes minutes; more likely a slip of the pen than a plan
+MAX_CELLS = 200_000  # more take minutes to plan, and are probably a typing mistake
 # Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
 SHARED_RECIPE = (
     "batch_size",
@@ -35,12 +36,9 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Cell(LinePart):
     """One number of the comparison: (pair, method, seed) and the run that yields it."""
 
-    teacher: str
-    student: str
-    method: str  # the sweep file's name for it
     seed: int
     run_id: str
     teacher_run: str | None  # None when the teacher's weights are given
@@ -76,10 +74,10 @@ def expand(
     sweep: Sweep, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, only: Only | None = None,
     added: Iterable[Cell] = (),
 ) -> Plan:  # fmt: skip
-    """All cells, runs and packs of a sweep, teachers first.
+    """Return all cells, runs and packs of a sweep, teachers first.
 
-    ``added``: cells of seeds that the sweep does not list. Those whose run is not one of this sweep's any more, as its
-    science has changed since, are left out.
+    ``added``: cells of seeds that the sweep does not list. A cell is left out when the sweep's science has changed
+    since, so that its run does not belong to the sweep any more.
 
     Raises:
         UserError: a method, hyper-parameter, loss term or recipe that does not exist.
@@ -102,10 +100,10 @@ def expand(
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
-    more: dict[tuple[str, str, str], dict[int, str]] = {}
+    added_runs: dict[Line, dict[int, str]] = {}
     for cell in added:
         if cell.seed not in sweep.seeds:
-            more.setdefault((cell.teacher, cell.student, cell.method), {})[cell.seed] = cell.run_id
+            added_runs.setdefault(cell.line, {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         _check_pair(pair, sweep, document, info, i)
         teacher_run = teacher.run if isinstance(teacher, Trained) else None
@@ -114,17 +112,17 @@ def expand(
         for name, entry in sweep.methods.items():
             science = _science(pair, i, name, entry, sweep, recipe, document, info, teacher, backbone)
             _check_images(pair, science.recipe, document, info, i)
-            shared = tuple(getattr(science.recipe, key) for key in SHARED_RECIPE)
+            shared = identity.canonical({key: getattr(science.recipe, key) for key in SHARED_RECIPE})
             run_id_of = science.run_id_by_seed()
-            further = more.get((pair.teacher, pair.student, name), {})
+            further = added_runs.get(Line(pair.teacher, pair.student, name), {})
             for seed in (*sweep.seeds, *further):
-                if not _wanted(only, pair, name, seed):
+                if not _is_selected(only, pair, name, seed):
                     continue
                 run_id = run_id_of(seed)
                 if further.get(seed, run_id) != run_id:
                     continue
                 plan.cells.append(Cell(pair.teacher, pair.student, name, seed, run_id, teacher_run))
-                if run_id in plan.runs:  # the same student alone under several teachers, or itself a teacher
+                if run_id in plan.runs:  # a student without a teacher stands in several pairs, or is itself a teacher
                     continue
                 label = f"{pair.teacher} > {pair.student} / {name} / seed {seed}"
                 plan.runs[run_id] = Run(run_id, science.with_seed(seed), label)
@@ -134,15 +132,15 @@ def expand(
     if not plan.cells:
         raise UserError(f"{document.source}: --only leaves no run")
     # A teacher always trains in a process of its own: in a pack it could wait for a student that waits for it.
-    wanted = {c.run_id for c in plan.cells} | set(needs.values())
-    plan.packs = [Pack((k,), None) for k in teacher_runs if k in wanted]
+    needed = {c.run_id for c in plan.cells} | set(needs.values())
+    plan.packs = [Pack((k,), None) for k in teacher_runs if k in needed]
     plan.packs += [Pack(tuple(group), needs.get(key)) for key, group in groups.items()]
     plan.runs = {k: plan.runs[k] for pack in plan.packs for k in pack.run_ids}
     return plan
 
 
 def parse_only(texts: Iterable[str], sweep: Sweep) -> Only:
-    """``method=kd,rekd`` and the like, as {field: values}.
+    """Parse selections such as ``method=kd,rekd`` into {field: values}.
 
     Raises:
         UserError: an unknown field, or a value the sweep does not have.
@@ -165,9 +163,9 @@ def parse_only(texts: Iterable[str], sweep: Sweep) -> Only:
     return only
 
 
-def _wanted(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
-    here = {"method": method, "teacher": pair.teacher, "student": pair.student, "seed": str(seed)}
-    return not only or all(here[k] in values for k, values in only.items())
+def _is_selected(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
+    names = {"method": method, "teacher": pair.teacher, "student": pair.student, "seed": str(seed)}
+    return not only or all(names[k] in values for k, values in only.items())
 
 
 def _check_images(pair: Pair, recipe: Recipe, document: Document, info: DatasetInfo, i: int) -> None:
@@ -195,7 +193,7 @@ def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo,
 def _backbone(
     given: Backbone | None, at: KeyPath, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, plan: Plan
 ) -> str | None:
-    """The sha256 of the weights that a detector's backbone starts from; None where there are none.
+    """Return the sha256 of the weights that a detector's backbone starts from; None where there are none.
 
     Raises:
         UserError: they cannot be read, or are given to a classifier.
@@ -215,25 +213,25 @@ def _dataset(sweep: Sweep, info: DatasetInfo) -> DatasetChoice:
 
 
 def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Recipe:
-    """A recipe with the defaults of what it says of this dataset's images.
+    """Return a recipe with the defaults of the keys that are about this dataset's images.
 
     Raises:
-        UserError: it says something of images that this dataset has not.
+        UserError: a key is about images that this dataset does not have.
     """
-    said: Keys = recipe.model_dump(mode="json")
+    keys: Keys = recipe.model_dump(mode="json")
     task, images = info.task, info.images
     for other in tasks.CATALOG.values():
         if other is not task:
-            _refuse(said, other.recipe, f"is for {other.name}; {info.name} is for {task.name}", document, at)
+            _refuse(keys, other.recipe, f"is for {other.name}; {info.name} is for {task.name}", document, at)
         for kind in other.images:
             of_others = kind.views.keys() - images.views.keys()
-            _refuse(said, of_others, f"is for {kind.name}; {info.name} has {images.name}", document, at)
-    said |= {k: default for k, default in {**images.views, **task.recipe}.items() if said[k] is None}
+            _refuse(keys, of_others, f"is for {kind.name}; {info.name} has {images.name}", document, at)
+    keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
     try:
-        images.check(said)
+        images.check(keys)
     except ValueError as e:
         raise UserError(f"{document.where(at)}: {e}") from None
-    return Recipe.model_validate(said)
+    return Recipe.model_validate(keys)
 
 
 def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at: KeyPath) -> None:
@@ -245,7 +243,7 @@ def _teacher(
     pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo, weights_sha256: WeightsHash,
     plan: Plan,
 ) -> Trained | Given:  # fmt: skip
-    """The teacher's part of the students' science. A run that trains it joins the plan."""
+    """Return the teacher's part of the students' science, and add the run that trains the teacher to the plan."""
     if pair.teacher_weights is not None:
         sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
         known = plan.weights.setdefault(sha256, pair.teacher_weights)
@@ -260,14 +258,14 @@ def _teacher(
             where = document.where(("pairs", i, "teacher_backbone"))
             raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
         return Given(pair.teacher, sha256)
-    alone = method_sources.describe_method("student")
-    alone_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
+    student = method_sources.describe_method("student")
+    student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
     science = Science(
         dataset=_dataset(sweep, info),
         teacher=None,
         student=pair.teacher,
-        method=MethodSettings("student", alone.version, {}, alone.weights),
-        recipe=_recipe(alone_recipe, info, document, ("teachers", "recipe")),
+        method=MethodSettings("student", student.version, {}, student.weights),
+        recipe=_recipe(student_recipe, info, document, ("teachers", "recipe")),
         seed=sweep.teachers.seed,
         backbone=_backbone(
             pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan
@@ -286,7 +284,7 @@ def _check_defined(
     if source.needs_teacher and kinds.isdisjoint(source.defined_for):
         defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
         raise UserError(
-            f"{document.where(at)}: {use} is defined for {' and '.join(source.defined_for)} alone, "
+            f"{document.where(at)}: {use} is defined only for {' and '.join(source.defined_for)}, "
             f"not for {pair.teacher} > {pair.student}; defined there: {', '.join(defined)}"
         )
 
@@ -300,7 +298,7 @@ def _science(
     pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo,
     teacher: Trained | Given, backbone: str | None,
 ) -> Science:  # fmt: skip
-    """The science of (pair, method) with the first seed. Settings nearer to the pair win."""
+    """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
     override = pair.methods.get(name, Method())
     at: KeyPath = ("methods", name)
     use = override.use or entry.use or name

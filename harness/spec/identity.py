@@ -1,4 +1,4 @@
-"""What identifies a run: a hash of everything that decides its numbers, and of nothing else."""
+"""A run's identity: a hash of everything that decides its numbers, and of nothing else."""
 
 import hashlib
 import json
@@ -20,12 +20,12 @@ def digest(value: dict[str, Any]) -> str:
 
 
 def run_id_by_seed(science: dict[str, Any]) -> Callable[[int], str]:
-    """The run ids of a science that has all but the seed: what seeds have in common is made into text once."""
+    """Return a function from a seed to the run id, for a science without a seed; the common text is made only once."""
     before = canonical({k: v for k, v in science.items() if k < "seed"})[:-1]
     after = canonical({k: v for k, v in science.items() if k > "seed"})[1:]
     return lambda seed: _hash(f'{before},"seed":{seed},{after}')
 
 
 def _hash(text: str) -> str:
-    """16 hex digits of its sha256."""
+    """Return 16 hex digits of a text's sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The models of timm and torchvision by name, read from the installed sources: importing them would import torch."""
+"""Models of timm and torchvision by name, read from the installed sources: importing them would import torch."""
 
 import difflib
 import importlib.util
@@ -10,18 +10,18 @@ from pathlib import Path
 from harness.errors import shorten
 
 LIBRARIES = ("timm", "torchvision")
-# Both mark a model's factory so; further decorators may stand in between.
+# Both libraries mark a model's factory like this; further decorators may stand in between.
 _REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:[@ )][^\n]*\n)*def (\w+)\(", re.MULTILINE)
 
 
 def is_library_model(name: str) -> bool:
-    """Whether this is ``timm:NAME`` or ``torchvision:NAME``."""
+    """Return whether a name is ``timm:NAME`` or ``torchvision:NAME``."""
     return name.startswith(tuple(f"{library}:" for library in LIBRARIES))
 
 
 @cache
 def library_model_names(library: str) -> frozenset[str]:
-    """Every classification model of the installed version, without the library's name before it.
+    """Return every classification model of the installed version, without the library's name.
 
     Raises:
         ValueError: it is not installed.
@@ -30,21 +30,23 @@ def library_model_names(library: str) -> frozenset[str]:
 
 
 def source_texts(library: str, folder: str = "models") -> Iterator[str]:
-    """The source files of a library's classification models, or of those in another of its folders.
+    """Yield the source files of a library's classification models, or of another of its folders.
 
     Raises:
         ValueError: it is not installed.
     """
-    found = importlib.util.find_spec(library)
-    if found is None or found.origin is None:
+    package = importlib.util.find_spec(library)
+    if package is None or package.origin is None:
         raise ValueError(f"models of {library} need it installed: pip install '.[timm]'")
-    for file in (Path(found.origin).parent / folder).glob("*.py"):
+    for file in (Path(package.origin).parent / folder).glob("*.py"):
         yield file.read_text(encoding="utf-8")
 
 
 def check_library_model(name: str) -> None:
-    """Raises:
-    ValueError: the library is not installed or has no such model; the message gives the nearest names.
+    """Check that a library has a model, such as ``timm:NAME``.
+
+    Raises:
+        ValueError: the library is not installed or has no such model; the message gives the nearest names.
     """
     library, _, model = name.partition(":")
     if model not in library_model_names(library):
@@ -52,7 +54,7 @@ def check_library_model(name: str) -> None:
 
 
 def unknown_library_name(library: str, kind: str, name: str, valid: Iterable[str]) -> str:
-    """The message about a name that a library does not have, with the nearest ones."""
+    """Return the message about a name that a library does not have, with the nearest names."""
     valid = sorted(valid)
     near = difflib.get_close_matches(name[:200], valid, cutoff=0.5) or valid[:1]
     return f"{library} has no {kind} {shorten(name)}; nearest: {', '.join(f'{library}:{n}' for n in near)}"

@@ -1,4 +1,4 @@
-"""The learning rate of an epoch: a pure function, so that nothing needs to be restored."""
+"""Learning rate schedules: pure functions of the epoch or step, so that nothing needs to be restored."""
 
 import math
 
@@ -8,14 +8,17 @@ WARMUP_START = 0.001  # detectron2's WARMUP_FACTOR
 
 
 def warmup(recipe: Recipe, step: int) -> float:
-    """The factor of the learning rate in the 0-based step of all: rising linearly to 1 over ``warmup_steps``."""
+    """Return the factor of the learning rate in a step, counted from 0 over all epochs."""
     if not 0 <= step < recipe.warmup_steps:
         return 1.0
     return WARMUP_START + (1 - WARMUP_START) * step / recipe.warmup_steps
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """For the 0-based epoch. ``step``: lr x gamma for each milestone reached (150 decays from the 151st epoch on)."""
+    """Return the learning rate of an epoch, counted from 0.
+
+    ``step``: lr x gamma for each milestone reached (150 decays from the 151st epoch on).
+    """
     if epoch < recipe.warmup_epochs:
         return recipe.lr * (epoch + 1) / (recipe.warmup_epochs + 1)
     if recipe.schedule == "cosine":

@@ -1,4 +1,4 @@
-"""What a method's source says about it, read without importing it (planning must not import torch).
+"""Descriptions of methods, read from their sources without importing them (planning must not import torch).
 
 A method is a class with literal ``weights`` and ``version`` and an ``__init__`` whose keyword-only arguments, with
 their annotations and literal defaults, are its hyper-parameters.
@@ -31,10 +31,10 @@ class Hyper:
     default: Any
 
     def check(self, value: Any) -> Any:
-        """The value in the hyper-parameter's own type.
+        """Return a value in the hyper-parameter's own type.
 
         Raises:
-            ValueError: saying what was expected.
+            ValueError: another type or value; the message says what was expected.
         """
         if self.choices:
             if value not in self.choices or isinstance(value, bool) != isinstance(self.choices[0], bool):
@@ -58,7 +58,7 @@ class MethodInfo:
     version: int | str  # the class's own number; for a method outside this package, a hash of its source
     weights: dict[str, float]
     needs_teacher: bool
-    logits_only: bool  # whether the teacher's logits are all that it reads of it
+    logits_only: bool  # it reads nothing of the teacher but its logits
     part_of_model: bool
     defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
@@ -74,10 +74,10 @@ def builtin_names() -> tuple[str, ...]:
 
 @cache
 def describe_method(name: str) -> MethodInfo:
-    """A built-in method by name, or a user's own by ``package.module:Class``.
+    """Describe a built-in method by its name, or a user's own by ``package.module:Class``.
 
     Raises:
-        UserError: no such method, or a source that does not follow the rules above.
+        UserError: there is no such method, or its source does not follow the rules above.
     """
     if ":" not in name:
         if name not in builtin_names():
@@ -94,7 +94,7 @@ def describe_method(name: str) -> MethodInfo:
 
 
 def source_file(name: str) -> Path:
-    """The file of a method named ``package.module:Class``.
+    """Return the file of a method named ``package.module:Class``.
 
     Raises:
         UserError: there is no such module.
@@ -152,7 +152,13 @@ def _class_literals(node: ast.ClassDef) -> dict[str, Any]:
             continue
         try:
             out[name] = ast.literal_eval(value)
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that literal_eval may raise
+        except (
+            ValueError,
+            TypeError,
+            SyntaxError,
+            MemoryError,
+            RecursionError,
+        ):  # everything that literal_eval may raise
             continue
     return out
 
@@ -193,7 +199,7 @@ def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
         try:
             value = ast.literal_eval(default)  # type: ignore[arg-type]
             kind, choices = _kind(arg.annotation)
-            # in its own type, so that `x: float = 4` left unsaid and `x: 4` in the sweep file are the same science
+            # in its own type: the default of `x: float = 4` and `x: 4` in the sweep file are the same science
             out[arg.arg] = Hyper(kind, choices, Hyper(kind, choices, None).check(value))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as e:
             raise UserError(
@@ -213,7 +219,7 @@ def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
 
 
 def _source_hash(tree: ast.Module) -> str:
-    """Of the code alone: comments, docstrings and layout may change without making old results another method's."""
+    """Return a hash of the code without comments, docstrings and layout: they may change without a new version."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

@@ -1,4 +1,4 @@
-"""What is known of every network before it is built; imports no torch, so that planning can use it."""
+"""Networks by name, as far as they are known before they are built. Imports no torch, so that planning can use it."""
 
 import json
 from collections.abc import Mapping
@@ -15,15 +15,17 @@ DIGITS = (1, 8, 8)
 
 @dataclass(frozen=True)
 class ModelEntry:
+    """A network of the catalogue: how it is built."""
+
     module: str  # to import
-    factory: str  # the callable in it; takes num_classes and in_channels besides `kwargs`
+    factory: str  # the callable in it; takes num_classes and in_channels, and `kwargs`
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, int, int] = CIFAR  # (C, H, W) it is meant for
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Measured for the catalogue's image shape and 100 classes (digits: 10)."""
+    """A network's size, measured for the catalogue's image shape and 100 classes (digits: 10)."""
 
     params: int
     macs: int  # multiply-accumulates of one image's forward pass: convolutions and linear layers
@@ -89,7 +91,7 @@ ALIASES = {
 
 
 def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> None:
-    """Whether a classifier takes a dataset's images (C, H, W). Models of other libraries take what their code takes.
+    """Check that a classifier takes a dataset's images (C, H, W). timm's models are not checked.
 
     Raises:
         ValueError: it does not.
@@ -106,15 +108,18 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
 
 
 def has_model_facts(name: str) -> bool:
-    """Whether a model is of a catalogue; a timm or torchvision model's size is not known without building it."""
+    """Return whether a model's size is known. A timm or torchvision model's is not, without building it."""
     return name in _facts_table()
 
 
 def model_facts(name: str) -> ModelFacts:
-    """Size, cost and taps of a model of the catalogue: ``python -m harness.models.facts`` writes the table."""
-    found = _facts_table()[ALIASES.get(name, name)]
-    taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in found["taps"].items()}
-    return ModelFacts(found["params"], found["macs"], taps)
+    """Return size, cost and taps of a model of the catalogue.
+
+    ``python -m harness.models.facts`` writes the table.
+    """
+    facts = _facts_table()[ALIASES.get(name, name)]
+    taps = {tap: (shape[0], shape[1], shape[2]) for tap, shape in facts["taps"].items()}
+    return ModelFacts(facts["params"], facts["macs"], taps)
 
 
 @cache

@@ -1,5 +1,7 @@
-"""Weights that torchvision and timm publish, by the libraries' own names: their addresses, read from the installed
-sources, because importing them would import torch."""
+"""Addresses of the weights that torchvision and timm publish, by the libraries' own names.
+
+They are read from the installed sources, because importing the libraries would import torch.
+"""
 
 import re
 from functools import cache
@@ -13,14 +15,16 @@ _MEMBER = re.compile(r'^    (\w+) = Weights\(\s*url="([^"]+)"', re.MULTILINE)
 _COMMENT = re.compile(r"(^|\s)#.*$", re.MULTILINE)
 _ENTRY = re.compile(r"""^ +['"](\w+\.\w+)['"]: *(?=\w+\(|\{)""", re.MULTILINE)
 _ON_TIMMS_HUB = re.compile(r"""\bhf_hub_id(=|['"]: )['"]timm/['"]""")
-# Of a name that another repository gives the file, or whose format the model's own code converts.
+# The file has another name in its repository, or a format that the model's own code converts.
 _OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
 _PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
 
 
 def weights_url(name: str) -> str:
-    """The https address of ``torchvision:ResNet34_Weights.IMAGENET1K_V1`` or ``timm:resnet34.a1_in1k``; of a
-    detector's weights, ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``.
+    """Return the https address of published weights.
+
+    Names: ``torchvision:ResNet34_Weights.IMAGENET1K_V1``, ``timm:resnet34.a1_in1k``, and for a detector
+    ``torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1``.
 
     Raises:
         ValueError: the library is not installed, or has no such weights; the message gives the nearest names.
@@ -38,36 +42,39 @@ def weights_url(name: str) -> str:
 
 @cache
 def weights_urls(library: str, detection: bool = False) -> dict[str, str]:
-    """Address by name, of all weights of the installed version that are a plain state dict at the library's own place:
-    classifiers', or torchvision's detectors'.
+    """Return the addresses, by name, of the installed version's weights for classifiers or for torchvision's detectors.
+
+    Only weights that are a plain state dict at the library's own place are listed.
 
     Raises:
         ValueError: it is not installed.
     """
-    found: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for text in library_models.source_texts(library, "models/detection" if detection else "models"):
         text = _COMMENT.sub("", text)
         if library == "torchvision":
             parts = _ENUM.split(text)
             for enum, body in zip(parts[1::2], parts[2::2], strict=True):
-                found |= {f"{enum}.{member}": address for member, address in _MEMBER.findall(body)}
+                addresses |= {f"{enum}.{member}": address for member, address in _MEMBER.findall(body)}
         else:
             parts = _ENTRY.split(text)
             for weights, entry in zip(parts[1::2], parts[2::2], strict=True):
                 if _ON_TIMMS_HUB.search(entry) and not _OTHER_FORM.search(entry):
-                    found[weights] = f"https://huggingface.co/timm/{weights}/resolve/main/model.safetensors"
-    return found
+                    addresses[weights] = f"https://huggingface.co/timm/{weights}/resolve/main/model.safetensors"
+    return addresses
 
 
 def sha256_start(address: str) -> str:
-    """The first digits of the file's sha256, which download.pytorch.org writes into its name; else nothing."""
-    found = _PYTORCH_HASH.match(address)
-    return found[1] if found else ""
+    """Return the first digits of a file's sha256 that download.pytorch.org writes into its name; "" elsewhere."""
+    match = _PYTORCH_HASH.match(address)
+    return match[1] if match else ""
 
 
 def check_url(address: str) -> None:
-    """Raises:
-    ValueError: not an https address of a file of weights.
+    """Check the address of a file of weights.
+
+    Raises:
+        ValueError: it is not an https address, or not of such a file.
     """
     parts = urlsplit(address)
     plain = address.isascii() and address.isprintable() and " " not in address

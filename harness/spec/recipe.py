@@ -1,10 +1,15 @@
 """The keys of a recipe that every task has."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Value = TypeVar("Value")
+PER_METHOD = "per method"
+# A key that papers choose per method and student: the optimiser's settings, the trained part of a backbone, and how the
+# teacher's logits are computed. Numbers whose recipes differ in another key are not comparable.
+PerMethod = Annotated[Value, PER_METHOD]
 
 
 class Closed(BaseModel):
@@ -17,18 +22,22 @@ class GeneralKeys(Closed):
     """Everything about training that is not the method and not the task."""
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
-    batch_size: int = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
-    lr: Finite = Field(gt=0, description="learning rate of SGD before any decay")
-    momentum: Finite = Field(0.9, ge=0, lt=1, description="SGD momentum")
-    weight_decay: Finite = Field(5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included")
-    nesterov: bool = Field(False, description="Nesterov's form of momentum")
-    schedule: Literal["step", "cosine"] = Field("step", description="lr decay; set once per epoch")
-    milestones: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    batch_size: PerMethod[int] = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
+    lr: PerMethod[Finite] = Field(gt=0, description="learning rate of SGD before any decay")
+    momentum: PerMethod[Finite] = Field(0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: PerMethod[Finite] = Field(
+        5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included"
+    )
+    nesterov: PerMethod[bool] = Field(False, description="Nesterov's form of momentum")
+    schedule: PerMethod[Literal["step", "cosine"]] = Field("step", description="lr decay; set once per epoch")
+    milestones: PerMethod[tuple[Annotated[int, Field(ge=1)], ...]] = Field(
         (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
     )
-    gamma: Finite = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
-    warmup_epochs: int = Field(0, ge=0, description="first epochs with a learning rate rising linearly to `lr`")
-    warmup_steps: int = Field(
+    gamma: PerMethod[Finite] = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
+    warmup_epochs: PerMethod[int] = Field(
+        0, ge=0, description="first epochs with a learning rate rising linearly to `lr`"
+    )
+    warmup_steps: PerMethod[int] = Field(
         0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
     )
     epoch_steps: int | None = Field(
@@ -51,16 +60,16 @@ class GeneralKeys(Closed):
         description="decay per step of an exponential moving average of the student's weights, which then is what is "
         "evaluated and kept; 0: none",
     )
-    compile: bool = Field(
+    compile: PerMethod[bool] = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
     )
-    accumulate: int = Field(
+    accumulate: PerMethod[int] = Field(
         1,
         ge=1,
         description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
         "averaged; batch norms and methods see one micro-batch at a time",
     )
-    clip_norm: Finite | None = Field(
+    clip_norm: PerMethod[Finite | None] = Field(
         None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
     )
 

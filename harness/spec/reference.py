@@ -1,4 +1,4 @@
-"""The reference of sweep files, written from the schema: ``python -m harness.spec.reference docs/sweep-file.md``.
+"""Reference of sweep files, written from the schema: ``python -m harness.spec.reference docs/sweep-file.md``.
 
 Everything below the marker line in that file is replaced; without a file the reference goes to stdout.
 """
@@ -31,7 +31,7 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def reference() -> str:
-    """All sections, as Markdown."""
+    """Return all sections as Markdown."""
     parts = [f"## {title}\n\n{_keys(model)}" for title, model in SECTIONS]
     parts += [f"## Methods\n\n{_methods()}", f"## Recipes\n\n{_recipes()}"]
     parts += [f"## Datasets\n\n{_datasets()}", f"## Models\n\n{_models()}"]
@@ -39,7 +39,7 @@ def reference() -> str:
 
 
 def updated(text: str) -> str:
-    """A page with everything below its marker written anew."""
+    """Return a page with the current reference below its marker."""
     head, marker, _ = text.partition(MARKER)
     assert marker, "the page has no marker line"
     return f"{head}{MARKER}\n\n{reference()}"

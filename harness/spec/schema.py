@@ -1,4 +1,4 @@
-"""The sweep file's schema. Every model is closed: a key it does not know is an error, never ignored."""
+"""Schema of a sweep file. Every model is closed: an unknown key is an error, never ignored."""
 
 from typing import Annotated, Any
 
@@ -31,7 +31,7 @@ class Recipe(tasks.RecipeKeys):
 
 
 class Dataset(Closed):
-    """Which images."""
+    """The images of a sweep."""
 
     name: str = Field(description="a dataset of the harness")
     folder: str | None = Field(
@@ -50,7 +50,7 @@ class Dataset(Closed):
         None,
         ge=10,
         description="for tuning: evaluate on so many training images, the last in file order (of each class, where an "
-        "image has one), which are not trained on; the test set is left alone",
+        "image has one), which are not trained on; the test set is not touched",
     )
 
     @field_validator("name")
@@ -67,8 +67,10 @@ class Dataset(Closed):
         return self
 
     def check_parts(self, info: DatasetInfo) -> None:
-        """Raises:
-        ValueError: the dataset has not so many images, or not so many of each class, or none to train on.
+        """Check the sizes of the parts.
+
+        Raises:
+            ValueError: the dataset has fewer images, fewer of a class, or none to train on.
         """
         if not info.train_size:
             raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
@@ -78,7 +80,7 @@ class Dataset(Closed):
             raise ValueError(f"validation must be {multiple}less than {room}")
         room -= self.validation or 0
         if self.train_subset is not None and (self.train_subset % unit or self.train_subset > room):
-            rest = " beside the images for validation" if self.validation else ""
+            rest = " without the images for validation" if self.validation else ""
             raise ValueError(f"train_subset must be {multiple}at most {room}{rest}")
 
 
@@ -88,7 +90,7 @@ class WeightsSource(Closed):
     file: str | None = Field(
         None,
         min_length=1,
-        description="path: absolute, or below the data root (`--data`, KD_DATA), or beside the sweep file",
+        description="path: absolute, or below the data root (`--data`, KD_DATA), or next to the sweep file",
     )
     url: str | None = Field(
         None, max_length=2000, description="https address of a file .pth, .pt, .bin or .safetensors"
@@ -116,19 +118,19 @@ class WeightsSource(Closed):
 
     @model_validator(mode="after")
     def _one_source(self) -> "WeightsSource":
-        said = [key for key in ("file", "url", "name") if getattr(self, key) is not None]
-        if len(said) != 1:
-            raise ValueError(f"expected one of file, url and name; found {' and '.join(said) or 'none of them'}")
+        stated = [key for key in ("file", "url", "name") if getattr(self, key) is not None]
+        if len(stated) != 1:
+            raise ValueError(f"expected one of file, url and name; found {' and '.join(stated) or 'none of them'}")
         return self
 
     @property
     def source(self) -> str:
-        """The file, address or name, for messages."""
+        """Return the file, address or name, for messages."""
         return self.file or self.url or str(self.name)
 
     @property
     def address(self) -> str | None:
-        """Where they are downloaded from; None: they are a file."""
+        """Return the address to download from; None for a file."""
         return pretrained.weights_url(self.name) if self.name else self.url
 
 
@@ -136,7 +138,7 @@ class Weights(tasks.StatedScores, WeightsSource):
     """A teacher's weights, with how good they should be."""
 
     def stated(self, score: str) -> float | None:
-        """The task's score that they should have."""
+        """Return the task's score that the weights should have."""
         stated: float | None = getattr(self, score, None)
         return stated
 
@@ -149,7 +151,7 @@ class Method(Closed):
     )
     params: dict[str, Any] = Field({}, description="hyper-parameters, over the method's defaults")
     weights: dict[str, Finite] = Field({}, description="weights of the loss terms, over the method's defaults")
-    recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method alone")
+    recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method only")
 
 
 class Backbone(WeightsSource):
@@ -181,7 +183,7 @@ class Pair(Closed):
 
 
 class Teachers(Closed):
-    """How teachers that are trained here are trained."""
+    """Recipe and seed of the teachers that are trained here."""
 
     recipe: RecipeRef | None = Field(None, description="a recipe; the sweep's own when not stated")
     seed: Seed = Field(0, description="one teacher serves all of a pair's seeds, so that seeds are comparable")
@@ -196,7 +198,7 @@ class Sweep(Closed):
     note: str = Field("", max_length=500, description="printed under every table of this sweep")
     dataset: Dataset = Field(description="a dataset's name, or a mapping")
     recipe: RecipeRef = Field(
-        description="by name, a file in `recipes/` beside the sweep file or in benchmarks/recipes; "
+        description="by name, a file in `recipes/` next to the sweep file or in benchmarks/recipes; "
         "or a mapping, which may start from one of them with `base: NAME`"
     )
     teachers: Teachers = Field(Teachers(), description="how teachers are trained")

@@ -1,4 +1,4 @@
-"""A sweep file, read and validated; every mistake becomes one message that names file, line and key."""
+"""Sweep files, read and validated: every mistake becomes one message that names file, line and key."""
 
 import types
 import typing
@@ -18,7 +18,7 @@ SHIPPED_RECIPES = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
 
 
 def load_sweep(path: Path, overrides: typing.Sequence[str] = ()) -> tuple[Sweep, Document]:
-    """The sweep in a file, with ``key.path=value`` overrides applied before validation.
+    """Load the sweep in a file, with ``key.path=value`` overrides applied before validation.
 
     Raises:
         UserError: any mistake in the file or the overrides.
@@ -33,7 +33,7 @@ def load_sweep(path: Path, overrides: typing.Sequence[str] = ()) -> tuple[Sweep,
 
 
 def _name_of(path: Path) -> str:
-    """A sweep without a name takes its file's."""
+    """Return the name of a sweep that states none: its file's."""
     name = "".join(c if c.isalnum() or c in "_.+-" else "_" for c in path.stem)[:64].lstrip("_.+-")
     return name or "sweep"
 
@@ -41,7 +41,11 @@ def _name_of(path: Path) -> str:
 def validate_sweep(
     model: type[M], data: Any, document: Document, at: KeyPath = (), owners: dict[str, KeyPath] | None = None
 ) -> M:
-    """Data as the model, or the first mistake as a UserError. ``owners``: where keys stand that are not at ``at``."""
+    """Validate data against a model. ``owners``: the places of keys that do not stand at ``at``.
+
+    Raises:
+        UserError: the first mistake.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as e:
@@ -63,7 +67,7 @@ def validate_sweep(
 
 
 def load_recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> dict[str, Any]:
-    """The keys of a recipe given by name or as a mapping, validated.
+    """Return the keys of a recipe that is stated by name or as a mapping, validated.
 
     Raises:
         UserError: unknown recipe, unknown key or wrong value.
@@ -81,10 +85,10 @@ def load_recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> d
 def changed_recipe(
     base: dict[str, Any], layers: typing.Iterable[tuple[KeyPath, dict[str, Any]]], document: Document, at: KeyPath
 ) -> Recipe:
-    """A recipe with changes over it, later layers winning; each comes with the place it stands at.
+    """Return a recipe with changes: later layers win, and each comes with its place in the sweep file.
 
     Raises:
-        UserError: unknown key or wrong value, named where it stands.
+        UserError: unknown key or wrong value; the message names its place.
     """
     data = dict(base)
     owners: dict[str, KeyPath] = {}
@@ -100,29 +104,30 @@ def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
     files = {p.stem: p for folder in reversed(folders) if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
     if not isinstance(name, str) or name not in files:
         raise UserError(f"{document.where(at)}: {unknown('recipe', name, files)}")
-    found = yamlfile.read_yaml(files[name])
-    validate_sweep(Recipe, found.data, found)  # so that a mistake in the recipe's own file is told with its own line
-    return found.data
+    recipe = yamlfile.read_yaml(files[name])
+    validate_sweep(Recipe, recipe.data, recipe)  # a mistake in the recipe's own file is reported with its line there
+    return recipe.data
 
 
 def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
-    """The model whose keys stand at ``loc``, following the fields' annotations."""
-    here: Any = model
+    """Return the model whose keys stand at ``loc``, following the fields' annotations."""
+    annotation: Any = model
     for part in loc:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            field = here.model_fields.get(str(part))
-            here = field.annotation if field else None
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            field = annotation.model_fields.get(str(part))
+            annotation = field.annotation if field else None
         else:
-            here = (
-                typing.get_args(here)[-1 if typing.get_origin(here) is dict else 0] if typing.get_args(here) else None
+            args = typing.get_args(annotation)
+            annotation = args[-1 if typing.get_origin(annotation) is dict else 0] if args else None
+        if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+            annotation = next(
+                (a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
             )
-        if typing.get_origin(here) in (typing.Union, types.UnionType):
-            here = next((a for a in typing.get_args(here) if isinstance(a, type) and issubclass(a, BaseModel)), None)
-    return here if isinstance(here, type) and issubclass(here, BaseModel) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _override(document: Document, text: str) -> None:
-    """Applies one ``--set key.path=value``; short forms (``recipe: NAME``) are opened as needed."""
+    """Apply one ``--set key.path=value``; short forms (``recipe: NAME``) become mappings as needed."""
     key, sep, raw = text.partition("=")
     if not sep or not key.strip():
         raise UserError(f"--set {shorten(text)}: expected key.path=value, e.g. recipe.epochs=10")
@@ -131,29 +136,29 @@ def _override(document: Document, text: str) -> None:
         raise UserError(f"--set {shorten(text)}: expected one value")
     value = parsed["value"]
     path = key.strip().split(".")
-    here: Any = document.data
+    container: Any = document.data
     for i, part in enumerate(path):
         last = i == len(path) - 1
-        if isinstance(here, list):
-            if not part.isdecimal() or len(part) > 9 or int(part) >= len(here):
+        if isinstance(container, list):
+            if not part.isdecimal() or len(part) > 9 or int(part) >= len(container):
                 raise UserError(
-                    f"--set {key}: {part!r} is not a position in {'.'.join(path[:i])} (0 to {len(here) - 1})"
+                    f"--set {key}: {part!r} is not a position in {'.'.join(path[:i])} (0 to {len(container) - 1})"
                 )
             index: Any = int(part)
-        elif isinstance(here, dict):
+        elif isinstance(container, dict):
             index = part
         else:
-            raise UserError(f"--set {key}: {'.'.join(path[:i])} holds {shorten(here)}, which has no keys")
+            raise UserError(f"--set {key}: {'.'.join(path[:i])} holds {shorten(container)}, which has no keys")
         if last:
-            here[index] = value
+            container[index] = value
         else:
-            child = here.get(index) if isinstance(here, dict) else here[index]
-            here[index] = child = _opened(index, child)
-            here = child
+            child = container.get(index) if isinstance(container, dict) else container[index]
+            container[index] = child = _expanded(index, child)
+            container = child
 
 
-def _opened(key: Any, value: Any) -> Any:
-    """A short form as the mapping it stands for."""
+def _expanded(key: Any, value: Any) -> Any:
+    """Return the mapping that a short form stands for."""
     if value is None:
         return {}
     if isinstance(value, str) and key in ("recipe", "dataset"):

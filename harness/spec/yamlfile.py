@@ -1,4 +1,4 @@
-"""YAML with line numbers: a mapping, and for every key the line it stands on, so that an error can name it."""
+"""YAML files with the line number of every key, so that an error can name it."""
 
 import re
 from dataclasses import dataclass
@@ -34,17 +34,17 @@ class Document:
     sets: tuple[str, ...] = ()  # ``key.path=value``, applied to the data in this order
 
     def where(self, path: KeyPath) -> str:
-        """``file.yaml:12: methods.kd.params`` for the nearest key that stands in the file."""
-        known = path
-        while known and known not in self.lines:
-            known = known[:-1]
-        line = f":{self.lines[known]}" if known in self.lines else ""
+        """Return the place for a message, ``file.yaml:12: methods.kd.params``, with the line of the nearest key."""
+        nearest = path
+        while nearest and nearest not in self.lines:
+            nearest = nearest[:-1]
+        line = f":{self.lines[nearest]}" if nearest in self.lines else ""
         key = ".".join(str(p) for p in path)
         return f"{self.source}{line}: {key}" if key else f"{self.source}{line}"
 
 
 def read_yaml(path: Path) -> Document:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
         UserError: the file is missing, not UTF-8, not YAML, or not a mapping with text keys.
@@ -63,7 +63,11 @@ def read_yaml(path: Path) -> Document:
 
 
 def parse_yaml(text: str, source: str) -> Document:
-    """As ``read``, from text; ``source`` names it in messages."""
+    """Parse the mapping in a YAML text; ``source`` names it in messages.
+
+    Raises:
+        UserError: as for a file.
+    """
     lines: dict[KeyPath, int] = {}
     try:
         loader = _Loader(text)
@@ -104,13 +108,13 @@ class _Reader:
                 self.lines[(*path, i)] = child.start_mark.line + 1
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         try:
-            found = self.loader.construct_object(node)
+            scalar = self.loader.construct_object(node)
         except (ValueError, OverflowError, LookupError, AttributeError):  # 2001-99-99, !!int "", !!bool x, ...
             kind = node.tag.rpartition(":")[2]
             raise UserError(f"{self._at(node)}: {shorten(node.value)} is not a valid {kind}") from None
-        if isinstance(found, int) and found.bit_length() > MAX_BITS:
+        if isinstance(scalar, int) and scalar.bit_length() > MAX_BITS:
             raise UserError(f"{self._at(node)}: {shorten(node.value)} is too large a number")
-        return found
+        return scalar
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         out: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What keeps pyarrow's start short."""
+"""Settings that keep pyarrow's start short."""
 
 import sys
 from collections.abc import Sequence

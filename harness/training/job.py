@@ -70,8 +70,8 @@ def run_pack(
                 except TeacherNotReady as e:
                     print(f"left for later: {e}", flush=True)
                 except Exception as error:
-                    left = sorted(set(run_ids) - store.done_ids())
-                    write_failure(store, left, error, traceback.format_exc(), log)
+                    unfinished = sorted(set(run_ids) - store.done_ids())
+                    write_failure(store, unfinished, error, traceback.format_exc(), log)
                     ranks.confirm_failure(f"pack {run_ids[0]}")
                 started = time.time()
     except Interrupted:
@@ -147,9 +147,9 @@ def _train(
         sciences, teacher = {k: s for k, s in sciences.items() if not s.teacher}, None
     recorder.teacher = teacher
     if teacher:
-        share = ranks.rows(recipe.batch_size)
+        rows = ranks.rows(recipe.batch_size)
         compiles = recipe.compile and device.type == "cuda"
-        teacher.prepare(recipe.precision, share.stop - share.start if compiles else None)
+        teacher.prepare(recipe.precision, rows.stop - rows.start if compiles else None)
 
     engine: MakeEngine = (
         partial(DeepSpeedEngine, zero_stage=order.zero_stage) if order.engine == "deepspeed" else NativeEngine
@@ -185,7 +185,7 @@ def _train(
 
 
 def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:
-    """The file and sha256 of the weights that the students' backbones start from; None in a probe, which has none."""
+    """Return the file and sha256 of the weights that the students' backbones start from; a probe has none."""
     sha256 = science.backbone
     return (Path(order.weights[sha256].file), sha256) if sha256 in order.weights else None
 
@@ -207,28 +207,28 @@ def _teacher(
     science = next((s for s in sciences.values() if s.teacher), None)
     if science is None:
         return None
-    wanted = science.teacher
-    assert wanted is not None
-    if isinstance(wanted, Given):
-        given = order.weights[wanted.sha256]
-        file, sha256, stated = Path(given.file), wanted.sha256, given.score
+    choice = science.teacher
+    assert choice is not None
+    if isinstance(choice, Given):
+        given = order.weights[choice.sha256]
+        file, sha256, stated = Path(given.file), choice.sha256, given.score
     else:
         score = f"last_{task.info.score}"
-        row = records.read_records(store, [wanted.run], ["status", "weights_sha256", score]).to_pylist()
-        if not row and (failure := store.failure(wanted.run)):
-            raise WeightsError(f"its teacher's run {wanted.run} failed: {failure.cause}")
+        row = records.read_records(store, [choice.run], ["status", "weights_sha256", score]).to_pylist()
+        if not row and (failure := store.failure(choice.run)):
+            raise WeightsError(f"its teacher's run {choice.run} failed: {failure.cause}")
         if not row:
-            raise TeacherNotReady(f"teacher {wanted.model}: its run {wanted.run} has no record yet")
+            raise TeacherNotReady(f"teacher {choice.model}: its run {choice.run} has no record yet")
         if row[0]["status"] != "done":
-            raise WeightsError(f"teacher {wanted.model}: its run {wanted.run} has {row[0]['status']}")
-        file, sha256, stated = store.student_weights(wanted.run), row[0]["weights_sha256"], row[0][score]
-    teacher = load_teacher(wanted.model, file, sha256, stated, on, task, device, ranks)
+            raise WeightsError(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
+        file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
+    teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks)
     print(
         f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
-    # A trained teacher's run keeps its own.
-    if isinstance(wanted, Given) and teacher.predictions is not None and ranks.rank == 0:
+    # A trained teacher's run has its predictions already.
+    if isinstance(choice, Given) and teacher.predictions is not None and ranks.rank == 0:
         content, path = teacher.predictions, store.teacher_predictions(science.teacher_evaluation_id(on.name))
         files.replace(path, lambda temporary: temporary.write_bytes(content))
     return teacher

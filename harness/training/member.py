@@ -127,7 +127,7 @@ class Member:
 
     @property
     def has_local_loss(self) -> bool:
-        """Whether the loss and the method see only this rank's images of a larger batch."""
+        """Return whether the loss and the method see only this rank's images of a larger batch."""
         return self.loss_ranks.world_size < self.ranks.world_size
 
     @property

@@ -14,7 +14,7 @@ from slurm.loopback.layout import default_folder
 from slurm.loopback.ports import hostname_is_loopback
 
 app = typer.Typer(
-    help="A real SLURM on this machine, in one private folder: try the cluster mode on your laptop.",
+    help="A real SLURM on this machine, in one private folder: to try the cluster mode on your laptop.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,7 +37,7 @@ def up(
     dir: Dir = None,
     json_: Json = False,
 ) -> None:
-    """Starts a cluster and prints what to export: eval "$(python -m slurm.loopback up)"."""
+    """Start a cluster and print what to export: eval "$(python -m slurm.loopback up)"."""
     extra = {}
     for item in set_ or []:
         key, equals, value = item.partition("=")
@@ -65,18 +65,18 @@ def up(
 
 @app.command()
 def down(dir: Dir = None, json_: Json = False) -> None:
-    """Ends every process of the cluster, its jobs included, and removes its folder."""
+    """End every process of the cluster, its jobs included, and remove its folder."""
     root = (dir or default_folder()).expanduser().resolve()
-    found = take_down(root)
+    existed = take_down(root)
     if json_:
-        print(json.dumps({"dir": str(root), "found": found}))
+        print(json.dumps({"dir": str(root), "found": existed}))
     else:
-        print(f"{root}: {'down; nothing is left of it' if found else 'no cluster here, nothing to do'}")
+        print(f"{root}: {'down; nothing is left of it' if existed else 'no cluster here, nothing to do'}")
 
 
 @app.command()
 def status(dir: Dir = None, json_: Json = False) -> None:
-    """Daemons, nodes, partitions, and whether accounting answers; exit code 1 when any of it is not as it should be."""
+    """Show daemons, nodes, partitions and accounting. Exit code: 0 all is well, 1 something is not."""
     cluster = Loopback.attach(dir or default_folder())
     daemons = cluster.daemons()
     nodes: dict[str, str] = {}
@@ -85,7 +85,11 @@ def status(dir: Dir = None, json_: Json = False) -> None:
         nodes, partitions = cluster.node_states(), cluster.partitions()
     accounting = bool(daemons["slurmdbd"]) and cluster.accounting_answers()
     bad_words = ("down", "drain", "fail", "unk", "*")
-    healthy = accounting and all(daemons.values()) and not any(w in s for s in nodes.values() for w in bad_words)
+    healthy = (
+        accounting
+        and all(daemons.values())
+        and not any(word in state for state in nodes.values() for word in bad_words)
+    )
     if json_:
         report = {"dir": str(cluster.layout.root), "healthy": healthy, "daemons": daemons, "nodes": nodes}
         print(json.dumps({**report, "partitions": partitions, "accounting": accounting}))

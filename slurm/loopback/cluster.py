@@ -1,4 +1,4 @@
-"""One loopback cluster: up, down, and faults on demand."""
+"""A loopback cluster: starting it, ending it, and faults on demand."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ from slurm.loopback.config import Settings
 from slurm.loopback.layout import Layout
 from slurm.loopback.ports import LOOPBACK, Reservation
 
-START_SECONDS = 60  # for each step of a start; a loaded machine is slow, a broken daemon is noticed by its end
-MARIADB = [  # a throw-away database: nothing of it has to survive a power cut
+START_SECONDS = 60  # for each step of a start; a machine may be loaded, and a daemon that breaks is noticed earlier
+MARIADB = [  # a throw-away database, which need not survive a power cut
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-doublewrite=0",
     "--innodb-flush-method=nosync",
@@ -37,7 +37,7 @@ class Loopback:
         with Loopback.up(folder, nodes=4) as cluster:
             subprocess.run(["sbatch", ...], env={**os.environ, **cluster.env})
 
-    Leaving the block takes it down. If this process dies before, ``python -m slurm.loopback down`` does.
+    Leaving the block ends it. If this process dies before that, ``python -m slurm.loopback down`` ends it.
     """
 
     def __init__(self, root: Path, settings: Settings) -> None:
@@ -52,15 +52,15 @@ class Loopback:
         memory: int = 8000,
         extra: Mapping[str, str] | None = None,
     ) -> "Loopback":
-        """Starts a cluster and waits until its nodes are idle and accounting answers.
+        """Start a cluster and wait until its nodes are idle and accounting answers.
 
         Args:
             root: its private folder; must be absent or empty.
-            cpus, memory: of each node, memory in MB. Claims: more than the machine has is fine.
-            extra: keys of slurm.conf that replace ours or add to them.
+            cpus, memory: what each node claims to have, memory in MB; it may be more than the machine has.
+            extra: keys of slurm.conf, in place of the defaults or in addition.
 
         Raises:
-            UserError: a package or a right is missing, or a daemon did not start. Nothing is left behind.
+            UserError: a package or a permission is missing, or a daemon did not start. Nothing is left behind.
         """
         settings = Settings(nodes, cpus, memory, extra=dict(extra or {}))
         settings.check()
@@ -78,10 +78,10 @@ class Loopback:
 
     @classmethod
     def attach(cls, root: str | Path) -> "Loopback":
-        """The cluster that lives in ``root``.
+        """Return the cluster of the folder ``root``.
 
         Raises:
-            UserError: there is none, or its start never got far.
+            UserError: there is none, or its start failed early.
         """
         layout = Layout(_resolve(root))
         try:
@@ -101,36 +101,36 @@ class Loopback:
         self.down()
 
     def down(self) -> None:
-        """Ends every process of the cluster, its jobs included, and removes its folder."""
+        """End every process of the cluster, its jobs included, and remove its folder."""
         down(self.layout.root)
 
     @property
     def env(self) -> dict[str, str]:
-        """What a shell needs beside its own environment for sbatch, squeue, sacct and scontrol to mean this cluster."""
+        """The variables that make sbatch, squeue, sacct and scontrol use this cluster."""
         return {"SLURM_CONF": str(self.layout.slurm_conf), "KD_LOOPBACK": str(self.layout.root)}
 
-    def kill_node(self, name: str, jobs: bool = True, tell: bool = False) -> None:
-        """SIGKILL, as when the machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
+    def kill_node(self, name: str, jobs: bool = True, report: bool = False) -> None:
+        """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
 
-        The controller notices after 15 to 20 s, or at once when we ``tell`` it.
+        The controller notices after 15 to 20 s; with ``report`` at once.
         """
         self._check_node(name)
         pids = {p for p in [processes.alive(self.layout.pid(name))] if p}
         if jobs:
             pids |= processes.of_cluster(self.layout.root, self.layout.slurm_conf, node=name)
         processes.end(pids)
-        if tell:
+        if report:
             self.client("scontrol", "update", f"nodename={name}", "state=down", "reason=killed")
 
     def start_node(self, name: str) -> None:
-        """Starts the node's slurmd again; the node is in use as soon as it has registered."""
+        """Start the node's slurmd again; the node is in use as soon as it has registered."""
         self._check_node(name)
         if processes.alive(self.layout.pid(name)):
             return
         self._spawn_node(packages.require(), name)
 
     def stop_accounting(self) -> None:
-        """slurmdbd ends: sacct fails, the controller goes on and remembers what to tell it later."""
+        """End slurmdbd: sacct fails; the controller goes on and sends its accounts later."""
         if pid := processes.alive(self.layout.pid("slurmdbd")):
             processes.end([pid], grace=5)
 
@@ -139,7 +139,7 @@ class Loopback:
             self._start_slurmdbd(packages.require())
 
     def node_states(self) -> dict[str, str]:
-        """Node -> its state in SLURM's words, in lower case: idle, allocated, down, ... ``*``: does not respond."""
+        """Return node -> its state as SLURM names it: idle, allocated, down, ... ``*``: it does not respond."""
         words = self.client("sinfo", "-h", "-N", "-o", "%N %T").split()
         return dict(zip(words[::2], words[1::2], strict=True))
 
@@ -147,7 +147,7 @@ class Loopback:
         return self.client("sinfo", "-h", "-o", "%R").split()
 
     def daemons(self) -> dict[str, int | None]:
-        """Daemon -> its process; None when it does not run."""
+        """Return daemon -> its process id; None when it does not run."""
         names = ["munged", "mariadbd", "slurmdbd", "slurmctld", *self.settings.node_names]
         return {name: processes.alive(self.layout.pid(name)) for name in names}
 
@@ -158,26 +158,26 @@ class Loopback:
             return False
 
     def wait_for_nodes(self, state: str, *names: str, seconds: float = START_SECONDS) -> None:
-        """Until the nodes (all of them when none is named) are in this state.
+        """Wait until the nodes (all when none is named) are in this state.
 
         Raises:
             UserError: they are not, after ``seconds``.
         """
-        wanted, seen = names or tuple(self.settings.node_names), dict[str, str]()
+        nodes, states = names or tuple(self.settings.node_names), dict[str, str]()
 
         def reached() -> bool:
             self._check_daemons("slurmctld")
             with contextlib.suppress(UserError):  # the controller is not listening yet
-                seen.update(self.node_states())
-            return all(seen.get(name, "").rstrip("*") == state for name in wanted)
+                states.update(self.node_states())
+            return all(states.get(name, "").rstrip("*") == state for name in nodes)
 
         if not processes.wait_until(reached, seconds, pause=0.1):
-            ended = [name for name in wanted if not processes.alive(self.layout.pid(name))]
+            ended = [name for name in nodes if not processes.alive(self.layout.pid(name))]
             tail = self._log_tail(ended[0] if ended else "slurmctld")
-            raise UserError(f"nodes are not {state} after {seconds:.0f} s: {seen}. {tail}")
+            raise UserError(f"nodes are not {state} after {seconds:.0f} s: {states}. {tail}")
 
     def client(self, program: str, *arguments: str, seconds: float = 30) -> str:
-        """Runs one of SLURM's commands on this cluster.
+        """Run one of SLURM's commands on this cluster and return what it prints.
 
         Raises:
             UserError: it failed.
@@ -185,7 +185,7 @@ class Loopback:
         variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SINFO", "SACCT", "SQUEUE"))}
         variables |= {**self.env, "PATH": packages.search_path()}
         try:
-            done = subprocess.run(
+            result = subprocess.run(
                 [program, *arguments],
                 env=variables,
                 stdin=subprocess.DEVNULL,
@@ -198,15 +198,15 @@ class Loopback:
         except FileNotFoundError:
             packages.require()
             raise
-        if done.returncode:
-            raise UserError(f"{program} {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
-        return done.stdout
+        if result.returncode:
+            raise UserError(f"{program} {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}")
+        return result.stdout
 
     def _start(self, programs: Mapping[str, str]) -> None:
         layout = self.layout
         layout.make(self.settings.node_names)
-        held = Reservation(2 + self.settings.nodes)
-        controller, accounting, *nodes = held.ports
+        reservation = Reservation(2 + self.settings.nodes)
+        controller, accounting, *nodes = reservation.ports
         self.settings = Settings(
             self.settings.nodes,
             self.settings.cpus,
@@ -224,10 +224,10 @@ class Loopback:
 
         self._start_munged(programs)
         self._start_mariadbd(programs)
-        held.release(accounting)
+        reservation.release(accounting)
         self._start_slurmdbd(programs)
         self._register_user()
-        held.release()
+        reservation.release()
         self._spawn("slurmctld", [programs["slurmctld"], "-D", "-f", str(layout.slurm_conf)])
         self._wait("slurmctld", lambda: _listens(controller))
         for name in self.settings.node_names:
@@ -240,7 +240,7 @@ class Loopback:
 
     def _start_munged(self, programs: Mapping[str, str]) -> None:
         layout = self.layout
-        # --force: munged wants its socket's folder open to every user, and here nobody else is to reach it.
+        # --force: munged demands a socket folder that is open to every user, and here no other user may reach it.
         command = [programs["munged"], "--foreground", "--force", f"--socket={layout.munge_socket}"]
         command += [f"--key-file={layout.munge_key}", f"--seed-file={layout.munge_seed}", f"--origin={LOOPBACK}"]
         command += [f"--pid-file={layout.run / 'munged.own.pid'}", f"--log-file={layout.log('munged')}"]
@@ -251,16 +251,16 @@ class Loopback:
         if os.geteuid() == 0:
             options.append("--user=root")
         with layout.log("mariadb-install-db").open("wb") as log:
-            made = subprocess.run(
+            result = subprocess.run(
                 [programs["mariadb-install-db"], *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
-                + ["--force"]  # else it refuses where the host's own name does not resolve, which is no matter here
+                + ["--force"]  # else it refuses where the host's own name does not resolve, which does not matter here
                 + MARIADB,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=processes.marked(self._daemon_env(), layout.root),
             )
-        if made.returncode:
+        if result.returncode:
             raise UserError(f"the database could not be made. {self._log_tail('mariadb-install-db')}")
         command = [programs["mariadbd"], *options, *MARIADB, "--skip-networking"]
         command += [f"--socket={layout.database_socket}", f"--pid-file={layout.run / 'mariadbd.own.pid'}"]
@@ -273,7 +273,7 @@ class Loopback:
         self._wait("slurmdbd", lambda: _listens(self.settings.accounting_port))
 
     def _register_user(self) -> None:
-        """Without an association of the user, a job would be refused, or be left out of sacct's answers."""
+        """Register the user: without an association, jobs are refused or missing from sacct's answers."""
         user = config.user_name()
         self.client("sacctmgr", "-i", "add", "cluster", config.CLUSTER)
         self.client("sacctmgr", "-i", "add", "account", config.ACCOUNT, f"cluster={config.CLUSTER}")
@@ -284,11 +284,11 @@ class Loopback:
         self._spawn(name, [programs["slurmd"], "-D", "-N", name, "-f", str(self.layout.slurm_conf)])
 
     def _spawn(self, daemon: str, command: list[str]) -> None:
-        out = self.layout.logs / f"{daemon}.out"  # what it says before it has opened its log
+        out = self.layout.logs / f"{daemon}.out"  # its output before it has opened its log
         processes.spawn(command, self.layout.pid(daemon), out, self.layout.root, self._daemon_env())
 
     def _daemon_env(self) -> dict[str, str]:
-        """Little of ours: jobs get their environment from sbatch, and nothing of an outer SLURM may leak in."""
+        """Return a minimal environment: jobs get theirs from sbatch, and nothing of an outer SLURM may leak in."""
         return {
             "PATH": packages.search_path(),
             "HOME": str(self.layout.root),
@@ -316,7 +316,7 @@ class Loopback:
             raise UserError(unknown("node", name, self.settings.node_names))
 
     def _log_tail(self, daemon: str, lines: int = 5) -> str:
-        """The last words of a daemon, for an error message: ``up`` removes the folder when it fails."""
+        """Return the end of a daemon's log, for an error message: ``up`` removes the folder when it fails."""
         text = ""
         for path in (self.layout.logs / f"{daemon}.out", self.layout.log(daemon)):
             with contextlib.suppress(OSError):
@@ -325,13 +325,13 @@ class Loopback:
 
 
 def down(root: str | Path) -> bool:
-    """Ends every process of the cluster in ``root`` and removes the folder, however far its start got.
+    """End every process of the cluster in ``root`` and remove the folder, however far its start got.
 
     Returns:
-        Whether there was anything to clean up.
+        True when there was anything to clean up.
 
     Raises:
-        UserError: the folder holds something else; it is left alone.
+        UserError: the folder holds something else; it is not touched.
     """
     layout = Layout(_resolve(root))
     ended = False
@@ -357,7 +357,7 @@ def down(root: str | Path) -> bool:
 
 
 def _remove(layout: Layout) -> None:
-    """loopback.json last, so that an interrupted ``down`` can be run again."""
+    """Remove the folder, loopback.json last, so that an interrupted ``down`` can be run again."""
     for entry in layout.root.iterdir():
         if entry == layout.state:
             continue
@@ -370,10 +370,10 @@ def _remove(layout: Layout) -> None:
 
 
 def _claim(layout: Layout) -> None:
-    """Makes the folder ours; of two starts in one folder at once, one wins.
+    """Claim the folder; of two starts in one folder at once, one wins.
 
     Raises:
-        UserError: something lives there.
+        UserError: the folder is in use.
     """
     try:
         layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -406,7 +406,7 @@ def _listens(port: int) -> bool:
 
 
 def _greets(unix_socket: Path) -> bool:
-    """A MySQL server speaks first."""
+    """Return whether a MySQL server answers; it sends the first message."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(1)
         try:

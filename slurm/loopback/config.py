@@ -16,23 +16,25 @@ LOOPBACK_ONLY = "NoInAddrAny,NoCtldInAddrAny"  # do not listen on every address 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one cluster looks like; kept in its loopback.json."""
+    """The settings of one cluster, stored in its loopback.json."""
 
     nodes: int = 4
-    cpus: int = 4  # per node; claimed, not real: the sum may exceed the machine's
-    memory: int = 8000  # MB per node; claimed
+    cpus: int = 4  # that each node claims; the sum may exceed the machine's
+    memory: int = 8000  # MB that each node claims
     controller_port: int = 0
     accounting_port: int = 0
     node_ports: tuple[int, ...] = ()
-    extra: Mapping[str, str] = field(default_factory=dict)  # slurm.conf keys that replace or add to ours
+    extra: Mapping[str, str] = field(default_factory=dict)  # keys of slurm.conf that replace or add to the defaults
 
     @property
     def node_names(self) -> list[str]:
         return [f"node{i}" for i in range(1, self.nodes + 1)]
 
     def check(self) -> None:
-        """Raises:
-        UserError: a number is out of range, or a key cannot be set.
+        """Check the settings.
+
+        Raises:
+            UserError: a number is out of range, or a key cannot be set.
         """
         for name, number, most in (
             ("nodes", self.nodes, 64),
@@ -74,7 +76,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
         "SlurmctldLogFile": layout.log("slurmctld"),
         "SlurmdLogFile": layout.logs / "%n.log",
         "MailProg": "/bin/true",
-        # Nodes: what they claim is believed, and one that comes back is used again whatever took it down.
+        # Nodes: their claims are believed, and one that comes back is used again, whatever took it down.
         "SlurmdParameters": "config_overrides",
         "ReturnToService": 2,
         "TaskPlugin": "task/none",
@@ -158,7 +160,7 @@ def slurmdbd_conf(settings: Settings, layout: Layout) -> str:
 
 
 def user_name() -> str:
-    """The account's name; SLURM wants one that the machine knows, whatever $USER says."""
+    """Return the account's name from the machine's database, which SLURM asks too, and not from $USER."""
     import pwd
 
     try:

@@ -1,4 +1,4 @@
-"""Every file name of a loopback cluster, and the folder's limits."""
+"""File names of a loopback cluster, and the limits of its folder."""
 
 import os
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Layout:
 
     @property
     def slurmdbd_conf(self) -> Path:
-        return self.root / "slurmdbd.conf"  # SLURM looks for it beside slurm.conf
+        return self.root / "slurmdbd.conf"  # SLURM looks for it next to slurm.conf
 
     @property
     def env_sh(self) -> Path:
@@ -74,15 +74,17 @@ class Layout:
         return self.logs / f"{daemon}.log"
 
     def make(self, node_names: list[str]) -> None:
-        """Creates the folders, readable by their owner only: whoever reaches the sockets owns the cluster."""
+        """Create the folders, readable by their owner only: whoever reaches the sockets controls the cluster."""
         for folder in (self.run, self.logs, self.controller_state, self.munge_key.parent, self.database):
             folder.mkdir(mode=0o700)
         for name in node_names:
             (self.spool / name).mkdir(mode=0o700, parents=True)
 
     def check_length(self, node_names: list[str]) -> None:
-        """Raises:
-        UserError: a socket's path would be too long for the kernel.
+        """Check the folder's name.
+
+        Raises:
+            UserError: a socket's path would be too long, or SLURM cannot name the folder.
         """
         name = max(node_names, key=len)
         longest = self.spool / name / f"{name}_9999999.4294967291"  # the batch step of a job
@@ -96,7 +98,7 @@ class Layout:
 
 
 def default_folder() -> Path:
-    """``$KD_LOOPBACK`` (set by env.sh), else a folder under ``$XDG_STATE_HOME``."""
+    """Return ``$KD_LOOPBACK`` (set by env.sh), else a folder under ``$XDG_STATE_HOME``."""
     if named := os.environ.get("KD_LOOPBACK"):
         return Path(named)
     state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"

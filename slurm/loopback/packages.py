@@ -1,4 +1,4 @@
-"""Which programs a cluster needs, where they are, and which Debian package to install for a missing one."""
+"""The programs that a cluster needs, and the Debian packages that they come in."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ APT = "apt-get install slurm-wlm slurmdbd munge mariadb-server"
 
 
 def search_path() -> str:
-    """PATH, with each bin's sbin beside it: Debian leaves sbin, where the daemons are, out of a user's PATH."""
+    """Return PATH with the sbin of each bin: on Debian a user's PATH lacks sbin, where the daemons are."""
     folders = [f for f in os.environ.get("PATH", "").split(os.pathsep) if f]
     folders += [f.rstrip("/")[:-3] + "sbin" for f in folders if f.rstrip("/").endswith("/bin")]
     return os.pathsep.join(dict.fromkeys(folders))
@@ -34,7 +34,7 @@ def missing() -> list[str]:
 
 
 def require() -> dict[str, str]:
-    """Program -> its path.
+    """Return program -> its path.
 
     Raises:
         UserError: some are not installed.

@@ -1,4 +1,4 @@
-"""Free TCP ports on loopback, kept from other clusters until the daemons bind them."""
+"""Free TCP ports on loopback, reserved until the daemons bind them."""
 
 import errno
 import random
@@ -11,7 +11,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def _candidates() -> range:
-    """Below the kernel's ephemeral range, so that no outgoing connection takes a port while its daemon is down."""
+    """Return ports below the kernel's ephemeral range: no outgoing connection takes one while its daemon is down."""
     try:
         first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     except (OSError, ValueError):
@@ -20,32 +20,32 @@ def _candidates() -> range:
 
 
 class Reservation:
-    """Holds free ports, bound but not listening; ``release`` right before the daemon that wants them starts."""
+    """Free ports, bound but not listening. ``release`` them right before the daemons start that use them."""
 
     def __init__(self, count: int) -> None:
-        self._held: dict[int, socket.socket] = {}
+        self._sockets: dict[int, socket.socket] = {}
         candidates = _candidates()
         for _ in range(200 * count):
-            if len(self._held) == count:
+            if len(self._sockets) == count:
                 break
             port = random.SystemRandom().choice(candidates)
-            if port in self._held:
+            if port in self._sockets:
                 continue
-            if (taken := _bind(port)) is not None:
-                self._held[port] = taken
+            if (bound := _bind(port)) is not None:
+                self._sockets[port] = bound
         else:
             self.release()
             raise UserError(f"no {count} free TCP ports between {candidates[0]} and {candidates[-1]}")
-        self.ports = sorted(self._held)
+        self.ports = sorted(self._sockets)
 
     def release(self, *ports: int) -> None:
-        """All of them when none is named."""
-        for port in ports or tuple(self._held):
-            self._held.pop(port).close()
+        """Release these ports, or all when none is named."""
+        for port in ports or tuple(self._sockets):
+            self._sockets.pop(port).close()
 
 
 def _bind(port: int) -> socket.socket | None:
-    """Bound on every address, so that a listener on any of them counts as taken; None when it is."""
+    """Return a socket bound to the port on every address; None where any address is in use."""
     s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         s.bind(("", port))
@@ -58,9 +58,9 @@ def _bind(port: int) -> socket.socket | None:
 
 
 def hostname_is_loopback() -> bool:
-    """Whether SLURM can be told to listen on loopback only: it binds to what the machine's name resolves to.
+    """Return whether SLURM can listen on loopback only: it binds to the address of the machine's name.
 
-    Debian's 127.0.1.1 will not do: srun would listen there, and steps would call back to 127.0.0.1 in vain.
+    Debian's 127.0.1.1 does not work: srun would listen there, and steps would call back to 127.0.0.1.
     """
     try:
         return socket.gethostbyname(socket.gethostname()) == LOOPBACK

@@ -1,4 +1,4 @@
-"""Starting daemons, and finding every process of one cluster again: from pid files, and from /proc when those fail."""
+"""Processes of a cluster: daemons are started, and found again from pid files, or from /proc when those fail."""
 
 import os
 import signal
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 MARK = "KD_LOOPBACK_DAEMON"  # in the environment of every daemon, with the cluster's folder as its value
-_children: dict[int, "subprocess.Popen[bytes]"] = {}  # what this process started, to be reaped when it ends
+_children: dict[int, "subprocess.Popen[bytes]"] = {}  # started by this process, to be reaped when they end
 
 
 def spawn(command: list[str], pid_file: Path, log: Path, root: Path, env: Mapping[str, str]) -> int:
-    """Starts a daemon in a session of its own, so that ctrl-C on the one who started it leaves it alone."""
+    """Start a daemon in a session of its own, so that ctrl-C on this process does not reach it."""
     with log.open("ab") as out:
         child = subprocess.Popen(
             command,
@@ -30,12 +30,12 @@ def spawn(command: list[str], pid_file: Path, log: Path, root: Path, env: Mappin
 
 
 def marked(env: Mapping[str, str], root: Path) -> dict[str, str]:
-    """An environment by which ``of_cluster`` knows a process."""
+    """Return an environment by which ``of_cluster`` recognizes a process."""
     return {**env, MARK: str(root)}
 
 
 def alive(pid_file: Path) -> int | None:
-    """The process a pid file names, unless it ended or its number now belongs to another."""
+    """Return the process that a pid file names; None when it ended, even if its number belongs to another now."""
     try:
         pid, started = pid_file.read_text().split()
     except (OSError, ValueError):
@@ -44,7 +44,7 @@ def alive(pid_file: Path) -> int | None:
 
 
 def end(pids: Iterable[int], grace: float = 0.0) -> None:
-    """SIGTERM, then SIGKILL to what is left after ``grace`` seconds; waits until they are gone."""
+    """Send SIGTERM, then SIGKILL to those left after ``grace`` seconds, and wait until they are gone."""
     pids = set(pids)
     if grace:
         _signal(pids, signal.SIGTERM)
@@ -68,25 +68,26 @@ def wait_until(condition: Callable[[], bool], seconds: float, pause: float = 0.0
 
 
 def of_cluster(root: Path, slurm_conf: Path, node: str | None = None) -> set[int]:
-    """Daemons, job steps and jobs of the cluster in ``root``, or of one of its nodes.
+    """Return the daemons, job steps and jobs of the cluster in ``root``, or of one of its nodes.
 
-    A shell that has sourced env.sh, and what runs in it, is no part of the cluster. Nor are we, nor our ancestors.
+    A shell that has sourced env.sh, and its processes, do not belong to the cluster, nor do this process and its
+    ancestors.
     """
-    found = set()
+    pids = set()
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             pid = int(entry)
             children.setdefault(_parent(pid), []).append(pid)
             if _belongs(pid, root, slurm_conf, node):
-                found.add(pid)
-    queue = list(found)
+                pids.add(pid)
+    queue = list(pids)
     while queue:  # a job's process may have emptied its environment
         for child in children.get(queue.pop(), []):
-            if child not in found:
-                found.add(child)
+            if child not in pids:
+                pids.add(child)
                 queue.append(child)
-    return found - _ourselves()
+    return pids - _ancestors()
 
 
 def _belongs(pid: int, root: Path, slurm_conf: Path, node: str | None) -> bool:
@@ -95,14 +96,14 @@ def _belongs(pid: int, root: Path, slurm_conf: Path, node: str | None) -> bool:
         return node is None or environ.get("SLURMD_NODENAME") == node
     if node is None and environ.get(MARK) == str(root):
         return True
-    # slurmd and its steps write their title over their environment; their log file tells whose they are.
+    # slurmd and its steps write their title over their environment; their log file says which cluster's they are.
     if not _name(pid).startswith("slurm"):
         return False
     logs = {str(root / "log" / f"{node}.log")} if node else None
     return any(f in logs if logs else f.startswith(f"{root}/") for f in _open_files(pid))
 
 
-def _ourselves() -> set[int]:
+def _ancestors() -> set[int]:
     chain, pid = set(), os.getpid()
     while pid > 0 and pid not in chain:
         chain.add(pid)
@@ -124,7 +125,7 @@ def _reap(pid: int) -> None:
 
 
 def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on; empty when the process is gone or a zombie."""
+    """Return the fields of /proc/PID/stat from the state on; none when the process is gone or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -156,13 +157,13 @@ def _environ(pid: int) -> dict[str, str]:
 
 
 def _open_files(pid: int) -> list[str]:
-    found = []
+    paths = []
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             try:
-                found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+                paths.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
             except OSError:
                 continue
     except OSError:
         pass
-    return found
+    return paths

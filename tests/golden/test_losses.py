@@ -35,7 +35,7 @@ Case = dict[str, Any]
 
 
 def spec(feature: Tensor | None = None, embedding_dim: int = 1, num_classes: int = 1) -> TapSpec:
-    """One tap, named "map", shaped like `feature`."""
+    """Return the spec of a model with one tap, "map", shaped like `feature`."""
     if feature is None:
         return TapSpec({}, {}, embedding_dim, num_classes)
     _, c, h, w = feature.shape
@@ -65,7 +65,7 @@ def grad(tensor: Tensor) -> Tensor:
 
 
 class GivenRows(CRD):
-    """CRD with the case's rows in place of its own draw."""
+    """CRD with the case's rows instead of its own draw."""
 
     rows: Tensor
 
@@ -146,12 +146,12 @@ def crd(case: Case, arrays: Arrays) -> Arrays:
 
 
 def layers(arrays: Arrays, name: str) -> list[Tensor]:
-    """name_0, name_1, ..."""
+    """Return the arrays name_0, name_1, ... in order."""
     return [arrays[f"{name}_{i}"] for i in range(len(arrays)) if f"{name}_{i}" in arrays]
 
 
 def stages(features: list[Tensor], suffix: str = "", embedding_dim: int = 1) -> TapSpec:
-    """Taps stage1, stage2, ... and the same with `suffix`, shaped like `features`."""
+    """Return the spec of a model with taps stage1, stage2, ... and the same with `suffix`, shaped like `features`."""
     maps = {f"stage{i}{end}": f for i, f in enumerate(features, 1) for end in ("", suffix)}
     sizes = {name: (f.shape[2], f.shape[3]) for name, f in maps.items()}
     return TapSpec({name: f.shape[1] for name, f in maps.items()}, sizes, embedding_dim, 1)
@@ -163,7 +163,7 @@ def staged(features: list[Tensor], suffix: str = "", embedding: Tensor | None = 
 
 
 def run_staged(method: Distiller, f_s: list[Tensor], f_t: list[Tensor], suffix: str = "") -> Tensor:
-    """The one term of a method on maps, differentiated."""
+    """Compute a method's only term on maps, and its gradients."""
     (term,) = set(method.weights) - {"ce"}
     loss = method(batch(torch.arange(len(f_s[0]))), staged(f_s, suffix), staged(f_t, suffix))[term]
     loss.backward()
@@ -265,7 +265,7 @@ def vid(case: Case, arrays: Arrays) -> Arrays:
 
 
 class GivenMargin(nn.Module):
-    """The case's margin, which the authors take from a batch norm, in place of our running mean."""
+    """A method with the case's margin, which the authors take from a batch norm, instead of our running mean."""
 
     def __init__(self, margin: Tensor):
         super().__init__()
@@ -299,7 +299,7 @@ def ofd(case: Case, arrays: Arrays) -> Arrays:
 
 
 def gaussian_margin(scale: Tensor, shift: Tensor) -> Tensor:
-    """E[x | x < 0] of Gaussians with a batch norm's scale and shift, by the authors' rule, in float32."""
+    """Return E[x | x < 0] of Gaussians with a batch norm's scale and shift, by the authors' rule, in float32."""
     s, m = scale.abs(), shift
     below = torch.special.ndtr(-m / s)
     mean = m - s * torch.exp(-((m / s) ** 2) / 2) / (2 * torch.pi) ** 0.5 / below
@@ -319,7 +319,7 @@ def reviewkd(case: Case, arrays: Arrays) -> Arrays:
     count = len(method.fusions)
 
     def rename(theirs: str) -> str:
-        """Their modules count from the deepest."""
+        """Return our name of a tensor; the reference's modules count from the deepest."""
         number, _, rest = theirs.removeprefix("abfs.").partition(".")
         for old, new in ours.items():
             rest = rest.replace(old, new)
@@ -350,46 +350,49 @@ def reviewkd(case: Case, arrays: Arrays) -> Arrays:
 
 
 class GivenSigns(KDSVD):
-    """KDSVD whose teacher vectors lie on the side of recorded ones, in place of the side that our rule picks."""
+    """KDSVD with the signs of the golden teacher vectors instead of those that our rule picks."""
 
-    recorded: list[Tensor]
+    golden: list[Tensor]
 
     def orient(self, v: Tensor, m: Tensor) -> Tensor:
-        return towards(v, self.recorded.pop(0))
+        return towards(v, self.golden.pop(0))
 
 
-def towards(v: Tensor, recorded: Tensor) -> Tensor:
-    """v (B, C, k) with each vector's sign turned to the recorded one's."""
-    return v * (v * recorded).sum(1, keepdim=True).sign()
+def towards(v: Tensor, golden: Tensor) -> Tensor:
+    """Return v (B, C, k), each vector with the sign of its golden one."""
+    return v * (v * golden).sum(1, keepdim=True).sign()
 
 
 def kdsvd(case: Case, arrays: Arrays) -> Arrays:
     with np.load(GOLDEN / "losses" / case["file"]) as file:
-        recorded = {name: torch.from_numpy(file[name]).double() for name in file if name.startswith(("v_t", "v_s"))}
+        golden = {name: torch.from_numpy(file[name]).double() for name in file if name.startswith(("v_t", "v_s"))}
     f_s, f_t = map_case({name: value.double() for name, value in arrays.items()})
     k = case["hyper"]["k"]
     method = GivenSigns(
         stages(f_s), stages(f_t), k=k, matrix="channels" if "(H*W) x C" in case["hyper"]["matrix"] else "columns"
     )
-    method.recorded = layers(recorded, "v_t")
+    method.golden = layers(golden, "v_t")
     got = {"loss": run_staged(method, f_s, f_t)}
     for i, (s, t) in enumerate(zip(f_s, f_t, strict=True)):
         m_s, m_t = method.matrices(s, t)
         (v_s, _), (v_t, s_t) = right_vectors(m_s, k + 3), right_vectors(m_t, k)
         # Neither the student's signs nor the teacher's are an SVD's to choose: up to sign.
-        got |= {f"v_s_{i}": towards(v_s, recorded[f"v_s_{i}"]), f"v_t_{i}": towards(v_t, recorded[f"v_t_{i}"])}
+        got |= {
+            f"v_s_{i}": towards(v_s, golden[f"v_s_{i}"]),
+            f"v_t_{i}": towards(v_t, golden[f"v_t_{i}"]),
+        }
         got[f"s_t_{i}"] = nn.functional.normalize(s_t)
     if "losses" in case["arrays"]:
-        got["losses"] = torch.stack([run_pair(method, k, recorded, f_s, f_t, i).detach() for i in range(len(f_s) - 1)])
+        got["losses"] = torch.stack([run_pair(method, k, golden, f_s, f_t, i).detach() for i in range(len(f_s) - 1)])
     return got | map_grads(f_s)
 
 
-def run_pair(method: KDSVD, k: int, recorded: Arrays, f_s: list[Tensor], f_t: list[Tensor], i: int) -> Tensor:
-    """The term of taps i and i + 1 alone."""
+def run_pair(method: KDSVD, k: int, golden: Arrays, f_s: list[Tensor], f_t: list[Tensor], i: int) -> Tensor:
+    """Return the term of only the taps i and i + 1."""
     s, t = f_s[i : i + 2], f_t[i : i + 2]
-    alone = GivenSigns(stages(s), stages(t), k=k, matrix=method.matrix)
-    alone.recorded = layers(recorded, "v_t")[i : i + 2]
-    return alone(batch(torch.arange(len(s[0]))), staged(s), staged(t))["svd"]
+    pair = GivenSigns(stages(s), stages(t), k=k, matrix=method.matrix)
+    pair.golden = layers(golden, "v_t")[i : i + 2]
+    return pair(batch(torch.arange(len(s[0]))), staged(s), staged(t))["svd"]
 
 
 def fsp(case: Case, arrays: Arrays) -> Arrays:
@@ -431,7 +434,7 @@ def ft(case: Case, arrays: Arrays) -> Arrays:
     method = FT(spec(f_s), spec(f_t), tap="map", k=case["hyper"]["k"], p1=p1, p2=p2).double()
 
     def ours(name: str) -> str:
-        """Theirs number an empty batch norm too."""
+        """Return our name of a tensor; the reference numbers an empty batch norm too."""
         whose, part, number, rest = name.split(".", 3)
         return f"translator.{number}.{rest}" if whose == "translator" else f"{part}.{int(number) // 3 * 2}.{rest}"
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tests.support.bench import EPOCHS, SWEEP, Bench
 
 HOT = {"use": "kd", "params": {"temperature": 8}}
-KEPT: dict[str, Any] = {
+CACHED: dict[str, Any] = {
     **SWEEP,
     "recipe": {**SWEEP["recipe"], "teacher_top_k": 4},
     "methods": {**SWEEP["methods"], "hot": HOT},
@@ -18,9 +18,9 @@ KEPT: dict[str, Any] = {
 
 
 @pytest.fixture
-def kept(taught: Bench) -> dict[str, str]:
-    """method -> run_id of a sweep that keeps logits."""
-    taught.sweep = KEPT
+def cached(taught: Bench) -> dict[str, str]:
+    """The method -> run_id of a sweep that caches logits."""
+    taught.sweep = CACHED
     return {method: cell.run_id for (method, _), cell in taught.cells().items()}
 
 
@@ -29,33 +29,33 @@ def files(bench: Bench) -> list[Path]:
 
 
 def test_methods_that_read_more_of_the_teacher_are_the_same_runs_without_it(
-    kept: dict[str, str], finished: Bench
+    cached: dict[str, str], finished: Bench
 ) -> None:
     plain = {method: cell.run_id for (method, seed), cell in finished.cells().items() if seed == 0}
-    assert {m for m in plain if kept[m] != plain[m]} == {"kd"}
+    assert {m for m in plain if cached[m] != plain[m]} == {"kd"}
 
 
-def test_a_later_run_reads_them_and_ends_with_the_same_bits(taught: Bench, kept: dict[str, str]) -> None:
-    assert taught.train(kept["hot"]) == 0
-    alone = taught.weights(kept["hot"])
-    made = {file: file.stat().st_mtime_ns for file in files(taught)}
-    assert len(made) == EPOCHS
-    for path in (taught.store.run(kept["hot"]), taught.store.record(kept["hot"])):
+def test_a_later_run_reads_them_and_ends_with_the_same_bits(taught: Bench, cached: dict[str, str]) -> None:
+    assert taught.train(cached["hot"]) == 0
+    expected = taught.weights(cached["hot"])
+    written = {file: file.stat().st_mtime_ns for file in files(taught)}
+    assert len(written) == EPOCHS
+    for path in (taught.store.run(cached["hot"]), taught.store.record(cached["hot"])):
         path.rename(path.with_name(path.name + ".aside"))
 
-    assert taught.train(kept["kd"], kept["hot"]) == 0
-    assert taught.weights(kept["hot"]) == alone
-    assert {file: file.stat().st_mtime_ns for file in files(taught)} == made, "they were read, not computed again"
+    assert taught.train(cached["kd"], cached["hot"]) == 0
+    assert taught.weights(cached["hot"]) == expected
+    assert {file: file.stat().st_mtime_ns for file in files(taught)} == written, "they were read, not computed again"
 
 
-def test_what_another_teacher_said_fails_the_run_and_is_removed(taught: Bench, kept: dict[str, str]) -> None:
-    assert taught.train(kept["hot"]) == 0
+def test_another_teachers_logits_fail_the_run_and_are_removed(taught: Bench, cached: dict[str, str]) -> None:
+    assert taught.train(cached["hot"]) == 0
     wrong = files(taught)[1]
     tensors = load_file(wrong)
     save_file({**tensors, "values": tensors["values"].flip(0).contiguous()}, wrong)
-    assert taught.train(kept["kd"]) == 0
-    failure = taught.store.failure(kept["kd"])
+    assert taught.train(cached["kd"]) == 0
+    failure = taught.store.failure(cached["kd"])
     assert failure and failure.kind == "data" and "differs from the teacher's logits" in failure.cause
     assert wrong not in files(taught)
-    taught.store.archive_failure(kept["kd"])
-    assert taught.train(kept["kd"]) == 0 and taught.row(kept["kd"])["status"] == "done"
+    taught.store.archive_failure(cached["kd"])
+    assert taught.train(cached["kd"]) == 0 and taught.row(cached["kd"])["status"] == "done"

@@ -1,8 +1,8 @@
 """The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
-that file's content. `text` blocks hold commands that are refused (`$ ...`), each with what it says. `sh` blocks are for
-what a test cannot run (make, data that is not there).
+that file's content. `diff` blocks are applied to the harness's files. `text` blocks hold commands that are refused
+(`$ ...`), each with what it says. `sh` blocks are for what a test cannot run (make, data that is not there).
 """
 
 import contextlib
@@ -45,17 +45,19 @@ def blocks(page: str) -> list[Block]:
     return found
 
 
-def run_page(page: str, folder: Path) -> None:
+def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
+    """``packages``: the folder of the harness, the methods and so on that the page's commands run."""
     os.symlink(REPO / "benchmarks", folder / "benchmarks")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = {**os.environ, "PATH": path, "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
+    env = {**os.environ, "PATH": path, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
     for number, block in enumerate(blocks(page)):
         if block.language == "yaml":
             file = folder / (block.file or f"block{number}.yaml")
             file.write_text(block.text, encoding="utf-8")
-            with contextlib.chdir(folder):
-                said = command("sweep", file, "--plan", "--results", folder / "unused")
-            assert said.code == 0, said.err
+            if packages == REPO:
+                with contextlib.chdir(folder):
+                    said = command("sweep", file, "--plan", "--results", folder / "unused")
+                assert said.code == 0, said.err
         elif block.language == "python" and block.file:
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text, encoding="utf-8")
@@ -66,6 +68,8 @@ def run_page(page: str, folder: Path) -> None:
             )
             assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"
             assert "Traceback" not in done.stderr
+        elif block.language == "diff":
+            subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=folder, input=block.text, text=True, check=True)
         elif block.language == "text":
             for line, message in re.findall(r"^\$ (.*)\n(.*)$", block.text, re.MULTILINE):
                 done = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True)
@@ -115,6 +119,18 @@ def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
     for entry in ("student", "kd", "mse", "mse_half"):
         (line,) = (line for line in table.splitlines() if f"| {entry} " in line)
         assert re.search(r"\| \d+\.\d\d +\||\| +\d+\.\d\d \|", line), f"{entry} has no accuracy: {line}"
+
+
+@pytest.mark.slow
+def test_a_third_task_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    for package in ("harness", "methods", "slurm"):
+        shutil.copytree(REPO / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    run_page("docs/adding-a-task.md", tmp_path, packages=tmp_path)
+    table = (tmp_path / "results/tables/shapes/table.md").read_text(encoding="utf-8")
+    assert "mean IoU last" in table
+    for entry in ("student", "kd"):
+        (line,) = (line for line in table.splitlines() if f"| {entry} " in line)
+        assert re.search(r"\| +\d+\.\d\d \|", line), f"{entry} has no mean IoU: {line}"
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -168,11 +184,11 @@ def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path
     for page in PAGES:
         assert (tmp_path / page.replace("README.md", "index.md")).with_suffix(".html").exists(), page
     assert "open_store" in (tmp_path / "search/search_index.json").read_text(encoding="utf-8")
-    for page in tmp_path.rglob("*.html"):
-        loaded = re.findall(
-            r"""<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link [^>]*href="?([^" >]+)""", page.read_text()
-        )
-        assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], page
+    for file in tmp_path.rglob("*.html"):
+        html = file.read_text(encoding="utf-8")
+        loaded = re.findall(r"""<(?:script|img|iframe)[^>]* src="?([^" >]+)|<link [^>]*href="?([^" >]+)""", html)
+        assert not [address for pair in loaded for address in pair if re.match("(?:https?:)?//", address)], file
+        assert "```" not in html, f"{file}: a code block that is not one"
 
 
 def prose(page: str) -> list[str]:
@@ -203,5 +219,5 @@ def test_names_in_backticks_exist() -> None:
         for target in re.findall(r"^make ([\w-]+)", "\n".join(code), re.MULTILINE):
             assert f"\n{target}:" in makefile, f"{page}: make {target}"
         for name in code:
-            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[\w/.-]+", name):
+            if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[a-z\d_/.-]+", name):
                 assert (REPO / name).exists(), f"{page}: {name}"

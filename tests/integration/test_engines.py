@@ -1,4 +1,4 @@
-"""One training, whichever engine does it: its losses and weights, its checkpoints, and what is trained at all."""
+"""All engines give the same training: losses, weights, checkpoints, and the same trained parameters."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -18,9 +18,9 @@ from tests.support.ranks import rank_log, train_ranks
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 
-ALONE = "one process"
+SINGLE = "one process"
 ENGINES: dict[str, dict[str, Any]] = {
-    ALONE: {},
+    SINGLE: {},
     "native": {"engine": "native"},
     **{f"deepspeed {stage}": {"engine": "deepspeed", "zero_stage": stage} for stage in (0, 1, 2)},
 }
@@ -46,7 +46,7 @@ Curves = dict[tuple[int, str], float]
 
 
 class Runs:
-    """A sweep in a folder of its own."""
+    """The runs of a sweep in its own folder."""
 
     def __init__(self, folder: Path, methods: dict[str, dict[str, Any]], precision: str = "float32"):
         folder.mkdir()
@@ -63,10 +63,10 @@ class Runs:
         self.ids = {cell.method: cell.run_id for cell in planned.plan.cells}
         self._weights = {k: asdict(file) for k, file in planned.weights_files(self.ids.values()).items()}
 
-    def train_ranks(self, engine: str, **told: Any) -> "Runs":
-        world, how = 1 if engine == ALONE else 2, {"weights": self._weights, "checkpoint_seconds": 60}
+    def train_ranks(self, engine: str, **options: Any) -> "Runs":
+        world, how = 1 if engine == SINGLE else 2, {"weights": self._weights, "checkpoint_seconds": 60}
         try:
-            train_ranks(self.bench, world, *self.ids.values(), **how | ENGINES[engine] | told)
+            train_ranks(self.bench, world, *self.ids.values(), **how | ENGINES[engine] | options)
         finally:
             self.bench.clean_up()
         return self
@@ -75,7 +75,7 @@ class Runs:
         return load_file(self.bench.store.student_weights(self.ids[method]))
 
     def checkpoint(self, method: str) -> dict[str, Tensor]:
-        """The newest; all momenta as one vector, since those before a batch norm are nothing but rounding."""
+        """Return the newest; all momenta as one vector, because those before a batch norm are only rounding."""
         tensors, _ = checkpoint.load_newest(self.bench.store.checkpoints(self.ids[method])) or pytest.fail("none")
         momenta = {name: tensors.pop(name).flatten() for name in sorted(tensors) if name.startswith("momentum.")}
         return {"momenta of " + " ".join(momenta): torch.cat(list(momenta.values())), **tensors}
@@ -92,7 +92,7 @@ Trained = Callable[..., Runs]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """The runs of an engine, trained once without interruption."""
+    """A function that returns an engine's runs, trained once without interruption."""
     done: dict[tuple[str, str], Runs] = {}
 
     def get(engine: str, precision: str = "float32") -> Runs:
@@ -106,41 +106,41 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def difference(values: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The greatest there is, relative to the largest value of its tensor."""
+    """Return the greatest difference, relative to the largest value of its tensor."""
     pairs = [(a.double(), b.double()) for a, b in values]
     return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-9)) for a, b in pairs)
 
 
-def of_losses(one: Runs, other: Runs, method: str) -> float:
+def loss_difference(one: Runs, other: Runs, method: str) -> float:
     ours, theirs = one.curves(method), other.curves(method)
     assert ours.keys() == theirs.keys()
     names = [key for key in ours if not key[1].startswith("test_")]
     return difference((torch.tensor(ours[key]), torch.tensor(theirs[key])) for key in names)
 
 
-def of_weights(one: Runs, other: Runs, method: str) -> float:
+def weight_difference(one: Runs, other: Runs, method: str) -> float:
     ours, theirs = one.weights(method), other.weights(method)
     return difference((ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != ALONE])
-def test_an_engine_trains_as_one_process_does(trained: Trained, engine: str) -> None:
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != SINGLE])
+def test_an_engine_trains_as_one_process(trained: Trained, engine: str) -> None:
     """Methods with trainable parts, memory banks, a first stage, a teacher that learns; micro-batches and clipping."""
-    alone, ours = trained(ALONE), trained(engine)
+    single, ours = trained(SINGLE), trained(engine)
     for method in METHODS:
-        assert of_losses(alone, ours, method) < LOSSES, method
-        assert of_weights(alone, ours, method) < WEIGHTS, method
+        assert loss_difference(single, ours, method) < LOSSES, method
+        assert weight_difference(single, ours, method) < WEIGHTS, method
         assert ours.row(method)["processes"] == 2
     for method in BROKEN:
-        assert ours.row(method)["status"] == alone.row(method)["status"] == "diverged"
+        assert ours.row(method)["status"] == single.row(method)["status"] == "diverged"
     assert "[INFO]" not in rank_log(ours.bench, 0) and "WARN" not in rank_log(ours.bench, 0).upper()
 
 
 @pytest.mark.slow
 def test_in_bf16(trained: Trained) -> None:
-    alone, ours = trained(ALONE, "bf16"), trained("deepspeed 2", "bf16")
+    single, ours = trained(SINGLE, "bf16"), trained("deepspeed 2", "bf16")
     for method in METHODS:
-        assert of_losses(alone, ours, method) < LOSSES_BF16, method
+        assert loss_difference(single, ours, method) < LOSSES_BF16, method
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name.startswith("deepspeed")])
@@ -150,7 +150,7 @@ def test_parameters_that_are_reached_late_are_not_left_untrained_silently(traine
     assert failure and "the loss reaches parameters that the stage's first one did not" in failure.cause
 
 
-def test_killed_in_mid_epoch_and_taken_up_again(trained: Trained, tmp_path: Path) -> None:
+def test_killed_in_mid_epoch_and_resumed(trained: Trained, tmp_path: Path) -> None:
     engine = "deepspeed 2"
     some = {name: METHODS[name] for name in ("fitnets", "ab", "crd-in-parts")}
     runs = Runs(tmp_path / "runs", some)
@@ -164,7 +164,7 @@ def test_killed_in_mid_epoch_and_taken_up_again(trained: Trained, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_under_another_engine(trained: Trained, tmp_path: Path) -> None:
+def test_a_run_resumes_with_another_engine(trained: Trained, tmp_path: Path) -> None:
     some = {name: METHODS[name] for name in ("fitnets", "rekd", "crd-in-parts")}
     changed, native = (Runs(tmp_path / name, some) for name in ("changed", "native"))
     changed.train("native", stop_after=3).train("deepspeed 2", stop_after=STEPS - 1)
@@ -175,5 +175,5 @@ def test_a_run_goes_on_under_another_engine(trained: Trained, tmp_path: Path) ->
         assert difference((ours[name], value) for name, value in theirs.items()) < WEIGHTS, method
     changed.train("native")
     for method in some:
-        assert of_weights(changed, trained("native"), method) < WEIGHTS
-        assert of_losses(changed, trained("native"), method) < LOSSES
+        assert weight_difference(changed, trained("native"), method) < WEIGHTS
+        assert loss_difference(changed, trained("native"), method) < LOSSES

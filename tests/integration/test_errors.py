@@ -70,7 +70,7 @@ WRONG_FILES = {
     ),
     "validation": (
         put("dataset", {"name": "digits", "train_subset": 1400, "validation": 100}),
-        "at most 1300 beside the images for validation",
+        "at most 1300 without the images for validation",
     ),
     "key": (put("method", ["kd"]), "method: unknown key 'method'; did you mean 'methods'?"),
     "pair key": (put("pairs", 0, "teachr", "x"), "pairs.0.teachr: unknown key 'teachr'; did you mean 'teacher'?"),

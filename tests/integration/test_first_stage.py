@@ -1,4 +1,4 @@
-"""A stage before the main one: resumed, in a pack and on several processes it ends as alone; what is told of it."""
+"""A first stage ends the same when resumed, in a pack and on several ranks, and is reported."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,7 @@ KILLER = {"killer": {"use": f"{MINE}:KillsFirst"}}
 
 @pytest.fixture(scope="module")
 def staged(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One pack of methods with and without a first stage, never interrupted."""
+    """A bench with one pack of methods with and without a first stage, never interrupted."""
     bench = Bench(tmp_path_factory.mktemp("staged"), SWEEP_2)
     bench.take(finished, teacher_run(finished))
     assert bench.train(*(c.run_id for c in bench.cells().values())) == 0
@@ -31,23 +31,23 @@ def staged(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def runs(bench: Bench, **more: Any) -> dict[str, str]:
-    """entry -> run_id, further methods first."""
+    """Return entry -> run_id, further methods first."""
     bench.sweep = {**SWEEP_2, "methods": {**more, **METHODS}}
     return {method: cell.run_id for (method, _), cell in bench.cells().items()}
 
 
 @pytest.mark.parametrize("method", ["ab", "ft"])
-def test_alone_as_in_a_pack(taught: Bench, staged: Bench, method: str) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack(taught: Bench, staged: Bench, method: str) -> None:
     assert taught.train(runs(taught)[method]) == 0
     same_end(taught, staged, method)
 
 
-def test_what_has_no_first_stage_ends_as_without_such_company(staged: Bench, finished: Bench) -> None:
+def test_a_run_without_first_stage_ends_as_in_a_pack_without_one(staged: Bench, finished: Bench) -> None:
     same_end(staged, finished, "kd")
 
 
 def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> None:
-    """In the middle of its epochs, and in the main one after it; the killer begins an epoch before the others."""
+    """Killed within its epochs, and in the main stage after it; the killer begins an epoch before the others."""
     run_ids = runs(taught, **KILLER)
     for steps in (STEPS + 7, STEPS, 9, STEPS + 2):
         killed_at(taught, steps, *run_ids.values())
@@ -57,12 +57,12 @@ def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> 
 
 
 def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -> None:
-    """After the last step of an epoch, before it is closed, and one step later."""
+    """Stopped after the last step of an epoch, before it is closed, and one step later."""
     run_id = runs(taught)["ab"]
     for steps, reached in ((STEPS, (-2, STEPS)), (1, (-1, 1)), (STEPS - 1, (-1, STEPS)), (1, (0, 1))):
         assert taught.train(run_id, stop_after=steps) == 0
         _, state = checkpoint.load_newest(taught.store.checkpoints(run_id)) or pytest.fail("no checkpoint")
-        assert (state["history"]["epoch"], state["steps"]) == reached, "the newest is found"
+        assert (state["history"]["epoch"], state["steps"]) == reached, "the newest checkpoint is loaded"
     assert taught.train(run_id) == 0
     same_end(taught, staged, "ab")
 
@@ -71,11 +71,11 @@ def test_two_processes(taught: Bench, staged: Bench) -> None:
     run_ids = runs(taught)
     train_ranks(taught, 2, *run_ids.values())
     for method in ("ab", "ft"):
-        got, alone = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
+        got, single = ({(c["epoch"], c["name"]): c["value"] for c in b.row(run_ids[method])["curves"]}
                       for b in (taught, staged))  # fmt: skip
-        assert got.keys() == alone.keys()
-        assert any(name.startswith("first") for _, name in alone)
-        for (epoch, name), value in alone.items():  # to rounding, which training amplifies in time
+        assert got.keys() == single.keys()
+        assert any(name.startswith("first") for _, name in single)
+        for (epoch, name), value in single.items():  # to rounding, which training amplifies in time
             if epoch <= 1 and not name.startswith("test"):
                 allowed = 1e-5 if epoch < 1 else 1e-2
                 assert got[epoch, name] == pytest.approx(value, rel=allowed), (method, epoch, name)
@@ -84,7 +84,7 @@ def test_two_processes(taught: Bench, staged: Bench) -> None:
     assert len(held[0].splitlines()) == 3 * EPOCHS + 2 + 1
 
 
-def test_the_record_tells_the_first_stage_apart(staged: Bench) -> None:
+def test_the_record_separates_the_first_stage(staged: Bench) -> None:
     rows = {method: staged.row(run_id) for method, run_id in runs(staged).items()}
     for method, first, term in (("ab", 2, "boundary"), ("ft", 1, "reconstruction")):
         row = rows[method]
@@ -98,18 +98,18 @@ def test_the_record_tells_the_first_stage_apart(staged: Bench) -> None:
         parts = [value for name, value in row.items() if name.startswith("cost_") and name != "cost_total_s"]
         assert math.isclose(row["cost_total_s"], sum(parts))
     boundary = [c["value"] for c in rows["ab"]["curves"] if c["name"] == "first_boundary"]
-    assert boundary[1] < boundary[0], "it is learnt"
+    assert boundary[1] < boundary[0], "training reduces it"
 
 
-def test_progress_tells_the_stage(taught: Bench) -> None:
+def test_progress_has_the_stage(taught: Bench) -> None:
     run_id = runs(taught)["ab"]
     assert taught.train(run_id, stop_after=STEPS + 3) == 0
     assert "first stage, epoch 1/2 boundary" in (taught.folder / "job.log").read_text().replace("first_", "")
     assert taught.train(run_id, stop_after=1) == 0
-    told = taught.store.progress(run_id)
-    assert (told["stage"], told["epoch"], told["epochs"]) == ("first", 1, 2)
-    assert 0.2 < told["fraction"] < 0.3, "27 steps of 115"
-    assert _detail(told, CLASSIFICATION).startswith("first stage, epoch 2/2")
+    progress = taught.store.progress(run_id)
+    assert (progress["stage"], progress["epoch"], progress["epochs"]) == ("first", 1, 2)
+    assert 0.2 < progress["fraction"] < 0.3, "27 steps of 115"
+    assert _detail(progress, CLASSIFICATION).startswith("first stage, epoch 2/2")
 
 
 def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None:

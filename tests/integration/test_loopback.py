@@ -190,7 +190,7 @@ def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
     report = json.loads(fine.stdout)
     assert (fine.returncode, report["healthy"], report["accounting"]) == (0, True, True)
     assert report["partitions"] == ["main", "high", "low", "lowcancel"]
-    cluster.kill_node("node4", tell=True)
+    cluster.kill_node("node4", report=True)
     amiss = command("status", KD_LOOPBACK=folder)
     assert amiss.returncode == 1
     assert "node4 (not running)" in amiss.stdout and "node4: down" in amiss.stdout

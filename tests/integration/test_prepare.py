@@ -93,14 +93,14 @@ def test_again_does_nothing(tree: Path, tmp_path: Path) -> None:
     prepared(tree, tmp_path / "out")
     times = [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES]
     said = prepare(tree, tmp_path / "out")
-    assert said.code == 0 and f"{tmp_path}/out: prepared already, nothing to do\n" == said.err
+    assert said.code == 0 and f"{tmp_path}/out: already prepared, nothing to do\n" == said.err
     assert [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES] == times
     assert prepare(tree, tmp_path / "out", "--max-side", 30).error.endswith(
-        "prepared otherwise: max_side 400, not 30; choose another --out (source is a hash of the source files' names "
+        "prepared differently: max_side 400, not 30; choose another --out (source is a hash of the source files' names "
         "and sizes)"
     )
     (tree / "val/cat/9.JPEG").unlink()
-    assert "prepared otherwise: source " in prepare(tree, tmp_path / "out").error
+    assert "prepared differently: source " in prepare(tree, tmp_path / "out").error
     (tmp_path / "out/val.beton").write_bytes(b"torn")
     assert "val.beton: has 4 bytes, manifest.json states" in prepare(tree, tmp_path / "out").error
 
@@ -190,7 +190,7 @@ def test_unreadable_files(tree: Path, tmp_path: Path) -> None:
     error = prepare(tree, tmp_path / "out").error
     assert error.startswith("4 files are unreadable: train/ant/0.JPEG: image file is truncated (")
     assert "; train/bee/3.JPEG: empty file; val/cat/8.JPEG: not an image of a known format (JPEG, " in error
-    assert "; val/cat/9.JPEG: No such file or directory. Mend them, or leave them out with --skip-unreadable" in error
+    assert "; val/cat/9.JPEG: No such file or directory. Repair them, or leave them out with --skip-unreadable" in error
     assert [p.name for p in (tmp_path / "out").iterdir()] == [".prepare"]
 
     manifest = prepared(tree, tmp_path / "out", "--skip-unreadable")
@@ -338,7 +338,7 @@ def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path, start: Callable[[Path], R
     assert ignored and int(ignored[1], 16) >> (signal.SIGINT - 1) & 1, "a terminal sends it to the workers too"
     os.killpg(running.process.pid, signal.SIGINT)
     running.process.send_signal(signal.SIGCONT)
-    assert running.ended() == (130, "left; the same command goes on from here\n")
+    assert running.ended() == (130, "interrupted; the same command resumes here\n")
     running = start(tmp_path / "2")
     os.kill(running.workers[0], signal.SIGKILL)
     running.process.send_signal(signal.SIGCONT)

@@ -99,8 +99,8 @@ def test_coco128(tmp_path: Path) -> None:
 
     before = contents(tmp_path / "out")
     said = process(*asked, cwd=tmp_path)
-    assert (said.code, said.err) == (0, "out: prepared already, nothing to do\n")
-    assert "the training images are what is evaluated on" in said.out and "929 objects, 10 crowds; 126" in said.out
+    assert (said.code, said.err) == (0, "out: already prepared, nothing to do\n")
+    assert "the training images are evaluated on" in said.out and "929 objects, 10 crowds; 126" in said.out
     assert contents(tmp_path / "out") == before
 
 
@@ -160,7 +160,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert prepared(source, tmp_path / "1").version == versions[0]
     change(path, lambda c: c["annotations"][0].update(area=601))
     versions.append(prepared(source, tmp_path / "2").version)
-    assert "holds a data set prepared otherwise: source" in prepare(source, tmp_path / "0").error
+    assert "holds a data set that was prepared differently: source" in prepare(source, tmp_path / "0").error
     change(path, lambda c: c["annotations"][0].update(iscrowd=1))
     versions.append(prepared(source, tmp_path / "3").version)
     save_image(source / "train2017/0003.jpg", picture(60, 40, 77))
@@ -217,7 +217,7 @@ def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> No
     assert (
         "instances_train2017.json: 1 images are of another width x height than it says: 0003.jpg is 60 x 40," in error
     )
-    assert "not 40 x 60; mend either (an EXIF orientation is not applied)" in error
+    assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
     prepared(source, tmp_path / "out")
@@ -240,10 +240,10 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     assert prepare(tmp_path / "none", out).error == f"--source {tmp_path}/none: no such folder"
     assert "expected annotations/instances_train*.json or instances_val*.json" in prepare(tmp_path, out).error
     assert prepare(source, out, "--train", "x.json").error.startswith("--train x.json: no such file in ")
-    assert "--max-side belongs to the others" in prepare(source, out, "--max-side", 300).error
+    assert "--max-side belongs to imagenet and imagefolder, not to" in prepare(source, out, "--max-side", 300).error
     assert "--classes belongs to imagefolder" in prepare(source, out, "--classes", "x").error
     said = command("prepare", "imagefolder", "--source", source, "--out", out, "--train", "x.json")
-    assert said.error == "--train and --val belong to coco"
+    assert said.error == "--train belongs to coco, not to imagefolder"
     change(source / "annotations/instances_val2017.json", lambda c: c["categories"].append({"id": 7, "name": "cow"}))
     assert "have different categories; expected the same ids and names in both" in prepare(source, out).error
     shutil.copy(
@@ -273,7 +273,7 @@ def test_folders_of_the_two_kinds_are_not_taken_for_each_other(source: Path, tmp
         Manifest.read(tmp_path / "out")
     save_image(tmp_path / "tree/val/a/0.jpg", picture(20, 30))
     said = command("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out")
-    assert "prepared otherwise: dataset coco, not imagefolder; max_side None, not 400" in said.error
+    assert "prepared differently: dataset coco, not imagefolder; max_side None, not 400" in said.error
     (tmp_path / "out/train.safetensors").write_bytes(b"torn")
     assert "train.safetensors: has 4 bytes, manifest.json states " in prepare(source, tmp_path / "out").error
 

@@ -23,7 +23,7 @@ def in_training(bench: Bench, run_id: str) -> bool:
     return bench.store.is_running(run_id) and bench.store.progress(run_id).get("fraction", 0) > 0
 
 
-def feeder(bench: Bench) -> int:
+def dispatcher(bench: Bench) -> int:
     return int(next((bench.store.root / "queues").glob("*.lock")).read_text())
 
 
@@ -35,7 +35,7 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
     started = bench.run("sweep", "--detach", "--max-parallel", "1")
     assert started.returncode == 0 and "detached" in started.stderr
     until(lambda: in_training(bench, runs[0]))
-    os.kill(feeder(bench), signal.SIGKILL)
+    os.kill(dispatcher(bench), signal.SIGKILL)
     slow_down(bench, 0)
     until(bench.store.record(runs[0]).exists)
     assert bench.store.done_ids() == {runs[0]}, "its job wrote it, and nothing else was started"
@@ -43,22 +43,22 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
     slow_down(bench, 0.01)
     both = [bench.start("sweep", "--max-parallel", "2") for _ in range(2)]
     for process in both:
-        _, told = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, told
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
     for run_id in runs:
         assert len(bench.store.attempts(run_id)) == 1 == bench.row(run_id)["attempts"], "trained once"
 
 
 def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, finished: Bench) -> None:
-    """Other queues, the same runs: whoever takes a run's lock trains it."""
+    """Two queues with a common run: the job that takes its lock trains it."""
     taught.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
     kd, slow = (taught.cells()[m, 0].run_id for m in ("kd", "slow"))
     slow_down(taught, 0.02)
     whole = taught.start("sweep")
     part = taught.start("sweep", "--only", "method=kd")
     for process in (whole, part):
-        _, told = process.communicate(timeout=PATIENCE)
-        assert process.returncode == 0, told
+        _, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
     assert len(list((taught.store.root / "queues").glob("*.json"))) == 2
     assert len(taught.store.attempts(kd)) == len(taught.store.attempts(slow)) == 1
     same_end(taught, finished, "kd")
@@ -72,8 +72,8 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     sweep = taught.start("sweep")
     until(lambda: in_training(taught, kd))
     os.killpg(sweep.pid, signal.SIGINT)
-    _, told = sweep.communicate(timeout=PATIENCE)
-    assert sweep.returncode == 130 and "Traceback" not in told and "the jobs go on" in told
+    _, err = sweep.communicate(timeout=PATIENCE)
+    assert sweep.returncode == 130 and "Traceback" not in err and "the jobs go on" in err
 
     label = taught.plan().plan.runs[kd].label
     state = taught.states()[label]
@@ -94,8 +94,8 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
 
 
 @pytest.mark.slow
-def test_a_retry_is_taken_up_while_others_still_train(taught: Bench) -> None:
-    """By the feeder that is alive: it does not know of the retry from its start."""
+def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
+    """The dispatcher that is alive reads it; it started before the retry."""
     taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{MINE}:Raises"}, **SLOW}, "seeds": [0, 1]}
     bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
     (taught.folder / "raise-at").write_text("3")
@@ -104,12 +104,12 @@ def test_a_retry_is_taken_up_while_others_still_train(taught: Bench) -> None:
     until(taught.store.record(slow[0]).exists)
     slow_down(taught, 0.5)
     until(lambda: in_training(taught, slow[1]) and set(bad) == taught.store.failed_ids())
-    feeding = feeder(taught)
+    pid = dispatcher(taught)
     (taught.folder / "raise-at").unlink()
     again = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
     assert again.returncode == 0, again.stderr
     until(taught.store.record(bad[0]).exists)
-    assert feeder(taught) == feeding and not taught.store.record(slow[1]).exists(), "beside it, not after it"
+    assert dispatcher(taught) == pid and not taught.store.record(slow[1]).exists(), "next to it, not after it"
     slow_down(taught, 0)
     until(lambda: set(bad + slow) <= taught.store.done_ids())
     assert [len(taught.store.attempts(k)) for k in (*bad, *slow)] == [2, 2, 1, 1]
@@ -121,7 +121,7 @@ def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
     slow_down(bench, 0.3)
     bench.run("sweep", "--detach", "--max-parallel", "1")
     until(lambda: in_training(bench, runs[0]))
-    os.kill(feeder(bench), signal.SIGKILL)
+    os.kill(dispatcher(bench), signal.SIGKILL)
     assert bench.store.is_running(runs[0])
     assert "ended the jobs of 1 queue" in bench.run("status", "--cancel").stderr
     until(lambda: not bench.store.is_running(runs[0]))
@@ -168,7 +168,7 @@ def test_a_failed_teacher_fails_those_who_learn_from_it_with_that_reason(bench: 
     same_end(bench, finished, "student", "kd")
 
 
-def test_malicious_teacher_weights_are_a_told_failure(bench: Bench) -> None:
+def test_malicious_teacher_weights_are_a_reported_failure(bench: Bench) -> None:
     trace = bench.folder / "trace"
     torch.save({"fc.weight": Calls(Path.write_text, trace, "ran")}, bench.folder / "evil.pth")
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": "evil.pth"}}

@@ -1,4 +1,4 @@
-"""Several processes that train one run: the single process's result, and no hanging when one of them is lost."""
+"""Several ranks that train one run: they reach the single process's result, and do not hang when one is lost."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.support.ranks import as_one_process, start_ranks, train_ranks
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -> None:
-    """The last batch of an epoch has 34 images, which three processes share unevenly."""
+    """The last batch of an epoch has 34 images, of which three ranks have unequal numbers."""
     run_ids = {method: cell.run_id for (method, seed), cell in finished.cells().items() if seed == 0}
     train_ranks(taught, world, *run_ids.values())
     for method, run_id in run_ids.items():
@@ -24,16 +24,16 @@ def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -
         if method == "student":
             for key, value in expected.items():
                 torch.testing.assert_close(got[key], value, rtol=1e-5, atol=1e-5, msg=key)
-        row, alone = taught.row(run_id), finished.row(run_id)
-        assert row["processes"] == world and alone["processes"] == 1
-        as_one_process(row, alone, method)
+        row, single = taught.row(run_id), finished.row(run_id)
+        assert row["processes"] == world and single["processes"] == 1
+        as_one_process(row, single, method)
     held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(world)]
     assert len(set(held)) == 1, "weights, banks and momenta are the same in all processes"
     assert len(held[0].splitlines()) == EPOCHS * len(run_ids)
     assert any("method.bank_s" in json.loads(line) for line in held[0].splitlines())
 
 
-def test_one_process_killed_ends_all_and_they_go_on(taught: Bench, finished: Bench) -> None:
+def test_a_killed_rank_ends_all_and_they_resume(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"slow": {"use": f"{MINE}:Sleeps"}}, "seeds": [0]}
     (taught.folder / "slow").write_text("0.02")
     run_id = taught.cells()["slow", 0].run_id
@@ -48,7 +48,7 @@ def test_one_process_killed_ends_all_and_they_go_on(taught: Bench, finished: Ben
     assert taught.row(run_id)["attempts"] == 2
 
 
-def test_a_failure_in_every_process_is_the_members_own(taught: Bench, finished: Bench) -> None:
+def test_a_failure_on_every_rank_is_the_members_own(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{MINE}:Raises"}, "kd": {}}, "seeds": [0]}
     (taught.folder / "raise-at").write_text("30")
     cells = taught.cells()
@@ -58,7 +58,7 @@ def test_a_failure_in_every_process_is_the_members_own(taught: Bench, finished: 
     assert taught.row(cells["kd", 0].run_id)["status"] == "done"
 
 
-def test_a_failure_in_one_process_ends_all_and_is_told(taught: Bench, finished: Bench) -> None:
+def test_a_failure_on_one_rank_ends_all_and_is_reported(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{MINE}:RaisesInOneProcess"}, "kd": {}}, "seeds": [0]}
     cells = taught.cells()
     processes = start_ranks(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)

@@ -1,4 +1,4 @@
-"""What is made of SLURM's answers, and of its silence; SLURM itself is played by functions here."""
+"""States and errors made from SLURM's answers, and from its silence; functions stand in for SLURM."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ NAME = "kd-sweep-1"
 
 @dataclass
 class Slurm:
-    """Answers of the commands."""
+    """A stand-in for SLURM's commands."""
 
     queued: list[JobState] = field(default_factory=list)
     accounted: list[JobState] = field(default_factory=list)
@@ -84,12 +84,12 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
 )
 def test_how_a_job_without_a_result_ended(cluster: Cluster, slurm: Slurm, word: str, state: str, remark: str) -> None:
     slurm.accounted = [JobState("7_0", NAME, word, "None")]
-    found, said = cluster.scheduled("aaaa")
-    assert found == state and remark in said and said.endswith("run the sweep again")
+    found_state, found_remark = cluster.scheduled("aaaa")
+    assert found_state == state and remark in found_remark and found_remark.endswith("run the sweep again")
     assert cluster.scheduled("bbbb") == ("", "")
 
 
-def test_jobs_are_taken_to_go_on_while_slurm_is_silent(
+def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
     cluster: Cluster, slurm: Slurm, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slurm.answers = False
@@ -141,7 +141,7 @@ def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tu
 def test_every_process_needs_an_image_of_the_last_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
 ) -> None:
-    """Of 1,442 images in batches of 64: it has 34."""
+    """The last of 1,442 images in batches of 64 has 34."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}, tasks_per_node: {tasks}")
     if refused:
         with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
@@ -154,7 +154,7 @@ def test_every_process_needs_an_image_of_the_last_batch(
 def test_every_process_needs_an_image_of_every_micro_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, refused: bool
 ) -> None:
-    """Of 34 images nine processes have three or four each."""
+    """Nine processes have three or four of 34 images each."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
     check = Cluster(queue_file)._check_batches
     check(packs[0])  # the teacher
@@ -165,7 +165,7 @@ def test_every_process_needs_an_image_of_every_micro_batch(
         check(packs[1])
 
 
-def test_an_engine_that_is_not_there_is_told_before_anything_is_submitted(
+def test_a_missing_engine_is_reported_before_anything_is_submitted(
     tmp_path: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue_file, _ = queue_with(tmp_path, "nodes: 2, engine: deepspeed")

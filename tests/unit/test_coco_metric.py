@@ -25,7 +25,7 @@ IMAGES = 5  # that two processes cannot share out evenly
 
 
 def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
-    """What a middling detector would find: most objects, shifted, some twice, some as something else."""
+    """Return the detections of a middling detector: most objects, shifted, some twice, some in a wrong category."""
     rng = random.Random(seed)
     found = []
     for a in truth["annotations"]:

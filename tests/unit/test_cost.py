@@ -1,4 +1,4 @@
-"""What a plan takes, foretold from records whose costs are made up."""
+"""Estimates of a plan's cost from records with synthetic costs."""
 
 import json
 from dataclasses import replace
@@ -164,7 +164,7 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
         record(before, runs(before)[seed], own=10.0, job=job)
     changes = {"methods": ["kd"], "teachers": {"recipe": SWEEP["recipe"]}, **changes}
     planned = plan(tmp_path, **changes)
-    known = estimate.pack_costs(planned).likeness.known(
+    known = estimate.pack_costs(planned).similar_runs.known(
         next(r.science for r in planned.plan.runs.values() if r.science.teacher), HERE
     )
     assert known is not None and known.step == step
@@ -193,13 +193,13 @@ def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
     planned = plan(tmp_path, seeds=3)
     record(planned, runs(planned)[1], own=10.0)
     science = planned.plan.runs[runs(planned, seed=1)[1]].science
-    likeness = estimate.pack_costs(planned).likeness
+    likeness = estimate.pack_costs(planned).similar_runs
     same, four = (likeness.known(science, Device(False, CPU, threads, 1, threads)) for threads in (2, 4))
     assert same and same.own.mid == pytest.approx(10.0)
     assert four and four.own.mid == pytest.approx(5.0)
     assert four.own.high == pytest.approx(5.0 * STEPS[0].widening * OTHER_THREADS)
     record(planned, runs(planned, seed=2)[1], own=9.0, threads=4, job=1)
-    four = estimate.pack_costs(planned).likeness.known(science, Device(False, CPU, 4, 1, 4))
+    four = estimate.pack_costs(planned).similar_runs.known(science, Device(False, CPU, 4, 1, 4))
     assert four and (four.own.mid, four.runs) == (pytest.approx(9.0), 1), "runs with as many are nearer"
 
 
@@ -260,11 +260,11 @@ def test_runs_without_a_teacher_say_nothing_of_those_with_one(tmp_path: Path) ->
 
 
 def test_of_a_pack_with_a_failed_run_only_the_training_is_known(tmp_path: Path) -> None:
-    """How long its job took has that run's time in it."""
+    """The job's duration includes the failed run's time."""
     planned = plan(tmp_path, seeds=2)
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned), own=10.0, pack_size=3)
-    known = estimate.pack_costs(planned).likeness.known(planned.plan.runs[runs(planned, 1)[1]].science, HERE)
+    known = estimate.pack_costs(planned).similar_runs.known(planned.plan.runs[runs(planned, 1)[1]].science, HERE)
     assert known and known.own.mid == pytest.approx(10.0) and known.around == Interval(0.0, 0.0, 0.0)
 
 
@@ -281,7 +281,7 @@ def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     record(planned, runs(planned)[1], own=10.0, cost_evaluation_s=6.0)
     rare = plan(tmp_path, recipe={"base": "digits_quick", "epochs": 8, "eval_every": 4}, methods=["kd"])
-    known = estimate.pack_costs(rare).likeness.known(rare.plan.runs[rare.plan.cells[0].run_id].science, HERE)
+    known = estimate.pack_costs(rare).similar_runs.known(rare.plan.runs[rare.plan.cells[0].run_id].science, HERE)
     assert known and known.own.mid == pytest.approx(4 * 10.0 + 2 / 2 * 6.0), "of 2 evaluations then, 2 now"
 
 
@@ -323,7 +323,7 @@ def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None
     record(before, runs(before)[1], own=10.0)
     pack = [planned.plan.runs[k].science for k in (*runs(planned, 3), of_dkd)]
     finding(planned, *runs(planned, 3)).write(planned.store)
-    price = estimate.pack_costs(planned).price(pack, HERE)
+    price = estimate.pack_costs(planned).cost(pack, HERE)
     assert price.seconds and price.seconds.mid == pytest.approx((2 * 1442 + 2 * 355 / 3) / 64 * 0.1 + 7.0 + 10.0)
     assert price.bases == (("a probe", 0), ("a probe", 0), (STEPS[2].words, 1))
 
@@ -386,7 +386,7 @@ def test_kept_logits_are_counted_to_the_byte() -> None:
     assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
-# What is kept beside a submission ------------------------------------------------------------------------------------
+# What is stored with a submission ------------------------------------------------------------------------------------
 
 
 def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:

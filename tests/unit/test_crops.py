@@ -78,7 +78,7 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
 
 
 def test_what_no_try_fits_into_is_shown_as_torchvision_does() -> None:
-    """Of an image narrower than any allowed part of this area: its largest central part."""
+    """An image too narrow for any allowed crop of this area is shown as its largest central crop."""
     for height, width in ((1000, 10), (10, 1000), (7, 200)):
         found = training_views(0, 0, np.arange(20), np.full(20, height), np.full(20, width), (0.9, 1.0))
         wanted = RandomResizedCrop.get_params(torch.empty((3, height, width)), [0.9, 1.0], [3 / 4, 4 / 3])

@@ -28,10 +28,10 @@ def detection(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"methods": ["crd"]}, "crd is defined for classification alone, not for fasterrcnn_resnet50_fpn > .*; defined "
+        ({"methods": ["crd"]}, "crd is defined only for classification, not for fasterrcnn_resnet50_fpn > .*; defined "
                                "there: dkd, .*kd.*student"),
         ({"methods": ["kd"], "pairs": [{"teacher": "retinanet_resnet50_fpn", "student": "retinanet_resnet18_fpn"}]},
-         "kd is defined for classification and two_stage alone"),
+         "kd is defined only for classification and two_stage"),
         ({"pairs": [{"teacher": "resnet56", "student": "resnet20"}]},
          "resnet56 is for classification, dataset coco for detection: expected such as fasterrcnn_"),
         ({"dataset": "digits"}, "fasterrcnn_resnet50_fpn is for detection, dataset digits for classification"),

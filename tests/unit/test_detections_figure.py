@@ -62,7 +62,7 @@ def put(path: Path, content: Any) -> None:
 
 
 def grid(planned: Planned, folder: Path, count: int = 4) -> Grid:
-    """Of the first pair."""
+    """Return the first pair's grid of images."""
     return detections.grids(compare(planned), planned.store, folder, count)[0]
 
 

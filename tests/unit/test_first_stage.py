@@ -28,12 +28,12 @@ def make_teacher(name: str) -> Teacher:
     return Teacher(model.eval().requires_grad_(False), name, Path(), "", 0.0, describe_taps(model, SHAPE))
 
 
-def member(student: str, taught: Teacher, use: str, **params: Any) -> Member:
+def member(student: str, teacher: Teacher, use: str, **params: Any) -> Member:
     recipe: dict[str, Any] = {"epochs": 2, "lr": 0.05, "milestones": [1], "weight_decay": 0.01}
     defaults = {"first_epochs": 2} | params
     weights = {"ft": {"ce": 1.0, "factor": 200.0}}.get(use, {"ce": 1.0})
     science = make_science(student, use, defaults, weights, **recipe)
-    return Member(science, taught, TARGETS, Classification(CLASSES, SHAPE), torch.device("cpu"))
+    return Member(science, teacher, TARGETS, Classification(CLASSES, SHAPE), torch.device("cpu"))
 
 
 def epoch(m: Member, teacher: Teacher) -> None:

@@ -278,34 +278,40 @@ def test_what_no_graph_can_hold_is_not_captured(odd: str, capture: Capture, caps
 
 def test_a_capture_that_fails_half_way_leaves_nothing_behind() -> None:
     """Autograd may have left gradients then, to which the eager step would add."""
-    members: list[Member] = []
 
     class Half(StandIn):
         def __call__(self, work: Work, generator: torch.Generator | None) -> Work:
+            self.captures += 1
             for p in (p for m in self.members for p in m.parameters):
                 p.grad = torch.full_like(p, float("nan"))
             raise RuntimeError("half way")
 
     eager, _ = train(["kd"], None)
-    captured, _ = train(["kd"], Half(members))
+    capture = Half()
+    captured, _ = train(["kd"], capture)
     assert_same_end(eager["kd"], captured["kd"])
+    assert capture.captures == 2, "the teacher's and kd's were tried"
 
 
 def test_only_a_method_that_spoils_shared_tensors_fails() -> None:
     use = f"{__name__}:SpoilsTheTeacher"
     eager, _ = train(["kd", "dkd"], None)
-    captured, watcher = train(["kd", use, "dkd"], StandIn())
+    capture = StandIn()
+    captured, watcher = train(["kd", use, "dkd"], capture)
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
     for name in eager:
         assert_same_end(eager[name], captured[name])
+    assert capture.captures and capture.replays
 
 
 def test_only_a_method_that_raises_during_capture_fails() -> None:
     use = f"{__name__}:RaisesLater"
     eager, _ = train(["kd"], None)
-    captured, watcher = train([use, "kd"], StandIn())
+    capture = StandIn()
+    captured, watcher = train([use, "kd"], capture)
     assert watcher.failures.keys() == {use} and str(watcher.failures[use]) == "a bug"
     assert_same_end(eager["kd"], captured["kd"])
+    assert capture.captures and capture.replays
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="no GPU here; see test_no_sync.py")

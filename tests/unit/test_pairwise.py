@@ -1,4 +1,4 @@
-"""Which comparisons are decided, and whom further seeds go to."""
+"""Decided and open comparisons, and the methods that get further seeds."""
 
 from dataclasses import replace
 

@@ -61,7 +61,7 @@ def one_pair(**tops: list[float | None]) -> Paper:
 
 
 def entries(found: Paper) -> dict[str, Entry]:
-    """Of the first column, by their lines."""
+    """Return the first column's entries by the labels of their lines."""
     return {line.label: line.entries[0] for line in found.lines}
 
 
@@ -258,7 +258,7 @@ def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
 
 @pytest.mark.parametrize("name", [HOSTILE, "a\nb\x1b[31m", "__init__", "-rf"])
 def test_hostile_names_stay_text(name: str) -> None:
-    """As a contents.json by someone else may hold them; a sweep file's are checked."""
+    """A contents.json from elsewhere may hold such names; those of a sweep file are checked."""
     tops: Tops = {("t", name, m): [60.0 + i, 61.0 + i] for i, m in enumerate(("student", name, "crd"))}
     made = compared(tops)
     found = paper(replace(made, contents=replace(made.contents, note=name, name=name)), None, None)

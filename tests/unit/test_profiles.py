@@ -1,4 +1,4 @@
-"""Cluster profiles: what is refused and how, changes by size, and that their page names every key."""
+"""Cluster profiles: what is refused and how, changes by size, and the page that names every key."""
 
 from pathlib import Path
 

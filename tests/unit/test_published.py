@@ -25,7 +25,8 @@ from harness.reporting.published.table import PublishedTable
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec import methods as method_sources
-from harness.spec import models
+from harness.spec.lines import Line
+from harness.spec.tasks import resolve_model
 from harness.store import records
 from harness.store.store import Store
 from tests.support.cli import REPO, command, plain_tex
@@ -76,7 +77,7 @@ def test_every_number_has_a_protocol_and_no_protocol_mixes_metrics_epochs_or_rec
 def test_our_names_exist() -> None:
     for name in ("cifar100", "imagenet", "coco"):
         for model in {r[k] for r in committed(f"{name}.csv") for k in ("teacher", "student")} - {"", names.NO_TEACHER}:
-            assert models.resolve_model(model) == model
+            assert resolve_model(model) == model
     for method, settings in {ours for ours in names.METHODS.values() if ours[0] not in ("", names.TEACHER)}:
         hyper = method_sources.describe_method(method).hyper
         for setting in settings.split():
@@ -237,8 +238,12 @@ def table(**changes: Any) -> PublishedTable:
     return found
 
 
-def column(found: PublishedTable, protocol: str) -> published_table.Column:
+def column(found: PublishedTable, protocol: str) -> published_table.ProtocolColumn:
     return next(c for c in found.columns if c.protocol.id == protocol)
+
+
+def line(method: str) -> Line:
+    return Line("resnet56", "resnet20", method)
 
 
 def markdown_columns(text: str) -> dict[str, tuple[str, ...]]:
@@ -258,7 +263,7 @@ def test_equal_protocols_are_compared_and_unlike_ones_are_not() -> None:
 def test_a_column_has_one_protocol_and_says_which() -> None:
     found = table()
     for c in found.columns:
-        assert {n.protocol for cell in c.cells if cell for n in cell.numbers} == {c.protocol.id}
+        assert {n.protocol for cell in c.cells.values() for n in cell.numbers} == {c.protocol.id}
         assert c.protocol.origin == "own"
         assert c.remark.startswith(f"{c.protocol.source}: ")
     crd, mdistiller = (column(found, p).remark for p in ("crd_last_240ep", "mdistiller_best_240ep"))
@@ -289,12 +294,13 @@ def test_a_column_has_one_protocol_and_says_which() -> None:
 def test_why_ours_is_not_comparable_is_said_and_no_difference_printed(changes: dict[str, Any], said: str) -> None:
     crd = column(table(**changes), "crd_last_240ep")
     assert f"Not comparable with ours: {said}" in crd.remark
-    assert [cell.difference for cell in crd.cells if cell] == [None, None]
+    assert [cell.difference for cell in crd.cells.values()] == [None, None]
 
 
 def test_evaluating_more_seldom_is_the_same_recipe() -> None:
     crd = column(table(recipe={"base": "crd_240ep", "eval_every": 5}), "crd_last_240ep")
-    assert "Comparable with ours" in crd.remark and crd.cells[0] and crd.cells[0].difference is not None
+    assert "Comparable with ours" in crd.remark
+    assert crd.cells[line("student")].difference is not None
 
 
 def test_an_unlike_teacher_is_told() -> None:
@@ -337,19 +343,22 @@ def test_lines_of_unlike_recipes_are_told_apart() -> None:
     crd = column(table(methods={"student": None, "kd": {"recipe": {"lr": 0.1}}}), "crd_last_240ep")
     assert "resnet56 > resnet20 kd: not comparable with ours: ours has lr 0.1, theirs 0.05" in crd.remark
     assert "resnet56 > resnet20 student: comparable with ours" in crd.remark
-    assert [cell is not None and cell.difference is not None for cell in crd.cells] == [True, False]
+    assert {k: cell.difference is not None for k, cell in crd.cells.items()} == {
+        line("student"): True,
+        line("kd"): False,
+    }
 
 
 def test_a_variant_under_another_name_has_no_published_number() -> None:
     found = table(methods={"kd": None, "kd_hot": {"use": "kd", "params": {"temperature": 20}}})
-    assert [r.method for r in found.lines] == ["kd"]
+    assert [r.method for r in found.rows] == ["kd"]
     assert table_folder.published_for(publish_sweep(methods={"kd": {"use": "fitnets"}})) is None
 
 
 def test_a_setting_that_makes_another_method_is_minded() -> None:
     def numbers(base: str) -> set[str]:
         found = table(methods={"lskd": {"params": {"base": base}}})
-        return {n.value for c in found.columns for cell in c.cells if cell for n in cell.numbers}
+        return {n.value for c in found.columns for cell in c.cells.values() for n in cell.numbers}
 
     assert "71.43" in numbers("kd") and "72.32" not in numbers("kd")
     assert "72.32" in numbers("dkd") and "71.43" not in numbers("dkd")
@@ -370,7 +379,7 @@ def test_a_run_without_a_record_has_no_line() -> None:
     shown = published_table.published_table(
         replace(found, sciences=sciences), published_numbers.published_numbers("cifar100")
     )
-    assert shown and [r.method for r in shown.lines] == ["student", "dkd"]
+    assert shown and [r.method for r in shown.rows] == ["student", "dkd"]
 
 
 class _Rows(html.parser.HTMLParser):
@@ -405,8 +414,7 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     assert shown
     for got in csv.DictReader(io.StringIO(table_folder.table_text(found, "table.csv"))):
         for c in shown.columns:
-            at = [r.method for r in shown.lines].index(got["method"]) if got["method"] != "rekd" else None
-            cell = c.cells[at] if at is not None else None
+            cell = c.cells.get(line(got["method"]))
             assert got[f"published_{c.protocol.id}"] == (cell.numbers[0].value if cell else "")
             difference = cell.difference if cell else None
             assert got[f"difference_{c.protocol.id}"] == ("" if difference is None else str(difference))

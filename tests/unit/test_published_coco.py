@@ -12,7 +12,7 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.paper.table import Paper, paper
 from harness.reporting.published import numbers as published_numbers
 from harness.reporting.published import table
-from harness.reporting.published.table import Column, PublishedTable
+from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.tables import table_folder
 from harness.spec.science import DatasetChoice, PreparedCounts
 from tests.support.published_numbers import built, committed, number
@@ -48,14 +48,14 @@ def printed(compared: Comparison, found: PublishedTable) -> Paper:
     return paper(compared, found, published_numbers.published_numbers("coco"))
 
 
-def column(found: PublishedTable, protocol: str) -> Column:
+def column(found: PublishedTable, protocol: str) -> ProtocolColumn:
     return next(c for c in found.columns if c.protocol.id == protocol)
 
 
 def values(found: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
     """(student, method) -> number."""
-    cells = zip(found.lines, column(found, protocol).cells, strict=True)
-    return {(row.student, row.method): cell.numbers[0].value for row, cell in cells if cell}
+    cells = column(found, protocol).cells
+    return {(line.student, line.method): cell.numbers[0].value for line, cell in cells.items()}
 
 
 def test_detectors_have_our_names_a_framework_and_a_schedule() -> None:
@@ -99,10 +99,10 @@ def test_no_column_has_numbers_of_two_frameworks(found: PublishedTable) -> None:
     frameworks = {p.id: p.framework for p in (c.protocol for c in found.columns)}
     assert set(frameworks.values()) == {"detectron2", "mmdetection"}, "both are there"
     for c in found.columns:
-        numbers = [n for cell in c.cells if cell for n in cell.numbers]
+        numbers = [n for cell in c.cells.values() for n in cell.numbers]
         assert {frameworks[n.protocol] for n in numbers} == {c.protocol.framework}
         assert c.protocol.framework in c.remark and c.protocol.schedule in c.remark
-        assert not any(cell.difference or cell.verdict for cell in c.cells if cell), "ours is of another framework"
+        assert not any(cell.difference or cell.verdict for cell in c.cells.values()), "ours is of another framework"
         assert f"theirs by {c.protocol.framework}, {c.protocol.schedule}" in c.remark
 
 
@@ -126,16 +126,11 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
     of_pair: dict[tuple[str, str], set[str]] = {}
     for line in printed.lines:
         for c, entry in zip(printed.columns, line.entries, strict=True):
-            if entry.quote:
-                source = printed.sources[entry.quote.source - 1].protocol
-                of_pair.setdefault((c.teacher, c.student), set()).add(source.framework)
+            if entry.published:
+                source = printed.sources[entry.published.source - 1].protocol
+                of_pair.setdefault(c.pair, set()).add(source.framework)
     assert of_pair.keys() == {(R101, R50), (R101, R18)} and all(len(found) == 1 for found in of_pair.values())
-    everywhere = {
-        column.protocol.framework
-        for column in found.columns
-        for row, cell in zip(found.lines, column.cells, strict=True)
-        if cell and row.student == R50
-    }
+    everywhere = {column.protocol.framework for column in found.columns for line in column.cells if line.student == R50}
     assert everywhere == {"detectron2", "mmdetection"}, "else there was nothing to part"
 
 

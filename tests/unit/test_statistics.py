@@ -36,7 +36,7 @@ def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
 
 
 def test_deviations_are_rounded_once() -> None:
-    """Of so many some lie next to the middle between two numbers."""
+    """Some of so many values lie next to the middle between two floats."""
     for values in np.random.RandomState(0).normal(70, 1, (10_000, 3)).tolist():
         assert spread(values).std == statistics.stdev(values)
 
@@ -175,7 +175,7 @@ def test_probability_of_improvement_is_rliables() -> None:
 
 
 def test_seeds_are_drawn_for_each_method_on_its_own() -> None:
-    """As rliable does, where drawing the same seeds for both would give [0.62, 0.76]."""
+    """rliable draws them so too; the same seeds for both methods would give [0.62, 0.76]."""
     a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5]
     _, by = ranked({0: {"a": a, "b": b}, 1: {"a": a, "b": b}}, "b")
     interval = by["a"].better_interval

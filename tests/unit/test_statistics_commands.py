@@ -170,7 +170,7 @@ def test_options_that_do_not_go_together(home: Path, options: tuple[str, ...], m
 
 
 def test_planning_and_status_import_no_scipy(home: Path) -> None:
-    """Of a store without records."""
+    """The store has no records."""
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     for args in (("sweep", "small.yaml", "--plan"), ("status", "small.yaml")):
         code = (

@@ -1,4 +1,4 @@
-"""What the tables print of the statistics."""
+"""Statistics as the tables print them."""
 
 import csv
 import io

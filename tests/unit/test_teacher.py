@@ -1,4 +1,4 @@
-"""What makes a frozen teacher faster does not change its outputs, or only if the recipe says so."""
+"""Speed-ups of a frozen teacher do not change its outputs, unless the recipe says so."""
 
 from pathlib import Path
 

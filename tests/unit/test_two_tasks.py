@@ -131,7 +131,7 @@ def test_what_is_evaluated_on_is_said(
 ) -> None:
     detectors = planned[0]
     contents = Contents.of(detectors.name, detectors.plan)
-    table = records.read_records(detectors.store, comparison.wanted_runs(contents))
+    table = records.read_records(detectors.store, contents.run_ids())
     at = table.schema.get_field_index("evaluated_on")
     found = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
     for name in ("table.md", "paper.md"):
@@ -177,13 +177,13 @@ def test_a_page_of_both_tasks_keeps_them_apart(board: Board) -> None:
 
 def test_runs_on_the_page_have_their_own_metrics_alone(board: Board) -> None:
     scores = {line["id"]: board.overview["protocols"][line["protocol"]]["score"] for line in board.overview["lines"]}
-    for chunk in board.chunks:
-        for line_id, found in chunk.items():
-            for run in found["runs"]:
-                measured = {key.partition("_")[2] for key in run if key.startswith(("last_", "best_", "teacher_"))}
-                measured -= {"epoch", "run", "sha256"}
-                task = DETECTION if scores[line_id] == "AP" else CLASSIFICATION
-                assert measured == set(task.metrics) and OTHER not in _numbers(run)
+    runs = [(line_id, run) for chunk in board.chunks for line_id, line in chunk.items() for run in line["runs"]]
+    assert {scores[line_id] for line_id, _ in runs} == {"AP", "top1"}
+    for line_id, run in runs:
+        measured = {key.partition("_")[2] for key in run if key.startswith(("last_", "best_", "teacher_"))}
+        measured -= {"epoch", "run", "sha256"}
+        task = DETECTION if scores[line_id] == "AP" else CLASSIFICATION
+        assert measured == set(task.metrics) and OTHER not in _numbers(run)
 
 
 def _numbers(run: dict[str, Any]) -> list[Any]:

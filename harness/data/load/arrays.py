@@ -67,6 +67,6 @@ def split_held_out(targets: np.ndarray, held_out: int, trained_on: int | None) -
     for c in np.unique(targets):
         members = np.flatnonzero(targets == c)
         rank[members], size[members] = np.arange(len(members)), len(members)
-    left = size - held_out
-    kept = left if trained_on is None else np.minimum(left, trained_on)
-    return np.flatnonzero(rank < kept), np.flatnonzero(rank >= left)
+    available = size - held_out
+    used = available if trained_on is None else np.minimum(available, trained_on)
+    return np.flatnonzero(rank < used), np.flatnonzero(rank >= available)

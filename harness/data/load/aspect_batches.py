@@ -1,4 +1,4 @@
-"""Which images make a batch: wide ones together and tall ones together, so that little of a batch is padding."""
+"""Batches of images of like shape: wide ones together and tall ones together, so that little of a batch is padding."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def aspect_batches(seed: int, epoch: int, wide: Tensor, batch_size: int) -> list
     whole = [len(group) // batch_size * batch_size for group in groups]
     alike = [part for group, end in zip(groups, whole, strict=True) for part in group[:end].split(batch_size) if end]
     mixed = torch.cat([group[end:] for group, end in zip(groups, whole, strict=True)])
-    found = [*alike, *(part for part in mixed.split(batch_size) if len(part))]
-    last = [found.pop()] if len(found[-1]) < batch_size else []
-    drawn = rng.random_bits(seed, epoch, "batches", torch.arange(len(found)))
-    return [found[i] for i in torch.argsort(drawn, stable=True).tolist()] + last
+    batches = [*alike, *(part for part in mixed.split(batch_size) if len(part))]
+    last = [batches.pop()] if len(batches[-1]) < batch_size else []
+    drawn = rng.random_bits(seed, epoch, "batches", torch.arange(len(batches)))
+    return [batches[i] for i in torch.argsort(drawn, stable=True).tolist()] + last

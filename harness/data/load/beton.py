@@ -29,9 +29,9 @@ class Images(Protocol):
     """The images of a file, by whatever decodes them."""
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
-        """What each of the ``views`` (N, VIEW) shows, in their order: (B, size, size, 3) uint8 on the CPU, of
-        ``batch_size`` images or what is left. A batch is the reader's until the next one is asked for. Closing the
-        generator ends the decoding.
+        """Yield what each of the ``views`` (N, VIEW) shows, in their order: (B, size, size, 3) uint8 on the CPU, of
+        ``batch_size`` images or what is left. A batch is valid until the next one is asked for. Closing the generator
+        ends the decoding.
 
         Raises:
             WrongData: an image cannot be decoded.
@@ -140,7 +140,7 @@ class BetonEvalSet:
 
 
 def chosen_backend() -> str:
-    """What decodes images here: KD_LOADER's choice, else FFCV where it is installed, else PIL.
+    """Return the decoder: KD_LOADER's choice, else FFCV where it is installed, else PIL.
 
     Raises:
         UserError: KD_LOADER names none of them, or it is not installed.
@@ -170,7 +170,7 @@ def _open(path: Path, workers: int, backend: str | None) -> Images:
 
 
 def to_device(batches: Generator[Tensor, None, None], device: torch.device) -> Generator[Tensor, None, None]:
-    """Copies to a GPU go on in a stream of their own, beside what it computes."""
+    """Copy batches to a GPU in a stream of its own, while the GPU computes."""
     with closing(batches):
         if device.type == "cpu":
             yield from batches

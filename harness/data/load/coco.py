@@ -34,7 +34,7 @@ MULTIPLE = 32  # of a feature pyramid's coarsest stride that is halved evenly
 
 
 class View(NamedTuple):
-    """How an image is shown."""
+    """The size at which an image is shown, and whether it is flipped."""
 
     position: int  # in its file
     size: tuple[int, int]  # height and width it is resized to
@@ -144,20 +144,20 @@ class CocoEvalSet:
         return self._annotations.as_coco(self._heights, self._widths, self.categories)
 
     def batches(self, mine: slice) -> Iterator[EvalBatch]:
-        """A part of the images."""
+        """Yield a part of the images."""
         sizes = [(height, width) for height, width in self._sizes[mine].tolist()]
-        given = list(zip(self._heights[mine].tolist(), self._widths[mine].tolist(), strict=True))
+        original_sizes = list(zip(self._heights[mine].tolist(), self._widths[mine].tolist(), strict=True))
         views = [[View(int(i), size, False)] for i, size in zip(self._positions[mine], sizes, strict=True)]
         canvases = [canvas(size[None]) for size in self._sizes[mine]]
         with closing(self._images.shown(views, canvases)) as shown:
             for images, size, had, number in zip(
-                shown, sizes, given, self._annotations.image_ids[mine].tolist(), strict=True
+                shown, sizes, original_sizes, self._annotations.image_ids[mine].tolist(), strict=True
             ):
                 yield images, [size], [had], [number]
 
 
 def canvas(sizes: np.ndarray) -> tuple[int, int]:
-    """Height and width of a batch of images of these ``sizes`` (B, 2)."""
+    """Return the height and width of a batch of images of these ``sizes`` (B, 2)."""
     height, width = (-(-sizes.max(axis=0) // MULTIPLE) * MULTIPLE).tolist()
     return height, width
 
@@ -172,7 +172,7 @@ class _Images:
     def shown(
         self, batches: Sequence[Sequence[View]], canvases: Sequence[tuple[int, int]]
     ) -> Generator[Tensor, None, None]:
-        """What each of the ``batches`` shows on its canvas: (b, 3, H, W) float32 on the device.
+        """Yield what each of the ``batches`` shows on its canvas: (b, 3, H, W) float32 on the device.
 
         Raises:
             WrongData: an image cannot be decoded.
@@ -200,7 +200,7 @@ class _Images:
             raise WrongData(f"{self._path}: image {view.position} cannot be decoded: {error}") from error
         pixels = whole.permute(1, 2, 0)  # as it lies in memory
         pixels = pixels.flip(1) if view.flip else pixels
-        # As PIL resizes, but for a level of 256 here and there, in a tenth of the time, which needs strides that say
+        # Like PIL, except for a level of 256 here and there, in a tenth of the time, which needs strides that say
         # that channels are last. It lets go of Python's lock, as decoding does.
         (resized,) = interpolate(pixels[None].permute(0, 3, 1, 2), view.size, mode="bilinear", antialias=True)
         image[:height, :width] = resized.permute(1, 2, 0).numpy()

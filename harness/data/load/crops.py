@@ -1,4 +1,4 @@
-"""Which part of each image is looked at: random crops and flips for training, the two protocols of evaluation.
+"""The part of each image that is looked at: random crops and flips for training, the two protocols of evaluation.
 
 Computed here once for every loader, so that all of them show the same parts of the same images.
 """
@@ -29,7 +29,8 @@ def training_views(
     area: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
 ) -> np.ndarray:
-    """(N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's images.
+    """Return (N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's
+    images.
 
     Crops are distributed as torchvision's ``RandomResizedCrop`` has them: a share of the image's area uniform in
     ``area``, an aspect ratio log-uniform in 3/4..4/3, anywhere; ten tries to fit one in, then the largest central part
@@ -39,26 +40,26 @@ def training_views(
     keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
     size = np.stack([heights, widths], axis=1).astype(np.float64)
     part = _largest_central(size)
-    left = np.arange(len(keys))  # images that no try has fitted yet
+    unfitted = np.arange(len(keys))  # images that no try has fitted yet
     for attempt in range(TRIES):
-        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[left])
+        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[unfitted])
         low, high = np.log(ASPECT)
-        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[left]))
-        pixels = share * size[left].prod(axis=1)
+        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[unfitted]))
+        pixels = share * size[unfitted].prod(axis=1)
         tried = np.rint(np.sqrt(np.stack([pixels / aspect, pixels * aspect], axis=1)))
-        fits = ((tried > 0) & (tried <= size[left])).all(axis=1)
-        part[left[fits]] = tried[fits]
-        left = left[~fits]
+        fits = ((tried > 0) & (tried <= size[unfitted])).all(axis=1)
+        part[unfitted[fits]] = tried[fits]
+        unfitted = unfitted[~fits]
     corner = np.stack([_uniform(seed, epoch, f"crop {side}", keys) for side in ("top", "left")], axis=1)
-    room = size - part
-    corner = np.floor(corner * (room + 1))
-    corner[left] = room[left] // 2
+    slack = size - part
+    corner = np.floor(corner * (slack + 1))
+    corner[unfitted] = slack[unfitted] // 2
     flipped = rng.random_integers(seed, epoch, "flip", keys, 2).numpy() if flip else np.zeros(len(keys), np.int64)
     return np.column_stack([corner, part, flipped]).astype(np.int32)
 
 
 def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarray:
-    """(N,) VIEW of what ``training_views`` has given, resized to ``size`` x ``size``."""
+    """Return (N,) VIEW of what ``training_views`` returned, resized to ``size`` x ``size``."""
     views = np.zeros(len(training), VIEW)
     views["position"] = positions
     for column, name in enumerate(("top", "left", "height", "width", "flip")):
@@ -70,7 +71,7 @@ def as_views(positions: np.ndarray, training: np.ndarray, size: int) -> np.ndarr
 def evaluation_views(
     positions: np.ndarray, heights: np.ndarray, widths: np.ndarray, *, size: int, resize: int, crop_first: bool
 ) -> np.ndarray:
-    """(N,) VIEW of images to evaluate on, one of two protocols.
+    """Return (N,) VIEW of images to evaluate on, by one of two protocols.
 
     - torchvision's: the shorter side is resized to ``resize``, then the central ``size`` x ``size`` is taken;
     - FFCV's (``crop_first``): the central square of size/resize of the shorter side is resized to ``size`` x ``size``.

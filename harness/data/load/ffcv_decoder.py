@@ -35,9 +35,9 @@ TASK = np.dtype([*VIEW.descr, ("failed", np.int32)])  # a view, and where the de
 
 
 class ViewDecoder(SimpleRGBImageDecoder):
-    """Decodes JPEGs, cuts out and resizes the parts that a batch's rows (TASK) name, and flips them if told to.
+    """A decoder of JPEGs that cuts out, resizes and flips the parts that a batch's rows (TASK) name.
 
-    Resizing is OpenCV's INTER_AREA, FFCV's own. ``size`` may change from epoch to epoch; nothing is compiled anew.
+    Resizing is OpenCV's INTER_AREA, FFCV's own. ``size`` may change from epoch to epoch; nothing is compiled again.
     """
 
     def __init__(self, workers: int):
@@ -146,7 +146,7 @@ class FfcvImages:
             )  # fmt: skip
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
-        """As ``stored.Images``."""
+        """See ``beton.Images.batches``."""
         tasks = np.zeros(len(views), TASK)
         tasks[list(VIEW.names or ())] = views
         self._loader.batch_size, self._decoder.size = batch_size, size

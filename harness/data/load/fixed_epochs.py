@@ -20,12 +20,12 @@ class FixedEpochs:
         return self._steps
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        """As ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
+        """Yield batches like ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
         per_pass, end = len(self._loader), (epoch + 1) * self._steps
         at = epoch * self._steps + first_step
         while at < end:
             passed, step = divmod(at, per_pass)
-            here = min(per_pass - step, end - at)
+            count = min(per_pass - step, end - at)
             with closing(self._loader.epoch(passed, step)) as batches:
-                yield from islice(batches, here)
-            at += here
+                yield from islice(batches, count)
+            at += count

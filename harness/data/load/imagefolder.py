@@ -27,15 +27,17 @@ class ImageFolderSource:
         device: torch.device,
         workers: int,
     ):
-        found = Manifest.read(folder)
-        if found.version != dataset.version:
-            raise WrongData(f"{folder}: content {found.version}, expected {dataset.version}: another preparation")
-        self._manifest, self._folder, self._recipe = found, folder, recipe
+        manifest = Manifest.read(folder)
+        if manifest.version != dataset.version:
+            raise WrongData(f"{folder}: content {manifest.version}, expected {dataset.version}: another preparation")
+        self._manifest, self._folder, self._recipe = manifest, folder, recipe
         self._device, self._workers = device, workers
         self.decoder = chosen_backend()
         info = dataset.info
         self._normalise = Normalise(info, device)
-        targets = beton.read_beton(folder / found.train.file).labels if found.train else np.empty(0, dtype=np.int64)
+        targets = (
+            beton.read_beton(folder / manifest.train.file).labels if manifest.train else np.empty(0, dtype=np.int64)
+        )
         held_out, subset = dataset.validation or 0, dataset.train_subset
         self._trained, self._held_out = arrays.split_held_out(
             targets, held_out // info.classes, subset and subset // info.classes

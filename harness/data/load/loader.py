@@ -1,4 +1,4 @@
-"""What training asks of data, wherever the images lie."""
+"""The interface of data in training, wherever the images lie."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol

@@ -22,7 +22,7 @@ class PilImages:
         self._path, self._file, self._workers = path, beton.read_beton(path), workers
 
     def batches(self, views: np.ndarray, batch_size: int, size: int) -> Generator[Tensor, None, None]:
-        """As ``stored.Images``."""
+        """See ``beton.Images.batches``."""
         return prefetch.prefetch(self._begun(views, batch_size, size), self._workers)
 
     def _begun(self, views: np.ndarray, batch_size: int, size: int) -> Iterator[prefetch.Batch]:
@@ -32,7 +32,7 @@ class PilImages:
             yield images, [partial(self.show, *each) for each in zip(batch, images.numpy(), strict=True)]
 
     def show(self, view: np.void, image: np.ndarray) -> None:
-        """Fills ``image`` (size, size, 3) uint8.
+        """Fill ``image`` (size, size, 3) uint8.
 
         Raises:
             WrongData: what it should show cannot be decoded.

@@ -1,4 +1,4 @@
-"""Threads that fill tensors before they are asked for.
+"""Threads that fill tensors ahead of their use.
 
 For what lets go of Python's lock, as PIL does while it decodes and resizes: threads need neither copies of a batch nor
 an end of their own when an epoch is left early.
@@ -17,7 +17,9 @@ Batch = tuple[Tensor, list[Callable[[], None]]]
 
 
 def prefetch(batches: Iterable[Batch], workers: int) -> Generator[Tensor, None, None]:
-    """Each tensor, filled, in order. Closing the generator ends the threads; what one of them raises is raised here."""
+    """Yield each tensor, filled, in order. Closing the generator ends the threads; an error in one of them is raised
+    here.
+    """
     pool = ThreadPoolExecutor(workers)
     begun: deque[tuple[Tensor, list[Future[None]]]] = deque()
     try:

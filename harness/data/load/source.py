@@ -19,17 +19,18 @@ class Source(Protocol):
     decoder: str  # what turns files into pixels, which differ a little by it; "" where pixels are stored
 
     def training(self, recipe: Recipe, seed: int, rows: Rows) -> Loader:
-        """The training set, in batches."""
+        """Return the training set, in batches."""
 
     def evaluation(self, whole: bool = False) -> EvalSet:
-        """What the run is evaluated on: the test set, or the training images that are held out; ``whole``: the test
-        set in any case."""
+        """Return what the run is evaluated on: the test set, or the training images that are held out; ``whole``: the
+        test set in any case.
+        """
 
 
 def open_source(
     dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int = 1
 ) -> Source:
-    """The data of runs on a dataset. Of a recipe only what is seen of images matters.
+    """Open the data of runs on a dataset. Of a recipe only what is seen of images matters.
 
     Raises:
         WrongData: the folder holds something else.

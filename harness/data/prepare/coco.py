@@ -1,4 +1,4 @@
-"""From COCO's annotation files and images to .beton files, annotations that are quick to read, and a manifest."""
+"""Preparation of a data set in COCO's format: .beton files, annotations that are quick to read, and a manifest."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,9 @@ def prepare_coco(
     train: str | None = None,
     val: str | None = None,
 ) -> tuple[CocoManifest, bool]:
-    """Writes the .beton files, the annotations and then the manifest into ``out``; with False, all was there already.
-    ``train``, ``val``: see ``archive.find``. Images are stored in the order of their ids, at their own size, with their
-    ids as labels.
+    """Write the .beton files, the annotations and then the manifest into ``out``; return False if all was there
+    already. Images are stored in the order of their ids, at their own size, with their ids as labels. ``train``,
+    ``val``: see ``coco_layout.find_archive``.
 
     Every image is stored and may be evaluated on. Those without an object to train on (see
     ``Annotations.training_objects``) are left out of training, as detectron2 leaves them.
@@ -38,26 +38,28 @@ def prepare_coco(
 
     Raises:
         UserError: ``source`` is not such a data set, an image has not the size that its annotations are for, ``out``
-            holds other data, or as ``complete``.
-        DiskFull: as ``complete``.
+            holds other data, or as ``complete_dataset``.
+        DiskFull: as ``complete_dataset``.
     """
-    found = coco_layout.find_archive(source, train, val)
-    fingerprint = found.fingerprint()
+    archive = coco_layout.find_archive(source, train, val)
+    fingerprint = archive.fingerprint()
     if (out / manifest.FILE).exists():
-        there = manifest.read_manifest(out, "coco")
-        check_same(there, out, {"dataset": "coco", **settings.model_dump(), "source": fingerprint})
-        assert isinstance(there, CocoManifest)
-        return there, False
+        existing = manifest.read_manifest(out, "coco")
+        check_same(existing, out, {"dataset": "coco", **settings.model_dump(), "source": fingerprint})
+        assert isinstance(existing, CocoManifest)
+        return existing, False
     if not skip_unreadable:
-        for part in found.parts:
+        for part in archive.parts:
             part.check_complete()
-    trained = _Making(found.train, "train", "train.beton", "train.safetensors", settings, out) if found.train else None
-    tested = _Making(found.test, "test", "val.beton", "val.safetensors", settings, out) if found.test else None
+    trained = (
+        _Making(archive.train, "train", "train.beton", "train.safetensors", settings, out) if archive.train else None
+    )
+    tested = _Making(archive.test, "test", "val.beton", "val.safetensors", settings, out) if archive.test else None
     makings = [making for making in (trained, tested) if making]
 
     def state(done: dict[str, BuiltPart]) -> CocoManifest:
         parts = {making.name: making.write(done[making.name]) for making in makings}
-        categories = found.parts[0].instances.categories
+        categories = archive.parts[0].instances.categories
         digests = {name: (done[name].digest, digest) for name, (_, digest) in parts.items()}
         return CocoManifest(
             dataset="coco",
@@ -91,11 +93,11 @@ class _Making:
         return PartBuild(self.name, self.images, self.part.images, self.settings, self.out)
 
     def write(self, filled: BuiltPart) -> tuple[CocoPart, str]:
-        """The annotations of the images that are stored, and their digest."""
-        held, given = beton.read_beton(self.filling.unfinished), self.part.instances
-        stored = np.searchsorted(given.annotations.image_ids, held.labels)
-        self._check_sizes(held, stored)
-        annotations = given.annotations.of_images(stored)
+        """Write the annotations of the images that are stored; return the part and their digest."""
+        stored_images, instances = beton.read_beton(self.filling.unfinished), self.part.instances
+        stored = np.searchsorted(instances.annotations.image_ids, stored_images.labels)
+        self._check_sizes(stored_images, stored)
+        annotations = instances.annotations.of_images(stored)
         path = self.out / self.annotations
         files.replace(path, annotations.save)
         part = CocoPart(
@@ -105,23 +107,26 @@ class _Making:
             bytes=filled.bytes,
             annotation_bytes=path.stat().st_size,
             counts=filled.counts,
-            trained_on=int((annotations.training_objects(held.heights, held.widths).counts > 0).sum()),
-            objects=annotations.counts(held.heights, held.widths),
+            trained_on=int(
+                (annotations.training_objects(stored_images.heights, stored_images.widths).counts > 0).sum()
+            ),
+            objects=annotations.counts(stored_images.heights, stored_images.widths),
         )
         return part, annotations.digest()
 
-    def _check_sizes(self, held: beton.Beton, stored: np.ndarray) -> None:
-        """Raises UserError when boxes are in pixels of an image of another size: how they would fit is not known."""
-        given = self.part.instances
-        heights, widths = given.heights[stored], given.widths[stored]
-        wrong = np.flatnonzero((heights != held.heights) | (widths != held.widths))
+    def _check_sizes(self, stored_images: beton.Beton, stored: np.ndarray) -> None:
+        """Raise UserError when boxes are in pixels of an image of another size: how they would fit is not known."""
+        instances = self.part.instances
+        heights, widths = instances.heights[stored], instances.widths[stored]
+        wrong = np.flatnonzero((heights != stored_images.heights) | (widths != stored_images.widths))
         if len(wrong):
             sizes = [
-                f"{given.names[stored[i]]} is {held.widths[i]} x {held.heights[i]}, not {widths[i]} x {heights[i]}"
+                f"{instances.names[stored[i]]} is {stored_images.widths[i]} x {stored_images.heights[i]}, "
+                f"not {widths[i]} x {heights[i]}"
                 for i in wrong
             ]
             raise UserError(
-                f"{given.path}: {len(wrong):,} images are of another width x height than it says: "
-                f"{some(sizes)}; mend either (an EXIF orientation is not applied), and the "
-                "same command goes on"
+                f"{instances.path}: {len(wrong):,} images are of another width x height than it says: "
+                f"{some(sizes)}; repair either (an EXIF orientation is not applied), and the "
+                "same command resumes"
             )

@@ -20,7 +20,7 @@ LARGEST_NUMBER = 1e7  # of a box's, in pixels
 
 @dataclass(frozen=True)
 class Instances:
-    """What one file holds, its images in the order of their ids."""
+    """The content of one file, its images in the order of their ids."""
 
     path: Path
     names: tuple[str, ...]  # of the image files, relative to their folder
@@ -31,8 +31,8 @@ class Instances:
 
 
 def read_instances(path: Path) -> Instances:
-    """Category ids, which may have holes, become labels 1, 2, ... in their order. ``iscrowd`` may be missing, and is 0
-    then; ``area`` too, and is the box's.
+    """Read a file. Category ids, which may have holes, become labels 1, 2, ... in their order. ``iscrowd`` may be
+    missing and is 0 then; a missing ``area`` is that of the box.
 
     Raises:
         UserError: it is not JSON, a key is missing or holds something else, an id is there twice, an annotation is of
@@ -42,8 +42,8 @@ def read_instances(path: Path) -> Instances:
     images = _images(path, content)
     categories = tuple(Category(id=number, name=name) for number, name in sorted(_categories(path, content).items()))
     labels = {category.id: label for label, category in enumerate(categories, 1)}
-    found = _annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels)
-    of_image, label, box, area, crowd = ([row[k] for row in found] for k in range(5))
+    rows = _annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels)
+    of_image, label, box, area, crowd = ([row[k] for row in rows] for k in range(5))
     order = np.argsort(np.asarray(of_image, np.int64), kind="stable")
     counts = np.bincount(np.asarray(of_image, np.int64), minlength=len(images))
     return Instances(
@@ -109,7 +109,7 @@ class _Item:
         return value
 
     def known(self, key: str, ids: dict[int, int], whose: str) -> int:
-        """What an id stands for."""
+        """Return what an id stands for."""
         value = self.get(key)
         if type(value) is not int or value not in ids:
             self.refuse(key, f"the id of one of the file's {whose}", value)
@@ -128,7 +128,7 @@ class _Item:
         return float(value)
 
     def file_name(self) -> str:
-        """Relative, and of a file below the folder it is relative to, but for links that the folder itself has."""
+        """Return a file name that is relative and stays below its folder, except for links in the folder itself."""
         value = self.get("file_name")
         if not isinstance(value, str) or not value or "\0" in value:
             self.refuse("file_name", "a file's name", value)
@@ -152,42 +152,44 @@ def _items(path: Path, content: dict[str, Any], key: str) -> Iterator[_Item]:
 
 
 def _images(path: Path, content: dict[str, Any]) -> list[tuple[int, str, int, int]]:
-    """Id, file name, height and width of each, in the order of their ids."""
-    found: dict[int, tuple[int, str, int, int]] = {}
+    """Return id, file name, height and width of each image, in the order of their ids."""
+    by_id: dict[int, tuple[int, str, int, int]] = {}
     for item in _items(path, content, "images"):
         number = item.integer("id", 0, LARGEST_ID)
-        if number in found:
+        if number in by_id:
             item.refuse("id", "an id that no other image has", number)
         height, width = (item.integer(key, 1, LARGEST_SIDE) for key in ("height", "width"))
-        found[number] = (number, item.file_name(), height, width)
-    if not found:
+        by_id[number] = (number, item.file_name(), height, width)
+    if not by_id:
         raise UserError(f"{path}: images: expected at least one")
-    return sorted(found.values())
+    return sorted(by_id.values())
 
 
 def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Names by id."""
-    found: dict[int, str] = {}
+    """Return names by id."""
+    names: dict[int, str] = {}
     for item in _items(path, content, "categories"):
         number, name = item.integer("id", 0, LARGEST_ID), item.get("name")
-        if number in found:
+        if number in names:
             item.refuse("id", "an id that no other category has", number)
         if not isinstance(name, str):
             item.refuse("name", "text", name)
-        found[number] = name.encode(errors="backslashreplace").decode()
-    if not found:
+        names[number] = name.encode(errors="backslashreplace").decode()
+    if not names:
         raise UserError(f"{path}: categories: expected at least one")
-    return found
+    return names
 
 
 def _annotations(
     path: Path, content: dict[str, Any], images: dict[int, int], labels: dict[int, int]
 ) -> list[tuple[int, int, list[float], float, int]]:
-    """Position of the image, label, box, area and whether a crowd, of each as it comes."""
-    found = []
+    """Return position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
+    file.
+    """
+    rows = []
     for item in _items(path, content, "annotations"):
         box = item.box()
-        found.append(
+        rows.append(
             (
                 item.known("image_id", images, "images"),
                 item.known("category_id", labels, "categories"),
@@ -196,7 +198,7 @@ def _annotations(
                 item.integer("iscrowd", 0, 1) if item.has("iscrowd") else 0,
             )
         )
-    return found
+    return rows
 
 
 def _is_number(value: object, largest: float) -> bool:

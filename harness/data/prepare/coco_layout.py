@@ -1,4 +1,4 @@
-"""Where a data set in COCO's format has its annotation files and images."""
+"""The places where a data set in COCO's format has its annotation files and images."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ class Part:
     images: layouts.Part  # their files in the order of the images' ids, which are their labels here
 
     def check_complete(self) -> None:
-        """Raises UserError when image files are missing."""
+        """Raise UserError when image files are missing."""
         folder, files = self.images.folder, self.images.files
         if missing := [file.name for file in files if not (folder / file.name).is_file()]:
             raise UserError(
@@ -35,7 +35,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Archive:
-    """``test`` is None where the training images are what is evaluated on."""
+    """The parts of a data set. ``test`` is None where the training images are evaluated on."""
 
     train: Part | None
     test: Part | None
@@ -45,36 +45,38 @@ class Archive:
         return [part for part in (self.train, self.test) if part]
 
     def fingerprint(self) -> str:
-        """16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
+        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
         digest = hashlib.sha256()
         for name, part in (("train", self.train), ("test", self.test)):
             if part:
-                found = part.instances
-                digest.update(f"{name} {found.categories} {found.annotations.digest()}\0".encode())
-                digest.update(found.heights.data)
-                digest.update(found.widths.data)
+                instances = part.instances
+                digest.update(f"{name} {instances.categories} {instances.annotations.digest()}\0".encode())
+                digest.update(instances.heights.data)
+                digest.update(instances.widths.data)
                 for file in part.images.files:
                     digest.update(os.fsencode(file.name) + f"\0{file.size}\0".encode())
         return digest.hexdigest()[:16]
 
 
 def find_archive(source: Path, train: str | None = None, val: str | None = None) -> Archive:
-    """The annotations are ``SOURCE/annotations/instances_{train,val}*.json``, or the files named, below that folder,
+    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json`` or the files named, below that folder,
     SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``, ``SOURCE/train2017``,
-    ``SOURCE/images``, SOURCE or beside that file: in the first of them that has some.
+    ``SOURCE/images``, SOURCE or next to that file: in the first of them that has some.
 
     Raises:
         UserError: neither is there, one is not COCO's, images have no folder, the two have different categories.
     """
     if not source.is_dir():
         raise UserError(f"--source {source}: no such folder")
-    found = {option: _annotation_file(source, option, named) for option, named in (("train", train), ("val", val))}
-    if not any(found.values()):
+    annotation_files = {
+        option: _annotation_file(source, option, named) for option, named in (("train", train), ("val", val))
+    }
+    if not any(annotation_files.values()):
         raise UserError(
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; files of other "
             "names are given with --train and --val"
         )
-    parts = {option: _part(source, path) if path else None for option, path in found.items()}
+    parts = {option: _part(source, path) if path else None for option, path in annotation_files.items()}
     archive = Archive(parts["train"], parts["val"])
     if len({part.instances.categories for part in archive.parts}) > 1:
         paths = " and ".join(str(part.instances.path) for part in archive.parts)
@@ -84,11 +86,11 @@ def find_archive(source: Path, train: str | None = None, val: str | None = None)
 
 def _annotation_file(source: Path, option: str, named: str | None) -> Path | None:
     if named is None:
-        found = sorted((source / ANNOTATIONS).glob(f"{_PREFIX}{option}*.json"))
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
+        candidates = sorted((source / ANNOTATIONS).glob(f"{_PREFIX}{option}*.json"))
+        if len(candidates) > 1:
+            names = ", ".join(path.name for path in candidates)
             raise UserError(f"{source / ANNOTATIONS}: has {names}; choose one of them with --{option}")
-        return found[0] if found else None
+        return candidates[0] if candidates else None
     for path in (source / ANNOTATIONS / named, source / named, Path(named)):
         if path.is_file():
             return path
@@ -96,15 +98,15 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
 
 
 def _part(source: Path, path: Path) -> Part:
-    found = coco_json.read_instances(path)
+    instances = coco_json.read_instances(path)
     own = path.stem.removeprefix(_PREFIX)
     places = (source / "images" / own, source / own, source / "images", source, path.parent)
     for folder in places:
-        if any((folder / name).is_file() for name in found.names[:_TRIED]):
+        if any((folder / name).is_file() for name in instances.names[:_TRIED]):
             files = [
                 layouts.found_file(folder, name, number)
-                for name, number in zip(found.names, found.annotations.image_ids.tolist(), strict=True)
+                for name, number in zip(instances.names, instances.annotations.image_ids.tolist(), strict=True)
             ]
-            return Part(found, layouts.Part(folder, files, ignored=0))
+            return Part(instances, layouts.Part(folder, files, ignored=0))
     tried = ", ".join(map(str, places))
-    raise UserError(f"{path}: none of its images, such as {found.names[0]}, is in one of {tried}")
+    raise UserError(f"{path}: none of its images, such as {instances.names[0]}, is in one of {tried}")

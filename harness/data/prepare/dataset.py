@@ -1,4 +1,4 @@
-"""What preparing any kind of data set has in common: room, one process at a time, images into .beton files, and a
+"""Preparation of any kind of data set: room on the disk, one process at a time, images into .beton files, and a
 manifest that comes last, so that a folder which has one is complete.
 
 Other processes decode and encode; this one alone writes, in the order of the source, so that the files do not depend on
@@ -27,54 +27,60 @@ LISTED = 10  # unreadable files that a message names
 Kind = TypeVar("Kind", bound=Prepared)
 
 
-def check_same(there: Prepared, out: Path, wanted: dict[str, Any]) -> None:
-    """Raises UserError when what ``out`` holds is not of the dataset, settings and source that are ``wanted``."""
-    said = there.model_dump()
-    held = said | said["settings"]
-    if different := [f"{key} {held[key]}, not {value}" for key, value in wanted.items() if held[key] != value]:
+def check_same(existing: Prepared, out: Path, expected: dict[str, Any]) -> None:
+    """Check that ``out`` holds the dataset, settings and source that are ``expected``.
+
+    Raises:
+        UserError: it does not.
+    """
+    content = existing.model_dump()
+    settings = content | content["settings"]
+    if different := [
+        f"{key} {settings[key]}, not {value}" for key, value in expected.items() if settings[key] != value
+    ]:
         raise UserError(
-            f"--out {out}: holds a data set prepared otherwise: {'; '.join(different)}; choose another --out "
-            "(source is a hash of the source files' names and sizes)"
+            f"--out {out}: holds a data set that was prepared differently: {'; '.join(different)}; choose another "
+            "--out (source is a hash of the source files' names and sizes)"
         )
 
 
 def complete_dataset(
     out: Path,
-    fillings: Collection[PartBuild],
+    builds: Collection[PartBuild],
     workers: int,
     skip_unreadable: bool,
     tell: Tell,
     state: Callable[[dict[str, BuiltPart]], Kind],
-    beside: Collection[str] = (),
+    companions: Collection[str] = (),
 ) -> Kind:
-    """Fills the files, and writes the manifest that ``state`` makes of what each, by its name, holds. Called while they
-    still have their unfinished names, ``state`` also writes the files ``beside`` them into ``out``, if any.
+    """Fill the files, and write the manifest that ``state`` makes of what each, by its name, holds. ``state`` is called
+    while they still have their unfinished names, and writes the further files ``companions`` into ``out``, if any.
 
-    What a killed call left is used as far as it is what would be written now.
+    Work of a killed call is used as far as it equals what would be written now.
 
     Raises:
-        UserError: an image is unreadable, there is no room, another process is at it, other files are in the way.
-        DiskFull: there was less room than estimated; the next call goes on.
+        UserError: an image is unreadable, there is no room, another process is at work, other files are in the way.
+        DiskFull: there was less room than estimated; the next call resumes.
     """
-    _check_room(fillings, out)
+    _check_room(builds, out)
     lock = files.Lock(scratch(out) / "lock")
     if not lock.acquire():
         raise UserError(f"--out {out}: another process is preparing into it")
     try:
-        begun = any(journal(filling.unfinished).exists() for filling in fillings)
-        for file in (out / name for name in beside):
+        begun = any(journal(build.unfinished).exists() for build in builds)
+        for file in (out / name for name in companions):
             if file.exists() and not begun:
                 raise in_the_way(file)
-        for filling in fillings:
-            filling.take_back()
+        for build in builds:
+            build.take_back()
         with Workers(workers) as processes:
-            done: dict[str, BuiltPart] = {f.name: f.fill(processes, tell) for f in fillings}
-        left_out = tuple(file for filled in done.values() for file in filled.unreadable)
-        if left_out and not skip_unreadable:
-            raise UserError(_unreadable(left_out, out))
+            done: dict[str, BuiltPart] = {f.name: f.fill(processes, tell) for f in builds}
+        unreadable = tuple(file for filled in done.values() for file in filled.unreadable)
+        if unreadable and not skip_unreadable:
+            raise UserError(_unreadable(unreadable, out))
         made = state(done)
-        for filling in fillings:
-            os.replace(filling.unfinished, filling.finished)
+        for build in builds:
+            os.replace(build.unfinished, build.finished)
         made.write(out)
         shutil.rmtree(scratch(out))
         return made
@@ -83,29 +89,29 @@ def complete_dataset(
 
 
 def content_version(content: Any) -> str:
-    """16 hex digits of what a data set holds, as JSON."""
+    """Return 16 hex digits of what a data set holds, as JSON."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def _check_room(fillings: Collection[PartBuild], out: Path) -> None:
-    """Raises UserError when the disk has less room than the files are going to take, by a sample of the images."""
+def _check_room(builds: Collection[PartBuild], out: Path) -> None:
+    """Raise UserError when the disk has less room than the files will take, judged by a sample of the images."""
     needed = 0.0
-    for filling in fillings:
-        sources = filling.tree.files
+    for build in builds:
+        sources = build.tree.files
         sample = sources[:: -(-len(sources) // SAMPLED)]
         sizes = 0
         for file in sample:
             try:
-                sizes += len(encode.encode_image(filling.tree.folder / file.name, filling.settings).jpeg)
+                sizes += len(encode.encode_image(build.tree.folder / file.name, build.settings).jpeg)
             except encode.Unreadable:
                 continue
         needed += MARGIN * sizes / len(sample) * len(sources)
-    held = sum(f.unfinished.stat().st_size for f in fillings if f.unfinished.exists())
+    written = sum(f.unfinished.stat().st_size for f in builds if f.unfinished.exists())
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
-    if needed - held > free:
+    if needed - written > free:
         raise UserError(
-            f"--out {out}: about {_gigabytes(needed - held)} are needed and {_gigabytes(free)} are free on its disk"
+            f"--out {out}: about {_gigabytes(needed - written)} are needed and {_gigabytes(free)} are free on its disk"
         )
 
 
@@ -113,14 +119,14 @@ def _gigabytes(size: float) -> str:
     return f"{size / 1e9:,.2f} GB"
 
 
-def _unreadable(left_out: tuple[Unreadable, ...], out: Path) -> str:
-    lines = [f"{file.file}: {file.why}" for file in left_out]
+def _unreadable(unreadable: tuple[Unreadable, ...], out: Path) -> str:
+    lines = [f"{file.file}: {file.why}" for file in unreadable]
     listed = "; ".join(lines[:LISTED])
     if len(lines) > LISTED:
         path = scratch(out) / "unreadable.txt"
         files.replace_text(path, "\n".join(lines) + "\n")
         listed += f"; all of them are in {path}"
     return (
-        f"{len(lines):,} files are unreadable: {listed}. Mend them, or leave them out with --skip-unreadable: "
-        "the same command goes on"
+        f"{len(lines):,} files are unreadable: {listed}. Repair them, or leave them out with --skip-unreadable: "
+        "the same command then continues"
     )

@@ -1,4 +1,4 @@
-"""A source image as it is stored: its own bytes where loaders can decode them, else a JPEG made of it."""
+"""Source images as they are stored: their own bytes where loaders can decode them, else a JPEG."""
 
 import io
 import warnings
@@ -34,7 +34,7 @@ class Unreadable(Exception):
 
 
 def encode_image(path: Path, settings: Settings) -> EncodedImage:
-    """What is stored of a file. Every pixel is decoded on the way, so what is torn is found here.
+    """Return what is stored of a file. Every pixel is decoded on the way, so that torn files are found here.
 
     Raises:
         Unreadable: the file cannot be read or decoded.
@@ -59,7 +59,7 @@ def encode_image(path: Path, settings: Settings) -> EncodedImage:
 
 def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) -> EncodedImage:
     is_jpeg, mode = image.format in _JPEG, image.mode
-    found = {
+    holds_by_kind = {
         "greyscale": mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;"),
         "cmyk": mode == "CMYK",
         "transparent": image.has_transparency_data,
@@ -68,7 +68,7 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
         "misnamed": not is_jpeg and path.suffix.lower() in (".jpg", ".jpeg"),
         "oriented": _orientation(image) != 1,
     }
-    kinds = tuple(kind for kind, holds in found.items() if holds)
+    kinds = tuple(kind for kind, holds in holds_by_kind.items() if holds)
     size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
     if size == image.size and is_jpeg and mode in ("RGB", "L") and len(content) <= beton.PAGE:
         return EncodedImage(content, image.height, image.width, ("kept", *kinds))
@@ -92,14 +92,14 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """As torchvision's ImageFolder converts, but for 16 bits of grey, which Pillow would clip to white."""
+    """Convert as torchvision's ImageFolder does, except for 16 bits of grey, which Pillow would clip to white."""
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image, np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return image.convert("RGB")
 
 
 def _fitted(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    """The size with its longer side at most ``max_side``, its shape kept."""
+    """Return the size with its longer side at most ``max_side``, its shape kept."""
     longer = max(size)
     if longer <= max_side:
         return size

@@ -1,4 +1,4 @@
-"""From a tree of image files to .beton files with a manifest."""
+"""Preparation of a tree of image files: .beton files with a manifest."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with, pri
 def prepare_imagenet(
     source: Path, out: Path, settings: Settings, workers: int, skip_unreadable: bool, tell: Tell
 ) -> tuple[Manifest, bool]:
-    """As ``prepare_imagefolder``, all of ImageNet as it is distributed."""
+    """Prepare all of ImageNet as it is distributed; otherwise like ``prepare_imagefolder``."""
     tree = layouts.official(source, layouts.imagenet())
     return _prepare("imagenet", tree, out, settings, workers, skip_unreadable, tell)
 
@@ -27,8 +27,8 @@ def prepare_imagefolder(
     tell: Tell,
     classes: str | None = None,
 ) -> tuple[Manifest, bool]:
-    """Writes the .beton files and then the manifest into ``out``; with False, all was there already. ``classes``: see
-    ``layouts.class_list``.
+    """Write the .beton files and then the manifest into ``out``; return False if all was there already. ``classes``:
+    see ``layouts.class_list``.
 
     Raises:
         UserError: ``source`` is not the data set, ``out`` holds other data, or as ``complete_dataset``.
@@ -49,10 +49,10 @@ def _prepare(
 ) -> tuple[Manifest, bool]:
     fingerprint = tree.fingerprint()
     if (out / manifest.FILE).exists():
-        there = manifest.read_manifest(out, dataset)
-        check_same(there, out, {"dataset": dataset, **settings.model_dump(), "source": fingerprint})
-        assert isinstance(there, Manifest)
-        return there, False
+        existing = manifest.read_manifest(out, dataset)
+        check_same(existing, out, {"dataset": dataset, **settings.model_dump(), "source": fingerprint})
+        assert isinstance(existing, Manifest)
+        return existing, False
     train = PartBuild("train", "train.beton", tree.train, settings, out) if tree.train else None
     test = PartBuild("test", "val.beton", tree.test, settings, out)
     names = tuple(map(printable, tree.classes))

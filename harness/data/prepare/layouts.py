@@ -32,7 +32,7 @@ class Part:
 
     folder: Path
     files: list[File]
-    ignored: int  # other files beside them
+    ignored: int  # other files in the same folders
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Tree:
     test: Part
 
     def fingerprint(self) -> str:
-        """16 hex digits of the classes, names, labels and sizes, wherever the files lie."""
+        """Return 16 hex digits of the classes, names, labels and sizes, wherever the files lie."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for part in (self.train, self.test):
             digest.update(b"part")
@@ -53,7 +53,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Official:
-    """What a data set states of itself."""
+    """The classes and counts that a data set states for itself."""
 
     name: str
     classes: tuple[str, ...]
@@ -63,13 +63,15 @@ class Official:
 
 
 def imagenet() -> Official:
-    """ILSVRC2012's classification (Russakovsky et al. 2015, arXiv:1409.0575); its classes sorted, as in models."""
+    """Return the facts of ILSVRC2012's classification (Russakovsky et al. 2015, arXiv:1409.0575); its classes are
+    sorted, as in models.
+    """
     classes = (resources.files("harness.data.prepare") / "imagenet_classes.txt").read_text().split()
     return Official("ImageNet (ILSVRC2012)", tuple(classes), 1_281_167, (732, 1300), 50)
 
 
 def class_list(named: str) -> tuple[str, ...]:
-    """The class names in a file, one a line; ``imagenet`` stands for ImageNet's.
+    """Read the class names in a file, one a line; ``imagenet`` stands for ImageNet's.
 
     Raises:
         UserError: there is no such file, or it names a class twice or none.
@@ -86,7 +88,8 @@ def class_list(named: str) -> tuple[str, ...]:
 
 
 def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
-    """``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be missing.
+    """List the images of ``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be
+    missing.
 
     ``listed``: classes in the order of their labels, of which the tree may have a part, such as a model's that is to be
     evaluated on a sample.
@@ -110,7 +113,8 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
 
 
 def official(source: Path, stated: Official) -> Tree:
-    """ImageNet: as ``image_folder``, also as Kaggle's archive has it, and with the official flat validation folder.
+    """List the images of ImageNet in class folders, also as in Kaggle's archive, and with the official flat validation
+    folder.
 
     Raises:
         UserError: it is not all of the data set, or holds something else.
@@ -118,15 +122,15 @@ def official(source: Path, stated: Official) -> Tree:
     train, test = _part_folders(source / _KAGGLE if (source / _KAGGLE).is_dir() else source)
     if train is None:
         raise UserError(f"{source}: no folder train; to evaluate only, prepare it as `imagefolder`")
-    found = _in_class_folders(train, stated.classes, strict=False)
+    training = _in_class_folders(train, stated.classes, strict=False)
     if _class_names(test, or_none=True):
         held_out = _in_class_folders(test, stated.classes, strict=False)
     else:
         held_out = _flat(test, stated.classes, _validation_labels(source))
     low, high = stated.train_per_class
-    _check(found, stated, (low, high), stated.train)
+    _check(training, stated, (low, high), stated.train)
     _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
-    return Tree(stated.classes, found, held_out)
+    return Tree(stated.classes, training, held_out)
 
 
 def _part_folders(source: Path) -> tuple[Path | None, Path]:
@@ -165,7 +169,7 @@ def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = Tru
 
 
 def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Part:
-    """The official validation folder: its images in label order, so that it equals the one in class folders."""
+    """List the official validation folder in label order, so that it equals the one in class folders."""
     numbers = {name: label for label, name in enumerate(classes)}
     entries = sorted(entry.name for entry in os.scandir(folder))
     images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
@@ -176,16 +180,16 @@ def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Par
 
 
 def found_file(folder: Path, name: str, label: int) -> File:
-    """What is known of a file before it is read."""
+    """Return what is known of a file before it is read."""
     try:
-        found = os.stat(folder / name)
+        status = os.stat(folder / name)
     except OSError:  # a dangling link: reading it will say so
         return File(name, label, 0, 0)
-    return File(name, label, found.st_size, found.st_mtime_ns)
+    return File(name, label, status.st_size, status.st_mtime_ns)
 
 
 def _validation_labels(source: Path) -> dict[str, str]:
-    """Image -> class of the official validation folder.
+    """Return image -> class of the official validation folder.
 
     Raises:
         UserError: neither the development kit nor Kaggle's table is there, or it is damaged.
@@ -201,7 +205,7 @@ def _validation_labels(source: Path) -> dict[str, str]:
             raise UserError(f"{place}: damaged {DEVKIT} or {SOLUTION}: {type(e).__name__}: {e}") from None
     raise UserError(
         f"{source}: a flat validation folder needs its labels: unpack {DEVKIT}.tar.gz (or put Kaggle's {SOLUTION}) "
-        "into it or beside it"
+        "into it or next to it"
     )
 
 

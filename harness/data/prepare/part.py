@@ -25,7 +25,7 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class BuiltPart:
-    """What is known of a part once its file is whole."""
+    """The facts about a part whose file is complete."""
 
     images: int
     bytes: int  # of the file
@@ -54,7 +54,7 @@ class PartBuild:
         return self.out / self.file
 
     def take_back(self) -> None:
-        """A call that was killed between its last steps left the file under its final name.
+        """Give a file back its unfinished name, which a call that was killed between its last steps had replaced.
 
         Raises:
             UserError: there is a file of that name that no such call has left.
@@ -65,14 +65,16 @@ class PartBuild:
             os.replace(self.finished, self.unfinished)
 
     def fill(self, workers: Workers, tell: Tell) -> BuiltPart:
-        """Goes on from where the last call was."""
+        """Fill the file, going on from where the last call stopped."""
         sources = self.tree.files
         chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
         with Unfinished(self.unfinished, len(sources), self._keys(chunks)) as file:
             read = sum(map(len, chunks[: file.chunks]))
             tell(self.name, read, len(sources))
-            left = chunks[file.chunks :]
-            for sent, result in zip(left, workers.encoded(self.tree.folder, left, self.settings), strict=True):
+            remaining = chunks[file.chunks :]
+            for sent, result in zip(
+                remaining, workers.encoded(self.tree.folder, remaining, self.settings), strict=True
+            ):
                 file.add(*result)
                 read += len(sent)
                 tell(self.name, read, len(sources))
@@ -91,7 +93,7 @@ class PartBuild:
         )
 
     def _keys(self, chunks: list[list[layouts.File]]) -> list[str]:
-        """Of each chunk a hash of all that decides what is stored of it, but for its bytes."""
+        """Return a hash for each chunk, of all that decides what is stored of it except its bytes."""
         common = repr((self.settings, made_with())).encode()
         keys = []
         for chunk in chunks:
@@ -103,7 +105,7 @@ class PartBuild:
 
 
 def scratch(out: Path) -> Path:
-    """Where everything lies until it is whole."""
+    """Return the folder of unfinished files."""
     return out / ".prepare"
 
 
@@ -112,10 +114,10 @@ def in_the_way(file: Path) -> UserError:
 
 
 def made_with() -> dict[str, str]:
-    """What decodes and encodes: another version may write other bytes."""
+    """Return the versions of what decodes and encodes: another version may write other bytes."""
     return {"pillow": Image.__version__, "libjpeg_turbo": str(features.version("libjpeg_turbo"))}
 
 
 def printable(name: str) -> str:
-    """A file's name as text, whatever its bytes are."""
+    """Return a file's name as text, whatever its bytes are."""
     return os.fsencode(name).decode(errors="backslashreplace")

@@ -21,7 +21,7 @@ Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
 
 
 class Workers:
-    """As a context, so many processes that end with this one, however it ends."""
+    """A pool of processes, as a context. They end with this process, however it ends."""
 
     def __init__(self, count: int):
         self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
@@ -35,7 +35,7 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def encoded(self, folder: Path, chunks: Iterable[list[File]], settings: Settings) -> Iterator[Result]:
-        """What becomes of each chunk, in order, whichever process is done first.
+        """Yield the result of each chunk, in order, whichever process is done first.
 
         Raises:
             UserError: a process died.
@@ -56,7 +56,7 @@ class Workers:
 
 
 def _begin() -> None:
-    """In a worker: ctrl-C is for the parent, and a parent that was killed takes its workers along."""
+    """Start a worker: ctrl-C is for the parent, and a parent that was killed takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
@@ -73,13 +73,13 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
     counts: Counter[str] = Counter()
     for file in chunk:
         try:
-            found = encode.encode_image(folder / file.name, settings)
+            encoded = encode.encode_image(folder / file.name, settings)
         except encode.Unreadable as e:
             unreadable.append((file.name, str(e)))
             counts["unreadable"] += 1
             continue
-        sha256 = hashlib.sha256(found.jpeg).hexdigest()
-        samples.append(Sample(file.label, found.height, found.width, len(found.jpeg), sha256))
-        jpegs.append(found.jpeg)
-        counts.update(found.kinds)
+        sha256 = hashlib.sha256(encoded.jpeg).hexdigest()
+        samples.append(Sample(file.label, encoded.height, encoded.width, len(encoded.jpeg), sha256))
+        jpegs.append(encoded.jpeg)
+        counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs

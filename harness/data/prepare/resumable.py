@@ -1,7 +1,7 @@
-"""A .beton file in the making, left by a killed process such that the next one goes on.
+"""An unfinished .beton file that the next process can continue after this one was killed.
 
 A chunk's images are on the disk before its line is in the journal. The line names the chunk by a hash of all that
-decides its bytes: what is taken up again is what would be written now.
+decides its bytes: a chunk is kept only if it is what would be written now.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """What became of a few source files that follow one another."""
+    """The result of a few source files that follow one another."""
 
     samples: list[Sample]
     counts: dict[str, int]  # by harness.data.manifest.KINDS
@@ -37,12 +37,12 @@ class Chunk:
 
 
 def journal(path: Path) -> Path:
-    """The journal of an unfinished file. It stays until the data set is complete."""
+    """Return the journal of an unfinished file. It stays until the data set is complete."""
     return path.with_suffix(".journal")
 
 
 class Unfinished:
-    """Takes up an unfinished file, or begins it; as a context it holds the file and its journal open."""
+    """An unfinished file that is resumed or begun; as a context it holds the file and its journal open."""
 
     def __init__(self, path: Path, capacity: int, keys: Sequence[str]):
         """``capacity``: at most so many samples. ``keys``: of all its chunks, in order."""
@@ -61,7 +61,7 @@ class Unfinished:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for file in (self._writer.file, self._journal):
-            with suppress(OSError):  # of bytes whose writing has failed already, and was told
+            with suppress(OSError):  # of bytes whose writing has failed already, which was reported
                 file.close()
 
     @property
@@ -69,26 +69,26 @@ class Unfinished:
         return self._writer.count
 
     def _resume(self) -> None:
-        """Keeps the chunks that are whole and still wanted, up to the first that is not."""
-        size, kept = os.fstat(self._writer.file.fileno()).st_size, 0
+        """Keep the chunks that are complete and still the expected ones, up to the first that is not."""
+        size, valid_bytes = os.fstat(self._writer.file.fileno()).st_size, 0
         for line in self._journal:
             try:
-                held = json.loads(line)
+                entry = json.loads(line)
             except ValueError:  # torn
                 break
-            if self.chunks == len(self._keys) or held["key"] != self._keys[self.chunks] or held["end"] > size:
+            if self.chunks == len(self._keys) or entry["key"] != self._keys[self.chunks] or entry["end"] > size:
                 break
-            samples = [Sample(*sample) for sample in held["samples"]]
+            samples = [Sample(*sample) for sample in entry["samples"]]
             for s in samples:
                 self._writer.place(s.label, s.height, s.width, s.size)
-            self._count(Chunk(samples, held["counts"], [(name, why) for name, why in held["unreadable"]]))
-            kept += len(line)
-        self._journal.seek(kept)
+            self._count(Chunk(samples, entry["counts"], [(name, why) for name, why in entry["unreadable"]]))
+            valid_bytes += len(line)
+        self._journal.seek(valid_bytes)
         self._journal.truncate()
         self._writer.file.truncate(self._writer.end)
 
     def add(self, chunk: Chunk, jpegs: Sequence[bytes]) -> None:
-        """The next chunk; when this returns it is there whatever happens.
+        """Add the next chunk; when this returns it is on the disk whatever happens.
 
         Raises:
             DiskFull: it is not, and a later attempt goes on before it.
@@ -103,7 +103,7 @@ class Unfinished:
         self._count(chunk)
 
     def finish(self) -> None:
-        """Makes the file whole."""
+        """Complete the file."""
         with files.full_disk_as_error(self.path):
             self._writer.finish()
             _sync(self._writer.file)

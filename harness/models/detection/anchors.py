@@ -1,4 +1,4 @@
-"""Where a detector looks: boxes that its predictions are relative to."""
+"""Anchors: boxes that a detector's predictions are relative to."""
 
 from collections.abc import Sequence
 
@@ -18,5 +18,5 @@ def place_anchors(source: AnchorGenerator, image_size: Sequence[int], levels: di
 
 
 def in_one(anchors: dict[str, Tensor]) -> Tensor:
-    """(N, 4): of all levels."""
+    """Return the anchors of all levels: (N, 4)."""
     return torch.cat([grid.view(-1, 4) for grid in anchors.values()])

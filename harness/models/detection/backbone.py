@@ -1,4 +1,4 @@
-"""What a detector reads of an image: a classifier's stages and a feature pyramid (FPN) above them.
+"""A detector's backbone: a classifier's stages and a feature pyramid (FPN) above them.
 
 Lin et al. 2017, arXiv:1612.03144.
 """
@@ -15,7 +15,7 @@ from harness.models.frozen_norm import FrozenBatchNorm
 
 @dataclass(frozen=True)
 class Body:
-    """What of torchvision's classifier stands below a pyramid: its stem and four stages, whose strides are 4 to 32."""
+    """The modules of torchvision's classifier below a pyramid: its stem and four stages, whose strides are 4 to 32."""
 
     stages: tuple[tuple[str, ...], ...]  # modules of the stem and of each stage, the stage's map being the last one's
     prefix: str  # of their names in the classifier's state dict
@@ -42,8 +42,8 @@ BODIES = {
 def build_backbone(
     name: str, width: int, first_stage: int, norm: str, frozen_stages: int, extra_levels: nn.Module
 ) -> BackboneWithFPN:
-    """torchvision's ``BackboneWithFPN`` over the stages from ``first_stage`` on, freshly initialised; ``width``: the
-    channels of the pyramid's maps.
+    """Build torchvision's ``BackboneWithFPN`` over the stages from ``first_stage`` on, freshly initialised; ``width``:
+    the channels of the pyramid's maps.
 
     ``norm``: "batch", or "frozen" for batch norms that stay as they are loaded. ``frozen_stages``: of the stem and the
     stages, how many are not trained at all (detectron2's ``FREEZE_AT``); their batch norms are frozen too.
@@ -73,7 +73,7 @@ def _freeze(body: nn.Module, names: Sequence[str]) -> None:
 
 
 def _tell_folds(body: nn.Module) -> None:
-    """Which convolutions of a ResNet can take its batch norms in, see ``fold_batch_norms``."""
+    """Name the convolutions of a ResNet that can take its batch norms in, see ``fold_batch_norms``."""
     for module in body.modules():
         children = dict(module.named_children())
         norms = [name for name in children if name in ("bn1", "bn2", "bn3")]

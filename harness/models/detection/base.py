@@ -1,4 +1,4 @@
-"""What every detector is to the harness."""
+"""The interface of every detector."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +12,15 @@ from harness.models.taps import check_taps
 from methods.base import TapSpec
 from methods.detection import DetectorOutputs, Objects
 
-NOMINAL_SIZE = (800, 1344)  # height and width of the usual training image in its padding: what map sizes are told for
+NOMINAL_SIZE = (
+    800,
+    1344,
+)  # height and width of the usual training image in its padding: the map sizes are stated for it
 
 
 @dataclass(kw_only=True)
 class TrainingOutputs(DetectorOutputs):
-    """What a detector returns for images and their objects."""
+    """The outputs of a detector for images and their objects."""
 
     losses: dict[str, Tensor]  # scalars by name, each the mean of the images' own
     targets: Tensor  # (R,) int64: the labels of all images' RoIs
@@ -25,7 +28,7 @@ class TrainingOutputs(DetectorOutputs):
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector finds in one image, the surest first."""
+    """The objects that a detector finds in one image, the surest first."""
 
     boxes: Tensor  # (N, 4): x1, y1, x2, y2 in pixels of the image as the detector was given it
     scores: Tensor  # (N,) in [0, 1]
@@ -51,7 +54,7 @@ class Detector(nn.Module):
         objects: Sequence[Objects] | None = None,
         seeds: Sequence[int] | None = None,
     ) -> DetectorOutputs:
-        """Maps and anchors; with the images' ``objects`` also what ``TrainingOutputs`` has, in the model's train mode.
+        """Return maps and anchors; with the images' ``objects``, in train mode, also the rest of ``TrainingOutputs``.
 
         ``seeds``: of each image, of which anchors and RoIs are drawn.
 
@@ -72,7 +75,7 @@ class Detector(nn.Module):
     def learn(
         self, levels: dict[str, Tensor], anchors: dict[str, Tensor], objects: Sequence[Objects], seeds: Sequence[int]
     ) -> TrainingOutputs:
-        """Losses, RoIs and what is said of them, without features."""
+        """Return losses, RoIs and what is predicted for them, without features."""
         raise NotImplementedError
 
     def read(self, maps: Mapping[str, Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -81,17 +84,19 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """At most 100 objects in each image, whose height and width without the padding are ``sizes``; in eval mode."""
+        """Return at most 100 objects in each image, whose height and width without the padding are ``sizes``; in eval
+        mode.
+        """
         raise NotImplementedError
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
-        """Every map by its tap."""
+        """Return every map by its tap."""
         stages = self.backbone.body(images)
-        found = [*stages.values(), *self.backbone.fpn(stages).values()]
-        return dict(zip(self.tap_names, found, strict=True))
+        maps = [*stages.values(), *self.backbone.fpn(stages).values()]
+        return dict(zip(self.tap_names, maps, strict=True))
 
     def describe(self) -> TapSpec:
-        """What a method is told; sizes are those for ``NOMINAL_SIZE``."""
+        """Return what the detector offers a method; sizes are those for ``NOMINAL_SIZE``."""
         stages = [block[0].in_channels for block in self.backbone.fpn.inner_blocks]
         levels = [self.backbone.out_channels] * (len(self.tap_names) - len(stages))
         channels = dict(zip(self.tap_names, [*stages, *levels], strict=True))
@@ -111,7 +116,7 @@ class Detector(nn.Module):
         return 0
 
     def no_rois(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and embedding without rows."""
+        """Return logits and embedding without rows."""
         return like.new_empty(0, self.num_classes + 1), like.new_empty(0, self.embedding_dim)
 
     @property
@@ -120,5 +125,5 @@ class Detector(nn.Module):
 
 
 def pyramid(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The pyramid's maps, of all."""
+    """Return the pyramid's maps."""
     return {tap: x for tap, x in maps.items() if tap.startswith("p")}

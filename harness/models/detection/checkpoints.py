@@ -1,4 +1,4 @@
-"""A detector's weights: its classifier's alone, or all of them."""
+"""Loading of a detector's weights: its classifier's only, or all of them."""
 
 from pathlib import Path
 
@@ -27,41 +27,41 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
     ``name``'s stages; what classifies is left out. The file's sha256.
 
     Raises:
-        BadWeights: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
+        WeightsError: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
             too many.
     """
-    given, found = read_weights(file, sha256)
+    state, digest = read_weights(file, sha256)
     body, backbone = BODIES[DETECTORS[name].backbone], DETECTORS[name].backbone
     module = detector.backbone.body
-    wanted = {f"{body.prefix}{key}": tensor for key, tensor in module.state_dict().items()}
-    for key, tensor in wanted.items():
-        if key not in given and not key.endswith("num_batches_tracked"):
+    needed = {f"{body.prefix}{key}": tensor for key, tensor in module.state_dict().items()}
+    for key, tensor in needed.items():
+        if key not in state and not key.endswith("num_batches_tracked"):
             raise WeightsError(f"weights {file}: not the weights of a {backbone}: no tensor {key}")
-        if key in given and given[key].shape != tensor.shape:
-            shapes = f"{tuple(given[key].shape)}, not {tuple(tensor.shape)}"
+        if key in state and state[key].shape != tensor.shape:
+            shapes = f"{tuple(state[key].shape)}, not {tuple(tensor.shape)}"
             raise WeightsError(f"weights {file}: not the weights of a {backbone}: {key} has shape {shapes}")
-    used = {key.removeprefix(body.prefix): x for key, x in given.items() if not key.startswith(body.rest)}
+    used = {key.removeprefix(body.prefix): x for key, x in state.items() if not key.startswith(body.rest)}
     load_state_dict(module, backbone, file, used)
-    return found
+    return digest
 
 
 def load_detector(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads all of a detector's weights, strictly; the file's sha256.
+    """Load all of a detector's weights, strictly; return the file's sha256.
 
     For a detector of COCO's 80 categories, torchvision's weights with their 91 outputs do too.
 
     Raises:
-        BadWeights: the file cannot be read, or is another model's.
+        WeightsError: the file cannot be read, or is another model's.
     """
-    state, found = read_weights(file, sha256)
+    state, digest = read_weights(file, sha256)
     if detector.num_classes == len(_CATEGORIES):
         state = {key: _of_categories(key, tensor) for key, tensor in state.items()}
     load_state_dict(detector, name, file, state)
-    if found.startswith(_WITHOUT_EPS):
+    if digest.startswith(_WITHOUT_EPS):
         for module in detector.modules():
             if isinstance(module, FrozenBatchNorm | nn.BatchNorm2d):
                 module.eps = 0.0
-    return found
+    return digest
 
 
 def _of_categories(key: str, tensor: Tensor) -> Tensor:

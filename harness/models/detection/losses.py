@@ -12,9 +12,9 @@ def upcast(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def box_loss(found: Tensor, wanted: Tensor, count: int) -> Tensor:
+def box_loss(predicted: Tensor, targets: Tensor, count: int) -> Tensor:
     """Smooth L1 (beta 1/9) of positives' offsets (P, 4), summed, for each of the ``count`` samples of an image."""
-    return F.smooth_l1_loss(found, wanted.to(found.dtype), beta=1 / 9, reduction="sum") / max(1, count)
+    return F.smooth_l1_loss(predicted, targets.to(predicted.dtype), beta=1 / 9, reduction="sum") / max(1, count)
 
 
 def mean_over_images(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

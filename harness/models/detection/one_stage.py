@@ -34,11 +34,11 @@ class OneStageDetector(Detector, RetinaNet):
     def learn(
         self, levels: dict[str, Tensor], anchors: dict[str, Tensor], objects: Sequence[Objects], seeds: Sequence[int]
     ) -> TrainingOutputs:
-        found = self._predict(levels)
+        predictions = self._predict(levels)
         # Its head has no background, and so counts classes from 0 on.
         targets = [{"boxes": o.boxes, "labels": o.labels - 1} for o in objects]
-        losses = self.compute_loss(targets, found, [in_one(anchors)] * len(objects))
-        logits, embedding = self.no_rois(found["cls_logits"])
+        losses = self.compute_loss(targets, predictions, [in_one(anchors)] * len(objects))
+        logits, embedding = self.no_rois(predictions["cls_logits"])
         return TrainingOutputs(
             logits, embedding,
             losses={"class": losses["classification"], "box": losses["bbox_regression"]},
@@ -51,8 +51,8 @@ class OneStageDetector(Detector, RetinaNet):
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
         levels = pyramid(self.maps(images))
         anchors = [grid.view(-1, 4) for grid in place_anchors(self.anchor_source, images.shape[-2:], levels).values()]
-        found = {name: x.split([len(a) for a in anchors], dim=1) for name, x in self._predict(levels).items()}
-        detections = self.postprocess_detections(found, [anchors] * len(sizes), sizes)
+        by_level = {name: x.split([len(a) for a in anchors], dim=1) for name, x in self._predict(levels).items()}
+        detections = self.postprocess_detections(by_level, [anchors] * len(sizes), sizes)
         return [Detections(image["boxes"], image["scores"], image["labels"] + 1) for image in detections]
 
     def _predict(self, levels: dict[str, Tensor]) -> dict[str, Tensor]:

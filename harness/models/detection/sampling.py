@@ -1,16 +1,17 @@
-"""Which anchors and regions of an image a detector learns from in a step."""
+"""Sampling of the anchors and regions of an image that a detector learns from in a step."""
 
 import torch
 from torch import Tensor
 
 
 def generator(seed: int, device: torch.device) -> torch.Generator:
-    """Of one image's draws."""
+    """Return the generator of one image's draws."""
     return torch.Generator(device).manual_seed(seed)
 
 
 def sample(labels: Tensor, count: int, positive_fraction: float, draws: torch.Generator) -> Tensor:
-    """Ascending positions of at most ``count`` of an image's candidates, at most so large a part of them positive.
+    """Return ascending positions of at most ``count`` of an image's candidates, with at most this fraction of them
+    positive.
 
     ``labels`` (N,) of one image: above 0 positive, 0 negative, below 0 left out. As torchvision's
     ``BalancedPositiveNegativeSampler``, but drawn from the image's own generator.

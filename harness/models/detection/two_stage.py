@@ -80,8 +80,8 @@ class TwoStageDetector(Detector, FasterRCNN):
         anchors = place_anchors(self.anchor_source, images.shape[-2:], levels)
         _, _, proposals = self._propose(levels, in_one(anchors), sizes)
         logits, _, offsets = self._read(levels, proposals)
-        found = self.roi_heads.postprocess_detections(logits, offsets, proposals, sizes)
-        return [Detections(*image) for image in zip(*found, strict=True)]
+        detections = self.roi_heads.postprocess_detections(logits, offsets, proposals, sizes)
+        return [Detections(*image) for image in zip(*detections, strict=True)]
 
     def _propose(
         self, levels: dict[str, Tensor], anchors: Tensor, sizes: Sequence[tuple[int, int]]
@@ -97,16 +97,17 @@ class TwoStageDetector(Detector, FasterRCNN):
     def _first_stage_losses(
         self, objectness: Tensor, offsets: Tensor, objects: Objects, draws: torch.Generator, anchors: Tensor
     ) -> dict[str, Tensor]:
-        """Of one image: whether there is an object (N,), and where (N, 4), for some of the anchors."""
+        """Return the losses of some of one image's anchors: whether there is an object (N,), and where (N, 4)."""
         rpn = self.rpn
         (labels,), (boxes,) = rpn.assign_targets_to_anchors([anchors], [{"boxes": objects.boxes}])
         chosen = sample(labels, self._anchors_per_image, rpn.fg_bg_sampler.positive_fraction, draws)
         positive = chosen[labels[chosen] > 0]
-        found, classes = objectness[chosen], labels[chosen].to(objectness.dtype)
-        wanted = rpn.box_coder.encode_single(boxes[positive], anchors[positive])
+        logits, classes = objectness[chosen], labels[chosen].to(objectness.dtype)
+        box_targets = rpn.box_coder.encode_single(boxes[positive], anchors[positive])
         return {
-            "rpn_objectness": F.binary_cross_entropy_with_logits(found, classes, reduction="sum") / max(1, len(chosen)),
-            "rpn_box": box_loss(offsets[positive], wanted, len(chosen)),
+            "rpn_objectness": F.binary_cross_entropy_with_logits(logits, classes, reduction="sum")
+            / max(1, len(chosen)),
+            "rpn_box": box_loss(offsets[positive], box_targets, len(chosen)),
         }
 
     def _draw_rois(self, proposals: Tensor, objects: Objects, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,13 +123,13 @@ class TwoStageDetector(Detector, FasterRCNN):
     def _second_stage_losses(
         self, logits: Tensor, offsets: Tensor, rois: Tensor, targets: Tensor, boxes: Tensor
     ) -> dict[str, Tensor]:
-        """Of one image: which class its RoIs show, and where."""
+        """Return the losses of one image's RoIs: their class, and where it is."""
         positive = torch.where(targets > 0)[0]
-        found = offsets.view(len(offsets), -1, 4)[positive, targets[positive]]
-        wanted = self.roi_heads.box_coder.encode_single(boxes[positive], rois[positive])
+        predicted = offsets.view(len(offsets), -1, 4)[positive, targets[positive]]
+        box_targets = self.roi_heads.box_coder.encode_single(boxes[positive], rois[positive])
         return {
             "roi_class": F.cross_entropy(logits, targets, reduction="sum") / max(1, len(targets)),
-            "roi_box": box_loss(found, wanted, len(targets)),
+            "roi_box": box_loss(predicted, box_targets, len(targets)),
         }
 
     def _read(self, maps: Mapping[str, Tensor], rois: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""What a plan takes before it is run: time, devices and disk, from past runs like its own; imports no torch."""
+"""Cost of a plan before it runs: time, devices and disk space, from similar past runs. Imports no torch."""

@@ -1,4 +1,4 @@
-"""What each job of a plan trains on, as far as it is known before the job runs."""
+"""Devices that the jobs of a plan train on, as far as they are known before a job runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from harness.spec.science import Science
 
 @dataclass(frozen=True)
 class Device:
-    """What one job trains on."""
+    """The device of one job."""
 
     gpu: bool
-    hardware: str | None  # the GPU's or the processor's name; None: not known before the job runs
+    hardware: str | None  # the GPU's or the processor's name; None: unknown before the job runs
     threads: int  # of each process
     processes: int
     units: int  # GPUs, or cores where there are none, that a job holds
 
     def is_like(self, hardware: str, processes: int) -> bool:
-        """Whether this may be what ran there, but perhaps with other threads."""
+        """Return whether a record's hardware may be this device; threads may differ."""
         name, *_ = hardware.split(" MIG ")  # torch names the slice of a GPU, the driver the whole
-        alike = self.gpu == is_gpu(hardware) and self.processes == processes
-        return alike and self.hardware in (None, name)
+        same_kind = self.gpu == is_gpu(hardware) and self.processes == processes
+        return same_kind and self.hardware in (None, name)
 
     @property
     def unit(self) -> str:
@@ -29,41 +29,41 @@ class Device:
 
 
 def unit_of(gpu: bool) -> str:
-    """What a job's time is counted in hours of."""
+    """Return the unit whose hours a job's time is counted in."""
     return "GPU" if gpu else "core"
 
 
-DeviceOf = Callable[[Science], Device]  # of a run's science: what trains it
+DeviceOf = Callable[[Science], Device]  # a run's science -> the device that trains it
 
 
 def devices(cluster: str, threads: int) -> DeviceOf:
-    """``threads``: of a job on this machine.
+    """Return the function that names a run's device. ``threads`` are those of a job on this machine.
 
     Raises:
         UserError: there is no such cluster profile.
     """
     if cluster == "local":
-        here = this_machine(threads)
-        return lambda _: here
+        device = this_machine(threads)
+        return lambda _: device
     from slurm import profiles
 
     profile = profiles.load_profile(cluster)
 
     def on_cluster(science: Science) -> Device:
-        asked = profile.resources_for(science.student, science.teacher_model)
-        gpus, threads = asked.nodes * asked.gpus_per_node, asked.cpus_per_task
-        return Device(gpus > 0, None, threads, asked.processes, gpus or asked.processes * threads)
+        resources = profile.resources_for(science.student, science.teacher_model)
+        gpus, threads = resources.nodes * resources.gpus_per_node, resources.cpus_per_task
+        return Device(gpus > 0, None, threads, resources.processes, gpus or resources.processes * threads)
 
     return on_cluster
 
 
 def this_machine(threads: int) -> Device:
-    """What a job here has."""
+    """Return the device of a job on this machine."""
     if gpus():
         return Device(True, gpu_name(), threads, 1, 1)
     return Device(False, cpu_name(), threads, 1, threads)
 
 
 def threads_of_a_job(at_once: int) -> int:
-    """Threads of each of so many jobs on this machine."""
+    """Return the threads of each job when ``at_once`` jobs share this machine."""
     return max(1, cores() // at_once)

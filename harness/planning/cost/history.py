@@ -1,4 +1,4 @@
-"""What past runs took, read from their records."""
+"""The time that past runs took, read from their records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,29 +28,29 @@ _MEASURED = ("own", "data", "teacher", "evaluation", "first_stage", "around")
 
 @dataclass(frozen=True)
 class Jobs:
-    """The jobs behind a table of records. ``of`` is (rows,), the others (jobs,)."""
+    """The jobs behind a table of records. ``index`` is (rows,), the others (jobs,)."""
 
-    of: NDArray[np.int64]  # the job of each row
+    index: NDArray[np.int64]  # the job of each row
     records: NDArray[np.int64]
     seconds: Floats  # from the start of the process to the last record, with what earlier attempts trained
     trained: Floats  # seconds that records account for
 
 
 def jobs(table: pa.Table) -> Jobs:
-    """Rows with ``JOB_COLUMNS`` by the process that trained them."""
+    """Return the jobs of rows with ``JOB_COLUMNS``; a job is the process that trained them."""
     started = pc.cast(table.column("started_at"), pa.int64())
     names = pc.binary_join_element_wise(table.column("host"), pc.cast(started, pa.string()), " ")
-    of = names.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    count = int(of.max()) + 1 if len(of) else 0
-    trained = np.bincount(of, weights=_floats(table, "cost_total_s"), minlength=count).astype(np.float64)
-    lasted = np.zeros(count)
-    took = pc.subtract(pc.cast(table.column("finished_at"), pa.int64()), started)
-    np.maximum.at(lasted, of, took.to_numpy() / 1e6)
-    return Jobs(of, np.bincount(of, minlength=count), np.maximum(lasted, trained), trained)
+    index = names.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    count = int(index.max()) + 1 if len(index) else 0
+    trained = np.bincount(index, weights=_floats(table, "cost_total_s"), minlength=count).astype(np.float64)
+    seconds = np.zeros(count)
+    row_seconds = pc.subtract(pc.cast(table.column("finished_at"), pa.int64()), started)
+    np.maximum.at(seconds, index, row_seconds.to_numpy() / 1e6)
+    return Jobs(index, np.bincount(index, minlength=count), np.maximum(seconds, trained), trained)
 
 
 def read_history(store: Store, dataset: str) -> list[PastRun]:
-    """All finished runs of a dataset that did not diverge.
+    """Return all finished runs of a dataset that did not diverge.
 
     Raises:
         UserError: a damaged record.
@@ -65,32 +65,32 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
 
 
 def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Science]) -> pa.Table:
-    """With the columns that ``Past`` names. ``like``: the position of each row's science in ``sciences``."""
+    """Return the columns of ``PastRun``; ``like`` is the position of each row's science in ``sciences``."""
     of_jobs = jobs(table)
     counts = np.array([image_counts(science) for science in sciences], dtype=np.float64)
     images, evaluated = counts[like].T
     teacher = _floats(table, "cost_teacher_s")
-    # A record has its share of what its pack did for all: an equal one of the data, and of the teacher what its
-    # learners have shared.
-    learners = np.bincount(of_jobs.of, weights=teacher > 0)[of_jobs.of]
+    # A record holds its share of what its pack did together: of the data pass an equal one, of the teacher's forward
+    # that of its learners.
+    learners = np.bincount(of_jobs.index, weights=teacher > 0)[of_jobs.index]
     pack_size = _floats(table, "pack_size")
-    whole = (of_jobs.records[of_jobs.of] == pack_size) & (_floats(table, "attempts") == 1)
-    found = {
+    whole = (of_jobs.records[of_jobs.index] == pack_size) & (_floats(table, "attempts") == 1)
+    columns = {
         "own": (_floats(table, "cost_student_s") + _floats(table, "cost_method_s")) / images,
         "data": _floats(table, "cost_data_s") * pack_size / images,
         "teacher": teacher * learners / images,
         "evaluation": _floats(table, "cost_evaluation_s") / evaluated,
         "first_stage": _floats(table, "cost_first_stage_s"),
-        "around": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.of], np.nan),
+        "around": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.index], np.nan),
     }
     table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", pa.array(like))
-    for name, values in found.items():
+    for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table
 
 
 def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
-    """The position of each row's science among those that differ in more than the seed, and these."""
+    """Return the sciences that differ in more than the seed, and each row's position among them."""
     positions: dict[str, int] = {}
     sciences, like = list[Science](), list[int]()
     for text, seed in zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True):
@@ -102,8 +102,8 @@ def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
 
 
 def _grouped(table: pa.Table) -> pa.Table:
-    wanted = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
-    return table.group_by(list(_KEYS), use_threads=False).aggregate(wanted)
+    aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
+    return table.group_by(list(_KEYS), use_threads=False).aggregate(aggregations)
 
 
 def _past(science: Science, group: dict[str, Any]) -> PastRun:

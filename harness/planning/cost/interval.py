@@ -1,4 +1,4 @@
-"""A figure with its interval."""
+"""Intervals: an estimate with its bounds."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,18 +15,17 @@ class Interval:
 
     @classmethod
     def of(cls, values: Iterable[float], widening: float) -> "Interval":
-        """The median of what was measured, from the least to the greatest of it, and at least from median/``widening``
-        to median*``widening``: a few runs do not show how far apart runs can lie.
+        """Return the median of at least one measured value, with their smallest and largest as bounds.
 
-        ``values``: at least one.
+        The bounds are at least median/``widening`` and median*``widening``: a few runs do not show the whole spread.
         """
-        found = list(map(float, values))
-        mid = median(found)
-        return cls(min(*found, mid / widening), mid, max(*found, mid * widening))
+        measured = list(map(float, values))
+        mid = median(measured)
+        return cls(min(*measured, mid / widening), mid, max(*measured, mid * widening))
 
     @classmethod
     def sum(cls, ranges: "Iterable[Interval]") -> "Interval":
-        """Bounds add up as if all were fast or slow together, as runs on one machine are."""
+        """Return the sum; bounds add up as if all were fast or slow together, like runs on one machine."""
         return reduce(add, ranges, cls(0.0, 0.0, 0.0))
 
     def __add__(self, other: "Interval") -> "Interval":

@@ -1,4 +1,4 @@
-"""How long jobs take that wait for places and for each other."""
+"""Makespan: the time until the last of several jobs has ended, which wait for free places and for each other."""
 
 import heapq
 from collections.abc import Iterable
@@ -13,13 +13,13 @@ class Job:
 
 
 def makespan(jobs: Iterable[Job], at_once: int) -> float:
-    """Seconds until the last has ended, when at most ``at_once`` (>= 1) run and each starts as soon as it may."""
+    """Return the seconds until the last job has ended, when at most ``at_once`` (>= 1) run and none waits in vain."""
     jobs = list(jobs)
     ended: dict[str, float] = {}
     places = [0.0] * min(at_once, max(1, len(jobs)))
-    waiting = {k for job in jobs if job.needs for k in [job.needs]} & {k for job in jobs for k in job.run_ids}
-    for first in (True, False):  # teachers, in their order; then the others, as their teachers end
-        group = [job for job in jobs if bool(waiting & set(job.run_ids)) == first]
+    teachers = {job.needs for job in jobs if job.needs} & {k for job in jobs for k in job.run_ids}
+    for is_teacher in (True, False):  # teachers in their order, then the others as their teachers end
+        group = [job for job in jobs if bool(teachers & set(job.run_ids)) == is_teacher]
         for job in sorted(group, key=lambda job: ended.get(job.needs or "", 0.0)):
             start = max(heapq.heappop(places), ended.get(job.needs or "", 0.0))
             heapq.heappush(places, start + job.seconds)

@@ -1,4 +1,4 @@
-"""What a pack takes: from past runs like its own, else from a probe of it, else from less like runs."""
+"""The cost of a pack: from past runs of the same kind, else from a probe of it, else from less similar runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ _EVALUATION = 1 / 3  # of a training step's time, which is a forward and a backw
 
 @dataclass(frozen=True)
 class PackCost:
-    """Of a pack. Tuples are in the order of its runs."""
+    """The cost of one pack. Tuples are in the order of its runs."""
 
-    seconds: Interval | None  # of its job; None where nothing is known of any run
-    bases: tuple[tuple[str, int] | None, ...]  # what a time is known from, and how many past runs that is
+    seconds: Interval | None  # of its job; None where nothing is known about any run
+    bases: tuple[tuple[str, int] | None, ...]  # the source of a time, and its number of past runs
     left: Interval  # bytes, of the runs whose size is known
     checkpoints: float
     is_sized: tuple[bool, ...]
@@ -28,28 +28,28 @@ class PackCost:
 
 @dataclass(frozen=True)
 class PackCosts:
-    """Prices of packs, from what the store knows."""
+    """The costs of packs, from what the store knows."""
 
-    likeness: SimilarRuns
-    found: Sequence[ProbeResult]
+    similar_runs: SimilarRuns
+    probes: Sequence[ProbeResult]
 
     def is_known(self, science: Science, device: Device) -> bool:
-        """Whether past runs of the very same kind are there, so that a probe has nothing to add."""
-        known = self.likeness.known(science, device)
+        """Return whether there are past runs of exactly this kind, so that a probe has nothing to add."""
+        known = self.similar_runs.known(science, device)
         return known is not None and known.step == 0
 
-    def price(self, pack: Sequence[Science], device: Device) -> PackCost:
-        """A pack passes over the data and runs its teacher once for all its runs."""
-        known = [self.likeness.known(science, device) for science in pack]
+    def cost(self, pack: Sequence[Science], device: Device) -> PackCost:
+        """Return a pack's cost. Its runs share one pass over the data and one teacher forward."""
+        known = [self.similar_runs.known(science, device) for science in pack]
         shapes = [shape(science) for science in pack]
-        finding = None
+        probe = None
         if any(k is None or k.step for k in known):
-            finding = probe_results.largest_within(self.found, shapes, device)
-        probed = [finding is not None and text in finding.shapes for text in shapes]
+            probe = probe_results.largest_within(self.probes, shapes, device)
+        probed = [probe is not None and text in probe.shapes for text in shapes]
         rest = [k for k, measured in zip(known, probed, strict=True) if k and not measured]
-        parts = [_of_runs(rest, shared=finding is None)] if rest else []
-        if finding:
-            parts.append(_of_probe([s for s, measured in zip(pack, probed, strict=True) if measured], finding))
+        parts = [_of_runs(rest, shared=probe is None)] if rest else []
+        if probe:
+            parts.append(_of_probe([s for s, measured in zip(pack, probed, strict=True) if measured], probe))
         bases = (
             (PROBE, 0) if measured else (STEPS[k.step].words, k.runs) if k else None
             for k, measured in zip(known, probed, strict=True)
@@ -59,27 +59,27 @@ class PackCosts:
         ]
         sized = [(s, k, w) for s, k, w in zip(pack, known, weights, strict=True) if w is not None]
         held = sum(disk.checkpoint_bytes(w, k.method_parameters if k else 0) for _, k, w in sized)
-        kept = max(disk.logits_bytes(science) for science in pack)
+        logits = max(disk.logits_bytes(science) for science in pack)
         return PackCost(
             seconds=Interval.sum(parts) if parts else None,
             bases=tuple(bases),
-            left=Interval.sum([*(disk.bytes_left(s, w) for s, _, w in sized), Interval(kept, kept, kept)]),
-            checkpoints=max(held, disk.CHECKPOINTS * finding.checkpoint_bytes if finding else 0.0),
+            left=Interval.sum([*(disk.bytes_left(s, w) for s, _, w in sized), Interval(logits, logits, logits)]),
+            checkpoints=max(held, disk.CHECKPOINTS * probe.checkpoint_bytes if probe else 0.0),
             is_sized=tuple(w is not None for w in weights),
         )
 
 
 def _of_runs(known: Sequence[StepEstimate], shared: bool) -> Interval:
-    """``shared``: with what is done once for the pack."""
+    """Return the time of runs; ``shared``: with what is done once for the pack."""
     own = Interval.sum(k.own for k in known)
     once = [[k.data for k in known], [k.teacher for k in known], [k.around for k in known]]
     return own + Interval.sum(max(ranges, key=lambda r: r.mid) for ranges in once) if shared else own
 
 
-def _of_probe(sciences: Sequence[Science], finding: ProbeResult) -> Interval:
-    """Evaluations were not part of it: an image is taken to need a third of what it does in training."""
+def _of_probe(sciences: Sequence[Science], probe: ProbeResult) -> Interval:
+    """Return the time of runs that a probe measured. Evaluations are assumed to take a third per image."""
     images, evaluated = (max(counts) for counts in zip(*map(image_counts, sciences), strict=True))
     per_image = 1 / sciences[0].recipe.batch_size
-    per_step = Interval.of(finding.seconds_per_step, probe_results.WIDENING)
-    start = Interval.of([finding.start_s], probe_results.WIDENING)
+    per_step = Interval.of(probe.seconds_per_step, probe_results.WIDENING)
+    start = Interval.of([probe.start_s], probe_results.WIDENING)
     return per_step * (per_image * (images + _EVALUATION * evaluated)) + start

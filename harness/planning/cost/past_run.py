@@ -1,4 +1,4 @@
-"""What is known of past runs. Without numpy: a plan for an empty store does not wait for it."""
+"""Past runs and their times. Imports no numpy, so that a plan for an empty store does not wait for it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PastRun:
-    """Finished runs that differ in their seeds alone, on one kind of machine. Every array is (runs,), in seconds."""
+    """Finished runs that differ only in their seeds, on one kind of machine. Every array is (runs,), in seconds."""
 
     science: Science  # of one of them
     hardware: str
@@ -27,11 +27,11 @@ class PastRun:
     teacher: "Floats"  # per training image: the teacher's forward for its whole pack
     evaluation: "Floats"  # per image evaluated on
     first_stage: "Floats"  # all of it
-    around: "Floats"  # of its job: all but the training, from the start of the process on; NaN where it is not known
+    around: "Floats"  # the rest of its job, from the start of the process on; NaN where unknown
 
 
 def image_counts(science: Science) -> tuple[int, int]:
-    """Images that a run trains on, each as often as it is seen, and those it evaluates on, likewise."""
+    """Return how many images a run trains on and evaluates on, each counted as often as it is seen."""
     dataset, recipe = science.dataset, science.recipe
     evaluations = -(-recipe.epochs // recipe.eval_every)
     of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else dataset.train_images

@@ -1,4 +1,4 @@
-"""``sweep --probe``: a few steps of each kind of pack that the store has no like runs of, in a process of its own."""
+"""``sweep --probe``: a few steps of each kind of pack that the store has no similar runs of, in their own process."""
 
 import os
 import subprocess
@@ -19,26 +19,26 @@ from harness.spec.science import Science
 from harness.store import files
 from harness.training.probe_order import ProbeAnswer, ProbeOrder
 
-STEPS = 20  # that are timed, at most
-SECONDS = 10.0  # in which they are, at most
-PATIENCE = 180.0  # seconds for all of a probe: data, models and the teacher's evaluation come before its steps
+STEPS = 20  # to time, at most
+SECONDS = 10.0  # to spend on them, at most
+PATIENCE = 180.0  # seconds for a whole probe: data, models and the teacher's evaluation come before its steps
 
 
 def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: PackCosts, data: Path | None) -> None:
-    """Measures, and keeps what was found in the store. ``data``: the dataset's folder.
+    """Time packs, and write the results into the store. ``data`` is the dataset's folder.
 
-    Teachers have random weights, which take as long as trained ones. Nothing that a run reads is written.
+    Teachers have random weights, which take as long as trained ones. No file is written that a run reads.
     """
     runs = planned.plan.runs
-    wanted: dict[tuple[str, ...], list[Science]] = {}
+    packs: dict[tuple[str, ...], list[Science]] = {}
     labels: dict[tuple[str, ...], str] = {}
     for run_ids, _ in packs_to_do(planned, to_do):
         pack = [runs[k].science for k in run_ids]
         if not all(known.is_known(science, device(science)) for science in pack):
-            wanted.setdefault(key := tuple(map(shape, pack)), pack)
+            packs.setdefault(key := tuple(map(shape, pack)), pack)
             labels.setdefault(key, f"{runs[run_ids[0]].label}" + f" and {len(pack) - 1} more" * (len(pack) > 1))
-    for i, (shapes, pack) in enumerate(wanted.items(), 1):
-        head, on = f"probe {i} of {len(wanted)}, {labels[shapes]}", device(pack[0])
+    for i, (shapes, pack) in enumerate(packs.items(), 1):
+        head, on = f"probe {i} of {len(packs)}, {labels[shapes]}", device(pack[0])
         answer = _run(pack, on, data)
         if isinstance(answer, str):
             say(f"{head}: not measured: {answer}")
@@ -62,7 +62,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
 
 
 def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer | str:
-    """What the probe's process says, or why it says nothing."""
+    """Return the answer of the probe's process, or why there is none."""
     with tempfile.TemporaryDirectory(prefix="harness-probe-") as scratch:
         order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
         sciences = [science.to_json() for science in pack]

@@ -1,4 +1,4 @@
-"""Which past runs are like a planned one, step by step, and what they say of it."""
+"""Past runs that are similar to a planned one, from the most similar on, and the times that they predict."""
 
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from harness.planning.cost.past_run import PastRun, image_counts
 from harness.spec import identity, models
 from harness.spec.science import Science, recipe_json
 
-# Keys of a recipe that change hardly anything about the time an image takes.
+# Keys of a recipe that hardly change the time an image takes.
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
     "eval_every", "label_smoothing", "clip_norm",
 }  # fmt: skip
-OTHER_THREADS = 1.5  # further widening where the like runs had other threads, each of which is taken to do as much
+OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 
 
 @dataclass(frozen=True)
 class Step:
-    """A way to be like: runs for which ``key`` is the same. ``widening``: of the interval, see ``Range.of``."""
+    """A degree of similarity: runs with an equal ``key``. ``widening`` is that of ``Interval.of``."""
 
     words: str
     widening: float
@@ -29,7 +29,7 @@ class Step:
 
 
 def shape(science: Science) -> str:
-    """The same text for runs that take the same time per image: all agree but seed, schedule and loss weights."""
+    """Return a text that is equal for runs that differ in seed, schedule and loss weights only."""
     recipe = {k: v for k, v in recipe_json(science.recipe).items() if k not in _FREE}
     method = {"use": science.method.use, "params": science.method.params}
     return identity.canonical({"pair": _pair(science), "method": method, "recipe": recipe})
@@ -39,7 +39,7 @@ def _pair(science: Science) -> tuple[str, str | None, str]:
     return science.dataset.name, science.teacher_model, science.student
 
 
-# From the nearest on. The factors hold for the short runs in results/published, each foretold from the others.
+# From the most similar on. The factors hold for the short runs in results/published, each predicted from the others.
 STEPS = (
     Step("the same method and pair", 1.5, shape),
     Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
@@ -51,29 +51,29 @@ STEPS = (
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What past runs say of one run, in seconds for all of it; data and teacher are its whole pack's."""
+    """The predicted seconds of one run; data and teacher are its whole pack's."""
 
-    step: int  # of STEPS; 0: the nearest
-    runs: int  # how many past runs say it
+    step: int  # of STEPS; 0: the most similar
+    runs: int  # past runs behind it
     own: Interval
     data: Interval
     teacher: Interval
     around: Interval  # what its job takes besides training
-    evaluated_parameters: int | None  # of the model that is kept; None: past runs had another student
+    evaluated_parameters: int | None  # of the model that a run leaves; None: past runs had another student
     method_parameters: int
 
 
 class SimilarRuns:
-    """Past runs, ready to be asked."""
+    """Past runs, indexed by similarity."""
 
     def __init__(self, past: Iterable[PastRun]):
         self._by_key: list[dict[Hashable, list[PastRun]]] = [{} for _ in STEPS]
         for group in past:
-            for found, step in zip(self._by_key, STEPS, strict=True):
-                found.setdefault(step.key(group.science), []).append(group)
+            for by_key, step in zip(self._by_key, STEPS, strict=True):
+                by_key.setdefault(step.key(group.science), []).append(group)
 
     def known(self, science: Science, device: Device) -> StepEstimate | None:
-        """By the nearest step that any past runs on this device are at; None where nothing is known."""
+        """Predict a run from the most similar past runs on its device; None where there are none."""
         for i, (by_key, step) in enumerate(zip(self._by_key, STEPS, strict=True)):
             near = [
                 (past, scales)
@@ -89,7 +89,7 @@ class SimilarRuns:
 
 
 def _scales(science: Science, past: Science, by_size: bool) -> tuple[float, float] | None:
-    """How much more the student, and the teacher, take than those of the past run; None where that is not known."""
+    """Return the factors of student and teacher over those of the past run; None where they are unknown."""
     if not by_size:
         return 1.0, 1.0
     student = _ratio(science.student, past.student)
@@ -138,5 +138,5 @@ def _known(
 
 
 def _of_threads(past: PastRun, device: Device) -> float:
-    """Seconds here for one there: a core does as much whatever the threads. On a GPU they do not matter."""
+    """Return the seconds on this device for one of the past run; a core does as much whatever the threads."""
     return 1.0 if device.gpu else past.threads / device.threads

@@ -1,4 +1,4 @@
-"""What a sweep was estimated to take, kept from its submissions; and what it has taken."""
+"""Submissions of a sweep: what each was estimated to take, and what its runs have taken."""
 
 import time
 from collections.abc import Collection
@@ -20,7 +20,7 @@ from harness.store.store import Store
 
 @dataclass(frozen=True)
 class Submission:
-    """Runs that were submitted together, and what was expected of them then."""
+    """Runs that were submitted together, and their estimate at that time."""
 
     submitted_at: float
     run_ids: tuple[str, ...]
@@ -33,16 +33,16 @@ class Submission:
 
 @dataclass(frozen=True)
 class MeasuredCost:
-    """What runs that have a record have taken."""
+    """The cost so far of the runs that have a record."""
 
     records: int
     elapsed_s: float | None  # from the submission to the last record
-    device_s: dict[str, float]  # unit -> seconds that their jobs held one, times how many
+    device_s: dict[str, float]  # unit -> seconds that jobs held devices, times their number
     left_bytes: int
 
 
 def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate: Estimate) -> None:
-    """Keeps what is submitted now. What was submitted before, and has been taken up again, keeps its first estimate."""
+    """Note a submission. Runs that were submitted before keep their first estimate."""
     known = read_submissions(store, sweep)
     if any(set(run_ids) <= set(submission.run_ids) for submission in known):
         return
@@ -54,7 +54,7 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
 
 
 def read_submissions(store: Store, sweep: str) -> list[Submission]:
-    """A sweep's submissions, oldest first. What is damaged is as good as gone: nothing depends on it."""
+    """Return a sweep's submissions, oldest first; none where their file is damaged, as nothing depends on it."""
     try:
         return [_submission(value) for value in files.read_json(store.estimates(sweep)) or ()]
     except (TypeError, KeyError, AttributeError):
@@ -67,14 +67,16 @@ def _submission(value: dict[str, Any]) -> Submission:
 
 
 def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
-    """Raises:
-    UserError: a damaged record.
+    """Return what the runs of a submission have taken.
+
+    Raises:
+        UserError: a damaged record.
     """
     columns = (*JOB_COLUMNS, "hardware", "threads", "processes")
     table = records.read_records(store, submission.run_ids, columns)
     of_jobs, used = jobs(table), dict[str, float]()
     first: dict[int, dict[str, Any]] = {}
-    for job, row in zip(of_jobs.of.tolist(), table.to_pylist(), strict=True):
+    for job, row in zip(of_jobs.index.tolist(), table.to_pylist(), strict=True):
         first.setdefault(job, row)
     for job, row in first.items():
         gpu = is_gpu(row["hardware"])
@@ -90,13 +92,13 @@ def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
 
 
 def _bytes(store: Store, run_id: str) -> int:
-    """What a run has left, but for a record that is compacted and logits that serve other runs too."""
-    found = [*store.run(run_id).rglob("*"), store.record(run_id)]
-    return sum(path.stat().st_size for path in found if path.is_file())
+    """Return the bytes of a run, without a compacted record and without logits that other runs share."""
+    paths = [*store.run(run_id).rglob("*"), store.record(run_id)]
+    return sum(path.stat().st_size for path in paths if path.is_file())
 
 
 def submission_dicts(store: Store, sweep: str) -> list[dict[str, Any]]:
-    """Submissions and what they have taken, as plain data.
+    """Return submissions and what they have taken, as plain data.
 
     Raises:
         UserError: a damaged record.
@@ -105,7 +107,7 @@ def submission_dicts(store: Store, sweep: str) -> list[dict[str, Any]]:
 
 
 def submission_lines(store: Store, sweep: str) -> list[str]:
-    """What each submission of a sweep was estimated to take, beside what it took.
+    """Return a line for each submission of a sweep: its estimate, and what it took.
 
     Raises:
         UserError: a damaged record.
@@ -126,14 +128,14 @@ def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
 
 def _estimated(submission: Submission) -> str:
     if not (submission.elapsed_s and submission.device_s):
-        said = ["time unknown"]
+        parts = ["time unknown"]
     else:
-        said = [
+        parts = [
             text.format_interval(submission.elapsed_s, duration),
             f"{text.format_interval(submission.device_s, text.format_hours)} {submission.unit}-hours",
         ]
         if submission.unknown:
-            said[-1] += f" and {plural(submission.unknown, 'run')} of unknown time"
+            parts[-1] += f" and {plural(submission.unknown, 'run')} of unknown time"
     if submission.left_bytes:
-        said.append(text.format_interval(submission.left_bytes, text.format_bytes))
-    return ", ".join(said)
+        parts.append(text.format_interval(submission.left_bytes, text.format_bytes))
+    return ", ".join(parts)

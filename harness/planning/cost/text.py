@@ -1,4 +1,4 @@
-"""Estimates in words."""
+"""Estimates as text."""
 
 from collections.abc import Callable, Collection
 
@@ -9,42 +9,42 @@ from harness.planning.cost.interval import Interval
 
 
 def estimate_lines(estimate: Estimate) -> list[str]:
-    """What ``sweep`` prints of it."""
-    found = []
+    """Return the lines that ``sweep`` prints of an estimate."""
+    lines = []
     if estimate.elapsed_s and estimate.device_s:
         sources = "; ".join(map(_source, estimate.bases))
-        found.append(f"time: {duration_range(estimate)}; {sources}")
+        lines.append(f"time: {duration_range(estimate)}; {sources}")
     if estimate.runs_of_unknown_time:
-        found.append(
-            f"time unknown: {_runs(estimate.runs_of_unknown_time)}: no like run in the store yet; "
+        lines.append(
+            f"time unknown: {_runs(estimate.runs_of_unknown_time)}: no similar run in the store yet; "
             "--probe measures a few steps"
         )
     if estimate.left_bytes and estimate.peak_bytes:
         stays = format_interval(estimate.left_bytes, format_bytes)
-        found.append(f"disk: {stays} stays, at most {format_bytes(estimate.peak_bytes)} at a time")
+        lines.append(f"disk: {stays} stays, at most {format_bytes(estimate.peak_bytes)} at a time")
     if estimate.runs_of_unknown_size:
-        found.append(f"disk unknown: {_runs(estimate.runs_of_unknown_size)}")
-    return found
+        lines.append(f"disk unknown: {_runs(estimate.runs_of_unknown_size)}")
+    return lines
 
 
 def duration_range(estimate: Estimate) -> str:
-    """``3:06:00 (2:30:00 to 4:00:00), 6.2 core-hours (5 to 8)``."""
+    """Return ``3:06:00 (2:30:00 to 4:00:00), 6.2 core-hours (5 to 8)``."""
     assert estimate.elapsed_s and estimate.device_s
     device_hours = format_interval(estimate.device_s, format_hours)
     return f"{format_interval(estimate.elapsed_s, duration)}, {device_hours} {estimate.unit}-hours"
 
 
-def format_interval(of: Interval, text: Callable[[float], str]) -> str:
-    return f"{text(of.mid)} ({text(of.low)} to {text(of.high)})"
+def format_interval(interval: Interval, text: Callable[[float], str]) -> str:
+    return f"{text(interval.mid)} ({text(interval.low)} to {text(interval.high)})"
 
 
 def format_hours(seconds: float) -> str:
-    found = seconds / 3600
-    return f"{found:.4f}" if found < 0.01 else f"{found:.2g}" if found < 10 else f"{found:,.0f}"
+    hours = seconds / 3600
+    return f"{hours:.4f}" if hours < 0.01 else f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 
 def format_bytes(count: float) -> str:
-    """Of so many bytes."""
+    """Return a number of bytes with its unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 999.5:
             return f"{count:.3g} {unit}"

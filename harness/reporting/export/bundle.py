@@ -8,6 +8,7 @@ import json
 import shlex
 import tempfile
 import zipfile
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from harness.errors import UserError
-from harness.reporting import comparison, curves, figures, statistics
+from harness.reporting import comparison, figures, statistics
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
 from harness.spec import sweep_file
@@ -28,7 +29,7 @@ from harness.spec.yamlfile import Document
 from harness.store import files, provenance, records
 from harness.store.store import Store
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip file can say
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
 _GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
@@ -60,16 +61,16 @@ def write_bundle(
     only: Sequence[str],
     mix_protocols: bool,
 ) -> list[str]:
-    """Writes the bundle; in the end it is there whole. ``only``, ``mix_protocols``: as the command was told.
+    """Write the bundle, atomically. ``only``, ``mix_protocols``: the command's options.
 
     Returns:
-        What is not in it, and why.
+        The parts that are not in it, and why.
 
     Raises:
         UserError: no run has a record yet, or one is damaged.
     """
-    wanted = comparison.wanted_runs(contents)
-    rows = _without_hosts(records.read_records(store, wanted))
+    run_ids = contents.run_ids()
+    rows = _without_hosts(records.read_records(store, run_ids))
     if not len(rows):
         raise UserError(f"{contents.name}: --bundle: no run has a record yet")
     with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
@@ -79,17 +80,17 @@ def write_bundle(
         for i, run_id in enumerate(rows.column("run_id").to_pylist()):
             pq.write_table(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
         # The commands of the paper's table are for the folder in which the bundle is unpacked.
-        here = replace(contents, file="resolved.yaml", sets=())
-        found = table_folder.write_tables(here, packed, packed.table_folder(here.name))
+        unpacked = replace(contents, file="resolved.yaml", sets=())
+        compared = table_folder.write_tables(unpacked, packed, packed.table_folder(unpacked.name))
         try:
-            figures.write_figures(found, curves.load_curves(packed, wanted), folder / "figures")
+            figures.write_figures(compared, packed, folder / "figures")
         except UserError as e:
             left_out.append(f"no figures: {e}")
         commit, _ = provenance.git_state()
         release = metadata.version("kd-harness")
         version = f"{release}, commit {commit}" if commit else release
-        readme = _README.format(name=contents.name, done=len(rows), runs=len(wanted), version=version)
-        # With --only, a sweep's name gets a mark; here too.
+        readme = _README.format(name=contents.name, done=len(rows), runs=len(run_ids), version=version)
+        # With --only, the unpacked sweep's name gets the same mark again.
         name = plan.sweep.name if only else contents.name
         texts = {
             "README.txt": readme,
@@ -123,49 +124,45 @@ def _without_hosts(rows: pa.Table) -> pa.Table:
 
 
 def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
-    """Column -> value -> how many runs were trained with it; of packages, by name."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in _ENVIRONMENT}
+    """Return column -> value -> number of runs trained with it; for packages, a version of each name."""
+    counts: dict[str, Any] = {name: Counter() for name in _ENVIRONMENT}
+    counts["versions"] = defaultdict(Counter)
     for row in rows.select(_ENVIRONMENT).to_pylist():
-        packages = json.loads(row.pop("versions"))
+        for name, version in json.loads(row.pop("versions")).items():
+            counts["versions"][name][version] += 1
         for name, value in row.items():
-            found[name][str(value)] = found[name].get(str(value), 0) + 1
-        for name, version in packages.items():
-            of = found["versions"].setdefault(name, {})
-            of[version] = of.get(version, 0) + 1
-    return found
+            counts[name][str(value)] += 1
+    return counts
 
 
 def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
-    """A line of the table each: its runs by seed, and their science but for the seed."""
-    lines: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for cell in contents.cells:
-        science = plan.runs[cell.run_id].science.without_seed()
-        names = {
-            "teacher": cell.teacher,
-            "student": cell.student,
-            "method": cell.method,
-            "teacher_run": cell.teacher_run,
+    """Return for each line of the table its runs by seed, and their science without the seed."""
+    return [
+        {
+            **line._asdict(),
+            "teacher_run": cells[0].teacher_run,
+            "runs": {str(cell.seed): cell.run_id for cell in cells},
+            "science": plan.runs[cells[0].run_id].science.without_seed(),
         }
-        line = lines.setdefault((cell.teacher, cell.student, cell.method), {**names, "runs": {}, "science": science})
-        line["runs"][str(cell.seed)] = cell.run_id
-    return list(lines.values())
+        for line, cells in contents.lines().items()
+    ]
 
 
 def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> str:
-    """What makes the bundle anew, in the folder where it is unpacked."""
-    chosen = [word for part in only for word in ("--only", part)]
+    """Return the commands that make the bundle again, in the folder where it is unpacked."""
+    options = [word for part in only for word in ("--only", part)]
     if contents.baseline != comparison.BASELINE:
-        chosen += ["--baseline", contents.baseline]
+        options += ["--baseline", contents.baseline]
     if contents.margin != statistics.MARGIN:
-        chosen += ["--margin", str(contents.margin)]
-    asked = shlex.join(["resolved.yaml", *chosen, *["--mix-protocols"] * mix_protocols])
-    lines = (f"sweep {asked}", f"report {asked} --bundle bundle.zip", "verify")
+        options += ["--margin", str(contents.margin)]
+    arguments = shlex.join(["resolved.yaml", *options, *["--mix-protocols"] * mix_protocols])
+    lines = (f"sweep {arguments}", f"report {arguments} --bundle bundle.zip", "verify")
     added = "".join(f"# seeds that sweep --until-decided has added: {line}\n" for line in contents.added)
     return "".join(f"python -m harness.{line} --results results\n" for line in lines) + added
 
 
 def _resolved(document: Document, plan: Plan, name: str | None) -> dict[str, Any]:
-    """The sweep file's content with recipes in place of their names, and weights by their sha256."""
+    """Return the sweep file's content with recipes in place of their names, and weights by their sha256."""
     data = json.loads(json.dumps(document.data))
     data["name"] = name
     data["recipe"] = sweep_file.load_recipe(document.data["recipe"], document, ("recipe",))
@@ -197,7 +194,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _absolute(value: Any) -> Iterator[str]:
-    """Absolute paths in a document."""
+    """Yield the absolute paths in a document."""
     if isinstance(value, str):
         yield from [value] * value.startswith(("/", "~"))
     elif isinstance(value, Mapping | list):

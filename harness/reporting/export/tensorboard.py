@@ -16,16 +16,16 @@ from harness.store.store import Store
 _COLUMNS = (
     "run_id", "dataset", "student", "teacher", "method", "seed", "science", "curves", "started_at", "finished_at"
 )  # fmt: skip
-_LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters beside the method's and the recipe's
+_LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters besides those of method and recipe
 
 
 def event_folders(contents: Contents) -> dict[str, str]:
-    """Folder -> the run shown there, for every cell of a sweep and the teachers that it trains."""
-    found = {
+    """Return folder -> run, for every cell of a sweep and every teacher that it trains."""
+    students = {
         f"{contents.name}/{_plain(c.teacher)}-{_plain(c.student)}/{c.method}/seed-{c.seed}": c.run_id
         for c in contents.cells
     }
-    return found | {
+    return students | {
         f"{contents.name}/teachers/{_plain(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
     }
 
@@ -35,9 +35,9 @@ def _plain(model: str) -> str:
 
 
 def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> list[Path]:
-    """Writes an event file for each run that has a record, in a folder of its own.
+    """Write an event file for each run that has a record, in a folder of its own.
 
-    ``shown``: a place below ``folder`` -> the run. The file has the record's curves, the learning rate, and the
+    ``shown``: path below ``folder`` -> run. The file has the record's curves, the learning rate, and the
     settings as text and as hyper-parameters.
 
     Raises:
@@ -50,13 +50,13 @@ def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> l
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[int, str, float]]:
-    """(epoch, tag, value) by epoch: a record's curves and the learning rate.
+    """Yield (epoch, tag, value) by epoch: a record's curves and the learning rate.
 
     Tags are the curves' names with the first part for a section: ``train/ce``, ``test/top1``, ``test/AP``.
     """
     recipe = Science.from_text(row["science"]).recipe
     points = [(point["epoch"], point["name"].replace("_", "/", 1), point["value"]) for point in row["curves"]]
-    # A stage before the main one, whose epochs end with 0, may have a rate of its own, which is the method's.
+    # The first stage, whose epochs end with 0, may have a learning rate that the method sets.
     epochs = {epoch for epoch, _, _ in points if epoch > 0}
     points += [(epoch, "train/lr", learning_rate(recipe, epoch - 1)) for epoch in epochs]
     yield from sorted(points, key=lambda point: point[:2])
@@ -88,7 +88,7 @@ def _write(row: dict[str, Any], folder: Path) -> Path:
 
 
 def _settings(row: dict[str, Any]) -> Iterator[Any]:
-    """Summaries of them, as text and as hyper-parameters."""
+    """Yield summaries of a run's settings, as text and as hyper-parameters."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
-from harness.reporting.curves import Curves
+from harness.reporting.curves import Curves, load_curves
 from harness.reporting.figures import capacity_gap, pareto, training
 from harness.reporting.figures.style import FORMATS, Drawing, render
 from harness.spec.tasks import TaskInfo
@@ -21,34 +21,35 @@ class Pictures(Protocol):
 
     @staticmethod
     def name(teacher: str, student: str) -> str:
-        """The file of a pair's picture, without its suffix."""
+        """Return the name of a pair's picture file, without its suffix."""
 
     @staticmethod
     def caption(teacher: str, student: str) -> str: ...
 
     @staticmethod
     def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
-        """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
+        """Write a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
 
 
 def pictures_of(task: TaskInfo) -> Pictures | None:
-    """What draws pictures for a task; None: nothing does."""
+    """Return the module that draws pictures for a task; None: there is none."""
     return importlib.import_module(task.pictures) if task.pictures else None  # type: ignore[return-value]
 
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
-    """Every figure that the records at hand allow. ``curves``: of the comparison's runs, by run id."""
+    """Yield every figure that the records allow. ``curves``: of the comparison's runs, by run id."""
     yield from pareto.drawings(comparison)
     yield from capacity_gap.drawings(comparison)
     yield from training.drawings(comparison, curves)
 
 
-def write_figures(comparison: Comparison, curves: Mapping[str, Curves], folder: Path) -> list[Path]:
-    """Writes them, a file per figure and format.
+def write_figures(comparison: Comparison, store: Store, folder: Path) -> list[Path]:
+    """Write the figures of a comparison whose records the store has, a file per figure and format.
 
     Raises:
-        UserError: there is none, or matplotlib is missing.
+        UserError: there is no figure, or matplotlib is missing.
     """
+    curves = load_curves(store, comparison.contents.run_ids())
     written = []
     for drawing in drawings(comparison, curves):
         for suffix, content in render(drawing, *FORMATS).items():

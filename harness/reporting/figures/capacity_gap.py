@@ -15,7 +15,7 @@ Point = tuple[int, float, float]  # a teacher's parameters, mean and sample stan
 
 
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
-    """One per student that has two teachers of different size."""
+    """Yield a figure per student that has two teachers of different size."""
     shown = comparison.contents.task.shown
     for student in dict.fromkeys(row.student for row in comparison.rows):
         if lines := points(comparison, student):
@@ -29,17 +29,17 @@ def drawings(comparison: Comparison) -> Iterator[Drawing]:
 
 
 def points(comparison: Comparison, student: str) -> dict[str, list[Point]]:
-    """Method -> its points from the smallest teacher to the largest; {} when all teachers there are of one size.
+    """Return method -> points, from the smallest teacher to the largest; {} when all teachers have one size.
 
     The size of a timm or torchvision model is not known without building it; such teachers are left out.
     """
-    found: dict[str, list[Point]] = {}
+    lines: dict[str, list[Point]] = {}
     for row in comparison.rows:
         if row.student == student and row.method != BASELINE and row.last and models.has_model_facts(row.teacher):
             point = (models.model_facts(row.teacher).params, row.last.mean, row.last.std or 0.0)
-            found.setdefault(row.method, []).append(point)
-    sizes = {size for line in found.values() for size, _, _ in line}
-    return {method: sorted(line) for method, line in found.items()} if len(sizes) > 1 else {}
+            lines.setdefault(row.method, []).append(point)
+    sizes = {size for line in lines.values() for size, _, _ in line}
+    return {method: sorted(line) for method, line in lines.items()} if len(sizes) > 1 else {}
 
 
 def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], figure: "Figure") -> None:
@@ -49,8 +49,8 @@ def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], f
     for i, (method, line) in enumerate(lines.items()):
         size, mean, std = zip(*line, strict=True)
         axes.errorbar(size, mean, std, label=text(method), capsize=2, elinewidth=0.8, **look(i))
-    if (alone := rows[0].student_score) is not None:
-        axes.axhline(alone, color="0.4", linestyle=":", label=f"{student} alone")
+    if (undistilled := rows[0].student_score) is not None:
+        axes.axhline(undistilled, color="0.4", linestyle=":", label=f"{student} alone")
     axes.set_xscale("log")
     axes.set_xticks(list(teachers), list(teachers.values()), rotation=45, ha="right")
     axes.minorticks_off()

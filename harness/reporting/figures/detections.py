@@ -1,4 +1,4 @@
-"""A grid of images that detectors are evaluated on: the objects there are, and what teacher and students find."""
+"""A grid of evaluation images: their objects, and the boxes that teacher and students detect."""
 
 import io
 import json
@@ -19,6 +19,7 @@ from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
 from harness.spec.expand import Cell
+from harness.spec.lines import PairNames
 from harness.spec.science import Science
 from harness.store import files
 from harness.store.store import Store
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LEAST_SCORE = 0.5  # of what is drawn of the many boxes that a detector proposes
+LEAST_SCORE = 0.5  # of the boxes that are drawn: a detector proposes many more
 _CELL = 1.6  # inches, an image's width; three quarters of it are its height
-_LETTERS = 20  # of the note that go on an inch
+_LETTERS = 20  # of the note, per inch
 
 
 @dataclass(frozen=True)
 class Box:
-    """In pixels of the image, from its upper left."""
+    """A box in pixels of the image, from its upper left corner."""
 
     x: float
     y: float
@@ -44,14 +45,14 @@ class Box:
     score: float | None  # None: the truth
 
 
-Boxes = Mapping[int, Sequence[Box]]  # COCO's id of the image -> what is found there
+Boxes = Mapping[int, Sequence[Box]]  # COCO's id of the image -> its boxes
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What a picture shows. ``columns``: title -> boxes."""
+    """The content of a picture. ``columns``: title -> boxes."""
 
-    pair: tuple[str, str]
+    pair: PairNames
     images: Mapping[int, np.ndarray]  # COCO's id -> (H, W, 3) uint8, in the order of the rows
     columns: Mapping[str, Boxes]
     categories: Mapping[int, str]
@@ -75,7 +76,7 @@ def write_pictures(comparison: Comparison, store: Store, data: Path, count: int,
 
 
 def name(teacher: str, student: str) -> str:
-    """Of a pair's picture, without a suffix."""
+    """Return the name of a pair's picture file, without its suffix."""
     return file_name("objects", teacher, student)
 
 
@@ -87,7 +88,7 @@ def caption(teacher: str, student: str) -> str:
 
 
 def grids(comparison: Comparison, store: Store, data: Path, count: int) -> list[Grid]:
-    """Of each pair."""
+    """Return the grid of each pair."""
     if not comparison.sciences:
         raise UserError(f"{comparison.contents.name}: nothing to draw yet: no run has a record")
     dataset = Science.from_text(next(iter(comparison.sciences.values()))).dataset
@@ -97,12 +98,11 @@ def grids(comparison: Comparison, store: Store, data: Path, count: int) -> list[
     except WrongData as e:
         raise UserError(str(e)) from None
     categories = {category.id: category.name for category in parts.manifest.categories}
-    pairs = dict.fromkeys((row.teacher, row.student) for row in comparison.rows)
-    return [_grid(pair, comparison, store, images, truth, categories) for pair in pairs]
+    return [_grid(pair, comparison, store, images, truth, categories) for pair in comparison.pairs()]
 
 
 def scenes(parts: Parts, count: int) -> tuple[dict[int, np.ndarray], dict[int, list[Box]]]:
-    """The first images with objects, of those that runs are evaluated on, and their objects but for crowds.
+    """Return the first evaluation images that have objects, and their objects except crowds.
 
     Raises:
         WrongData: an image cannot be decoded, or its objects are damaged.
@@ -124,8 +124,9 @@ def scenes(parts: Parts, count: int) -> tuple[dict[int, np.ndarray], dict[int, l
 def detected_boxes(
     path: Path, shown: Mapping[int, object], categories: Mapping[int, str]
 ) -> dict[int, list[Box]] | None:
-    """What a file of COCO's results has for the images shown, best last, which is drawn over the rest. None: there is
-    no such file.
+    """Return the boxes of a COCO results file for the shown images, best last, to be drawn over the rest.
+
+    None: there is no such file.
 
     Raises:
         UserError: it is damaged, or has a category that the data do not have.
@@ -148,23 +149,20 @@ def detected_boxes(
 
 
 def _grid(
-    pair: tuple[str, str], comparison: Comparison, store: Store, images: Mapping[int, np.ndarray], truth: Boxes,
+    pair: PairNames, comparison: Comparison, store: Store, images: Mapping[int, np.ndarray], truth: Boxes,
     categories: Mapping[int, str],
 ) -> Grid:  # fmt: skip
-    rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
-    cells: dict[str, list[Cell]] = {}
-    for cell in comparison.contents.cells:
-        if (cell.teacher, cell.student) == pair:
-            cells.setdefault(cell.method, []).append(cell)
+    rows = comparison.pairs()[pair]
+    cells = {line.method: cells for line, cells in comparison.contents.lines().items() if line.pair == pair}
     columns: dict[str, Boxes] = {"ground truth": truth}
     shown = comparison.contents.task.shown
     missing = []
-    of_teacher = _of_teacher(store, comparison, rows, next(iter(cells.values()))[0])
-    boxes = None if of_teacher is None else detected_boxes(of_teacher, images, categories)
+    teacher_file = _teacher_file(store, comparison, rows, next(iter(cells.values()))[0])
+    boxes = None if teacher_file is None else detected_boxes(teacher_file, images, categories)
     if boxes is None:
         missing.append("the teacher")
     else:
-        columns[_title(f"teacher {pair[0]}", shown, rows[0].teacher_score)] = boxes
+        columns[_title(f"teacher {pair.teacher}", shown, rows[0].teacher_score)] = boxes
     for row in rows:
         for cell in cells[row.method]:
             if (boxes := detected_boxes(store.predictions(cell.run_id), images, categories)) is not None:
@@ -176,8 +174,8 @@ def _grid(
     return Grid(pair, images, columns, categories, caption(*pair) + left_out)
 
 
-def _of_teacher(store: Store, comparison: Comparison, rows: Sequence[Row], cell: Cell) -> Path | None:
-    """The file of what a pair's teacher finds; None when no run has learnt from it yet."""
+def _teacher_file(store: Store, comparison: Comparison, rows: Sequence[Row], cell: Cell) -> Path | None:
+    """Return the file of a teacher's detections; None when no run has learnt from the teacher yet."""
     if cell.teacher_run is not None:
         return store.predictions(cell.teacher_run)
     for science in map(comparison.science, rows):
@@ -197,7 +195,7 @@ def _pixels(jpeg: bytes, where: str) -> np.ndarray:
         raise UserError("--images needs Pillow: pip install 'kd-harness[figures]'") from None
     try:
         return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
-    except Exception as error:  # PIL's are of many kinds
+    except Exception as error:  # PIL raises many kinds
         raise WrongData(f"{where} cannot be decoded: {error}") from error
 
 
@@ -205,7 +203,7 @@ def _pixels(jpeg: bytes, where: str) -> np.ndarray:
 
 
 def drawing(grid: Grid) -> Drawing:
-    """A row per image, a column for the truth and for each detector."""
+    """Return the drawing: a row per image, a column for the ground truth and for each detector."""
     width = _CELL * len(grid.columns)
     size = (width, 0.75 * _CELL * len(grid.images) + 0.7)
     return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid, int(_LETTERS * width)))
@@ -226,18 +224,24 @@ def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
 def _draw_image(
     axes: "Axes", image: np.ndarray, boxes: Sequence[Box], categories: Mapping[int, str], colours: Mapping[int, str]
 ) -> None:
-    """Each box has its name beside the colour: there are more classes than colours."""
+    """Draw the boxes, each with its class name: there are more classes than colours."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
     axes.imshow(image)
     axes.set_axis_off()
-    room = 0.06 * len(image)  # a name's height: that of an object at the upper edge stands in its box
+    name_height = 0.06 * len(image)  # the name of an object at the upper edge stands inside its box
     for box in boxes:
         colour = colours[box.category]
         frame = Rectangle((box.x, box.y), box.width, box.height, fill=False, edgecolor=colour, linewidth=0.9)
-        frame.set_path_effects([withStroke(linewidth=1.8, foreground="white")])  # seen on any image
+        frame.set_path_effects([withStroke(linewidth=1.8, foreground="white")])  # visible on any image
         axes.add_patch(frame)
         label = text(categories[box.category]) + ("" if box.score is None else f" {box.score:.2f}")
-        behind: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "linewidth": 0.5, "pad": 0.5, "alpha": 0.8}
-        axes.text(box.x, max(box.y, room), label, fontsize=3.8, bbox=behind, clip_on=True)
+        patch: dict[str, Any] = {
+            "facecolor": "white",
+            "edgecolor": colour,
+            "linewidth": 0.5,
+            "pad": 0.5,
+            "alpha": 0.8,
+        }
+        axes.text(box.x, max(box.y, name_height), label, fontsize=3.8, bbox=patch, clip_on=True)

@@ -1,4 +1,4 @@
-"""The score against what a run costs, and the methods that none beats in both."""
+"""The score against the cost of a run, and the methods that no other beats in both."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,14 +14,13 @@ Point = tuple[float, float]  # hours, score in %
 
 
 def drawings(comparison: Comparison) -> Iterator[Drawing]:
-    """One per pair with two methods that have records."""
+    """Yield a figure per pair with records of two methods."""
     shown = comparison.contents.task.shown
-    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
-        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+    for pair, rows in comparison.pairs().items():
         if sum(row.last is not None for row in rows) > 1:
             yield Drawing(
                 file_name("pareto", *pair),
-                f"{pair[0]} > {pair[1]}: last-epoch {shown} against hours of training per run, the teacher's forward "
+                f"{pair}: last-epoch {shown} against hours of training per run, the teacher's forward "
                 "included, its training not; bars: one sample standard deviation over seeds; grey: what no method "
                 "beats in both.",
                 (COLUMN, 2.2),
@@ -30,12 +29,12 @@ def drawings(comparison: Comparison) -> Iterator[Drawing]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in one of cost and score without losing in the other, from the cheapest on."""
-    found: list[Point] = []
+    """Return the points that no other beats in both cost and score, from the cheapest on."""
+    best: list[Point] = []
     for hours, score in sorted(points, key=lambda p: (p[0], -p[1])):
-        if not found or score > found[-1][1]:
-            found.append((hours, score))
-    return found
+        if not best or score > best[-1][1]:
+            best.append((hours, score))
+    return best
 
 
 def _draw(rows: Sequence[Row], shown: str, figure: "Figure") -> None:

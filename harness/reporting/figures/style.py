@@ -1,4 +1,4 @@
-"""How the figures look: legible in print, with and without colours, and the same bytes for the same records."""
+"""The style of figures: legible in print without colours too, and the same bytes for the same records."""
 
 import io
 import math
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
 LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
-# Okabe and Ito 2008, "Color Universal Design": told apart with any of the usual colour deficiencies.
+# Okabe and Ito 2008, "Color Universal Design": distinct under the usual colour deficiencies.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 LINES = ("-", "--", "-.", ":")
@@ -34,7 +34,7 @@ STYLE: Any = {
 }
 FORMATS: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
 _METADATA: dict[str, Any] = {**FORMATS, "png": {"Software": None}}
-_DPI = 150  # of what is drawn as PNG
+_DPI = 150  # of PNG files
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Drawing:
 
 
 def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
-    """The file's content in each of ``FORMATS`` or as ``png``, as asked for.
+    """Return the file's content in each of the ``formats``, which are of ``FORMATS`` or ``png``.
 
     Raises:
         UserError: matplotlib is missing.
@@ -59,7 +59,7 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
     except ImportError:
         raise UserError("figures need matplotlib: pip install 'kd-harness[figures]'") from None
 
-    found = {}
+    contents = {}
     with rc_context(STYLE):
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
@@ -67,12 +67,12 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         for form in formats:
             out = io.BytesIO()
             figure.savefig(out, format=form, dpi=_DPI if form == "png" else "figure", metadata=_METADATA[form])
-            found[form] = out.getvalue()
-    return found
+            contents[form] = out.getvalue()
+    return contents
 
 
 def look(i: int) -> dict[str, Any]:
-    """Colour, line and marker of the i-th method: 28 differ."""
+    """Return colour, line and marker of the i-th method; the first 28 differ."""
     turn = i // len(COLOURS)
     return {
         "color": COLOURS[i % len(COLOURS)],
@@ -82,23 +82,23 @@ def look(i: int) -> dict[str, Any]:
 
 
 def _add_legend(figure: "Figure") -> None:
-    """One for all axes, in room of its own under them: it covers no line however many methods there are."""
+    """Add one legend for all axes, in its own space under them, so that it covers no line."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
-    found = {label: handle for of_axes in pairs for handle, label in of_axes}
-    if not found:
+    handles = {label: handle for of_axes in pairs for handle, label in of_axes}
+    if not handles:
         return
     width, height = figure.get_size_inches()
-    columns = max(1, int(width / (0.45 + LETTER * max(map(len, found)))))
-    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(found) / columns))
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+    columns = max(1, int(width / (0.45 + LETTER * max(map(len, handles)))))
+    figure.set_size_inches(width, height + LEGEND_LINE * math.ceil(len(handles) / columns))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
 
 
 def text(name: str) -> str:
-    """A name as a figure shows it: on one line, and in the legend, from which matplotlib leaves out ``_names``."""
+    """Return a name for a figure, on one line; a leading ``_`` gets a space, as matplotlib's legend drops it."""
     shown = one_line(name)
     return f" {shown}" if shown.startswith("_") else shown
 
 
 def file_name(*parts: str) -> str:
-    """Names in a file's: ``timm:resnet18`` has a character that not every system takes."""
+    """Join names to a file's name, without characters that some systems refuse, as in ``timm:resnet18``."""
     return re.sub(r"[^\w.+-]", "_", "_".join(parts))

@@ -1,14 +1,15 @@
-"""Curves over epochs, with bands over seeds: the score, loss terms, and what a method says of itself."""
+"""Curves over epochs, with bands over seeds: the score, loss terms and a method's diagnostics."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.curves import Curve, Curves, mean_and_std
 from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+from harness.spec.lines import PairNames
 from harness.spec.science import MethodSettings
 from harness.spec.tasks import TaskInfo
 
@@ -28,12 +29,13 @@ class Panel:
 
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
-    """``curves``: of the comparison's runs; runs without any are left out."""
+    """Yield the figures of each pair. ``curves``: of the comparison's runs; runs without any are left out."""
     task = comparison.contents.task
-    for pair in dict.fromkeys((row.teacher, row.student) for row in comparison.rows):
-        rows = [row for row in comparison.rows if (row.teacher, row.student) == pair]
+    for pair, rows in comparison.pairs().items():
         runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
-        yield from _pair(pair, {m: found for m, found in runs.items() if found}, _methods(comparison, rows), task)
+        yield from _pair(
+            pair, {method: seeds for method, seeds in runs.items() if seeds}, _methods(comparison, rows), task
+        )
 
 
 def _methods(comparison: Comparison, rows: Sequence[Row]) -> dict[str, MethodSettings]:
@@ -41,9 +43,8 @@ def _methods(comparison: Comparison, rows: Sequence[Row]) -> dict[str, MethodSet
 
 
 def _pair(
-    pair: tuple[str, str], runs: Mapping[str, list[Curves]], methods: Mapping[str, MethodSettings], task: TaskInfo
+    pair: PairNames, runs: Mapping[str, list[Curves]], methods: Mapping[str, MethodSettings], task: TaskInfo
 ) -> Iterator[Drawing]:
-    where = f"{pair[0]} > {pair[1]}"
     evaluated = {
         f"test_{task.score}": f"test {task.shown} (%)",
         f"validation_{task.score}": f"validation {task.shown} (%)",
@@ -51,40 +52,44 @@ def _pair(
     }
     panels = [Panel(evaluated[name], lines) for name, lines in _common(runs, lambda n: n in evaluated).items()]
     panels += [Panel(f"{task.loss} in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
-    yield from _drawing(("curves", *pair), f"{where}: training curves of every method; {BAND}.", panels)
+    yield from _drawing(("curves", *pair), f"{pair}: training curves of every method; {BAND}.", panels)
 
     terms = [
         Panel(method, lines, log=True)
-        for method, found in runs.items()
-        if len(lines := _terms(found, {*methods[method].weights, _TOTAL})) > 2  # else the total is its only term
+        for method, seeds in runs.items()
+        if len(lines := _terms(seeds, {*methods[method].weights, _TOTAL})) > 2  # else the total is its only term
     ]
-    caption = f"{where}: loss terms before their weights, and the weighted total; {BAND}."
+    caption = f"{pair}: loss terms before their weights, and the weighted total; {BAND}."
     yield from _drawing(("losses", *pair), caption, terms)
 
     for use in dict.fromkeys(m.use for m in methods.values()):
-        mine = {m: found for m, found in runs.items() if methods[m].use == use}
+        mine = {m: seeds for m, seeds in runs.items() if methods[m].use == use}
         others = {f"train_{t}" for m in mine for t in (*methods[m].weights, _TOTAL, *task.metrics)}
-        told = _common(mine, lambda name, others=others: name.startswith("train_") and name not in others)
-        panels = [Panel(name.removeprefix("train_"), lines) for name, lines in told.items()]
-        yield from _drawing(("diagnostics", use, *pair), f"{where}: diagnostics of {use}; {BAND}.", panels)
+        diagnostics = _common(mine, partial(_is_diagnostic, others))
+        panels = [Panel(name.removeprefix("train_"), lines) for name, lines in diagnostics.items()]
+        yield from _drawing(("diagnostics", use, *pair), f"{pair}: diagnostics of {use}; {BAND}.", panels)
 
 
-def _common(runs: Mapping[str, list[Curves]], wanted: Any) -> dict[str, Lines]:
-    """Curve's name -> method -> a curve per seed."""
-    names = dict.fromkeys(name for found in runs.values() for run in found for name in run if wanted(name))
+def _is_diagnostic(others: set[str], name: str) -> bool:
+    return name.startswith("train_") and name not in others
+
+
+def _common(runs: Mapping[str, list[Curves]], chosen: Callable[[str], bool]) -> dict[str, Lines]:
+    """Return curve's name -> method -> a curve per seed."""
+    names = dict.fromkeys(name for seeds in runs.values() for run in seeds for name in run if chosen(name))
     return {
-        name: {m: of for m, found in runs.items() if (of := [run[name] for run in found if name in run])}
+        name: {m: drawn for m, seeds in runs.items() if (drawn := [run[name] for run in seeds if name in run])}
         for name in names
     }
 
 
 def _terms(runs: Iterable[Curves], terms: set[str]) -> Lines:
-    found: dict[str, list[Curve]] = {}
+    lines: dict[str, list[Curve]] = {}
     for run in runs:
         for name, curve in run.items():
             if name.startswith("train_") and (term := name.removeprefix("train_")) in terms:
-                found.setdefault(term, []).append(curve)
-    return found
+                lines.setdefault(term, []).append(curve)
+    return lines
 
 
 def _drawing(name: tuple[str, ...], caption: str, panels: Sequence[Panel]) -> Iterator[Drawing]:

@@ -1,1 +1,1 @@
-"""The leaderboard: every record of a store, summed up over seeds, as one HTML file."""
+"""The leaderboard: every record of a store, aggregated over seeds, as one HTML file."""

@@ -1,4 +1,4 @@
-"""What the page shows of a store, as data that JSON can hold. The same records give the same data."""
+"""The content of the leaderboard's page, as JSON data. The same records give the same data."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,13 +24,14 @@ from harness.reporting.leaderboard.entries import (
 )
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
+from harness.spec.lines import PairNames
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
 
-MOST_SWEEPS = 12  # that have their figures drawn on the page
+MOST_SWEEPS = 12  # whose figures the page has
 MOST_FAILURES = 1000
-MOST_IMAGE_BYTES = 8_000_000  # of a picture of images: a page with a larger one would be slow to open
+MOST_IMAGE_BYTES = 8_000_000  # of a picture: with a larger one the page would be slow to open
 LOG_LINES = 12
 Data = dict[str, Any]
 
@@ -39,7 +40,7 @@ Data = dict[str, Any]
 class Picture:
     caption: str
     svg: bytes
-    wide: bool  # as both columns of a two-column page
+    wide: bool  # as wide as both columns of a two-column page
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class SweepFigures:
 
 @dataclass(frozen=True)
 class Images:
-    """A picture of images with boxes, as ``report --images`` has drawn it for a pair of a sweep."""
+    """A picture that ``report --images`` has drawn for a pair of a sweep."""
 
     sweep: str
     caption: str
@@ -62,12 +63,12 @@ class Board:
     overview: Data  # protocols, lines, failures
     chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
     figures: tuple[SweepFigures, ...]
-    figures_note: str  # what is not drawn
-    images: tuple[Images, ...]  # a line says which are of its pair, by their places here
+    figures_note: str  # names the sweeps without figures
+    images: tuple[Images, ...]  # a line refers to those of its pair by their indices
 
 
 def build_board(store: Store) -> Board:
-    """Reads a store's records, its failures and what its tables are of.
+    """Read a store's records, its failures and the contents of its tables.
 
     Raises:
         UserError: a damaged record.
@@ -76,8 +77,8 @@ def build_board(store: Store) -> Board:
     whole = len(run_ids) <= WHOLE
     table = records.read_records(store, run_ids, SCHEMA.names if whole else COLUMNS)
     contents, unread = _tables(store)
-    found = leaderboard_entries(table, _entries(contents))
-    chunks = chunks_of(found)
+    entries = leaderboard_entries(table, _sweep_entries(contents))
+    chunks = chunks_of(entries)
     held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
     drawn, note = _figures(store, contents, table)
     images, of_run = _images(store, contents)
@@ -88,8 +89,8 @@ def build_board(store: Store) -> Board:
             "runs": len(table),
             "held": len(held),
             "unread": unread,
-            "protocols": {p.id: _protocol(p) for p in _protocols(found)},
-            "lines": _overview(found, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
+            "protocols": {p.id: _protocol(p) for p in _protocols(entries)},
+            "lines": _overview(entries, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
             **_failures(store),
         },
         chunks=details(chunks, table if whole else records.read_records(store, held, DETAILS)),
@@ -100,43 +101,43 @@ def build_board(store: Store) -> Board:
 
 
 def _tables(store: Store) -> tuple[list[Contents], list[str]]:
-    """What the store's tables are of, and the names of those that cannot be read, which keep nobody from the rest."""
-    found, unread = [], []
+    """Return the contents of the store's tables, and the names of damaged ones, which do not hide the rest."""
+    contents, unread = [], []
     for folder in store.tables():
         try:
-            found.append(Contents.read(folder))
+            contents.append(Contents.read(folder))
         except UserError:
             unread.append(folder.name)
-    return found, unread
+    return contents, unread
 
 
-def _entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _sweep_entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
+    entries: dict[str, list[str]] = {}
     for content in contents:
         for cell in content.cells:
-            found.setdefault(cell.run_id, []).append(f"{content.name}: {cell.method}")
-    return found
+            entries.setdefault(cell.run_id, []).append(f"{content.name}: {cell.method}")
+    return entries
 
 
-def _protocols(found: Iterable[LeaderboardEntry]) -> list[Protocol]:
-    protocols = {line.protocol.id: line.protocol for line in found}
+def _protocols(entries: Iterable[LeaderboardEntry]) -> list[Protocol]:
+    protocols = {line.protocol.id: line.protocol for line in entries}
     return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
 
 
 def _protocol(protocol: Protocol) -> Data:
     task = protocol.task
-    told = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
-    return {"dataset": protocol.dataset, "label": protocol.label, **told}
+    scores = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
+    return {"dataset": protocol.dataset, "label": protocol.label, **scores}
 
 
 def _overview(
-    found: Sequence[LeaderboardEntry], chunks: Mapping[str, int], images: Mapping[str, set[int]]
+    entries: Sequence[LeaderboardEntry], chunks: Mapping[str, int], images: Mapping[str, set[int]]
 ) -> list[Data]:
-    ambiguous = ambiguous_teachers(found)
-    of_line = {line.id: sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))) for line in found}
+    ambiguous = ambiguous_teachers(entries)
+    of_line = {line.id: sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))) for line in entries}
     return [
         _line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous, of_line[line.id])
-        for line in found
+        for line in entries
     ]
 
 
@@ -148,7 +149,7 @@ def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: li
         "protocol": line.protocol.id,
         "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
         "method": line.use,
-        "settings": ", ".join(f"{k} {_said(v)}" for k, v in line.settings.items()),
+        "settings": ", ".join(f"{k} {_number_text(v)}" for k, v in line.settings.items()),
         "sweeps": list(line.sweeps),
         "runs": list(line.run_ids),
         "rank": line.rank,
@@ -167,19 +168,26 @@ def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: li
 
 
 def _failures(store: Store) -> Data:
-    found = [f for run_id in store.failed_ids() if (f := store.failure(run_id))]
-    found.sort(key=lambda f: (-f.at, f.run_id))
-    told = []
-    for f in found[:MOST_FAILURES]:
-        log = "\n".join(f.details.strip().splitlines()[-LOG_LINES:])
-        when = datetime.fromtimestamp(f.at).astimezone().isoformat(" ", "minutes")
-        told.append({"run": f.run_id, "of": _of(store, f.run_id), "kind": f.kind, "cause": f.cause, "details": log,
-                     "log": f.log, "host": f.host, "at": when})  # fmt: skip
-    return {"failures": told, "failed": len(found)}
+    failed = [f for run_id in store.failed_ids() if (f := store.failure(run_id))]
+    failed.sort(key=lambda f: (-f.at, f.run_id))
+    failures = [
+        {
+            "run": f.run_id,
+            "of": _describe(store, f.run_id),
+            "kind": f.kind,
+            "cause": f.cause,
+            "details": "\n".join(f.details.strip().splitlines()[-LOG_LINES:]),
+            "log": f.log,
+            "host": f.host,
+            "at": datetime.fromtimestamp(f.at).astimezone().isoformat(" ", "minutes"),
+        }
+        for f in failed[:MOST_FAILURES]
+    ]
+    return {"failures": failures, "failed": len(failed)}
 
 
-def _of(store: Store, run_id: str) -> str:
-    """What a run without a record would have been."""
+def _describe(store: Store, run_id: str) -> str:
+    """Describe a run that has no record."""
     try:
         science = store.read_science(run_id)
     except UserError:
@@ -189,7 +197,7 @@ def _of(store: Store, run_id: str) -> str:
 
 
 def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
-    """Those of the sweeps that were last added to, and what is left out."""
+    """Return the figures of the sweeps with the newest records, and a note on those left out."""
     if len(table) > WHOLE:
         return (), f"None, as this store has more than {WHOLE:,} runs."
     if find_spec("matplotlib") is None:
@@ -199,7 +207,7 @@ def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tup
     alike = [c for c in newest if _one_protocol(c)]
     order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
     shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
-    drawn = [_drawn(store.root, c, frozenset(comparison.wanted_runs(c) & finished.keys())) for c in shown]
+    drawn = [_drawn(store.root, c, frozenset(c.run_ids() & finished.keys())) for c in shown]
     notes = []
     if rest:
         notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
@@ -209,22 +217,22 @@ def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tup
 
 
 def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, ...], dict[str, set[int]]]:
-    """Those that the store has, and run id -> which of them are of the run's pair."""
-    found: list[Images] = []
+    """Return the pictures in the store, and run id -> the indices of those of the run's pair."""
+    images: list[Images] = []
     of_run: dict[str, set[int]] = {}
     for content in (c for c in contents if store.images(c.name).is_dir()):
-        places: dict[tuple[str, str], int] = {}
+        places: dict[PairNames, int] = {}
         if (pictures := figures.pictures_of(content.task)) is None:
             continue
-        for pair in dict.fromkeys((cell.teacher, cell.student) for cell in content.cells):
+        for pair in dict.fromkeys(cell.pair for cell in content.cells):
             path = store.images(content.name) / f"{pictures.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
-                places[pair] = len(found)
-                found.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
+                places[pair] = len(images)
+                images.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
         for cell in content.cells:
-            if (place := places.get((cell.teacher, cell.student))) is not None:
+            if (place := places.get(cell.pair)) is not None:
                 of_run.setdefault(cell.run_id, set()).add(place)
-    return tuple(found), of_run
+    return tuple(images), of_run
 
 
 def _one_protocol(contents: Contents) -> bool:
@@ -235,7 +243,7 @@ def _one_protocol(contents: Contents) -> bool:
     return True
 
 
-@lru_cache(maxsize=4 * MOST_SWEEPS)  # a page that follows a store draws what has changed
+@lru_cache(maxsize=4 * MOST_SWEEPS)  # ``leaderboard --watch`` draws only the sweeps that have changed
 def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigures:
     store = Store(root)
     compared, of_runs = next(comparison.load_comparisons([contents], store)), curves.load_curves(store, having)
@@ -244,7 +252,7 @@ def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigur
     return SweepFigures(contents.name, tuple(pictures))
 
 
-def _said(value: Any) -> str:
+def _number_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

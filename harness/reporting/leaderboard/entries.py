@@ -1,6 +1,6 @@
-"""The lines of the leaderboard: records whose science differs in the seed alone, summed up.
+"""The leaderboard's entries: records whose science differs only in the seed, aggregated.
 
-Two lines are compared (rank, gain, gain per hour) when dataset, recipe, evaluation, student and teacher are the same.
+Two entries are compared (rank, gain, gain per hour) when dataset, recipe, evaluation, student and teacher are the same.
 """
 
 import hashlib
@@ -19,27 +19,28 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.hardware import is_gpu
+from harness.reporting.aggregation import SeedRuns
 from harness.reporting.comparison import BASELINE, REFERENCE, Spread
 from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
+from harness.spec.lines import grouped
 from harness.spec.science import Given, MethodSettings, Science, Trained, text_without_seed
 from harness.spec.tasks import CATALOG, TaskInfo
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
-_BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # of any of its runs
-COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records, which lines are made of
+_BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # the same for all runs of an entry
+COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records
 _EVALUATED_ON = {
     "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
 }  # fmt: skip
-_ROWS_AT_ONCE = 4096  # whose science is in memory as text
-Columns = Mapping[str, Sequence[Any]]  # of the record's columns a value per row
+_ROWS_AT_ONCE = 4096  # rows whose science is in memory as text
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What must be the same for two scores of one pair to be comparable."""
+    """The conditions under which two scores of one pair are comparable."""
 
     id: str
     dataset: str
@@ -48,13 +49,13 @@ class Protocol:
 
     @property
     def task(self) -> TaskInfo:
-        """Which says what the score is."""
+        """The data set's task, which names the score."""
         return datasets.task_of(self.dataset)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Mean over runs."""
+    """The mean cost of a run."""
 
     hours: float
     unit: str  # GPU-h; or CPU-h, of one core each
@@ -63,15 +64,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class LeaderboardEntry:
-    """One method with its settings on one pair under one protocol. Its task's score in %, differences in points."""
+    """One method with its settings on one pair under one protocol. Scores are in %, differences in points."""
 
     id: str
     protocol: Protocol
     teacher: str | None
     student: str
-    teacher_key: str  # its weights' hash or its run
+    teacher_key: str  # the hash of the teacher's weights, or its run
     use: str
-    settings: Mapping[str, Any]  # those that are not the method's defaults
+    settings: Mapping[str, Any]  # without those at the method's defaults
     science: Science  # of one of its runs
     sweeps: tuple[str, ...]  # "sweep: entry", where a table has these runs
     run_ids: tuple[str, ...]  # by seed
@@ -90,21 +91,21 @@ class LeaderboardEntry:
 
 
 def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[LeaderboardEntry]:
-    """Of records with ``COLUMNS``, ordered by run_id. ``sweeps``: run id -> where tables have it."""
+    """Return the entries of records with ``COLUMNS``. ``sweeps``: run id -> its entries in sweeps' tables."""
     sciences, of_row = _groups(table)
-    # In the order of lines before it becomes Python's: objects that are used together lie together.
+    # Sorted by entry before the conversion to Python, so that objects used together lie together in memory.
     order = np.lexsort((table.column("seed").to_numpy(), of_row))
     ends = np.bincount(of_row, minlength=len(sciences)).cumsum()
     starts = [0, *ends.tolist()][: len(sciences)]
-    of = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
-    of["finished_at"] = of["finished_at"].cast(pa.int64())
-    of["warnings"] = pc.list_value_length(of["warnings"])
-    by_run = {name: column.to_pylist() for name, column in of.items()}
-    where = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
+    sorted_columns = {name: table.column(name).take(pa.array(order)) for name in (*_BY_RUN, "finished_at", "warnings")}
+    sorted_columns["finished_at"] = sorted_columns["finished_at"].cast(pa.int64())
+    sorted_columns["warnings"] = pc.list_value_length(sorted_columns["warnings"])
+    columns = {name: column.to_pylist() for name, column in sorted_columns.items()}
+    facts = (table.column(name).take(pa.array(order[starts])).to_pylist() for name in _BY_LINE)
     return _compared(
         [
-            _line(text, science, {name: column[start:end] for name, column in by_run.items()}, known, sweeps)
-            for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *where, strict=True)
+            _line(text, science, SeedRuns(columns, range(start, end), columns["seed"][start:end]), known, sweeps)
+            for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *facts, strict=True)
         ]
     )
 
@@ -132,31 +133,31 @@ def _groups(table: pa.Table) -> tuple[dict[str, Science], NDArray[np.int64]]:
 
 
 def _line(
-    text: str, science: Science, of: Columns, where: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
+    text: str, science: Science, runs: SeedRuns, facts: Sequence[Any], sweeps: Mapping[str, Sequence[str]]
 ) -> LeaderboardEntry:
-    """``text``: of the science. ``of``: its runs' columns, by seed. ``where``: the values of ``_BY_LINE``."""
-    score = datasets.task_of(where[0]).score
-    last, best = (of[f"{when}_{score}"] for when in ("last", "best"))
-    by_seed = {seed: value for seed, value in zip(of["seed"], last, strict=True) if value is not None}
+    """Return one entry. ``text``: of its science; ``facts``: the values of ``_BY_LINE``."""
+    score = datasets.task_of(facts[0]).score
+    by_seed, best = runs.by_seed(f"last_{score}"), runs.by_seed(f"best_{score}")
+    run_ids = runs.values("run_id")
     return LeaderboardEntry(
         id=_short(text),
-        protocol=_protocol(science, *where),
+        protocol=_protocol(science, *facts),
         teacher=science.teacher_model,
         student=science.student,
         teacher_key=_teacher_key(science.teacher),
         use=science.method.use,
         settings=_settings(science.method),
         science=science,
-        sweeps=tuple(dict.fromkeys(name for run_id in of["run_id"] for name in sweeps.get(run_id, ()))),
-        run_ids=tuple(of["run_id"]),
+        sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
+        run_ids=tuple(run_ids),
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
-        best=Spread.of(b for a, b in zip(last, best, strict=True) if a is not None and b is not None),
-        teacher_score=next((found for found in of[f"teacher_{score}"] if found is not None), None),
-        cost=_cost(of),
-        diverged=of["status"].count("diverged"),
-        warnings=sum(map(bool, of["warnings"])),
-        newest=max(of["finished_at"]),
+        best=Spread.of(value for seed, value in best.items() if seed in by_seed),
+        teacher_score=runs.first(f"teacher_{score}"),
+        cost=_cost(runs),
+        diverged=runs.diverged,
+        warnings=sum(map(bool, runs.values("warnings"))),
+        newest=max(runs.values("finished_at")),
     )
 
 
@@ -182,7 +183,7 @@ def _name(recipe: str) -> str:
 
 
 def _settings(method: MethodSettings) -> dict[str, Any]:
-    """What is said of a method beside its name: settings other than its defaults; all, where these are not known."""
+    """Return the settings next to a method's name: those that differ from its defaults; all of an unknown one."""
     values = {**method.weights, **method.params}
     if method.use not in methods.builtin_names():
         return values
@@ -191,36 +192,35 @@ def _settings(method: MethodSettings) -> dict[str, Any]:
     return {k: v for k, v in values.items() if k not in defaults or defaults[k] != v}
 
 
-def _cost(of: Columns) -> Cost | None:
-    """None without a finished run, or where runs were on unlike hardware."""
-    done = [status == "done" for status in of["status"]]
-    if len(found := set(compress(of["hardware"], done))) != 1:
+def _cost(runs: SeedRuns) -> Cost | None:
+    """Return the mean cost; None without a finished run, or where runs were on different hardware."""
+    done = [status == "done" for status in runs.values("status")]
+    machines = set(compress(runs.values("hardware"), done))
+    if len(machines) != 1:
         return None
-    hardware = found.pop()
+    hardware = machines.pop()
     gpu = is_gpu(hardware)
-    each = compress(zip(*(of[k] for k in ("cost_total_s", "processes", "threads")), strict=True), done)
+    each = compress(zip(*(runs.values(k) for k in ("cost_total_s", "processes", "threads")), strict=True), done)
     hours = [s / 3600 * processes * (1 if gpu else threads) for s, processes, threads in each]
     return Cost(statistics.fmean(hours), "GPU-h" if gpu else "CPU-h", hardware)
 
 
-def _compared(found: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
-    baselines = [line for line in found if line.use == BASELINE]
-    alone = {(line.protocol.id, line.student): line for line in baselines if not line.settings}
-    contests: dict[tuple[str, ...], list[LeaderboardEntry]] = {}
-    for line in found:
-        if line.use != BASELINE:
-            contests.setdefault((line.protocol.id, line.student, line.teacher or "", line.teacher_key), []).append(line)
+def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
+    baselines = [line for line in lines if line.use == BASELINE]
+    undistilled = {(line.protocol.id, line.student): line for line in baselines if not line.settings}
+    distilled = (line for line in lines if line.use != BASELINE)
+    pairs = grouped(distilled, lambda line: (line.protocol.id, line.student, line.teacher, line.teacher_key))
     out = baselines
-    for contest in contests.values():
-        reference = _reference(contest)
-        means = sorted((line.last.mean for line in contest if line.last), reverse=True)
-        for line in contest:
+    for entries in pairs.values():
+        reference = _reference(entries)
+        means = sorted((line.last.mean for line in entries if line.last), reverse=True)
+        for line in entries:
             to_reference = _paired(line, reference)
             out.append(
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    to_baseline=_paired(line, alone.get((line.protocol.id, line.student))),
+                    to_baseline=_paired(line, undistilled.get((line.protocol.id, line.student))),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
@@ -228,30 +228,28 @@ def _compared(found: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
     return sorted(out, key=lambda line: line.id)
 
 
-def _reference(contest: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
-    """The contest's KD: the one with default settings where there are several, None where that is not clear."""
-    found = [line for line in contest if line.use == REFERENCE]
-    plain = [line for line in found if not line.settings]
-    return found[0] if len(found) == 1 else plain[0] if plain else None
+def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
+    """Return a pair's KD: of several, the one with default settings; None where none is certain."""
+    references = [line for line in entries if line.use == REFERENCE]
+    plain = [line for line in references if not line.settings]
+    return references[0] if len(references) == 1 else plain[0] if plain else None
 
 
 def _paired(line: LeaderboardEntry, other: LeaderboardEntry | None) -> Spread | None:
-    if other is None or other is line:
-        return None
-    return Spread.of(v - other.by_seed[seed] for seed, v in line.by_seed.items() if seed in other.by_seed)
+    return None if other is None or other is line else Spread.paired(line.by_seed, other.by_seed)
 
 
 def _per_hour(gain: Spread | None, cost: Cost | None, reference: Cost | None) -> float | None:
-    """None where a run costs no more than KD's, or hours do not compare."""
+    """Return points per extra hour; None where a run costs no more than KD's, or ran on other hardware."""
     if gain is None or cost is None or reference is None or cost.hardware != reference.hardware:
         return None
     extra = cost.hours - reference.hours
     return gain.mean / extra if extra > 0 else None
 
 
-def ambiguous_teachers(found: Iterable[LeaderboardEntry]) -> set[tuple[str, str]]:
-    """(protocol, teacher's name) where one name stands for several teachers."""
-    keys = {(line.protocol.id, line.teacher, line.teacher_key) for line in found if line.teacher}
+def ambiguous_teachers(entries: Iterable[LeaderboardEntry]) -> set[tuple[str, str]]:
+    """Return (protocol, teacher's name) where one name stands for several teachers."""
+    keys = {(line.protocol.id, line.teacher, line.teacher_key) for line in entries if line.teacher}
     counts = Counter((protocol, teacher) for protocol, teacher, _ in keys)
     return {(protocol, teacher) for (protocol, teacher), count in counts.items() if teacher and count > 1}
 

@@ -1,5 +1,5 @@
 "use strict";
-// All text goes into the page as textContent: nothing in the data is ever read as HTML, as a style or as a script.
+// All text enters the page as textContent: the browser never reads the data as HTML, as a style or as a script.
 
 const overview = JSON.parse(document.getElementById("overview").textContent);
 const byId = (id) => document.getElementById(id);
@@ -46,12 +46,12 @@ function lastCell(line) {
 function methodCell(line) {
   const link = make("a", { href: `#line=${line.id}`, title: `${line.method} ${line.settings}` }, make("bdi", {}, line.method));
   if (line.settings) link.append(" ", make("bdi", { class: "settings" }, line.settings));
-  const warnings = line.warnings ? make("span", { class: "flag", title: "runs that the method warns of" }, plural(line.warnings, "warning")) : null;
+  const warnings = line.warnings ? make("span", { class: "flag", title: "runs with a warning of their method" }, plural(line.warnings, "warning")) : null;
   return [make("div", { class: "name" }, link, warnings)];
 }
 
 const protocolOf = (line) => overview.protocols[line.protocol];
-const SCORE = [...new Set(Object.values(overview.protocols).map((p) => p.shown))].join(" or "); // each in groups of its own
+const SCORE = [...new Set(Object.values(overview.protocols).map((p) => p.shown))].join(" or "); // rows of one group share one score
 const COLUMNS = [
   { key: "rank", name: "Rank", width: 76, value: (l) => l.rank, show: (l) => [l.rank === null ? "" : String(l.rank)], about: "within a protocol and pair, by the mean after the last epoch" },
   { key: "method", name: "Method", width: 250, text: true, value: (l) => `${l.method} ${l.settings}`, show: methodCell },
@@ -68,7 +68,7 @@ const COLUMNS = [
 ];
 const column = Object.fromEntries(COLUMNS.map((c) => [c.key, c]));
 
-// The least and the largest accuracy of a protocol: what the bars run between.
+// The smallest and the largest score of a protocol, which the bars span.
 const ranges = new Map();
 for (const line of overview.lines) {
   if (!ranges.has(line.protocol)) ranges.set(line.protocol, [Infinity, -Infinity]);
@@ -82,29 +82,29 @@ const lineById = new Map(overview.lines.map((line) => [line.id, line]));
 const lineByRun = new Map(overview.lines.flatMap((line) => line.runs.map((run) => [run, line])));
 const searchable = new Map(overview.lines.map((line) => [line.id, [line.method, line.settings, line.pair, ...line.sweeps, ...line.runs, ...Object.values(protocolOf(line))].join("\n").toLowerCase()]));
 
-// What is shown, as the address has it ----------------------------------------------------------------------------------
+// The state of the page, as the address has it ----------------------------------------------------------------------------------
 
 const FILTERS = ["q", "dataset", "pair", "method", "protocol"];
 let tableHash = "";
 
 function state() {
-  const found = new URLSearchParams(location.hash.slice(1));
-  const sort = (found.get("sort") || "last.desc").split(".");
+  const parameters = new URLSearchParams(location.hash.slice(1));
+  const sort = (parameters.get("sort") || "last.desc").split(".");
   return {
-    view: found.has("line") || found.has("run") ? "detail" : found.get("view") || "table",
-    line: found.get("line"),
-    run: found.get("run"),
-    filters: Object.fromEntries(FILTERS.map((name) => [name, found.get(name) || ""])),
+    view: parameters.has("line") || parameters.has("run") ? "detail" : parameters.get("view") || "table",
+    line: parameters.get("line"),
+    run: parameters.get("run"),
+    filters: Object.fromEntries(FILTERS.map((name) => [name, parameters.get(name) || ""])),
     sort: Object.hasOwn(column, sort[0]) ? sort[0] : "last",
     descending: sort[1] !== "asc",
   };
 }
 
 function setTable({ filters, sort, descending }) {
-  const found = new URLSearchParams();
-  for (const name of FILTERS) if (filters[name]) found.set(name, filters[name]);
-  if (sort !== "last" || !descending) found.set("sort", `${sort}.${descending ? "desc" : "asc"}`);
-  history.replaceState(null, "", `#${found}`);
+  const parameters = new URLSearchParams();
+  for (const name of FILTERS) if (filters[name]) parameters.set(name, filters[name]);
+  if (sort !== "last" || !descending) parameters.set("sort", `${sort}.${descending ? "desc" : "asc"}`);
+  history.replaceState(null, "", `#${parameters}`);
   show();
 }
 
@@ -124,21 +124,21 @@ function ordered(lines, { sort, descending }) {
   const sign = descending ? -1 : 1;
   const keyed = lines.map((line) => [value(line), line]);
   keyed.sort(([a, x], [b, y]) => {
-    if (a === null || b === null) return (a === null) - (b === null) || (x.id < y.id ? -1 : 1); // nothing comes last
+    if (a === null || b === null) return (a === null) - (b === null) || (x.id < y.id ? -1 : 1); // rows without a value come last
     return sign * (text ? collator.compare(a, b) : a - b) || (x.id < y.id ? -1 : 1);
   });
   return keyed.map(([, line]) => line);
 }
 const collator = new Intl.Collator("en", { numeric: true });
 
-// The table: of thousands of rows those in sight are in the document ------------------------------------------------------
+// The table: only the visible rows of thousands are in the document ------------------------------------------------------
 
 const scroller = byId("scroller");
 const table = scroller.querySelector("table");
 const body = table.querySelector("tbody");
 const [above, below] = [make("tr", { class: "space", "aria-hidden": "true" }), make("tr", { class: "space", "aria-hidden": "true" })];
 let items = []; // {group} or {line}, in the order of the table
-let tops = [0]; // where each begins in pixels, and where the last ends
+let tops = [0]; // the upper edge of each in pixels, and the lower edge of the last
 const nodes = new Map(); // position -> row in the document
 
 function heights() {
@@ -150,7 +150,7 @@ function fill(shown) {
   const groups = new Map(Object.keys(overview.protocols).map((id) => [id, []]));
   for (const line of ordered(lines, shown)) groups.get(line.protocol).push(line);
   items = [];
-  for (const [id, found] of groups) if (found.length) items.push({ group: id, count: found.length }, ...found.map((line) => ({ line })));
+  for (const [id, rows] of groups) if (rows.length) items.push({ group: id, count: rows.length }, ...rows.map((line) => ({ line })));
   const { group, line } = heights();
   tops = [0];
   for (const item of items) tops.push(tops[tops.length - 1] + (item.group ? group : line));
@@ -159,7 +159,7 @@ function fill(shown) {
   table.setAttribute("aria-rowcount", items.length + 1);
   const protocols = items.length - lines.length;
   byId("count").value = `${plural(lines.length, "row")} in ${plural(protocols, "protocol")}`;
-  window_();
+  showWindow();
 }
 
 function at(y) {
@@ -172,7 +172,7 @@ function at(y) {
   return low;
 }
 
-function window_() {
+function showWindow() {
   const margin = 400;
   const first = at(Math.max(0, scroller.scrollTop - margin));
   const last = Math.min(items.length, at(scroller.scrollTop + scroller.clientHeight + margin) + 1);
@@ -185,7 +185,7 @@ function window_() {
   let before = above;
   for (let i = first; i < last; i++) {
     if (!nodes.has(i)) nodes.set(i, row(i));
-    if (before.nextSibling !== nodes.get(i)) before.after(nodes.get(i)); // rows that stay are not moved: they may have the focus
+    if (before.nextSibling !== nodes.get(i)) before.after(nodes.get(i)); // do not move rows that stay: one may have the focus
     before = nodes.get(i);
   }
   above.style.height = `${tops[first] ?? 0}px`;
@@ -208,11 +208,11 @@ function row(i) {
 function focusRow(i) {
   const step = i < 0 || i >= items.length ? 0 : i;
   if (!items[step]) return;
-  const slack = 60; // the head's height
+  const slack = 60; // the height of the table's head
   if (tops[step] - slack < scroller.scrollTop) scroller.scrollTop = Math.max(0, tops[step] - slack);
   const end = tops[step + 1] + slack - scroller.clientHeight;
   if (end > scroller.scrollTop) scroller.scrollTop = end;
-  window_();
+  showWindow();
   nodes.get(step).querySelector("a")?.focus({ preventScroll: true });
 }
 
@@ -241,9 +241,9 @@ function setUpTable() {
     });
     table.querySelector("thead tr").append(make("th", { scope: "col", role: "columnheader", class: `h-${c.key}${c.text ? " text" : ""}` }, button));
   }
-  scroller.addEventListener("scroll", () => requestAnimationFrame(window_), { passive: true });
+  scroller.addEventListener("scroll", () => requestAnimationFrame(showWindow), { passive: true });
   scroller.addEventListener("keydown", moveBy);
-  new ResizeObserver(window_).observe(scroller);
+  new ResizeObserver(showWindow).observe(scroller);
   PHONE.addEventListener("change", () => fill(state()));
 }
 
@@ -258,18 +258,18 @@ function setUpFilters() {
     method: [...new Set(overview.lines.map((line) => line.method))].map((m) => [m, m]),
     protocol: Object.entries(overview.protocols).map(([id, p]) => [id, `${p.dataset}: ${p.label}`]),
   };
-  for (const [name, found] of Object.entries(options)) {
-    found.sort((a, b) => collator.compare(a[1], b[1]));
-    form.elements[name].append(make("option", { value: "" }, "all"), ...found.map(([value, text]) => make("option", { value }, text)));
+  for (const [name, choices] of Object.entries(options)) {
+    choices.sort((a, b) => collator.compare(a[1], b[1]));
+    form.elements[name].append(make("option", { value: "" }, "all"), ...choices.map(([value, text]) => make("option", { value }, text)));
   }
   for (const c of COLUMNS) {
-    const way = c.text || c.key === "rank" ? "asc" : "desc";
-    form.elements.sort.append(make("option", { value: `${c.key}.${way}` }, c.name));
+    const direction = c.text || c.key === "rank" ? "asc" : "desc";
+    form.elements.sort.append(make("option", { value: `${c.key}.${direction}` }, c.name));
   }
   const read = () => {
-    const [sort, way] = form.elements.sort.value.split(".");
+    const [sort, direction] = form.elements.sort.value.split(".");
     const now = state();
-    const sorting = sort && sort !== now.sort ? { sort, descending: way === "desc" } : {};
+    const sorting = sort && sort !== now.sort ? { sort, descending: direction === "desc" } : {};
     setTable({ ...now, ...sorting, filters: Object.fromEntries(FILTERS.map((name) => [name, form.elements[name].value])) });
     scroller.scrollTop = 0;
   };
@@ -296,8 +296,8 @@ function showTable(shown) {
 // One line and its runs ---------------------------------------------------------------------------------------------------
 
 async function runsOf(line) {
-  const packed = Uint8Array.from(atob(byId(`chunk${line.chunk}`).textContent), (c) => c.charCodeAt(0));
-  const unpacked = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const compressed = Uint8Array.from(atob(byId(`chunk${line.chunk}`).textContent), (c) => c.charCodeAt(0));
+  const unpacked = new Blob([compressed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return (await new Response(unpacked).json())[line.id];
 }
 
@@ -309,10 +309,10 @@ async function showDetail({ line: id, run }) {
     detail.replaceChildren(back, make("p", {}, `This store has no record of ${run || id}.`));
     return;
   }
-  const found = line.chunk === null ? null : await runsOf(line);
+  const details = line.chunk === null ? null : await runsOf(line);
   const now = state();
-  if (now.run !== run || now.line !== id) return; // gone elsewhere meanwhile
-  const one = found?.runs.find((r) => r.run_id === run);
+  if (now.run !== run || now.line !== id) return; // the reader has moved on meanwhile
+  const one = details?.runs.find((r) => r.run_id === run);
   const protocol = protocolOf(line);
   detail.replaceChildren(
     back,
@@ -320,18 +320,18 @@ async function showDetail({ line: id, run }) {
     make("p", { class: "where" }, ...[line.pair.replace(" > ", " \u2192 "), protocol.dataset, protocol.label, ...(one ? [`seed ${one.seed}`] : [])].map((part) => make("bdi", {}, part))),
     tiles(line),
     ...pictures(line),
-    ...(found ? [runTable(line, found.runs, run), ...(one ? oneRun(one) : []), ...curvePanels(found.runs, one, protocol), settings(line, found)] : [runNames(line, run)]),
+    ...(details ? [runTable(line, details.runs, run), ...(one ? oneRun(one) : []), ...curvePanels(details.runs, one, protocol), settings(line, details)] : [runNames(line, run)]),
   );
 }
 
-/** Pictures of its pair, as the page has them among its figures. */
+/** Copies of the figures' pictures of the line's pair. */
 function pictures(line) {
   const copies = line.images.map((place) => byId(`objects${place}`).cloneNode(true));
   for (const copy of copies) copy.removeAttribute("id");
   return copies.length ? [section("Images", make("div", { class: "plates" }, ...copies))] : [];
 }
 
-/** For a line whose runs' details are not in the page. */
+/** The runs of a line whose details are not in the page. */
 function runNames(line, open) {
   const note = `Of ${plural(overview.runs, "run")} this page has the details and curves of ${overview.held.toLocaleString("en")}, those of the rows last added to. The store has the rest.`;
   const names = line.runs.map((run) => make("li", {}, make(run === open ? "strong" : "span", {}, run)));
@@ -379,9 +379,9 @@ function pairs(values) {
 
 function oneRun(run) {
   const { curves, versions, cost_s, warnings, ...rest } = run;
-  const told = warnings.length ? [section("Warnings", make("ul", { class: "warnings" }, ...warnings.map((w) => make("li", {}, w))))] : [];
+  const warned = warnings.length ? [section("Warnings", make("ul", { class: "warnings" }, ...warnings.map((w) => make("li", {}, w))))] : [];
   const seconds = Object.fromEntries(Object.entries(cost_s).map(([part, s]) => [part, s === null ? "" : `${s.toFixed(1)} s`]));
-  return [...told, make("div", { class: "columns" }, section(`Provenance of ${run.run_id}`, pairs(rest)), make("div", {}, section("Cost", pairs(seconds)), section("Versions", pairs(versions))))];
+  return [...warned, make("div", { class: "columns" }, section(`Provenance of ${run.run_id}`, pairs(rest)), make("div", {}, section("Cost", pairs(seconds)), section("Versions", pairs(versions))))];
 }
 
 function settings(line, { science, defaults_changed }) {
@@ -398,7 +398,7 @@ function settings(line, { science, defaults_changed }) {
 
 // Curves ------------------------------------------------------------------------------------------------------------------
 
-/** `protocol.metrics`: measured on the training images, they are no less an evaluation. */
+/** `protocol.metrics` count as evaluation even where they are measured on the training images. */
 function curvePanels(runs, one, protocol) {
   const names = [...new Set(runs.flatMap((run) => Object.keys(run.curves)))];
   const panels = { "Evaluation": [], "Training: loss terms and diagnostics": [], "First stage": [] };
@@ -406,10 +406,10 @@ function curvePanels(runs, one, protocol) {
     const measured = protocol.metrics.includes(name.replace(/^train_/, ""));
     const part = name.startsWith("train_") && !measured ? "Training: loss terms and diagnostics" : name.startsWith("first_") ? "First stage" : "Evaluation";
     const curves = runs.filter((run) => Object.hasOwn(run.curves, name)).map((run) => ({ run, points: run.curves[name][0].map((e, i) => [e, run.curves[name][1][i]]).filter(([, v]) => v !== null) }));
-    const drawn = plot(measured ? name : name.replace(/^(train|first)_/, ""), curves.filter((c) => c.points.length), one);
-    if (drawn) panels[part].push(drawn);
+    const figure = plot(measured ? name : name.replace(/^(train|first)_/, ""), curves.filter((c) => c.points.length), one);
+    if (figure) panels[part].push(figure);
   }
-  return Object.entries(panels).filter(([, found]) => found.length).map(([title, found]) => section(title, make("div", { class: "panels" }, ...found)));
+  return Object.entries(panels).filter(([, figures]) => figures.length).map(([title, figures]) => section(title, make("div", { class: "panels" }, ...figures)));
 }
 
 function band(curves) {
@@ -427,9 +427,9 @@ function ticks(low, high) {
   const raw = (high - low) / 5;
   const unit = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((k) => k * unit).find((s) => s >= raw);
-  const found = [];
-  for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) found.push(Number(t.toPrecision(6)));
-  return found;
+  const values = [];
+  for (let t = Math.ceil(low / step) * step; t <= high + step * 1e-9; t += step) values.push(Number(t.toPrecision(6)));
+  return values;
 }
 
 function plot(title, curves, one) {
@@ -447,8 +447,8 @@ function plot(title, curves, one) {
   const x = (v) => L + ((v - x0) / (x1 - x0)) * (W - L - R);
   const y = (v) => H - B - ((v - y0) / (y1 - y0)) * (H - T - B);
   const path = (points) => points.map(([a, b], i) => `${i ? "L" : "M"}${x(a).toFixed(1)} ${y(b).toFixed(1)}`).join("");
-  const told = `${title}: ${plural(curves.length, "run")}, epochs ${x0} to ${x1}, at the end ${final === undefined ? "unknown" : short(final)}`;
-  const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": told });
+  const description = `${title}: ${plural(curves.length, "run")}, epochs ${x0} to ${x1}, at the end ${final === undefined ? "unknown" : short(final)}`;
+  const svg = draw("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": description });
   for (const t of ticks(y0, y1)) {
     svg.append(draw("line", { class: "grid", x1: L, x2: W - R, y1: y(t), y2: y(t) }));
     svg.append(draw("text", { class: "tick", x: L - 5, y: y(t) + 3, "text-anchor": "end" }, short(t)));
@@ -476,8 +476,8 @@ function readAt(svg, output, points, { x, W, H, T, B }) {
   svg.append(guide);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();
-    const here = ((event.clientX - box.left) / box.width) * W;
-    const near = points.reduce((a, b) => (Math.abs(x(b[0]) - here) < Math.abs(x(a[0]) - here) ? b : a), points[0]);
+    const position = ((event.clientX - box.left) / box.width) * W;
+    const near = points.reduce((a, b) => (Math.abs(x(b[0]) - position) < Math.abs(x(a[0]) - position) ? b : a), points[0]);
     if (!near) return;
     guide.setAttribute("x1", x(near[0]));
     guide.setAttribute("x2", x(near[0]));
@@ -529,16 +529,16 @@ function setUpTheme() {
     try {
       localStorage.setItem("theme", theme);
     } catch {
-      // a browser that keeps nothing for files forgets it
+      // some browsers have no storage for files: the choice is lost
     }
   };
-  let kept = null;
+  let stored = null;
   try {
-    kept = localStorage.getItem("theme");
+    stored = localStorage.getItem("theme");
   } catch {
-    // as above
+    // no storage, as above
   }
-  set(next[kept] ? kept : "auto");
+  set(next[stored] ? stored : "auto");
   button.addEventListener("click", () => set(next[document.documentElement.dataset.theme]));
 }
 

@@ -1,7 +1,7 @@
-"""The leaderboard as one HTML file that needs no network and runs no code but its own.
+"""The leaderboard as one HTML file that needs no network and runs only its own script.
 
 Text from the store reaches the page as JSON, which the script shows with textContent, or through the template, which
-escapes it. Figures are images, in which nothing runs. The content security policy allows the one script and the one
+escapes it. Figures are images, which run no script. The content security policy allows the one script and the one
 style sheet by their hashes.
 """
 
@@ -23,7 +23,7 @@ _HERE = Path(__file__).parent
 
 
 def html(board: Board) -> str:
-    """The page. The same board gives the same bytes."""
+    """Render the page. The same board gives the same bytes."""
     environment = Environment(autoescape=True, loader=FileSystemLoader(_HERE), undefined=StrictUndefined)
     environment.filters["base64"] = _base64
     script, style = _asset("page.js"), _asset("page.css")
@@ -43,7 +43,7 @@ def html(board: Board) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that ends no script element: a string of it may hold any text."""
+    """Return JSON that cannot end its script element, whatever text its strings hold."""
     return Markup(_dumps(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 

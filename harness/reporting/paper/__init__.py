@@ -1,1 +1,1 @@
-"""The tables of a paper: a row per method, a column per pair, published numbers beside ours."""
+"""The tables of a paper: a row per method, a column per pair, published numbers next to ours."""

@@ -1,4 +1,4 @@
-"""Which runs are behind a cell, and the one command that trains them again."""
+"""The runs behind a cell, and the one command that trains them again."""
 
 import json
 import shlex
@@ -10,46 +10,42 @@ from harness.reporting.comparison import BASELINE, Contents, Row
 
 @dataclass(frozen=True)
 class RerunCommand:
-    """The runs of a cell. The command plans them and, where it is trained here, their teacher's; nothing else."""
+    """The runs of a cell. The command plans only them and, where it is trained here, their teacher's."""
 
     run_ids: tuple[str, ...]
     command: str
-    missing: int  # of them, without a record
+    missing: int  # runs without a record
     diverged: int
 
 
 class RerunCommands:
-    """Those of a sweep's cells."""
+    """The commands for a sweep's cells."""
 
     def __init__(self, contents: Contents):
         self._contents = contents
-        self._seeds: dict[tuple[str, str, str], list[int]] = {}
-        self._teachers: dict[tuple[str, str], str] = {}
-        for cell in contents.cells:
-            self._seeds.setdefault((cell.teacher, cell.student, cell.method), []).append(cell.seed)
-            if cell.teacher_run:
-                self._teachers[cell.teacher, cell.student] = cell.teacher_run
+        self._seeds = {line: [cell.seed for cell in cells] for line, cells in contents.lines().items()}
+        self._teachers = {cell.pair: cell.teacher_run for cell in contents.cells if cell.teacher_run}
 
-    def line(self, row: Row) -> RerunCommand:
-        """Of a method on a pair."""
-        seeds = self._seeds[row.teacher, row.student, row.method]
+    def method(self, row: Row) -> RerunCommand:
+        """Return the command for a method on a pair."""
+        seeds = self._seeds[row.line]
         count = len(seeds)
-        # --only takes those alone that the sweep file lists, and --until-decided adds others.
-        said = count if seeds == list(range(count)) else json.dumps(seeds)
+        # --only selects among the sweep file's seeds, and --until-decided adds others.
+        setting = count if seeds == list(range(count)) else json.dumps(seeds)
         only = (f"method={row.method}", f"teacher={row.teacher}", f"student={row.student}")
-        return RerunCommand(row.run_ids, self._command([f"seeds={said}"], only), row.missing, row.diverged)
+        return RerunCommand(row.run_ids, self._command([f"seeds={setting}"], only), row.missing, row.diverged)
 
     def teacher(self, rows: Sequence[Row]) -> RerunCommand | None:
-        """Of the teacher of a pair, whose rows these are; None when none of them has one.
+        """Return the command for the teacher of a pair, given the pair's rows; None when no row has a teacher.
 
-        One whose weights are given is measured anew by each run that it teaches.
+        A teacher whose weights are given is measured by each run that learns from it.
         """
-        pair = (rows[0].teacher, rows[0].student)
+        pair = rows[0].pair
         if pair not in self._teachers:
-            taught = next((row for row in rows if row.method != BASELINE), None)
-            return self.line(taught) if taught else None
-        alone = json.dumps([{"teacher": pair[0], "student": pair[0]}])
-        command = self._command([f"pairs={alone}", *self._contents.teachers_alone])
+            distilled = next((row for row in rows if row.method != BASELINE), None)
+            return self.method(distilled) if distilled else None
+        pairs = json.dumps([{"teacher": pair.teacher, "student": pair.teacher}])
+        command = self._command([f"pairs={pairs}", *self._contents.teachers_alone])
         return RerunCommand((self._teachers[pair],), command, int(rows[0].teacher_score is None), 0)
 
     def _command(self, sets: Iterable[str], only: Iterable[str] = ()) -> str:

@@ -1,26 +1,37 @@
-"""What the formats of a paper's table share: how a cell reads, and which columns stand beside each other."""
+"""Texts and blocks that the formats of a paper's table share."""
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from harness.errors import one_line
 from harness.reporting.paper.notes import VERDICTS
 from harness.reporting.paper.published_cells import PublishedCell
-from harness.reporting.paper.table import Column, Entry, Line, Paper
-from harness.reporting.tables.text import stars
+from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
+from harness.reporting.tables.columns import stars
+from harness.spec.tasks import shown
 
-MOST_COLUMNS = 7  # beside each other, what a page's width holds; CRD's tables have six and seven
+MOST_COLUMNS = 7  # side by side on a page's width; CRD's tables have six and seven
+SIZES = "teacher's parameters"
 RUNS = "Runs behind each cell, and the command that trains them"
 RUNS_NOTE = (
     "A command plans the runs that stand over it and, where it is trained here, their teacher's. It trains those of "
     "which the store has no record; with --results and another folder, all. Add --data and --cluster as needed."
 )
 
-Block = list[tuple[int, Column]]  # columns beside each other, each with its position in the table
+Block = list[tuple[int, Column]]  # columns side by side, each with its position in the table
+
+
+class Head(NamedTuple):
+    """A line over the methods: a text per column of the block."""
+
+    name: str
+    texts: list[str]
+    of_pair: bool  # the same for every metric of a pair
 
 
 def blocks(paper: Paper) -> Iterator[Block]:
-    """As few as the width allows, of about equal width; the metrics of a pair stay together."""
+    """Yield as few blocks as the width allows, of about equal width; the metrics of a pair stay together."""
     columns, metrics = list(enumerate(paper.columns)), len(paper.metrics)
     pairs = len(columns) // metrics
     per_block = math.ceil(pairs / math.ceil(pairs * metrics / MOST_COLUMNS)) * metrics
@@ -29,12 +40,28 @@ def blocks(paper: Paper) -> Iterator[Block]:
 
 
 def one_pair_each(paper: Paper) -> bool:
-    """Whether a block has room for one pair's metrics alone, so that the pair is told once, over them."""
+    """Return whether a block has room for the metrics of only one pair, which is then named once, over them."""
     return 2 * len(paper.metrics) > MOST_COLUMNS
 
 
-def figure(entry: Entry, line: Line) -> str:
-    """``71.98 ± 0.21 (3)``, with the number of seeds where it is not the line's."""
+def heads(paper: Paper, block: Block) -> list[Head]:
+    """Return teachers, students, the teachers' sizes where they vary, and metrics where there are several."""
+    columns = [column for _, column in block]
+    lines = [Head("teacher", [c.pair.teacher for c in columns], True)]
+    lines.append(Head("student", [c.pair.student for c in columns], True))
+    if any(c.pair.teacher in paper.sizes for c in columns):
+        lines.append(Head(SIZES, [_size(paper.sizes.get(c.pair.teacher)) for c in columns], True))
+    if len(paper.metrics) > 1:
+        lines.append(Head("", [shown(c.metric) for c in columns], False))
+    return lines
+
+
+def _size(parameters: int | None) -> str:
+    return "" if parameters is None else f"{parameters / 1e6:.2f} M"
+
+
+def figure(entry: Entry, line: PaperLine) -> str:
+    """Return ``71.98 ± 0.21 (3)``, with the number of seeds where it is not the line's."""
     spread = entry.spread
     if spread is None:
         return "–"
@@ -43,28 +70,22 @@ def figure(entry: Entry, line: Line) -> str:
 
 
 def marks(entry: Entry) -> str:
-    """``** (a)``."""
+    """Return ``** (a)``."""
     return " ".join(filter(None, (stars(entry.tested), entry.unlike)))
 
 
-def published(quote: PublishedCell) -> str:
-    """``70.66 [1] ≈``."""
-    return f"{quote.text} [{quote.source}]" + (f" {VERDICTS[quote.verdict.text]}" if quote.verdict else "")
-
-
-def sizes(paper: Paper, block: Block) -> list[str]:
-    """Of the teachers; [] where they need not be told."""
-    known = [paper.sizes.get(column.teacher) for _, column in block]
-    return ["" if size is None else f"{size / 1e6:.2f} M" for size in known] if any(known) else []
+def published(cell: PublishedCell) -> str:
+    """Return ``70.66 [1] ≈``."""
+    return f"{cell.text} [{cell.source}]" + (f" {VERDICTS[cell.verdict.text]}" if cell.verdict else "")
 
 
 def runs(paper: Paper) -> Iterator[str]:
-    """Two lines per cell: its names with its run ids, and its command. The metrics of a pair are of the same runs."""
+    """Yield two lines per cell: its names with its run ids, and its command. A pair's metrics share their runs."""
     for i in range(0, len(paper.columns), len(paper.metrics)):
-        pair = f"{paper.columns[i].teacher} > {paper.columns[i].student}"
+        pair = paper.columns[i].pair
         for line in paper.lines:
             if rerun := line.entries[i].rerun:
                 lacking = ((rerun.missing, "without a record"), (rerun.diverged, "diverged"))
-                said = ", ".join(f"{n} {what}" for n, what in lacking if n)
-                yield one_line(f"{pair}, {line.label}{f' ({said})' if said else ''}: {' '.join(rerun.run_ids)}")
+                counts = ", ".join(f"{n} {what}" for n, what in lacking if n)
+                yield one_line(f"{pair}, {line.label}{f' ({counts})' if counts else ''}: {' '.join(rerun.run_ids)}")
                 yield one_line(rerun.command)

@@ -1,18 +1,16 @@
 """A paper's table as LaTeX, by booktabs."""
 
 import re
-from collections.abc import Iterable
 
 from harness.errors import one_line
 from harness.reporting.escape import escape_tex
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block
-from harness.reporting.paper.table import Entry, Line, Paper
-from harness.spec.tasks import shown
+from harness.reporting.paper.table import Entry, Paper, PaperLine
 
 
 def latex(paper: Paper) -> str:
-    """A float to \\input, across both columns where there are two."""
+    """Return a float to \\input, across both columns of a page where there are two."""
     label = re.sub(r"[^A-Za-z0-9]+", "-", paper.comparison.contents.name)
     first, *notes = (escape_tex(one_line(note)) for note in paper.notes)
     out = [
@@ -30,26 +28,22 @@ def latex(paper: Paper) -> str:
 
 
 def _latex_block(paper: Paper, block: Block) -> list[str]:
-    """Shrunk to the page's width where it is wider."""
-    halves = 2 if paper.sources else 1  # ours, and what is published beside it
-    columns = [column for _, column in block]
-    pairs = columns[:: len(paper.metrics)]
-
-    def head(name: str, texts: Iterable[str], width: int) -> str:
-        cells = (rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(one_line(text))}}}" for text in texts)
-        return " & ".join([name, *cells]) + r" \\"
+    """Return a table that is shrunk to the page's width where it is wider."""
+    halves = 2 if paper.sources else 1  # ours, and the published number
+    metrics = len(paper.metrics)
+    heads = [
+        _latex_head(head.name, head.texts[::metrics], halves * metrics)
+        if head.of_pair
+        else _latex_head(head.name, head.texts, halves)
+        for head in format.heads(paper, block)
+    ]
 
     out = [
         r"\sbox0{\small\tabcolsep=4pt\begin{tabular}{l" + (r"l@{\,}l" if paper.sources else "l") * len(block) + "}",
         r"\toprule",
-        head("teacher", (c.teacher for c in pairs), halves * len(paper.metrics)),
-        head("student", (c.student for c in pairs), halves * len(paper.metrics)),
+        *heads,
+        r"\midrule",
     ]
-    if sizes := format.sizes(paper, block):
-        out.append(head("teacher's parameters", sizes[:: len(paper.metrics)], halves * len(paper.metrics)))
-    if len(paper.metrics) > 1:
-        out.append(head("", (shown(c.metric) for c in columns), halves))
-    out.append(r"\midrule")
     for n, line in enumerate(paper.lines):
         cells = [escape_tex(one_line(line.label))]
         for i, _ in block:
@@ -66,13 +60,16 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
     ]
 
 
-def _latex_cells(entry: Entry, line: Line) -> list[str]:
+def _latex_head(name: str, texts: list[str], width: int) -> str:
+    cells = (rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(one_line(text))}}}" for text in texts)
+    return " & ".join([name, *cells]) + r" \\"
+
+
+def _latex_cells(entry: Entry, line: PaperLine) -> list[str]:
     around = {"": "{}", "best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}[entry.place]
     mean, _, rest = escape_tex(format.figure(entry, line)).partition(" ")
     ours = around.format(mean) + (rf"{{\tiny\,{rest}}}" if rest else "")
     if marks := format.marks(entry):
         ours += rf"\textsuperscript{{{marks}}}"
-    return [
-        ours,
-        rf"\textcolor{{gray}}{{\scriptsize {escape_tex(format.published(entry.quote))}}}" if entry.quote else "",
-    ]
+    published = escape_tex(format.published(entry.published)) if entry.published else ""
+    return [ours, rf"\textcolor{{gray}}{{\scriptsize {published}}}" if published else ""]

@@ -1,4 +1,4 @@
-"""What stands under a paper's table: the protocol, what the marks mean, whose the published numbers are."""
+"""The notes under a paper's table: the protocol, the meaning of marks, the sources of published numbers."""
 
 from collections.abc import Sequence
 
@@ -13,30 +13,30 @@ VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 def notes(
     comparison: Comparison, metrics: Sequence[str], seeds: int | None, published: Sequence[str]
 ) -> tuple[str, ...]:
-    """``seeds``: that most cells have. ``published``: a remark per source."""
+    """Return the notes. ``seeds``: of most cells. ``published``: a remark per source."""
     contents = comparison.contents
-    found = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
-    found.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
+    lines = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
+    lines.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
     if any(row.tested for row in comparison.rows):
         tested = f"{capitalised(metrics[0])} alone is tested; a" if len(metrics) > 1 else "A"
-        found.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
-    found += [*_missing(comparison), *sweep_notes(contents)]
-    found += [note for row in comparison.rows for note in method_notes(row)]
+        lines.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
+    lines += [*_missing(comparison), *sweep_notes(contents)]
+    lines += [note for row in comparison.rows for note in method_notes(row)]
     if published:
-        found.append(
+        lines.append(
             "Numbers with [1], [2], ... are published, each by the protocol of its mark; those of unlike marks are not "
             "comparable with each other. After them, where ours is comparable: "
             f"{VERDICTS['reproduced']} reproduced (within {contents.margin:g} points by two one-sided t-tests at 5 %), "
             f"{VERDICTS['not reproduced']} not reproduced, {VERDICTS['undecided']} undecided."
         )
-        found += [f"[{i}] {remark}" for i, remark in enumerate(published, 1)]
-    return tuple(found)
+        lines += [f"[{i}] {remark}" for i, remark in enumerate(published, 1)]
+    return tuple(lines)
 
 
 def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None) -> str:
     contents = comparison.contents
     epochs = " or ".join(map(str, contents.epochs))
-    changed = {change.line for change in contents.recipe_changes}  # told in a note of its own
+    changed = {change.line for change in contents.recipe_changes}  # which have a note of their own
     usual = next((text for line, text in comparison.sciences.items() if line not in changed), None)
     recipe = ""
     if usual is not None:
@@ -57,9 +57,9 @@ def _teachers(comparison: Comparison) -> str:
     cells = comparison.contents.cells
     trained = dict.fromkeys(cell.teacher for cell in cells if cell.teacher_run)
     given = dict.fromkeys(cell.teacher for cell in cells if not cell.teacher_run)
-    said = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
-    said += [f"from given weights: {', '.join(given)}"] if given else []
-    return f"Teachers are measured here; {'; '.join(said)}."
+    sources = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
+    sources += [f"from given weights: {', '.join(given)}"] if given else []
+    return f"Teachers are measured here; {'; '.join(sources)}."
 
 
 def _missing(comparison: Comparison) -> list[str]:

@@ -1,21 +1,22 @@
-"""Published numbers beside ours: one per cell, of the first protocol that has any.
+"""Published numbers next to ours: one per cell, of the first protocol that has any.
 
 Detectors that were trained in unlike frameworks are never in one column: those of a pair are of the framework that has
 numbers for most of its lines.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.reporting.comparison import Row
 from harness.reporting.published.numbers import Number, Numbers
-from harness.reporting.published.table import Cell, Column, PublishedTable
+from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.statistics import Verdict
+from harness.spec.lines import Line, PairNames
 
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """What one source has published for a cell."""
+    """A number that one source has published for a cell."""
 
     text: str  # as printed
     source: int  # of the table's, from 1 on
@@ -24,58 +25,60 @@ class PublishedCell:
 
 
 class PublishedCells:
-    """Those of a comparison. ``sources``: the protocols quoted, in the order of their numbers."""
+    """The published numbers of a comparison's cells. ``sources``: their protocols, in the order of their marks."""
 
-    def __init__(self, beside: PublishedTable | None, numbers: Mapping[str, Numbers]):
+    def __init__(self, published: PublishedTable | None, numbers: Mapping[str, Numbers]):
         """``numbers``: of every metric."""
-        columns = beside.columns if beside else ()
-        of_pair: dict[
-            tuple[str, str], dict[str, dict[str, tuple[Column, Cell]]]
-        ] = {}  # framework -> method -> the first
+        columns = published.columns if published else ()
+        by_framework: dict[PairNames, dict[str, dict[Line, ProtocolColumn]]] = {}
         for column in columns:
-            for row, cell in zip(beside.lines if beside else (), column.cells, strict=True):
-                if cell is not None:
-                    frameworks = of_pair.setdefault((row.teacher, row.student), {})
-                    frameworks.setdefault(column.protocol.framework, {}).setdefault(row.method, (column, cell))
-        first = {
-            (*pair, method): found
-            for pair, frameworks in of_pair.items()
-            for method, found in max(frameworks.values(), key=len).items()
+            for line in column.cells:
+                frameworks = by_framework.setdefault(line.pair, {})
+                frameworks.setdefault(column.protocol.framework, {}).setdefault(line, column)
+        self._columns = {
+            line: column
+            for frameworks in by_framework.values()
+            for line, column in max(frameworks.values(), key=len).items()
         }
-        quoted = {column.protocol for column, _ in first.values()}
-        self.sources = tuple(column for column in columns if column.protocol in quoted)
-        self._first, self._numbers, self._score = first, numbers, beside.score if beside else ""
+        used = {column.protocol for column in self._columns.values()}
+        self.sources = tuple(column for column in columns if column.protocol in used)
+        self._numbers, self._score = numbers, published.score if published else ""
 
-    def line(self, row: Row, metric: str) -> PublishedCell | None:
-        """Of a method on a pair, in any metric, all by one source."""
-        found = self._found(row, metric)
-        if found is None:
+    def method(self, row: Row, metric: str) -> PublishedCell | None:
+        """Return the numbers of a method on a pair. Those of every metric are of one source."""
+        numbers = self._numbers_of(row.line, metric)
+        if not numbers:
             return None
-        source, cell, numbers = found
-        text = " / ".join(n.value for n in numbers)
-        return (
-            PublishedCell(text, source, cell.difference, cell.verdict)
-            if metric == self._score
-            else PublishedCell(text, source)
-        )
+        column = self._columns[row.line]
+        text, source = " / ".join(n.value for n in numbers), self._source(row.line)
+        if metric != self._score:
+            return PublishedCell(text, source)
+        cell = column.cells[row.line]
+        return PublishedCell(text, source, cell.difference, cell.verdict)
 
     def teacher(self, rows: Iterable[Row], metric: str) -> PublishedCell | None:
-        """Of the teacher of a pair, whose rows these are."""
-        found = [q for row in rows if (q := self._found(row, metric))]
-        known = [(source, top) for source, _, of in found for n in of if (top := n.teacher_accuracy) is not None]
+        """Return the accuracy of a pair's teacher. ``rows``: those of the pair."""
+        known = [
+            (self._source(row.line), number.teacher_accuracy)
+            for row in rows
+            for number in self._numbers_of(row.line, metric)
+            if number.teacher_accuracy is not None
+        ]
         if not known:
             return None
         source, accuracy = min(known)
         return PublishedCell(f"{accuracy:.2f}", source)
 
-    def _found(self, row: Row, metric: str) -> tuple[int, Cell, tuple[Number, ...]] | None:
-        line = (row.teacher, row.student, row.method)
-        if line not in self._first:
-            return None
-        column, cell = self._first[line]
-        numbers = cell.numbers
-        if metric != self._score:
-            settings = [n.settings for n in cell.numbers]
-            of_protocol = (n for n in self._numbers[metric].get(line, ()) if n.protocol == column.protocol.id)
-            numbers = tuple(n for n in of_protocol if n.settings in settings)
-        return (self.sources.index(column) + 1, cell, numbers) if numbers else None
+    def _source(self, line: Line) -> int:
+        return self.sources.index(self._columns[line]) + 1
+
+    def _numbers_of(self, line: Line, metric: str) -> Sequence[Number]:
+        if line not in self._columns:
+            return ()
+        column = self._columns[line]
+        numbers = column.cells[line].numbers
+        if metric == self._score:
+            return numbers
+        settings = [n.settings for n in numbers]
+        of_protocol = (n for n in self._numbers[metric].get(line, ()) if n.protocol == column.protocol.id)
+        return [n for n in of_protocol if n.settings in settings]

@@ -10,33 +10,23 @@ from harness.errors import one_line
 from harness.reporting import escape
 from harness.reporting.html_page import page
 from harness.reporting.paper import format
-from harness.reporting.paper.format import Block
+from harness.reporting.paper.format import Block, Head
 from harness.reporting.paper.latex import latex
-from harness.reporting.paper.table import Column, Entry, Line, Paper
+from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
+from harness.reporting.published.table import verdict_text
 from harness.reporting.statistics import interval
-from harness.reporting.tables.formats import markdown_table, six_digits
-from harness.reporting.tables.text import stars
+from harness.reporting.tables.columns import six_digits, stars
+from harness.reporting.tables.formats import markdown_table
 from harness.spec.tasks import shown
-
-CSV_COLUMNS = (
-    "sweep", "dataset", "teacher", "student", "method", "metric", "mean", "std", "n", "ci_low", "ci_high", "place",
-    "baseline", "p_holm", "significance", "unlike_protocol", "published", "protocol", "epoch", "epochs", "source",
-    "difference", "verdict", "missing", "diverged", "run_ids", "command",
-)  # fmt: skip
 
 
 def markdown(paper: Paper) -> str:
-    """Bold, underlined, published numbers in italics: GitHub's Markdown has no colours."""
+    """Render the best bold, the second underlined and published numbers in italics: GitHub shows no colours."""
     parts = []
     for block in format.blocks(paper):
-        if format.one_pair_each(paper):
-            parts += ["", f"{_markdown_name(_pair(block[0][1]))}:", ""]
-            heads = [shown(c.metric) for _, c in block]
-        else:
-            heads = [_pair(c) + (f", {shown(c.metric)}" if len(paper.metrics) > 1 else "") for _, c in block]
-        lines = [("method", *map(_markdown_name, heads))]
-        if sizes := format.sizes(paper, block):
-            lines.append(("teacher's parameters", *sizes))
+        parts += ["", f"{_markdown_name(str(block[0][1].pair))}:", ""] if format.one_pair_each(paper) else []
+        lines = [("method", *(_markdown_name(_column_name(paper, column)) for _, column in block))]
+        lines += [(head.name, *head.texts) for head in format.heads(paper, block) if head.name == format.SIZES]
         lines += [
             (_markdown_name(line.label), *(_markdown_cell(line.entries[i], line) for i, _ in block))
             for line in paper.lines
@@ -50,50 +40,68 @@ def markdown(paper: Paper) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _pair(column: Column) -> str:
-    return f"{column.teacher} > {column.student}"
+def _column_name(paper: Paper, column: Column) -> str:
+    pair = [] if format.one_pair_each(paper) else [str(column.pair)]
+    return ", ".join([*pair, *([shown(column.metric)] if len(paper.metrics) > 1 else [])])
 
 
 def _markdown_name(name: str) -> str:
     return escape.escape_markdown(one_line(name))
 
 
-def _markdown_cell(entry: Entry, line: Line) -> str:
+def _markdown_cell(entry: Entry, line: PaperLine) -> str:
     figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(format.figure(entry, line))
-    published = f"_{format.published(entry.quote)}_" if entry.quote else ""
+    published = f"_{format.published(entry.published)}_" if entry.published else ""
     return " ".join(filter(None, (figure, format.marks(entry), published)))
 
 
 def csv_text(paper: Paper) -> str:
-    """One line per cell, numbers as they are."""
+    """Return one row per cell, with full-precision numbers."""
+    rows = [
+        _csv_row(paper, line, column, entry)
+        for line in paper.lines
+        for column, entry in zip(paper.columns, line.entries, strict=True)
+    ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    for line in paper.lines:
-        for column, entry in zip(paper.columns, line.entries, strict=True):
-            writer.writerow({k: v for k, v in _csv_cell(paper, line, column, entry).items() if v is not None})
+    writer.writerows(rows)
     return out.getvalue()
 
 
-def _csv_cell(paper: Paper, line: Line, column: Column, entry: Entry) -> dict[str, object]:
-    contents, spread = paper.comparison.contents, entry.spread
-    found: dict[str, object] = {"sweep": contents.name, "dataset": contents.dataset, "method": line.label}
-    found |= {"teacher": column.teacher, "student": column.student, "metric": column.metric, "place": entry.place}
-    found |= {"mean": spread.mean, "std": spread.std, "n": spread.n} if spread else {"n": 0}
-    if ends := interval(spread):
-        found |= {"ci_low": six_digits(ends.low), "ci_high": six_digits(ends.high)}
-    found |= {"baseline": contents.baseline, "significance": stars(entry.tested), "unlike_protocol": entry.unlike}
-    if entry.tested:
-        found["p_holm"] = six_digits(entry.tested.p_holm)
-    if quote := entry.quote:
-        protocol = paper.sources[quote.source - 1].protocol
-        found |= {"published": quote.text, "protocol": protocol.id, "source": protocol.source}
-        found |= {"epoch": protocol.epoch, "epochs": protocol.epochs, "difference": quote.difference}
-        found["verdict"] = quote.verdict.text if quote.verdict else "not comparable"
-    if rerun := entry.rerun:
-        found |= {"missing": rerun.missing, "diverged": rerun.diverged}
-        found |= {"run_ids": " ".join(rerun.run_ids), "command": rerun.command}
-    return found
+def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dict[str, object]:
+    contents, spread, ends, published, rerun = (
+        paper.comparison.contents, entry.spread, interval(entry.spread), entry.published, entry.rerun
+    )  # fmt: skip
+    protocol = paper.sources[published.source - 1].protocol if published else None
+    return {
+        "sweep": contents.name,
+        "dataset": contents.dataset,
+        **column.pair._asdict(),
+        "method": line.label,
+        "metric": column.metric,
+        "mean": spread.mean if spread else None,
+        "std": spread.std if spread else None,
+        "n": spread.n if spread else 0,
+        "ci_low": six_digits(ends.low) if ends else None,
+        "ci_high": six_digits(ends.high) if ends else None,
+        "place": entry.place,
+        "baseline": contents.baseline,
+        "p_holm": six_digits(entry.tested.p_holm) if entry.tested else None,
+        "significance": stars(entry.tested),
+        "unlike_protocol": entry.unlike,
+        "published": published.text if published else None,
+        "protocol": protocol.id if protocol else None,
+        "epoch": protocol.epoch if protocol else None,
+        "epochs": protocol.epochs if protocol else None,
+        "source": protocol.source if protocol else None,
+        "difference": published.difference if published else None,
+        "verdict": verdict_text(published.verdict) if published else None,
+        "missing": rerun.missing if rerun else None,
+        "diverged": rerun.diverged if rerun else None,
+        "run_ids": " ".join(rerun.run_ids) if rerun else None,
+        "command": rerun.command if rerun else None,
+    }
 
 
 _STYLE = """div, pre { overflow-x: auto; }
@@ -104,7 +112,7 @@ thead, tbody { border-bottom: 1px solid; }
 
 
 def html_text(paper: Paper) -> str:
-    """A page of its own, readable without a network; every text is escaped."""
+    """Return a page that needs no network; every text is escaped."""
     tables = "\n".join(_html_block(paper, block) for block in format.blocks(paper))
     notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in paper.notes)
     runs = "\n".join(html.escape(line) for line in format.runs(paper))
@@ -121,20 +129,8 @@ def html_text(paper: Paper) -> str:
 
 
 def _html_block(paper: Paper, block: Block) -> str:
-    def head(name: str, texts: list[str], scope: str = 'scope="col"') -> str:
-        cells = "".join(f"<th {scope}>{html.escape(name)}</th>" for name in texts)
-        return f'<tr><th scope="row">{name}</th>{cells}</tr>'
-
-    def of_pairs(name: str, texts: list[str]) -> str:
-        if format.one_pair_each(paper):
-            return head(name, texts[:1], f'scope="colgroup" colspan="{len(texts)}"')
-        return head(name, texts)
-
-    heads = [of_pairs("teacher", [c.teacher for _, c in block]), of_pairs("student", [c.student for _, c in block])]
-    if sizes := format.sizes(paper, block):
-        heads.append(of_pairs("teacher's parameters", sizes))
-    if len(paper.metrics) > 1:
-        heads.append(head("", [shown(c.metric) for _, c in block]))
+    once = format.one_pair_each(paper)
+    heads = [_html_head(head, once and head.of_pair) for head in format.heads(paper, block)]
     rows = [
         f'<tr><th scope="row">{html.escape(line.label)}</th>'
         + "".join(_html_cell(line.entries[i], line) for i, _ in block)
@@ -145,12 +141,20 @@ def _html_block(paper: Paper, block: Block) -> str:
     return "\n".join(["<div>", "<table>", "<thead>", *heads, "</thead>", body, "</table>", "</div>"])
 
 
-def _html_cell(entry: Entry, line: Line) -> str:
+def _html_head(head: Head, once: bool) -> str:
+    """``once``: one cell over all columns."""
+    scope = f'scope="colgroup" colspan="{len(head.texts)}"' if once else 'scope="col"'
+    texts = head.texts[:1] if once else head.texts
+    cells = "".join(f"<th {scope}>{html.escape(text)}</th>" for text in texts)
+    return f'<tr><th scope="row">{head.name}</th>{cells}</tr>'
+
+
+def _html_cell(entry: Entry, line: PaperLine) -> str:
     around = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}[entry.place]
     marks = format.marks(entry)
     parts = [around.format(format.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]
-    if entry.quote:
-        parts.append(f'<span class="published">{html.escape(format.published(entry.quote))}</span>')
+    if entry.published:
+        parts.append(f'<span class="published">{html.escape(format.published(entry.published))}</span>')
     title = f"{' '.join(entry.rerun.run_ids)}\n{entry.rerun.command}" if entry.rerun else ""
     return f'<td title="{html.escape(title)}">{" ".join(parts)}</td>'
 

@@ -1,10 +1,10 @@
-"""What a paper's table holds: cells, their marks and what stands under them, the same in every format.
+"""A paper's table: its cells, their marks and the notes under them, the same in every format.
 
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +13,11 @@ from harness.reporting.paper.commands import RerunCommand, RerunCommands
 from harness.reporting.paper.notes import notes
 from harness.reporting.paper.published_cells import PublishedCell, PublishedCells
 from harness.reporting.published.numbers import PublishedNumbers
-from harness.reporting.published.table import Column as Source
-from harness.reporting.published.table import PublishedTable
+from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.statistics import Difference, Spread
-from harness.reporting.tables.text import protocol_marks
+from harness.reporting.tables.columns import protocol_marks
 from harness.spec import models
+from harness.spec.lines import Line, PairNames, grouped
 from harness.spec.tasks import DATASETS, shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
@@ -27,8 +27,9 @@ Place = Literal["", "best", "second"]
 
 @dataclass(frozen=True)
 class Column:
-    teacher: str
-    student: str
+    """One metric of one pair."""
+
+    pair: PairNames
     metric: str
 
 
@@ -38,16 +39,18 @@ class Entry:
 
     spread: Spread | None = None  # over seeds, after the last epoch, in %
     place: Place = ""  # among the distilled students of its column
-    tested: Difference | None = None  # to the baseline; of the score alone
+    tested: Difference | None = None  # from the baseline, by the score only
     unlike: str = ""  # the mark of another protocol than the column's
-    quote: PublishedCell | None = None
+    published: PublishedCell | None = None
     rerun: RerunCommand | None = None
 
 
 @dataclass(frozen=True)
-class Line:
+class PaperLine:
+    """The teachers, the undistilled students or one method, over all columns."""
+
     label: str
-    seeds: int | None  # that most of its cells have: the others say how many
+    seeds: int | None  # of most of its cells; a cell with another number prints it
     entries: tuple[Entry, ...]  # one per column
 
 
@@ -58,74 +61,72 @@ class Paper:
     comparison: Comparison
     metrics: tuple[str, ...]
     columns: tuple[Column, ...]  # a pair's metrics stand together
-    lines: tuple[Line, ...]
+    lines: tuple[PaperLine, ...]
     sizes: Mapping[str, int]  # the teachers' parameters, where a student has teachers of several sizes
-    sources: tuple[Source, ...]  # of published numbers, [1] first
+    sources: tuple[ProtocolColumn, ...]  # of published numbers, [1] first
     notes: tuple[str, ...]
 
 
-def paper(comparison: Comparison, beside: PublishedTable | None, published: PublishedNumbers | None) -> Paper:
-    """``beside``: the published numbers of this comparison."""
+def paper(comparison: Comparison, published: PublishedTable | None, numbers: PublishedNumbers | None) -> Paper:
+    """Lay a comparison out as papers do. ``published``: the ``numbers`` that belong to it."""
     contents = comparison.contents
-    pairs: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in comparison.rows:
-        pairs.setdefault((row.teacher, row.student), {})[row.method] = row
+    pairs = {pair: {row.method: row for row in rows} for pair, rows in comparison.pairs().items()}
     metrics = contents.task.printed if DATASETS[contents.dataset].all_published else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
-    quotes, reruns = PublishedCells(beside, published.numbers if published else {}), RerunCommands(contents)
-    unlike = protocol_marks(contents)
-    columns = tuple(Column(*pair, metric) for pair in pairs for metric in metrics)
+    cells, commands = PublishedCells(published, numbers.numbers if numbers else {}), RerunCommands(contents)
+    marks = protocol_marks(contents)
+    columns = tuple(Column(pair, metric) for pair in pairs for metric in metrics)
     score = contents.task.score
-    filled = [
-        _entries(pairs[c.teacher, c.student], methods, c.metric, c.metric == score, unlike, quotes, reruns)
-        for c in columns
-    ]
-    of_teachers, *of_methods = zip(*filled, strict=True)
+    by_column = [_entries(pairs[c.pair], methods, c.metric, c.metric == score, marks, cells, commands) for c in columns]
+    of_teachers, *of_methods = zip(*by_column, strict=True)
     counts = Counter(entry.spread.n for entries in of_methods for entry in entries if entry.spread)
     seeds = max(counts, key=lambda n: counts[n], default=None)
-    lines = [Line(TEACHER, 1, of_teachers), *map(Line, methods, [seeds] * len(methods), of_methods)]
-    remarks = tuple(source.remark for source in quotes.sources)
-    said = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
-    return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), quotes.sources, said)
+    lines = [PaperLine(TEACHER, 1, of_teachers), *map(PaperLine, methods, [seeds] * len(methods), of_methods)]
+    remarks = [source.remark for source in cells.sources]
+    under = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
+    return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), cells.sources, under)
 
 
 def _entries(
-    rows: Mapping[str, Row], methods: Sequence[str], metric: str, tests: bool,
-    unlike: Mapping[tuple[str, str, str], str], quotes: PublishedCells, reruns: RerunCommands,
+    rows: Mapping[str, Row], methods: Sequence[str], metric: str, is_score: bool,
+    marks: Mapping[Line, str], cells: PublishedCells, commands: RerunCommands,
 ) -> list[Entry]:  # fmt: skip
-    """A column: its pair's teacher, then the methods. ``tests``: the rows' tests are of this metric."""
+    """Return a column: its pair's teacher, then the methods. The rows' tests are of the score."""
     of_pair = list(rows.values())
     teacher = of_pair[0].teacher_of(metric)
     measured = None if teacher is None else Spread(teacher, None, 1)
-    entries = [Entry(measured, quote=quotes.teacher(of_pair, metric), rerun=reruns.teacher(of_pair))]
+    entries = [Entry(measured, published=cells.teacher(of_pair, metric), rerun=commands.teacher(of_pair))]
     spreads = {m: row.last_of(metric) for m, row in rows.items()}
-    marks = {m: unlike.get((row.teacher, row.student, m), "") for m, row in rows.items()}
     # Lines of another protocol take no place: they are not comparable with the rest.
-    ranked = {m: s.mean for m, s in spreads.items() if s is not None and m != BASELINE and not marks[m]}
+    ranked = {m: spread.mean for m, spread in spreads.items() if spread and m != BASELINE and rows[m].line not in marks}
     placed = dict(zip(ranked, places(list(ranked.values())), strict=True))
     for m in methods:
         if (row := rows.get(m)) is None:
             entries.append(Entry())
             continue
-        tested = row.tested if tests else None
         entries.append(
-            Entry(spreads[m], placed.get(m, ""), tested, marks[m], quotes.line(row, metric), reruns.line(row))
+            Entry(
+                spreads[m],
+                placed.get(m, ""),
+                row.tested if is_score else None,
+                marks.get(row.line, ""),
+                cells.method(row, metric),
+                commands.method(row),
+            )
         )
     return entries
 
 
 def places(means: Sequence[float]) -> list[Place]:
-    """Which are best and second, as printed: equal ones share a place. Of one alone there is none."""
+    """Return which means are best and second, as printed. Equal ones share a place; a single one has none."""
     printed = [float(f"{mean:.2f}") for mean in means]
     names: tuple[Place, ...] = ("best", "second") if len(means) > 1 else ()
     named = dict(zip(sorted(set(printed), reverse=True), names, strict=False))
     return [named.get(value, "") for value in printed]
 
 
-def _sizes(pairs: Mapping[tuple[str, str], object]) -> dict[str, int]:
-    known = {teacher: models.model_facts(teacher).params for teacher, _ in pairs if models.has_model_facts(teacher)}
-    of_student: dict[str, set[int]] = {}
-    for teacher, student in pairs:
-        if teacher in known:
-            of_student.setdefault(student, set()).add(known[teacher])
-    return known if any(len(sizes) > 1 for sizes in of_student.values()) else {}
+def _sizes(pairs: Iterable[PairNames]) -> dict[str, int]:
+    known = {pair: models.model_facts(pair.teacher).params for pair in pairs if models.has_model_facts(pair.teacher)}
+    of_students = grouped(known, lambda pair: pair.student).values()
+    varied = any(len({known[pair] for pair in of_student}) > 1 for of_student in of_students)
+    return {pair.teacher: size for pair, size in known.items()} if varied else {}

@@ -1,20 +1,21 @@
-"""The published numbers that come with the harness: what papers print, each with its protocol."""
+"""The published numbers that come with the harness, as papers print them, each with its protocol."""
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from harness.reporting.comparison import BASELINE
 from harness.spec.datasets import task_of
+from harness.spec.lines import Line, LinePart, grouped
 
 FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "published"
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a source measured, and how. Numbers of two protocols are not comparable."""
+    """A source's way of measuring. Numbers of two protocols are not comparable."""
 
     id: str
     label: str  # short, for a column's head
@@ -29,27 +30,24 @@ class Protocol:
 
     @property
     def length(self) -> str:
-        """How long it trains, in words."""
+        """The length of training, in words."""
         return self.schedule or (f"{self.epochs} epochs" if self.epochs else "epochs not stated")
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(LinePart):
     """One published number, under our names for models and method."""
 
-    teacher: str
-    student: str
-    method: str
-    settings: Mapping[str, str]  # a method's settings without which it is another one
-    value: str  # as printed: its decimals are a part of it
+    settings: Mapping[str, str]  # settings that define this variant of the method
+    value: str  # as printed, with its decimals
     std: str
     protocol: str
     recipe_change: Mapping[str, str]
     teacher_accuracy: float | None  # in the number's metric
 
 
-Numbers = Mapping[tuple[str, str, str], tuple[Number, ...]]  # (teacher, student, method) -> in the sources' order
-NO_TEACHER = "none"  # the teacher of students that a source trains alone
+Numbers = Mapping[Line, Sequence[Number]]  # in the sources' order
+NO_TEACHER = "none"  # the teacher of students in sources that do not distil
 
 
 @dataclass(frozen=True)
@@ -59,16 +57,16 @@ class PublishedNumbers:
     protocols: Mapping[str, Protocol]
     numbers: Mapping[str, Numbers]  # of each metric that the task's tables print
 
-    def of(self, teacher: str, student: str, method: str, metric: str) -> tuple[Number, ...]:
-        """An undistilled student's numbers are also those of sources that distil none."""
+    def of(self, line: Line, metric: str) -> tuple[Number, ...]:
+        """Return a line's numbers. An undistilled student's include those of sources that do not distil."""
         numbers = self.numbers[metric]
-        alone = numbers.get((NO_TEACHER, student, method), ()) if method == BASELINE else ()
-        return (*numbers.get((teacher, student, method), ()), *alone)
+        undistilled = numbers.get(line._replace(teacher=NO_TEACHER), ()) if line.method == BASELINE else ()
+        return (*numbers.get(line, ()), *undistilled)
 
 
 @cache
 def published_numbers(dataset: str) -> PublishedNumbers | None:
-    """What is published on a dataset of the harness; None when there is nothing."""
+    """Return the numbers published on a dataset of the harness; None when there are none."""
     if not published_file(dataset).exists():
         return None
     columns = [field.name for field in fields(Protocol) if field.name != "id"]
@@ -82,26 +80,26 @@ def published_numbers(dataset: str) -> PublishedNumbers | None:
 
 
 def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
-    numbers: dict[tuple[str, str, str], list[Number]] = {}
-    for r in rows:
-        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]:
-            number = Number(
-                r["teacher"],
-                r["student"],
-                r["method"],
-                _settings(r["settings"]),
-                r["value"],
-                r["std"],
-                r["protocol"],
-                _settings(r["recipe_change"]),
-                float(r["teacher_value"]) if r["teacher_value"] else None,
-            )
-            numbers.setdefault((number.teacher, number.student, number.method), []).append(number)
-    return {key: tuple(found) for key, found in numbers.items()}
+    numbers = (
+        Number(
+            r["teacher"],
+            r["student"],
+            r["method"],
+            _settings(r["settings"]),
+            r["value"],
+            r["std"],
+            r["protocol"],
+            _settings(r["recipe_change"]),
+            float(r["teacher_value"]) if r["teacher_value"] else None,
+        )
+        for r in rows
+        if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]
+    )
+    return grouped(numbers, lambda number: number.line)
 
 
 def published_file(dataset: str) -> Path:
-    """Where a dataset's numbers lie, if there are any."""
+    """Return the file of a dataset's numbers, which may be missing."""
     return FOLDER / f"{dataset}.csv"
 
 

@@ -1,4 +1,4 @@
-"""Published numbers beside a sweep's own: one column per protocol, and in words why ours is or is not comparable.
+"""Published numbers next to a sweep's own: a column per protocol, and in words why ours are comparable or not.
 
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
@@ -12,12 +12,13 @@ from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
 from harness.spec import yamlfile
+from harness.spec.lines import Line, grouped
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.sweep_file import SHIPPED_RECIPES
 from harness.spec.tasks import CATALOG, DATASETS
 
-MOST_COLUMNS = 4  # what a page's width holds
+MOST_COLUMNS = 4  # on a page's width
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
 # Where few numbers are published, those that a source took over or does not say it measured get a column too, and their
 # remark says so.
@@ -38,8 +39,8 @@ _EPOCH = {"last": "last epoch", "best": "best test epoch", "unknown": "whether l
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one protocol has for one pair and method."""
+class ProtocolCell:
+    """One protocol's numbers for one pair and method."""
 
     numbers: tuple[Number, ...]  # several where the source printed several
     difference: float | None  # ours minus theirs, in points; None unless metric, dataset, epochs and recipe agree
@@ -47,11 +48,11 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Column:
-    """The numbers of one protocol, in the order of the lines."""
+class ProtocolColumn:
+    """The numbers of one protocol."""
 
     protocol: Protocol
-    cells: tuple[Cell | None, ...]
+    cells: Mapping[Line, ProtocolCell]
     remark: str
 
 
@@ -59,11 +60,11 @@ class Column:
 class PublishedTable:
     """The second table of a comparison."""
 
-    lines: tuple[Row, ...]
+    rows: tuple[Row, ...]
     ours: str  # our own protocol, in words
-    columns: tuple[Column, ...]
-    rest: str  # what is published and not shown
-    score: str  # the metric of all of it
+    columns: tuple[ProtocolColumn, ...]
+    rest: str  # how many published numbers are not shown
+    score: str  # the metric of every number
 
 
 @dataclass(frozen=True)
@@ -76,55 +77,58 @@ class _Line:
 
 
 def published_table(comparison: Comparison, published: PublishedNumbers | None) -> PublishedTable | None:
-    """The published numbers of the comparison's pairs and methods; None when there are none to show.
+    """Return the published numbers of the comparison's pairs and methods; None when there are none to show.
 
-    A line under another name than its method's is a variant of it (an ablation, say): nothing published is of it.
+    A line under another name than its method's is a variant (an ablation, say), which has no published numbers.
     """
     if published is None:
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
     shown = _columns(lines, published, DATASETS[comparison.contents.dataset].few_published)
-    kept = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
-    if not kept:
+    with_numbers = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
+    if not with_numbers:
         return None
-    columns = tuple(_column(published.protocols[key], kept, comparison.contents.margin) for key in shown)
+    columns = tuple(_column(published.protocols[key], with_numbers, comparison.contents.margin) for key in shown)
     rest = _rest(lines, shown, published)
     score = comparison.contents.task.score
-    return PublishedTable(tuple(line.row for line in kept), _ours(comparison, kept), columns, rest, score)
+    return PublishedTable(
+        tuple(line.row for line in with_numbers), _ours(comparison, with_numbers), columns, rest, score
+    )
 
 
-def published_dicts(found: PublishedTable | None) -> list[dict[str, Any]]:
-    """One mapping per published number shown, for ``--json``."""
-    out: list[dict[str, Any]] = []
-    if found is None:
-        return out
-    for column in found.columns:
-        p = column.protocol
-        facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
-        facts |= {"framework": p.framework, "schedule": p.schedule} if p.framework else {}
-        for row, cell in zip(found.lines, column.cells, strict=True):
-            for number in cell.numbers if cell else ():
-                out.append(
-                    {
-                        "teacher": row.teacher,
-                        "student": row.student,
-                        "method": row.method,
-                        **facts,
-                        found.score: float(number.value),
-                        "std": float(number.std) if number.std else None,
-                        f"teacher_{found.score}": number.teacher_accuracy,
-                        "difference": cell.difference if cell else None,
-                        "verdict": cell.verdict.text if cell and cell.verdict else "not comparable",
-                        "interval": asdict(cell.verdict.interval)
-                        if cell and cell.verdict and cell.verdict.interval
-                        else None,
-                    }
-                )
-    return out
+def published_dicts(published: PublishedTable | None) -> list[dict[str, Any]]:
+    """Return a mapping per published number of the table, for ``--json``."""
+    if published is None:
+        return []
+    return [
+        {
+            **line._asdict(),
+            **_facts(column.protocol),
+            published.score: float(number.value),
+            "std": float(number.std) if number.std else None,
+            f"teacher_{published.score}": number.teacher_accuracy,
+            "difference": cell.difference,
+            "verdict": verdict_text(cell.verdict),
+            "interval": asdict(cell.verdict.interval) if cell.verdict and cell.verdict.interval else None,
+        }
+        for column in published.columns
+        for line, cell in column.cells.items()
+        for number in cell.numbers
+    ]
+
+
+def verdict_text(verdict: Verdict | None) -> str:
+    return verdict.text if verdict else "not comparable"
+
+
+def _facts(protocol: Protocol) -> dict[str, str]:
+    p = protocol
+    facts = {"protocol": p.id, "source": p.source, "epoch": p.epoch, "epochs": p.epochs, "recipe": p.recipe}
+    return facts | ({"framework": p.framework, "schedule": p.schedule} if p.framework else {})
 
 
 def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
-    numbers = published.of(row.teacher, row.student, row.method, comparison.contents.task.score)
+    numbers = published.of(row.line, comparison.contents.task.score)
     science = comparison.science(row) if numbers else None
     if science is None:  # without a record there is nothing of ours
         return None
@@ -137,62 +141,61 @@ def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Lin
 
 
 def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
-    """The protocols that get a column: recipes of ours first, then those that add most lines, then the fullest.
+    """Return the protocols that get a column: our recipes first, then those that add most lines, then the fullest.
 
-    One that adds no line must have half of them, and numbers that a source took over from another get none; neither
-    with ``any_origin``, where a source's own come before others that add as many.
+    A protocol that adds no line must have half of the lines, and numbers that a source took over from another get no
+    column. Neither rule holds with ``any_origin``, where a source's own numbers come before others that add as many.
     """
-    has: dict[str, set[int]] = {key: set() for key in published.protocols}
+    lines_of: dict[str, set[int]] = {key: set() for key in published.protocols}
     for i, line in enumerate(lines):
         for number in line.numbers:
-            has[number.protocol].add(i)
-    left = [key for key, p in published.protocols.items() if (any_origin or p.origin == "own") and has[key]]
+            lines_of[number.protocol].add(i)
+    candidates = [k for k, p in published.protocols.items() if (any_origin or p.origin == "own") and lines_of[k]]
     shown: list[str] = []
     covered: set[int] = set()
-    while left and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
-        best = max(left, key=partial(_rank, published.protocols, has, covered))
-        left.remove(best)
-        if any_origin or has[best] - covered or 2 * len(has[best]) >= len(lines):
+    while candidates and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
+        best = max(candidates, key=partial(_rank, published.protocols, lines_of, covered))
+        candidates.remove(best)
+        if any_origin or lines_of[best] - covered or 2 * len(lines_of[best]) >= len(lines):
             shown.append(best)
-            covered |= has[best]
+            covered |= lines_of[best]
     return shown
 
 
 def _rank(
-    protocols: Mapping[str, Protocol], has: Mapping[str, set[int]], covered: set[int], key: str
+    protocols: Mapping[str, Protocol], lines_of: Mapping[str, set[int]], covered: set[int], key: str
 ) -> tuple[bool, int, bool, int]:
-    found = protocols[key]
-    return bool(found.recipe), len(has[key] - covered), found.origin == "own", len(has[key])
+    protocol, lines = protocols[key], lines_of[key]
+    return bool(protocol.recipe), len(lines - covered), protocol.origin == "own", len(lines)
 
 
-def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Column:
-    cells: list[Cell | None] = []
+def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> ProtocolColumn:
+    cells: dict[Line, ProtocolCell] = {}
     groups: dict[tuple[str, ...], list[_Line]] = {}
     for line in lines:
         numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
         if not numbers:
-            cells.append(None)
             continue
         reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
         groups.setdefault(reasons, []).append(line)
         ours = line.row.last
         if reasons or ours is None or len(numbers) > 1:
-            cells.append(Cell(numbers, None, None))
+            cells[line.row.line] = ProtocolCell(numbers, None, None)
             continue
         theirs = float(numbers[0].value)
         _, unlike_teachers = _teachers(protocol, [line])
         judged = None if unlike_teachers else verdict(ours, theirs, margin)
-        cells.append(Cell(numbers, ours.mean - theirs, judged))
+        cells[line.row.line] = ProtocolCell(numbers, ours.mean - theirs, judged)
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
-    how = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
-    said = [f"{protocol.source}: {', '.join(how)}."]
-    said += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
-    said += [_sentence(protocol.note)] if protocol.note else []
-    having = [line for line, cell in zip(lines, cells, strict=True) if cell]
+    facts = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
+    remarks = [f"{protocol.source}: {', '.join(facts)}."]
+    remarks += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
+    remarks += [_sentence(protocol.note)] if protocol.note else []
+    with_cell = [line for line in lines if line.row.line in cells]
     for reasons, group in groups.items():
         remark = _remark(reasons, *_teachers(protocol, group))
-        said.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, having)}: {remark}.")
-    return Column(protocol, tuple(cells), " ".join(said))
+        remarks.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, with_cell)}: {remark}.")
+    return ProtocolColumn(protocol, cells, " ".join(remarks))
 
 
 def protocol_differences(
@@ -202,7 +205,7 @@ def protocol_differences(
     protocol: Protocol,
     change: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """Why a last-epoch number trained so is not comparable with a protocol's; nothing when it is."""
+    """Return the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
     reasons = []
     info, trained_on = dataset.info, dataset.train_images
     if trained_on != info.train_size:
@@ -236,7 +239,7 @@ def protocol_differences(
     theirs = _recipe(protocol.recipe, tuple(change.items()))
     # How often a run is evaluated does not change what its last epoch gives.
     others = [k for k in theirs if k not in ("epochs", "eval_every") and recipe.get(k) != theirs[k]]
-    return (*reasons, *(f"ours has {k} {_said(recipe.get(k))}, theirs {_said(theirs[k])}" for k in others))
+    return (*reasons, *(f"ours has {k} {_plain(recipe.get(k))}, theirs {_plain(theirs[k])}" for k in others))
 
 
 def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
@@ -244,16 +247,16 @@ def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> st
     same = f"; the same teacher by its accuracy ({', '.join(alike)})" if alike else ""
     if reasons:
         return f"not comparable with ours: {'; '.join([*reasons, *teachers])}{same}"
-    but = f" but for {teachers[0]}" if teachers else ""
-    return f"comparable with ours{but}{same}"
+    exception = f" but for {teachers[0]}" if teachers else ""
+    return f"comparable with ours{exception}{same}"
 
 
 def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], list[str]]:
-    """Teachers that are ours by their accuracy and those that are not or not known to be."""
+    """Return the teachers that equal ours by their accuracy, and the others, known or not."""
     alike: dict[str, None] = {}
     unlike: dict[str, None] = {}
     for line in lines:
-        if line.row.method == BASELINE:  # needs none
+        if line.row.method == BASELINE:  # it needs no teacher
             continue
         theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
         ours = line.row.teacher_score
@@ -280,24 +283,23 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
 
 
 def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumbers) -> str:
-    left = [published.protocols[n.protocol] for line in lines for n in line.numbers if n.protocol not in shown]
-    if not left:
+    others = [published.protocols[n.protocol] for line in lines for n in line.numbers if n.protocol not in shown]
+    if not others:
         return ""
-    own = sum(p.origin == "own" for p in left)
+    own = sum(p.origin == "own" for p in others)
     return (
-        f"Not shown: {len(left)} more published numbers for these pairs and methods: {own} of other protocols, "
-        f"{len(left) - own} that their source took over or does not say it measured; all are in benchmarks/published."
+        f"Not shown: {len(others)} more published numbers for these pairs and methods: {own} of other protocols, "
+        f"{len(others) - own} that their source took over or does not say it measured; all are in benchmarks/published."
     )
 
 
 def _names(group: Sequence[_Line], lines: Sequence[_Line]) -> str:
-    """The lines of a group: whole pairs by the pair alone."""
-    out = []
-    for pair in dict.fromkeys((line.row.teacher, line.row.student) for line in group):
-        mine = [line.row.method for line in group if (line.row.teacher, line.row.student) == pair]
-        everything = [line.row.method for line in lines if (line.row.teacher, line.row.student) == pair]
-        out.append(f"{pair[0]} > {pair[1]}" + ("" if mine == everything else f" {', '.join(mine)}"))
-    return "; ".join(out)
+    """Name the lines of a group; for a complete pair, only the pair."""
+    names = []
+    for pair, mine in grouped(group, lambda line: line.row.pair).items():
+        complete = len(mine) == sum(line.row.pair == pair for line in lines)
+        names.append(str(pair) if complete else f"{pair} {', '.join(line.row.method for line in mine)}")
+    return "; ".join(names)
 
 
 @cache
@@ -307,7 +309,7 @@ def _recipe(name: str, change: tuple[tuple[str, str], ...] = ()) -> Mapping[str,
 
 
 def recipe_name(recipe: Mapping[str, Any]) -> str:
-    """The shipped recipe that this one is, or is but for one setting."""
+    """Return the name of the shipped recipe that equals this one, or differs from it in one setting."""
     near = "of its own"
     for path in sorted(SHIPPED_RECIPES.glob("*.yaml")):
         theirs = _recipe(path.stem)
@@ -315,11 +317,11 @@ def recipe_name(recipe: Mapping[str, Any]) -> str:
         if not other:
             return path.stem
         if len(other) == 1:
-            near = f"{path.stem} with {other[0]} {_said(recipe.get(other[0]))}"
+            near = f"{path.stem} with {other[0]} {_plain(recipe.get(other[0]))}"
     return near
 
 
-def _said(value: Any) -> str:
+def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 

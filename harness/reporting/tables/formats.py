@@ -1,4 +1,4 @@
-"""A comparison as Markdown, LaTeX, CSV or HTML: pure functions of it and of the published numbers beside it.
+"""A comparison as Markdown, LaTeX, CSV or HTML: pure functions of it and of the published numbers next to it.
 
 The same records give the same bytes.
 """
@@ -6,29 +6,35 @@ The same records give the same bytes.
 import csv
 import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
 
-from harness.reporting.comparison import Comparison, Spread
+from harness.reporting.comparison import Comparison, Row
 from harness.reporting.escape import escape_tex
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
-from harness.reporting.ranking import Rank
-from harness.reporting.statistics import Difference, Interval
-from harness.reporting.tables.text import Lines, Section, protocol_marks, sections
+from harness.reporting.tables.columns import (
+    Column,
+    Item,
+    Lines,
+    comparison_columns,
+    published_columns,
+    rank_columns,
+)
+from harness.reporting.tables.text import Section, sections
 
-Figures = tuple[str | None, ...]
 
-
-def markdown(comparison: Comparison, beside: PublishedTable | None = None) -> str:
+def markdown(comparison: Comparison, published: PublishedTable | None = None) -> str:
     parts = []
-    for section in sections(comparison, beside):
+    for section in sections(comparison, published):
         parts += ["", f"{section.title}:", ""] if section.title else []
         parts += [markdown_table(section.lines), *section.remarks]
     return "\n".join(parts) + "\n"
 
 
 def markdown_table(lines: Lines, names: int = 2) -> str:
-    """Lines as a table whose source is readable too. ``names``: columns of names, which lean left."""
+    """Return a table whose source is readable too. ``names``: how many columns are aligned left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(cells: tuple[str, ...]) -> str:
@@ -40,9 +46,9 @@ def markdown_table(lines: Lines, names: int = 2) -> str:
     return "\n".join([head, rule, *body, ""])
 
 
-def latex(comparison: Comparison, beside: PublishedTable | None = None) -> str:
-    """Booktabs tables; needs \\usepackage{booktabs}."""
-    return "\n".join(line for section in sections(comparison, beside) for line in _latex_table(section)) + "\n"
+def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:
+    """Return booktabs tables, which need \\usepackage{booktabs}."""
+    return "\n".join(line for section in sections(comparison, published) for line in _latex_table(section)) + "\n"
 
 
 def _latex_table(section: Section) -> list[str]:
@@ -65,64 +71,40 @@ def _latex_table(section: Section) -> list[str]:
     return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
 
 
-def csv_text(comparison: Comparison, beside: PublishedTable | None = None) -> str:
-    """Numbers as they are, one row per method and pair; of each published protocol shown, its numbers as printed.
+def csv_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
+    """Return full-precision numbers, one row per method and pair, and each protocol's numbers as they were printed.
 
     A method's rank over the pairs stands in each of its rows.
     """
+    ranks = {rank.method: rank for rank in comparison.ranking.ranks} if comparison.ranking else {}
+    fields = [
+        *_fields(comparison_columns(comparison), lambda row: row),
+        *_fields(rank_columns(comparison.ranking, comparison.contents.baseline), lambda row: ranks.get(row.method)),
+        *_fields(published_columns(published) if published else [], lambda row: row),
+    ]
+    fields.sort(key=lambda field: field.group)
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    spreads = ("last", "best", "to_baseline", "to_reference")
-    score = comparison.contents.task.score
-    columns = beside.columns if beside else ()
-    writer.writerow(
-        ["sweep", "dataset", "teacher", "student", "method", "baseline"]
-        + [f"{s}_{score}_{part}" for s in spreads for part in ("mean", "std", "n")]
-        + [f"teacher_{score}", f"student_{score}", "cost_s", "missing", "diverged", "run_ids"]
-        + [f"last_{score}_ci_low", f"last_{score}_ci_high", "to_baseline_ci_low", "to_baseline_ci_high", "p", "p_holm"]
-        + [f"{what}{part}" for what in ("average_rank", "p_better") for part in ("", "_ci_low", "_ci_high")]
-        + ["unlike_protocol"]
-        + [f"{what}_{c.protocol.id}" for c in columns for what in ("published", "difference", "verdict")]
-    )
-    at = {(row.teacher, row.student, row.method): i for i, row in enumerate(beside.lines if beside else ())}
-    ranks = {r.method: r for r in comparison.ranking.ranks} if comparison.ranking else {}
-    marks = protocol_marks(comparison.contents)
-    changes = {c.line: c.change for c in comparison.contents.recipe_changes if c.line in marks}
-    for row in comparison.rows:
-        values: list[object] = [comparison.contents.name, comparison.contents.dataset]
-        values += [row.teacher, row.student, row.method, comparison.contents.baseline]
-        for name in spreads:
-            spread: Spread | None = getattr(row, name)
-            values += [spread.mean, spread.std, spread.n] if spread else [None, None, 0]
-        values += [row.teacher_score, row.student_score, row.cost_s, row.missing, row.diverged, " ".join(row.run_ids)]
-        values += [*_ends(row.last_interval), *_tested(row.tested), *_rank(ranks.get(row.method))]
-        values.append(changes.get((row.teacher, row.student, row.method)))
-        line = at.get((row.teacher, row.student, row.method))
-        for column in columns:
-            cell = column.cells[line] if line is not None else None
-            verdict = cell and (cell.verdict.text if cell.verdict else "not comparable")
-            values += [" / ".join(n.value for n in cell.numbers) if cell else None, cell and cell.difference, verdict]
-        writer.writerow(["" if v is None else v for v in values])
+    writer.writerow([field.name for field in fields])
+    writer.writerows([field.value(row) for field in fields] for row in comparison.rows)
     return out.getvalue()
 
 
-def six_digits(value: float | None) -> str | None:
-    """Six digits: the last ones of a computed probability are those of a processor and a version of scipy."""
-    return None if value is None else f"{value:.6g}"
+class _Field(NamedTuple):
+    group: int
+    name: str
+    value: Callable[[Row], object]
 
 
-def _ends(interval: Interval | None) -> Figures:
-    return (six_digits(interval.low), six_digits(interval.high)) if interval else (None, None)
+def _fields(columns: Iterable[Column[Item]], item_of: Callable[[Row], Item | None]) -> Iterator[_Field]:
+    for column in columns:
+        for name, value in column.csv.items():
+            yield _Field(column.group, name, partial(_field_value, item_of, value))
 
 
-def _tested(tested: Difference | None) -> Figures:
-    return (*_ends(tested.interval), six_digits(tested.p), six_digits(tested.p_holm)) if tested else (None,) * 4
-
-
-def _rank(rank: Rank | None) -> Figures:
-    if rank is None:
-        return (None,) * 6
-    return (six_digits(rank.rank), *_ends(rank.rank_interval), six_digits(rank.better), *_ends(rank.better_interval))
+def _field_value(item_of: Callable[[Row], Item | None], value: Callable[[Item], object], row: Row) -> object:
+    item = item_of(row)
+    return None if item is None else value(item)
 
 
 _STYLE = """table { border-collapse: collapse; }
@@ -130,10 +112,10 @@ th, td { padding: 0.25em 0.75em; text-align: right; border-bottom: 1px solid #88
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }"""
 
 
-def html_text(comparison: Comparison, beside: PublishedTable | None = None) -> str:
-    """A page of its own, readable without a network; every text is escaped."""
+def html_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
+    """Return a page that needs no network; every text is escaped."""
     parts = []
-    for section in sections(comparison, beside):
+    for section in sections(comparison, published):
         parts += [f"<h2>{html.escape(section.title)}</h2>"] if section.title else []
         parts += [_html_table(section), *(f"<p>{html.escape(n)}</p>" for n in section.remarks)]
     body = "\n".join(parts)

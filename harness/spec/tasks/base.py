@@ -50,7 +50,7 @@ class TaskInfo:
 
     @property
     def shown(self) -> str:
-        """What a person reads for the score."""
+        """The score's name, for people."""
         return self.labels.get(self.score, self.score)
 
     def kinds(self, model: str) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How ``harness.prepare`` makes a data set out of image files."""
+    """The way in which ``harness.prepare`` makes a data set out of image files."""
 
     # "package.module:function", called with (source, out, settings, workers, skip_unreadable, tell, **options)
     prepare: str

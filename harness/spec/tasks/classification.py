@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from harness.spec import models
-from harness.spec.recipe import Closed, Finite, GeneralKeys
+from harness.spec.recipe import Closed, Finite, GeneralKeys, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
 
@@ -35,7 +35,7 @@ class RecipeKeys(GeneralKeys):
         description="stored images only: crop the central square of `eval_size`/`eval_resize` of the shorter side, "
         "then resize it, as FFCV does (default false)",
     )
-    teacher_top_k: int | None = Field(
+    teacher_top_k: PerMethod[int | None] = Field(
         None,
         ge=1,
         le=32_767,

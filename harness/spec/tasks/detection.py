@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.spec.recipe import Closed, Finite, GeneralKeys
+from harness.spec.recipe import Closed, Finite, GeneralKeys, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
 TWO_STAGE = "two_stage"  # detectors that classify regions
@@ -42,12 +42,12 @@ class RecipeKeys(GeneralKeys):
     eval_side: int | None = Field(
         None, ge=32, le=4096, description="detection only: an image's shorter side in evaluation (default 800)"
     )
-    norm: Literal["frozen", "batch"] | None = Field(
+    norm: PerMethod[Literal["frozen", "batch"] | None] = Field(
         None,
         description="detection only: batch norms of the backbone stay as they are loaded, or are trained "
         "(default `frozen`)",
     )
-    frozen_stages: int | None = Field(
+    frozen_stages: PerMethod[int | None] = Field(
         None,
         ge=0,
         le=5,

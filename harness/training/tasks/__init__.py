@@ -1,4 +1,4 @@
-"""What differs between tasks in training: one module each, behind one interface."""
+"""The tasks in training: one module each, behind one interface."""
 
 import importlib
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["Task", "open_task"]
 
 
 def open_task(dataset: DatasetChoice, recipe: Recipe, backbone: tuple[Path, str] | None = None) -> Task:
-    """The task of runs on a dataset. ``backbone``: the file and sha256 of the weights that students start from."""
+    """Return the task of runs on a dataset. ``backbone``: file and sha256 of the weights that students start from."""
     module = importlib.import_module(dataset.info.task.module)
     task: Task = module.open_task(dataset.info, recipe, backbone)
     return task

@@ -1,4 +1,4 @@
-"""One class per image."""
+"""Classification in training: one class per image."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -42,7 +42,7 @@ class Classification:
         return build_model(model, self._classes, in_channels=self._image_shape[0])
 
     def start(self, student: nn.Module, model: str) -> None:
-        """From what ``build`` has drawn."""
+        """Leave the student as ``build`` has drawn it."""
 
     def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
         return load_weights(net, model, file, sha256)
@@ -73,7 +73,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Over every image once: top-1 and top-5 accuracy in %, mean cross-entropy in nats."""
+    """Top-1 and top-5 accuracy in % and mean cross-entropy in nats, over every image once."""
 
     top1: float
     top5: float
@@ -81,8 +81,9 @@ class Metrics:
 
 
 def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Metrics:
-    """Runs a model that returns ``Outputs`` in eval mode, and leaves it in the mode it was in; the processes share the
-    images out."""
+    """Evaluate a model that returns ``Outputs`` in eval mode, and leave it in the mode it was in. The processes share
+    the images out.
+    """
     was_training = model.training
     model.eval()
     totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)

@@ -1,4 +1,4 @@
-"""Objects in images: detectors."""
+"""Detection in training: objects in images."""
 
 import copy
 from collections.abc import Callable, Collection, Sequence
@@ -31,7 +31,7 @@ def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | No
 
 
 class Detection:
-    """Of so many classes. ``start``: the file and sha256 of what students' backbones start from."""
+    """Detectors of so many classes. ``start``: file and sha256 of the weights that students' backbones start from."""
 
     info = TASK
     whole_batch = False
@@ -57,7 +57,9 @@ class Detection:
         return ImageRandom(seed, indices.tolist(), device)
 
     def teacher_taps(self, method: Distiller) -> set[str]:
-        """The teacher's head reads its pyramid where a method reads what it says of regions."""
+        """Return the maps that the method reads, and the teacher's pyramid where its head classifies the student's
+        regions.
+        """
         return {*method.teacher_taps, *(POOLED if TWO_STAGE in method.defined_for else ())}
 
     def run(self, net: nn.Module, batch: Batch, taps: Collection[str]) -> Outputs:
@@ -81,8 +83,8 @@ class Detection:
         return met, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
-        found = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
-        return Evaluated(found.metrics, results_file(found.results))
+        evaluation = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
+        return Evaluated(evaluation.metrics, results_file(evaluation.results))
 
 
 class ImageRandom(SampleRandom):

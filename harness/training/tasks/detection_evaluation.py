@@ -1,4 +1,4 @@
-"""What a detector finds in a whole set of images, and COCO's average precision of that, by pycocotools."""
+"""Detections of a detector in a set of images, and COCO's average precision of them, by pycocotools."""
 
 import contextlib
 import io
@@ -35,15 +35,16 @@ class DetectionEvalSet(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    metrics: dict[str, float | None]  # as `coco_metrics` tells them, of these very results
+    metrics: dict[str, float | None]  # `coco_metrics` of these results
     results: list[dict[str, Any]]  # COCO's result format, in the images' order
 
 
 def evaluate_detector(
     model: Detector, on: DetectionEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
 ) -> Evaluation:
-    """Runs a detector in eval mode, and leaves it in the mode it was in. The processes share the images out; each gets
-    the same answer."""
+    """Evaluate a detector in eval mode, and leave it in the mode it was in. The processes share the images out; each
+    gets the same answer.
+    """
     truth = on.annotations
     categories = [category["id"] for category in truth["categories"]]
     was_training = model.training
@@ -52,8 +53,8 @@ def evaluate_detector(
     with torch.no_grad():
         for images, sizes, originals, image_ids in on.batches(ranks.rows(len(on))):
             with autocast(images.device, precision):
-                found = model.detect(images, sizes)
-            for image in zip(found, sizes, originals, image_ids, strict=True):
+                detections = model.detect(images, sizes)
+            for image in zip(detections, sizes, originals, image_ids, strict=True):
                 mine += as_results(*image, categories)
     model.train(was_training)
     results = [result for part in ranks.all_gather_json(mine) for result in part]
@@ -61,16 +62,16 @@ def evaluate_detector(
 
 
 def as_results(
-    found: Detections, size: Size, original: Size, image_id: int, categories: Sequence[int]
+    detections: Detections, size: Size, original: Size, image_id: int, categories: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """COCO's results of one image shown at ``size``, in pixels of its file.
+    """Return COCO's results of one image shown at ``size``, in pixels of its file.
 
     Numbers are rounded, boxes to a hundredth of a pixel: a file of them says what the metrics are of.
     """
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
-    boxes = found.boxes.double().cpu() * scale
+    boxes = detections.boxes.double().cpu() * scale
     boxes[:, 2:] -= boxes[:, :2]
-    rows = zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    rows = zip(boxes.tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True)
     return [
         {
             "image_id": image_id,
@@ -83,7 +84,7 @@ def as_results(
 
 
 def results_file(results: Sequence[dict[str, Any]]) -> bytes:
-    """COCO's result file."""
+    """Return COCO's result file."""
     return (json.dumps(results, separators=(",", ":")) + "\n").encode()
 
 
@@ -104,8 +105,10 @@ def coco_metrics(
     with contextlib.redirect_stdout(io.StringIO()):  # it prints tables and its progress
         truth = _indexed({**content, "annotations": [dict(a) for a in content["annotations"]]})
         # Its own reader of results fails on none.
-        found = truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
-        evaluator = COCOeval(truth, found, "bbox")
+        detected = (
+            truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
+        )
+        evaluator = COCOeval(truth, detected, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()
@@ -116,7 +119,7 @@ def coco_metrics(
 def _indexed(dataset: dict[str, Any]) -> Any:
     from pycocotools.coco import COCO
 
-    found = COCO()
-    found.dataset = dataset
-    found.createIndex()
-    return found
+    index = COCO()
+    index.dataset = dataset
+    index.createIndex()
+    return index

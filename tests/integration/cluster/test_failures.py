@@ -1,4 +1,4 @@
-"""Runs that cannot end well on a cluster: what is recorded and told of them, and how they are tried again."""
+"""Runs that fail on a cluster: what is recorded and reported of them, and how they are tried again."""
 
 import os
 import signal
@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, 
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
-def test_status_tells_how_a_job_ended(bench: ClusterBench, end: str) -> None:
+def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     """From the store, one squeue and one sacct; the step takes so long that nothing can be checkpointed."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
     limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
@@ -88,10 +88,10 @@ def test_status_tells_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     until(lambda: not bench.jobs_left())
     until(lambda: "to do" not in {row["state"] for row in bench.states().values()})  # the accounting lags
     bench.count_calls()
-    said = bench.run("status").stdout.splitlines()
+    out = bench.run("status").stdout.splitlines()
     assert bench.calls() == {"squeue": 1, "sacct": 1}
-    assert said[-1] == f"2 {end}", said
-    assert all(line.startswith(f"{line[:16]}  {end} {runs[line[:16]]}  job ") for line in said[:-1]), said
+    assert out[-1] == f"2 {end}", out
+    assert all(line.startswith(f"{line[:16]}  {end} {runs[line[:16]]}  job ") for line in out[:-1]), out
     bench.quick()
     bench.profile = {}
     ended(bench.start("sweep"))
@@ -101,7 +101,7 @@ def test_status_tells_how_a_job_ended(bench: ClusterBench, end: str) -> None:
 
 @pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
 def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
-    """No room for the weights is a failure with that cause; no room even to note it is told where it can be told."""
+    """No room for the weights is a failure with that cause; no room even to note it ends the command with an error."""
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
@@ -111,8 +111,8 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
         if left:
             assert done.returncode in (1, 2), done.stderr  # 2: no room for the table either
             assert {row["kind"] for row in bench.states().values()} == {"disk"}
-            said = bench.run("status", "--failures").stdout
-            assert said.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in said
+            out = bench.run("status", "--failures").stdout
+            assert out.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in out
         else:
             assert done.returncode == 2 and "no space left" in done.stderr.splitlines()[-1], done.stderr
         until(lambda: not bench.jobs_left())
@@ -124,7 +124,7 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
 
 
 @pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
-def test_out_of_memory_is_told_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
+def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
     bench.profile = {"resources": {"mem_gb": mem_gb}}
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
     done = bench.run("sweep")

@@ -1,4 +1,4 @@
-"""Jobs killed, requeued, preempted, at their time limit or on a node that dies: runs go on where they were."""
+"""Interruptions: jobs killed, requeued, preempted, out of time or on a node that dies. Runs go on where they were."""
 
 import os
 import signal
@@ -13,17 +13,17 @@ from tests.support.interruptions import same_end
 pytestmark = ON_SLURM
 
 
-def test_killed_requeued_and_told_to_stop(taught: ClusterBench, finished: Bench) -> None:
+def test_killed_requeued_and_signalled_to_stop(taught: ClusterBench, finished: Bench) -> None:
     """SIGKILL of a job's process, scontrol requeue, scancel --signal=USR2, each in the middle of another pack."""
     taught.sweep = small(0, 1, 2, **SLOW)
     taught.slow(1)
     sweep = taught.start("sweep")
-    killed, requeued, told = (taught.cells()["kd", seed].run_id for seed in (0, 1, 2))
-    until(lambda: all(map(taught.mid_run, (killed, requeued, told))))
-    before = {k: taught.fraction(k) for k in (killed, requeued, told)}
+    killed, requeued, signalled = (taught.cells()["kd", seed].run_id for seed in (0, 1, 2))
+    until(lambda: all(map(taught.mid_run, (killed, requeued, signalled))))
+    before = {k: taught.fraction(k) for k in (killed, requeued, signalled)}
     os.kill(taught.store.attempts(killed)[-1]["pid"], signal.SIGKILL)
     taught.cluster.client("scontrol", "requeue", taught.job_of(requeued))
-    taught.cluster.client("scancel", "--signal=USR2", taught.job_of(told))
+    taught.cluster.client("scancel", "--signal=USR2", taught.job_of(signalled))
     for run_id, fraction in before.items():
         taught.goes_on(run_id, fraction)
     taught.quick()
@@ -35,7 +35,7 @@ def test_killed_requeued_and_told_to_stop(taught: ClusterBench, finished: Bench)
 
 
 def test_the_time_limit(taught: ClusterBench, finished: Bench) -> None:
-    """Told before it, a job checkpoints and goes back into the queue; nobody is watching."""
+    """Signalled before it, a job checkpoints and goes back into the queue; nobody is watching."""
     taught.sweep = small(0, **SLOW)
     taught.profile = {"resources": {"time_minutes": 1}, "signal_seconds": 50}
     taught.slow(1)
@@ -76,7 +76,7 @@ def test_a_node_dies_and_comes_back(taught: ClusterBench, finished: Bench) -> No
     until(lambda: taught.mid_run(kd))
     node, before = taught.node_of(taught.job_of(kd)), taught.fraction(kd)
     try:
-        taught.cluster.kill_node(node, tell=True)
+        taught.cluster.kill_node(node, report=True)
         taught.goes_on(kd, before)
         assert taught.node_of(taught.job_of(kd)) != node
     finally:

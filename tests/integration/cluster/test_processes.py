@@ -1,4 +1,4 @@
-"""Runs that several processes share, on one node or several."""
+"""Runs that several processes share, on one node or on several."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: B
 
 
 def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -> None:
-    """Two seeds' packs at once, so that jobs share nodes; as close to a single process as test_ranks says."""
+    """Train two seeds at once, so that jobs share nodes, as close to a single process as test_ranks demands."""
     taught.sweep = small(0, 1)
     done = taught.run("sweep")
     assert done.returncode == 0, done.stderr
@@ -46,8 +46,8 @@ def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -
         as_one_process(row, finished.row(cell.run_id), f"{method} {seed}")
 
 
-@pytest.mark.parametrize("told", ["USR2", "KILL"])
-def test_processes_stop_together_and_go_on_together(bench: ClusterBench, told: str) -> None:
+@pytest.mark.parametrize("signal_name", ["USR2", "KILL"])
+def test_processes_stop_together_and_go_on_together(bench: ClusterBench, signal_name: str) -> None:
     bench.profile = {"resources": {"nodes": 2}}
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
     bench.slow(0.2)
@@ -55,7 +55,7 @@ def test_processes_stop_together_and_go_on_together(bench: ClusterBench, told: s
     run_id = bench.cells()["slow", 0].run_id
     until(lambda: bench.mid_run(run_id))
     before = bench.fraction(run_id)
-    if told == "USR2":
+    if signal_name == "USR2":
         bench.cluster.client("scancel", "--signal=USR2", bench.job_of(run_id))
     else:
         second = next(pid for pid in pids_of(bench.store.root) if environment(pid).get("SLURM_PROCID") == "1")
@@ -67,13 +67,13 @@ def test_processes_stop_together_and_go_on_together(bench: ClusterBench, told: s
 
 
 def pids_of(root: Path) -> list[int]:
-    """Processes that submitit has started for a store."""
-    found = []
+    """Return the processes that submitit has started for a store."""
+    pids = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
             if b"submitit.core._submit" in (line := entry.read_bytes()) and str(root).encode() in line:
-                found.append(int(entry.parent.name))
-    return found
+                pids.append(int(entry.parent.name))
+    return pids
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -136,7 +136,7 @@ def test_jobs_of_a_submitter_that_died_are_adopted(taught: ClusterBench, finishe
     same_end(taught, finished, *METHODS)
 
 
-def test_detached_shown_cancelled_and_taken_up_again_without_accounting(taught: ClusterBench, finished: Bench) -> None:
+def test_detached_shown_cancelled_and_resumed_without_accounting(taught: ClusterBench, finished: Bench) -> None:
     taught.sweep = small(0, **SLOW)
     taught.slow(1)
     taught.sbatch = {"hold": True}
@@ -188,7 +188,7 @@ class Mine(Distiller):
 
 
 def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> None:
-    """A user's method beside the sweep file, changed while its run is pending. Its own helper is found where it is."""
+    """A user's method next to the sweep file is changed while its run is pending. Its helper is not copied."""
     mine = bench.folder / "mine.py"
     mine.write_text(METHOD)
     (bench.folder / "my_helper.py").write_text("SCALE = 1.0\n")

@@ -1,4 +1,4 @@
-"""CIFAR-100 as one loads it first: PIL images through torchvision's transforms, one by one."""
+"""CIFAR-100 as one first writes it: PIL images through torchvision's transforms, one by one."""
 
 import torch
 from PIL import Image
@@ -9,10 +9,10 @@ from benchmarks.perf.cifar import INFO, images, targets
 
 
 class Cifar(Dataset):
-    """(image (3, 32, 32) float32, label) of the training set, cropped, flipped and normalised."""
+    """The training set as pairs (image (3, 32, 32) float32, label), cropped, flipped and normalised."""
 
     def __init__(self, pixels: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> None:
-        """Of these (N, 3, 32, 32) uint8 and (N,), or of as many made-up ones as CIFAR-100 has."""
+        """``pixels`` (N, 3, 32, 32) uint8 and ``labels`` (N,); by default random ones of CIFAR-100's number."""
         pixels, labels = images() if pixels is None else pixels, targets() if labels is None else labels
         self.data, self.targets = pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.tolist()
         self.transform = transforms.Compose(

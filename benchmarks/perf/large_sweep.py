@@ -20,7 +20,7 @@ SEEDS, EPOCHS = 200, 20
 
 
 def write_sweep(folder: Path, epochs: int = EPOCHS) -> Path:
-    """10 pairs x 5 methods x 200 seeds, and the teacher's run."""
+    """Write a sweep file of 10 pairs, 5 methods and 200 seeds, and the teacher's run."""
     pairs = "\n".join(f"  - {{teacher: resnet110, student: {s}}}" for s in STUDENTS)
     file = folder / "ten_thousand.yaml"
     file.write_text(
@@ -31,7 +31,7 @@ def write_sweep(folder: Path, epochs: int = EPOCHS) -> Path:
 
 
 def finish(file: Path, results: Path) -> Planned:
-    """Writes a record of made-up numbers for each run of the sweep, as its job would have."""
+    """Write a record of invented numbers for each run of the sweep, as its job would."""
     planned = plan_sweep(file, results)
     planned.store.records.mkdir(parents=True)
     for i, run in enumerate(planned.plan.runs.values()):
@@ -40,12 +40,12 @@ def finish(file: Path, results: Path) -> Planned:
 
 
 def _write(store: Store, row: dict[str, Any]) -> None:
-    # records.write without its fsyncs: 10,000 of them are not what is measured
+    # records.write_record without its 10,000 fsyncs, which are not measured.
     pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), store.record(row["run_id"]))
 
 
 def curves(science: Science, i: int) -> list[dict[str, Any]]:
-    """A value per epoch and term, as a record has them."""
+    """Return a value per epoch and term, as in a record."""
     terms = ["train_ce", "train_total", "test_top1", "test_top5", "test_loss"]
     terms += [f"train_{t}" for t in science.method.weights if t != "ce"]
     epochs = range(1, science.recipe.epochs + 1)
@@ -53,7 +53,7 @@ def curves(science: Science, i: int) -> list[dict[str, Any]]:
 
 
 def row(run_id: str, science: Science, i: int, curves: list[dict[str, Any]]) -> dict[str, Any]:
-    """A record of made-up numbers."""
+    """Return a record of invented numbers."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     known: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

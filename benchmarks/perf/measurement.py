@@ -1,4 +1,4 @@
-"""What every bench shares: pairs measured in turn, and the one line of JSON that `make bench` promises."""
+"""The measurement of benches: pairs in turn, and the one line of JSON that `make bench` promises."""
 
 import json
 import os
@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def say(text: str) -> None:
-    """Progress, on stderr: stdout is the result's."""
+    """Print progress on stderr; stdout is for the result."""
     print(text, file=sys.stderr, flush=True)
 
 
 def emit(
     bench: str, ratio: float, target: float, detail: dict[str, Any], better: Literal["higher", "lower"] = "higher"
 ) -> None:
-    """Prints the result line."""
+    """Print the result line."""
     commit, dirty = provenance.git_state()
     machine = {
         "commit": commit[:12] + ("+changes" if dirty else ""),
@@ -39,9 +39,10 @@ def emit(
 
 
 def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float = 60.0) -> dict[str, list[float]]:
-    """Seconds of each side, A B, B A, A B, ...: what slows the machine for a while slows both.
+    """Measure the sides in turn, A B, B A, A B, ...: what slows the machine for a while slows both.
 
-    At most `pairs` of them; fewer, but at least three, when they take longer than `budget_s`.
+    Returns the seconds by side, of at most `pairs` pairs; fewer, but at least three, if they take longer than
+    `budget_s`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     began = time.monotonic()
@@ -56,10 +57,10 @@ def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float =
 
 
 def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float, dict[str, Any]]:
-    """Least of slow over least of fast, and what the pairs say.
+    """Return the least of `slow` over the least of `fast`, and the spread of the pairs.
 
-    Other processes only ever make a measurement longer, so the least one is the nearest to an undisturbed machine's.
-    Not `steady`, the median of the pairs far from the ratio, means that the machine was too busy to tell.
+    Other processes only make a measurement longer, so the least one is nearest to that of an idle machine. The result
+    is not `steady` if the median of the pairs is far from the ratio: the machine was too busy.
     """
     ratios = [s / f for s, f in zip(slow, fast, strict=True)]
     spread = {
@@ -73,7 +74,7 @@ def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float,
 
 
 def run_python(*args: str, cwd: Path | None = None) -> str:
-    """Stdout of this interpreter with `args`; a failure shows the child's stderr."""
+    """Run this interpreter with `args` and return its stdout; an error shows its stderr."""
     done = subprocess.run([sys.executable, *args], cwd=cwd or ROOT, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"python {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-2000:]}")

@@ -1,4 +1,4 @@
-"""The 125 images of imagenet_sample_125, eight times over: as files, and as `prepare` stores them."""
+"""The 125 images of imagenet_sample_125, eight times over: as files, and as `prepare` writes them."""
 
 import importlib.util
 import os
@@ -15,14 +15,14 @@ SOURCE = Path(os.environ.get("KD_DATA", "")) / "imagenet_sample_125" / "val"
 
 
 def missing() -> str:
-    """What these benches cannot do without, or nothing."""
+    """Return what these benches need and this machine lacks; empty if nothing."""
     if not importlib.util.find_spec("ffcv"):
         return "ffcv is not installed"
     return "" if SOURCE.is_dir() else "no imagenet_sample_125 in the folder that KD_DATA names"
 
 
-def store(path: Path, side: int) -> None:
-    """Writes what `prepare --max-side SIDE` does."""
+def write_beton(path: Path, side: int) -> None:
+    """Write what `prepare --max-side SIDE` would."""
     images = [encode_image(file, Settings(max_side=side, quality=90)) for file in sorted(SOURCE.glob("*/*"))]
     with path.open("wb") as file:
         writer = beton.Writer(file, TIMES * len(images))

@@ -1,0 +1,252 @@
+"""The columns of a comparison's tables: each with its name and text for readers, and its fields for CSV."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
+from harness.reporting.published.numbers import Protocol
+from harness.reporting.published.table import ProtocolCell, ProtocolColumn, PublishedTable, verdict_text
+from harness.reporting.ranking import Rank, Ranking
+from harness.reporting.statistics import ERROR, Difference, Interval
+from harness.spec.lines import Line
+
+STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
+_EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
+Item = TypeVar("Item")
+Lines = list[tuple[str, ...]]
+
+
+class Column(NamedTuple, Generic[Item]):
+    """One column of a table whose rows are Items."""
+
+    name: str  # "" where the column is in the CSV only
+    text: Callable[[Item], str] = str
+    csv: Mapping[str, Callable[[Item], object]] = {}  # field -> value
+    group: int = 0  # the CSV's fields are ordered by it: younger ones stand on the right
+
+
+def table_lines(columns: Sequence[Column[Item]], items: Sequence[Item]) -> Lines:
+    """Return the names of the columns that readers see, then a line of texts per item."""
+    shown = [column for column in columns if column.name]
+    return [tuple(c.name for c in shown), *(tuple(c.text(item) for c in shown) for item in items)]
+
+
+def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
+    """Return the columns; those that need two seeds are shown to readers if some row has them."""
+    contents = comparison.contents
+    baseline, score, shown = contents.baseline, contents.task.score, contents.task.shown
+    marks = protocol_marks(contents)
+    changes = {change.line: change.change for change in contents.recipe_changes if change.unlike}
+    intervals = any(row.last_interval for row in comparison.rows)
+    tested = any(row.tested for row in comparison.rows)
+    return [
+        Column("", csv={"sweep": lambda _: contents.name, "dataset": lambda _: contents.dataset}),
+        Column("teacher > student", _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
+        Column(
+            "method",
+            lambda row: " ".join(filter(None, (row.method, marks.get(row.line)))),
+            {"method": lambda row: row.method},
+        ),
+        Column("", csv={"baseline": lambda _: baseline}),
+        Column(f"{shown} last", lambda row: spread_text(row.last), _spread(f"last_{score}", lambda row: row.last)),
+        Column(
+            "95 % CI" if intervals else "",
+            lambda row: interval_text(row.last_interval),
+            _interval(f"last_{score}", lambda row: row.last_interval),
+            group=2,
+        ),
+        Column(f"{shown} best", lambda row: spread_text(row.best), _spread(f"best_{score}", lambda row: row.best)),
+        Column(
+            f"- {baseline}",
+            lambda row: spread_text(row.to_baseline, signed=True),
+            _spread(f"to_baseline_{score}", lambda row: row.to_baseline),
+        ),
+        Column(
+            f"95 % CI of - {baseline}" if tested else "",
+            _test_text,
+            {
+                **_interval("to_baseline", lambda row: _part(row.tested, "interval")),
+                "p": lambda row: six_digits(_part(row.tested, "p")),
+                "p_holm": lambda row: six_digits(_part(row.tested, "p_holm")),
+            },
+            group=2,
+        ),
+        Column(
+            "- KD" if baseline != REFERENCE else "",
+            lambda row: spread_text(row.to_reference, signed=True),
+            _spread(f"to_reference_{score}", lambda row: row.to_reference),
+        ),
+        Column("teacher", lambda row: _decimals(row.teacher_score, 2), {f"teacher_{score}": lambda r: r.teacher_score}),
+        Column("", csv={f"student_{score}": lambda row: row.student_score}),
+        Column("seeds", _seeds, {"missing": lambda row: row.missing, "diverged": lambda row: row.diverged}, group=1),
+        Column("s/run", lambda row: _decimals(row.cost_s, 1), {"cost_s": lambda row: row.cost_s}),
+        Column("", csv={"run_ids": run_ids}, group=1),
+        Column("", csv={"unlike_protocol": lambda row: changes.get(row.line)}, group=4),
+    ]
+
+
+def rank_columns(ranking: Ranking | None, baseline: str) -> list[Column[Rank]]:
+    """``ranking``: None where there is none, and only a CSV has the columns."""
+    better = ranking is not None and any(rank.better is not None for rank in ranking.ranks)
+    return [
+        Column("over", lambda _: f"{ranking.pairs if ranking else 0} pairs"),
+        Column("method", lambda rank: rank.method),
+        Column(
+            "average rank", lambda rank: f"{rank.rank:.2f}", {"average_rank": lambda rank: six_digits(rank.rank)}, 3
+        ),
+        Column(
+            "95 % CI",
+            lambda rank: interval_text(rank.rank_interval),
+            _interval("average_rank", lambda rank: rank.rank_interval),
+            group=3,
+        ),
+        Column(
+            f"P(> {baseline})" if better else "",
+            lambda rank: _decimals(rank.better, 2),
+            {"p_better": lambda rank: six_digits(rank.better)},
+            group=3,
+        ),
+        Column(
+            "95 % CI" if better else "",
+            lambda rank: interval_text(rank.better_interval),
+            _interval("p_better", lambda rank: rank.better_interval),
+            group=3,
+        ),
+    ]
+
+
+def published_columns(published: PublishedTable) -> list[Column[Row]]:
+    """Return ours, a column for each protocol, and the verdicts."""
+    return [
+        Column("teacher > student", _pair),
+        Column("method", lambda row: row.method),
+        Column("ours, last [0]", lambda row: f"{spread_text(row.last)} ({row.last.n})" if row.last else ""),
+        *(_protocol_column(i, column) for i, column in enumerate(published.columns, 1)),
+        Column("verdict [0]", lambda row: _verdicts(published, row.line)),
+    ]
+
+
+def _protocol_column(i: int, column: ProtocolColumn) -> Column[Row]:
+    protocol = column.protocol
+
+    def cell(row: Row) -> ProtocolCell | None:
+        return column.cells.get(row.line)
+
+    return Column(
+        f"{_protocol_name(protocol)}, {_EPOCH[protocol.epoch]} [{i}]",
+        lambda row: _cell_text(cell(row)),
+        {
+            f"published_{protocol.id}": lambda row: _values(cell(row)),
+            f"difference_{protocol.id}": lambda row: _part(cell(row), "difference"),
+            f"verdict_{protocol.id}": lambda row: (c := cell(row)) and verdict_text(c.verdict),
+        },
+        group=5,
+    )
+
+
+def run_ids(row: Row) -> str:
+    return " ".join(row.run_ids)
+
+
+def protocol_marks(contents: Contents) -> dict[Line, str]:
+    """Return (a), (b), ... for the lines of another protocol than most: a letter per change of recipe."""
+    unlike = [c for c in contents.recipe_changes if c.unlike]
+    order = {change: f"({_letters(i)})" for i, change in enumerate(dict.fromkeys(c.change for c in unlike))}
+    return {c.line: order[c.change] for c in unlike}
+
+
+def _letters(i: int) -> str:
+    """Return a, ..., z, aa, ab, ..."""
+    return (_letters(i // 26 - 1) if i >= 26 else "") + chr(ord("a") + i % 26)
+
+
+# texts ---------------------------------------------------------------------------------------------------------------
+
+
+def _pair(row: Row) -> str:
+    return str(row.pair)
+
+
+def _seeds(row: Row) -> str:
+    n = row.last.n if row.last else 0
+    return str(n) if n == len(row.run_ids) else f"{n}/{len(row.run_ids)}"
+
+
+def _test_text(row: Row) -> str:
+    if row.tested is None:
+        return ""
+    return " ".join(filter(None, (interval_text(row.tested.interval, signed=True), stars(row.tested))))
+
+
+def stars(tested: Difference | None) -> str:
+    """Return the mark of a significant difference, "" for any other."""
+    return next((star for p, star in STARS if tested and tested.p_holm < p), "")
+
+
+def spread_text(spread: Spread | None, signed: bool = False) -> str:
+    if spread is None:
+        return ""
+    mean = f"{spread.mean:+.2f}" if signed else f"{spread.mean:.2f}"
+    return mean if spread.std is None else f"{mean} ± {spread.std:.2f}"
+
+
+def interval_text(interval: Interval | None, signed: bool = False) -> str:
+    if interval is None:
+        return ""
+    return f"[{interval.low:+.2f}, {interval.high:+.2f}]" if signed else f"[{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def _protocol_name(protocol: Protocol) -> str:
+    """Return ``FGD, mmdetection 2x``."""
+    return ", ".join(filter(None, (protocol.label, f"{protocol.framework} {protocol.schedule.split(' ')[0]}".strip())))
+
+
+def _cell_text(cell: ProtocolCell | None) -> str:
+    if cell is None:
+        return ""
+    numbers = " / ".join(f"{n.value} ± {n.std}" if n.std else n.value for n in cell.numbers)
+    return numbers if cell.difference is None else f"{numbers} ({cell.difference:+.2f})"
+
+
+def _verdicts(published: PublishedTable, line: Line) -> str:
+    cells = [column.cells.get(line) for column in published.columns]
+    verdicts = [f"[{i}] {cell.verdict.text}" for i, cell in enumerate(cells, 1) if cell and cell.verdict]
+    return ", ".join(verdicts) or "not comparable"
+
+
+# fields of a CSV -----------------------------------------------------------------------------------------------------
+
+Fields = Mapping[str, Callable[[Item], object]]
+
+
+def _spread(name: str, spread_of: Callable[[Item], Spread | None]) -> "Fields[Item]":
+    return {
+        f"{name}_mean": lambda item: _part(spread_of(item), "mean"),
+        f"{name}_std": lambda item: _part(spread_of(item), "std"),
+        f"{name}_n": lambda item: _part(spread_of(item), "n") or 0,
+    }
+
+
+def _interval(name: str, interval_of: Callable[[Item], Interval | None]) -> "Fields[Item]":
+    return {
+        f"{name}_ci_low": lambda item: six_digits(_part(interval_of(item), "low")),
+        f"{name}_ci_high": lambda item: six_digits(_part(interval_of(item), "high")),
+    }
+
+
+def _part(value: object, name: str) -> Any:
+    """Return an attribute of a value, None where there is no value."""
+    return getattr(value, name, None)
+
+
+def six_digits(value: float | None) -> str | None:
+    """Return six digits: the last ones of a computed probability differ between processors and versions of scipy."""
+    return None if value is None else f"{value:.6g}"
+
+
+def _values(cell: ProtocolCell | None) -> str | None:
+    return " / ".join(n.value for n in cell.numbers) if cell else None
