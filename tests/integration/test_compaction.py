@@ -1,4 +1,4 @@
-"""Records while they are compacted: processes killed at every step and at random, readers at all times."""
+"""Compaction while processes are killed at every step and at random, and others read all the time."""
 
 import itertools
 import os
@@ -24,7 +24,7 @@ from tests.support.bench import forkserver
 from tests.support.comparisons import row
 
 DATASETS = ("cifar100", "digits")
-STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # of os
+OS_STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # functions of os
 
 
 def run_id(i: int) -> str:
@@ -32,44 +32,45 @@ def run_id(i: int) -> str:
 
 
 def record(i: int) -> dict[str, Any]:
-    """A run's, that a torn or mixed-up one is told from."""
+    """Return a record in which every value shows its run, so that a torn or mixed-up row is noticed."""
     curves = [{"epoch": e, "name": "test_top1", "value": float(i)} for e in range(1, 20)]
     return row(run_id(i), float(i), float(i), dataset=DATASETS[i % 2]) | {"curves": curves, "seed": i}
 
 
 def check(table: pa.Table) -> set[str]:
-    """Rows are whole and there once; whose they are."""
+    """Check that rows are whole and unique, and return their run ids."""
     seen = Counter[str]()
-    for found in table.to_pylist():
-        i = found["seed"]
-        assert found["run_id"] == run_id(i) and found["last_top1"] == float(i) and found["dataset"] == DATASETS[i % 2]
-        assert len(found["curves"]) == 19 and {point["value"] for point in found["curves"]} == {float(i)}
-        seen[found["run_id"]] += 1
-    assert not seen or max(seen.values()) == 1, "a row is there twice"
+    for stored in table.to_pylist():
+        i = stored["seed"]
+        assert stored["run_id"] == run_id(i) and stored["last_top1"] == float(i)
+        assert stored["dataset"] == DATASETS[i % 2]
+        assert len(stored["curves"]) == 19 and {point["value"] for point in stored["curves"]} == {float(i)}
+        seen[stored["run_id"]] += 1
+    assert not seen or max(seen.values()) == 1, "a row exists twice"
     return set(seen)
 
 
-def read_as_others_do(store: Store) -> set[str]:
+def read_with_pyarrow(store: Store) -> set[str]:
     """Read the store with pyarrow only, as a program that does not know the harness would."""
     return check(pq.read_table(store.all_runs)) if store.all_runs.exists() else set()
 
 
 def dying_at(step: int) -> Iterator[Any]:
-    """Patches that kill this process just before its so-manieth step on files."""
+    """Yield patches that kill this process just before file operation number ``step``."""
     count = itertools.count()
 
-    def or_die(do: Callable[..., Any]) -> Callable[..., Any]:
-        def stepping(*args: Any, **kwargs: Any) -> Any:
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             if next(count) == step:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return do(*args, **kwargs)
+            return function(*args, **kwargs)
 
-        return stepping
+        return call
 
-    for name in STEPS:
-        yield mock.patch.object(os, name, or_die(getattr(os, name)))
-    for of, name in ((pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (Path, "write_text")):
-        yield mock.patch.object(of, name, or_die(getattr(of, name)))
+    for name in OS_STEPS:
+        yield mock.patch.object(os, name, counted(getattr(os, name)))
+    for owner, name in ((pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"), (Path, "write_text")):
+        yield mock.patch.object(owner, name, counted(getattr(owner, name)))
 
 
 def compact_and_die(root: str, step: int) -> None:
@@ -78,20 +79,20 @@ def compact_and_die(root: str, step: int) -> None:
     compaction.compact(Store(Path(root)), 0)
 
 
-def test_killed_at_any_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """From a store with all there is: parts that stay and that join, records new, compacted and both."""
+def test_a_kill_at_any_step_loses_and_duplicates_nothing(tmp_path: Path) -> None:
+    """The store has parts that are linked and merged, and records that are loose, compacted and both."""
     before = Store(tmp_path / "before")
-    for at, upto in ((0, 12), (12, 15)):
-        for i in range(at, upto):
+    for start, end in ((0, 12), (12, 15)):
+        for i in range(start, end):
             records.write_record(before, record(i))
         compaction.compact(before, 0)
     for i in (15, 16):
         records.write_record(before, record(i))
-    compaction.compact(before)  # their files stay for a while
+    compaction.compact(before)  # the files stay for the grace period
     for i in (17, 18, 19):
         records.write_record(before, record(i))
     everything, compacted = {run_id(i) for i in range(20)}, {run_id(i) for i in range(17)}
-    assert check(records.read_records(before, everything)) == everything and read_as_others_do(before) == compacted
+    assert check(records.read_records(before, everything)) == everything and read_with_pyarrow(before) == compacted
 
     for step in range(1000):
         store = Store(Path(shutil.copytree(before.root, tmp_path / "store", symlinks=True)))
@@ -100,18 +101,18 @@ def test_killed_at_any_step_it_loses_and_doubles_nothing(tmp_path: Path) -> None
         process.join()
         assert process.exitcode in (0, -signal.SIGKILL)
         assert store.done_ids() == everything == check(records.read_records(store, everything)), step
-        with suppress(FileNotFoundError):  # the link's old generation, until the next compaction
-            assert read_as_others_do(store) in (compacted, everything), step
+        with suppress(FileNotFoundError):  # the link names a removed generation until the next compaction
+            assert read_with_pyarrow(store) in (compacted, everything), step
         compaction.compact(store, 0)
         assert store.done_ids() == everything == check(records.read_records(store, everything)), step
-        assert read_as_others_do(store) == everything, step
+        assert read_with_pyarrow(store) == everything, step
         assert not list(store.records.iterdir()) and {p.name for p in store.compact.iterdir() if p.name != "lock"} == {
             os.path.basename(store.all_runs.resolve())
         }, f"{step}: something is left behind"
         shutil.rmtree(store.root)
         if process.exitcode == 0:
             break
-    assert step > 30, "the steps were counted"
+    assert step > 30, "the steps were not counted"
 
 
 # at random -----------------------------------------------------------------------------------------------------------
@@ -120,34 +121,34 @@ WRITERS = 64
 
 
 def write_on(root: str, writer: int) -> None:
-    """Writes records, every fifth one that others write too, and tells of each that is written."""
-    store, told = Store(Path(root)), os.open(Path(root) / "told", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    """Write records, every fifth of which other writers write too, and note each written run in a file."""
+    store, notes = Store(Path(root)), os.open(Path(root) / "noted", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     chance = random.Random(writer)
     for n in itertools.count():
         i = 2 * n if n % 5 == 0 else 2 * (WRITERS * n + writer) + 1
         if records.write_record(store, record(i)):
-            os.write(told, f"{run_id(i)}\n".encode())
+            os.write(notes, f"{run_id(i)}\n".encode())
         time.sleep(chance.uniform(0.0, 3.0))
-        if (Path(root) / "stop").exists():  # not an Event: who is killed in asking it leaves it locked
+        if (Path(root) / "stop").exists():  # a process that is killed while it asks an Event would leave it locked
             break
 
 
-def told(store: Store) -> set[str]:
+def noted(store: Store) -> set[str]:
     with suppress(FileNotFoundError):
-        return set((store.root / "told").read_text().split())
+        return set((store.root / "noted").read_text().split())
     return set()
 
 
 def read_on(root: str, reads: Any) -> None:
     store = Store(Path(root))
     while not (Path(root) / "no more").exists():
-        known = told(store)
-        assert known <= store.done_ids(), "a run that was told of is not done"
+        known = noted(store)
+        assert known <= store.done_ids(), "a noted run is not done"
         assert known <= check(records.read_records(store, known | store.done_ids())), (
-            "a row that was told of is not there"
+            "the row of a noted run is missing"
         )
-        with suppress(FileNotFoundError):  # with no grace at all a reader may be too late: it is told so
-            read_as_others_do(store)
+        with suppress(FileNotFoundError):  # without a grace period a reader may be too late, and notices it
+            read_with_pyarrow(store)
         reads.value += 1
 
 
@@ -168,7 +169,7 @@ def generation_of(store: Store) -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("locked", [True, False], ids=["locked", "lock lost"])
 def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool) -> None:
-    """Without the lock, as a file system may lose it, two that compact at once are in each other's way and no more."""
+    """Without the lock, concurrent compactions only disturb each other."""
     store, chance = Store(tmp_path), random.Random(locked)
     store.compact.mkdir()
     store.compact_lock.touch()
@@ -182,7 +183,7 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
         return process
 
     for process in (*writers, *readers):
-        process.daemon = True  # ends with the tests, if one of them fails
+        process.daemon = True  # ends with pytest, even if the test fails
         process.start()
     compactors = [compactor() for _ in range(2)]
     doomed = chance.sample(writers, WRITERS // 3)
@@ -197,7 +198,7 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
         compactors[victim].join()
         compactors[victim] = compactor()
         reached, before = generation_of(store), reached
-        patience = 0.2 if reached > before else 1.5 * patience  # a busy machine takes longer to get anywhere
+        patience = 0.2 if reached > before else 1.5 * patience  # a busy machine needs more time per generation
     (tmp_path / "stop").touch()
     for process in writers:
         process.join()
@@ -211,9 +212,9 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
     ends = Counter(process.exitcode for process in writers)
     assert ends == {0: WRITERS - WRITERS // 3, -signal.SIGKILL: WRITERS // 3}
 
-    done = told(store)
-    found = check(records.read_records(store, store.done_ids()))
-    assert done <= found == store.done_ids()
+    done = noted(store)
+    in_store = check(records.read_records(store, store.done_ids()))
+    assert done <= in_store == store.done_ids()
     compaction.compact(store, 0)
-    assert check(records.read_records(store, found)) == found == read_as_others_do(store) == store.done_ids()
+    assert check(records.read_records(store, in_store)) == in_store == read_with_pyarrow(store) == store.done_ids()
     assert not store.loose_ids()

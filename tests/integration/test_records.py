@@ -1,4 +1,4 @@
-"""Invariant 5: a record is written once, whole, by whoever comes first; locks tell who trains."""
+"""Invariant 5: a record is written once, whole, by the first writer. Locks show which runs are in training."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def write_all(root: str, row: dict[str, Any], writer: int, start: Any) -> None:
 
 
 def read_all(root: str, seen: Any, stop: Any) -> None:
-    """Counts rows seen while others write; dies of any that is not whole."""
+    """Count the rows read while other processes write; an incomplete row ends the process with an error."""
     store = Store(Path(root))
     while not stop.is_set():
         for row in records.read_records(store, RUNS).to_pylist():
@@ -51,14 +51,12 @@ def test_one_of_many_writers_wins_and_no_reader_sees_half_a_record(finished: Ben
     won = {i: json.loads((tmp_path / f"won-{i}.json").read_text()) for i in range(5)}
     assert sorted(k for runs in won.values() for k in runs) == RUNS, "each run has one winner"
     for i, runs in won.items():
-        for found in records.read_records(Store(tmp_path), runs).to_pylist():
-            assert found["host"] == f"writer {i}", "the winner's row is the one that stays"
+        for stored in records.read_records(Store(tmp_path), runs).to_pylist():
+            assert stored["host"] == f"writer {i}", "the winner's row is the one that stays"
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_record_written_in_part_is_not_there(
-    finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_incomplete_record_does_not_exist(finished: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row = finished.row(finished.cells()["kd", 0].run_id)
     store = Store(tmp_path)
 
@@ -74,10 +72,8 @@ def test_a_record_written_in_part_is_not_there(
     assert records.write_record(store, row) and not records.write_record(store, row)
 
 
-def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Asking holds the lock for a moment; here the moment is drawn out, where it is given back."""
+def test_is_locked_keeps_nobody_from_acquiring_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``is_locked`` holds the lock for a moment, which this test prolongs before the release."""
     path = tmp_path / "lock"
     path.touch()
     asked, answered = threading.Event(), []
@@ -93,7 +89,7 @@ def test_asking_whether_a_run_is_in_training_keeps_nobody_from_training_it(
     asker = threading.Thread(target=lambda: answered.append(files.is_locked(path)))
     asker.start()
     asked.wait()
-    assert not files.is_locked(path), "another who asks is not a holder"
+    assert not files.is_locked(path), "a concurrent call of is_locked is not a holder"
     lock = files.Lock(path)
     assert lock.acquire()
     asker.join()

@@ -1,4 +1,4 @@
-"""The sweep files that are shipped: they plan quickly, and every method can be built for every pair it is asked for."""
+"""The shipped sweep files: they plan without errors, and every method can be built for each of its pairs."""
 
 import atexit
 import shutil
@@ -23,7 +23,7 @@ from methods.base import TapSpec
 from tests.support.cli import REPO, command
 
 FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
-SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students that CRD trains with a learning rate of 0.01
+SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students with learning rate 0.01 in CRD's comparison
 CRD_SAME = {
     ("wrn_40_2", "wrn_16_2"), ("wrn_40_2", "wrn_40_1"), ("resnet56", "resnet20"), ("resnet110", "resnet20"),
     ("resnet110", "resnet32"), ("resnet32x4", "resnet8x4"), ("vgg13", "vgg8"),
@@ -36,7 +36,7 @@ CRD_CROSS = {
 
 @cache
 def data() -> Path:
-    """A data root with the manifests of the data sets that sweeps need prepared, and nothing behind them."""
+    """Return a data root with the manifests of prepared data sets, whose files are empty."""
     root = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, root)
     for folder, name, classes, train, test in (
@@ -74,7 +74,7 @@ def _coco(folder: Path, train: int, test: int | None) -> None:
         categories=categories, train=parts["train"], test=parts.get("val", parts["train"]),
     )  # fmt: skip
     folder.mkdir()
-    for name in manifest.sizes():
+    for name in {name for part in manifest.parts.values() for name in part.sizes()}:
         (folder / name).touch()
     manifest.write(folder)
 
@@ -86,16 +86,16 @@ def plan(name: str) -> Plan:
 
 @cache
 def spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
-    with torch.random.fork_rng():  # with real weights: a head is found by what the model computes
+    with torch.random.fork_rng():  # real weights, as heads are recognised by the model's outputs
         torch.manual_seed(0)
         task = open_task(dataset, recipe)
         return task.describe(task.build(model))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_it_plans_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
-    said = command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
-    assert said.code == 0 and said.err == "", said
+def test_it_plans_and_its_comment_has_the_command(file: Path, tmp_path: Path) -> None:
+    result = command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
+    assert result.code == 0 and result.err == "", result
     head = file.read_text().partition("\nnote:")[0]
     assert all(line.startswith("#") for line in head.splitlines())
     assert f"python -m harness.sweep benchmarks/{file.name}" in head
@@ -103,8 +103,8 @@ def test_it_plans_and_says_how_to_run_it(file: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
-    found = plan(file.stem)
-    sciences = {(c.teacher, c.student, c.method): found.runs[c.run_id].science for c in found.cells}
+    planned = plan(file.stem)
+    sciences = {(c.teacher, c.student, c.method): planned.runs[c.run_id].science for c in planned.cells}
     for (teacher, student, name), science in sciences.items():
         specs = [spec(model, science.dataset, science.recipe) for model in (student, teacher)]
         with torch.device("meta"):
@@ -115,45 +115,47 @@ def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
 
 @pytest.mark.parametrize(("name", "pairs"), [("cifar100_same", CRD_SAME), ("cifar100_cross", CRD_CROSS)])
 def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) -> None:
-    found = plan(name)
-    assert {(c.teacher, c.student) for c in found.cells} == pairs
-    assert {c.seed for c in found.cells} == {0, 1, 2, 3, 4}
-    for cell in found.cells:
-        recipe = found.runs[cell.run_id].science.recipe
+    planned = plan(name)
+    assert {(c.teacher, c.student) for c in planned.cells} == pairs
+    assert {c.seed for c in planned.cells} == {0, 1, 2, 3, 4}
+    for cell in planned.cells:
+        recipe = planned.runs[cell.run_id].science.recipe
         assert recipe.lr == (0.01 if cell.student in SMALL else 0.05), cell
-        assert cell.teacher_run is not None and found.runs[cell.teacher_run].science.recipe.lr == 0.05
-    recipes = [run.science.recipe for run in found.runs.values()]
+        assert cell.teacher_run is not None and planned.runs[cell.teacher_run].science.recipe.lr == 0.05
+    recipes = [run.science.recipe for run in planned.runs.values()]
     assert all((r.epochs, r.batch_size, r.milestones) == (240, 64, (150, 180, 210)) for r in recipes)
 
 
 def test_imagenets_pairs_are_the_papers() -> None:
-    found = plan("imagenet_pairs")
+    planned = plan("imagenet_pairs")
     pairs = {("torchvision:resnet34", "torchvision:resnet18"), ("torchvision:resnet50", "timm:mobilenetv1_100")}
-    assert {(c.teacher, c.student) for c in found.cells} == pairs
-    assert {"student", "kd", "fitnets", "crd", "rekd"} < {c.method for c in found.cells}
-    for run in found.runs.values():
+    assert {(c.teacher, c.student) for c in planned.cells} == pairs
+    assert {"student", "kd", "fitnets", "crd", "rekd"} < {c.method for c in planned.cells}
+    for run in planned.runs.values():
         recipe = run.science.recipe
         assert (recipe.epochs, recipe.milestones, recipe.weight_decay) == (100, (30, 60, 90), 1e-4)
         assert recipe.lr / recipe.batch_size == 0.1 / 256
         assert (recipe.image_size, recipe.eval_resize, recipe.eval_size) == (224, 256, 224)
-    assert set(found.weights) == {w.sha256 for w in found.weights.values()}, "stated, so that planning needs no network"
+    assert set(planned.weights) == {w.sha256 for w in planned.weights.values()}, "planning would need the network"
 
 
 def test_cocos_pairs_are_the_papers() -> None:
-    found = plan("coco_pairs")
-    assert {(c.teacher.split("_")[1], c.student.partition("_")[2]) for c in found.cells} == {
+    planned = plan("coco_pairs")
+    assert {(c.teacher.split("_")[1], c.student.partition("_")[2]) for c in planned.cells} == {
         ("resnet101", "resnet18_fpn"), ("resnet101", "resnet50_fpn"), ("resnet50", "mobilenet_v2_fpn")
     }  # fmt: skip
-    for cell in found.cells:
-        science = found.runs[cell.run_id].science
+    for cell in planned.cells:
+        science = planned.runs[cell.run_id].science
         recipe = science.recipe
         assert recipe.epochs * recipe.epoch_steps == 180_000 and recipe.batch_size == 8
         assert [m * recipe.epoch_steps for m in recipe.milestones] == [120_000, 160_000]
         assert recipe.frozen_stages == (0 if "mobilenet" in cell.student else 2)
-        assert science.backbone in found.backbones
-        assert found.runs[cell.teacher_run].science.recipe.epochs * recipe.epoch_steps == 540_000
-    assert set(found.backbones) == {b.sha256 for b in found.backbones.values()}, "stated: planning needs no network"
-    weights = {c.student: found.runs[c.run_id].science.method.weights for c in found.cells if c.method == "reviewkd"}
+        assert science.backbone in planned.backbones
+        assert planned.runs[cell.teacher_run].science.recipe.epochs * recipe.epoch_steps == 540_000
+    assert set(planned.backbones) == {b.sha256 for b in planned.backbones.values()}, "planning would need the network"
+    weights = {
+        c.student: planned.runs[c.run_id].science.method.weights for c in planned.cells if c.method == "reviewkd"
+    }
     assert [w["review"] for w in weights.values()] == [1.2, 1.0, 2.0]
 
 
@@ -167,34 +169,34 @@ def test_both_standard_sweeps_compare_the_same_methods() -> None:
 
 
 def test_fsp_has_crds_pairs_of_equal_widths() -> None:
-    """Its other runs are those of the standard sweep."""
-    found, standard = plan("cifar100_fsp"), plan("cifar100_same")
-    assert {(c.teacher, c.student) for c in found.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
-    assert {c.run_id for c in found.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}
+    """The sweep's other runs are those of the standard sweep."""
+    planned, standard = plan("cifar100_fsp"), plan("cifar100_same")
+    assert {(c.teacher, c.student) for c in planned.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
+    assert {c.run_id for c in planned.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}
 
 
-def test_the_capacity_gap_changes_the_teacher_alone() -> None:
-    found = plan("capacity_gap")
+def test_the_capacity_gap_changes_only_the_teacher() -> None:
+    planned = plan("capacity_gap")
     for student in ("resnet8", "resnet20"):
-        cells = [c for c in found.cells if c.student == student]
+        cells = [c for c in planned.cells if c.student == student]
         assert {c.teacher for c in cells} == {f"resnet{n}" for n in (14, 20, 32, 44, 56, 110)} | {"wrn_40_2"}
         for method in {c.method for c in cells}:
-            sciences = [found.runs[c.run_id].science for c in cells if c.method == method]
+            sciences = [planned.runs[c.run_id].science for c in cells if c.method == method]
             parts = [replace(s, teacher=None, seed=0) for s in sciences]
             assert all(part == parts[0] for part in parts)
 
 
-def test_the_ablation_changes_what_its_names_say() -> None:
+def test_the_ablations_settings_match_their_names() -> None:
     changes = {
         "sample": ("selection", "sample"), "likelihood": ("selection", "likelihood"), "mean": ("selection", "mean"),
         "standard": ("prior", "standard"), "norec": ("reconstruct", 0),
         "k2": ("samples", 2), "k8": ("samples", 8), "k16": ("samples", 16),
     }  # fmt: skip
-    found = plan("rekd_ablation")
-    settings = {c.method: found.runs[c.run_id].science.method for c in found.cells}
+    planned = plan("rekd_ablation")
+    settings = {c.method: planned.runs[c.run_id].science.method for c in planned.cells}
     plain = {**settings["rekd"].params, **settings["rekd"].weights}
     variants = [name for name in settings if name.startswith("rekd")]
     assert len(variants) == 16
     for name in variants:
-        wanted = plain | dict(changes[part] for part in name.split("_")[1:])
-        assert {**settings[name].params, **settings[name].weights} == wanted, name
+        expected = plain | dict(changes[part] for part in name.split("_")[1:])
+        assert {**settings[name].params, **settings[name].weights} == expected, name

@@ -1,4 +1,4 @@
-"""Compaction: the same rows and tables before and after it, for the harness and for other readers of Parquet."""
+"""Compaction: equal rows and tables before and after it, for the harness and for other readers of Parquet."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def write(store: Store, *run_ids: str, **more: Any) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """One generation of six runs, and five records since."""
+    """A store with a generation of six runs and five later records."""
     store = Store(tmp_path / "results")
     write(store, *ids(0, 1, 2, 3, 4, 5))
     assert compaction.compact(store, 0) == 6
@@ -67,7 +67,7 @@ def test_rows_are_the_same_before_and_after(tmp_path: Path) -> None:
     assert compaction.compact(store, 0) == 0, "nothing new"
 
 
-def test_rows_lie_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+def test_rows_are_in_the_order_of_their_records_times(tmp_path: Path) -> None:
     store = Store(tmp_path)
     written = ids(5, 3, 8, 1)
     for i, run_id in enumerate(written):
@@ -78,11 +78,11 @@ def test_rows_lie_in_the_order_in_which_they_were_written(tmp_path: Path) -> Non
     assert generation and list(generation.parts.values()) == [tuple(written)]
 
 
-def test_what_was_replaced_stays_for_a_while(store: Store) -> None:
+def test_replaced_files_stay_for_the_grace_period(store: Store) -> None:
     old = parts(store)[0].resolve()
     assert compaction.compact(store) == 5
-    assert len(store.loose_ids()) == 5 and old.exists(), "a reader who has just looked finds them"
-    assert len(records.read_records(store, store.done_ids())) == 11, "and counts none twice"
+    assert len(store.loose_ids()) == 5 and old.exists(), "a reader with an old index finds them"
+    assert len(records.read_records(store, store.done_ids())) == 11, "and counts no row twice"
     compaction.remove_replaced(store, 0)
     assert not store.loose_ids() and not old.exists()
     assert len(records.read_records(store, store.done_ids())) == 11
@@ -94,9 +94,9 @@ def test_a_compacted_run_is_not_written_again(store: Store) -> None:
     assert records.write_record(store, row(ids(99)[0], 1.0, 2.0))
 
 
-def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole compaction between the two things that a reader looks at, whichever comes first."""
-    look, at_newest = Store.loose_ids, generations.newest_generation
+def test_a_reader_that_a_compaction_overtakes_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole compaction happens between the two listings of a reader."""
+    list_loose, read_newest = Store.loose_ids, generations.newest_generation
     overtaken = []
 
     def overtake() -> None:
@@ -105,30 +105,30 @@ def test_a_reader_that_is_overtaken_misses_nothing(store: Store, monkeypatch: py
             assert compaction.compact(Store(store.root), 0) == 5
 
     def loose_ids(self: Store) -> set[str]:
-        found = look(self)
+        run_ids = list_loose(self)
         overtake()
-        return found
+        return run_ids
 
-    def newest(home: Path) -> generations.Generation | None:
-        found = at_newest(home)
+    def newest(folder: Path) -> generations.Generation | None:
+        generation = read_newest(folder)
         overtake()
-        return found
+        return generation
 
     monkeypatch.setattr(Store, "loose_ids", loose_ids)
     monkeypatch.setattr(generations, "newest_generation", newest)
     assert store.done_ids() == set(ids(*range(11))) and overtaken
 
 
-def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another compaction commits just before the first one's rename, as on a file system that loses the lock."""
-    rename, others = os.rename, []
+def test_one_of_two_concurrent_compactions_comes_too_late(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system loses the lock, and another compaction commits just before the first one's rename."""
+    rename, other_commits = os.rename, []
 
     def late(old: Path, new: Path) -> None:
-        if new.name.isdecimal() and not others:
-            others.append(new)
+        if new.name.isdecimal() and not other_commits:
+            other_commits.append(new)
             write(store, *ids(20, 21))
             assert compaction._add_generation(Store(store.root)) == 7
-            shutil.rmtree(store.records)  # all of which it holds
+            shutil.rmtree(store.records)  # its records are all in the new generation
         rename(old, new)
 
     monkeypatch.setattr(compaction.os, "rename", late)
@@ -140,18 +140,18 @@ def test_of_two_that_compact_at_once_one_is_too_late(store: Store, monkeypatch: 
 
 @settings(deadline=None, max_examples=15)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
-def test_parts_stay_few_and_none_is_written_for_nothing(
+def test_parts_stay_few_and_each_compaction_writes_one(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
 ) -> None:
     store, n = Store(tmp_path_factory.mktemp("parts")), 0
     for size in sizes:
         write(store, *ids(*range(n, n + size)), dataset="digits")
         n += size
-        held = {path.name for path in parts(store)}
+        before = {path.name for path in parts(store)}
         compaction.compact(store, 0)
         rows = sorted((pq.ParquetFile(path).metadata.num_rows for path in parts(store)), reverse=True)
         assert sum(rows) == n and all(a > b for a, b in zip(rows, rows[1:], strict=False))
-        assert len({path.name for path in parts(store)} - held) == 1
+        assert len({path.name for path in parts(store)} - before) == 1
     assert store.done_ids() == set(ids(*range(n)))
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_record_stays_where_it_is(store: Store) -> None:
 
 
 @pytest.mark.parametrize("column", ["run_id", "science", "last_top1", "curves.list.element.value", "finished_at"])
-def test_a_damaged_part_is_named_and_its_runs_can_be_trained_anew(store: Store, column: str) -> None:
+def test_a_damaged_part_is_named_and_its_runs_can_be_trained_again(store: Store, column: str) -> None:
     part = parts(store)[0].resolve()
     group = pq.ParquetFile(part).metadata.row_group(0)
     chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
@@ -191,7 +191,7 @@ def test_a_damaged_index_is_named(store: Store, content: str | None) -> None:
         store.done_ids()
 
 
-def test_records_and_parts_of_an_older_version_become_todays(store: Store) -> None:
+def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> None:
     before = records.read_records(store, store.done_ids()).to_pylist()
     folder = store.all_runs.resolve()
     index = json.loads((folder / INDEX).read_text())
@@ -206,7 +206,7 @@ def test_records_and_parts_of_an_older_version_become_todays(store: Store) -> No
     assert {pq.read_schema(path).equals(pq.read_schema(parts(store)[0])) for path in parts(store)} == {True}
 
 
-def test_what_a_newer_version_wrote_is_not_made_poorer(store: Store) -> None:
+def test_records_of_a_newer_version_are_not_compacted(store: Store) -> None:
     newer = store.record(ids(7)[0])
     table = pq.ParquetFile(newer).read()
     at = SCHEMA.get_field_index("schema_version")
@@ -231,7 +231,7 @@ def test_parts_are_copied_where_they_cannot_be_linked(store: Store, monkeypatch:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    write(store, *ids(11))  # one of cifar100 less than its part: that stays
+    write(store, *ids(11))  # fewer of cifar100 than in its part, so that the part is linked
     for run_id in ids(6, 8, 10):
         store.record(run_id).unlink()
     monkeypatch.setattr(compaction.os, "link", refuse)
@@ -254,8 +254,8 @@ def test_other_readers_open_the_tables(store: Store) -> None:
         "pyarrow.dataset": pyarrow.dataset.dataset(folder, partitioning="hive").to_table(columns=columns),
         "duckdb": duckdb.sql(f"SELECT run_id, dataset, last_top1 FROM '{folder}/**/*.parquet'").arrow(),
     }
-    for name, found in tables.items():
-        table = found.read_all() if hasattr(found, "read_all") else found
+    for name, result in tables.items():
+        table = result.read_all() if hasattr(result, "read_all") else result
         assert sorted(table.select(columns).to_pylist(), key=str) == expected, name
     assert len(pd.read_parquet(folder, filters=[("dataset", "==", "digits")])) == 5
 
@@ -265,7 +265,7 @@ def test_other_readers_open_the_tables(store: Store) -> None:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A finished sweep, its tables published from record files."""
+    """The folder of a finished sweep whose tables were written from record files."""
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
@@ -281,9 +281,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_tables_are_the_same_bytes_before_and_after(home: Path) -> None:
     folder = Path("results/tables/small")
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    said = command("compact", "--grace", 0)
-    assert said.code == 0 and said.out == f"{home}/results/runs.parquet\n", said
-    assert "10 records compacted; 10 in 1 file\n" in said.err
+    result = command("compact", "--grace", 0)
+    assert result.code == 0 and result.out == f"{home}/results/runs.parquet\n", result
+    assert "10 records compacted; 10 in 1 file\n" in result.err
     assert command("verify").code == 0
     assert command("report", "--out", "again").code == 0
     assert {path.name: path.read_bytes() for path in Path("again/small").iterdir()} == first
@@ -301,25 +301,25 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
     assert not table_folder.tables_are_current(contents, store, folder)
 
 
-def test_a_sweep_compacts_when_there_are_many(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_compacts_many_record_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(Path("results").resolve())
     assert command("sweep", "small.yaml").code == 0 and not store.compact.exists()
     monkeypatch.setattr(compaction, "MANY_FILES", 9)
     assert "python -m harness.compact" in command("report").err and not store.compact.exists()
-    said = command("sweep", "small.yaml")
-    assert (said.code, len(pq.read_table(store.all_runs))) == (0, 10)
+    result = command("sweep", "small.yaml")
+    assert (result.code, len(pq.read_table(store.all_runs))) == (0, 10)
     store.compact_lock.unlink()
     store.compact_lock.mkdir()
-    assert command("sweep", "small.yaml") == said, "that it could not is nobody's concern"
+    assert command("sweep", "small.yaml") == result, "a sweep does not report that it could not compact"
 
 
-def test_one_at_a_time_and_a_store_that_is_there(home: Path) -> None:
+def test_compact_refuses_a_missing_store_and_waits_for_nobody(home: Path) -> None:
     assert "nowhere: no such store" in command("compact", "--results", "nowhere").error
     store = Store(Path("results").resolve())
     with compaction._lock(store) as acquired:
         assert acquired
-        said = command("compact")
-        assert said.code == 0 and "another process is compacting it" in said.err and store.loose_ids()
+        result = command("compact")
+        assert result.code == 0 and "another process is compacting it" in result.err and store.loose_ids()
 
 
 def test_open_store(home: Path) -> None:
@@ -340,7 +340,7 @@ def test_open_store(home: Path) -> None:
 
 
 def test_curves_in_long_format(store: Store) -> None:
-    found = harness.open_store(store.root).curves(ids(1, 7, 99)).to_pylist()
+    points = harness.open_store(store.root).curves(ids(1, 7, 99)).to_pylist()
     rows = records.read_records(store, ids(1, 7)).to_pylist()
-    assert found == [{"run_id": r["run_id"], **point} for r in rows for point in r["curves"]]
+    assert points == [{"run_id": r["run_id"], **point} for r in rows for point in r["curves"]]
     assert len(harness.open_store(store.root).curves()) == 22

@@ -1,4 +1,4 @@
-"""Properties of every method: any shapes and scales, hyper-parameters and taps, warm-up."""
+"""Tests of every method: any shapes and scales, hyper-parameters, taps and warm-up."""
 
 import inspect
 from typing import Any
@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
 
 
 def every_tap(method: Distiller) -> tuple[set[str], set[str]]:
-    """The student's and the teacher's of both stages."""
+    """Return the student's and the teacher's taps of both stages."""
     first = method.first_stage or FirstStage(0)
     return {*method.student_taps, *first.student_taps}, {*method.teacher_taps, *first.teacher_taps}
 
@@ -75,11 +75,11 @@ def inputs(x: Outputs) -> list[Tensor]:
 def pairs(draw: st.DrawFn) -> tuple[TapSpec, TapSpec]:
     stages = draw(st.integers(2, 4))
 
-    def one(most: int) -> TapSpec:
-        sides = [(draw(st.integers(1, most)), draw(st.integers(1, most))) for _ in range(stages)]
+    def model(max_side: int) -> TapSpec:
+        sides = [(draw(st.integers(1, max_side)), draw(st.integers(1, max_side))) for _ in range(stages)]
         return spec([draw(st.integers(1, 9)) for _ in range(stages)], sides, draw(st.integers(1, 9)))
 
-    return one(9), one(9)
+    return model(9), model(9)
 
 
 # kdsvd needs maps of some size, fsp equal widths, ab sizes that its connectors can reach
@@ -93,20 +93,20 @@ def test_any_widths_and_sizes(name, specs, seed):
     teacher = outputs(specs[1], seed + 1)
     taps_s, taps_t = every_tap(method)
     assert taps_s <= set(specs[0].names) and taps_t <= set(specs[1].names)
-    student.features = {tap: student.features[tap] for tap in taps_s}  # what the trainer hands over
+    student.features = {tap: student.features[tap] for tap in taps_s}  # the trainer passes only the requested maps
     teacher.features = {tap: teacher.features[tap] for tap in taps_t}
     loss = total(method, student, teacher)
     loss.backward()
     assert loss.isfinite()
-    used = [x.grad for x in inputs(student) if x.grad is not None]
-    assert used and all(g.isfinite().all() for g in used)
-    assert all(x.grad is not None for x in student.features.values()), "a map was asked for and not used"
+    grads = [x.grad for x in inputs(student) if x.grad is not None]
+    assert grads and all(g.isfinite().all() for g in grads)
+    assert all(x.grad is not None for x in student.features.values()), "a requested map was not used"
     assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters())
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 1.0, 50.0])
 @pytest.mark.parametrize("name", METHODS)
-def test_finite_at_any_scale_and_the_teacher_is_not_taught(name, scale):
+def test_finite_at_any_scale_and_the_teacher_is_not_changed(name, scale):
     cls, hyper = METHODS[name]
     torch.manual_seed(0)
     method, student, teacher = (
@@ -114,12 +114,12 @@ def test_finite_at_any_scale_and_the_teacher_is_not_taught(name, scale):
         outputs(STUDENT, 1, scale, True),
         outputs(TEACHER, 2, scale),
     )
-    kept = [x.clone() for x in inputs(teacher)]
+    before = [x.clone() for x in inputs(teacher)]
     for _ in range(2):
         loss = total(method, student, teacher)
         loss.backward()
         assert loss.isfinite()
-    assert all(torch.equal(a, b) for a, b in zip(kept, inputs(teacher), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, inputs(teacher), strict=True))
     grads = [x.grad for x in (*inputs(student), *method.parameters()) if x.grad is not None]
     assert grads and all(g.isfinite().all() for g in grads)
     if scale == 1:
@@ -127,10 +127,10 @@ def test_finite_at_any_scale_and_the_teacher_is_not_taught(name, scale):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_same_model_twice_costs_nothing(name):
+def test_equal_models_have_no_loss(name):
     cls, hyper = METHODS[name]
     if cls in (CC, VID, OFD, ReviewKD, AB, FT):
-        pytest.skip("there is something to be learnt first")
+        pytest.skip("the method has layers that must be trained first")
     same, other = outputs(STUDENT, 1, grad=True), outputs(STUDENT, 2, grad=True)
     losses = [total(cls(STUDENT, STUDENT, **hyper), x, outputs(STUDENT, 1)) for x in (same, other)]
     for loss in losses:
@@ -141,7 +141,7 @@ def test_the_same_model_twice_costs_nothing(name):
             assert x.grad.norm() < 1e-2 * y.grad.norm(), "not a minimum"
 
 
-def test_the_planner_reads_what_the_constructor_has():
+def test_the_planner_reads_the_constructors_arguments():
     for name in builtin_names():
         info = read_source(name)
         cls = method_class(name)
@@ -171,7 +171,7 @@ REAL = [
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize(("student", "teacher"), [("wrn_16_1", "resnet8"), ("ShuffleV2", "wrn_16_1")])
 def test_batch_norms_of_real_networks(name, student, teacher):
-    """The teacher keeps its statistics; the student's move once per step, pre-activations tapped or not."""
+    """The teacher's statistics stay; the student's are updated once per step, with and without pre-activation taps."""
     cls, hyper = METHODS[name] if name != "kdsvd-columns" else (KDSVD, {"matrix": "columns"})
     torch.manual_seed(0)
     nets = [build_model(model, CLASSES, in_channels=3) for model in (student, teacher)]
@@ -180,8 +180,8 @@ def test_batch_norms_of_real_networks(name, student, teacher):
     images = torch.randn(4, 3, 32, 32)
     method = cls(describe_taps(net_s, (3, 32, 32)), describe_taps(net_t, (3, 32, 32)), **hyper)
     with torch.no_grad():
-        taught = net_t(images, method.teacher_taps)
-    total(method, net_s(images, method.student_taps), taught, TARGETS[:4]).backward()
+        teacher_outputs = net_t(images, method.teacher_taps)
+    total(method, net_s(images, method.student_taps), teacher_outputs, TARGETS[:4]).backward()
     assert not net_t.training
     assert all(torch.equal(v, before[k]) for k, v in net_t.state_dict().items())
     for norm in (m for m in net_s.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -189,7 +189,7 @@ def test_batch_norms_of_real_networks(name, student, teacher):
 
 
 @pytest.mark.parametrize(
-    ("cls", "hyper", "says"),
+    ("cls", "hyper", "message"),
     [
         (AT, {"taps": "stage9"}, "stage1, stage1.preact"),
         (AT, {"p": 0.5}, "p must"),
@@ -222,8 +222,8 @@ def test_batch_norms_of_real_networks(name, student, teacher):
         (FT, {"first_lr": 0.0}, "learning rate"),
     ],
 )
-def test_wrong_hyper_parameters_are_refused(cls, hyper, says):
-    with pytest.raises(ValueError, match=says):
+def test_wrong_hyper_parameters_are_refused(cls, hyper, message):
+    with pytest.raises(ValueError, match=message):
         cls(STUDENT, TEACHER, **hyper)
 
 
@@ -264,22 +264,22 @@ def test_maps_are_averaged_onto_the_smaller_grid():
 @pytest.mark.parametrize(
     ("cls", "hyper"), [(DKD, {}), (ReviewKD, {}), (LSKD, {"base": "dkd"}), (LSKD, {"base": "kd"}), (AT, {})]
 )
-def test_terms_come_in_over_the_warm_up(cls, hyper):
-    """mdistiller: min(epoch / 20, 1) of the loss, from epoch 1 on."""
+def test_terms_grow_over_the_warm_up(cls, hyper):
+    """As in mdistiller, the loss is multiplied by min(epoch / 20, 1), from epoch 1 on."""
 
     def terms(epoch: float, **more: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
         method = cls(STUDENT, TEACHER, **hyper, **more)
-        found = method(make_batch(epoch=epoch), outputs(STUDENT, 1), outputs(TEACHER, 2))
-        assert isinstance(found, dict)
-        return found
+        losses = method(make_batch(epoch=epoch), outputs(STUDENT, 1), outputs(TEACHER, 2))
+        assert isinstance(losses, dict)
+        return losses
 
     whole = terms(float("inf"))
-    warms = cls is not AT and hyper != {"base": "kd"}
+    has_warm_up = cls is not AT and hyper != {"base": "kd"}
     for epoch, factor in ((1, 0.05), (7, 0.35), (20, 1.0), (21, 1.0), (240, 1.0)):
         for name, value in terms(epoch).items():
-            torch.testing.assert_close(value, whole[name] * (factor if warms else 1.0))
-    if warms:
+            torch.testing.assert_close(value, whole[name] * (factor if has_warm_up else 1.0))
+    if has_warm_up:
         for name in whole:
             torch.testing.assert_close(terms(1, warmup=4)[name], whole[name] / 4)
             torch.testing.assert_close(terms(1, warmup=0)[name], whole[name])

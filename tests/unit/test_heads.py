@@ -1,4 +1,4 @@
-"""Where a model's logits come from, and SimKD and DML, which use more of a teacher than its outputs."""
+"""Heads of models, and the methods SimKD and DML, which use more of a teacher than its outputs."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from methods.simkd import SimKD
 
 B, CLASSES = 6, 5
 TARGETS = torch.arange(B) % CLASSES
-HEADLESS = {"MobileNetV2", "ShuffleV2"}  # a further convolution after their last tap
+HEADLESS = {"MobileNetV2", "ShuffleV2"}  # they have another convolution after their last tap
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -39,7 +39,7 @@ def test_heads_of_the_zoo(name: str) -> None:
 
 
 class Odd(ConvNet):
-    """Ends in something else than a mean and a linear layer."""
+    """A model that ends in a mean and a linear layer, or in something else."""
 
     tap_names = ("stage1",)
 
@@ -55,7 +55,7 @@ class Odd(ConvNet):
 
 
 @pytest.mark.parametrize(("end", "has_head"), [("mean", True), ("max", False), ("norm", False)])
-def test_a_head_is_found_by_what_the_model_computes(end: str, has_head: bool) -> None:
+def test_heads_are_recognised_by_the_models_outputs(end: str, has_head: bool) -> None:
     assert (describe_taps(Odd(end), (3, 8, 8)).head is not None) == has_head
 
 
@@ -77,8 +77,8 @@ def batch() -> Batch:
     return Batch(torch.zeros(0), TARGETS, torch.arange(B), SampleRandom(0, B))
 
 
-def test_a_student_that_hits_the_teachers_map_predicts_as_the_teacher() -> None:
-    """Identity for P, as far as an identity can be: channels inside as many as outside, kernels of a single one."""
+def test_a_student_with_the_teachers_map_predicts_as_the_teacher() -> None:
+    """P is made the identity: as many inner channels as outer ones, and Dirac kernels."""
     wide = spec(4, 4)
     method = SimKD(wide, wide, factor=1).eval()
     with torch.no_grad():
@@ -93,25 +93,25 @@ def test_a_student_that_hits_the_teachers_map_predicts_as_the_teacher() -> None:
     torch.testing.assert_close(terms["ce"], F.cross_entropy(logits, TARGETS), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("mine", "theirs"), [(8, 4), (4, 8), (4, 4)])
-def test_maps_meet_on_the_smaller_grid(mine: int, theirs: int) -> None:
-    method = SimKD(spec(6, mine, head=False), spec(4, theirs))
-    student, teacher = outputs(spec(6, mine)), outputs(spec(4, theirs), seed=3)
+@pytest.mark.parametrize(("student_size", "teacher_size"), [(8, 4), (4, 8), (4, 4)])
+def test_maps_are_compared_on_the_smaller_grid(student_size: int, teacher_size: int) -> None:
+    method = SimKD(spec(6, student_size, head=False), spec(4, teacher_size))
+    student, teacher = outputs(spec(6, student_size)), outputs(spec(4, teacher_size), seed=3)
     projected = method.project(F.adaptive_avg_pool2d(student.features["stage2"], 4))
     expected = F.mse_loss(projected, F.adaptive_avg_pool2d(teacher.features["stage2"], 4))
     assert method(batch(), student, teacher)["feature"] == expected
     assert method.predict(student).shape == (B, CLASSES)
 
 
-def test_the_classifier_is_the_teachers_and_stays_so() -> None:
+def test_the_classifier_is_a_fixed_copy_of_the_teachers() -> None:
     teacher = spec(4, 4)
     method = SimKD(spec(6, 4, head=False), teacher)
     assert teacher.head is not None
     assert torch.equal(method.classifier_weight, teacher.head.weight)
-    assert method.classifier_weight is not teacher.head.weight, "a copy: nothing here can change the teacher"
+    assert method.classifier_weight is not teacher.head.weight, "a copy, so that the teacher cannot change"
     sum(method(batch(), outputs(spec(6, 4)), outputs(teacher, 3)).values()).backward()
     assert method.classifier_weight.grad is None and method.classifier_bias.grad is None
-    assert {"classifier_weight", "classifier_bias"} < set(method.state_dict()), "saved and restored with the rest"
+    assert {"classifier_weight", "classifier_bias"} < set(method.state_dict()), "in checkpoints"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_the_classifier_is_the_teachers_and_stays_so() -> None:
         (spec(4, 4), {"factor": 3}, "factor 3 does not divide the 4"),
     ],
 )
-def test_what_simkd_cannot_use(teacher: TapSpec, hyper: dict[str, int], message: str) -> None:
+def test_simkd_refuses_wrong_settings(teacher: TapSpec, hyper: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimKD(spec(6, 4), teacher, **hyper)
 
@@ -129,21 +129,21 @@ def test_what_simkd_cannot_use(teacher: TapSpec, hyper: dict[str, int], message:
 # DML
 
 
-def test_each_learns_from_the_other_as_from_a_constant() -> None:
-    mine, peers = draw(B, CLASSES).requires_grad_(), draw(B, CLASSES, seed=1).requires_grad_()
+def test_each_network_sees_the_other_as_a_constant() -> None:
+    z_student, z_peer = draw(B, CLASSES).requires_grad_(), draw(B, CLASSES, seed=1).requires_grad_()
     nothing = torch.zeros(0)
-    terms = DML(spec(4, 4), spec(4, 4))(batch(), Outputs(mine, nothing), Outputs(peers, nothing))
-    p, q = mine.detach().softmax(1), peers.detach().softmax(1)
+    terms = DML(spec(4, 4), spec(4, 4))(batch(), Outputs(z_student, nothing), Outputs(z_peer, nothing))
+    p, q = z_student.detach().softmax(1), z_peer.detach().softmax(1)
     assert terms["kl"].item() == pytest.approx(((q * (q / p).log()).sum() / B).item(), rel=1e-5)
     assert terms["peer_kl"].item() == pytest.approx(((p * (p / q).log()).sum() / B).item(), rel=1e-5)
-    assert terms["peer_ce"].item() == pytest.approx(F.cross_entropy(peers, TARGETS).item(), rel=1e-6)
-    (grad,) = torch.autograd.grad(terms["kl"], mine, retain_graph=True)
+    assert terms["peer_ce"].item() == pytest.approx(F.cross_entropy(z_peer, TARGETS).item(), rel=1e-6)
+    (grad,) = torch.autograd.grad(terms["kl"], z_student, retain_graph=True)
     torch.testing.assert_close(grad, (p - q) / B, rtol=1e-4, atol=1e-6)
-    assert torch.autograd.grad(terms["kl"], peers, retain_graph=True, allow_unused=True) == (None,)
-    assert torch.autograd.grad(terms["peer_kl"], mine, allow_unused=True) == (None,)
+    assert torch.autograd.grad(terms["kl"], z_peer, retain_graph=True, allow_unused=True) == (None,)
+    assert torch.autograd.grad(terms["peer_kl"], z_student, allow_unused=True) == (None,)
 
 
 @pytest.mark.parametrize(("hyper", "message"), [({"start": "half"}, "start must be"), ({"temperature": 0}, "positive")])
-def test_what_dml_cannot_use(hyper: dict[str, object], message: str) -> None:
+def test_dml_refuses_wrong_settings(hyper: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DML(spec(4, 4), spec(4, 4), **hyper)  # type: ignore[arg-type]

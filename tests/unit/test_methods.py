@@ -1,4 +1,4 @@
-"""Properties every method has, and those of FitNets and CRD that the golden numbers do not show."""
+"""Properties that every method has, and properties of FitNets and CRD that the golden numbers do not cover."""
 
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ def test_diagnostics_carry_no_gradient(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_draws_depend_on_the_seed_alone(name):
+def test_draws_depend_only_on_the_seed(name):
     def losses(seed: int) -> dict[str, float]:
         method = make(name)
         torch.manual_seed(torch.seed() % 2**31)  # the global generator must not matter
@@ -97,7 +97,7 @@ def test_draws_depend_on_the_seed_alone(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_only_the_student_is_taught(name):
+def test_only_the_student_and_the_method_are_trained(name):
     method, teacher = make(name), outputs(TEACHER, 8, 2)
     student = outputs(STUDENT, 8, 1, grad=True)
     before = [x.clone() for x in (teacher.logits, teacher.embedding, *teacher.features.values())]
@@ -109,12 +109,12 @@ def test_only_the_student_is_taught(name):
         x.grad is not None and x.grad.abs().sum() > 0
         for x in (student.logits, student.embedding, *student.features.values())
     )
-    # each trained parameter gets a gradient from the default loss (DDP insists)
+    # DDP needs a gradient for each trained parameter
     assert all(p.grad is not None for p in method.parameters())
 
 
 @pytest.mark.parametrize(
-    ("cls", "hyper", "says"),
+    ("cls", "hyper", "message"),
     [
         (KD, {"temperature": 0.0}, "temperature"),
         (FitNets, {"tap": "stage9"}, "stage1, stage2, last"),
@@ -132,18 +132,21 @@ def test_only_the_student_is_taught(name):
         (ReKD, {"prior": "teacher"}, "standard"),
     ],
 )
-def test_wrong_hyper_parameters_are_refused(cls, hyper, says):
-    with pytest.raises(ValueError, match=says):
+def test_wrong_hyper_parameters_are_refused(cls, hyper, message):
+    with pytest.raises(ValueError, match=message):
         cls(STUDENT, TEACHER, **hyper)
 
 
-def test_a_refused_tap_is_not_met_with_every_module():
+def test_the_message_about_an_unknown_tap_does_not_list_every_module():
     """A model of another library has a tap for each of its modules."""
-    many = {"stem": 4, "stage1": 4, **{f"module.layer{i}.conv": 4 for i in range(300)}}
-    foreign = TapSpec(many, dict.fromkeys(many, (4, 4)), 4, CLASSES)
+    sizes = {"stem": 4, "stage1": 4, **{f"module.layer{i}.conv": 4 for i in range(300)}}
+    foreign = TapSpec(sizes, dict.fromkeys(sizes, (4, 4)), 4, CLASSES)
     with pytest.raises(ValueError, match=r"^no tap named 'stag1'; this model has: stem, stage1, module.PATH, last$"):
         foreign.resolve("stag1")
     assert foreign.resolve("module.layer7.conv") == "module.layer7.conv" and foreign.resolve("last") == "stage1"
+    no_stages = TapSpec({"module.block": 4}, {"module.block": (4, 4)}, 4, CLASSES)
+    with pytest.raises(ValueError, match=r"^no tap named 'last'; this model has: module.PATH$"):
+        no_stages.resolve("last")
 
 
 # FitNets
@@ -165,7 +168,7 @@ def test_regressor_reaches_the_teachers_size(s, t, kind, kernel):
     assert regressor(torch.randn(2, 3, *s)).shape == (2, 5, *t)
 
 
-def test_regressor_refuses_what_it_cannot_enlarge():
+def test_regressor_refuses_sizes_that_it_cannot_reach():
     with pytest.raises(ValueError, match="4x4 map to 7x7"):
         ConvRegressor(3, 5, (4, 4), (7, 7))
 
@@ -216,14 +219,14 @@ def test_every_row_of_another_class_is_equally_likely(negatives):
         assert ((counts[candidates] - expected).abs() <= 5 * expected.sqrt()).all()
 
 
-def test_fetching_rows_equals_the_matrix_product(monkeypatch):
+def test_gathered_rows_equal_the_matrix_product(monkeypatch):
     v, bank = torch.randn(4, 6, dtype=torch.float64, requires_grad=True), torch.randn(20, 6, dtype=torch.float64)
     rows, results = torch.randint(20, (4, 9)), []
     for dense_up_to in (0, 16):
         monkeypatch.setattr(crd, "DENSE_UP_TO", dense_up_to)
         original = bank.clone()
         scores = row_scores(v, bank, rows)
-        bank.zero_()  # a bank is rewritten before the backward pass
+        bank.zero_()  # the method overwrites its bank before the backward pass
         (gradient,) = torch.autograd.grad(scores.square().sum(), v)
         bank = original
         results.append((scores, gradient))
@@ -237,7 +240,7 @@ def test_bank_rows_move_towards_the_new_embedding():
     student = outputs(STUDENT, 4, seed=1)
     method(make_batch(indices), student, outputs(TEACHER, 4, seed=2))
     new = method.embed_s(student.embedding).detach()
-    for row, sample in ((2, 1), (9, 3), (5, 2)):  # image 5 came twice: its last embedding counts
+    for row, sample in ((2, 1), (9, 3), (5, 2)):  # image 5 is in the batch twice: its last embedding counts
         torch.testing.assert_close(method.bank_s[row], F.normalize((before[row] + new[sample]) / 2, dim=0))
     untouched = [i for i in range(IMAGES) if i not in (2, 5, 9)]
     assert torch.equal(method.bank_s[untouched], before[untouched])
@@ -258,5 +261,5 @@ def test_state_is_restored_from_a_checkpoint():
     resumed.load_state_dict(state(method))
     assert torch.equal(loss(method), loss(resumed))
     assert all(torch.equal(value, state(resumed)[key]) for key, value in state(method).items())
-    # what follows from the labels stays out
+    # buffers that follow from the labels are not saved
     assert {key.partition(".")[0] for key in state(method)} == {"embed_s", "embed_t", "bank_s", "bank_t", "log_z"}

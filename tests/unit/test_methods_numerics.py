@@ -1,4 +1,4 @@
-"""Numerics of each method that the golden numbers do not show: where the reference code breaks, ours must not."""
+"""Properties of methods that the golden numbers do not cover, above all inputs for which the reference code breaks."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ from methods.unit_vectors import unit
 from methods.vid import VID
 from tests.support.synthetic_outputs import BATCH, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
-# Directions of vectors that are 0
+# Unit vectors of zeros
 
 
 def test_unit_has_the_gradient_of_a_direction():
@@ -36,7 +36,7 @@ def test_unit_has_the_gradient_of_a_direction():
 
 
 def test_pkt_with_a_row_of_zeros():
-    """The reference: NaN in every row's gradient."""
+    """The reference code has NaN in every row's gradient."""
     student, teacher = outputs(STUDENT, 1), outputs(TEACHER, 2)
     student.embedding[3] = 0
     student.embedding.requires_grad_()
@@ -51,8 +51,8 @@ def test_pkt_with_a_row_of_zeros():
 
 @pytest.mark.parametrize("gap", [50.0, 1e3, 1e5])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_dkd_of_a_certain_student(gap, temperature):
-    """The reference takes log(1 - p) of a p that rounds to 1: infinite in float32 from a gap of about 20 on."""
+def test_dkd_of_a_student_that_is_sure_of_its_target(gap, temperature):
+    """The reference code takes log(1 - p) of a p that rounds to 1: infinite in float32 from a gap of about 20 on."""
     logits, teacher = outputs(STUDENT, 1).logits, outputs(TEACHER, 2).logits
     logits[torch.arange(BATCH), TARGETS] += gap
     for sure in (teacher, logits.clone()):
@@ -81,7 +81,7 @@ def test_dkd_adds_up_to_kd():
 
 @pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-6])
 def test_rkd_with_duplicate_rows(noise):
-    """The reference's angles of a pair that is apart by rounding only: gradients 1e6 times the others."""
+    """The reference code's gradients for pairs that differ only by rounding are 1e6 times the others."""
 
     def largest(x: Tensor) -> float:
         x = x.clone().requires_grad_()
@@ -96,12 +96,12 @@ def test_rkd_with_duplicate_rows(noise):
     assert largest(twice) < 10 * largest(x)
 
 
-def test_rkd_of_rows_that_are_all_the_same():
+def test_rkd_of_equal_rows():
     distance, angle = relations(torch.ones(4, 3))
     assert not distance.any() and not angle.any()
 
 
-def test_rkd_does_not_see_scale_and_place():
+def test_rkd_does_not_depend_on_scale_and_shift():
     x = outputs(STUDENT, 1).embedding.double()
     for a, b in zip(relations(x), relations(3 * x - 5), strict=True):
         torch.testing.assert_close(a, b)
@@ -115,7 +115,7 @@ def test_right_vectors_and_their_gradient_are_the_svds(shape):
     m = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     towards = torch.randn(shape[0], shape[2], 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
-    def loss(v: Tensor) -> Tensor:  # of no sign
+    def loss(v: Tensor) -> Tensor:  # independent of signs
         return ((v * towards).sum(1) ** 2 * torch.arange(1, 5)).sum()
 
     v, s = right_vectors(m, 4)
@@ -150,7 +150,7 @@ def test_kdsvd_does_not_depend_on_the_signs_of_the_library(hyper, relu, monkeypa
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_kdsvd_orients_by_the_rows():
+def test_kdsvd_signs_follow_the_rows():
     m = outputs(STUDENT, 1).features["stage1"].flatten(2).transpose(1, 2).double()
     method = KDSVD(STUDENT, TEACHER)
     v, _ = right_vectors(m, 2)
@@ -159,7 +159,7 @@ def test_kdsvd_orients_by_the_rows():
     assert ((projection * projection.abs()).sum(1) > 0).all()
     assert torch.equal(oriented.abs(), v.abs()) and torch.equal(method.orient(-v, m), oriented)
     first, _ = right_vectors(m.relu(), 1)
-    assert (method.orient(first, m.relu()) > -1e-12).all()  # Perron: of one sign, made positive
+    assert (method.orient(first, m.relu()) > -1e-12).all()  # by Perron all entries have one sign, made positive
 
 
 def test_kdsvd_aligns_the_student():
@@ -170,7 +170,7 @@ def test_kdsvd_aligns_the_student():
 
 
 def tied(count: int) -> Tensor:
-    """(1, 9, 6), `count` of its singular values equal to the largest one, the others 0."""
+    """Return a matrix (1, 9, 6) with ``count`` singular values of 1, the others 0."""
     q = torch.linalg.qr(torch.randn(9, 6, generator=torch.Generator().manual_seed(0)))[0]
     p = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(1)))[0]
     return (q[:, :count] @ p[:count])[None]
@@ -193,7 +193,7 @@ def test_kdsvd_gradient_where_singular_values_are_equal_or_zero(count, wide):
 
 
 def test_vid_trains_its_variances():
-    """mdistiller's never leave their start. Here they reach the residual's variance, the likelihood's maximum."""
+    """The variances reach the residual's, the likelihood's maximum; mdistiller's stay at their initial value."""
     torch.manual_seed(0)
     taps = spec([4], [(4, 4)], 4)
     method = VID(taps, taps, initial_variance=5.0)
@@ -220,18 +220,18 @@ def test_vid_trains_its_variances():
 
 
 def test_margin_is_the_mean_of_negative_responses():
-    """For a channel that is Gaussian, as the output of a batch norm is, the authors' formula."""
+    """For a Gaussian channel, such as a batch norm's output, the margin equals the authors' formula."""
     g = torch.Generator().manual_seed(0)
     shift, scale = torch.tensor([0.5, -1.0, 0.0]), torch.tensor([1.0, 0.5, 2.0])
     margin = Margin(3)
     for _ in range(20):
-        got = margin(torch.randn(64, 3, 16, 16, generator=g) * scale[:, None, None] + shift[:, None, None])
+        margins = margin(torch.randn(64, 3, 16, 16, generator=g) * scale[:, None, None] + shift[:, None, None])
     below = torch.special.ndtr(-shift / scale)
     density = torch.exp(-((shift / scale) ** 2) / 2) / (2 * torch.pi) ** 0.5
-    torch.testing.assert_close(got, shift - scale * density / below, rtol=0.01, atol=0)
+    torch.testing.assert_close(margins, shift - scale * density / below, rtol=0.01, atol=0)
 
 
-def test_margin_is_of_all_batches():
+def test_margin_is_the_mean_over_all_batches():
     x = torch.randn(6, 3, 2, 2)
     whole = Margin(3)(x)
     margin = Margin(3)
@@ -246,7 +246,7 @@ def test_margin_of_a_channel_that_is_never_negative():
     assert torch.equal(Margin(2)(torch.stack([torch.ones(3, 2, 2), torch.zeros(3, 2, 2)], dim=1)), torch.zeros(2))
 
 
-def test_ofd_asks_no_more_than_the_margin():
+def test_ofd_has_no_loss_beyond_the_margin():
     method = OFD(STUDENT, TEACHER)
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), -3.0), torch.full((2, 1, 1, 1), -5.0), torch.tensor([-1.0])) == 0
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), 0.0), torch.full((2, 1, 1, 1), -5.0), torch.tensor([-1.0])) == 1
@@ -266,8 +266,8 @@ def test_a_boundary_is_a_sign_with_a_margin():
     def loss(s: float, t: float) -> float:
         return boundary_loss(torch.full((2, 1, 1, 1), s), torch.full((2, 1, 1, 1), t), 1.0).item() * 1000 / 3
 
-    assert loss(1.5, 0.1) == loss(-1.5, -9.0) == 0, "on the teacher's side by more than the margin"
-    assert loss(0.5, 0.1) == loss(0.5, 9.0) == pytest.approx(0.25), "how far the teacher is does not matter"
+    assert loss(1.5, 0.1) == loss(-1.5, -9.0) == 0, "beyond the margin on the teacher's side"
+    assert loss(0.5, 0.1) == loss(0.5, 9.0) == pytest.approx(0.25), "only the teacher's sign counts"
     assert loss(0.5, -0.1) == loss(0.5, 0.0) == pytest.approx(2.25), "0 is inactive"
 
 
@@ -296,7 +296,7 @@ def test_each_stage_of_ft_trains_its_own_layers():
 
 @pytest.mark.parametrize("scale", [0.0, 1e-12, 1e6])
 def test_factors_without_a_direction(scale):
-    """A factor that is 0 everywhere has no gradient; a division by its length would make it NaN."""
+    """A factor of zeros has no gradient; a division by its length would make it NaN."""
     factor = (outputs(STUDENT, 1).features["stage3"] * scale).requires_grad_()
     factor.data[3] = 0
     loss = factor_loss(factor, outputs(TEACHER, 2).features["stage3"] * scale, 2, 1)
@@ -305,14 +305,14 @@ def test_factors_without_a_direction(scale):
     assert not factor.grad[3].any()
 
 
-def test_the_main_stage_after_fsp_or_ab_reads_nothing():
+def test_the_main_stage_of_fsp_and_ab_reads_no_map():
     for method in (FSP(STUDENT, TEACHER, taps="stages"), AB(STUDENT, TEACHER, taps="stage1")):
         assert (method.student_taps, method.teacher_taps) == ((), ()) and not method.first_stage.teacher_later
         nothing = Outputs(torch.zeros(0), torch.zeros(0))
         assert method(make_batch(), nothing, nothing) == {}
 
 
-# From the papers alone
+# Methods without reference numbers, compared with their papers' formulas
 
 
 def test_dist_is_pearsons_correlation():
@@ -336,8 +336,8 @@ def test_pearson_of_constant_rows():
 
 
 @pytest.mark.parametrize("base", ["kd", "dkd"])
-def test_lskd_does_not_see_shift_and_scale(base):
-    """Sun et al., section 4: only the logits' relations are taught."""
+def test_lskd_does_not_depend_on_shift_and_scale(base):
+    """Sun et al., section 4: only relations between logits are distilled."""
     method = LSKD(STUDENT, TEACHER, base=base)
     student, teacher = outputs(STUDENT, 1), outputs(TEACHER, 2)
     moved = Outputs(7 * student.logits - 3, student.embedding)
@@ -370,5 +370,5 @@ def test_reviewkd_takes_the_smaller_middle_width():
     assert [f.attend is None for f in method.fusions] == [False, False, False, True]
 
 
-def test_svd_resolution_is_far_below_what_the_numbers_show():
+def test_svd_resolution_is_below_the_golden_tolerance():
     assert kdsvd.RESOLUTION <= 1e-6

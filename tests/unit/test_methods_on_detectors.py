@@ -1,4 +1,4 @@
-"""Methods on what detectors offer: pyramids of maps, anchors, and regions as samples."""
+"""Methods for detectors: pyramids of maps, anchors, and regions as samples."""
 
 from typing import Any
 
@@ -29,8 +29,8 @@ def spec(channels: int) -> TapSpec:
 
 
 def anchors() -> dict[str, Tensor]:
-    """Two around each position: of a side of four strides, and one half as high."""
-    found = {}
+    """Return two anchors around each position: a square of four strides, and one half as high."""
+    of_level = {}
     for tap, size in LEVELS.items():
         stride = IMAGE / size
         centre = (torch.arange(size) * stride).float()
@@ -38,8 +38,8 @@ def anchors() -> dict[str, Tensor]:
         shapes = torch.tensor([[4.0, 4.0], [2.0, 4.0]]) * stride / 2  # half the height and width
         middle = torch.stack([x, y], -1)[:, :, None]
         half = shapes.flip(1)
-        found[tap] = torch.cat([middle - half, middle + half], -1)
-    return found
+        of_level[tap] = torch.cat([middle - half, middle + half], -1)
+    return of_level
 
 
 def outputs(images: int, rois: int = 0, channels: int = 8, seed: int = 0) -> DetectorOutputs:
@@ -65,11 +65,11 @@ ONE, OTHER = [[4.0, 4.0, 36.0, 30.0]], [[20.0, 10.0, 60.0, 60.0], [0.0, 0.0, 9.0
     [(FGFI, {}), (ReviewKD, {}), (ReKD, {"tap": "p3, p4,p5"}), (ReKD, {"tap": "p4"}), (FitNets, {"tap": "p4"}),
      (FitNets, {"tap": "stage3"})],
 )  # fmt: skip
-def test_terms_of_pyramids_are_finite_and_move_the_student(method: Any, params: dict[str, Any]) -> None:
+def test_terms_of_pyramids_are_finite_and_train_the_student(method: Any, params: dict[str, Any]) -> None:
     torch.manual_seed(0)
     distiller = method(spec(8), spec(8), **params)
     student, teacher = outputs(3), outputs(3, seed=1)
-    assert set(distiller.student_taps) <= set(student.features), "nothing that a detector has not"
+    assert set(distiller.student_taps) <= set(student.features), "a detector has no such tap"
     for x in student.features.values():
         x.requires_grad_()
     terms = distiller(batch(ONE, OTHER, []), student, teacher)
@@ -89,36 +89,36 @@ def test_methods_of_logits_read_regions_as_samples(method: Any) -> None:
     assert all(v == 0 for v in method(spec(8), spec(8))(batch(ONE, OTHER, rois=7), teacher, teacher).values())
 
 
-def test_reviewkd_of_detectors_has_the_pyramid_alone() -> None:
+def test_reviewkd_of_detectors_has_only_the_pyramid() -> None:
     distiller = ReviewKD(spec(8), spec(8))
     assert distiller.names == [(p, p) for p in LEVELS]
     assert len(distiller.fusions) == len(LEVELS)
 
 
-def test_rekd_of_several_taps_is_the_mean_of_each_alone() -> None:
+def test_rekd_of_several_taps_is_the_mean_over_taps() -> None:
     torch.manual_seed(0)
     both = ReKD(spec(8), spec(8), tap="p3,p4", selection="mean", samples=1)
     student, teacher = outputs(2), outputs(2, seed=1)
-    found = both(batch(ONE, OTHER), student, teacher)
-    alone = []
+    terms = both(batch(ONE, OTHER), student, teacher)
+    terms_of_taps = []
     for region, tap in zip(both.regions, ("p3", "p4"), strict=True):
         single = ReKD(spec(8), spec(8), tap=tap, selection="mean", samples=1)
         single.regions[0].project.load_state_dict(region.project.state_dict())
-        alone.append(single(batch(ONE, OTHER), student, teacher))
-    torch.testing.assert_close(found["select"], (alone[0]["select"] + alone[1]["select"]) / 2)
+        terms_of_taps.append(single(batch(ONE, OTHER), student, teacher))
+    torch.testing.assert_close(terms["select"], (terms_of_taps[0]["select"] + terms_of_taps[1]["select"]) / 2)
 
 
-def test_fgfi_imitates_near_objects_alone() -> None:
+def test_fgfi_imitates_only_near_objects() -> None:
     torch.manual_seed(0)
     distiller = FGFI(spec(8), spec(8), taps="p3")
     student, teacher = outputs(1), outputs(1, seed=1)
     near = near_objects(student.anchors["p3"], torch.tensor(ONE), 0.5)
     assert 0 < near.sum() < near.numel()
     before = distiller(batch(ONE), student, teacher)["imitation"]
-    far = DetectorOutputs(teacher.logits, teacher.embedding, {"p3": teacher.features["p3"] + 9 * ~near})
-    assert distiller(batch(ONE), student, far)["imitation"] == before
-    here = DetectorOutputs(teacher.logits, teacher.embedding, {"p3": teacher.features["p3"] + 9 * near})
-    assert distiller(batch(ONE), student, here)["imitation"] > before
+    changed_far = DetectorOutputs(teacher.logits, teacher.embedding, {"p3": teacher.features["p3"] + 9 * ~near})
+    assert distiller(batch(ONE), student, changed_far)["imitation"] == before
+    changed_near = DetectorOutputs(teacher.logits, teacher.embedding, {"p3": teacher.features["p3"] + 9 * near})
+    assert distiller(batch(ONE), student, changed_near)["imitation"] > before
     adapted = distiller.adapt[0](student.features["p3"]).relu()
     squared = (adapted - teacher.features["p3"]).square().sum(1)[0]
     torch.testing.assert_close(before, squared[near].sum() / (2 * near.sum()))
@@ -129,19 +129,19 @@ def test_fgfi_of_a_batch_is_the_mean_of_its_images() -> None:
     distiller = FGFI(spec(8), spec(8))
     student, teacher = outputs(3), outputs(3, seed=1)
     whole = distiller(batch(ONE, [], OTHER), student, teacher)
-    alone = []
+    of_images = []
     for i, boxes in enumerate((ONE, [], OTHER)):
-        one, two = (
+        one_student, one_teacher = (
             DetectorOutputs(o.logits, o.embedding, {k: v[i : i + 1] for k, v in o.features.items()}, anchors=o.anchors)
             for o in (student, teacher)
         )
-        alone.append(distiller(batch(boxes), one, two)["imitation"])
-    assert alone[1] == 0
-    torch.testing.assert_close(whole["imitation"], torch.stack(alone).mean())
+        of_images.append(distiller(batch(boxes), one_student, one_teacher)["imitation"])
+    assert of_images[1] == 0
+    torch.testing.assert_close(whole["imitation"], torch.stack(of_images).mean())
 
 
 @pytest.mark.parametrize(("params", "message"), [({"taps": "stage3"}, "no anchors"), ({"threshold": 1.0}, "between 0")])
-def test_what_fgfi_cannot_use_is_refused(params: dict[str, Any], message: str) -> None:
+def test_fgfi_refuses_wrong_settings(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FGFI(spec(8), spec(8), **params)
 

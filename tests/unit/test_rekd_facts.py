@@ -1,4 +1,4 @@
-"""Properties of ReKD's parts in numbers: five facts about relaxed targets, and which parameters learn."""
+"""Properties of ReKD in numbers: five facts about relaxed targets, and the parameters that each term trains."""
 
 import math
 
@@ -36,7 +36,7 @@ def run(method: ReKD, f_s: Tensor, f_t: Tensor, seed: int = 0) -> dict[str, Tens
 
 def test_fact_1_one_sample_is_no_relaxation():
     """E ||h - z||^2 = ||h - mu||^2 + sum sigma^2, and the student's expected gradient is that of the point target."""
-    copies = 20_000  # of one image: its noise averages out
+    copies = 20_000  # of one image, so that its noise averages out
     f_s, f_t = (normal(1, c, SIZE, SIZE, seed=c).expand(copies, -1, -1, -1) for c in (C_S, C_T))
     results = {}
     for selection in ("sample", "mean"):
@@ -45,7 +45,7 @@ def test_fact_1_one_sample_is_no_relaxation():
         terms["select"].backward()
         results[selection] = terms["select"].item(), method.regions[0].project.weight.grad
     (sample, sample_gradient), (mean, mean_gradient) = results["sample"], results["mean"]
-    sigma = math.sqrt(0.05 * 2.0)  # where every sigma starts
+    sigma = math.sqrt(0.05 * 2.0)  # the initial sigma
     assert sample == pytest.approx(mean + sigma**2, rel=1e-3)
     # One entry's noise: 2 sigma / (8 channels * sqrt(20,000 copies * 16 positions)) = 1.4e-4.
     torch.testing.assert_close(sample_gradient, mean_gradient, atol=1e-3, rtol=0)
@@ -53,7 +53,7 @@ def test_fact_1_one_sample_is_no_relaxation():
 
 
 def decodable(latent: Tensor, t: Tensor) -> Tensor:
-    """R^2 of each of t's channels under the best linear decoder."""
+    """Return R^2 of each of t's channels under the best linear decoder."""
     x, y = (m.movedim(1, 3).flatten(0, 2) for m in (latent, t))
     x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     residual = y - x @ torch.linalg.lstsq(x, y).solution
@@ -61,8 +61,8 @@ def decodable(latent: Tensor, t: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("reconstruct", [False, True])
-def test_fact_2_without_reconstruction_the_teacher_drops_out(reconstruct):
-    """L_KL alone pulls mu to h: of the teacher's 8 channels, only what the student already knows is left."""
+def test_fact_2_without_reconstruction_the_latent_loses_the_teacher(reconstruct):
+    """L_KL without L_rec pulls mu to h: only the teacher's channels that the student already knows remain."""
     f_t = normal(64, C_T, SIZE, SIZE)
     f_s = f_t[:, :C_S]  # a student that knows three of them
     method = rekd()
@@ -91,8 +91,8 @@ def scalar_selection(error: float, sigma: float, tau: float, count: int, seed: i
 @pytest.mark.parametrize("tau", [0.3, 1.0, 5.0])
 @pytest.mark.parametrize("sigma", [0.3, 1.0])
 @pytest.mark.parametrize("error", [0.0, 1.5])
-def test_fact_3_selection_weighs_errors_by_the_regions_width(error, sigma, tau):
-    """K -> infinity: tau e^2 / (tau + 2 sigma^2) + tau/2 ln(1 + 2 sigma^2 / tau), by 400,000 samples."""
+def test_fact_3_selection_weighs_errors_by_sigma(error, sigma, tau):
+    """400,000 samples reach the limit K -> infinity: tau e^2 / (tau + 2 sigma^2) + tau/2 ln(1 + 2 sigma^2 / tau)."""
     exact = tau * error**2 / (tau + 2 * sigma**2) + tau / 2 * math.log(1 + 2 * sigma**2 / tau)
     assert scalar_selection(error, sigma, tau, 400_000) == pytest.approx(exact, rel=0.01)
 
@@ -108,19 +108,19 @@ def test_fact_3_limits_of_tau():
 
 
 def test_fact_4_select_in_small_groups():
-    """The chosen sample is much nearer than the average one in 4 channels, and hardly nearer in 256."""
+    """The nearest sample is much nearer than the average one in 4 channels, and hardly nearer in 256."""
     h, z = normal(50, 256, 2, 2, seed=1), normal(50, 4, 256, 2, 2, seed=2)
     average = (h[:, None] - z).square().mean()
     gain = {size: 1 - soft_selection(h, z, 1e-6, size)[0] / average for size in (4, 256)}
     assert gain[4] > 0.35
     assert gain[256] < 0.12
-    # Jointly, the finite-tau choice is all or nothing and cannot be graded: one sample takes everything.
+    # In 256 channels one sample gets all the weight at any finite tau, so that the selection is not gradual.
     assert soft_selection(h, z, 1.0, 256)[1] < 0.1 < 0.4 < soft_selection(h, z, 4.0, 4)[1]
 
 
 @pytest.mark.parametrize("selection", ["soft", "sample", "mean"])
 def test_fact_5_a_point_target_is_fitnets(selection):
-    """sigma -> 0, one sample, identity encoder and decoder: the squared error to the teacher's map, as in FitNets."""
+    """With sigma -> 0, one sample and identity encoder and decoder, the loss is the squared error of FitNets."""
     method = rekd(samples=1, min_std=1e-9, max_std=1e-8, selection=selection, tau=0.37)
     f_s, f_t = normal(5, C_S, SIZE, SIZE, seed=1), normal(5, C_T, SIZE, SIZE, seed=2)
     terms = run(method, f_s, f_t)
@@ -143,22 +143,22 @@ def test_fact_5_closed_form_kl_agrees_with_monte_carlo():
 
 @pytest.mark.parametrize("selection", ["soft", "sample", "likelihood", "mean"])
 @pytest.mark.parametrize("prior", ["student", "standard"])
-def test_who_learns_from_what(selection, prior):
-    """L_sel moves the student and r only; L_rec and L_KL move the encoder and decoder only."""
+def test_each_term_trains_its_own_parameters(selection, prior):
+    """L_sel trains only the student and r; L_rec and L_KL train only the encoder and decoder."""
     method = rekd(selection=selection, prior=prior)
     f_s = normal(5, C_S, SIZE, SIZE, seed=1).requires_grad_()
     terms = run(method, f_s, normal(5, C_T, SIZE, SIZE, seed=2))
     inputs = {"student": f_s, **dict(method.regions[0].named_parameters())}
-    moved = {}
+    trained = {}
     for term in ("select", "reconstruct", "kl"):
-        found = torch.autograd.grad(terms[term], list(inputs.values()), retain_graph=True, allow_unused=True)
-        moved[term] = {n.partition(".")[0] for n, g in zip(inputs, found, strict=True) if g is not None and g.any()}
-    assert moved["select"] == {"student", "project"}
-    assert moved["reconstruct"] == {"mu_shift", "log_var_shift", "decode_shift"}
-    assert moved["kl"] == {"mu_shift", "log_var_shift"}
+        grads = torch.autograd.grad(terms[term], list(inputs.values()), retain_graph=True, allow_unused=True)
+        trained[term] = {n.partition(".")[0] for n, g in zip(inputs, grads, strict=True) if g is not None and g.any()}
+    assert trained["select"] == {"student", "project"}
+    assert trained["reconstruct"] == {"mu_shift", "log_var_shift", "decode_shift"}
+    assert trained["kl"] == {"mu_shift", "log_var_shift"}
 
 
-def test_standard_prior_does_not_see_the_student():
+def test_standard_prior_does_not_depend_on_the_student():
     f_s, f_t = normal(5, C_S, SIZE, SIZE, seed=1), normal(5, C_T, SIZE, SIZE, seed=2)
     for prior, changes in (("student", True), ("standard", False)):
         method = rekd(prior=prior)
@@ -187,17 +187,17 @@ def test_teacher_channels_are_standardised_by_running_moments():
     torch.testing.assert_close(last, (maps[-1] - mean[:, None, None]) / std[:, None, None], rtol=1e-4, atol=1e-4)
 
 
-def test_diagnostics_show_what_they_say():
+def test_diagnostics():
     terms = run(rekd(min_std=0.1, max_std=0.4), normal(9, C_S, SIZE, SIZE), normal(9, C_T, SIZE, SIZE, seed=1))
     assert terms["sigma"].item() == pytest.approx(0.2)
-    assert terms["r2"].item() == pytest.approx(1 - 0.2**2, abs=0.01)  # identity decoder: only the noise is lost
+    assert terms["r2"].item() == pytest.approx(1 - 0.2**2, abs=0.01)  # the noise is the only error
     assert terms["kl_per_dim"] == terms["kl"]
     assert 0 < terms["selection_entropy"] < 1
     assert run(rekd(samples=1), normal(9, C_S, 4, 4), normal(9, C_T, 4, 4))["selection_entropy"] == 0
 
 
 @pytest.mark.parametrize(
-    ("means", "said"),
+    ("means", "expected"),
     [
         ({"r2": 0.9, "sigma": 0.3}, []),
         ({"r2": 0.05, "sigma": 0.3}, ["the posterior has collapsed"]),
@@ -205,6 +205,7 @@ def test_diagnostics_show_what_they_say():
         ({"r2": 0.0, "sigma": 1.99}, ["the posterior has collapsed", "sigma is at its clamp"]),
     ],
 )
-def test_a_collapsed_posterior_is_warned_about(means: dict[str, float], said: list[str]) -> None:
-    found = rekd().warnings(means)
-    assert len(found) == len(said) and all(text.startswith(start) for text, start in zip(found, said, strict=True))
+def test_a_collapsed_posterior_is_warned_about(means: dict[str, float], expected: list[str]) -> None:
+    warnings = rekd().warnings(means)
+    assert len(warnings) == len(expected)
+    assert all(text.startswith(start) for text, start in zip(warnings, expected, strict=True))

@@ -1,4 +1,4 @@
-"""Invariant 8: nothing in a file of weights or data is ever executed."""
+"""Invariant 8: no code in a file of weights or data is ever run."""
 
 import pickle
 import subprocess
@@ -41,14 +41,14 @@ def model() -> Any:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("how", ["zip", "legacy", "bare pickle"])
-def test_a_checkpoint_that_calls_something_is_refused(tmp_path: Path, kind: str, how: str) -> None:
+@pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle"])
+def test_a_checkpoint_that_calls_something_is_refused(tmp_path: Path, kind: str, form: str) -> None:
     file, trace = tmp_path / "teacher.pth", tmp_path / "trace.npy"
     state = {**model().state_dict(), "fc.weight": payloads(trace)[kind]}
-    if how == "bare pickle":
+    if form == "bare pickle":
         file.write_bytes(pickle.dumps({"fc.weight": payloads(trace)[kind]}, 2))
     else:
-        torch.save(state, file, _use_new_zipfile_serialization=how == "zip")
+        torch.save(state, file, _use_new_zipfile_serialization=form == "zip")
     with pytest.raises(WeightsError, match="teacher.pth: not a readable checkpoint of plain tensors"):
         load_weights(model(), "digits_net_w4", file)
     assert not has_run(trace)
@@ -56,7 +56,7 @@ def test_a_checkpoint_that_calls_something_is_refused(tmp_path: Path, kind: str,
 
 @pytest.mark.parametrize("wrap", [None, "model", "state_dict"])
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-def test_honest_weights_load(tmp_path: Path, wrap: str | None, suffix: str) -> None:
+def test_valid_weights_load(tmp_path: Path, wrap: str | None, suffix: str) -> None:
     file, trained, fresh = tmp_path / f"teacher.{suffix}", model(), model()
     state = trained.state_dict()
     if suffix == "safetensors":
@@ -76,24 +76,24 @@ def cifar_folder(folder: Path, change: Callable[[dict[bytes, Any]], Any], protoc
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_honest_data_load(tmp_path: Path, protocol: int) -> None:
+def test_valid_data_load(tmp_path: Path, protocol: int) -> None:
     arrays = cifar.read_arrays(cifar_folder(tmp_path, lambda content: content, protocol))
     assert arrays.train_images.shape == (2, 3, 32, 32) and arrays.test_targets.tolist() == [3, 4]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("where", ["data", "instead"])
-def test_a_data_file_that_calls_something_is_refused(tmp_path: Path, kind: str, where: str) -> None:
+@pytest.mark.parametrize("replaced", ["data", "everything"])
+def test_a_data_file_that_calls_something_is_refused(tmp_path: Path, kind: str, replaced: str) -> None:
     trace = tmp_path / "trace.npy"
     payload = payloads(trace)[kind]
-    cifar_folder(tmp_path, lambda content: {**content, b"data": payload} if where == "data" else payload)
+    cifar_folder(tmp_path, lambda content: {**content, b"data": payload} if replaced == "data" else payload)
     with pytest.raises(WrongData, match="refused to load"):
         cifar.read_arrays(tmp_path)
     assert not has_run(trace)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", pickle.dumps([1]), pickle.dumps({b"data": 1})])
-def test_a_data_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_in_place_of_data_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train").write_bytes(content)
     with pytest.raises(WrongData, match="train: not a CIFAR-100 file"):
         cifar.read_arrays(tmp_path)
