@@ -265,7 +265,7 @@ def test_maps_are_averaged_onto_the_smaller_grid():
     ("cls", "hyper"), [(DKD, {}), (ReviewKD, {}), (LSKD, {"base": "dkd"}), (LSKD, {"base": "kd"}), (AT, {})]
 )
 def test_terms_grow_over_the_warm_up(cls, hyper):
-    """As in mdistiller, the loss is multiplied by min(epoch / 20, 1), from epoch 1 on."""
+    """The loss is multiplied by min(epoch / 20, 1) from epoch 1 on, as in mdistiller."""
 
     def terms(epoch: float, **more: int) -> dict[str, Tensor]:
         torch.manual_seed(0)
