@@ -24,20 +24,20 @@ from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
 from harness.store import files
 from tests.support.bench import until
-from tests.support.cli import REPO, Said, command, process
+from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.disks import tmpfs
 from tests.support.images import picture, save_image
 
 FILES = ("train.beton", "val.beton", "manifest.json")
 
 
-def prepare(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> Said:
-    return command("prepare", dataset, "--source", source, "--out", out, "--workers", 1, *options)
+def prepare(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> CommandResult:
+    return run_command("prepare", dataset, "--source", source, "--out", out, "--workers", 1, *options)
 
 
 def prepared(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> Manifest:
-    said = prepare(source, out, *options, dataset=dataset)
-    assert said.code == 0, said.err
+    result = prepare(source, out, *options, dataset=dataset)
+    assert result.code == 0, result.err
     return Manifest.read(out)
 
 
@@ -74,9 +74,9 @@ def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
             (tmp_path / "tree" / part / wnid).mkdir(parents=True)
             for file in sorted((data / part / wnid).iterdir())[:many]:
                 shutil.copy2(file, tmp_path / "tree" / part / wnid)
-    said = process("-m", "harness.prepare", "imagefolder", "--source", "tree", "--out", "out", "--json", cwd=tmp_path)
-    assert said.code == 0, said.err
-    summary, manifest = json.loads(said.out), Manifest.read(tmp_path / "out")
+    result = process("-m", "harness.prepare", "imagefolder", "--source", "tree", "--out", "out", "--json", cwd=tmp_path)
+    assert result.code == 0, result.err
+    summary, manifest = json.loads(result.out), Manifest.read(tmp_path / "out")
     assert (summary["version"], summary["classes"], summary["folder"]) == (manifest.version, 3, "out")
     assert manifest.classes == tuple(wnids) and manifest.train and manifest.train.per_class_min == 30
     for part, folder in ((manifest.train, "train"), (manifest.test, "val")):
@@ -92,8 +92,8 @@ def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
 def test_again_does_nothing(tree: Path, tmp_path: Path) -> None:
     prepared(tree, tmp_path / "out")
     times = [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES]
-    said = prepare(tree, tmp_path / "out")
-    assert said.code == 0 and f"{tmp_path}/out: already prepared, nothing to do\n" == said.err
+    result = prepare(tree, tmp_path / "out")
+    assert result.code == 0 and f"{tmp_path}/out: already prepared, nothing to do\n" == result.err
     assert [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES] == times
     assert prepare(tree, tmp_path / "out", "--max-side", 30).error.endswith(
         "prepared differently: max_side 400, not 30; choose another --out (source is a hash of the source files' names "
@@ -230,8 +230,8 @@ def test_folders_in_class_folders(tmp_path: Path) -> None:
     for i, name in enumerate(names):
         save_image(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
     prepared(tmp_path / "tree", tmp_path / "out")
-    found = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
-    assert found == ["ant/z.png", *sorted(names[1:])]
+    file = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
+    assert file == ["ant/z.png", *sorted(names[1:])]
 
 
 def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunks: None) -> None:
@@ -445,9 +445,9 @@ def test_a_disk_that_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
     def error(source: Path, dataset: str = "imagefolder", *options: object) -> str:
-        said = prepare(source, tmp_path / "out", *options, dataset=dataset).error
+        text = prepare(source, tmp_path / "out", *options, dataset=dataset).error
         assert not (tmp_path / "out").exists()
-        return said
+        return text
 
     assert "unknown dataset to prepare 'imagnet'; did you mean 'imagenet'?" in error(tree, "imagnet")
     assert error(tmp_path / "none") == f"--source {tmp_path}/none: no such folder"
@@ -484,12 +484,12 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def flatten(source: Path) -> list[tuple[str, str]]:
     """(image, class) in the images' order."""
-    found = sorted((path.stem, path.parent.name) for path in (source / "val").rglob("*.JPEG"))
-    for name, wnid in found:
+    pairs = sorted((path.stem, path.parent.name) for path in (source / "val").rglob("*.JPEG"))
+    for name, wnid in pairs:
         (source / f"val/{wnid}/{name}.JPEG").rename(source / f"val/{name}.JPEG")
     for wnid in WNIDS:
         (source / "val" / wnid).rmdir()
-    return found
+    return pairs
 
 
 def add_devkit(folder: Path, labels: list[tuple[str, str]]) -> None:

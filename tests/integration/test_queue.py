@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.bench import MINE, SWEEP, Bench, teacher_run, until
+from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.cli import PATIENCE
 from tests.support.interruptions import same_end
 from tests.support.pickles import Calls
 
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 
 
 def slow_down(bench: Bench, seconds: float) -> None:
@@ -87,8 +87,8 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     assert "nothing is running" in taught.run("status", "--cancel").stderr
 
     slow_down(taught, 0)
-    again = taught.run("sweep")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep")
+    assert rerun.returncode == 0, rerun.stderr
     same_end(taught, finished, "kd", "crd")
     assert len(taught.store.attempts(kd)) == 2
 
@@ -96,7 +96,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
 @pytest.mark.slow
 def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
     """The dispatcher that is alive reads it; it started before the retry."""
-    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{MINE}:Raises"}, **SLOW}, "seeds": [0, 1]}
+    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
     bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
     (taught.folder / "raise-at").write_text("3")
     slow_down(taught, 0.02)
@@ -106,8 +106,8 @@ def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
     until(lambda: in_training(taught, slow[1]) and set(bad) == taught.store.failed_ids())
     pid = dispatcher(taught)
     (taught.folder / "raise-at").unlink()
-    again = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
+    assert rerun.returncode == 0, rerun.stderr
     until(taught.store.record(bad[0]).exists)
     assert dispatcher(taught) == pid and not taught.store.record(slow[1]).exists(), "next to it, not after it"
     slow_down(taught, 0)
@@ -173,8 +173,8 @@ def test_malicious_teacher_weights_are_a_reported_failure(bench: Bench) -> None:
     torch.save({"fc.weight": Calls(Path.write_text, trace, "ran")}, bench.folder / "evil.pth")
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": "evil.pth"}}
     bench.sweep = {**SWEEP, "pairs": [pair], "methods": ["kd", "student"], "seeds": 1}
-    done = bench.run("sweep")
-    assert done.returncode == 1
+    result = bench.run("sweep")
+    assert result.returncode == 1
     state, student = (bench.states()[f"digits_net_w8 > digits_net_w4 / {m} / seed 0"] for m in ("kd", "student"))
     assert student["state"] == "done"
     assert state["state"] == "failed" and state["kind"] == "data"

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from harness.training import checkpoint
-from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run, until
+from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 
 
 @pytest.mark.parametrize("case", [1, 2])
@@ -162,7 +162,7 @@ def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished
     until(lambda: not bench.store.is_running(kd))
     assert not bench.store.record(kd).exists()
     (bench.folder / "slow").unlink()
-    again = bench.run("sweep", "--max-parallel", "2")
-    assert again.returncode == 0, again.stderr
+    rerun = bench.run("sweep", "--max-parallel", "2")
+    assert rerun.returncode == 0, rerun.stderr
     same_end(bench, finished, *METHODS)
     assert bench.row(kd)["attempts"] == 3

@@ -26,7 +26,7 @@ from tests.support.cli import PATIENCE, REPO
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 EPOCHS = 3
 STEPS = 23  # per epoch, 1,442 images in batches of 64
-MINE = "tests.support.user_methods"
+USER_METHODS = "tests.support.user_methods"
 SWEEP: dict[str, Any] = {
     "name": "small",
     "dataset": "digits",
@@ -65,13 +65,13 @@ class Bench:
         head = [sys.executable, "-m", f"harness.{name}", *([file] if file else [])]
         return [*head, "--results", "results", *args]
 
-    def _how(self) -> dict[str, Any]:
+    def _process_options(self) -> dict[str, Any]:
         cores = sorted(os.sched_getaffinity(0))
         first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(cores)  # the workers keep apart
-        mine = (cores[first:] + cores[:first])[: self.cores]
+        worker_cores = (cores[first:] + cores[:first])[: self.cores]
 
         def as_from_a_shell() -> None:
-            os.sched_setaffinity(0, mine)
+            os.sched_setaffinity(0, worker_cores)
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
 
         return {
@@ -85,11 +85,11 @@ class Bench:
 
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """A command, to its end."""
-        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._how())
+        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._process_options())
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
         """A command in the background, in a process group of its own as a shell would start it."""
-        process = subprocess.Popen(self.command(name, *args), start_new_session=True, **self._how())
+        process = subprocess.Popen(self.command(name, *args), start_new_session=True, **self._process_options())
         self._started.append(process)
         return process
 
@@ -170,6 +170,6 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def teacher_run(bench: Bench) -> str:
-    found = bench.cells()["kd", 0].teacher_run
-    assert found is not None
-    return found
+    run_id = bench.cells()["kd", 0].teacher_run
+    assert run_id is not None
+    return run_id

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slurm.loopback import Loopback, packages
-from tests.support.bench import MINE, SWEEP, Bench, until
+from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
 
 ON_SLURM = [
@@ -23,7 +23,7 @@ ON_SLURM = [
         bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
     ),
 ]
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 ARRAY = 8  # the most tasks of one array
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
 
@@ -40,17 +40,23 @@ class ClusterBench(Bench):
     def calls_file(self) -> Path:
         return self.folder / "calls"
 
-    def _how(self) -> dict[str, Any]:
-        how = super()._how()
+    def _process_options(self) -> dict[str, Any]:
+        options = super()._process_options()
         path = f"{self.folder / 'bin'}{os.pathsep}{packages.search_path()}"
-        return {**how, "env": {**how["env"], **self.cluster.env, "PATH": path}}
+        return {**options, "env": {**options["env"], **self.cluster.env, "PATH": path}}
 
     def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
         resources = {"time_minutes": 10, "cpus_per_task": 1, "mem_gb": 1, **self.profile.get("resources", {})}
         options = {"chdir": str(self.folder), **self.sbatch}
-        given = {k: v for k, v in options.items() if v is not None}
-        whole = {"signal_seconds": 20, "poll_seconds": 0.5, **self.profile, "resources": resources, "sbatch": given}
-        (self.folder / "my.yaml").write_text(yaml.safe_dump(whole))
+        sbatch_options = {k: v for k, v in options.items() if v is not None}
+        profile = {
+            "signal_seconds": 20,
+            "poll_seconds": 0.5,
+            **self.profile,
+            "resources": resources,
+            "sbatch": sbatch_options,
+        }
+        (self.folder / "my.yaml").write_text(yaml.safe_dump(profile))
         return super().command(name, *args, *(["--cluster", "my.yaml"] if name == "sweep" else []), file=file)
 
     def wrap(self, program: str, script: str) -> None:
@@ -72,8 +78,8 @@ class ClusterBench(Bench):
 
     def clean_up(self) -> None:
         super().clean_up()
-        if left := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
-            self.cluster.client("scancel", *left)
+        if job_ids := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
+            self.cluster.client("scancel", *job_ids)
         until(lambda: not self.jobs("%i"))
 
     def jobs(self, columns: str) -> list[list[str]]:
@@ -81,25 +87,25 @@ class ClusterBench(Bench):
         return [line.split("|") for line in text.splitlines()]
 
     def jobs_left(self) -> list[str]:
-        mine = self.submissions()
-        return [job for job, name in self.jobs("%i|%j") if name in mine]
+        submissions = self.submissions()
+        return [job for job, name in self.jobs("%i|%j") if name in submissions]
 
     def submissions(self) -> dict[str, dict[str, Any]]:
         """Name -> what was noted of it."""
-        found = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
-        return {note["name"]: note for note in found}
+        notes = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
+        return {note["name"]: note for note in notes}
 
     def job_of(self, run_id: str) -> str:
         """The pending or running job (12, 12_3) that is to train a run."""
         live = {job for (job,) in self.jobs("%i")}
-        found = [
+        jobs = [
             job
             for note in self.submissions().values()
             for i, pack in enumerate(note["packs"])
             if run_id in pack and (job := f"{note['job_id']}_{i}" if len(note["packs"]) > 1 else note["job_id"]) in live
         ]
-        assert len(found) == 1, found
-        return found[0]
+        assert len(jobs) == 1, jobs
+        return jobs[0]
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()

@@ -38,9 +38,9 @@ class Notes(Distiller):
         self.name = name
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        shown = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
+        image_hash = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
         with Path(f"seen-{self.name}").open("a") as f:
-            f.write(f"{int(batch.indices[0])} {shown}\n")
+            f.write(f"{int(batch.indices[0])} {image_hash}\n")
         return {}
 
 

@@ -103,15 +103,15 @@ def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
 
 
 def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, ...]] = []
+    queries: list[tuple[str, ...]] = []
 
     def output(*command: str) -> str:
-        asked.append(command)
+        queries.append(command)
         return ""
 
     monkeypatch.setattr(commands, "_output", output)
     commands.squeue({commands.user(), "no-such-account-here"})
-    assert asked[0][1] == f"--user={commands.user()}"
+    assert queries[0][1] == f"--user={commands.user()}"
 
 
 def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slurm) -> None:
@@ -187,7 +187,7 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
         assert "torch" not in sys.modules
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
-    done = process("-c", script, tmp_path, env={**job, "SLURM_RESTART_COUNT": "3"})
-    assert done.code == 0, done.err
+    result = process("-c", script, tmp_path, env={**job, "SLURM_RESTART_COUNT": "3"})
+    assert result.code == 0, result.err
     failure = Store(tmp_path).failure("aaaa")
     assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"

@@ -27,7 +27,7 @@ IMAGES = 5  # that two processes cannot share out evenly
 def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
     """Return the detections of a middling detector: most objects, shifted, some twice, some in a wrong category."""
     rng = random.Random(seed)
-    found = []
+    results = []
     for a in truth["annotations"]:
         for _ in range(rng.choice([0, 1, 1, 1, 2])):
             x, y, w, h = a["bbox"]
@@ -35,8 +35,8 @@ def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
             category = a["category_id"] if rng.random() < 0.8 else rng.choice(truth["categories"])["id"]
             box = [round(value, 2) for value in box]
             score = round(rng.random(), 5)
-            found.append({"image_id": a["image_id"], "category_id": category, "bbox": box, "score": score})
-    return found
+            results.append({"image_id": a["image_id"], "category_id": category, "bbox": box, "score": score})
+    return results
 
 
 @needs_coco128
@@ -44,10 +44,10 @@ def test_pycocotools_and_faster_coco_eval_agree() -> None:
     faster = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     truth = coco128.content()
     assert any(a["iscrowd"] for a in truth["annotations"])
-    found = guesses(truth)
-    ours = coco_metrics(truth, found)
+    results = guesses(truth)
+    ours = coco_metrics(truth, results)
     gt = faster.COCO(json.loads(json.dumps(truth)))
-    theirs = faster.COCOeval_faster(gt, gt.loadRes([dict(r) for r in found]), "bbox", print_function=lambda *_: None)
+    theirs = faster.COCOeval_faster(gt, gt.loadRes([dict(r) for r in results]), "bbox", print_function=lambda *_: None)
     theirs.evaluate()
     theirs.accumulate()
     theirs.summarize()
@@ -77,15 +77,15 @@ def test_all_found_is_100_and_nothing_found_is_0(capfd: pytest.CaptureFixture[st
 def test_what_there_is_none_of_has_no_precision() -> None:
     truth = coco128.ground_truth(20)
     truth["annotations"] = [a for a in truth["annotations"] if a["area"] > 96**2]
-    found = coco_metrics(truth, [])
-    assert found == {"AP": 0, "AP50": 0, "AP75": 0, "APs": None, "APm": None, "APl": 0}
+    metrics = coco_metrics(truth, [])
+    assert metrics == {"AP": 0, "AP50": 0, "AP75": 0, "APs": None, "APm": None, "APl": 0}
     assert set(coco_metrics({**truth, "annotations": []}, guesses(truth)).values()) == {None}
 
 
 def test_boxes_are_told_in_the_files_own_pixels() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 50], [0, 0, 128, 96]])
-    found = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([2, 1]))
-    assert as_results(found, (96, 128), (480, 640), 42, [1, 13]) == [
+    detections = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([2, 1]))
+    assert as_results(detections, (96, 128), (480, 640), 42, [1, 13]) == [
         {"image_id": 42, "category_id": 13, "bbox": [50.0, 100.0, 100.0, 150.0], "score": 0.91235},
         {"image_id": 42, "category_id": 1, "bbox": [0.0, 0.0, 640.0, 480.0], "score": 0.5},
     ]
@@ -124,9 +124,9 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
             {"rank": r, "text": "ä" * 10 * r} for r in range(world)
         ]
         model = detector()
-        found = evaluate_detector(model, FewImages(), ranks=ranks)
+        evaluation = evaluate_detector(model, FewImages(), ranks=ranks)
         assert model.training
-        (folder / f"{rank}of{world}.json").write_text(json.dumps([found.metrics, found.results]))
+        (folder / f"{rank}of{world}.json").write_text(json.dumps([evaluation.metrics, evaluation.results]))
 
 
 @needs_coco128
@@ -159,6 +159,6 @@ class Middling(nn.Module):
 
 @needs_coco128
 def test_the_kept_results_have_the_recorded_precision() -> None:
-    found = evaluate_detector(detector(), FewImages(), "bf16")
-    kept = json.loads(results_file(found.results))
-    assert coco_metrics(coco128.ground_truth(IMAGES), kept) == found.metrics
+    evaluation = evaluate_detector(detector(), FewImages(), "bf16")
+    results = json.loads(results_file(evaluation.results))
+    assert coco_metrics(coco128.ground_truth(IMAGES), results) == evaluation.metrics

@@ -62,12 +62,12 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
         torch.manual_seed(0)
         image = torch.empty((3, height, width))
         theirs = np.array([RandomResizedCrop.get_params(image, list(area), [3 / 4, 4 / 3]) for _ in range(n)])
-    for of in (
+    for quantity in (
         lambda v: v[:, 0], lambda v: v[:, 1], lambda v: v[:, 2], lambda v: v[:, 3],
         lambda v: v[:, 2] * v[:, 3], lambda v: v[:, 2] / v[:, 3],
         lambda v: v[:, 0] + v[:, 2], lambda v: v[:, 1] + v[:, 3],
     ):  # fmt: skip
-        assert stats.ks_2samp(of(ours), of(theirs)).pvalue > 1e-4
+        assert stats.ks_2samp(quantity(ours), quantity(theirs)).pvalue > 1e-4
     assert abs(ours[:, 4].mean() - 0.5) < 0.04
     for column in range(4):  # nothing of a view tells whether it is flipped
         if len(set(ours[:, column])) > 1:
@@ -80,9 +80,9 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
 def test_what_no_try_fits_into_is_shown_as_torchvision_does() -> None:
     """An image too narrow for any allowed crop of this area is shown as its largest central crop."""
     for height, width in ((1000, 10), (10, 1000), (7, 200)):
-        found = training_views(0, 0, np.arange(20), np.full(20, height), np.full(20, width), (0.9, 1.0))
-        wanted = RandomResizedCrop.get_params(torch.empty((3, height, width)), [0.9, 1.0], [3 / 4, 4 / 3])
-        assert (found[:, :4] == np.array(wanted)).all()
+        views = training_views(0, 0, np.arange(20), np.full(20, height), np.full(20, width), (0.9, 1.0))
+        expected = RandomResizedCrop.get_params(torch.empty((3, height, width)), [0.9, 1.0], [3 / 4, 4 / 3])
+        assert (views[:, :4] == np.array(expected)).all()
 
 
 @given(st.integers(8, 600), st.integers(8, 600), st.sampled_from([(224, 256), (160, 182), (64, 64), (288, 320)]))
@@ -105,8 +105,8 @@ def test_evaluation_is_torchvisions(height: int, width: int, sizes: tuple[int, i
 @given(shapes)
 def test_evaluation_with_the_crop_first_is_ffcvs(shapes: list[tuple[int, int]]) -> None:
     heights, widths = np.array(shapes).T
-    found = evaluation_views(np.arange(len(shapes)), heights, widths, size=224, resize=256, crop_first=True)
-    for view, (height, width) in zip(found, shapes, strict=True):
+    views = evaluation_views(np.arange(len(shapes)), heights, widths, size=224, resize=256, crop_first=True)
+    for view, (height, width) in zip(views, shapes, strict=True):
         side = max(1, int(224 / 256 * min(height, width)))
         assert (view["height"], view["width"], view["to_height"], view["to_width"]) == (side, side, 224, 224)
         assert (view["top"], view["left"]) == ((height - side) // 2, (width - side) // 2)
@@ -115,11 +115,11 @@ def test_evaluation_with_the_crop_first_is_ffcvs(shapes: list[tuple[int, int]]) 
 def test_golden_views() -> None:
     """Part of what a run_id means: if they change, raise identity.PROTOCOL."""
     heights, widths = np.array([375, 375, 500, 64, 30]), np.array([500, 500, 333, 64, 400])
-    found = training_views(0, 0, np.arange(5), heights, widths)
-    assert found.tolist() == [
+    views = training_views(0, 0, np.arange(5), heights, widths)
+    assert views.tolist() == [
         [1, 11, 368, 443, 1], [87, 184, 285, 312, 1], [28, 22, 338, 298, 1], [11, 4, 36, 43, 0], [0, 180, 30, 40, 1]
     ]  # fmt: skip
     assert training_views(5, 2, np.array([1_281_166]), heights[:1], widths[:1], (0.25, 1.0)).tolist() == [
         [9, 23, 342, 423, 0]
     ]
-    assert as_views(np.array([9]), found[:1], 160)[0].tolist() == (9, 1, 11, 368, 443, 160, 160, 0, 0, 1)
+    assert as_views(np.array([9]), views[:1], 160)[0].tolist() == (9, 1, 11, 368, 443, 160, 160, 0, 0, 1)

@@ -102,14 +102,14 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
         maps = theirs.backbone(torch.randn(1, 3, 64, 64))
         if DETECTORS[name].two_stage:
             x = torch.randn(3, 1024)
-            (logits, boxes), (mine, my_boxes) = (net.roi_heads.box_predictor(x) for net in (theirs, ours))
-            kept = [0, *categories]
-            torch.testing.assert_close(mine, logits[:, kept])
-            torch.testing.assert_close(my_boxes.view(3, 81, 4), boxes.view(3, 91, 4)[:, kept])
+            (logits, boxes), (own_outputs, my_boxes) = (net.roi_heads.box_predictor(x) for net in (theirs, ours))
+            rows = [0, *categories]
+            torch.testing.assert_close(own_outputs, logits[:, rows])
+            torch.testing.assert_close(my_boxes.view(3, 81, 4), boxes.view(3, 91, 4)[:, rows])
         else:
-            found, mine = (net.head(list(maps.values())) for net in (theirs, ours))
-            torch.testing.assert_close(mine["cls_logits"], found["cls_logits"][..., categories])
-            torch.testing.assert_close(mine["bbox_regression"], found["bbox_regression"])
+            published_outputs, own_outputs = (net.head(list(maps.values())) for net in (theirs, ours))
+            torch.testing.assert_close(own_outputs["cls_logits"], published_outputs["cls_logits"][..., categories])
+            torch.testing.assert_close(own_outputs["bbox_regression"], published_outputs["bbox_regression"])
     with pytest.raises(WeightsError, match="size mismatch"):
         load_detector(build_detector(name, 79), name, file)
 
@@ -118,14 +118,14 @@ def test_the_published_files_batch_norms_are_without_eps(
     published: tuple[str, Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, file = published
-    found = []
+    eps = []
     for norm in ("frozen", "batch"):
         for starts in (("0123",), (hashlib.sha256(file.read_bytes()).hexdigest()[:8],)):
             monkeypatch.setattr(checkpoints, "_WITHOUT_EPS", starts)
             detector = build_detector(name, 80, norm=norm)  # type: ignore[arg-type]
             load_detector(detector, name, file)
-            found.append({m.eps for m in detector.modules() if isinstance(m, FrozenBatchNorm | nn.BatchNorm2d)})
-    assert found == [{1e-5}, {0.0}] * 2
+            eps.append({m.eps for m in detector.modules() if isinstance(m, FrozenBatchNorm | nn.BatchNorm2d)})
+    assert eps == [{1e-5}, {0.0}] * 2
 
 
 def test_the_published_files_are_told_by_their_names() -> None:

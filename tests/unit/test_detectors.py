@@ -133,8 +133,8 @@ class Drawn:
             mask[sample(of_image, self.count, self.fraction, draws)] = True
             masks.append(mask)
         return tuple(
-            [(mask & keep).to(torch.uint8) for mask, keep in zip(masks, kept, strict=True)]
-            for kept in ([x > 0 for x in labels], [x == 0 for x in labels])
+            [(mask & keep).to(torch.uint8) for mask, keep in zip(masks, chosen, strict=True)]
+            for chosen in ([x > 0 for x in labels], [x == 0 for x in labels])
         )  # type: ignore[return-value]
 
 
@@ -178,11 +178,11 @@ def test_detections_are_torchvisions(name: str, size: tuple[int, int]) -> None:
     padded[0, :, : size[0], : size[1]] = image
     with torch.no_grad():
         (expected,) = theirs([image])
-        (found,) = ours.detect(padded, [size])
-    assert 20 < len(found.boxes) <= 100
-    torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(found.scores, expected["scores"], rtol=1e-4, atol=1e-5)
-    assert torch.equal(found.labels, expected["labels"] + (not two_stage))
+        (detections,) = ours.detect(padded, [size])
+    assert 20 < len(detections.boxes) <= 100
+    torch.testing.assert_close(detections.boxes, expected["boxes"], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(detections.scores, expected["scores"], rtol=1e-4, atol=1e-5)
+    assert torch.equal(detections.labels, expected["labels"] + (not two_stage))
 
 
 def test_rois_of_all_sizes_are_read_from_torchvisions_levels() -> None:
@@ -200,8 +200,10 @@ def test_boxes_lie_within_the_images_own_size() -> None:
     model = built(TWO)
     outputs = learn(model, images, objects)
     with torch.no_grad():
-        found = model.eval().detect(images, [o.size for o in objects])
-    for rois, detections, (height, width) in zip(outputs.rois, found, [o.size for o in objects], strict=True):
+        image_detections = model.eval().detect(images, [o.size for o in objects])
+    for rois, detections, (height, width) in zip(
+        outputs.rois, image_detections, [o.size for o in objects], strict=True
+    ):
         assert len(detections.boxes) > 0
         for boxes in (rois, detections.boxes):
             assert (boxes >= 0).all() and (boxes <= torch.tensor([width, height] * 2)).all()
@@ -224,12 +226,12 @@ def test_bfloat16_gives_losses_and_boxes_in_float32(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model.train()(images, model.tap_names, objects, SEEDS)
         with torch.no_grad():
-            found = model.eval().detect(images, [o.size for o in objects])
+            detections = model.eval().detect(images, [o.size for o in objects])
     assert outputs.features[model.tap_names[-1]].dtype == outputs.features["stage4"].dtype == torch.bfloat16
     for loss, value in outputs.losses.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[loss], rtol=0.3, atol=0.05, msg=loss)
-    assert {x.dtype for d in found for x in (d.boxes, d.scores)} == {torch.float32}
+    assert {x.dtype for d in detections for x in (d.boxes, d.scores)} == {torch.float32}
     assert all(x.dtype == torch.float32 for x in (*outputs.rois, outputs.logits, *outputs.anchors.values()))
     up = in_float32(outputs)
     assert up.features["p5"].dtype == up.embedding.dtype == torch.float32
@@ -246,17 +248,17 @@ def test_a_teacher_is_the_same_detector_without_batch_norms(name: str, norm: str
     sizes = [o.size for o in objects]
     rois = [torch.tensor([[3.0, 4, 60, 50]])] * len(objects)
     with torch.no_grad():
-        before, found = model(images, model.tap_names), model.detect(images, sizes)
+        before, detections = model(images, model.tap_names), model.detect(images, sizes)
         read = model.read(before.features, rois)
         freeze(model, torch.device("cpu"))
-        after, again = model(images, model.tap_names), model.detect(images, sizes)
+        after, detections_after = model(images, model.tap_names), model.detect(images, sizes)
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm) for m in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
     for tap, x in before.features.items():
         scale = x.abs().max()
         torch.testing.assert_close(after.features[tap] / scale, x / scale, rtol=0, atol=1e-5, msg=tap)
     torch.testing.assert_close(model.read(after.features, rois), read, rtol=1e-3, atol=1e-4)
-    assert [len(d.boxes) for d in again] == [len(d.boxes) for d in found]
+    assert [len(d.boxes) for d in detections_after] == [len(d.boxes) for d in detections]
 
 
 def test_reading_the_students_own_rois_gives_its_logits() -> None:

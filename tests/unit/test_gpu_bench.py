@@ -10,16 +10,16 @@ NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def test_without_a_gpu_it_says_so() -> None:
-    said = process("-m", "benchmarks.perf.gpu_kd", env=NO_GPU)
-    assert said.error == "this bench needs a CUDA GPU, and torch finds none here"
+    result = process("-m", "benchmarks.perf.gpu_kd", env=NO_GPU)
+    assert result.error == "this bench needs a CUDA GPU, and torch finds none here"
 
 
 @pytest.mark.slow
 def test_its_program_runs_on_a_cpu() -> None:
     """A few steps of every side, so that all there is left to go wrong on a GPU is the GPU."""
-    said = process("-m", "benchmarks.perf.gpu_kd", "--smoke", env=NO_GPU)
-    assert said.code == 0, said.err
-    pack, alone = map(json.loads, said.out.splitlines())
+    result = process("-m", "benchmarks.perf.gpu_kd", "--smoke", env=NO_GPU)
+    assert result.code == 0, result.err
+    pack, alone = map(json.loads, result.out.splitlines())
     assert (pack["bench"], pack["target"], alone["bench"], alone["target"]) == ("gpu_pack", 6.0, "gpu_kd", 3.0)
     detail = alone["detail"]
     assert detail["device"] == "CPU, a smoke test" and alone["ratio"] > 0 and pack["ratio"] > 0

@@ -35,7 +35,7 @@ INFO = DATASETS["digits"]
 NET = "digits_net_w4"
 BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
-MINE = "tests.support.user_methods"
+USER_METHODS = "tests.support.user_methods"
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},
@@ -262,7 +262,7 @@ def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
 @pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "HoldsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
 def test_what_no_graph_can_hold_is_not_captured(odd: str, capture: Capture, capsys: pytest.CaptureFixture[str]) -> None:
     """Such methods train eagerly and say so once; the others in their pack are captured."""
-    use = f"{MINE if odd == 'Drops' else __name__}:{odd}"
+    use = f"{USER_METHODS if odd == 'Drops' else __name__}:{odd}"
     eager, _ = train([use, "kd"], None)
     capsys.readouterr()
     captured, watcher = train([use, "kd"], capture)
@@ -334,8 +334,8 @@ def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPat
 def test_static_inputs_keep_their_addresses() -> None:
     inputs = StaticInputs()
     first = inputs.load({"a": torch.ones(2), "b": torch.ones(3)})
-    again = inputs.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
-    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and inputs.moves == 2
+    second = inputs.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
+    assert all(first[k] is second[k] for k in first) and second["b"].tolist() == [5.0] * 3 and inputs.moves == 2
     assert inputs.load({"a": torch.ones(4)})["a"].shape == (4,) and inputs.moves == 3
     new = torch.ones(4)
     assert inputs.load({"a": new})["a"] is not new, "otherwise the next load would change the loader's tensor"

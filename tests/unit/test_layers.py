@@ -96,7 +96,9 @@ def test_imports_point_down() -> None:
 def test_loading_and_preparing_data_know_nothing_of_each_other() -> None:
     pairs = (("harness.data.load.", "harness.data.prepare."), ("harness.data.prepare.", "harness.data.load."))
     for one, other in pairs:
-        mixed = [m for m, found in IMPORTS.items() if m.startswith(one) and any(x.startswith(other) for x in found)]
+        mixed = [
+            m for m, imported in IMPORTS.items() if m.startswith(one) and any(x.startswith(other) for x in imported)
+        ]
         assert not mixed
 
 

@@ -107,10 +107,10 @@ def test_agrees_with_torchvision(seed: int, epoch: int, p: int, flip: bool) -> N
     flipped = rng.random_integers(seed, epoch, "flip", every, 2)
     for i, image in by_index(loader(padding=p, flip=flip, seed=seed), epoch).items():
         top, left = divmod(int(place[i]), 2 * p + 1)
-        wanted = tv.crop(tv.pad(IMAGES[i], [p, p, p, p]), top, left, height, width)
+        expected = tv.crop(tv.pad(IMAGES[i], [p, p, p, p]), top, left, height, width)
         if flip and flipped[i]:
-            wanted = tv.horizontal_flip(wanted)
-        assert torch.equal(image, wanted)
+            expected = tv.horizontal_flip(expected)
+        assert torch.equal(image, expected)
 
 
 @pytest.mark.parametrize("epoch", [0, 239])
@@ -127,8 +127,8 @@ def test_crops_and_flips_are_uniform_and_independent(epoch: int) -> None:
 def test_normalisation_agrees_with_torchvision() -> None:
     images = tv.normalize(tv.to_dtype(IMAGES, torch.float32, scale=True), list(CIFAR.mean), list(CIFAR.std))
     on = TensorEvalSet("test", IMAGES, torch.zeros(len(IMAGES)), Normalise(CIFAR, IMAGES.device))
-    found = torch.cat([b for b, _ in on.batches(slice(0, len(IMAGES)))])
-    torch.testing.assert_close(found, images, rtol=0, atol=2e-6)
+    normalised = torch.cat([b for b, _ in on.batches(slice(0, len(IMAGES)))])
+    torch.testing.assert_close(normalised, images, rtol=0, atol=2e-6)
 
 
 def test_golden_order() -> None:

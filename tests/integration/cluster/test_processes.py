@@ -37,8 +37,8 @@ def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: B
 def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -> None:
     """Train two seeds at once, so that jobs share nodes, as close to a single process as test_ranks demands."""
     taught.sweep = small(0, 1)
-    done = taught.run("sweep")
-    assert done.returncode == 0, done.stderr
+    result = taught.run("sweep")
+    assert result.returncode == 0, result.stderr
     recorded_once(taught)
     for (method, seed), cell in taught.cells().items():
         row = taught.row(cell.run_id)
