@@ -14,7 +14,7 @@ from tests.support.bench import ENVIRONMENT, Bench, forkserver, teacher_run
 
 @pytest.fixture(scope="session", autouse=True)
 def _job_server() -> None:
-    """Jobs start from a process that has imported what they need."""
+    """Start the process that forks jobs, with the modules that they need imported."""
     environment = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     forkserver.set_forkserver_preload(["harness.training.job", "sklearn.datasets", "torch._dynamo"])
@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     base = tmp_path_factory.getbasetemp()
     shared_folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-once"
     with shared_folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several workers, the first one runs it and the others take a copy
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first of several workers runs the sweep and the others copy it
         if shared_folder.exists():
             shutil.copytree(shared_folder, bench.folder, dirs_exist_ok=True)
         else:

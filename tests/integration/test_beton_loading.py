@@ -1,5 +1,8 @@
-"""Loading stored images with FFCV and with PIL: the same order and parts, whoever decodes, with however many workers,
-in however many processes, from any step on; and nothing left behind by an epoch that is left early."""
+"""Stored images loaded with FFCV and with PIL.
+
+Order and crops are the same for both decoders, for any number of workers and processes, and from any step on. An epoch
+that is left early leaves no threads or memory behind.
+"""
 
 import functools
 import importlib.util
@@ -36,7 +39,7 @@ backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_
 
 
 def scene(width: int, height: int, seed: int) -> Image.Image:
-    """Smooth, with the detail of a photograph's: a few waves in each channel."""
+    """Return an image as smooth and detailed as a photograph: a few waves in each channel."""
     drawn = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(width, height)
     waves = [
@@ -57,7 +60,7 @@ def write(path: Path, jpegs: list[bytes]) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """N images, among them grey ones and some smaller than what is shown of them."""
+    """Write N images. Some are grey and some are smaller than the images that loaders return."""
     drawn = np.random.default_rng(0)
     images = [scene(*map(int, drawn.integers(150, 400, 2)), seed=i) for i in range(N)]
     images[3], images[4], images[5] = scene(64, 64, 3), scene(40, 90, 4), scene(9, 5, 5)
@@ -67,10 +70,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _opened_once() -> Iterator[None]:
-    """FFCV compiles a second or two for each file that is opened."""
+    """Open each file once, because FFCV then compiles for a second or two."""
     with pytest.MonkeyPatch.context() as patch:
         once = functools.cache(stored_loading._open)
-        patch.setattr(stored_loading, "_open", lambda *asked: once(*asked) if asked[2] else once.__wrapped__(*asked))
+        patch.setattr(stored_loading, "_open", lambda *args: once(*args) if args[2] else once.__wrapped__(*args))
         yield
 
 
@@ -87,7 +90,7 @@ Batches = list[tuple[Tensor, ...]]
 
 
 def same(a: Batches, b: Batches) -> bool:
-    """Bit for bit."""
+    """Return whether two batches are equal bit for bit."""
     return len(a) == len(b) and all(
         torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
     )
@@ -132,7 +135,7 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
 
 @needs_ffcv
 def test_both_show_the_same(stored: Path) -> None:
-    """Order and parts exactly, pixels nearly; a flip or a shift by a pixel would be far off."""
+    """Order and crops are equal and pixels nearly so; a flip or a shift by a pixel would be far off."""
     seen = 0
     for (a, t, i), (b, u, j) in zip(
         train_loader(stored, "ffcv").epoch(0), train_loader(stored, "pil").epoch(0), strict=True
@@ -149,7 +152,7 @@ def test_both_show_the_same(stored: Path) -> None:
 @needs_ffcv
 @pytest.mark.parametrize("crop_first", [False, True])
 def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> None:
-    """The differences that docs/imagenet.md states."""
+    """Differences are those that docs/imagenet.md states."""
     files = sorted((Path(os.environ["KD_DATA"]) / "imagenet_sample_125").rglob("*.JPEG"))
     from harness.data.manifest import Settings
     from harness.data.prepare.encode import encode_image as as_stored
@@ -265,7 +268,7 @@ def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> No
 
 @backends
 def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, backend: str) -> None:
-    """Some of ImageNet's files have bytes between two segments that belong to neither; libjpeg warns of them."""
+    """A file with bytes between two segments is loaded, as ImageNet has some; libjpeg warns of them."""
     file = beton.read_beton(stored)
     images = [file.jpeg(i).tobytes() for i in range(20)]
     odd = [image.replace(b"\xff\xda", b"\x11\x22\xff\xda", 1) for image in images]
@@ -326,7 +329,7 @@ def test_the_loader_is_chosen(stored: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @backends
 def test_a_process_ends_in_the_middle_of_an_epoch(stored: Path, backend: str) -> None:
-    """And importing the module alone imports no decoder."""
+    """The process exits cleanly. Importing the module imports no decoder."""
     code = f"""
 import sys
 from pathlib import Path

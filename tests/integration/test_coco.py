@@ -1,4 +1,4 @@
-"""Detection runs: as reproducible as any other, in a pack or alone, cut off or not, in one process or two."""
+"""Detection runs reproduce their results in a pack or by themselves, resumed or not, in one process or two."""
 
 import json
 import math
@@ -55,7 +55,7 @@ def bench(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Bench:
-    """All methods, in one pack, through the command."""
+    """Train all methods in one pack through the command."""
     bench = Bench(tmp_path_factory.mktemp("whole"), SWEEP)
     result = bench.run("sweep", "--data", str(data))
     assert result.returncode == 0, result.stderr
@@ -92,7 +92,7 @@ def test_every_method_learns_and_moves_the_student(whole: Bench, bench: Bench) -
 
 
 def evaluated_truth() -> dict[str, Any]:
-    """COCO's ground truth of the ten images that the sweep evaluates on."""
+    """Return COCO's ground truth of the ten images that the sweep evaluates on."""
     truth = json.loads((IMAGES / "annotations" / "instances_train2017.json").read_text())
     shown = sorted(image["id"] for image in truth["images"] if any(
         a["image_id"] == image["id"] and not a["iscrowd"] for a in truth["annotations"]
@@ -126,7 +126,7 @@ def test_evaluate_measures_a_run_again(whole: Bench, bench: Bench, data: Path) -
 
 
 def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path) -> None:
-    """On all images of the prepared folder, here those of training."""
+    """Weights are evaluated on all images of the prepared folder, here the training images."""
     weights = whole.store.student_weights(run_ids(whole)["kd"])
     model = SWEEP["pairs"][0]["student"]
     args = ("--dataset", "coco", "--folder", "prepared", "--data", data, "--weights", weights, "--size", 64)
@@ -139,7 +139,7 @@ def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path)
 
 
 def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data: Path) -> None:
-    """Once for all runs that it teaches, so that they can be drawn beside the students'."""
+    """A given teacher's predictions are stored once for all its runs, to be drawn next to the students'."""
     weights = whole.store.student_weights(teacher(whole))
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
     methods = {name: QUICK["methods"][name] for name in ("student", "kd", "fgfi")}
@@ -164,7 +164,7 @@ def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) 
 
 
 def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
-    """Stopped in the middle of an epoch, once killed."""
+    """Runs resume after a stop in the middle of an epoch and after a kill."""
     bench.take(whole, teacher(whole))
     ids = [run_ids(whole)[method] for method in ("kd", "rekd", "fgfi")]
     at = {"data": str(data / "prepared"), "checkpoint_seconds": 0}
@@ -186,9 +186,11 @@ def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path)
 def test_two_processes_are_one_to_rounding(
     tmp_path: Path, bench: Bench, data: Path, detector: str, norm: str, methods: tuple[str, ...]
 ) -> None:
-    """One step, with five images here and six there; batch norms and methods' moments are those of all images. Batch
-    norms in a fresh backbone make gradients of a rounding (in float32 those of one process are 4 % off float64's, and
-    regions are chosen among others), so that there the weights cannot be compared, but what the norms have seen."""
+    """One step on five and six images uses the batch norms and moments of all eleven.
+
+    Batch norms in a fresh backbone amplify rounding: in float32 the gradients of one process are 4 % off those in
+    float64, and other regions are chosen. There the norms' statistics are compared instead of the weights.
+    """
     recipe = {**SWEEP["recipe"], "epochs": 1, "batch_size": 11, "warmup_steps": 0, "norm": norm}
     sweep = {**SWEEP, "dataset": {**SWEEP["dataset"], "train_subset": 11}, "recipe": recipe}
     sweep |= {

@@ -1,5 +1,8 @@
-"""Loading images with objects: the same batches with however many threads, in however many processes, from any step
-on; boxes where the objects are; and nothing left behind by an epoch that is left early."""
+"""Images loaded with their objects.
+
+Batches are the same for any number of threads and processes, and from any step on. Boxes are where the objects are. An
+epoch that is left early leaves no threads or memory behind.
+"""
 
 import io
 import os
@@ -34,7 +37,7 @@ Step = tuple[Tensor, list[Objects], Tensor]
 
 
 def marked(height: int, width: int, i: int) -> tuple[Image.Image, list[int]]:
-    """A black image with a white rectangle, and where it is: x, y, width and height."""
+    """Return a black image with a white rectangle, and the rectangle's x, y, width and height."""
     drawn = np.random.default_rng(i)
     w, h = int(drawn.integers(width // 4, width // 2)), int(drawn.integers(height // 4, height // 2))
     x, y = int(drawn.integers(0, width - w)), int(drawn.integers(0, height - h))
@@ -45,7 +48,7 @@ def marked(height: int, width: int, i: int) -> tuple[Image.Image, list[int]]:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]:
-    """N images of many shapes, a rectangle in each."""
+    """Write N images of many shapes, with a rectangle in each."""
     path, boxes = tmp_path_factory.mktemp("coco") / "train.beton", []
     with path.open("wb") as file:
         writer = beton.Writer(file, N)
@@ -85,20 +88,20 @@ def flat(step: Step) -> list[Tensor]:
 
 
 def same(a: list[Step], b: list[Step]) -> bool:
-    """Bit for bit."""
+    """Return whether two batches are equal bit for bit."""
     return len(a) == len(b) and all(
         torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(flat(p), flat(q), strict=True)
     )
 
 
 def rectangle(image: Tensor) -> list[float]:
-    """Where an image (3, H, W) is white: x1, y1, x2, y2, edges that were blurred counted by their brightness."""
+    """Return x1, y1, x2, y2 of an image's (3, H, W) white part; blurred edges count by their brightness."""
     rows, columns = (image[0] > 127).any(1).nonzero(), (image[0] > 127).any(0).nonzero()
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def test_boxes_are_where_the_objects_are(stored: tuple[Path, Annotations]) -> None:
-    """In every size, flipped or not; beyond an image a batch is 0."""
+    """Boxes fit objects in every size, flipped or not. Batches are 0 outside their images."""
     seen: list[tuple[int, int]] = []
     plain = {i: o for _, objects, indices in train(stored, flip=False).epoch(1) for i, o in by_index(objects, indices)}
     flipped = 0
@@ -124,7 +127,7 @@ def by_index(objects: list[Objects], indices: Tensor) -> list[tuple[int, Objects
 
 
 def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
-    """Its antialiased bilinear filter's, which detectron2 uses."""
+    """Pixels are nearly those of PIL's antialiased bilinear filter, which detectron2 uses."""
     file = beton.read_beton(stored[0])
     for images, objects, indices in train(stored, flip=False).epoch(0):
         for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
@@ -249,7 +252,7 @@ def source(folder: Path, **dataset: Any) -> CocoSource:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 training images, of which 0 and 4 show nothing and 7 a crowd; 3 others to evaluate on."""
+    """Prepare 10 training images and 3 to evaluate on. Images 0 and 4 show nothing and image 7 a crowd."""
     prepared_folder = tmp_path_factory.mktemp("prepared")
     for name, many in (("train", 10), ("val", 3)):
         images, boxes = [], []

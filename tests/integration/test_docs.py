@@ -1,8 +1,8 @@
-"""The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+"""Run the documentation's examples: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
 that file's content. `diff` blocks are applied to the harness's files. `text` blocks hold commands that are refused
-(`$ ...`), each with what it says. `sh` blocks are for what a test cannot run (make, data that is not there).
+(`$ ...`), each with its error message. `sh` blocks hold what a test cannot run, such as make.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
-    """``packages``: the folder of the harness, the methods and so on that the page's commands run."""
+    """Run a page's blocks. ``packages`` is the folder of the harness and the methods that its commands run."""
     os.symlink(REPO / "benchmarks", folder / "benchmarks")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
@@ -211,7 +211,7 @@ def test_a_line_of_prose_is_one_sentence(page: str) -> None:
 
 
 def test_names_in_backticks_exist() -> None:
-    """Files, folders and make targets that the pages speak of."""
+    """Files, folders and make targets named on the pages exist."""
     makefile = (REPO / "Makefile").read_text()
     for page in PAGES:
         text = (REPO / page).read_text(encoding="utf-8").partition(reference.MARKER)[0]

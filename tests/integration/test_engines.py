@@ -1,4 +1,4 @@
-"""All engines give the same training: losses, weights, checkpoints, and the same trained parameters."""
+"""All engines train alike: the same losses, weights, checkpoints and trained parameters."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -78,7 +78,7 @@ class Runs:
         return load_file(self.bench.store.student_weights(self.ids[method]))
 
     def checkpoint(self, method: str) -> dict[str, Tensor]:
-        """Return the newest; all momenta as one vector, because those before a batch norm are only rounding."""
+        """Return the newest checkpoint, with all momenta as one vector: those before a batch norm are only rounding."""
         tensors, _ = checkpoint.load_newest(self.bench.store.checkpoints(self.ids[method])) or pytest.fail("none")
         momenta = {name: tensors.pop(name).flatten() for name in sorted(tensors) if name.startswith("momentum.")}
         return {"momenta of " + " ".join(momenta): torch.cat(list(momenta.values())), **tensors}
@@ -95,7 +95,7 @@ Trained = Callable[..., Runs]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A function that returns an engine's runs, trained once without interruption."""
+    """Return a function that returns an engine's runs, trained once without interruption."""
     runs_by_engine: dict[tuple[str, str], Runs] = {}
 
     def get(engine: str, precision: str = "float32") -> Runs:
@@ -128,7 +128,7 @@ def weight_difference(one: Runs, other: Runs, method: str) -> float:
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != SINGLE])
 def test_an_engine_trains_as_one_process(trained: Trained, engine: str) -> None:
-    """Methods with trainable parts, memory banks, a first stage, a teacher that learns; micro-batches and clipping."""
+    """Cover trainable parts, memory banks, a first stage, a teacher that learns, micro-batches and clipping."""
     single, ours = trained(SINGLE), trained(engine)
     for method in METHODS:
         assert loss_difference(single, ours, method) < LOSSES, method

@@ -1,5 +1,8 @@
-"""Wrong input of every kind: one message that names the place, exit code 2 and nothing half-written; or a recorded
-failure that `sweep` shows (exit code 1) and `status --failures` explains."""
+"""Wrong input of every kind: one message that names the place, with exit code 2 and nothing half-written.
+
+A fault that only a run can notice is stored as its failure: `sweep` shows it with exit code 1, and `status --failures`
+explains it.
+"""
 
 import hashlib
 import json
@@ -193,7 +196,7 @@ def test_the_console_script_names_the_nearest_command(home: Path) -> None:
 
 
 def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
-    """The files that jobs need are checked before anything is written, so old failures stay too."""
+    """The files that jobs need are checked before anything is written, so earlier failures stay."""
     weights = {"file": "none.pth", "sha256": "ab" * 32}
     pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": weights}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
@@ -289,7 +292,7 @@ def causes(bench: Bench) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[str, Any]) -> None:
-    """Each is a recorded failure with a cause of its own, and the good pair is trained."""
+    """Each wrong teacher is a failure with its own cause, and the good pair is trained."""
     state = load_file(bench.folder / "t.safetensors")
     torch.save({"model": state}, bench.folder / "t.pth")
     whole = (bench.folder / "t.pth").read_bytes()
@@ -405,8 +408,10 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
 def test_a_full_disk_while_a_job_writes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, every: str, file: str
 ) -> None:
-    """Weights or a record that do not fit are a failure that leaves nothing half-written; with space again, the run
-    ends. Checkpoints that do not fit are no failure of their own."""
+    """A full disk fails a run when it writes weights or its record, but not when it writes a checkpoint.
+
+    Nothing half-written remains. With space again, a retry finishes the run.
+    """
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}

@@ -1,4 +1,4 @@
-"""``sweep --plan``, ``--probe`` and what ``report`` says afterwards, by the command line."""
+"""Estimates through the command line: ``sweep --plan``, ``--probe`` and the later comparison in ``report``."""
 
 import json
 import re
@@ -19,7 +19,7 @@ IMPORTS_NO_TORCH = (
 
 
 def longer(bench: Bench) -> None:
-    """The sweep with twice the epochs of its students: nothing of it is done, and all of it is known."""
+    """Return the sweep with twice the student epochs: no run has a record, and all costs are known."""
     teachers = {"recipe": SWEEP["recipe"]}
     bench.sweep = {**SWEEP, "recipe": {**SWEEP["recipe"], "epochs": 2 * EPOCHS}, "teachers": teachers}
 
@@ -44,7 +44,7 @@ def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_
     document = json.loads(bench.run("sweep", "--max-parallel", "2", "--plan", "--json").stdout)
     foretold = document["estimate"]
     assert document["to_do"] == 15 and document["packs"] == 3 and document["jobs_at_once"] == 2
-    # By hand: each of the three packs takes twice what one took to train, and what a job takes besides.
+    # By hand: each of the three packs takes twice the training time of one, plus a job's other time.
     rows = records.read_records(finished.store, finished.store.done_ids()).to_pylist()
     packs = [[finished.row(finished.cells()[m, seed].run_id) for m in METHODS] for seed in (0, 1, 2)]
     trained = sorted(sum(row["cost_total_s"] for row in pack) for pack in packs)
@@ -124,7 +124,7 @@ def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finish
     taught.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
     run_id = taught.cells()["student", 0].run_id
     for path in (finished.store.record(finished.cells()["student", 1].run_id),):
-        shutil.copy2(path, taught.store.records)  # a like run
+        shutil.copy2(path, taught.store.records)  # a similar run
     assert taught.run("sweep").returncode == 0
     (estimate,) = json.loads(taught.store.estimates("small").read_text())
     assert estimate["run_ids"] == [run_id] and estimate["device_s"]["low"] > 0 and estimate["unknown"] == 0

@@ -1,4 +1,4 @@
-"""Exports of ``report``: event files for TensorBoard, and a bundle for a paper's readers."""
+"""Exports of ``report``: event files for TensorBoard, and a bundle for readers of a paper."""
 
 import json
 import os
@@ -123,7 +123,7 @@ def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
 
 
 def bundled(bench: Bench, out: Path, *args: str) -> Path:
-    """The folder into which the bundle is unpacked."""
+    """Return the folder into which the bundle is unpacked."""
     result = bench.run("report", "--bundle", str(out), *args)
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"{out}\n"
@@ -161,7 +161,7 @@ def test_an_unpacked_bundle_verifies_and_tells_of_a_change(finished: Bench, tmp_
 
 
 def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) -> None:
-    """Whenever it is made, and whether or not the records are compacted."""
+    """A bundle depends neither on its time of writing nor on compaction."""
     bundled(finished, tmp_path / "first.zip")
     other = Bench(tmp_path / "other")
     shutil.copytree(finished.folder, other.folder)
@@ -172,7 +172,7 @@ def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) 
 
 
 def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_path: Path) -> None:
-    """Not even where the sweep file names a file by its absolute path."""
+    """A bundle states no path or user, even if the sweep file names a file by its absolute path."""
     weights = bench.folder / "private" / "teacher.safetensors"
     weights.parent.mkdir()
     shutil.copy2(finished.store.student_weights(teacher_run(finished)), weights)
@@ -198,7 +198,7 @@ def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_
             assert name.encode() not in content, (path, name)
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
     assert resolved["pairs"][0]["teacher_weights"]["file"] == "teacher.safetensors"
-    # From the sha256 that stands there, the very same runs: the file itself is not needed to plan.
+    # The sha256 in the file gives the same runs: planning does not need the weights themselves.
     planned = plan_sweep(folder / "resolved.yaml", tmp_path / "none")
     assert set(planned.plan.runs) == set(bench.plan().plan.runs)
 

@@ -71,7 +71,7 @@ def test_costs_are_positive_and_add_up(finished: Bench, method: str) -> None:
 
 
 def test_methods_of_one_seed_start_from_the_same_student(bench: Bench) -> None:
-    """One step with a vanishing learning rate leaves the initial weights where they can be compared."""
+    """Compare initial weights after one step with a vanishing learning rate."""
     recipe = {"epochs": 1, "batch_size": 2048, "lr": 1e-12, "weight_decay": 0}
     bench.sweep = {**bench.sweep, "recipe": recipe, "seeds": [0, 1]}
     cells = bench.cells()

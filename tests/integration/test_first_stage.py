@@ -1,4 +1,4 @@
-"""A first stage ends the same when resumed, in a pack and on several ranks, and is reported."""
+"""First stages end the same when resumed, in a pack and on several ranks, and are reported."""
 
 import math
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_a_run_without_first_stage_ends_as_in_a_pack_without_one(staged: Bench, 
 
 
 def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> None:
-    """Killed within its epochs, and in the main stage after it; the killer begins an epoch before the others."""
+    """Kills hit the first stage and the main stage. The killing method starts an epoch before the others."""
     run_ids = runs(taught, **KILLER)
     for steps in (STEPS + 7, STEPS, 9, STEPS + 2):
         killed_at(taught, steps, *run_ids.values())
@@ -57,7 +57,7 @@ def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> 
 
 
 def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -> None:
-    """Stopped after the last step of an epoch, before it is closed, and one step later."""
+    """Stops come after an epoch's last step, before the epoch is closed, and one step later."""
     run_id = runs(taught)["ab"]
     for steps, reached in ((STEPS, (-2, STEPS)), (1, (-1, 1)), (STEPS - 1, (-1, STEPS)), (1, (0, 1))):
         assert taught.train(run_id, stop_after=steps) == 0

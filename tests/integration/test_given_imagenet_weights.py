@@ -1,4 +1,4 @@
-"""A network of torchvision's with ImageNet's weights, on real ImageNet images that went through harness.prepare."""
+"""Evaluate a torchvision network with ImageNet's weights on real images that harness.prepare has stored."""
 
 import json
 import os
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not SAMPLE.is_dir(), reason="KD_DATA has no imag
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The 125 images, of as many of ImageNet's classes, with the labels that models give them."""
+    """Prepare 125 images of as many ImageNet classes, with the class indices that models use."""
     out = tmp_path_factory.mktemp("sample") / "prepared"
     result = run_command("prepare", "imagefolder", "--source", SAMPLE, "--out", out, "--classes", "imagenet", "--json")
     assert result.code == 0, result

@@ -1,4 +1,4 @@
-"""The package as pip installs it, away from this checkout, brings recipes and cluster profiles along."""
+"""Plan with the package as pip installs it, outside this checkout: recipes and cluster profiles are included."""
 
 import os
 import shutil

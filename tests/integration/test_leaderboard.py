@@ -1,4 +1,4 @@
-"""The leaderboard in a real browser: headless Chromium, offline, that must have nothing to complain of."""
+"""The leaderboard in a real browser: headless Chromium, offline, without any console message."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(chromium: Any, file: Path, address: str = "", **how: Any) -> Iterator[Any]:
-    """The page, which says nothing on the console and asks for nothing but itself."""
+    """Open the page; check that it logs nothing on the console and requests only itself."""
     context = chromium.new_context(offline=True, **{"viewport": {"width": 1360, "height": 850}, **how})
     page = context.new_page()
     console_messages: list[str] = []
@@ -74,7 +74,7 @@ def opened(chromium: Any, file: Path, address: str = "", **how: Any) -> Iterator
 
 
 def column(page: Any, name: str) -> list[str]:
-    """A column's cells, of the rows that are in the document."""
+    """Return a column's cells in the rows that are in the document."""
     return [text.strip() for text in page.locator(f"tr.line td.c-{name}").all_inner_texts()]
 
 
@@ -97,7 +97,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_browser
 def test_its_numbers_are_the_tables(chromium: Any, real: Path) -> None:
-    """mean ± std as in the Markdown table of the sweep, row for row; the methods' settings tell them apart."""
+    """Rows show mean ± std as the sweep's Markdown table does. Settings distinguish variants of a method."""
     cells = re.compile(r"resnet56 > resnet20 \| (\w+) +\| +(\S+ ± \S+|\S+)")
     table = (PUBLISHED / "tables" / "cifar100_cpu" / "table.md").read_text()
     expected = dict(cells.findall(table.partition("Published numbers")[0]))
@@ -228,12 +228,12 @@ def test_theme(chromium: Any, real: Path) -> None:
         assert page.evaluate(ground) == dark
 
 
-# Text that would like to be something else ---------------------------------------------------------------------------
+# Hostile text ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which every text is hostile, with failures."""
+    """Write the page of a store in which every text is hostile, with failures."""
     store = Store(tmp_path_factory.mktemp("store"))
     cells = []
     for i, bad in enumerate(HOSTILE):
@@ -309,7 +309,7 @@ def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
 
 @needs_browser
 def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_path: Path) -> None:
-    """On a page of both tasks: each group says its metric."""
+    """A page of both tasks states the metric of each group."""
     store, pair = Store(tmp_path / "results"), ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet18_fpn")
     counts = {"classes": 80, "train_size": 9, "test_size": 5, "train_per_class": 0}
     known = science(
@@ -347,7 +347,7 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
 
 @needs_browser
 def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, tmp_path: Path) -> None:
-    """If the escaping had a hole, a script that came through would still not run."""
+    """A script that got past the escaping would still not run."""
     copy = tmp_path / "copy.html"
     injected = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><p style='color: red'>"
     copy.write_text(real.read_text().replace("<noscript>", f"{injected}<noscript>", 1))
@@ -363,7 +363,7 @@ def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, t
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 rows in ten protocols, of 5,010 runs that finished a second after each other."""
+    """Write the page of 5,000 rows in ten protocols, from 5,010 runs that finished one second apart."""
     rows = []
     for i in range(5010):
         recipe = {"epochs": 240, "lr": 0.01 * (1 + i % 10)}
@@ -417,7 +417,7 @@ def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> Non
 
 
 def test_the_same_records_give_the_same_bytes(real: Path, tmp_path: Path) -> None:
-    """In another process, too."""
+    """Another process writes the same bytes."""
     rerun = [sys.executable, "-m", "harness.leaderboard", "--results", real.parent, "--out", tmp_path / "again.html"]
     subprocess.run(rerun, env=ENVIRONMENT, check=True, timeout=PATIENCE)
     assert (tmp_path / "again.html").read_bytes() == real.read_bytes()
@@ -448,7 +448,7 @@ def test_follows_a_store(tmp_path: Path) -> None:
     finally:
         watching.send_signal(signal.SIGINT)
         _, log = watching.communicate(timeout=PATIENCE)
-    # What is said of the last page may be cut off by the signal.
+    # The signal may cut off the message about the last page.
     assert f"{store.leaderboard}: 2 records, 0 failures" in log and "Traceback" not in log
     assert not list(store.root.glob("*.tmp"))
 

@@ -1,4 +1,4 @@
-"""A sweep whose models are timm's, from the file to the table, and its weights back in timm."""
+"""Run a sweep of timm models from the file to the table, and load its weights into timm."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The loopback cluster: a real SLURM that starts from nothing, survives faults on demand and leaves nothing behind."""
+"""The loopback cluster: a real SLURM that starts from nothing, simulates faults and leaves nothing behind."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def needs_slurm(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short, as unix sockets want it; pytest's own folders may be too long."""
+    """Make a folder with a short path: unix sockets limit it, and pytest's own may be too long."""
     base = Path(tempfile.mkdtemp(prefix="kd-"))
     yield base / "c"
     down(base / "c")
@@ -56,7 +56,7 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def sbatch(cluster: Loopback, script: str, *options: str) -> str:
-    """The id of the job that was submitted."""
+    """Submit a job and return its id."""
     result = cluster.client("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
     return result.split(";")[0].strip()
 
@@ -74,7 +74,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def mentioning(*texts: str) -> list[str]:
-    """Living processes, but for this one, with all of ``texts`` in their command line, environment or open files."""
+    """Return other live processes with all of ``texts`` in their command line, environment or open files."""
     processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -200,7 +200,7 @@ def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
 
 @needs_slurm
 def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
-    """Through the command line; its jobs include one that has emptied its environment and left its session."""
+    """One of the second cluster's jobs has emptied its environment and left its session."""
     started = command("up", "--nodes", "1", "--set", "MaxArraySize=50", "--dir", str(folder))
     assert started.returncode == 0, started.stderr
     assert started.stdout == (folder / "env.sh").read_text()

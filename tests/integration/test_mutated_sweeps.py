@@ -1,4 +1,4 @@
-"""1,000 mutated sweep files thrown at the command: no traceback, exit code 0 or 2, one message."""
+"""1,000 mutated sweep files give no traceback, exit code 0 or 2, and one message."""
 
 import copy
 from pathlib import Path
@@ -88,7 +88,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def structures(draw: st.DrawFn) -> str:
-    """The sweep with values of other types, keys misspelt or gone, entries repeated."""
+    """Draw the sweep with values of other types, misspelt or missing keys and repeated entries."""
     root: dict[str, Any] = {"": copy.deepcopy(SWEEP)}
     for _ in range(draw(st.integers(1, 3))):
         path = ("", *draw(st.sampled_from(places(root[""]))))
@@ -129,7 +129,7 @@ SPLICES = st.sampled_from(
 
 @st.composite
 def texts(draw: st.DrawFn) -> str | bytes:
-    """The sweep's text with lines gone, doubled, swapped or indented anew, and odd things spliced in."""
+    """Draw the sweep's text with lines deleted, doubled, swapped or reindented, and odd text spliced in."""
     lines = TEXT.splitlines(keepends=True)
     for _ in range(draw(st.integers(1, 4))):
         i, j = draw(st.integers(0, len(lines) - 1)), draw(st.integers(0, len(lines) - 1))

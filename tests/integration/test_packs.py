@@ -1,4 +1,4 @@
-"""Invariant 4: a run in a pack ends as by itself, and one member's failure does not touch the others."""
+"""Invariant 4: a run ends the same in a pack as by itself, and a member's failure does not affect the others."""
 
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ def test_torchs_own_random_numbers_depend_only_on_the_run(taught: Bench) -> None
 
 @pytest.mark.slow
 def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished: Bench) -> None:
-    """The whole story: shown with its cause, exit 1, the others done; NaN is a result; --retry-failed trains again."""
+    """A failure exits with 1 and its cause, and the others finish. NaN is a result. --retry-failed trains again."""
     (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "support" / "user_methods.py").read_text())
     entries = {
         "buggy": {"use": "mine:Raises"},

@@ -1,4 +1,4 @@
-"""`prepare coco` through its command line: what it makes of COCO's files, of wrong ones, and whatever interrupts it."""
+"""`prepare coco` through its command line: COCO's files, wrong files, and resuming after interruptions."""
 
 import json
 import os
@@ -43,7 +43,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def make_part(source: Path, name: str, many: int, first_id: int) -> None:
-    """Images of two shapes, each with an object, but for the first, and a crowd in the second."""
+    """Make images of two shapes, each with an object except the first, and a crowd in the second."""
     images, annotations = [], []
     for i in reversed(range(many)):
         height, width = (40, 60) if i % 3 else (60, 40)
@@ -69,7 +69,7 @@ def change(path: Path, what: Callable[[dict[str, Any]], object]) -> None:
 
 
 def test_coco128(tmp_path: Path) -> None:
-    """Every image keeps its bytes, every annotation its numbers, and the second time there is nothing to do."""
+    """Images keep their bytes and annotations their numbers. A second call has nothing to do."""
     data = Path(os.environ.get("KD_DATA", "nowhere")) / "coco128"
     if not data.is_dir():
         pytest.skip("KD_DATA has no coco128")
@@ -148,7 +148,7 @@ def beside_the_images(source: Path) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("lay_out", [as_it_is, in_images, folders_in_names, beside_the_images])
 def test_layouts(source: Path, tmp_path: Path, lay_out: Callable[[Path], tuple[object, ...]]) -> None:
-    """All are the same data."""
+    """All layouts give the same data."""
     version = prepared(source, tmp_path / "0").version
     assert prepared(source, tmp_path / "1", *lay_out(source)).version == version
 
@@ -279,7 +279,7 @@ def test_folders_of_the_two_kinds_are_not_taken_for_each_other(source: Path, tmp
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
-    """Nothing has a final name, and what is left to do gives the same bytes."""
+    """After a kill no file has its final name; the resumed command gives the same bytes."""
     source, out = tmp_path / "coco", tmp_path / "out"
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 300, "width": 400} for i in range(800)]
     save_image(source / "train2017/0.jpg", picture(300, 400))
@@ -314,7 +314,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
 def test_killed_while_naming(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: tuple[str, ...]
 ) -> None:
-    """Some files have their final names and there is no manifest: the same command goes on."""
+    """With some final names and no manifest, the same command resumes."""
     prepared(source, tmp_path / "undisturbed")
     out = tmp_path / "out"
 

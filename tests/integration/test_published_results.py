@@ -1,4 +1,4 @@
-"""The results that the project publishes: their records are a store, and their tables follow from it."""
+"""The project's published results: a store of records from which the tables follow."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A copy, to write in."""
+    """Return a copy of the published store that tests may write to."""
     return Path(shutil.copytree(PUBLISHED, tmp_path / "published"))
 
 

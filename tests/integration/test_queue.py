@@ -50,7 +50,7 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
 
 
 def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, finished: Bench) -> None:
-    """Two queues with a common run: the job that takes its lock trains it."""
+    """The job that takes the lock of a run common to two queues trains it."""
     taught.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
     kd, slow = (taught.cells()[m, 0].run_id for m in ("kd", "slow"))
     slow_down(taught, 0.02)
@@ -95,7 +95,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
 
 @pytest.mark.slow
 def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
-    """The dispatcher that is alive reads it; it started before the retry."""
+    """A dispatcher that started before the retry reads it."""
     taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
     bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
     (taught.folder / "raise-at").write_text("3")
@@ -129,7 +129,7 @@ def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
 
 
 def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> None:
-    """SIGTERM to a job: it ends after its step, checkpointed, and the queue starts it again."""
+    """A job checkpoints and ends after the step in which SIGTERM comes, and the queue starts it again."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
     run_id = bench.cells()["slow", 0].run_id
     slow_down(bench, 0.2)

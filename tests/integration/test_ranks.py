@@ -15,7 +15,7 @@ from tests.support.ranks import as_one_process, start_ranks, train_ranks
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -> None:
-    """The last batch of an epoch has 34 images, of which three ranks have unequal numbers."""
+    """The last batch of an epoch has 34 images, so that three ranks have unequal numbers."""
     run_ids = {method: cell.run_id for (method, seed), cell in finished.cells().items() if seed == 0}
     train_ranks(taught, world, *run_ids.values())
     for method, run_id in run_ids.items():

@@ -29,7 +29,7 @@ def test_killed_at_random_steps(taught: Bench, finished: Bench, case: int) -> No
 
 
 def test_killed_at_random_moments(taught: Bench, finished: Bench) -> None:
-    """From outside: while starting, training, evaluating or writing."""
+    """Kills from outside come while a job starts, trains, evaluates or writes."""
     run_ids = pack(taught)
     rng = random.Random(0)
     for _ in range(5):
@@ -87,7 +87,7 @@ def flip_in_header(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A bench killed in the third epoch: two checkpoints of each run, both from after the first epoch."""
+    """Return a bench killed in the third epoch, with two checkpoints of each run from after the first epoch."""
     bench = Bench(tmp_path_factory.mktemp("interrupted"))
     bench.take(finished, teacher_run(finished))
     killed_at(bench, 2 * STEPS + 3, *pack(bench, **KILLER))

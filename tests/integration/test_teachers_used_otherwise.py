@@ -25,7 +25,7 @@ SWEEP_2 = {**SWEEP, "methods": METHODS, "seeds": [0]}
 
 @pytest.fixture(scope="module")
 def trained(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One pack, never interrupted."""
+    """Train one pack without interruption."""
     bench = Bench(tmp_path_factory.mktemp("otherwise"), SWEEP_2)
     bench.take(finished, teacher_run(finished))
     assert bench.train(*runs(bench).values()) == 0

@@ -10,7 +10,7 @@ from harness.planning.plan import plan_sweep
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import run_command
 
-CLOSE: dict[str, Any] = {  # one epoch does not tell these apart
+CLOSE: dict[str, Any] = {  # one epoch does not separate these
     **SWEEP,
     "recipe": {"base": "digits_quick", "epochs": 1},
     "methods": {"student": {}, "kd": {}, "dkd": {}},

@@ -1,4 +1,4 @@
-"""Tuning without the test set: training images held out, evaluated on and labelled so."""
+"""Tuning without the test set: runs are evaluated on held-out training images and labelled so."""
 
 import json
 import subprocess

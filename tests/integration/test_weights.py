@@ -1,4 +1,4 @@
-"""Teachers' weights by address and by name: fetched once, checked, kept by content, never fetched by a job."""
+"""Teachers' weights by address and by name: fetched once, checked, stored by content, never fetched by a job."""
 
 import hashlib
 import json
@@ -72,7 +72,7 @@ PLANNED = "dataset 'cifar100' needs data"
 
 
 def kept(home: Path) -> list[str]:
-    """Every file of the store of weights but its locks."""
+    """Return every file of the weight store except its locks."""
     root = home / "results/weights"
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
 
@@ -269,7 +269,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
 
 
 def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KD_WEIGHTS, shared by stores; a file put there by hand under its hash; one that is not what its name says."""
+    """Stores share KD_WEIGHTS. A file put there under its hash is used, unless its content does not match."""
     monkeypatch.setenv("KD_WEIGHTS", "shared")
     file = home / "shared/sha256" / f"{sha(CONTENT)}.pth"
     file.parent.mkdir(parents=True)

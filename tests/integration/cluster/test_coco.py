@@ -1,4 +1,4 @@
-"""The quick COCO sweep as it is shipped: two processes a run, through SLURM. It learns its images by heart."""
+"""Train the shipped quick COCO sweep through SLURM, with two processes a run. It overfits its images."""
 
 import json
 import os
@@ -18,7 +18,7 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two of its methods; tests/integration/test_coco.py has all, for two epochs."""
+    """Train two of the sweep's methods; tests/integration/test_coco.py trains all for two epochs."""
     pytest.importorskip("pycocotools")
     data = bench.folder / "data"
     assert run_command("prepare", "coco", "--source", IMAGES, "--out", data / "coco128_prepared").code == 0
@@ -44,7 +44,7 @@ def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.
 
 
 def agree_on_real_detections(bench: ClusterBench, run_id: str, folder: Path) -> None:
-    """Two implementations of COCO's metric, and the record."""
+    """Check that two implementations of COCO's metric and the record agree."""
     faster = pytest.importorskip("faster_coco_eval")
     import torch
 

@@ -1,4 +1,4 @@
-"""Runs that fail on a cluster: what is recorded and reported of them, and how they are tried again."""
+"""Runs that fail on a cluster: their records, the reports and retries."""
 
 import os
 import signal
@@ -75,7 +75,7 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
 def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
-    """From the store, one squeue and one sacct; the step takes so long that nothing can be checkpointed."""
+    """Status reads the store and calls squeue and sacct once. A step takes too long for any checkpoint."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
     limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
     bench.profile = limit if end == "timed out" else {"partition": "lowcancel"}
@@ -101,7 +101,7 @@ def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
 
 @pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
 def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
-    """No room for the weights is a failure with that cause; no room even to note it ends the command with an error."""
+    """A disk without space for weights fails the run; without space for the failure too, the command ends."""
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
@@ -109,7 +109,7 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
         result = bench.run("sweep")
         assert not bench.store.done_ids() and not list(bench.store.root.rglob("*.tmp"))
         if left:
-            assert result.returncode in (1, 2), result.stderr  # 2: no room for the table either
+            assert result.returncode in (1, 2), result.stderr  # 2: no space for the table either
             assert {row["kind"] for row in bench.states().values()} == {"disk"}
             out = bench.run("status", "--failures").stdout
             assert out.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in out

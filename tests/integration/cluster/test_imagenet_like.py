@@ -1,4 +1,4 @@
-"""The quick ImageNet sweep as it is shipped: prepared JPEGs, two processes a run, DeepSpeed, through SLURM."""
+"""Train the shipped quick ImageNet sweep on prepared JPEGs through SLURM: two processes a run, with DeepSpeed."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a fifth of its images and half of its epochs."""
+    """Use a fifth of the sweep's images and half of its epochs."""
     pytest.importorskip("deepspeed")
     data = bench.folder / "data"
     prepared = data / "tiny_imagenet_20_prepared"

@@ -24,7 +24,7 @@ def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
 def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
-    """Without mpi4py and its launcher."""
+    """DeepSpeed starts without mpi4py and its launcher."""
     resources = {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": 2 * tasks, "engine": "deepspeed", "zero_stage": 1}
     taught.profile = {"resources": resources}
     as_single_processes(taught, finished, nodes * tasks)

@@ -28,7 +28,7 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
 
 
 def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None:
-    """Two teachers in an array, and an array per teacher waited for; cut to what the cluster takes."""
+    """Teachers share an array, and students have one per teacher. Arrays are cut to the cluster's limit."""
     bench.count_calls()
     bench.sbatch = {"hold": True}
     pairs = [("w8", "w4"), ("w16", "w4"), ("w16", "w8")]
