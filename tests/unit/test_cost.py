@@ -274,7 +274,9 @@ def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: py
     damaged = planned.store.record("0" * 16)
     damaged.write_bytes(b"PAR1")
     assert foretold(planned).runs_of_unknown_time
-    assert capsys.readouterr().err.startswith(f"nothing is estimated from past runs: {damaged}: not a readable record")
+    assert capsys.readouterr().err.startswith(
+        f"past runs cannot be used for the estimate: {damaged}: not a readable record"
+    )
 
 
 def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:

@@ -204,4 +204,4 @@ def test_classifiers_have_no_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     _, classifiers = both()
     said = command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
-    assert "there is no picture of what models do in classification" in said
+    assert "--images draws detections; this is a sweep of classification" in said
