@@ -88,8 +88,8 @@ class Writer:
     """A .beton file that is written sample by sample; only the metadata stay in memory. The file is complete once
     ``finish`` returns.
 
-    A writer that takes up an unfinished file places the samples it holds again, without their bytes, and truncates it
-    to ``end``: where a sample lies depends on nothing but the sizes of those before it.
+    To resume an unfinished file, place the samples it holds again, without their bytes, and truncate it to ``end``: the
+    position of a sample depends only on the sizes of those before it.
     """
 
     def __init__(self, file: BinaryIO, capacity: int):

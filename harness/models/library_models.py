@@ -56,7 +56,7 @@ class LibraryNet(ConvNet):
 
         classifier = self.net.get_submodule(self._classifier)
         hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
-        requested = [tap for tap in self.tap_names if tap in taps.wanted]
+        requested = [tap for tap in self.tap_names if tap in taps.requested]
         hooks += [hook(tap) for tap in requested]
         try:
             logits = self.net(images)

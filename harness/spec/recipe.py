@@ -38,13 +38,15 @@ class GeneralKeys(Closed):
         0, ge=0, description="first epochs with a learning rate rising linearly to `lr`"
     )
     warmup_steps: PerMethod[int] = Field(
-        0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
+        0,
+        ge=0,
+        description="first steps, in which the learning rate rises linearly from 0.001 of its value to all of it",
     )
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of what is called an epoch, where that is not one pass over the training set: an endless "
-        "stream of passes is cut into epochs of so many steps",
+        description="steps per epoch, if an epoch is not one pass over the training set: an endless stream of passes "
+        "is cut into epochs of this many steps",
     )
     flip: bool = Field(False, description="random horizontal flip with probability 1/2")
     precision: Literal["float32", "tf32", "bf16"] = Field(
@@ -52,13 +54,13 @@ class GeneralKeys(Closed):
         description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
         "GPU rounds to TF32; as float32 on a CPU",
     )
-    eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    eval_every: int = Field(1, ge=1, description="evaluate each time this many epochs are done, and after the last")
     ema: Finite = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay per step of an exponential moving average of the student's weights, which then is what is "
-        "evaluated and kept; 0: none",
+        description="decay per step of an exponential moving average of the student's weights, which is evaluated and "
+        "saved in their place; 0: none",
     )
     compile: PerMethod[bool] = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
@@ -66,11 +68,11 @@ class GeneralKeys(Closed):
     accumulate: PerMethod[int] = Field(
         1,
         ge=1,
-        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
-        "averaged; batch norms and methods see one micro-batch at a time",
+        description="micro-batches per optimiser step: of n, each has every n-th image of the batch; their gradients "
+        "are averaged; batch norms and methods see one micro-batch at a time",
     )
     clip_norm: PerMethod[Finite | None] = Field(
-        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
+        None, gt=0, description="limit of the L2 norm of all gradients together, the method's included"
     )
 
     @model_validator(mode="after")

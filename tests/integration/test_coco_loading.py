@@ -306,7 +306,7 @@ def test_folders_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         os.link(path, tmp_path / path.name)
     (tmp_path / "train.safetensors").unlink()
     other.save(tmp_path / "train.safetensors")
-    with pytest.raises(WrongData, match=r"train\.safetensors: is of other images than train\.beton"):
+    with pytest.raises(WrongData, match=r"train\.safetensors: belongs to other images than train\.beton"):
         source(tmp_path)
     assert held.image_ids[-1] == 9
 

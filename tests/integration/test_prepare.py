@@ -343,7 +343,7 @@ def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path, start: Callable[[Path], R
     os.kill(running.workers[0], signal.SIGKILL)
     running.process.send_signal(signal.SIGCONT)
     code, err = running.ended()
-    assert code == 2 and err.startswith("error: a worker process was killed, for want of memory perhaps; the same")
+    assert code == 2 and err.startswith("error: a worker process was killed, perhaps for lack of memory; the same")
     assert running.again(running.out) >= running.chunks * prepare_part.CHUNK
 
 
@@ -417,8 +417,7 @@ def test_what_is_in_the_way(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
     out.mkdir()
     (out / "train.beton").write_bytes(b"somebody's")
     assert (
-        prepare(tree, out).error
-        == f"{out}/train.beton: is there already, without a manifest.json; choose another --out"
+        prepare(tree, out).error == f"{out}/train.beton: exists already, without a manifest.json; choose another --out"
     )
     assert (out / "train.beton").read_bytes() == b"somebody's"
     lock = files.Lock(tmp_path / "busy/.prepare/lock")
@@ -459,7 +458,7 @@ def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
     assert f"{tree}/train: no image of dog (images are .jpg, " in error(tree)
     shutil.rmtree(tree / "train")
     (tree / "train").mkdir()
-    assert error(tree) == f"{tree}/train: expected a folder for each class in it"
+    assert error(tree) == f"{tree}/train: expected a folder per class"
 
 
 # A small ImageNet with the real class names, so that ImageNet's labels and checks are used.

@@ -214,9 +214,7 @@ def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> No
     good = (source / "train2017/0003.jpg").read_bytes()
     save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error
-    assert (
-        "instances_train2017.json: 1 images are of another width x height than it says: 0003.jpg is 60 x 40," in error
-    )
+    assert "instances_train2017.json: 1 image is of another width x height than stated: 0003.jpg is 60 x 40," in error
     assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
@@ -263,7 +261,7 @@ def test_what_is_in_the_way(source: Path, tmp_path: Path) -> None:
         out = tmp_path / name.replace(".", "-")
         out.mkdir()
         (out / name).write_bytes(b"somebody's")
-        assert f"{out / name}: is there already, without a manifest.json; choose" in prepare(source, out).error
+        assert f"{out / name}: exists already, without a manifest.json; choose" in prepare(source, out).error
         assert (out / name).read_bytes() == b"somebody's"
 
 

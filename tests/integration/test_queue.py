@@ -73,7 +73,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     until(lambda: in_training(taught, kd))
     os.killpg(sweep.pid, signal.SIGINT)
     _, err = sweep.communicate(timeout=PATIENCE)
-    assert sweep.returncode == 130 and "Traceback" not in err and "the jobs go on" in err
+    assert sweep.returncode == 130 and "Traceback" not in err and "the jobs continue" in err
 
     label = taught.plan().plan.runs[kd].label
     state = taught.states()[label]

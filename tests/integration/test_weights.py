@@ -138,7 +138,7 @@ def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> N
     web.put("/models/resnet34-b627a593.pth", b"something else")
     weights = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1"}
     url = "https://download.pytorch.org/models/resnet34-b627a593.pth"
-    expected = f"weights {url}: sha256 is {sha(b'something else')}, its name says b627a593..."
+    expected = f"weights {url}: sha256 is {sha(b'something else')}, its name states b627a593..."
     assert sweep(weights).error == f"s.yaml:8: pairs.0.teacher_weights: {expected}"
     result = run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights["name"])
     assert result.error == expected
@@ -254,7 +254,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     where = "s.yaml:8: pairs.0.teacher_weights: weights "
     for path, message in {
         "/none.pth": "the server answers 404 Not Found",
-        "/open.pth": "leads to http://localhost/t.pth, which is not https",
+        "/open.pth": "redirects to http://localhost/t.pth, which is not https",
         "/endless.pth": "the server does not state the file's length, so its end would not be noticed",
     }.items():
         url = web.url(path)

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: in this process, which is fast, or in a process of their own."""
+"""Commands as a user runs them: in this process, which is fast, or in their own."""
 
 import contextlib
 import importlib
@@ -49,7 +49,7 @@ def run_command(name: str, *args: object) -> CommandResult:
 
 
 def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> CommandResult:
-    """Run ``python ARGS`` in a process of its own, with this checkout's code."""
+    """Run ``python ARGS`` in its own process, with this checkout's code."""
     completed = subprocess.run(
         [sys.executable, *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(REPO), "COLUMNS": "200", **(env or {})},

@@ -1,4 +1,4 @@
-"""A bench whose sweeps run on a real SLURM, through the command line, in jobs that can die in every way."""
+"""A bench whose sweeps run on a real SLURM through the command line, in jobs that can die in every way."""
 
 import json
 import os
@@ -30,7 +30,7 @@ COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
 
 @dataclass
 class ClusterBench(Bench):
-    """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and see its file ``slow``."""
+    """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and read its file ``slow``."""
 
     cluster: Loopback = field(kw_only=True)
     profile: dict[str, Any] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class ClusterBench(Bench):
         return super().command(name, *args, *(["--cluster", "my.yaml"] if name == "sweep" else []), file=file)
 
     def wrap(self, program: str, script: str) -> None:
-        """Puts a script in a SLURM command's place; ``$REAL`` is the command."""
+        """Replace a SLURM command by a script, in which ``$REAL`` is the command."""
         path = self.folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
         real = shutil.which(program, path=packages.search_path())
@@ -68,7 +68,7 @@ class ClusterBench(Bench):
         path.chmod(0o755)
 
     def count_calls(self) -> None:
-        """From now on every SLURM command that is called outside jobs leaves a line in ``calls_file``."""
+        """Write a line to ``calls_file`` for each SLURM command that is called outside jobs from now on."""
         for program in COMMANDS:
             note = f"echo {program} >> {shlex.quote(str(self.calls_file))}"
             self.wrap(program, f'[ -n "$SLURM_JOB_ID" ] || {note}\nexec "$REAL" "$@"')
@@ -78,7 +78,7 @@ class ClusterBench(Bench):
 
     def clean_up(self) -> None:
         super().clean_up()
-        if job_ids := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
+        if job_ids := [job for (job,) in self.jobs("%i")]:  # no other test uses the cluster
             self.cluster.client("scancel", *job_ids)
         until(lambda: not self.jobs("%i"))
 
@@ -91,12 +91,12 @@ class ClusterBench(Bench):
         return [job for job, name in self.jobs("%i|%j") if name in submissions]
 
     def submissions(self) -> dict[str, dict[str, Any]]:
-        """Name -> what was noted of it."""
+        """Return name -> content of a submission's file."""
         notes = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
         return {note["name"]: note for note in notes}
 
     def job_of(self, run_id: str) -> str:
-        """The pending or running job (12, 12_3) that is to train a run."""
+        """Return the pending or running job (12, 12_3) that is to train a run."""
         live = {job for (job,) in self.jobs("%i")}
         jobs = [
             job
@@ -111,19 +111,19 @@ class ClusterBench(Bench):
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
 
     def release(self) -> None:
-        """Lets jobs go that were submitted with ``hold``."""
+        """Release jobs that were submitted with ``hold``."""
         self.sbatch = {k: v for k, v in self.sbatch.items() if k != "hold"}
         for note in self.submissions().values():
             self.cluster.client("scontrol", "release", note["job_id"])
 
     def preempt(self) -> None:
-        """A job of higher priority takes every node for a moment; jobs of low partitions make room for it."""
+        """Occupy every node with a short job of higher priority, which preempts jobs of low partitions."""
         everything = ("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
         job = self.cluster.client("sbatch", "--parsable", *everything, "--wrap=true").strip()
-        until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would look ever more rarely
+        until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would poll ever more rarely
 
     def mid_run(self, run_id: str) -> bool:
-        """In training, with a checkpoint behind it."""
+        """Wait until a run is in training and has a checkpoint."""
         running = self.store.is_running(run_id) and self.store.progress(run_id).get("fraction", 0) > 0.02
         return running and any(self.store.checkpoints(run_id).glob("epoch-*"))
 
@@ -134,7 +134,7 @@ class ClusterBench(Bench):
         return self.store.progress(run_id)["fraction"]
 
     def goes_on(self, run_id: str, before: float) -> None:
-        """Waits for the second attempt's first step, which comes after what was done before."""
+        """Wait for the second attempt's first step and check that it comes after the first attempt's steps."""
         until(lambda: self.attempts(run_id) == 2)
         until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[1]["at"])
         assert self.fraction(run_id) >= before > 0
@@ -147,7 +147,7 @@ class ClusterBench(Bench):
 
 
 def small(*seeds: int, **more: object) -> dict[str, Any]:
-    """The small sweep with these seeds and further methods."""
+    """Return the small sweep with these seeds and further methods."""
     return {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": list(seeds)}
 
 
@@ -159,7 +159,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def recorded_once(bench: Bench) -> None:
-    """Every run of the plan has a record, and there is no other."""
+    """Check that every run of the plan has one record, and that there is no other."""
     assert bench.store.done_ids() == set(bench.plan().plan.runs)
     assert not bench.store.failed_ids()
     assert len(list(bench.store.records.iterdir())) == len(bench.plan().plan.runs)

@@ -169,7 +169,7 @@ def test_both_standard_sweeps_compare_the_same_methods() -> None:
 
 
 def test_fsp_has_crds_pairs_of_equal_widths() -> None:
-    """The sweep's other runs are those of the standard sweep."""
+    """FSP's sweep has the CRD pairs of equal widths; its other runs are those of the standard sweep."""
     planned, standard = plan("cifar100_fsp"), plan("cifar100_same")
     assert {(c.teacher, c.student) for c in planned.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
     assert {c.run_id for c in planned.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}

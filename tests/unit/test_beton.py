@@ -1,4 +1,4 @@
-"""FFCV's file format in our hands: against FFCV itself, and against files that someone has damaged."""
+"""FFCV's file format: our reader and writer against FFCV's own, and damaged files."""
 
 import io
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_a_writer_takes_up_where_another_stopped(tmp_path: Path, samples: list[t
 
 
 def test_ffcv_reads_ours(tmp_path: Path) -> None:
-    """Labels and pixels, by FFCV's own loader and decoders, in both ways in which it reads pages."""
+    """FFCV's own loader and decoders read our labels and pixels, in both ways in which it reads pages."""
     pytest.importorskip("ffcv")
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder

@@ -1,4 +1,4 @@
-"""COCO's annotations as they are read, and the batches, sizes and boxes that are made of them."""
+"""COCO's annotations as the reader returns them, and the batches, sizes and boxes derived from them."""
 
 import json
 from collections.abc import Callable
@@ -89,7 +89,7 @@ def test_no_annotation_at_all(tmp_path: Path) -> None:
 
 
 def changed(part: str, index: int, **changes: Any) -> dict[str, Any]:
-    """COCO with an entry that has other values, or lacks a key that is None here."""
+    """Return COCO with other values in one entry; None removes a key."""
     value = json.loads(json.dumps(COCO))
     value[part][index] = {k: v for k, v in {**value[part][index], **changes}.items() if v is not None}
     return value
@@ -245,7 +245,7 @@ def test_sizes_fit(height: int, width: int, side: int, longest: int) -> None:
     assert rows % MULTIPLE == columns % MULTIPLE == 0 and 0 <= rows - h < MULTIPLE and 0 <= columns - w < MULTIPLE
 
 
-# Worked out by hand: height, width, shorter, longest -> what detectron2's ResizeShortestEdge gives.
+# Calculated by hand: height, width, shorter, longest -> the size by detectron2's ResizeShortestEdge.
 SIZES = {
     (480, 640, 800, 1333): (800, 1067),
     (640, 480, 800, 1333): (1067, 800),
@@ -299,7 +299,7 @@ def test_boxes_scale_with_their_image_and_stay_inside(
 @given(st.floats(0, 0.02) | st.floats(0, 3), st.integers(0, 3990), st.integers(200, 1333))
 @example(1e-5, 3000, 200)
 def test_what_is_not_degenerate_never_becomes_it(side: float, x: int, longest: int) -> None:
-    """Not even the least box at the far end of a large image that is shown small."""
+    """Not even the smallest box at the far end of a large image becomes degenerate in a small size."""
     held = Annotations(
         image_ids=np.array([1]),
         firsts=np.array([0, 1]),

@@ -1,4 +1,4 @@
-"""COCO's average precision of real objects, by two programs, in one process and in two."""
+"""COCO's average precision on real objects, by two libraries and in one or two processes."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from slurm.entry import free_port
 from tests.support import coco128
 from tests.support.coco128 import needs_coco128
 
-IMAGES = 5  # that two processes cannot share out evenly
+IMAGES = 5  # two processes cannot share them evenly
 
 
 def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ def test_all_found_is_100_and_nothing_found_is_0(capfd: pytest.CaptureFixture[st
     perfect = [{k: a[k] for k in keys} | {"score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
     assert coco_metrics(truth, perfect) == pytest.approx(dict.fromkeys(DETECTION.metrics, 100.0))
     assert coco_metrics(truth, []) == dict.fromkeys(DETECTION.metrics, 0.0)
-    # an image that nothing was said of counts too
+    # an image without any detection counts too
     seen = truth["images"][0]["id"]
     assert coco_metrics(truth, [r for r in perfect if r["image_id"] == seen])["AP"] < 60  # type: ignore[operator]
     assert json.dumps(truth) == before and set(perfect[0]) == {*keys, "score"}
@@ -109,7 +109,7 @@ class FewImages:
 
 
 def detector() -> Detector:
-    """That knows nothing, and says so of anything."""
+    """Return an untrained detector."""
     torch.manual_seed(0)
     model: Any = build_detector("fasterrcnn_resnet18_fpn", 80, norm="batch")
     model.roi_heads.score_thresh = 0.015
@@ -143,7 +143,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 class Middling(nn.Module):
-    """Finds what `FewImages` show, more or less where it is."""
+    """A detector that finds the objects of `FewImages` near their true places."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ def test_a_compacted_run_is_not_written_again(store: Store) -> None:
 
 
 def test_a_reader_that_a_compaction_overtakes_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole compaction happens between the two listings of a reader."""
+    """A compaction starts and ends between a reader's two listings."""
     list_loose, read_newest = Store.loose_ids, generations.newest_generation
     overtaken = []
 

@@ -47,7 +47,7 @@ def plan(folder: Path, **changes: Any) -> Planned:
 def record(
     planned: Planned, *run_ids: str, own: float, data: float = 2.0, taught: float = 4.0, job: int = 0, **more: Any
 ) -> None:
-    """Records of runs that trained in one process: so many seconds each for itself, and for all of them together."""
+    """Write records of runs that trained in one process, with each run's own seconds and those of the pack."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
     learners = sum(s.teacher is not None for s in sciences)
     lasted = timedelta(seconds=own * len(run_ids) + data + taught * bool(learners) + 5.0)
@@ -78,7 +78,7 @@ def by_label(planned: Planned) -> dict[str, str]:
 
 
 def runs(planned: Planned, seed: int = 0) -> tuple[str, str]:
-    """The student's and KD's."""
+    """Return the run ids of the student and KD."""
     runs_by_label = by_label(planned)
     student, kd = (runs_by_label[f"digits_net_w8 > digits_net_w4 / {m} / seed {seed}"] for m in ("student", "kd"))
     return student, kd
@@ -136,7 +136,7 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
         assert pack.own * images == pytest.approx([10.0])
         assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
         assert pack.around == pytest.approx([5.0])
-    # Twice the epochs and another seed, in a pack as before, and KD alone: it pays for the data and the teacher.
+    # Twice the epochs and another seed, in a pack as before; then KD by itself, with the costs of data and teacher.
     changed = {"recipe": {"base": "digits_quick", "epochs": 4}, "teachers": {"recipe": SWEEP["recipe"]}, "seeds": [7]}
     whole = foretold(plan(tmp_path, **changed, methods=methods))
     assert whole.device_s and whole.device_s.mid == pytest.approx(2 * (3 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
@@ -207,7 +207,7 @@ def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
     ("device", "known"),
     [
         (HERE, True),
-        (Device(False, None, 2, 1, 2), True),  # a cluster's nodes: not known before
+        (Device(False, None, 2, 1, 2), True),  # a cluster's nodes are unknown before
         (Device(False, "AMD EPYC 7763", 2, 1, 2), False),
         (Device(False, CPU, 2, 2, 4), False),  # two processes
         (Device(True, GPU, 2, 1, 1), False),
@@ -237,7 +237,7 @@ def test_what_diverged_or_was_interrupted_does_not_mislead(tmp_path: Path) -> No
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned, 0), own=10.0, job=2)
     record(planned, *runs(planned, 1), own=0.1, job=3, status="diverged")
-    # The last attempt was short; what earlier ones trained is in the costs.
+    # The last attempt was short; the costs include earlier attempts.
     record(planned, *runs(planned, 2), own=10.0, job=4, attempts=3, finished_at=START + timedelta(days=4, seconds=1))
     estimate = foretold(planned)
     assert estimate.device_s and estimate.device_s.mid == pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))
@@ -274,7 +274,9 @@ def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: py
     damaged = planned.store.record("0" * 16)
     damaged.write_bytes(b"PAR1")
     assert foretold(planned).runs_of_unknown_time
-    assert capsys.readouterr().err.startswith(f"nothing is estimated from past runs: {damaged}: not a readable record")
+    assert capsys.readouterr().err.startswith(
+        f"past runs cannot be used for the estimate: {damaged}: not a readable record"
+    )
 
 
 def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
@@ -316,7 +318,7 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
 
 
 def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None:
-    """The probe of the others has passed over the data and run the teacher."""
+    """The probe of the other runs has already loaded the data and run the teacher."""
     planned = plan(tmp_path, methods=["student", "kd", "dkd"], seeds=[3])
     of_dkd = by_label(planned)["digits_net_w8 > digits_net_w4 / dkd / seed 3"]
     before = plan(tmp_path)
@@ -386,7 +388,7 @@ def test_kept_logits_are_counted_to_the_byte() -> None:
     assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
-# What is stored with a submission ------------------------------------------------------------------------------------
+# A submission's stored estimate --------------------------------------------------------------------------------------
 
 
 def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:
@@ -413,7 +415,7 @@ def test_what_was_taken_is_of_jobs_and_not_of_runs(tmp_path: Path) -> None:
     assert took.records == 2 and took.device_s == {"core": pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))}
     assert took.left_bytes == sum(planned.store.record(k).stat().st_size for k in runs(planned))
     assert submissions.submission_lines(planned.store, "small")[0].endswith(" for 2 of them so far")
-    # Of an interrupted run the last attempt may have been short: what its record accounts for was spent.
+    # An interrupted run's last attempt may have been short, so the record's costs count.
     record(planned, teacher(planned), own=30.0, job=1, attempts=2, finished_at=START + timedelta(days=1, seconds=3))
     took = submissions.measured_cost(planned.store, submission)
     assert took.device_s == {"core": pytest.approx(2 * (31.0 + 32.0))}

@@ -1,4 +1,4 @@
-"""Crops and flips are functions of (seed, epoch, index), distributed as torchvision's; so are evaluation's parts."""
+"""Crops and flips are functions of (seed, epoch, index) with torchvision's distribution; also in evaluation."""
 
 import numpy as np
 import pytest
@@ -69,10 +69,10 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
     ):  # fmt: skip
         assert stats.ks_2samp(quantity(ours), quantity(theirs)).pvalue > 1e-4
     assert abs(ours[:, 4].mean() - 0.5) < 0.04
-    for column in range(4):  # nothing of a view tells whether it is flipped
+    for column in range(4):  # a crop is independent of its flip
         if len(set(ours[:, column])) > 1:
             assert abs(np.corrcoef(ours[:, column], ours[:, 4])[0, 1]) < 0.07
-    if len(set(ours[:, 0])) > 1 and len(set(ours[:, 1])) > 1:  # nor the corner's one coordinate the other's
+    if len(set(ours[:, 0])) > 1 and len(set(ours[:, 1])) > 1:  # and the corner's coordinates of each other
         ours_together, theirs_together = (np.corrcoef(v[:, 0], v[:, 1])[0, 1] for v in (ours, theirs))
         assert abs(ours_together - theirs_together) < 0.1
 
@@ -87,7 +87,7 @@ def test_what_no_try_fits_into_is_shown_as_torchvision_does() -> None:
 
 @given(st.integers(8, 600), st.integers(8, 600), st.sampled_from([(224, 256), (160, 182), (64, 64), (288, 320)]))
 def test_evaluation_is_torchvisions(height: int, width: int, sizes: tuple[int, int]) -> None:
-    """Every pixel of this image says where it is, and enlarging to the nearest keeps that."""
+    """Pixels encode their own position, which nearest-neighbour resizing preserves."""
     size, resize = sizes
     (view,) = evaluation_views(
         np.array([7]), np.array([height]), np.array([width]), size=size, resize=resize, crop_first=False
@@ -113,7 +113,7 @@ def test_evaluation_with_the_crop_first_is_ffcvs(shapes: list[tuple[int, int]]) 
 
 
 def test_golden_views() -> None:
-    """Part of what a run_id means: if they change, raise identity.PROTOCOL."""
+    """These crops are part of a run_id's meaning: if they change, raise identity.PROTOCOL."""
     heights, widths = np.array([375, 375, 500, 64, 30]), np.array([500, 500, 333, 64, 400])
     views = training_views(0, 0, np.arange(5), heights, widths)
     assert views.tolist() == [

@@ -1,4 +1,4 @@
-"""The picture of what detectors find: which images, which boxes, and where they are drawn."""
+"""The figure of detections: its images, its boxes, and where they are drawn."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ FOUND = [
     {"image_id": 100, "category_id": 3, "bbox": [1.5, 2.5, 30.25, 40.0], "score": 0.51},
     {"image_id": 100, "category_id": 1, "bbox": [10, 20, 5, 6], "score": 0.98765},
     {"image_id": 101, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.49},
-    {"image_id": 102, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.9},  # shows no object: is not drawn
+    {"image_id": 102, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.9},  # has no object and is not drawn
 ]
 
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def planned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planned]:
-    """A sweep with records; every run has found the same."""
+    """Return a sweep with records, in which every run has the same detections."""
     monkeypatch.chdir(tmp_path)
     planned_sweep = plan(sweep(folder))
     record(planned_sweep)
@@ -124,7 +124,7 @@ def test_what_the_store_does_not_have_is_left_out_and_told(planned: Planned, fol
 def test_a_given_teachers_predictions_are_those_of_its_evaluation(
     folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Kept once for all runs it teaches; not taken for another evaluation's."""
+    """The predictions are stored once for all the teacher's runs, and not used for another evaluation."""
     monkeypatch.chdir(tmp_path)
     Path("given.safetensors").write_bytes(b"weights")
     pair = {"teacher": TEACHER_NAME, "student": STUDENT, "teacher_weights": {"file": "given.safetensors"}}
@@ -161,7 +161,7 @@ def test_damaged_predictions_are_one_message(planned: Planned, damage: str) -> N
 
 
 def test_drawn_by_the_command(planned: Planned) -> None:
-    """A picture per pair, the same bytes each time; without torch."""
+    """The command draws a picture per pair, with the same bytes each time and without torch."""
     drawn = run_command("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
     expected = [Path(f"results/images/detectors/objects_{teacher}_{student}.png") for teacher, student in PAIRS]
     assert [Path(line) for line in drawn.out.split()] == expected
@@ -204,4 +204,4 @@ def test_classifiers_have_no_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     _, classifiers = both()
     error = run_command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
-    assert "there is no picture of what models do in classification" in error
+    assert "--images draws detections; this is a sweep of classification" in error

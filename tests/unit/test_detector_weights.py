@@ -1,4 +1,4 @@
-"""A detector's weights: classifiers' of torchvision, its detectors', and our own."""
+"""A detector's weights: from torchvision's classifiers and detectors, and from our own files."""
 
 import hashlib
 from pathlib import Path
@@ -81,11 +81,11 @@ def test_our_own_weights_are_read_back(tmp_path: Path, name: str) -> None:
 
 @pytest.fixture(scope="module", params=["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"])
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
-    """torchvision's detector with its 91 outputs, drawn at random, and the file it would publish."""
+    """Return a name, torchvision's detector with 91 outputs and random weights, and the file it would publish."""
     torch.manual_seed(2)
     net = getattr(torchvisions, request.param)(weights=None, weights_backbone=None).eval()
     state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    # as the published file is: names from before its modules were renamed
+    # the published file has the names from before torchvision renamed modules
     state = {k.replace("rpn.head.conv.0.0.", "rpn.head.conv."): v for k, v in state.items()}
     file = tmp_path_factory.mktemp("published") / f"{request.param}.pth"
     torch.save(state, file)

@@ -134,7 +134,7 @@ def test_every_method_looks_its_own_way() -> None:
 
 
 def test_figures_fit_their_columns() -> None:
-    """Whatever the names, a figure is as wide as asked and its legend has room."""
+    """For names of any length a figure has the requested width and its legend fits."""
     names = [f"a_method_with_a_long_name_{i}" for i in range(22)]
 
     def draw(figure: Any) -> None:

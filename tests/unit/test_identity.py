@@ -17,7 +17,7 @@ from harness.spec.tasks.detection import OBJECTS
 from harness.spec.tasks.detection import TASK as DETECTION
 
 SHA = "ab" * 32
-# Every recipe key, said, at its default where it has one.
+# Every recipe key, at its default if it has one.
 RECIPE = {"epochs": 3, "lr": 0.05, **{k: f.default for k, f in Recipe.model_fields.items() if not f.is_required()}}
 BASE: dict[str, Any] = {
     "dataset": {"name": "digits", "train_subset": 100},
@@ -82,7 +82,7 @@ DETECTION_INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
-    """run_ids of a sweep's cells."""
+    """Return the run ids of a sweep's cells."""
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
     info = {"coco": DETECTION_INFO, "imagefolder": STORED_INFO}.get(name, tasks.DATASETS[name])
@@ -91,7 +91,7 @@ def ids(data: dict[str, Any]) -> list[str]:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """BASE with dotted keys (``__`` for the dot) set."""
+    """Return BASE with dotted keys (``__`` for the dot) set."""
     data = copy.deepcopy(BASE)
     for key, value in changes.items():
         *path, last = key.split("__")
@@ -103,14 +103,14 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def of_stored_images() -> dict[str, Any]:
-    """BASE with a dataset of stored images, and every recipe key about them said at its default."""
+    """Return BASE with a dataset of stored images and every recipe key about them stated at its default."""
     pair = {**BASE["pairs"][0], "teacher": "torchvision:resnet18", "student": "torchvision:squeezenet1_0"}
     recipe = {**BASE["recipe"], **STORED.views}
     return changed(dataset__name="imagefolder", recipe=recipe, pairs=[pair])
 
 
 def of_detection() -> dict[str, Any]:
-    """BASE with images that show objects, and every recipe key about them said at its default."""
+    """Return BASE with a detection dataset and every recipe key about it stated at its default."""
     weights = {"file": "t.pth", "sha256": SHA, "AP": 40.0}
     pair = {"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn", "teacher_weights": weights}
     recipe = {**BASE["recipe"], **DETECTION_KEYS}
@@ -306,7 +306,7 @@ def test_images_for_validation_change_the_id_and_none_do_not() -> None:
 
 
 def test_golden_ids() -> None:
-    """Committed ids. If they change, results that users have are no longer found: change them on purpose only."""
+    """Committed ids: if they change, users' results are no longer found. Change them on purpose only."""
     science = {
         "protocol": 1,
         "dataset": {"name": "digits", "version": "6000b9393a3f3f11", "train_subset": None},

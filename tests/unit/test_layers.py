@@ -22,7 +22,7 @@ FOLDERS = {
     "store": set(),
     "reporting": {"tables", "published", "paper", "figures", "leaderboard", "export"},
 }
-# From the bottom. A part imports parts of lower layers only, not even those beside it; commands are on top.
+# From the bottom. A part imports only parts of lower layers, not of its own; commands are on top.
 LAYERS = (
     {"harness.errors", "harness.hardware", "harness.phrases", "harness.rng"},
     {"harness.spec"},

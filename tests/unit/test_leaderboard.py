@@ -1,4 +1,4 @@
-"""The leaderboard's lines against a plain computation of their own: what is compared with what."""
+"""The leaderboard's lines against a plain computation: ranks and differences of comparable runs."""
 
 import statistics
 import time
@@ -182,7 +182,7 @@ def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:
 
 
 def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) -> None:
-    """All rows, and the details that a store of these runs alone would have."""
+    """The page has all rows, and the details that a store of only these runs would have."""
     day = datetime(2026, 2, 1, tzinfo=UTC)
     new = [run(m, 60.0 + s, s, finished_at=day + timedelta(days=s)) for m in (KD, OTHER) for s in (0, 1)]
     old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(WHOLE)]
@@ -203,7 +203,7 @@ def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) ->
 
 
 def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:
-    """It is a setting, and lines of its values stay apart."""
+    """It is a setting, and each of its values has its own line."""
     rows = [run({**OTHER, "params": {"seed": a, "student": "x"}}, 50.0, s) for a in (0, 1) for s in (0, 1)]
     assert [line.by_seed for line in lines(rows)] == [{0: 50.0, 1: 50.0}] * 2
 

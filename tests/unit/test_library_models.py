@@ -1,4 +1,4 @@
-"""Models of timm and torchvision: their names without importing them, their maps, and that they stay what they are."""
+"""Models of timm and torchvision: their names without an import of the library, their maps and weight keys."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Manifests of prepared data sets, honest and not."""
+"""Manifests of prepared data sets, valid and damaged."""
 
 import json
 import subprocess

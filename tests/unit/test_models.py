@@ -1,4 +1,4 @@
-"""The zoo itself: taps, description, catalogue and facts. Its numbers are checked in tests/golden/test_models.py."""
+"""The zoo's taps, descriptions, catalogue and facts. tests/golden/test_models.py checks its numbers."""
 
 import math
 import os
@@ -189,7 +189,7 @@ def test_published_checkpoints_load_as_they_are(name):
 
 
 def test_narrow_strided_convolutions_have_the_gradients_of_float64() -> None:
-    """oneDNN 3.12 gets them wrong in channels-last layout on CPUs with AVX2 alone: see harness.models.strided_conv."""
+    """oneDNN 3.12 gets them wrong in channels-last layout on CPUs with only AVX2: see harness.models.strided_conv."""
     model = family_model("digits_net_w4")
     narrow = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.in_channels < 8]
     assert len(narrow) == 2

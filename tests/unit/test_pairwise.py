@@ -86,7 +86,7 @@ def test_entries_of_one_science_are_not_compared() -> None:
 
 
 def test_looking_again_and_again_errs_as_seldom_as_promised() -> None:
-    """Two methods that are the same: found different at some look in at most 5 % of sweeps."""
+    """Equal methods are declared different at some look in at most 5 % of sweeps."""
     sizes = pairwise.looks(3, 10)
     wrong = naive = 0
     sweeps = np.random.RandomState(7).normal(0, 0.3, (2000, sizes[-1]))

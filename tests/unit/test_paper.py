@@ -1,4 +1,4 @@
-"""The tables as papers print them: marks, published numbers, formats, and the command behind each cell."""
+"""Tables as papers print them: marks, published numbers, formats, and the command that reproduces each cell."""
 
 import csv
 import html.parser
@@ -46,7 +46,7 @@ Tops = dict[
 
 
 def compared(tops: Tops, **more: Any) -> Comparison:
-    """A comparison with these results. A line with no value at all has no record either."""
+    """Return a comparison with these results. A line without any value has no record either."""
     cells = [Cell(*line, seed, f"{'-'.join(line)}-{seed}", None) for line, values in tops.items() for seed in range(2)]
     rows = [
         row(f"{'-'.join(line)}-{seed}", top, top, status="done" if top is not None else "diverged", science=SCIENCE)
@@ -207,7 +207,7 @@ def example() -> Paper:
 
 
 def plain_latex(tex: str) -> str:
-    """Without what places and sizes look like."""
+    """Return LaTeX without the commands that only style it."""
     bare = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", tex)
     return re.sub(r"\{\\tiny\\,([^}]*)\}", r" \1", bare).replace(r"$\pm$", "±")
 
@@ -260,7 +260,7 @@ def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
 
 @pytest.mark.parametrize("name", [HOSTILE, "a\nb\x1b[31m", "__init__", "-rf"])
 def test_hostile_names_stay_text(name: str) -> None:
-    """A contents.json from elsewhere may hold such names; those of a sweep file are checked."""
+    """A contents.json from elsewhere may hold hostile names; sweep files are checked."""
     tops: Tops = {("t", name, m): [60.0 + i, 61.0 + i] for i, m in enumerate(("student", name, "crd"))}
     comparison = compared(tops)
     document = paper(replace(comparison, contents=replace(comparison.contents, note=name, name=name)), None, None)
@@ -338,7 +338,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def finish(sweep: dict[str, Any], *sets: str) -> Planned:
-    """Writes the sweep's file, a made-up record for each of its runs, and its tables."""
+    """Write the sweep's file, a made-up record for each of its runs, and its tables."""
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     planned = plan_sweep(Path("sweep.yaml"), Path("results"), sets=sets)
     for run in planned.plan.runs.values():
@@ -458,7 +458,7 @@ def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_teachers_of_several_sizes_are_told_with_their_size(home: None) -> None:
-    """The table behind the figure of the capacity gap."""
+    """This is the table behind the figure of the capacity gap."""
     finish(DIGITS)
     for form in ("md", "html", "tex"):
         shown = Path(f"results/tables/small/paper.{form}").read_text()

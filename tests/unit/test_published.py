@@ -1,4 +1,4 @@
-"""Published numbers: what the build script accepts and maps, the committed files, the table beside a sweep's own."""
+"""Published numbers: the build script's input and mapping, the committed files, the table next to a sweep's own."""
 
 import csv
 import html.parser
@@ -152,7 +152,7 @@ def test_repeated_numbers_are_left_out_only_when_they_repeat() -> None:
 
 
 def test_every_exclusion_and_rule_meets_rows() -> None:
-    """A rule that no row needs is a slip of the pen."""
+    """A rule that matches no row is a mistake."""
     protocols = {(p["source"], p["protocol"]) for p in committed("protocols.csv")}
     reasons = {(r["source"], r["reason"]) for r in committed("excluded.csv")}
     for source, rules in SOURCES.items():
@@ -217,7 +217,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> comparison.Comparison:
-    """A sweep of CIFAR-100 with made-up records; its table is written."""
+    """Write a CIFAR-100 sweep with made-up records and its table."""
     shutil.rmtree("results", ignore_errors=True)
     Path("real.yaml").write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
     planned = plan_sweep(Path("real.yaml"), Path("results"))

@@ -53,7 +53,7 @@ def column(published: PublishedTable, protocol: str) -> ProtocolColumn:
 
 
 def values(published: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
-    """(student, method) -> number."""
+    """Return (student, method) -> number."""
     cells = column(published, protocol).cells
     return {(line.student, line.method): cell.numbers[0].value for line, cell in cells.items()}
 
@@ -75,7 +75,7 @@ def test_detectors_have_our_names_a_framework_and_a_schedule() -> None:
 
 
 def test_a_protocol_of_two_frameworks_is_refused() -> None:
-    """A column holds one protocol: so none holds two frameworks."""
+    """Columns hold one protocol each, so none holds two frameworks."""
     rows = (number(**FGD), number(**{**FGD, "method": "FGD (inherit)"}))
     assert [r["protocol"] for r in built(*rows)["coco.csv"]] == ["fgd_24ep", "fgd_24ep"]
     with pytest.raises(UserError, match="protocol fgd_24ep: two rules or sources describe it differently"):
@@ -122,7 +122,7 @@ def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
 
 
 def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: PublishedTable) -> None:
-    """They stand in one column: what is of the other framework has its own in the first table alone."""
+    """Grey numbers share a column; those of the other framework have their own, in the first table only."""
     of_pair: dict[tuple[str, str], set[str]] = {}
     for line in printed.lines:
         for c, entry in zip(printed.columns, line.entries, strict=True):

@@ -1,4 +1,4 @@
-"""Tables against a plain computation of their own; their formats; rebuilding; verify."""
+"""Tables against a plain computation; their formats; rebuilding; verify."""
 
 import csv
 import html.parser
@@ -86,7 +86,7 @@ def example(note: str = "a note") -> Comparison:
 
 
 def test_columns_hold_one_metric_each() -> None:
-    """Last-epoch figures everywhere but in the column that says `best`."""
+    """Columns show the last epoch, except the one named `best`."""
     lines = formats.markdown(example()).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[:5] if not line.startswith("|--")]
     columns = dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
@@ -214,7 +214,7 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a sweep file and a store that has all of its records, published; work happens inside."""
+    """Enter a folder with a sweep file and a store with all its records and tables."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan()
@@ -395,7 +395,7 @@ def test_status_as_json_is_json_alone(home: Path) -> None:
 
 
 def test_failures_are_grouped_by_cause(home: Path) -> None:
-    """Run ids and numbers in a cause, and where the code lies, do not tell causes apart; the place that raised does."""
+    """Causes are grouped by the line that raised, ignoring run ids, numbers and the code's folder."""
     store, runs = plan().store, sorted(plan().plan.runs)
     raised = 'Traceback:\n  File "/{}/methods/kd.py", line {}, in forward\n    x\nValueError: bad'
     for i, run_id in enumerate(runs):
@@ -436,7 +436,7 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert table_folder.tables_are_current(contents, planned.store, folder)
     assert not table_folder.tables_are_current(replace(contents, note="another"), planned.store, folder)
     some = planned.store.record(contents.cells[0].run_id)
-    os.utime(some)  # as one that was deleted and trained anew
+    os.utime(some)  # like a run that was deleted and trained again
     assert not table_folder.tables_are_current(contents, planned.store, folder)
     table_folder.write_tables(contents, planned.store, folder)
     assert table_folder.tables_are_current(contents, planned.store, folder)

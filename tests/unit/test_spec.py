@@ -1,4 +1,4 @@
-"""Sweep files into plans: overrides, counts, packs, subsets, places of mistakes, and no torch on the way."""
+"""Plans from sweep files: overrides, counts, packs, subsets, the lines of mistakes, and no import of torch."""
 
 import json
 import random
@@ -225,7 +225,7 @@ class Mine:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package that fails when it is run: planning only reads it."""
+    """Write a package that fails when imported: planning only reads it."""
     name = f"pkg{random.randrange(10**9)}"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("raise SystemExit('planning must not run this')\n")

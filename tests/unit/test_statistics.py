@@ -1,4 +1,4 @@
-"""Our statistics against scipy, statsmodels and rliable, and what must hold of them."""
+"""Our statistics against scipy, statsmodels and rliable, and their properties."""
 
 import statistics
 from typing import Any
@@ -36,7 +36,7 @@ def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
 
 
 def test_deviations_are_rounded_once() -> None:
-    """Some of so many values lie next to the middle between two floats."""
+    """Some of the many values lie next to the middle between two floats."""
     for values in np.random.RandomState(0).normal(70, 1, (10_000, 3)).tolist():
         assert spread(values).std == statistics.stdev(values)
 
@@ -177,7 +177,7 @@ def test_probability_of_improvement_is_rliables() -> None:
 
 
 def test_seeds_are_drawn_for_each_method_on_its_own() -> None:
-    """rliable draws them so too; the same seeds for both methods would give [0.62, 0.76]."""
+    """Seeds are drawn as in rliable; the same seeds for both methods would give [0.62, 0.76]."""
     a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5]
     _, by = ranked({0: {"a": a, "b": b}, 1: {"a": a, "b": b}}, "b")
     interval = by["a"].better_interval

@@ -34,7 +34,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def finish(sweep: dict[str, Any]) -> None:
-    """Writes the sweep, and a made-up record for each of its runs."""
+    """Write the sweep and a made-up record for each of its runs."""
     Path("small.yaml").write_text(yaml.safe_dump(sweep))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     method = {c.run_id: c.method for c in planned.plan.cells}
@@ -72,7 +72,7 @@ UNLIKE = {**SWEEP, "methods": {"student": {}, "kd": {}, "dkd": {"recipe": {"epoc
 def test_unlike_protocols_are_refused_and_why_is_said(home: Path, args: tuple[str, ...]) -> None:
     finish(UNLIKE)
     error = run_command(args[0], "small.yaml", *args[1:]).error
-    assert "a column would hold numbers of unlike protocols" in error
+    assert "a column would mix numbers of different protocols" in error
     assert "digits_net_w8 > digits_net_w4, dkd: epochs 5, lr 0.1" in error and "--mix-protocols" in error
 
 
@@ -88,7 +88,7 @@ def test_mixed_protocols_are_marked_in_every_format(home: Path) -> None:
             assert "dkd (a)" in text and "kd (a)" not in text.replace("dkd (a)", "")
             assert "not comparable with the rest: (a) epochs 5, lr 0.1." in text
             assert "another recipe" not in text
-    assert "unlike protocols" in run_command("report").error, "a stored table is refused as well"
+    assert "different protocols" in run_command("report").error, "a stored table is refused as well"
     assert run_command("report", "--mix-protocols").code == 0
     assert run_command("verify").code == 0
 
@@ -107,11 +107,11 @@ def test_unlike_pairs_of_one_name_are_refused_whatever_is_asked(home: Path) -> N
     Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "pairs": pairs}))
     for args in (("sweep", "small.yaml", "--plan"), ("report", "small.yaml", "--mix-protocols")):
         error = run_command(*args).error
-        assert "the pair digits_net_w8 > digits_net_w4 is listed twice, with unlike teachers or settings" in error
+        assert "the pair digits_net_w8 > digits_net_w4 is listed twice, with different teachers or settings" in error
 
 
 def added(*seeds: int, method: str = "kd", run_id: str | None = None) -> None:
-    """Notes seeds of the first pair as ``--until-decided`` would."""
+    """Add seeds to the first pair as ``--until-decided`` would."""
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     cell = next(c for c in planned.plan.cells if c.method == method)
     science = planned.plan.runs[cell.run_id].science
@@ -157,8 +157,8 @@ def test_a_damaged_note_of_added_seeds_is_named(home: Path, text: str) -> None:
     ("options", "message"),
     [
         (("--max-seeds", "5"), "--max-seeds goes with --until-decided"),
-        (("--until-decided", "--max-seeds", "3"), "small.yaml: lists 3 seeds: --max-seeds must be more, found 3"),
-        (("--until-decided", "--only", "seed=0"), "--until-decided adds seeds, and --only seed=... keeps them out"),
+        (("--until-decided", "--max-seeds", "3"), "small.yaml: lists 3 seeds: --max-seeds must be larger, found 3"),
+        (("--until-decided", "--only", "seed=0"), "--until-decided adds seeds, and --only seed=... excludes them"),
         (("--until-decided", "--detach"), "give it without --detach"),
         (("--margin", "-1"), "--margin"),
     ],
@@ -170,7 +170,7 @@ def test_options_that_do_not_go_together(home: Path, options: tuple[str, ...], m
 
 
 def test_planning_and_status_import_no_scipy(home: Path) -> None:
-    """The store has no records."""
+    """A store without records is planned and shown without scipy."""
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     for args in (("sweep", "small.yaml", "--plan"), ("status", "small.yaml")):
         code = (

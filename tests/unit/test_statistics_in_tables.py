@@ -1,4 +1,4 @@
-"""Statistics as the tables print them."""
+"""Statistics in the printed tables."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ WIDE = {"student": (60.0, 60.6, 60.1), "kd": (62.0, 62.7, 62.1), "crd": (60.2, 6
 
 
 def cells_of(text: str) -> list[dict[str, str]]:
-    """The first Markdown table's lines."""
+    """Return the lines of the first Markdown table."""
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     return [dict(zip(lines[0], line, strict=False)) for line in lines[1 : len(WIDE) + 1]]
 
@@ -41,7 +41,7 @@ def test_the_table_prints_intervals_and_marks() -> None:
 
 
 def test_marks_are_after_the_correction() -> None:
-    """Raw p below 0.05, corrected above it: no mark."""
+    """A raw p below 0.05 that the correction raises above it gets no mark."""
     comparison = compared({**WIDE, "kd": (60.5, 61.5, 60.8)})
     kd = comparison.rows[1].tested
     assert kd and kd.p < 0.05 < kd.p_holm

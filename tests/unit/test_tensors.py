@@ -19,7 +19,7 @@ epochs = st.integers(0, 100_000)
 
 
 class AsTheyAre:
-    """Stands where normalisation does, so that pixels can be compared exactly."""
+    """A stand-in for normalisation that leaves pixels unchanged, so that they compare exactly."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return pixels
@@ -35,7 +35,7 @@ def loader(
 
 
 def by_index(loader: TensorLoader, epoch: int) -> dict[int, Tensor]:
-    """The augmented image of every index in an epoch."""
+    """Return the augmented image of every index in an epoch."""
     return {
         int(i): image for images, _, indices in loader.epoch(epoch) for image, i in zip(images, indices, strict=True)
     }
@@ -56,7 +56,7 @@ def test_order_differs_between_epochs_and_seeds(seed: int, epoch: int) -> None:
 
 
 def test_order_is_unbiased() -> None:
-    """Where index 0 ends up over many epochs, and which index comes first."""
+    """Over many epochs index 0 comes at every place, and every index comes first, equally often."""
     orders = torch.stack([rng.random_permutation(7, epoch, 20) for epoch in range(4000)])
     for counts in ((orders == 0).sum(0), torch.bincount(orders[:, 0], minlength=20)):
         assert stats.chisquare(counts.numpy()).pvalue > 1e-4
@@ -132,6 +132,6 @@ def test_normalisation_agrees_with_torchvision() -> None:
 
 
 def test_golden_order() -> None:
-    """Part of what a run_id means: if it changes, raise identity.PROTOCOL."""
+    """The order is part of a run_id's meaning: if it changes, raise identity.PROTOCOL."""
     assert rng.random_permutation(0, 0, 10).tolist() == [9, 1, 2, 5, 3, 8, 7, 0, 4, 6]
     assert rng.random_integers(5, 2, "crop", torch.arange(6), 81).tolist() == [21, 0, 23, 73, 36, 9]

@@ -95,7 +95,7 @@ def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison])
 
 
 def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comparison]) -> None:
-    """Its head is the metrics; the pair stands over them, once."""
+    """The table's head lists the metrics, with the pair once above them."""
     text, html = (table_folder.table_text(compared[0], f"paper.{form}") for form in ("md", "html"))
     heads = [line.strip("| ").replace(" ", "").split("|") for line in text.splitlines() if line.startswith("| method")]
     assert heads == [["method", *DETECTION.printed]] * len(PAIRS)

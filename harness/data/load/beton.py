@@ -178,10 +178,10 @@ def to_device(batches: Generator[Tensor, None, None], device: torch.device) -> G
         copies, copied = torch.cuda.Stream(device), torch.cuda.Event()
         for batch in batches:
             with torch.cuda.stream(copies):
-                there = batch.to(device, non_blocking=True)
+                on_device = batch.to(device, non_blocking=True)
                 copied.record(copies)
             compute = torch.cuda.current_stream(device)
             compute.wait_event(copied)
-            there.record_stream(compute)  # its memory is not used again before the computation is done with it
+            on_device.record_stream(compute)  # its memory is not used again before the computation is done with it
             copied.synchronize()  # only the copy: `batch` is written over once the next one is asked for
-            yield there
+            yield on_device

@@ -52,7 +52,7 @@ class CocoLoader:
         normalise: Normalise,
         *,
         batch_size: int,
-        sides: Sequence[int],  # of which one is drawn for an image's shorter side
+        sides: Sequence[int],  # one is drawn for each image's shorter side
         max_side: int,  # the most its longer side may have
         flip: bool,
         seed: int,
@@ -178,8 +178,8 @@ class _Images:
             WrongData: an image cannot be decoded.
         """
         begun = (self._begun(views, canvas) for views, canvas in zip(batches, canvases, strict=True))
-        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as found:
-            for pixels, views in zip(found, batches, strict=True):
+        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as decoded:
+            for pixels, views in zip(decoded, batches, strict=True):
                 images = self._normalise(pixels.permute(0, 3, 1, 2))
                 for image, (_, (height, width), _) in zip(images, views, strict=True):
                     image[:, height:] = 0
@@ -191,7 +191,7 @@ class _Images:
         return pixels, [partial(self._show, view, image) for view, image in zip(views, pixels.numpy(), strict=True)]
 
     def _show(self, view: View, image: np.ndarray) -> None:
-        """Fills the upper left of ``image`` (H, W, 3) uint8."""
+        """Fill the upper left of ``image`` (H, W, 3) uint8."""
         height, width = view.size
         jpeg = torch.from_numpy(np.array(self.file.jpeg(view.position)))
         try:

@@ -73,8 +73,8 @@ def find_archive(source: Path, train: str | None = None, val: str | None = None)
     }
     if not any(annotation_files.values()):
         raise UserError(
-            f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; files of other "
-            "names are given with --train and --val"
+            f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
+            "other files with --train and --val"
         )
     parts = {option: _part(source, path) if path else None for option, path in annotation_files.items()}
     archive = Archive(parts["train"], parts["val"])
@@ -94,7 +94,9 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
     for path in (source / ANNOTATIONS / named, source / named, Path(named)):
         if path.is_file():
             return path
-    raise UserError(f"--{option} {named}: no such file in {source / ANNOTATIONS} or {source}, nor from here")
+    raise UserError(
+        f"--{option} {named}: no such file in {source / ANNOTATIONS} or {source}, nor in the current folder"
+    )
 
 
 def _part(source: Path, path: Path) -> Part:

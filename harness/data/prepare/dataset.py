@@ -1,7 +1,7 @@
 """Preparation of any kind of data set: room on the disk, one process at a time, images into .beton files, and a
 manifest that comes last, so that a folder which has one is complete.
 
-Other processes decode and encode; this one alone writes, in the order of the source, so that the files do not depend on
+Other processes decode and encode; only this one writes, in the order of the source, so that the files do not depend on
 how many there are.
 """
 

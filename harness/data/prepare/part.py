@@ -110,7 +110,7 @@ def scratch(out: Path) -> Path:
 
 
 def in_the_way(file: Path) -> UserError:
-    return UserError(f"{file}: is there already, without a {manifest.FILE}; choose another --out")
+    return UserError(f"{file}: exists already, without a {manifest.FILE}; choose another --out")
 
 
 def made_with() -> dict[str, str]:

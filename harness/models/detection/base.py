@@ -56,7 +56,7 @@ class Detector(nn.Module):
     ) -> DetectorOutputs:
         """Return maps and anchors; with the images' ``objects``, in train mode, also the rest of ``TrainingOutputs``.
 
-        ``seeds``: of each image, of which anchors and RoIs are drawn.
+        ``seeds``: one per image, from which its anchors and RoIs are drawn.
 
         Raises:
             ValueError: an unknown tap.

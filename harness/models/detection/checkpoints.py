@@ -13,7 +13,7 @@ from harness.spec.pretrained import sha256_start
 from harness.spec.tasks.detection import DETECTORS
 
 # torchvision's detectors have an output for each of COCO's category ids, 0 (the background, which RetinaNet does not
-# use) to 90, of which ten belong to no category.
+# use) to 90. Ten of them belong to no category.
 _OUTPUTS = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
 _CATEGORIES = [index for index, name in enumerate(_OUTPUTS) if name not in ("__background__", "N/A")]
 # Trained with batch norms that add nothing to the variance; torchvision sets that too where it loads them.

@@ -10,7 +10,9 @@ from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, Task
 
 
 class RecipeKeys(GeneralKeys):
-    crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
+    crop_padding: int = Field(
+        0, ge=0, le=64, description="random crop after zero-padding each side by this many pixels"
+    )
     image_size: int | tuple[tuple[int, int], ...] | None = Field(
         None,
         description="stored images only: side in pixels of the random crop's result (default 224), or "
@@ -28,7 +30,7 @@ class RecipeKeys(GeneralKeys):
         None,
         ge=8,
         le=2048,
-        description="stored images only: what the shorter side is resized to before that (default 256)",
+        description="stored images only: shorter side before that crop (default 256)",
     )
     eval_crop_first: bool | None = Field(
         None,
@@ -39,8 +41,8 @@ class RecipeKeys(GeneralKeys):
         None,
         ge=1,
         le=32_767,
-        description="methods that read the teacher's logits alone train on so many of its largest, in half precision, "
-        "which are kept in the store: later runs with this seed read them instead of running the teacher",
+        description="methods that read only the teacher's logits train on this many of the largest, in half precision; "
+        "the store keeps them, and later runs with this seed read them instead of running the teacher",
     )
     label_smoothing: Finite = Field(
         0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
@@ -68,7 +70,7 @@ class StatedScore(Closed):
         None,
         ge=0,
         le=100,
-        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
+        description="its test accuracy in %, checked before training; a difference of more than 0.1 is a failure",
     )
 
 

@@ -18,7 +18,7 @@ class DetectorEntry:
     backbone: str  # torchvision's name of the classifier
     two_stage: bool
     channels: int = 256  # of each map of the pyramid
-    hidden: int = 1024  # width of what a region is read by, in two stages
+    hidden: int = 1024  # width of the hidden layers that classify a region, in two stages
 
 
 DETECTORS: dict[str, DetectorEntry] = {
@@ -34,7 +34,7 @@ class RecipeKeys(GeneralKeys):
     sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] | None = Field(
         None,
         min_length=1,
-        description="detection only: sides in pixels of which one is drawn for an image's shorter side (default 800)",
+        description="detection only: sides in pixels; one is drawn for each image's shorter side (default 800)",
     )
     max_side: int | None = Field(
         None, ge=32, le=8192, description="detection only: the most an image's longer side may have (default 1333)"
@@ -51,7 +51,7 @@ class RecipeKeys(GeneralKeys):
         None,
         ge=0,
         le=5,
-        description="detection only: of the backbone's stem and four stages, how many are not trained (default 0)",
+        description="detection only: how many of the backbone's stem and four stages are not trained (default 0)",
     )
     anchors_per_image: int | None = Field(
         None, ge=2, le=4096, description="detection only: anchors that proposals are learned from (default 256)"
@@ -62,7 +62,7 @@ class RecipeKeys(GeneralKeys):
 
 
 class StatedScore(Closed):
-    AP: Finite | None = Field(None, ge=0, le=100, description="of a detector, the same for its AP")
+    AP: Finite | None = Field(None, ge=0, le=100, description="a detector's AP, checked in the same way")
 
 
 def _check_sides(recipe: Keys) -> None:

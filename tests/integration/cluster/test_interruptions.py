@@ -47,7 +47,7 @@ def test_the_time_limit(taught: ClusterBench, finished: Bench) -> None:
     until(lambda: taught.store.done_ids() == set(taught.plan().plan.runs))
     same_end(taught, finished, *METHODS)
     assert len(taught.submissions()) == 1
-    assert "told to stop: every run is checkpointed" in Path(taught.store.attempts(kd)[0]["log"]).read_text()
+    assert "stopped by a signal: every run is checkpointed" in Path(taught.store.attempts(kd)[0]["log"]).read_text()
 
 
 @pytest.mark.parametrize("partition", ["low", "lowcancel"])

@@ -24,7 +24,7 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
     assert all(bench.attempts(k) == 1 for k in bench.plan().plan.runs)
     first, second = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
     assert [len(note["packs"]) for note in (first, second)] == [1, 2], "the teacher; an array of its students"
-    assert "3 packs, 3 at once" in result.stderr
+    assert "3 packs, 3 jobs at a time" in result.stderr
 
 
 def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None:
