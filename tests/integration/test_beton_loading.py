@@ -297,7 +297,7 @@ def test_what_fails_in_ffcvs_thread_is_raised(stored: Path, monkeypatch: pytest.
 
 
 @backends
-def test_torchs_threads_are_left_alone(stored: Path, backend: str) -> None:
+def test_torchs_threads_are_not_changed(stored: Path, backend: str) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):

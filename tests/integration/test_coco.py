@@ -104,7 +104,7 @@ def evaluated_truth() -> dict[str, Any]:
     }
 
 
-def test_the_kept_predictions_have_the_recorded_precision(whole: Bench, bench: Bench, data: Path) -> None:
+def test_the_stored_predictions_have_the_precision_of_the_record(whole: Bench, bench: Bench, data: Path) -> None:
     truth = evaluated_truth()
     for run_id in (run_ids(whole)["kd"], teacher(whole)):
         row = whole.row(run_id)
@@ -138,7 +138,7 @@ def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path)
     assert "not the weights of fasterrcnn_resnet34_fpn64" in error
 
 
-def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data: Path) -> None:
+def test_a_given_teachers_predictions_are_stored(whole: Bench, bench: Bench, data: Path) -> None:
     """A given teacher's predictions are stored once for all its runs, to be drawn next to the students'."""
     weights = whole.store.student_weights(teacher(whole))
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
@@ -154,7 +154,7 @@ def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data:
         assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 
 
-def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
     bench.take(whole, teacher(whole))
     for method in ("student", "dkd", "rekd"):
         run_id = run_ids(whole)[method]

@@ -181,7 +181,7 @@ def test_a_part_of_the_file(stored: tuple[Path, Annotations]) -> None:
             assert shown.labels.tolist() == [1 + positions[i] % 2]
 
 
-def test_evaluation_shows_every_image_once_and_alone(stored: tuple[Path, Annotations]) -> None:
+def test_evaluation_loads_every_image_once_and_by_itself(stored: tuple[Path, Annotations]) -> None:
     positions = np.arange(1, 24)
     loader = evaluate(stored, positions=positions)
     steps = list(loader.batches(slice(0, 23)))
@@ -315,7 +315,7 @@ def by_object(steps: Iterator[Step]) -> int:
     return sum(len(o.labels) for _, objects, _ in steps for o in objects)
 
 
-def test_coco128_as_it_is_prepared(tmp_path: Path) -> None:
+def test_coco128_as_prepared(tmp_path: Path) -> None:
     data = Path(os.environ.get("KD_DATA", "nowhere")) / "coco128"
     if not data.is_dir():
         pytest.skip("KD_DATA has no coco128")

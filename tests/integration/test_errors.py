@@ -195,7 +195,7 @@ def test_the_console_script_names_the_nearest_command(home: Path) -> None:
     assert usage.code == 2 and "sweep" in usage.out and usage.err == ""
 
 
-def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
+def test_missing_data_and_weights_leave_the_store_unchanged(home: Path) -> None:
     """The files that jobs need are checked before anything is written, so earlier failures stay."""
     weights = {"file": "none.pth", "sha256": "ab" * 32}
     pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": weights}

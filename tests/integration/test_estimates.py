@@ -24,7 +24,7 @@ def longer(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "recipe": {**SWEEP["recipe"], "epochs": 2 * EPOCHS}, "teachers": teachers}
 
 
-def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_path: Path) -> None:
+def test_a_plan_is_estimated_from_the_records_without_torch(finished: Bench, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
     bench = Bench(tmp_path, cores=2)
     longer(bench)
@@ -82,7 +82,7 @@ def test_less_like_runs_are_named(
     assert document["device_s"]["high"] >= 1.5 * document["device_s"]["mid"]
 
 
-def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> None:
+def test_a_probe_measures_steps_and_leaves_only_its_result(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}, "ft": {}}, "seeds": [0, 1]}
     result = bench.run("sweep", "--plan", "--probe")
     assert result.returncode == 0, result.stderr
@@ -101,7 +101,7 @@ def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> No
     assert "5 runs from a probe" in rerun.stdout and rerun.stderr == "", "later plans know it"
 
 
-def test_a_probe_of_a_method_that_fails_says_why(bench: Bench) -> None:
+def test_a_probe_of_a_method_that_fails_reports_the_cause(bench: Bench) -> None:
     broken = {"use": "tests.support.user_methods:NoSuchTap"}
     bench.sweep = {**SWEEP, "methods": {"kd": {}, "broken": broken}, "seeds": [0]}
     result = bench.run("sweep", "--plan", "--probe", "--only", "method=broken,kd")
@@ -120,7 +120,7 @@ def test_a_probe_is_of_this_machine(bench: Bench) -> None:
     )
 
 
-def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finished: Bench) -> None:
+def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
     run_id = taught.cells()["student", 0].run_id
     for path in (finished.store.record(finished.cells()["student", 1].run_id),):

@@ -87,7 +87,7 @@ def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished:
     assert str(finished.folder).encode() not in first.read_bytes()
 
 
-def test_mistakes_are_told_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+def test_mistakes_are_reported_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
     assert unknown.returncode == 2 and "error: --run: unknown run with a record '0123456789abcdef'" in unknown.stderr
@@ -133,7 +133,7 @@ def bundled(bench: Bench, out: Path, *args: str) -> Path:
     return out.with_suffix("")
 
 
-def test_an_unpacked_bundle_verifies_and_tells_of_a_change(finished: Bench, tmp_path: Path) -> None:
+def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, tmp_path: Path) -> None:
     folder = bundled(finished, tmp_path / "b.zip")
     result = process("-m", "harness.verify", "--results", folder)
     assert result.code == 0, result.out
@@ -171,7 +171,7 @@ def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) 
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
 
 
-def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tmp_path: Path) -> None:
     """A bundle states no path or user, even if the sweep file names a file by its absolute path."""
     weights = bench.folder / "private" / "teacher.safetensors"
     weights.parent.mkdir()

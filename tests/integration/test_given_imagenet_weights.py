@@ -48,7 +48,7 @@ def test_what_has_no_training_images_is_not_trained_on(prepared: Path, tmp_path:
     assert error.endswith("dataset: imagefolder was prepared without training images: it is for evaluation only")
 
 
-def test_a_class_that_is_not_listed_is_told(tmp_path: Path) -> None:
+def test_a_class_that_is_not_listed_is_an_error(tmp_path: Path) -> None:
     names = tmp_path / "names.txt"
     names.write_text("n01440764\n")
     args = ("--source", SAMPLE, "--out", tmp_path / "out", "--classes", names)

@@ -184,7 +184,7 @@ def test_jobs_run_without_accounting_and_are_accounted_for_later(cluster: Loopba
 
 
 @needs_slurm
-def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
+def test_status_reports_what_is_wrong(cluster: Loopback) -> None:
     folder = str(cluster.layout.root)
     fine = command("status", "--json", "--dir", folder)
     report = json.loads(fine.stdout)
@@ -199,7 +199,7 @@ def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
 
 
 @needs_slurm
-def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
+def test_a_second_cluster_runs_at_the_same_time_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
     """One of the second cluster's jobs has emptied its environment and left its session."""
     started = command("up", "--nodes", "1", "--set", "MaxArraySize=50", "--dir", str(folder))
     assert started.returncode == 0, started.stderr
@@ -252,7 +252,7 @@ def test_down_after_an_up_that_was_killed_half_way(folder: Path, daemon: str) ->
 
 
 @needs_slurm
-def test_a_start_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
+def test_a_start_that_fails_reports_the_cause_and_leaves_nothing(folder: Path) -> None:
     result = command("up", "--dir", str(folder), "--set", "SlurmdTimeout=soon")
     assert result.returncode == 2
     assert "SlurmdTimeout" in result.stderr and "Traceback" not in result.stderr
@@ -261,7 +261,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
 
 
 @needs_slurm
-def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
+def test_a_folder_of_something_else_is_not_changed(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").touch()
     for what in ("up", "down"):

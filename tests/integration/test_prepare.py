@@ -380,7 +380,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
 
 
 @pytest.mark.parametrize("tear", TORN.values(), ids=TORN)
-def test_whatever_is_left_behind(
+def test_every_kind_of_leftover(
     broken: tuple[Path, Path, dict[str, bytes]], tmp_path: Path, small_chunks: None, tear: Callable[[Path], object]
 ) -> None:
     tree, left, undisturbed = broken

@@ -115,7 +115,7 @@ def test_training_and_validation(source: Path, tmp_path: Path) -> None:
     assert held.labels.tolist() == [2, 2, 1, 2, 1, 2, 1, 2] and held.crowds.tolist() == [False, True, *[False] * 6]
 
 
-def test_evaluation_alone(source: Path, tmp_path: Path) -> None:
+def test_evaluation_only(source: Path, tmp_path: Path) -> None:
     (source / "annotations/instances_train2017.json").unlink()
     manifest = prepared(source, tmp_path / "out")
     assert manifest.train is None and manifest.test.file == "val.beton" and manifest.evaluated_on == "test"
@@ -171,7 +171,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert len(set(versions)) == 5
 
 
-def test_other_formats_are_encoded_anew_at_their_own_size(source: Path, tmp_path: Path) -> None:
+def test_other_formats_are_encoded_again_at_their_own_size(source: Path, tmp_path: Path) -> None:
     save_image(source / "train2017/0001.jpg", picture(40, 60), "PNG")
     save_image(source / "train2017/large.png", picture(700, 1500), "PNG")
     path = source / "annotations/instances_train2017.json"
@@ -210,7 +210,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     assert held.labels.tolist() == [1, 1, 2, 1, 2] and not held.crowds.any()
 
 
-def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_than_stated(source: Path, tmp_path: Path) -> None:
     good = (source / "train2017/0003.jpg").read_bytes()
     save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error

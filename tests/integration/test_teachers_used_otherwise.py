@@ -42,7 +42,7 @@ def curve(row: dict[str, Any], name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("method", ["simkd", "dml", "dml_teacher"])
-def test_alone_as_in_a_pack(taught: Bench, trained: Bench, method: str) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack(taught: Bench, trained: Bench, method: str) -> None:
     assert taught.train(runs(taught)[method]) == 0
     same_end(taught, trained, method)
 

@@ -23,7 +23,7 @@ def written(bench: Bench) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in bench.store.records.iterdir()}
 
 
-def test_seeds_are_added_up_to_the_limit_and_kept(bench: Bench) -> None:
+def test_seeds_are_added_up_to_the_limit_and_stored(bench: Bench) -> None:
     bench.sweep = CLOSE
     result = bench.run("sweep", *DECIDE)
     assert result.returncode == 0, result.stderr

@@ -38,7 +38,7 @@ def rows(bench: Bench) -> dict[str, dict[str, Any]]:
     return {row["run_id"]: row for row in records.read_records(bench.store, bench.store.done_ids()).to_pylist()}
 
 
-def test_runs_and_their_teacher_leave_the_held_out_images_and_the_test_set_alone(tuned: Bench) -> None:
+def test_runs_and_their_teacher_hold_out_images_and_use_no_test_image(tuned: Bench) -> None:
     assert len(rows(tuned)) == 3
     for row in rows(tuned).values():
         assert (row["train_size"], row["evaluated_on"], row["evaluated_size"]) == (1442 - HELD_OUT, "validation", 100)
@@ -67,7 +67,7 @@ def test_given_weights_are_measured_on_the_test_set(tuned: Bench, tmp_path: Path
     assert row["teacher_top1"] == document["top1"] and row["evaluated_on"] == "validation"
 
 
-def test_the_table_says_so(tuned: Bench) -> None:
+def test_the_table_states_the_held_out_images(tuned: Bench) -> None:
     notes = (tuned.store.table_folder("small") / "table.md").read_text()
     assert "1,342 training images, 100 held-out training images for validation, NOT the test set" in notes
     assert "'best' the best validation epoch's" in notes

@@ -302,7 +302,7 @@ def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pyt
             assert error.startswith(f"s.yaml: weights {gone}: cannot be reached: "), error
 
 
-def test_what_has_changed_since_it_was_fetched_is_told(home: Path, web: Site) -> None:
+def test_a_change_since_the_download_is_reported(home: Path, web: Site) -> None:
     url = web.put("/t.pth", CONTENT)
     assert last_line(sweep({"url": url})).startswith(PLANNED)
     (home / "results/weights/sha256" / f"{sha(CONTENT)}.pth").unlink()

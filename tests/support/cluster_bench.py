@@ -123,7 +123,7 @@ class ClusterBench(Bench):
         until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would poll ever more rarely
 
     def mid_run(self, run_id: str) -> bool:
-        """Wait until a run is in training and has a checkpoint."""
+        """Return whether a run is in training and has a checkpoint."""
         running = self.store.is_running(run_id) and self.store.progress(run_id).get("fraction", 0) > 0.02
         return running and any(self.store.checkpoints(run_id).glob("epoch-*"))
 

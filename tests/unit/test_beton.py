@@ -50,7 +50,7 @@ def samples() -> list[tuple[int, int, int, bytes]]:
     return [(i * 3 - 1, h, w, variant(h, w, i)) for i, (h, w) in enumerate(SIZES)]
 
 
-def test_what_is_written_is_read(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
+def test_reading_returns_what_was_written(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
     file = beton.read_beton(write(tmp_path / "a.beton", samples, capacity=100))
     assert len(file) == len(samples) and file.indices.tolist() == list(range(len(samples)))
     held = zip(file.labels.tolist(), file.heights.tolist(), file.widths.tolist(), strict=True)
@@ -79,7 +79,7 @@ def test_a_page_is_the_largest_sample() -> None:
         beton.Writer(io.BytesIO(), 1).place(0, 1, 1, beton.PAGE + 1)
 
 
-def test_a_writer_takes_up_where_another_stopped(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
+def test_a_writer_resumes_where_another_stopped(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
     whole = write(tmp_path / "whole.beton", samples).read_bytes()
     with (tmp_path / "torn.beton").open("wb") as file:
         writer = beton.Writer(file, len(samples))
@@ -142,7 +142,7 @@ def test_ours_reads_ffcvs(tmp_path: Path) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_damaged_file_is_told_or_read_within_its_bounds(
+def test_a_damaged_file_is_reported_or_read_within_its_bounds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.beton"

@@ -34,7 +34,7 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
         assert torch.equal(loaded[0][name].nan_to_num(7), tensor.nan_to_num(7))
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_remain(tmp_path: Path) -> None:
     for epoch, step in ((0, 9), (1, 0), (1, 12), (1, 100), (10, 3)):
         checkpoint.save(tmp_path, epoch, step, TENSORS, {"at": [epoch, step]})
     assert len(list(tmp_path.iterdir())) == 2

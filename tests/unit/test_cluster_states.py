@@ -114,7 +114,7 @@ def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatc
     assert queries[0][1] == f"--user={commands.user()}"
 
 
-def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slurm) -> None:
+def test_a_start_that_slurm_does_not_answer_reports_it(cluster: Cluster, slurm: Slurm) -> None:
     slurm.answers = False
     with pytest.raises(UserError, match="Unable to contact"):
         cluster.start()

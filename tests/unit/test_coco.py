@@ -154,7 +154,7 @@ JSON = st.recursive(
     key=st.sampled_from(["id", "file_name", "height", "name", "image_id", "category_id", "bbox", "area", "iscrowd"]),
     value=JSON,
 )
-def test_whatever_a_file_holds_it_is_read_or_refused(
+def test_a_file_with_any_content_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, part: str, index: int, key: str, value: Any
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -186,7 +186,7 @@ DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_annotations_are_told(tmp_path: Path, damage: Callable[[dict[str, np.ndarray]], object]) -> None:
+def test_damaged_annotations_are_reported(tmp_path: Path, damage: Callable[[dict[str, np.ndarray]], object]) -> None:
     from safetensors.numpy import save_file
 
     held = {name: tensor.copy() for name, tensor in read(tmp_path, COCO).annotations._tensors().items()}

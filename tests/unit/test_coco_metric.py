@@ -82,7 +82,7 @@ def test_what_there_is_none_of_has_no_precision() -> None:
     assert set(coco_metrics({**truth, "annotations": []}, guesses(truth)).values()) == {None}
 
 
-def test_boxes_are_told_in_the_files_own_pixels() -> None:
+def test_boxes_are_in_pixels_of_the_file() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 50], [0, 0, 128, 96]])
     detections = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([2, 1]))
     assert as_results(detections, (96, 128), (480, 640), 42, [1, 13]) == [
@@ -158,7 +158,7 @@ class Middling(nn.Module):
 
 
 @needs_coco128
-def test_the_kept_results_have_the_recorded_precision() -> None:
+def test_the_stored_results_have_the_measured_precision() -> None:
     evaluation = evaluate_detector(detector(), FewImages(), "bf16")
     results = json.loads(results_file(evaluation.results))
     assert coco_metrics(coco128.ground_truth(IMAGES), results) == evaluation.metrics

@@ -92,7 +92,7 @@ def teacher(planned: Planned) -> str:
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1), st.floats(1.0, 4.0))
-def test_a_range_holds_all_that_was_measured_and_is_never_narrower_than_said(
+def test_a_range_contains_all_measurements_and_is_never_narrower_than_stated(
     values: list[float], widening: float
 ) -> None:
     bounds = Interval.of(values, widening)
@@ -244,7 +244,7 @@ def test_what_diverged_or_was_interrupted_does_not_mislead(tmp_path: Path) -> No
     assert estimate.bases[0].least == 2
 
 
-def test_a_pack_with_unknown_runs_is_foretold_as_far_as_it_is_known(tmp_path: Path) -> None:
+def test_a_pack_with_unknown_runs_is_estimated_as_far_as_it_is_known(tmp_path: Path) -> None:
     planned = plan(tmp_path, seeds=2)
     estimate = foretold(planned)
     assert len(estimate.runs_of_unknown_time) == 5 and estimate.elapsed_s is None is estimate.device_s
@@ -317,7 +317,7 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
     assert "a probe" in [b.source for b in foretold(other).bases], "fitnets has no run of its own kind"
 
 
-def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None:
+def test_runs_that_a_probe_left_out_add_only_their_own_cost(tmp_path: Path) -> None:
     """The probe of the other runs has already loaded the data and run the teacher."""
     planned = plan(tmp_path, methods=["student", "kd", "dkd"], seeds=[3])
     of_dkd = by_label(planned)["digits_net_w8 > digits_net_w4 / dkd / seed 3"]
@@ -380,7 +380,7 @@ def test_means_of_parts() -> None:
 # Disk ----------------------------------------------------------------------------------------------------------------
 
 
-def test_kept_logits_are_counted_to_the_byte() -> None:
+def test_cached_logits_are_counted_to_the_byte() -> None:
     dataset = DatasetChoice("cifar100", "v")
     science = replace(make_science("s", teacher="t", epochs=3, teacher_top_k=8), dataset=dataset)
     assert disk.logits_bytes(science) == 3 * 50_000 * (8 * (2 + 2) + 2)

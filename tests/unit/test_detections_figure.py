@@ -105,7 +105,7 @@ def test_matplotlib_is_handed_these_numbers(planned: Planned, folder: Path) -> N
     assert to_hex(figure.axes[0].patches[0].get_edgecolor()).upper() == cat, "a class has one colour in all columns"
 
 
-def test_what_the_store_does_not_have_is_left_out_and_told(planned: Planned, folder: Path) -> None:
+def test_what_the_store_lacks_is_left_out_and_reported(planned: Planned, folder: Path) -> None:
     cells = {(c.student, c.method, c.seed): c for c in planned.plan.cells}
     kd = cells[STUDENT, "kd", 0]
     assert kd.teacher_run

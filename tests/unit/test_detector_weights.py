@@ -128,7 +128,7 @@ def test_the_published_files_batch_norms_are_without_eps(
     assert eps == [{1e-5}, {0.0}] * 2
 
 
-def test_the_published_files_are_told_by_their_names() -> None:
+def test_the_published_files_are_recognised_by_their_names() -> None:
     monikers = ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "RetinaNet_ResNet50_FPN_Weights.COCO_V1")
     starts = tuple(sha256_start(weights_url(f"torchvision:{m}")) for m in monikers)
     assert starts == checkpoints._WITHOUT_EPS and all(len(start) == 8 for start in starts)

@@ -114,7 +114,7 @@ def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str, count: int) -
     assert torch.equal(together.targets, torch.cat([image.targets for image in alone]))
 
 
-def test_a_sample_depends_on_the_images_own_seed_alone() -> None:
+def test_a_sample_depends_only_on_the_images_own_seed() -> None:
     images, objects = scene(torch.float64)
     model = built(TWO).double()
     first, other = learn(model, images, objects), learn(model, images, objects, [SEEDS[0], 99, SEEDS[2]])
@@ -278,7 +278,7 @@ def test_reading_the_students_own_rois_gives_its_logits() -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_what_a_method_is_told_is_what_it_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detector_specs_describe_the_tensors_that_a_method_gets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "NOMINAL_SIZE", (96, 160))
     model = built(name).eval()
     with torch.no_grad():
@@ -363,6 +363,6 @@ def test_an_image_without_objects_teaches_that_there_are_none() -> None:
     assert outputs.losses["roi_class"] > 0 and not outputs.targets.any()
 
 
-def test_an_unknown_detector_is_told_with_the_nearest() -> None:
+def test_an_unknown_detector_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no model named 'fasterrcnn_resnet19_fpn'; nearest: fasterrcnn_resnet18"):
         resolve_model("fasterrcnn_resnet19_fpn")

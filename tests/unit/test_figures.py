@@ -81,7 +81,7 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {path: path.read_bytes() for path in drawn} == first, "the same records give the same bytes"
 
 
-def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_draws_the_figures_next_to_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
@@ -100,7 +100,7 @@ def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monke
     assert result.code == 1 and f"{path}: is missing" in result.out
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
     assert "nothing to draw yet" in run_command("report", "small.yaml", "--figures", "f").error

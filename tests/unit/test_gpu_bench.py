@@ -9,7 +9,7 @@ from tests.support.cli import process
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
-def test_without_a_gpu_it_says_so() -> None:
+def test_a_missing_gpu_is_reported() -> None:
     result = process("-m", "benchmarks.perf.gpu_kd", env=NO_GPU)
     assert result.error == "this bench needs a CUDA GPU, and torch finds none here"
 

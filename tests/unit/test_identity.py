@@ -118,7 +118,7 @@ def of_detection() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("views", ["stored", "detection"])
-def test_defaults_of_what_is_seen_need_not_be_said(views: str) -> None:
+def test_defaults_about_images_need_not_be_stated(views: str) -> None:
     make = {"stored": of_stored_images, "detection": of_detection}[views]
     stated, unstated = make(), make()
     for key in {"stored": STORED.views, "detection": DETECTION_KEYS}[views]:
@@ -200,7 +200,7 @@ def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.Mo
 
 
 @given(st.randoms(use_true_random=False))
-def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Random) -> None:
+def test_key_order_and_unstated_defaults_do_not_change_the_id(rng: random.Random) -> None:
     info = methods.describe_method("crd")
     stated = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
     full = changed(methods__entry={"use": "crd", **stated}, recipe__milestones=[])
@@ -248,7 +248,7 @@ def test_paths_names_and_notes_do_not_change_the_id(file: str, top1: float | Non
     assert ids(data) == ids(BASE)
 
 
-def test_the_same_setting_said_in_another_place_or_form_does_not_change_the_id() -> None:
+def test_the_same_setting_in_another_place_or_form_does_not_change_the_id() -> None:
     expected = ids(changed(methods__entry={"use": "kd", "params": {"temperature": 2.0}}, recipe__lr=1.0))
     per_pair = changed(recipe__lr=1)
     per_pair["pairs"][0]["methods"] = {"entry": {"params": {"temperature": 2}}}

@@ -109,7 +109,7 @@ def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
     assert all(line.rank == 1 for line in entries)
 
 
-def test_settings_that_are_the_defaults_go_unsaid() -> None:
+def test_settings_at_their_defaults_are_not_shown() -> None:
     entries = lines([run(KD), run(HOT_KD), run(OTHER)])
     settings = [dict(line.settings) for line in entries if line.use == "kd"]
     assert sorted(settings, key=len) == [{}, {"temperature": 99.0}]
@@ -208,9 +208,7 @@ def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:
     assert [line.by_seed for line in lines(rows)] == [{0: 50.0, 1: 50.0}] * 2
 
 
-def test_a_page_is_written_anew_when_something_has_come_and_only_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_is_written_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, written, slept = Store(tmp_path), list[int](), list[float]()
     happens = iter(
         [

@@ -59,13 +59,13 @@ def test_the_names_read_are_those_the_libraries_list() -> None:
 
 
 @pytest.mark.parametrize(("library", "near"), [("timm", "mobilenetv2_100"), ("torchvision", "mobilenet_v2")])
-def test_an_unknown_name_is_told_its_nearest(library: str, near: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(library: str, near: str) -> None:
     assert models.resolve_model(f"{library}:{near}") == f"{library}:{near}"
     with pytest.raises(ValueError, match=f"{library} has no model 'mobilenetv2_10'; nearest: .*{library}:{near}"):
         models.resolve_model(f"{library}:mobilenetv2_10")
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     library_models.library_model_names.cache_clear()
     with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
@@ -100,7 +100,7 @@ def test_wrong_names_in_a_sweep_and_at_evaluate_exit_2_with_one_message(tmp_path
     assert error == "torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8"
 
 
-def test_planning_imports_neither_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_planning_imports_neither_and_reports_what_is_unknown(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, "cifar100", "timm:resnet34", "torchvision:resnet18")
     program = (
         "import sys; from harness.console.app import main\n"
@@ -164,7 +164,7 @@ def test_stages_of_families(name: str, paths: list[str | None]) -> None:
     assert {tap: path for tap, path in paths_found.items() if not tap.startswith("module.")} == expected
 
 
-def test_a_map_is_what_its_module_returned_whatever_changes_it_later() -> None:
+def test_a_map_is_what_its_module_returned_despite_later_changes() -> None:
     """resnet18 adds its shortcut in place to what bn2 returned."""
     model = fresh("torchvision:resnet18").eval()
     features = model(images(), ["module.layer1.0.conv2", "module.layer1.0.bn2"]).features

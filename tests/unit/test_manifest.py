@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
+def test_reading_returns_what_was_written(folder: Path) -> None:
     annotations = Manifest.read(folder)
     assert (annotations.classes, annotations.train, annotations.test.images) == (("ant", "bee"), None, 2)
     annotations.write(folder)

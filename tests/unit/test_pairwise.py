@@ -36,7 +36,7 @@ def test_neighbours_in_rank_are_compared_and_only_the_open_get_seeds() -> None:
     assert further == {("t", "s", m): [3, 4] for m in CLOSE}, "the baseline stays paired"
 
 
-def test_an_undecided_pair_leaves_decided_methods_alone() -> None:
+def test_an_undecided_pair_adds_no_seeds_to_decided_methods() -> None:
     tops = {**CLOSE, "rekd": (80.0, 80.1, 80.05), "student": (50.0, 50.1, 50.2)}
     comparison = compared(tops, baseline="kd")
     sizes = pairwise.looks(3, 4)

@@ -84,7 +84,7 @@ def test_the_student_and_the_teacher_take_no_place() -> None:
     assert [line.label for line in document.lines] == ["teacher", "student", "kd", "crd", "at"]
 
 
-def test_equal_ones_share_a_place_and_one_alone_has_none() -> None:
+def test_equal_ones_share_a_place_and_a_single_one_has_none() -> None:
     document = one_pair(student=[60.0, 60.0], kd=[70.001, 70.0], crd=[70.0, 70.004], at=[65.0, 65.0])
     assert marked(document, "best") == {"kd", "crd"} and marked(document, "second") == {"at"}
     document = one_pair(student=[60.0, 60.0], kd=[70.0, 71.0], crd=[])
@@ -280,7 +280,7 @@ def test_hostile_names_stay_text(name: str) -> None:
     assert [r["method"] for r in csv.DictReader(io.StringIO(render.csv_text(document)))][2] == name
 
 
-def test_markdown_leaves_ordinary_names_alone() -> None:
+def test_markdown_leaves_ordinary_names_unchanged() -> None:
     shown = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
     assert "| kd_hot " in shown and "\\" not in shown.partition("<details>")[0]
 
@@ -411,7 +411,7 @@ def test_commands_of_added_seeds_plan_them_in_a_new_store(home: None) -> None:
     assert set(json.loads(result.out)["run_ids"]) == set(cell["run_ids"].split())
 
 
-def test_published_numbers_stand_beside_ours_with_their_protocol(home: None) -> None:
+def test_published_numbers_are_next_to_ours_with_their_protocol(home: None) -> None:
     finish(CIFAR)
     cell_by_line = {(c["method"], c["student"]): c for c in cells("cifar")}
     kd, dkd = cell_by_line["kd", "resnet20"], cell_by_line["dkd", "resnet20"]
@@ -457,7 +457,7 @@ def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch)
     assert "recipe crd_100ep." in shown.replace(r"\_", "_")
 
 
-def test_teachers_of_several_sizes_are_told_with_their_size(home: None) -> None:
+def test_teachers_of_several_sizes_are_listed_with_their_size(home: None) -> None:
     """This is the table behind the figure of the capacity gap."""
     finish(DIGITS)
     for form in ("md", "html", "tex"):

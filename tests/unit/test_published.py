@@ -92,7 +92,7 @@ def test_no_method_of_ours_is_among_those_that_we_do_not_have() -> None:
     assert not ours_after_all, "map these in benchmarks/published/names.py"
 
 
-def test_a_number_keeps_its_printed_names_beside_ours() -> None:
+def test_a_number_keeps_its_printed_names_next_to_ours() -> None:
     rows = built(
         number(method="FitNet", value="69.21", std="0.20"),
         number(method="KD+LSKD", metric="top1", source="LSKD (logit-standardization-KD README.md @f6e5aa5)"),
@@ -121,7 +121,7 @@ def test_a_number_keeps_its_printed_names_beside_ours() -> None:
         ({"metric": "top1_best"}, "top1_best of CRD"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(change: dict[str, str], message: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=".*") as e:
         build.build_files([number(**change)])
     assert message in str(e.value)
@@ -163,7 +163,7 @@ def test_every_exclusion_and_rule_meets_rows() -> None:
                 assert any(s == source and p.startswith(rule.id) for s, p in protocols), rule
 
 
-def test_tables_read_top1_alone() -> None:
+def test_tables_read_only_top1() -> None:
     numbers = published_numbers.published_numbers("imagenet")
     assert numbers
     kd = numbers.numbers["top1"][("torchvision:resnet34", "torchvision:resnet18", "kd")]
@@ -260,7 +260,7 @@ def test_equal_protocols_are_compared_and_unlike_ones_are_not() -> None:
     assert columns["mdistiller, best [2]"] == ("", "", "71.97"), "the best epoch's: no difference to our last"
 
 
-def test_a_column_has_one_protocol_and_says_which() -> None:
+def test_a_column_has_and_names_one_protocol() -> None:
     published = table()
     for c in published.columns:
         assert {n.protocol for cell in c.cells.values() for n in cell.numbers} == {c.protocol.id}
@@ -275,7 +275,7 @@ def test_a_column_has_one_protocol_and_says_which() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"recipe": {"base": "crd_240ep", "epochs": 239}}, "ours trained for 239 epochs, theirs for 240"),
         ({"recipe": {"base": "crd_240ep", "lr": 0.1}}, "ours has lr 0.1, theirs 0.05"),
@@ -291,9 +291,9 @@ def test_a_column_has_one_protocol_and_says_which() -> None:
         ),
     ],
 )
-def test_why_ours_is_not_comparable_is_said_and_no_difference_printed(changes: dict[str, Any], said: str) -> None:
+def test_the_table_states_why_ours_is_not_comparable_without_a_difference(changes: dict[str, Any], said: str) -> None:
     crd = column(table(**changes), "crd_last_240ep")
-    assert f"Not comparable with ours: {said}" in crd.remark
+    assert f"Not comparable with ours: {reason}" in crd.remark
     assert [cell.difference for cell in crd.cells.values()] == [None, None]
 
 
@@ -303,7 +303,7 @@ def test_evaluating_more_seldom_is_the_same_recipe() -> None:
     assert crd.cells[line("student")].difference is not None
 
 
-def test_an_unlike_teacher_is_told() -> None:
+def test_a_different_teacher_is_stated() -> None:
     crd = column(table(teacher_top1=71.59), "crd_last_240ep")
     assert "but for another teacher (theirs / ours in %: resnet56 72.34 / 71.59)" in crd.remark
     crd = column(table(teacher_top1=72.44), "crd_last_240ep")
@@ -339,7 +339,7 @@ def test_small_students_are_compared_at_their_own_learning_rate() -> None:
     assert "Comparable with ours" in crd.remark
 
 
-def test_lines_of_unlike_recipes_are_told_apart() -> None:
+def test_lines_of_different_recipes_are_distinguished() -> None:
     crd = column(table(methods={"student": None, "kd": {"recipe": {"lr": 0.1}}}), "crd_last_240ep")
     assert "resnet56 > resnet20 kd: not comparable with ours: ours has lr 0.1, theirs 0.05" in crd.remark
     assert "resnet56 > resnet20 student: comparable with ours" in crd.remark

@@ -89,7 +89,7 @@ def test_a_protocol_of_two_frameworks_is_refused() -> None:
         ({"epochs": "2x multi"}, "unknown epochs '2x multi'"),
     ],
 )
-def test_an_unknown_framework_or_schedule_is_told(change: dict[str, str], message: str) -> None:
+def test_an_unknown_framework_or_schedule_is_reported(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError) as e:
         built(number(**{**FGD, **change}))
     assert message in str(e.value)
@@ -134,17 +134,17 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
     assert everywhere == {"detectron2", "mmdetection"}, "else there was nothing to part"
 
 
-@pytest.mark.parametrize(("evaluated_on", "size", "said"), [
+@pytest.mark.parametrize(("evaluated_on", "size", "reason"), [
     ("test", 6, "ours evaluated on 6 images, theirs on the official 5,000"),
     ("train", 6, "ours evaluated on training images, not on a test set"),
     ("test", 5000, ""),
 ])  # fmt: skip
-def test_other_images_than_theirs_are_told(compared: Comparison, evaluated_on: str, size: int, said: str) -> None:
+def test_other_images_than_theirs_are_stated(compared: Comparison, evaluated_on: str, size: int, reason: str) -> None:
     known = published_numbers.published_numbers("coco")
     assert known
     dataset = DatasetChoice("coco", "v", counts=PreparedCounts(80, 5, size, 0))
     reasons = table.protocol_differences({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
-    assert [r for r in reasons if r.startswith("ours evaluated")] == [said] * bool(said)
+    assert [r for r in reasons if r.startswith("ours evaluated")] == [reason] * bool(reason)
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"
 
 
@@ -154,7 +154,7 @@ def test_numbers_as_data_have_the_framework(found: PublishedTable) -> None:
     assert "top1" not in kd and "teacher_AP" in kd
 
 
-def test_paper_prints_published_areas_beside_ours(compared: Comparison) -> None:
+def test_paper_prints_published_areas_next_to_ours(compared: Comparison) -> None:
     """FGD's table has AP of small, medium and large objects too."""
     rows = csv.DictReader(io.StringIO(table_folder.table_text(compared, "paper.csv")))
     fgfi = {r["metric"]: r["published"] for r in rows if (r["method"], r["student"]) == ("fgfi", R50)}

@@ -53,7 +53,7 @@ def old_json(queue: Queue) -> dict[str, Any]:
     }
 
 
-def test_what_is_written_is_read(planned: Planned) -> None:
+def test_reading_returns_what_was_written(planned: Planned) -> None:
     path = planned.store.queue("s-00000000")
     queue = queue_of(planned)
     files.replace_json(cancelled_file(path), True)
@@ -97,7 +97,7 @@ def test_a_part_of_a_pack_without_learners_waits_for_no_teacher(planned: Planned
     assert (students.only({student}).needs, students.only({student}).teacher) == (None, None)
 
 
-def test_an_order_is_read_as_it_was_written(planned: Planned) -> None:
+def test_a_job_order_is_read_as_written(planned: Planned) -> None:
     queue = queue_of(planned)
     order = queue.order(queue.packs[0].run_ids)
     assert JobOrder.from_json(json.loads(json.dumps(order.to_json()))) == order

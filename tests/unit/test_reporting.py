@@ -97,7 +97,7 @@ def test_columns_hold_one_metric_each() -> None:
     assert columns["seeds"] == ("3", "3", "2/3")
 
 
-def test_missing_and_diverged_runs_are_told_under_the_table() -> None:
+def test_missing_and_diverged_runs_are_listed_under_the_table() -> None:
     rows = [row("student-0", 60.0, 61.0), row("kd-0", None, 50.0, status="diverged")]
     compared = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))
     for text in (formats.markdown(compared), formats.html_text(compared).replace("&gt;", ">")):
@@ -365,7 +365,7 @@ def test_a_damaged_description_is_named(home: Path) -> None:
             Contents.read(Path("results/tables/small"))
 
 
-def test_a_finished_sweep_prints_its_table_again_and_json_alone(home: Path) -> None:
+def test_a_finished_sweep_prints_its_table_again_and_only_json_on_request(home: Path) -> None:
     result = run_command("sweep", "small.yaml")
     assert result.code == 0
     assert result.out.startswith(Path("results/tables/small/table.md").read_text())
@@ -377,7 +377,7 @@ def test_a_finished_sweep_prints_its_table_again_and_json_alone(home: Path) -> N
     assert document["rows"][0]["last"]["n"] == 3
 
 
-def test_status_as_json_is_json_alone(home: Path) -> None:
+def test_status_as_json_is_only_json(home: Path) -> None:
     store = plan().store
     run_id = plan().plan.cells[0].run_id
     store.record(run_id).unlink()
@@ -412,7 +412,7 @@ def test_failures_are_grouped_by_cause(home: Path) -> None:
     assert all(output.count(run_id) >= 1 for run_id in runs)
 
 
-def test_another_recipe_in_a_column_is_told(home: Path) -> None:
+def test_another_recipe_in_a_column_is_stated(home: Path) -> None:
     sweep = yaml.safe_load(Path("small.yaml").read_text())
     methods = sweep["methods"]
     entries = methods if isinstance(methods, dict) else {name: {} for name in methods}
@@ -444,7 +444,7 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert not table_folder.tables_are_current(contents, planned.store, folder)
 
 
-def test_a_key_that_one_recipe_leaves_unset_is_told_as_a_change(
+def test_a_key_that_one_recipe_leaves_unset_is_listed_as_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

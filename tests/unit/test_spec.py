@@ -180,7 +180,7 @@ def test_a_mistake_is_named_where_it_stands(
     assert leaf in (("# a comment\n" + text).splitlines()[line - 1]), (line, text)
 
 
-def test_a_recipe_file_beside_the_sweep_file_wins_and_its_mistakes_have_its_lines(tmp_path: Path) -> None:
+def test_a_recipe_file_next_to_the_sweep_file_wins_and_its_mistakes_have_its_lines(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     recipe = tmp_path / "recipes" / "digits_quick.yaml"
     recipe.write_text("epochs: 7\nlr: 0.1\n")
@@ -241,7 +241,7 @@ def test_a_method_is_read_without_running_its_package(package: str) -> None:
     assert type(info.hyper["scale"].default) is float, "`scale: 4` said and unsaid must be the same science"
 
 
-def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
+def test_a_default_is_the_same_run_whether_stated_or_not(package: str) -> None:
     def run(params: dict[str, Any]) -> list[str]:
         return ids(plan({**BASE, "methods": {"kd": {"use": f"{package}.own:Mine", "params": params}}}))
 
@@ -266,7 +266,7 @@ def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
         ("\0", "not a readable Python file"),
     ],
 )
-def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part: str) -> None:
+def test_a_method_that_breaks_the_rules_is_reported(package: str, source: str, part: str) -> None:
     Path(package, "own.py").write_text(source)
     with pytest.raises(UserError) as e:
         methods.describe_method(f"{package}.own:Mine")
@@ -276,7 +276,7 @@ def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part:
 @pytest.mark.parametrize(
     "use", ["kdd", "no.such:M", "os:", ":X", "a b:c", "math:X", "this.that:X", "..:X", "__main__:X"]
 )
-def test_a_method_that_is_nowhere_is_told(use: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_that_does_not_exist_is_reported(use: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="method"):
         methods.describe_method(use)
     assert capsys.readouterr().out == "", "a module was run"
@@ -321,7 +321,7 @@ def test_planning_status_and_report_import_no_torch(args: list[str], tmp_path: P
     assert not (tmp_path / "results").exists(), "looking must not write"
 
 
-def test_plan_as_json_is_json_alone(tmp_path: Path) -> None:
+def test_plan_as_json_is_only_json(tmp_path: Path) -> None:
     result = run_command(
         "sweep", REPO / "benchmarks/digits_pairs.yaml", "--plan", "--json", "--results", tmp_path / "r"
     )

@@ -69,7 +69,7 @@ UNLIKE = {**SWEEP, "methods": {"student": {}, "kd": {}, "dkd": {"recipe": {"epoc
 
 
 @pytest.mark.parametrize("args", [("report",), ("sweep",), ("sweep", "--plan")], ids=" ".join)
-def test_unlike_protocols_are_refused_and_why_is_said(home: Path, args: tuple[str, ...]) -> None:
+def test_different_protocols_are_refused_with_the_cause(home: Path, args: tuple[str, ...]) -> None:
     finish(UNLIKE)
     error = run_command(args[0], "small.yaml", *args[1:]).error
     assert "a column would mix numbers of different protocols" in error
@@ -102,7 +102,7 @@ def test_a_pairs_epochs_are_guarded_and_a_learning_rate_is_its_own(home: Path) -
     assert "digits_net_w16 > digits_net_w4, kd: epochs 4" in run_command("report", "small.yaml").error
 
 
-def test_unlike_pairs_of_one_name_are_refused_whatever_is_asked(home: Path) -> None:
+def test_different_pairs_of_one_name_are_always_refused(home: Path) -> None:
     pairs = [SWEEP["pairs"][0], {**SWEEP["pairs"][0], "recipe": {"lr": 0.01}}]
     Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "pairs": pairs}))
     for args in (("sweep", "small.yaml", "--plan"), ("report", "small.yaml", "--mix-protocols")):

@@ -104,7 +104,7 @@ def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comp
     assert html.count('<th scope="colgroup" colspan="6">fasterrcnn_resnet18_fpn</th>') == 1
 
 
-def test_ranks_are_by_AP_and_over_the_detectors_pairs_alone(compared: tuple[Comparison, Comparison]) -> None:
+def test_ranks_are_by_AP_and_over_only_the_detectors_pairs(compared: tuple[Comparison, Comparison]) -> None:
     ranking = compared[0].ranking
     assert ranking and ranking.pairs == len(PAIRS)
     assert [(r.method, r.rank) for r in ranking.ranks] == [("fgfi", 1), ("kd", 2), ("student", 3)]
@@ -121,15 +121,15 @@ def test_plain_data_has_the_metrics_names(compared: tuple[Comparison, Comparison
 
 
 @pytest.mark.parametrize(
-    ("evaluated_on", "said"),
+    ("evaluated_on", "sentence"),
     [
         ("test", "6 test images"),
         ("validation", "held-out training images for validation, NOT the test set"),
         ("train", "6 training images that are evaluated on, NOT a test set"),
     ],
 )
-def test_what_is_evaluated_on_is_said(
-    home: Path, planned: tuple[Planned, Planned], evaluated_on: str, said: str
+def test_the_evaluation_set_is_stated(
+    home: Path, planned: tuple[Planned, Planned], evaluated_on: str, sentence: str
 ) -> None:
     detectors = planned[0]
     contents = Contents.of(detectors.name, detectors.plan)
@@ -137,7 +137,7 @@ def test_what_is_evaluated_on_is_said(
     at = table.schema.get_field_index("evaluated_on")
     compared = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
     for name in ("table.md", "paper.md"):
-        assert said in table_folder.table_text(compared, name)
+        assert sentence in table_folder.table_text(compared, name)
 
 
 def test_curves_are_of_the_score_and_metrics_are_no_diagnostics(compared: tuple[Comparison, Comparison]) -> None:
@@ -177,7 +177,7 @@ def test_a_page_of_both_tasks_keeps_them_apart(board: Board) -> None:
         assert {line["method"]: line["rank"] for line in of_pair} == {"fgfi": 1, "kd": 2}
 
 
-def test_runs_on_the_page_have_their_own_metrics_alone(board: Board) -> None:
+def test_runs_on_the_page_have_only_their_own_metrics(board: Board) -> None:
     scores = {line["id"]: board.overview["protocols"][line["protocol"]]["score"] for line in board.overview["lines"]}
     runs = [(line_id, run) for chunk in board.chunks for line_id, line in chunk.items() for run in line["runs"]]
     assert {scores[line_id] for line_id, _ in runs} == {"AP", "top1"}

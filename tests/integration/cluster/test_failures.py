@@ -74,7 +74,7 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, 
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
-def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
+def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
     """Status reads the store and calls squeue and sacct once. A step takes too long for any checkpoint."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
     limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
