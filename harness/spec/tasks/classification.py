@@ -70,8 +70,8 @@ class StatedScore(Closed):
         None,
         ge=0,
         le=100,
-        description="test accuracy in % that it should have; measured again before training, where a difference of more "
-        "than 0.1 is a failure",
+        description="test accuracy in % that it should have; measured again before training, where a difference of "
+        "more than 0.1 is a failure",
     )
 
 

@@ -100,8 +100,8 @@ TASK = TaskInfo(
     images=(OBJECTS,),
     models={name: ("detection", TWO_STAGE) if entry.two_stage else ("detection",) for name, entry in DETECTORS.items()},
     examples=tuple(DETECTORS)[:3],
-    models_note="Detectors are built from torchvision's modules. The numbers are for 80 classes, an image of 3x800x1344 and, "
-    "in two stages, 512 regions.",
+    models_note="Detectors are built from torchvision's modules. The numbers are for 80 classes, an image of "
+    "3x800x1344 and, in two stages, 512 regions.",
     # How detectors are built and trained.
     recipe={"norm": "frozen", "frozen_stages": 0, "anchors_per_image": 256, "rois_per_image": 512},
     backbones=True,
