@@ -87,11 +87,13 @@ class Loopback:
         try:
             return cls(layout.root, Settings.from_json(json.loads(layout.state.read_text())))
         except FileNotFoundError:
-            raise UserError(f"{layout.root}: no cluster here; start one: python -m slurm.loopback up") from None
+            raise UserError(
+                f"{layout.root}: no cluster in this folder; start one with: python -m slurm.loopback up"
+            ) from None
         except (ValueError, TypeError, KeyError):
             raise UserError(
-                f"{layout.root}: a cluster whose start did not get far; "
-                f"clean up: python -m slurm.loopback down --dir {layout.root}"
+                f"{layout.root}: the start of its cluster was interrupted; "
+                f"clean up with: python -m slurm.loopback down --dir {layout.root}"
             ) from None
 
     def __enter__(self) -> "Loopback":
@@ -378,14 +380,14 @@ def _claim(layout: Layout) -> None:
     try:
         layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(p != layout.state for p in layout.root.iterdir()):
-            lives = "a cluster lives there" if layout.state.exists() else "not empty"
-            hint = f"; take it down first: python -m slurm.loopback down --dir {layout.root}" * layout.state.exists()
+            lives = "holds a cluster" if layout.state.exists() else "not empty"
+            hint = f"; stop it first: python -m slurm.loopback down --dir {layout.root}" * layout.state.exists()
             raise UserError(f"{layout.root}: {lives}{hint or '; give another --dir'}")
         layout.root.chmod(0o700)
         with layout.state.open("x"):
             pass
     except FileExistsError:
-        raise UserError(f"{layout.root}: a cluster is being started there, or it is no folder") from None
+        raise UserError(f"{layout.root}: not a folder, or a cluster is being started in it") from None
     except OSError as e:
         raise UserError(f"{layout.root}: {e.strerror}; give another --dir") from None
 

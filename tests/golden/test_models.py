@@ -1,4 +1,4 @@
-"""Every network of the golden folder: the same checkpoint layout, size and numbers here."""
+"""Compare every network of the golden folder with ours: checkpoint layout, size and numbers."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def zoo_model(name: str) -> ConvNet:
 
 
 def reference_taps(model: ConvNet, preact: bool) -> list[str]:
-    """Return our names of the reference's features but the pooled one; its stem has no pre-activation."""
+    """Return our names of the reference's features except the pooled one; its stem has no pre-activation."""
     maps = [name for name in model.tap_names if "." not in name]
     return [f"{name}.preact" if preact and name != "stem" else name for name in maps]
 

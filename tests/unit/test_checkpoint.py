@@ -56,7 +56,7 @@ def test_any_changed_byte_is_noticed(tmp_path: Path, at: int, mask: int) -> None
     (path,) = tmp_path.glob("epoch-*")
     path.write_bytes(content)
     loaded = checkpoint.load_newest(tmp_path)
-    if loaded is not None:  # the change means nothing, such as one of a space that pads the header
+    if loaded is not None:  # the change has no effect, for instance in the header's padding
         assert loaded[1] == STATE and loaded[0].keys() == TENSORS.keys()
         assert all(torch.equal(loaded[0][k].nan_to_num(7), t.nan_to_num(7)) for k, t in TENSORS.items())
 

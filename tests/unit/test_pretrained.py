@@ -39,14 +39,14 @@ def test_addresses(name: str, url: str) -> None:
 
 
 def test_timms_are_those_that_it_loads_as_they_are() -> None:
-    found = pretrained.weights_urls("timm")
+    urls = pretrained.weights_urls("timm")
     plain = set()
     for name in timm.list_pretrained():
         cfg = get_pretrained_cfg(name)
         if cfg.hf_hub_id == f"timm/{name}" and not (cfg.hf_hub_filename or cfg.custom_load):
             plain.add(name)
-    assert len(set(found) & plain) > 0.95 * len(plain)
-    assert len(set(found) - plain) <= 1, "an entry of a model that is not listed"
+    assert len(set(urls) & plain) > 0.95 * len(plain)
+    assert len(set(urls) - plain) <= 1, "an entry of a model that is not listed"
 
 
 def test_the_start_of_a_hash_is_in_pytorchs_names_alone() -> None:

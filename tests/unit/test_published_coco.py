@@ -48,13 +48,13 @@ def printed(compared: Comparison, found: PublishedTable) -> Paper:
     return paper(compared, found, published_numbers.published_numbers("coco"))
 
 
-def column(found: PublishedTable, protocol: str) -> ProtocolColumn:
-    return next(c for c in found.columns if c.protocol.id == protocol)
+def column(published: PublishedTable, protocol: str) -> ProtocolColumn:
+    return next(c for c in published.columns if c.protocol.id == protocol)
 
 
-def values(found: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
-    """(student, method) -> number."""
-    cells = column(found, protocol).cells
+def values(published: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
+    """Return (student, method) -> number."""
+    cells = column(published, protocol).cells
     return {(line.student, line.method): cell.numbers[0].value for line, cell in cells.items()}
 
 
@@ -64,18 +64,18 @@ def test_detectors_have_our_names_a_framework_and_a_schedule() -> None:
     assert names["FasterRCNN-R50-FPN", "FasterRCNN-MobileNetV2-FPN"] == (R50, "fasterrcnn_mobilenet_v2_fpn")
     assert names["RetinaNet-R101", "RetinaNet-R50"] == ("retinanet_resnet101_fpn", "retinanet_resnet50_fpn")
     assert names["GFL-R101", "GFL-R50"] == ("", "") and names["none", "FasterRCNN-R50-FPN"] == ("none", R50)
-    of = {p["protocol"]: p for p in committed("protocols.csv") if p["dataset"] == "coco"}
+    protocols = {p["protocol"]: p for p in committed("protocols.csv") if p["dataset"] == "coco"}
     frameworks = {"coco_frcnn_fpn": "detectron2", "coco_frcnn_mmdet": "mmdetection", "coco_other": "mmdetection"}
     for r in committed("coco.csv"):
-        assert of[r["protocol"]]["framework"] == frameworks[r["benchmark"]]
-    assert of["detectron2_1x_90k"]["schedule"] == "1x (90k iterations of 16 images)"
-    assert of["ea_kd_notes_180k_it_bs8"]["schedule"] == "1x (180k iterations of 8 images)"
-    assert {p["schedule"] for p in of.values() if p["epochs"] in ("24", "2x")} == {"2x (24 epochs)"}
+        assert protocols[r["protocol"]]["framework"] == frameworks[r["benchmark"]]
+    assert protocols["detectron2_1x_90k"]["schedule"] == "1x (90k iterations of 16 images)"
+    assert protocols["ea_kd_notes_180k_it_bs8"]["schedule"] == "1x (180k iterations of 8 images)"
+    assert {p["schedule"] for p in protocols.values() if p["epochs"] in ("24", "2x")} == {"2x (24 epochs)"}
     assert not any(p["framework"] or p["schedule"] for p in committed("protocols.csv") if p["dataset"] != "coco")
 
 
 def test_a_protocol_of_two_frameworks_is_refused() -> None:
-    """A column holds one protocol: so none holds two frameworks."""
+    """Columns hold one protocol each, so none holds two frameworks."""
     rows = (number(**FGD), number(**{**FGD, "method": "FGD (inherit)"}))
     assert [r["protocol"] for r in built(*rows)["coco.csv"]] == ["fgd_24ep", "fgd_24ep"]
     with pytest.raises(UserError, match="protocol fgd_24ep: two rules or sources describe it differently"):
@@ -122,7 +122,7 @@ def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
 
 
 def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: PublishedTable) -> None:
-    """They stand in one column: what is of the other framework has its own in the first table alone."""
+    """Grey numbers share a column; those of the other framework have their own, in the first table only."""
     of_pair: dict[tuple[str, str], set[str]] = {}
     for line in printed.lines:
         for c, entry in zip(printed.columns, line.entries, strict=True):

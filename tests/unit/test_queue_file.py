@@ -1,4 +1,4 @@
-"""Queue files: what is written is read again, and those of earlier harnesses are."""
+"""Queue files: reading returns what was written, and files of earlier versions are read too."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def queue_of(planned: Planned) -> Queue:
 
 
 def old_json(queue: Queue) -> dict[str, Any]:
-    """The queue as harnesses wrote it that listed each pack's run ids only."""
+    """Return the queue as earlier versions wrote it, with only the run ids of each pack."""
     return {
         "cluster": None,
         "data": None,
@@ -78,7 +78,7 @@ def test_the_file_has_what_an_earlier_harness_reads(planned: Planned) -> None:
 
 
 def test_a_queue_of_an_earlier_harness_is_read(planned: Planned) -> None:
-    """Its packs' models, methods and sizes come from the store; runs that have ended are left out."""
+    """Models, methods and sizes of its packs come from the store; runs that have ended are left out."""
     path = planned.store.queue("s-00000000")
     queue = queue_of(planned)
     files.replace_json(path, old_json(queue))

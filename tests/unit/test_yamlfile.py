@@ -1,4 +1,4 @@
-"""YAML read with the line of every key, and every way it can be wrong told in one line."""
+"""YAML read with the line of every key; each kind of error gives a message of one line."""
 
 from pathlib import Path
 from typing import Any

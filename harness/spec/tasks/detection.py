@@ -18,7 +18,7 @@ class DetectorEntry:
     backbone: str  # torchvision's name of the classifier
     two_stage: bool
     channels: int = 256  # of each map of the pyramid
-    hidden: int = 1024  # width of what a region is read by, in two stages
+    hidden: int = 1024  # width of the hidden layers that classify a region, in two stages
 
 
 DETECTORS: dict[str, DetectorEntry] = {
