@@ -1,4 +1,4 @@
-"""``python -m harness.evaluate``: how good a checkpoint is, or what a run has left."""
+"""``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
 from pathlib import Path
@@ -94,7 +94,7 @@ def _checkpoint(
     dataset: str, folder: str | None, model: str, weights: str, sides: tuple[int | None, int], root: Path | None,
     results: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """``sides``: of --size and --resize."""
+    """Measure a checkpoint; ``sides`` are the values of --size and --resize."""
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
     from harness.spec import datasets, models, tasks
@@ -181,7 +181,7 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:
-    """``recipe``: what is seen of images, and the precision."""
+    """Measure a network; ``recipe`` states the crop of the images and the precision."""
     import torch
 
     from harness.data.load.arrays import WrongData

@@ -1,4 +1,4 @@
-"""``python -m harness.prepare DATASET``: image files into the form the loaders want."""
+"""``python -m harness.prepare DATASET``: image files in the form that the loaders read."""
 
 import json
 from pathlib import Path

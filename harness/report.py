@@ -169,7 +169,7 @@ def _write_sweep_events(contents: "list[Contents]", store: "Store", folder: Path
 
 
 def _write_events(store: "Store", run_of: dict[str, str], folder: Path) -> None:
-    """``run_of``: place below the folder -> run."""
+    """Write event files; ``run_of`` maps the path below the folder to the run."""
     from harness.reporting.export.tensorboard import write_event_files
 
     for path in write_event_files(store, run_of, folder):
@@ -194,7 +194,7 @@ def _write_tables(contents: "list[Contents]", store: "Store", folder: Path) -> N
 
 
 def _print_tables(contents: "list[Contents]", store: "Store", name: str) -> None:
-    """``name``: of the file that would hold it."""
+    """Print the tables; ``name`` is the file that would hold them."""
     from harness.reporting.comparison import load_comparisons
     from harness.reporting.tables.table_folder import table_text
 

@@ -88,7 +88,7 @@ class Unreadable(Closed):
 
 
 class Prepared(Closed):
-    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it lies."""
+    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it is."""
 
     format: Literal[1] = FORMAT
     version: Hash

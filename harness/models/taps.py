@@ -165,7 +165,7 @@ def describe_taps(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
 
 
 def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
-    """The linear layer behind the logits and the map it reads the mean of, if that is how the model ends."""
+    """Return the linear layer that computes the logits, with the map whose mean it reads, if the model ends so."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
     ends = [m for m in layers if m.in_features == outputs.embedding.shape[1]]
     ends = [m for m in ends if m.out_features == outputs.logits.shape[1]]

@@ -218,7 +218,7 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
     good = (tree / "train/bee/3.JPEG").read_bytes()
     prepared(tree, tmp_path / "undisturbed")
     (tree / "train/bee/3.JPEG").write_bytes(b"")
-    assert "1 files are unreadable" in prepare(tree, tmp_path / "out").error
+    assert "1 file is unreadable" in prepare(tree, tmp_path / "out").error
     (tree / "train/bee/3.JPEG").write_bytes(good)
     prepared(tree, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")

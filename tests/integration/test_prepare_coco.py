@@ -198,7 +198,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     save_image(source / "train2017/0003.jpg", picture(60, 40))
     (source / "train2017/0001.jpg").write_bytes(b"<html>")
-    assert "1 files are unreadable: train2017/0001.jpg: not an image" in prepare(source, tmp_path / "out").error
+    assert "1 file is unreadable: train2017/0001.jpg: not an image" in prepare(source, tmp_path / "out").error
 
     (source / "train2017/0003.jpg").unlink()
     manifest = prepared(source, tmp_path / "out", "--skip-unreadable")

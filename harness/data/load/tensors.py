@@ -14,7 +14,7 @@ from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
 
-EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
+EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU needs more images per batch to be busy
 
 _CACHED = 1 << 18  # values, of 4 bytes
 

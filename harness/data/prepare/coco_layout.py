@@ -45,7 +45,7 @@ class Archive:
         return [part for part in (self.train, self.test) if part]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
+        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they are."""
         digest = hashlib.sha256()
         for name, part in (("train", self.train), ("test", self.test)):
             if part:

@@ -19,6 +19,7 @@ from harness.data.prepare.part import BuiltPart, PartBuild, Tell, in_the_way, sc
 from harness.data.prepare.pool import Workers
 from harness.data.prepare.resumable import journal
 from harness.errors import UserError
+from harness.phrases import plural
 from harness.store import files
 
 SAMPLED = 100  # images of each part that are tried for the size of the whole
@@ -127,6 +128,6 @@ def _unreadable(unreadable: tuple[Unreadable, ...], out: Path) -> str:
         files.replace_text(path, "\n".join(lines) + "\n")
         listed += f"; all of them are in {path}"
     return (
-        f"{len(lines):,} files are unreadable: {listed}. Repair them, or leave them out with --skip-unreadable: "
-        "the same command then continues"
+        f"{plural(len(lines), 'file is', 'files are')} unreadable: {listed}. Repair them, or leave them "
+        "out with --skip-unreadable: the same command then continues"
     )

@@ -42,7 +42,7 @@ class Tree:
     test: Part
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the classes, names, labels and sizes, wherever the files lie."""
+        """Return 16 hex digits of the classes, names, labels and sizes, wherever the files are."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for part in (self.train, self.test):
             digest.update(b"part")

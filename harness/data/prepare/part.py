@@ -1,4 +1,4 @@
-"""One part of a data set, training or test images, into its .beton file."""
+"""Preparation of one part of a data set, training or test images, in its .beton file."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ class BuiltPart:
 
 @dataclass(frozen=True)
 class PartBuild:
-    """``unfinished`` becomes ``finished`` once the other part is whole too."""
+    """A part in preparation: ``unfinished`` is renamed to ``finished`` once the other part is complete too."""
 
     name: Literal["train", "test"]
     file: Literal["train.beton", "val.beton"]

@@ -29,8 +29,10 @@ class DetectionEvalSet(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, list[Size], list[Size], list[int]]]:
-        """Images padded to multiples of 32, their sizes without padding, those of the files, and COCO's image ids; in
-        file order, each of these images once."""
+        """Yield images padded to multiples of 32, sizes without padding, the files' sizes and COCO's image ids.
+
+        Images come in file order, each of ``mine`` once.
+        """
 
 
 @dataclass(frozen=True)
