@@ -122,8 +122,8 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
         assert same(list(train_loader(stored, backend, workers=workers).epoch(2)), whole)
     other = train_loader(stored, backend, batch_size=7)
     list(other.epoch(0))
-    alone, together = by_index(other.epoch(2)), by_index(iter(whole))
-    assert all(alone[i].equal(together[i]) for i in range(N))
+    separate, together = by_index(other.epoch(2)), by_index(iter(whole))
+    assert all(separate[i].equal(together[i]) for i in range(N))
 
     shares = [train_loader(stored, backend, rows=Ranks(r, 3).rows) for r in range(3)]
     for first in (0, 2, 3):  # the last batch has two images for three processes

@@ -156,8 +156,8 @@ def test_the_table_of_methods_has_all_and_their_parameters() -> None:
         if "classification" not in methods.describe_method(name).defined_for:
             continue
         member = trainer.member(name)
-        beside = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())
-        assert rows[name][5].strip() == f"{beside:,}", name
+        extra = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())
+        assert rows[name][5].strip() == f"{extra:,}", name
 
 
 def anchors(page: Path) -> set[str]:
@@ -202,8 +202,8 @@ def prose(page: str) -> list[str]:
 def test_a_line_of_prose_is_one_sentence(page: str) -> None:
     lines = prose(page)
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        shown = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
-        assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", shown), f"{page}: more than one sentence in: {line}"
+        text = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
+        assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", text), f"{page}: more than one sentence in: {line}"
         goes_on = following and not re.match(r" *(?:-|\d+\.) ", following)
         assert not (line and goes_on) or re.search(r"[.:?!][)\"*`]*$", line), (
             f"{page}: a sentence goes on after: {line}"

@@ -94,8 +94,11 @@ def test_a_probe_measures_steps_and_leaves_only_its_result(bench: Bench) -> None
     assert "probe 2 of 2" in packs[1] and " s a step" in packs[1], "the seeds are one kind of pack"
     assert re.search(r"^time: .*; 5 runs from a probe$", result.stdout, re.MULTILINE), result.stdout
     assert "\ntime unknown: 2 runs (digits_net_w8 > digits_net_w4 / ft / seed 0, " in result.stdout
-    left = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())
-    assert left == ["probes", "probes"] and sorted(p.name for p in bench.folder.iterdir()) == ["results", "sweep.yaml"]
+    folders = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())
+    assert folders == ["probes", "probes"] and sorted(p.name for p in bench.folder.iterdir()) == [
+        "results",
+        "sweep.yaml",
+    ]
     assert {row["state"] for row in bench.states().values()} == {"to do"}
     rerun = bench.run("sweep", "--plan")
     assert "5 runs from a probe" in rerun.stdout and rerun.stderr == "", "later plans know it"

@@ -54,8 +54,8 @@ def test_event_files_hold_what_the_records_hold(finished: Bench, tmp_path: Path)
         assert [epoch for epoch, _ in rates] == list(range(1, EPOCHS + 1))
         assert rates[0][1] == np.float32(json.loads(row["science"])["recipe"]["lr"]) > rates[1][1]
         text = events.Tensors("settings")
-        shown = text[0].tensor_proto.string_val[0].decode()
-        assert json.loads(shown.split("```")[1].removeprefix("json")) == json.loads(row["science"])
+        text_shown = text[0].tensor_proto.string_val[0].decode()
+        assert json.loads(text_shown.split("```")[1].removeprefix("json")) == json.loads(row["science"])
 
 
 def test_settings_are_hyper_parameters(finished: Bench, tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ def test_mistakes_are_reported_and_nothing_is_written(finished: Bench, bench: Be
     out = tmp_path / "out"
     unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
     assert unknown.returncode == 2 and "error: --run: unknown run with a record '0123456789abcdef'" in unknown.stderr
-    alone = finished.run("report", "--run", "0")
-    assert alone.returncode == 2 and alone.stderr == "error: --run goes with --tensorboard\n"
+    without_file = finished.run("report", "--run", "0")
+    assert without_file.returncode == 2 and without_file.stderr == "error: --run goes with --tensorboard\n"
     for option in ("--tensorboard", "--bundle"):
         empty = bench.run("report", option, str(out))
         assert empty.returncode == 2 and "no run has a record yet" in empty.stderr and empty.stdout == ""

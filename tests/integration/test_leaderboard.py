@@ -200,8 +200,8 @@ def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1360, 390])
 def test_nothing_serious_for_axe(chromium: Any, broken: Path, scheme: str, width: int) -> None:
-    how = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
-    with opened(chromium, broken, **how) as page:
+    settings = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
+    with opened(chromium, broken, **settings) as page:
         assert serious(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
         page.locator("tr.line a").first.click()
@@ -333,8 +333,8 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
         assert "top-1 or AP in %" in (page.locator("[data-sort=last]").get_attribute("title") or "")
         page.locator("tr.line a", has_text="kd").last.click()
         page.wait_for_selector("#detail h3")
-        shown = page.locator("#detail figure.whole img")
-        assert shown.count() == 1 and pair[0] in shown.get_attribute("alt")
+        images = page.locator("#detail figure.whole img")
+        assert images.count() == 1 and pair[0] in images.get_attribute("alt")
         assert page.wait_for_function("() => document.querySelector('#detail img').naturalWidth === 40")
         tiles = page.locator(".tiles").inner_text()
         assert "Last, AP %" in tiles and "33.25" in tiles and "Teacher, AP %" in tiles and "42.00" in tiles

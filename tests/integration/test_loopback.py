@@ -141,10 +141,10 @@ def test_a_job_beyond_its_memory_is_killed(cluster: Loopback, tmp_path: Path) ->
 @needs_slurm
 def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback) -> None:
     job = sbatch(cluster, "sleep 60", "--nodelist=node2", "--no-requeue")
-    mine = (f"SLURM_JOB_ID={job}\0", str(cluster.layout.slurm_conf))
-    eventually(lambda: len(mentioning(*mine)) == 2)  # the script and its sleep
+    marks = (f"SLURM_JOB_ID={job}\0", str(cluster.layout.slurm_conf))
+    eventually(lambda: len(mentioning(*marks)) == 2)  # the script and its sleep
     cluster.kill_node("node2")
-    assert mentioning(*mine) == []
+    assert mentioning(*marks) == []
     cluster.wait_for_nodes("down", "node2")
     eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
     assert cluster.node_states()["node1"] == "idle"

@@ -62,9 +62,9 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "coco"
 
 
-def change(path: Path, what: Callable[[dict[str, Any]], object]) -> None:
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
-    what(content)
+    edit(content)
     path.write_text(json.dumps(content))
 
 
@@ -83,19 +83,21 @@ def test_coco128(tmp_path: Path) -> None:
     assert manifest.test.objects == {"objects": 929, "crowds": 10, "degenerate": 0}
     assert manifest.test.counts == {"kept": 128, "greyscale": 1, "ignored": 0}
 
-    given = json.loads((data / "annotations/instances_train2017.json").read_text())
+    source_file = json.loads((data / "annotations/instances_train2017.json").read_text())
     file = beton.read_beton(tmp_path / "out/train.beton")
-    names = {image["id"]: data / "images/train2017" / image["file_name"] for image in given["images"]}
+    names = {image["id"]: data / "images/train2017" / image["file_name"] for image in source_file["images"]}
     assert file.labels.tolist() == sorted(names)
     assert all(bytes(file.jpeg(i)) == names[number].read_bytes() for i, number in enumerate(file.labels.tolist()))
     annotations = Annotations.load(tmp_path / "out/train.safetensors", 80)
     truth = annotations.as_coco(file.heights, file.widths, manifest.categories)
     keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    expected = sorted(given["annotations"], key=lambda a: a["image_id"])
+    expected = sorted(source_file["annotations"], key=lambda a: a["image_id"])
     assert [[a[k] for k in keys] for a in truth["annotations"]] == [[a[k] for k in keys] for a in expected]
     image_keys = ("id", "height", "width")
-    assert truth["images"] == [{k: i[k] for k in image_keys} for i in sorted(given["images"], key=lambda i: i["id"])]
-    assert [(c.id, c.name) for c in manifest.categories] == [(c["id"], c["name"]) for c in given["categories"]]
+    assert truth["images"] == [
+        {k: i[k] for k in image_keys} for i in sorted(source_file["images"], key=lambda i: i["id"])
+    ]
+    assert [(c.id, c.name) for c in manifest.categories] == [(c["id"], c["name"]) for c in source_file["categories"]]
 
     before = contents(tmp_path / "out")
     result = process(*args, cwd=tmp_path)

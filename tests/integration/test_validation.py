@@ -60,10 +60,10 @@ def test_given_weights_are_measured_on_the_test_set(tuned: Bench, tmp_path: Path
     document = json.loads(subprocess.check_output([sys.executable, "-m", "harness.evaluate", *args], cwd=REPO))
     assert document["top1"] != rows(tuned)[run_id]["last_top1"], "the two must tell apart which images were used"
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights), "top1": round(document["top1"], 2)}}
-    given = Bench(tmp_path, {**TUNING, "methods": ["kd"], "pairs": [pair]})
-    result = given.run("sweep")
+    bench = Bench(tmp_path, {**TUNING, "methods": ["kd"], "pairs": [pair]})
+    result = bench.run("sweep")
     assert result.returncode == 0, result.stderr
-    (row,) = rows(given).values()
+    (row,) = rows(bench).values()
     assert row["teacher_top1"] == document["top1"] and row["evaluated_on"] == "validation"
 
 

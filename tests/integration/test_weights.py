@@ -71,7 +71,7 @@ def last_line(result: CommandResult) -> str:
 PLANNED = "dataset 'cifar100' needs data"
 
 
-def kept(home: Path) -> list[str]:
+def stored_files(home: Path) -> list[str]:
     """Return every file of the weight store except its locks."""
     root = home / "results/weights"
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
@@ -142,7 +142,7 @@ def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> N
     assert sweep(weights).error == f"s.yaml:8: pairs.0.teacher_weights: {expected}"
     result = run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights["name"])
     assert result.error == expected
-    assert kept(home) == []
+    assert stored_files(home) == []
 
 
 def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> None:
@@ -155,7 +155,7 @@ def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> Non
     assert result.returncode == 2
     expected = f"error: sweep.yaml: weights {url}: sha256 is {sha(CONTENT)}, expected {'ab' * 32}"
     assert result.stderr.splitlines()[-1] == expected
-    assert kept(bench.folder) == [] and [p.name for p in bench.store.root.iterdir()] == ["weights"]
+    assert stored_files(bench.folder) == [] and [p.name for p in bench.store.root.iterdir()] == ["weights"]
 
 
 def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
@@ -176,7 +176,7 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
     texts = [log.read_text() for log in logs]
     assert len(web.requests) == 1
     assert all(text.splitlines()[-1].startswith(f"error: {PLANNED}") for text in texts), texts
-    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2
+    assert stored_files(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(stored_files(home)) == 2
 
 
 def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web: Site) -> None:
@@ -197,18 +197,20 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     go_on.set()
-    (left,) = kept(home)
-    assert left.startswith("sha256/.") and left.endswith(".tmp")
+    (partial,) = stored_files(home)
+    assert partial.startswith("sha256/.") and partial.endswith(".tmp")
     assert "not fetched yet" in sweep({"url": url}, "--plan").error
 
     web.answers["/t.pth"] = whole
     assert last_line(sweep({"url": url})).startswith(PLANNED)
-    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2, "what the killed one left is gone"
+    assert stored_files(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(stored_files(home)) == 2, (
+        "what the killed one left is gone"
+    )
 
 
 @pytest.mark.parametrize("what", ["the same", "another version", "no version"])
 def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site, what: str) -> None:
-    other = CONTENT[::-1]
+    other_content = CONTENT[::-1]
     cut = 2 << 20
 
     def breaks(to: BaseHTTPRequestHandler) -> None:
@@ -222,15 +224,15 @@ def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site
             head(to, 206, {"Content-Length": str(len(CONTENT) - cut), **etag})
             to.wfile.write(CONTENT[cut:])
         else:
-            head(to, 200, {"Content-Length": str(len(other)), **etag})
-            to.wfile.write(other)
+            head(to, 200, {"Content-Length": str(len(other_content)), **etag})
+            to.wfile.write(other_content)
 
     web.answers["/t.pth"] = breaks
     assert last_line(sweep({"url": web.url("/t.pth")})).startswith(PLANNED)
     assert [part for _, part in web.requests] == [None, None if what == "no version" else f"bytes={cut}-"]
-    expected = CONTENT if what == "the same" else other
-    assert (home / "results/weights" / kept(home)[0]).read_bytes() == expected
-    assert kept(home)[0] == f"sha256/{sha(expected)}.pth"
+    expected = CONTENT if what == "the same" else other_content
+    assert (home / "results/weights" / stored_files(home)[0]).read_bytes() == expected
+    assert stored_files(home)[0] == f"sha256/{sha(expected)}.pth"
 
 
 def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
@@ -241,7 +243,7 @@ def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
     web.answers["/t.pth"] = breaks
     expected = f"cannot be downloaded: the connection was closed after 10 of 1,000 bytes, {TRIES} times"
     assert sweep({"url": web.url("/t.pth")}).error.endswith(expected)
-    assert len(web.requests) == TRIES and kept(home) == []
+    assert len(web.requests) == TRIES and stored_files(home) == []
 
 
 def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +251,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     web.answers["/open.pth"] = lambda to: head(to, 302, {"Location": "http://localhost/t.pth"})
     web.answers["/endless.pth"] = lambda to: head(to, 200, {})
     assert last_line(sweep({"url": web.url("/moved.pth")})).startswith(PLANNED)
-    before = kept(home)
+    before = stored_files(home)
     assert before[0] == f"sha256/{sha(CONTENT)}.pth"
     where = "s.yaml:8: pairs.0.teacher_weights: weights "
     for path, message in {
@@ -265,7 +267,7 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     for url in ("https://localhost:1/t.pth", "https://a..b/t.pth"):
         error = sweep({"url": url}).error
         assert error.startswith(f"{where}{url}: cannot be reached: ") and error.endswith("give it as `file`"), error
-    assert kept(home) == before
+    assert stored_files(home) == before
 
 
 def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,18 +282,18 @@ def test_boxes_scale_with_their_image_and_stay_inside(
     made: tuple[np.ndarray, tuple[int, int], tuple[int, int]],
 ) -> None:
     given, size, shown = made
-    boxes_found = resize.resized_boxes(given, size, shown, flip=False)
+    resized = resize.resized_boxes(given, size, shown, flip=False)
     flipped = resize.resized_boxes(given, size, shown, flip=True)
-    for boxes in (boxes_found, flipped):
+    for boxes in (resized, flipped):
         assert boxes.dtype == np.float32 and boxes.shape == given.shape
         assert (boxes >= 0).all() and (boxes <= [shown[1], shown[0]] * 2).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
     factor = np.array([shown[1] / size[1], shown[0] / size[0]] * 2)
-    np.testing.assert_allclose(boxes_found, given * factor, rtol=1e-6)
+    np.testing.assert_allclose(resized, given * factor, rtol=1e-6)
     twice = resize.resized_boxes(flipped, shown, shown, flip=True)
-    np.testing.assert_allclose(twice, boxes_found, atol=shown[1] * 2e-7)
+    np.testing.assert_allclose(twice, resized, atol=shown[1] * 2e-7)
     np.testing.assert_allclose(resize.resized_boxes(given, size, shown, False), given * factor, rtol=1e-6)
-    assert np.array_equal(flipped[:, [1, 3]], boxes_found[:, [1, 3]])
+    assert np.array_equal(flipped[:, [1, 3]], resized[:, [1, 3]])
 
 
 @given(st.floats(0, 0.02) | st.floats(0, 3), st.integers(0, 3990), st.integers(200, 1333))

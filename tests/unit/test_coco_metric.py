@@ -133,9 +133,9 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     for world in (1, 2):
         mp.spawn(rank_main, (tmp_path, free_port(), world), nprocs=world)
-    alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
-    assert first == second == alone
-    metrics, results = alone
+    single, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
+    assert first == second == single
+    metrics, results = single
     assert list(metrics) == list(DETECTION.metrics)
     by_image = list(dict.fromkeys(r["image_id"] for r in results))
     assert by_image == [image["id"] for image in coco128.ground_truth(IMAGES)["images"]]

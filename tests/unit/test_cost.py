@@ -140,10 +140,10 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
     changed = {"recipe": {"base": "digits_quick", "epochs": 4}, "teachers": {"recipe": SWEEP["recipe"]}, "seeds": [7]}
     whole = foretold(plan(tmp_path, **changed, methods=methods))
     assert whole.device_s and whole.device_s.mid == pytest.approx(2 * (3 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
-    alone = foretold(plan(tmp_path, **changed, methods=["kd"]))
-    assert alone.device_s and alone.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
+    single = foretold(plan(tmp_path, **changed, methods=["kd"]))
+    assert single.device_s and single.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
     assert [(b.source, b.runs, b.least, b.most) for b in whole.bases] == [(STEPS[0].words, 3, 1, 1)]
-    assert alone.unit == "core" and not alone.runs_of_unknown_time
+    assert single.unit == "core" and not single.runs_of_unknown_time
 
 
 @pytest.mark.parametrize(

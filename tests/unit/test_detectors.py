@@ -49,14 +49,14 @@ def scene(dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Objects]]:
     """Return three images of different sizes, one without objects."""
     images = torch.zeros(3, 3, 96, 128, dtype=dtype)
     rng = torch.Generator().manual_seed(1)
-    shown = []
+    objects = []
     for image, size, count in zip(images, [(96, 128), (70, 128), (96, 90)], [3, 0, 2], strict=True):
         image[:, : size[0], : size[1]] = torch.randn(3, *size, generator=rng, dtype=torch.float64).to(dtype)
         corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([size[1], size[0]])
         boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], dim=1)
         boxes[:, 2:] = boxes[:, 2:].minimum(torch.tensor([size[1], size[0]]))
-        shown.append(Objects(boxes, torch.randint(1, CLASSES + 1, (count,), generator=rng), size))
-    return images, shown
+        objects.append(Objects(boxes, torch.randint(1, CLASSES + 1, (count,), generator=rng), size))
+    return images, objects
 
 
 def learn(model: Detector, images: Tensor, objects: Sequence[Objects], seeds: Sequence[int] = SEEDS) -> TrainingOutputs:
@@ -100,18 +100,18 @@ def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str, count: int) -
     images, objects = scene(torch.float64)
     model = built(name, **({"anchors_per_image": 2 * count, "rois_per_image": count} if count else {})).double()
     together = learn(model, images, objects)
-    alone = [learn(model, images[i : i + 1], objects[i : i + 1], SEEDS[i : i + 1]) for i in range(len(images))]
+    single_images = [learn(model, images[i : i + 1], objects[i : i + 1], SEEDS[i : i + 1]) for i in range(len(images))]
     for loss, value in together.losses.items():
-        mean = torch.stack([image.losses[loss] for image in alone]).mean()
+        mean = torch.stack([image.losses[loss] for image in single_images]).mean()
         # torchvision's anchors and targets have single precision
         torch.testing.assert_close(value, mean, rtol=1e-6, atol=1e-8, msg=loss)
         assert value > 0, loss
     counts = [len(r) for r in together.rois]
-    assert counts == [len(r) for image in alone for r in image.rois]
+    assert counts == [len(r) for image in single_images for r in image.rois]
     assert len(set(counts)) == (len(images) if count == 3000 else min(count, 1))
-    for mine, image in zip(together.rois, alone, strict=name == TWO):
+    for mine, image in zip(together.rois, single_images, strict=name == TWO):
         torch.testing.assert_close(mine, image.rois[0], rtol=1e-6, atol=1e-6)
-    assert torch.equal(together.targets, torch.cat([image.targets for image in alone]))
+    assert torch.equal(together.targets, torch.cat([image.targets for image in single_images]))
 
 
 def test_a_sample_depends_only_on_the_images_own_seed() -> None:

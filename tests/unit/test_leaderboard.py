@@ -80,9 +80,9 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
     assert len(entries) == len(plain)
     for line in entries:
         lr = line.science.recipe.lr
-        mine = plain[line.use, lr, line.teacher_key]
-        assert line.by_seed == mine and (line.last.mean if line.last else None) == (
-            statistics.fmean(mine.values()) if mine else None
+        scores = plain[line.use, lr, line.teacher_key]
+        assert line.by_seed == scores and (line.last.mean if line.last else None) == (
+            statistics.fmean(scores.values()) if scores else None
         )
         rivals = [v for (use, r, sha), v in plain.items() if use != "student" and (r, sha) == (lr, line.teacher_key)]
         better = sum(statistics.fmean(v.values()) > line.last.mean for v in rivals if v) if line.last else None
@@ -92,7 +92,7 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
             (line.to_reference, ("kd", lr, line.teacher_key)),
         ):
             theirs = {} if other[0] == line.use else plain.get(other, {})
-            paired = [mine[s] - theirs[s] for s in mine if s in theirs] if line.use != "student" else []
+            paired = [scores[s] - theirs[s] for s in scores if s in theirs] if line.use != "student" else []
             assert (difference.mean if difference else None) == (statistics.fmean(paired) if paired else None)
 
 
@@ -146,12 +146,12 @@ def test_gain_per_extra_hour(hours: float, hardware: str, expected: float | None
 )
 def test_cost_is_of_gpus_or_of_cores(hardware: str, unit: str, hours: float) -> None:
     """Two hours in two processes of three threads; a diverged run ended early and does not count."""
-    how = {"hardware": hardware, "processes": 2, "threads": 3}
-    rows = [run(KD, hours=2.0, **how), run(KD, None, seed=1, hours=0.1, **how)]
+    settings = {"hardware": hardware, "processes": 2, "threads": 3}
+    rows = [run(KD, hours=2.0, **settings), run(KD, None, seed=1, hours=0.1, **settings)]
     line = only(lines(rows), "kd")
     assert line.cost and (line.cost.unit, line.cost.hours) == (unit, hours)
     assert line.diverged == 1 and line.last and line.last.n == 1
-    mixed = [*rows, run(KD, seed=2, hours=2.0, **{**how, "hardware": "another"})]
+    mixed = [*rows, run(KD, seed=2, hours=2.0, **{**settings, "hardware": "another"})]
     assert only(lines(mixed), "kd").cost is None, "hours on unlike hardware have no mean"
 
 

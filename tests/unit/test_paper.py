@@ -243,8 +243,8 @@ def test_the_best_is_bold_and_the_second_underlined() -> None:
         ("tex", r"\\textbf\{(.*?)\}", r"\\underline\{(.*?)\}"),
         ("html", r"<strong>(\S+).*?</strong>", r"<u>(\S+).*?</u>"),
     ):
-        shown = render.FORMATS[form](document)
-        assert set(re.findall(bold, shown)) == means["best"] and set(re.findall(underlined, shown)) == means["second"]
+        text = render.FORMATS[form](document)
+        assert set(re.findall(bold, text)) == means["best"] and set(re.findall(underlined, text)) == means["second"]
 
 
 def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
@@ -253,9 +253,9 @@ def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
     reruns = [e.rerun for line in document.lines for e in line.entries if e.rerun]
     assert page.titles == [f"{' '.join(r.run_ids)}\n{r.command}" for r in reruns]
     for form in FORMATS:
-        shown = render.FORMATS[form](document)
+        text = render.FORMATS[form](document)
         for rerun in reruns:
-            assert " ".join(rerun.run_ids) in shown and rerun.command in shown, form
+            assert " ".join(rerun.run_ids) in text and rerun.command in text, form
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "a\nb\x1b[31m", "__init__", "-rf"])
@@ -268,10 +268,10 @@ def test_hostile_names_stay_text(name: str) -> None:
     assert not {"script", "img", "b"} & set(page.tags)
     assert page.attributes <= {"charset", "class", "content", "lang", "name", "scope", "title"}
     assert name.replace("\n", "") in {"".join(row[:1]).replace("\n", "") for row in page.rows}
-    shown = render.markdown(document)
-    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    text = render.markdown(document)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, "as many cells in each line"
-    outside = re.sub(r"(?s)<details>.*", "", shown)
+    outside = re.sub(r"(?s)<details>.*", "", text)
     assert not re.search(r"(?<!\\)<script", outside) and not re.search(r"(?<!\\)`", outside)
     tex = [line for line in render.latex(document).splitlines() if not line.startswith("%")]
     assert r"\input{" not in "\n".join(tex) and "\x1b" not in "\n".join(tex)
@@ -281,8 +281,8 @@ def test_hostile_names_stay_text(name: str) -> None:
 
 
 def test_markdown_leaves_ordinary_names_unchanged() -> None:
-    shown = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
-    assert "| kd_hot " in shown and "\\" not in shown.partition("<details>")[0]
+    text = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
+    assert "| kd_hot " in text and "\\" not in text.partition("<details>")[0]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
@@ -291,15 +291,15 @@ def test_latex_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     if name == "published":
         finish(CIFAR)
-        shown = Path("results/tables/cifar/paper.tex").read_text()
+        tex = Path("results/tables/cifar/paper.tex").read_text()
     elif name == "hostile":
         comparison = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
         comparison = replace(comparison, contents=replace(comparison.contents, note=HOSTILE))
-        shown = render.latex(paper(comparison, None, None))
+        tex = render.latex(paper(comparison, None, None))
     else:
-        shown = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
-    Path("table.tex").write_text(shown)
-    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", shown, re.MULTILINE)
+        tex = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
+    Path("table.tex").write_text(tex)
+    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", tex, re.MULTILINE)
     document = rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}x\input{{table}}\end{{document}}"
     Path("paper.tex").write_text(document)
     result = subprocess.run(
@@ -422,10 +422,10 @@ def test_published_numbers_are_next_to_ours_with_their_protocol(home: None) -> N
     assert cell_by_line["rekd", "resnet20"]["published"] == "", "published nowhere"
     assert cell_by_line["teacher", "wrn_16_2"]["published"] == "75.61"
     for form in ("md", "tex", "html"):
-        shown = Path(f"results/tables/cifar/paper.{form}").read_text().replace(r"$\neq$", "≠").replace("&nbsp;", " ")
-        assert "70.66 [1] ≠" in shown and "71.97 [2]" in shown and "71.97 [2] ≠" not in shown
-        assert "[1] CRD (RepDistiller README.md @b84f547): last epoch, 240 epochs" in shown
-        assert "[2] DKD/DOT (mdistiller README.md @a08d46f): best test epoch, 240 epochs" in shown
+        text = Path(f"results/tables/cifar/paper.{form}").read_text().replace(r"$\neq$", "≠").replace("&nbsp;", " ")
+        assert "70.66 [1] ≠" in text and "71.97 [2]" in text and "71.97 [2] ≠" not in text
+        assert "[1] CRD (RepDistiller README.md @b84f547): last epoch, 240 epochs" in text
+        assert "[2] DKD/DOT (mdistiller README.md @a08d46f): best test epoch, 240 epochs" in text
     assert r"\textcolor{gray}{\scriptsize 71.97 [2]}" in Path("results/tables/cifar/paper.tex").read_text()
     assert '<span class="published">71.97 [2]</span>' in Path("results/tables/cifar/paper.html").read_text()
 
@@ -452,16 +452,16 @@ def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch)
     assert [c["place"] for c in kd] == ["best", "best"] or [c["place"] for c in kd] == ["second", "second"]
     head = Path("results/tables/cifar/paper.md").read_text().splitlines()[0]
     assert "torchvision:resnet34 > torchvision:resnet18, top-5" in head
-    shown = Path("results/tables/cifar/paper.tex").read_text()
-    assert r"\multicolumn{4}{c}{torchvision:resnet34}" in shown and r"\multicolumn{2}{c}{top-5}" in shown
-    assert "recipe crd_100ep." in shown.replace(r"\_", "_")
+    tex = Path("results/tables/cifar/paper.tex").read_text()
+    assert r"\multicolumn{4}{c}{torchvision:resnet34}" in tex and r"\multicolumn{2}{c}{top-5}" in tex
+    assert "recipe crd_100ep." in tex.replace(r"\_", "_")
 
 
 def test_teachers_of_several_sizes_are_listed_with_their_size(home: None) -> None:
     """This is the table behind the figure of the capacity gap."""
     finish(DIGITS)
     for form in ("md", "html", "tex"):
-        shown = Path(f"results/tables/small/paper.{form}").read_text()
-        assert "teacher's parameters" in shown.replace("&#x27;", "'") and "0.02 M" in shown
+        text = Path(f"results/tables/small/paper.{form}").read_text()
+        assert "teacher's parameters" in text.replace("&#x27;", "'") and "0.02 M" in text
     finish({**DIGITS, "pairs": DIGITS["pairs"][:1]})
     assert "teacher's parameters" not in Path("results/tables/small/paper.md").read_text()

@@ -291,7 +291,7 @@ def test_a_column_has_and_names_one_protocol() -> None:
         ),
     ],
 )
-def test_the_table_states_why_ours_is_not_comparable_without_a_difference(changes: dict[str, Any], said: str) -> None:
+def test_the_table_states_why_ours_is_not_comparable_without_a_difference(changes: dict[str, Any], reason: str) -> None:
     crd = column(table(**changes), "crd_last_240ep")
     assert f"Not comparable with ours: {reason}" in crd.remark
     assert [cell.difference for cell in crd.cells.values()] == [None, None]
@@ -376,10 +376,10 @@ def test_pairs_and_datasets_without_published_numbers_have_no_second_table() -> 
 def test_a_run_without_a_record_has_no_line() -> None:
     comparison = publish_sweep()
     sciences = {k: v for k, v in comparison.sciences.items() if k[2] != "kd"}
-    shown = published_table.published_table(
+    published = published_table.published_table(
         replace(comparison, sciences=sciences), published_numbers.published_numbers("cifar100")
     )
-    assert shown and [r.method for r in shown.rows] == ["student", "dkd"]
+    assert published and [r.method for r in published.rows] == ["student", "dkd"]
 
 
 class _Rows(html.parser.HTMLParser):
@@ -410,10 +410,10 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == expected
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
-    shown = table_folder.published_for(comparison)
-    assert shown
+    published = table_folder.published_for(comparison)
+    assert published
     for got in csv.DictReader(io.StringIO(table_folder.table_text(comparison, "table.csv"))):
-        for c in shown.columns:
+        for c in published.columns:
             cell = c.cells.get(line(got["method"]))
             assert got[f"published_{c.protocol.id}"] == (cell.numbers[0].value if cell else "")
             difference = cell.difference if cell else None

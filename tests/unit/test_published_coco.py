@@ -38,9 +38,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 @pytest.fixture(scope="module")
 def found(compared: Comparison) -> PublishedTable:
-    shown = table_folder.published_for(compared)
-    assert shown
-    return shown
+    published = table_folder.published_for(compared)
+    assert published
+    return published
 
 
 @pytest.fixture(scope="module")

@@ -165,8 +165,8 @@ def test_a_hostile_note_stays_text(note: str) -> None:
     caption = next(line for line in tex.splitlines() if line.startswith(r"\caption"))
     assert "\n\n" not in tex, "an empty line ends a LaTeX caption"
     allowed = r"\\(textbackslash\{\}|textasciitilde\{\}|textasciicircum\{\}|[&%$#_{}]|caption)|\$(>|<|\\pm)\$"
-    left = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
-    assert not set(left) & set("\\&%$#_{}~^<>"), left
+    remainder = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
+    assert not set(remainder) & set("\\&%$#_{}~^<>"), remainder
     for text in (*(f(comparison_with_note) for f in formats.FORMATS.values()),):
         assert all(c.isprintable() or c == "\n" for c in text)
 
