@@ -43,14 +43,14 @@ class Dataset(Closed):
     train_subset: int | None = Field(
         None,
         ge=10,
-        description="train on so many images only, the first in file order (of each class, where an image has one); "
+        description="train on only this many images, the first in file order (of each class, where an image has one); "
         "the test set is whole",
     )
     validation: int | None = Field(
         None,
         ge=10,
-        description="for tuning: evaluate on so many training images, the last in file order (of each class, where an "
-        "image has one), which are not trained on; the test set is not touched",
+        description="for tuning: evaluate on this many training images, the last in file order (of each class, where "
+        "an image has one), which are not trained on; the test set is not used",
     )
 
     @field_validator("name")
