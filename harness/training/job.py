@@ -176,7 +176,7 @@ def _train(
     if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
         raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
     observer = recorder if ranks.rank == 0 else FollowerRecorder(recorder)
-    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.recordable else None
+    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.capturable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))

@@ -33,7 +33,7 @@ class Classification:
 
     info = TASK
     whole_batch = True
-    recordable = True
+    capturable = True
 
     def __init__(self, classes: int, image_shape: tuple[int, int, int]):
         self._classes, self._image_shape = classes, image_shape

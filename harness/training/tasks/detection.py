@@ -35,7 +35,7 @@ class Detection:
 
     info = TASK
     whole_batch = False
-    recordable = False
+    capturable = False
 
     def __init__(self, classes: int, recipe: Recipe, start: tuple[Path, str] | None = None):
         self._classes, self._recipe, self._start = classes, recipe, start
