@@ -83,7 +83,7 @@ class Cluster:
     def neglected(self) -> set[str]:
         """Return the open runs without a pending or running job; SLURM is asked once per ``poll_seconds``.
 
-        While SLURM does not answer (its controller restarts, say) jobs are assumed to go on.
+        While SLURM does not answer (its controller restarts, say) jobs are assumed to continue.
         """
         open_runs = set(self._open_runs())
         return set() if (live := self._live_if_answered()) is None else open_runs - set(live)

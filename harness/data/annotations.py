@@ -50,7 +50,7 @@ class Annotations:
         """Read the annotations in a file, and trust nothing in it.
 
         Raises:
-            WrongData: it does not hold annotations of so many classes.
+            WrongData: it does not hold annotations of ``classes`` classes.
             OSError: it cannot be read.
         """
         try:

@@ -39,7 +39,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         The plan with all seeds, and the tests that are left undecided.
 
     Raises:
-        KeyboardInterrupt: ctrl-C while watching; the jobs go on.
+        KeyboardInterrupt: ctrl-C while watching; the jobs continue.
     """
     listed = planned.plan.sweep.seeds
     sizes = looks(len(listed), limit)

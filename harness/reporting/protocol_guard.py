@@ -1,4 +1,4 @@
-"""The guard of the tables' columns: lines of unlike protocols share one only on request.
+"""The guard of the tables' columns: lines of different protocols share one only on request.
 
 A whole sweep has one dataset, one evaluation set and one metric, and a pair has one teacher; recipes may differ.
 """

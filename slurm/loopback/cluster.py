@@ -112,7 +112,7 @@ class Loopback:
         return {"SLURM_CONF": str(self.layout.slurm_conf), "KD_LOOPBACK": str(self.layout.root)}
 
     def kill_node(self, name: str, jobs: bool = True, report: bool = False) -> None:
-        """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
+        """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs continue.
 
         The controller notices after 15 to 20 s; with ``report`` at once.
         """
@@ -132,7 +132,7 @@ class Loopback:
         self._spawn_node(packages.require(), name)
 
     def stop_accounting(self) -> None:
-        """End slurmdbd: sacct fails; the controller goes on and sends its accounts later."""
+        """End slurmdbd: sacct fails; the controller continues and sends its accounts later."""
         if pid := processes.alive(self.layout.pid("slurmdbd")):
             processes.end([pid], grace=5)
 

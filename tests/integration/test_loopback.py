@@ -217,7 +217,7 @@ def test_a_second_cluster_runs_at_the_same_time_and_leaves_nothing(cluster: Loop
     assert len(cluster.node_states()) == 4
 
     second_start = command("up", "--dir", str(folder))
-    assert second_start.returncode == 2 and "take it down first" in second_start.stderr
+    assert second_start.returncode == 2 and "stop it first" in second_start.stderr
 
     # A shell that has sourced env.sh is not the cluster's to kill.
     bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, **second.env})

@@ -53,7 +53,7 @@ class BetonLoader:
         crop_area: tuple[float, float],
         flip: bool,
         seed: int,
-        rows: Callable[[int], slice],  # this process's share of a batch of so many images
+        rows: Callable[[int], slice],  # size of a batch -> this process's share of it
         workers: int,
         device: torch.device,
         backend: str | None = None,

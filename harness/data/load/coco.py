@@ -56,7 +56,7 @@ class CocoLoader:
         max_side: int,  # the most its longer side may have
         flip: bool,
         seed: int,
-        rows: Callable[[int], slice],  # this process's share of a batch of so many images
+        rows: Callable[[int], slice],  # size of a batch -> this process's share of it
         workers: int,
         device: torch.device,
     ):

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-Rows = Callable[[int], slice]  # this process's share of so many images
+Rows = Callable[[int], slice]  # number of images -> this process's share of them
 
 
 class Loader(Protocol):

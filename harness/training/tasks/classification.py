@@ -29,7 +29,7 @@ def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | No
 
 
 class Classification:
-    """Images of one shape (C, H, W), each of one of so many classes."""
+    """Classification of images of one shape (C, H, W)."""
 
     info = TASK
     whole_batch = True

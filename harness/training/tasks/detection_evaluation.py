@@ -68,7 +68,8 @@ def as_results(
 ) -> list[dict[str, Any]]:
     """Return COCO's results of one image shown at ``size``, in pixels of its file.
 
-    Numbers are rounded, boxes to a hundredth of a pixel: a file of them says what the metrics are of.
+    Numbers are rounded, boxes to a hundredth of a pixel, before metrics are computed, so that a file of them has the
+    same metrics.
     """
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
     boxes = detections.boxes.double().cpu() * scale
