@@ -1,4 +1,4 @@
-# `make demo` trains and compares on embedded data; `make test` passes the tests. Both set up what they need first.
+# `make demo` trains and compares on embedded data; `make test` runs the tests. Both set up what they need first.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,10 +13,10 @@ help:
 	@echo "make check   lint, types and the quick tests"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
-	@echo "make bench-gpu   images per second on a GPU, beside a plain PyTorch loop"
+	@echo "make bench-gpu   images per second on a GPU, next to a plain PyTorch loop"
 	@echo "make setup   only set up .venv, with everything the tests need"
 
-# The demo needs the package alone: no compiler, no apt package.
+# The demo needs only the package: no compiler, no apt package.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || \
 	  { echo "Python 3.11 or 3.12 is needed; name one with: make PYTHON=/path/to/python3.11"; exit 1; }

@@ -18,11 +18,11 @@ def compact(
             min=0,
             metavar="SECONDS",
             help="Wait this long before removing replaced files, for readers on other machines that see changes late. "
-            "0 where no other machine reads.",
+            "Use 0 where no other machine reads the store.",
         ),
     ] = 90,
 ) -> None:
-    """Move the records of finished runs, a file each, into Parquet files partitioned by dataset.
+    """Move the records of finished runs, one small file each, into a few Parquet files partitioned by dataset.
 
     Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many record files.
     """

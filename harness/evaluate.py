@@ -1,4 +1,4 @@
-"""``python -m harness.evaluate``: how good a checkpoint is, or what a run has left."""
+"""``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
 from pathlib import Path
@@ -25,13 +25,14 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or below --data."),
+        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or relative to --data."),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
             min=8,
-            help="For imagenet and imagefolder: side of the central crop (224). For coco: the shorter side (800).",
+            help="For imagenet and imagefolder: side of the central crop (default 224). For coco: the shorter "
+            "side (default 800).",
         ),
     ] = None,
     resize: Annotated[
@@ -41,8 +42,8 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A file, safetensors or a torch checkpoint of plain tensors; its https address; "
-            "or a name, timm:NAME or torchvision:NAME."
+            help="A file (safetensors or a torch checkpoint of plain tensors), its https address, or the name of a "
+            "library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
         ),
     ] = None,
     run: Annotated[
@@ -66,7 +67,7 @@ def evaluate(
     root = locate.data_root(data)
     if run is not None:
         if dataset or model or weights:
-            raise UserError("--run says which dataset, model and weights; leave --dataset, --model and --weights out")
+            raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
         result = _run(run, results, root)
     elif dataset and model and weights:
         result = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
@@ -80,10 +81,10 @@ def evaluate(
             f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
         )
         task = task_of(result["dataset"])
-        print("   ".join(_said(task, metric, result[metric]) for metric in task.metrics))
+        print("   ".join(_metric_text(task, metric, result[metric]) for metric in task.metrics))
 
 
-def _said(task: TaskInfo, metric: str, value: float | None) -> str:
+def _metric_text(task: TaskInfo, metric: str, value: float | None) -> str:
     if value is None:
         return f"{shown(metric)} none"
     return f"{shown(metric)} {value:.2f} %" if metric in task.printed else f"{metric} {value:.4f}"
@@ -93,7 +94,7 @@ def _checkpoint(
     dataset: str, folder: str | None, model: str, weights: str, sides: tuple[int | None, int], root: Path | None,
     results: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """``sides``: of --size and --resize."""
+    """Measure a checkpoint; ``sides`` are the values of --size and --resize."""
     from harness.models.checkpoints import WeightsError
     from harness.planning import locate
     from harness.spec import datasets, models, tasks
@@ -180,7 +181,7 @@ def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:
-    """``recipe``: what is seen of images, and the precision."""
+    """Measure a network; ``recipe`` states the crop of the images and the precision."""
     import torch
 
     from harness.data.load.arrays import WrongData

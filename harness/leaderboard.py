@@ -23,9 +23,11 @@ def leaderboard(
         Path | None,
         typer.Option(metavar="FILE.html", help="The file to write (default: leaderboard.html in the store)."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it again as records arrive, until ctrl-C.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write the page again as records arrive, until ctrl-C.")
+    ] = False,
 ) -> None:
-    """Write the leaderboard: one HTML file with all records of a store, which needs no network."""
+    """Write the leaderboard: one HTML file with all records of a store, readable offline."""
     from harness.store import arrow
     from harness.store.store import Store
 
@@ -40,13 +42,14 @@ def leaderboard(
     if not watch:
         return
     from harness.console.terminal import say
+    from harness.phrases import plural
 
     say(f"following {results}; reload an open page to see new results")
     while True:
         time.sleep(max(POLL_SECONDS, REST * took))
         if (now := _sources(store)) != sources:
             took = _write(store, page)
-            say(f"{page}: {len(now.done)} records, {len(now.failed)} failures")
+            say(f"{page}: {plural(len(now.done), 'record')}, {plural(len(now.failed), 'failure')}")
             sources = now
 
 

@@ -1,4 +1,4 @@
-"""``python -m harness.prepare DATASET``: image files into the form the loaders want."""
+"""``python -m harness.prepare DATASET``: image files in the form that the loaders read."""
 
 import json
 from pathlib import Path
@@ -36,21 +36,21 @@ def prepare(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="For imagefolder: the class names in the order of their labels, one per line; SOURCE may have a part "
-            "of them. `imagenet` stands for ImageNet's. Default: the sorted names of the folders.",
+            help="For imagefolder: the class names in the order of their labels, one per line; SOURCE may have only "
+            "some of them. `imagenet` stands for ImageNet's. Default: the sorted names of the folders.",
         ),
     ] = None,
     train: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="For coco: the training annotations, where SOURCE has several or other names."
+            metavar="FILE", help="For coco: the training annotations, if SOURCE has several or they have another name."
         ),
     ] = None,
     val: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="For coco: the annotations to evaluate with. Without any, the training images are evaluated on.",
+            help="For coco: the annotations to evaluate with. Without them, evaluation is on the training images.",
         ),
     ] = None,
     max_side: Annotated[
@@ -71,7 +71,7 @@ def prepare(
 ) -> None:
     """Turn a data set of image files into .beton files with a manifest.
 
-    JPEGs that are small enough keep their bytes. If the command is killed, the same command continues where it stopped.
+    JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """
     from harness.console.progress import FilesProgress
     from harness.console.terminal import say

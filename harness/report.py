@@ -42,33 +42,36 @@ def report(
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write every format and the Parquet file here instead, a folder per sweep.")
+        Path | None,
+        typer.Option(
+            help="Write the tables in every format and the records as Parquet into this folder, one folder per sweep."
+        ),
     ] = None,
     figures: Annotated[
         Path | None,
         typer.Option(
-            help="Draw every figure that the records allow here, SVG and PDF, a folder per sweep: accuracy against "
-            "cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
+            help="Draw every figure that the records allow into this folder, as SVG and PDF, one folder per sweep: "
+            "accuracy against cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
         ),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Of detectors: draw images that they are evaluated on here, with objects, the teacher's boxes and the "
-            "students', a PNG per pair in a folder per sweep. The leaderboard shows those in RESULTS/images."
+            help="For detectors: draw evaluation images with their objects, the teacher's and the students' boxes "
+            "into this folder, one PNG per pair in a folder per sweep. The leaderboard shows those in RESULTS/images."
         ),
     ] = None,
-    image_count: Annotated[int, typer.Option(min=1, max=100, help="With --images: how many.")] = 6,
+    image_count: Annotated[int, typer.Option(min=1, max=100, help="With --images: the number of images.")] = 6,
     tensorboard: Annotated[
         Path | None,
         typer.Option(
-            help="Write an event file for TensorBoard here for every run with a record, a folder each: curves, "
-            "learning rate, settings."
+            help="Write a TensorBoard event file for every run with a record into this folder, one folder per run: "
+            "curves, learning rate, settings."
         ),
     ] = None,
     run: Annotated[
         list[str],
-        typer.Option(metavar="RUN", help="With --tensorboard: only this run (its id, or its start). Repeatable."),
+        typer.Option(metavar="RUN", help="With --tensorboard: only this run (its id or the start of it). Repeatable."),
     ] = [],  # noqa: B006
     bundle: Annotated[
         Path | None,
@@ -78,9 +81,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print comparison tables, or write them and more of a sweep with the options that name a folder or file.
+    """Print comparison tables; options that name a folder or file write tables, figures or a bundle there instead.
 
-    Runs that have no record yet are counted under the table. The sweeps' estimated and actual times go to stderr.
+    Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go to
+    stderr.
     """
     from harness.console.terminal import say
     from harness.planning.cost import submissions
@@ -111,7 +115,7 @@ def report(
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
     if len(store.loose_ids()) > compaction.MANY_FILES:
         advice = f"python -m harness.compact --results {results}"
-        print(f"many small record files make this slow; {advice} puts them together", file=sys.stderr)
+        print(f"many small record files make this slow; {advice} merges them", file=sys.stderr)
     if figures is not None:
         _write_figures(contents, store, figures)
     if images is not None:
@@ -148,7 +152,7 @@ def _write_images(planned: "Planned", contents: "list[Contents]", data: Path | N
     from harness.reporting.figures import pictures_of
 
     if (pictures := pictures_of(planned.info.task)) is None:
-        raise UserError(f"{planned.name}: there is no picture of what models do in {planned.info.task.name}")
+        raise UserError(f"{planned.name}: --images draws detections; this is a sweep of {planned.info.task.name}")
     data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
     assert data_folder is not None
     for comparison in load_comparisons(contents, planned.store):
@@ -165,7 +169,7 @@ def _write_sweep_events(contents: "list[Contents]", store: "Store", folder: Path
 
 
 def _write_events(store: "Store", run_of: dict[str, str], folder: Path) -> None:
-    """``run_of``: place below the folder -> run."""
+    """Write event files; ``run_of`` maps the path below the folder to the run."""
     from harness.reporting.export.tensorboard import write_event_files
 
     for path in write_event_files(store, run_of, folder):
@@ -190,7 +194,7 @@ def _write_tables(contents: "list[Contents]", store: "Store", folder: Path) -> N
 
 
 def _print_tables(contents: "list[Contents]", store: "Store", name: str) -> None:
-    """``name``: of the file that would hold it."""
+    """Print the tables; ``name`` is the file that would hold them."""
     from harness.reporting.comparison import load_comparisons
     from harness.reporting.tables.table_folder import table_text
 

@@ -36,10 +36,10 @@ def status(
     ] = False,
     json_: options.Json = False,
 ) -> None:
-    """Show the state of every run of a sweep: to do, pending (with SLURM's reason), running (with epoch and accuracy),
-    done or failed.
+    """Show the state of every run of a sweep: to do, pending, running, done or failed.
 
-    On a cluster also show why a run has no job: timed out, preempted, node failed, out of memory, cancelled, lost.
+    A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
+    job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
     from harness.console.terminal import say
     from harness.planning.plan import plan_sweep

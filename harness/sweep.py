@@ -22,18 +22,22 @@ def sweep(
     data: options.Data = None,
     cluster: Annotated[
         str,
-        typer.Option(help="Where jobs run: local (processes here), a profile in slurm/profiles/, or a profile's file."),
+        typer.Option(
+            help="Where jobs run: local (this machine), the name of a profile in slurm/profiles/, or a profile's file."
+        ),
     ] = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would run, and its estimated time and disk space; start nothing.")
+        bool, typer.Option("--plan", help="Print what would run, its estimated time and disk space; start nothing.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
     max_parallel: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Jobs at once (default here: one per GPU, else per core, at most 8; on a cluster: all)."
+            min=1,
+            help="Jobs that run at a time (default: on a cluster all; on this machine one per GPU or, without GPUs, "
+            "one per core, at most 8).",
         ),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")] = False,
@@ -56,14 +60,15 @@ def sweep(
         bool,
         typer.Option(
             "--probe",
-            help="Time a few steps on this machine where the store has no similar run (seconds per kind of pack).",
+            help="Time a few steps on this machine where the store has no similar run; takes seconds per kind of pack.",
         ),
     ] = False,
     json_: options.Json = False,
 ) -> None:
     """Train every student of a sweep file that has no record yet, and print the comparison.
 
-    Running it again does only what is missing. Ctrl-C leaves the jobs running, and the same command watches them again.
+    Records, logs and tables go into the store (--results). The same command run again trains only what is missing.
+    Ctrl-C leaves the jobs running, and the same command watches them again.
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
     from harness.console.terminal import say
@@ -110,7 +115,10 @@ def sweep(
         if until_decided:
             planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:
-        say("stopped watching; the jobs go on. Run the same command to watch again, or `status --cancel` to end them.")
+        say(
+            "stopped watching; the jobs continue. Run the same command to watch again, or `status --cancel` to end "
+            "them."
+        )
         raise typer.Exit(130) from None
     _report(planned, request.contents(planned), undecided, json_)
     states = set(planned.states().values())

@@ -20,9 +20,9 @@ def verify(
         Path | None, typer.Option(help="Folder of the tables to check (default: the store's own).")
     ] = None,
 ) -> None:
-    """Rebuild every table, and the figures in its folder, from the records.
+    """Rebuild every table, and the figures in its folder, from the records, and compare them byte for byte.
 
-    Exit code 1 on any byte of difference and on damaged records.
+    Exit code: 0 all are identical, 1 a byte differs or a record is damaged, 2 wrong input.
     """
     from harness.reporting import figures
     from harness.reporting.comparison import Contents

@@ -83,7 +83,7 @@ class Cluster:
     def neglected(self) -> set[str]:
         """Return the open runs without a pending or running job; SLURM is asked once per ``poll_seconds``.
 
-        While SLURM does not answer (its controller restarts, say) jobs are assumed to go on.
+        While SLURM does not answer (its controller restarts, say) jobs are assumed to continue.
         """
         open_runs = set(self._open_runs())
         return set() if (live := self._live_if_answered()) is None else open_runs - set(live)
@@ -307,7 +307,7 @@ class Cluster:
             in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
             raise UserError(
                 f"--cluster {self.queue.cluster}: {processes} processes share a run (`nodes` x `tasks_per_node`)"
-                f"{in_parts}, but the last batch of {images} images in batches of {batch} has {smallest}; take fewer "
+                f"{in_parts}, but the last batch of {images} images in batches of {batch} has {smallest}; use fewer "
                 "processes, or another `batch_size` in the recipe (which makes it another run)"
             )
 
@@ -321,7 +321,7 @@ class Cluster:
         if needed and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
-                "'kd-harness[deepspeed]', or take engine native"
+                "'kd-harness[deepspeed]', or use engine native"
             )
 
     def _adopt(self) -> None:

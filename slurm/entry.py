@@ -71,7 +71,7 @@ def _fail_hopeless(store: Store, run_ids: Collection[str], max_attempts: int, lo
             if for_memory:
                 cause += ", out of memory: raise `mem_gb` in the profile"
             store.write_failure(run_id, "killed", cause, log_end, log)
-            print(f"{run_id}: {cause}: given up", flush=True)
+            print(f"{run_id}: failed: {cause}", flush=True)
 
 
 def _join(job: Any) -> None:

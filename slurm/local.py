@@ -2,7 +2,7 @@
 
 submitit's local executor starts every job at once, so this dispatcher submits pack by pack. It has a session of its
 own: closing the terminal, ctrl-C or killing the command that started it leave it and its jobs running. If it dies, its
-jobs go on, and the next ``sweep`` starts another dispatcher that takes them into account.
+jobs continue, and the next ``sweep`` starts another dispatcher that takes them into account.
 
     python -m slurm.local QUEUE.json
 """
@@ -109,7 +109,7 @@ class _Running:
 
 @dataclass
 class Dispatcher:
-    """The process that submits packs whose teacher is ready, as others end. It reads the queue file again whenever that
+    """The process that submits packs whose teacher is ready, as others end. It reads the queue file again whenever it
     is rewritten."""
 
     queue_file: Path

@@ -47,7 +47,7 @@ class Resources(Closed):
             raise ValueError(f"zero_stage {self.zero_stage} belongs to engine deepspeed, and the engine is native")
         if self.engine == "deepspeed" and self.processes == 1:
             raise ValueError(
-                "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one: take native"
+                "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one: use native"
             )
         return self
 

@@ -69,7 +69,7 @@ class QueuedPack:
 
 @dataclass(frozen=True)
 class Queue:
-    """Packs in the order in which they should start, and what their jobs are given."""
+    """Packs in the order in which they should start, and the data of their jobs."""
 
     store: str  # absolute
     packs: tuple[QueuedPack, ...]

@@ -1,4 +1,4 @@
-"""The tests run two files at a time, unless single files are asked for or ``-n`` or ``-p no:xdist`` says otherwise."""
+"""Run two test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
 
 import os
 from pathlib import Path

@@ -39,11 +39,11 @@ def main() -> None:
     host_memory.retain_freed_memory()  # as every job does
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as folder_name:
         manifest, _ = coco.prepare_coco(
-            SOURCE, Path(made) / "coco", Settings(max_side=None, quality=90), 1, False, lambda *_: None
+            SOURCE, Path(folder_name) / "coco", Settings(max_side=None, quality=90), 1, False, lambda *_: None
         )
-        path = Path(made) / "coco" / manifest.test.file
+        path = Path(folder_name) / "coco" / manifest.test.file
         annotations, file = Annotations.load(path.with_suffix(".safetensors"), 80), beton.read_beton(path)
         trained = np.flatnonzero(annotations.training_objects(file.heights, file.widths).counts)
         ours = CocoLoader(

@@ -75,7 +75,7 @@ def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float,
 
 def run_python(*args: str, cwd: Path | None = None) -> str:
     """Run this interpreter with `args` and return its stdout; an error shows its stderr."""
-    done = subprocess.run([sys.executable, *args], cwd=cwd or ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"python {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    return done.stdout
+    result = subprocess.run([sys.executable, *args], cwd=cwd or ROOT, capture_output=True, text=True)
+    if result.returncode:
+        raise RuntimeError(f"python {' '.join(args)} ended with {result.returncode}:\n{result.stderr[-2000:]}")
+    return result.stdout

@@ -68,14 +68,14 @@ class Login:
         path = f"{self.folder / 'bin'}{os.pathsep}{packages.search_path()}"
         env = {**os.environ, **self.cluster.env, "PATH": path, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
         began, before = time.monotonic(), _children_seconds()
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "harness", *args], cwd=self.folder, env=env, capture_output=True, text=True
         )
-        if done.returncode:
-            raise RuntimeError(f"harness {' '.join(args)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+        if result.returncode:
+            raise RuntimeError(f"harness {' '.join(args)} ended with {result.returncode}:\n{result.stderr[-2000:]}")
         cost = {"cpu_seconds": _children_seconds() - before, "seconds": time.monotonic() - began}
         counted = Counter(calls.read_text().split())
-        return done.stdout, {**{k: round(v, 2) for k, v in cost.items()}, "slurm_calls": dict(counted)}
+        return result.stdout, {**{k: round(v, 2) for k, v in cost.items()}, "slurm_calls": dict(counted)}
 
     def job_seconds(self, *jobs: str) -> list[float]:
         """Return the CPU seconds of each task of ended arrays, from SLURM's accounting.

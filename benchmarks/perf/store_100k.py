@@ -97,12 +97,12 @@ def main() -> None:
 def _run(outputs: dict[str, str], command: str, *args: str) -> tuple[float, float]:
     """Run a command; return its seconds and peak megabytes."""
     began = time.perf_counter()
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", COMMAND, command, *args], cwd=ROOT, capture_output=True, text=True, check=True
     )
     took = time.perf_counter() - began
-    outputs[command] = done.stdout
-    return took, int(done.stderr.split()[-2]) * 1024 / 1e6
+    outputs[command] = result.stdout
+    return took, int(result.stderr.split()[-2]) * 1024 / 1e6
 
 
 def _check(outputs: dict[str, str], page: Path, runs: int) -> None:

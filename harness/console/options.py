@@ -8,7 +8,7 @@ import typer
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/digits_pairs.yaml.")]
 SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file (default: every sweep of the store).")]
 Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records and artefacts.")]
-Data = Annotated[Path | None, typer.Option("--data", help="The folder of data sets and weights (default: KD_DATA).")]
+Data = Annotated[Path | None, typer.Option("--data", help="The folder of data sets and weights (default: $KD_DATA).")]
 Set = Annotated[
     list[str],
     typer.Option("--set", help="Change a key of the sweep file: --set recipe.epochs=10, --set seeds=5. Repeatable."),
@@ -17,7 +17,7 @@ Only = Annotated[
     list[str],
     typer.Option(
         "--only",
-        help="Keep only some runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed.",
+        help="Select runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed.",
     ),
 ]
 Baseline = Annotated[
@@ -26,7 +26,9 @@ Baseline = Annotated[
 Margin = Annotated[
     float | None,
     typer.Option(
-        "--margin", min=0.0, help="Two means within so many points of top-1 (or AP) count as equal (default: 0.5)."
+        "--margin",
+        min=0.0,
+        help="Means that differ by at most this many points of top-1 (or AP) count as equal (default: 0.5).",
     ),
 ]
 MixProtocols = Annotated[

@@ -30,7 +30,7 @@ class TrainingObjects:
 
     @property
     def counts(self) -> np.ndarray:
-        """(N,) objects of each image."""
+        """Return the number of objects in each image, (N,)."""
         return np.diff(self.firsts)
 
 
@@ -50,7 +50,7 @@ class Annotations:
         """Read the annotations in a file, and trust nothing in it.
 
         Raises:
-            WrongData: it does not hold annotations of so many classes.
+            WrongData: it does not hold annotations of ``classes`` classes.
             OSError: it cannot be read.
         """
         try:
@@ -102,8 +102,9 @@ class Annotations:
         )
 
     def training_objects(self, heights: np.ndarray, widths: np.ndarray) -> TrainingObjects:
-        """Return the objects to train on, in images of ``heights`` and ``widths`` (N,): no crowds, boxes clipped to the
-        image, none of them degenerate then.
+        """Return the objects to train on, in images of ``heights`` and ``widths`` (N,).
+
+        Boxes are clipped to the image. Crowds, and boxes that are degenerate after clipping, are left out.
         """
         clipped = self._clipped(heights, widths)
         usable = ~self.crowds & ~_degenerate(clipped)
@@ -117,7 +118,7 @@ class Annotations:
         return {"objects": len(self.labels) - crowds - degenerate, "crowds": crowds, "degenerate": degenerate}
 
     def _clipped(self, heights: np.ndarray, widths: np.ndarray) -> np.ndarray:
-        """(M, 4) float64: x1, y1, x2, y2 within the images."""
+        """Return x1, y1, x2, y2 within the images, (M, 4) float64."""
         of_image = np.diff(self.firsts)
         limits = np.repeat(np.stack([widths, heights, widths, heights], axis=1), of_image, axis=0)
         corners = np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
@@ -163,5 +164,5 @@ _FORM: dict[str, tuple[type, tuple[object, ...]]] = {
 
 
 def _degenerate(corners: np.ndarray) -> np.ndarray:
-    """(M,) bool of x1, y1, x2, y2 (M, 4)."""
+    """Return which boxes have a side that is too short: (M,) bool of x1, y1, x2, y2 (M, 4)."""
     return (corners[:, 2:] - corners[:, :2] < LEAST_SIDE).any(axis=1)

@@ -1,8 +1,9 @@
 """FFCV's .beton files, version 2 (Leclerc et al. 2023, arXiv:2306.12517), read and written with numpy only.
 
-A file is a header, the fields' descriptions, a row of metadata for each sample, pages of data, and a table of where in
-the pages each sample's data lie. Ours have the fields ``image`` (as JPEG), ``label`` and ``index``. FFCV itself decodes
-what it writes; here a JPEG goes in as it is, so that an image which needs no change keeps its bytes.
+A file is a header, the fields' descriptions, a row of metadata for each sample, pages of data, and a table of the
+position of each sample's data in the pages. Our files have the fields ``image`` (as JPEG), ``label`` and ``index``.
+FFCV decodes each image and encodes it again; here JPEGs are copied, so that an image which needs no change keeps its
+bytes.
 """
 
 from pathlib import Path
@@ -88,12 +89,12 @@ class Writer:
     """A .beton file that is written sample by sample; only the metadata stay in memory. The file is complete once
     ``finish`` returns.
 
-    A writer that takes up an unfinished file places the samples it holds again, without their bytes, and truncates it
-    to ``end``: where a sample lies depends on nothing but the sizes of those before it.
+    To resume an unfinished file, place the samples it holds again, without their bytes, and truncate it to ``end``: the
+    position of a sample depends only on the sizes of those before it.
     """
 
     def __init__(self, file: BinaryIO, capacity: int):
-        """``file``: open for writing and seeking. ``capacity``: at most so many samples will be added."""
+        """``file``: open for writing and seeking. ``capacity``: the most samples that will be added."""
         self.file = file
         self._samples = np.zeros(capacity, _SAMPLE)
         self._rooms = np.zeros(capacity, _ROOM)
@@ -132,5 +133,5 @@ class Writer:
 
 
 def _to_page(position: int) -> int:
-    """The first page boundary at or after a position."""
+    """Return the first page boundary at or after a position."""
     return -(-position // PAGE) * PAGE

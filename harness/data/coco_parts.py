@@ -65,7 +65,7 @@ class Parts:
         path = self._folder / part.annotations
         annotations = Annotations.load(path, self.manifest.class_count)
         if not np.array_equal(annotations.image_ids, beton.read_beton(self.file(part)).labels):
-            raise WrongData(f"{path}: is of other images than {part.file}")
+            raise WrongData(f"{path}: belongs to other images than {part.file}")
         return annotations
 
     def _with_objects(self) -> np.ndarray:

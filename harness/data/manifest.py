@@ -25,7 +25,7 @@ KINDS = {
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
-    "deep": "16 bits a channel, of which the upper 8 are taken",
+    "deep": "16 bits a channel; the upper 8 are kept",
     "not_jpeg": "of another format, whatever its name",
     "misnamed": "named as a JPEG and of another format",
     "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
@@ -88,7 +88,7 @@ class Unreadable(Closed):
 
 
 class Prepared(Closed):
-    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it lies."""
+    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it is."""
 
     format: Literal[1] = FORMAT
     version: Hash

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class FrozenBatchNorm(nn.Module):
-    """Normalises by statistics and weights that stay as they were loaded, in training too.
+    """A batch norm whose statistics and weights stay as they were loaded, in training too.
 
-    Its state dict is torchvision's ``FrozenBatchNorm2d``'s; unlike that, it returns what it is given in bfloat16 as
-    bfloat16. Loads what ``nn.BatchNorm2d`` saves.
+    Its state dict is that of torchvision's ``FrozenBatchNorm2d``; unlike that one, it returns bfloat16 for bfloat16. It
+    loads the state dict of ``nn.BatchNorm2d``.
     """
 
     weight: Tensor

@@ -56,7 +56,7 @@ class LibraryNet(ConvNet):
 
         classifier = self.net.get_submodule(self._classifier)
         hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
-        requested = [tap for tap in self.tap_names if tap in taps.wanted]
+        requested = [tap for tap in self.tap_names if tap in taps.requested]
         hooks += [hook(tap) for tap in requested]
         try:
             logits = self.net(images)
@@ -78,7 +78,7 @@ class LibraryNet(ConvNet):
 
 
 def library_net(name: str, num_classes: int, in_channels: int) -> LibraryNet:
-    """``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator."""
+    """Return ``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator."""
     library, _, model = name.partition(":")
     if library == "timm":
         net = importlib.import_module("timm").create_model(model, num_classes=num_classes, in_chans=in_channels)
@@ -128,7 +128,7 @@ def probe_taps(net: nn.Module, image_shape: tuple[int, int, int]) -> TapProbe:
 
 
 def named_stages(net: nn.Module, heights: dict[str, int], image_height: int) -> dict[str, str]:
-    """``stem`` (where there is one), ``stage1``, ... -> path of the module."""
+    """Return the paths of the modules for ``stem`` (if the network has one), ``stage1``, ..."""
     info: Any = getattr(net, "feature_info", None)
     if info:
         paths = [entry["module"] for entry in info if entry["module"] in heights]

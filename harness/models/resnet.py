@@ -56,5 +56,5 @@ class ResNet(ConvNet):
 
 
 def resnet(depth: int, num_classes: int, in_channels: int, widths: tuple[int, ...] = (16, 16, 32, 64)) -> ResNet:
-    """The CIFAR ResNet of `depth` = 6n + 2 layers."""
+    """Return the CIFAR ResNet of `depth` = 6n + 2 layers."""
     return ResNet((depth - 2) // 6, widths, num_classes, in_channels)

@@ -77,7 +77,7 @@ class SplitBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map before the last ReLU and the channel shuffle."""
+        """Return the map before the last ReLU and the channel shuffle."""
         left, right = x.chunk(2, 1)
         right = F.relu(self.bn1(self.conv1(right)), inplace=True)
         right = self.bn2(self.conv2(right))
@@ -103,7 +103,7 @@ class DownBlock(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The map before the last ReLU and the channel shuffle."""
+        """Return the map before the last ReLU and the channel shuffle."""
         left = self.bn2(self.conv2(self.bn1(self.conv1(x))))
         right = F.relu(self.bn3(self.conv3(x)), inplace=True)
         right = self.bn5(self.conv5(self.bn4(self.conv4(right))))

@@ -12,41 +12,41 @@ from torch import Tensor, nn
 from methods.base import Head, Outputs, TapSpec
 
 
-class AllThere(Exception):
-    """The end of a run in which every requested map has been collected."""
+class AllCollected(Exception):
+    """A signal that every requested map has been collected, which ends the forward pass."""
 
 
 class Taps:
     """The feature maps that are collected while a network runs."""
 
-    def __init__(self, wanted: Collection[str], alone: bool = False):
-        self.wanted, self.alone = wanted, alone
+    def __init__(self, requested: Collection[str], stop_at_last: bool = False):
+        self.requested, self.stop_at_last = requested, stop_at_last
         self.features: dict[str, Tensor] = {}
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
         """Keep `x` if it was requested; return it unchanged.
 
         Raises:
-            AllThere: it was the last one, and the maps `alone` are of interest.
+            AllCollected: it was the last one and `stop_at_last` is set.
         """
-        if name in self.wanted:
+        if name in self.requested:
             self.features[name] = x
-            if self.alone and len(self.features) == len(set(self.wanted)):
-                raise AllThere
+            if self.stop_at_last and len(self.features) == len(set(self.requested)):
+                raise AllCollected
         return x
 
     def relu(self, name: str, x: Tensor) -> Tensor:
         """Apply ReLU to `x`: in place, unless `x` is to be kept as tap `name`."""
-        return F.relu(self(name, x), inplace=name not in self.wanted)
+        return F.relu(self(name, x), inplace=name not in self.requested)
 
 
-def check_taps(wanted: Collection[str], names: Collection[str]) -> None:
+def check_taps(requested: Collection[str], names: Collection[str]) -> None:
     """Check that all taps are those of a model.
 
     Raises:
-        ValueError: a wanted tap is none of the model's ``names``.
+        ValueError: a requested tap is none of the model's ``names``.
     """
-    unknown = [name for name in wanted if name not in names]
+    unknown = [name for name in requested if name not in names]
     if unknown:
         raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(names)}")
 
@@ -55,14 +55,14 @@ class ConvNet(nn.Module):
     """An image classifier whose feature maps can be read by name.
 
     Subclasses set `tap_names`, ordered from input to output, and write `run`. A tap named ``stage1.preact`` is the
-    map before the batch norm's ReLU that belongs to ``stage1``. A map that was handed out is never changed in place.
+    map before the batch norm's ReLU that belongs to ``stage1``. A map that was returned is never changed in place.
     """
 
     tap_names: tuple[str, ...]
     foldable: ClassVar[bool] = True  # whether batch norms may vanish into convolutions once it is a teacher
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        """Embedding (B, D) and logits (B, classes) of `images` (B, C, H, W), showing each tap to `taps`."""
+        """Return embedding (B, D) and logits (B, classes) of `images` (B, C, H, W); call `taps` with each tap."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
@@ -72,14 +72,14 @@ class ConvNet(nn.Module):
         return Outputs(logits, embedding, collected.features)
 
     def maps(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
-        """The maps of `taps` for images (B, C, H, W). What lies behind the last of them is not run.
+        """Return the maps of `taps` for images (B, C, H, W) without running the layers behind the last of them.
 
-        A model of another library is run to its end: there, batch norms behind the last map take note of the images.
+        A model of another library runs to its end, so its batch norms behind the last map also count the images.
         """
         check_taps(taps, self.tap_names)
-        collected = Taps(taps, alone=True)
+        collected = Taps(taps, stop_at_last=True)
         if taps:
-            with suppress(AllThere):
+            with suppress(AllCollected):
                 self.run(x, collected)
         return collected.features
 
@@ -104,28 +104,31 @@ def run_stage(name: str, blocks: Iterable[nn.Module], x: Tensor, taps: Taps) -> 
 
 
 def stage_taps(stages: int) -> tuple[str, ...]:
-    """Names for a stem and `stages` stages whose pre-activation is computed before the map itself."""
+    """Return the taps of a stem and `stages` stages whose pre-activation is computed before the map itself."""
     pairs = ((f"stage{i}.preact", f"stage{i}") for i in range(1, stages + 1))
     return ("stem", *(name for pair in pairs for name in pair))
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size (at stride 1), without bias."""
+    """Return a 3x3 convolution that keeps the size (at stride 1), without bias."""
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution without bias."""
+    """Return a 1x1 convolution without bias."""
     return nn.Conv2d(in_channels, out_channels, 1, stride=stride, groups=groups, bias=False)
 
 
 def depthwise3x3(channels: int, stride: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution of each channel by itself, without bias."""
+    """Return a 3x3 convolution of each channel by itself, without bias."""
     return nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels, bias=False)
 
 
 def init_convs(model: nn.Module) -> None:
-    """He et al. 2015, arXiv:1502.01852: normal weights of variance 2 / (kernel area x output channels); zero biases."""
+    """Draw normal weights of variance 2 / (kernel area x output channels) and set biases to 0.
+
+    Source: He et al. 2015, arXiv:1502.01852.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -162,7 +165,7 @@ def describe_taps(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
 
 
 def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
-    """The linear layer behind the logits and the map it reads the mean of, if that is how the model ends."""
+    """Return the linear layer that computes the logits, with the map whose mean it reads, if the model ends so."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
     ends = [m for m in layers if m.in_features == outputs.embedding.shape[1]]
     ends = [m for m in ends if m.out_features == outputs.logits.shape[1]]

@@ -9,7 +9,7 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 def _block(in_channels: int, channels: int, convs: int) -> nn.Sequential:
-    """`convs` times convolution (with bias), batch norm, ReLU; the last ReLU is left to the caller."""
+    """Return `convs` times convolution (with bias), batch norm, ReLU, without the last ReLU."""
     layers: list[nn.Module] = []
     for i in range(convs):
         layers.append(nn.Conv2d(channels if i else in_channels, channels, 3, padding=1))

@@ -22,7 +22,7 @@ class PreactBlock(nn.Module):
         return self.residual(x, F.relu(self.bn1(x), inplace=True))
 
     def residual(self, x: Tensor, active: Tensor) -> Tensor:
-        """The block's output; `active` is ReLU(bn1(x))."""
+        """Return the block's output; `active` is ReLU(bn1(x))."""
         out = self.conv2(F.relu(self.bn2(self.conv1(active)), inplace=True))
         out += x if self.convShortcut is None else self.convShortcut(active)
         return out

@@ -10,7 +10,7 @@ from harness.spec.tasks import resolve_model
 
 
 def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:
-    """A freshly initialised network, drawn from torch's global random generator.
+    """Return a freshly initialised network, drawn from torch's global random generator.
 
     Raises:
         ValueError: there is no such model; the message gives the nearest names.

@@ -26,10 +26,10 @@ def check_seed_limit(planned: Planned, limit: int, only: Iterable[str]) -> None:
     """
     if limit <= (listed := len(planned.plan.sweep.seeds)):
         raise UserError(
-            f"{planned.document.source}: lists {plural(listed, 'seed')}: --max-seeds must be more, found {limit}"
+            f"{planned.document.source}: lists {plural(listed, 'seed')}: --max-seeds must be larger, found {limit}"
         )
     if any(text.startswith("seed=") for text in only):
-        raise UserError("--until-decided adds seeds, and --only seed=... keeps them out: give one of them")
+        raise UserError("--until-decided adds seeds, and --only seed=... excludes them: give only one of the two")
 
 
 def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Planned, list[PairwiseTest]]:
@@ -39,7 +39,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         The plan with all seeds, and the tests that are left undecided.
 
     Raises:
-        KeyboardInterrupt: ctrl-C while watching; the jobs go on.
+        KeyboardInterrupt: ctrl-C while watching; the jobs continue.
     """
     listed = planned.plan.sweep.seeds
     sizes = looks(len(listed), limit)

@@ -40,8 +40,9 @@ def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
         raise UserError(f"dataset {name!r} needs data: {ADVICE}")
     folder = named if root is None else root / named
     if not folder.is_dir():
-        made = f"; python -m harness.prepare {name} --source SOURCE --out {folder} makes it" if info.preparation else ""
-        raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}{made}")
+        command = f"python -m harness.prepare {name} --source SOURCE --out {folder}"
+        hint = f"; make it with: {command}" if info.preparation else ""
+        raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}{hint}")
     return folder
 
 

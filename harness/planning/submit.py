@@ -89,7 +89,7 @@ class Work:
             f"{counts['to_do']} to do, {counts['done']} done, {counts['failed']} failed"
         ]
         if self.estimate:
-            lines.append(f"{plural(self.packs, 'pack')}, {self.at_once} at once")
+            lines.append(f"{plural(self.packs, 'pack')}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate)
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
@@ -160,7 +160,7 @@ def submit(work: Work) -> Path:
     submissions.note_submission(store, planned.name, work.to_do, work.estimate)
     if postponed := backend.backend_of(queue_file).start():
         say(
-            f"{plural(postponed, 'run')} not submitted yet, for SLURM limits how many jobs you may submit: "
+            f"{plural(postponed, 'run')} not submitted yet, because SLURM limits how many jobs you may submit: "
             "keep watching, or run the sweep again"
         )
     return queue_file

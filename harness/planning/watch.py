@@ -28,7 +28,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     times in a row without any run ending. Runs that a cluster could not take yet are started as others end.
 
     Raises:
-        KeyboardInterrupt: ctrl-C; the jobs go on.
+        KeyboardInterrupt: ctrl-C; the jobs continue.
     """
     console = Console(stderr=True)
     view = _View(planned)

@@ -1,4 +1,4 @@
-"""The guard of the tables' columns: lines of unlike protocols share one only on request.
+"""The guard of the tables' columns: lines of different protocols share one only on request.
 
 A whole sweep has one dataset, one evaluation set and one metric, and a pair has one teacher; recipes may differ.
 """
@@ -47,20 +47,20 @@ def refuse_mixed(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChang
     """Refuse a table whose columns would mix protocols.
 
     Raises:
-        UserError: lines are of unlike protocols and ``mix`` is not set; or one line has two pairs.
+        UserError: lines are of different protocols and ``mix`` is not set; or one line has two pairs.
     """
     runs: dict[tuple[Line, int], str] = {}
     for cell in cells:
         if runs.setdefault((cell.line, cell.seed), cell.run_id) != cell.run_id:
             raise UserError(
-                f"{name}: the pair {cell.pair} is listed twice, with unlike teachers or settings, "
-                "and a table has one line for both. Make sweeps of their own of them"
+                f"{name}: the pair {cell.pair} is listed twice, with different teachers or settings, "
+                "but a table has one line per pair. Put them into separate sweeps"
             )
     if mix:
         return
     if unlike := [str(change) for change in changes if change.unlike]:
         shown = "; ".join(unlike[:3]) + (f"; and {len(unlike) - 3} more" if len(unlike) > 3 else "")
         raise UserError(
-            f"{name}: a column would hold numbers of unlike protocols, which are not comparable: {shown}, unlike most "
-            "lines. Make sweeps of their own of them, or --mix-protocols prints them with marks"
+            f"{name}: a column would mix numbers of different protocols, which are not comparable: {shown}, unlike "
+            "most lines. Put them into separate sweeps, or pass --mix-protocols to print them with marks"
         )

@@ -256,7 +256,7 @@ def _teacher(
             raise UserError(f"{where}: another pair states {before} for the same weights")
         if pair.teacher_backbone is not None:
             where = document.where(("pairs", i, "teacher_backbone"))
-            raise UserError(f"{where}: belongs to teachers that are trained here; this one has `teacher_weights`")
+            raise UserError(f"{where}: is for teachers that the sweep trains; this one has `teacher_weights`")
         return Given(pair.teacher, sha256)
     student = method_sources.describe_method("student")
     student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
@@ -285,7 +285,7 @@ def _check_defined(
         defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
         raise UserError(
             f"{document.where(at)}: {use} is defined only for {' and '.join(source.defined_for)}, "
-            f"not for {pair.teacher} > {pair.student}; defined there: {', '.join(defined)}"
+            f"not for {pair.teacher} > {pair.student}; defined for this pair: {', '.join(defined)}"
         )
 
 

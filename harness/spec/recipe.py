@@ -35,42 +35,46 @@ class GeneralKeys(Closed):
     )
     gamma: PerMethod[Finite] = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
     warmup_epochs: PerMethod[int] = Field(
-        0, ge=0, description="first epochs with a learning rate rising linearly to `lr`"
+        0, ge=0, description="number of first epochs in which the learning rate rises linearly to `lr`"
     )
     warmup_steps: PerMethod[int] = Field(
-        0, ge=0, description="first steps with a learning rate rising linearly from 0.001 of what it then is"
+        0,
+        ge=0,
+        description="number of first steps in which the learning rate rises linearly, from 0.001 of what is scheduled",
     )
     epoch_steps: int | None = Field(
         None,
         ge=1,
-        description="steps of what is called an epoch, where that is not one pass over the training set: an endless "
-        "stream of passes is cut into epochs of so many steps",
+        description="steps that count as one epoch, if that is not one pass over the training set: the passes follow "
+        "each other without end and are cut into epochs of this many steps",
     )
     flip: bool = Field(False, description="random horizontal flip with probability 1/2")
     precision: Literal["float32", "tf32", "bf16"] = Field(
         "float32",
-        description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 whose factors a "
-        "GPU rounds to TF32; as float32 on a CPU",
+        description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 with matrix "
+        "products and convolutions in TF32 on a GPU; the same as `float32` on a CPU",
     )
-    eval_every: int = Field(1, ge=1, description="evaluate every so many epochs, and after the last")
+    eval_every: int = Field(
+        1, ge=1, description="number of epochs between evaluations; the last epoch is always evaluated"
+    )
     ema: Finite = Field(
         0.0,
         ge=0,
         lt=1,
-        description="decay per step of an exponential moving average of the student's weights, which then is what is "
-        "evaluated and kept; 0: none",
+        description="decay per step of an exponential moving average of the student's weights; the average is "
+        "evaluated and saved instead of the weights; 0: no average",
     )
     compile: PerMethod[bool] = Field(
-        False, description="on a GPU, compile the teacher (torch.compile), which changes its outputs by rounding"
+        False, description="on a GPU, compile the teacher (torch.compile), which rounds its outputs differently"
     )
     accumulate: PerMethod[int] = Field(
         1,
         ge=1,
-        description="micro-batches per optimiser step, each of every so-many-th image of the batch, their gradients "
-        "averaged; batch norms and methods see one micro-batch at a time",
+        description="micro-batches per optimiser step, whose gradients are averaged; with N, each has every N-th image "
+        "of the batch; batch norms and methods see one micro-batch at a time",
     )
     clip_norm: PerMethod[Finite | None] = Field(
-        None, gt=0, description="greatest L2 norm of all gradients together, the method's included"
+        None, gt=0, description="maximum L2 norm of all gradients together, including those of the method's parameters"
     )
 
     @model_validator(mode="after")

@@ -57,8 +57,8 @@ def _type(field: FieldInfo) -> str:
 def _words(annotation: Any) -> str:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        found = next((m for m in args[1:] if isinstance(m, FieldInfo)), None)
-        return f"{_words(args[0])}{_limits(found.metadata if found else ())}"
+        field = next((m for m in args[1:] if isinstance(m, FieldInfo)), None)
+        return f"{_words(args[0])}{_limits(field.metadata if field else ())}"
     if origin is typing.Literal:
         return " or ".join(f"`{a}`" for a in args)
     if origin in (typing.Union, types.UnionType):
@@ -73,10 +73,10 @@ def _words(annotation: Any) -> str:
 
 
 def _limits(metadata: typing.Iterable[Any]) -> str:
-    found = [f"{sign} {_number(getattr(m, k))}" for m in metadata for k, sign in _SIGNS.items() if hasattr(m, k)]
-    found += [f"at least {m.min_length}" for m in metadata if isinstance(m, annotated_types.MinLen)]
-    found += [f"at most {m.max_length}" for m in metadata if isinstance(m, annotated_types.MaxLen)]
-    return f", {', '.join(found)}" if found else ""
+    limits = [f"{sign} {_number(getattr(m, k))}" for m in metadata for k, sign in _SIGNS.items() if hasattr(m, k)]
+    limits += [f"at least {m.min_length}" for m in metadata if isinstance(m, annotated_types.MinLen)]
+    limits += [f"at most {m.max_length}" for m in metadata if isinstance(m, annotated_types.MaxLen)]
+    return f", {', '.join(limits)}" if limits else ""
 
 
 def _number(value: float) -> str:

@@ -43,14 +43,14 @@ class Dataset(Closed):
     train_subset: int | None = Field(
         None,
         ge=10,
-        description="train on so many images only, the first in file order (of each class, where an image has one); "
-        "the test set is whole",
+        description="train on only this many images: the first in file order, equally many of each class if an "
+        "image has one class; the test set is whole",
     )
     validation: int | None = Field(
         None,
         ge=10,
-        description="for tuning: evaluate on so many training images, the last in file order (of each class, where an "
-        "image has one), which are not trained on; the test set is not touched",
+        description="for tuning: hold out this many training images, the last in file order (equally many of each "
+        "class if an image has one class), and evaluate on them instead of the test set",
     )
 
     @field_validator("name")
@@ -85,7 +85,7 @@ class Dataset(Closed):
 
 
 class WeightsSource(Closed):
-    """Weights that are given rather than trained: one of `file`, `url` and `name` says which."""
+    """Weights that are given rather than trained, by one of `file`, `url` and `name`."""
 
     file: str | None = Field(
         None,
@@ -97,10 +97,12 @@ class WeightsSource(Closed):
     )
     name: str | None = Field(
         None,
-        description="as the libraries name them: `torchvision:ResNet34_Weights.IMAGENET1K_V1`, "
+        description="their name in torchvision or timm: `torchvision:ResNet34_Weights.IMAGENET1K_V1`, "
         "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`, `torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1`",
     )
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="of the file; read from it when not stated")
+    sha256: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="sha256 of the file; computed from it when not stated"
+    )
 
     @field_validator("url")
     @classmethod
@@ -135,7 +137,7 @@ class WeightsSource(Closed):
 
 
 class Weights(tasks.StatedScores, WeightsSource):
-    """A teacher's weights, with how good they should be."""
+    """A teacher's weights, and the score that they should have."""
 
     def stated(self, score: str) -> float | None:
         """Return the task's score that the weights should have."""
@@ -149,8 +151,8 @@ class Method(Closed):
     use: str | None = Field(
         None, description="the method, when this entry has a name of its own: `kd`, `package.module:Class`"
     )
-    params: dict[str, Any] = Field({}, description="hyper-parameters, over the method's defaults")
-    weights: dict[str, Finite] = Field({}, description="weights of the loss terms, over the method's defaults")
+    params: dict[str, Any] = Field({}, description="hyper-parameters that replace the method's defaults")
+    weights: dict[str, Finite] = Field({}, description="loss weights that replace the method's defaults")
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method only")
 
 
@@ -168,10 +170,10 @@ class Pair(Closed):
     student: str = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
     teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
     teacher_backbone: Backbone | None = Field(
-        None, description="detection only: what the backbone of a teacher that is trained here starts from"
+        None, description="detection only: weights that the backbone of a teacher trained here starts from"
     )
     student_backbone: Backbone | None = Field(
-        None, description="detection only: what the student's backbone starts from"
+        None, description="detection only: weights that the student's backbone starts from"
     )
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")

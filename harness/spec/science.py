@@ -20,7 +20,7 @@ FIRST_KEYS = frozenset(
 
 
 class PreparedCounts(NamedTuple):
-    """Numbers that describe a prepared dataset, so that a science is complete wherever the prepared folder lies."""
+    """Numbers that describe a prepared dataset, so that a science is complete wherever the prepared folder is."""
 
     classes: int
     train_size: int

@@ -9,9 +9,10 @@ import pyarrow as pa
 
 
 def without_pandas() -> None:
-    """For commands that make no DataFrame: pyarrow looks for pandas when it first turns values into Python's or back.
+    """Keep pyarrow from importing pandas, for commands that make no DataFrame.
 
-    Finding none, it does not look again until asked for a DataFrame. Importing pandas takes as long as pyarrow itself.
+    pyarrow looks for pandas when it first converts values to or from Python. If it finds none, it does not look again
+    until asked for a DataFrame. Importing pandas takes as long as importing pyarrow itself.
     """
     finder = _NoPandas()
     sys.meta_path.insert(0, finder)

@@ -63,7 +63,7 @@ def download(url: str, to: Path) -> str:
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme != "https":
-            raise UserError(f"weights {req.full_url}: leads to {newurl}, which is not https")
+            raise UserError(f"weights {req.full_url}: redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -50,7 +50,7 @@ class WeightCache:
         """
         lock = files.Lock(self._source(url).with_suffix(".lock"))
         if not (acquired := lock.acquire()):
-            print(f"another process fetches {url}: waiting for it", file=sys.stderr, flush=True)
+            print(f"another process is fetching {url}: waiting for it", file=sys.stderr, flush=True)
         while not acquired:
             time.sleep(_POLL_S)
             acquired = lock.acquire()
@@ -74,7 +74,7 @@ class WeightCache:
                 changed = "; it has changed since it was first fetched" if expected == self.known_sha256(url) else ""
                 raise UserError(f"weights {url}: sha256 is {sha256}, expected {expected}{changed}")
             if not sha256.startswith(start := pretrained.sha256_start(url)):
-                raise UserError(f"weights {url}: sha256 is {sha256}, its name says {start}...")
+                raise UserError(f"weights {url}: sha256 is {sha256}, its name states {start}...")
             path = self._folder / (sha256 + PurePosixPath(urlsplit(url).path).suffix)
             files.move(temporary, path)
         files.replace_json(self._source(url), {"url": url, "sha256": sha256})

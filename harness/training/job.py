@@ -14,6 +14,7 @@ from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
 from harness.models.checkpoints import WeightsError
+from harness.phrases import plural
 from harness.spec import identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.science import Given, Science, recipe_json
@@ -68,14 +69,14 @@ def run_pack(
                 try:
                     _train(order, store, run_ids, threads, should_stop, ranks, log, started)
                 except TeacherNotReady as e:
-                    print(f"left for later: {e}", flush=True)
+                    print(f"not trained now: {e}", flush=True)
                 except Exception as error:
                     unfinished = sorted(set(run_ids) - store.done_ids())
                     write_failure(store, unfinished, error, traceback.format_exc(), log)
                     ranks.confirm_failure(f"pack {run_ids[0]}")
                 started = time.time()
     except Interrupted:
-        print("told to stop: every run is checkpointed", flush=True)
+        print("stopped by a signal: every run is checkpointed", flush=True)
         return False
     finally:
         for lock in locks.values():
@@ -165,17 +166,17 @@ def _train(
             recorder.on_failure(k, error, traceback.format_exc())
             ranks.confirm_failure(k)
     recorder.pack_size = len(members)
-    where = f"{device}, {threads} threads"
+    where = f"{device}, {plural(threads, 'thread')}"
     if ranks.world_size > 1:
         where += f", process {ranks.rank} of {ranks.world_size}, engine {order.engine}"
         where += f" with ZeRO stage {order.zero_stage}" if order.engine == "deepspeed" else ""
-    print(f"training {len(members)} runs on {where}: {', '.join(members)}", flush=True)
+    print(f"training {plural(len(members), 'run')} on {where}: {', '.join(members)}", flush=True)
     reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
     # A file system may show some nodes old files.
     if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
-        raise LostRank(f"process {ranks.rank} has other checkpoints than the first: {reached}")
+        raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
     observer = recorder if ranks.rank == 0 else FollowerRecorder(recorder)
-    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.recordable else None
+    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.capturable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))

@@ -176,7 +176,7 @@ class Member:
             raise ValueError(f"{name}.forward did not return {missing}, which its weights or diagnostics name")
 
     def add_losses(self, terms: dict[str, Tensor], images: int) -> None:
-        """Add terms, which are means over so many images, to the epoch's sums on the device."""
+        """Add terms, means over the given number of images, to the epoch's sums on the device."""
         values = {k: v.detach().double().to(self.device) * images for k, v in terms.items()}
         if self.has_local_loss:
             self.ranks.all_reduce_sum(values.values())
@@ -187,7 +187,7 @@ class Member:
                 self._loss_sums[name] = value
 
     def count_step(self, images: int) -> None:
-        """Count a finished step with so many images on all ranks."""
+        """Count a finished step and its images on all ranks."""
         self._images += images
         self.steps += 1
 

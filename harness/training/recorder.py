@@ -40,7 +40,7 @@ class Interrupted(BaseException):
 
 
 class NextAction(IntEnum):
-    """The action after a step. Where the ranks differ, all take the greatest."""
+    """The action after a step. If the ranks differ, all take the largest."""
 
     CONTINUE = 0
     CHECKPOINT = 1
@@ -247,7 +247,7 @@ class FollowerRecorder:
 
 
 def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
-    """Write why runs have no record. On a full disk even that may fail; then only the log has it."""
+    """Write why runs have no record. If even that fails, as on a full disk, only the log has the cause."""
     data_errors = (WeightsError, arrays.WrongData, WrongLogits, UserError)
     kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, data_errors) else "code"
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]

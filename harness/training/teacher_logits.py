@@ -72,7 +72,7 @@ class CachedLogits:
         self._epochs_begun = 0
 
     def begin(self, epoch: int, first_step: int, steps: int, device: torch.device) -> None:
-        """Prepare an epoch of so many steps, of which those from ``first_step`` on will run."""
+        """Prepare an epoch of ``steps`` steps; only those from ``first_step`` on will run."""
         self._file = self._folder / f"epoch-{epoch:06d}.safetensors"
         self._epochs_begun += 1
         # Another run may write the file right now, but all ranks must either read it or run the teacher. Each run draws

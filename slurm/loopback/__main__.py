@@ -8,22 +8,23 @@ from typing import Annotated
 import typer
 
 from harness.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_RUN_FAILED, UserError
+from harness.phrases import plural
 from slurm.loopback.cluster import Loopback
 from slurm.loopback.cluster import down as take_down
 from slurm.loopback.layout import default_folder
 from slurm.loopback.ports import hostname_is_loopback
 
 app = typer.Typer(
-    help="A real SLURM on this machine, in one private folder: to try the cluster mode on your laptop.",
+    help="Run a real SLURM on this machine, in one private folder, to try the cluster mode on a laptop.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 Dir = Annotated[
     Path | None,
-    typer.Option("--dir", help="The cluster's folder [default: $KD_LOOPBACK, else kd-loopback in $XDG_STATE_HOME]"),
+    typer.Option("--dir", help="The cluster's folder (default: $KD_LOOPBACK, else kd-loopback in $XDG_STATE_HOME)."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
 @app.command()
@@ -32,7 +33,8 @@ def up(
     cpus: Annotated[int, typer.Option(help="CPUs that each node claims to have.")] = 4,
     memory: Annotated[int, typer.Option(help="Memory that each node claims to have, in MB.")] = 8000,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of slurm.conf, e.g. MaxArraySize=50.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a key of slurm.conf, e.g. MaxArraySize=50. Repeatable."),
     ] = None,
     dir: Dir = None,
     json_: Json = False,
@@ -57,8 +59,8 @@ def up(
         return
     print(cluster.exports(), end="")
     print(
-        f"{nodes} nodes of {cpus} CPUs are up. Later shells: . {cluster.layout.env_sh}\n"
-        f"End it: python -m slurm.loopback down --dir {root}",
+        f"{plural(nodes, 'node')} of {plural(cpus, 'CPU')} started. Later shells: . {cluster.layout.env_sh}\n"
+        f"Stop it: python -m slurm.loopback down --dir {root}",
         file=sys.stderr,
     )
 
@@ -71,12 +73,12 @@ def down(dir: Dir = None, json_: Json = False) -> None:
     if json_:
         print(json.dumps({"dir": str(root), "found": existed}))
     else:
-        print(f"{root}: {'down; nothing is left of it' if existed else 'no cluster here, nothing to do'}")
+        print(f"{root}: {'the cluster is down and its folder removed' if existed else 'no cluster in this folder'}")
 
 
 @app.command()
 def status(dir: Dir = None, json_: Json = False) -> None:
-    """Show daemons, nodes, partitions and accounting. Exit code: 0 all is well, 1 something is not."""
+    """Show daemons, nodes, partitions and accounting. Exit code: 0 all work, 1 something does not."""
     cluster = Loopback.attach(dir or default_folder())
     daemons = cluster.daemons()
     nodes: dict[str, str] = {}

@@ -87,11 +87,13 @@ class Loopback:
         try:
             return cls(layout.root, Settings.from_json(json.loads(layout.state.read_text())))
         except FileNotFoundError:
-            raise UserError(f"{layout.root}: no cluster here; start one: python -m slurm.loopback up") from None
+            raise UserError(
+                f"{layout.root}: no cluster in this folder; start one with: python -m slurm.loopback up"
+            ) from None
         except (ValueError, TypeError, KeyError):
             raise UserError(
-                f"{layout.root}: a cluster whose start did not get far; "
-                f"clean up: python -m slurm.loopback down --dir {layout.root}"
+                f"{layout.root}: the start of its cluster was interrupted; "
+                f"clean up with: python -m slurm.loopback down --dir {layout.root}"
             ) from None
 
     def __enter__(self) -> "Loopback":
@@ -110,7 +112,7 @@ class Loopback:
         return {"SLURM_CONF": str(self.layout.slurm_conf), "KD_LOOPBACK": str(self.layout.root)}
 
     def kill_node(self, name: str, jobs: bool = True, report: bool = False) -> None:
-        """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs go on.
+        """Kill a node, as when its machine loses power; with ``jobs=False`` only slurmd dies and its jobs continue.
 
         The controller notices after 15 to 20 s; with ``report`` at once.
         """
@@ -130,7 +132,7 @@ class Loopback:
         self._spawn_node(packages.require(), name)
 
     def stop_accounting(self) -> None:
-        """End slurmdbd: sacct fails; the controller goes on and sends its accounts later."""
+        """End slurmdbd: sacct fails; the controller continues and sends its accounts later."""
         if pid := processes.alive(self.layout.pid("slurmdbd")):
             processes.end([pid], grace=5)
 
@@ -378,14 +380,14 @@ def _claim(layout: Layout) -> None:
     try:
         layout.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(p != layout.state for p in layout.root.iterdir()):
-            lives = "a cluster lives there" if layout.state.exists() else "not empty"
-            hint = f"; take it down first: python -m slurm.loopback down --dir {layout.root}" * layout.state.exists()
+            lives = "holds a cluster" if layout.state.exists() else "not empty"
+            hint = f"; stop it first: python -m slurm.loopback down --dir {layout.root}" * layout.state.exists()
             raise UserError(f"{layout.root}: {lives}{hint or '; give another --dir'}")
         layout.root.chmod(0o700)
         with layout.state.open("x"):
             pass
     except FileExistsError:
-        raise UserError(f"{layout.root}: a cluster is being started there, or it is no folder") from None
+        raise UserError(f"{layout.root}: not a folder, or a cluster is being started in it") from None
     except OSError as e:
         raise UserError(f"{layout.root}: {e.strerror}; give another --dir") from None
 

@@ -1,4 +1,4 @@
-"""Every loss case of the golden folder, through our methods: losses, gradients, outputs and state."""
+"""Compare our methods with every loss case of the golden folder: losses, gradients, outputs and state."""
 
 import copy
 import json
@@ -376,7 +376,7 @@ def kdsvd(case: Case, arrays: Arrays) -> Arrays:
     for i, (s, t) in enumerate(zip(f_s, f_t, strict=True)):
         m_s, m_t = method.matrices(s, t)
         (v_s, _), (v_t, s_t) = right_vectors(m_s, k + 3), right_vectors(m_t, k)
-        # Neither the student's signs nor the teacher's are an SVD's to choose: up to sign.
+        # An SVD determines neither the student's signs nor the teacher's, so compare up to sign.
         got |= {
             f"v_s_{i}": towards(v_s, golden[f"v_s_{i}"]),
             f"v_t_{i}": towards(v_t, golden[f"v_t_{i}"]),
@@ -463,7 +463,7 @@ def ft(case: Case, arrays: Arrays) -> Arrays:
     return got | {f"after_{name}": buffers[ours(name)] for name in names}
 
 
-# What a case's `method` says -> a function from the case and its arrays to our values of everything it lists.
+# A case's `method` -> a function from the case and its arrays to our values of everything it lists.
 ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
     "KD": kd,
     "FitNet": fitnet,

@@ -1,4 +1,4 @@
-"""Every network of the golden folder: the same checkpoint layout, size and numbers here."""
+"""Compare every network of the golden folder with ours: checkpoint layout, size and numbers."""
 
 import json
 import math
@@ -37,7 +37,7 @@ def zoo_model(name: str) -> ConvNet:
 
 
 def reference_taps(model: ConvNet, preact: bool) -> list[str]:
-    """Return our names of the reference's features but the pooled one; its stem has no pre-activation."""
+    """Return our names of the reference's features except the pooled one; its stem has no pre-activation."""
     maps = [name for name in model.tap_names if "." not in name]
     return [f"{name}.preact" if preact and name != "stem" else name for name in maps]
 
@@ -78,11 +78,11 @@ def test_fill_checksum(name):
     assert math.isclose(math.sqrt(sum((t * t).sum().item() for t in tensors)), golden["l2"], rel_tol=1e-12)
 
 
-def assert_same_statistics(what: str, got: Tensor, golden: dict[str, Any], rtol: float) -> None:
-    assert list(got.shape) == golden["shape"], what
+def assert_same_statistics(label: str, got: Tensor, golden: dict[str, Any], rtol: float) -> None:
+    assert list(got.shape) == golden["shape"], label
     values = got.double()
     for key, value in (("mean", values.mean().item()), ("std", values.std(correction=0).item())):
-        assert abs(value - golden[key]) <= rtol * golden["std"], f"{key} of {what}: {value}, golden {golden[key]}"
+        assert abs(value - golden[key]) <= rtol * golden["std"], f"{key} of {label}: {value}, golden {golden[key]}"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])

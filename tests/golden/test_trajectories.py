@@ -1,4 +1,4 @@
-"""Eight training steps of wrn_40_2 -> wrn_16_2, each compared with the reference's own loop."""
+"""Compare eight training steps of wrn_40_2 -> wrn_16_2, one by one, with the reference's own loop."""
 
 import json
 import math
@@ -74,7 +74,7 @@ def test_eight_steps(name: str, precision: str) -> None:
         for key, value in checked.items():
             assert math.isclose(value, expected[key], rel_tol=rtol), f"step {i}: {key} {value}, not {expected[key]}"
     assert_states(modules, golden[precision]["final"], tolerance["final_l2_rtol"])
-    assert_states(modules, {"teacher": golden["init"]["teacher"]}, rtol=1e-9)  # has not moved
+    assert_states(modules, {"teacher": golden["init"]["teacher"]}, rtol=1e-9)  # the tensor has not changed
 
 
 def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:

@@ -14,15 +14,15 @@ from tests.support.bench import ENVIRONMENT, Bench, forkserver, teacher_run
 
 @pytest.fixture(scope="session", autouse=True)
 def _job_server() -> None:
-    """Jobs start from a process that has imported what they need."""
-    kept = dict(os.environ)
+    """Start the process that forks jobs, with the modules that they need imported."""
+    environment = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     forkserver.set_forkserver_preload(["harness.training.job", "sklearn.datasets", "torch._dynamo"])
     process = forkserver.Process(target=time.sleep, args=(0,))
     process.start()
     process.join()
     os.environ.clear()
-    os.environ.update(kept)
+    os.environ.update(environment)
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The small sweep, run by the command without any disturbance, two jobs at once."""
     bench = Bench(tmp_path_factory.mktemp("finished"), cores=2)
     base = tmp_path_factory.getbasetemp()
-    made = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-once"
-    with made.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of several workers, the first one runs it and the others take a copy
-        if made.exists():
-            shutil.copytree(made, bench.folder, dirs_exist_ok=True)
+    shared_folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-once"
+    with shared_folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the first of several workers runs the sweep and the others copy it
+        if shared_folder.exists():
+            shutil.copytree(shared_folder, bench.folder, dirs_exist_ok=True)
         else:
-            done = bench.run("sweep", "--max-parallel", "2")
-            assert done.returncode == 0, done.stderr
-            shutil.copytree(bench.folder, made)
+            result = bench.run("sweep", "--max-parallel", "2")
+            assert result.returncode == 0, result.stderr
+            shutil.copytree(bench.folder, shared_folder)
     return bench
 
 

@@ -1,5 +1,8 @@
-"""Loading stored images with FFCV and with PIL: the same order and parts, whoever decodes, with however many workers,
-in however many processes, from any step on; and nothing left behind by an epoch that is left early."""
+"""Stored images loaded with FFCV and with PIL.
+
+Order and crops are the same for both decoders, for any number of workers and processes, and from any step on. An epoch
+that is left early leaves no threads or memory behind.
+"""
 
 import functools
 import importlib.util
@@ -36,7 +39,7 @@ backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_
 
 
 def scene(width: int, height: int, seed: int) -> Image.Image:
-    """Smooth, with the detail of a photograph's: a few waves in each channel."""
+    """Return an image as smooth and detailed as a photograph: a few waves in each channel."""
     drawn = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / max(width, height)
     waves = [
@@ -57,7 +60,7 @@ def write(path: Path, jpegs: list[bytes]) -> Path:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """N images, among them grey ones and some smaller than what is shown of them."""
+    """Write N images. Some are grey and some are smaller than the images that loaders return."""
     drawn = np.random.default_rng(0)
     images = [scene(*map(int, drawn.integers(150, 400, 2)), seed=i) for i in range(N)]
     images[3], images[4], images[5] = scene(64, 64, 3), scene(40, 90, 4), scene(9, 5, 5)
@@ -67,19 +70,19 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _opened_once() -> Iterator[None]:
-    """FFCV compiles a second or two for each file that is opened."""
+    """Open each file once, because FFCV then compiles for a second or two."""
     with pytest.MonkeyPatch.context() as patch:
         once = functools.cache(stored_loading._open)
-        patch.setattr(stored_loading, "_open", lambda *asked: once(*asked) if asked[2] else once.__wrapped__(*asked))
+        patch.setattr(stored_loading, "_open", lambda *args: once(*args) if args[2] else once.__wrapped__(*args))
         yield
 
 
 def test(path: Path, backend: str, **changes: Any) -> BetonEvalSet:
-    asked = {
+    settings = {
         "positions": np.arange(N), "size": 224, "resize": 256, "crop_first": False, "workers": 2, "device": CPU,
         "backend": backend,
     } | changes  # fmt: skip
-    return BetonEvalSet(path, asked.pop("positions"), "test", PIXELS, **asked)
+    return BetonEvalSet(path, settings.pop("positions"), "test", PIXELS, **settings)
 
 
 test.__test__ = False  # type: ignore[attr-defined]
@@ -87,7 +90,7 @@ Batches = list[tuple[Tensor, ...]]
 
 
 def same(a: Batches, b: Batches) -> bool:
-    """Bit for bit."""
+    """Return whether two batches are equal bit for bit."""
     return len(a) == len(b) and all(
         torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(p, q, strict=True)
     )
@@ -119,8 +122,8 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
         assert same(list(train_loader(stored, backend, workers=workers).epoch(2)), whole)
     other = train_loader(stored, backend, batch_size=7)
     list(other.epoch(0))
-    alone, together = by_index(other.epoch(2)), by_index(iter(whole))
-    assert all(alone[i].equal(together[i]) for i in range(N))
+    separate, together = by_index(other.epoch(2)), by_index(iter(whole))
+    assert all(separate[i].equal(together[i]) for i in range(N))
 
     shares = [train_loader(stored, backend, rows=Ranks(r, 3).rows) for r in range(3)]
     for first in (0, 2, 3):  # the last batch has two images for three processes
@@ -132,7 +135,7 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
 
 @needs_ffcv
 def test_both_show_the_same(stored: Path) -> None:
-    """Order and parts exactly, pixels nearly; a flip or a shift by a pixel would be far off."""
+    """Order and crops are equal and pixels nearly so; a flip or a shift by a pixel would be far off."""
     seen = 0
     for (a, t, i), (b, u, j) in zip(
         train_loader(stored, "ffcv").epoch(0), train_loader(stored, "pil").epoch(0), strict=True
@@ -149,7 +152,7 @@ def test_both_show_the_same(stored: Path) -> None:
 @needs_ffcv
 @pytest.mark.parametrize("crop_first", [False, True])
 def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> None:
-    """The differences that docs/imagenet.md states."""
+    """Differences are those that docs/imagenet.md states."""
     files = sorted((Path(os.environ["KD_DATA"]) / "imagenet_sample_125").rglob("*.JPEG"))
     from harness.data.manifest import Settings
     from harness.data.prepare.encode import encode_image as as_stored
@@ -168,30 +171,30 @@ def test_pils_training_images_are_torchvisions(stored: Path) -> None:
     views = training_views(3, 1, np.arange(N), file.heights, file.widths)
     for i, image in by_index(train_loader(stored, "pil").epoch(1)).items():
         top, left, height, width, flip = views[i].tolist()
-        wanted = tv.resized_crop(
+        expected = tv.resized_crop(
             Image.open(io.BytesIO(file.jpeg(i))).convert("RGB"), top, left, height, width, [96, 96]
         )
-        wanted = tv.hflip(wanted) if flip else wanted
-        assert torch.equal(tv.pil_to_tensor(wanted).float(), image)
+        expected = tv.hflip(expected) if flip else expected
+        assert torch.equal(tv.pil_to_tensor(expected).float(), image)
 
 
 @backends
 def test_evaluation_shows_what_torchvision_does(stored: Path, backend: str) -> None:
     file = beton.read_beton(stored)
-    found = test(stored, backend)
-    assert found.name == "test" and len(found) == N and found.targets.tolist() == [i % 7 for i in range(N)]
-    ((images, targets),) = found.batches(slice(None))
-    assert targets.equal(found.targets)
+    loader = test(stored, backend)
+    assert loader.name == "test" and len(loader) == N and loader.targets.tolist() == [i % 7 for i in range(N)]
+    ((images, targets),) = loader.batches(slice(None))
+    assert targets.equal(loader.targets)
     for i in range(N):
         whole = Image.open(io.BytesIO(file.jpeg(i))).convert("RGB")
-        wanted = tv.pil_to_tensor(tv.center_crop(tv.resize(whole, 256), 224)).float()
-        apart = (images[i] - wanted).abs().mean()
-        assert torch.equal(images[i], wanted) if backend == "pil" else apart < (4 if i not in (3, 4, 5) else 16)
+        expected = tv.pil_to_tensor(tv.center_crop(tv.resize(whole, 256), 224)).float()
+        apart = (images[i] - expected).abs().mean()
+        assert torch.equal(images[i], expected) if backend == "pil" else apart < (4 if i not in (3, 4, 5) else 16)
 
 
 @needs_ffcv
 def test_evaluation_with_the_crop_first_is_ffcvs_bit_for_bit(stored: Path) -> None:
-    found = torch.cat([images for images, _ in test(stored, "ffcv", crop_first=True).batches(slice(None))])
+    images_read = torch.cat([images for images, _ in test(stored, "ffcv", crop_first=True).batches(slice(None))])
     from ffcv.fields.rgb_image import CenterCropRGBImageDecoder
     from ffcv.loader import Loader, OrderOption
     from ffcv.transforms import ToTensor
@@ -201,22 +204,22 @@ def test_evaluation_with_the_crop_first_is_ffcvs_bit_for_bit(stored: Path) -> No
         str(stored), batch_size=N, num_workers=1, order=OrderOption.SEQUENTIAL, drop_last=False,
         pipelines={"image": pipeline, "label": None, "index": None},
     )  # fmt: skip
-    ((wanted,),) = list(theirs)
-    assert torch.equal(found, wanted.permute(0, 3, 1, 2).float())
+    ((expected,),) = list(theirs)
+    assert torch.equal(images_read, expected.permute(0, 3, 1, 2).float())
 
 
 @backends
 def test_evaluation_is_shared_out_in_file_order(stored: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.data.load.beton.EVAL_BATCH", 8)
     positions = np.array([40, 2, 3, 30, 17, 6, 8, 9, 10, 11, 12, 1, 0])
-    found = test(stored, backend, positions=positions, size=64, resize=64)
-    whole = list(found.batches(slice(0, 13)))
+    loader = test(stored, backend, positions=positions, size=64, resize=64)
+    whole = list(loader.batches(slice(0, 13)))
     assert torch.cat([t for _, t in whole]).tolist() == [p % 7 for p in positions]
-    parts = [list(found.batches(Ranks(r, 2).rows(13))) for r in range(2)]
+    parts = [list(loader.batches(Ranks(r, 2).rows(13))) for r in range(2)]
     assert [sum(len(t) for _, t in part) for part in parts] == [6, 7]
     images, targets = (torch.cat([batch[k] for batch in parts[0] + parts[1]]) for k in (0, 1))
     assert same([(images, targets)], [(torch.cat([i for i, _ in whole]), torch.cat([t for _, t in whole]))])
-    assert not list(found.batches(slice(5, 5)))
+    assert not list(loader.batches(slice(5, 5)))
 
 
 @backends
@@ -265,13 +268,15 @@ def test_a_torn_image_is_named(stored: Path, tmp_path: Path, backend: str) -> No
 
 @backends
 def test_an_image_that_is_odd_and_whole_is_shown(stored: Path, tmp_path: Path, backend: str) -> None:
-    """Some of ImageNet's files have bytes between two segments that belong to neither; libjpeg warns of them."""
+    """A file with bytes between two segments is loaded, as ImageNet has some; libjpeg warns of them."""
     file = beton.read_beton(stored)
     images = [file.jpeg(i).tobytes() for i in range(20)]
     odd = [image.replace(b"\xff\xda", b"\x11\x22\xff\xda", 1) for image in images]
     positions = np.arange(20)
-    found = list(train_loader(write(tmp_path / "odd.beton", odd), backend, positions=positions).epoch(0))
-    assert same(found, list(train_loader(write(tmp_path / "even.beton", images), "pil", positions=positions).epoch(0)))
+    batches = list(train_loader(write(tmp_path / "odd.beton", odd), backend, positions=positions).epoch(0))
+    assert same(
+        batches, list(train_loader(write(tmp_path / "even.beton", images), "pil", positions=positions).epoch(0))
+    )
 
 
 @needs_ffcv
@@ -292,7 +297,7 @@ def test_what_fails_in_ffcvs_thread_is_raised(stored: Path, monkeypatch: pytest.
 
 
 @backends
-def test_torchs_threads_are_left_alone(stored: Path, backend: str) -> None:
+def test_torchs_threads_are_not_changed(stored: Path, backend: str) -> None:
     before = torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -308,14 +313,14 @@ def test_the_loader_is_chosen(stored: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return type(train_loader(stored, None)._images).__name__
 
     monkeypatch.delenv("KD_LOADER", raising=False)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ffcv" else found(name, *a))
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "ffcv" else find_spec(name, *a))
     assert kind() == "PilImages"
     monkeypatch.setenv("KD_LOADER", "fcv")
     with pytest.raises(UserError, match="KD_LOADER: unknown loader 'fcv'; did you mean 'ffcv'"):
         kind()
-    if found("ffcv"):
-        monkeypatch.setattr(importlib.util, "find_spec", found)
+    if find_spec("ffcv"):
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
         monkeypatch.delenv("KD_LOADER")
         assert kind() == "FfcvImages"
         monkeypatch.setenv("KD_LOADER", "pil")
@@ -324,7 +329,7 @@ def test_the_loader_is_chosen(stored: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @backends
 def test_a_process_ends_in_the_middle_of_an_epoch(stored: Path, backend: str) -> None:
-    """And importing the module alone imports no decoder."""
+    """The process exits cleanly. Importing the module imports no decoder."""
     code = f"""
 import sys
 from pathlib import Path
@@ -335,7 +340,7 @@ kept = train_loader(Path({str(stored)!r}), {backend!r}).epoch(0)
 next(kept)
 sys.exit(7)
 """
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (7, "")
+    assert (result.returncode, result.stderr) == (7, "")

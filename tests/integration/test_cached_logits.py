@@ -19,7 +19,7 @@ CACHED: dict[str, Any] = {
 
 @pytest.fixture
 def cached(taught: Bench) -> dict[str, str]:
-    """The method -> run_id of a sweep that caches logits."""
+    """Return method -> run_id of a sweep that caches logits."""
     taught.sweep = CACHED
     return {method: cell.run_id for (method, _), cell in taught.cells().items()}
 

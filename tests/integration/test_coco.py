@@ -1,4 +1,4 @@
-"""Detection runs: as reproducible as any other, in a pack or alone, cut off or not, in one process or two."""
+"""Detection runs reproduce their results in a pack or by themselves, resumed or not, in one process or two."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.training.tasks.detection_evaluation import coco_metrics
 from tests.support.bench import Bench
-from tests.support.cli import REPO, command
+from tests.support.cli import REPO, run_command
 from tests.support.ranks import train_ranks
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
@@ -42,7 +42,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
-    assert command("prepare", "coco", "--source", IMAGES, "--out", root / "prepared").code == 0
+    assert run_command("prepare", "coco", "--source", IMAGES, "--out", root / "prepared").code == 0
     return root
 
 
@@ -55,10 +55,10 @@ def bench(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Bench:
-    """All methods, in one pack, through the command."""
+    """Train all methods in one pack through the command."""
     bench = Bench(tmp_path_factory.mktemp("whole"), SWEEP)
-    done = bench.run("sweep", "--data", str(data))
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep", "--data", str(data))
+    assert result.returncode == 0, result.stderr
     return bench
 
 
@@ -92,7 +92,7 @@ def test_every_method_learns_and_moves_the_student(whole: Bench, bench: Bench) -
 
 
 def evaluated_truth() -> dict[str, Any]:
-    """COCO's ground truth of the ten images that the sweep evaluates on."""
+    """Return COCO's ground truth of the ten images that the sweep evaluates on."""
     truth = json.loads((IMAGES / "annotations" / "instances_train2017.json").read_text())
     shown = sorted(image["id"] for image in truth["images"] if any(
         a["image_id"] == image["id"] and not a["iscrowd"] for a in truth["annotations"]
@@ -104,57 +104,57 @@ def evaluated_truth() -> dict[str, Any]:
     }
 
 
-def test_the_kept_predictions_have_the_recorded_precision(whole: Bench, bench: Bench, data: Path) -> None:
+def test_the_stored_predictions_have_the_precision_of_the_record(whole: Bench, bench: Bench, data: Path) -> None:
     truth = evaluated_truth()
     for run_id in (run_ids(whole)["kd"], teacher(whole)):
         row = whole.row(run_id)
-        found = json.loads(whole.store.predictions(run_id).read_text())
-        assert {f["image_id"] for f in found} <= {image["id"] for image in truth["images"]}
-        for name, value in coco_metrics(truth, found).items():
+        document = json.loads(whole.store.predictions(run_id).read_text())
+        assert {f["image_id"] for f in document} <= {image["id"] for image in truth["images"]}
+        for name, value in coco_metrics(truth, document).items():
             assert value == pytest.approx(row[f"last_{name}"], abs=1e-9), name
 
 
 def test_evaluate_measures_a_run_again(whole: Bench, bench: Bench, data: Path) -> None:
     run_id = run_ids(whole)["kd"]
-    asked = ("--results", whole.folder / "results", "--data", data)
-    found = json.loads(command("evaluate", "--run", run_id, *asked, "--json").out)
-    assert (found["evaluated_on"], found["images"]) == ("train", 10)
+    args = ("--results", whole.folder / "results", "--data", data)
+    document = json.loads(run_command("evaluate", "--run", run_id, *args, "--json").out)
+    assert (document["evaluated_on"], document["images"]) == ("train", 10)
     for name in DETECTION.metrics:
-        assert found[name] == pytest.approx(whole.row(run_id)[f"last_{name}"], abs=1e-6), name
-    text = command("evaluate", "--run", run_id, *asked).out
-    assert f"AP {found['AP']:.2f} %   AP50 {found['AP50']:.2f} %" in text and "loss" not in text
+        assert document[name] == pytest.approx(whole.row(run_id)[f"last_{name}"], abs=1e-6), name
+    text = run_command("evaluate", "--run", run_id, *args).out
+    assert f"AP {document['AP']:.2f} %   AP50 {document['AP50']:.2f} %" in text and "loss" not in text
 
 
 def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path) -> None:
-    """On all images of the prepared folder, here those of training."""
+    """Weights are evaluated on all images of the prepared folder, here the training images."""
     weights = whole.store.student_weights(run_ids(whole)["kd"])
     model = SWEEP["pairs"][0]["student"]
-    asked = ("--dataset", "coco", "--folder", "prepared", "--data", data, "--weights", weights, "--size", 64)
-    found = json.loads(command("evaluate", *asked, "--model", model, "--json").out)
-    assert (found["evaluated_on"], found["images"]) == ("train", 128) and 0 <= found["AP"] < 50
-    said = command("evaluate", *asked, "--model", "resnet20").error
-    assert "resnet20 is for classification, dataset coco for detection" in said
-    said = command("evaluate", *asked, "--model", "fasterrcnn_resnet34_fpn64").error
-    assert "not the weights of fasterrcnn_resnet34_fpn64" in said
+    args = ("--dataset", "coco", "--folder", "prepared", "--data", data, "--weights", weights, "--size", 64)
+    document = json.loads(run_command("evaluate", *args, "--model", model, "--json").out)
+    assert (document["evaluated_on"], document["images"]) == ("train", 128) and 0 <= document["AP"] < 50
+    error = run_command("evaluate", *args, "--model", "resnet20").error
+    assert "resnet20 is for classification, dataset coco for detection" in error
+    error = run_command("evaluate", *args, "--model", "fasterrcnn_resnet34_fpn64").error
+    assert "not the weights of fasterrcnn_resnet34_fpn64" in error
 
 
-def test_a_given_teachers_predictions_are_kept(whole: Bench, bench: Bench, data: Path) -> None:
-    """Once for all runs that it teaches, so that they can be drawn beside the students'."""
+def test_a_given_teachers_predictions_are_stored(whole: Bench, bench: Bench, data: Path) -> None:
+    """A given teacher's predictions are stored once for all its runs, to be drawn next to the students'."""
     weights = whole.store.student_weights(teacher(whole))
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
     methods = {name: QUICK["methods"][name] for name in ("student", "kd", "fgfi")}
     bench.sweep = {**SWEEP, "pairs": [pair], "methods": methods}
-    done = bench.run("sweep", "--data", str(data), "--set", "recipe.epochs=1")
-    assert done.returncode == 0, done.stderr
-    (kept,) = (bench.store.root / "teachers").iterdir()
+    result = bench.run("sweep", "--data", str(data), "--set", "recipe.epochs=1")
+    assert result.returncode == 0, result.stderr
+    (file,) = (bench.store.root / "teachers").iterdir()
     rows = records.read_records(bench.store, bench.store.done_ids()).to_pylist()
     row = next(row for row in rows if row["method"] == "kd")
-    assert kept == bench.store.teacher_predictions(Science.from_text(row["science"]).teacher_evaluation_id("train"))
-    for name, value in coco_metrics(evaluated_truth(), json.loads(kept.read_text())).items():
+    assert file == bench.store.teacher_predictions(Science.from_text(row["science"]).teacher_evaluation_id("train"))
+    for name, value in coco_metrics(evaluated_truth(), json.loads(file.read_text())).items():
         assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 
 
-def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
     bench.take(whole, teacher(whole))
     for method in ("student", "dkd", "rekd"):
         run_id = run_ids(whole)[method]
@@ -164,7 +164,7 @@ def test_alone_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) 
 
 
 def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
-    """Stopped in the middle of an epoch, once killed."""
+    """Runs resume after a stop in the middle of an epoch and after a kill."""
     bench.take(whole, teacher(whole))
     ids = [run_ids(whole)[method] for method in ("kd", "rekd", "fgfi")]
     at = {"data": str(data / "prepared"), "checkpoint_seconds": 0}
@@ -186,9 +186,11 @@ def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path)
 def test_two_processes_are_one_to_rounding(
     tmp_path: Path, bench: Bench, data: Path, detector: str, norm: str, methods: tuple[str, ...]
 ) -> None:
-    """One step, with five images here and six there; batch norms and methods' moments are those of all images. Batch
-    norms in a fresh backbone make gradients of a rounding (in float32 those of one process are 4 % off float64's, and
-    regions are chosen among others), so that there the weights cannot be compared, but what the norms have seen."""
+    """One step on five and six images uses the batch norms and moments of all eleven.
+
+    Batch norms in a fresh backbone amplify rounding: in float32 the gradients of one process are 4 % off those in
+    float64, and other regions are chosen. There the norms' statistics are compared instead of the weights.
+    """
     recipe = {**SWEEP["recipe"], "epochs": 1, "batch_size": 11, "warmup_steps": 0, "norm": norm}
     sweep = {**SWEEP, "dataset": {**SWEEP["dataset"], "train_subset": 11}, "recipe": recipe}
     sweep |= {
@@ -209,11 +211,14 @@ def test_two_processes_are_one_to_rounding(
         assert row["teacher_AP"] == expected["teacher_AP"], "every image counted once"
         first = {c["name"]: c["value"] for c in expected["curves"]}
         assert {c["name"] for c in row["curves"]} == set(first)
-        for found in row["curves"]:
-            if "AP" not in found["name"]:
-                assert found["value"] == pytest.approx(first[found["name"]], rel=1e-3, abs=1e-6), (method, found)
-        got, wanted = (load_file(b.store.student_weights(run_id)) for b in (bench, alone))
-        for key, value in wanted.items():
+        for epoch_curves in row["curves"]:
+            if "AP" not in epoch_curves["name"]:
+                assert epoch_curves["value"] == pytest.approx(first[epoch_curves["name"]], rel=1e-3, abs=1e-6), (
+                    method,
+                    epoch_curves,
+                )
+        got, reference = (load_file(b.store.student_weights(run_id)) for b in (bench, alone))
+        for key, value in reference.items():
             if norm == "batch" and "running" not in key:
                 continue
             torch.testing.assert_close(
@@ -232,5 +237,5 @@ def test_a_prepared_folder_without_images_to_train_on_is_refused(bench: Bench, d
     (folder / FILE).unlink()
     (folder / FILE).write_text(json.dumps({**manifest, "train": None}))
     bench.sweep = {**SWEEP, "dataset": {"name": "coco", "folder": "empty"}}
-    said = bench.run("sweep", "--plan", "--data", str(data))
-    assert said.returncode == 2 and "prepared without training images" in said.stderr
+    result = bench.run("sweep", "--plan", "--data", str(data))
+    assert result.returncode == 2 and "prepared without training images" in result.stderr

@@ -1,5 +1,8 @@
-"""Loading images with objects: the same batches with however many threads, in however many processes, from any step
-on; boxes where the objects are; and nothing left behind by an epoch that is left early."""
+"""Images loaded with their objects.
+
+Batches are the same for any number of threads and processes, and from any step on. Boxes are where the objects are. An
+epoch that is left early leaves no threads or memory behind.
+"""
 
 import io
 import os
@@ -24,7 +27,7 @@ from harness.spec.science import DatasetChoice, PreparedCounts
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
 from tests.support.beton_loading import CPU, PIXELS, usage
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.images import encode_jpeg, save_image
 from tests.support.synthetic_coco import write_instances
 
@@ -34,7 +37,7 @@ Step = tuple[Tensor, list[Objects], Tensor]
 
 
 def marked(height: int, width: int, i: int) -> tuple[Image.Image, list[int]]:
-    """A black image with a white rectangle, and where it is: x, y, width and height."""
+    """Return a black image with a white rectangle, and the rectangle's x, y, width and height."""
     drawn = np.random.default_rng(i)
     w, h = int(drawn.integers(width // 4, width // 2)), int(drawn.integers(height // 4, height // 2))
     x, y = int(drawn.integers(0, width - w)), int(drawn.integers(0, height - h))
@@ -45,7 +48,7 @@ def marked(height: int, width: int, i: int) -> tuple[Image.Image, list[int]]:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]:
-    """N images of many shapes, a rectangle in each."""
+    """Write N images of many shapes, with a rectangle in each."""
     path, boxes = tmp_path_factory.mktemp("coco") / "train.beton", []
     with path.open("wb") as file:
         writer = beton.Writer(file, N)
@@ -67,16 +70,16 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Annotations]
 
 
 def train(stored: tuple[Path, Annotations], **changes: Any) -> CocoLoader:
-    asked = {
+    settings = {
         "positions": np.arange(N), "batch_size": BATCH, "sides": SIDES, "max_side": MAX_SIDE, "flip": True, "seed": 3,
         "rows": Ranks().rows, "workers": 2, "device": CPU,
     } | changes  # fmt: skip
-    return CocoLoader(*stored, asked.pop("positions"), PIXELS, **asked)
+    return CocoLoader(*stored, settings.pop("positions"), PIXELS, **settings)
 
 
 def evaluate(stored: tuple[Path, Annotations], **changes: Any) -> CocoEvalSet:
-    asked = {"positions": np.arange(N), "side": 64, "max_side": MAX_SIDE, "workers": 2, "device": CPU} | changes
-    return CocoEvalSet(*stored, asked.pop("positions"), "test", PIXELS, CATEGORIES, **asked)
+    settings = {"positions": np.arange(N), "side": 64, "max_side": MAX_SIDE, "workers": 2, "device": CPU} | changes
+    return CocoEvalSet(*stored, settings.pop("positions"), "test", PIXELS, CATEGORIES, **settings)
 
 
 def flat(step: Step) -> list[Tensor]:
@@ -85,20 +88,20 @@ def flat(step: Step) -> list[Tensor]:
 
 
 def same(a: list[Step], b: list[Step]) -> bool:
-    """Bit for bit."""
+    """Return whether two batches are equal bit for bit."""
     return len(a) == len(b) and all(
         torch.equal(x, y) for p, q in zip(a, b, strict=True) for x, y in zip(flat(p), flat(q), strict=True)
     )
 
 
 def rectangle(image: Tensor) -> list[float]:
-    """Where an image (3, H, W) is white: x1, y1, x2, y2, edges that were blurred counted by their brightness."""
+    """Return x1, y1, x2, y2 of an image's (3, H, W) white part; blurred edges count by their brightness."""
     rows, columns = (image[0] > 127).any(1).nonzero(), (image[0] > 127).any(0).nonzero()
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
 def test_boxes_are_where_the_objects_are(stored: tuple[Path, Annotations]) -> None:
-    """In every size, flipped or not; beyond an image a batch is 0."""
+    """Boxes fit objects in every size, flipped or not. Batches are 0 outside their images."""
     seen: list[tuple[int, int]] = []
     plain = {i: o for _, objects, indices in train(stored, flip=False).epoch(1) for i, o in by_index(objects, indices)}
     flipped = 0
@@ -124,14 +127,14 @@ def by_index(objects: list[Objects], indices: Tensor) -> list[tuple[int, Objects
 
 
 def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
-    """Its antialiased bilinear filter's, which detectron2 uses."""
+    """Pixels are nearly those of PIL's antialiased bilinear filter, which detectron2 uses."""
     file = beton.read_beton(stored[0])
     for images, objects, indices in train(stored, flip=False).epoch(0):
         for image, shown, i in zip(images, objects, indices.tolist(), strict=True):
             height, width = shown.size
             whole = Image.open(io.BytesIO(bytes(file.jpeg(i)))).convert("RGB")
-            wanted = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.float32)
-            apart = np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - wanted)
+            expected = np.asarray(whole.resize((width, height), Image.Resampling.BILINEAR), np.float32)
+            apart = np.abs(image[:, :height, :width].permute(1, 2, 0).numpy() - expected)
             assert apart.mean() < 0.1 and apart.max() <= 3
 
 
@@ -178,11 +181,11 @@ def test_a_part_of_the_file(stored: tuple[Path, Annotations]) -> None:
             assert shown.labels.tolist() == [1 + positions[i] % 2]
 
 
-def test_evaluation_shows_every_image_once_and_alone(stored: tuple[Path, Annotations]) -> None:
+def test_evaluation_loads_every_image_once_and_by_itself(stored: tuple[Path, Annotations]) -> None:
     positions = np.arange(1, 24)
-    found = evaluate(stored, positions=positions)
-    steps = list(found.batches(slice(0, 23)))
-    assert (len(found), len(found.targets), found.name) == (23, 23, "test")
+    loader = evaluate(stored, positions=positions)
+    steps = list(loader.batches(slice(0, 23)))
+    assert (len(loader), len(loader.targets), loader.name) == (23, 23, "test")
     assert [number for *_, ids in steps for number in ids] == (7 * positions).tolist()
     file = beton.read_beton(stored[0])
     for (images, [size], [given], _), i in zip(steps, positions, strict=True):
@@ -192,10 +195,10 @@ def test_evaluation_shows_every_image_once_and_alone(stored: tuple[Path, Annotat
         back = np.array(rectangle(images[0])) * np.array([given[1] / size[1], given[0] / size[0]] * 2)
         np.testing.assert_allclose(back, [x, y, x + w, y + h], atol=2)
     for many in (2, 5):
-        parts = [step for r in range(many) for step in found.batches(Ranks(r, many).rows(23))]
+        parts = [step for r in range(many) for step in loader.batches(Ranks(r, many).rows(23))]
         assert all(a[0].equal(b[0]) and a[1:] == b[1:] for a, b in zip(parts, steps, strict=True))
-    assert not list(found.batches(slice(4, 4)))
-    truth = found.annotations
+    assert not list(loader.batches(slice(4, 4)))
+    truth = loader.annotations
     assert [image["id"] for image in truth["images"]] == (7 * positions).tolist()
     assert [a["category_id"] for a in truth["annotations"]] == [CATEGORIES[i % 2].id for i in positions]
 
@@ -214,12 +217,12 @@ def test_epochs_left_early_leave_nothing(stored: tuple[Path, Annotations]) -> No
 
 
 def test_reading_ahead_is_bounded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[int, ...]] = []
+    shapes: list[tuple[int, ...]] = []
     empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda shape, **how: (made.append(shape), empty(shape, **how))[1])
+    monkeypatch.setattr(torch, "empty", lambda shape, **how: (shapes.append(shape), empty(shape, **how))[1])
     steps = train(stored).epoch(0)
     next(steps)
-    assert len(made) == 3, "the one that is shown and two more"
+    assert len(shapes) == 3, "the one that is shown and two more"
 
 
 def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path) -> None:
@@ -249,31 +252,36 @@ def source(folder: Path, **dataset: Any) -> CocoSource:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 training images, of which 0 and 4 show nothing and 7 a crowd; 3 others to evaluate on."""
-    made = tmp_path_factory.mktemp("prepared")
+    """Prepare 10 training images and 3 to evaluate on. Images 0 and 4 show nothing and image 7 a crowd."""
+    prepared_folder = tmp_path_factory.mktemp("prepared")
     for name, many in (("train", 10), ("val", 3)):
         images, boxes = [], []
         for i in range(many):
             image, box = marked(60, 80, i)
-            save_image(made / f"coco/{name}/{i}.jpg", image)
+            save_image(prepared_folder / f"coco/{name}/{i}.jpg", image)
             images.append({"id": i, "file_name": f"{i}.jpg", "height": 60, "width": 80})
             if i not in (0, 4):
                 boxes.append({"image_id": i, "category_id": 3, "bbox": box, "iscrowd": int(i == 7)})
-        write_instances(made / f"coco/annotations/instances_{name}.json", images, boxes)
+        write_instances(prepared_folder / f"coco/annotations/instances_{name}.json", images, boxes)
     for out, option in (("both", ()), ("train", ("--train", "instances_train.json"))):
         if out == "train":
-            (made / "coco/annotations/instances_val.json").unlink()
-        assert command("prepare", "coco", "--source", made / "coco", "--out", made / out, *option).code == 0
-    return made
+            (prepared_folder / "coco/annotations/instances_val.json").unlink()
+        assert (
+            run_command(
+                "prepare", "coco", "--source", prepared_folder / "coco", "--out", prepared_folder / out, *option
+            ).code
+            == 0
+        )
+    return prepared_folder
 
 
-def evaluated(found: CocoSource, whole: bool = False) -> tuple[str, list[int]]:
-    held = found.evaluation(whole)
+def evaluated(coco_source: CocoSource, whole: bool = False) -> tuple[str, list[int]]:
+    held = coco_source.evaluation(whole)
     return held.name, [image["id"] for image in held.annotations["images"]]
 
 
-def trained(found: CocoSource) -> list[int]:
-    return sorted(torch.cat([i for *_, i in found.training(RECIPE, 0, Ranks().rows).epoch(0)]).tolist())
+def trained(coco_source: CocoSource) -> list[int]:
+    return sorted(torch.cat([i for *_, i in coco_source.training(RECIPE, 0, Ranks().rows).epoch(0)]).tolist())
 
 
 def test_the_parts_of_a_prepared_folder(folder: Path) -> None:
@@ -298,7 +306,7 @@ def test_folders_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         os.link(path, tmp_path / path.name)
     (tmp_path / "train.safetensors").unlink()
     other.save(tmp_path / "train.safetensors")
-    with pytest.raises(WrongData, match=r"train\.safetensors: is of other images than train\.beton"):
+    with pytest.raises(WrongData, match=r"train\.safetensors: belongs to other images than train\.beton"):
         source(tmp_path)
     assert held.image_ids[-1] == 9
 
@@ -307,14 +315,14 @@ def by_object(steps: Iterator[Step]) -> int:
     return sum(len(o.labels) for _, objects, _ in steps for o in objects)
 
 
-def test_coco128_as_it_is_prepared(tmp_path: Path) -> None:
+def test_coco128_as_prepared(tmp_path: Path) -> None:
     data = Path(os.environ.get("KD_DATA", "nowhere")) / "coco128"
     if not data.is_dir():
         pytest.skip("KD_DATA has no coco128")
-    assert command("prepare", "coco", "--source", data, "--out", tmp_path / "out").code == 0
-    found = source(tmp_path / "out", classes=80)
-    loader = found.training(RECIPE, 0, Ranks().rows)
-    assert (loader.size, by_object(loader.epoch(0)), len(found.evaluation())) == (126, 929, 128)
+    assert run_command("prepare", "coco", "--source", data, "--out", tmp_path / "out").code == 0
+    coco_source = source(tmp_path / "out", classes=80)
+    loader = coco_source.training(RECIPE, 0, Ranks().rows)
+    assert (loader.size, by_object(loader.epoch(0)), len(coco_source.evaluation())) == (126, 929, 128)
     for images, objects, _ in loader.epoch(1, 30):
         assert all((o.boxes >= 0).all() and (o.boxes[:, 2:] <= torch.tensor(o.size[::-1])).all() for o in objects)
         assert images.isfinite().all()

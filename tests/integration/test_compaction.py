@@ -212,9 +212,9 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
     ends = Counter(process.exitcode for process in writers)
     assert ends == {0: WRITERS - WRITERS // 3, -signal.SIGKILL: WRITERS // 3}
 
-    done = noted(store)
+    result = noted(store)
     in_store = check(records.read_records(store, store.done_ids()))
-    assert done <= in_store == store.done_ids()
+    assert result <= in_store == store.done_ids()
     compaction.compact(store, 0)
     assert check(records.read_records(store, in_store)) == in_store == read_with_pyarrow(store) == store.done_ids()
     assert not store.loose_ids()

@@ -1,8 +1,8 @@
-"""The documentation's examples run: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
+"""Run the documentation's examples: bash blocks as commands, python blocks as programs, yaml blocks as sweep files.
 
 The blocks of a page run in order, in a folder of their own. A block whose first line is a comment with a file's name is
 that file's content. `diff` blocks are applied to the harness's files. `text` blocks hold commands that are refused
-(`$ ...`), each with what it says. `sh` blocks are for what a test cannot run (make, data that is not there).
+(`$ ...`), each with its error message. `sh` blocks hold what a test cannot run, such as make.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import pytest
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.support.bench import Bench
-from tests.support.cli import PATIENCE, REPO, command
+from tests.support.cli import PATIENCE, REPO, run_command
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
 PAGES = sorted(str(page.relative_to(REPO)) for pattern in PATTERNS for page in REPO.glob(pattern))
@@ -34,19 +34,19 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        found = re.match(r"# ([\w./]+\.(?:yaml|py))\n", self.text)
-        return found and found[1]
+        match = re.match(r"# ([\w./]+\.(?:yaml|py))\n", self.text)
+        return match and match[1]
 
 
 def blocks(page: str) -> list[Block]:
     text = (REPO / page).read_text(encoding="utf-8")
-    found = [Block(*match.groups()) for match in FENCE.finditer(text)]
-    assert len(found) * 2 == text.count("```"), "a fence that this test does not understand"
-    return found
+    page_blocks = [Block(*match.groups()) for match in FENCE.finditer(text)]
+    assert len(page_blocks) * 2 == text.count("```"), "a fence that this test does not understand"
+    return page_blocks
 
 
 def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
-    """``packages``: the folder of the harness, the methods and so on that the page's commands run."""
+    """Run a page's blocks. ``packages`` is the folder of the harness and the methods that its commands run."""
     os.symlink(REPO / "benchmarks", folder / "benchmarks")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
@@ -56,24 +56,24 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
             file.write_text(block.text, encoding="utf-8")
             if packages == REPO:
                 with contextlib.chdir(folder):
-                    said = command("sweep", file, "--plan", "--results", folder / "unused")
-                assert said.code == 0, said.err
+                    planned = run_command("sweep", file, "--plan", "--results", folder / "unused")
+                assert planned.code == 0, planned.err
         elif block.language == "python" and block.file:
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.language in ("bash", "python"):
             shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
-            done = subprocess.run(
+            result = subprocess.run(
                 [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE
             )
-            assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"
-            assert "Traceback" not in done.stderr
+            assert result.returncode == 0, f"{page}:\n{block.text}\n{result.stdout}\n{result.stderr}"
+            assert "Traceback" not in result.stderr
         elif block.language == "diff":
             subprocess.run(["git", "apply", "--unidiff-zero", "-"], cwd=folder, input=block.text, text=True, check=True)
         elif block.language == "text":
             for line, message in re.findall(r"^\$ (.*)\n(.*)$", block.text, re.MULTILINE):
-                done = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True)
-                assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{message}\n")
+                result = subprocess.run(["bash", "-c", line], cwd=folder, env=env, capture_output=True, text=True)
+                assert (result.returncode, result.stdout, result.stderr) == (2, "", f"{message}\n")
         else:
             assert block.language == "sh", f"{page}: a block in {block.language or 'no language'}"
 
@@ -156,8 +156,8 @@ def test_the_table_of_methods_has_all_and_their_parameters() -> None:
         if "classification" not in methods.describe_method(name).defined_for:
             continue
         member = trainer.member(name)
-        beside = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())
-        assert rows[name][5].strip() == f"{beside:,}", name
+        extra = sum(p.numel() for p in member.parameters) - sum(p.numel() for p in member.student.parameters())
+        assert rows[name][5].strip() == f"{extra:,}", name
 
 
 def anchors(page: Path) -> set[str]:
@@ -179,8 +179,8 @@ def test_links_lead_somewhere(page: str) -> None:
 def test_the_site_is_built_without_a_warning_and_needs_no_network(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(build, cwd=REPO, env=env, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    result = subprocess.run(build, cwd=REPO, env=env, capture_output=True, text=True, timeout=PATIENCE)
+    assert result.returncode == 0 and "WARNING" not in result.stderr, result.stderr
     for page in PAGES:
         assert (tmp_path / page.replace("README.md", "index.md")).with_suffix(".html").exists(), page
     assert "open_store" in (tmp_path / "search/search_index.json").read_text(encoding="utf-8")
@@ -202,8 +202,8 @@ def prose(page: str) -> list[str]:
 def test_a_line_of_prose_is_one_sentence(page: str) -> None:
     lines = prose(page)
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        shown = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
-        assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", shown), f"{page}: more than one sentence in: {line}"
+        text = re.sub(r"^ *\d+\.|\b(?:e\.g|i\.e|et al|vs|cf)\.", "", line)
+        assert not re.search(r"[.?!][)\"*]* +[A-Z`\[*]", text), f"{page}: more than one sentence in: {line}"
         goes_on = following and not re.match(r" *(?:-|\d+\.) ", following)
         assert not (line and goes_on) or re.search(r"[.:?!][)\"*`]*$", line), (
             f"{page}: a sentence goes on after: {line}"
@@ -211,7 +211,7 @@ def test_a_line_of_prose_is_one_sentence(page: str) -> None:
 
 
 def test_names_in_backticks_exist() -> None:
-    """Files, folders and make targets that the pages speak of."""
+    """Files, folders and make targets named on the pages exist."""
     makefile = (REPO / "Makefile").read_text()
     for page in PAGES:
         text = (REPO / page).read_text(encoding="utf-8").partition(reference.MARKER)[0]

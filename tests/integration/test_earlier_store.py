@@ -1,4 +1,4 @@
-"""A store of an earlier version, killed in the middle of a pack: nothing is lost, and its runs resume."""
+"""Resume a store that an earlier version left in the middle of a pack, without any loss."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from harness.training import checkpoint
 from tests.support.cli import REPO, process
 
 STORED = REPO / "tests" / "data" / "earlier_store"
-RUN_IDS: dict[str, str] = json.loads((STORED / "run_ids.json").read_text())  # label -> run_id, as that version had them
+RUN_IDS: dict[str, str] = json.loads((STORED / "run_ids.json").read_text())  # label -> run_id in that version
 TEACHER = RUN_IDS["teacher digits_net_w8 / seed 0"]  # the student of seed 0 as well
 FAILED = "digits_net_w8 > digits_net_w8 / broken / seed 0"
 INTERRUPTED = {

@@ -1,4 +1,4 @@
-"""All engines give the same training: losses, weights, checkpoints, and the same trained parameters."""
+"""All engines train alike: the same losses, weights, checkpoints and trained parameters."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.models.zoo import build_model
 from harness.training import checkpoint
-from tests.support.bench import MINE, Bench
+from tests.support.bench import USER_METHODS, Bench
 from tests.support.ranks import rank_log, train_ranks
 
 pytestmark = pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
@@ -37,8 +37,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "student-in-parts": {"use": "student", "recipe": IN_PARTS},
     "crd-in-parts": {**CRD, "recipe": IN_PARTS},
 }
-BROKEN = {"broken": {"use": f"{MINE}:Breaks"}, "clipped": {"use": f"{MINE}:Breaks", "recipe": {"clip_norm": 1.0}}}
-LATE = {"late": {"use": f"{MINE}:ReachesMore"}}
+BROKEN = {
+    "broken": {"use": f"{USER_METHODS}:Breaks"},
+    "clipped": {"use": f"{USER_METHODS}:Breaks", "recipe": {"clip_norm": 1.0}},
+}
+LATE = {"late": {"use": f"{USER_METHODS}:ReachesMore"}}
 STEPS = 5  # per epoch: 300 images in batches of 64, the last of 44
 LOSSES, WEIGHTS = 1e-5, 5e-5  # measured 3e-6 and 7e-6
 LOSSES_BF16 = 5e-3  # measured 1.5e-3
@@ -75,7 +78,7 @@ class Runs:
         return load_file(self.bench.store.student_weights(self.ids[method]))
 
     def checkpoint(self, method: str) -> dict[str, Tensor]:
-        """Return the newest; all momenta as one vector, because those before a batch norm are only rounding."""
+        """Return the newest checkpoint, with all momenta as one vector: those before a batch norm are only rounding."""
         tensors, _ = checkpoint.load_newest(self.bench.store.checkpoints(self.ids[method])) or pytest.fail("none")
         momenta = {name: tensors.pop(name).flatten() for name in sorted(tensors) if name.startswith("momentum.")}
         return {"momenta of " + " ".join(momenta): torch.cat(list(momenta.values())), **tensors}
@@ -92,15 +95,15 @@ Trained = Callable[..., Runs]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A function that returns an engine's runs, trained once without interruption."""
-    done: dict[tuple[str, str], Runs] = {}
+    """Return a function that returns an engine's runs, trained once without interruption."""
+    runs_by_engine: dict[tuple[str, str], Runs] = {}
 
     def get(engine: str, precision: str = "float32") -> Runs:
-        if (engine, precision) not in done:
+        if (engine, precision) not in runs_by_engine:
             folder = tmp_path_factory.mktemp("engines") / "runs"
             methods = METHODS | BROKEN | LATE if precision == "float32" else METHODS
-            done[engine, precision] = Runs(folder, methods, precision).train(engine)
-        return done[engine, precision]
+            runs_by_engine[engine, precision] = Runs(folder, methods, precision).train(engine)
+        return runs_by_engine[engine, precision]
 
     return get
 
@@ -125,7 +128,7 @@ def weight_difference(one: Runs, other: Runs, method: str) -> float:
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != SINGLE])
 def test_an_engine_trains_as_one_process(trained: Trained, engine: str) -> None:
-    """Methods with trainable parts, memory banks, a first stage, a teacher that learns; micro-batches and clipping."""
+    """Cover trainable parts, memory banks, a first stage, a teacher that learns, micro-batches and clipping."""
     single, ours = trained(SINGLE), trained(engine)
     for method in METHODS:
         assert loss_difference(single, ours, method) < LOSSES, method

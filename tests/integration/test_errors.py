@@ -1,5 +1,8 @@
-"""Wrong input of every kind: one message that names the place, exit code 2 and nothing half-written; or a recorded
-failure that `sweep` shows (exit code 1) and `status --failures` explains."""
+"""Wrong input of every kind: one message that names the place, with exit code 2 and nothing half-written.
+
+A fault that only a run can notice is stored as its failure: `sweep` shows it with exit code 1, and `status --failures`
+explains it.
+"""
 
 import hashlib
 import json
@@ -15,7 +18,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tests.support.bench import ENVIRONMENT, Bench, teacher_run
-from tests.support.cli import command, process
+from tests.support.cli import process, run_command
 from tests.support.disks import FILLS, tmpfs
 
 SWEEP: dict[str, Any] = {
@@ -139,7 +142,7 @@ def test_wrong_files(home: Path, change: Any, message: str, args: tuple[str, ...
     text = changed(change)
     (home / "s.yaml").write_text(text)
     name, *options = args
-    error = command(name, "s.yaml", *options).error
+    error = run_command(name, "s.yaml", *options).error
     assert message.replace("{home}", str(home)) in error
     place, _, rest = error.partition(": ")
     keys = [part for part in rest.partition(":")[0].split(".") if not part.isdigit()]
@@ -179,7 +182,7 @@ WRONG_ARGS = {
 
 @pytest.mark.parametrize("args, message", WRONG_ARGS.values(), ids=WRONG_ARGS)
 def test_wrong_arguments(home: Path, args: list[str], message: str) -> None:
-    result = command("sweep", *args)
+    result = run_command("sweep", *args)
     if "--results" in args:  # the plan was printed before
         result = replace(result, err=result.err[result.err.rindex("error: ") :])
     assert message.replace("{home}", str(home)) in result.error
@@ -192,14 +195,14 @@ def test_the_console_script_names_the_nearest_command(home: Path) -> None:
     assert usage.code == 2 and "sweep" in usage.out and usage.err == ""
 
 
-def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
-    """The files that jobs need are checked before anything is written, so old failures stay too."""
+def test_missing_data_and_weights_leave_the_store_unchanged(home: Path) -> None:
+    """The files that jobs need are checked before anything is written, so earlier failures stay."""
     weights = {"file": "none.pth", "sha256": "ab" * 32}
     pair = {"teacher": "resnet56", "student": "resnet20", "teacher_weights": weights}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
     (home / "s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
-    assert command("sweep", "s.yaml", "--plan").code == 0, "a plan needs no data"
-    run_id = json.loads(command("status", "s.yaml", "--json").out)[0]["run_id"]
+    assert run_command("sweep", "s.yaml", "--plan").code == 0, "a plan needs no data"
+    run_id = json.loads(run_command("status", "s.yaml", "--json").out)[0]["run_id"]
     failure = home / "results/failures" / f"{run_id}.json"
     failure.parent.mkdir(parents=True)
     failure.write_text("{}")
@@ -210,11 +213,11 @@ def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
         ),
         (["--data", "folder"], f"dataset 'cifar100': no folder {home}/folder/cifar-100-python; name the folder"),
     ):
-        result = command("sweep", "s.yaml", "--retry-failed", *data)
+        result = run_command("sweep", "s.yaml", "--retry-failed", *data)
         assert result.code == 2 and result.err.splitlines()[-1].startswith(f"error: {message}"), result
         assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
     (home / "folder/cifar-100-python").mkdir()
-    result = command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
+    result = run_command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
     assert result.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
     assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
 
@@ -222,7 +225,7 @@ def test_missing_data_and_weights_leave_the_store_alone(home: Path) -> None:
 def test_wrong_input_of_evaluate(home: Path) -> None:
     def evaluate(**changes: Any) -> str:
         options = {"dataset": "digits", "model": "digits_net_w4", "weights": "w.pth", **changes}
-        return command("evaluate", *(part for k, v in options.items() for part in (f"--{k}", v))).error
+        return run_command("evaluate", *(part for k, v in options.items() for part in (f"--{k}", v))).error
 
     assert "unknown dataset 'digit'; did you mean 'digits'?" in evaluate(dataset="digit")
     assert "no model named 'digits_net_w5'; nearest: digits_net_w" in evaluate(model="digits_net_w5")
@@ -289,7 +292,7 @@ def causes(bench: Bench) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[str, Any]) -> None:
-    """Each is a recorded failure with a cause of its own, and the good pair is trained."""
+    """Each wrong teacher is a failure with its own cause, and the good pair is trained."""
     state = load_file(bench.folder / "t.safetensors")
     torch.save({"model": state}, bench.folder / "t.pth")
     whole = (bench.folder / "t.pth").read_bytes()
@@ -327,8 +330,8 @@ def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[
     for cause in filter(None, expected.values()):
         assert cause in failures and cause in result.stderr
     assert result.stdout.count("1 of 1 runs have no record") == 4, "listed under the table"
-    again = bench.run("sweep")
-    assert again.returncode == 1 and "4 failed" in again.stderr and "FAILED" not in again.stderr, "no silent retry"
+    rerun = bench.run("sweep")
+    assert rerun.returncode == 1 and "4 failed" in rerun.stderr and "FAILED" not in rerun.stderr, "no silent retry"
 
 
 def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any]) -> None:
@@ -376,17 +379,17 @@ def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished
 
 def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
     with tmpfs(home / "results", "ro"):
-        result = command("sweep", "s.yaml")
+        result = run_command("sweep", "s.yaml")
         assert result.code == 2 and result.out == ""
         assert result.err.splitlines()[-1].startswith(f"error: {home}/results/runs: Read-only file system")
-        assert command("status", "s.yaml").code == 0
-        assert command("report", "s.yaml").code == 0
+        assert run_command("status", "s.yaml").code == 0
+        assert run_command("report", "s.yaml").code == 0
 
 
 def test_a_full_disk_while_submitting(home: Path) -> None:
     with tmpfs(home / "results", "size=64k"):
         Path("results/filler").write_bytes(b"x" * (64 << 10))
-        result = command("sweep", "s.yaml")
+        result = run_command("sweep", "s.yaml")
         assert result.code == 2 and result.out == ""
         assert "no space left on the disk (writing science.json)" in result.err.splitlines()[-1]
         assert not [p for p in Path("results").rglob("*") if p.is_file() and p.name != "filler"], "half-written"
@@ -405,8 +408,10 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
 def test_a_full_disk_while_a_job_writes(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, every: str, file: str
 ) -> None:
-    """Weights or a record that do not fit are a failure that leaves nothing half-written; with space again, the run
-    ends. Checkpoints that do not fit are no failure of their own."""
+    """A full disk fails a run when it writes weights or its record, but not when it writes a checkpoint.
+
+    Nothing half-written remains. With space again, a retry finishes the run.
+    """
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}
@@ -425,5 +430,5 @@ def test_a_full_disk_while_a_job_writes(
         assert not bench.store.record(row["run_id"]).exists()
         (bench.folder / "fill").unlink()
         (bench.folder / "results/filler").unlink()
-        again = bench.run("sweep", "--retry-failed")
-        assert again.returncode == 0, again.stderr
+        rerun = bench.run("sweep", "--retry-failed")
+        assert rerun.returncode == 0, rerun.stderr

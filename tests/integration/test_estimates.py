@@ -1,4 +1,4 @@
-"""``sweep --plan``, ``--probe`` and what ``report`` says afterwards, by the command line."""
+"""Estimates through the command line: ``sweep --plan``, ``--probe`` and the later comparison in ``report``."""
 
 import json
 import re
@@ -19,32 +19,32 @@ IMPORTS_NO_TORCH = (
 
 
 def longer(bench: Bench) -> None:
-    """The sweep with twice the epochs of its students: nothing of it is done, and all of it is known."""
+    """Return the sweep with twice the student epochs: no run has a record, and all costs are known."""
     teachers = {"recipe": SWEEP["recipe"]}
     bench.sweep = {**SWEEP, "recipe": {**SWEEP["recipe"], "epochs": 2 * EPOCHS}, "teachers": teachers}
 
 
-def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_path: Path) -> None:
+def test_a_plan_is_estimated_from_the_records_without_torch(finished: Bench, tmp_path: Path) -> None:
     shutil.copytree(finished.folder, tmp_path, dirs_exist_ok=True)
     bench = Bench(tmp_path, cores=2)
     longer(bench)
     file = bench.command("status")[3]
     args = ("sweep", file, "--results", "results", "--max-parallel", "2", "--plan")
-    said = process("-c", IMPORTS_NO_TORCH, *args, cwd=tmp_path)
-    assert said.code == 0, said.err
+    result = process("-c", IMPORTS_NO_TORCH, *args, cwd=tmp_path)
+    assert result.code == 0, result.err
     assert re.search(
         r"^time: \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ \([\d.]+ to [\d.]+\) core-hours; "
         r"15 runs from 3 past runs of the same method and pair$",
-        said.out,
+        result.out,
         re.MULTILINE,
-    ), said.out
+    ), result.out
     assert re.search(
-        r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) stays, at most [\d.]+ \wB at a time$", said.out, re.MULTILINE
+        r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) stays, at most [\d.]+ \wB at a time$", result.out, re.MULTILINE
     )
-    found = json.loads(bench.run("sweep", "--max-parallel", "2", "--plan", "--json").stdout)
-    foretold = found["estimate"]
-    assert found["to_do"] == 15 and found["packs"] == 3 and found["jobs_at_once"] == 2
-    # By hand: each of the three packs takes twice what one took to train, and what a job takes besides.
+    document = json.loads(bench.run("sweep", "--max-parallel", "2", "--plan", "--json").stdout)
+    foretold = document["estimate"]
+    assert document["to_do"] == 15 and document["packs"] == 3 and document["jobs_at_once"] == 2
+    # By hand: each of the three packs takes twice the training time of one, plus a job's other time.
     rows = records.read_records(finished.store, finished.store.done_ids()).to_pylist()
     packs = [[finished.row(finished.cells()[m, seed].run_id) for m in METHODS] for seed in (0, 1, 2)]
     trained = sorted(sum(row["cost_total_s"] for row in pack) for pack in packs)
@@ -55,11 +55,11 @@ def test_a_plan_is_foretold_from_the_records_without_torch(finished: Bench, tmp_
 
 
 def test_what_is_not_known_is_called_unknown(bench: Bench) -> None:
-    said = bench.run("sweep", "--plan")
-    assert said.returncode == 0 and "\ntime: " not in said.stdout
-    assert "\ntime unknown: 16 runs (teacher digits_net_w8 / seed 0, " in said.stdout and "--probe" in said.stdout
-    found = json.loads(bench.run("sweep", "--plan", "--json").stdout)["estimate"]
-    assert found["elapsed_s"] is None is found["device_s"] and len(found["runs_of_unknown_time"]) == 16
+    result = bench.run("sweep", "--plan")
+    assert result.returncode == 0 and "\ntime: " not in result.stdout
+    assert "\ntime unknown: 16 runs (teacher digits_net_w8 / seed 0, " in result.stdout and "--probe" in result.stdout
+    document = json.loads(bench.run("sweep", "--plan", "--json").stdout)["estimate"]
+    assert document["elapsed_s"] is None is document["device_s"] and len(document["runs_of_unknown_time"]) == 16
     assert not bench.store.root.exists(), "a plan writes nothing"
 
 
@@ -77,53 +77,60 @@ def test_less_like_runs_are_named(
     bench.sweep = {**SWEEP, "methods": methods, "pairs": [{"teacher": pair, "student": "digits_net_w4"}]}
     bench.command("status")
     shutil.copytree(finished.store.root, bench.store.root)
-    found = json.loads(bench.run("sweep", "--plan", "--json", "--max-parallel", "1").stdout)["estimate"]
-    assert source in [basis["source"] for basis in found["bases"]]
-    assert found["device_s"]["high"] >= 1.5 * found["device_s"]["mid"]
+    document = json.loads(bench.run("sweep", "--plan", "--json", "--max-parallel", "1").stdout)["estimate"]
+    assert source in [basis["source"] for basis in document["bases"]]
+    assert document["device_s"]["high"] >= 1.5 * document["device_s"]["mid"]
 
 
-def test_a_probe_measures_steps_and_leaves_its_finding_alone(bench: Bench) -> None:
+def test_a_probe_measures_steps_and_leaves_only_its_result(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}, "ft": {}}, "seeds": [0, 1]}
-    said = bench.run("sweep", "--plan", "--probe")
-    assert said.returncode == 0, said.stderr
-    first, *packs = [line for line in said.stderr.splitlines() if line.startswith("probe ")]
+    result = bench.run("sweep", "--plan", "--probe")
+    assert result.returncode == 0, result.stderr
+    first, *packs = [line for line in result.stderr.splitlines() if line.startswith("probe ")]
     assert re.fullmatch(
         r"probe 1 of 2, teacher digits_net_w8 / seed 0: [\d.]+ to [\d.]+ s a step, [\d.]+ s to start, on .+", first
     )
     assert packs[0].endswith("and 2 more: without ft: it begins with a first stage, which is not probed")
     assert "probe 2 of 2" in packs[1] and " s a step" in packs[1], "the seeds are one kind of pack"
-    assert re.search(r"^time: .*; 5 runs from a probe$", said.stdout, re.MULTILINE), said.stdout
-    assert "\ntime unknown: 2 runs (digits_net_w8 > digits_net_w4 / ft / seed 0, " in said.stdout
-    left = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())
-    assert left == ["probes", "probes"] and sorted(p.name for p in bench.folder.iterdir()) == ["results", "sweep.yaml"]
+    assert re.search(r"^time: .*; 5 runs from a probe$", result.stdout, re.MULTILINE), result.stdout
+    assert "\ntime unknown: 2 runs (digits_net_w8 > digits_net_w4 / ft / seed 0, " in result.stdout
+    folders = sorted(p.relative_to(bench.store.root).parts[0] for p in bench.store.root.rglob("*") if p.is_file())
+    assert folders == ["probes", "probes"] and sorted(p.name for p in bench.folder.iterdir()) == [
+        "results",
+        "sweep.yaml",
+    ]
     assert {row["state"] for row in bench.states().values()} == {"to do"}
-    again = bench.run("sweep", "--plan")
-    assert "5 runs from a probe" in again.stdout and again.stderr == "", "later plans know it"
+    rerun = bench.run("sweep", "--plan")
+    assert "5 runs from a probe" in rerun.stdout and rerun.stderr == "", "later plans know it"
 
 
-def test_a_probe_of_a_method_that_fails_says_why(bench: Bench) -> None:
+def test_a_probe_of_a_method_that_fails_reports_the_cause(bench: Bench) -> None:
     broken = {"use": "tests.support.user_methods:NoSuchTap"}
     bench.sweep = {**SWEEP, "methods": {"kd": {}, "broken": broken}, "seeds": [0]}
-    said = bench.run("sweep", "--plan", "--probe", "--only", "method=broken,kd")
-    assert said.returncode == 0, said.stderr
-    assert re.search(r"^probe 2 of 2, .*: without tests\S+:NoSuchTap: ", said.stderr, re.MULTILINE), said.stderr
-    assert "time unknown: 1 run (digits_net_w8 > digits_net_w4 / broken / seed 0)" in said.stdout
+    result = bench.run("sweep", "--plan", "--probe", "--only", "method=broken,kd")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^probe 2 of 2, .*: without tests\S+:NoSuchTap: ", result.stderr, re.MULTILINE), result.stderr
+    assert "time unknown: 1 run (digits_net_w8 > digits_net_w4 / broken / seed 0)" in result.stdout
     assert not (bench.store.root / "failures").exists()
 
 
 def test_a_probe_is_of_this_machine(bench: Bench) -> None:
-    said = bench.run("sweep", "--plan", "--probe", "--cluster", "loopback")
-    assert said.returncode == 2 and said.stderr.startswith("error: --probe measures this machine") and not said.stdout
+    result = bench.run("sweep", "--plan", "--probe", "--cluster", "loopback")
+    assert (
+        result.returncode == 2
+        and result.stderr.startswith("error: --probe measures this machine")
+        and not result.stdout
+    )
 
 
-def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finished: Bench) -> None:
+def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(taught: Bench, finished: Bench) -> None:
     taught.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
     run_id = taught.cells()["student", 0].run_id
     for path in (finished.store.record(finished.cells()["student", 1].run_id),):
-        shutil.copy2(path, taught.store.records)  # a like run
+        shutil.copy2(path, taught.store.records)  # a similar run
     assert taught.run("sweep").returncode == 0
-    (kept,) = json.loads(taught.store.estimates("small").read_text())
-    assert kept["run_ids"] == [run_id] and kept["device_s"]["low"] > 0 and kept["unknown"] == 0
+    (estimate,) = json.loads(taught.store.estimates("small").read_text())
+    assert estimate["run_ids"] == [run_id] and estimate["device_s"]["low"] > 0 and estimate["unknown"] == 0
     line = (
         r"^small: 1 run submitted \d{4}-\d\d-\d\d \d\d:\d\d: estimated \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ "
         r"\([\d.]+ to [\d.]+\) core-hours, [\d.]+ kB \([\d.]+ kB to [\d.]+ kB\); took \d+:\d\d, [\d.]+ core-hours, "
@@ -133,13 +140,13 @@ def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finish
         report = taught.run("report", "--format", form)
         assert re.search(line, report.stderr, re.MULTILINE), report.stderr
         assert report.stdout == (taught.store.table_folder("small") / f"table.{form}").read_text()
-    said = json.loads(taught.run("sweep", "--json").stdout)["submissions"]
-    assert [s["run_ids"] for s in said] == [[run_id]] and said[0]["taken"]["records"] == 1
+    document = json.loads(taught.run("sweep", "--json").stdout)["submissions"]
+    assert [s["run_ids"] for s in document] == [[run_id]] and document[0]["taken"]["records"] == 1
     row = taught.row(run_id)
     lasted = (row["finished_at"] - row["started_at"]).total_seconds()
-    assert said[0]["taken"]["device_s"] == {"core": pytest.approx(lasted * row["threads"])}
+    assert document[0]["taken"]["device_s"] == {"core": pytest.approx(lasted * row["threads"])}
     assert lasted > row["cost_total_s"] > 0
-    assert said[0]["taken"]["left_bytes"] > len(taught.weights(run_id))
+    assert document[0]["taken"]["left_bytes"] > len(taught.weights(run_id))
     verified = process("-m", "harness.verify", "--results", "results", cwd=taught.folder)
     assert verified.code == 0, verified.out
     taught.store.estimates("small").write_text("[{]")
@@ -148,5 +155,5 @@ def test_the_estimate_is_kept_and_told_beside_what_it_took(taught: Bench, finish
 
 
 def test_help_names_the_probe() -> None:
-    said = process("-m", "harness.sweep", "--help", cwd=REPO)
-    assert "--probe" in said.out and "few steps" in said.out
+    result = process("-m", "harness.sweep", "--help", cwd=REPO)
+    assert "--probe" in result.out and "few steps" in result.out

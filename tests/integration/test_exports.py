@@ -1,4 +1,4 @@
-"""Exports of ``report``: event files for TensorBoard, and a bundle for a paper's readers."""
+"""Exports of ``report``: event files for TensorBoard, and a bundle for readers of a paper."""
 
 import json
 import os
@@ -26,15 +26,15 @@ from tests.support.cli import process
 def read_events(folder: Path) -> Any:
     """Read a folder with TensorBoard's own reader."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
-    found = accumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
-    found.Reload()
-    return found
+    events = accumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    return events
 
 
 def test_event_files_hold_what_the_records_hold(finished: Bench, tmp_path: Path) -> None:
-    said = finished.run("report", "--tensorboard", str(tmp_path))
-    assert said.returncode == 0, said.stderr
-    listed = [Path(line) for line in said.stdout.splitlines()]
+    result = finished.run("report", "--tensorboard", str(tmp_path))
+    assert result.returncode == 0, result.stderr
+    listed = [Path(line) for line in result.stdout.splitlines()]
     assert sorted(listed) == sorted(p for p in tmp_path.rglob("*") if p.is_file()) and len(listed) == 16
     folders = {(m, s): tmp_path / f"small/digits_net_w8-digits_net_w4/{m}/seed-{s}" for m, s in finished.cells()}
     run_ids = {folders[key]: cell.run_id for key, cell in finished.cells().items()}
@@ -46,14 +46,16 @@ def test_event_files_hold_what_the_records_hold(finished: Bench, tmp_path: Path)
             tag = re.sub("^(train|test)_", r"\1/", point["name"])
             expected.setdefault(tag, []).append((point["epoch"], np.float32(point["value"])))
         assert {"train/ce", "test/top1"} <= set(expected)
-        found = {tag: [(e.step, np.float32(e.value)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-        rates = found.pop("train/lr")
-        assert found == expected, "to the last bit of a float32"
+        scalars = {
+            tag: [(e.step, np.float32(e.value)) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+        }
+        rates = scalars.pop("train/lr")
+        assert scalars == expected, "to the last bit of a float32"
         assert [epoch for epoch, _ in rates] == list(range(1, EPOCHS + 1))
         assert rates[0][1] == np.float32(json.loads(row["science"])["recipe"]["lr"]) > rates[1][1]
         text = events.Tensors("settings")
-        shown = text[0].tensor_proto.string_val[0].decode()
-        assert json.loads(shown.split("```")[1].removeprefix("json")) == json.loads(row["science"])
+        text_shown = text[0].tensor_proto.string_val[0].decode()
+        assert json.loads(text_shown.split("```")[1].removeprefix("json")) == json.loads(row["science"])
 
 
 def test_settings_are_hyper_parameters(finished: Bench, tmp_path: Path) -> None:
@@ -77,20 +79,20 @@ def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished:
     run_id = finished.cells()["rekd", 2].run_id
     for name in ("first", "second"):
         args = ("--results", "results", "--tensorboard", tmp_path / name, "--run", run_id[:10])
-        said = process("-m", "harness.report", *args, cwd=finished.folder)
-        assert said.code == 0, said.err
+        result = process("-m", "harness.report", *args, cwd=finished.folder)
+        assert result.code == 0, result.err
     (first,), (second,) = (sorted((tmp_path / name / run_id).iterdir()) for name in ("first", "second"))
     assert first.name == second.name and first.read_bytes() == second.read_bytes()
     assert first.name.endswith(run_id), "and no host's name, as tensorboard's own writer has it there"
     assert str(finished.folder).encode() not in first.read_bytes()
 
 
-def test_mistakes_are_told_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+def test_mistakes_are_reported_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
     assert unknown.returncode == 2 and "error: --run: unknown run with a record '0123456789abcdef'" in unknown.stderr
-    alone = finished.run("report", "--run", "0")
-    assert alone.returncode == 2 and alone.stderr == "error: --run goes with --tensorboard\n"
+    without_file = finished.run("report", "--run", "0")
+    assert without_file.returncode == 2 and without_file.stderr == "error: --run goes with --tensorboard\n"
     for option in ("--tensorboard", "--bundle"):
         empty = bench.run("report", option, str(out))
         assert empty.returncode == 2 and "no run has a record yet" in empty.stderr and empty.stdout == ""
@@ -113,28 +115,28 @@ def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
         "finally: assert not {'torch', 'tensorflow'} & set(sys.modules), 'heavy'\n"
     )
     args = ("report", "sweep.yaml", "--tensorboard", tmp_path / "events", "--bundle", tmp_path / "b.zip")
-    said = process("-c", program, *args, cwd=finished.folder)
-    assert said.code == 0, said.err
+    result = process("-c", program, *args, cwd=finished.folder)
+    assert result.code == 0, result.err
 
 
 # The bundle ----------------------------------------------------------------------------------------------------------
 
 
 def bundled(bench: Bench, out: Path, *args: str) -> Path:
-    """The folder into which the bundle is unpacked."""
-    said = bench.run("report", "--bundle", str(out), *args)
-    assert said.returncode == 0, said.stderr
-    assert said.stdout == f"{out}\n"
+    """Return the folder into which the bundle is unpacked."""
+    result = bench.run("report", "--bundle", str(out), *args)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{out}\n"
     with zipfile.ZipFile(out) as packed:
         assert packed.testzip() is None
         packed.extractall(out.with_suffix(""))
     return out.with_suffix("")
 
 
-def test_an_unpacked_bundle_verifies_and_tells_of_a_change(finished: Bench, tmp_path: Path) -> None:
+def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, tmp_path: Path) -> None:
     folder = bundled(finished, tmp_path / "b.zip")
-    said = process("-m", "harness.verify", "--results", folder)
-    assert said.code == 0, said.out
+    result = process("-m", "harness.verify", "--results", folder)
+    assert result.code == 0, result.out
     table = finished.store.table_folder("small")
     for path in table.iterdir():
         packed = folder / "tables/small" / path.name
@@ -159,7 +161,7 @@ def test_an_unpacked_bundle_verifies_and_tells_of_a_change(finished: Bench, tmp_
 
 
 def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) -> None:
-    """Whenever it is made, and whether or not the records are compacted."""
+    """A bundle depends neither on its time of writing nor on compaction."""
     bundled(finished, tmp_path / "first.zip")
     other = Bench(tmp_path / "other")
     shutil.copytree(finished.folder, other.folder)
@@ -169,8 +171,8 @@ def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) 
     assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
 
 
-def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_path: Path) -> None:
-    """Not even where the sweep file names a file by its absolute path."""
+def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tmp_path: Path) -> None:
+    """A bundle states no path or user, even if the sweep file names a file by its absolute path."""
     weights = bench.folder / "private" / "teacher.safetensors"
     weights.parent.mkdir()
     shutil.copy2(finished.store.student_weights(teacher_run(finished)), weights)
@@ -196,7 +198,7 @@ def test_nothing_in_it_says_where_or_by_whom(finished: Bench, bench: Bench, tmp_
             assert name.encode() not in content, (path, name)
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
     assert resolved["pairs"][0]["teacher_weights"]["file"] == "teacher.safetensors"
-    # From the sha256 that stands there, the very same runs: the file itself is not needed to plan.
+    # The sha256 in the file gives the same runs: planning does not need the weights themselves.
     planned = plan_sweep(folder / "resolved.yaml", tmp_path / "none")
     assert set(planned.plan.runs) == set(bench.plan().plan.runs)
 
@@ -216,10 +218,10 @@ def test_its_commands_make_the_same_sweep(finished: Bench, tmp_path: Path, args:
     assert sweep.startswith("python -m harness.sweep resolved.yaml") and verify.startswith("python -m harness.verify")
     words = [sys.executable, *sweep.split()[1:], "--plan", "--json"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    said = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
+    result = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
     original = json.loads(finished.run("sweep", "--plan", "--json", *args).stdout)
-    planned = json.loads(said.stdout)
+    planned = json.loads(result.stdout)
     assert {k: planned[k] for k in ("sweep", "runs", "cells")} == {k: original[k] for k in ("sweep", "runs", "cells")}
     settings = json.loads((folder / "settings.json").read_text())
     contents = json.loads((folder / f"tables/{planned['sweep']}/contents.json").read_text())
@@ -241,5 +243,5 @@ def test_the_environment_is_that_of_the_runs(finished: Bench, tmp_path: Path) ->
     readme = (folder / "README.txt").read_text()
     assert "small: 16 of 16 runs" in readme and "python -m harness.verify --results ." in readme
     for line in readme.splitlines():
-        if found := re.match(r"(\S+)   +\w", line):
-            assert (folder / found[1]).exists(), found[1]
+        if match := re.match(r"(\S+)   +\w", line):
+            assert (folder / match[1]).exists(), match[1]

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from harness import rng
 from harness.spec import methods
 from harness.training.member import History
-from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 
@@ -71,7 +71,7 @@ def test_costs_are_positive_and_add_up(finished: Bench, method: str) -> None:
 
 
 def test_methods_of_one_seed_start_from_the_same_student(bench: Bench) -> None:
-    """One step with a vanishing learning rate leaves the initial weights where they can be compared."""
+    """Compare initial weights after one step with a vanishing learning rate."""
     recipe = {"epochs": 1, "batch_size": 2048, "lr": 1e-12, "weight_decay": 0}
     bench.sweep = {**bench.sweep, "recipe": recipe, "seeds": [0, 1]}
     cells = bench.cells()
@@ -90,7 +90,7 @@ def test_methods_of_one_seed_start_from_the_same_student(bench: Bench) -> None:
 
 def test_methods_of_one_seed_see_the_same_images_in_the_same_order(bench: Bench) -> None:
     names = ("first", "second")
-    entries = {name: {"use": f"{MINE}:Notes", "params": {"name": name}} for name in names}
+    entries = {name: {"use": f"{USER_METHODS}:Notes", "params": {"name": name}} for name in names}
     bench.sweep = {**bench.sweep, "methods": entries, "seeds": [0, 1]}
     cells = bench.cells()
     seen = {}
@@ -135,10 +135,10 @@ def test_everything_was_trained_once_and_nothing_is_left_half_written(finished: 
 
 @pytest.mark.parametrize(("limit", "warned"), [("0", True), ("100", False)])
 def test_what_a_method_warns_of_is_in_log_record_and_table(bench: Bench, limit: str, warned: bool) -> None:
-    bench.sweep = {**SWEEP, "methods": {"warns": {"use": f"{MINE}:Warns"}}, "seeds": 2}
+    bench.sweep = {**SWEEP, "methods": {"warns": {"use": f"{USER_METHODS}:Warns"}}, "seeds": 2}
     (bench.folder / "limit").write_text(limit)
-    done = bench.run("sweep")
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
     run_id = bench.cells()["warns", 0].run_id
     assert bench.row(run_id)["warnings"] == (["still\nbad"] if warned else [])
     table = (bench.store.table_folder("small") / "table.md").read_text()

@@ -1,4 +1,4 @@
-"""A first stage ends the same when resumed, in a pack and on several ranks, and is reported."""
+"""First stages end the same when resumed, in a pack and on several ranks, and are reported."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
 from harness.status import _detail
 from harness.training import checkpoint
-from tests.support.bench import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 from tests.support.interruptions import killed_at, same_end
 from tests.support.ranks import train_ranks
 
@@ -18,7 +18,7 @@ METHODS: dict[str, Any] = {
     "kd": {}, "ab": {"params": {"first_epochs": 2}}, "ft": {"params": {"first_epochs": 1}}
 }  # fmt: skip
 SWEEP_2 = {**SWEEP, "methods": METHODS, "seeds": [0]}
-KILLER = {"killer": {"use": f"{MINE}:KillsFirst"}}
+KILLER = {"killer": {"use": f"{USER_METHODS}:KillsFirst"}}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_run_without_first_stage_ends_as_in_a_pack_without_one(staged: Bench, 
 
 
 def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> None:
-    """Killed within its epochs, and in the main stage after it; the killer begins an epoch before the others."""
+    """Kills hit the first stage and the main stage. The killing method starts an epoch before the others."""
     run_ids = runs(taught, **KILLER)
     for steps in (STEPS + 7, STEPS, 9, STEPS + 2):
         killed_at(taught, steps, *run_ids.values())
@@ -57,7 +57,7 @@ def test_killed_in_the_first_stage_and_resumed(taught: Bench, staged: Bench) -> 
 
 
 def test_stopped_at_each_edge_of_the_first_stage(taught: Bench, staged: Bench) -> None:
-    """Stopped after the last step of an epoch, before it is closed, and one step later."""
+    """Stops come after an epoch's last step, before the epoch is closed, and one step later."""
     run_id = runs(taught)["ab"]
     for steps, reached in ((STEPS, (-2, STEPS)), (1, (-1, 1)), (STEPS - 1, (-1, STEPS)), (1, (0, 1))):
         assert taught.train(run_id, stop_after=steps) == 0
@@ -114,7 +114,8 @@ def test_progress_has_the_stage(taught: Bench) -> None:
 
 def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None:
     entries = {
-        name: {"use": f"{MINE}:{use}", "params": {"name": name}} for name, use in (("a", "Notes"), ("b", "NotesFirst"))
+        name: {"use": f"{USER_METHODS}:{use}", "params": {"name": name}}
+        for name, use in (("a", "Notes"), ("b", "NotesFirst"))
     }
     run_ids = runs(taught, **entries)
     assert taught.train(run_ids["a"], run_ids["b"]) == 0
@@ -129,7 +130,7 @@ def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None
 
 
 def test_one_that_diverges_in_its_first_stage(taught: Bench, staged: Bench) -> None:
-    run_ids = runs(taught, odd={"use": f"{MINE}:GivesNaNFirst"})
+    run_ids = runs(taught, odd={"use": f"{USER_METHODS}:GivesNaNFirst"})
     assert taught.train(*run_ids.values()) == 0
     row = taught.row(run_ids["odd"])
     assert row["status"] == "diverged" and row["last_top1"] is None and row["best_epoch"] is None

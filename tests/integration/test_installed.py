@@ -1,4 +1,4 @@
-"""The package as pip installs it, away from this checkout, brings recipes and cluster profiles along."""
+"""Plan with the package as pip installs it, outside this checkout: recipes and cluster profiles are included."""
 
 import os
 import shutil
@@ -41,8 +41,10 @@ def test_an_installed_copy_plans(tmp_path: Path) -> None:
     published = (
         "from harness.reporting.published.numbers import published_numbers as read; print(read('cifar100') is not None)"
     )
-    found = subprocess.run([sys.executable, "-c", published], cwd=work, env=environment, capture_output=True, text=True)
-    assert found.stdout == "True\n", found.stderr
+    result = subprocess.run(
+        [sys.executable, "-c", published], cwd=work, env=environment, capture_output=True, text=True
+    )
+    assert result.stdout == "True\n", result.stderr
     where = "import harness, slurm, methods; print(harness.__file__, slurm.__file__, methods.__file__)"
-    found = subprocess.run([sys.executable, "-c", where], cwd=work, env=environment, capture_output=True, text=True)
-    assert found.stdout.count(str(site)) == 3, found.stdout
+    result = subprocess.run([sys.executable, "-c", where], cwd=work, env=environment, capture_output=True, text=True)
+    assert result.stdout.count(str(site)) == 3, result.stdout

@@ -1,4 +1,4 @@
-"""The leaderboard in a real browser: headless Chromium, offline, that must have nothing to complain of."""
+"""The leaderboard in a real browser: headless Chromium, offline, without any console message."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from harness.spec.expand import Cell
 from harness.store import records
 from harness.store.store import Store
 from tests.support.bench import ENVIRONMENT, until
-from tests.support.cli import PATIENCE, REPO, command
+from tests.support.cli import PATIENCE, REPO, run_command
 from tests.support.leaderboard_records import put, put_compacted, record, science
 
 PUBLISHED = REPO / "results" / "published"
@@ -57,31 +57,31 @@ def chromium() -> Iterator[Any]:
 
 @contextmanager
 def opened(chromium: Any, file: Path, address: str = "", **how: Any) -> Iterator[Any]:
-    """The page, which says nothing on the console and asks for nothing but itself."""
+    """Open the page; check that it logs nothing on the console and requests only itself."""
     context = chromium.new_context(offline=True, **{"viewport": {"width": 1360, "height": 850}, **how})
-    found = context.new_page()
-    said: list[str] = []
-    found.on("console", lambda message: said.append(message.text))
-    found.on("pageerror", lambda error: said.append(str(error)))
-    found.on("dialog", lambda dialog: said.append(dialog.message))
-    asked: list[str] = []
-    found.on("request", lambda request: asked.append(request.url))
-    found.goto(file.as_uri() + address)
-    yield found
-    assert said == []
-    assert [url for url in asked if not url.startswith((file.as_uri(), "data:image/"))] == []
+    page = context.new_page()
+    console_messages: list[str] = []
+    page.on("console", lambda message: console_messages.append(message.text))
+    page.on("pageerror", lambda error: console_messages.append(str(error)))
+    page.on("dialog", lambda dialog: console_messages.append(dialog.message))
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(file.as_uri() + address)
+    yield page
+    assert console_messages == []
+    assert [url for url in requests if not url.startswith((file.as_uri(), "data:image/"))] == []
     context.close()
 
 
-def column(found: Any, name: str) -> list[str]:
-    """A column's cells, of the rows that are in the document."""
-    return [text.strip() for text in found.locator(f"tr.line td.c-{name}").all_inner_texts()]
+def column(page: Any, name: str) -> list[str]:
+    """Return a column's cells in the rows that are in the document."""
+    return [text.strip() for text in page.locator(f"tr.line td.c-{name}").all_inner_texts()]
 
 
-def serious(found: Any) -> list[tuple[str, str]]:
+def serious(page: Any) -> list[tuple[str, str]]:
     from axe_playwright_python.sync_playwright import Axe
 
-    violations = Axe().run(found).response["violations"]
+    violations = Axe().run(page).response["violations"]
     return [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
 
 
@@ -89,7 +89,7 @@ def serious(found: Any) -> list[tuple[str, str]]:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     shutil.copytree(PUBLISHED, folder / "results")
-    assert command("leaderboard", "--results", folder / "results").out.strip() == str(
+    assert run_command("leaderboard", "--results", folder / "results").out.strip() == str(
         folder / "results/leaderboard.html"
     )
     return folder / "results" / "leaderboard.html"
@@ -97,29 +97,29 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_browser
 def test_its_numbers_are_the_tables(chromium: Any, real: Path) -> None:
-    """mean ± std as in the Markdown table of the sweep, row for row; the methods' settings tell them apart."""
+    """Rows show mean ± std as the sweep's Markdown table does. Settings distinguish variants of a method."""
     cells = re.compile(r"resnet56 > resnet20 \| (\w+) +\| +(\S+ ± \S+|\S+)")
     table = (PUBLISHED / "tables" / "cifar100_cpu" / "table.md").read_text()
     expected = dict(cells.findall(table.partition("Published numbers")[0]))
     assert len(expected) == 5
-    with opened(chromium, real) as found:
-        first = found.locator("tr.group").first.inner_text()
+    with opened(chromium, real) as page:
+        first = page.locator("tr.group").first.inner_text()
         assert "cifar100_3ep, 3 epochs, 50,000 training images, 10,000 test images" in first
-        shown = dict(zip(column(found, "method")[:7], column(found, "last")[:7], strict=True))
+        shown = dict(zip(column(page, "method")[:7], column(page, "last")[:7], strict=True))
         seen = {name.split("\n")[0].split("hint")[0].split("crd 0.2")[0].strip(): text for name, text in shown.items()}
         assert {m: seen[m] for m in expected} == expected
 
 
 @needs_browser
 def test_sorts_within_protocols(chromium: Any, real: Path) -> None:
-    with opened(chromium, real) as found:
+    with opened(chromium, real) as page:
         for key in ("hours", "last"):
-            button = found.locator(f"[data-sort={key}]")
+            button = page.locator(f"[data-sort={key}]")
             for _ in range(2):
                 button.click()
-                head = found.locator(f"th.h-{key}")
-                values = [float(text.split()[0].replace("–", "nan")) for text in column(found, key)]
-                groups = found.locator("tr.group").count()
+                head = page.locator(f"th.h-{key}")
+                values = [float(text.split()[0].replace("–", "nan")) for text in column(page, key)]
+                groups = page.locator("tr.group").count()
                 assert groups == 2
                 inner = [values[:7], values[7:]]
                 down = head.get_attribute("aria-sort") == "descending"
@@ -127,107 +127,113 @@ def test_sorts_within_protocols(chromium: Any, real: Path) -> None:
                     numbers = [v for v in part if v == v]
                     assert numbers == sorted(numbers, reverse=down), (key, down)
                     assert part[: len(numbers)] == numbers, "what has no value comes last"
-            assert found.locator("th[aria-sort]").count() == 1
-        found.locator("[data-sort=method]").press("Enter")
-        assert found.locator("th.h-method").get_attribute("aria-sort") == "ascending"
-        assert column(found, "method")[:7] == sorted(column(found, "method")[:7])
+            assert page.locator("th[aria-sort]").count() == 1
+        page.locator("[data-sort=method]").press("Enter")
+        assert page.locator("th.h-method").get_attribute("aria-sort") == "ascending"
+        assert column(page, "method")[:7] == sorted(column(page, "method")[:7])
 
 
 @needs_browser
 def test_filters_and_links_to_them(chromium: Any, real: Path) -> None:
-    with opened(chromium, real) as found:
-        found.locator("[name=method]").select_option("fitnets")
-        assert {m.split()[0] for m in column(found, "method")} == {"fitnets"}
-        found.locator("[name=protocol]").select_option(index=1)
-        assert found.locator("tr.group").count() == 1
-        found.locator("[name=q]").fill("TAP last")
-        before = column(found, "method")
+    with opened(chromium, real) as page:
+        page.locator("[name=method]").select_option("fitnets")
+        assert {m.split()[0] for m in column(page, "method")} == {"fitnets"}
+        page.locator("[name=protocol]").select_option(index=1)
+        assert page.locator("tr.group").count() == 1
+        page.locator("[name=q]").fill("TAP last")
+        before = column(page, "method")
         assert 0 < len(before) < 7 and all("tap last" in m for m in before)
-        assert found.locator("#count").inner_text() == f"{len(before)} rows in 1 protocol"
-        found.locator("[data-sort=best]").click()
-        address = found.evaluate("location.hash")
-        found.get_by_role("button", name="Clear").click()
-        assert found.locator("#count").inner_text() == "26 rows in 2 protocols"
-    with opened(chromium, real, address) as found:
-        assert sorted(column(found, "method")) == sorted(before)
-        assert found.locator("[name=q]").input_value() == "TAP last"
-        assert found.locator("th.h-best").get_attribute("aria-sort") == "descending"
+        assert page.locator("#count").inner_text() == f"{len(before)} rows in 1 protocol"
+        page.locator("[data-sort=best]").click()
+        address = page.evaluate("location.hash")
+        page.get_by_role("button", name="Clear").click()
+        assert page.locator("#count").inner_text() == "26 rows in 2 protocols"
+    with opened(chromium, real, address) as page:
+        assert sorted(column(page, "method")) == sorted(before)
+        assert page.locator("[name=q]").input_value() == "TAP last"
+        assert page.locator("th.h-best").get_attribute("aria-sort") == "descending"
 
 
 @needs_browser
 def test_a_run_by_keyboard_and_by_link(chromium: Any, real: Path) -> None:
-    with opened(chromium, real) as found:
-        found.keyboard.press("/")
-        found.keyboard.type("rekd")
-        found.locator("#scroller").focus()
+    with opened(chromium, real) as page:
+        page.keyboard.press("/")
+        page.keyboard.type("rekd")
+        page.locator("#scroller").focus()
         for key in ("ArrowDown", "ArrowDown", "ArrowUp"):
-            found.keyboard.press(key)
-        assert found.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "3"
-        found.keyboard.press("Enter")
-        found.wait_for_selector("#detail h2")
-        assert found.locator("#detail h2").inner_text() == "rekd"
-        assert found.locator(".tiles").inner_text().split("\n")[1].startswith("47.18")
-        assert found.locator("#detail .wide-table tbody tr").count() == 3
-        assert found.locator(".panels path.band").count() > 5, "three seeds have a band"
-        run = found.locator("#detail td a").first
+            page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "3"
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#detail h2")
+        assert page.locator("#detail h2").inner_text() == "rekd"
+        assert page.locator(".tiles").inner_text().split("\n")[1].startswith("47.18")
+        assert page.locator("#detail .wide-table tbody tr").count() == 3
+        assert page.locator(".panels path.band").count() > 5, "three seeds have a band"
+        run = page.locator("#detail td a").first
         run_id = run.inner_text()
         run.click()
-        found.wait_for_selector("tr.open")
-        address = found.evaluate("location.hash")
+        page.wait_for_selector("tr.open")
+        address = page.evaluate("location.hash")
         assert address == f"#run={run_id}"
-        found.keyboard.press("Escape")
-        assert found.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
-    kept = next(r for r in records.read_records(Store(PUBLISHED), [run_id]).to_pylist())
-    with opened(chromium, real, address) as found:
-        found.wait_for_selector("tr.open")
-        text = found.locator("#detail").inner_text()
-        for expected in (kept["git_commit"], kept["weights_sha256"], kept["hardware"], "group_size", "milestones"):
+        page.keyboard.press("Escape")
+        assert page.locator("#count").inner_text() == "23 rows in 2 protocols", "back as it was left"
+    record = next(r for r in records.read_records(Store(PUBLISHED), [run_id]).to_pylist())
+    with opened(chromium, real, address) as page:
+        page.wait_for_selector("tr.open")
+        text = page.locator("#detail").inner_text()
+        for expected in (
+            record["git_commit"],
+            record["weights_sha256"],
+            record["hardware"],
+            "group_size",
+            "milestones",
+        ):
             assert expected in text
         for part in ("Evaluation", "Training: loss terms and diagnostics", "Cost", "Versions", "Teacher"):
-            assert found.get_by_role("heading", name=part, exact=True).count() == 1
-        assert found.locator(".panels figure").count() == len({c["name"] for c in kept["curves"]})
-    with opened(chromium, real, "#run=0000") as found:
-        assert "no record of 0000" in found.locator("#detail").inner_text()
+            assert page.get_by_role("heading", name=part, exact=True).count() == 1
+        assert page.locator(".panels figure").count() == len({c["name"] for c in record["curves"]})
+    with opened(chromium, real, "#run=0000") as page:
+        assert "no record of 0000" in page.locator("#detail").inner_text()
 
 
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1360, 390])
 def test_nothing_serious_for_axe(chromium: Any, broken: Path, scheme: str, width: int) -> None:
-    how = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
-    with opened(chromium, broken, **how) as found:
-        assert serious(found) == []
-        assert found.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
-        found.locator("tr.line a").first.click()
-        found.locator("#detail td a").first.click()
-        found.wait_for_selector("tr.open")
+    settings = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
+    with opened(chromium, broken, **settings) as page:
+        assert serious(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out"
+        page.locator("tr.line a").first.click()
+        page.locator("#detail td a").first.click()
+        page.wait_for_selector("tr.open")
         for view in ("", "#view=figures", "#view=failures", "#view=about"):
             if view:
-                found.goto(broken.as_uri() + view)
-            assert serious(found) == [], view
-            assert found.evaluate("document.documentElement.scrollWidth") <= width, view
+                page.goto(broken.as_uri() + view)
+            assert serious(page) == [], view
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
 @needs_browser
 def test_theme(chromium: Any, real: Path) -> None:
-    with opened(chromium, real, color_scheme="dark") as found:
+    with opened(chromium, real, color_scheme="dark") as page:
         ground = "getComputedStyle(document.body).backgroundColor"
-        dark = found.evaluate(ground)
-        found.get_by_role("button", name="Theme").click()
-        light = found.evaluate(ground)
+        dark = page.evaluate(ground)
+        page.get_by_role("button", name="Theme").click()
+        light = page.evaluate(ground)
         assert light != dark
-        found.reload()
-        assert found.evaluate(ground) == light, "kept"
-        found.get_by_role("button", name="Theme").click()
-        assert found.evaluate(ground) == dark
+        page.reload()
+        assert page.evaluate(ground) == light, "kept"
+        page.get_by_role("button", name="Theme").click()
+        assert page.evaluate(ground) == dark
 
 
-# Text that would like to be something else ---------------------------------------------------------------------------
+# Hostile text ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which every text is hostile, with failures."""
+    """Write the page of a store in which every text is hostile, with failures."""
     store = Store(tmp_path_factory.mktemp("store"))
     cells = []
     for i, bad in enumerate(HOSTILE):
@@ -256,54 +262,54 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Contents(HOSTILE[0], "", "cifar100", (240,), tuple(cells)).write(store.table_folder("a"))
     store.table_folder("torn").mkdir()
     (store.table_folder("torn") / "contents.json").write_text("{")
-    said = command("leaderboard", "--results", store.root)
-    assert said.code == 0 and said.out.strip() == str(store.leaderboard), said.err
+    result = run_command("leaderboard", "--results", store.root)
+    assert result.code == 0 and result.out.strip() == str(store.leaderboard), result.err
     return store.leaderboard
 
 
 @needs_browser
 def test_hostile_text_is_only_text(chromium: Any, broken: Path) -> None:
-    made = "#main img:not([src^='data:image']), [onerror], [onmouseover]"
-    clean = f'window.hacked === undefined && !document.querySelector("{made}")'
-    with opened(chromium, broken) as found:
-        shown = "\n".join(column(found, "method"))
+    selector = "#main img:not([src^='data:image']), [onerror], [onmouseover]"
+    clean = f'window.hacked === undefined && !document.querySelector("{selector}")'
+    with opened(chromium, broken) as page:
+        shown = "\n".join(column(page, "method"))
         assert all(bad.strip() in shown for bad in HOSTILE)
-        assert "tables that cannot be read: torn" in found.locator("#summary").inner_text()
-        scripts = found.evaluate("document.scripts.length")
+        assert "tables that cannot be read: torn" in page.locator("#summary").inner_text()
+        scripts = page.evaluate("document.scripts.length")
         assert scripts == 3, "the overview, one chunk, the script"
-        links = [link.get_attribute("href") for link in found.locator("a").all()]
+        links = [link.get_attribute("href") for link in page.locator("a").all()]
         assert all(link.startswith("#") for link in links)
         lines = [link for link in links if link.startswith("#line=")]
         assert len(lines) == len(HOSTILE) + 1
         for link in lines:
-            found.goto(broken.as_uri() + link)
-            found.wait_for_selector("#detail h3")
-            found.locator("#detail td a").first.click()
-            found.wait_for_selector("tr.open")
-            assert found.evaluate(clean)
-        found.goto(broken.as_uri() + "#view=failures")
-        assert found.locator("details").count() == 2 * len(HOSTILE)
-        text = found.locator("#failure-list").inner_text()
+            page.goto(broken.as_uri() + link)
+            page.wait_for_selector("#detail h3")
+            page.locator("#detail td a").first.click()
+            page.wait_for_selector("tr.open")
+            assert page.evaluate(clean)
+        page.goto(broken.as_uri() + "#view=failures")
+        assert page.locator("details").count() == 2 * len(HOSTILE)
+        text = page.locator("#failure-list").inner_text()
         assert f"{HOSTILE[1]}, seed 9" in text and "its settings are not known" in text
-        assert found.evaluate(clean)
-        found.locator("summary").last.click()
-        found.goto(broken.as_uri() + "#view=figures")
-        assert found.get_by_role("heading", name=HOSTILE[0]).count() == 1
-        found.wait_for_function("() => [...document.images].every((i) => i.complete && i.naturalWidth)")
-        assert found.locator("#figures img").count() > 0
+        assert page.evaluate(clean)
+        page.locator("summary").last.click()
+        page.goto(broken.as_uri() + "#view=figures")
+        assert page.get_by_role("heading", name=HOSTILE[0]).count() == 1
+        page.wait_for_function("() => [...document.images].every((i) => i.complete && i.naturalWidth)")
+        assert page.locator("#figures img").count() > 0
         for address in (
             "#view=__proto__",
             "#sort=__proto__.asc",
             "#line=<img src=x onerror=window.hacked=1>",
             "#view=%zz",
         ):
-            found.goto(broken.as_uri() + address)
-        assert found.evaluate(clean)
+            page.goto(broken.as_uri() + address)
+        assert page.evaluate(clean)
 
 
 @needs_browser
 def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_path: Path) -> None:
-    """On a page of both tasks: each group says its metric."""
+    """A page of both tasks states the metric of each group."""
     store, pair = Store(tmp_path / "results"), ("fasterrcnn_resnet101_fpn", "fasterrcnn_resnet18_fpn")
     counts = {"classes": 80, "train_size": 9, "test_size": 5, "train_per_class": 0}
     known = science(
@@ -315,40 +321,40 @@ def test_pictures_of_what_detectors_find_are_in_their_lines(chromium: Any, tmp_p
     put(store, record(science(), 70.0))
     cell = Cell(*pair, HOSTILE[2], 0, known.run_id, None)
     Contents("detectors", "", "coco", (240,), (cell,)).write(store.table_folder("detectors"))
-    assert command("leaderboard", "--results", store.root).code == 0
+    assert run_command("leaderboard", "--results", store.root).code == 0
     assert 'id="objects0"' not in store.leaderboard.read_text()
     store.images("detectors").mkdir(parents=True)
     Image.new("RGB", (40, 30), "red").save(store.images("detectors") / f"objects_{'_'.join(pair)}.png")
-    assert command("leaderboard", "--results", store.root).code == 0
-    with opened(chromium, store.leaderboard) as found:
-        assert column(found, "last") == ["70.00", "33.25"], "in groups of their own, however they are sorted"
-        groups = found.locator("tr.group").all_inner_texts()
+    assert run_command("leaderboard", "--results", store.root).code == 0
+    with opened(chromium, store.leaderboard) as page:
+        assert column(page, "last") == ["70.00", "33.25"], "in groups of their own, however they are sorted"
+        groups = page.locator("tr.group").all_inner_texts()
         assert ["top-1 in %" in group for group in groups] == [True, False] and "AP in %" in groups[1]
-        assert "top-1 or AP in %" in (found.locator("[data-sort=last]").get_attribute("title") or "")
-        found.locator("tr.line a", has_text="kd").last.click()
-        found.wait_for_selector("#detail h3")
-        shown = found.locator("#detail figure.whole img")
-        assert shown.count() == 1 and pair[0] in shown.get_attribute("alt")
-        assert found.wait_for_function("() => document.querySelector('#detail img').naturalWidth === 40")
-        tiles = found.locator(".tiles").inner_text()
+        assert "top-1 or AP in %" in (page.locator("[data-sort=last]").get_attribute("title") or "")
+        page.locator("tr.line a", has_text="kd").last.click()
+        page.wait_for_selector("#detail h3")
+        images = page.locator("#detail figure.whole img")
+        assert images.count() == 1 and pair[0] in images.get_attribute("alt")
+        assert page.wait_for_function("() => document.querySelector('#detail img').naturalWidth === 40")
+        tiles = page.locator(".tiles").inner_text()
         assert "Last, AP %" in tiles and "33.25" in tiles and "Teacher, AP %" in tiles and "42.00" in tiles
-        evaluation = found.locator("section[aria-label=Evaluation]").inner_text()
+        evaluation = page.locator("section[aria-label=Evaluation]").inner_text()
         assert "train_AP" in evaluation and "ce" not in evaluation
-        assert serious(found) == []
-        found.goto(store.leaderboard.as_uri() + "#view=figures")
-        assert found.locator("#objects0 img").count() == 1 and serious(found) == []
+        assert serious(page) == []
+        page.goto(store.leaderboard.as_uri() + "#view=figures")
+        assert page.locator("#objects0 img").count() == 1 and serious(page) == []
 
 
 @needs_browser
 def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, tmp_path: Path) -> None:
-    """If the escaping had a hole, a script that came through would still not run."""
+    """A script that got past the escaping would still not run."""
     copy = tmp_path / "copy.html"
     injected = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'><p style='color: red'>"
     copy.write_text(real.read_text().replace("<noscript>", f"{injected}<noscript>", 1))
     context = chromium.new_context(offline=True)
-    found = context.new_page()
-    found.goto(copy.as_uri())
-    assert found.locator("tr.line").count() > 0 and found.evaluate("window.hacked") is None
+    page = context.new_page()
+    page.goto(copy.as_uri())
+    assert page.locator("tr.line").count() > 0 and page.evaluate("window.hacked") is None
     context.close()
 
 
@@ -357,7 +363,7 @@ def test_the_policy_stops_what_is_not_the_pages_own(chromium: Any, real: Path, t
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """5,000 rows in ten protocols, of 5,010 runs that finished a second after each other."""
+    """Write the page of 5,000 rows in ten protocols, from 5,010 runs that finished one second apart."""
     rows = []
     for i in range(5010):
         recipe = {"epochs": 240, "lr": 0.01 * (1 + i % 10)}
@@ -368,52 +374,52 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(record(known, 30 + i * 7919 % 5000 / 100, finished_at=finished))
     store = Store(tmp_path_factory.mktemp("large"))
     put_compacted(store, rows)
-    assert command("leaderboard", "--results", store.root).code == 0
+    assert run_command("leaderboard", "--results", store.root).code == 0
     return store.leaderboard
 
 
 @needs_browser
 def test_of_5000_rows_few_are_in_the_document(chromium: Any, large: Path) -> None:
-    with opened(chromium, large) as found:
-        rows = found.locator("tr.line")
-        assert found.locator("#count").inner_text() == "5,000 rows in 10 protocols"
-        assert found.locator("table[role=table]").get_attribute("aria-rowcount") == "5011"
+    with opened(chromium, large) as page:
+        rows = page.locator("tr.line")
+        assert page.locator("#count").inner_text() == "5,000 rows in 10 protocols"
+        assert page.locator("table[role=table]").get_attribute("aria-rowcount") == "5011"
         assert rows.count() < 60
         for share in (0.3, 0.77, 0.5):
-            found.evaluate(
+            page.evaluate(
                 "(s) => { const e = document.getElementById('scroller'); e.scrollTop = s * e.scrollHeight; }", share
             )
-            found.wait_for_function("() => document.elementFromPoint(200, 600).closest('tr.line, tr.group')")
+            page.wait_for_function("() => document.elementFromPoint(200, 600).closest('tr.line, tr.group')")
             assert rows.count() < 90
-            indices = [int(r.get_attribute("aria-rowindex")) for r in found.locator("tbody tr[aria-rowindex]").all()]
+            indices = [int(r.get_attribute("aria-rowindex")) for r in page.locator("tbody tr[aria-rowindex]").all()]
             assert indices == list(range(indices[0], indices[0] + len(indices))), "in order, none missing"
-        found.locator("#scroller").focus()
-        found.keyboard.press("End")
-        assert found.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "5011"
-        found.keyboard.press("PageUp")
-        assert found.evaluate("document.activeElement.closest('tr') !== null"), "the focus stays with a row"
-        found.locator("[data-sort=method]").click()
-        found.locator("[name=q]").fill("method13 12")
-        assert rows.count() < 90 and {m.split()[0] for m in column(found, "method")} == {"method13"}
+        page.locator("#scroller").focus()
+        page.keyboard.press("End")
+        assert page.evaluate("document.activeElement.closest('tr').ariaRowIndex") == "5011"
+        page.keyboard.press("PageUp")
+        assert page.evaluate("document.activeElement.closest('tr') !== null"), "the focus stays with a row"
+        page.locator("[data-sort=method]").click()
+        page.locator("[name=q]").fill("method13 12")
+        assert rows.count() < 90 and {m.split()[0] for m in column(page, "method")} == {"method13"}
         old, new = (
-            found.evaluate(f"overview.lines.find((line) => (line.chunk === null) === {is_old}).id")
+            page.evaluate(f"overview.lines.find((line) => (line.chunk === null) === {is_old}).id")
             for is_old in ("true", "false")
         )
-        found.goto(f"{large.as_uri()}#line={old}")
-        found.wait_for_selector("#detail li")
-        assert "Of 5,010 runs this page has the details and curves of 500" in found.locator("#detail").inner_text()
-        assert found.locator("#detail li").count() == 1 and found.locator(".panels").count() == 0
-        found.goto(f"{large.as_uri()}#line={new}")
-        found.wait_for_selector(".panels svg")
+        page.goto(f"{large.as_uri()}#line={old}")
+        page.wait_for_selector("#detail li")
+        assert "Of 5,010 runs this page has the details and curves of 500" in page.locator("#detail").inner_text()
+        assert page.locator("#detail li").count() == 1 and page.locator(".panels").count() == 0
+        page.goto(f"{large.as_uri()}#line={new}")
+        page.wait_for_selector(".panels svg")
 
 
 # Following a store ---------------------------------------------------------------------------------------------------
 
 
 def test_the_same_records_give_the_same_bytes(real: Path, tmp_path: Path) -> None:
-    """In another process, too."""
-    again = [sys.executable, "-m", "harness.leaderboard", "--results", real.parent, "--out", tmp_path / "again.html"]
-    subprocess.run(again, env=ENVIRONMENT, check=True, timeout=PATIENCE)
+    """Another process writes the same bytes."""
+    rerun = [sys.executable, "-m", "harness.leaderboard", "--results", real.parent, "--out", tmp_path / "again.html"]
+    subprocess.run(rerun, env=ENVIRONMENT, check=True, timeout=PATIENCE)
     assert (tmp_path / "again.html").read_bytes() == real.read_bytes()
 
 
@@ -441,12 +447,12 @@ def test_follows_a_store(tmp_path: Path) -> None:
         until_page_has("the cause")
     finally:
         watching.send_signal(signal.SIGINT)
-        _, said = watching.communicate(timeout=PATIENCE)
-    # What is said of the last page may be cut off by the signal.
-    assert f"{store.leaderboard}: 2 records, 0 failures" in said and "Traceback" not in said
+        _, log = watching.communicate(timeout=PATIENCE)
+    # The signal may cut off the message about the last page.
+    assert f"{store.leaderboard}: 2 records, 0 failures" in log and "Traceback" not in log
     assert not list(store.root.glob("*.tmp"))
 
 
 def test_a_store_without_records_is_refused(tmp_path: Path) -> None:
-    assert "no record yet" in command("leaderboard", "--results", tmp_path).error
+    assert "no record yet" in run_command("leaderboard", "--results", tmp_path).error
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A sweep whose models are timm's, from the file to the table, and its weights back in timm."""
+"""Run a sweep of timm models from the file to the table, and load its weights into timm."""
 
 import json
 from pathlib import Path
@@ -22,12 +22,12 @@ seeds: [1]
 def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
     file, store = tmp_path / "sweep.yaml", tmp_path / "results"
     file.write_text(SWEEP)
-    done = process("-m", "harness.sweep", file, "--results", store, "--max-parallel", 1, cwd=REPO)
-    assert done.code == 0, done
+    sweep_result = process("-m", "harness.sweep", file, "--results", store, "--max-parallel", 1, cwd=REPO)
+    assert sweep_result.code == 0, sweep_result
     weights = sorted(store.glob("runs/*/student.safetensors"))
     assert len(weights) == 3
     for file in weights:
         timm.create_model("test_resnet", num_classes=10, in_chans=1).load_state_dict(load_file(file))
     args = ("--dataset", "digits", "--model", "timm:test_resnet", "--weights", weights[0], "--json")
-    said = process("-m", "harness.evaluate", *args, cwd=REPO)
-    assert said.code == 0 and json.loads(said.out)["top1"] > 20, said
+    result = process("-m", "harness.evaluate", *args, cwd=REPO)
+    assert result.code == 0 and json.loads(result.out)["top1"] > 20, result

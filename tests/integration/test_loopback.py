@@ -1,4 +1,4 @@
-"""The loopback cluster: a real SLURM that starts from nothing, survives faults on demand and leaves nothing behind."""
+"""The loopback cluster: a real SLURM that starts from nothing, simulates faults and leaves nothing behind."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def needs_slurm(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Short, as unix sockets want it; pytest's own folders may be too long."""
+    """Make a folder with a short path: unix sockets limit it, and pytest's own may be too long."""
     base = Path(tempfile.mkdtemp(prefix="kd-"))
     yield base / "c"
     down(base / "c")
@@ -56,9 +56,9 @@ def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def sbatch(cluster: Loopback, script: str, *options: str) -> str:
-    """The id of the job that was submitted."""
-    done = cluster.client("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
-    return done.split(";")[0].strip()
+    """Submit a job and return its id."""
+    result = cluster.client("sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}")
+    return result.split(";")[0].strip()
 
 
 def states(cluster: Loopback, job: str) -> list[str]:
@@ -74,8 +74,8 @@ def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
 
 
 def mentioning(*texts: str) -> list[str]:
-    """Living processes, but for this one, with all of ``texts`` in their command line, environment or open files."""
-    found = []
+    """Return other live processes with all of ``texts`` in their command line, environment or open files."""
+    processes = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
@@ -86,8 +86,8 @@ def mentioning(*texts: str) -> list[str]:
             except OSError:
                 continue
             if all(text.encode() in line for text in texts):
-                found.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
-    return found
+                processes.append(f"{entry.name}: {(entry / 'cmdline').read_bytes()!r}")
+    return processes
 
 
 @needs_slurm
@@ -141,10 +141,10 @@ def test_a_job_beyond_its_memory_is_killed(cluster: Loopback, tmp_path: Path) ->
 @needs_slurm
 def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback) -> None:
     job = sbatch(cluster, "sleep 60", "--nodelist=node2", "--no-requeue")
-    mine = (f"SLURM_JOB_ID={job}\0", str(cluster.layout.slurm_conf))
-    eventually(lambda: len(mentioning(*mine)) == 2)  # the script and its sleep
+    marks = (f"SLURM_JOB_ID={job}\0", str(cluster.layout.slurm_conf))
+    eventually(lambda: len(mentioning(*marks)) == 2)  # the script and its sleep
     cluster.kill_node("node2")
-    assert mentioning(*mine) == []
+    assert mentioning(*marks) == []
     cluster.wait_for_nodes("down", "node2")
     eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
     assert cluster.node_states()["node1"] == "idle"
@@ -184,7 +184,7 @@ def test_jobs_run_without_accounting_and_are_accounted_for_later(cluster: Loopba
 
 
 @needs_slurm
-def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
+def test_status_reports_what_is_wrong(cluster: Loopback) -> None:
     folder = str(cluster.layout.root)
     fine = command("status", "--json", "--dir", folder)
     report = json.loads(fine.stdout)
@@ -199,16 +199,16 @@ def test_status_tells_what_is_amiss(cluster: Loopback) -> None:
 
 
 @needs_slurm
-def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
-    """Through the command line; its jobs include one that has emptied its environment and left its session."""
+def test_a_second_cluster_runs_at_the_same_time_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
+    """One of the second cluster's jobs has emptied its environment and left its session."""
     started = command("up", "--nodes", "1", "--set", "MaxArraySize=50", "--dir", str(folder))
     assert started.returncode == 0, started.stderr
     assert started.stdout == (folder / "env.sh").read_text()
 
     shell = f". {folder}/env.sh && scontrol show config && sbatch --parsable -o /dev/null --wrap "
     shell += f"\"env -i setsid sh -c 'sleep 986; : {folder}' & sleep 987\""
-    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
-    assert "MaxArraySize            = 50" in done.stdout
+    result = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True)
+    assert "MaxArraySize            = 50" in result.stdout
     second = Loopback.attach(folder)
     assert second.node_states() == {"node1": "idle"} or second.node_states() == {"node1": "mixed"}
     assert set(second.settings.node_ports).isdisjoint(cluster.settings.node_ports)
@@ -216,8 +216,8 @@ def test_a_second_cluster_lives_beside_and_leaves_nothing(cluster: Loopback, fol
     eventually(lambda: any("987" in line for line in mentioning(str(folder))))
     assert len(cluster.node_states()) == 4
 
-    again = command("up", "--dir", str(folder))
-    assert again.returncode == 2 and "take it down first" in again.stderr
+    second_start = command("up", "--dir", str(folder))
+    assert second_start.returncode == 2 and "stop it first" in second_start.stderr
 
     # A shell that has sourced env.sh is not the cluster's to kill.
     bystander = subprocess.Popen(["sleep", "60"], env={**os.environ, **second.env})
@@ -252,36 +252,36 @@ def test_down_after_an_up_that_was_killed_half_way(folder: Path, daemon: str) ->
 
 
 @needs_slurm
-def test_a_start_that_fails_says_why_and_leaves_nothing(folder: Path) -> None:
-    done = command("up", "--dir", str(folder), "--set", "SlurmdTimeout=soon")
-    assert done.returncode == 2
-    assert "SlurmdTimeout" in done.stderr and "Traceback" not in done.stderr
+def test_a_start_that_fails_reports_the_cause_and_leaves_nothing(folder: Path) -> None:
+    result = command("up", "--dir", str(folder), "--set", "SlurmdTimeout=soon")
+    assert result.returncode == 2
+    assert "SlurmdTimeout" in result.stderr and "Traceback" not in result.stderr
     assert not folder.exists()
     assert mentioning(str(folder)) == []
 
 
 @needs_slurm
-def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
+def test_a_folder_of_something_else_is_not_changed(folder: Path) -> None:
     folder.mkdir()
     (folder / "thesis.tex").touch()
     for what in ("up", "down"):
-        done = command(what, "--dir", str(folder))
-        assert done.returncode == 2 and str(folder) in done.stderr
+        result = command(what, "--dir", str(folder))
+        assert result.returncode == 2 and str(folder) in result.stderr
     assert (folder / "thesis.tex").exists()
     (folder / "thesis.tex").unlink()
 
 
 @needs_slurm
 def test_a_folder_too_long_for_sockets_is_refused(folder: Path) -> None:
-    done = command("up", "--dir", f"{folder}{'x' * 90}")
-    assert done.returncode == 2 and "shorter --dir" in done.stderr
+    result = command("up", "--dir", f"{folder}{'x' * 90}")
+    assert result.returncode == 2 and "shorter --dir" in result.stderr
 
 
 def test_missing_packages_are_named(folder: Path) -> None:
-    done = command("up", "--dir", str(folder), PATH="")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert "apt-get install slurm-wlm slurmdbd munge mariadb-server" in done.stderr
+    result = command("up", "--dir", str(folder), PATH="")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert "apt-get install slurm-wlm slurmdbd munge mariadb-server" in result.stderr
     assert not folder.exists()
 
 
@@ -294,6 +294,6 @@ def test_missing_packages_are_named(folder: Path) -> None:
     ],
 )
 def test_wrong_options_are_refused(folder: Path, arguments: list[str], message: str) -> None:
-    done = command("up", "--dir", str(folder), *arguments)
-    assert done.returncode == 2 and message in done.stderr
+    result = command("up", "--dir", str(folder), *arguments)
+    assert result.returncode == 2 and message in result.stderr
     assert not folder.exists()

@@ -1,4 +1,4 @@
-"""1,000 mutated sweep files thrown at the command: no traceback, exit code 0 or 2, one message."""
+"""1,000 mutated sweep files give no traceback, exit code 0 or 2, and one message."""
 
 import copy
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.cli import Said, command, process
+from tests.support.cli import CommandResult, process, run_command
 
 SWEEP: dict[str, Any] = {
     "name": "small",
@@ -88,25 +88,25 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def structures(draw: st.DrawFn) -> str:
-    """The sweep with values of other types, keys misspelt or gone, entries repeated."""
+    """Draw the sweep with values of other types, misspelt or missing keys and repeated entries."""
     root: dict[str, Any] = {"": copy.deepcopy(SWEEP)}
     for _ in range(draw(st.integers(1, 3))):
         path = ("", *draw(st.sampled_from(places(root[""]))))
-        here: Any = root
+        node: Any = root
         for key in path[:-1]:
-            here = here[key]
+            node = node[key]
         key, kind = path[-1], draw(st.sampled_from(["replace", "remove", "rename", "repeat", "add"]))
         if kind == "replace" or (kind == "remove" and path == ("",)):
-            here[key] = copy.deepcopy(draw(ODD))
+            node[key] = copy.deepcopy(draw(ODD))
         elif kind == "remove":
-            del here[key]
-        elif kind == "rename" and isinstance(here, dict) and path != ("",):
+            del node[key]
+        elif kind == "rename" and isinstance(node, dict) and path != ("",):
             at, new = draw(st.integers(0, len(key))), draw(st.sampled_from(["", "x", "_", "\n", "'", "é", "\x1b"]))
-            here[key[:at] + new + key[at + 1 :]] = here.pop(key)
-        elif kind == "add" and isinstance(here[key], dict):
-            here[key][draw(st.sampled_from(KEYS) | ODD_TEXT)] = copy.deepcopy(draw(ODD))
-        elif isinstance(here[key], list):
-            here[key] = copy.deepcopy(here[key]) * draw(st.sampled_from([2, 50]))
+            node[key[:at] + new + key[at + 1 :]] = node.pop(key)
+        elif kind == "add" and isinstance(node[key], dict):
+            node[key][draw(st.sampled_from(KEYS) | ODD_TEXT)] = copy.deepcopy(draw(ODD))
+        elif isinstance(node[key], list):
+            node[key] = copy.deepcopy(node[key]) * draw(st.sampled_from([2, 50]))
         if not isinstance(root[""], dict | list):
             break
     return yaml.safe_dump(root[""], sort_keys=False, allow_unicode=draw(st.booleans()))
@@ -129,7 +129,7 @@ SPLICES = st.sampled_from(
 
 @st.composite
 def texts(draw: st.DrawFn) -> str | bytes:
-    """The sweep's text with lines gone, doubled, swapped or indented anew, and odd things spliced in."""
+    """Draw the sweep's text with lines deleted, doubled, swapped or reindented, and odd text spliced in."""
     lines = TEXT.splitlines(keepends=True)
     for _ in range(draw(st.integers(1, 4))):
         i, j = draw(st.integers(0, len(lines) - 1)), draw(st.integers(0, len(lines) - 1))
@@ -162,19 +162,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("mutated")
 
 
-def thrown(text: str | bytes, home: Path, *args: str) -> Said:
+def thrown(text: str | bytes, home: Path, *args: str) -> CommandResult:
     data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
     (home / "sweep.yaml").write_bytes(data)
-    return command("sweep", home / "sweep.yaml", "--plan", "--results", home / "results", *args)
+    return run_command("sweep", home / "sweep.yaml", "--plan", "--results", home / "results", *args)
 
 
-def check(said: Said, home: Path) -> None:
-    assert said.code in (0, 2)
-    if said.code == 2:
-        assert said.error.startswith((str(home), "--")), "names neither the file nor the option"
-        assert len(said.error) < 2100
+def check(result: CommandResult, home: Path) -> None:
+    assert result.code in (0, 2)
+    if result.code == 2:
+        assert result.error.startswith((str(home), "--")), "names neither the file nor the option"
+        assert len(result.error) < 2100
     else:
-        assert said.err == "" and " to do, 0 done, 0 failed" in said.out
+        assert result.err == "" and " to do, 0 done, 0 failed" in result.out
     assert sorted(p.name for p in home.iterdir()) == ["sweep.yaml"], "something was written"
 
 
@@ -221,6 +221,6 @@ def test_odd_overrides(path: str, value: str, option: str, home: Path) -> None:
 )
 def test_in_a_process_of_its_own(text: str | bytes, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    said = process("-m", "harness.sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")
-    check(said, tmp_path)
-    assert said == command("sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")
+    result = process("-m", "harness.sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")
+    check(result, tmp_path)
+    assert result == run_command("sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")

@@ -1,18 +1,18 @@
-"""Invariant 4: a run in a pack ends as by itself, and one member's failure does not touch the others."""
+"""Invariant 4: a run ends the same in a pack as by itself, and a member's failure does not affect the others."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench
+from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench
 from tests.support.cli import REPO
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
 
 def odd(*names: str) -> dict[str, dict[str, str]]:
     """Return methods of user_methods as entries of a sweep file; they come first in their pack."""
-    return {name.lower(): {"use": f"{MINE}:{name}"} for name in names}
+    return {name.lower(): {"use": f"{USER_METHODS}:{name}"} for name in names}
 
 
 def failing_pack(bench: Bench, *names: str) -> dict[str, str]:
@@ -30,8 +30,8 @@ def test_a_run_by_itself_ends_as_in_a_pack_of_five(taught: Bench, finished: Benc
 
 
 def test_a_run_by_itself_through_the_command(taught: Bench, finished: Bench) -> None:
-    done = taught.run("sweep", "--only", "method=kd", "--only", "seed=1")
-    assert done.returncode == 0, done.stderr
+    result = taught.run("sweep", "--only", "method=kd", "--only", "seed=1")
+    assert result.returncode == 0, result.stderr
     assert taught.store.done_ids() == {c.run_id for c in taught.cells("method=kd", "seed=1").values()} | {
         finished.cells()["kd", 1].teacher_run
     }
@@ -95,7 +95,7 @@ def test_torchs_own_random_numbers_depend_only_on_the_run(taught: Bench) -> None
 
 @pytest.mark.slow
 def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished: Bench) -> None:
-    """The whole story: shown with its cause, exit 1, the others done; NaN is a result; --retry-failed trains again."""
+    """A failure exits with 1 and its cause, and the others finish. NaN is a result. --retry-failed trains again."""
     (taught.folder / "mine.py").write_text(Path(REPO / "tests" / "support" / "user_methods.py").read_text())
     entries = {
         "buggy": {"use": "mine:Raises"},
@@ -123,9 +123,9 @@ def test_a_failed_and_a_diverged_run_through_the_command(taught: Bench, finished
     assert [c["epoch"] for c in row["curves"] if c["name"] == "train_total"] == [1]
 
     runs = {k: row["run_id"] for k, row in states.items()}
-    again = taught.run("sweep", "--json")
-    assert again.returncode == 1
-    table = {row["method"]: row for row in json.loads(again.stdout)["rows"]}
+    rerun = taught.run("sweep", "--json")
+    assert rerun.returncode == 1
+    table = {row["method"]: row for row in json.loads(rerun.stdout)["rows"]}
     assert table["odd"]["diverged"] == 1 and table["buggy"]["missing"] == 1
     assert all(len(taught.store.attempts(k)) == 1 for k in runs.values()), "neither is tried again"
 

@@ -1,4 +1,4 @@
-"""`prepare` through its command line: what is stored of every kind of file, whatever interrupts it."""
+"""`prepare` through its command line: how every kind of file is stored, and resuming after interruptions."""
 
 import io
 import json
@@ -24,20 +24,20 @@ from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
 from harness.store import files
 from tests.support.bench import until
-from tests.support.cli import REPO, Said, command, process
+from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.disks import tmpfs
 from tests.support.images import picture, save_image
 
 FILES = ("train.beton", "val.beton", "manifest.json")
 
 
-def prepare(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> Said:
-    return command("prepare", dataset, "--source", source, "--out", out, "--workers", 1, *options)
+def prepare(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> CommandResult:
+    return run_command("prepare", dataset, "--source", source, "--out", out, "--workers", 1, *options)
 
 
 def prepared(source: Path, out: Path, *options: object, dataset: str = "imagefolder") -> Manifest:
-    said = prepare(source, out, *options, dataset=dataset)
-    assert said.code == 0, said.err
+    result = prepare(source, out, *options, dataset=dataset)
+    assert result.code == 0, result.err
     return Manifest.read(out)
 
 
@@ -47,7 +47,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def make_tree(folder: Path) -> Path:
-    """Three classes of 8 + 2 images, 60 x 40 pixels."""
+    """Make three classes of 8 + 2 images of 60 x 40 pixels."""
     for label, name in enumerate(("ant", "bee", "cat")):
         for i in range(10):
             save_image(folder / ("val" if i >= 8 else "train") / name / f"{i}.JPEG", picture(40, 60, 10 * label + i))
@@ -74,9 +74,9 @@ def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
             (tmp_path / "tree" / part / wnid).mkdir(parents=True)
             for file in sorted((data / part / wnid).iterdir())[:many]:
                 shutil.copy2(file, tmp_path / "tree" / part / wnid)
-    said = process("-m", "harness.prepare", "imagefolder", "--source", "tree", "--out", "out", "--json", cwd=tmp_path)
-    assert said.code == 0, said.err
-    summary, manifest = json.loads(said.out), Manifest.read(tmp_path / "out")
+    result = process("-m", "harness.prepare", "imagefolder", "--source", "tree", "--out", "out", "--json", cwd=tmp_path)
+    assert result.code == 0, result.err
+    summary, manifest = json.loads(result.out), Manifest.read(tmp_path / "out")
     assert (summary["version"], summary["classes"], summary["folder"]) == (manifest.version, 3, "out")
     assert manifest.classes == tuple(wnids) and manifest.train and manifest.train.per_class_min == 30
     for part, folder in ((manifest.train, "train"), (manifest.test, "val")):
@@ -92,8 +92,8 @@ def test_real_images_keep_their_bytes(tmp_path: Path) -> None:
 def test_again_does_nothing(tree: Path, tmp_path: Path) -> None:
     prepared(tree, tmp_path / "out")
     times = [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES]
-    said = prepare(tree, tmp_path / "out")
-    assert said.code == 0 and f"{tmp_path}/out: already prepared, nothing to do\n" == said.err
+    result = prepare(tree, tmp_path / "out")
+    assert result.code == 0 and f"{tmp_path}/out: already prepared, nothing to do\n" == result.err
     assert [(tmp_path / "out" / name).stat().st_mtime_ns for name in FILES] == times
     assert prepare(tree, tmp_path / "out", "--max-side", 30).error.endswith(
         "prepared differently: max_side 400, not 30; choose another --out (source is a hash of the source files' names "
@@ -127,7 +127,7 @@ def of_mode(mode: str, kind: str = "PNG") -> Callable[[Path], None]:
     return lambda path: save_image(path, picture(20, 30).convert(mode), kind)
 
 
-# name, how it is made, what is counted of it
+# name, function that makes it, its counts in the manifest
 ODD: list[tuple[str, Callable[[Path], None], set[str]]] = [
     ("cmyk.JPEG", cmyk, {"converted", "cmyk"}),
     ("damaged-exif.JPEG", damaged_exif, {"kept"}),
@@ -153,7 +153,7 @@ ODD: list[tuple[str, Callable[[Path], None], set[str]]] = [
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("name, make, kinds", ODD, ids=[name for name, *_ in ODD])
 def test_odd_files(tmp_path: Path, name: str, make: Callable[[Path], None], kinds: set[str]) -> None:
-    """Each is stored as what torchvision's ImageFolder would show of it."""
+    """Each file is stored as torchvision's ImageFolder would load it."""
     path = tmp_path / "tree/val/a" / name
     make(path)
     (path.parent / "notes.txt").write_text("x")
@@ -218,20 +218,20 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
     good = (tree / "train/bee/3.JPEG").read_bytes()
     prepared(tree, tmp_path / "undisturbed")
     (tree / "train/bee/3.JPEG").write_bytes(b"")
-    assert "1 files are unreadable" in prepare(tree, tmp_path / "out").error
+    assert "1 file is unreadable" in prepare(tree, tmp_path / "out").error
     (tree / "train/bee/3.JPEG").write_bytes(good)
     prepared(tree, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
 
 
 def test_folders_in_class_folders(tmp_path: Path) -> None:
-    """Tiny ImageNet has such folders. Images are ordered by name, not as the disk lists them."""
+    """Images in folders such as Tiny ImageNet's are ordered by name, not as the disk lists them."""
     names = [f"ant/{inside}.png" for inside in ("z", "q/1", "b/2", "b/1", "x/1", "a/1", "m/1", "c/1")]
     for i, name in enumerate(names):
         save_image(tmp_path / "tree/val" / name, picture(10, 10 + i), "PNG")
     prepared(tmp_path / "tree", tmp_path / "out")
-    found = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
-    assert found == ["ant/z.png", *sorted(names[1:])]
+    file = [names[width - 10] for width in beton.read_beton(tmp_path / "out/val.beton").widths]
+    assert file == ["ant/z.png", *sorted(names[1:])]
 
 
 def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunks: None) -> None:
@@ -243,7 +243,7 @@ def test_any_number_of_workers_any_place(tree: Path, tmp_path: Path, small_chunk
 
 
 def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:
-    """A renamed file does not change it; a pixel, a label or a class's name does."""
+    """A renamed file keeps the version; a changed pixel, label or class name changes it."""
     version = prepared(tree, tmp_path / "0").version
     (tree / "train/ant/0.JPEG").rename(tree / "train/ant/00.JPEG")
     assert prepared(tree, tmp_path / "1").version == version
@@ -259,7 +259,7 @@ def test_the_version_is_of_the_content(tree: Path, tmp_path: Path) -> None:
 
 
 class Running:
-    """A command in mid-run: it has done some of six chunks and goes on once it is let."""
+    """A command that has stored some of six chunks and waits for permission to go on."""
 
     def __init__(self, folder: Path):
         self.tree, self.out, large = folder / "tree", folder / "out", io.BytesIO()
@@ -287,7 +287,7 @@ class Running:
         assert len(self.workers) == 1
 
     def ended(self) -> tuple[int, str]:
-        """Exit code and stderr, once no worker is left either."""
+        """Return exit code and stderr once the workers have ended too."""
         code = self.process.wait()
         until(lambda: not any(map(is_alive, self.workers)))
         assert [p.name for p in self.out.iterdir()] == [".prepare"]
@@ -301,7 +301,7 @@ class Running:
         self.process.communicate()
 
     def again(self, out: Path) -> int:
-        """The same command, in this process; the source files that it found done."""
+        """Run the same command in this process; return the number of source files that were already stored."""
         seen: list[int] = []
         settings = imagefolder.Settings(max_side=64, quality=90)
         imagefolder.prepare_imagefolder(self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done))
@@ -322,7 +322,7 @@ def start() -> Iterator[Callable[[Path], Running]]:
 
 
 def test_killed_at_any_time(tmp_path: Path, start: Callable[[Path], Running]) -> None:
-    """No worker stays behind, nothing has a final name, and what is left to do gives the same bytes."""
+    """After a kill no worker runs and no file has its final name; the resumed command gives the same bytes."""
     running = start(tmp_path)
     assert "another process is preparing into it" in prepare(running.tree, running.out, "--max-side", 64).error
     running.process.kill()
@@ -343,7 +343,7 @@ def test_ctrl_c_and_a_worker_that_dies(tmp_path: Path, start: Callable[[Path], R
     os.kill(running.workers[0], signal.SIGKILL)
     running.process.send_signal(signal.SIGCONT)
     code, err = running.ended()
-    assert code == 2 and err.startswith("error: a worker process was killed, for want of memory perhaps; the same")
+    assert code == 2 and err.startswith("error: a worker process was killed, perhaps for lack of memory; the same")
     assert running.again(running.out) >= running.chunks * prepare_part.CHUNK
 
 
@@ -368,7 +368,7 @@ TORN: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, bytes]]:
-    """A tree with unreadable files, a folder in which all its work is done but for them, and what it should become."""
+    """Return a tree with unreadable files, a folder that lacks only those, and the folder it should become."""
     folder = tmp_path_factory.mktemp("broken")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare_part, "CHUNK", 3)
@@ -380,7 +380,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[s
 
 
 @pytest.mark.parametrize("tear", TORN.values(), ids=TORN)
-def test_whatever_is_left_behind(
+def test_every_kind_of_leftover(
     broken: tuple[Path, Path, dict[str, bytes]], tmp_path: Path, small_chunks: None, tear: Callable[[Path], object]
 ) -> None:
     tree, left, undisturbed = broken
@@ -417,8 +417,7 @@ def test_what_is_in_the_way(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
     out.mkdir()
     (out / "train.beton").write_bytes(b"somebody's")
     assert (
-        prepare(tree, out).error
-        == f"{out}/train.beton: is there already, without a manifest.json; choose another --out"
+        prepare(tree, out).error == f"{out}/train.beton: exists already, without a manifest.json; choose another --out"
     )
     assert (out / "train.beton").read_bytes() == b"somebody's"
     lock = files.Lock(tmp_path / "busy/.prepare/lock")
@@ -445,9 +444,9 @@ def test_a_disk_that_fills_up(tree: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
     def error(source: Path, dataset: str = "imagefolder", *options: object) -> str:
-        said = prepare(source, tmp_path / "out", *options, dataset=dataset).error
+        text = prepare(source, tmp_path / "out", *options, dataset=dataset).error
         assert not (tmp_path / "out").exists()
-        return said
+        return text
 
     assert "unknown dataset to prepare 'imagnet'; did you mean 'imagenet'?" in error(tree, "imagnet")
     assert error(tmp_path / "none") == f"--source {tmp_path}/none: no such folder"
@@ -459,17 +458,17 @@ def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
     assert f"{tree}/train: no image of dog (images are .jpg, " in error(tree)
     shutil.rmtree(tree / "train")
     (tree / "train").mkdir()
-    assert error(tree) == f"{tree}/train: expected a folder for each class in it"
+    assert error(tree) == f"{tree}/train: expected a folder per class"
 
 
-# ImageNet, in small: the real one's class names are kept, so that its own labels and checks are what runs.
+# A small ImageNet with the real class names, so that ImageNet's labels and checks are used.
 
 WNIDS = ("n01440764", "n01443537", "n15075141")
 
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A whole data set of 3 classes, 2 to 3 + 2 images each, its validation part in class folders."""
+    """Make a data set of 3 classes with 2 to 3 + 2 images each; the validation part has class folders."""
     monkeypatch.setattr(layouts, "imagenet", lambda: layouts.Official("Tiny", WNIDS, 8, (2, 3), 2))
     source, number = tmp_path / "ILSVRC2012", 0
     for label, wnid in enumerate(WNIDS):
@@ -483,13 +482,13 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def flatten(source: Path) -> list[tuple[str, str]]:
-    """(image, class) in the images' order."""
-    found = sorted((path.stem, path.parent.name) for path in (source / "val").rglob("*.JPEG"))
-    for name, wnid in found:
+    """Move validation images out of their class folders; return (image, class) in the images' order."""
+    pairs = sorted((path.stem, path.parent.name) for path in (source / "val").rglob("*.JPEG"))
+    for name, wnid in pairs:
         (source / f"val/{wnid}/{name}.JPEG").rename(source / f"val/{name}.JPEG")
     for wnid in WNIDS:
         (source / "val" / wnid).rmdir()
-    return found
+    return pairs
 
 
 def add_devkit(folder: Path, labels: list[tuple[str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""`prepare coco` through its command line: what it makes of COCO's files, of wrong ones, and whatever interrupts it."""
+"""`prepare coco` through its command line: COCO's files, wrong files, and resuming after interruptions."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from harness.data.prepare import coco
 from harness.data.prepare import part as prepare_part
 from harness.errors import UserError
 from tests.support.bench import until
-from tests.support.cli import REPO, Said, command, process
+from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.images import picture, save_image
 from tests.support.synthetic_coco import write_instances
 
@@ -28,13 +28,13 @@ ONE = ("train.beton", "train.safetensors", "manifest.json")
 BOTH = (*ONE, "val.beton", "val.safetensors")
 
 
-def prepare(source: Path, out: Path, *options: object) -> Said:
-    return command("prepare", "coco", "--source", source, "--out", out, "--workers", 1, *options)
+def prepare(source: Path, out: Path, *options: object) -> CommandResult:
+    return run_command("prepare", "coco", "--source", source, "--out", out, "--workers", 1, *options)
 
 
 def prepared(source: Path, out: Path, *options: object) -> CocoManifest:
-    said = prepare(source, out, *options)
-    assert said.code == 0, said.err
+    result = prepare(source, out, *options)
+    assert result.code == 0, result.err
     return CocoManifest.read(out)
 
 
@@ -43,7 +43,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def make_part(source: Path, name: str, many: int, first_id: int) -> None:
-    """Images of two shapes, each with an object, but for the first, and a crowd in the second."""
+    """Make images of two shapes, each with an object except the first, and a crowd in the second."""
     images, annotations = [], []
     for i in reversed(range(many)):
         height, width = (40, 60) if i % 3 else (60, 40)
@@ -62,45 +62,47 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "coco"
 
 
-def change(path: Path, what: Callable[[dict[str, Any]], object]) -> None:
+def change(path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     content = json.loads(path.read_text())
-    what(content)
+    edit(content)
     path.write_text(json.dumps(content))
 
 
 def test_coco128(tmp_path: Path) -> None:
-    """Every image keeps its bytes, every annotation its numbers, and the second time there is nothing to do."""
+    """Images keep their bytes and annotations their numbers. A second call has nothing to do."""
     data = Path(os.environ.get("KD_DATA", "nowhere")) / "coco128"
     if not data.is_dir():
         pytest.skip("KD_DATA has no coco128")
-    asked = ("-m", "harness.prepare", "coco", "--source", data, "--out", "out")
-    said = process(*asked, "--json", cwd=tmp_path)
-    assert said.code == 0, said.err
-    summary, manifest = json.loads(said.out), CocoManifest.read(tmp_path / "out")
+    args = ("-m", "harness.prepare", "coco", "--source", data, "--out", "out")
+    result = process(*args, "--json", cwd=tmp_path)
+    assert result.code == 0, result.err
+    summary, manifest = json.loads(result.out), CocoManifest.read(tmp_path / "out")
     assert (summary["version"], summary["classes"], summary["evaluated_on"]) == (manifest.version, 80, "train")
     assert manifest.train == manifest.test and manifest.evaluated_on == "train"
     assert (manifest.test.images, manifest.test.trained_on) == (128, 126)
     assert manifest.test.objects == {"objects": 929, "crowds": 10, "degenerate": 0}
     assert manifest.test.counts == {"kept": 128, "greyscale": 1, "ignored": 0}
 
-    given = json.loads((data / "annotations/instances_train2017.json").read_text())
+    source_file = json.loads((data / "annotations/instances_train2017.json").read_text())
     file = beton.read_beton(tmp_path / "out/train.beton")
-    names = {image["id"]: data / "images/train2017" / image["file_name"] for image in given["images"]}
+    names = {image["id"]: data / "images/train2017" / image["file_name"] for image in source_file["images"]}
     assert file.labels.tolist() == sorted(names)
     assert all(bytes(file.jpeg(i)) == names[number].read_bytes() for i, number in enumerate(file.labels.tolist()))
     annotations = Annotations.load(tmp_path / "out/train.safetensors", 80)
     truth = annotations.as_coco(file.heights, file.widths, manifest.categories)
     keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    expected = sorted(given["annotations"], key=lambda a: a["image_id"])
+    expected = sorted(source_file["annotations"], key=lambda a: a["image_id"])
     assert [[a[k] for k in keys] for a in truth["annotations"]] == [[a[k] for k in keys] for a in expected]
-    kept = ("id", "height", "width")
-    assert truth["images"] == [{k: i[k] for k in kept} for i in sorted(given["images"], key=lambda i: i["id"])]
-    assert [(c.id, c.name) for c in manifest.categories] == [(c["id"], c["name"]) for c in given["categories"]]
+    image_keys = ("id", "height", "width")
+    assert truth["images"] == [
+        {k: i[k] for k in image_keys} for i in sorted(source_file["images"], key=lambda i: i["id"])
+    ]
+    assert [(c.id, c.name) for c in manifest.categories] == [(c["id"], c["name"]) for c in source_file["categories"]]
 
     before = contents(tmp_path / "out")
-    said = process(*asked, cwd=tmp_path)
-    assert (said.code, said.err) == (0, "out: already prepared, nothing to do\n")
-    assert "the training images are evaluated on" in said.out and "929 objects, 10 crowds; 126" in said.out
+    result = process(*args, cwd=tmp_path)
+    assert (result.code, result.err) == (0, "out: already prepared, nothing to do\n")
+    assert "the training images are evaluated on" in result.out and "929 objects, 10 crowds; 126" in result.out
     assert contents(tmp_path / "out") == before
 
 
@@ -115,7 +117,7 @@ def test_training_and_validation(source: Path, tmp_path: Path) -> None:
     assert held.labels.tolist() == [2, 2, 1, 2, 1, 2, 1, 2] and held.crowds.tolist() == [False, True, *[False] * 6]
 
 
-def test_evaluation_alone(source: Path, tmp_path: Path) -> None:
+def test_evaluation_only(source: Path, tmp_path: Path) -> None:
     (source / "annotations/instances_train2017.json").unlink()
     manifest = prepared(source, tmp_path / "out")
     assert manifest.train is None and manifest.test.file == "val.beton" and manifest.evaluated_on == "test"
@@ -148,7 +150,7 @@ def beside_the_images(source: Path) -> tuple[object, ...]:
 
 @pytest.mark.parametrize("lay_out", [as_it_is, in_images, folders_in_names, beside_the_images])
 def test_layouts(source: Path, tmp_path: Path, lay_out: Callable[[Path], tuple[object, ...]]) -> None:
-    """All are the same data."""
+    """All layouts give the same data."""
     version = prepared(source, tmp_path / "0").version
     assert prepared(source, tmp_path / "1", *lay_out(source)).version == version
 
@@ -171,7 +173,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert len(set(versions)) == 5
 
 
-def test_other_formats_are_encoded_anew_at_their_own_size(source: Path, tmp_path: Path) -> None:
+def test_other_formats_are_encoded_again_at_their_own_size(source: Path, tmp_path: Path) -> None:
     save_image(source / "train2017/0001.jpg", picture(40, 60), "PNG")
     save_image(source / "train2017/large.png", picture(700, 1500), "PNG")
     path = source / "annotations/instances_train2017.json"
@@ -198,7 +200,7 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     save_image(source / "train2017/0003.jpg", picture(60, 40))
     (source / "train2017/0001.jpg").write_bytes(b"<html>")
-    assert "1 files are unreadable: train2017/0001.jpg: not an image" in prepare(source, tmp_path / "out").error
+    assert "1 file is unreadable: train2017/0001.jpg: not an image" in prepare(source, tmp_path / "out").error
 
     (source / "train2017/0003.jpg").unlink()
     manifest = prepared(source, tmp_path / "out", "--skip-unreadable")
@@ -210,13 +212,11 @@ def test_missing_and_unreadable_images(source: Path, tmp_path: Path) -> None:
     assert held.labels.tolist() == [1, 1, 2, 1, 2] and not held.crowds.any()
 
 
-def test_images_of_another_size_than_is_said(source: Path, tmp_path: Path) -> None:
+def test_images_of_another_size_than_stated(source: Path, tmp_path: Path) -> None:
     good = (source / "train2017/0003.jpg").read_bytes()
     save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error
-    assert (
-        "instances_train2017.json: 1 images are of another width x height than it says: 0003.jpg is 60 x 40," in error
-    )
+    assert "instances_train2017.json: 1 image is of another width x height than stated: 0003.jpg is 60 x 40," in error
     assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
@@ -242,8 +242,8 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     assert prepare(source, out, "--train", "x.json").error.startswith("--train x.json: no such file in ")
     assert "--max-side belongs to imagenet and imagefolder, not to" in prepare(source, out, "--max-side", 300).error
     assert "--classes belongs to imagefolder" in prepare(source, out, "--classes", "x").error
-    said = command("prepare", "imagefolder", "--source", source, "--out", out, "--train", "x.json")
-    assert said.error == "--train belongs to coco, not to imagefolder"
+    result = run_command("prepare", "imagefolder", "--source", source, "--out", out, "--train", "x.json")
+    assert result.error == "--train belongs to coco, not to imagefolder"
     change(source / "annotations/instances_val2017.json", lambda c: c["categories"].append({"id": 7, "name": "cow"}))
     assert "have different categories; expected the same ids and names in both" in prepare(source, out).error
     shutil.copy(
@@ -251,8 +251,8 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     )
     assert "has instances_val2017.json, instances_valminusminival2014.json; choose one of" in prepare(source, out).error
     shutil.rmtree(source / "train2017")
-    said = prepare(source, out, "--val", "instances_val2017.json")
-    assert "instances_train2017.json: none of its images, such as 0000.jpg, is in one of " in said.error
+    result = prepare(source, out, "--val", "instances_val2017.json")
+    assert "instances_train2017.json: none of its images, such as 0000.jpg, is in one of " in result.error
     (source / "annotations/instances_train2017.json").write_text('{"images": [')
     assert "instances_train2017.json: not JSON: " in prepare(source, out, "--val", "instances_val2017.json").error
     assert not out.exists()
@@ -263,7 +263,7 @@ def test_what_is_in_the_way(source: Path, tmp_path: Path) -> None:
         out = tmp_path / name.replace(".", "-")
         out.mkdir()
         (out / name).write_bytes(b"somebody's")
-        assert f"{out / name}: is there already, without a manifest.json; choose" in prepare(source, out).error
+        assert f"{out / name}: exists already, without a manifest.json; choose" in prepare(source, out).error
         assert (out / name).read_bytes() == b"somebody's"
 
 
@@ -272,14 +272,14 @@ def test_folders_of_the_two_kinds_are_not_taken_for_each_other(source: Path, tmp
     with pytest.raises(UserError, match="damaged: dataset"):
         Manifest.read(tmp_path / "out")
     save_image(tmp_path / "tree/val/a/0.jpg", picture(20, 30))
-    said = command("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out")
-    assert "prepared differently: dataset coco, not imagefolder; max_side None, not 400" in said.error
+    result = run_command("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", tmp_path / "out")
+    assert "prepared differently: dataset coco, not imagefolder; max_side None, not 400" in result.error
     (tmp_path / "out/train.safetensors").write_bytes(b"torn")
     assert "train.safetensors: has 4 bytes, manifest.json states " in prepare(source, tmp_path / "out").error
 
 
 def test_killed_in_the_middle(tmp_path: Path) -> None:
-    """Nothing has a final name, and what is left to do gives the same bytes."""
+    """After a kill no file has its final name; the resumed command gives the same bytes."""
     source, out = tmp_path / "coco", tmp_path / "out"
     images = [{"id": i, "file_name": f"{i}.jpg", "height": 300, "width": 400} for i in range(800)]
     save_image(source / "train2017/0.jpg", picture(300, 400))
@@ -305,16 +305,16 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     how = Settings(max_side=None, quality=90), 2, False, lambda part, done, _: seen.append(done)
     coco.prepare_coco(source, out, *how)
     assert seen[0] == chunks * prepare_part.CHUNK
-    made, _ = coco.prepare_coco(source, tmp_path / "undisturbed", *how)
+    manifest, _ = coco.prepare_coco(source, tmp_path / "undisturbed", *how)
     assert contents(out) == contents(tmp_path / "undisturbed")
-    assert made.test.images == 800 and made.test.trained_on == 400
+    assert manifest.test.images == 800 and manifest.test.trained_on == 400
 
 
 @pytest.mark.parametrize("unnamed", [(), ("val.beton",), ("train.beton", "val.beton")])
 def test_killed_while_naming(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: tuple[str, ...]
 ) -> None:
-    """Some files have their final names and there is no manifest: the same command goes on."""
+    """With some final names and no manifest, the same command resumes."""
     prepared(source, tmp_path / "undisturbed")
     out = tmp_path / "out"
 

@@ -1,4 +1,4 @@
-"""The results that the project publishes: their records are a store, and their tables follow from it."""
+"""The project's published results: a store of records from which the tables follow."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from harness.planning.plan import plan_sweep
 from harness.store import records
 from harness.store.store import Store
-from tests.support.cli import REPO, command
+from tests.support.cli import REPO, run_command
 
 PUBLISHED = REPO / "results" / "published"
 SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())
@@ -16,14 +16,14 @@ SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A copy, to write in."""
+    """Return a copy of the published store that tests may write to."""
     return Path(shutil.copytree(PUBLISHED, tmp_path / "published"))
 
 
 def test_tables_are_what_the_records_say(store: Path) -> None:
-    said = command("verify", "--results", store)
-    assert said.code == 0, said.out
-    assert said.out.count("checked") == len(SWEEPS)
+    result = run_command("verify", "--results", store)
+    assert result.code == 0, result.out
+    assert result.out.count("checked") == len(SWEEPS)
 
 
 @pytest.mark.parametrize("name", SWEEPS)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.bench import MINE, SWEEP, Bench, teacher_run, until
+from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.cli import PATIENCE
 from tests.support.interruptions import same_end
 from tests.support.pickles import Calls
 
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 
 
 def slow_down(bench: Bench, seconds: float) -> None:
@@ -50,7 +50,7 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
 
 
 def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, finished: Bench) -> None:
-    """Two queues with a common run: the job that takes its lock trains it."""
+    """The job that takes the lock of a run common to two queues trains it."""
     taught.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
     kd, slow = (taught.cells()[m, 0].run_id for m in ("kd", "slow"))
     slow_down(taught, 0.02)
@@ -73,7 +73,7 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     until(lambda: in_training(taught, kd))
     os.killpg(sweep.pid, signal.SIGINT)
     _, err = sweep.communicate(timeout=PATIENCE)
-    assert sweep.returncode == 130 and "Traceback" not in err and "the jobs go on" in err
+    assert sweep.returncode == 130 and "Traceback" not in err and "the jobs continue" in err
 
     label = taught.plan().plan.runs[kd].label
     state = taught.states()[label]
@@ -87,16 +87,16 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Be
     assert "nothing is running" in taught.run("status", "--cancel").stderr
 
     slow_down(taught, 0)
-    again = taught.run("sweep")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep")
+    assert rerun.returncode == 0, rerun.stderr
     same_end(taught, finished, "kd", "crd")
     assert len(taught.store.attempts(kd)) == 2
 
 
 @pytest.mark.slow
 def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
-    """The dispatcher that is alive reads it; it started before the retry."""
-    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{MINE}:Raises"}, **SLOW}, "seeds": [0, 1]}
+    """A dispatcher that started before the retry reads it."""
+    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
     bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
     (taught.folder / "raise-at").write_text("3")
     slow_down(taught, 0.02)
@@ -106,8 +106,8 @@ def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
     until(lambda: in_training(taught, slow[1]) and set(bad) == taught.store.failed_ids())
     pid = dispatcher(taught)
     (taught.folder / "raise-at").unlink()
-    again = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
+    assert rerun.returncode == 0, rerun.stderr
     until(taught.store.record(bad[0]).exists)
     assert dispatcher(taught) == pid and not taught.store.record(slow[1]).exists(), "next to it, not after it"
     slow_down(taught, 0)
@@ -129,7 +129,7 @@ def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
 
 
 def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> None:
-    """SIGTERM to a job: it ends after its step, checkpointed, and the queue starts it again."""
+    """A job checkpoints and ends after the step in which SIGTERM comes, and the queue starts it again."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
     run_id = bench.cells()["slow", 0].run_id
     slow_down(bench, 0.2)
@@ -173,8 +173,8 @@ def test_malicious_teacher_weights_are_a_reported_failure(bench: Bench) -> None:
     torch.save({"fc.weight": Calls(Path.write_text, trace, "ran")}, bench.folder / "evil.pth")
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": "evil.pth"}}
     bench.sweep = {**SWEEP, "pairs": [pair], "methods": ["kd", "student"], "seeds": 1}
-    done = bench.run("sweep")
-    assert done.returncode == 1
+    result = bench.run("sweep")
+    assert result.returncode == 1
     state, student = (bench.states()[f"digits_net_w8 > digits_net_w4 / {m} / seed 0"] for m in ("kd", "student"))
     assert student["state"] == "done"
     assert state["state"] == "failed" and state["kind"] == "data"

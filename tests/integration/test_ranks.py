@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.bench import EPOCHS, MINE, SWEEP, Bench, until
+from tests.support.bench import EPOCHS, SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
 from tests.support.ranks import as_one_process, start_ranks, train_ranks
 
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -> None:
-    """The last batch of an epoch has 34 images, of which three ranks have unequal numbers."""
+    """The last batch of an epoch has 34 images, so that three ranks have unequal numbers."""
     run_ids = {method: cell.run_id for (method, seed), cell in finished.cells().items() if seed == 0}
     train_ranks(taught, world, *run_ids.values())
     for method, run_id in run_ids.items():
@@ -34,7 +34,7 @@ def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -
 
 
 def test_a_killed_rank_ends_all_and_they_resume(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"slow": {"use": f"{MINE}:Sleeps"}}, "seeds": [0]}
+    taught.sweep = {**SWEEP, "methods": {"slow": {"use": f"{USER_METHODS}:Sleeps"}}, "seeds": [0]}
     (taught.folder / "slow").write_text("0.02")
     run_id = taught.cells()["slow", 0].run_id
     first, second = start_ranks(taught, 2, run_id)
@@ -49,7 +49,7 @@ def test_a_killed_rank_ends_all_and_they_resume(taught: Bench, finished: Bench) 
 
 
 def test_a_failure_on_every_rank_is_the_members_own(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{MINE}:Raises"}, "kd": {}}, "seeds": [0]}
+    taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{USER_METHODS}:Raises"}, "kd": {}}, "seeds": [0]}
     (taught.folder / "raise-at").write_text("30")
     cells = taught.cells()
     train_ranks(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
@@ -59,7 +59,11 @@ def test_a_failure_on_every_rank_is_the_members_own(taught: Bench, finished: Ben
 
 
 def test_a_failure_on_one_rank_ends_all_and_is_reported(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{MINE}:RaisesInOneProcess"}, "kd": {}}, "seeds": [0]}
+    taught.sweep = {
+        **SWEEP,
+        "methods": {"buggy": {"use": f"{USER_METHODS}:RaisesInOneProcess"}, "kd": {}},
+        "seeds": [0],
+    }
     cells = taught.cells()
     processes = start_ranks(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
     assert all(process.wait(timeout=PATIENCE) for process in processes)

@@ -76,19 +76,19 @@ def test_is_locked_keeps_nobody_from_acquiring_the_lock(tmp_path: Path, monkeypa
     """``is_locked`` holds the lock for a moment, which this test prolongs before the release."""
     path = tmp_path / "lock"
     path.touch()
-    asked, answered = threading.Event(), []
+    is_asking, answered = threading.Event(), []
     close = os.close
 
     def close_late(fd: int) -> None:
         if threading.current_thread() is not threading.main_thread():
-            asked.set()
+            is_asking.set()
             time.sleep(0.05)
         close(fd)
 
     monkeypatch.setattr(files.os, "close", close_late)
     asker = threading.Thread(target=lambda: answered.append(files.is_locked(path)))
     asker.start()
-    asked.wait()
+    is_asking.wait()
     assert not files.is_locked(path), "a concurrent call of is_locked is not a holder"
     lock = files.Lock(path)
     assert lock.acquire()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from harness.training import checkpoint
-from tests.support.bench import EPOCHS, METHODS, MINE, STEPS, SWEEP, Bench, teacher_run, until
+from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 
 
 @pytest.mark.parametrize("case", [1, 2])
@@ -29,7 +29,7 @@ def test_killed_at_random_steps(taught: Bench, finished: Bench, case: int) -> No
 
 
 def test_killed_at_random_moments(taught: Bench, finished: Bench) -> None:
-    """From outside: while starting, training, evaluating or writing."""
+    """Kills from outside come while a job starts, trains, evaluates or writes."""
     run_ids = pack(taught)
     rng = random.Random(0)
     for _ in range(5):
@@ -87,7 +87,7 @@ def flip_in_header(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def interrupted(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A bench killed in the third epoch: two checkpoints of each run, both from after the first epoch."""
+    """Return a bench killed in the third epoch, with two checkpoints of each run from after the first epoch."""
     bench = Bench(tmp_path_factory.mktemp("interrupted"))
     bench.take(finished, teacher_run(finished))
     killed_at(bench, 2 * STEPS + 3, *pack(bench, **KILLER))
@@ -162,7 +162,7 @@ def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished
     until(lambda: not bench.store.is_running(kd))
     assert not bench.store.record(kd).exists()
     (bench.folder / "slow").unlink()
-    again = bench.run("sweep", "--max-parallel", "2")
-    assert again.returncode == 0, again.stderr
+    rerun = bench.run("sweep", "--max-parallel", "2")
+    assert rerun.returncode == 0, rerun.stderr
     same_end(bench, finished, *METHODS)
     assert bench.row(kd)["attempts"] == 3

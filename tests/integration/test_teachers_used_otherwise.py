@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.bench import EPOCHS, MINE, STEPS, SWEEP, Bench, teacher_run
+from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 from tests.support.cli import REPO
 from tests.support.interruptions import killed_at, same_end
 from tests.support.ranks import as_one_process, train_ranks
@@ -25,7 +25,7 @@ SWEEP_2 = {**SWEEP, "methods": METHODS, "seeds": [0]}
 
 @pytest.fixture(scope="module")
 def trained(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """One pack, never interrupted."""
+    """Train one pack without interruption."""
     bench = Bench(tmp_path_factory.mktemp("otherwise"), SWEEP_2)
     bench.take(finished, teacher_run(finished))
     assert bench.train(*runs(bench).values()) == 0
@@ -42,7 +42,7 @@ def curve(row: dict[str, Any], name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("method", ["simkd", "dml", "dml_teacher"])
-def test_alone_as_in_a_pack(taught: Bench, trained: Bench, method: str) -> None:
+def test_a_run_by_itself_ends_as_in_a_pack(taught: Bench, trained: Bench, method: str) -> None:
     assert taught.train(runs(taught)[method]) == 0
     same_end(taught, trained, method)
 
@@ -52,7 +52,7 @@ def test_the_teacher_that_others_share_does_not_learn(trained: Bench, finished: 
 
 
 def test_killed_and_resumed(taught: Bench, trained: Bench) -> None:
-    run_ids = runs(taught, killer={"use": f"{MINE}:Kills"})
+    run_ids = runs(taught, killer={"use": f"{USER_METHODS}:Kills"})
     for steps in (STEPS + 7, 11):
         killed_at(taught, steps, *run_ids.values())
     assert taught.train(*run_ids.values()) == 0
@@ -71,24 +71,26 @@ def test_two_processes(taught: Bench, trained: Bench) -> None:
 
 def test_the_peer_learns_and_is_thrown_away(trained: Bench) -> None:
     rows = {method: trained.row(run_id) for method, run_id in runs(trained).items()}
-    scratch, taught = (curve(rows[m], "test_peer_top1") for m in ("dml", "dml_teacher"))
-    assert len(scratch) == len(taught) == EPOCHS
-    assert scratch[-1] > scratch[0] and taught[0] > scratch[0], "one begins where the teacher is, one from nothing"
-    assert taught[0] != rows["dml_teacher"]["teacher_top1"], "it goes on learning"
+    scratch, with_teacher = (curve(rows[m], "test_peer_top1") for m in ("dml", "dml_teacher"))
+    assert len(scratch) == len(with_teacher) == EPOCHS
+    assert scratch[-1] > scratch[0] and with_teacher[0] > scratch[0], (
+        "one begins where the teacher is, one from nothing"
+    )
+    assert with_teacher[0] != rows["dml_teacher"]["teacher_top1"], "it goes on learning"
     assert not curve(rows["kd"], "test_peer_top1")
     for method in ("dml", "dml_teacher"):
-        kept = load_file(trained.store.student_weights(rows[method]["run_id"]))
-        assert kept.keys() == load_file(trained.store.student_weights(rows["kd"]["run_id"])).keys()
+        tensors = load_file(trained.store.student_weights(rows[method]["run_id"]))
+        assert tensors.keys() == load_file(trained.store.student_weights(rows["kd"]["run_id"])).keys()
 
 
 def test_the_method_is_part_of_simkds_model(trained: Bench) -> None:
     run_ids = runs(trained)
     row, kd = trained.row(run_ids["simkd"]), trained.row(run_ids["kd"])
-    kept = load_file(trained.store.student_weights(run_ids["simkd"]))
+    tensors = load_file(trained.store.student_weights(run_ids["simkd"]))
     teacher = load_file(trained.store.student_weights(row["teacher_run"]))
-    assert torch.equal(kept["method.classifier_weight"], teacher["fc.weight"])
+    assert torch.equal(tensors["method.classifier_weight"], teacher["fc.weight"])
     statistics = ("running_mean", "running_var", "num_batches_tracked")
-    assert row["evaluated_parameters"] == sum(t.numel() for k, t in kept.items() if not k.endswith(statistics))
+    assert row["evaluated_parameters"] == sum(t.numel() for k, t in tensors.items() if not k.endswith(statistics))
     assert row["evaluated_parameters"] > row["student_parameters"] == kd["student_parameters"]
     assert kd["evaluated_parameters"] == kd["student_parameters"]
     assert row["last_top1"] > 20, "ten classes: the classifier that learns nothing is not the one evaluated"
@@ -97,9 +99,9 @@ def test_the_method_is_part_of_simkds_model(trained: Bench) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_run_saved_gives_its_record(trained: Bench, method: str) -> None:
     run_id = runs(trained)[method]
-    asked = [sys.executable, "-m", "harness.evaluate", "--run", run_id[:9], "--json"]
-    asked += ["--results", str(trained.store.root.resolve())]
-    found = json.loads(subprocess.check_output(asked, cwd=REPO))
+    args = [sys.executable, "-m", "harness.evaluate", "--run", run_id[:9], "--json"]
+    args += ["--results", str(trained.store.root.resolve())]
+    document = json.loads(subprocess.check_output(args, cwd=REPO))
     row = trained.row(run_id)
-    assert (found["run_id"], found["top1"], found["top5"]) == (run_id, row["last_top1"], row["last_top5"])
-    assert found["loss"] == pytest.approx(row["last_loss"], rel=1e-6)
+    assert (document["run_id"], document["top1"], document["top5"]) == (run_id, row["last_top1"], row["last_top5"])
+    assert document["loss"] == pytest.approx(row["last_loss"], rel=1e-6)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.planning.plan import plan_sweep
-from tests.support.bench import MINE, SWEEP, Bench, until
-from tests.support.cli import command
+from tests.support.bench import SWEEP, USER_METHODS, Bench, until
+from tests.support.cli import run_command
 
-CLOSE: dict[str, Any] = {  # one epoch does not tell these apart
+CLOSE: dict[str, Any] = {  # one epoch does not separate these
     **SWEEP,
     "recipe": {"base": "digits_quick", "epochs": 1},
     "methods": {"student": {}, "kd": {}, "dkd": {}},
@@ -23,26 +23,26 @@ def written(bench: Bench) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in bench.store.records.iterdir()}
 
 
-def test_seeds_are_added_up_to_the_limit_and_kept(bench: Bench) -> None:
+def test_seeds_are_added_up_to_the_limit_and_stored(bench: Bench) -> None:
     bench.sweep = CLOSE
-    done = bench.run("sweep", *DECIDE)
-    assert done.returncode == 0, done.stderr
-    assert "undecided, each tested at 2.5 % in each of 2 looks:" in done.stderr
-    assert "so seeds are added:\n  digits_net_w8 > digits_net_w4: student: 2\n" in done.stderr
-    assert "still undecided with 3 seeds" in done.stderr
+    result = bench.run("sweep", *DECIDE)
+    assert result.returncode == 0, result.stderr
+    assert "undecided, each tested at 2.5 % in each of 2 looks:" in result.stderr
+    assert "so seeds are added:\n  digits_net_w8 > digits_net_w4: student: 2\n" in result.stderr
+    assert "still undecided with 3 seeds" in result.stderr
     plan = bench.plan().plan
     assert {(c.method, c.seed) for c in plan.cells} == {(m, s) for m in CLOSE["methods"] for s in (0, 1, 2)}
 
     report = bench.run("report").stdout
-    assert done.stdout.startswith(report)
+    assert result.stdout.startswith(report)
     assert "Seeds that --until-decided added: digits_net_w8 > digits_net_w4, student: seeds 2; " in report
-    assert command("verify", "--results", bench.folder / "results").code == 0
+    assert run_command("verify", "--results", bench.folder / "results").code == 0
 
     before = written(bench)
-    again = bench.run("sweep", *DECIDE, "--json")
-    assert again.returncode == 0 and "so seeds are added" not in again.stderr
+    rerun = bench.run("sweep", *DECIDE, "--json")
+    assert rerun.returncode == 0 and "so seeds are added" not in rerun.stderr
     assert written(bench) == before, "nothing is trained again"
-    undecided = json.loads(again.stdout)["undecided"]
+    undecided = json.loads(rerun.stdout)["undecided"]
     assert undecided and all(not c["decided"] and c["difference"]["n"] == 3 for c in undecided)
 
     bench.sweep = {**CLOSE, "seeds": 3, "name": "listed"}
@@ -59,17 +59,17 @@ def test_killed_while_seeds_are_added_it_goes_on(bench: Bench) -> None:
     process.wait()
     before = written(bench)
     assert len(before) < 10
-    done = bench.run("sweep", *DECIDE)
-    assert done.returncode == 0, done.stderr
-    assert "so seeds are added" not in done.stderr, "they had been"
+    result = bench.run("sweep", *DECIDE)
+    assert result.returncode == 0, result.stderr
+    assert "so seeds are added" not in result.stderr, "they had been"
     after = written(bench)
     assert len(after) == 10 and {p: after[p] for p in before} == before
 
 
 def test_a_failed_run_stops_the_adding(bench: Bench) -> None:
-    bench.sweep = {**CLOSE, "methods": {"student": {}, "fails": {"use": f"{MINE}:Raises"}}}
+    bench.sweep = {**CLOSE, "methods": {"student": {}, "fails": {"use": f"{USER_METHODS}:Raises"}}}
     (bench.folder / "raise-at").write_text("2")
-    done = bench.run("sweep", *DECIDE)
-    assert done.returncode == 1, done.stderr
-    assert "some runs have no record; no seeds are added before they have" in done.stderr
+    result = bench.run("sweep", *DECIDE)
+    assert result.returncode == 1, result.stderr
+    assert "some runs have no record; no seeds are added before they have" in result.stderr
     assert not bench.store.added_seeds("small").exists()

@@ -1,4 +1,4 @@
-"""Tuning without the test set: training images held out, evaluated on and labelled so."""
+"""Tuning without the test set: runs are evaluated on held-out training images and labelled so."""
 
 import json
 import subprocess
@@ -29,8 +29,8 @@ TUNING = {
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     bench = Bench(tmp_path_factory.mktemp("tuning"), TUNING)
-    done = bench.run("sweep")
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
     return bench
 
 
@@ -38,7 +38,7 @@ def rows(bench: Bench) -> dict[str, dict[str, Any]]:
     return {row["run_id"]: row for row in records.read_records(bench.store, bench.store.done_ids()).to_pylist()}
 
 
-def test_runs_and_their_teacher_leave_the_held_out_images_and_the_test_set_alone(tuned: Bench) -> None:
+def test_runs_and_their_teacher_hold_out_images_and_use_no_test_image(tuned: Bench) -> None:
     assert len(rows(tuned)) == 3
     for row in rows(tuned).values():
         assert (row["train_size"], row["evaluated_on"], row["evaluated_size"]) == (1442 - HELD_OUT, "validation", 100)
@@ -56,18 +56,18 @@ def test_a_teacher_trained_here_is_measured_on_the_images_its_own_run_was(tuned:
 def test_given_weights_are_measured_on_the_test_set(tuned: Bench, tmp_path: Path) -> None:
     run_id = next(r["teacher_run"] for r in rows(tuned).values() if r["teacher_run"])
     weights = tuned.store.student_weights(run_id)
-    asked = ["--dataset", "digits", "--model", "digits_net_w8", "--weights", str(weights), "--json"]
-    found = json.loads(subprocess.check_output([sys.executable, "-m", "harness.evaluate", *asked], cwd=REPO))
-    assert found["top1"] != rows(tuned)[run_id]["last_top1"], "the two must tell apart which images were used"
-    pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights), "top1": round(found["top1"], 2)}}
-    given = Bench(tmp_path, {**TUNING, "methods": ["kd"], "pairs": [pair]})
-    done = given.run("sweep")
-    assert done.returncode == 0, done.stderr
-    (row,) = rows(given).values()
-    assert row["teacher_top1"] == found["top1"] and row["evaluated_on"] == "validation"
+    args = ["--dataset", "digits", "--model", "digits_net_w8", "--weights", str(weights), "--json"]
+    document = json.loads(subprocess.check_output([sys.executable, "-m", "harness.evaluate", *args], cwd=REPO))
+    assert document["top1"] != rows(tuned)[run_id]["last_top1"], "the two must tell apart which images were used"
+    pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights), "top1": round(document["top1"], 2)}}
+    bench = Bench(tmp_path, {**TUNING, "methods": ["kd"], "pairs": [pair]})
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
+    (row,) = rows(bench).values()
+    assert row["teacher_top1"] == document["top1"] and row["evaluated_on"] == "validation"
 
 
-def test_the_table_says_so(tuned: Bench) -> None:
+def test_the_table_states_the_held_out_images(tuned: Bench) -> None:
     notes = (tuned.store.table_folder("small") / "table.md").read_text()
     assert "1,342 training images, 100 held-out training images for validation, NOT the test set" in notes
     assert "'best' the best validation epoch's" in notes

@@ -1,4 +1,4 @@
-"""Teachers' weights by address and by name: fetched once, checked, kept by content, never fetched by a job."""
+"""Teachers' weights by address and by name: fetched once, checked, stored by content, never fetched by a job."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from safetensors.torch import save
 from harness.models.zoo import build_model
 from harness.store.download import TRIES
 from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
-from tests.support.cli import Said, command, process
+from tests.support.cli import CommandResult, process, run_command
 from tests.support.https_server import Site, head, site
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
@@ -29,8 +29,8 @@ PUBLISHED = "timm:test_resnet.r160_in1k"
 
 @pytest.fixture(scope="module")
 def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with site(tmp_path_factory.mktemp("site")) as found:
-        yield found
+    with site(tmp_path_factory.mktemp("site")) as running_site:
+        yield running_site
 
 
 @pytest.fixture
@@ -51,28 +51,28 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def sweep_file(given: dict[str, Any]) -> str:
+def sweep_file(weights: dict[str, Any]) -> str:
     """Write a sweep whose data set is missing, so that it stops once it is planned and its weights are fetched."""
-    pair = {"teacher": "resnet20", "student": "resnet8", "teacher_weights": given}
+    pair = {"teacher": "resnet20", "student": "resnet8", "teacher_weights": weights}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
     Path("s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     return "s.yaml"
 
 
-def sweep(given: dict[str, Any], *args: object) -> Said:
-    return command("sweep", sweep_file(given), *args)
+def sweep(weights: dict[str, Any], *args: object) -> CommandResult:
+    return run_command("sweep", sweep_file(weights), *args)
 
 
-def last_line(said: Said) -> str:
-    assert said.code == 2 and "Traceback" not in said.err, said
-    return said.err.splitlines()[-1].removeprefix("error: ")
+def last_line(result: CommandResult) -> str:
+    assert result.code == 2 and "Traceback" not in result.err, result
+    return result.err.splitlines()[-1].removeprefix("error: ")
 
 
 PLANNED = "dataset 'cifar100' needs data"
 
 
-def kept(home: Path) -> list[str]:
-    """Every file of the store of weights but its locks."""
+def stored_files(home: Path) -> list[str]:
+    """Return every file of the weight store except its locks."""
     root = home / "results/weights"
     return sorted(str(p.relative_to(root)) for p in root.rglob("*") if p.is_file() and p.suffix != ".lock")
 
@@ -97,12 +97,12 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
         "seeds": 1,
     }
     for name in ("sweep", "status"):
-        said = bench.run(name, *["--plan"] * (name == "sweep"))
-        assert said.returncode == 2 and f"pairs.0.teacher_weights: weights {url}: not fetched yet" in said.stderr
+        result = bench.run(name, *["--plan"] * (name == "sweep"))
+        assert result.returncode == 2 and f"pairs.0.teacher_weights: weights {url}: not fetched yet" in result.stderr
     assert not web.requests and not bench.store.root.exists()
 
-    said = bench.run("sweep")
-    assert said.returncode == 0 and f"fetched {url}: " in said.stderr, said
+    result = bench.run("sweep")
+    assert result.returncode == 0 and f"fetched {url}: " in result.stderr, result
     assert web.requests == [("/t.safetensors", None)]
     file = bench.store.weights / "sha256" / f"{sha(content)}.safetensors"
     assert file.read_bytes() == content
@@ -121,41 +121,41 @@ def test_a_sweep_fetches_its_teacher_once_and_its_jobs_never(bench: Bench, web: 
 def test_weights_by_name_come_from_the_librarys_place(home: Path, web: Site) -> None:
     content = teacher("timm:test_resnet")
     web.put("/timm/test_resnet.r160_in1k/resolve/main/model.safetensors", content)
-    asked = ["--dataset", "digits", "--model", "timm:test_resnet", "--weights", PUBLISHED, "--json"]
-    said = process("-m", "harness.evaluate", *asked, cwd=home)
-    found = json.loads(said.out)
-    assert found["sha256"] == sha(content) and found["weights"].startswith(str(home / "results/weights/sha256"))
+    args = ["--dataset", "digits", "--model", "timm:test_resnet", "--weights", PUBLISHED, "--json"]
+    result = process("-m", "harness.evaluate", *args, cwd=home)
+    document = json.loads(result.out)
+    assert document["sha256"] == sha(content) and document["weights"].startswith(str(home / "results/weights/sha256"))
     program = (
         "import sys; from harness.console.app import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'timm'} & set(sys.modules), 'heavy'\n"
     )
-    said = process("-c", program, "sweep", sweep_file({"name": PUBLISHED}), "--plan", cwd=home)
-    assert said.code == 0 and said.err == "" and len(web.requests) == 1, said
+    result = process("-c", program, "sweep", sweep_file({"name": PUBLISHED}), "--plan", cwd=home)
+    assert result.code == 0 and result.err == "" and len(web.requests) == 1, result
 
 
 def test_torchvisions_names_state_the_hash_they_have(home: Path, web: Site) -> None:
     web.put("/models/resnet34-b627a593.pth", b"something else")
-    given = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1"}
+    weights = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1"}
     url = "https://download.pytorch.org/models/resnet34-b627a593.pth"
-    found = f"weights {url}: sha256 is {sha(b'something else')}, its name says b627a593..."
-    assert sweep(given).error == f"s.yaml:8: pairs.0.teacher_weights: {found}"
-    said = command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", given["name"])
-    assert said.error == found
-    assert kept(home) == []
+    expected = f"weights {url}: sha256 is {sha(b'something else')}, its name states b627a593..."
+    assert sweep(weights).error == f"s.yaml:8: pairs.0.teacher_weights: {expected}"
+    result = run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights["name"])
+    assert result.error == expected
+    assert stored_files(home) == []
 
 
 def test_another_hash_than_stated_leaves_nothing(bench: Bench, web: Site) -> None:
     url = web.put("/t.pth", CONTENT)
-    given = {"url": url, "sha256": "ab" * 32}
+    weights = {"url": url, "sha256": "ab" * 32}
     bench.sweep = {**SWEEP, "methods": ["kd"], "pairs": [{**SWEEP["pairs"][0]}]}
-    bench.sweep["pairs"][0]["teacher_weights"] = given
+    bench.sweep["pairs"][0]["teacher_weights"] = weights
     assert bench.run("sweep", "--plan").returncode == 0 and not web.requests, "the stated hash is enough for a plan"
-    said = bench.run("sweep")
-    assert said.returncode == 2
+    result = bench.run("sweep")
+    assert result.returncode == 2
     expected = f"error: sweep.yaml: weights {url}: sha256 is {sha(CONTENT)}, expected {'ab' * 32}"
-    assert said.stderr.splitlines()[-1] == expected
-    assert kept(bench.folder) == [] and [p.name for p in bench.store.root.iterdir()] == ["weights"]
+    assert result.stderr.splitlines()[-1] == expected
+    assert stored_files(bench.folder) == [] and [p.name for p in bench.store.root.iterdir()] == ["weights"]
 
 
 def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
@@ -167,16 +167,16 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
         whole(to)
 
     web.answers["/t.pth"] = late
-    asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    args = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
     logs = [home / f"{i}.log" for i in range(20)]
-    started = [subprocess.Popen(asked, env=ENVIRONMENT, stderr=log.open("w")) for log in logs]
+    started = [subprocess.Popen(args, env=ENVIRONMENT, stderr=log.open("w")) for log in logs]
     until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19)
     all_wait.set()
     assert [p.wait(120) for p in started] == [2] * 20
-    said = [log.read_text() for log in logs]
+    texts = [log.read_text() for log in logs]
     assert len(web.requests) == 1
-    assert all(text.splitlines()[-1].startswith(f"error: {PLANNED}") for text in said), said
-    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2
+    assert all(text.splitlines()[-1].startswith(f"error: {PLANNED}") for text in texts), texts
+    assert stored_files(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(stored_files(home)) == 2
 
 
 def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web: Site) -> None:
@@ -190,25 +190,27 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web
         go_on.wait(60)
 
     web.answers["/t.pth"] = half
-    asked = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
-    killed = subprocess.Popen(asked, env=ENVIRONMENT, stderr=subprocess.PIPE)
+    args = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    killed = subprocess.Popen(args, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert half_sent.wait(60)
     until(lambda: any((home / "results/weights/sha256").glob(".*.tmp")))
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     go_on.set()
-    (left,) = kept(home)
-    assert left.startswith("sha256/.") and left.endswith(".tmp")
+    (partial,) = stored_files(home)
+    assert partial.startswith("sha256/.") and partial.endswith(".tmp")
     assert "not fetched yet" in sweep({"url": url}, "--plan").error
 
     web.answers["/t.pth"] = whole
     assert last_line(sweep({"url": url})).startswith(PLANNED)
-    assert kept(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(kept(home)) == 2, "what the killed one left is gone"
+    assert stored_files(home)[0] == f"sha256/{sha(CONTENT)}.pth" and len(stored_files(home)) == 2, (
+        "what the killed one left is gone"
+    )
 
 
 @pytest.mark.parametrize("what", ["the same", "another version", "no version"])
 def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site, what: str) -> None:
-    other = CONTENT[::-1]
+    other_content = CONTENT[::-1]
     cut = 2 << 20
 
     def breaks(to: BaseHTTPRequestHandler) -> None:
@@ -222,15 +224,15 @@ def test_a_broken_transfer_goes_on_if_the_file_is_the_same(home: Path, web: Site
             head(to, 206, {"Content-Length": str(len(CONTENT) - cut), **etag})
             to.wfile.write(CONTENT[cut:])
         else:
-            head(to, 200, {"Content-Length": str(len(other)), **etag})
-            to.wfile.write(other)
+            head(to, 200, {"Content-Length": str(len(other_content)), **etag})
+            to.wfile.write(other_content)
 
     web.answers["/t.pth"] = breaks
     assert last_line(sweep({"url": web.url("/t.pth")})).startswith(PLANNED)
     assert [part for _, part in web.requests] == [None, None if what == "no version" else f"bytes={cut}-"]
-    expected = CONTENT if what == "the same" else other
-    assert (home / "results/weights" / kept(home)[0]).read_bytes() == expected
-    assert kept(home)[0] == f"sha256/{sha(expected)}.pth"
+    expected = CONTENT if what == "the same" else other_content
+    assert (home / "results/weights" / stored_files(home)[0]).read_bytes() == expected
+    assert stored_files(home)[0] == f"sha256/{sha(expected)}.pth"
 
 
 def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
@@ -241,7 +243,7 @@ def test_what_always_breaks_is_given_up(home: Path, web: Site) -> None:
     web.answers["/t.pth"] = breaks
     expected = f"cannot be downloaded: the connection was closed after 10 of 1,000 bytes, {TRIES} times"
     assert sweep({"url": web.url("/t.pth")}).error.endswith(expected)
-    assert len(web.requests) == TRIES and kept(home) == []
+    assert len(web.requests) == TRIES and stored_files(home) == []
 
 
 def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,12 +251,12 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     web.answers["/open.pth"] = lambda to: head(to, 302, {"Location": "http://localhost/t.pth"})
     web.answers["/endless.pth"] = lambda to: head(to, 200, {})
     assert last_line(sweep({"url": web.url("/moved.pth")})).startswith(PLANNED)
-    before = kept(home)
+    before = stored_files(home)
     assert before[0] == f"sha256/{sha(CONTENT)}.pth"
     where = "s.yaml:8: pairs.0.teacher_weights: weights "
     for path, message in {
         "/none.pth": "the server answers 404 Not Found",
-        "/open.pth": "leads to http://localhost/t.pth, which is not https",
+        "/open.pth": "redirects to http://localhost/t.pth, which is not https",
         "/endless.pth": "the server does not state the file's length, so its end would not be noticed",
     }.items():
         url = web.url(path)
@@ -263,53 +265,53 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
     url = web.put("/t.pth", b"")
     assert "certificate verify failed" in sweep({"url": url}).error
     for url in ("https://localhost:1/t.pth", "https://a..b/t.pth"):
-        said = sweep({"url": url}).error
-        assert said.startswith(f"{where}{url}: cannot be reached: ") and said.endswith("give it as `file`"), said
-    assert kept(home) == before
+        error = sweep({"url": url}).error
+        assert error.startswith(f"{where}{url}: cannot be reached: ") and error.endswith("give it as `file`"), error
+    assert stored_files(home) == before
 
 
 def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """KD_WEIGHTS, shared by stores; a file put there by hand under its hash; one that is not what its name says."""
+    """Stores share KD_WEIGHTS. A file put there under its hash is used, unless its content does not match."""
     monkeypatch.setenv("KD_WEIGHTS", "shared")
     file = home / "shared/sha256" / f"{sha(CONTENT)}.pth"
     file.parent.mkdir(parents=True)
     file.write_bytes(CONTENT)
     gone = "https://localhost:1/t.pth"
-    asked = ["--dataset", "digits", "--model", "digits_net_w4", "--weights"]
+    args = ["--dataset", "digits", "--model", "digits_net_w4", "--weights"]
     state = teacher("digits_net_w4")
     url = web.put("/t.safetensors", state)
     for results in ("one", "two"):
-        assert command("evaluate", *asked, url, "--results", results, "--json").code == 0
+        assert run_command("evaluate", *args, url, "--results", results, "--json").code == 0
     assert len(web.requests) == 1 and not (home / "one").exists()
     damaged = home / "shared/sha256" / f"{sha(state)}.safetensors"
     damaged.write_bytes(b"damaged")
-    assert command("evaluate", *asked, url, "--json").code == 0
+    assert run_command("evaluate", *args, url, "--json").code == 0
     assert len(web.requests) == 2 and damaged.read_bytes() == state
 
     pair = {"teacher": "digits_net_w8", "student": "digits_net_w4"}
     text = {"dataset": "digits", "recipe": "digits_quick", "methods": ["kd"], "seeds": 1}
     from harness.planning.plan import plan_sweep
 
-    for content, found in ((CONTENT, True), (b"none", False)):
+    for content, matches in ((CONTENT, True), (b"none", False)):
         pair["teacher_weights"] = {"url": gone, "sha256": sha(content)}  # type: ignore[assignment]
         Path("s.yaml").write_text(yaml.safe_dump({**text, "pairs": [pair]}))
         planned = plan_sweep(Path("s.yaml"), Path("results"))
-        if found:
+        if matches:
             (entry,) = planned.weights_files(planned.plan.runs).values()
             assert entry.file == str(file)
         else:
-            said = last_line(command("sweep", "s.yaml"))
-            assert said.startswith(f"s.yaml: weights {gone}: cannot be reached: "), said
+            error = last_line(run_command("sweep", "s.yaml"))
+            assert error.startswith(f"s.yaml: weights {gone}: cannot be reached: "), error
 
 
-def test_what_has_changed_since_it_was_fetched_is_told(home: Path, web: Site) -> None:
+def test_a_change_since_the_download_is_reported(home: Path, web: Site) -> None:
     url = web.put("/t.pth", CONTENT)
     assert last_line(sweep({"url": url})).startswith(PLANNED)
     (home / "results/weights/sha256" / f"{sha(CONTENT)}.pth").unlink()
     web.put("/t.pth", b"new")
-    said = command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", url).error
+    error = run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", url).error
     changed = f"sha256 is {sha(b'new')}, expected {sha(CONTENT)}; it has changed since it was first fetched"
-    assert said == f"weights {url}: {changed}"
+    assert error == f"weights {url}: {changed}"
 
 
 WRONG = {
@@ -343,14 +345,14 @@ WRONG = {
 
 @pytest.mark.parametrize("given, message", WRONG.values(), ids=WRONG)
 def test_wrong_weights_in_a_sweep_file(home: Path, given: dict[str, Any], message: str) -> None:
-    said = sweep(given, "--plan").error
-    assert said.partition("pairs.0.teacher_weights")[2].startswith(message), said
+    error = sweep(given, "--plan").error
+    assert error.partition("pairs.0.teacher_weights")[2].startswith(message), error
     assert [p.name for p in home.iterdir()] == ["s.yaml"]
 
 
 def test_wrong_names_and_addresses_at_evaluate(home: Path) -> None:
     def evaluate(weights: str) -> str:
-        return command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights).error
+        return run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights).error
 
     assert evaluate("ftp://h/t.pth").startswith("--weights ftp://h/t.pth: expected an https address")
     assert evaluate("timm:resnet18.none").startswith("--weights timm:resnet18.none: timm has no loadable weights")

@@ -1,4 +1,4 @@
-"""A small sweep, ways to run it (by the command line, or one job in a process of its own) and its store."""
+"""A small sweep, its store, and ways to run it: through the command line, or one job in its own process."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ from tests.support.cli import PATIENCE, REPO
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 EPOCHS = 3
 STEPS = 23  # per epoch, 1,442 images in batches of 64
-MINE = "tests.support.user_methods"
+USER_METHODS = "tests.support.user_methods"
 SWEEP: dict[str, Any] = {
     "name": "small",
     "dataset": "digits",
@@ -41,14 +41,14 @@ SWEEP: dict[str, Any] = {
     "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
     "seeds": [0, 1, 2],
 }
-# Many checkpoints in a run's second; this checkout's code, and `tests` for its methods.
+# Checkpoint many times a second; use this checkout's code, and `tests` for its methods.
 ENVIRONMENT = {**os.environ, "KD_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
 forkserver = multiprocessing.get_context("forkserver")
 
 
 @dataclass
 class Bench:
-    """A sweep file and a store in a folder of their own."""
+    """A sweep file and a store in their own folder."""
 
     folder: Path
     sweep: dict[str, Any] = field(default_factory=lambda: SWEEP)
@@ -65,14 +65,16 @@ class Bench:
         head = [sys.executable, "-m", f"harness.{name}", *([file] if file else [])]
         return [*head, "--results", "results", *args]
 
-    def _how(self) -> dict[str, Any]:
+    def _process_options(self) -> dict[str, Any]:
         cores = sorted(os.sched_getaffinity(0))
-        first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(cores)  # the workers keep apart
-        mine = (cores[first:] + cores[:first])[: self.cores]
+        first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(
+            cores
+        )  # each pytest worker has its own cores
+        worker_cores = (cores[first:] + cores[:first])[: self.cores]
 
         def as_from_a_shell() -> None:
-            os.sched_setaffinity(0, mine)
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests themselves run in the background
+            os.sched_setaffinity(0, worker_cores)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell's children ignore it
 
         return {
             "cwd": self.folder,
@@ -84,17 +86,17 @@ class Bench:
         }
 
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
-        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._how())
+        """Run a command to its end."""
+        return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._process_options())
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
-        """A command in the background, in a process group of its own as a shell would start it."""
-        process = subprocess.Popen(self.command(name, *args), start_new_session=True, **self._how())
+        """Start a command in the background, in its own process group as a shell does."""
+        process = subprocess.Popen(self.command(name, *args), start_new_session=True, **self._process_options())
         self._started.append(process)
         return process
 
     def clean_up(self) -> None:
-        """Ends what commands have left running."""
+        """End the processes that commands have left running."""
         for process in self._started:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -113,7 +115,7 @@ class Bench:
         return plan_sweep(self.folder / "sweep.yaml", self.folder / "results", only=only)
 
     def cells(self, *only: str) -> dict[tuple[str, int], Cell]:
-        """(method, seed) -> its cell; of one pair."""
+        """Return (method, seed) -> cell for a sweep of one pair."""
         return {(c.method, c.seed): c for c in self.plan(*only).plan.cells}
 
     def row(self, run_id: str) -> dict[str, Any]:
@@ -123,18 +125,18 @@ class Bench:
         return self.store.student_weights(run_id).read_bytes()
 
     def states(self) -> dict[str, dict[str, Any]]:
-        """label -> what ``status --json`` says of it."""
+        """Return label -> its row in ``status --json``."""
         return {row["label"]: row for row in json.loads(self.run("status", "--json").stdout)}
 
     def take(self, other: "Bench", *run_ids: str) -> None:
-        """Copies finished runs from another store."""
+        """Copy finished runs from another store."""
         for run_id in run_ids:
             shutil.copytree(other.store.run(run_id), self.store.run(run_id))
             self.store.records.mkdir(parents=True, exist_ok=True)
             shutil.copy2(other.store.record(run_id), self.store.record(run_id))
 
     def job(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> Any:
-        """Starts one pack as a job would, in a process of its own; it is given back running."""
+        """Start one pack in its own process, as a job would; return the running process."""
         runs = self.plan().plan.runs
         for run_id in run_ids:
             self.store.write_science(run_id, runs[run_id].science)
@@ -161,7 +163,7 @@ def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int 
 
 
 def until(condition: Callable[[], Any]) -> Any:
-    """The condition's value as soon as it is true."""
+    """Wait until the condition is true and return its value."""
     end = time.monotonic() + PATIENCE
     while not (value := condition()):
         assert time.monotonic() < end, "waited in vain"
@@ -170,6 +172,6 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def teacher_run(bench: Bench) -> str:
-    found = bench.cells()["kd", 0].teacher_run
-    assert found is not None
-    return found
+    run_id = bench.cells()["kd", 0].teacher_run
+    assert run_id is not None
+    return run_id

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: in this process, which is fast, or in a process of their own."""
+"""Commands as a user runs them: in this process, which is fast, or in their own."""
 
 import contextlib
 import importlib
@@ -18,7 +18,7 @@ PATIENCE = 1200  # seconds after which a command counts as hanging; a busy machi
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     """Output and exit code of a command."""
 
     code: int
@@ -35,7 +35,7 @@ class Said:
         return self.err[len("error: ") : -1]
 
 
-def command(name: str, *args: object) -> Said:
+def run_command(name: str, *args: object) -> CommandResult:
     """Run ``python -m harness.NAME ARGS`` in this process, through the same entry point."""
     out, err = io.StringIO(), io.StringIO()
     argv = [f"harness.{name}", *map(str, args)]
@@ -45,11 +45,11 @@ def command(name: str, *args: object) -> Said:
             code = 0
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
-    return Said(code, out.getvalue(), err.getvalue())
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
-def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Said:
-    """Run ``python ARGS`` in a process of its own, with this checkout's code."""
+def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> CommandResult:
+    """Run ``python ARGS`` in its own process, with this checkout's code."""
     completed = subprocess.run(
         [sys.executable, *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(REPO), "COLUMNS": "200", **(env or {})},
@@ -58,7 +58,7 @@ def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | Non
         text=True,
         timeout=PATIENCE,
     )
-    return Said(completed.returncode, completed.stdout, completed.stderr)
+    return CommandResult(completed.returncode, completed.stdout, completed.stderr)
 
 
 def plain_tex(line: str) -> str:

@@ -1,4 +1,4 @@
-"""A bench whose sweeps run on a real SLURM, through the command line, in jobs that can die in every way."""
+"""A bench whose sweeps run on a real SLURM through the command line, in jobs that can die in every way."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from slurm.loopback import Loopback, packages
-from tests.support.bench import MINE, SWEEP, Bench, until
+from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
 
 ON_SLURM = [
@@ -23,14 +23,14 @@ ON_SLURM = [
         bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
     ),
 ]
-SLOW = {"slow": {"use": f"{MINE}:Sleeps"}}
+SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 ARRAY = 8  # the most tasks of one array
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel")
 
 
 @dataclass
 class ClusterBench(Bench):
-    """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and see its file ``slow``."""
+    """A bench whose sweeps run on the loopback cluster, in jobs that work in its folder and read its file ``slow``."""
 
     cluster: Loopback = field(kw_only=True)
     profile: dict[str, Any] = field(default_factory=dict)
@@ -40,21 +40,27 @@ class ClusterBench(Bench):
     def calls_file(self) -> Path:
         return self.folder / "calls"
 
-    def _how(self) -> dict[str, Any]:
-        how = super()._how()
+    def _process_options(self) -> dict[str, Any]:
+        options = super()._process_options()
         path = f"{self.folder / 'bin'}{os.pathsep}{packages.search_path()}"
-        return {**how, "env": {**how["env"], **self.cluster.env, "PATH": path}}
+        return {**options, "env": {**options["env"], **self.cluster.env, "PATH": path}}
 
     def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
         resources = {"time_minutes": 10, "cpus_per_task": 1, "mem_gb": 1, **self.profile.get("resources", {})}
         options = {"chdir": str(self.folder), **self.sbatch}
-        given = {k: v for k, v in options.items() if v is not None}
-        whole = {"signal_seconds": 20, "poll_seconds": 0.5, **self.profile, "resources": resources, "sbatch": given}
-        (self.folder / "my.yaml").write_text(yaml.safe_dump(whole))
+        sbatch_options = {k: v for k, v in options.items() if v is not None}
+        profile = {
+            "signal_seconds": 20,
+            "poll_seconds": 0.5,
+            **self.profile,
+            "resources": resources,
+            "sbatch": sbatch_options,
+        }
+        (self.folder / "my.yaml").write_text(yaml.safe_dump(profile))
         return super().command(name, *args, *(["--cluster", "my.yaml"] if name == "sweep" else []), file=file)
 
     def wrap(self, program: str, script: str) -> None:
-        """Puts a script in a SLURM command's place; ``$REAL`` is the command."""
+        """Replace a SLURM command by a script, in which ``$REAL`` is the command."""
         path = self.folder / "bin" / program
         path.parent.mkdir(exist_ok=True)
         real = shutil.which(program, path=packages.search_path())
@@ -62,7 +68,7 @@ class ClusterBench(Bench):
         path.chmod(0o755)
 
     def count_calls(self) -> None:
-        """From now on every SLURM command that is called outside jobs leaves a line in ``calls_file``."""
+        """Write a line to ``calls_file`` for each SLURM command that is called outside jobs from now on."""
         for program in COMMANDS:
             note = f"echo {program} >> {shlex.quote(str(self.calls_file))}"
             self.wrap(program, f'[ -n "$SLURM_JOB_ID" ] || {note}\nexec "$REAL" "$@"')
@@ -72,8 +78,8 @@ class ClusterBench(Bench):
 
     def clean_up(self) -> None:
         super().clean_up()
-        if left := [job for (job,) in self.jobs("%i")]:  # the cluster is ours alone
-            self.cluster.client("scancel", *left)
+        if job_ids := [job for (job,) in self.jobs("%i")]:  # no other test uses the cluster
+            self.cluster.client("scancel", *job_ids)
         until(lambda: not self.jobs("%i"))
 
     def jobs(self, columns: str) -> list[list[str]]:
@@ -81,43 +87,43 @@ class ClusterBench(Bench):
         return [line.split("|") for line in text.splitlines()]
 
     def jobs_left(self) -> list[str]:
-        mine = self.submissions()
-        return [job for job, name in self.jobs("%i|%j") if name in mine]
+        submissions = self.submissions()
+        return [job for job, name in self.jobs("%i|%j") if name in submissions]
 
     def submissions(self) -> dict[str, dict[str, Any]]:
-        """Name -> what was noted of it."""
-        found = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
-        return {note["name"]: note for note in found}
+        """Return name -> content of a submission's file."""
+        notes = (json.loads(p.read_text()) for p in self.store.submissions.glob("*.json"))
+        return {note["name"]: note for note in notes}
 
     def job_of(self, run_id: str) -> str:
-        """The pending or running job (12, 12_3) that is to train a run."""
+        """Return the pending or running job (12, 12_3) that is to train a run."""
         live = {job for (job,) in self.jobs("%i")}
-        found = [
+        jobs = [
             job
             for note in self.submissions().values()
             for i, pack in enumerate(note["packs"])
             if run_id in pack and (job := f"{note['job_id']}_{i}" if len(note["packs"]) > 1 else note["job_id"]) in live
         ]
-        assert len(found) == 1, found
-        return found[0]
+        assert len(jobs) == 1, jobs
+        return jobs[0]
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
 
     def release(self) -> None:
-        """Lets jobs go that were submitted with ``hold``."""
+        """Release jobs that were submitted with ``hold``."""
         self.sbatch = {k: v for k, v in self.sbatch.items() if k != "hold"}
         for note in self.submissions().values():
             self.cluster.client("scontrol", "release", note["job_id"])
 
     def preempt(self) -> None:
-        """A job of higher priority takes every node for a moment; jobs of low partitions make room for it."""
+        """Occupy every node with a short job of higher priority, which preempts jobs of low partitions."""
         everything = ("--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
         job = self.cluster.client("sbatch", "--parsable", *everything, "--wrap=true").strip()
-        until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would look ever more rarely
+        until(lambda: [job] not in self.jobs("%i"))  # sbatch --wait would poll ever more rarely
 
     def mid_run(self, run_id: str) -> bool:
-        """In training, with a checkpoint behind it."""
+        """Return whether a run is in training and has a checkpoint."""
         running = self.store.is_running(run_id) and self.store.progress(run_id).get("fraction", 0) > 0.02
         return running and any(self.store.checkpoints(run_id).glob("epoch-*"))
 
@@ -128,7 +134,7 @@ class ClusterBench(Bench):
         return self.store.progress(run_id)["fraction"]
 
     def goes_on(self, run_id: str, before: float) -> None:
-        """Waits for the second attempt's first step, which comes after what was done before."""
+        """Wait for the second attempt's first step and check that it comes after the first attempt's steps."""
         until(lambda: self.attempts(run_id) == 2)
         until(lambda: self.store.progress(run_id)["at"] > self.store.attempts(run_id)[1]["at"])
         assert self.fraction(run_id) >= before > 0
@@ -141,7 +147,7 @@ class ClusterBench(Bench):
 
 
 def small(*seeds: int, **more: object) -> dict[str, Any]:
-    """The small sweep with these seeds and further methods."""
+    """Return the small sweep with these seeds and further methods."""
     return {**SWEEP, "methods": {**SWEEP["methods"], **more}, "seeds": list(seeds)}
 
 
@@ -153,7 +159,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def recorded_once(bench: Bench) -> None:
-    """Every run of the plan has a record, and there is no other."""
+    """Check that every run of the plan has one record, and that there is no other."""
     assert bench.store.done_ids() == set(bench.plan().plan.runs)
     assert not bench.store.failed_ids()
     assert len(list(bench.store.records.iterdir())) == len(bench.plan().plan.runs)

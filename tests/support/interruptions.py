@@ -2,9 +2,9 @@
 
 import signal
 
-from tests.support.bench import MINE, SWEEP, Bench
+from tests.support.bench import SWEEP, USER_METHODS, Bench
 
-KILLER = {"killer": {"use": f"{MINE}:Kills"}}
+KILLER = {"killer": {"use": f"{USER_METHODS}:Kills"}}
 
 
 def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> None:

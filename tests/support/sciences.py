@@ -17,7 +17,7 @@ def make_science(
     seed: int = 0,
     **recipe: Any,
 ) -> Science:
-    """A run on digits, with the recipe's defaults and those ``recipe`` settings."""
+    """Return the science of a run on digits, with the recipe's defaults except ``recipe``."""
     return Science(
         dataset=DatasetChoice.of_info(DATASETS["digits"]),
         teacher=Given(teacher, "ab" * 32) if teacher else None,

@@ -12,7 +12,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
 from harness.store import records
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 from tests.support.images import save_image
 
@@ -56,7 +56,7 @@ def prepare(folder: Path) -> None:
         images = [{"id": first + i, "file_name": f"{i}.jpg", "height": HEIGHT, "width": WIDTH} for i in range(6)]
         objects = [{"image_id": first + i, "category_id": 3, "bbox": box} for i, box in BOXES.items()]
         write_instances(folder / f"source/annotations/instances_{part}.json", images, objects)
-    assert command("prepare", "coco", "--source", folder / "source", "--out", folder / "coco").code == 0
+    assert run_command("prepare", "coco", "--source", folder / "source", "--out", folder / "coco").code == 0
 
 
 def metrics(prefix: str, AP: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Methods as a user would write them, for trouble: each reads what it should do from a file in the current folder."""
+"""Misbehaving methods as a user might write them. Most read what to do from a file in the current folder."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
 
 
 class Sleeps(Distiller):
-    """While a file ``slow`` is there, every step takes as many seconds as it says."""
+    """Sleeps in every step for the seconds in a file ``slow``, while there is one."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -28,7 +28,7 @@ class Sleeps(Distiller):
 
 
 class Notes(Distiller):
-    """Writes down what it is shown: first index, hash of the images."""
+    """Writes the first index and the images' hash of each batch to a file."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -38,14 +38,14 @@ class Notes(Distiller):
         self.name = name
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        shown = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
+        image_hash = hashlib.sha256(batch.images.numpy().tobytes()).hexdigest()
         with Path(f"seen-{self.name}").open("a") as f:
-            f.write(f"{int(batch.indices[0])} {shown}\n")
+            f.write(f"{int(batch.indices[0])} {image_hash}\n")
         return {}
 
 
 class NotesFirst(Notes):
-    """The same after a first stage of two epochs, of which it notes the first index of each batch."""
+    """Does so after a first stage of two epochs, in which it writes the first index of each batch."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -83,7 +83,7 @@ class Kills(Distiller):
 
 
 class KillsFirst(Kills):
-    """The same with a first stage of three epochs, whose steps count too."""
+    """Does so with a first stage of three epochs, whose steps count too."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -102,7 +102,7 @@ class KillsFirst(Kills):
 
 
 class TellsEpoch(Distiller):
-    """Logs the epoch that its batches say."""
+    """Logs its batches' epoch."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -113,7 +113,7 @@ class TellsEpoch(Distiller):
 
 
 class Breaks(Distiller):
-    """A loss of 0 whose gradient is not finite."""
+    """Has a loss of 0 whose gradient is not finite."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "broken": 1.0}
@@ -137,7 +137,7 @@ class ReachesMore(Distiller):
 
 
 class Warns(Distiller):
-    """Warns while its cross-entropy is above what a file ``limit`` says."""
+    """Warns while its cross-entropy is above the number in a file ``limit``."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -183,7 +183,7 @@ class RaisesInOneProcess(Distiller):
 
 
 class GivesNaN(Distiller):
-    """NaN from the second step on."""
+    """Returns NaN from the second step on."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "odd": 1.0}
 
@@ -197,7 +197,7 @@ class GivesNaN(Distiller):
 
 
 class GivesNaNFirst(KillsFirst):
-    """NaN in the first stage."""
+    """Returns NaN in the first stage."""
 
     needs_teacher: ClassVar[bool] = False
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -223,7 +223,7 @@ class NoSuchTap(Distiller):
 
 
 class ChangesInPlace(Distiller):
-    """Spoils what it shares with the other members of its pack."""
+    """Changes tensors in place that it shares with the other members of its pack."""
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
 

@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same network but for rounding, at every tap."""
+"""Batch norms folded into convolutions: the outputs at every tap are equal up to rounding."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ from harness.training.member import known_taps
 from harness.training.tasks import open_task
 from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
-from tests.support.cli import REPO, command
+from tests.support.cli import REPO, run_command
 
 FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
 SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students with learning rate 0.01 in CRD's comparison
@@ -94,7 +94,7 @@ def spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_it_plans_and_its_comment_has_the_command(file: Path, tmp_path: Path) -> None:
-    result = command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
+    result = run_command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
     assert result.code == 0 and result.err == "", result
     head = file.read_text().partition("\nnote:")[0]
     assert all(line.startswith("#") for line in head.splitlines())
@@ -169,7 +169,7 @@ def test_both_standard_sweeps_compare_the_same_methods() -> None:
 
 
 def test_fsp_has_crds_pairs_of_equal_widths() -> None:
-    """The sweep's other runs are those of the standard sweep."""
+    """FSP's sweep has the CRD pairs of equal widths; its other runs are those of the standard sweep."""
     planned, standard = plan("cifar100_fsp"), plan("cifar100_same")
     assert {(c.teacher, c.student) for c in planned.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
     assert {c.run_id for c in planned.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}

@@ -1,4 +1,4 @@
-"""FFCV's file format in our hands: against FFCV itself, and against files that someone has damaged."""
+"""FFCV's file format: our reader and writer against FFCV's own, and damaged files."""
 
 import io
 from pathlib import Path
@@ -50,13 +50,13 @@ def samples() -> list[tuple[int, int, int, bytes]]:
     return [(i * 3 - 1, h, w, variant(h, w, i)) for i, (h, w) in enumerate(SIZES)]
 
 
-def test_what_is_written_is_read(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
-    found = beton.read_beton(write(tmp_path / "a.beton", samples, capacity=100))
-    assert len(found) == len(samples) and found.indices.tolist() == list(range(len(samples)))
-    held = zip(found.labels.tolist(), found.heights.tolist(), found.widths.tolist(), strict=True)
+def test_reading_returns_what_was_written(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
+    file = beton.read_beton(write(tmp_path / "a.beton", samples, capacity=100))
+    assert len(file) == len(samples) and file.indices.tolist() == list(range(len(samples)))
+    held = zip(file.labels.tolist(), file.heights.tolist(), file.widths.tolist(), strict=True)
     assert list(held) == [sample[:3] for sample in samples]
-    assert [bytes(found.jpeg(i)) for i in range(len(found))] == [sample[3] for sample in samples]
-    assert (found.labels.dtype, found.heights.dtype) == (np.int64, np.int32)
+    assert [bytes(file.jpeg(i)) for i in range(len(file))] == [sample[3] for sample in samples]
+    assert (file.labels.dtype, file.heights.dtype) == (np.int64, np.int32)
 
 
 def test_a_file_of_nothing(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_page_is_the_largest_sample() -> None:
         beton.Writer(io.BytesIO(), 1).place(0, 1, 1, beton.PAGE + 1)
 
 
-def test_a_writer_takes_up_where_another_stopped(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
+def test_a_writer_resumes_where_another_stopped(tmp_path: Path, samples: list[tuple[int, int, int, bytes]]) -> None:
     whole = write(tmp_path / "whole.beton", samples).read_bytes()
     with (tmp_path / "torn.beton").open("wb") as file:
         writer = beton.Writer(file, len(samples))
@@ -97,7 +97,7 @@ def test_a_writer_takes_up_where_another_stopped(tmp_path: Path, samples: list[t
 
 
 def test_ffcv_reads_ours(tmp_path: Path) -> None:
-    """Labels and pixels, by FFCV's own loader and decoders, in both ways in which it reads pages."""
+    """FFCV's own loader and decoders read our labels and pixels, in both ways in which it reads pages."""
     pytest.importorskip("ffcv")
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
@@ -132,17 +132,17 @@ def test_ours_reads_ffcvs(tmp_path: Path) -> None:
     fields = {"image": RGBImageField("jpg", jpeg_quality=95), "label": IntField(), "index": IntField()}
     writer = DatasetWriter(str(tmp_path / "a.beton"), fields, num_workers=2)
     writer.from_indexed_dataset([(image, i % 4, 100 + i) for i, image in enumerate(images)], chunksize=3)
-    found = beton.read_beton(tmp_path / "a.beton")
-    assert found.labels.tolist() == [i % 4 for i in range(25)] and found.indices.tolist() == list(range(100, 125))
+    file = beton.read_beton(tmp_path / "a.beton")
+    assert file.labels.tolist() == [i % 4 for i in range(25)] and file.indices.tolist() == list(range(100, 125))
     for i, image in enumerate(images):
-        decoded = pixels(found.jpeg(i))
-        assert decoded.shape == image.shape == (found.heights[i], found.widths[i], 3)
+        decoded = pixels(file.jpeg(i))
+        assert decoded.shape == image.shape == (file.heights[i], file.widths[i], 3)
         assert np.abs(decoded.astype(int) - image).mean() < 15
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.data())
-def test_a_damaged_file_is_told_or_read_within_its_bounds(
+def test_a_damaged_file_is_reported_or_read_within_its_bounds(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.beton"
@@ -154,11 +154,11 @@ def test_a_damaged_file_is_told_or_read_within_its_bounds(
             file.write(bytes([data.draw(st.integers(0, 255))]))
         file.truncate(data.draw(st.sampled_from([size, size - 1, table, 3300, 20, 0])))
     try:
-        found = beton.read_beton(path)
+        damaged = beton.read_beton(path)
     except WrongData as e:
         assert str(e).startswith(f"{path}: ")
     else:
-        assert all(0 < len(found.jpeg(i)) <= beton.PAGE for i in range(len(found)))
+        assert all(0 < len(damaged.jpeg(i)) <= beton.PAGE for i in range(len(damaged)))
 
 
 def test_raw_pixels_are_refused(tmp_path: Path) -> None:

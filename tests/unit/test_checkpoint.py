@@ -34,7 +34,7 @@ def test_a_checkpoint_returns_what_was_saved(tmp_path: Path) -> None:
         assert torch.equal(loaded[0][name].nan_to_num(7), tensor.nan_to_num(7))
 
 
-def test_the_last_two_are_kept(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_remain(tmp_path: Path) -> None:
     for epoch, step in ((0, 9), (1, 0), (1, 12), (1, 100), (10, 3)):
         checkpoint.save(tmp_path, epoch, step, TENSORS, {"at": [epoch, step]})
     assert len(list(tmp_path.iterdir())) == 2
@@ -56,7 +56,7 @@ def test_any_changed_byte_is_noticed(tmp_path: Path, at: int, mask: int) -> None
     (path,) = tmp_path.glob("epoch-*")
     path.write_bytes(content)
     loaded = checkpoint.load_newest(tmp_path)
-    if loaded is not None:  # the change means nothing, such as one of a space that pads the header
+    if loaded is not None:  # the change has no effect, for instance in the header's padding
         assert loaded[1] == STATE and loaded[0].keys() == TENSORS.keys()
         assert all(torch.equal(loaded[0][k].nan_to_num(7), t.nan_to_num(7)) for k, t in TENSORS.items())
 

@@ -1,4 +1,4 @@
-"""States and errors made from SLURM's answers, and from its silence; functions stand in for SLURM."""
+"""States and errors derived from SLURM's answers, or from missing ones; functions stand in for SLURM."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,7 +46,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Cluster:
-    """Three runs in an array, submitted by somebody else as job 7."""
+    """Return a cluster with three runs in an array that somebody else has submitted as job 7."""
     queue_file = tmp_path / "queues" / "sweep-00000000.json"
     packs = tuple(QueuedPack((QueuedRun(run, "student", False, 1),), None, "s", None, 1442, 64) for run in RUNS)
     Queue(str(tmp_path), packs, 3, 1, None, {}, "loopback").write(queue_file)
@@ -103,25 +103,25 @@ def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
 
 
 def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, ...]] = []
+    queries: list[tuple[str, ...]] = []
 
     def output(*command: str) -> str:
-        asked.append(command)
+        queries.append(command)
         return ""
 
     monkeypatch.setattr(commands, "_output", output)
     commands.squeue({commands.user(), "no-such-account-here"})
-    assert asked[0][1] == f"--user={commands.user()}"
+    assert queries[0][1] == f"--user={commands.user()}"
 
 
-def test_a_start_that_slurm_does_not_answer_says_so(cluster: Cluster, slurm: Slurm) -> None:
+def test_a_start_that_slurm_does_not_answer_reports_it(cluster: Cluster, slurm: Slurm) -> None:
     slurm.answers = False
     with pytest.raises(UserError, match="Unable to contact"):
         cluster.start()
 
 
 def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tuple[Path, tuple[QueuedPack, ...]]:
-    """A queue file of students of digits, and its packs."""
+    """Write a queue file of students on digits; return its path and packs."""
     profile, sweep, queue_file = (tmp_path / name for name in ("p.yaml", "s.yaml", "queues/s.json"))
     profile.write_text(f"resources: {{{resources}}}\n")
     sweep.write_text(f"{{dataset: digits, recipe: digits_quick, methods: {methods}, seeds: 1, "
@@ -141,7 +141,7 @@ def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tu
 def test_every_process_needs_an_image_of_the_last_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, tasks: int, refused: bool
 ) -> None:
-    """The last of 1,442 images in batches of 64 has 34."""
+    """The last of 1,442 images' batches of 64 has 34, which limits the number of processes."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}, tasks_per_node: {tasks}")
     if refused:
         with pytest.raises(UserError, match=r"35 processes .* last batch of 1442 images in batches of 64 has 34;"):
@@ -154,7 +154,7 @@ def test_every_process_needs_an_image_of_the_last_batch(
 def test_every_process_needs_an_image_of_every_micro_batch(
     tmp_path: Path, slurm: Slurm, nodes: int, refused: bool
 ) -> None:
-    """Nine processes have three or four of 34 images each."""
+    """Nine processes have three or four of 34 images each, which limits the number of micro-batches."""
     queue_file, packs = queue_with(tmp_path, f"nodes: {nodes}", "{student: {}, kd: {recipe: {accumulate: 4}}}")
     check = Cluster(queue_file)._check_batches
     check(packs[0])  # the teacher
@@ -177,7 +177,7 @@ def test_a_missing_engine_is_reported_before_anything_is_submitted(
 
 
 def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_path: Path) -> None:
-    """That import may be where every start of it was killed."""
+    """Every earlier start may have been killed in that import."""
     (tmp_path / "7_0_log.out").write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
     script = """if True:
         import sys
@@ -187,7 +187,7 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
         assert "torch" not in sys.modules
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
-    done = process("-c", script, tmp_path, env={**job, "SLURM_RESTART_COUNT": "3"})
-    assert done.code == 0, done.err
+    result = process("-c", script, tmp_path, env={**job, "SLURM_RESTART_COUNT": "3"})
+    assert result.code == 0, result.err
     failure = Store(tmp_path).failure("aaaa")
     assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"

@@ -1,4 +1,4 @@
-"""COCO's annotations as they are read, and the batches, sizes and boxes that are made of them."""
+"""COCO's annotations as the reader returns them, and the batches, sizes and boxes derived from them."""
 
 import json
 from collections.abc import Callable
@@ -46,50 +46,50 @@ def read(folder: Path, value: Any) -> coco_json.Instances:
 
 
 def test_holes_crowds_empty_images_and_degenerate_boxes(tmp_path: Path) -> None:
-    found = read(tmp_path, COCO)
-    assert found.names == ("in/a.jpg", "b.jpg", "empty.jpg")
-    assert [category.id for category in found.categories] == [0, 13, 90]
-    held = found.annotations
+    instances = read(tmp_path, COCO)
+    assert instances.names == ("in/a.jpg", "b.jpg", "empty.jpg")
+    assert [category.id for category in instances.categories] == [0, 13, 90]
+    held = instances.annotations
     assert (held.image_ids.tolist(), held.firsts.tolist()) == ([7, 40, 41], [0, 1, 6, 6])
     assert held.labels.tolist() == [1, 3, 2, 2, 2, 2]
     assert held.areas.tolist() == [30.5 * 40, 250.5, 7, 1, 1, 25]
-    assert held.counts(found.heights, found.widths) == {"objects": 2, "crowds": 1, "degenerate": 3}
-    trained = held.training_objects(found.heights, found.widths)
+    assert held.counts(instances.heights, instances.widths) == {"objects": 2, "crowds": 1, "degenerate": 3}
+    trained = held.training_objects(instances.heights, instances.widths)
     assert trained.boxes.tolist() == [[10, 20, 40.5, 60], [0, 10, 15, 30]] and trained.boxes.dtype == np.float32
     assert (trained.labels.tolist(), trained.counts.tolist()) == ([1, 3], [1, 1, 0])
 
 
 def test_the_ground_truth_is_what_was_given(tmp_path: Path) -> None:
-    found = read(tmp_path, COCO)
-    truth = found.annotations.as_coco(found.heights, found.widths, found.categories)
+    instances = read(tmp_path, COCO)
+    truth = instances.annotations.as_coco(instances.heights, instances.widths, instances.categories)
     assert truth["categories"] == sorted(COCO["categories"], key=lambda c: c["id"])
     assert truth["images"] == [
         {k: image[k] for k in ("id", "height", "width")} for image in sorted(COCO["images"], key=lambda i: i["id"])
     ]
-    kept = ("image_id", "category_id", "bbox", "area", "iscrowd")
-    given = sorted(COCO["annotations"], key=lambda a: a["image_id"])
-    given = [{"area": 30.5 * 40, "iscrowd": 0, **annotation} for annotation in given]
-    assert [{k: a[k] for k in kept} for a in truth["annotations"]] == [{k: a[k] for k in kept} for a in given]
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    expected = sorted(COCO["annotations"], key=lambda a: a["image_id"])
+    expected = [{"area": 30.5 * 40, "iscrowd": 0, **annotation} for annotation in expected]
+    assert [{k: a[k] for k in keys} for a in truth["annotations"]] == [{k: a[k] for k in keys} for a in expected]
     assert [a["id"] for a in truth["annotations"]] == [1, 2, 3, 4, 5, 6], "0 is no object to pycocotools"
     json.dumps(truth)
 
 
 def test_a_part_of_the_images(tmp_path: Path) -> None:
-    found = read(tmp_path, COCO)
-    part = found.annotations.of_images(np.array([0, 2]))
+    instances = read(tmp_path, COCO)
+    part = instances.annotations.of_images(np.array([0, 2]))
     assert (part.image_ids.tolist(), part.firsts.tolist(), part.labels.tolist()) == ([7, 41], [0, 1, 1], [1])
-    assert found.annotations.of_images(np.arange(3)).digest() == found.annotations.digest() != part.digest()
+    assert instances.annotations.of_images(np.arange(3)).digest() == instances.annotations.digest() != part.digest()
 
 
 def test_no_annotation_at_all(tmp_path: Path) -> None:
-    found = read(tmp_path, COCO | {"annotations": []})
-    assert found.annotations.training_objects(found.heights, found.widths).counts.tolist() == [0, 0, 0]
-    found.annotations.save(tmp_path / "a.safetensors")
-    assert Annotations.load(tmp_path / "a.safetensors", 3).digest() == found.annotations.digest()
+    instances = read(tmp_path, COCO | {"annotations": []})
+    assert instances.annotations.training_objects(instances.heights, instances.widths).counts.tolist() == [0, 0, 0]
+    instances.annotations.save(tmp_path / "a.safetensors")
+    assert Annotations.load(tmp_path / "a.safetensors", 3).digest() == instances.annotations.digest()
 
 
 def changed(part: str, index: int, **changes: Any) -> dict[str, Any]:
-    """COCO with an entry that has other values, or lacks a key that is None here."""
+    """Return COCO with other values in one entry; None removes a key."""
     value = json.loads(json.dumps(COCO))
     value[part][index] = {k: v for k, v in {**value[part][index], **changes}.items() if v is not None}
     return value
@@ -154,20 +154,20 @@ JSON = st.recursive(
     key=st.sampled_from(["id", "file_name", "height", "name", "image_id", "category_id", "bbox", "area", "iscrowd"]),
     value=JSON,
 )
-def test_whatever_a_file_holds_it_is_read_or_refused(
+def test_a_file_with_any_content_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, part: str, index: int, key: str, value: Any
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     content = json.loads(json.dumps(COCO))
     content[part][index][key] = value
     try:
-        found = read(folder, content)
+        instances = read(folder, content)
     except UserError as e:
         assert "instances.json: " in str(e)
         return
-    boxes = found.annotations.training_objects(found.heights, found.widths).boxes
+    boxes = instances.annotations.training_objects(instances.heights, instances.widths).boxes
     assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
-    assert all(".." not in Path(name).parts and not Path(name).is_absolute() for name in found.names)
+    assert all(".." not in Path(name).parts and not Path(name).is_absolute() for name in instances.names)
 
 
 DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
@@ -186,7 +186,7 @@ DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_damaged_annotations_are_told(tmp_path: Path, damage: Callable[[dict[str, np.ndarray]], object]) -> None:
+def test_damaged_annotations_are_reported(tmp_path: Path, damage: Callable[[dict[str, np.ndarray]], object]) -> None:
     from safetensors.numpy import save_file
 
     held = {name: tensor.copy() for name, tensor in read(tmp_path, COCO).annotations._tensors().items()}
@@ -210,21 +210,21 @@ shapes = st.lists(st.booleans(), min_size=1, max_size=70).map(torch.tensor)
 def test_each_image_once_in_as_many_batches_as_without_groups(
     wide: torch.Tensor, batch_size: int, seed: int, epoch: int
 ) -> None:
-    found = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
-    assert sorted(torch.cat(found).tolist()) == list(range(len(wide)))
-    assert len(found) == -(-len(wide) // batch_size)
-    assert all(len(batch) == batch_size for batch in found[:-1]) and 1 <= len(found[-1]) <= batch_size
-    mixed = [batch for batch in found if wide[batch].any() and not wide[batch].all()]
+    batches = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
+    assert sorted(torch.cat(batches).tolist()) == list(range(len(wide)))
+    assert len(batches) == -(-len(wide) // batch_size)
+    assert all(len(batch) == batch_size for batch in batches[:-1]) and 1 <= len(batches[-1]) <= batch_size
+    mixed = [batch for batch in batches if wide[batch].any() and not wide[batch].all()]
     assert len(mixed) <= 2
-    again = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
-    assert all(a.equal(b) for a, b in zip(found, again, strict=True))
+    second = aspect_batches.aspect_batches(seed, epoch, wide, batch_size)
+    assert all(a.equal(b) for a, b in zip(batches, second, strict=True))
 
 
 def test_order_changes_with_seed_and_epoch_and_batches_of_both_shapes_come_mixed() -> None:
     wide = torch.arange(400) % 4 > 0
-    found = [aspect_batches.aspect_batches(seed, epoch, wide, 10) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
-    assert len({tuple(torch.cat(batches).tolist()) for batches in found}) == 3
-    shapes = ["".join("w" if wide[batch].all() else "t" for batch in batches) for batches in found]
+    orders = [aspect_batches.aspect_batches(seed, epoch, wide, 10) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    assert len({tuple(torch.cat(batches).tolist()) for batches in orders}) == 3
+    shapes = ["".join("w" if wide[batch].all() else "t" for batch in batches) for batches in orders]
     assert len(set(shapes)) == 3
     assert all(shape.count("t") == 10 and "t" in shape[:20] and "t" in shape[20:] for shape in shapes)
 
@@ -245,7 +245,7 @@ def test_sizes_fit(height: int, width: int, side: int, longest: int) -> None:
     assert rows % MULTIPLE == columns % MULTIPLE == 0 and 0 <= rows - h < MULTIPLE and 0 <= columns - w < MULTIPLE
 
 
-# Worked out by hand: height, width, shorter, longest -> what detectron2's ResizeShortestEdge gives.
+# Calculated by hand: height, width, shorter, longest -> the size by detectron2's ResizeShortestEdge.
 SIZES = {
     (480, 640, 800, 1333): (800, 1067),
     (640, 480, 800, 1333): (1067, 800),
@@ -264,8 +264,8 @@ def test_known_sizes(asked: tuple[int, int, int, int], expected: tuple[int, int]
 
 def test_each_image_has_a_side_of_its_own() -> None:
     heights, widths = np.array([480, 480, 640]), np.array([640, 640, 480])
-    found = resize.resized_sizes(heights, widths, np.array([640, 800, 800]), 1333)
-    assert found.tolist() == [[640, 853], [800, 1067], [1067, 800]]
+    sizes = resize.resized_sizes(heights, widths, np.array([640, 800, 800]), 1333)
+    assert sizes.tolist() == [[640, 853], [800, 1067], [1067, 800]]
 
 
 @st.composite
@@ -282,24 +282,24 @@ def test_boxes_scale_with_their_image_and_stay_inside(
     made: tuple[np.ndarray, tuple[int, int], tuple[int, int]],
 ) -> None:
     given, size, shown = made
-    found = resize.resized_boxes(given, size, shown, flip=False)
+    resized = resize.resized_boxes(given, size, shown, flip=False)
     flipped = resize.resized_boxes(given, size, shown, flip=True)
-    for boxes in (found, flipped):
+    for boxes in (resized, flipped):
         assert boxes.dtype == np.float32 and boxes.shape == given.shape
         assert (boxes >= 0).all() and (boxes <= [shown[1], shown[0]] * 2).all()
         assert (boxes[:, :2] <= boxes[:, 2:]).all()
     factor = np.array([shown[1] / size[1], shown[0] / size[0]] * 2)
-    np.testing.assert_allclose(found, given * factor, rtol=1e-6)
+    np.testing.assert_allclose(resized, given * factor, rtol=1e-6)
     twice = resize.resized_boxes(flipped, shown, shown, flip=True)
-    np.testing.assert_allclose(twice, found, atol=shown[1] * 2e-7)
+    np.testing.assert_allclose(twice, resized, atol=shown[1] * 2e-7)
     np.testing.assert_allclose(resize.resized_boxes(given, size, shown, False), given * factor, rtol=1e-6)
-    assert np.array_equal(flipped[:, [1, 3]], found[:, [1, 3]])
+    assert np.array_equal(flipped[:, [1, 3]], resized[:, [1, 3]])
 
 
 @given(st.floats(0, 0.02) | st.floats(0, 3), st.integers(0, 3990), st.integers(200, 1333))
 @example(1e-5, 3000, 200)
 def test_what_is_not_degenerate_never_becomes_it(side: float, x: int, longest: int) -> None:
-    """Not even the least box at the far end of a large image that is shown small."""
+    """Not even the smallest box at the far end of a large image becomes degenerate in a small size."""
     held = Annotations(
         image_ids=np.array([1]),
         firsts=np.array([0, 1]),

@@ -1,4 +1,4 @@
-"""COCO's average precision of real objects, by two programs, in one process and in two."""
+"""COCO's average precision on real objects, by two libraries and in one or two processes."""
 
 import json
 import os
@@ -21,13 +21,13 @@ from slurm.entry import free_port
 from tests.support import coco128
 from tests.support.coco128 import needs_coco128
 
-IMAGES = 5  # that two processes cannot share out evenly
+IMAGES = 5  # two processes cannot share them evenly
 
 
 def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
     """Return the detections of a middling detector: most objects, shifted, some twice, some in a wrong category."""
     rng = random.Random(seed)
-    found = []
+    results = []
     for a in truth["annotations"]:
         for _ in range(rng.choice([0, 1, 1, 1, 2])):
             x, y, w, h = a["bbox"]
@@ -35,8 +35,8 @@ def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
             category = a["category_id"] if rng.random() < 0.8 else rng.choice(truth["categories"])["id"]
             box = [round(value, 2) for value in box]
             score = round(rng.random(), 5)
-            found.append({"image_id": a["image_id"], "category_id": category, "bbox": box, "score": score})
-    return found
+            results.append({"image_id": a["image_id"], "category_id": category, "bbox": box, "score": score})
+    return results
 
 
 @needs_coco128
@@ -44,10 +44,10 @@ def test_pycocotools_and_faster_coco_eval_agree() -> None:
     faster = pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     truth = coco128.content()
     assert any(a["iscrowd"] for a in truth["annotations"])
-    found = guesses(truth)
-    ours = coco_metrics(truth, found)
+    results = guesses(truth)
+    ours = coco_metrics(truth, results)
     gt = faster.COCO(json.loads(json.dumps(truth)))
-    theirs = faster.COCOeval_faster(gt, gt.loadRes([dict(r) for r in found]), "bbox", print_function=lambda *_: None)
+    theirs = faster.COCOeval_faster(gt, gt.loadRes([dict(r) for r in results]), "bbox", print_function=lambda *_: None)
     theirs.evaluate()
     theirs.accumulate()
     theirs.summarize()
@@ -63,7 +63,7 @@ def test_all_found_is_100_and_nothing_found_is_0(capfd: pytest.CaptureFixture[st
     perfect = [{k: a[k] for k in keys} | {"score": 0.9} for a in truth["annotations"] if not a["iscrowd"]]
     assert coco_metrics(truth, perfect) == pytest.approx(dict.fromkeys(DETECTION.metrics, 100.0))
     assert coco_metrics(truth, []) == dict.fromkeys(DETECTION.metrics, 0.0)
-    # an image that nothing was said of counts too
+    # an image without any detection counts too
     seen = truth["images"][0]["id"]
     assert coco_metrics(truth, [r for r in perfect if r["image_id"] == seen])["AP"] < 60  # type: ignore[operator]
     assert json.dumps(truth) == before and set(perfect[0]) == {*keys, "score"}
@@ -77,15 +77,15 @@ def test_all_found_is_100_and_nothing_found_is_0(capfd: pytest.CaptureFixture[st
 def test_what_there_is_none_of_has_no_precision() -> None:
     truth = coco128.ground_truth(20)
     truth["annotations"] = [a for a in truth["annotations"] if a["area"] > 96**2]
-    found = coco_metrics(truth, [])
-    assert found == {"AP": 0, "AP50": 0, "AP75": 0, "APs": None, "APm": None, "APl": 0}
+    metrics = coco_metrics(truth, [])
+    assert metrics == {"AP": 0, "AP50": 0, "AP75": 0, "APs": None, "APm": None, "APl": 0}
     assert set(coco_metrics({**truth, "annotations": []}, guesses(truth)).values()) == {None}
 
 
-def test_boxes_are_told_in_the_files_own_pixels() -> None:
+def test_boxes_are_in_pixels_of_the_file() -> None:
     boxes = torch.tensor([[10.0, 20, 30, 50], [0, 0, 128, 96]])
-    found = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([2, 1]))
-    assert as_results(found, (96, 128), (480, 640), 42, [1, 13]) == [
+    detections = Detections(boxes, torch.tensor([0.9123456, 0.5]), torch.tensor([2, 1]))
+    assert as_results(detections, (96, 128), (480, 640), 42, [1, 13]) == [
         {"image_id": 42, "category_id": 13, "bbox": [50.0, 100.0, 100.0, 150.0], "score": 0.91235},
         {"image_id": 42, "category_id": 1, "bbox": [0.0, 0.0, 640.0, 480.0], "score": 0.5},
     ]
@@ -109,7 +109,7 @@ class FewImages:
 
 
 def detector() -> Detector:
-    """That knows nothing, and says so of anything."""
+    """Return an untrained detector."""
     torch.manual_seed(0)
     model: Any = build_detector("fasterrcnn_resnet18_fpn", 80, norm="batch")
     model.roi_heads.score_thresh = 0.015
@@ -124,18 +124,18 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
             {"rank": r, "text": "ä" * 10 * r} for r in range(world)
         ]
         model = detector()
-        found = evaluate_detector(model, FewImages(), ranks=ranks)
+        evaluation = evaluate_detector(model, FewImages(), ranks=ranks)
         assert model.training
-        (folder / f"{rank}of{world}.json").write_text(json.dumps([found.metrics, found.results]))
+        (folder / f"{rank}of{world}.json").write_text(json.dumps([evaluation.metrics, evaluation.results]))
 
 
 @needs_coco128
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     for world in (1, 2):
         mp.spawn(rank_main, (tmp_path, free_port(), world), nprocs=world)
-    alone, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
-    assert first == second == alone
-    metrics, results = alone
+    single, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
+    assert first == second == single
+    metrics, results = single
     assert list(metrics) == list(DETECTION.metrics)
     by_image = list(dict.fromkeys(r["image_id"] for r in results))
     assert by_image == [image["id"] for image in coco128.ground_truth(IMAGES)["images"]]
@@ -143,7 +143,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 
 class Middling(nn.Module):
-    """Finds what `FewImages` show, more or less where it is."""
+    """A detector that finds the objects of `FewImages` near their true places."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Middling(nn.Module):
 
 
 @needs_coco128
-def test_the_kept_results_have_the_recorded_precision() -> None:
-    found = evaluate_detector(detector(), FewImages(), "bf16")
-    kept = json.loads(results_file(found.results))
-    assert coco_metrics(coco128.ground_truth(IMAGES), kept) == found.metrics
+def test_the_stored_results_have_the_measured_precision() -> None:
+    evaluation = evaluate_detector(detector(), FewImages(), "bf16")
+    results = json.loads(results_file(evaluation.results))
+    assert coco_metrics(coco128.ground_truth(IMAGES), results) == evaluation.metrics

@@ -26,7 +26,7 @@ from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 
 
@@ -37,8 +37,8 @@ def ids(*numbers: int) -> list[str]:
 def write(store: Store, *run_ids: str, **more: Any) -> None:
     for i, run_id in enumerate(run_ids):
         curves = [{"epoch": e, "name": "test_top1", "value": i + e / 10} for e in (1, 2)]
-        made = row(run_id, 50.0 + i, 60.0 + i, dataset="digits" if i % 2 else "cifar100", warnings=["w"] * (i % 3))
-        assert records.write_record(store, made | {"curves": curves} | more)
+        record = row(run_id, 50.0 + i, 60.0 + i, dataset="digits" if i % 2 else "cifar100", warnings=["w"] * (i % 3))
+        assert records.write_record(store, record | {"curves": curves} | more)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_compacted_run_is_not_written_again(store: Store) -> None:
 
 
 def test_a_reader_that_a_compaction_overtakes_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A whole compaction happens between the two listings of a reader."""
+    """A compaction starts and ends between a reader's two listings."""
     list_loose, read_newest = Store.loose_ids, generations.newest_generation
     overtaken = []
 
@@ -186,7 +186,7 @@ def test_a_damaged_part_is_named_and_its_runs_can_be_trained_again(store: Store,
 def test_a_damaged_index_is_named(store: Store, content: str | None) -> None:
     index = store.all_runs.resolve() / INDEX
     index.unlink() if content is None else index.write_text(content)
-    assert f"{index}: " in command("compact", "--results", store.root).error
+    assert f"{index}: " in run_command("compact", "--results", store.root).error
     with pytest.raises(UserError, match=str(index)):
         store.done_ids()
 
@@ -270,8 +270,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, run in enumerate(planned.plan.runs.values()):
-        made = row(run.run_id, 60.0 + i, 61.0 + i, science=run.science.text, dataset="digits")
-        records.write_record(planned.store, made)
+        record = row(run.run_id, 60.0 + i, 61.0 + i, science=run.science.text, dataset="digits")
+        records.write_record(planned.store, record)
     table_folder.write_tables(
         Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
     )
@@ -281,14 +281,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_tables_are_the_same_bytes_before_and_after(home: Path) -> None:
     folder = Path("results/tables/small")
     first = {path.name: path.read_bytes() for path in folder.iterdir()}
-    result = command("compact", "--grace", 0)
+    result = run_command("compact", "--grace", 0)
     assert result.code == 0 and result.out == f"{home}/results/runs.parquet\n", result
     assert "10 records compacted; 10 in 1 file\n" in result.err
-    assert command("verify").code == 0
-    assert command("report", "--out", "again").code == 0
+    assert run_command("verify").code == 0
+    assert run_command("report", "--out", "again").code == 0
     assert {path.name: path.read_bytes() for path in Path("again/small").iterdir()} == first
-    assert command("sweep", "small.yaml", "--plan").out.startswith("small: 10 runs for 9 cells: 0 to do, 10 done")
-    assert command("sweep", "small.yaml").out.startswith(first["table.md"].decode())
+    assert run_command("sweep", "small.yaml", "--plan").out.startswith("small: 10 runs for 9 cells: 0 to do, 10 done")
+    assert run_command("sweep", "small.yaml").out.startswith(first["table.md"].decode())
 
 
 def test_tables_are_current_until_their_records_change(home: Path) -> None:
@@ -303,27 +303,27 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
 
 def test_a_sweep_compacts_many_record_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(Path("results").resolve())
-    assert command("sweep", "small.yaml").code == 0 and not store.compact.exists()
+    assert run_command("sweep", "small.yaml").code == 0 and not store.compact.exists()
     monkeypatch.setattr(compaction, "MANY_FILES", 9)
-    assert "python -m harness.compact" in command("report").err and not store.compact.exists()
-    result = command("sweep", "small.yaml")
+    assert "python -m harness.compact" in run_command("report").err and not store.compact.exists()
+    result = run_command("sweep", "small.yaml")
     assert (result.code, len(pq.read_table(store.all_runs))) == (0, 10)
     store.compact_lock.unlink()
     store.compact_lock.mkdir()
-    assert command("sweep", "small.yaml") == result, "a sweep does not report that it could not compact"
+    assert run_command("sweep", "small.yaml") == result, "a sweep does not report that it could not compact"
 
 
 def test_compact_refuses_a_missing_store_and_waits_for_nobody(home: Path) -> None:
-    assert "nowhere: no such store" in command("compact", "--results", "nowhere").error
+    assert "nowhere: no such store" in run_command("compact", "--results", "nowhere").error
     store = Store(Path("results").resolve())
     with compaction._lock(store) as acquired:
         assert acquired
-        result = command("compact")
+        result = run_command("compact")
         assert result.code == 0 and "another process is compacting it" in result.err and store.loose_ids()
 
 
 def test_open_store(home: Path) -> None:
-    command("compact", "--grace", 0)
+    run_command("compact", "--grace", 0)
     results = harness.open_store("results")
     runs = results.runs()
     assert set(runs.column_names) == set(SCHEMA.names) - {"curves"} and len(runs) == 10

@@ -47,7 +47,7 @@ def plan(folder: Path, **changes: Any) -> Planned:
 def record(
     planned: Planned, *run_ids: str, own: float, data: float = 2.0, taught: float = 4.0, job: int = 0, **more: Any
 ) -> None:
-    """Records of runs that trained in one process: so many seconds each for itself, and for all of them together."""
+    """Write records of runs that trained in one process, with each run's own seconds and those of the pack."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
     learners = sum(s.teacher is not None for s in sciences)
     lasted = timedelta(seconds=own * len(run_ids) + data + taught * bool(learners) + 5.0)
@@ -56,20 +56,20 @@ def record(
             "student": own, "method": 0.0, "evaluation": 0.0, "first_stage": 0.0, "data": data / len(run_ids),
             "teacher": taught / learners if science.teacher else 0.0,
         }  # fmt: skip
-        found = {
+        fields = {
             "dataset": "digits", "science": science.text, "epochs": science.recipe.epochs,
             "hardware": CPU, "threads": 2, "processes": 1, "pack_size": len(run_ids), "attempts": 1, "host": "here",
             "method_parameters": 0, "started_at": START + timedelta(days=job), "cost_total_s": sum(costs.values()),
             "finished_at": START + timedelta(days=job) + lasted,
             **{f"cost_{part}_s": seconds for part, seconds in costs.items()},
         }  # fmt: skip
-        values = row(run_id, 60.0, 60.0, **{**found, **more})
+        values = row(run_id, 60.0, 60.0, **{**fields, **more})
         records.write_record(planned.store, {k: v for k, v in values.items() if k != "schema_version"})
 
 
 def foretold(planned: Planned, device: Device = HERE, at_once: int = 1) -> Estimate:
-    done = planned.store.done_ids()
-    to_do = {k for k in planned.plan.runs if k not in done}
+    finished = planned.store.done_ids()
+    to_do = {k for k in planned.plan.runs if k not in finished}
     return estimate.estimate(planned, to_do, at_once, lambda _: device, estimate.pack_costs(planned))
 
 
@@ -78,9 +78,9 @@ def by_label(planned: Planned) -> dict[str, str]:
 
 
 def runs(planned: Planned, seed: int = 0) -> tuple[str, str]:
-    """The student's and KD's."""
-    of = by_label(planned)
-    student, kd = (of[f"digits_net_w8 > digits_net_w4 / {m} / seed {seed}"] for m in ("student", "kd"))
+    """Return the run ids of the student and KD."""
+    runs_by_label = by_label(planned)
+    student, kd = (runs_by_label[f"digits_net_w8 > digits_net_w4 / {m} / seed {seed}"] for m in ("student", "kd"))
     return student, kd
 
 
@@ -92,12 +92,12 @@ def teacher(planned: Planned) -> str:
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1), st.floats(1.0, 4.0))
-def test_a_range_holds_all_that_was_measured_and_is_never_narrower_than_said(
+def test_a_range_contains_all_measurements_and_is_never_narrower_than_stated(
     values: list[float], widening: float
 ) -> None:
-    found = Interval.of(values, widening)
-    assert found.low <= min(values) and max(values) <= found.high
-    assert found.low <= found.mid / widening * (1 + 1e-12) and found.mid * widening <= found.high * (1 + 1e-12)
+    bounds = Interval.of(values, widening)
+    assert bounds.low <= min(values) and max(values) <= bounds.high
+    assert bounds.low <= bounds.mid / widening * (1 + 1e-12) and bounds.mid * widening <= bounds.high * (1 + 1e-12)
     assert Interval.of(values, 1.0).low == min(values) and Interval.of(values, 1.0).high == max(values)
 
 
@@ -107,7 +107,7 @@ JOBS = st.lists(st.tuples(st.floats(0, 100), st.booleans()), min_size=1, max_siz
 @given(st.floats(0, 100), JOBS, st.integers(1, 5))
 def test_jobs_take_no_less_than_their_work_and_their_longest_chain(first: float, packs: Any, at_once: int) -> None:
     jobs = [Job(("t",), None, first)]
-    jobs += [Job((f"{i}",), "t" if taught else None, seconds) for i, (seconds, taught) in enumerate(packs)]
+    jobs += [Job((f"{i}",), "t" if has_teacher else None, seconds) for i, (seconds, has_teacher) in enumerate(packs)]
     total = sum(job.seconds for job in jobs)
     chain = max([first, *(job.seconds + first * (job.needs is not None) for job in jobs[1:])])
     took = makespan(jobs, at_once)
@@ -136,14 +136,14 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
         assert pack.own * images == pytest.approx([10.0])
         assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
         assert pack.around == pytest.approx([5.0])
-    # Twice the epochs and another seed, in a pack as before, and KD alone: it pays for the data and the teacher.
+    # Twice the epochs and another seed, in a pack as before; then KD by itself, with the costs of data and teacher.
     changed = {"recipe": {"base": "digits_quick", "epochs": 4}, "teachers": {"recipe": SWEEP["recipe"]}, "seeds": [7]}
     whole = foretold(plan(tmp_path, **changed, methods=methods))
     assert whole.device_s and whole.device_s.mid == pytest.approx(2 * (3 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
-    alone = foretold(plan(tmp_path, **changed, methods=["kd"]))
-    assert alone.device_s and alone.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
+    single = foretold(plan(tmp_path, **changed, methods=["kd"]))
+    assert single.device_s and single.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
     assert [(b.source, b.runs, b.least, b.most) for b in whole.bases] == [(STEPS[0].words, 3, 1, 1)]
-    assert alone.unit == "core" and not alone.runs_of_unknown_time
+    assert single.unit == "core" and not single.runs_of_unknown_time
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
     ("device", "known"),
     [
         (HERE, True),
-        (Device(False, None, 2, 1, 2), True),  # a cluster's nodes: not known before
+        (Device(False, None, 2, 1, 2), True),  # a cluster's nodes are unknown before
         (Device(False, "AMD EPYC 7763", 2, 1, 2), False),
         (Device(False, CPU, 2, 2, 4), False),  # two processes
         (Device(True, GPU, 2, 1, 1), False),
@@ -218,9 +218,9 @@ def test_only_runs_on_such_a_machine_are_like(tmp_path: Path, device: Device, kn
     planned = plan(tmp_path, seeds=2)
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned), own=10.0)
-    found = foretold(planned, device)
-    assert (not found.runs_of_unknown_time) == known == (found.elapsed_s is not None)
-    assert known or len(found.runs_of_unknown_time) == 2
+    estimate = foretold(planned, device)
+    assert (not estimate.runs_of_unknown_time) == known == (estimate.elapsed_s is not None)
+    assert known or len(estimate.runs_of_unknown_time) == 2
 
 
 def test_on_a_gpu_hours_are_of_gpus_and_threads_do_not_matter(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_on_a_gpu_hours_are_of_gpus_and_threads_do_not_matter(tmp_path: Path) ->
     record(planned, teacher(planned), own=3.0, job=1, hardware=f"{GPU} MIG 1g.10gb")
     record(planned, *runs(planned), own=10.0, hardware=f"{GPU} MIG 1g.10gb")
     for device in (Device(True, None, 16, 1, 1), Device(True, GPU, 16, 1, 1)):
-        found = foretold(planned, device)
-    assert found.unit == "GPU" and found.device_s and found.device_s.mid == pytest.approx(31.0)
+        estimate = foretold(planned, device)
+    assert estimate.unit == "GPU" and estimate.device_s and estimate.device_s.mid == pytest.approx(31.0)
 
 
 def test_what_diverged_or_was_interrupted_does_not_mislead(tmp_path: Path) -> None:
@@ -237,26 +237,26 @@ def test_what_diverged_or_was_interrupted_does_not_mislead(tmp_path: Path) -> No
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned, 0), own=10.0, job=2)
     record(planned, *runs(planned, 1), own=0.1, job=3, status="diverged")
-    # The last attempt was short; what earlier ones trained is in the costs.
+    # The last attempt was short; the costs include earlier attempts.
     record(planned, *runs(planned, 2), own=10.0, job=4, attempts=3, finished_at=START + timedelta(days=4, seconds=1))
-    found = foretold(planned)
-    assert found.device_s and found.device_s.mid == pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))
-    assert found.bases[0].least == 2
+    estimate = foretold(planned)
+    assert estimate.device_s and estimate.device_s.mid == pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))
+    assert estimate.bases[0].least == 2
 
 
-def test_a_pack_with_unknown_runs_is_foretold_as_far_as_it_is_known(tmp_path: Path) -> None:
+def test_a_pack_with_unknown_runs_is_estimated_as_far_as_it_is_known(tmp_path: Path) -> None:
     planned = plan(tmp_path, seeds=2)
-    found = foretold(planned)
-    assert len(found.runs_of_unknown_time) == 5 and found.elapsed_s is None is found.device_s
-    assert found.left_bytes and found.left_bytes.mid > 0, "the models' sizes are known"
+    estimate = foretold(planned)
+    assert len(estimate.runs_of_unknown_time) == 5 and estimate.elapsed_s is None is estimate.device_s
+    assert estimate.left_bytes and estimate.left_bytes.mid > 0, "the models' sizes are known"
 
 
 def test_runs_without_a_teacher_say_nothing_of_those_with_one(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, runs(planned)[0], own=10.0)
-    found = foretold(planned)
-    assert found.runs_of_unknown_time == ("digits_net_w8 > digits_net_w4 / kd / seed 0",)
+    estimate = foretold(planned)
+    assert estimate.runs_of_unknown_time == ("digits_net_w8 > digits_net_w4 / kd / seed 0",)
 
 
 def test_of_a_pack_with_a_failed_run_only_the_training_is_known(tmp_path: Path) -> None:
@@ -274,7 +274,9 @@ def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: py
     damaged = planned.store.record("0" * 16)
     damaged.write_bytes(b"PAR1")
     assert foretold(planned).runs_of_unknown_time
-    assert capsys.readouterr().err.startswith(f"nothing is estimated from past runs: {damaged}: not a readable record")
+    assert capsys.readouterr().err.startswith(
+        f"past runs cannot be used for the estimate: {damaged}: not a readable record"
+    )
 
 
 def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
@@ -299,11 +301,11 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
     finding(planned, *runs(planned)).write(planned.store)
     finding(planned, teacher(planned), seconds_per_step=[0.2]).write(planned.store)
     steps = (2 * 1442 + 2 * 355 / 3) / 64
-    found = foretold(planned)
-    assert found.device_s and found.device_s.mid == pytest.approx(2 * (steps * 0.1 + 7.0 + steps * 0.2 + 7.0))
-    assert [(b.source, b.runs) for b in found.bases] == [("a probe", 3)]
-    assert found.device_s.high == pytest.approx(found.device_s.mid * probe_results.WIDENING)
-    assert found.peak_bytes and found.peak_bytes > 2 * 10**6
+    estimate = foretold(planned)
+    assert estimate.device_s and estimate.device_s.mid == pytest.approx(2 * (steps * 0.1 + 7.0 + steps * 0.2 + 7.0))
+    assert [(b.source, b.runs) for b in estimate.bases] == [("a probe", 3)]
+    assert estimate.device_s.high == pytest.approx(estimate.device_s.mid * probe_results.WIDENING)
+    assert estimate.peak_bytes and estimate.peak_bytes > 2 * 10**6
 
     record(planned, teacher(planned), own=3.0, job=1, data=0.0)
     record(planned, *runs(planned), own=10.0)
@@ -315,8 +317,8 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
     assert "a probe" in [b.source for b in foretold(other).bases], "fitnets has no run of its own kind"
 
 
-def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None:
-    """The probe of the others has passed over the data and run the teacher."""
+def test_runs_that_a_probe_left_out_add_only_their_own_cost(tmp_path: Path) -> None:
+    """The probe of the other runs has already loaded the data and run the teacher."""
     planned = plan(tmp_path, methods=["student", "kd", "dkd"], seeds=[3])
     of_dkd = by_label(planned)["digits_net_w8 > digits_net_w4 / dkd / seed 3"]
     before = plan(tmp_path)
@@ -330,18 +332,18 @@ def test_what_a_probe_has_left_out_pays_for_itself_alone(tmp_path: Path) -> None
 
 def test_a_finding_holds_for_its_machine_and_replaces_the_one_before(tmp_path: Path) -> None:
     planned = plan(tmp_path)
-    mine = runs(planned)
-    shapes = [shape(planned.plan.runs[k].science) for k in mine]
+    own_runs = runs(planned)
+    shapes = [shape(planned.plan.runs[k].science) for k in own_runs]
     for pace in (0.1, 0.3):
-        finding(planned, *mine, seconds_per_step=[pace]).write(planned.store)
-    finding(planned, *mine, threads=1).write(planned.store)
+        finding(planned, *own_runs, seconds_per_step=[pace]).write(planned.store)
+    finding(planned, *own_runs, threads=1).write(planned.store)
     (planned.store.probes / "torn.json").write_text('{"shapes": [')
-    found = probe_results.read_probe_results(planned.store)
-    assert len(found) == 2
-    chosen = probe_results.largest_within(found, shapes, HERE)
+    measured = probe_results.read_probe_results(planned.store)
+    assert len(measured) == 2
+    chosen = probe_results.largest_within(measured, shapes, HERE)
     assert chosen and chosen.seconds_per_step == [0.3]
-    assert probe_results.largest_within(found, shapes, Device(False, "AMD EPYC", 2, 1, 2)) is None
-    assert probe_results.largest_within(found, shapes[:1], HERE) is None, "it says nothing of a smaller pack"
+    assert probe_results.largest_within(measured, shapes, Device(False, "AMD EPYC", 2, 1, 2)) is None
+    assert probe_results.largest_within(measured, shapes[:1], HERE) is None, "it says nothing of a smaller pack"
 
 
 def test_the_clock_leaves_out_warm_up_and_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,12 +365,12 @@ def test_the_clock_waits_for_one_step_however_slow(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("time.time", lambda: now[0])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     clock = Clock(steps=20, seconds=10.0, per_epoch=1000, at_once=1)
-    asked = 1
+    calls = 1
     now[0] += 30.0
     while not clock():
-        asked += 1
+        calls += 1
         now[0] += 30.0
-    assert (asked, clock.paces) == (4, [30.0])
+    assert (calls, clock.paces) == (4, [30.0])
 
 
 def test_means_of_parts() -> None:
@@ -378,7 +380,7 @@ def test_means_of_parts() -> None:
 # Disk ----------------------------------------------------------------------------------------------------------------
 
 
-def test_kept_logits_are_counted_to_the_byte() -> None:
+def test_cached_logits_are_counted_to_the_byte() -> None:
     dataset = DatasetChoice("cifar100", "v")
     science = replace(make_science("s", teacher="t", epochs=3, teacher_top_k=8), dataset=dataset)
     assert disk.logits_bytes(science) == 3 * 50_000 * (8 * (2 + 2) + 2)
@@ -386,17 +388,17 @@ def test_kept_logits_are_counted_to_the_byte() -> None:
     assert disk.logits_bytes(replace(science, teacher=None)) == 0
 
 
-# What is stored with a submission ------------------------------------------------------------------------------------
+# A submission's stored estimate --------------------------------------------------------------------------------------
 
 
 def test_the_first_estimate_of_a_run_stands(tmp_path: Path) -> None:
     planned = plan(tmp_path, seeds=2)
-    first, again = foretold(planned), foretold(planned)
+    first, second = foretold(planned), foretold(planned)
     every = set(planned.plan.runs)
     submissions.note_submission(planned.store, "small", every, first)
-    submissions.note_submission(planned.store, "small", set(sorted(every)[:2]), again)
+    submissions.note_submission(planned.store, "small", set(sorted(every)[:2]), second)
     assert [set(s.run_ids) for s in submissions.read_submissions(planned.store, "small")] == [every]
-    submissions.note_submission(planned.store, "small", {*every, "another"}, again)
+    submissions.note_submission(planned.store, "small", {*every, "another"}, second)
     assert len(submissions.read_submissions(planned.store, "small")) == 2
     planned.store.estimates("small").write_text(json.dumps([{"run_ids": 7}]))
     assert submissions.read_submissions(planned.store, "small") == []
@@ -413,7 +415,7 @@ def test_what_was_taken_is_of_jobs_and_not_of_runs(tmp_path: Path) -> None:
     assert took.records == 2 and took.device_s == {"core": pytest.approx(2 * (20.0 + 2.0 + 4.0 + 5.0))}
     assert took.left_bytes == sum(planned.store.record(k).stat().st_size for k in runs(planned))
     assert submissions.submission_lines(planned.store, "small")[0].endswith(" for 2 of them so far")
-    # Of an interrupted run the last attempt may have been short: what its record accounts for was spent.
+    # An interrupted run's last attempt may have been short, so the record's costs count.
     record(planned, teacher(planned), own=30.0, job=1, attempts=2, finished_at=START + timedelta(days=1, seconds=3))
     took = submissions.measured_cost(planned.store, submission)
     assert took.device_s == {"core": pytest.approx(2 * (31.0 + 32.0))}

@@ -1,4 +1,4 @@
-"""Crops and flips are functions of (seed, epoch, index), distributed as torchvision's; so are evaluation's parts."""
+"""Crops and flips are functions of (seed, epoch, index) with torchvision's distribution; also in evaluation."""
 
 import numpy as np
 import pytest
@@ -62,17 +62,17 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
         torch.manual_seed(0)
         image = torch.empty((3, height, width))
         theirs = np.array([RandomResizedCrop.get_params(image, list(area), [3 / 4, 4 / 3]) for _ in range(n)])
-    for of in (
+    for quantity in (
         lambda v: v[:, 0], lambda v: v[:, 1], lambda v: v[:, 2], lambda v: v[:, 3],
         lambda v: v[:, 2] * v[:, 3], lambda v: v[:, 2] / v[:, 3],
         lambda v: v[:, 0] + v[:, 2], lambda v: v[:, 1] + v[:, 3],
     ):  # fmt: skip
-        assert stats.ks_2samp(of(ours), of(theirs)).pvalue > 1e-4
+        assert stats.ks_2samp(quantity(ours), quantity(theirs)).pvalue > 1e-4
     assert abs(ours[:, 4].mean() - 0.5) < 0.04
-    for column in range(4):  # nothing of a view tells whether it is flipped
+    for column in range(4):  # a crop is independent of its flip
         if len(set(ours[:, column])) > 1:
             assert abs(np.corrcoef(ours[:, column], ours[:, 4])[0, 1]) < 0.07
-    if len(set(ours[:, 0])) > 1 and len(set(ours[:, 1])) > 1:  # nor the corner's one coordinate the other's
+    if len(set(ours[:, 0])) > 1 and len(set(ours[:, 1])) > 1:  # and the corner's coordinates of each other
         ours_together, theirs_together = (np.corrcoef(v[:, 0], v[:, 1])[0, 1] for v in (ours, theirs))
         assert abs(ours_together - theirs_together) < 0.1
 
@@ -80,14 +80,14 @@ def test_distribution_is_torchvisions(height: int, width: int, area: tuple[float
 def test_what_no_try_fits_into_is_shown_as_torchvision_does() -> None:
     """An image too narrow for any allowed crop of this area is shown as its largest central crop."""
     for height, width in ((1000, 10), (10, 1000), (7, 200)):
-        found = training_views(0, 0, np.arange(20), np.full(20, height), np.full(20, width), (0.9, 1.0))
-        wanted = RandomResizedCrop.get_params(torch.empty((3, height, width)), [0.9, 1.0], [3 / 4, 4 / 3])
-        assert (found[:, :4] == np.array(wanted)).all()
+        views = training_views(0, 0, np.arange(20), np.full(20, height), np.full(20, width), (0.9, 1.0))
+        expected = RandomResizedCrop.get_params(torch.empty((3, height, width)), [0.9, 1.0], [3 / 4, 4 / 3])
+        assert (views[:, :4] == np.array(expected)).all()
 
 
 @given(st.integers(8, 600), st.integers(8, 600), st.sampled_from([(224, 256), (160, 182), (64, 64), (288, 320)]))
 def test_evaluation_is_torchvisions(height: int, width: int, sizes: tuple[int, int]) -> None:
-    """Every pixel of this image says where it is, and enlarging to the nearest keeps that."""
+    """Pixels encode their own position, which nearest-neighbour resizing preserves."""
     size, resize = sizes
     (view,) = evaluation_views(
         np.array([7]), np.array([height]), np.array([width]), size=size, resize=resize, crop_first=False
@@ -105,21 +105,21 @@ def test_evaluation_is_torchvisions(height: int, width: int, sizes: tuple[int, i
 @given(shapes)
 def test_evaluation_with_the_crop_first_is_ffcvs(shapes: list[tuple[int, int]]) -> None:
     heights, widths = np.array(shapes).T
-    found = evaluation_views(np.arange(len(shapes)), heights, widths, size=224, resize=256, crop_first=True)
-    for view, (height, width) in zip(found, shapes, strict=True):
+    views = evaluation_views(np.arange(len(shapes)), heights, widths, size=224, resize=256, crop_first=True)
+    for view, (height, width) in zip(views, shapes, strict=True):
         side = max(1, int(224 / 256 * min(height, width)))
         assert (view["height"], view["width"], view["to_height"], view["to_width"]) == (side, side, 224, 224)
         assert (view["top"], view["left"]) == ((height - side) // 2, (width - side) // 2)
 
 
 def test_golden_views() -> None:
-    """Part of what a run_id means: if they change, raise identity.PROTOCOL."""
+    """These crops are part of a run_id's meaning: if they change, raise identity.PROTOCOL."""
     heights, widths = np.array([375, 375, 500, 64, 30]), np.array([500, 500, 333, 64, 400])
-    found = training_views(0, 0, np.arange(5), heights, widths)
-    assert found.tolist() == [
+    views = training_views(0, 0, np.arange(5), heights, widths)
+    assert views.tolist() == [
         [1, 11, 368, 443, 1], [87, 184, 285, 312, 1], [28, 22, 338, 298, 1], [11, 4, 36, 43, 0], [0, 180, 30, 40, 1]
     ]  # fmt: skip
     assert training_views(5, 2, np.array([1_281_166]), heights[:1], widths[:1], (0.25, 1.0)).tolist() == [
         [9, 23, 342, 423, 0]
     ]
-    assert as_views(np.array([9]), found[:1], 160)[0].tolist() == (9, 1, 11, 368, 443, 160, 160, 0, 0, 1)
+    assert as_views(np.array([9]), views[:1], 160)[0].tolist() == (9, 1, 11, 368, 443, 160, 160, 0, 0, 1)

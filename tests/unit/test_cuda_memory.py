@@ -21,7 +21,7 @@ def test_members_that_may_begin_fit(needs: list[int], others: int) -> None:
     assert held, "at least one trains"
     if len(held) > 1:
         assert others + sum(held) + max(held) + TOTAL // 20 <= TOTAL
-    if len(held) < len(needs):  # none waits if the memory is plainly enough
+    if len(held) < len(needs):  # no member waits if the memory is clearly sufficient
         assert others + sum(held) + 2 * needs[0] + TOTAL // 20 > TOTAL
 
 

@@ -1,4 +1,4 @@
-"""The picture of what detectors find: which images, which boxes, and where they are drawn."""
+"""The figure of detections: its images, its boxes, and where they are drawn."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from harness.reporting.figures import detections
 from harness.reporting.figures.detections import Box, Grid
 from harness.reporting.figures.style import COLOURS
 from harness.spec.science import MethodSettings
-from tests.support.cli import command, process
+from tests.support.cli import process, run_command
 from tests.support.synthetic_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
 
 TEACHER_NAME, STUDENT = PAIRS[0]
@@ -30,26 +30,26 @@ FOUND = [
     {"image_id": 100, "category_id": 3, "bbox": [1.5, 2.5, 30.25, 40.0], "score": 0.51},
     {"image_id": 100, "category_id": 1, "bbox": [10, 20, 5, 6], "score": 0.98765},
     {"image_id": 101, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.49},
-    {"image_id": 102, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.9},  # shows no object: is not drawn
+    {"image_id": 102, "category_id": 1, "bbox": [0, 0, 5, 6], "score": 0.9},  # has no object and is not drawn
 ]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("coco")
-    prepare(made)
-    return made / "coco"
+    coco_folder = tmp_path_factory.mktemp("coco")
+    prepare(coco_folder)
+    return coco_folder / "coco"
 
 
 @pytest.fixture
 def planned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planned]:
-    """A sweep with records; every run has found the same."""
+    """Return a sweep with records, in which every run has the same detections."""
     monkeypatch.chdir(tmp_path)
-    found = plan(sweep(folder))
-    record(found)
-    for run_id in found.plan.runs:
-        put(found.store.predictions(run_id), FOUND)
-    yield found
+    planned_sweep = plan(sweep(folder))
+    record(planned_sweep)
+    for run_id in planned_sweep.plan.runs:
+        put(planned_sweep.store.predictions(run_id), FOUND)
+    yield planned_sweep
 
 
 def sweep(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -67,29 +67,29 @@ def grid(planned: Planned, folder: Path, count: int = 4) -> Grid:
 
 
 def test_the_first_images_with_objects_and_all_that_is_known_of_them(planned: Planned, folder: Path) -> None:
-    found = grid(planned, folder)
-    assert list(found.images) == [100, 101, 103, 104], "102 shows nothing"
-    assert list(found.columns) == COLUMNS
-    assert found.columns["ground truth"] == {100 + i: [Box(*BOXES[i], 3, None)] for i in (0, 1, 3, 4)}
+    pictures = grid(planned, folder)
+    assert list(pictures.images) == [100, 101, 103, 104], "102 shows nothing"
+    assert list(pictures.columns) == COLUMNS
+    assert pictures.columns["ground truth"] == {100 + i: [Box(*BOXES[i], 3, None)] for i in (0, 1, 3, 4)}
     for title in COLUMNS[1:]:
-        low, high = found.columns[title][100]
+        low, high = pictures.columns[title][100]
         assert low == Box(1.5, 2.5, 30.25, 40.0, 3, 0.51) and high == Box(10, 20, 5, 6, 1, 0.98765), "the best last"
-        assert 101 not in found.columns[title], "a score below one half"
-    assert "score of at least 0.5" in found.note and "Not shown" not in found.note
+        assert 101 not in pictures.columns[title], "a score below one half"
+    assert "score of at least 0.5" in pictures.note and "Not shown" not in pictures.note
     i = 3
     x, y, width, height = BOXES[i]
-    inside = found.images[100 + i][y + 2 : y + height - 2, x + 2 : x + width - 2]
-    assert inside.mean() > 240 and found.images[100 + i].mean() < 100, "the image is the stored one, and its own"
+    inside = pictures.images[100 + i][y + 2 : y + height - 2, x + 2 : x + width - 2]
+    assert inside.mean() > 240 and pictures.images[100 + i].mean() < 100, "the image is the stored one, and its own"
 
 
 def test_matplotlib_is_handed_these_numbers(planned: Planned, folder: Path) -> None:
     figure = Figure()
-    found = grid(planned, folder)
-    detections.drawing(found).draw(figure)
-    rows, columns = len(found.images), len(found.columns)
+    pictures = grid(planned, folder)
+    detections.drawing(pictures).draw(figure)
+    rows, columns = len(pictures.images), len(pictures.columns)
     assert len(figure.axes) == rows * columns
-    for i, (image_id, image) in enumerate(found.images.items()):
-        for j, boxes in enumerate(found.columns.values()):
+    for i, (image_id, image) in enumerate(pictures.images.items()):
+        for j, boxes in enumerate(pictures.columns.values()):
             axes = figure.axes[i * columns + j]
             np.testing.assert_array_equal(axes.images[0].get_array(), image)
             left, right, bottom, top = axes.images[0].get_extent()
@@ -105,7 +105,7 @@ def test_matplotlib_is_handed_these_numbers(planned: Planned, folder: Path) -> N
     assert to_hex(figure.axes[0].patches[0].get_edgecolor()).upper() == cat, "a class has one colour in all columns"
 
 
-def test_what_the_store_does_not_have_is_left_out_and_told(planned: Planned, folder: Path) -> None:
+def test_what_the_store_lacks_is_left_out_and_reported(planned: Planned, folder: Path) -> None:
     cells = {(c.student, c.method, c.seed): c for c in planned.plan.cells}
     kd = cells[STUDENT, "kd", 0]
     assert kd.teacher_run
@@ -113,18 +113,18 @@ def test_what_the_store_does_not_have_is_left_out_and_told(planned: Planned, fol
     for seed in (0, 1):
         planned.store.predictions(cells[STUDENT, "fgfi", seed].run_id).unlink()
     planned.store.predictions(kd.teacher_run).unlink()
-    found = grid(planned, folder)
-    assert list(found.columns) == ["ground truth", "student, seed 0\nAP 31.0", "kd, seed 1\nAP 34.2"]
-    assert found.note.endswith("Not shown, as the store does not have what they find: the teacher, fgfi.")
+    pictures = grid(planned, folder)
+    assert list(pictures.columns) == ["ground truth", "student, seed 0\nAP 31.0", "kd, seed 1\nAP 34.2"]
+    assert pictures.note.endswith("Not shown, as the store does not have what they find: the teacher, fgfi.")
     figure = Figure()
-    detections.drawing(found).draw(figure)
+    detections.drawing(pictures).draw(figure)
     assert "fgfi" in figure.get_supxlabel()
 
 
 def test_a_given_teachers_predictions_are_those_of_its_evaluation(
     folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    """Kept once for all runs it teaches; not taken for another evaluation's."""
+    """The predictions are stored once for all the teacher's runs, and not used for another evaluation."""
     monkeypatch.chdir(tmp_path)
     Path("given.safetensors").write_bytes(b"weights")
     pair = {"teacher": TEACHER_NAME, "student": STUDENT, "teacher_weights": {"file": "given.safetensors"}}
@@ -132,17 +132,17 @@ def test_a_given_teachers_predictions_are_those_of_its_evaluation(
     record(planned)
     for cell in planned.plan.cells:
         put(planned.store.predictions(cell.run_id), FOUND)
-    taught = next(r.science for r in planned.plan.runs.values() if r.science.teacher)
+    science = next(r.science for r in planned.plan.runs.values() if r.science.teacher)
     assert "the teacher" in grid(planned, folder).note
-    put(planned.store.teacher_predictions(taught.teacher_evaluation_id("validation")), FOUND)
+    put(planned.store.teacher_predictions(science.teacher_evaluation_id("validation")), FOUND)
     assert "the teacher" in grid(planned, folder).note
-    put(planned.store.teacher_predictions(taught.teacher_evaluation_id("test")), FOUND)
+    put(planned.store.teacher_predictions(science.teacher_evaluation_id("test")), FOUND)
     assert list(grid(planned, folder).columns) == COLUMNS
-    other = replace(taught, recipe=taught.recipe.model_copy(update={"eval_side": 320}))
-    assert other.teacher_evaluation_id("test") != taught.teacher_evaluation_id("test")
-    method, recipe = MethodSettings("another", 1, {}, {}), taught.recipe.model_copy(update={"lr": 1.0})
-    other = replace(taught, method=method, student="another", seed=7, recipe=recipe)
-    assert other.teacher_evaluation_id("test") == taught.teacher_evaluation_id("test")
+    other = replace(science, recipe=science.recipe.model_copy(update={"eval_side": 320}))
+    assert other.teacher_evaluation_id("test") != science.teacher_evaluation_id("test")
+    method, recipe = MethodSettings("another", 1, {}, {}), science.recipe.model_copy(update={"lr": 1.0})
+    other = replace(science, method=method, student="another", seed=7, recipe=recipe)
+    assert other.teacher_evaluation_id("test") == science.teacher_evaluation_id("test")
 
 
 @pytest.mark.parametrize(
@@ -155,31 +155,31 @@ def test_a_given_teachers_predictions_are_those_of_its_evaluation(
 def test_damaged_predictions_are_one_message(planned: Planned, damage: str) -> None:
     run_id = next(c.run_id for c in planned.plan.cells)
     planned.store.predictions(run_id).write_text(damage)
-    said = command("report", "detectors.yaml", "--images", "pictures").error
-    assert said == f"{planned.store.predictions(run_id)}: damaged: not COCO's results for these images"
+    error = run_command("report", "detectors.yaml", "--images", "pictures").error
+    assert error == f"{planned.store.predictions(run_id)}: damaged: not COCO's results for these images"
     assert not Path("pictures").exists()
 
 
 def test_drawn_by_the_command(planned: Planned) -> None:
-    """A picture per pair, the same bytes each time; without torch."""
-    done = command("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
+    """The command draws a picture per pair, with the same bytes each time and without torch."""
+    drawn = run_command("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
     expected = [Path(f"results/images/detectors/objects_{teacher}_{student}.png") for teacher, student in PAIRS]
-    assert [Path(line) for line in done.out.split()] == expected
+    assert [Path(line) for line in drawn.out.split()] == expected
     first = [path.read_bytes() for path in expected]
     assert all(content.startswith(b"\x89PNG") for content in first)
     program = (
         "import sys; from harness.console import app; sys.argv = ['harness', *sys.argv[1:]]\n"
         "try: app.main()\nfinally: print([m for m in ('torch', 'torchvision', 'ffcv') if m in sys.modules])"
     )
-    asked = ("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
-    said = process("-c", program, *asked, cwd=Path.cwd())
-    assert said.out.splitlines()[-1] == "[]", said
+    args = ("report", "detectors.yaml", "--images", "results/images", "--image-count", "2")
+    result = process("-c", program, *args, cwd=Path.cwd())
+    assert result.out.splitlines()[-1] == "[]", result
     assert [path.read_bytes() for path in expected] == first
 
 
 def test_names_of_classes_are_text(planned: Planned, folder: Path) -> None:
-    found = grid(planned, folder)
-    hostile = Grid(found.pair, found.images, found.columns, {1: "$x_{$ \n<b>", 3: "_hidden"}, "$x_{ " * 60)
+    pictures = grid(planned, folder)
+    hostile = Grid(pictures.pair, pictures.images, pictures.columns, {1: "$x_{$ \n<b>", 3: "_hidden"}, "$x_{ " * 60)
     content = detections.render(detections.drawing(hostile), "png")["png"]
     assert content.startswith(b"\x89PNG")
 
@@ -187,21 +187,21 @@ def test_names_of_classes_are_text(planned: Planned, folder: Path) -> None:
 def test_what_cannot_be_drawn(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     detectors = plan(sweep(folder))
-    assert "no run has a record" in command("report", "detectors.yaml", "--images", "pictures").error
+    assert "no run has a record" in run_command("report", "detectors.yaml", "--images", "pictures").error
     record(detectors)
-    assert command("report", "detectors.yaml", "--out", "results/tables").code == 0
-    assert "name its file" in command("report", "--images", "pictures").error
+    assert run_command("report", "detectors.yaml", "--out", "results/tables").code == 0
+    assert "name its file" in run_command("report", "--images", "pictures").error
     other = tmp_path / "other"
     prepare(other)
     manifest = json.loads((folder / "manifest.json").read_text())
     (other / "coco/manifest.json").write_text(json.dumps({**manifest, "version": "0" * 16}))
-    found = compare(detectors)
+    comparison = compare(detectors)
     with pytest.raises(UserError, match="another preparation"):
-        detections.grids(found, detectors.store, other / "coco", 1)
+        detections.grids(comparison, detectors.store, other / "coco", 1)
 
 
 def test_classifiers_have_no_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     _, classifiers = both()
-    said = command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
-    assert "there is no picture of what models do in classification" in said
+    error = run_command("report", f"{classifiers.name}.yaml", "--images", "pictures").error
+    assert "--images draws detections; this is a sweep of classification" in error

@@ -1,4 +1,4 @@
-"""A detector's weights: classifiers' of torchvision, its detectors', and our own."""
+"""A detector's weights: from torchvision's classifiers and detectors, and from our own files."""
 
 import hashlib
 from pathlib import Path
@@ -81,11 +81,11 @@ def test_our_own_weights_are_read_back(tmp_path: Path, name: str) -> None:
 
 @pytest.fixture(scope="module", params=["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn"])
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Any, Path]:
-    """torchvision's detector with its 91 outputs, drawn at random, and the file it would publish."""
+    """Return a name, torchvision's detector with 91 outputs and random weights, and the file it would publish."""
     torch.manual_seed(2)
     net = getattr(torchvisions, request.param)(weights=None, weights_backbone=None).eval()
     state = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    # as the published file is: names from before its modules were renamed
+    # the published file has the names from before torchvision renamed modules
     state = {k.replace("rpn.head.conv.0.0.", "rpn.head.conv."): v for k, v in state.items()}
     file = tmp_path_factory.mktemp("published") / f"{request.param}.pth"
     torch.save(state, file)
@@ -102,14 +102,14 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
         maps = theirs.backbone(torch.randn(1, 3, 64, 64))
         if DETECTORS[name].two_stage:
             x = torch.randn(3, 1024)
-            (logits, boxes), (mine, my_boxes) = (net.roi_heads.box_predictor(x) for net in (theirs, ours))
-            kept = [0, *categories]
-            torch.testing.assert_close(mine, logits[:, kept])
-            torch.testing.assert_close(my_boxes.view(3, 81, 4), boxes.view(3, 91, 4)[:, kept])
+            (logits, boxes), (own_outputs, my_boxes) = (net.roi_heads.box_predictor(x) for net in (theirs, ours))
+            rows = [0, *categories]
+            torch.testing.assert_close(own_outputs, logits[:, rows])
+            torch.testing.assert_close(my_boxes.view(3, 81, 4), boxes.view(3, 91, 4)[:, rows])
         else:
-            found, mine = (net.head(list(maps.values())) for net in (theirs, ours))
-            torch.testing.assert_close(mine["cls_logits"], found["cls_logits"][..., categories])
-            torch.testing.assert_close(mine["bbox_regression"], found["bbox_regression"])
+            published_outputs, own_outputs = (net.head(list(maps.values())) for net in (theirs, ours))
+            torch.testing.assert_close(own_outputs["cls_logits"], published_outputs["cls_logits"][..., categories])
+            torch.testing.assert_close(own_outputs["bbox_regression"], published_outputs["bbox_regression"])
     with pytest.raises(WeightsError, match="size mismatch"):
         load_detector(build_detector(name, 79), name, file)
 
@@ -118,17 +118,17 @@ def test_the_published_files_batch_norms_are_without_eps(
     published: tuple[str, Any, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, file = published
-    found = []
+    eps = []
     for norm in ("frozen", "batch"):
         for starts in (("0123",), (hashlib.sha256(file.read_bytes()).hexdigest()[:8],)):
             monkeypatch.setattr(checkpoints, "_WITHOUT_EPS", starts)
             detector = build_detector(name, 80, norm=norm)  # type: ignore[arg-type]
             load_detector(detector, name, file)
-            found.append({m.eps for m in detector.modules() if isinstance(m, FrozenBatchNorm | nn.BatchNorm2d)})
-    assert found == [{1e-5}, {0.0}] * 2
+            eps.append({m.eps for m in detector.modules() if isinstance(m, FrozenBatchNorm | nn.BatchNorm2d)})
+    assert eps == [{1e-5}, {0.0}] * 2
 
 
-def test_the_published_files_are_told_by_their_names() -> None:
+def test_the_published_files_are_recognised_by_their_names() -> None:
     monikers = ("FasterRCNN_ResNet50_FPN_Weights.COCO_V1", "RetinaNet_ResNet50_FPN_Weights.COCO_V1")
     starts = tuple(sha256_start(weights_url(f"torchvision:{m}")) for m in monikers)
     assert starts == checkpoints._WITHOUT_EPS and all(len(start) == 8 for start in starts)

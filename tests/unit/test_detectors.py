@@ -1,4 +1,4 @@
-"""Detectors: torchvision's numbers, image by image, whatever else is in the batch."""
+"""Detectors give torchvision's numbers for each image, independent of the rest of the batch."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,17 +46,17 @@ def built(name: str, **options: Any) -> Detector:
 
 
 def scene(dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Objects]]:
-    """Three images of different sizes, one without objects."""
+    """Return three images of different sizes, one without objects."""
     images = torch.zeros(3, 3, 96, 128, dtype=dtype)
     rng = torch.Generator().manual_seed(1)
-    shown = []
+    objects = []
     for image, size, count in zip(images, [(96, 128), (70, 128), (96, 90)], [3, 0, 2], strict=True):
         image[:, : size[0], : size[1]] = torch.randn(3, *size, generator=rng, dtype=torch.float64).to(dtype)
         corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([size[1], size[0]])
         boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], dim=1)
         boxes[:, 2:] = boxes[:, 2:].minimum(torch.tensor([size[1], size[0]]))
-        shown.append(Objects(boxes, torch.randint(1, CLASSES + 1, (count,), generator=rng), size))
-    return images, shown
+        objects.append(Objects(boxes, torch.randint(1, CLASSES + 1, (count,), generator=rng), size))
+    return images, objects
 
 
 def learn(model: Detector, images: Tensor, objects: Sequence[Objects], seeds: Sequence[int] = SEEDS) -> TrainingOutputs:
@@ -93,26 +93,28 @@ def test_every_candidate_is_drawn_equally_often() -> None:
     torch.testing.assert_close(drawn, torch.tensor([1.0, 1, 0, 1, 1, 1, 1]), rtol=0, atol=0.1)
 
 
-@pytest.mark.parametrize(("name", "count"), [(TWO, 16), (TWO, 3000), (ONE, 0)])  # 3000: all there are, of each another
+@pytest.mark.parametrize(
+    ("name", "count"), [(TWO, 16), (TWO, 3000), (ONE, 0)]
+)  # 3000: all candidates, a different number in each image
 def test_a_batchs_losses_are_the_mean_of_its_images_own(name: str, count: int) -> None:
     images, objects = scene(torch.float64)
     model = built(name, **({"anchors_per_image": 2 * count, "rois_per_image": count} if count else {})).double()
     together = learn(model, images, objects)
-    alone = [learn(model, images[i : i + 1], objects[i : i + 1], SEEDS[i : i + 1]) for i in range(len(images))]
+    single_images = [learn(model, images[i : i + 1], objects[i : i + 1], SEEDS[i : i + 1]) for i in range(len(images))]
     for loss, value in together.losses.items():
-        mean = torch.stack([image.losses[loss] for image in alone]).mean()
-        # torchvision's anchors and targets are of single precision
+        mean = torch.stack([image.losses[loss] for image in single_images]).mean()
+        # torchvision's anchors and targets have single precision
         torch.testing.assert_close(value, mean, rtol=1e-6, atol=1e-8, msg=loss)
         assert value > 0, loss
     counts = [len(r) for r in together.rois]
-    assert counts == [len(r) for image in alone for r in image.rois]
+    assert counts == [len(r) for image in single_images for r in image.rois]
     assert len(set(counts)) == (len(images) if count == 3000 else min(count, 1))
-    for mine, image in zip(together.rois, alone, strict=name == TWO):
+    for mine, image in zip(together.rois, single_images, strict=name == TWO):
         torch.testing.assert_close(mine, image.rois[0], rtol=1e-6, atol=1e-6)
-    assert torch.equal(together.targets, torch.cat([image.targets for image in alone]))
+    assert torch.equal(together.targets, torch.cat([image.targets for image in single_images]))
 
 
-def test_a_sample_depends_on_the_images_own_seed_alone() -> None:
+def test_a_sample_depends_only_on_the_images_own_seed() -> None:
     images, objects = scene(torch.float64)
     model = built(TWO).double()
     first, other = learn(model, images, objects), learn(model, images, objects, [SEEDS[0], 99, SEEDS[2]])
@@ -121,7 +123,7 @@ def test_a_sample_depends_on_the_images_own_seed_alone() -> None:
 
 
 class Drawn:
-    """Our draws, as torchvision's sampler says them."""
+    """Our draws in the form of torchvision's sampler."""
 
     def __init__(self, count: int, fraction: float, draws: list[torch.Generator]):
         self.count, self.fraction, self.draws = count, fraction, draws
@@ -133,12 +135,14 @@ class Drawn:
             mask[sample(of_image, self.count, self.fraction, draws)] = True
             masks.append(mask)
         return tuple(
-            [(mask & keep).to(torch.uint8) for mask, keep in zip(masks, kept, strict=True)]
-            for kept in ([x > 0 for x in labels], [x == 0 for x in labels])
+            [(mask & keep).to(torch.uint8) for mask, keep in zip(masks, chosen, strict=True)]
+            for chosen in ([x > 0 for x in labels], [x == 0 for x in labels])
         )  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(("images_used", "rois"), [(3, 16), (1, 3000)])  # all samples full; or the image is alone
+@pytest.mark.parametrize(
+    ("images_used", "rois"), [(3, 16), (1, 3000)]
+)  # all samples are full, or there is only one image
 def test_losses_are_torchvisions_where_theirs_are_means_over_images(images_used: int, rois: int) -> None:
     images, objects = (some[:images_used] for some in scene())
     model: Any = built(TWO, rois_per_image=rois).train()
@@ -167,7 +171,7 @@ def test_detections_are_torchvisions(name: str, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     kwargs = {"num_classes": CLASSES + two_stage, "weights_backbone": None, **as_given}
     theirs = getattr(torchvisions, name)(weights=None, **kwargs).eval()
-    if not two_stage:  # else it begins with a hundredth for everything, and finds nothing
+    if not two_stage:  # otherwise all scores start at 0.01 and nothing is detected
         nn.init.normal_(theirs.head.classification_head.cls_logits.bias, -2)
         nn.init.normal_(theirs.head.classification_head.cls_logits.weight, std=0.1)
         theirs.detections_per_img = 100
@@ -178,11 +182,11 @@ def test_detections_are_torchvisions(name: str, size: tuple[int, int]) -> None:
     padded[0, :, : size[0], : size[1]] = image
     with torch.no_grad():
         (expected,) = theirs([image])
-        (found,) = ours.detect(padded, [size])
-    assert 20 < len(found.boxes) <= 100
-    torch.testing.assert_close(found.boxes, expected["boxes"], rtol=1e-4, atol=1e-3)
-    torch.testing.assert_close(found.scores, expected["scores"], rtol=1e-4, atol=1e-5)
-    assert torch.equal(found.labels, expected["labels"] + (not two_stage))
+        (detections,) = ours.detect(padded, [size])
+    assert 20 < len(detections.boxes) <= 100
+    torch.testing.assert_close(detections.boxes, expected["boxes"], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(detections.scores, expected["scores"], rtol=1e-4, atol=1e-5)
+    assert torch.equal(detections.labels, expected["labels"] + (not two_stage))
 
 
 def test_rois_of_all_sizes_are_read_from_torchvisions_levels() -> None:
@@ -200,15 +204,17 @@ def test_boxes_lie_within_the_images_own_size() -> None:
     model = built(TWO)
     outputs = learn(model, images, objects)
     with torch.no_grad():
-        found = model.eval().detect(images, [o.size for o in objects])
-    for rois, detections, (height, width) in zip(outputs.rois, found, [o.size for o in objects], strict=True):
+        image_detections = model.eval().detect(images, [o.size for o in objects])
+    for rois, detections, (height, width) in zip(
+        outputs.rois, image_detections, [o.size for o in objects], strict=True
+    ):
         assert len(detections.boxes) > 0
         for boxes in (rois, detections.boxes):
             assert (boxes >= 0).all() and (boxes <= torch.tensor([width, height] * 2)).all()
 
 
 def test_an_earlier_batch_leaves_no_trace() -> None:
-    """torchvision takes its maps' strides from the first images it sees."""
+    """Batches are independent, whereas torchvision takes its maps' strides from the first images it sees."""
     images, objects = scene()
     small = torch.randn(1, 3, 96, 128), [Objects(torch.tensor([[1.0, 1, 20, 20]]), torch.tensor([1]), (33, 33))]
     fresh, used = built(TWO), built(TWO)
@@ -224,12 +230,12 @@ def test_bfloat16_gives_losses_and_boxes_in_float32(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model.train()(images, model.tap_names, objects, SEEDS)
         with torch.no_grad():
-            found = model.eval().detect(images, [o.size for o in objects])
+            detections = model.eval().detect(images, [o.size for o in objects])
     assert outputs.features[model.tap_names[-1]].dtype == outputs.features["stage4"].dtype == torch.bfloat16
     for loss, value in outputs.losses.items():
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[loss], rtol=0.3, atol=0.05, msg=loss)
-    assert {x.dtype for d in found for x in (d.boxes, d.scores)} == {torch.float32}
+    assert {x.dtype for d in detections for x in (d.boxes, d.scores)} == {torch.float32}
     assert all(x.dtype == torch.float32 for x in (*outputs.rois, outputs.logits, *outputs.anchors.values()))
     up = in_float32(outputs)
     assert up.features["p5"].dtype == up.embedding.dtype == torch.float32
@@ -246,17 +252,17 @@ def test_a_teacher_is_the_same_detector_without_batch_norms(name: str, norm: str
     sizes = [o.size for o in objects]
     rois = [torch.tensor([[3.0, 4, 60, 50]])] * len(objects)
     with torch.no_grad():
-        before, found = model(images, model.tap_names), model.detect(images, sizes)
+        before, detections = model(images, model.tap_names), model.detect(images, sizes)
         read = model.read(before.features, rois)
         freeze(model, torch.device("cpu"))
-        after, again = model(images, model.tap_names), model.detect(images, sizes)
+        after, detections_after = model(images, model.tap_names), model.detect(images, sizes)
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm) for m in model.modules())
     assert not any(p.requires_grad for p in model.parameters())
     for tap, x in before.features.items():
         scale = x.abs().max()
         torch.testing.assert_close(after.features[tap] / scale, x / scale, rtol=0, atol=1e-5, msg=tap)
     torch.testing.assert_close(model.read(after.features, rois), read, rtol=1e-3, atol=1e-4)
-    assert [len(d.boxes) for d in again] == [len(d.boxes) for d in found]
+    assert [len(d.boxes) for d in detections_after] == [len(d.boxes) for d in detections]
 
 
 def test_reading_the_students_own_rois_gives_its_logits() -> None:
@@ -267,12 +273,12 @@ def test_reading_the_students_own_rois_gives_its_logits() -> None:
     logits, embedding = model.read(outputs.features, outputs.rois)
     assert torch.equal(logits, outputs.logits) and torch.equal(embedding, outputs.embedding)
     assert logits.shape == (48, CLASSES + 1) and embedding.shape == (48, 1024)
-    # of the objects' own boxes, which are among the candidates, some are always drawn
+    # the candidates include the objects' own boxes, and some of these are always drawn
     assert (outputs.targets[:16] > 0).any() and not (outputs.targets[16:32] > 0).any()
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_what_a_method_is_told_is_what_it_is_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detector_specs_describe_the_tensors_that_a_method_gets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "NOMINAL_SIZE", (96, 160))
     model = built(name).eval()
     with torch.no_grad():
@@ -357,6 +363,6 @@ def test_an_image_without_objects_teaches_that_there_are_none() -> None:
     assert outputs.losses["roi_class"] > 0 and not outputs.targets.any()
 
 
-def test_an_unknown_detector_is_told_with_the_nearest() -> None:
+def test_an_unknown_detector_is_answered_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no model named 'fasterrcnn_resnet19_fpn'; nearest: fasterrcnn_resnet18"):
         resolve_model("fasterrcnn_resnet19_fpn")

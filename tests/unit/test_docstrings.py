@@ -25,7 +25,7 @@ def fragments(file: Path) -> Iterator[str]:
 def test_no_docstring_is_a_fragment(folder: str) -> None:
     files = sorted((REPO / folder).rglob("*.py"))
     assert files
-    assert not [f"{file.relative_to(REPO)}:{found}" for file in files for found in fragments(file)]
+    assert not [f"{file.relative_to(REPO)}:{fragment}" for file in files for fragment in fragments(file)]
 
 
 def test_fragments_are_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The recipe's ``ema``: the average of the weights over the steps is what is evaluated and saved."""
+"""The recipe's ``ema``: a run evaluates and saves the average of the weights over the steps."""
 
 import pytest
 import torch

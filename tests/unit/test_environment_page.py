@@ -13,7 +13,7 @@ def names_in(*folders: str) -> set[str]:
 
 
 def test_the_page_lists_every_variable() -> None:
-    harness, tests = (ROOT / "docs/environment.md").read_text().split("## Of the tests")
+    harness, tests = (ROOT / "docs/environment.md").read_text().split("## For the tests")
     of_harness, of_tests = ({name for name in re.findall(r"^\| `(\w+)`", part, re.M)} for part in (harness, tests))
     assert of_harness == names_in("harness", "slurm", "methods", "benchmarks")
     assert of_tests == names_in("tests") - of_harness

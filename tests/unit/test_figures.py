@@ -18,7 +18,7 @@ from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
 from harness.spec import models
 from harness.store import records
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 
 TEACHERS = ("digits_net_w16", "digits_net_w8", "digits_net_w32")  # not in the order of their sizes
@@ -56,8 +56,8 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         curves = [{"epoch": e, "name": n, "value": e + i / 9 + k} for k, n in enumerate(names) for e in (1, 2, 3)]
         known = {"science": run.science.text, "curves": curves}
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, **known))
-    done = command("report", "small.yaml", "--figures", "figures")
-    drawn = {Path(line) for line in done.out.split()}
+    result = run_command("report", "small.yaml", "--figures", "figures")
+    drawn = {Path(line) for line in result.out.split()}
     expected = ["capacity_gap_digits_net_w4"]
     for teacher in TEACHERS:
         pair = f"{teacher}_digits_net_w4"
@@ -77,33 +77,33 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert {"ce", "kd", "hint", "total"} <= labels(f"losses_{pair}") and "sharpness" not in labels(f"losses_{pair}")
     assert "sharpness" in labels(f"diagnostics_kd_{pair}")
     first = {path: path.read_bytes() for path in drawn}
-    command("report", "small.yaml", "--figures", "figures")
+    run_command("report", "small.yaml", "--figures", "figures")
     assert {path: path.read_bytes() for path in drawn} == first, "the same records give the same bytes"
 
 
-def test_verify_draws_figures_that_lie_beside_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_draws_the_figures_next_to_tables_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(GROWING))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=run.science.text))
-    assert command("report", "small.yaml", "--out", "paper", "--figures", "paper").code == 0
+    assert run_command("report", "small.yaml", "--out", "paper", "--figures", "paper").code == 0
     path = Path("paper/small/capacity_gap_digits_net_w4.svg")
     whole = path.read_text()
-    said = command("verify", "--tables", "paper")
-    assert said.code == 0, said
+    result = run_command("verify", "--tables", "paper")
+    assert result.code == 0, result
     path.write_text(whole.replace("digits_net_w16", "digits_net_w61"))
-    said = command("verify", "--tables", "paper")
-    assert said.code == 1 and said.out.count("DIFFERENT") == 1 and f"{path}: line " in said.out
+    result = run_command("verify", "--tables", "paper")
+    assert result.code == 1 and result.out.count("DIFFERENT") == 1 and f"{path}: line " in result.out
     path.unlink()
-    said = command("verify", "--tables", "paper")
-    assert said.code == 1 and f"{path}: is missing" in said.out
+    result = run_command("verify", "--tables", "paper")
+    assert result.code == 1 and f"{path}: is missing" in result.out
 
 
-def test_what_cannot_be_drawn_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_drawn_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
-    assert "nothing to draw yet" in command("report", "small.yaml", "--figures", "f").error
+    assert "nothing to draw yet" in run_command("report", "small.yaml", "--figures", "f").error
     assert not Path("f").exists()
 
 
@@ -134,7 +134,7 @@ def test_every_method_looks_its_own_way() -> None:
 
 
 def test_figures_fit_their_columns() -> None:
-    """Whatever the names, a figure is as wide as asked and its legend has room."""
+    """For names of any length a figure has the requested width and its legend fits."""
     names = [f"a_method_with_a_long_name_{i}" for i in range(22)]
 
     def draw(figure: Any) -> None:

@@ -1,4 +1,4 @@
-"""The stage before the main one: what it trains, and what it does not change."""
+"""The stage before the main one: the parameters that it trains and those that it leaves unchanged."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def state(module: nn.Module) -> dict[str, Tensor]:
 def test_the_student_is_trained_up_to_the_last_tap(
     student: str, behind: tuple[str, ...], use: str, params: dict[str, Any]
 ) -> None:
-    """All of it changes up to there, with the batch norms' statistics; behind it neither decay nor statistics do."""
+    """Weights and batch norm statistics change up to the last tap. After it nothing changes, not even by decay."""
     teacher = make_teacher("resnet8")
     m = member(student, teacher, use, **params)
     student_before, method_before, teacher_before = state(m.student), state(m.distiller), state(teacher.model)

@@ -1,4 +1,4 @@
-"""`make bench-gpu` where there is no GPU."""
+"""`make bench-gpu` on a machine without a GPU."""
 
 import json
 
@@ -9,22 +9,22 @@ from tests.support.cli import process
 NO_GPU = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
-def test_without_a_gpu_it_says_so() -> None:
-    said = process("-m", "benchmarks.perf.gpu_kd", env=NO_GPU)
-    assert said.error == "this bench needs a CUDA GPU, and torch finds none here"
+def test_a_missing_gpu_is_reported() -> None:
+    result = process("-m", "benchmarks.perf.gpu_kd", env=NO_GPU)
+    assert result.error == "this bench needs a CUDA GPU, and torch finds none here"
 
 
 @pytest.mark.slow
 def test_its_program_runs_on_a_cpu() -> None:
-    """A few steps of every side, so that all there is left to go wrong on a GPU is the GPU."""
-    said = process("-m", "benchmarks.perf.gpu_kd", "--smoke", env=NO_GPU)
-    assert said.code == 0, said.err
-    pack, alone = map(json.loads, said.out.splitlines())
-    assert (pack["bench"], pack["target"], alone["bench"], alone["target"]) == ("gpu_pack", 6.0, "gpu_kd", 3.0)
-    detail = alone["detail"]
-    assert detail["device"] == "CPU, a smoke test" and alone["ratio"] > 0 and pack["ratio"] > 0
+    """Each side takes a few steps on a CPU, so that on a GPU only the GPU itself can go wrong."""
+    result = process("-m", "benchmarks.perf.gpu_kd", "--smoke", env=NO_GPU)
+    assert result.code == 0, result.err
+    pack, single = map(json.loads, result.out.splitlines())
+    assert (pack["bench"], pack["target"], single["bench"], single["target"]) == ("gpu_pack", 6.0, "gpu_kd", 3.0)
+    detail = single["detail"]
+    assert detail["device"] == "CPU, a smoke test" and single["ratio"] > 0 and pack["ratio"] > 0
     assert detail["ratios"].keys() == {"bf16", "tf32", "float32"}
-    # One of each member, and the teacher.
+    # One for each member and one for the teacher.
     assert detail["graphs_recorded"]["alone bf16"] == 2 and detail["graphs_recorded"]["pack bf16"] == 3
     for side in ("alone", "pack"):
         assert {"data", "teacher", "student"} <= detail["parts_ms_per_step"][f"{side} bf16"].keys()

@@ -1,7 +1,7 @@
 """Captured steps: the same training as with eager ones, and no capture of what a graph cannot hold.
 
 Without a GPU a stand-in replaces CUDA graphs. Its replay repeats the captured work on the tensors and with the settings
-of the step that was captured: what would be stale in a graph is stale there too.
+of the captured step: a value that would be stale in a graph is stale there too.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ INFO = DATASETS["digits"]
 NET = "digits_net_w4"
 BATCH, IMAGES = 8, 44  # the last batch is smaller
 EPOCHS = 3
-MINE = "tests.support.user_methods"
+USER_METHODS = "tests.support.user_methods"
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},
@@ -239,7 +239,7 @@ def test_captured_steps_train_every_method_as_eager_ones(precision: str, capsys:
     [("kd", [], 1), ("kd", [2], 2), ("dkd", [], 3), ("dkd", [1, 2], 3), ("ab", [], 2), ("ft", [2], 3)],
 )
 def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milestones: list[int], times: int) -> None:
-    """The learning rate, the stage, and the epoch if a method's warm-up reads it; nothing else."""
+    """Only the learning rate, the stage, and an epoch that a method's warm-up reads cause a new capture."""
     capture = StandIn()
     eager, _ = train([use], None, milestones=milestones)
     captured, _ = train([use], capture, milestones=milestones)
@@ -250,7 +250,7 @@ def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milest
 
 @pytest.mark.parametrize(("use", "times"), [("kd", 1), ("dkd", 3), ("crd", 1), ("rekd", 1), ("dml", 1)])
 def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
-    """With clipping; and again for each epoch if only a micro-batch's epoch is read."""
+    """Clipping is captured. A method that reads only a micro-batch's epoch is captured again in each epoch."""
     capture, recipe = StandIn(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": []}
     eager, _ = train([use], None, **recipe)
     captured, _ = train([use], capture, **recipe)
@@ -261,8 +261,8 @@ def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
 @pytest.mark.parametrize("capture", [StandIn(), refuses], ids=["captured", "refused"])
 @pytest.mark.parametrize("odd", ["Drops", "CountsInPython", "HoldsATensor", "ReplacesABuffer", "DrawsOnTheHost"])
 def test_what_no_graph_can_hold_is_not_captured(odd: str, capture: Capture, capsys: pytest.CaptureFixture[str]) -> None:
-    """Such methods train eagerly and say so once; the others in their pack are captured."""
-    use = f"{MINE if odd == 'Drops' else __name__}:{odd}"
+    """Such methods train eagerly and log it once; the others in their pack are captured."""
+    use = f"{USER_METHODS if odd == 'Drops' else __name__}:{odd}"
     eager, _ = train([use, "kd"], None)
     capsys.readouterr()
     captured, watcher = train([use, "kd"], capture)
@@ -334,8 +334,8 @@ def test_no_eager_step_waits_for_the_gpu(use: str, monkeypatch: pytest.MonkeyPat
 def test_static_inputs_keep_their_addresses() -> None:
     inputs = StaticInputs()
     first = inputs.load({"a": torch.ones(2), "b": torch.ones(3)})
-    again = inputs.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
-    assert all(first[k] is again[k] for k in first) and again["b"].tolist() == [5.0] * 3 and inputs.moves == 2
+    second = inputs.load({"a": torch.zeros(2), "b": torch.full((3,), 5.0)})
+    assert all(first[k] is second[k] for k in first) and second["b"].tolist() == [5.0] * 3 and inputs.moves == 2
     assert inputs.load({"a": torch.ones(4)})["a"].shape == (4,) and inputs.moves == 3
     new = torch.ones(4)
     assert inputs.load({"a": new})["a"] is not new, "otherwise the next load would change the loader's tensor"
@@ -360,7 +360,7 @@ def test_state_outside_tensors_ignores_only_values() -> None:
 def test_members_that_do_not_fit_train_after_the_others(
     sizes: list[int], memory: int, trains: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for a GPU's memory. All end as if they had trained at once."""
+    """All members end as if they had trained at once; a stand-in simulates a GPU's memory."""
     uses = ["kd", "student", "dkd", "at"][: len(sizes)]
     eager, _ = train(uses, None)
     at_once: list[int] = []

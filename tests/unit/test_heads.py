@@ -1,4 +1,4 @@
-"""Heads of models, and the methods SimKD and DML, which use more of a teacher than its outputs."""
+"""Heads of models, and the methods SimKD and DML, which use a teacher's classifier or train the teacher."""
 
 import pytest
 import torch
@@ -78,7 +78,7 @@ def batch() -> Batch:
 
 
 def test_a_student_with_the_teachers_map_predicts_as_the_teacher() -> None:
-    """P is made the identity: as many inner channels as outer ones, and Dirac kernels."""
+    """The projector is made the identity: as many inner channels as outer ones, and Dirac kernels."""
     wide = spec(4, 4)
     method = SimKD(wide, wide, factor=1).eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from harness.spec.tasks.detection import OBJECTS
 from harness.spec.tasks.detection import TASK as DETECTION
 
 SHA = "ab" * 32
-# Every recipe key, said, at its default where it has one.
+# Every recipe key, at its default if it has one.
 RECIPE = {"epochs": 3, "lr": 0.05, **{k: f.default for k, f in Recipe.model_fields.items() if not f.is_required()}}
 BASE: dict[str, Any] = {
     "dataset": {"name": "digits", "train_subset": 100},
@@ -82,7 +82,7 @@ DETECTION_INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
 def ids(data: dict[str, Any]) -> list[str]:
-    """run_ids of a sweep's cells."""
+    """Return the run ids of a sweep's cells."""
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
     info = {"coco": DETECTION_INFO, "imagefolder": STORED_INFO}.get(name, tasks.DATASETS[name])
@@ -91,26 +91,26 @@ def ids(data: dict[str, Any]) -> list[str]:
 
 
 def changed(**changes: Any) -> dict[str, Any]:
-    """BASE with dotted keys (``__`` for the dot) set."""
+    """Return BASE with dotted keys (``__`` for the dot) set."""
     data = copy.deepcopy(BASE)
     for key, value in changes.items():
         *path, last = key.split("__")
-        here: Any = data
+        node: Any = data
         for part in path:
-            here = here[int(part) if part.isdigit() else part]
-        here[last] = value
+            node = node[int(part) if part.isdigit() else part]
+        node[last] = value
     return data
 
 
 def of_stored_images() -> dict[str, Any]:
-    """BASE with a dataset of stored images, and every recipe key about them said at its default."""
+    """Return BASE with a dataset of stored images and every recipe key about them stated at its default."""
     pair = {**BASE["pairs"][0], "teacher": "torchvision:resnet18", "student": "torchvision:squeezenet1_0"}
     recipe = {**BASE["recipe"], **STORED.views}
     return changed(dataset__name="imagefolder", recipe=recipe, pairs=[pair])
 
 
 def of_detection() -> dict[str, Any]:
-    """BASE with images that show objects, and every recipe key about them said at its default."""
+    """Return BASE with a detection dataset and every recipe key about it stated at its default."""
     weights = {"file": "t.pth", "sha256": SHA, "AP": 40.0}
     pair = {"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn", "teacher_weights": weights}
     recipe = {**BASE["recipe"], **DETECTION_KEYS}
@@ -118,12 +118,12 @@ def of_detection() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("views", ["stored", "detection"])
-def test_defaults_of_what_is_seen_need_not_be_said(views: str) -> None:
-    of = {"stored": of_stored_images, "detection": of_detection}[views]
-    said, unsaid = of(), of()
+def test_defaults_about_images_need_not_be_stated(views: str) -> None:
+    make = {"stored": of_stored_images, "detection": of_detection}[views]
+    stated, unstated = make(), make()
     for key in {"stored": STORED.views, "detection": DETECTION_KEYS}[views]:
-        del unsaid["recipe"][key]
-    assert ids(said) == ids(unsaid)
+        del unstated["recipe"][key]
+    assert ids(stated) == ids(unstated)
 
 
 @pytest.mark.parametrize("key", Recipe.model_fields)
@@ -200,18 +200,18 @@ def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.Mo
 
 
 @given(st.randoms(use_true_random=False))
-def test_key_order_and_defaults_left_unsaid_do_not_change_the_id(rng: random.Random) -> None:
+def test_key_order_and_unstated_defaults_do_not_change_the_id(rng: random.Random) -> None:
     info = methods.describe_method("crd")
-    said = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
-    full = changed(methods__entry={"use": "crd", **said}, recipe__milestones=[])
+    stated = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
+    full = changed(methods__entry={"use": "crd", **stated}, recipe__milestones=[])
     defaults = [("recipe", k) for k, f in Recipe.model_fields.items() if not f.is_required()]
-    defaults += [("methods", "entry", part, k) for part in ("params", "weights") for k in said[part]]
+    defaults += [("methods", "entry", part, k) for part in ("params", "weights") for k in stated[part]]
     terse = copy.deepcopy(full)
     for path in rng.sample(defaults, rng.randint(0, len(defaults))):
-        here = terse
+        node = terse
         for part in path[:-1]:
-            here = here[part]
-        del here[path[-1]]
+            node = node[part]
+        del node[path[-1]]
 
     def shuffled(value: Any) -> Any:
         if not isinstance(value, dict):
@@ -248,22 +248,22 @@ def test_paths_names_and_notes_do_not_change_the_id(file: str, top1: float | Non
     assert ids(data) == ids(BASE)
 
 
-def test_the_same_setting_said_in_another_place_or_form_does_not_change_the_id() -> None:
-    wanted = ids(changed(methods__entry={"use": "kd", "params": {"temperature": 2.0}}, recipe__lr=1.0))
+def test_the_same_setting_in_another_place_or_form_does_not_change_the_id() -> None:
+    expected = ids(changed(methods__entry={"use": "kd", "params": {"temperature": 2.0}}, recipe__lr=1.0))
     per_pair = changed(recipe__lr=1)
     per_pair["pairs"][0]["methods"] = {"entry": {"params": {"temperature": 2}}}
     per_method = changed(methods__entry={"use": "kd", "params": {"temperature": 2}, "recipe": {"lr": 1}})
     by_pair = changed(methods__entry={"use": "kd", "params": {"temperature": 2}})
     by_pair["pairs"][0]["recipe"] = {"lr": "1.0"}
-    assert ids(per_pair) == ids(per_method) == ids(by_pair) == wanted
+    assert ids(per_pair) == ids(per_method) == ids(by_pair) == expected
     assert ids(changed(seeds=1)) == ids(changed(seeds=[0]))
 
 
 def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     unsaid = changed(methods__entry={"use": "kd"})
-    said = changed(methods__entry={"use": "kd", "params": {"temperature": 4.0}})
+    stated = changed(methods__entry={"use": "kd", "params": {"temperature": 4.0}})
     del unsaid["recipe"]["momentum"]
-    before = ids(unsaid), ids(said)
+    before = ids(unsaid), ids(stated)
 
     class Changed(Recipe):
         momentum: float = 0.8
@@ -271,7 +271,7 @@ def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp
     with monkeypatch.context() as patch:
         patch.setattr(sweep_file, "Recipe", Changed)
         assert ids(unsaid) != before[0]
-        assert ids(said) == before[1]
+        assert ids(stated) == before[1]
 
     folder = tmp_path / "methods"
     shutil.copytree(methods.METHODS_FOLDER, folder)
@@ -281,9 +281,9 @@ def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp
         patch.setattr(methods, "METHODS_FOLDER", folder)
         methods.describe_method.cache_clear()
         assert ids(unsaid) != before[0]
-        assert ids(said) == before[1]
+        assert ids(stated) == before[1]
     methods.describe_method.cache_clear()
-    assert (ids(unsaid), ids(said)) == before
+    assert (ids(unsaid), ids(stated)) == before
 
 
 def test_a_users_own_method_is_identified_by_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_images_for_validation_change_the_id_and_none_do_not() -> None:
 
 
 def test_golden_ids() -> None:
-    """Committed ids. If they change, results that users have are no longer found: change them on purpose only."""
+    """Committed ids: if they change, users' results are no longer found. Change them on purpose only."""
     science = {
         "protocol": 1,
         "dataset": {"name": "digits", "version": "6000b9393a3f3f11", "train_subset": None},

@@ -22,7 +22,7 @@ FOLDERS = {
     "store": set(),
     "reporting": {"tables", "published", "paper", "figures", "leaderboard", "export"},
 }
-# From the bottom. A part imports parts of lower layers only, not even those beside it; commands are on top.
+# From the bottom. A part imports only parts of lower layers, not of its own; commands are on top.
 LAYERS = (
     {"harness.errors", "harness.hardware", "harness.phrases", "harness.rng"},
     {"harness.spec"},
@@ -96,7 +96,9 @@ def test_imports_point_down() -> None:
 def test_loading_and_preparing_data_know_nothing_of_each_other() -> None:
     pairs = (("harness.data.load.", "harness.data.prepare."), ("harness.data.prepare.", "harness.data.load."))
     for one, other in pairs:
-        mixed = [m for m, found in IMPORTS.items() if m.startswith(one) and any(x.startswith(other) for x in found)]
+        mixed = [
+            m for m, imported in IMPORTS.items() if m.startswith(one) and any(x.startswith(other) for x in imported)
+        ]
         assert not mixed
 
 

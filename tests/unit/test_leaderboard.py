@@ -1,4 +1,4 @@
-"""The leaderboard's lines against a plain computation of their own: what is compared with what."""
+"""The leaderboard's lines against a plain computation: ranks and differences of comparable runs."""
 
 import statistics
 import time
@@ -25,7 +25,7 @@ from harness.spec.expand import Cell
 from harness.store import compaction
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
-from tests.support.cli import command, process
+from tests.support.cli import process, run_command
 from tests.support.leaderboard_records import put, put_compacted, record, science
 
 DEFAULTS = {"version": 1, "params": {"temperature": methods.describe_method("kd").hyper["temperature"].default}}
@@ -48,8 +48,8 @@ def lines(rows: Sequence[Any]) -> list[LeaderboardEntry]:
     return board_lines.leaderboard_entries(pa.Table.from_pylist(list(rows), schema=columns), {})
 
 
-def only(found: list[LeaderboardEntry], use: str) -> LeaderboardEntry:
-    return next(line for line in found if line.use == use)
+def only(entries: list[LeaderboardEntry], use: str) -> LeaderboardEntry:
+    return next(line for line in entries if line.use == use)
 
 
 RUNS = st.lists(
@@ -76,13 +76,13 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
             plain.setdefault(key, {})
             if top1 is not None:
                 plain[key][seed] = top1
-    found = lines(rows)
-    assert len(found) == len(plain)
-    for line in found:
+    entries = lines(rows)
+    assert len(entries) == len(plain)
+    for line in entries:
         lr = line.science.recipe.lr
-        mine = plain[line.use, lr, line.teacher_key]
-        assert line.by_seed == mine and (line.last.mean if line.last else None) == (
-            statistics.fmean(mine.values()) if mine else None
+        scores = plain[line.use, lr, line.teacher_key]
+        assert line.by_seed == scores and (line.last.mean if line.last else None) == (
+            statistics.fmean(scores.values()) if scores else None
         )
         rivals = [v for (use, r, sha), v in plain.items() if use != "student" and (r, sha) == (lr, line.teacher_key)]
         better = sum(statistics.fmean(v.values()) > line.last.mean for v in rivals if v) if line.last else None
@@ -92,7 +92,7 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
             (line.to_reference, ("kd", lr, line.teacher_key)),
         ):
             theirs = {} if other[0] == line.use else plain.get(other, {})
-            paired = [mine[s] - theirs[s] for s in mine if s in theirs] if line.use != "student" else []
+            paired = [scores[s] - theirs[s] for s in scores if s in theirs] if line.use != "student" else []
             assert (difference.mean if difference else None) == (statistics.fmean(paired) if paired else None)
 
 
@@ -104,21 +104,21 @@ def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
         run(KD, dataset={"name": "cifar100", "train_subset": None, "version": "v", "validation": 5000}),
         run(KD, student="resnet8"),
     ]
-    found = lines(rows)
-    assert len({line.protocol.id for line in found}) == 4
-    assert all(line.rank == 1 for line in found)
+    entries = lines(rows)
+    assert len({line.protocol.id for line in entries}) == 4
+    assert all(line.rank == 1 for line in entries)
 
 
-def test_settings_that_are_the_defaults_go_unsaid() -> None:
-    found = lines([run(KD), run(HOT_KD), run(OTHER)])
-    said = [dict(line.settings) for line in found if line.use == "kd"]
-    assert sorted(said, key=len) == [{}, {"temperature": 99.0}]
-    assert only(found, "other").settings == {"ce": 1.0, "p": 1}, "of a method that is not ours, all"
+def test_settings_at_their_defaults_are_not_shown() -> None:
+    entries = lines([run(KD), run(HOT_KD), run(OTHER)])
+    settings = [dict(line.settings) for line in entries if line.use == "kd"]
+    assert sorted(settings, key=len) == [{}, {"temperature": 99.0}]
+    assert only(entries, "other").settings == {"ce": 1.0, "p": 1}, "of a method that is not ours, all"
 
 
 def test_of_several_kds_the_one_with_default_settings_is_the_reference() -> None:
-    found = lines([run(KD, 50.0), run(HOT_KD, 60.0), run(OTHER, 57.0)])
-    difference = only(found, "other").to_reference
+    entries = lines([run(KD, 50.0), run(HOT_KD, 60.0), run(OTHER, 57.0)])
+    difference = only(entries, "other").to_reference
     assert difference and difference.mean == 7.0
     assert (
         only(lines([run(HOT_KD, 60.0), run({**HOT_KD, "version": 2}, 1.0), run(OTHER)]), "other").to_reference is None
@@ -146,12 +146,12 @@ def test_gain_per_extra_hour(hours: float, hardware: str, expected: float | None
 )
 def test_cost_is_of_gpus_or_of_cores(hardware: str, unit: str, hours: float) -> None:
     """Two hours in two processes of three threads; a diverged run ended early and does not count."""
-    how = {"hardware": hardware, "processes": 2, "threads": 3}
-    rows = [run(KD, hours=2.0, **how), run(KD, None, seed=1, hours=0.1, **how)]
+    settings = {"hardware": hardware, "processes": 2, "threads": 3}
+    rows = [run(KD, hours=2.0, **settings), run(KD, None, seed=1, hours=0.1, **settings)]
     line = only(lines(rows), "kd")
     assert line.cost and (line.cost.unit, line.cost.hours) == (unit, hours)
     assert line.diverged == 1 and line.last and line.last.n == 1
-    mixed = [*rows, run(KD, seed=2, hours=2.0, **{**how, "hardware": "another"})]
+    mixed = [*rows, run(KD, seed=2, hours=2.0, **{**settings, "hardware": "another"})]
     assert only(lines(mixed), "kd").cost is None, "hours on unlike hardware have no mean"
 
 
@@ -164,7 +164,7 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     for name, changes in (("mixed", (change,)), ("alike", ())):
         Contents(name, "", "cifar100", (240,), cells, changes).write(store.table_folder(name))
     board = build_board(store)
-    assert [found.sweep for found in board.figures] == ["alike"]
+    assert [figure.sweep for figure in board.figures] == ["alike"]
     assert "mixed" in board.figures_note
 
 
@@ -177,12 +177,12 @@ def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:
     Contents("sweep", "", "cifar100", (240,), cells).write(store.table_folder("sweep"))
     code = "import sys; from harness.console import app\ntry: app.main()\nfinally: print('pandas' in sys.modules)"
     for name in ("report", "leaderboard"):
-        said = process("-c", code, name, "--results", tmp_path)
-        assert said.code == 0 and said.out.splitlines()[-1] == "False", said
+        result = process("-c", code, name, "--results", tmp_path)
+        assert result.code == 0 and result.out.splitlines()[-1] == "False", result
 
 
 def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) -> None:
-    """All rows, and the details that a store of these runs alone would have."""
+    """The page has all rows, and the details that a store of only these runs would have."""
     day = datetime(2026, 2, 1, tzinfo=UTC)
     new = [run(m, 60.0 + s, s, finished_at=day + timedelta(days=s)) for m in (KD, OTHER) for s in (0, 1)]
     old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(WHOLE)]
@@ -203,14 +203,12 @@ def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) ->
 
 
 def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:
-    """It is a setting, and lines of its values stay apart."""
+    """It is a setting, and each of its values has its own line."""
     rows = [run({**OTHER, "params": {"seed": a, "student": "x"}}, 50.0, s) for a in (0, 1) for s in (0, 1)]
     assert [line.by_seed for line in lines(rows)] == [{0: 50.0, 1: 50.0}] * 2
 
 
-def test_a_page_is_written_anew_when_something_has_come_and_only_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_is_written_again_only_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, written, slept = Store(tmp_path), list[int](), list[float]()
     happens = iter(
         [
@@ -236,6 +234,6 @@ def test_a_page_is_written_anew_when_something_has_come_and_only_then(
     monkeypatch.setattr(time, "sleep", sleep)
     monkeypatch.setattr(leaderboard, "_write", write)
     with suppress(KeyboardInterrupt):
-        command("leaderboard", "--results", tmp_path, "--watch")
+        run_command("leaderboard", "--results", tmp_path, "--watch")
     assert written == [0, 2, 5]
     assert set(slept) == {leaderboard.REST * 10}, "most of the time it rests"

@@ -1,4 +1,4 @@
-"""Models of timm and torchvision: their names without importing them, their maps, and that they stay what they are."""
+"""Models of timm and torchvision: their names without an import of the library, their maps and weight keys."""
 
 import importlib.util
 from pathlib import Path
@@ -16,7 +16,7 @@ from harness.models.zoo import build_model
 from harness.spec import library_models, models
 from methods.at import AT
 from methods.fitnets import FitNets
-from tests.support.cli import REPO, command, process
+from tests.support.cli import REPO, process, run_command
 
 SMALL = ["timm:test_resnet", "timm:mobilenetv1_100", "torchvision:resnet18", "torchvision:mobilenet_v2"]
 
@@ -59,13 +59,13 @@ def test_the_names_read_are_those_the_libraries_list() -> None:
 
 
 @pytest.mark.parametrize(("library", "near"), [("timm", "mobilenetv2_100"), ("torchvision", "mobilenet_v2")])
-def test_an_unknown_name_is_told_its_nearest(library: str, near: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(library: str, near: str) -> None:
     assert models.resolve_model(f"{library}:{near}") == f"{library}:{near}"
     with pytest.raises(ValueError, match=f"{library} has no model 'mobilenetv2_10'; nearest: .*{library}:{near}"):
         models.resolve_model(f"{library}:mobilenetv2_10")
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     library_models.library_model_names.cache_clear()
     with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
@@ -89,28 +89,28 @@ def sweep_file(folder: Path, dataset: str, teacher: str, student: str, method: s
 
 def test_wrong_names_in_a_sweep_and_at_evaluate_exit_2_with_one_message(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, "cifar100", "resnet56", "timm:resnet81")
-    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
-    assert said.startswith(f"{file}:5: pairs.0.student: timm has no model 'resnet81'; nearest: ")
+    error = run_command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert error.startswith(f"{file}:5: pairs.0.student: timm has no model 'resnet81'; nearest: ")
     file = sweep_file(tmp_path, "digits", "torchvision:resnet18", "digits_net_w4")
-    said = command("sweep", file, "--plan", "--results", tmp_path / "r").error
-    assert said.endswith("pairs.0.teacher: torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8")
-    said = command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet19", "--weights", "none").error
-    assert said.startswith("torchvision has no model 'resnet19'; nearest: torchvision:resnet1")
-    said = command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet18", "--weights", "none").error
-    assert said == "torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8"
+    error = run_command("sweep", file, "--plan", "--results", tmp_path / "r").error
+    assert error.endswith("pairs.0.teacher: torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8")
+    error = run_command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet19", "--weights", "none").error
+    assert error.startswith("torchvision has no model 'resnet19'; nearest: torchvision:resnet1")
+    error = run_command("evaluate", "--dataset", "digits", "--model", "torchvision:resnet18", "--weights", "none").error
+    assert error == "torchvision:resnet18 is for 3x8x8 images, dataset digits has 1x8x8"
 
 
-def test_planning_imports_neither_and_says_what_it_does_not_know(tmp_path: Path) -> None:
+def test_planning_imports_neither_and_reports_what_is_unknown(tmp_path: Path) -> None:
     file = sweep_file(tmp_path, "cifar100", "timm:resnet34", "torchvision:resnet18")
     program = (
         "import sys; from harness.console.app import main\n"
         "try: main()\n"
         "finally: assert not {'torch', 'timm', 'torchvision'} & set(sys.modules), 'heavy'\n"
     )
-    said = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
-    assert said.code == 0 and said.err == "", said
-    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
-    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0, " in said.out
+    result = process("-c", program, "sweep", file, "--plan", "--results", tmp_path / "r", cwd=REPO)
+    assert result.code == 0 and result.err == "", result
+    assert "time unknown: 3 runs (teacher timm:resnet34 / seed 0, " in result.out
+    assert "disk unknown: 3 runs (teacher timm:resnet34 / seed 0, " in result.out
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -137,11 +137,11 @@ def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
         assert [spec.channels[t] for t in places] == [64, 64, 128, 256, 512]
         assert [spec.sizes[t][0] for t in places] == [size // d for d in (2, 4, 8, 16, 32)]
         taps = (stem, "layer1", "layer2", "layer3", "layer4", "layer2.0.conv1", "layer4.1")
-        found = model.eval()(images(size), [*places, *(f"module.{t}" for t in taps)]).features
+        features = model.eval()(images(size), [*places, *(f"module.{t}" for t in taps)]).features
         for stage, path in zip(places, taps, strict=False):
-            assert torch.equal(found[stage], found[f"module.{path}"])
-        assert torch.equal(found["module.layer4.1"], found["stage4"])
-        assert found["module.layer2.0.conv1"].shape == (2, 128, size // 8, size // 8)
+            assert torch.equal(features[stage], features[f"module.{path}"])
+        assert torch.equal(features["module.layer4.1"], features["stage4"])
+        assert features["module.layer2.0.conv1"].shape == (2, 128, size // 8, size // 8)
     with pytest.raises(ValueError, match=r"no tap named 'module.layer9'; this model has: .*stem, stage1"):
         model(images(), ["module.layer9"])
 
@@ -159,17 +159,17 @@ def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
 )
 def test_stages_of_families(name: str, paths: list[str | None]) -> None:
     named = ["stem", *(f"stage{i}" for i in range(1, 9))]
-    wanted = {tap: path for tap, path in zip(named, paths, strict=False) if path}
-    found = fresh(name)._paths
-    assert {tap: path for tap, path in found.items() if not tap.startswith("module.")} == wanted
+    expected = {tap: path for tap, path in zip(named, paths, strict=False) if path}
+    paths_found = fresh(name)._paths
+    assert {tap: path for tap, path in paths_found.items() if not tap.startswith("module.")} == expected
 
 
-def test_a_map_is_what_its_module_returned_whatever_changes_it_later() -> None:
+def test_a_map_is_what_its_module_returned_despite_later_changes() -> None:
     """resnet18 adds its shortcut in place to what bn2 returned."""
     model = fresh("torchvision:resnet18").eval()
-    found = model(images(), ["module.layer1.0.conv2", "module.layer1.0.bn2"]).features
-    again = model.net.layer1[0].bn2(found["module.layer1.0.conv2"])
-    assert torch.equal(again, found["module.layer1.0.bn2"])
+    features = model(images(), ["module.layer1.0.conv2", "module.layer1.0.bn2"]).features
+    recomputed = model.net.layer1[0].bn2(features["module.layer1.0.conv2"])
+    assert torch.equal(recomputed, features["module.layer1.0.bn2"])
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -197,8 +197,8 @@ def test_it_trains_and_leaves_no_hooks() -> None:
     for method in (FitNets, AT):
         distiller = method(describe_taps(student, shape), describe_taps(teacher, shape))
         with torch.no_grad():
-            taught = teacher(images(), distiller.teacher_taps)
-        (loss,) = distiller(None, student(images(), distiller.student_taps), taught).values()
+            teacher_outputs = teacher(images(), distiller.teacher_taps)
+        (loss,) = distiller(None, student(images(), distiller.student_taps), teacher_outputs).values()
         loss.backward()
         reached = student.net.get_submodule("blocks.1").parameters()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in reached)

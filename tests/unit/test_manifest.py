@@ -1,4 +1,4 @@
-"""Manifests of prepared data sets, honest and not."""
+"""Manifests of prepared data sets, valid and damaged."""
 
 import json
 import subprocess
@@ -36,11 +36,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_read(folder: Path) -> None:
-    found = Manifest.read(folder)
-    assert (found.classes, found.train, found.test.images) == (("ant", "bee"), None, 2)
-    found.write(folder)
-    assert Manifest.read(folder) == found
+def test_reading_returns_what_was_written(folder: Path) -> None:
+    annotations = Manifest.read(folder)
+    assert (annotations.classes, annotations.train, annotations.test.images) == (("ant", "bee"), None, 2)
+    annotations.write(folder)
+    assert Manifest.read(folder) == annotations
 
 
 CHANGES: dict[str, tuple[dict[str, Any], str]] = {
@@ -100,11 +100,11 @@ def of_coco(folder: Path) -> Path:
 
 
 def test_of_objects(of_coco: Path) -> None:
-    found = manifest.read_manifest(of_coco, "imagenet")
-    assert isinstance(found, CocoManifest) and found == CocoManifest.read(of_coco)
-    assert (found.class_count, found.evaluated_on, found.categories[0].id) == (1, "test", 3)
-    found.write(of_coco)
-    assert CocoManifest.read(of_coco) == found
+    read_back = manifest.read_manifest(of_coco, "imagenet")
+    assert isinstance(read_back, CocoManifest) and read_back == CocoManifest.read(of_coco)
+    assert (read_back.class_count, read_back.evaluated_on, read_back.categories[0].id) == (1, "test", 3)
+    read_back.write(of_coco)
+    assert CocoManifest.read(of_coco) == read_back
     (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "train": PART}))
     assert CocoManifest.read(of_coco).evaluated_on == "train"
 

@@ -1,4 +1,4 @@
-"""The zoo itself: taps, description, catalogue and facts. Its numbers are checked in tests/golden/test_models.py."""
+"""The zoo's taps, descriptions, catalogue and facts. tests/golden/test_models.py checks its numbers."""
 
 import math
 import os
@@ -33,9 +33,9 @@ def family_model(name: str, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("name", [*CATALOG, *DETECTORS])
 def test_facts_file_agrees_with_the_zoo(name):
-    measured, found = measure_model(name), model_facts(name)
-    assert found == measured, "run python -m harness.models.facts"
-    assert list(found.taps) == list(measured.taps)
+    measured, from_file = measure_model(name), model_facts(name)
+    assert from_file == measured, "run python -m harness.models.facts"
+    assert list(from_file.taps) == list(measured.taps)
 
 
 def test_only_the_taps_asked_for_are_returned():
@@ -66,9 +66,9 @@ def test_maps_handed_out_are_not_overwritten(name, taps, monkeypatch):
     plain = Taps.__call__
     monkeypatch.setattr(Taps, "__call__", spy)
     model = family_model(name)
-    wanted = model.tap_names if taps == "all" else [t for t in model.tap_names if not t.endswith(".preact")]
-    outputs = model(images(name), wanted)
-    assert set(outputs.features) == set(wanted)
+    expected = model.tap_names if taps == "all" else [t for t in model.tap_names if not t.endswith(".preact")]
+    outputs = model(images(name), expected)
+    assert set(outputs.features) == set(expected)
     for tap, feature in outputs.features.items():
         assert torch.equal(feature, handed_out[tap]), tap
     assert torch.equal(outputs.logits, family_model(name)(images(name)).logits)
@@ -172,8 +172,8 @@ def test_catalogue_does_not_load_torch():
         "print([m for m in ('torch', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])
@@ -189,7 +189,7 @@ def test_published_checkpoints_load_as_they_are(name):
 
 
 def test_narrow_strided_convolutions_have_the_gradients_of_float64() -> None:
-    """oneDNN 3.12 gets them wrong in channels-last layout on CPUs with AVX2 alone: see harness.models.strided_conv."""
+    """oneDNN 3.12 gets them wrong in channels-last layout on CPUs with only AVX2: see harness.models.strided_conv."""
     model = family_model("digits_net_w4")
     narrow = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (1, 1) and m.in_channels < 8]
     assert len(narrow) == 2

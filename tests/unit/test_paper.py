@@ -1,4 +1,4 @@
-"""The tables as papers print them: marks, published numbers, formats, and the command behind each cell."""
+"""Tables as papers print them: marks, published numbers, formats, and the command that reproduces each cell."""
 
 import csv
 import html.parser
@@ -30,7 +30,7 @@ from harness.reporting.tables import table_folder
 from harness.spec import datasets
 from harness.spec.expand import Cell
 from harness.store import records
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.comparisons import row, table
 from tests.support.sciences import make_science
 
@@ -46,7 +46,7 @@ Tops = dict[
 
 
 def compared(tops: Tops, **more: Any) -> Comparison:
-    """A comparison with these results. A line with no value at all has no record either."""
+    """Return a comparison with these results. A line without any value has no record either."""
     cells = [Cell(*line, seed, f"{'-'.join(line)}-{seed}", None) for line, values in tops.items() for seed in range(2)]
     rows = [
         row(f"{'-'.join(line)}-{seed}", top, top, status="done" if top is not None else "diverged", science=SCIENCE)
@@ -60,13 +60,13 @@ def one_pair(**tops: list[float | None]) -> Paper:
     return paper(compared({("t", "s", method): values for method, values in tops.items()}), None, None)
 
 
-def entries(found: Paper) -> dict[str, Entry]:
+def entries(document: Paper) -> dict[str, Entry]:
     """Return the first column's entries by the labels of their lines."""
-    return {line.label: line.entries[0] for line in found.lines}
+    return {line.label: line.entries[0] for line in document.lines}
 
 
-def marked(found: Paper, place: str) -> set[str]:
-    return {label for label, entry in entries(found).items() if entry.place == place}
+def marked(document: Paper, place: str) -> set[str]:
+    return {label for label, entry in entries(document).items() if entry.place == place}
 
 
 @given(st.lists(st.floats(0, 100).map(lambda v: round(v, 3)) | st.sampled_from([70.004, 70.0049, 69.995]), max_size=6))
@@ -79,16 +79,16 @@ def test_the_best_and_the_second_are_those_of_the_printed_numbers(means: list[fl
 
 
 def test_the_student_and_the_teacher_take_no_place() -> None:
-    found = one_pair(student=[99.0, 99.0], kd=[60.0, 62.0], crd=[70.0, 71.0], at=[50.0, 50.0])
-    assert marked(found, "best") == {"crd"} and marked(found, "second") == {"kd"}
-    assert [line.label for line in found.lines] == ["teacher", "student", "kd", "crd", "at"]
+    document = one_pair(student=[99.0, 99.0], kd=[60.0, 62.0], crd=[70.0, 71.0], at=[50.0, 50.0])
+    assert marked(document, "best") == {"crd"} and marked(document, "second") == {"kd"}
+    assert [line.label for line in document.lines] == ["teacher", "student", "kd", "crd", "at"]
 
 
-def test_equal_ones_share_a_place_and_one_alone_has_none() -> None:
-    found = one_pair(student=[60.0, 60.0], kd=[70.001, 70.0], crd=[70.0, 70.004], at=[65.0, 65.0])
-    assert marked(found, "best") == {"kd", "crd"} and marked(found, "second") == {"at"}
-    found = one_pair(student=[60.0, 60.0], kd=[70.0, 71.0], crd=[])
-    assert not marked(found, "best") | marked(found, "second")
+def test_equal_ones_share_a_place_and_a_single_one_has_none() -> None:
+    document = one_pair(student=[60.0, 60.0], kd=[70.001, 70.0], crd=[70.0, 70.004], at=[65.0, 65.0])
+    assert marked(document, "best") == {"kd", "crd"} and marked(document, "second") == {"at"}
+    document = one_pair(student=[60.0, 60.0], kd=[70.0, 71.0], crd=[])
+    assert not marked(document, "best") | marked(document, "second")
 
 
 def test_the_student_comes_first_wherever_the_sweep_lists_it() -> None:
@@ -96,13 +96,13 @@ def test_the_student_comes_first_wherever_the_sweep_lists_it() -> None:
 
 
 def test_what_is_missing_is_seen_and_counted() -> None:
-    found = one_pair(student=[60.0, 61.0], kd=[70.0, 71.0], crd=[], at=[72.0], ft=[None, None])
-    lines = {line.label: format.figure(line.entries[0], line) for line in found.lines}
+    document = one_pair(student=[60.0, 61.0], kd=[70.0, 71.0], crd=[], at=[72.0], ft=[None, None])
+    lines = {line.label: format.figure(line.entries[0], line) for line in document.lines}
     assert lines == {
         "teacher": "90.00", "student": "60.50 ± 0.71", "kd": "70.50 ± 0.71", "crd": "–", "at": "72.00 (1)", "ft": "–",
     }  # fmt: skip
-    assert any("Of 10 numbers (pair, method, seed) 3 have no record" in n and "2 diverged" in n for n in found.notes)
-    behind = [line for line in format.runs(found) if not line.startswith("python ")]
+    assert any("Of 10 numbers (pair, method, seed) 3 have no record" in n and "2 diverged" in n for n in document.notes)
+    behind = [line for line in format.runs(document) if not line.startswith("python ")]
     assert "t > s, crd (2 without a record): t-s-crd-0 t-s-crd-1" in behind
     assert "t > s, ft (2 diverged): t-s-ft-0 t-s-ft-1" in behind
     assert "t > s, kd: t-s-kd-0 t-s-kd-1" in behind
@@ -112,23 +112,23 @@ def test_what_is_missing_is_seen_and_counted() -> None:
 def test_lines_of_another_protocol_are_marked_and_take_no_place() -> None:
     tops: Tops = {("t", "s", m): [60.0 + i, 60.5 + i] for i, m in enumerate(("student", "kd", "at", "crd"))}
     change = RecipeChange("t", "s", "crd", "epochs 5", True)
-    found = paper(compared(tops, recipe_changes=(change,)), None, None)
-    assert entries(found)["crd"].unlike == "(a)" and marked(found, "best") == {"at"}
-    assert any("(a) epochs 5" in note for note in found.notes)
+    comparison = paper(compared(tops, recipe_changes=(change,)), None, None)
+    assert entries(comparison)["crd"].unlike == "(a)" and marked(comparison, "best") == {"at"}
+    assert any("(a) epochs 5" in note for note in comparison.notes)
     for form in FORMATS:
-        assert "(a)" in render.FORMATS[form](found)
+        assert "(a)" in render.FORMATS[form](comparison)
 
 
 def test_a_method_that_a_pair_has_not_is_an_empty_cell() -> None:
-    found = paper(
+    document = paper(
         compared({("t", "s", "student"): [1.0, 2.0], ("t", "s", "kd"): [2.0, 3.0], ("u", "s", "student"): [1.0, 2.0]}),
         None,
         None,
     )
-    kd = next(line for line in found.lines if line.label == "kd")
+    kd = next(line for line in document.lines if line.label == "kd")
     assert kd.entries[1] == Entry() and format.figure(kd.entries[1], kd) == "–"
     for form in FORMATS:
-        assert render.FORMATS[form](found)
+        assert render.FORMATS[form](document)
 
 
 def test_stars_are_those_of_the_corrected_test() -> None:
@@ -139,12 +139,12 @@ def test_stars_are_those_of_the_corrected_test() -> None:
     }
     cells = [Cell(*line, seed, f"{line[2]}-{seed}", None) for line in tops for seed in range(3)]
     rows = [row(f"{m}-{i}", v, v, science=SCIENCE) for (_, _, m), values in tops.items() for i, v in enumerate(values)]
-    found = entries(
+    by_method = entries(
         paper(comparison.compare(Contents("n", "", "digits", (20,), tuple(cells)), table(rows)), None, None)
     )
-    tested = found["kd"].tested
-    assert tested and tested.p_holm < 0.001 and format.marks(found["kd"]) == "***"
-    assert found["at"].tested and format.marks(found["at"]) == "" and format.marks(found["student"]) == ""
+    tested = by_method["kd"].tested
+    assert tested and tested.p_holm < 0.001 and format.marks(by_method["kd"]) == "***"
+    assert by_method["at"].tested and format.marks(by_method["at"]) == "" and format.marks(by_method["student"]) == ""
 
 
 def wide(pairs: int, teacher: str = "t") -> Comparison:
@@ -158,9 +158,9 @@ def test_wide_tables_are_broken_into_blocks(pairs: int, widths: list[int]) -> No
 
 
 def test_a_pairs_metrics_stay_together() -> None:
-    found = wide(4)
+    document = wide(4)
     imagenet = paper(
-        replace(found, contents=replace(found.contents, dataset="imagenet")), None, published_numbers("imagenet")
+        replace(document, contents=replace(document.contents, dataset="imagenet")), None, published_numbers("imagenet")
     )
     assert [[c.metric for _, c in block] for block in format.blocks(imagenet)] == [["top1", "top5"] * 2] * 2
 
@@ -207,33 +207,35 @@ def example() -> Paper:
 
 
 def plain_latex(tex: str) -> str:
-    """Without what places and sizes look like."""
+    """Return LaTeX without the commands that only style it."""
     bare = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", tex)
     return re.sub(r"\{\\tiny\\,([^}]*)\}", r" \1", bare).replace(r"$\pm$", "±")
 
 
 def test_every_format_shows_the_same_figures() -> None:
-    found = example()
-    figures = [[format.figure(e, line) for e in line.entries] for line in found.lines]
-    markdown = [line.strip("|").split("|")[1:] for line in render.markdown(found).splitlines() if line.startswith("| ")]
+    document = example()
+    figures = [[format.figure(e, line) for e in line.entries] for line in document.lines]
+    markdown = [
+        line.strip("|").split("|")[1:] for line in render.markdown(document).splitlines() if line.startswith("| ")
+    ]
     plain = [[re.sub(r"\*\*|</?ins>", "", cell).strip() for cell in line] for line in markdown]
     assert plain == [["t > s", "tt > s"], *figures]
-    assert Page(render.html_text(found)).rows[2:] == [
-        [line.label, *cells] for line, cells in zip(found.lines, figures, strict=True)
+    assert Page(render.html_text(document)).rows[2:] == [
+        [line.label, *cells] for line, cells in zip(document.lines, figures, strict=True)
     ]
-    body = [line for line in render.latex(found).splitlines() if "&" in line and "multicolumn" not in line]
+    body = [line for line in render.latex(document).splitlines() if "&" in line and "multicolumn" not in line]
     assert [plain_latex(line).removesuffix(r" \\").split(" & ")[1:] for line in body] == figures
-    cells = [e for line in found.lines for e in line.entries]
-    for got, e in zip(csv.DictReader(io.StringIO(render.csv_text(found))), cells, strict=True):
+    cells = [e for line in document.lines for e in line.entries]
+    for got, e in zip(csv.DictReader(io.StringIO(render.csv_text(document))), cells, strict=True):
         assert e.spread and e.rerun
         assert (float(got["mean"]), int(got["n"]), got["place"]) == (e.spread.mean, e.spread.n, e.place)
         assert (got["run_ids"].split(), got["command"]) == (list(e.rerun.run_ids), e.rerun.command)
 
 
 def test_the_best_is_bold_and_the_second_underlined() -> None:
-    found = example()
+    document = example()
     means = {
-        p: {f"{e.spread.mean:.2f}" for ln in found.lines for e in ln.entries if e.spread and e.place == p}
+        p: {f"{e.spread.mean:.2f}" for ln in document.lines for e in ln.entries if e.spread and e.place == p}
         for p in ("best", "second")
     }
     for form, bold, underlined in (
@@ -241,46 +243,46 @@ def test_the_best_is_bold_and_the_second_underlined() -> None:
         ("tex", r"\\textbf\{(.*?)\}", r"\\underline\{(.*?)\}"),
         ("html", r"<strong>(\S+).*?</strong>", r"<u>(\S+).*?</u>"),
     ):
-        shown = render.FORMATS[form](found)
-        assert set(re.findall(bold, shown)) == means["best"] and set(re.findall(underlined, shown)) == means["second"]
+        text = render.FORMATS[form](document)
+        assert set(re.findall(bold, text)) == means["best"] and set(re.findall(underlined, text)) == means["second"]
 
 
 def test_every_cell_lists_its_runs_and_command_in_every_format() -> None:
-    found = example()
-    page = Page(render.html_text(found))
-    reruns = [e.rerun for line in found.lines for e in line.entries if e.rerun]
+    document = example()
+    page = Page(render.html_text(document))
+    reruns = [e.rerun for line in document.lines for e in line.entries if e.rerun]
     assert page.titles == [f"{' '.join(r.run_ids)}\n{r.command}" for r in reruns]
     for form in FORMATS:
-        shown = render.FORMATS[form](found)
+        text = render.FORMATS[form](document)
         for rerun in reruns:
-            assert " ".join(rerun.run_ids) in shown and rerun.command in shown, form
+            assert " ".join(rerun.run_ids) in text and rerun.command in text, form
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "a\nb\x1b[31m", "__init__", "-rf"])
 def test_hostile_names_stay_text(name: str) -> None:
-    """A contents.json from elsewhere may hold such names; those of a sweep file are checked."""
+    """A contents.json from elsewhere may hold hostile names; sweep files are checked."""
     tops: Tops = {("t", name, m): [60.0 + i, 61.0 + i] for i, m in enumerate(("student", name, "crd"))}
-    made = compared(tops)
-    found = paper(replace(made, contents=replace(made.contents, note=name, name=name)), None, None)
-    page = Page(render.html_text(found))
+    comparison = compared(tops)
+    document = paper(replace(comparison, contents=replace(comparison.contents, note=name, name=name)), None, None)
+    page = Page(render.html_text(document))
     assert not {"script", "img", "b"} & set(page.tags)
     assert page.attributes <= {"charset", "class", "content", "lang", "name", "scope", "title"}
     assert name.replace("\n", "") in {"".join(row[:1]).replace("\n", "") for row in page.rows}
-    shown = render.markdown(found)
-    lines = [line for line in shown.splitlines() if line.startswith("|")]
+    text = render.markdown(document)
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1, "as many cells in each line"
-    outside = re.sub(r"(?s)<details>.*", "", shown)
+    outside = re.sub(r"(?s)<details>.*", "", text)
     assert not re.search(r"(?<!\\)<script", outside) and not re.search(r"(?<!\\)`", outside)
-    tex = [line for line in render.latex(found).splitlines() if not line.startswith("%")]
+    tex = [line for line in render.latex(document).splitlines() if not line.startswith("%")]
     assert r"\input{" not in "\n".join(tex) and "\x1b" not in "\n".join(tex)
-    comments = [line for line in render.latex(found).splitlines() if line.startswith("%")]
-    assert len(comments) == 2 + 2 * len(found.lines), "a name does not end a comment"
-    assert [r["method"] for r in csv.DictReader(io.StringIO(render.csv_text(found)))][2] == name
+    comments = [line for line in render.latex(document).splitlines() if line.startswith("%")]
+    assert len(comments) == 2 + 2 * len(document.lines), "a name does not end a comment"
+    assert [r["method"] for r in csv.DictReader(io.StringIO(render.csv_text(document)))][2] == name
 
 
-def test_markdown_leaves_ordinary_names_alone() -> None:
-    shown = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
-    assert "| kd_hot " in shown and "\\" not in shown.partition("<details>")[0]
+def test_markdown_leaves_ordinary_names_unchanged() -> None:
+    text = render.markdown(one_pair(student=[60.0], kd_hot=[61.0], kd_cold=[62.0]))
+    assert "| kd_hot " in text and "\\" not in text.partition("<details>")[0]
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex: apt-get install texlive-latex-recommended")
@@ -289,24 +291,24 @@ def test_latex_compiles(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     if name == "published":
         finish(CIFAR)
-        shown = Path("results/tables/cifar/paper.tex").read_text()
+        tex = Path("results/tables/cifar/paper.tex").read_text()
     elif name == "hostile":
-        made = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
-        made = replace(made, contents=replace(made.contents, note=HOSTILE))
-        shown = render.latex(paper(made, None, None))
+        comparison = compared({("t|", "s_", m): [60.0, 61.0 + len(m)] for m in ("student", HOSTILE, "a&b")})
+        comparison = replace(comparison, contents=replace(comparison.contents, note=HOSTILE))
+        tex = render.latex(paper(comparison, None, None))
     else:
-        shown = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
-    Path("table.tex").write_text(shown)
-    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", shown, re.MULTILINE)
+        tex = render.latex(paper(wide(14, "a_teacher_with_a_long_name_"), None, None))
+    Path("table.tex").write_text(tex)
+    (needed,) = re.findall(r"^% Needs (\\usepackage\{.*\})\.$", tex, re.MULTILINE)
     document = rf"\documentclass[twocolumn]{{article}}{needed}\begin{{document}}x\input{{table}}\end{{document}}"
     Path("paper.tex").write_text(document)
-    done = subprocess.run(
+    result = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    assert done.returncode == 0 and Path("paper.pdf").read_bytes().startswith(b"%PDF"), done.stdout[-2000:]
-    assert "Overfull \\hbox" not in done.stdout, "wider than the page"
-    assert "undefined" not in done.stdout and "Missing character" not in Path("paper.log").read_text()
+    assert result.returncode == 0 and Path("paper.pdf").read_bytes().startswith(b"%PDF"), result.stdout[-2000:]
+    assert "Overfull \\hbox" not in result.stdout, "wider than the page"
+    assert "undefined" not in result.stdout and "Missing character" not in Path("paper.log").read_text()
 
 
 # with a store ---------------------------------------------------------------------------------------------------------
@@ -336,7 +338,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def finish(sweep: dict[str, Any], *sets: str) -> Planned:
-    """Writes the sweep's file, a made-up record for each of its runs, and its tables."""
+    """Write the sweep's file, a made-up record for each of its runs, and its tables."""
     Path("sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
     planned = plan_sweep(Path("sweep.yaml"), Path("results"), sets=sets)
     for run in planned.plan.runs.values():
@@ -359,9 +361,9 @@ def cells(name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("form", FORMATS)
 def test_report_prints_what_was_published(home: None, form: str) -> None:
     finish(DIGITS)
-    said = command("report", "sweep.yaml", "--paper", "--format", form)
-    assert (said.code, said.err) == (0, "")
-    assert said.out == Path(f"results/tables/small/paper.{form}").read_text(encoding="utf-8")
+    result = run_command("report", "sweep.yaml", "--paper", "--format", form)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == Path(f"results/tables/small/paper.{form}").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -379,19 +381,19 @@ def test_report_prints_what_was_published(home: None, form: str) -> None:
 def test_each_command_plans_the_runs_of_its_cell(home: None, sweep: dict[str, Any], sets: tuple[str, ...]) -> None:
     planned = finish(sweep, *sets)
     teachers = {(c.teacher, c.student): c.teacher_run for c in planned.plan.cells}
-    found = cells(planned.name)
-    assert len(found) == len(sweep["pairs"]) * 4
-    for cell in found:
+    printed_cells = cells(planned.name)
+    assert len(printed_cells) == len(sweep["pairs"]) * 4
+    for cell in printed_cells:
         program, m, module, *args = shlex.split(cell["command"])
         assert (program, m, module) == ("python", "-m", "harness.sweep")
-        said = command("sweep", *args, "--plan", "--json", "--results", "elsewhere")
-        assert said.code == 0, said
+        result = run_command("sweep", *args, "--plan", "--json", "--results", "elsewhere")
+        assert result.code == 0, result
         expected = set(cell["run_ids"].split())
         assert expected and expected <= set(planned.plan.runs)
         if cell["method"] not in ("teacher", "student"):
             expected |= {teachers[cell["teacher"], cell["student"]]} - {None}
-        assert set(json.loads(said.out)["run_ids"]) == expected, cell["command"]
-    for cell, label in zip(found[:: len(sweep["pairs"])], ("teacher", *sweep["methods"]), strict=True):
+        assert set(json.loads(result.out)["run_ids"]) == expected, cell["command"]
+    for cell, label in zip(printed_cells[:: len(sweep["pairs"])], ("teacher", *sweep["methods"]), strict=True):
         assert cell["method"] == label
 
 
@@ -405,25 +407,25 @@ def test_commands_of_added_seeds_plan_them_in_a_new_store(home: None) -> None:
     table_folder.write_tables(contents, planned.store, planned.store.table_folder("small"))
     (cell,) = (c for c in cells("small") if (c["method"], c["teacher"]) == (first.method, first.teacher))
     assert cell["run_ids"].split()[-1] == added.run_id and cell["missing"] == "1"
-    said = command("sweep", *shlex.split(cell["command"])[3:], "--plan", "--json", "--results", "elsewhere")
-    assert set(json.loads(said.out)["run_ids"]) == set(cell["run_ids"].split())
+    result = run_command("sweep", *shlex.split(cell["command"])[3:], "--plan", "--json", "--results", "elsewhere")
+    assert set(json.loads(result.out)["run_ids"]) == set(cell["run_ids"].split())
 
 
-def test_published_numbers_stand_beside_ours_with_their_protocol(home: None) -> None:
+def test_published_numbers_are_next_to_ours_with_their_protocol(home: None) -> None:
     finish(CIFAR)
-    found = {(c["method"], c["student"]): c for c in cells("cifar")}
-    kd, dkd = found["kd", "resnet20"], found["dkd", "resnet20"]
+    cell_by_line = {(c["method"], c["student"]): c for c in cells("cifar")}
+    kd, dkd = cell_by_line["kd", "resnet20"], cell_by_line["dkd", "resnet20"]
     assert (kd["published"], kd["protocol"], kd["epoch"], kd["epochs"]) == ("70.66", "crd_last_240ep", "last", "240")
     assert kd["verdict"] == "not reproduced" and float(kd["difference"]) == float(kd["mean"]) - 70.66
     assert (dkd["published"], dkd["protocol"], dkd["verdict"]) == ("71.97", "mdistiller_best_240ep", "not comparable")
     assert dkd["difference"] == "", "theirs is the best epoch's"
-    assert found["rekd", "resnet20"]["published"] == "", "published nowhere"
-    assert found["teacher", "wrn_16_2"]["published"] == "75.61"
+    assert cell_by_line["rekd", "resnet20"]["published"] == "", "published nowhere"
+    assert cell_by_line["teacher", "wrn_16_2"]["published"] == "75.61"
     for form in ("md", "tex", "html"):
-        shown = Path(f"results/tables/cifar/paper.{form}").read_text().replace(r"$\neq$", "≠").replace("&nbsp;", " ")
-        assert "70.66 [1] ≠" in shown and "71.97 [2]" in shown and "71.97 [2] ≠" not in shown
-        assert "[1] CRD (RepDistiller README.md @b84f547): last epoch, 240 epochs" in shown
-        assert "[2] DKD/DOT (mdistiller README.md @a08d46f): best test epoch, 240 epochs" in shown
+        text = Path(f"results/tables/cifar/paper.{form}").read_text().replace(r"$\neq$", "≠").replace("&nbsp;", " ")
+        assert "70.66 [1] ≠" in text and "71.97 [2]" in text and "71.97 [2] ≠" not in text
+        assert "[1] CRD (RepDistiller README.md @b84f547): last epoch, 240 epochs" in text
+        assert "[2] DKD/DOT (mdistiller README.md @a08d46f): best test epoch, 240 epochs" in text
     assert r"\textcolor{gray}{\scriptsize 71.97 [2]}" in Path("results/tables/cifar/paper.tex").read_text()
     assert '<span class="published">71.97 [2]</span>' in Path("results/tables/cifar/paper.html").read_text()
 
@@ -435,28 +437,31 @@ def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch)
     pair = {"teacher": "torchvision:resnet34", "student": "torchvision:resnet18", "teacher_weights": weights}
     methods = {"student": {}, "kd": {}, "lskd": {}}
     finish({**CIFAR, "dataset": "imagenet", "recipe": "crd_100ep", "pairs": [pair], "methods": methods})
-    found = {(c["method"], c["metric"]): c for c in cells("cifar")}
-    assert set(found) == {(m, k) for m in ("teacher", *methods) for k in ("top1", "top5")}
-    assert found["teacher", "top5"]["mean"] == "91.0"
-    kd = found["kd", "top1"], found["kd", "top5"]
+    cell_by_metric = {(c["method"], c["metric"]): c for c in cells("cifar")}
+    assert set(cell_by_metric) == {(m, k) for m in ("teacher", *methods) for k in ("top1", "top5")}
+    assert cell_by_metric["teacher", "top5"]["mean"] == "91.0"
+    kd = cell_by_metric["kd", "top1"], cell_by_metric["kd", "top5"]
     assert float(kd[1]["mean"]) == pytest.approx(float(kd[0]["mean"]) + 20)
     assert kd[0]["run_ids"] == kd[1]["run_ids"] and kd[0]["p_holm"] and not kd[1]["p_holm"]
-    assert found["lskd", "top1"]["published"] == "71.42" and found["lskd", "top5"]["published"] == "90.29"
+    assert (
+        cell_by_metric["lskd", "top1"]["published"] == "71.42"
+        and cell_by_metric["lskd", "top5"]["published"] == "90.29"
+    )
     assert kd[0]["published"] == "71.81" and kd[1]["published"] == "", "that source has no top-5 of it, others have"
-    assert found["lskd", "top5"]["protocol"] == found["lskd", "top1"]["protocol"]
+    assert cell_by_metric["lskd", "top5"]["protocol"] == cell_by_metric["lskd", "top1"]["protocol"]
     assert [c["place"] for c in kd] == ["best", "best"] or [c["place"] for c in kd] == ["second", "second"]
     head = Path("results/tables/cifar/paper.md").read_text().splitlines()[0]
     assert "torchvision:resnet34 > torchvision:resnet18, top-5" in head
-    shown = Path("results/tables/cifar/paper.tex").read_text()
-    assert r"\multicolumn{4}{c}{torchvision:resnet34}" in shown and r"\multicolumn{2}{c}{top-5}" in shown
-    assert "recipe crd_100ep." in shown.replace(r"\_", "_")
+    tex = Path("results/tables/cifar/paper.tex").read_text()
+    assert r"\multicolumn{4}{c}{torchvision:resnet34}" in tex and r"\multicolumn{2}{c}{top-5}" in tex
+    assert "recipe crd_100ep." in tex.replace(r"\_", "_")
 
 
-def test_teachers_of_several_sizes_are_told_with_their_size(home: None) -> None:
-    """The table behind the figure of the capacity gap."""
+def test_teachers_of_several_sizes_are_listed_with_their_size(home: None) -> None:
+    """This is the table behind the figure of the capacity gap."""
     finish(DIGITS)
     for form in ("md", "html", "tex"):
-        shown = Path(f"results/tables/small/paper.{form}").read_text()
-        assert "teacher's parameters" in shown.replace("&#x27;", "'") and "0.02 M" in shown
+        text = Path(f"results/tables/small/paper.{form}").read_text()
+        assert "teacher's parameters" in text.replace("&#x27;", "'") and "0.02 M" in text
     finish({**DIGITS, "pairs": DIGITS["pairs"][:1]})
     assert "teacher's parameters" not in Path("results/tables/small/paper.md").read_text()

@@ -39,23 +39,23 @@ def test_addresses(name: str, url: str) -> None:
 
 
 def test_timms_are_those_that_it_loads_as_they_are() -> None:
-    found = pretrained.weights_urls("timm")
+    urls = pretrained.weights_urls("timm")
     plain = set()
     for name in timm.list_pretrained():
         cfg = get_pretrained_cfg(name)
         if cfg.hf_hub_id == f"timm/{name}" and not (cfg.hf_hub_filename or cfg.custom_load):
             plain.add(name)
-    assert len(set(found) & plain) > 0.95 * len(plain)
-    assert len(set(found) - plain) <= 1, "an entry of a model that is not listed"
+    assert len(set(urls) & plain) > 0.95 * len(plain)
+    assert len(set(urls) - plain) <= 1, "an entry of a model that is not listed"
 
 
-def test_the_start_of_a_hash_is_in_pytorchs_names_alone() -> None:
+def test_only_pytorchs_names_have_the_start_of_a_hash() -> None:
     assert pretrained.sha256_start("https://download.pytorch.org/models/shufflenetv2_x1-5666bf0f80.pth") == "5666bf0f80"
     for url in ("https://download.pytorch.org/models/net-v2.pth", "https://example.org/net-20240131.pth"):
         assert pretrained.sha256_start(url) == ""
 
 
-def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     pretrained.weights_urls.cache_clear()
     with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):

@@ -1,4 +1,4 @@
-"""Cluster profiles: what is refused and how, changes by size, and the page that names every key."""
+"""Cluster profiles: errors, changes by size, and the page that names every key."""
 
 from pathlib import Path
 

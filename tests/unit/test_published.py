@@ -1,4 +1,4 @@
-"""Published numbers: what the build script accepts and maps, the committed files, the table beside a sweep's own."""
+"""Published numbers: the build script's input and mapping, the committed files, the table next to a sweep's own."""
 
 import csv
 import html.parser
@@ -29,7 +29,7 @@ from harness.spec.lines import Line
 from harness.spec.tasks import resolve_model
 from harness.store import records
 from harness.store.store import Store
-from tests.support.cli import REPO, command, plain_tex
+from tests.support.cli import REPO, plain_tex, run_command
 from tests.support.comparisons import row
 from tests.support.published_numbers import CRD, MDISTILLER, built, committed, number
 
@@ -88,11 +88,11 @@ def test_our_names_exist() -> None:
 def test_no_method_of_ours_is_among_those_that_we_do_not_have() -> None:
     """When a method joins, its printed names are mapped to it and the files built again."""
     not_ours = [printed for printed, (ours, _) in names.METHODS.items() if not ours]
-    found = [n for n in not_ours if n.replace("-", "").lower() in method_sources.builtin_names()]
-    assert not found, "map these in benchmarks/published/names.py"
+    ours_after_all = [n for n in not_ours if n.replace("-", "").lower() in method_sources.builtin_names()]
+    assert not ours_after_all, "map these in benchmarks/published/names.py"
 
 
-def test_a_number_keeps_its_printed_names_beside_ours() -> None:
+def test_a_number_keeps_its_printed_names_next_to_ours() -> None:
     rows = built(
         number(method="FitNet", value="69.21", std="0.20"),
         number(method="KD+LSKD", metric="top1", source="LSKD (logit-standardization-KD README.md @f6e5aa5)"),
@@ -121,7 +121,7 @@ def test_a_number_keeps_its_printed_names_beside_ours() -> None:
         ({"metric": "top1_best"}, "top1_best of CRD"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(change: dict[str, str], message: str) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=".*") as e:
         build.build_files([number(**change)])
     assert message in str(e.value)
@@ -144,29 +144,29 @@ def test_two_rules_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_repeated_numbers_are_left_out_only_when_they_repeat() -> None:
-    found = built(number(), number(source=MDISTILLER))
-    assert len(found["cifar100.csv"]) == 1
-    assert "repeats RepDistiller" in found["excluded.csv"][0]["reason"]
+    tables = built(number(), number(source=MDISTILLER))
+    assert len(tables["cifar100.csv"]) == 1
+    assert "repeats RepDistiller" in tables["excluded.csv"][0]["reason"]
     with pytest.raises(UserError, match="70.67 does not repeat crd_last, which has 70.66"):
         build.build_files([number(), number(source=MDISTILLER, value="70.67")])
 
 
 def test_every_exclusion_and_rule_meets_rows() -> None:
-    """A rule that no row needs is a slip of the pen."""
-    kept = {(p["source"], p["protocol"]) for p in committed("protocols.csv")}
+    """A rule that matches no row is a mistake."""
+    protocols = {(p["source"], p["protocol"]) for p in committed("protocols.csv")}
     reasons = {(r["source"], r["reason"]) for r in committed("excluded.csv")}
     for source, rules in SOURCES.items():
         for rule in rules:
             if isinstance(rule, Exclusion):
                 assert (source, rule.reason) in reasons
             else:
-                assert any(s == source and p.startswith(rule.id) for s, p in kept), rule
+                assert any(s == source and p.startswith(rule.id) for s, p in protocols), rule
 
 
-def test_tables_read_top1_alone() -> None:
-    found = published_numbers.published_numbers("imagenet")
-    assert found
-    kd = found.numbers["top1"][("torchvision:resnet34", "torchvision:resnet18", "kd")]
+def test_tables_read_only_top1() -> None:
+    numbers = published_numbers.published_numbers("imagenet")
+    assert numbers
+    kd = numbers.numbers["top1"][("torchvision:resnet34", "torchvision:resnet18", "kd")]
     assert len(kd) > 5 and all(69 < float(n.value) < 75 for n in kd), "no top-5 and no error rate"
 
 
@@ -217,7 +217,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> comparison.Comparison:
-    """A sweep of CIFAR-100 with made-up records; its table is written."""
+    """Write a CIFAR-100 sweep with made-up records and its table."""
     shutil.rmtree("results", ignore_errors=True)
     Path("real.yaml").write_text(yaml.safe_dump({**SWEEP, **changes}, sort_keys=False))
     planned = plan_sweep(Path("real.yaml"), Path("results"))
@@ -233,13 +233,13 @@ def publish_sweep(teacher_top1: float | None = 72.34, **changes: Any) -> compari
 
 
 def table(**changes: Any) -> PublishedTable:
-    found = table_folder.published_for(publish_sweep(**changes))
-    assert found is not None
-    return found
+    comparison = table_folder.published_for(publish_sweep(**changes))
+    assert comparison is not None
+    return comparison
 
 
-def column(found: PublishedTable, protocol: str) -> published_table.ProtocolColumn:
-    return next(c for c in found.columns if c.protocol.id == protocol)
+def column(published: PublishedTable, protocol: str) -> published_table.ProtocolColumn:
+    return next(c for c in published.columns if c.protocol.id == protocol)
 
 
 def line(method: str) -> Line:
@@ -260,22 +260,22 @@ def test_equal_protocols_are_compared_and_unlike_ones_are_not() -> None:
     assert columns["mdistiller, best [2]"] == ("", "", "71.97"), "the best epoch's: no difference to our last"
 
 
-def test_a_column_has_one_protocol_and_says_which() -> None:
-    found = table()
-    for c in found.columns:
+def test_a_column_has_and_names_one_protocol() -> None:
+    published = table()
+    for c in published.columns:
         assert {n.protocol for cell in c.cells.values() for n in cell.numbers} == {c.protocol.id}
         assert c.protocol.origin == "own"
         assert c.remark.startswith(f"{c.protocol.source}: ")
-    crd, mdistiller = (column(found, p).remark for p in ("crd_last_240ep", "mdistiller_best_240ep"))
+    crd, mdistiller = (column(published, p).remark for p in ("crd_last_240ep", "mdistiller_best_240ep"))
     assert "last epoch, 240 epochs, recipe crd_240ep" in crd and "Comparable with ours" in crd
     assert "the same teacher by its accuracy (resnet56 72.34 %)" in crd
     assert "best test epoch" in mdistiller
     assert "Not comparable with ours: ours is the last epoch's, theirs the best test epoch's" in mdistiller
-    assert "more published numbers for these pairs and methods" in found.rest
+    assert "more published numbers for these pairs and methods" in published.rest
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "reason"),
     [
         ({"recipe": {"base": "crd_240ep", "epochs": 239}}, "ours trained for 239 epochs, theirs for 240"),
         ({"recipe": {"base": "crd_240ep", "lr": 0.1}}, "ours has lr 0.1, theirs 0.05"),
@@ -291,9 +291,9 @@ def test_a_column_has_one_protocol_and_says_which() -> None:
         ),
     ],
 )
-def test_why_ours_is_not_comparable_is_said_and_no_difference_printed(changes: dict[str, Any], said: str) -> None:
+def test_the_table_states_why_ours_is_not_comparable_without_a_difference(changes: dict[str, Any], reason: str) -> None:
     crd = column(table(**changes), "crd_last_240ep")
-    assert f"Not comparable with ours: {said}" in crd.remark
+    assert f"Not comparable with ours: {reason}" in crd.remark
     assert [cell.difference for cell in crd.cells.values()] == [None, None]
 
 
@@ -303,7 +303,7 @@ def test_evaluating_more_seldom_is_the_same_recipe() -> None:
     assert crd.cells[line("student")].difference is not None
 
 
-def test_an_unlike_teacher_is_told() -> None:
+def test_a_different_teacher_is_stated() -> None:
     crd = column(table(teacher_top1=71.59), "crd_last_240ep")
     assert "but for another teacher (theirs / ours in %: resnet56 72.34 / 71.59)" in crd.remark
     crd = column(table(teacher_top1=72.44), "crd_last_240ep")
@@ -312,21 +312,21 @@ def test_an_unlike_teacher_is_told() -> None:
 
 def test_verdicts_stand_where_the_teacher_agrees_too() -> None:
     publish_sweep()
-    columns = markdown_columns(command("report", "real.yaml").out)
+    columns = markdown_columns(run_command("report", "real.yaml").out)
     assert columns["verdict [0]"] == ("[1] undecided", "[1] undecided", "not comparable"), "two seeds tell little"
-    said = command("report", "real.yaml", "--margin", "10").out
-    columns = markdown_columns(said)
+    output = run_command("report", "real.yaml", "--margin", "10").out
+    columns = markdown_columns(output)
     assert columns["verdict [0]"] == ("[1] reproduced", "[1] reproduced", "not comparable"), "dkd's is a best epoch's"
-    assert "find our mean within 10 points of the published one" in said
-    listed = json.loads(command("sweep", "real.yaml", "--json", "--margin", "10").out)["published"]
+    assert "find our mean within 10 points of the published one" in output
+    listed = json.loads(run_command("sweep", "real.yaml", "--json", "--margin", "10").out)["published"]
     assert {n["verdict"] for n in listed if n["protocol"] == "crd_last_240ep"} == {"reproduced"}
     assert {n["verdict"] for n in listed if n["protocol"] != "crd_last_240ep"} == {"not comparable"}
     publish_sweep(teacher_top1=71.59)
-    columns = markdown_columns(command("report", "real.yaml", "--margin", "10").out)
+    columns = markdown_columns(run_command("report", "real.yaml", "--margin", "10").out)
     assert columns["verdict [0]"] == ("[1] reproduced", "not comparable", "not comparable"), (
         "the student has no teacher"
     )
-    for got in csv.DictReader(io.StringIO(command("report", "real.yaml", "--format", "csv").out)):
+    for got in csv.DictReader(io.StringIO(run_command("report", "real.yaml", "--format", "csv").out)):
         expected = {"student": "undecided", "kd": "not comparable"}.get(got["method"], "")
         assert got["verdict_crd_last_240ep"] == expected
 
@@ -339,7 +339,7 @@ def test_small_students_are_compared_at_their_own_learning_rate() -> None:
     assert "Comparable with ours" in crd.remark
 
 
-def test_lines_of_unlike_recipes_are_told_apart() -> None:
+def test_lines_of_different_recipes_are_distinguished() -> None:
     crd = column(table(methods={"student": None, "kd": {"recipe": {"lr": 0.1}}}), "crd_last_240ep")
     assert "resnet56 > resnet20 kd: not comparable with ours: ours has lr 0.1, theirs 0.05" in crd.remark
     assert "resnet56 > resnet20 student: comparable with ours" in crd.remark
@@ -350,15 +350,15 @@ def test_lines_of_unlike_recipes_are_told_apart() -> None:
 
 
 def test_a_variant_under_another_name_has_no_published_number() -> None:
-    found = table(methods={"kd": None, "kd_hot": {"use": "kd", "params": {"temperature": 20}}})
-    assert [r.method for r in found.rows] == ["kd"]
+    published = table(methods={"kd": None, "kd_hot": {"use": "kd", "params": {"temperature": 20}}})
+    assert [r.method for r in published.rows] == ["kd"]
     assert table_folder.published_for(publish_sweep(methods={"kd": {"use": "fitnets"}})) is None
 
 
 def test_a_setting_that_makes_another_method_is_minded() -> None:
     def numbers(base: str) -> set[str]:
-        found = table(methods={"lskd": {"params": {"base": base}}})
-        return {n.value for c in found.columns for cell in c.cells.values() for n in cell.numbers}
+        published = table(methods={"lskd": {"params": {"base": base}}})
+        return {n.value for c in published.columns for cell in c.cells.values() for n in cell.numbers}
 
     assert "71.43" in numbers("kd") and "72.32" not in numbers("kd")
     assert "72.32" in numbers("dkd") and "71.43" not in numbers("dkd")
@@ -366,20 +366,20 @@ def test_a_setting_that_makes_another_method_is_minded() -> None:
 
 def test_pairs_and_datasets_without_published_numbers_have_no_second_table() -> None:
     pair = {"teacher": "resnet14", "student": "resnet8"}
-    found = publish_sweep(pairs=[pair])
-    assert table_folder.published_for(found) is None
+    comparison = publish_sweep(pairs=[pair])
+    assert table_folder.published_for(comparison) is None
     for form in formats.FORMATS:
-        assert tables_text.PUBLISHED not in table_folder.table_text(found, f"table.{form}")
+        assert tables_text.PUBLISHED not in table_folder.table_text(comparison, f"table.{form}")
     assert published_numbers.published_numbers("digits") is None
 
 
 def test_a_run_without_a_record_has_no_line() -> None:
-    found = publish_sweep()
-    sciences = {k: v for k, v in found.sciences.items() if k[2] != "kd"}
-    shown = published_table.published_table(
-        replace(found, sciences=sciences), published_numbers.published_numbers("cifar100")
+    comparison = publish_sweep()
+    sciences = {k: v for k, v in comparison.sciences.items() if k[2] != "kd"}
+    published = published_table.published_table(
+        replace(comparison, sciences=sciences), published_numbers.published_numbers("cifar100")
     )
-    assert shown and [r.method for r in shown.rows] == ["student", "dkd"]
+    assert published and [r.method for r in published.rows] == ["student", "dkd"]
 
 
 class _Rows(html.parser.HTMLParser):
@@ -399,8 +399,8 @@ class _Rows(html.parser.HTMLParser):
 
 
 def test_every_format_shows_the_same_published_numbers() -> None:
-    found = publish_sweep()
-    markdown, latex, page = (table_folder.table_text(found, f"table.{form}") for form in ("md", "tex", "html"))
+    comparison = publish_sweep()
+    markdown, latex, page = (table_folder.table_text(comparison, f"table.{form}") for form in ("md", "tex", "html"))
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     expected = [[c.strip() for c in line[1:-1].split("|")] for line in lines]
     parser = _Rows()
@@ -410,10 +410,10 @@ def test_every_format_shows_the_same_published_numbers() -> None:
     plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == expected
     assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 2
-    shown = table_folder.published_for(found)
-    assert shown
-    for got in csv.DictReader(io.StringIO(table_folder.table_text(found, "table.csv"))):
-        for c in shown.columns:
+    published = table_folder.published_for(comparison)
+    assert published
+    for got in csv.DictReader(io.StringIO(table_folder.table_text(comparison, "table.csv"))):
+        for c in published.columns:
             cell = c.cells.get(line(got["method"]))
             assert got[f"published_{c.protocol.id}"] == (cell.numbers[0].value if cell else "")
             difference = cell.difference if cell else None
@@ -421,9 +421,11 @@ def test_every_format_shows_the_same_published_numbers() -> None:
 
 
 def test_untrusted_text_stays_text() -> None:
-    found = table()
-    protocol = replace(found.columns[0].protocol, label="<b>50 % & #1_</b>")
-    hostile = replace(found, columns=(replace(found.columns[0], protocol=protocol, remark=r"<i>\input{x} 50% $</i>"),))
+    published = table()
+    protocol = replace(published.columns[0].protocol, label="<b>50 % & #1_</b>")
+    hostile = replace(
+        published, columns=(replace(published.columns[0], protocol=protocol, remark=r"<i>\input{x} 50% $</i>"),)
+    )
     one = publish_sweep()
     page, tex = formats.html_text(one, hostile), formats.latex(one, hostile)
     assert "<b>" not in page and "<i>" not in page and "&lt;i&gt;" in page
@@ -434,17 +436,17 @@ def test_verify_rebuilds_the_second_table_too() -> None:
     publish_sweep()
     path = Path("results/tables/real/table.md")
     assert tables_text.PUBLISHED in path.read_text()
-    assert command("verify").code == 0
+    assert run_command("verify").code == 0
     path.write_text(path.read_text().replace("69.06", "69.07"))
-    assert command("verify").code == 1
+    assert run_command("verify").code == 1
 
 
 def test_commands_print_and_list_it() -> None:
-    found = publish_sweep()
-    said = command("report", "real.yaml")
-    assert (said.code, said.out) == (0, table_folder.table_text(found, "table.md"))
-    said = command("sweep", "real.yaml", "--json")
-    listed = json.loads(said.out)["published"]
+    comparison = publish_sweep()
+    result = run_command("report", "real.yaml")
+    assert (result.code, result.out) == (0, table_folder.table_text(comparison, "table.md"))
+    result = run_command("sweep", "real.yaml", "--json")
+    listed = json.loads(result.out)["published"]
     assert {(n["method"], n["protocol"], n["top1"]) for n in listed} >= {
         ("kd", "crd_last_240ep", 70.66),
         ("dkd", "mdistiller_best_240ep", 71.97),

@@ -38,9 +38,9 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 @pytest.fixture(scope="module")
 def found(compared: Comparison) -> PublishedTable:
-    shown = table_folder.published_for(compared)
-    assert shown
-    return shown
+    published = table_folder.published_for(compared)
+    assert published
+    return published
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +48,13 @@ def printed(compared: Comparison, found: PublishedTable) -> Paper:
     return paper(compared, found, published_numbers.published_numbers("coco"))
 
 
-def column(found: PublishedTable, protocol: str) -> ProtocolColumn:
-    return next(c for c in found.columns if c.protocol.id == protocol)
+def column(published: PublishedTable, protocol: str) -> ProtocolColumn:
+    return next(c for c in published.columns if c.protocol.id == protocol)
 
 
-def values(found: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
-    """(student, method) -> number."""
-    cells = column(found, protocol).cells
+def values(published: PublishedTable, protocol: str) -> dict[tuple[str, str], str]:
+    """Return (student, method) -> number."""
+    cells = column(published, protocol).cells
     return {(line.student, line.method): cell.numbers[0].value for line, cell in cells.items()}
 
 
@@ -64,18 +64,18 @@ def test_detectors_have_our_names_a_framework_and_a_schedule() -> None:
     assert names["FasterRCNN-R50-FPN", "FasterRCNN-MobileNetV2-FPN"] == (R50, "fasterrcnn_mobilenet_v2_fpn")
     assert names["RetinaNet-R101", "RetinaNet-R50"] == ("retinanet_resnet101_fpn", "retinanet_resnet50_fpn")
     assert names["GFL-R101", "GFL-R50"] == ("", "") and names["none", "FasterRCNN-R50-FPN"] == ("none", R50)
-    of = {p["protocol"]: p for p in committed("protocols.csv") if p["dataset"] == "coco"}
+    protocols = {p["protocol"]: p for p in committed("protocols.csv") if p["dataset"] == "coco"}
     frameworks = {"coco_frcnn_fpn": "detectron2", "coco_frcnn_mmdet": "mmdetection", "coco_other": "mmdetection"}
     for r in committed("coco.csv"):
-        assert of[r["protocol"]]["framework"] == frameworks[r["benchmark"]]
-    assert of["detectron2_1x_90k"]["schedule"] == "1x (90k iterations of 16 images)"
-    assert of["ea_kd_notes_180k_it_bs8"]["schedule"] == "1x (180k iterations of 8 images)"
-    assert {p["schedule"] for p in of.values() if p["epochs"] in ("24", "2x")} == {"2x (24 epochs)"}
+        assert protocols[r["protocol"]]["framework"] == frameworks[r["benchmark"]]
+    assert protocols["detectron2_1x_90k"]["schedule"] == "1x (90k iterations of 16 images)"
+    assert protocols["ea_kd_notes_180k_it_bs8"]["schedule"] == "1x (180k iterations of 8 images)"
+    assert {p["schedule"] for p in protocols.values() if p["epochs"] in ("24", "2x")} == {"2x (24 epochs)"}
     assert not any(p["framework"] or p["schedule"] for p in committed("protocols.csv") if p["dataset"] != "coco")
 
 
 def test_a_protocol_of_two_frameworks_is_refused() -> None:
-    """A column holds one protocol: so none holds two frameworks."""
+    """Columns hold one protocol each, so none holds two frameworks."""
     rows = (number(**FGD), number(**{**FGD, "method": "FGD (inherit)"}))
     assert [r["protocol"] for r in built(*rows)["coco.csv"]] == ["fgd_24ep", "fgd_24ep"]
     with pytest.raises(UserError, match="protocol fgd_24ep: two rules or sources describe it differently"):
@@ -89,7 +89,7 @@ def test_a_protocol_of_two_frameworks_is_refused() -> None:
         ({"epochs": "2x multi"}, "unknown epochs '2x multi'"),
     ],
 )
-def test_an_unknown_framework_or_schedule_is_told(change: dict[str, str], message: str) -> None:
+def test_an_unknown_framework_or_schedule_is_reported(change: dict[str, str], message: str) -> None:
     with pytest.raises(UserError) as e:
         built(number(**{**FGD, **change}))
     assert message in str(e.value)
@@ -122,7 +122,7 @@ def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
 
 
 def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: PublishedTable) -> None:
-    """They stand in one column: what is of the other framework has its own in the first table alone."""
+    """Grey numbers share a column; those of the other framework have their own, in the first table only."""
     of_pair: dict[tuple[str, str], set[str]] = {}
     for line in printed.lines:
         for c, entry in zip(printed.columns, line.entries, strict=True):
@@ -134,17 +134,17 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
     assert everywhere == {"detectron2", "mmdetection"}, "else there was nothing to part"
 
 
-@pytest.mark.parametrize(("evaluated_on", "size", "said"), [
+@pytest.mark.parametrize(("evaluated_on", "size", "reason"), [
     ("test", 6, "ours evaluated on 6 images, theirs on the official 5,000"),
     ("train", 6, "ours evaluated on training images, not on a test set"),
     ("test", 5000, ""),
 ])  # fmt: skip
-def test_other_images_than_theirs_are_told(compared: Comparison, evaluated_on: str, size: int, said: str) -> None:
+def test_other_images_than_theirs_are_stated(compared: Comparison, evaluated_on: str, size: int, reason: str) -> None:
     known = published_numbers.published_numbers("coco")
     assert known
     dataset = DatasetChoice("coco", "v", counts=PreparedCounts(80, 5, size, 0))
     reasons = table.protocol_differences({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
-    assert [r for r in reasons if r.startswith("ours evaluated")] == [said] * bool(said)
+    assert [r for r in reasons if r.startswith("ours evaluated")] == [reason] * bool(reason)
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"
 
 
@@ -154,7 +154,7 @@ def test_numbers_as_data_have_the_framework(found: PublishedTable) -> None:
     assert "top1" not in kd and "teacher_AP" in kd
 
 
-def test_paper_prints_published_areas_beside_ours(compared: Comparison) -> None:
+def test_paper_prints_published_areas_next_to_ours(compared: Comparison) -> None:
     """FGD's table has AP of small, medium and large objects too."""
     rows = csv.DictReader(io.StringIO(table_folder.table_text(compared, "paper.csv")))
     fgfi = {r["metric"]: r["published"] for r in rows if (r["method"], r["student"]) == ("fgfi", R50)}

@@ -1,4 +1,4 @@
-"""Queue files: what is written is read again, and those of earlier harnesses are."""
+"""Queue files: reading returns what was written, and files of earlier versions are read too."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def queue_of(planned: Planned) -> Queue:
 
 
 def old_json(queue: Queue) -> dict[str, Any]:
-    """The queue as harnesses wrote it that listed each pack's run ids only."""
+    """Return the queue as earlier versions wrote it, with only the run ids of each pack."""
     return {
         "cluster": None,
         "data": None,
@@ -53,7 +53,7 @@ def old_json(queue: Queue) -> dict[str, Any]:
     }
 
 
-def test_what_is_written_is_read(planned: Planned) -> None:
+def test_reading_returns_what_was_written(planned: Planned) -> None:
     path = planned.store.queue("s-00000000")
     queue = queue_of(planned)
     files.replace_json(cancelled_file(path), True)
@@ -78,7 +78,7 @@ def test_the_file_has_what_an_earlier_harness_reads(planned: Planned) -> None:
 
 
 def test_a_queue_of_an_earlier_harness_is_read(planned: Planned) -> None:
-    """Its packs' models, methods and sizes come from the store; runs that have ended are left out."""
+    """Models, methods and sizes of its packs come from the store; runs that have ended are left out."""
     path = planned.store.queue("s-00000000")
     queue = queue_of(planned)
     files.replace_json(path, old_json(queue))
@@ -97,7 +97,7 @@ def test_a_part_of_a_pack_without_learners_waits_for_no_teacher(planned: Planned
     assert (students.only({student}).needs, students.only({student}).teacher) == (None, None)
 
 
-def test_an_order_is_read_as_it_was_written(planned: Planned) -> None:
+def test_a_job_order_is_read_as_written(planned: Planned) -> None:
     queue = queue_of(planned)
     order = queue.order(queue.packs[0].run_ids)
     assert JobOrder.from_json(json.loads(json.dumps(order.to_json()))) == order

@@ -1,4 +1,4 @@
-"""Tables against a plain computation of their own; their formats; rebuilding; verify."""
+"""Tables against a plain computation; their formats; rebuilding; verify."""
 
 import csv
 import html.parser
@@ -27,7 +27,7 @@ from harness.reporting.tables import text as tables_text
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.store import Store
-from tests.support.cli import command, plain_tex
+from tests.support.cli import plain_tex, run_command
 from tests.support.comparisons import SWEEP, contents, row, table
 
 TOP1 = st.none() | st.floats(0, 100, allow_nan=False)  # None: diverged
@@ -47,7 +47,7 @@ def test_means_deviations_and_paired_differences(data: st.DataObject, seeds: int
         row(f"{m}-{s}", last, best, status="done" if last is not None else "diverged")
         for (m, s), (last, best) in values.items()
     ]
-    found = {r.method: r for r in comparison.compare(contents(METHODS, seeds), table(rows)).rows}
+    rows_by_method = {r.method: r for r in comparison.compare(contents(METHODS, seeds), table(rows)).rows}
 
     def agrees(spread: Spread | None, expected: list[float]) -> None:
         if not expected:
@@ -64,13 +64,13 @@ def test_means_deviations_and_paired_differences(data: st.DataObject, seeds: int
 
     for m in METHODS:
         last = {s: v[0] for (k, s), v in values.items() if k == m and v[0] is not None}
-        agrees(found[m].last, list(last.values()))
-        agrees(found[m].best, [v[1] for (k, _), v in values.items() if k == m])
-        for spread, other in ((found[m].to_baseline, "student"), (found[m].to_reference, "kd")):
+        agrees(rows_by_method[m].last, list(last.values()))
+        agrees(rows_by_method[m].best, [v[1] for (k, _), v in values.items() if k == m])
+        for spread, other in ((rows_by_method[m].to_baseline, "student"), (rows_by_method[m].to_reference, "kd")):
             theirs = {s: v[0] for (k, s), v in values.items() if k == other and v[0] is not None}
             agrees(spread, [] if m == other else [last[s] - theirs[s] for s in last if s in theirs])
-        assert found[m].missing == sum((m, s) not in values for s in range(seeds))
-        assert found[m].diverged == sum(k == m and v[0] is None for (k, _), v in values.items())
+        assert rows_by_method[m].missing == sum((m, s) not in values for s in range(seeds))
+        assert rows_by_method[m].diverged == sum(k == m and v[0] is None for (k, _), v in values.items())
 
 
 def example(note: str = "a note") -> Comparison:
@@ -86,7 +86,7 @@ def example(note: str = "a note") -> Comparison:
 
 
 def test_columns_hold_one_metric_each() -> None:
-    """Last-epoch figures everywhere but in the column that says `best`."""
+    """Columns show the last epoch, except the one named `best`."""
     lines = formats.markdown(example()).splitlines()
     cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines[:5] if not line.startswith("|--")]
     columns = dict(zip(cells[0], zip(*cells[1:], strict=True), strict=True))
@@ -97,13 +97,13 @@ def test_columns_hold_one_metric_each() -> None:
     assert columns["seeds"] == ("3", "3", "2/3")
 
 
-def test_missing_and_diverged_runs_are_told_under_the_table() -> None:
+def test_missing_and_diverged_runs_are_listed_under_the_table() -> None:
     rows = [row("student-0", 60.0, 61.0), row("kd-0", None, 50.0, status="diverged")]
-    found = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))
-    for text in (formats.markdown(found), formats.html_text(found).replace("&gt;", ">")):
+    compared = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))
+    for text in (formats.markdown(compared), formats.html_text(compared).replace("&gt;", ">")):
         assert "t > s, crd: 1 of 1 runs have no record." in text
         assert "t > s, kd: 1 of 1 runs diverged and are not in the mean." in text
-    assert "crd: 1 of 1 runs have no record" in formats.latex(found)
+    assert "crd: 1 of 1 runs have no record" in formats.latex(compared)
 
 
 class _Text(html.parser.HTMLParser):
@@ -127,20 +127,20 @@ class _Text(html.parser.HTMLParser):
 
 
 def test_every_format_shows_the_same_figures() -> None:
-    found = example()
+    compared = example()
     page = _Text()
-    page.feed(formats.html_text(found))
+    page.feed(formats.html_text(compared))
     markdown = [
         [c.strip() for c in line[1:-1].split("|")]
-        for line in formats.markdown(found).splitlines()
+        for line in formats.markdown(compared).splitlines()
         if line.startswith("| ")
     ]
     shown = [[cell for cell in (c.strip() for c in r)] for r in page.rows]
     assert [r[:8] for r in shown] == [r[:8] for r in markdown]
-    tex = [line for line in formats.latex(found).splitlines() if line.endswith(r"\\")]
+    tex = [line for line in formats.latex(compared).splitlines() if line.endswith(r"\\")]
     plain = [[c.strip() for c in plain_tex(line[:-2]).split("&")] for line in tex]
     assert plain == markdown
-    for got, r in zip(csv.DictReader(io.StringIO(formats.csv_text(found))), found.rows, strict=True):
+    for got, r in zip(csv.DictReader(io.StringIO(formats.csv_text(compared))), compared.rows, strict=True):
         assert (got["teacher"], got["student"], got["method"]) == (r.teacher, r.student, r.method)
         assert r.last and r.best
         assert float(got["last_top1_mean"]) == r.last.mean and float(got["best_top1_mean"]) == r.best.mean
@@ -155,19 +155,19 @@ HOSTILE = (
 
 @pytest.mark.parametrize("note", HOSTILE)
 def test_a_hostile_note_stays_text(note: str) -> None:
-    found = example(note)
+    comparison_with_note = example(note)
     page = _Text()
-    page.feed(formats.html_text(found))
+    page.feed(formats.html_text(comparison_with_note))
     assert not {"script", "img", "b"} & set(page.tags)
     printable = " ".join("".join(c if c.isprintable() else " " for c in note).split())
     assert printable in page.text
-    tex = formats.latex(found)
+    tex = formats.latex(comparison_with_note)
     caption = next(line for line in tex.splitlines() if line.startswith(r"\caption"))
     assert "\n\n" not in tex, "an empty line ends a LaTeX caption"
     allowed = r"\\(textbackslash\{\}|textasciitilde\{\}|textasciicircum\{\}|[&%$#_{}]|caption)|\$(>|<|\\pm)\$"
-    left = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
-    assert not set(left) & set("\\&%$#_{}~^<>"), left
-    for text in (*(f(found) for f in formats.FORMATS.values()),):
+    remainder = re.sub(allowed, "", caption.removeprefix(r"\caption{").removesuffix("}"))
+    assert not set(remainder) & set("\\&%$#_{}~^<>"), remainder
+    for text in (*(f(comparison_with_note) for f in formats.FORMATS.values()),):
         assert all(c.isprintable() or c == "\n" for c in text)
 
 
@@ -179,8 +179,8 @@ NAMES = st.text("abAB019_.+-", min_size=1, max_size=12)
 def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     spread = Spread(1.0, None, 1)
     one = Row(teacher, "s", method, spread, None, None, spread, None, None, None, (), None, 0, 0, ("r",))
-    found = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, "test", None)
-    lines = formats.markdown(found).splitlines()
+    comparison_with_note = Comparison(Contents("n", note, "digits", (1,), ()), (one,), 1, "test", None)
+    lines = formats.markdown(comparison_with_note).splitlines()
     assert {line.count("|") for line in lines[:3]} == {9 + 1}
     assert len({len(line) for line in lines[:3]}) == 1
 
@@ -214,7 +214,7 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a sweep file and a store that has all of its records, published; work happens inside."""
+    """Enter a folder with a sweep file and a store with all its records and tables."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan()
@@ -255,9 +255,9 @@ def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
 
 
 def test_verify_passes_an_untouched_store(home: Path) -> None:
-    said = command("verify")
-    assert (said.code, said.err) == (0, "")
-    assert said.out.startswith("checked ") and "10 files" in said.out
+    result = run_command("verify")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("checked ") and "10 files" in result.out
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -271,9 +271,9 @@ def test_verify_finds_one_changed_byte_and_a_removed_file(home: Path, name: str,
         middle = len(content) // 2
         changed = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
         path.write_bytes({"changed": changed, "empty": b"", "grown": content + b"\n"}[what])
-    said = command("verify")
-    assert said.code == 1, said
-    assert "small" in said.out and said.err == ""
+    result = run_command("verify")
+    assert result.code == 1, result
+    assert "small" in result.out and result.err == ""
 
 
 @pytest.mark.parametrize("name", table_folder.TEXTS)
@@ -283,15 +283,15 @@ def test_verify_names_the_file_and_the_first_line_that_differs(home: Path, name:
     at = next(i for i, line in enumerate(lines) if "fitnets" in line)
     changed = lines[at].replace("fitnets", "fitnots", 1)
     path.write_text("\n".join([*lines[:at], changed, *lines[at + 1 :]]) + "\n")
-    said = command("verify")
-    assert said.code == 1
-    (line,) = (line for line in said.out.splitlines() if line.startswith("DIFFERENT"))
+    result = run_command("verify")
+    assert result.code == 1
+    (line,) = (line for line in result.out.splitlines() if line.startswith("DIFFERENT"))
     assert line.startswith(f"DIFFERENT {path.resolve()}: line {at + 1}: ") and "fitnots" in line and "fitnets" in line
 
 
 def test_verify_finds_a_file_that_was_added(home: Path) -> None:
     Path("results/tables/small/table.txt").write_text("made by hand")
-    assert command("verify").code == 1
+    assert run_command("verify").code == 1
 
 
 def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
@@ -302,100 +302,100 @@ def test_verify_finds_a_changed_and_a_removed_record(home: Path) -> None:
     path.unlink()
     science = planned.plan.runs[cell.run_id].science.text
     records.write_record(store, row(cell.run_id, 99.0, 99.0, science=science))
-    said = command("verify")
-    assert said.code == 1 and "table.md" in said.out
+    result = run_command("verify")
+    assert result.code == 1 and "table.md" in result.out
     path.write_bytes(whole[:100])
-    said = command("verify")
-    assert said.code == 1 and f"{cell.run_id}.parquet: not a readable record" in said.out
+    result = run_command("verify")
+    assert result.code == 1 and f"{cell.run_id}.parquet: not a readable record" in result.out
     path.unlink()
-    assert command("verify").code == 1
+    assert run_command("verify").code == 1
     path.write_bytes(whole)
-    assert command("verify").code == 0
+    assert run_command("verify").code == 0
 
 
 def test_verify_without_a_table_is_wrong_input(home: Path) -> None:
-    assert "no table to verify" in command("verify", "--tables", "nowhere").error
+    assert "no table to verify" in run_command("verify", "--tables", "nowhere").error
 
 
 def test_a_damaged_record_is_named(home: Path) -> None:
     path = plan().store.record(plan().plan.cells[0].run_id)
     path.write_bytes(path.read_bytes()[:-20])
-    error = command("report", "small.yaml").error
+    error = run_command("report", "small.yaml").error
     assert f"{path}: not a readable record" in error and "delete it and run the sweep again" in error
     other = plan().store.record(plan().plan.cells[1].run_id)
     path.write_bytes(other.read_bytes())
-    assert f"{path}: holds another run's record" in command("report", "small.yaml").error
+    assert f"{path}: holds another run's record" in run_command("report", "small.yaml").error
 
 
 def test_report_without_a_file_lists_every_sweep(home: Path) -> None:
-    assert command("sweep", "small.yaml", "--only", "method=student,kd", "--json").code == 0
-    said = command("report")
-    assert said.code == 0
-    assert said.out.count("| teacher > student") == 2
-    assert said.out.count("| fitnets ") == 1
+    assert run_command("sweep", "small.yaml", "--only", "method=student,kd", "--json").code == 0
+    result = run_command("report")
+    assert result.code == 0
+    assert result.out.count("| teacher > student") == 2
+    assert result.out.count("| fitnets ") == 1
 
 
 @pytest.mark.parametrize("form", list(formats.FORMATS))
 def test_report_prints_what_was_published(home: Path, form: str) -> None:
-    said = command("report", "small.yaml", "--format", form)
-    assert (said.code, said.err) == (0, "")
-    assert said.out == Path(f"results/tables/small/table.{form}").read_text(encoding="utf-8")
+    result = run_command("report", "small.yaml", "--format", form)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == Path(f"results/tables/small/table.{form}").read_text(encoding="utf-8")
 
 
 def test_report_out_writes_a_folder_per_sweep(home: Path) -> None:
-    said = command("report", "--out", "paper")
-    assert said.code == 0 and said.out == "paper/small\n"
+    result = run_command("report", "--out", "paper")
+    assert result.code == 0 and result.out == "paper/small\n"
     for name in FILES:
         assert (Path("paper/small") / name).read_bytes() == (Path("results/tables/small") / name).read_bytes()
-    assert command("verify", "--tables", "paper").code == 0
+    assert run_command("verify", "--tables", "paper").code == 0
 
 
 def test_report_of_an_empty_store(home: Path) -> None:
-    said = command("report", "small.yaml", "--results", "empty")
-    assert said.code == 0 and said.out.count("3 of 3 runs have no record") == 3
+    result = run_command("report", "small.yaml", "--results", "empty")
+    assert result.code == 0 and result.out.count("3 of 3 runs have no record") == 3
     assert not Path("empty").exists()
-    assert "no table yet" in command("report", "--results", "empty").error
+    assert "no table yet" in run_command("report", "--results", "empty").error
 
 
 def test_a_damaged_description_is_named(home: Path) -> None:
     for text in ("", "[]", "{}", '{"cells": 5}', '{"cells": [], "epochs": 5, "name": "x"}'):
         Path("results/tables/small/contents.json").write_text(text)
-        assert "contents.json: missing or damaged" in command("report").error
+        assert "contents.json: missing or damaged" in run_command("report").error
         with pytest.raises(UserError):
             Contents.read(Path("results/tables/small"))
 
 
-def test_a_finished_sweep_prints_its_table_again_and_json_alone(home: Path) -> None:
-    said = command("sweep", "small.yaml")
-    assert said.code == 0
-    assert said.out.startswith(Path("results/tables/small/table.md").read_text())
-    assert "records.parquet" in said.err and "table.tex" in said.err
-    said = command("sweep", "small.yaml", "--json")
-    assert (said.code, said.err) == (0, "")
-    found = json.loads(said.out)
-    assert [r["method"] for r in found["rows"]] == SWEEP["methods"]
-    assert found["rows"][0]["last"]["n"] == 3
+def test_a_finished_sweep_prints_its_table_again_and_only_json_on_request(home: Path) -> None:
+    result = run_command("sweep", "small.yaml")
+    assert result.code == 0
+    assert result.out.startswith(Path("results/tables/small/table.md").read_text())
+    assert "records.parquet" in result.err and "table.tex" in result.err
+    result = run_command("sweep", "small.yaml", "--json")
+    assert (result.code, result.err) == (0, "")
+    document = json.loads(result.out)
+    assert [r["method"] for r in document["rows"]] == SWEEP["methods"]
+    assert document["rows"][0]["last"]["n"] == 3
 
 
-def test_status_as_json_is_json_alone(home: Path) -> None:
+def test_status_as_json_is_only_json(home: Path) -> None:
     store = plan().store
     run_id = plan().plan.cells[0].run_id
     store.record(run_id).unlink()
     store.write_failure(run_id, "code", "ValueError: no\nsuch thing", "details", "log")
-    said = command("status", "small.yaml", "--json")
-    assert (said.code, said.err) == (0, "")
-    states = {r["run_id"]: r for r in json.loads(said.out)}
+    result = run_command("status", "small.yaml", "--json")
+    assert (result.code, result.err) == (0, "")
+    states = {r["run_id"]: r for r in json.loads(result.out)}
     assert states[run_id]["state"] == "failed" and "ValueError" in states[run_id]["cause"]
-    said = command("status", "small.yaml", "--failures", "--json")
-    assert json.loads(said.out)[0]["kind"] == "code" and said.err == ""
-    assert "--json goes with" in command("status", "small.yaml", "--json", "--cancel").error
+    result = run_command("status", "small.yaml", "--failures", "--json")
+    assert json.loads(result.out)[0]["kind"] == "code" and result.err == ""
+    assert "--json goes with" in run_command("status", "small.yaml", "--json", "--cancel").error
     store.failure_file(run_id).write_text('{"run_id": 5}')
-    assert command("status", "small.yaml", "--failures").code == 0
-    assert json.loads(command("status", "small.yaml", "--json").out)[0]["state"] in ("done", "failed")
+    assert run_command("status", "small.yaml", "--failures").code == 0
+    assert json.loads(run_command("status", "small.yaml", "--json").out)[0]["state"] in ("done", "failed")
 
 
 def test_failures_are_grouped_by_cause(home: Path) -> None:
-    """Run ids and numbers in a cause, and where the code lies, do not tell causes apart; the place that raised does."""
+    """Causes are grouped by the line that raised, ignoring run ids, numbers and the code's folder."""
     store, runs = plan().store, sorted(plan().plan.runs)
     raised = 'Traceback:\n  File "/{}/methods/kd.py", line {}, in forward\n    x\nValueError: bad'
     for i, run_id in enumerate(runs):
@@ -407,12 +407,12 @@ def test_failures_are_grouped_by_cause(home: Path) -> None:
         )[i % 3]
         store.write_failure(run_id, kind, cause, details, "log")
     assert len(runs) >= 6
-    said = command("status", "small.yaml", "--failures").out
-    assert said.startswith(f"{len(runs)} failed, 3 causes\n"), said
-    assert all(said.count(run_id) >= 1 for run_id in runs)
+    output = run_command("status", "small.yaml", "--failures").out
+    assert output.startswith(f"{len(runs)} failed, 3 causes\n"), output
+    assert all(output.count(run_id) >= 1 for run_id in runs)
 
 
-def test_another_recipe_in_a_column_is_told(home: Path) -> None:
+def test_another_recipe_in_a_column_is_stated(home: Path) -> None:
     sweep = yaml.safe_load(Path("small.yaml").read_text())
     methods = sweep["methods"]
     entries = methods if isinstance(methods, dict) else {name: {} for name in methods}
@@ -420,8 +420,8 @@ def test_another_recipe_in_a_column_is_told(home: Path) -> None:
     assert not any("another recipe" in note for note in tables_text.notes(comparison_of(plan())))
     entries["kd"] = {**(entries["kd"] or {}), "recipe": {"lr": 0.5}}
     Path("small.yaml").write_text(yaml.safe_dump({**sweep, "methods": entries}))
-    told = next(note for note in tables_text.notes(comparison_of(plan())) if "another recipe" in note)
-    assert "kd: lr 0.5" in told and "student:" not in told
+    recipe_note = next(note for note in tables_text.notes(comparison_of(plan())) if "another recipe" in note)
+    assert "kd: lr 0.5" in recipe_note and "student:" not in recipe_note
 
 
 def comparison_of(planned: Planned) -> Comparison:
@@ -436,7 +436,7 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert table_folder.tables_are_current(contents, planned.store, folder)
     assert not table_folder.tables_are_current(replace(contents, note="another"), planned.store, folder)
     some = planned.store.record(contents.cells[0].run_id)
-    os.utime(some)  # as one that was deleted and trained anew
+    os.utime(some)  # like a run that was deleted and trained again
     assert not table_folder.tables_are_current(contents, planned.store, folder)
     table_folder.write_tables(contents, planned.store, folder)
     assert table_folder.tables_are_current(contents, planned.store, folder)
@@ -444,7 +444,7 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert not table_folder.tables_are_current(contents, planned.store, folder)
 
 
-def test_a_key_that_one_recipe_leaves_unset_is_told_as_a_change(
+def test_a_key_that_one_recipe_leaves_unset_is_listed_as_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""A run's science: its JSON form and run id are those of the untyped dict that earlier versions wrote."""
+"""A run's science has the JSON form and run id of the untyped dict that earlier versions wrote."""
 
 import ast
 import hashlib
@@ -37,7 +37,7 @@ def old_run_id(value: dict[str, Any]) -> str:
 
 
 def old_form(rng: random.Random) -> dict[str, Any]:
-    """A science as earlier versions wrote it."""
+    """Return a science as earlier versions wrote it."""
     kind = rng.choice(["pixels", "stored", "detection"])
     counts = {"classes": 10, "train_size": rng.randint(100, 10**6), "test_size": 100, "train_per_class": 10}
     dataset = {
@@ -151,7 +151,7 @@ SHIPPED = {
 
 
 def sweep_run_ids(file: Path) -> str:
-    """One hash of all run ids of a sweep, with made-up counts for datasets that are prepared."""
+    """Return one hash of all run ids of a sweep, with made-up counts for prepared datasets."""
     sweep, document = sweep_file.load_sweep(file)
     name = sweep.dataset.name
     classes = 80 if name == "coco" else 1000
@@ -164,7 +164,7 @@ def sweep_run_ids(file: Path) -> str:
 
 
 def test_the_run_ids_of_the_shipped_sweeps() -> None:
-    """Change them on purpose only: results that users have are no longer found."""
+    """Change these ids on purpose only: users' results are no longer found."""
     assert {file.stem: sweep_run_ids(file) for file in sorted((REPO / "benchmarks").glob("*.yaml"))} == SHIPPED
 
 
@@ -180,7 +180,7 @@ def test_the_science_of_every_published_run_is_read_and_written_alike() -> None:
 
 
 def untyped_lookups(tree: ast.AST) -> list[int]:
-    """Lines that subscript a science, or ask it for a key, by a string."""
+    """Return the lines that look up a science's key by a string."""
     lines = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript):

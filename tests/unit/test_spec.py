@@ -1,4 +1,4 @@
-"""Sweep files into plans: overrides, counts, packs, subsets, places of mistakes, and no torch on the way."""
+"""Plans from sweep files: overrides, counts, packs, subsets, the lines of mistakes, and no import of torch."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from harness.spec import expand, methods, sweep_file
 from harness.spec.expand import SHARED_RECIPE, Plan
 from harness.spec.science import Trained
 from harness.spec.yamlfile import Document
-from tests.support.cli import REPO, command, process
+from tests.support.cli import REPO, process, run_command
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 DIGITS = ("digits_net_w4", "digits_net_w8", "digits_net_w16", "digits_net_w32")
@@ -61,23 +61,23 @@ def ids(plan: Plan) -> list[str]:
 
 @given(SWEEPS)
 def test_counts_packs_and_order(data: dict[str, Any]) -> None:
-    found = plan(data)
+    planned = plan(data)
     seeds = data["seeds"] if isinstance(data["seeds"], list) else range(data["seeds"])
-    cells = [(c.teacher, c.student, c.method, c.seed) for c in found.cells]
+    cells = [(c.teacher, c.student, c.method, c.seed) for c in planned.cells]
     assert cells == [(p["teacher"], p["student"], m, s) for p in data["pairs"] for m in data["methods"] for s in seeds]
 
-    packed = [k for pack in found.packs for k in pack.run_ids]
+    packed = [k for pack in planned.packs for k in pack.run_ids]
     assert len(packed) == len(set(packed)), "a run is in two packs"
-    assert set(packed) == set(found.runs) == set(ids(found)) | {p.needs for p in found.packs if p.needs}
+    assert set(packed) == set(planned.runs) == set(ids(planned)) | {p.needs for p in planned.packs if p.needs}
 
-    place = {k: i for i, pack in enumerate(found.packs) for k in pack.run_ids}
-    teachers = {c.teacher_run for c in found.cells}
-    for i, pack in enumerate(found.packs):
-        sciences = [found.runs[k].science for k in pack.run_ids]
+    place = {k: i for i, pack in enumerate(planned.packs) for k in pack.run_ids}
+    teachers = {c.teacher_run for c in planned.cells}
+    for i, pack in enumerate(planned.packs):
+        sciences = [planned.runs[k].science for k in pack.run_ids]
         assert len({tuple(getattr(s.recipe, k) for k in SHARED_RECIPE) for s in sciences}) == 1
         assert len({s.seed for s in sciences}) == 1
-        wanted = {s.teacher.run for s in sciences if isinstance(s.teacher, Trained)}
-        assert wanted == ({pack.needs} if pack.needs else set())
+        expected = {s.teacher.run for s in sciences if isinstance(s.teacher, Trained)}
+        assert expected == ({pack.needs} if pack.needs else set())
         assert pack.needs is None or place[pack.needs] < i, "a teacher comes after its students"
         assert len(pack.run_ids) == 1 or not teachers & set(pack.run_ids), "a teacher shares a pack"
         assert pack.needs not in pack.run_ids
@@ -116,21 +116,21 @@ def test_set_equals_editing_the_file(data: dict[str, Any], path: tuple[str | int
     for key, name in (("recipe", "base"), ("dataset", "name")):
         if isinstance(edited[key], str):
             edited[key] = {name: edited[key]}
-    here = edited
+    node = edited
     for part in path[:-1]:
-        here = here[part] if isinstance(part, int) else here.setdefault(part, {})
-    here[path[-1]] = value
+        node = node[part] if isinstance(part, int) else node.setdefault(part, {})
+    node[path[-1]] = value
     assert ids(plan(data, f"{'.'.join(map(str, path))}={json.dumps(value)}")) == ids(plan(edited))
 
 
 @given(SWEEPS, st.data())
 def test_only_keeps_a_subset_of_the_same_runs(data: dict[str, Any], draw: st.DataObject) -> None:
-    whole = plan(data)
+    full_plan = plan(data)
     fields = draw.draw(st.sets(st.sampled_from(["method", "teacher", "student", "seed"]), min_size=1))
-    kept = draw.draw(st.sampled_from(whole.cells))
-    part = plan(data, only=tuple(f"{f}={getattr(kept, f)}" for f in sorted(fields)))
-    assert part.cells == [c for c in whole.cells if all(getattr(c, f) == getattr(kept, f) for f in fields)]
-    assert set(part.runs) <= set(whole.runs)
+    cell = draw.draw(st.sampled_from(full_plan.cells))
+    part = plan(data, only=tuple(f"{f}={getattr(cell, f)}" for f in sorted(fields)))
+    assert part.cells == [c for c in full_plan.cells if all(getattr(c, f) == getattr(cell, f) for f in fields)]
+    assert set(part.runs) <= set(full_plan.runs)
 
 
 BASE: dict[str, Any] = {
@@ -161,10 +161,10 @@ def test_a_mistake_is_named_where_it_stands(
     path: tuple[str | int, ...], value: object, key: str, part: str, tmp_path: Path
 ) -> None:
     data = json.loads(json.dumps(BASE))
-    here = data
+    node = data
     for part_of_path in path[:-1]:
-        here = here[part_of_path]
-    here[path[-1]] = value
+        node = node[part_of_path]
+    node[path[-1]] = value
     if "student" in key:  # a mistake below a later layer that has none
         data["methods"]["student"]["recipe"] = {"flap": True}
         data["pairs"][0]["recipe"] = {"lr": 0.2}
@@ -175,19 +175,19 @@ def test_a_mistake_is_named_where_it_stands(
         plan_sweep(file, tmp_path / "results")
     assert str(e.value).startswith(f"{file}:"), e.value
     assert f": {key}: " in str(e.value) and part in str(e.value), e.value
-    told = int(str(e.value).removeprefix(f"{file}:").partition(":")[0])
+    line = int(str(e.value).removeprefix(f"{file}:").partition(":")[0])
     leaf = [p for p in key.split(".") if not p.isdigit()][-1]
-    assert leaf in (("# a comment\n" + text).splitlines()[told - 1]), (told, text)
+    assert leaf in (("# a comment\n" + text).splitlines()[line - 1]), (line, text)
 
 
-def test_a_recipe_file_beside_the_sweep_file_wins_and_its_mistakes_have_its_lines(tmp_path: Path) -> None:
+def test_a_recipe_file_next_to_the_sweep_file_wins_and_its_mistakes_have_its_lines(tmp_path: Path) -> None:
     (tmp_path / "recipes").mkdir()
     recipe = tmp_path / "recipes" / "digits_quick.yaml"
     recipe.write_text("epochs: 7\nlr: 0.1\n")
     file = tmp_path / "s.yaml"
     file.write_text(yaml.safe_dump({**BASE, "methods": ["student"], "pairs": [dict(BASE["pairs"][0], methods={})]}))
-    found = plan_sweep(file, tmp_path / "results").plan
-    assert {run.science.recipe.epochs for run in found.runs.values()} == {7}
+    planned = plan_sweep(file, tmp_path / "results").plan
+    assert {run.science.recipe.epochs for run in planned.runs.values()} == {7}
     recipe.write_text("epochs: 7\nlr: 0.1\nmomentun: 0.9\n")
     with pytest.raises(UserError, match=r"recipes/digits_quick\.yaml:3: momentun: .*did you mean 'momentum'"):
         plan_sweep(file, tmp_path / "results")
@@ -225,7 +225,7 @@ class Mine:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package that fails when it is run: planning only reads it."""
+    """Write a package that fails when imported: planning only reads it."""
     name = f"pkg{random.randrange(10**9)}"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("raise SystemExit('planning must not run this')\n")
@@ -241,7 +241,7 @@ def test_a_method_is_read_without_running_its_package(package: str) -> None:
     assert type(info.hyper["scale"].default) is float, "`scale: 4` said and unsaid must be the same science"
 
 
-def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
+def test_a_default_is_the_same_run_whether_stated_or_not(package: str) -> None:
     def run(params: dict[str, Any]) -> list[str]:
         return ids(plan({**BASE, "methods": {"kd": {"use": f"{package}.own:Mine", "params": params}}}))
 
@@ -266,7 +266,7 @@ def test_a_default_said_or_unsaid_is_the_same_run(package: str) -> None:
         ("\0", "not a readable Python file"),
     ],
 )
-def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part: str) -> None:
+def test_a_method_that_breaks_the_rules_is_reported(package: str, source: str, part: str) -> None:
     Path(package, "own.py").write_text(source)
     with pytest.raises(UserError) as e:
         methods.describe_method(f"{package}.own:Mine")
@@ -276,7 +276,7 @@ def test_a_method_that_breaks_the_rules_is_told(package: str, source: str, part:
 @pytest.mark.parametrize(
     "use", ["kdd", "no.such:M", "os:", ":X", "a b:c", "math:X", "this.that:X", "..:X", "__main__:X"]
 )
-def test_a_method_that_is_nowhere_is_told(use: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_method_that_does_not_exist_is_reported(use: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="method"):
         methods.describe_method(use)
     assert capsys.readouterr().out == "", "a module was run"
@@ -316,16 +316,18 @@ sys.exit(code)
 )
 def test_planning_status_and_report_import_no_torch(args: list[str], tmp_path: Path) -> None:
     store = [] if "--help" in args else ["--results", tmp_path / "results"]
-    said = process("-c", NO_TORCH, *args, *store, cwd=REPO)
-    assert said.code == 0, said
+    result = process("-c", NO_TORCH, *args, *store, cwd=REPO)
+    assert result.code == 0, result
     assert not (tmp_path / "results").exists(), "looking must not write"
 
 
-def test_plan_as_json_is_json_alone(tmp_path: Path) -> None:
-    said = command("sweep", REPO / "benchmarks/digits_pairs.yaml", "--plan", "--json", "--results", tmp_path / "r")
-    assert said.code == 0 and said.err == ""
-    found = json.loads(said.out)
-    assert (found["cells"], found["runs"], found["to_do"]) == (30, 31, 31)
+def test_plan_as_json_is_only_json(tmp_path: Path) -> None:
+    result = run_command(
+        "sweep", REPO / "benchmarks/digits_pairs.yaml", "--plan", "--json", "--results", tmp_path / "r"
+    )
+    assert result.code == 0 and result.err == ""
+    document = json.loads(result.out)
+    assert (document["cells"], document["runs"], document["to_do"]) == (30, 31, 31)
 
 
 def test_ten_thousand_runs_are_planned(tmp_path: Path) -> None:

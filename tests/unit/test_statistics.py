@@ -1,4 +1,4 @@
-"""Our statistics against scipy, statsmodels and rliable, and what must hold of them."""
+"""Our statistics against scipy, statsmodels and rliable, and their properties."""
 
 import statistics
 from typing import Any
@@ -22,9 +22,9 @@ PS = st.lists(st.floats(0, 1), max_size=20)
 
 
 def spread(values: Any) -> Spread:
-    found = Spread.of(values)
-    assert found is not None
-    return found
+    spread_of_values = Spread.of(values)
+    assert spread_of_values is not None
+    return spread_of_values
 
 
 # one mean ------------------------------------------------------------------------------------------------------------
@@ -36,24 +36,26 @@ def test_deviations_are_pythons_to_the_last_bit(values: list[float]) -> None:
 
 
 def test_deviations_are_rounded_once() -> None:
-    """Some of so many values lie next to the middle between two floats."""
+    """Some of the many values lie next to the middle between two floats."""
     for values in np.random.RandomState(0).normal(70, 1, (10_000, 3)).tolist():
         assert spread(values).std == statistics.stdev(values)
 
 
 @given(SAMPLES, st.sampled_from([0.05, 0.1]))
 def test_intervals_are_scipys(values: list[float], error: float) -> None:
-    found = ours.interval(spread(values), error)
+    interval = ours.interval(spread(values), error)
     expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(1 - error)
-    assert found and (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-9)
+    assert interval and (interval.low, interval.high) == pytest.approx(
+        (expected.low, expected.high), rel=1e-9, abs=1e-9
+    )
 
 
 @given(st.lists(st.tuples(TOP1, TOP1), min_size=2, max_size=12))
 def test_the_paired_test_is_scipys(both: list[tuple[float, float]]) -> None:
     values, others = zip(*both, strict=True)
     assume(np.std(np.subtract(values, others)) > 1e-6)
-    found = ours.p_value(Spread.of(a - b for a, b in zip(values, others, strict=True)))
-    assert found == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue, rel=1e-6)
+    p = ours.p_value(Spread.of(a - b for a, b in zip(values, others, strict=True)))
+    assert p == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue, rel=1e-6)
 
 
 @given(SAMPLES, st.floats(0.01, 100))
@@ -65,9 +67,9 @@ def test_equivalence_is_statsmodels(values: list[float], margin: float) -> None:
 
 @pytest.mark.parametrize("values", [[], [70.0], [70.1, 70.1, 70.1], [0.1 + 0.2, 0.3]])
 def test_nothing_is_tested_where_nothing_varies(values: list[float]) -> None:
-    found = Spread.of(values)
-    assert ours.interval(found) is None and ours.p_value(found) is None
-    assert ours.p_equivalent(found, 0.5) is None and ours.seeds_needed(found) is None
+    spread_of_values = Spread.of(values)
+    assert ours.interval(spread_of_values) is None and ours.p_value(spread_of_values) is None
+    assert ours.p_equivalent(spread_of_values, 0.5) is None and ours.seeds_needed(spread_of_values) is None
 
 
 def test_intervals_cover_at_their_rate() -> None:
@@ -96,9 +98,9 @@ def test_holm_is_monotone_and_never_below_the_raw_p(ps: list[float]) -> None:
 @given(st.lists(st.none() | SAMPLES, max_size=6))
 def test_differences_are_corrected_over_those_that_can_be_tested(samples: list[list[float] | None]) -> None:
     spreads = [Spread.of(s) if s else None for s in samples]
-    found = ours.differences(spreads)
-    assert [d is None for d in found] == [s is None for s in spreads]
-    tested = [d for d in found if d]
+    differences = ours.differences(spreads)
+    assert [d is None for d in differences] == [s is None for s in spreads]
+    tested = [d for d in differences if d]
     assert [d.p_holm for d in tested] == ours.holm([d.p for d in tested])
 
 
@@ -144,9 +146,9 @@ def test_verdicts(ours_: tuple[float, ...], published: float, expected: str) -> 
 def test_reproduced_is_the_equivalence_test(values: list[float], published: float, margin: float) -> None:
     p, _, _ = DescrStatsW([v - published for v in values]).ttost_mean(-margin, margin)
     assume(abs(p - 0.05) > 1e-6)
-    found = ours.verdict(spread(values), published, margin)
-    assert (found.text == "reproduced") == (p < 0.05)
-    if found.text == "not reproduced":
+    verdict = ours.verdict(spread(values), published, margin)
+    assert (verdict.text == "reproduced") == (p < 0.05)
+    if verdict.text == "not reproduced":
         assert abs(spread(values).mean - published) > margin
 
 
@@ -160,9 +162,9 @@ SHIFTED = (0.32, 0.84)  # of two equal pairs 1 to 5 against 0.5 to 4.5
 
 
 def ranked(scores: Scores, baseline: str = "student") -> tuple[Ranking, dict[str, Rank]]:
-    found = ranking(scores, baseline)
-    assert found is not None
-    return found, {r.method: r for r in found.ranks}
+    ranks = ranking(scores, baseline)
+    assert ranks is not None
+    return ranks, {r.method: r for r in ranks.ranks}
 
 
 def test_probability_of_improvement_is_rliables() -> None:
@@ -175,7 +177,7 @@ def test_probability_of_improvement_is_rliables() -> None:
 
 
 def test_seeds_are_drawn_for_each_method_on_its_own() -> None:
-    """rliable draws them so too; the same seeds for both methods would give [0.62, 0.76]."""
+    """Seeds are drawn as in rliable; the same seeds for both methods would give [0.62, 0.76]."""
     a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.5, 2.5, 3.5, 4.5]
     _, by = ranked({0: {"a": a, "b": b}, 1: {"a": a, "b": b}}, "b")
     interval = by["a"].better_interval
@@ -196,8 +198,8 @@ def test_rank_intervals_are_scipys_bootstrap() -> None:
     expected = scipy.stats.bootstrap(
         (*A, *B), of_six, vectorized=False, method="percentile", n_resamples=4000, random_state=np.random.RandomState(3)
     ).confidence_interval
-    found = by["a"].rank_interval
-    assert found and (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    interval = by["a"].rank_interval
+    assert interval and (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 SCORES = st.dictionaries(
@@ -211,25 +213,25 @@ SCORES = st.dictionaries(
 @settings(deadline=None, max_examples=25)
 @given(SCORES)
 def test_ranks_and_probabilities_add_up(scores: dict[int, dict[str, list[float]]]) -> None:
-    found, by = ranked(scores)
-    assert sum(r.rank for r in found.ranks) == pytest.approx(6)
+    ranks, by = ranked(scores)
+    assert sum(r.rank for r in ranks.ranks) == pytest.approx(6)
     expected = np.mean([scipy.stats.rankdata([-np.mean(v[m]) for m in by]) for v in scores.values()], axis=0)
     assert [r.rank for r in by.values()] == pytest.approx(list(expected))
     _, turned = ranked(scores, "kd")
     forth, back = by["kd"].better, turned["student"].better
     assert forth is not None and back is not None and forth + back == pytest.approx(1)
-    for r in found.ranks:
+    for r in ranks.ranks:
         single = any(len(v[r.method]) == 1 for v in scores.values())
         assert (r.rank_interval is None) == single
         if r.rank_interval:
             assert 1 <= r.rank_interval.low <= r.rank_interval.high <= 3
-    assert ranking(scores, "student") == found, "the same every time"
+    assert ranking(scores, "student") == ranks, "the same every time"
 
 
 def test_methods_without_a_result_somewhere_are_not_ranked() -> None:
     scores = {1: {"student": [1.0], "kd": [2.0], "crd": [3.0]}, 2: {"student": [1.0], "kd": [2.0], "crd": []}, 3: {}}
-    found, by = ranked(scores)
-    assert list(by) == ["kd", "student"] and found.left_out == ("crd",) and found.pairs == 2
+    ranks, by = ranked(scores)
+    assert list(by) == ["kd", "student"] and ranks.left_out == ("crd",) and ranks.pairs == 2
     assert ranking({1: scores[1]}, "student") is None, "one pair has no average"
     _, by = ranked(scores, "none")
     assert all(r.better is None for r in by.values())

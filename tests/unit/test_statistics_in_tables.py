@@ -1,4 +1,4 @@
-"""Statistics as the tables print them."""
+"""Statistics in the printed tables."""
 
 import csv
 import io
@@ -19,14 +19,14 @@ WIDE = {"student": (60.0, 60.6, 60.1), "kd": (62.0, 62.7, 62.1), "crd": (60.2, 6
 
 
 def cells_of(text: str) -> list[dict[str, str]]:
-    """The first Markdown table's lines."""
+    """Return the lines of the first Markdown table."""
     lines = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")]
     return [dict(zip(lines[0], line, strict=False)) for line in lines[1 : len(WIDE) + 1]]
 
 
 def test_the_table_prints_intervals_and_marks() -> None:
-    found = compared(WIDE)
-    student, kd, crd = cells_of(formats.markdown(found))
+    comparison = compared(WIDE)
+    student, kd, crd = cells_of(formats.markdown(comparison))
     ci = scipy.stats.ttest_1samp(WIDE["student"], 0).confidence_interval()
     assert student["95 % CI"] == f"[{ci.low:.2f}, {ci.high:.2f}]" and student["95 % CI of - student"] == ""
     test = scipy.stats.ttest_rel(WIDE["kd"], WIDE["student"])
@@ -34,18 +34,18 @@ def test_the_table_prints_intervals_and_marks() -> None:
     assert 0.0001 < test.pvalue * 2 < 0.001
     assert kd["95 % CI of - student"] == f"[{ci.low:+.2f}, {ci.high:+.2f}] ***"
     assert crd["95 % CI of - student"].endswith("]"), "no mark"
-    needed = ours.seeds_needed(found.rows[2].to_baseline, 0.05 / 2)
-    text = "\n".join(tables_text.notes(found))
+    needed = ours.seeds_needed(comparison.rows[2].to_baseline, 0.05 / 2)
+    text = "\n".join(tables_text.notes(comparison))
     assert "Paired t-test against student, Holm-corrected over a pair's methods: * p < 0.05, ** p < 0.01" in text
     assert f"were mean and std of the difference those seen here): t > s: crd ({needed or 'over 10,000'})." in text
 
 
 def test_marks_are_after_the_correction() -> None:
-    """Raw p below 0.05, corrected above it: no mark."""
-    found = compared({**WIDE, "kd": (60.5, 61.5, 60.8)})
-    kd = found.rows[1].tested
+    """A raw p below 0.05 that the correction raises above it gets no mark."""
+    comparison = compared({**WIDE, "kd": (60.5, 61.5, 60.8)})
+    kd = comparison.rows[1].tested
     assert kd and kd.p < 0.05 < kd.p_holm
-    assert cells_of(formats.markdown(found))[1]["95 % CI of - student"].endswith("]")
+    assert cells_of(formats.markdown(comparison))[1]["95 % CI of - student"].endswith("]")
 
 
 def test_one_seed_has_neither_intervals_nor_tests() -> None:
@@ -54,13 +54,13 @@ def test_one_seed_has_neither_intervals_nor_tests() -> None:
 
 
 def test_another_baseline_takes_the_students_place() -> None:
-    found = compared(WIDE, baseline="crd")
-    student, kd, crd = cells_of(formats.markdown(found))
+    comparison = compared(WIDE, baseline="crd")
+    student, kd, crd = cells_of(formats.markdown(comparison))
     assert "- student" not in student and "- KD" in student
     assert (crd["- crd"], crd["95 % CI of - crd"]) == ("", "") and kd["- crd"].startswith("+1.97")
     kd_first = cells_of(formats.markdown(compared(WIDE, baseline="kd")))[0]
     assert "- kd" in kd_first and "- KD" not in kd_first
-    assert found.rows[0].student_score == pytest.approx(60.2333333), "what the student has alone"
+    assert comparison.rows[0].student_score == pytest.approx(60.2333333), "what the student has alone"
 
 
 def two_pairs() -> Comparison:
@@ -76,9 +76,9 @@ def two_pairs() -> Comparison:
 
 
 def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
-    found = two_pairs()
+    comparison = two_pairs()
     for form in formats.FORMATS:
-        text = table_folder.table_text(found, f"table.{form}")
+        text = table_folder.table_text(comparison, f"table.{form}")
         if form == "csv":
             rows = list(csv.DictReader(io.StringIO(text)))
             assert [r["average_rank"] for r in rows] == ["1.5"] * 4
@@ -86,14 +86,14 @@ def test_ranks_over_pairs_have_a_table_in_every_format() -> None:
             assert float(rows[1]["p_better_ci_low"]) < 0.625 < float(rows[1]["p_better_ci_high"])
         else:
             assert tables_text.RANKS in text and "Agarwal et al. 2021" in text
-    _, ranks = tables_text.sections(found, None)
+    _, ranks = tables_text.sections(comparison, None)
     assert [line[:3] for line in ranks.lines] == [
         ("over", "method", "average rank"),
         ("2 pairs", "student", "1.50"),
         ("2 pairs", "kd", "1.50"),
     ]
-    assert formats.latex(found).count(r"\begin{table}") == formats.latex(found).count(r"\end{table}") == 2
-    assert formats.html_text(found).count("<table>") == 2
+    assert formats.latex(comparison).count(r"\begin{table}") == formats.latex(comparison).count(r"\end{table}") == 2
+    assert formats.html_text(comparison).count("<table>") == 2
 
 
 def test_csv_has_the_tests() -> None:

@@ -68,7 +68,7 @@ def test_every_kind_of_network_can_be_compiled_whole(name: str, monkeypatch: pyt
     assert t._compiled is not None, "it did not fall back"
 
 
-def test_without_a_compiler_the_teacher_runs_uncompiled_and_says_so(
+def test_without_a_compiler_the_teacher_runs_uncompiled_and_logs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fails(images: Tensor, taps: object) -> Outputs:

@@ -1,4 +1,4 @@
-"""The cache of a teacher's logits: what it holds, and that it is checked."""
+"""The cache of a teacher's logits: its content and the checks when it is read."""
 
 from pathlib import Path
 

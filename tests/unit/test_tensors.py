@@ -19,7 +19,7 @@ epochs = st.integers(0, 100_000)
 
 
 class AsTheyAre:
-    """Stands where normalisation does, so that pixels can be compared exactly."""
+    """A stand-in for normalisation that leaves pixels unchanged, so that they compare exactly."""
 
     def __call__(self, pixels: Tensor) -> Tensor:
         return pixels
@@ -35,7 +35,7 @@ def loader(
 
 
 def by_index(loader: TensorLoader, epoch: int) -> dict[int, Tensor]:
-    """The augmented image of every index in an epoch."""
+    """Return the augmented image of every index in an epoch."""
     return {
         int(i): image for images, _, indices in loader.epoch(epoch) for image, i in zip(images, indices, strict=True)
     }
@@ -56,7 +56,7 @@ def test_order_differs_between_epochs_and_seeds(seed: int, epoch: int) -> None:
 
 
 def test_order_is_unbiased() -> None:
-    """Where index 0 ends up over many epochs, and which index comes first."""
+    """Over many epochs index 0 comes at every place, and every index comes first, equally often."""
     orders = torch.stack([rng.random_permutation(7, epoch, 20) for epoch in range(4000)])
     for counts in ((orders == 0).sum(0), torch.bincount(orders[:, 0], minlength=20)):
         assert stats.chisquare(counts.numpy()).pvalue > 1e-4
@@ -107,10 +107,10 @@ def test_agrees_with_torchvision(seed: int, epoch: int, p: int, flip: bool) -> N
     flipped = rng.random_integers(seed, epoch, "flip", every, 2)
     for i, image in by_index(loader(padding=p, flip=flip, seed=seed), epoch).items():
         top, left = divmod(int(place[i]), 2 * p + 1)
-        wanted = tv.crop(tv.pad(IMAGES[i], [p, p, p, p]), top, left, height, width)
+        expected = tv.crop(tv.pad(IMAGES[i], [p, p, p, p]), top, left, height, width)
         if flip and flipped[i]:
-            wanted = tv.horizontal_flip(wanted)
-        assert torch.equal(image, wanted)
+            expected = tv.horizontal_flip(expected)
+        assert torch.equal(image, expected)
 
 
 @pytest.mark.parametrize("epoch", [0, 239])
@@ -127,11 +127,11 @@ def test_crops_and_flips_are_uniform_and_independent(epoch: int) -> None:
 def test_normalisation_agrees_with_torchvision() -> None:
     images = tv.normalize(tv.to_dtype(IMAGES, torch.float32, scale=True), list(CIFAR.mean), list(CIFAR.std))
     on = TensorEvalSet("test", IMAGES, torch.zeros(len(IMAGES)), Normalise(CIFAR, IMAGES.device))
-    found = torch.cat([b for b, _ in on.batches(slice(0, len(IMAGES)))])
-    torch.testing.assert_close(found, images, rtol=0, atol=2e-6)
+    normalised = torch.cat([b for b, _ in on.batches(slice(0, len(IMAGES)))])
+    torch.testing.assert_close(normalised, images, rtol=0, atol=2e-6)
 
 
 def test_golden_order() -> None:
-    """Part of what a run_id means: if it changes, raise identity.PROTOCOL."""
+    """The order is part of a run_id's meaning: if it changes, raise identity.PROTOCOL."""
     assert rng.random_permutation(0, 0, 10).tolist() == [9, 1, 2, 5, 3, 8, 7, 0, 4, 6]
     assert rng.random_integers(5, 2, "crop", torch.arange(6), 81).tolist() == [21, 0, 23, 73, 36, 9]

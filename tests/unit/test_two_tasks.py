@@ -24,7 +24,7 @@ from harness.reporting.tables import table_folder
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
-from tests.support.cli import command
+from tests.support.cli import run_command
 from tests.support.synthetic_coco import APS, OTHER, PAIRS, TEACHER, both, compare, metrics
 
 
@@ -38,11 +38,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def planned(home: Path) -> tuple[Planned, Planned]:
-    found = both()
-    for each in found:
+    sweeps = both()
+    for each in sweeps:
         contents = Contents.of(each.name, each.plan)
         table_folder.write_tables(contents, each.store, each.store.table_folder(each.name))
-    return found
+    return sweeps
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +66,14 @@ def test_rows_are_of_their_tasks_score(compared: tuple[Comparison, Comparison]) 
         assert row.student_score == fmean(APS["student"])
         expected = metrics("last", mean)
         for metric in DETECTION.printed:
-            found = row.last_of(metric)
-            assert found and found.mean == expected[f"last_{metric}"] and row.teacher_of(metric) == TEACHER[metric]
+            spread = row.last_of(metric)
+            assert spread and spread.mean == expected[f"last_{metric}"] and row.teacher_of(metric) == TEACHER[metric]
     assert {m for row in classifiers.rows for m in row.last_others} == {"top5"}
 
 
 @pytest.mark.parametrize("name", table_folder.TEXTS)
 def test_no_table_has_the_other_tasks_numbers_or_names(compared: tuple[Comparison, Comparison], name: str) -> None:
-    detectors, classifiers = (table_folder.table_text(found, name) for found in compared)
+    detectors, classifiers = (table_folder.table_text(comparison_of_task, name) for comparison_of_task in compared)
     for metric in ("top-1", "top1", "Top-1", "top-5", "top5", "accuracy"):
         assert metric not in detectors, name
     assert "AP" not in classifiers and f"{OTHER:.0f}" not in detectors + classifiers
@@ -95,7 +95,7 @@ def test_columns_are_named_by_the_score(compared: tuple[Comparison, Comparison])
 
 
 def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comparison]) -> None:
-    """Its head is the metrics; the pair stands over them, once."""
+    """The table's head lists the metrics, with the pair once above them."""
     text, html = (table_folder.table_text(compared[0], f"paper.{form}") for form in ("md", "html"))
     heads = [line.strip("| ").replace(" ", "").split("|") for line in text.splitlines() if line.startswith("| method")]
     assert heads == [["method", *DETECTION.printed]] * len(PAIRS)
@@ -104,7 +104,7 @@ def test_a_paper_table_of_detectors_is_one_pair(compared: tuple[Comparison, Comp
     assert html.count('<th scope="colgroup" colspan="6">fasterrcnn_resnet18_fpn</th>') == 1
 
 
-def test_ranks_are_by_AP_and_over_the_detectors_pairs_alone(compared: tuple[Comparison, Comparison]) -> None:
+def test_ranks_are_by_AP_and_over_only_the_detectors_pairs(compared: tuple[Comparison, Comparison]) -> None:
     ranking = compared[0].ranking
     assert ranking and ranking.pairs == len(PAIRS)
     assert [(r.method, r.rank) for r in ranking.ranks] == [("fgfi", 1), ("kd", 2), ("student", 3)]
@@ -112,30 +112,32 @@ def test_ranks_are_by_AP_and_over_the_detectors_pairs_alone(compared: tuple[Comp
 
 
 def test_plain_data_has_the_metrics_names(compared: tuple[Comparison, Comparison]) -> None:
-    detectors, classifiers = (comparison.comparison_dict(found)["rows"][0] for found in compared)
+    detectors, classifiers = (
+        comparison.comparison_dict(comparison_of_task)["rows"][0] for comparison_of_task in compared
+    )
     assert {"teacher_AP", "student_AP", "last_AP50", "teacher_APl"} <= detectors.keys()
     assert {"teacher_top1", "student_top1", "last_top5", "teacher_top5"} <= classifiers.keys()
     assert not any("score" in key or "others" in key for key in (*detectors, *classifiers))
 
 
 @pytest.mark.parametrize(
-    ("evaluated_on", "said"),
+    ("evaluated_on", "sentence"),
     [
         ("test", "6 test images"),
         ("validation", "held-out training images for validation, NOT the test set"),
         ("train", "6 training images that are evaluated on, NOT a test set"),
     ],
 )
-def test_what_is_evaluated_on_is_said(
-    home: Path, planned: tuple[Planned, Planned], evaluated_on: str, said: str
+def test_the_evaluation_set_is_stated(
+    home: Path, planned: tuple[Planned, Planned], evaluated_on: str, sentence: str
 ) -> None:
     detectors = planned[0]
     contents = Contents.of(detectors.name, detectors.plan)
     table = records.read_records(detectors.store, contents.run_ids())
     at = table.schema.get_field_index("evaluated_on")
-    found = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
+    compared = comparison.compare(contents, table.set_column(at, "evaluated_on", [[evaluated_on] * len(table)]))
     for name in ("table.md", "paper.md"):
-        assert said in table_folder.table_text(found, name)
+        assert sentence in table_folder.table_text(compared, name)
 
 
 def test_curves_are_of_the_score_and_metrics_are_no_diagnostics(compared: tuple[Comparison, Comparison]) -> None:
@@ -175,7 +177,7 @@ def test_a_page_of_both_tasks_keeps_them_apart(board: Board) -> None:
         assert {line["method"]: line["rank"] for line in of_pair} == {"fgfi": 1, "kd": 2}
 
 
-def test_runs_on_the_page_have_their_own_metrics_alone(board: Board) -> None:
+def test_runs_on_the_page_have_only_their_own_metrics(board: Board) -> None:
     scores = {line["id"]: board.overview["protocols"][line["protocol"]]["score"] for line in board.overview["lines"]}
     runs = [(line_id, run) for chunk in board.chunks for line_id, line in chunk.items() for run in line["runs"]]
     assert {scores[line_id] for line_id, _ in runs} == {"AP", "top1"}
@@ -202,13 +204,13 @@ def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned,
     with pictures[1].open("wb") as file:
         file.truncate(10_000_000)
     (folder / "objects_of_no_pair.png").write_bytes(b"another")
-    found = build_board(store)
-    (image,) = found.images
+    board = build_board(store)
+    (image,) = board.images
     assert image.png == b"\x89PNG one" and PAIRS[0][1] in image.caption and image.sweep == "detectors"
-    for line in found.overview["lines"]:
-        mine = line["pair"] in (" > ".join(PAIRS[0]), f"{PAIRS[0][1]} alone")
-        assert line["images"] == ([0] if mine else []), line["pair"]
-    html = page.html(found)
+    for line in board.overview["lines"]:
+        belongs = line["pair"] in (" > ".join(PAIRS[0]), f"{PAIRS[0][1]} alone")
+        assert line["images"] == ([0] if belongs else []), line["pair"]
+    html = page.html(board)
     embedded = html.partition('id="objects0"><img src="data:image/png;base64,')[2].partition('"')[0]
     assert b64decode(embedded) == image.png
     for path in folder.iterdir():
@@ -217,11 +219,11 @@ def test_pictures_are_shown_with_the_lines_of_their_pair(planned: tuple[Planned,
 
 
 def test_the_page_is_written_by_the_command(planned: tuple[Planned, Planned]) -> None:
-    assert command("leaderboard").code == 0
+    assert run_command("leaderboard").code == 0
     text = Path("results/leaderboard.html").read_text()
     packed = text.partition('id="chunk0">')[2].partition("<")[0]
     assert json.loads(gzip.decompress(b64decode(packed)))
 
 
 def test_verify_rebuilds_both(planned: tuple[Planned, Planned]) -> None:
-    assert command("verify").code == 0
+    assert run_command("verify").code == 0

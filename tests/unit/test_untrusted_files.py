@@ -101,7 +101,7 @@ def test_other_files_in_place_of_data_are_refused(tmp_path: Path, content: bytes
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_payload_that_is_unpickled_leaves_a_trace(tmp_path: Path, kind: str) -> None:
-    """Without this the tests above would show nothing."""
+    """A payload does act when unpickled; otherwise the tests above would prove nothing."""
     trace = tmp_path / "trace.npy"
     assert not has_run(trace)
     pickle.loads(pickle.dumps(payloads(trace)[kind]))

@@ -1,4 +1,4 @@
-"""YAML read with the line of every key, and every way it can be wrong told in one line."""
+"""YAML read with the line of every key; each kind of error gives a message of one line."""
 
 from pathlib import Path
 from typing import Any
@@ -89,9 +89,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 @given(st.text())
 def test_a_message_is_one_printable_line(text: str) -> None:
-    shown = one_line(text)
-    assert shown.isprintable() and len(shown) <= 2000
-    assert shown == text or not text.isprintable() or len(text) > 2000
+    line = one_line(text)
+    assert line.isprintable() and len(line) <= 2000
+    assert line == text or not text.isprintable() or len(text) > 2000
 
 
 def test_the_nearest_name_is_given() -> None:

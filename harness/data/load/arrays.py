@@ -21,7 +21,7 @@ class ArrayDataset:
     test_targets: np.ndarray
 
     def chosen(self, dataset: DatasetChoice) -> "ArrayDataset":
-        """The images that a run trains on and, as the test part, those that it is evaluated on."""
+        """Return the images that a run trains on and, as the test part, those that it is evaluated on."""
         classes = dataset.info.classes
         subset, validation = dataset.train_subset, dataset.validation
         if subset is None and validation is None:
@@ -46,10 +46,10 @@ class WrongData(Exception):
 
 
 def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
-    """The dataset, checked against the version that the catalog states.
+    """Read a dataset and check it against the version that the catalog states.
 
     Raises:
-        WrongData: its content is another's, or it is not there.
+        WrongData: the files are missing or have other content.
     """
     info = DATASETS[name]
     raw: ArrayDataset = importlib.import_module(info.module).read_arrays(folder)
@@ -61,8 +61,10 @@ def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
 
 
 def split_held_out(targets: np.ndarray, held_out: int, trained_on: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions, in file order, of the training images to train on and of those held out: of each class its last
-    ``held_out``, and of the others the first ``trained_on``, or all."""
+    """Return positions, in file order, of the images to train on and of the held-out ones.
+
+    The last ``held_out`` of each class are held out. Of the others, the first ``trained_on``, or all, are trained on.
+    """
     rank, size = np.empty_like(targets), np.empty_like(targets)
     for c in np.unique(targets):
         members = np.flatnonzero(targets == c)

@@ -7,11 +7,11 @@ from harness import rng
 
 
 def aspect_batches(seed: int, epoch: int, wide: Tensor, batch_size: int) -> list[Tensor]:
-    """The batches of an epoch, positions in the training set; each image is in one of them.
+    """Return the batches of an epoch as positions in the training set; each image is in one of them.
 
-    The wide images, and the others, are put in random order and cut into batches; what is left of both makes at most
-    two mixed ones. Then the batches are put in random order; one that is smaller comes last, and there are as many as
-    without grouping. ``wide`` (N,) bool.
+    The wide images, and the others, are put in random order and cut into batches; the remainders of both make at most
+    two mixed ones. Then the batches are put in random order, with a smaller one last. There are as many as without
+    grouping. ``wide`` (N,) bool.
     """
     order = rng.random_permutation(seed, epoch, len(wide))
     groups = [order[wide[order]], order[~wide[order]]]

@@ -53,7 +53,7 @@ class BetonLoader:
         crop_area: tuple[float, float],
         flip: bool,
         seed: int,
-        rows: Callable[[int], slice],  # this process's share of a batch of so many images
+        rows: Callable[[int], slice],  # size of a batch -> this process's share of it
         workers: int,
         device: torch.device,
         backend: str | None = None,
@@ -68,7 +68,7 @@ class BetonLoader:
         self.batch_size, self.seed, self.size = batch_size, seed, len(positions)
 
     def __len__(self) -> int:
-        """Steps per epoch; the last batch may be smaller."""
+        """Return the steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
     def image_size(self, epoch: int) -> int:
@@ -76,7 +76,7 @@ class BetonLoader:
         return next((size for begins, size in reversed(self._sizes) if begins <= epoch), self._sizes[0][1])
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        """(images, targets (B,), indices (B,)) for each step from ``first_step`` on.
+        """Yield images, targets (B,) and indices (B,) for each step from ``first_step`` on.
 
         The images are this process's share of the batch, (b, 3, size, size) float32; only they are decoded.
         """
@@ -132,7 +132,7 @@ class BetonEvalSet:
         return len(self._views)
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images (B, 3, size, size) float32, targets (B,)) of a part of the images."""
+        """Yield images (B, 3, size, size) float32 and targets (B,) of the images in ``mine``."""
         decoded = self._images.batches(self._views[mine], EVAL_BATCH, self._size)
         with closing(to_device(decoded, self._device)) as pixels:
             for batch, targets in zip(pixels, self.targets[mine].split(EVAL_BATCH), strict=False):  # none: one of none
@@ -155,7 +155,7 @@ def chosen_backend() -> str:
 
 
 def _open(path: Path, workers: int, backend: str | None) -> Images:
-    """The file's images."""
+    """Return the file's images."""
     if (backend or chosen_backend()) == "pil":
         from harness.data.load.pillow_decoder import PilImages
 
@@ -178,10 +178,10 @@ def to_device(batches: Generator[Tensor, None, None], device: torch.device) -> G
         copies, copied = torch.cuda.Stream(device), torch.cuda.Event()
         for batch in batches:
             with torch.cuda.stream(copies):
-                there = batch.to(device, non_blocking=True)
+                on_device = batch.to(device, non_blocking=True)
                 copied.record(copies)
             compute = torch.cuda.current_stream(device)
             compute.wait_event(copied)
-            there.record_stream(compute)  # its memory is not used again before the computation is done with it
+            on_device.record_stream(compute)  # its memory is not used again before the computation is done with it
             copied.synchronize()  # only the copy: `batch` is written over once the next one is asked for
-            yield there
+            yield on_device

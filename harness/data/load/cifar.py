@@ -27,7 +27,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(folder: Path | None) -> ArrayDataset:
-    """``train`` (50,000 images) and ``test`` (10,000), fine labels."""
+    """Read ``train`` (50,000 images) and ``test`` (10,000) with fine labels."""
     assert folder is not None
     train_images, train_targets = _split(folder / "train")
     test_images, test_targets = _split(folder / "test")

@@ -52,11 +52,11 @@ class CocoLoader:
         normalise: Normalise,
         *,
         batch_size: int,
-        sides: Sequence[int],  # of which one is drawn for an image's shorter side
+        sides: Sequence[int],  # one is drawn for each image's shorter side
         max_side: int,  # the most its longer side may have
         flip: bool,
         seed: int,
-        rows: Callable[[int], slice],  # this process's share of a batch of so many images
+        rows: Callable[[int], slice],  # size of a batch -> this process's share of it
         workers: int,
         device: torch.device,
     ):
@@ -69,14 +69,14 @@ class CocoLoader:
         self.batch_size, self.seed, self.size = batch_size, seed, len(positions)
 
     def __len__(self) -> int:
-        """Steps per epoch; the last batch may be smaller."""
+        """Return the steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, list[Objects], Tensor], None, None]:
-        """(images, objects, indices (B,)) for each step from ``first_step`` on.
+        """Yield images, objects and indices (B,) for each step from ``first_step`` on.
 
         The images are this process's share of the batch, (b, 3, H, W) float32; only they are decoded. ``objects`` has
-        what each of them shows. H and W are the whole batch's.
+        the objects in each of them. H and W are the whole batch's.
         """
         every = torch.arange(self.size)
         side = self._sides[rng.random_integers(self.seed, epoch, "side", every, len(self._sides))].numpy()
@@ -103,14 +103,14 @@ class CocoLoader:
         return Objects(torch.from_numpy(boxes).to(self._device), labels.to(self._device), view.size)
 
 
-# Images (1, 3, H, W) float32, then for each of them: height and width it is shown at, those it has, its COCO id.
+# Images (1, 3, H, W) float32, then for each of them: its resized height and width, the original ones, its COCO id.
 EvalBatch = tuple[Tensor, list[tuple[int, int]], list[tuple[int, int]], list[int]]
 
 
 class CocoEvalSet:
     """The images a detector is evaluated on, in the order of the file, each once.
 
-    One at a time: padding would change what a detector finds, and with it what each of several processes does.
+    One at a time, as padding would change what a detector finds, and so the result would depend on the processes.
     """
 
     def __init__(
@@ -150,10 +150,10 @@ class CocoEvalSet:
         views = [[View(int(i), size, False)] for i, size in zip(self._positions[mine], sizes, strict=True)]
         canvases = [canvas(size[None]) for size in self._sizes[mine]]
         with closing(self._images.shown(views, canvases)) as shown:
-            for images, size, had, number in zip(
+            for images, size, original, number in zip(
                 shown, sizes, original_sizes, self._annotations.image_ids[mine].tolist(), strict=True
             ):
-                yield images, [size], [had], [number]
+                yield images, [size], [original], [number]
 
 
 def canvas(sizes: np.ndarray) -> tuple[int, int]:
@@ -178,8 +178,8 @@ class _Images:
             WrongData: an image cannot be decoded.
         """
         begun = (self._begun(views, canvas) for views, canvas in zip(batches, canvases, strict=True))
-        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as found:
-            for pixels, views in zip(found, batches, strict=True):
+        with closing(to_device(prefetch.prefetch(begun, self._workers), self._device)) as decoded:
+            for pixels, views in zip(decoded, batches, strict=True):
                 images = self._normalise(pixels.permute(0, 3, 1, 2))
                 for image, (_, (height, width), _) in zip(images, views, strict=True):
                     image[:, height:] = 0
@@ -191,17 +191,17 @@ class _Images:
         return pixels, [partial(self._show, view, image) for view, image in zip(views, pixels.numpy(), strict=True)]
 
     def _show(self, view: View, image: np.ndarray) -> None:
-        """Fills the upper left of ``image`` (H, W, 3) uint8."""
+        """Fill the upper left of ``image`` (H, W, 3) uint8."""
         height, width = view.size
         jpeg = torch.from_numpy(np.array(self.file.jpeg(view.position)))
         try:
             whole = decode_jpeg(jpeg, ImageReadMode.RGB)
         except RuntimeError as error:
             raise WrongData(f"{self._path}: image {view.position} cannot be decoded: {error}") from error
-        pixels = whole.permute(1, 2, 0)  # as it lies in memory
+        pixels = whole.permute(1, 2, 0)  # a view in the order of memory
         pixels = pixels.flip(1) if view.flip else pixels
-        # Like PIL, except for a level of 256 here and there, in a tenth of the time, which needs strides that say
-        # that channels are last. It lets go of Python's lock, as decoding does.
+        # Like PIL, except that a few values differ by one level of 256, and ten times as fast if the strides are
+        # channels-last. It releases Python's lock, as decoding does.
         (resized,) = interpolate(pixels[None].permute(0, 3, 1, 2), view.size, mode="bilinear", antialias=True)
         image[:height, :width] = resized.permute(1, 2, 0).numpy()
 

@@ -1,6 +1,6 @@
-"""The part of each image that is looked at: random crops and flips for training, the two protocols of evaluation.
+"""Crops: the random crops and flips of training, and the central crops of the two evaluation protocols.
 
-Computed here once for every loader, so that all of them show the same parts of the same images.
+All loaders compute crops here, so that they show the same parts of the same images.
 """
 
 from typing import Any
@@ -13,9 +13,9 @@ from harness import rng
 ASPECT = (3 / 4, 4 / 3)  # of random crops, width over height
 TRIES = 10
 
-# A part of an image, what it is resized to, and the window of that, ``size`` x ``size``, that is then the input. In
-# evaluation the window is at the centre of a resized image; in training it is the whole of a resized part.
-# ``position``: of the image in its file.
+# A part of an image, the size it is resized to, and the window of the result, ``size`` x ``size``, that is the input.
+# In evaluation the window is at the centre of a resized image; in training it is the whole resized part.
+# ``position`` is the image's position in its file.
 _COLUMNS = ("top", "left", "height", "width", "to_height", "to_width", "row", "column", "flip")
 VIEW = np.dtype([("position", np.int64), *((name, np.int32) for name in _COLUMNS)])
 
@@ -29,13 +29,12 @@ def training_views(
     area: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
 ) -> np.ndarray:
-    """Return (N, 5) int32: top, left, height and width of the part to resize, and whether to flip it, for an epoch's
-    images.
+    """Return the crops of an epoch's images, (N, 5) int32: top, left, height, width, and whether to flip.
 
-    Crops are distributed as torchvision's ``RandomResizedCrop`` has them: a share of the image's area uniform in
-    ``area``, an aspect ratio log-uniform in 3/4..4/3, anywhere; ten tries to fit one in, then the largest central part
-    of an allowed ratio. ``indices`` (N,) are positions in the training set: the random numbers are of (seed, epoch,
-    index), whichever others are asked for. ``heights``, ``widths`` (N,) are of the same images.
+    Crops are distributed as in torchvision's ``RandomResizedCrop``: a share of the image's area uniform in ``area``, an
+    aspect ratio log-uniform in 3/4..4/3, at any position. If none of ten tries fits into the image, the crop is the
+    largest central part of an allowed ratio. ``indices`` (N,) are positions in the training set; the random numbers
+    depend only on (seed, epoch, index). ``heights`` and ``widths`` (N,) are those of the same images.
     """
     keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
     size = np.stack([heights, widths], axis=1).astype(np.float64)
@@ -95,7 +94,7 @@ def evaluation_views(
 
 
 def _largest_central(size: np.ndarray) -> np.ndarray:
-    """(N, 2) float64: the largest part of an allowed aspect ratio of images of ``size`` (N, 2: height, width)."""
+    """Return the largest crop of an allowed aspect ratio, (N, 2) float64, for images of ``size`` (N, 2)."""
     height, width = size.T
     low, high = ASPECT
     return np.stack(
@@ -105,5 +104,5 @@ def _largest_central(size: np.ndarray) -> np.ndarray:
 
 
 def _uniform(seed: int, epoch: int, stream: str, keys: torch.Tensor) -> Any:
-    """(N,) float64 in [0, 1), all 53 bits of it random."""
+    """Draw (N,) float64 in [0, 1) with 53 random bits each."""
     return (rng.random_bits(seed, epoch, stream, keys) >> 10).numpy() * 2.0**-53

@@ -9,7 +9,7 @@ from harness.data.load.arrays import ArrayDataset
 
 
 def read_arrays(folder: Path | None) -> ArrayDataset:
-    """Every fifth image of each class is for testing; the package states no split of its own."""
+    """Read the images; every fifth of each class is for testing, as the package has no split of its own."""
     digits = load_digits()
     images = (digits.images * (255 / 16)).round().astype(np.uint8)[:, None]
     targets = digits.target.astype(np.int64)

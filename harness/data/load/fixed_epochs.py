@@ -1,4 +1,4 @@
-"""Epochs that are not passes over the training set: for schedules that are stated in steps."""
+"""Epochs of a fixed number of steps, which are not passes over the training set, for schedules stated in steps."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -20,7 +20,7 @@ class FixedEpochs:
         return self._steps
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        """Yield batches like ``Loader.epoch``. Passes before the first, of epochs before the first, count backwards."""
+        """Yield batches like ``Loader.epoch``. Epochs below 0 read passes below 0."""
         per_pass, end = len(self._loader), (epoch + 1) * self._steps
         at = epoch * self._steps + first_step
         while at < end:

@@ -1,11 +1,11 @@
-"""The interface of data in training, wherever the images lie."""
+"""The interface of data in training, wherever the images are stored."""
 
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, Protocol
 
 from torch import Tensor
 
-Rows = Callable[[int], slice]  # this process's share of so many images
+Rows = Callable[[int], slice]  # number of images -> this process's share of them
 
 
 class Loader(Protocol):
@@ -14,12 +14,14 @@ class Loader(Protocol):
     batch_size: int
 
     def __len__(self) -> int:
-        """Steps per epoch; the last batch may be smaller."""
+        """Return the steps per epoch; the last batch may be smaller."""
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        """(images (B', C, H, W) float32, targets, indices (B,)) for each step from ``first_step`` on. The images are
-        this process's share of the batch's. Targets are the task's: the whole batch's classes (B,) int64, or what each
-        of the images shows, ``methods.detection.Objects``."""
+        """Yield images (B', C, H, W) float32, targets and indices (B,) for each step from ``first_step`` on.
+
+        Images are this process's share of the batch. Targets are the task's: the whole batch's classes (B,) int64, or
+        the objects in each of the images, ``methods.detection.Objects``.
+        """
 
 
 class EvalSet(Protocol):
@@ -29,5 +31,7 @@ class EvalSet(Protocol):
     targets: Tensor  # (N,) int64, on the device; zeros where images have no class
 
     def batches(self, mine: slice) -> Iterator[tuple[Any, ...]]:
-        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once; of detection, instead
-        of targets what brings boxes back to the files' pixels."""
+        """Yield images (B, C, H, W) float32 and targets (B,) in file order, each image of ``mine`` once.
+
+        For detection, targets are replaced by what is needed to map boxes back to the files' pixels.
+        """

@@ -1,7 +1,7 @@
 """Threads that fill tensors ahead of their use.
 
-For what lets go of Python's lock, as PIL does while it decodes and resizes: threads need neither copies of a batch nor
-an end of their own when an epoch is left early.
+The functions that fill them should release Python's lock, as PIL does while it decodes and resizes. Unlike processes,
+threads need no copies of a batch, and no shutdown of their own when an epoch ends early.
 """
 
 from collections import deque
@@ -12,14 +12,12 @@ from torch import Tensor
 
 AHEAD = 2  # batches begun before they are asked for
 
-# A tensor, and what fills it; no part of it is filled by two of them.
+# A tensor, and the functions that fill it; no two of them fill the same part.
 Batch = tuple[Tensor, list[Callable[[], None]]]
 
 
 def prefetch(batches: Iterable[Batch], workers: int) -> Generator[Tensor, None, None]:
-    """Yield each tensor, filled, in order. Closing the generator ends the threads; an error in one of them is raised
-    here.
-    """
+    """Yield each tensor, filled, in order. Closing the generator ends the threads; their errors are raised here."""
     pool = ThreadPoolExecutor(workers)
     begun: deque[tuple[Tensor, list[Future[None]]]] = deque()
     try:

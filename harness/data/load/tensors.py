@@ -14,23 +14,23 @@ from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
 
-EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU is kept busy by more at once
+EVAL_BATCH = {"cpu": 256, "cuda": 1024}  # a GPU needs more images per batch to be busy
 
 _CACHED = 1 << 18  # values, of 4 bytes
 
 
 class Normalise:
-    """uint8 pixels -> float32 (pixel/255 - mean) / std, channels last in memory."""
+    """The normalisation of pixels: uint8 to float32 (pixel/255 - mean) / std, channels last in memory."""
 
     def __init__(self, info: DatasetInfo, device: torch.device):
         mean, std = torch.tensor(info.mean, device=device), torch.tensor(info.std, device=device)
         self.scale, self.shift = 1 / (255 * std), -mean / std
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 -> (B, C, H, W) float32."""
+        """Return float32 images for uint8 pixels, both (B, C, H, W)."""
         images = torch.empty_like(pixels, dtype=torch.float32, memory_format=torch.channels_last)
         batch, channels, height, width = images.shape
-        # Whole rows: broadcasting 3 channels alone is slow. On a CPU, as many of them at once as its cache holds.
+        # Whole rows, as broadcasting only 3 channels is slow. On a CPU, as many rows at once as its cache holds.
         rows = images.permute(0, 2, 3, 1).view(batch * height, width * channels)
         source = pixels.permute(0, 2, 3, 1).reshape(rows.shape)
         scale, shift = self.scale.repeat(width), self.shift.repeat(width)
@@ -69,12 +69,14 @@ class TensorLoader:
         self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
 
     def __len__(self) -> int:
-        """Steps per epoch; the last batch may be smaller."""
+        """Return the steps per epoch; the last batch may be smaller."""
         return -(-self.size // self.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        """(images (B', C, H, W) float32, targets (B,), indices (B,)) for each step from ``first_step`` on. The
-        images are this process's share of the batch's, the rest are the whole batch's."""
+        """Yield images (B', C, H, W) float32, targets (B,) and indices (B,) of each step from ``first_step`` on.
+
+        Images are this process's share of the batch; targets and indices cover the whole batch.
+        """
         device = self._targets.device
         order = rng.random_permutation(self.seed, epoch, self.size, device)
         every = torch.arange(self.size, device=device)
@@ -91,7 +93,7 @@ class TensorLoader:
 
 
 def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """Images of ``yes`` or ``no`` (B, ...) uint8, both contiguous; eight bytes at a time where they come out even."""
+    """Choose images of ``yes`` or ``no``, (B, ...) contiguous uint8; copy eight bytes at a time if sizes allow it."""
     word = torch.int64 if yes[0].numel() % 8 == 0 else torch.uint8
     chosen = torch.where(condition[:, None], yes.flatten(1).view(word), no.flatten(1).view(word))
     return chosen.view(torch.uint8).view_as(no)
@@ -99,7 +101,7 @@ def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
 
 @dataclass
 class TensorEvalSet:
-    """The images a model is evaluated on, on the device."""
+    """The evaluation images, on the device."""
 
     name: str  # "test", or "validation": training images that are held out
     images: Tensor  # (N, C, H, W) uint8
@@ -107,7 +109,7 @@ class TensorEvalSet:
     normalise: Normalise
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
-        """(images (B, C, H, W) float32, targets (B,)) in file order, each of these images once."""
+        """Yield images (B, C, H, W) float32 and targets (B,) in file order, each image of ``mine`` once."""
         images, targets = self.images[mine], self.targets[mine]
         size = EVAL_BATCH[images.device.type]
         for start in range(0, len(images), size):
@@ -116,7 +118,7 @@ class TensorEvalSet:
 
 
 class TensorSource:
-    """Small images, whole on the device."""
+    """A data set of small images that is held on the device as a whole."""
 
     decoder = ""
 

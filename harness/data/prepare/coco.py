@@ -13,7 +13,7 @@ from harness.data.prepare import coco_layout
 from harness.data.prepare.dataset import check_same, complete_dataset, content_version
 from harness.data.prepare.part import BuiltPart, PartBuild, Tell, made_with
 from harness.errors import UserError
-from harness.phrases import some
+from harness.phrases import plural, some
 from harness.store import files
 
 
@@ -126,7 +126,6 @@ class _Making:
                 for i in wrong
             ]
             raise UserError(
-                f"{instances.path}: {len(wrong):,} images are of another width x height than it says: "
-                f"{some(sizes)}; repair either (an EXIF orientation is not applied), and the "
-                "same command resumes"
+                f"{instances.path}: {plural(len(wrong), 'image is', 'images are')} of another width x height than "
+                f"stated: {some(sizes)}; repair either (an EXIF orientation is not applied) and run the command again"
             )

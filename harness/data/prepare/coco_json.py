@@ -76,9 +76,9 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _without_outline(found: dict[str, Any]) -> dict[str, Any]:
-    found.pop("segmentation", None)
-    return found
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    entry.pop("segmentation", None)
+    return entry
 
 
 class _Item:
@@ -89,9 +89,9 @@ class _Item:
         if not isinstance(value, dict):
             self.refuse("", "a mapping", value)
 
-    def refuse(self, key: str, expected: str, found: object) -> NoReturn:
+    def refuse(self, key: str, expected: str, value: object) -> NoReturn:
         place = f"{self._place}.{key}" if key else self._place
-        raise UserError(f"{self._path}: {place}: expected {expected}; found {shorten(found)}")
+        raise UserError(f"{self._path}: {place}: expected {expected}; found {shorten(value)}")
 
     def has(self, key: str) -> bool:
         return key in self._value
@@ -109,7 +109,7 @@ class _Item:
         return value
 
     def known(self, key: str, ids: dict[int, int], whose: str) -> int:
-        """Return what an id stands for."""
+        """Return the value that ``ids`` has for an id."""
         value = self.get(key)
         if type(value) is not int or value not in ids:
             self.refuse(key, f"the id of one of the file's {whose}", value)

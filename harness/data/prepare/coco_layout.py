@@ -45,7 +45,7 @@ class Archive:
         return [part for part in (self.train, self.test) if part]
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they lie."""
+        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they are."""
         digest = hashlib.sha256()
         for name, part in (("train", self.train), ("test", self.test)):
             if part:
@@ -73,8 +73,8 @@ def find_archive(source: Path, train: str | None = None, val: str | None = None)
     }
     if not any(annotation_files.values()):
         raise UserError(
-            f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; files of other "
-            "names are given with --train and --val"
+            f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
+            "other files with --train and --val"
         )
     parts = {option: _part(source, path) if path else None for option, path in annotation_files.items()}
     archive = Archive(parts["train"], parts["val"])
@@ -94,7 +94,9 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
     for path in (source / ANNOTATIONS / named, source / named, Path(named)):
         if path.is_file():
             return path
-    raise UserError(f"--{option} {named}: no such file in {source / ANNOTATIONS} or {source}, nor from here")
+    raise UserError(
+        f"--{option} {named}: no such file in {source / ANNOTATIONS} or {source}, nor in the current folder"
+    )
 
 
 def _part(source: Path, path: Path) -> Part:

@@ -1,7 +1,7 @@
 """Preparation of any kind of data set: room on the disk, one process at a time, images into .beton files, and a
 manifest that comes last, so that a folder which has one is complete.
 
-Other processes decode and encode; this one alone writes, in the order of the source, so that the files do not depend on
+Other processes decode and encode; only this one writes, in the order of the source, so that the files do not depend on
 how many there are.
 """
 
@@ -19,6 +19,7 @@ from harness.data.prepare.part import BuiltPart, PartBuild, Tell, in_the_way, sc
 from harness.data.prepare.pool import Workers
 from harness.data.prepare.resumable import journal
 from harness.errors import UserError
+from harness.phrases import plural
 from harness.store import files
 
 SAMPLED = 100  # images of each part that are tried for the size of the whole
@@ -127,6 +128,6 @@ def _unreadable(unreadable: tuple[Unreadable, ...], out: Path) -> str:
         files.replace_text(path, "\n".join(lines) + "\n")
         listed += f"; all of them are in {path}"
     return (
-        f"{len(lines):,} files are unreadable: {listed}. Repair them, or leave them out with --skip-unreadable: "
-        "the same command then continues"
+        f"{plural(len(lines), 'file is', 'files are')} unreadable: {listed}. Repair them, or leave them "
+        "out with --skip-unreadable: the same command then continues"
     )

@@ -87,7 +87,7 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF data, of which ImageNet has some, harm no pixel
+    except Exception:  # some of ImageNet's images have damaged EXIF data, which harms no pixel
         return 1
 
 

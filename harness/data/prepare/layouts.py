@@ -42,7 +42,7 @@ class Tree:
     test: Part
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits of the classes, names, labels and sizes, wherever the files lie."""
+        """Return 16 hex digits of the classes, names, labels and sizes, wherever the files are."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for part in (self.train, self.test):
             digest.update(b"part")
@@ -91,8 +91,8 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
     """List the images of ``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be
     missing.
 
-    ``listed``: classes in the order of their labels, of which the tree may have a part, such as a model's that is to be
-    evaluated on a sample.
+    ``listed``: classes in the order of their labels, such as those of a model that is evaluated on a sample; the tree
+    may have only some of them.
 
     Raises:
         UserError: it is not such a tree, or its parts have different classes, or one that is not listed.
@@ -146,7 +146,7 @@ def _part_folders(source: Path) -> tuple[Path | None, Path]:
 def _class_names(folder: Path, or_none: bool = False) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
     if not names and not or_none:
-        raise UserError(f"{folder}: expected a folder for each class in it")
+        raise UserError(f"{folder}: expected a folder per class")
     return names
 
 

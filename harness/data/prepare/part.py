@@ -1,4 +1,4 @@
-"""One part of a data set, training or test images, into its .beton file."""
+"""Preparation of one part of a data set, training or test images, in its .beton file."""
 
 import hashlib
 import os
@@ -37,7 +37,7 @@ class BuiltPart:
 
 @dataclass(frozen=True)
 class PartBuild:
-    """``unfinished`` becomes ``finished`` once the other part is whole too."""
+    """A part in preparation: ``unfinished`` is renamed to ``finished`` once the other part is complete too."""
 
     name: Literal["train", "test"]
     file: Literal["train.beton", "val.beton"]
@@ -110,7 +110,7 @@ def scratch(out: Path) -> Path:
 
 
 def in_the_way(file: Path) -> UserError:
-    return UserError(f"{file}: is there already, without a {manifest.FILE}; choose another --out")
+    return UserError(f"{file}: exists already, without a {manifest.FILE}; choose another --out")
 
 
 def made_with() -> dict[str, str]:

@@ -50,8 +50,8 @@ class Workers:
                 yield waiting.popleft().result()
         except BrokenProcessPool:
             raise UserError(
-                "a worker process was killed, for want of memory perhaps; the same command goes on from where it was, "
-                "with fewer --workers if need be"
+                "a worker process was killed, perhaps for lack of memory; the same command continues where it stopped, "
+                "with fewer --workers if needed"
             ) from None
 
 

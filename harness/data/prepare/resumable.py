@@ -45,7 +45,7 @@ class Unfinished:
     """An unfinished file that is resumed or begun; as a context it holds the file and its journal open."""
 
     def __init__(self, path: Path, capacity: int, keys: Sequence[str]):
-        """``capacity``: at most so many samples. ``keys``: of all its chunks, in order."""
+        """Resume or begin a file of at most ``capacity`` samples; ``keys`` are those of all its chunks, in order."""
         self.path, self._keys = path, keys
         self._writer = beton.Writer(_open(path), capacity)
         self._journal = _open(journal(path))
@@ -61,7 +61,7 @@ class Unfinished:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for file in (self._writer.file, self._journal):
-            with suppress(OSError):  # of bytes whose writing has failed already, which was reported
+            with suppress(OSError):  # the error was reported when the write failed
                 file.close()
 
     @property
@@ -88,10 +88,10 @@ class Unfinished:
         self._writer.file.truncate(self._writer.end)
 
     def add(self, chunk: Chunk, jpegs: Sequence[bytes]) -> None:
-        """Add the next chunk; when this returns it is on the disk whatever happens.
+        """Add the next chunk; when this returns, the chunk is safely on the disk.
 
         Raises:
-            DiskFull: it is not, and a later attempt goes on before it.
+            DiskFull: it is not, and a later attempt resumes before it.
         """
         with files.full_disk_as_error(self.path):
             for s, jpeg in zip(chunk.samples, jpegs, strict=True):

@@ -36,11 +36,11 @@ class Detections:
 
 
 class Detector(nn.Module):
-    """A detector whose maps can be read by name: ``stage1``, ... of its classifier, ``p2``, ... of the pyramid, where
-    the number is log2 of the stride.
+    """A detector whose maps can be read by name.
 
-    Images (B, 3, H, W) come normalised and padded on the right and below, H and W being multiples of 32. What a
-    detector makes of an image depends on H and W, and on nothing else of the batch.
+    The maps are ``stage1``, ... of its classifier and ``p2``, ... of the pyramid, numbered by log2 of the stride.
+    Images (B, 3, H, W) are normalised, and padded on the right and below; H and W are multiples of 32. The output for
+    an image depends on H and W, and on nothing else of the batch.
     """
 
     tap_names: tuple[str, ...]
@@ -56,7 +56,7 @@ class Detector(nn.Module):
     ) -> DetectorOutputs:
         """Return maps and anchors; with the images' ``objects``, in train mode, also the rest of ``TrainingOutputs``.
 
-        ``seeds``: of each image, of which anchors and RoIs are drawn.
+        ``seeds``: one per image, from which its anchors and RoIs are drawn.
 
         Raises:
             ValueError: an unknown tap.
@@ -84,9 +84,7 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def detect(self, images: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Detections]:
-        """Return at most 100 objects in each image, whose height and width without the padding are ``sizes``; in eval
-        mode.
-        """
+        """Return at most 100 objects in each image; in eval mode. ``sizes``: height and width without the padding."""
         raise NotImplementedError
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:

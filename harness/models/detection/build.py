@@ -20,7 +20,7 @@ def build_detector(
     anchors_per_image: int = 256,
     rois_per_image: int = 512,
 ) -> Detector:
-    """A freshly initialised detector, drawn from torch's global random generator.
+    """Return a freshly initialised detector, drawn from torch's global random generator.
 
     ``num_classes`` leaves the background out. For ``norm`` and ``frozen_stages`` see ``build_backbone``. A one-stage
     detector learns from all anchors.

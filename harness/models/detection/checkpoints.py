@@ -13,7 +13,7 @@ from harness.spec.pretrained import sha256_start
 from harness.spec.tasks.detection import DETECTORS
 
 # torchvision's detectors have an output for each of COCO's category ids, 0 (the background, which RetinaNet does not
-# use) to 90, of which ten belong to no category.
+# use) to 90. Ten of them belong to no category.
 _OUTPUTS = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
 _CATEGORIES = [index for index, name in enumerate(_OUTPUTS) if name not in ("__background__", "N/A")]
 # Trained with batch norms that add nothing to the variance; torchvision sets that too where it loads them.
@@ -23,8 +23,9 @@ _WITHOUT_EPS = tuple(
 
 
 def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
-    """Loads a classifier's state dict, torchvision's or of timm's models with the same tensors, into the detector
-    ``name``'s stages; what classifies is left out. The file's sha256.
+    """Load a classifier's state dict into the stages of the detector ``name``; return the file's sha256.
+
+    The file is torchvision's, or that of a timm model with the same tensors. Its classifying layers are left out.
 
     Raises:
         WeightsError: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
@@ -48,7 +49,7 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
 def load_detector(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
     """Load all of a detector's weights, strictly; return the file's sha256.
 
-    For a detector of COCO's 80 categories, torchvision's weights with their 91 outputs do too.
+    A detector of COCO's 80 categories also loads torchvision's weights with their 91 outputs.
 
     Raises:
         WeightsError: the file cannot be read, or is another model's.
@@ -65,7 +66,7 @@ def load_detector(detector: Detector, name: str, file: Path, sha256: str | None 
 
 
 def _of_categories(key: str, tensor: Tensor) -> Tensor:
-    """The outputs of torchvision's that stand for a category, and Faster R-CNN's for the background."""
+    """Return those of torchvision's outputs that belong to a category or, in Faster R-CNN, to the background."""
     part, _, _ = key.rpartition(".")
     per_class = {"roi_heads.box_predictor.cls_score": 1, "roi_heads.box_predictor.bbox_pred": 4}
     if part in per_class and len(tensor) == len(_OUTPUTS) * per_class[part]:

@@ -18,5 +18,5 @@ def box_loss(predicted: Tensor, targets: Tensor, count: int) -> Tensor:
 
 
 def mean_over_images(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Each loss's mean, from every image's own."""
+    """Return the mean of each loss over the images."""
     return {name: torch.stack([image[name] for image in losses]).mean() for name in losses[0]}

@@ -50,7 +50,7 @@ def pack_costs(planned: Planned) -> PackCosts:
 
             past_runs = history.read_history(planned.store, planned.plan.sweep.dataset.name)
     except UserError as e:
-        say(f"nothing is estimated from past runs: {e}")
+        say(f"past runs cannot be used for the estimate: {e}")
     return PackCosts(SimilarRuns(past_runs), probe_results.read_probe_results(planned.store))
 
 

@@ -8,7 +8,7 @@ from harness.spec import identity
 from harness.store import files
 from harness.store.store import Store
 
-# The widening of a probe's interval: a probe runs alone on the machine, and for a few steps only.
+# The widening of a probe's interval: a probe has the machine to itself and runs only a few steps.
 WIDENING = 1.3
 
 

@@ -42,7 +42,7 @@ sweep.yaml         the sweep file as it was written
 resolved.yaml      the same with --set applied and its recipes written out: it needs no other file
 settings.json      every setting of every line of the table, defaults too, with its runs
 environment.json   commit, packages and hardware that the runs were trained with, and how many with each
-commands.txt       what makes this file anew
+commands.txt       the commands that make this file again
 
 To check that the tables follow from the records, in this folder, with the harness that wrote them ({version}):
 

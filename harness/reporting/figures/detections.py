@@ -60,11 +60,11 @@ class Grid:
 
 
 def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
-    """Writes a picture for each pair. ``data``: the prepared folder; ``count``: of the images.
+    """Write a picture for each pair. ``data``: the prepared folder; ``count``: the number of images.
 
     Raises:
-        UserError: the sweep has no record yet; the data are not its; predictions are damaged; or matplotlib or Pillow
-            is missing.
+        UserError: the sweep has no record yet; the data are another data set's; predictions are damaged; or matplotlib
+            or Pillow is missing.
     """
     written = []
     for grid in grids(comparison, store, data, count):

@@ -111,9 +111,9 @@ def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) ->
 
 
 def _groups(table: pa.Table) -> tuple[dict[str, Science], NDArray[np.int64]]:
-    """Each science without the seed, by its text, and per row which it is.
+    """Return the sciences without the seed, by text, and the position of each row's science among them.
 
-    Of those that differ in the seed alone one is parsed.
+    Of texts that differ only in the seed, one is parsed.
     """
     alike: dict[str, int] = {}
     some, of_row = list[str](), list[int]()

@@ -1,7 +1,7 @@
 """Published numbers next to ours: one per cell, of the first protocol that has any.
 
-Detectors that were trained in unlike frameworks are never in one column: those of a pair are of the framework that has
-numbers for most of its lines.
+Detectors that were trained in different frameworks are never in one column: a pair's numbers come from the framework
+that has numbers for most of its lines.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -10,16 +10,18 @@ from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, Task
 
 
 class RecipeKeys(GeneralKeys):
-    crop_padding: int = Field(0, ge=0, le=64, description="random crop after zero-padding each side by so many pixels")
+    crop_padding: int = Field(
+        0, ge=0, le=64, description="random crop after zero-padding each side by this many pixels"
+    )
     image_size: int | tuple[tuple[int, int], ...] | None = Field(
         None,
         description="stored images only: side in pixels of the random crop's result (default 224), or "
-        "`[[epoch, side], ...]` for sides that grow from those 0-based epochs on (progressive resolution)",
+        "`[[epoch, side], ...]` for a side that grows at these epochs, counted from 0 (progressive resolution)",
     )
     crop_area: tuple[Finite, Finite] | None = Field(
         None,
-        description="stored images only: least and largest share of an image that a random crop takes "
-        "(default 0.08, 1); its sides' ratio is 3/4 to 4/3",
+        description="stored images only: smallest and largest share of an image's area that a random crop takes "
+        "(default 0.08, 1); its aspect ratio is 3/4 to 4/3",
     )
     eval_size: int | None = Field(
         None, ge=8, le=2048, description="stored images only: side of the central crop in evaluation (default 224)"
@@ -28,7 +30,7 @@ class RecipeKeys(GeneralKeys):
         None,
         ge=8,
         le=2048,
-        description="stored images only: what the shorter side is resized to before that (default 256)",
+        description="stored images only: length of the shorter side after resizing, before that crop (default 256)",
     )
     eval_crop_first: bool | None = Field(
         None,
@@ -39,11 +41,11 @@ class RecipeKeys(GeneralKeys):
         None,
         ge=1,
         le=32_767,
-        description="methods that read the teacher's logits alone train on so many of its largest, in half precision, "
-        "which are kept in the store: later runs with this seed read them instead of running the teacher",
+        description="methods that read only the teacher's logits train on this many of its largest, in half precision; "
+        "the first run stores them, and later runs with the same seed read them instead of running the teacher",
     )
     label_smoothing: Finite = Field(
-        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread over all classes"
+        0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread evenly over all classes"
     )
 
     @model_validator(mode="after")
@@ -68,7 +70,8 @@ class StatedScore(Closed):
         None,
         ge=0,
         le=100,
-        description="test accuracy in % it should have; re-measured before training, off by more than 0.1 is a failure",
+        description="test accuracy in % that it should have; measured again before training, where a difference of "
+        "more than 0.1 is a failure",
     )
 
 
@@ -96,8 +99,8 @@ TASK = TaskInfo(
     images=(PIXELS, STORED),
     models=dict.fromkeys(models.CATALOG, ("classification",)),
     examples=("resnet20", "torchvision:resnet18"),
-    models_note="One forward pass of an image of 3x32x32 with 100 classes (`digits_net`: 1x8x8, 10 classes). Taps "
-    "inside a stage are not listed.",
+    models_note="The numbers are for one forward pass of an image of 3x32x32 and 100 classes (`digits_net`: 1x8x8, 10 "
+    "classes). Taps inside a stage are not listed.",
     library_models=True,
     labels={"top1": "top-1", "top5": "top-5"},
     recipe={"teacher_top_k": None, "label_smoothing": 0.0},

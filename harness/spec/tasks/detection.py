@@ -18,7 +18,7 @@ class DetectorEntry:
     backbone: str  # torchvision's name of the classifier
     two_stage: bool
     channels: int = 256  # of each map of the pyramid
-    hidden: int = 1024  # width of what a region is read by, in two stages
+    hidden: int = 1024  # width of the hidden layers that classify a region, in two stages
 
 
 DETECTORS: dict[str, DetectorEntry] = {
@@ -34,35 +34,48 @@ class RecipeKeys(GeneralKeys):
     sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] | None = Field(
         None,
         min_length=1,
-        description="detection only: sides in pixels of which one is drawn for an image's shorter side (default 800)",
+        description="detection only: lengths in pixels, one of which is drawn for each image's shorter side "
+        "(default 800)",
     )
     max_side: int | None = Field(
-        None, ge=32, le=8192, description="detection only: the most an image's longer side may have (default 1333)"
+        None, ge=32, le=8192, description="detection only: maximum length of an image's longer side (default 1333)"
     )
     eval_side: int | None = Field(
-        None, ge=32, le=4096, description="detection only: an image's shorter side in evaluation (default 800)"
+        None,
+        ge=32,
+        le=4096,
+        description="detection only: length of an image's shorter side in evaluation (default 800)",
     )
     norm: PerMethod[Literal["frozen", "batch"] | None] = Field(
         None,
-        description="detection only: batch norms of the backbone stay as they are loaded, or are trained "
-        "(default `frozen`)",
+        description="detection only: `frozen` batch norms of the backbone stay as they are loaded, `batch` ones are "
+        "trained (default `frozen`)",
     )
     frozen_stages: PerMethod[int | None] = Field(
         None,
         ge=0,
         le=5,
-        description="detection only: of the backbone's stem and four stages, how many are not trained (default 0)",
+        description="detection only: how many of the backbone's stem and four stages, in this order, are not trained "
+        "(default 0)",
     )
     anchors_per_image: int | None = Field(
-        None, ge=2, le=4096, description="detection only: anchors that proposals are learned from (default 256)"
+        None,
+        ge=2,
+        le=4096,
+        description="detection only: anchors sampled per image to train the proposals (default 256)",
     )
     rois_per_image: int | None = Field(
-        None, ge=2, le=4096, description="detection only: regions that classes and boxes are learned from (default 512)"
+        None,
+        ge=2,
+        le=4096,
+        description="detection only: regions sampled per image to train classes and boxes (default 512)",
     )
 
 
 class StatedScore(Closed):
-    AP: Finite | None = Field(None, ge=0, le=100, description="of a detector, the same for its AP")
+    AP: Finite | None = Field(
+        None, ge=0, le=100, description="for a detector: the AP in % that it should have, checked in the same way"
+    )
 
 
 def _check_sides(recipe: Keys) -> None:
@@ -87,8 +100,8 @@ TASK = TaskInfo(
     images=(OBJECTS,),
     models={name: ("detection", TWO_STAGE) if entry.two_stage else ("detection",) for name, entry in DETECTORS.items()},
     examples=tuple(DETECTORS)[:3],
-    models_note="Detectors of torchvision's modules, with 80 classes, for an image of 3x800x1344 and, in two stages, "
-    "512 regions.",
+    models_note="Detectors are built from torchvision's modules. The numbers are for 80 classes, an image of "
+    "3x800x1344 and, in two stages, 512 regions.",
     # How detectors are built and trained.
     recipe={"norm": "frozen", "frozen_stages": 0, "anchors_per_image": 256, "rois_per_image": 512},
     backbones=True,

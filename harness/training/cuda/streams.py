@@ -8,7 +8,7 @@ import torch
 
 
 def raise_stream_limit() -> None:
-    """Let 32 streams run at the same time instead of 8; to be called before CUDA starts, which reads this."""
+    """Let 32 streams run at the same time instead of 8. Call this before CUDA starts, which reads the limit."""
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 

@@ -93,13 +93,13 @@ class Ranks:
             t.copy_(total.view(t.shape))
 
     def all_reduce_max(self, value: int, device: torch.device) -> int:
-        """Return the greatest of the ranks' values."""
+        """Return the largest of the ranks' values."""
         if self.world_size == 1:
             return value
-        greatest = torch.tensor(value, device=device)
+        largest = torch.tensor(value, device=device)
         with _lost_rank_on_error():
-            dist.all_reduce(greatest, dist.ReduceOp.MAX)
-        return int(greatest)
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def all_gather_json(self, value: Any) -> list[Any]:
         """Return each rank's JSON-able value, in the order of ranks."""

@@ -30,7 +30,7 @@ class Engine(Protocol):
         """Continue with what ``momenta`` returned."""
 
     def restart(self) -> None:
-        """Begin another stage: without momenta, and whatever parameters its losses reach."""
+        """Begin another stage without momenta; its losses may reach other parameters."""
 
 
 MakeEngine = Callable[[Parameters, Recipe, Ranks], Engine]

@@ -28,7 +28,7 @@ class Task(Protocol):
 
     info: TaskInfo
     whole_batch: bool  # losses and methods see the images of all processes; else each process its own share
-    recordable: bool  # full batches are alike in shape, so that a GPU can play steps from a graph
+    capturable: bool  # full batches have one shape, so that a GPU can capture and replay steps
 
     def build(self, model: str) -> nn.Module:
         """Build a network, drawn from torch's global random generator; it returns ``Outputs``."""

@@ -29,11 +29,11 @@ def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | No
 
 
 class Classification:
-    """Images of one shape (C, H, W), each of one of so many classes."""
+    """Classification of images of one shape (C, H, W)."""
 
     info = TASK
     whole_batch = True
-    recordable = True
+    capturable = True
 
     def __init__(self, classes: int, image_shape: tuple[int, int, int]):
         self._classes, self._image_shape = classes, image_shape

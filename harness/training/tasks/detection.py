@@ -31,11 +31,11 @@ def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | No
 
 
 class Detection:
-    """Detectors of so many classes. ``start``: file and sha256 of the weights that students' backbones start from."""
+    """Training of detectors. ``start``: file and sha256 of the weights that students' backbones start from."""
 
     info = TASK
     whole_batch = False
-    recordable = False
+    capturable = False
 
     def __init__(self, classes: int, recipe: Recipe, start: tuple[Path, str] | None = None):
         self._classes, self._recipe, self._start = classes, recipe, start
@@ -88,7 +88,7 @@ class Detection:
 
 
 class ImageRandom(SampleRandom):
-    """Random numbers that are drawn for each image by itself: the same whichever process has it."""
+    """Random numbers per image, which are the same whichever process has the image."""
 
     def __init__(self, seed: int, indices: list[int], device: torch.device):
         super().__init__(seed, len(indices), device)

@@ -29,8 +29,10 @@ class DetectionEvalSet(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, list[Size], list[Size], list[int]]]:
-        """Images padded to multiples of 32, their sizes without padding, those of the files, and COCO's image ids; in
-        file order, each of these images once."""
+        """Yield images padded to multiples of 32, sizes without padding, the files' sizes and COCO's image ids.
+
+        Images come in file order, each of ``mine`` once.
+        """
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def as_results(
 ) -> list[dict[str, Any]]:
     """Return COCO's results of one image shown at ``size``, in pixels of its file.
 
-    Numbers are rounded, boxes to a hundredth of a pixel: a file of them says what the metrics are of.
+    Numbers are rounded, boxes to a hundredth of a pixel, before metrics are computed, so that a file of them has the
+    same metrics.
     """
     scale = torch.tensor([original[1] / size[1], original[0] / size[0]] * 2, dtype=torch.float64)
     boxes = detections.boxes.double().cpu() * scale

@@ -14,7 +14,7 @@ from tests.support.cluster_bench import ARRAY, ClusterBench
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Loopback]:
-    base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, as unix sockets want it
+    base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, because paths of unix sockets are limited
     try:
         with Loopback.up(base / "c", nodes=4, extra={"MaxArraySize": str(ARRAY)}) as running:
             yield running

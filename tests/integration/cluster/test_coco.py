@@ -1,4 +1,4 @@
-"""The quick COCO sweep as it is shipped: two processes a run, through SLURM. It learns its images by heart."""
+"""Train the shipped quick COCO sweep through SLURM, with two processes a run. It overfits its images."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import yaml
 
 from harness.data.load.coco import CocoSource
 from harness.training.tasks.detection_evaluation import coco_metrics
-from tests.support.cli import REPO, command
+from tests.support.cli import REPO, run_command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "coco128"
@@ -18,20 +18,20 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With two of its methods; tests/integration/test_coco.py has all, for two epochs."""
+    """Train two of the sweep's methods; tests/integration/test_coco.py trains all for two epochs."""
     pytest.importorskip("pycocotools")
     data = bench.folder / "data"
-    assert command("prepare", "coco", "--source", IMAGES, "--out", data / "coco128_prepared").code == 0
+    assert run_command("prepare", "coco", "--source", IMAGES, "--out", data / "coco128_prepared").code == 0
     monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
     bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "coco128_quick.yaml").read_text())
     sweep["methods"] = {method: sweep["methods"][method] for method in ("student", "rekd")}
     bench.sweep = sweep
 
-    done = bench.run("sweep", "--data", str(data))
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep", "--data", str(data))
+    assert result.returncode == 0, result.stderr
     recorded_once(bench)
-    assert "AP last" in done.stdout
+    assert "AP last" in result.stdout
     for method, cell in ((method, cell) for (method, _), cell in bench.cells().items()):
         row = bench.row(cell.run_id)
         assert row["processes"] == 2 and row["status"] == "done"
@@ -44,19 +44,19 @@ def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.
 
 
 def agree_on_real_detections(bench: ClusterBench, run_id: str, folder: Path) -> None:
-    """Two implementations of COCO's metric, and the record."""
+    """Check that two implementations of COCO's metric and the record agree."""
     faster = pytest.importorskip("faster_coco_eval")
     import torch
 
     science = bench.store.read_science(run_id)
     source = CocoSource(science.dataset, science.recipe, folder, torch.device("cpu"), 1)
     truth = source.evaluation().annotations
-    found = json.loads(bench.store.predictions(run_id).read_text())
-    metrics = coco_metrics(truth, found)
+    document = json.loads(bench.store.predictions(run_id).read_text())
+    metrics = coco_metrics(truth, document)
     row = bench.row(run_id)
     assert metrics == {name: row[f"last_{name}"] for name in metrics}
     of_truth = faster.COCO(truth)
-    evaluator = faster.COCOeval_faster(of_truth, of_truth.loadRes(found), "bbox")
+    evaluator = faster.COCOeval_faster(of_truth, of_truth.loadRes(document), "bbox")
     evaluator.run()
     for (name, value), theirs in zip(metrics.items(), evaluator.stats[:6], strict=True):
         assert value is None or abs(value / 100 - theirs) < 1e-9, name

@@ -1,11 +1,11 @@
-"""Runs that fail on a cluster: what is recorded and reported of them, and how they are tried again."""
+"""Runs that fail on a cluster: their records, the reports and retries."""
 
 import os
 import signal
 
 import pytest
 
-from tests.support.bench import METHODS, MINE, SWEEP, Bench, teacher_run, until
+from tests.support.bench import METHODS, SWEEP, USER_METHODS, Bench, teacher_run, until
 from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.disks import FILLS, tmpfs
 from tests.support.interruptions import same_end
@@ -21,35 +21,35 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     (bench.store.run(teacher) / "science.json").write_text("{")
     bench.release()
     until(lambda: kd in bench.store.failed_ids())
-    done = bench.run("sweep")
-    assert done.returncode == 1, done.stderr
-    assert "2 failed" in done.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 1, result.stderr
+    assert "2 failed" in result.stderr
     until(lambda: not bench.jobs_left())
     failure = bench.store.failure(kd)
     assert failure is not None and f"its teacher's run {teacher} failed" in failure.cause
     assert bench.attempts(kd) == 1
     assert "2 failed, 2 causes" in bench.run("status", "--failures").stdout
 
-    again = bench.run("sweep", "--retry-failed")
-    assert again.returncode == 0, again.stderr
+    rerun = bench.run("sweep", "--retry-failed")
+    assert rerun.returncode == 0, rerun.stderr
     recorded_once(bench)
     same_end(bench, finished, "student", "kd")
 
 
 def test_a_code_error_is_not_retried_until_asked_for(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, bad={"use": f"{MINE}:Raises"})
+    taught.sweep = small(0, bad={"use": f"{USER_METHODS}:Raises"})
     (taught.folder / "raise-at").write_text("3")
     bad = taught.cells()["bad", 0].run_id
-    done = taught.run("sweep")
-    assert done.returncode == 1 and "this method has a bug" in done.stderr, done.stderr
+    result = taught.run("sweep")
+    assert result.returncode == 1 and "this method has a bug" in result.stderr, result.stderr
     same_end(taught, finished, *METHODS)
     assert taught.attempts(bad) == 1 and len(taught.submissions()) == 1
     assert taught.states()[taught.plan().plan.runs[bad].label]["kind"] == "code"
     assert taught.run("sweep").returncode == 1
     assert len(taught.submissions()) == 1
     (taught.folder / "raise-at").unlink()
-    again = taught.run("sweep", "--retry-failed")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep", "--retry-failed")
+    assert rerun.returncode == 0, rerun.stderr
     recorded_once(taught)
 
 
@@ -67,15 +67,15 @@ def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, 
     assert failure is not None and (failure.kind, failure.cause) == ("killed", "no result after 2 attempts")
     assert "Killed" in failure.details
     taught.quick()
-    again = taught.run("sweep", "--retry-failed")
-    assert again.returncode == 0, again.stderr
+    rerun = taught.run("sweep", "--retry-failed")
+    assert rerun.returncode == 0, rerun.stderr
     recorded_once(taught)
     same_end(taught, finished, *METHODS)
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])
-def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
-    """From the store, one squeue and one sacct; the step takes so long that nothing can be checkpointed."""
+def test_status_reports_how_a_job_ended(bench: ClusterBench, end: str) -> None:
+    """Status reads the store and calls squeue and sacct once. A step takes too long for any checkpoint."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
     limit = {"resources": {"time_minutes": 1}, "signal_seconds": 1}
     bench.profile = limit if end == "timed out" else {"partition": "lowcancel"}
@@ -101,20 +101,20 @@ def test_status_says_how_a_job_ended(bench: ClusterBench, end: str) -> None:
 
 @pytest.mark.parametrize("left", [9 << 10, 0], ids=["weights", "everything"])
 def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
-    """No room for the weights is a failure with that cause; no room even to note it ends the command with an error."""
+    """A disk without space for weights fails the run; without space for the failure too, the command ends."""
     (bench.folder / "filling.py").write_text(FILLS)
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "seeds": [0]}
     with tmpfs(bench.folder / "results", "size=8m"):
-        done = bench.run("sweep")
+        result = bench.run("sweep")
         assert not bench.store.done_ids() and not list(bench.store.root.rglob("*.tmp"))
         if left:
-            assert done.returncode in (1, 2), done.stderr  # 2: no room for the table either
+            assert result.returncode in (1, 2), result.stderr  # 2: no space for the table either
             assert {row["kind"] for row in bench.states().values()} == {"disk"}
             out = bench.run("status", "--failures").stdout
             assert out.startswith("1 failed, 1 cause\n") and "no space left on the disk (writing student." in out
         else:
-            assert done.returncode == 2 and "no space left" in done.stderr.splitlines()[-1], done.stderr
+            assert result.returncode == 2 and "no space left" in result.stderr.splitlines()[-1], result.stderr
         until(lambda: not bench.jobs_left())
         (bench.folder / "fill").unlink()
         (bench.store.root / "filler").unlink()
@@ -127,9 +127,9 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
 def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
     bench.profile = {"resources": {"mem_gb": mem_gb}}
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
-    done = bench.run("sweep")
-    assert done.returncode == 1, done.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 1, result.stderr
     (failure,) = map(bench.store.failure, bench.plan().plan.runs)
     assert failure and failure.kind == "killed"
     assert failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
-    assert failure.cause in done.stderr and "memory" in failure.details
+    assert failure.cause in result.stderr and "memory" in failure.details

@@ -1,4 +1,4 @@
-"""The quick ImageNet sweep as it is shipped: prepared JPEGs, two processes a run, DeepSpeed, through SLURM."""
+"""Train the shipped quick ImageNet sweep on prepared JPEGs through SLURM: two processes a run, with DeepSpeed."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cli import REPO, command
+from tests.support.cli import REPO, run_command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
 IMAGES = Path(os.environ.get("KD_DATA", "none")) / "tiny_imagenet_20"
@@ -15,11 +15,11 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a fifth of its images and half of its epochs."""
+    """Use a fifth of the sweep's images and half of its epochs."""
     pytest.importorskip("deepspeed")
     data = bench.folder / "data"
     prepared = data / "tiny_imagenet_20_prepared"
-    assert command("prepare", "imagefolder", "--source", IMAGES, "--out", prepared).code == 0
+    assert run_command("prepare", "imagefolder", "--source", IMAGES, "--out", prepared).code == 0
     monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
     bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
@@ -27,10 +27,10 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}
     bench.sweep = sweep
 
-    done = bench.run("sweep", "--data", str(data))
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep", "--data", str(data))
+    assert result.returncode == 0, result.stderr
     recorded_once(bench)
-    assert all(method in done.stdout for method in sweep["methods"])
+    assert all(method in result.stdout for method in sweep["methods"])
     for cell in bench.cells().values():
         row = bench.row(cell.run_id)
         assert row["processes"] == 2 and row["status"] == "done" and row["evaluated_size"] == 1000

@@ -1,4 +1,4 @@
-"""Interruptions: jobs killed, requeued, preempted, out of time or on a node that dies. Runs go on where they were."""
+"""Jobs killed, requeued, preempted, out of time or on a node that dies: their runs resume."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ pytestmark = ON_SLURM
 
 
 def test_killed_requeued_and_signalled_to_stop(taught: ClusterBench, finished: Bench) -> None:
-    """SIGKILL of a job's process, scontrol requeue, scancel --signal=USR2, each in the middle of another pack."""
+    """SIGKILL, scontrol requeue and scancel --signal=USR2 each interrupt another pack in its middle."""
     taught.sweep = small(0, 1, 2, **SLOW)
     taught.slow(1)
     sweep = taught.start("sweep")
@@ -35,7 +35,7 @@ def test_killed_requeued_and_signalled_to_stop(taught: ClusterBench, finished: B
 
 
 def test_the_time_limit(taught: ClusterBench, finished: Bench) -> None:
-    """Signalled before it, a job checkpoints and goes back into the queue; nobody is watching."""
+    """A job that SLURM signals before its time limit checkpoints and requeues itself, without a sweep command."""
     taught.sweep = small(0, **SLOW)
     taught.profile = {"resources": {"time_minutes": 1}, "signal_seconds": 50}
     taught.slow(1)
@@ -47,12 +47,12 @@ def test_the_time_limit(taught: ClusterBench, finished: Bench) -> None:
     until(lambda: taught.store.done_ids() == set(taught.plan().plan.runs))
     same_end(taught, finished, *METHODS)
     assert len(taught.submissions()) == 1
-    assert "told to stop: every run is checkpointed" in Path(taught.store.attempts(kd)[0]["log"]).read_text()
+    assert "stopped by a signal: every run is checkpointed" in Path(taught.store.attempts(kd)[0]["log"]).read_text()
 
 
 @pytest.mark.parametrize("partition", ["low", "lowcancel"])
 def test_preemption(taught: ClusterBench, finished: Bench, partition: str) -> None:
-    """With PreemptMode REQUEUE and CANCEL, after a warning."""
+    """Preempted jobs resume with PreemptMode REQUEUE and CANCEL, after a warning."""
     taught.sweep = small(0, **SLOW)
     taught.profile = {"partition": partition}
     taught.slow(1)

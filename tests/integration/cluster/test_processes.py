@@ -24,7 +24,7 @@ def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
 def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
-    """Without mpi4py and its launcher."""
+    """DeepSpeed starts without mpi4py and its launcher."""
     resources = {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": 2 * tasks, "engine": "deepspeed", "zero_stage": 1}
     taught.profile = {"resources": resources}
     as_single_processes(taught, finished, nodes * tasks)
@@ -37,8 +37,8 @@ def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: B
 def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -> None:
     """Train two seeds at once, so that jobs share nodes, as close to a single process as test_ranks demands."""
     taught.sweep = small(0, 1)
-    done = taught.run("sweep")
-    assert done.returncode == 0, done.stderr
+    result = taught.run("sweep")
+    assert result.returncode == 0, result.stderr
     recorded_once(taught)
     for (method, seed), cell in taught.cells().items():
         row = taught.row(cell.run_id)

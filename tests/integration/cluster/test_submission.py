@@ -16,19 +16,19 @@ pytestmark = ON_SLURM
 
 def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, finished: Bench) -> None:
     bench.sweep = small(0, 1)
-    done = bench.run("sweep")
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
     recorded_once(bench)
     for seed in (0, 1):
         same_end(bench, finished, *METHODS, seed=seed)
     assert all(bench.attempts(k) == 1 for k in bench.plan().plan.runs)
     first, second = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
     assert [len(note["packs"]) for note in (first, second)] == [1, 2], "the teacher; an array of its students"
-    assert "3 packs, 3 at once" in done.stderr
+    assert "3 packs, 3 jobs at a time" in result.stderr
 
 
 def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None:
-    """Two teachers in an array, and an array per teacher waited for; cut to what the cluster takes."""
+    """Teachers share an array, and students have one per teacher. Arrays are cut to the cluster's limit."""
     bench.count_calls()
     bench.sbatch = {"hold": True}
     pairs = [("w8", "w4"), ("w16", "w4"), ("w16", "w8")]
@@ -39,8 +39,8 @@ def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None
             "pairs": [{"teacher": f"digits_net_{t}", "student": f"digits_net_{s}"} for t, s in pairs],
             "seeds": list(range(seeds)),
         }
-        done = bench.run("sweep", "--detach")
-        assert done.returncode == 0, done.stderr
+        result = bench.run("sweep", "--detach")
+        assert result.returncode == 0, result.stderr
         bench.run("status", "--json")
         seen[seeds] = bench.calls()
         plan, notes = bench.plan().plan, bench.submissions()
@@ -84,8 +84,8 @@ def test_resources_by_size_and_what_starts_python(bench: ClusterBench) -> None:
     bench.sbatch = {"hold": True}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id
     assert bench.run("sweep", "--detach").returncode == 0
-    asked = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
-    assert (asked[bench.job_of(teacher)], asked[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
+    settings = {job: (limit, memory) for job, limit, memory in bench.jobs("%i|%l|%m")}
+    assert (settings[bench.job_of(teacher)], settings[bench.job_of(kd)]) == (("7:00", "1.50G"), ("10:00", "1G"))
     bench.release()
     until(lambda: bench.store.done_ids() == {teacher, kd})
     assert (bench.folder / "contained").read_text().split() == ["cuda"] * 2
@@ -99,11 +99,11 @@ def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Be
     try:
         bench.cluster.client("sacctmgr", *limit, "maxsubmitjobs=2")
         until(lambda: "MaxSubmitJobs=2" in bench.cluster.client("scontrol", "show", "assoc_mgr", "flags=assoc"))
-        done = bench.run("sweep")
+        result = bench.run("sweep")
     finally:
         bench.cluster.client("sacctmgr", *limit, "maxsubmitjobs=-1")
-    assert done.returncode == 0, done.stderr
-    assert "1 run not submitted yet" in done.stderr
+    assert result.returncode == 0, result.stderr
+    assert "1 run not submitted yet" in result.stderr
     recorded_once(bench)
     for seed in (0, 1, 2):
         same_end(bench, finished, "student", seed=seed)
@@ -194,8 +194,8 @@ def test_queued_jobs_run_the_code_of_their_submission(bench: ClusterBench) -> No
     (bench.folder / "my_helper.py").write_text("SCALE = 1.0\n")
     bench.sweep = {**SWEEP, "methods": {"mine": {"use": "mine:Mine"}}, "seeds": [0]}
     bench.sbatch = {"hold": True, "chdir": None}
-    done = bench.run("sweep", "--detach")
-    assert done.returncode == 0, done.stderr
+    result = bench.run("sweep", "--detach")
+    assert result.returncode == 0, result.stderr
     ((run_id,),) = (pack for note in bench.submissions().values() for pack in note["packs"])
     mine.write_text(METHOD.replace('"old"', '"new"'))
     bench.release()
