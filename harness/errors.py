@@ -13,7 +13,8 @@ class UserError(Exception):
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Return ``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
     valid = sorted(valid)
-    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=0.55)
+    cutoff = 0.5 if len(str(name)) < 4 else 0.55  # of two letters, one wrong leaves a half
+    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=cutoff)
     if not valid:
         return f"unknown {kind} {shorten(name)}: there are none here"
     hint = f"; did you mean {close[0]!r}?" if close else "."
