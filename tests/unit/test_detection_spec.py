@@ -29,7 +29,7 @@ def detection(**changes: Any) -> dict[str, Any]:
     ("changes", "message"),
     [
         ({"methods": ["crd"]}, "crd is defined only for classification, not for fasterrcnn_resnet50_fpn > .*; defined "
-                               "there: dkd, .*kd.*student"),
+                               "for this pair: dkd, .*kd.*student"),
         ({"methods": ["kd"], "pairs": [{"teacher": "retinanet_resnet50_fpn", "student": "retinanet_resnet18_fpn"}]},
          "kd is defined only for classification and two_stage"),
         ({"pairs": [{"teacher": "resnet56", "student": "resnet20"}]},
