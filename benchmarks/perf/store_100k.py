@@ -26,7 +26,7 @@ from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.spec.science import Science
 from harness.store import generations
-from harness.store.parts import Part
+from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
@@ -119,7 +119,7 @@ def _write(folder: Path) -> tuple[Path, int, int]:
     """Write the compacted store and the logs; return the large sweep's file, the numbers of records and of logs."""
     file, store = large_sweep.write_sweep(folder, EPOCHS), Store(folder / "results")
     generation = store.compact / "000001"
-    part, logged = Part(generation, "cifar100"), 0
+    part, logged = PartWriter(generation, "cifar100"), 0
     for number in range(1 + SMALL_SWEEPS):
         large = number == SMALL_SWEEPS // 2
         sets = [] if large else [f"recipe.lr={0.1 + 0.001 * number:.3f}", f"seeds={SMALL_SEEDS}"]

@@ -66,7 +66,7 @@ class Runs:
         self.ids = {cell.method: cell.run_id for cell in planned.plan.cells}
         self._weights = {k: asdict(file) for k, file in planned.weights_files(self.ids.values()).items()}
 
-    def train_ranks(self, engine: str, **options: Any) -> "Runs":
+    def train(self, engine: str, **options: Any) -> "Runs":
         world, how = 1 if engine == SINGLE else 2, {"weights": self._weights, "checkpoint_seconds": 60}
         try:
             train_ranks(self.bench, world, *self.ids.values(), **how | ENGINES[engine] | options)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
-from harness.spec import library_models, models
+from harness.spec import library_models, tasks
 from methods.at import AT
 from methods.fitnets import FitNets
 from tests.support.cli import REPO, process, run_command
@@ -60,16 +60,16 @@ def test_the_names_read_are_those_the_libraries_list() -> None:
 
 @pytest.mark.parametrize(("library", "near"), [("timm", "mobilenetv2_100"), ("torchvision", "mobilenet_v2")])
 def test_an_unknown_name_is_answered_with_the_nearest(library: str, near: str) -> None:
-    assert models.resolve_model(f"{library}:{near}") == f"{library}:{near}"
+    assert tasks.resolve_model(f"{library}:{near}") == f"{library}:{near}"
     with pytest.raises(ValueError, match=f"{library} has no model 'mobilenetv2_10'; nearest: .*{library}:{near}"):
-        models.resolve_model(f"{library}:mobilenetv2_10")
+        tasks.resolve_model(f"{library}:mobilenetv2_10")
 
 
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     library_models.library_model_names.cache_clear()
     with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
-        models.resolve_model("timm:resnet18")
+        tasks.resolve_model("timm:resnet18")
 
 
 SWEEP = """
