@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from harness.errors import unknown
-from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo
+from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo, classification
 
 PREPARED = tuple(name for name, info in DATASETS.items() if info.preparation)  # what harness.prepare writes
 
@@ -33,7 +33,8 @@ def check_name(name: str) -> None:
 
 
 def task_of(name: str) -> TaskInfo:
-    return DATASETS[name].task
+    """Return a dataset's task; records of a dataset that is unknown here are read as a classifier's."""
+    return DATASETS[name].task if name in DATASETS else classification.TASK
 
 
 def image_shape(info: DatasetInfo, size: int | tuple[tuple[int, int], ...] | None) -> tuple[int, int, int] | None:
