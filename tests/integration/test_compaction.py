@@ -128,9 +128,12 @@ def write_on(root: str, writer: int) -> None:
         i = 2 * n if n % 5 == 0 else 2 * (WRITERS * n + writer) + 1
         if records.write_record(store, record(i)):
             os.write(notes, f"{run_id(i)}\n".encode())
-        time.sleep(chance.uniform(0.0, 3.0))
-        if (Path(root) / "stop").exists():  # a process that is killed while it asks an Event would leave it locked
-            break
+        # Ever slower, so that 64 writers leave time to readers and compactors on any machine.
+        next_write = time.monotonic() + chance.uniform(0.0, 6.0) * (1 + n / 8)
+        while time.monotonic() < next_write:
+            if (Path(root) / "stop").exists():  # a process that is killed while it asks an Event would leave it locked
+                return
+            time.sleep(0.2)
 
 
 def noted(store: Store) -> set[str]:
@@ -156,9 +159,18 @@ def compact_on(root: str, locked: bool) -> None:
     if not locked:
         files.Lock.acquire = lambda self: True  # type: ignore[method-assign]
     parts._GROUP_ROWS = 50
+    pause = 0.05
     while True:
-        with suppress(FileNotFoundError, UserError, *(() if locked else (OSError,))):
+        try:
             compaction.compact(Store(Path(root)), 0)
+            pause = 0.05
+        except (FileNotFoundError, UserError):
+            pause *= 2
+        except OSError:
+            if locked:
+                raise
+            pause *= 2  # two remove each other's unfinished files until one of them waits
+        time.sleep(random.uniform(0.0, pause))
 
 
 def generation_of(store: Store) -> int:
@@ -178,36 +190,43 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
     readers = [forkserver.Process(target=read_on, args=(str(tmp_path), reads)) for _ in range(2)]
 
     def compactor() -> Any:
-        process = forkserver.Process(target=compact_on, args=(str(tmp_path), locked), daemon=True)
+        process = forkserver.Process(target=compact_on, args=(str(tmp_path), locked))
         process.start()
         return process
 
-    for process in (*writers, *readers):
-        process.daemon = True  # ends with pytest, even if the test fails
-        process.start()
-    compactors = [compactor() for _ in range(2)]
-    doomed = chance.sample(writers, WRITERS // 3)
-    reached, patience = 0, 0.2
-    while doomed or reads.value < 6 or reached < 5:
-        assert all(reader.is_alive() for reader in readers)
-        time.sleep(chance.uniform(0.0, patience))
-        if doomed:
-            doomed.pop().kill()
-        victim = chance.randrange(len(compactors))
-        compactors[victim].kill()
-        compactors[victim].join()
-        compactors[victim] = compactor()
-        reached, before = generation_of(store), reached
-        patience = 0.2 if reached > before else 1.5 * patience  # a busy machine needs more time per generation
-    (tmp_path / "stop").touch()
-    for process in writers:
-        process.join()
-    for process in compactors:
-        process.kill()
-        process.join()
-    (tmp_path / "no more").touch()
-    for process in readers:
-        process.join()
+    compactors: list[Any] = []
+    try:
+        for process in (*writers, *readers):
+            process.start()
+        compactors += (compactor(), compactor())
+        doomed = chance.sample(writers, WRITERS // 3)
+        reached, read, patience = 0, 0, 0.2
+        while doomed or read < 6 or reached < 5:
+            assert all(reader.is_alive() for reader in readers)
+            time.sleep(chance.uniform(0.0, patience))
+            if doomed:
+                doomed.pop().kill()
+            victim = chance.randrange(len(compactors))
+            compactors[victim].kill()
+            compactors[victim].join()
+            compactors[victim] = compactor()
+            before = reached, read
+            reached, read = generation_of(store), reads.value
+            # A busy machine needs more time per generation and per read.
+            patience = max(0.2, patience / 2) if reached > before[0] and read > before[1] else 1.5 * patience
+        (tmp_path / "stop").touch()
+        for process in writers:
+            process.join()
+        for process in compactors:
+            process.kill()
+            process.join()
+        (tmp_path / "no more").touch()
+        for process in readers:
+            process.join()
+    finally:  # a failed test must not leave 66 processes to the tests after it
+        for process in (*writers, *readers, *compactors):
+            if process.is_alive():
+                process.kill()
     assert [process.exitcode for process in readers] == [0, 0]
     ends = Counter(process.exitcode for process in writers)
     assert ends == {0: WRITERS - WRITERS // 3, -signal.SIGKILL: WRITERS // 3}
