@@ -16,9 +16,9 @@ from harness.reporting.published.numbers import PublishedNumbers
 from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.statistics import Difference, Spread
 from harness.reporting.tables.columns import protocol_marks
-from harness.spec import models
+from harness.spec import datasets, models
 from harness.spec.lines import Line, PairNames, grouped
-from harness.spec.tasks import DATASETS, shown
+from harness.spec.tasks import shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
 
@@ -71,7 +71,7 @@ def paper(comparison: Comparison, published: PublishedTable | None, numbers: Pub
     """Lay a comparison out as papers do. ``published``: the ``numbers`` that belong to it."""
     contents = comparison.contents
     pairs = {pair: {row.method: row for row in rows} for pair, rows in comparison.pairs().items()}
-    metrics = contents.task.printed if DATASETS[contents.dataset].all_published else (contents.task.score,)
+    metrics = contents.task.printed if datasets.info_of(contents.dataset).all_published else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
     cells, commands = PublishedCells(published, numbers.numbers if numbers else {}), RerunCommands(contents)
     marks = protocol_marks(contents)

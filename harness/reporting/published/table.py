@@ -11,12 +11,12 @@ from typing import Any
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
-from harness.spec import yamlfile
+from harness.spec import datasets, yamlfile
 from harness.spec.lines import Line, grouped
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.sweep_file import SHIPPED_RECIPES
-from harness.spec.tasks import CATALOG, DATASETS
+from harness.spec.tasks import CATALOG
 
 MOST_COLUMNS = 4  # on a page's width
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
@@ -84,7 +84,7 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
     if published is None:
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
-    shown = _columns(lines, published, DATASETS[comparison.contents.dataset].few_published)
+    shown = _columns(lines, published, datasets.info_of(comparison.contents.dataset).few_published)
     with_numbers = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
     if not with_numbers:
         return None
