@@ -164,7 +164,7 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     for name, changes in (("mixed", (change,)), ("alike", ())):
         Contents(name, "", "cifar100", (240,), cells, changes).write(store.table_folder(name))
     board = build_board(store)
-    assert [figure.sweep for figure in board.figures] == ["alike"]
+    assert list(board.figures) == ["alike"]
     assert "mixed" in board.figures_note
 
 

@@ -17,11 +17,10 @@ from harness.data.coco_parts import Parts
 from harness.data.load.arrays import WrongData
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
+from harness.reporting.figures.style import COLOURS, Drawing, file_name, text, write_drawing
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
-from harness.store import files
 from harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -66,13 +65,8 @@ def write_pictures(comparison: Comparison, store: Store, data: Path, count: int,
         UserError: the sweep has no record yet; the data are another data set's; predictions are damaged; or matplotlib
             or Pillow is missing.
     """
-    written = []
-    for grid in grids(comparison, store, data, count):
-        path = folder / f"{name(*grid.pair)}.png"
-        content = render(drawing(grid), "png")["png"]
-        files.replace(path, partial(Path.write_bytes, data=content), durable=False)
-        written.append(path)
-    return written
+    drawings = map(drawing, grids(comparison, store, data, count))
+    return [path for one in drawings for path in write_drawing(one, folder, "png")]
 
 
 def name(teacher: str, student: str) -> str:
@@ -237,11 +231,5 @@ def _draw_image(
         frame.set_path_effects([withStroke(linewidth=1.8, foreground="white")])  # visible on any image
         axes.add_patch(frame)
         label = text(categories[box.category]) + ("" if box.score is None else f" {box.score:.2f}")
-        patch: dict[str, Any] = {
-            "facecolor": "white",
-            "edgecolor": colour,
-            "linewidth": 0.5,
-            "pad": 0.5,
-            "alpha": 0.8,
-        }
+        patch: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "linewidth": 0.5, "pad": 0.5, "alpha": 0.8}
         axes.text(box.x, max(box.y, name_height), label, fontsize=3.8, bbox=patch, clip_on=True)

@@ -5,9 +5,12 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, one_line
+from harness.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,6 +72,18 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
             figure.savefig(out, format=form, dpi=_DPI if form == "png" else "figure", metadata=_METADATA[form])
             contents[form] = out.getvalue()
     return contents
+
+
+def write_drawing(drawing: Drawing, folder: Path, *formats: str) -> list[Path]:
+    """Write a figure into a folder, a file per format.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    contents = {folder / f"{drawing.name}.{form}": content for form, content in render(drawing, *formats).items()}
+    for path, content in contents.items():
+        files.replace(path, partial(Path.write_bytes, data=content), durable=False)
+    return list(contents)
 
 
 def look(i: int) -> dict[str, Any]:

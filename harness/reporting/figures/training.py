@@ -1,7 +1,7 @@
 """Curves over epochs, with bands over seeds: the score, loss terms and a method's diagnostics."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -50,8 +50,9 @@ def _pair(
         f"validation_{task.score}": f"validation {task.shown} (%)",
         f"train_{task.score}": f"{task.shown} on the training images (%)",
     }
-    panels = [Panel(evaluated[name], lines) for name, lines in _common(runs, lambda n: n in evaluated).items()]
-    panels += [Panel(f"{task.loss} in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
+    curves = _by_name(runs)
+    panels = [Panel(evaluated[name], lines) for name, lines in curves.items() if name in evaluated]
+    panels += [Panel(f"{task.loss} in training", curves["train_ce"])] if "train_ce" in curves else []
     yield from _drawing(("curves", *pair), f"{pair}: training curves of every method; {BAND}.", panels)
 
     terms = [
@@ -65,18 +66,17 @@ def _pair(
     for use in dict.fromkeys(m.use for m in methods.values()):
         mine = {m: seeds for m, seeds in runs.items() if methods[m].use == use}
         others = {f"train_{t}" for m in mine for t in (*methods[m].weights, _TOTAL, *task.metrics)}
-        diagnostics = _common(mine, partial(_is_diagnostic, others))
-        panels = [Panel(name.removeprefix("train_"), lines) for name, lines in diagnostics.items()]
+        panels = [
+            Panel(name.removeprefix("train_"), lines)
+            for name, lines in _by_name(mine).items()
+            if name.startswith("train_") and name not in others
+        ]
         yield from _drawing(("diagnostics", use, *pair), f"{pair}: diagnostics of {use}; {BAND}.", panels)
 
 
-def _is_diagnostic(others: set[str], name: str) -> bool:
-    return name.startswith("train_") and name not in others
-
-
-def _common(runs: Mapping[str, list[Curves]], chosen: Callable[[str], bool]) -> dict[str, Lines]:
+def _by_name(runs: Mapping[str, list[Curves]]) -> dict[str, Lines]:
     """Return curve's name -> method -> a curve per seed."""
-    names = dict.fromkeys(name for seeds in runs.values() for run in seeds for name in run if chosen(name))
+    names = dict.fromkeys(name for seeds in runs.values() for run in seeds for name in run)
     return {
         name: {m: drawn for m, seeds in runs.items() if (drawn := [run[name] for run in seeds if name in run])}
         for name in names
