@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import UserError, unknown
+from harness.hardware import cores
 from harness.spec.tasks import DATASETS, import_object
 
 if TYPE_CHECKING:
@@ -74,9 +76,7 @@ def prepare(
     JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """
     from harness.console.progress import FilesProgress
-    from harness.console.terminal import say
     from harness.data.manifest import Settings
-    from harness.hardware import cores
 
     if dataset not in PREPARATIONS:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
+from harness.console.terminal import duration, say
 from harness.errors import UserError
 from harness.phrases import plural
 
@@ -41,7 +42,6 @@ def status(
     A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
     job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
-    from harness.console.terminal import say
     from harness.planning.plan import plan_sweep
     from slurm import backend
     from slurm.queue import cancelled_file
@@ -103,8 +103,6 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
 
 
 def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
-    from harness.console.terminal import duration
-
     parts = [row["cause"]] if "cause" in row else []
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""

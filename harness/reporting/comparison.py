@@ -102,16 +102,10 @@ class Contents:
         """
         value: Any = files.read_json(folder / CONTENTS)
         try:
-            cells = tuple(Cell(**c) for c in value.pop("cells"))
-            return cls(
-                **{
-                    **value,
-                    "epochs": tuple(value["epochs"]),
-                    "recipe_changes": tuple(RecipeChange(**c) for c in value["recipe_changes"]),
-                    **{key: tuple(value.get(key, ())) for key in ("sets", "teachers_alone", "added")},
-                    "cells": cells,
-                }
-            )
+            value["cells"] = [Cell(**cell) for cell in value["cells"]]
+            value["recipe_changes"] = [RecipeChange(**change) for change in value["recipe_changes"]]
+            parts: dict[str, Any] = {k: tuple(part) if isinstance(part, list) else part for k, part in value.items()}
+            return cls(**parts)
         except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
 

@@ -126,9 +126,5 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
 def _hyper_parameters(row: Mapping[str, Any], science: Science) -> Iterator[tuple[str, Any]]:
     yield from ((name, row[name]) for name in _LISTED)
     method = science.method
-    for part, settings in (
-        ("params", method.params),
-        ("weights", method.weights),
-        ("recipe", recipe_json(science.recipe)),
-    ):
-        yield from ((f"{part}.{name}", value) for name, value in settings.items())
+    parts = {"params": method.params, "weights": method.weights, "recipe": recipe_json(science.recipe)}
+    yield from ((f"{part}.{name}", value) for part, settings in parts.items() for name, value in settings.items())
