@@ -90,18 +90,14 @@ def _write(row: dict[str, Any], folder: Path) -> Path:
 def _settings(row: dict[str, Any]) -> Iterator[Any]:
     """Yield summaries of a run's settings, as text and as hyper-parameters."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
     from tensorboard.plugins.text.metadata import create_summary_metadata
+    from tensorboard.util.tensor_util import make_tensor_proto
 
     science = Science.from_text(row["science"])
     text = f"run {row['run_id']}\n\n```json\n{json.dumps(science.to_json(), indent=2, sort_keys=True)}\n```\n"
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=shape)
     as_text = create_summary_metadata("settings", "")
-    yield Summary(value=[Summary.Value(tag="settings", tensor=tensor, metadata=as_text)])
+    yield Summary(value=[Summary.Value(tag="settings", tensor=make_tensor_proto([text.encode()]), metadata=as_text)])
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=row["started_at"].timestamp())
     for name, value in _hyper_parameters(row, science):
         if isinstance(value, bool):
@@ -116,9 +112,7 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
         (metadata.SESSION_START_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_start_info=start)),
         (metadata.SESSION_END_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_end_info=end)),
     ):
-        plugin = SummaryMetadata.PluginData(
-            plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString(deterministic=True)
-        )
+        plugin = {"plugin_name": metadata.PLUGIN_NAME, "content": content.SerializeToString(deterministic=True)}
         about = SummaryMetadata(plugin_data=plugin)
         yield Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from harness.reporting.comparison import Comparison, Row
+from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curve, Curves, mean_and_std
 from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
 from harness.spec.lines import PairNames
@@ -32,14 +32,9 @@ def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[D
     """Yield the figures of each pair. ``curves``: of the comparison's runs; runs without any are left out."""
     task = comparison.contents.task
     for pair, rows in comparison.pairs().items():
-        runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
-        yield from _pair(
-            pair, {method: seeds for method, seeds in runs.items() if seeds}, _methods(comparison, rows), task
-        )
-
-
-def _methods(comparison: Comparison, rows: Sequence[Row]) -> dict[str, MethodSettings]:
-    return {row.method: science.method for row in rows if (science := comparison.science(row))}
+        runs = {row.method: seeds for row in rows if (seeds := [curves[k] for k in row.run_ids if curves.get(k)])}
+        methods = {row.method: science.method for row in rows if (science := comparison.science(row))}
+        yield from _pair(pair, runs, methods, task)
 
 
 def _pair(

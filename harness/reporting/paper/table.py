@@ -93,28 +93,25 @@ def _entries(
 ) -> list[Entry]:  # fmt: skip
     """Return a column: its pair's teacher, then the methods. The rows' tests are of the score."""
     of_pair = list(rows.values())
-    teacher = of_pair[0].teacher_of(metric)
+    teacher = of_pair[0].teacher_metrics[metric]
     measured = None if teacher is None else Spread(teacher, None, 1)
-    entries = [Entry(measured, published=cells.teacher(of_pair, metric), rerun=commands.teacher(of_pair))]
-    spreads = {m: row.last_of(metric) for m, row in rows.items()}
+    of_teacher = Entry(measured, published=cells.teacher(of_pair, metric), rerun=commands.teacher(of_pair))
+    spreads = {m: row.last_metrics[metric] for m, row in rows.items()}
     # Lines of another protocol take no place: they are not comparable with the rest.
     ranked = {m: spread.mean for m, spread in spreads.items() if spread and m != BASELINE and rows[m].line not in marks}
     placed = dict(zip(ranked, places(list(ranked.values())), strict=True))
-    for m in methods:
-        if (row := rows.get(m)) is None:
-            entries.append(Entry())
-            continue
-        entries.append(
-            Entry(
-                spreads[m],
-                placed.get(m, ""),
-                row.tested if is_score else None,
-                marks.get(row.line, ""),
-                cells.method(row, metric),
-                commands.method(row),
-            )
+    of_methods = {
+        m: Entry(
+            spreads[m],
+            placed.get(m, ""),
+            row.tested if is_score else None,
+            marks.get(row.line, ""),
+            cells.method(row, metric),
+            commands.method(row),
         )
-    return entries
+        for m, row in rows.items()
+    }
+    return [of_teacher, *(of_methods.get(m, Entry()) for m in methods)]
 
 
 def places(means: Sequence[float]) -> list[Place]:

@@ -5,7 +5,7 @@ A pure function of the comparison and the published numbers, so that the same re
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from harness.reporting.comparison import BASELINE, Comparison, Row
@@ -89,11 +89,8 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
     if not with_numbers:
         return None
     columns = tuple(_column(published.protocols[key], with_numbers, comparison.contents.margin) for key in shown)
-    rest = _rest(lines, shown, published)
-    score = comparison.contents.task.score
-    return PublishedTable(
-        tuple(line.row for line in with_numbers), _ours(comparison, with_numbers), columns, rest, score
-    )
+    rows, rest = tuple(line.row for line in with_numbers), _rest(lines, shown, published)
+    return PublishedTable(rows, _ours(comparison, with_numbers), columns, rest, comparison.contents.task.score)
 
 
 def published_dicts(published: PublishedTable | None) -> list[dict[str, Any]]:
@@ -153,20 +150,18 @@ def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bo
     candidates = [k for k, p in published.protocols.items() if (any_origin or p.origin == "own") and lines_of[k]]
     shown: list[str] = []
     covered: set[int] = set()
+
+    def rank(key: str) -> tuple[bool, int, bool, int]:
+        protocol, of_protocol = published.protocols[key], lines_of[key]
+        return bool(protocol.recipe), len(of_protocol - covered), protocol.origin == "own", len(of_protocol)
+
     while candidates and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
-        best = max(candidates, key=partial(_rank, published.protocols, lines_of, covered))
+        best = max(candidates, key=rank)
         candidates.remove(best)
         if any_origin or lines_of[best] - covered or 2 * len(lines_of[best]) >= len(lines):
             shown.append(best)
             covered |= lines_of[best]
     return shown
-
-
-def _rank(
-    protocols: Mapping[str, Protocol], lines_of: Mapping[str, set[int]], covered: set[int], key: str
-) -> tuple[bool, int, bool, int]:
-    protocol, lines = protocols[key], lines_of[key]
-    return bool(protocol.recipe), len(lines - covered), protocol.origin == "own", len(lines)
 
 
 def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> ProtocolColumn:
@@ -178,14 +173,13 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Protoc
             continue
         reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
         groups.setdefault(reasons, []).append(line)
-        ours = line.row.last
-        if reasons or ours is None or len(numbers) > 1:
-            cells[line.row.line] = ProtocolCell(numbers, None, None)
-            continue
-        theirs = float(numbers[0].value)
-        _, unlike_teachers = _teachers(protocol, [line])
-        judged = None if unlike_teachers else verdict(ours, theirs, margin)
-        cells[line.row.line] = ProtocolCell(numbers, ours.mean - theirs, judged)
+        difference, judged = None, None
+        if (ours := line.row.last) and not reasons and len(numbers) == 1:
+            theirs = float(numbers[0].value)
+            difference = ours.mean - theirs
+            _, unlike_teachers = _teachers(protocol, [line])
+            judged = None if unlike_teachers else verdict(ours, theirs, margin)
+        cells[line.row.line] = ProtocolCell(numbers, difference, judged)
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     facts = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
     remarks = [f"{protocol.source}: {', '.join(facts)}."]
@@ -199,11 +193,7 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Protoc
 
 
 def protocol_differences(
-    recipe: Mapping[str, Any],
-    dataset: DatasetChoice,
-    evaluated_on: str,
-    protocol: Protocol,
-    change: Mapping[str, str],
+    recipe: Mapping[str, Any], dataset: DatasetChoice, evaluated_on: str, protocol: Protocol, change: Mapping[str, str]
 ) -> tuple[str, ...]:
     """Return the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
     reasons = []

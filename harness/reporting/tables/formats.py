@@ -7,6 +7,8 @@ import csv
 import html
 import io
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from harness.reporting.comparison import Comparison
@@ -50,14 +52,10 @@ def _latex_table(section: Section) -> list[str]:
         r"\centering",
         rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
         r"\toprule",
-        " & ".join(escape_tex(h) for h in headers) + r" \\",
+        " & ".join(map(escape_tex, headers)) + r" \\",
     ]
-    pair = None
-    for line in body:
-        if line[0] != pair:
-            pair = line[0]
-            out.append(r"\midrule")
-        out.append(" & ".join(escape_tex(t) for t in line) + r" \\")
+    for _, of_pair in groupby(body, key=itemgetter(0)):
+        out += [r"\midrule", *(" & ".join(map(escape_tex, line)) + r" \\" for line in of_pair)]
     title = [f"{section.title}."] if section.title else []
     caption = " ".join(escape_tex(n) for n in [*title, *section.remarks])
     return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]

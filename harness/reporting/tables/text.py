@@ -8,16 +8,8 @@ from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.ranking import REPEATS, Ranking
 from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
-from harness.reporting.tables.columns import (
-    STARS,
-    Lines,
-    comparison_columns,
-    protocol_marks,
-    published_columns,
-    rank_columns,
-    run_ids,
-    table_lines,
-)
+from harness.reporting.tables import columns
+from harness.reporting.tables.columns import Lines, run_ids, table_lines
 from harness.spec.lines import PairNames, grouped
 
 RANKS = "Methods over the pairs"
@@ -37,16 +29,14 @@ class Section:
 def sections(comparison: Comparison, published: PublishedTable | None) -> list[Section]:
     """Return the tables of a comparison: its rows, the methods' ranks over its pairs, published numbers."""
     contents, rows = comparison.contents, comparison.rows
-    lines = table_lines(comparison_columns(comparison), rows)
+    lines = table_lines(columns.comparison_columns(comparison), rows)
     tables = [Section("", lines, notes(comparison), [run_ids(row) for row in rows])]
     if ranking := comparison.ranking:
-        lines = table_lines(rank_columns(ranking, contents.baseline), ranking.ranks)
+        lines = table_lines(columns.rank_columns(ranking, contents.baseline), ranking.ranks)
         tables.append(Section(RANKS, lines, _rank_notes(ranking, contents), [""] * len(ranking.ranks)))
     if published:
-        lines, title = (
-            table_lines(published_columns(published), published.rows),
-            f"{PUBLISHED}, {contents.task.shown} in %",
-        )
+        lines = table_lines(columns.published_columns(published), published.rows)
+        title = f"{PUBLISHED}, {contents.task.shown} in %"
         tables.append(Section(title, lines, _published_notes(published), [run_ids(row) for row in published.rows]))
     return tables
 
@@ -92,7 +82,7 @@ def sweep_notes(contents: Contents) -> list[str]:
     remarks = []
     if note := _one_line(contents.note):
         remarks.append(f"Note: {note}")
-    marks = protocol_marks(contents)
+    marks = columns.protocol_marks(contents)
     if others := [c for c in contents.recipe_changes if c.line not in marks]:
         remarks.append(f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}.")
     if marks:
@@ -118,15 +108,12 @@ def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
 def method_notes(row: Row) -> list[str]:
     """Return the facts about a method's students that a reader must know."""
     where = row.line
-    remarks = []
-    if row.parameters and row.parameters[0] != row.parameters[1]:
-        student, evaluated = row.parameters
-        remarks.append(
-            f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
-        )
-    for text, count in row.warnings:
-        remarks.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
-    return remarks
+    warnings = [f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs)." for text, count in row.warnings]
+    student, evaluated = row.parameters or (0, 0)
+    if student == evaluated:
+        return warnings
+    stays = f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
+    return [stays, *warnings]
 
 
 def _test_notes(comparison: Comparison) -> list[str]:
@@ -134,9 +121,8 @@ def _test_notes(comparison: Comparison) -> list[str]:
     if not any(row.last_interval or row.tested for row in comparison.rows):
         return []
     baseline = comparison.contents.baseline
-    remarks = ["95 % CI: of a mean over seeds, by Student's t."]
-    if any(row.tested for row in comparison.rows):
-        remarks = [f"{remarks[0]} {stars_note(baseline)}"]
+    tested = f" {stars_note(baseline)}" if any(row.tested for row in comparison.rows) else ""
+    remarks = [f"95 % CI: of a mean over seeds, by Student's t.{tested}"]
     undecided: dict[PairNames, list[str]] = {}
     for row in comparison.rows:
         if row.tested and row.tested.p_holm >= ERROR:
@@ -156,7 +142,7 @@ def _test_notes(comparison: Comparison) -> list[str]:
 
 def stars_note(baseline: str) -> str:
     """Explain the stars."""
-    legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
+    legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(columns.STARS))
     return f"Paired t-test against {baseline}, Holm-corrected over a pair's methods: {legend}."
 
 
