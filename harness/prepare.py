@@ -78,18 +78,16 @@ def prepare(
     from harness.console.progress import FilesProgress
     from harness.data.manifest import Settings
 
-    if dataset not in PREPARATIONS:
+    if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
-    preparation = PREPARATIONS[dataset]
     options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side}
     for option in (name for name, value in options_given.items() if value is not None):
         if option not in preparation.options:
             owners = " and ".join(name for name, other in PREPARATIONS.items() if option in other.options)
             raise UserError(f"--{option.replace('_', '-')} belongs to {owners}, not to {dataset}")
-    has_side = "max_side" in preparation.options
-    settings = Settings(max_side=max_side or MAX_SIDE if has_side else None, quality=quality)
+    longest = (max_side or MAX_SIDE) if "max_side" in preparation.options else None
+    settings = Settings(max_side=longest, quality=quality)
     further = {name: options_given[name] for name in preparation.options if name != "max_side"}
-    made: Prepared
     try:
         prepare_dataset = import_object(preparation.prepare)
     except ModuleNotFoundError as e:
@@ -112,7 +110,7 @@ def prepare(
 def _summary(made: "Prepared", out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
-    return summary | {"evaluated_on": made.evaluated_on}
+    return {**summary, "evaluated_on": made.evaluated_on}
 
 
 def _text(made: "Prepared", out: Path) -> str:

@@ -1,7 +1,7 @@
 """``python -m harness.report``: the comparison tables of a store, from its records."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -15,7 +15,7 @@ from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
-    from harness.reporting.comparison import Contents
+    from harness.reporting.comparison import Comparison, Contents
     from harness.store.store import Store
 
 
@@ -88,8 +88,9 @@ def report(
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
     from harness.reporting import protocol_guard
-    from harness.reporting.comparison import Contents
+    from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
+    from harness.reporting.tables.table_folder import table_text
     from harness.store import arrow, compaction
     from harness.store.store import Store
 
@@ -101,14 +102,11 @@ def report(
         run_ids = (store.find(prefix, "--run") for prefix in run)
         print(*write_event_files(store, {run_id: run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
-    planned = None
-    if file is not None:
-        planned = plan_sweep(file, results, data, set_, only)
+    planned = plan_sweep(file, results, data, set_, only) if file is not None else None
+    if planned is not None:
         contents = [Contents.of(planned.name, planned.plan)]
-    else:
-        if not (folders := store.tables()):
-            raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
-        contents = [Contents.read(folder) for folder in folders]
+    elif not (contents := [Contents.read(folder) for folder in store.tables()]):
+        raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
     contents = [content.with_options(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
@@ -117,11 +115,11 @@ def report(
         print(f"many small record files make this slow; {advice} merges them", file=sys.stderr)
     products: list[Iterator[Path]] = []
     if figures is not None:
-        products.append(_figures(contents, store, figures))
+        products.append(_figures(load_comparisons(contents, store), store, figures))
     if images is not None:
         if planned is None:
             raise UserError("--images draws one sweep's results: name its file")
-        products.append(_images(planned, contents, data, image_count, images))
+        products.append(_images(planned, load_comparisons(contents, store), data, image_count, images))
     if tensorboard is not None:
         products.append(_events(contents, store, tensorboard))
     if bundle is not None:
@@ -133,31 +131,30 @@ def report(
     for path in chain.from_iterable(products):
         print(path)
     if not products:
-        _print_tables(contents, store, f"{'paper' if paper else 'table'}.{format.value}")
+        for comparison in load_comparisons(contents, store):
+            sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
         for line in submissions.submission_lines(store, content.name):
             say(line)
 
 
-def _figures(contents: "list[Contents]", store: "Store", folder: Path) -> Iterator[Path]:
-    from harness.reporting.comparison import load_comparisons
+def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
     from harness.reporting.figures import write_figures
 
-    for comparison in load_comparisons(contents, store):
+    for comparison in comparisons:
         yield from write_figures(comparison, store, folder / comparison.contents.name)
 
 
 def _images(
-    planned: "Planned", contents: "list[Contents]", data: Path | None, count: int, folder: Path
+    planned: "Planned", comparisons: "Iterable[Comparison]", data: Path | None, count: int, folder: Path
 ) -> Iterator[Path]:
     from harness.planning import locate
-    from harness.reporting.comparison import load_comparisons
     from harness.reporting.figures import pictures_of
 
     if (pictures := pictures_of(planned.info.task)) is None:
         raise UserError(f"{planned.name}: --images draws detections; this is a sweep of {planned.info.task.name}")
     data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
-    for comparison in load_comparisons(contents, planned.store):
+    for comparison in comparisons:
         out = folder / comparison.contents.name
         yield from pictures.write_pictures(comparison, planned.store, data_folder, count, out)
 
@@ -185,15 +182,6 @@ def _tables(contents: "list[Contents]", store: "Store", folder: Path) -> Iterato
     for content in contents:
         write_tables(content, store, folder / content.name)
         yield folder / content.name
-
-
-def _print_tables(contents: "list[Contents]", store: "Store", name: str) -> None:
-    """Print the tables; ``name`` is the file that would hold them."""
-    from harness.reporting.comparison import load_comparisons
-    from harness.reporting.tables.table_folder import table_text
-
-    for comparison in load_comparisons(contents, store):
-        sys.stdout.write(table_text(comparison, name))
 
 
 if __name__ == "__main__":

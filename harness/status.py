@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,7 +77,8 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
         return
     width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
-        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {_detail(row, planned.info.task)}".rstrip())
+        details = ", ".join(_details(row, planned.info.task))
+        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {details}".rstrip())
     count = Counter(row["state"] for row in rows)
     print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
 
@@ -102,20 +104,20 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
     return row
 
 
-def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
-    parts = [row["cause"]] if "cause" in row else []
+def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
+    if "cause" in row:
+        yield row["cause"]
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
-        parts.append(f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
+        yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
         if row[task.score] is not None:
-            parts.append(f"{task.shown} {row[task.score]:.2f} %")
+            yield f"{task.shown} {row[task.score]:.2f} %"
         if row["seconds_left"] is not None:
-            parts.append(f"{duration(row['seconds_left'])} left")
+            yield f"{duration(row['seconds_left'])} left"
     if "remark" in row:
-        parts.append(row["remark"])
+        yield row["remark"]
     if times := row.get("requeued"):
-        parts.append(f"requeued {plural(times, 'time')}")
-    return ", ".join(parts)
+        yield f"requeued {plural(times, 'time')}"
 
 
 def _order(state: str) -> int:

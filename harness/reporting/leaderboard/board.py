@@ -19,7 +19,7 @@ from harness.reporting.leaderboard import entries as leaderboard
 from harness.reporting.leaderboard.entries import COLUMNS, LeaderboardEntry, Protocol
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
-from harness.spec.lines import PairNames
+from harness.spec.lines import grouped
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -206,17 +206,14 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     images: list[Images] = []
     of_run: dict[str, set[int]] = {}
     for content in (c for c in contents if store.images(c.name).is_dir()):
-        places: dict[PairNames, int] = {}
         if (pictures := figures.pictures_of(content.task)) is None:
             continue
-        for pair in dict.fromkeys(cell.pair for cell in content.cells):
+        for pair, cells in grouped(content.cells, lambda cell: cell.pair).items():
             path = store.images(content.name) / f"{pictures.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
-                places[pair] = len(images)
+                for cell in cells:
+                    of_run.setdefault(cell.run_id, set()).add(len(images))
                 images.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
-        for cell in content.cells:
-            if (place := places.get(cell.pair)) is not None:
-                of_run.setdefault(cell.run_id, set()).add(place)
     return tuple(images), of_run
 
 

@@ -83,7 +83,7 @@ def paper(comparison: Comparison, published: PublishedTable | None, numbers: Pub
     seeds = max(counts, key=lambda n: counts[n], default=None)
     lines = [PaperLine(TEACHER, 1, of_teachers), *map(PaperLine, methods, [seeds] * len(methods), of_methods)]
     remarks = [source.remark for source in cells.sources]
-    under = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
+    under = tuple(notes(comparison, [shown(m) for m in metrics], seeds, remarks))
     return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), cells.sources, under)
 
 

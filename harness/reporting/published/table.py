@@ -3,7 +3,7 @@
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -171,7 +171,8 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Protoc
         numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
         if not numbers:
             continue
-        reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
+        change = numbers[0].recipe_change
+        reasons = tuple(protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, change))
         groups.setdefault(reasons, []).append(line)
         difference, judged = None, None
         if (ours := line.row.last) and not reasons and len(numbers) == 1:
@@ -194,42 +195,39 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Protoc
 
 def protocol_differences(
     recipe: Mapping[str, Any], dataset: DatasetChoice, evaluated_on: str, protocol: Protocol, change: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
-    reasons = []
+) -> Iterator[str]:
+    """Yield the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
     info, trained_on = dataset.info, dataset.train_images
     if trained_on != info.train_size:
-        reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
+        yield f"ours trained on {trained_on:,} of the {info.train_size:,} training images"
     if dataset.validation:
-        reasons.append("ours evaluated on held-out training images, not on the test set")
+        yield "ours evaluated on held-out training images, not on the test set"
     elif evaluated_on == "train":
-        reasons.append("ours evaluated on training images, not on a test set")
+        yield "ours evaluated on training images, not on a test set"
     elif info.official_test_size not in (0, info.test_size):
-        reasons.append(
-            f"ours evaluated on {info.test_size:,} images, theirs on the official {info.official_test_size:,}"
-        )
+        yield f"ours evaluated on {info.test_size:,} images, theirs on the official {info.official_test_size:,}"
     if protocol.epoch == "best":
-        reasons.append("ours is the last epoch's, theirs the best test epoch's")
+        yield "ours is the last epoch's, theirs the best test epoch's"
     elif protocol.epoch != "last":
-        reasons.append("whether theirs is the last or the best epoch's is not stated")
+        yield "whether theirs is the last or the best epoch's is not stated"
     if protocol.framework:
         steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
-        reasons.append(
+        yield (
             f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
             f"{protocol.schedule}"
         )
-        return tuple(reasons)
+        return
     if not protocol.epochs:
-        reasons.append("their number of epochs is not stated")
+        yield "their number of epochs is not stated"
     elif protocol.epochs != str(recipe["epochs"]):
-        reasons.append(f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}")
+        yield f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}"
     if not protocol.recipe:
-        reasons.append("their recipe is not known to be one of ours")
-        return tuple(reasons)
+        yield "their recipe is not known to be one of ours"
+        return
     theirs = _recipe(protocol.recipe, tuple(change.items()))
     # How often a run is evaluated does not change what its last epoch gives.
     others = [k for k in theirs if k not in ("epochs", "eval_every") and recipe.get(k) != theirs[k]]
-    return (*reasons, *(f"ours has {k} {_plain(recipe.get(k))}, theirs {_plain(theirs[k])}" for k in others))
+    yield from (f"ours has {k} {_plain(recipe.get(k))}, theirs {_plain(theirs[k])}" for k in others)
 
 
 def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
