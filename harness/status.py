@@ -157,10 +157,8 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
 def _signature(failure: "Failure") -> tuple[str, ...]:
     """Return a key that failures of one cause share: kind, message without ids and numbers, and place in the code."""
     words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
-    raised = (
-        re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details) if failure.kind == "code" else []
-    )
-    return failure.kind, words, *(raised[-1] if raised else ())
+    raised = re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details)
+    return failure.kind, words, *(raised[-1] if raised and failure.kind == "code" else ())
 
 
 if __name__ == "__main__":

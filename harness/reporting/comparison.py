@@ -168,9 +168,10 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Aggregate the records of a comparison's runs over seeds."""
     position = _positions(table)
     columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
+    warnings = table.column("warnings")
     columns["warnings"] = [()] * len(table)
-    for i in _not_empty(table.column("warnings")):
-        columns["warnings"][i] = table.column("warnings")[i].as_py()
+    for i in pc.indices_nonzero(pc.fill_null(pc.list_value_length(warnings), 0)).to_pylist():
+        columns["warnings"][i] = warnings[i].as_py()
 
     def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
         pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
@@ -287,10 +288,6 @@ def _added(plan: Plan) -> tuple[str, ...]:
     """Return the lines with more seeds than the sweep file lists, and these seeds."""
     added = grouped((c for c in plan.cells if c.seed not in plan.sweep.seeds), lambda cell: cell.line)
     return tuple(f"{line}: seeds {', '.join(str(c.seed) for c in cells)}" for line, cells in added.items())
-
-
-def _not_empty(lists: pa.ChunkedArray) -> list[int]:
-    return pc.indices_nonzero(pc.fill_null(pc.list_value_length(lists), 0)).to_pylist()
 
 
 def _difference(scores: Mapping[str, Mapping[int, float]], method: str, other: str) -> Spread | None:

@@ -17,7 +17,7 @@ from harness.data.coco_parts import Parts
 from harness.data.load.arrays import WrongData
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLOURS, Drawing, file_name, text, write_drawing
+from harness.reporting.figures.style import COLOURS, Drawing, Figure, file_name, text, write_drawing
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
@@ -25,7 +25,6 @@ from harness.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LEAST_SCORE = 0.5  # of the boxes that are drawn: a detector proposes many more
 _CELL = 1.6  # inches, an image's width; three quarters of it are its height
@@ -198,12 +197,11 @@ def _pixels(jpeg: bytes, where: str) -> np.ndarray:
 
 def drawing(grid: Grid) -> Drawing:
     """Return the drawing: a row per image, a column for the ground truth and for each detector."""
-    width = _CELL * len(grid.columns)
-    size = (width, 0.75 * _CELL * len(grid.images) + 0.7)
-    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid, int(_LETTERS * width)))
+    size = (_CELL * len(grid.columns), 0.75 * _CELL * len(grid.images) + 0.7)
+    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid))
 
 
-def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
+def _draw(grid: Grid, figure: Figure) -> None:
     panels = figure.subplots(len(grid.images), len(grid.columns), squeeze=False)
     seen = dict.fromkeys(box.category for boxes in grid.columns.values() for mine in boxes.values() for box in mine)
     colours = {category: COLOURS[i % len(COLOURS)] for i, category in enumerate(seen)}
@@ -212,6 +210,7 @@ def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
             _draw_image(axes, image, boxes.get(image_id, ()), grid.categories, colours)
     for axes, title in zip(panels[0], grid.columns, strict=True):
         axes.set_title("\n".join(text(line) for line in title.split("\n")), fontsize=6)
+    letters = int(_LETTERS * _CELL * len(grid.columns))
     figure.supxlabel("\n".join(textwrap.wrap(text(grid.note), letters)), fontsize=6)
 
 

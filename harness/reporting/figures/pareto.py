@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from harness.reporting.figures.style import COLUMN, Drawing, Figure, file_name, look, text
 
 Point = tuple[float, float]  # hours, score in %
 
@@ -37,7 +33,7 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def _draw(rows: Sequence[Row], shown: str, figure: "Figure") -> None:
+def _draw(rows: Sequence[Row], shown: str, figure: Figure) -> None:
     axes = figure.subplots()
     points = []
     for i, row in enumerate(rows):

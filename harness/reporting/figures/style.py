@@ -14,6 +14,8 @@ from harness.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any  # matplotlib may be missing
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
 LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
@@ -47,7 +49,7 @@ class Drawing:
     name: str  # its file's, without a suffix
     caption: str
     size: tuple[float, float]  # inches, without the legend
-    draw: Callable[["Figure"], None]
+    draw: Callable[[Figure], None]
 
 
 def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
@@ -96,7 +98,7 @@ def look(i: int) -> dict[str, Any]:
     }
 
 
-def _add_legend(figure: "Figure") -> None:
+def _add_legend(figure: Figure) -> None:
     """Add one legend for all axes, in its own space under them, so that it covers no line."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     handles = {label: handle for of_axes in pairs for handle, label in of_axes}

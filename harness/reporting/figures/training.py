@@ -4,17 +4,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curve, Curves, mean_and_std
-from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, file_name, look, text
 from harness.spec.lines import PairNames
 from harness.spec.science import MethodSettings
 from harness.spec.tasks import TaskInfo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BAND = "band: one sample standard deviation over seeds"
 Lines = Mapping[str, Sequence[Curve]]  # label -> a curve per seed
@@ -96,7 +92,7 @@ def _drawing(name: tuple[str, ...], caption: str, panels: Sequence[Panel]) -> It
         yield Drawing(file_name(*name), caption, size, partial(_draw, panels, columns, rows))
 
 
-def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: "Figure") -> None:
+def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: Figure) -> None:
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     looks = {label: look(i) for i, label in enumerate(dict.fromkeys(label for p in panels for label in p.lines))}
     for axes, panel in zip(grid, panels, strict=False):

@@ -1,6 +1,6 @@
 """The content of the leaderboard's page, as JSON data. The same records give the same data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -68,6 +68,8 @@ def build_board(store: Store) -> Board:
     contents, unread = _tables(store)
     entries = leaderboard.leaderboard_entries(table, _sweep_entries(contents))
     chunks = chunks_of(entries)
+    chunk_of = {line.id: i for i, chunk in enumerate(chunks) for line in chunk}
+    ambiguous = leaderboard.ambiguous_teachers(entries)
     held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
     drawn, note = _figures(store, contents, table)
     images, of_run = _images(store, contents)
@@ -79,7 +81,7 @@ def build_board(store: Store) -> Board:
             "held": len(held),
             "unread": unread,
             "protocols": _protocols(entries),
-            "lines": _overview(entries, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
+            "lines": [_line(line, chunk_of.get(line.id), ambiguous, of_run) for line in entries],
             **_failures(store),
         },
         chunks=details(chunks, table if whole else records.read_records(store, held, DETAILS)),
@@ -119,22 +121,20 @@ def _protocol(protocol: Protocol) -> Data:
     return {"dataset": protocol.dataset, "label": protocol.label, **scores}
 
 
-def _overview(
-    entries: Sequence[LeaderboardEntry], chunks: Mapping[str, int], images: Mapping[str, set[int]]
-) -> list[Data]:
-    ambiguous = leaderboard.ambiguous_teachers(entries)
-    return [_line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous, images) for line in entries]
-
-
-def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: Mapping[str, set[int]]) -> Data:
-    teacher = f"{line.teacher} ({line.teacher_key[:6]})" if ambiguous else line.teacher
+def _line(
+    line: LeaderboardEntry, chunk: int | None, ambiguous: Set[tuple[str, str]], images: Mapping[str, set[int]]
+) -> Data:
+    """Return an entry. ``ambiguous``: names of teachers to be told apart; ``images``: run id -> its pictures."""
+    teacher, student = line.science.teacher_model, line.science.student
+    if (line.protocol.id, teacher) in ambiguous:
+        teacher = f"{teacher} ({line.teacher_key[:6]})"
     return {
         "id": line.id,
         "chunk": chunk,
         "protocol": line.protocol.id,
-        "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
-        "method": line.use,
-        "settings": ", ".join(f"{k} {_number_text(v)}" for k, v in line.settings.items()),
+        "pair": f"{teacher} > {student}" if teacher else f"{student} alone",
+        "method": line.science.method.use,
+        "settings": ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.settings.items()),
         "sweeps": list(line.sweeps),
         "runs": list(line.run_ids),
         "rank": line.rank,
@@ -231,10 +231,6 @@ def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> list[Pictu
     compared, of_runs = next(comparison.load_comparisons([contents], store)), curves.load_curves(store, having)
     drawings = figures.drawings(compared, of_runs)
     return [Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings]
-
-
-def _number_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _spread(spread: Spread | None) -> list[Any] | None:

@@ -73,7 +73,7 @@ class _Line:
     recipe: Mapping[str, Any]
     dataset: DatasetChoice
     evaluated_on: str
-    numbers: tuple[Number, ...]
+    numbers: Mapping[str, Sequence[Number]]  # of each protocol
 
 
 def published_table(comparison: Comparison, published: PublishedNumbers | None) -> PublishedTable | None:
@@ -85,7 +85,7 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
     shown = _columns(lines, published, datasets.info_of(comparison.contents.dataset).few_published)
-    with_numbers = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
+    with_numbers = [line for line in lines if not line.numbers.keys().isdisjoint(shown)]
     if not with_numbers:
         return None
     columns = tuple(_column(published.protocols[key], with_numbers, comparison.contents.margin) for key in shown)
@@ -130,11 +130,12 @@ def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Lin
     if science is None:  # without a record there is nothing of ours
         return None
     values = {**science.method.params, **science.method.weights}
-    numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
-    if not numbers or science.method.use != row.method:
+    same = [n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items())]
+    if not same or science.method.use != row.method:
         return None
     recipe = science.recipe.model_dump(mode="json")
-    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", numbers)
+    by_protocol = grouped(same, lambda number: number.protocol)
+    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", by_protocol)
 
 
 def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
@@ -143,10 +144,7 @@ def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bo
     A protocol that adds no line must have half of the lines, and numbers that a source took over from another get no
     column. Neither rule holds with ``any_origin``, where a source's own numbers come before others that add as many.
     """
-    lines_of: dict[str, set[int]] = {key: set() for key in published.protocols}
-    for i, line in enumerate(lines):
-        for number in line.numbers:
-            lines_of[number.protocol].add(i)
+    lines_of = {key: {i for i, line in enumerate(lines) if key in line.numbers} for key in published.protocols}
     candidates = [k for k, p in published.protocols.items() if (any_origin or p.origin == "own") and lines_of[k]]
     shown: list[str] = []
     covered: set[int] = set()
@@ -167,10 +165,9 @@ def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bo
 def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> ProtocolColumn:
     cells: dict[Line, ProtocolCell] = {}
     groups: dict[tuple[str, ...], list[_Line]] = {}
+    lines = [line for line in lines if protocol.id in line.numbers]
     for line in lines:
-        numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
-        if not numbers:
-            continue
+        numbers = line.numbers[protocol.id]
         change = numbers[0].recipe_change
         reasons = tuple(protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, change))
         groups.setdefault(reasons, []).append(line)
@@ -180,16 +177,15 @@ def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> Protoc
             difference = ours.mean - theirs
             _, unlike_teachers = _teachers(protocol, [line])
             judged = None if unlike_teachers else verdict(ours, theirs, margin)
-        cells[line.row.line] = ProtocolCell(numbers, difference, judged)
+        cells[line.row.line] = ProtocolCell(tuple(numbers), difference, judged)
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     facts = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
     remarks = [f"{protocol.source}: {', '.join(facts)}."]
     remarks += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
     remarks += [_sentence(protocol.note)] if protocol.note else []
-    with_cell = [line for line in lines if line.row.line in cells]
     for reasons, group in groups.items():
         remark = _remark(reasons, *_teachers(protocol, group))
-        remarks.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, with_cell)}: {remark}.")
+        remarks.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, lines)}: {remark}.")
     return ProtocolColumn(protocol, cells, " ".join(remarks))
 
 
@@ -246,8 +242,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
     for line in lines:
         if line.row.method == BASELINE:  # it needs no teacher
             continue
-        theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
-        ours = line.row.teacher_score
+        theirs, ours = line.numbers[protocol.id][0].teacher_accuracy, line.row.teacher_score
         if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
             alike[f"{line.row.teacher} {theirs:.2f} %"] = None
         else:
@@ -271,7 +266,8 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
 
 
 def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumbers) -> str:
-    others = [published.protocols[n.protocol] for line in lines for n in line.numbers if n.protocol not in shown]
+    not_shown = (n for line in lines for key, numbers in line.numbers.items() if key not in shown for n in numbers)
+    others = [published.protocols[number.protocol] for number in not_shown]
     if not others:
         return ""
     own = sum(p.origin == "own" for p in others)
