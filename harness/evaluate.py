@@ -22,9 +22,6 @@ from harness.store.weight_cache import WeightCache
 if TYPE_CHECKING:
     from harness.training.tasks import Task
 
-# What a recipe must state; here nothing is trained.
-_UNTRAINED = {"epochs": 1, "lr": 1.0}
-
 
 def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
@@ -112,7 +109,8 @@ def _checkpoint(
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    recipe = Recipe.model_validate({**_UNTRAINED, **_views(info.images, size, resize)})
+    # Nothing is trained, but a recipe must state epochs and lr.
+    recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **_views(info.images, size, resize)})
     try:
         name = tasks.resolve_model(model)
         tasks.check_task(name, info)

@@ -2,18 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.console import options
 from harness.console.terminal import say
+from harness.data.manifest import Prepared, Settings
 from harness.errors import UserError, unknown
 from harness.hardware import cores
 from harness.spec.tasks import DATASETS, import_object
-
-if TYPE_CHECKING:
-    from harness.data.manifest import Prepared
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
 MAX_SIDE = 400
@@ -76,7 +74,6 @@ def prepare(
     JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """
     from harness.console.progress import FilesProgress
-    from harness.data.manifest import Settings
 
     if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
@@ -107,13 +104,13 @@ def prepare(
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
-def _summary(made: "Prepared", out: Path) -> dict[str, Any]:
+def _summary(made: Prepared, out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
     return {**summary, "evaluated_on": made.evaluated_on}
 
 
-def _text(made: "Prepared", out: Path) -> str:
+def _text(made: Prepared, out: Path) -> str:
     lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
     tallies = [(name, tally) for name, part in made.parts.items() for tally in part.tallies()]
     lines += [f"{name}: {tally.line}" for name, tally in tallies]

@@ -14,6 +14,7 @@ from harness.console import options
 from harness.console.terminal import duration, say
 from harness.errors import UserError
 from harness.phrases import plural
+from harness.spec.lines import grouped
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
@@ -141,9 +142,7 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return
-    causes: dict[tuple[str, ...], list[Failure]] = {}
-    for failure in failed:
-        causes.setdefault(_signature(failure), []).append(failure)
+    causes = grouped(failed, _signature)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
         print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")

@@ -274,9 +274,7 @@ def _as_dict(row: Row, task: TaskInfo) -> dict[str, Any]:
     data = asdict(row)
     metrics = {what: data.pop(f"{what}_metrics") for what in ("last", "teacher")}
     data |= {f"{what}_{task.score}": data.pop(f"{what}_score") for what in ("teacher", "student")}
-    return data | {
-        f"{what}_{metric}": values[metric] for what, values in metrics.items() for metric in task.printed[1:]
-    }
+    return data | {f"{what}_{m}": values[m] for what, values in metrics.items() for m in task.printed[1:]}
 
 
 def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:

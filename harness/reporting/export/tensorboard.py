@@ -1,37 +1,31 @@
 """Runs as event files for TensorBoard, from their records: the same record gives the same bytes. Imports no torch."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.reporting.comparison import Contents
+from harness.reporting.figures.style import file_name
 from harness.spec.lr_schedule import learning_rate
 from harness.spec.science import Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 
-_COLUMNS = (
-    "run_id", "dataset", "student", "teacher", "method", "seed", "science", "curves", "started_at", "finished_at"
-)  # fmt: skip
 _LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters besides those of method and recipe
+_COLUMNS = ("run_id", *_LISTED, "science", "curves", "started_at", "finished_at")
 
 
 def event_folders(contents: Contents) -> dict[str, str]:
     """Return folder -> run, for every cell of a sweep and every teacher that it trains."""
     students = {
-        f"{contents.name}/{_plain(c.teacher)}-{_plain(c.student)}/{c.method}/seed-{c.seed}": c.run_id
+        f"{contents.name}/{file_name(c.teacher)}-{file_name(c.student)}/{c.method}/seed-{c.seed}": c.run_id
         for c in contents.cells
     }
     return students | {
-        f"{contents.name}/teachers/{_plain(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
+        f"{contents.name}/teachers/{file_name(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
     }
-
-
-def _plain(model: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", model)
 
 
 def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> list[Path]:

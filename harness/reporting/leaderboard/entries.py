@@ -32,9 +32,7 @@ _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("las
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
 _BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # the same for all runs of an entry
 COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records
-_EVALUATED_ON = {
-    "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
-}  # fmt: skip
+_EVALUATED_ON = {"test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"}
 _ROWS_AT_ONCE = 4096  # rows whose science is in memory as text
 
 

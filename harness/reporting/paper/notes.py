@@ -38,9 +38,7 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
     epochs = " or ".join(map(str, contents.epochs))
     changed = {change.line for change in contents.recipe_changes}  # which have a note of their own
     usual = next((text for line, text in comparison.sciences.items() if line not in changed), None)
-    recipe = ""
-    if usual is not None:
-        recipe = f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
+    recipe = "" if usual is None else f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
     over = "no result yet"
     if seeds is not None:
         over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"

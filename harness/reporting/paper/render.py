@@ -64,13 +64,11 @@ def csv_text(paper: Paper) -> str:
 
 
 def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dict[str, object]:
-    contents, spread, ends, published, rerun = (
-        paper.comparison.contents, entry.spread, interval(entry.spread), entry.published, entry.rerun
-    )  # fmt: skip
+    spread, ends, published, rerun = entry.spread, interval(entry.spread), entry.published, entry.rerun
     protocol = paper.sources[published.source - 1].protocol if published else None
     return {
-        "sweep": contents.name,
-        "dataset": contents.dataset,
+        "sweep": paper.comparison.contents.name,
+        "dataset": paper.comparison.contents.dataset,
         **column.pair._asdict(),
         "method": line.label,
         "metric": column.metric,
@@ -80,7 +78,7 @@ def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dic
         "ci_low": six_digits(ends.low) if ends else None,
         "ci_high": six_digits(ends.high) if ends else None,
         "place": entry.place,
-        "baseline": contents.baseline,
+        "baseline": paper.comparison.contents.baseline,
         "p_holm": six_digits(entry.tested.p_holm) if entry.tested else None,
         "significance": stars(entry.tested),
         "unlike_protocol": entry.unlike,

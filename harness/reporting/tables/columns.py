@@ -152,9 +152,7 @@ def _seeds(row: Row) -> str:
 
 
 def _test_text(row: Row) -> str:
-    if row.tested is None:
-        return ""
-    return " ".join(filter(None, (interval_text(row.tested.interval, signed=True), stars(row.tested))))
+    return f"{interval_text(row.tested.interval, signed=True)} {stars(row.tested)}".strip() if row.tested else ""
 
 
 def stars(tested: Difference | None) -> str:

@@ -117,9 +117,5 @@ def _html_table(section: Section) -> str:
     return f"<table>\n<thead><tr>{cells('th', headers)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 
-FORMATS: dict[str, Callable[[Comparison, PublishedTable | None], str]] = {
-    "md": markdown,
-    "tex": latex,
-    "csv": csv_text,
-    "html": html_text,
-}
+Writer = Callable[[Comparison, PublishedTable | None], str]
+FORMATS: dict[str, Writer] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}
