@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
+from harness.errors import UserError
 from harness.phrases import plural
 
 
@@ -26,8 +28,6 @@ def compact(
 
     Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many record files.
     """
-    from harness.console.terminal import say
-    from harness.errors import UserError
     from harness.store import compaction
     from harness.store.store import Store
 

@@ -1,6 +1,7 @@
 """``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,23 +10,24 @@ from pydantic import ValidationError
 
 from harness.console import options
 from harness.errors import UserError
-from harness.spec.datasets import PREPARED, task_of
-from harness.spec.schema import Recipe
+from harness.planning import locate
+from harness.spec import datasets, models, tasks
+from harness.spec.library_models import is_library_model
+from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
-from harness.spec.tasks import Images, TaskInfo, shown
+from harness.spec.tasks import Images, TaskInfo
+from harness.store.store import Store
+from harness.store.weight_cache import WeightCache
 
 if TYPE_CHECKING:
     from harness.training.tasks import Task
-
-# What a recipe must state; here nothing is trained.
-_UNTRAINED = {"epochs": 1, "lr": 1.0}
 
 
 def evaluate(
     dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"For {', '.join(PREPARED)}: the prepared folder, absolute or relative to --data."),
+        typer.Option(help=f"For {', '.join(datasets.PREPARED)}: the prepared folder, absolute or relative to --data."),
     ] = None,
     size: Annotated[
         int | None,
@@ -62,17 +64,22 @@ def evaluate(
 
     With --run: measure the metrics of the run's record again, from its saved weights.
     """
-    from harness.planning import locate
-
-    root = locate.data_root(data)
+    root, store = locate.data_root(data), Store(results)
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
-        result = _run(run, results, root)
+        measure = partial(_run, run, root, store)
     elif dataset and model and weights:
-        result = _checkpoint(dataset, folder, model, weights, (size, resize), root, results)
+        measure = partial(_checkpoint, dataset, folder, model, weights, size, resize, root, store)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
+    from harness.data.load.arrays import WrongData
+    from harness.models.checkpoints import WeightsError
+
+    try:
+        result = measure()
+    except (WeightsError, WrongData) as e:
+        raise UserError(str(e)) from None
     if json_:
         print(json.dumps(result))
     else:
@@ -80,25 +87,21 @@ def evaluate(
             f"{result['model']} on {result['dataset']} ({result['images']:,} {result['evaluated_on']} images), "
             f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
         )
-        task = task_of(result["dataset"])
+        task = datasets.task_of(result["dataset"])
         print("   ".join(_metric_text(task, metric, result[metric]) for metric in task.metrics))
 
 
 def _metric_text(task: TaskInfo, metric: str, value: float | None) -> str:
     if value is None:
-        return f"{shown(metric)} none"
-    return f"{shown(metric)} {value:.2f} %" if metric in task.printed else f"{metric} {value:.4f}"
+        return f"{tasks.shown(metric)} none"
+    return f"{tasks.shown(metric)} {value:.2f} %" if metric in task.printed else f"{metric} {value:.4f}"
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: str, sides: tuple[int | None, int], root: Path | None,
-    results: Path,
+    dataset: str, folder: str | None, model: str, weights: str, size: int | None, resize: int, root: Path | None,
+    store: Store,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a checkpoint; ``sides`` are the values of --size and --resize."""
-    from harness.models.checkpoints import WeightsError
-    from harness.planning import locate
-    from harness.spec import datasets, models, tasks
-    from harness.spec.schema import Dataset
+    """Measure a checkpoint. The arguments are the options of the same names."""
     from harness.training.tasks import open_task
 
     try:
@@ -106,7 +109,8 @@ def _checkpoint(
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     info = locate.dataset_info(asked, root)
-    recipe = Recipe.model_validate({**_UNTRAINED, **_views(info.images, *sides)})
+    # Nothing is trained, but a recipe must state epochs and lr.
+    recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **_views(info.images, size, resize)})
     try:
         name = tasks.resolve_model(model)
         tasks.check_task(name, info)
@@ -115,14 +119,11 @@ def _checkpoint(
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
-    file = _weights_file(weights, root, results)
+    file = _weights_file(weights, root, store)
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
     net = task.build(name)
-    try:
-        sha256 = task.load(net, name, file, None)
-    except WeightsError as e:
-        raise UserError(str(e)) from None
+    sha256 = task.load(net, name, file, None)
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
     return about | _measure(task, net, content, recipe, where)
 
@@ -133,12 +134,7 @@ def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
     return {**images.views, **sized, **dict.fromkeys(images.resize_keys, resize)}
 
 
-def _weights_file(named: str, root: Path | None, results: Path) -> Path:
-    from harness.spec.library_models import is_library_model
-    from harness.spec.schema import Weights
-    from harness.store.store import Store
-    from harness.store.weight_cache import WeightCache
-
+def _weights_file(named: str, root: Path | None, store: Store) -> Path:
     if not is_library_model(named) and "://" not in named:
         file = Path(named) if root is None or Path(named).is_file() else root / named
         if not file.is_file():
@@ -149,32 +145,23 @@ def _weights_file(named: str, root: Path | None, results: Path) -> Path:
     except ValidationError as e:
         raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
     assert address is not None
-    return WeightCache.for_store(Store(results)).fetch(address)[1]
+    return WeightCache.for_store(store).fetch(address)[1]
 
 
-def _run(prefix: str, results: Path, root: Path | None) -> dict[str, Any]:
-    from harness.models.checkpoints import WeightsError
-    from harness.planning import locate
-    from harness.spec.schema import Dataset
+def _run(prefix: str, root: Path | None, store: Store) -> dict[str, Any]:
     from harness.store import records
-    from harness.store.store import Store
     from harness.training.tasks import open_task
     from harness.training.trained_model import trained_model
 
-    store = Store(results)
     run_id = store.find(prefix, "--run")
     (row,) = records.read_records(store, [run_id]).to_pylist()
     science, file = Science.from_text(row["science"]), store.student_weights(run_id)
     info = science.dataset.info
-    folder = (
-        locate.prepared_folder(info.version, root)
-        if info.preparation
-        else locate.dataset_folder(Dataset(name=info.name), root)
-    )
-    try:
-        net = trained_model(science, file, row["weights_sha256"])
-    except WeightsError as e:
-        raise UserError(str(e)) from None
+    if info.preparation:
+        folder: Path | None = locate.prepared_folder(info.version, root)
+    else:
+        folder = locate.dataset_folder(Dataset(name=info.name), root)
+    net = trained_model(science, file, row["weights_sha256"])
     about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
@@ -184,16 +171,12 @@ def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, fol
     """Measure a network; ``recipe`` states the crop of the images and the precision."""
     import torch
 
-    from harness.data.load.arrays import WrongData
     from harness.data.load.source import open_source
     from harness.hardware import cores
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        on = open_source(dataset, recipe, folder, device, cores()).evaluation()
-    except WrongData as e:
-        raise UserError(str(e)) from None
+    on = open_source(dataset, recipe, folder, device, cores()).evaluation()
     set_float32(recipe.precision)
     evaluated = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
     return {"evaluated_on": on.name, "images": len(on.targets), **evaluated.metrics}

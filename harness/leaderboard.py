@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import UserError
+from harness.phrases import plural
 
 if TYPE_CHECKING:
     from harness.store.store import Store
@@ -41,9 +43,6 @@ def leaderboard(
     print(page)
     if not watch:
         return
-    from harness.console.terminal import say
-    from harness.phrases import plural
-
     say(f"following {results}; reload an open page to see new results")
     while True:
         time.sleep(max(POLL_SECONDS, REST * took))

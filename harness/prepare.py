@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
+from harness.data.manifest import Prepared, Settings
 from harness.errors import UserError, unknown
+from harness.hardware import cores
 from harness.spec.tasks import DATASETS, import_object
-
-if TYPE_CHECKING:
-    from harness.data.manifest import Prepared
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
 MAX_SIDE = 400
@@ -74,22 +74,17 @@ def prepare(
     JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """
     from harness.console.progress import FilesProgress
-    from harness.console.terminal import say
-    from harness.data.manifest import Settings
-    from harness.hardware import cores
 
-    if dataset not in PREPARATIONS:
+    if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
-    preparation = PREPARATIONS[dataset]
     options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side}
     for option in (name for name, value in options_given.items() if value is not None):
         if option not in preparation.options:
             owners = " and ".join(name for name, other in PREPARATIONS.items() if option in other.options)
             raise UserError(f"--{option.replace('_', '-')} belongs to {owners}, not to {dataset}")
-    has_side = "max_side" in preparation.options
-    settings = Settings(max_side=max_side or MAX_SIDE if has_side else None, quality=quality)
+    longest = (max_side or MAX_SIDE) if "max_side" in preparation.options else None
+    settings = Settings(max_side=longest, quality=quality)
     further = {name: options_given[name] for name in preparation.options if name != "max_side"}
-    made: Prepared
     try:
         prepare_dataset = import_object(preparation.prepare)
     except ModuleNotFoundError as e:
@@ -109,13 +104,13 @@ def prepare(
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
-def _summary(made: "Prepared", out: Path) -> dict[str, Any]:
+def _summary(made: Prepared, out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
-    return summary | {"evaluated_on": made.evaluated_on}
+    return {**summary, "evaluated_on": made.evaluated_on}
 
 
-def _text(made: "Prepared", out: Path) -> str:
+def _text(made: Prepared, out: Path) -> str:
     lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
     tallies = [(name, tally) for name, part in made.parts.items() for tally in part.tallies()]
     lines += [f"{name}: {tally.line}" for name, tally in tallies]

@@ -1,26 +1,25 @@
 """``python -m harness.report``: the comparison tables of a store, from its records."""
 
 import sys
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import UserError
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
-    from harness.reporting.comparison import Contents
+    from harness.reporting.comparison import Comparison, Contents
     from harness.store.store import Store
 
 
-class Format(StrEnum):
-    md = "md"
-    tex = "tex"
-    csv = "csv"
-    html = "html"
+Format = StrEnum("Format", ["md", "tex", "csv", "html"])
 
 
 def report(
@@ -86,11 +85,12 @@ def report(
     Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go to
     stderr.
     """
-    from harness.console.terminal import say
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
     from harness.reporting import protocol_guard
-    from harness.reporting.comparison import Contents
+    from harness.reporting.comparison import Contents, load_comparisons
+    from harness.reporting.export.tensorboard import write_event_files
+    from harness.reporting.tables.table_folder import table_text
     from harness.store import arrow, compaction
     from harness.store.store import Store
 
@@ -100,106 +100,88 @@ def report(
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")
         run_ids = (store.find(prefix, "--run") for prefix in run)
-        _write_events(store, {run_id: run_id for run_id in run_ids}, tensorboard)
+        print(*write_event_files(store, {run_id: run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
-    planned = None
-    if file is not None:
-        planned = plan_sweep(file, results, data, set_, only)
+    planned = plan_sweep(file, results, data, set_, only) if file is not None else None
+    if planned is not None:
         contents = [Contents.of(planned.name, planned.plan)]
-    else:
-        if not (folders := store.tables()):
-            raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
-        contents = [Contents.read(folder) for folder in folders]
+    elif not (contents := [Contents.read(folder) for folder in store.tables()]):
+        raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
     contents = [content.with_options(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)
     if len(store.loose_ids()) > compaction.MANY_FILES:
         advice = f"python -m harness.compact --results {results}"
         print(f"many small record files make this slow; {advice} merges them", file=sys.stderr)
+    products: list[Iterator[Path]] = []
     if figures is not None:
-        _write_figures(contents, store, figures)
+        products.append(_figures(load_comparisons(contents, store), store, figures))
     if images is not None:
         if planned is None:
             raise UserError("--images draws one sweep's results: name its file")
-        _write_images(planned, contents, data, image_count, images)
+        products.append(_images(planned, load_comparisons(contents, store), data, image_count, images))
     if tensorboard is not None:
-        _write_sweep_events(contents, store, tensorboard)
+        products.append(_events(contents, store, tensorboard))
     if bundle is not None:
         if planned is None:
             raise UserError("--bundle holds one sweep's results: name its file")
-        _write_bundle(planned, contents[0], only, mix_protocols, bundle)
+        products.append(_bundle(planned, contents[0], only, mix_protocols, bundle))
     if out is not None:
-        _write_tables(contents, store, out)
-    elif figures is None and images is None and tensorboard is None and bundle is None:
-        _print_tables(contents, store, f"{'paper' if paper else 'table'}.{format.value}")
+        products.append(_tables(contents, store, out))
+    for path in chain.from_iterable(products):
+        print(path)
+    if not products:
+        for comparison in load_comparisons(contents, store):
+            sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
         for line in submissions.submission_lines(store, content.name):
             say(line)
 
 
-def _write_figures(contents: "list[Contents]", store: "Store", folder: Path) -> None:
-    from harness.reporting.comparison import load_comparisons
+def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
     from harness.reporting.figures import write_figures
 
-    for comparison in load_comparisons(contents, store):
-        for path in write_figures(comparison, store, folder / comparison.contents.name):
-            print(path)
+    for comparison in comparisons:
+        yield from write_figures(comparison, store, folder / comparison.contents.name)
 
 
-def _write_images(planned: "Planned", contents: "list[Contents]", data: Path | None, count: int, folder: Path) -> None:
+def _images(
+    planned: "Planned", comparisons: "Iterable[Comparison]", data: Path | None, count: int, folder: Path
+) -> Iterator[Path]:
     from harness.planning import locate
-    from harness.reporting.comparison import load_comparisons
     from harness.reporting.figures import pictures_of
 
     if (pictures := pictures_of(planned.info.task)) is None:
         raise UserError(f"{planned.name}: --images draws detections; this is a sweep of {planned.info.task.name}")
     data_folder = locate.dataset_folder(planned.plan.sweep.dataset, locate.data_root(data))
-    assert data_folder is not None
-    for comparison in load_comparisons(contents, planned.store):
+    for comparison in comparisons:
         out = folder / comparison.contents.name
-        for path in pictures.write_pictures(comparison, planned.store, data_folder, count, out):
-            print(path)
+        yield from pictures.write_pictures(comparison, planned.store, data_folder, count, out)
 
 
-def _write_sweep_events(contents: "list[Contents]", store: "Store", folder: Path) -> None:
-    from harness.reporting.export.tensorboard import event_folders
+def _events(contents: "list[Contents]", store: "Store", folder: Path) -> Iterator[Path]:
+    from harness.reporting.export.tensorboard import event_folders, write_event_files
 
     run_of = {place: run_id for content in contents for place, run_id in event_folders(content).items()}
-    _write_events(store, run_of, folder)
+    yield from write_event_files(store, run_of, folder)
 
 
-def _write_events(store: "Store", run_of: dict[str, str], folder: Path) -> None:
-    """Write event files; ``run_of`` maps the path below the folder to the run."""
-    from harness.reporting.export.tensorboard import write_event_files
-
-    for path in write_event_files(store, run_of, folder):
-        print(path)
-
-
-def _write_bundle(planned: "Planned", contents: "Contents", only: list[str], mix_protocols: bool, file: Path) -> None:
-    from harness.console.terminal import say
+def _bundle(
+    planned: "Planned", contents: "Contents", only: list[str], mix_protocols: bool, file: Path
+) -> Iterator[Path]:
     from harness.reporting.export.bundle import write_bundle
 
-    for note in write_bundle(file, contents, planned.plan, planned.document, planned.store, only, mix_protocols):
+    for note in write_bundle(file, contents, planned.plan, planned.store, only, mix_protocols):
         say(note)
-    print(file)
+    yield file
 
 
-def _write_tables(contents: "list[Contents]", store: "Store", folder: Path) -> None:
+def _tables(contents: "list[Contents]", store: "Store", folder: Path) -> Iterator[Path]:
     from harness.reporting.tables.table_folder import write_tables
 
     for content in contents:
         write_tables(content, store, folder / content.name)
-        print(folder / content.name)
-
-
-def _print_tables(contents: "list[Contents]", store: "Store", name: str) -> None:
-    """Print the tables; ``name`` is the file that would hold them."""
-    from harness.reporting.comparison import load_comparisons
-    from harness.reporting.tables.table_folder import table_text
-
-    for comparison in load_comparisons(contents, store):
-        sys.stdout.write(table_text(comparison, name))
+        yield folder / content.name
 
 
 if __name__ == "__main__":

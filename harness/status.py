@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.console import options
+from harness.console.terminal import duration, say
 from harness.errors import UserError
 from harness.phrases import plural
+from harness.spec.lines import grouped
 
 if TYPE_CHECKING:
     from harness.planning.plan import Planned
@@ -41,7 +44,6 @@ def status(
     A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
     job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
     """
-    from harness.console.terminal import say
     from harness.planning.plan import plan_sweep
     from slurm import backend
     from slurm.queue import cancelled_file
@@ -76,7 +78,8 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
         return
     width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
-        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {_detail(row, planned.info.task)}".rstrip())
+        details = ", ".join(_details(row, planned.info.task))
+        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {details}".rstrip())
     count = Counter(row["state"] for row in rows)
     print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
 
@@ -102,22 +105,20 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
     return row
 
 
-def _detail(row: dict[str, Any], task: "TaskInfo") -> str:
-    from harness.console.terminal import duration
-
-    parts = [row["cause"]] if "cause" in row else []
+def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
+    if "cause" in row:
+        yield row["cause"]
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
-        parts.append(f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}")
+        yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
         if row[task.score] is not None:
-            parts.append(f"{task.shown} {row[task.score]:.2f} %")
+            yield f"{task.shown} {row[task.score]:.2f} %"
         if row["seconds_left"] is not None:
-            parts.append(f"{duration(row['seconds_left'])} left")
+            yield f"{duration(row['seconds_left'])} left"
     if "remark" in row:
-        parts.append(row["remark"])
+        yield row["remark"]
     if times := row.get("requeued"):
-        parts.append(f"requeued {plural(times, 'time')}")
-    return ", ".join(parts)
+        yield f"requeued {plural(times, 'time')}"
 
 
 def _order(state: str) -> int:
@@ -141,9 +142,7 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     if json_:
         print(json.dumps([asdict(f) for f in failed]))
         return
-    causes: dict[tuple[str, ...], list[Failure]] = {}
-    for failure in failed:
-        causes.setdefault(_signature(failure), []).append(failure)
+    causes = grouped(failed, _signature)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
         print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")
@@ -157,10 +156,8 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
 def _signature(failure: "Failure") -> tuple[str, ...]:
     """Return a key that failures of one cause share: kind, message without ids and numbers, and place in the code."""
     words = re.sub(r"\b[0-9a-f]{16}\b|\d+", "#", failure.cause)
-    raised = (
-        re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details) if failure.kind == "code" else []
-    )
-    return failure.kind, words, *(raised[-1] if raised else ())
+    raised = re.findall(r'File "(?:.*/)?(.+?)", line (\d+), in (\S+)', failure.details)
+    return failure.kind, words, *(raised[-1] if raised and failure.kind == "code" else ())
 
 
 if __name__ == "__main__":

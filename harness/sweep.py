@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ def sweep(
         ),
     ] = False,
     max_seeds: Annotated[
-        int | None,
-        typer.Option(min=2, max=10_000, help="With --until-decided: the most seeds in total (default: 10)."),
+        int | None, typer.Option(min=2, max=10_000, help="With --until-decided: the most seeds in total (default: 10).")
     ] = None,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
@@ -71,7 +71,6 @@ def sweep(
     Ctrl-C leaves the jobs running, and the same command watches them again.
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
-    from harness.console.terminal import say
     from harness.planning.submit import LOCAL, Request, submit, work_of
     from harness.reporting import protocol_guard
 
@@ -126,7 +125,6 @@ def sweep(
 
 
 def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseTest] | None", json_: bool) -> None:
-    from harness.console.terminal import say
     from harness.planning.cost import submissions
     from harness.reporting import comparison
     from harness.reporting.published import table
@@ -137,14 +135,13 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     folder = planned.store.table_folder(planned.name)
     if json_:
         results = table_folder.write_tables(contents, planned.store, folder)
-        published = table.published_dicts(table_folder.published_for(results))
         value = {
             "sweep": planned.name,
             **comparison.comparison_dict(results),
-            "published": published,
+            "published": table.published_dicts(table_folder.published_for(results)),
             "folder": str(folder),
+            "submissions": submissions.submission_dicts(planned.store, planned.name),
         }
-        value["submissions"] = submissions.submission_dicts(planned.store, planned.name)
         if undecided is not None:
             value["undecided"] = [asdict(test) for test in undecided]
         print(json.dumps(value))

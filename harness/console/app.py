@@ -42,9 +42,8 @@ def _app(help: str | None = None) -> typer.Typer:
 def _run(app: typer.Typer) -> None:
     from harness.store.files import DiskFull
 
-    gc.set_threshold(
-        100_000
-    )  # records hold no cycles, and the search for some takes a tenth of the time in a large store
+    # Records hold no cycles, and the search for some takes a tenth of the time in a large store.
+    gc.set_threshold(100_000)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table

@@ -16,8 +16,7 @@ Set = Annotated[
 Only = Annotated[
     list[str],
     typer.Option(
-        "--only",
-        help="Select runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed.",
+        "--only", help="Select runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."
     ),
 ]
 Baseline = Annotated[

@@ -87,11 +87,8 @@ class Contents:
         methods = {c.method for c in self.cells}
         if baseline is not None and baseline not in methods:
             raise UserError(f"{self.name}: --baseline: {unknown('method of this table', baseline, methods)}")
-        return replace(
-            self,
-            baseline=self.baseline if baseline is None else baseline,
-            margin=self.margin if margin is None else margin,
-        )
+        options: dict[str, Any] = {"baseline": baseline, "margin": margin}
+        return replace(self, **{name: value for name, value in options.items() if value is not None})
 
     @classmethod
     def read(cls, folder: Path) -> "Contents":
@@ -102,16 +99,10 @@ class Contents:
         """
         value: Any = files.read_json(folder / CONTENTS)
         try:
-            cells = tuple(Cell(**c) for c in value.pop("cells"))
-            return cls(
-                **{
-                    **value,
-                    "epochs": tuple(value["epochs"]),
-                    "recipe_changes": tuple(RecipeChange(**c) for c in value["recipe_changes"]),
-                    **{key: tuple(value.get(key, ())) for key in ("sets", "teachers_alone", "added")},
-                    "cells": cells,
-                }
-            )
+            value["cells"] = [Cell(**cell) for cell in value["cells"]]
+            value["recipe_changes"] = [RecipeChange(**change) for change in value["recipe_changes"]]
+            parts: dict[str, Any] = {k: tuple(part) if isinstance(part, list) else part for k, part in value.items()}
+            return cls(**parts)
         except (TypeError, AttributeError, KeyError, ValueError):
             raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
 
@@ -146,16 +137,9 @@ class Row(LinePart):
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
-    # The metrics that tables print next to the score: after the last epoch, and the teacher's
-    last_others: Mapping[str, Spread | None] = field(default_factory=dict)
-    teacher_others: Mapping[str, float | None] = field(default_factory=dict)
-
-    def last_of(self, metric: str) -> Spread | None:
-        """Return the last-epoch value of any metric that the task's tables print."""
-        return self.last_others[metric] if metric in self.last_others else self.last
-
-    def teacher_of(self, metric: str) -> float | None:
-        return self.teacher_others[metric] if metric in self.teacher_others else self.teacher_score
+    # Of every metric that tables print, the score too: after the last epoch, and the teacher's
+    last_metrics: Mapping[str, Spread | None] = field(default_factory=dict)
+    teacher_metrics: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,9 +168,10 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Aggregate the records of a comparison's runs over seeds."""
     position = _positions(table)
     columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
+    warnings = table.column("warnings")
     columns["warnings"] = [()] * len(table)
-    for i in _not_empty(table.column("warnings")):
-        columns["warnings"][i] = table.column("warnings")[i].as_py()
+    for i in pc.indices_nonzero(pc.fill_null(pc.list_value_length(warnings), 0)).to_pylist():
+        columns["warnings"][i] = warnings[i].as_py()
 
     def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
         pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
@@ -209,12 +194,12 @@ def _pair_rows(
     contents: Contents, lines: Mapping[Line, Sequence[Cell]], runs: Mapping[Line, SeedRuns], teacher: SeedRuns
 ) -> Iterator[Row]:
     """Yield the rows of a pair. ``teacher``: the runs of this store that train its teacher."""
-    score, *others = contents.task.printed
+    score, metrics = contents.task.score, contents.task.printed
     scores = {line.method: runs[line].by_seed(f"last_{score}") for line in lines}
     student = Spread.of(scores.get(BASELINE, {}).values())
     teacher_scores = {
         metric: first([*(runs[line].first(f"teacher_{metric}") for line in lines), teacher.first(f"last_{metric}")])
-        for metric in contents.task.printed
+        for metric in metrics
     }
     to_baseline = [_difference(scores, method, contents.baseline) for method in scores]
     tests = statistics.differences(to_baseline)
@@ -237,8 +222,8 @@ def _pair_rows(
             by_seed=scores[line.method],
             last_interval=statistics.interval(last),
             tested=tested,
-            last_others={metric: own.spread(f"last_{metric}") for metric in others},
-            teacher_others={metric: teacher_scores[metric] for metric in others},
+            last_metrics={metric: own.spread(f"last_{metric}") for metric in metrics},
+            teacher_metrics=teacher_scores,
         )
 
 
@@ -287,9 +272,9 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
 def _as_dict(row: Row, task: TaskInfo) -> dict[str, Any]:
     """Return a row whose keys name the task's metrics."""
     data = asdict(row)
-    others = {what: data.pop(f"{what}_others") for what in ("last", "teacher")}
+    metrics = {what: data.pop(f"{what}_metrics") for what in ("last", "teacher")}
     data |= {f"{what}_{task.score}": data.pop(f"{what}_score") for what in ("teacher", "student")}
-    return data | {f"{what}_{metric}": v for what, values in others.items() for metric, v in values.items()}
+    return data | {f"{what}_{m}": values[m] for what, values in metrics.items() for m in task.printed[1:]}
 
 
 def _teachers_alone(teachers: Teachers) -> tuple[str, ...]:
@@ -301,10 +286,6 @@ def _added(plan: Plan) -> tuple[str, ...]:
     """Return the lines with more seeds than the sweep file lists, and these seeds."""
     added = grouped((c for c in plan.cells if c.seed not in plan.sweep.seeds), lambda cell: cell.line)
     return tuple(f"{line}: seeds {', '.join(str(c.seed) for c in cells)}" for line, cells in added.items())
-
-
-def _not_empty(lists: pa.ChunkedArray) -> list[int]:
-    return pc.indices_nonzero(pc.fill_null(pc.list_value_length(lists), 0)).to_pylist()
 
 
 def _difference(scores: Mapping[str, Mapping[int, float]], method: str, other: str) -> Spread | None:

@@ -12,6 +12,7 @@ from itertools import chain, count, islice, pairwise
 from harness.reporting import statistics
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.statistics import ERROR, Spread
+from harness.reporting.tables.columns import spread_text
 from harness.spec.lines import Line, PairNames, grouped
 
 GROWTH = 1.5  # factor of the number of seeds from look to look
@@ -32,8 +33,7 @@ class PairwiseTest:
     seeds_needed: int | None  # total, to find this difference; None: no estimate
 
     def __str__(self) -> str:
-        d = self.difference
-        by = "no difference known" if d is None else f"{d.mean:+.2f}" + ("" if d.std is None else f" ± {d.std:.2f}")
+        by = spread_text(self.difference, signed=True) or "no difference known"
         return f"{PairNames(self.teacher, self.student)}: {self.first} - {self.second}: {by}, p {self.p:.2g}"
 
 

@@ -5,8 +5,10 @@ and its library rliable. A stratum is a pair; the seeds of each pair and method 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from harness.reporting.statistics import ERROR, Interval
 
@@ -44,8 +46,6 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
     ranked = [m for m in names if all(m in methods for methods in pairs)]
     if len(pairs) < 2 or len(ranked) < 2:
         return None
-    import numpy as np
-
     ranks: Any = 0.0  # (1 + REPEATS, methods): as observed, then resampled; a mean over pairs
     better: dict[str, Any] = dict.fromkeys(ranked, 0.0)
     random = np.random.RandomState(0)  # numpy never changes its stream: tables can be rebuilt byte for byte
@@ -59,26 +59,19 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
             for m in ranked:
                 better[m] += rival.beaten_by(values[m], draws[m]) / len(pairs)
     resampled = {m: min(len(methods[m]) for methods in pairs) > 1 for m in ranked}
-    all_ranks = [
-        Rank(
-            m,
-            float(ranks[0, i]),
-            _interval(ranks[:, i]) if resampled[m] else None,
-            float(better[m][0]) if baseline in ranked and m != baseline else None,
-            _interval(better[m])
-            if baseline in ranked and m != baseline and resampled[m] and resampled[baseline]
-            else None,
-        )
-        for i, m in enumerate(ranked)
-    ]
+    all_ranks = []
+    for i, m in enumerate(ranked):
+        rank = Rank(m, float(ranks[0, i]), _interval(ranks[:, i]) if resampled[m] else None, None, None)
+        if baseline in ranked and m != baseline:
+            interval = _interval(better[m]) if resampled[m] and resampled[baseline] else None
+            rank = replace(rank, better=float(better[m][0]), better_interval=interval)
+        all_ranks.append(rank)
     left_out = tuple(m for m in names if m not in ranked)
     return Ranking(len(pairs), tuple(sorted(all_ranks, key=lambda r: r.rank)), left_out)
 
 
 def _draws(random: Any, n: int) -> Any:
     """Return (1 + REPEATS, n) counts: how often each seed is drawn; the first row draws each once."""
-    import numpy as np
-
     drawn = random.randint(n, size=(REPEATS, n))
     drawn += n * np.arange(REPEATS)[:, None]
     counts = np.ones((1 + REPEATS, n))
@@ -97,8 +90,6 @@ class _Rival:
     """The baseline's runs of a pair, sorted once for the comparison with every method."""
 
     def __init__(self, values: Any, draws: Any):
-        import numpy as np
-
         order = np.argsort(values)
         self._sorted = values[order]
         self._below = np.zeros((len(draws), 1 + len(values)))  # [repeat, i]: how many of the i worst are drawn
@@ -109,15 +100,11 @@ class _Rival:
 
         Sums of halves are exact in float64, in any order.
         """
-        import numpy as np
-
         wins = sum(self._below.take(self._sorted.searchsorted(values, side), axis=1) for side in ("left", "right"))
         return np.einsum("ij,ij->i", draws, wins) / (2 * len(values) * len(self._sorted))
 
 
 def _interval(samples: Any) -> Interval:
     """Return the percentile interval of the resampled values."""
-    import numpy as np
-
     low, high = np.quantile(samples[1:], [ERROR / 2, 1 - ERROR / 2])
     return Interval(float(low), float(high))

@@ -32,9 +32,14 @@ def check_name(name: str) -> None:
         raise ValueError(unknown("dataset", name, DATASETS))
 
 
+def info_of(name: str) -> DatasetInfo:
+    """Return a dataset's description; records of a dataset that is unknown here are read as a classifier's."""
+    return DATASETS.get(name) or DatasetInfo(name, classification.TASK, classification.TASK.images[0])
+
+
 def task_of(name: str) -> TaskInfo:
-    """Return a dataset's task; records of a dataset that is unknown here are read as a classifier's."""
-    return DATASETS[name].task if name in DATASETS else classification.TASK
+    """Return a dataset's task, see ``info_of``."""
+    return info_of(name).task
 
 
 def image_shape(info: DatasetInfo, size: int | tuple[tuple[int, int], ...] | None) -> tuple[int, int, int] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.spec.tasks.classification import TASK as CLASSIFICATION
-from harness.status import _detail
+from harness.status import _details
 from harness.training import checkpoint
 from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 from tests.support.interruptions import killed_at, same_end
@@ -109,7 +109,7 @@ def test_progress_has_the_stage(taught: Bench) -> None:
     progress = taught.store.progress(run_id)
     assert (progress["stage"], progress["epoch"], progress["epochs"]) == ("first", 1, 2)
     assert 0.2 < progress["fraction"] < 0.3, "27 steps of 115"
-    assert _detail(progress, CLASSIFICATION).startswith("first stage, epoch 2/2")
+    assert next(_details(progress, CLASSIFICATION)) == "first stage, epoch 2/2"
 
 
 def test_the_main_stage_sees_what_it_sees_without_a_first(taught: Bench) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from harness.errors import UserError
 from harness.planning.plan import Planned
-from harness.reporting.figures import detections
+from harness.reporting.figures import detections, style
 from harness.reporting.figures.detections import Box, Grid
 from harness.reporting.figures.style import COLOURS
 from harness.spec.science import MethodSettings
@@ -180,7 +180,7 @@ def test_drawn_by_the_command(planned: Planned) -> None:
 def test_names_of_classes_are_text(planned: Planned, folder: Path) -> None:
     pictures = grid(planned, folder)
     hostile = Grid(pictures.pair, pictures.images, pictures.columns, {1: "$x_{$ \n<b>", 3: "_hidden"}, "$x_{ " * 60)
-    content = detections.render(detections.drawing(hostile), "png")["png"]
+    content = style.render(detections.drawing(hostile), "png")["png"]
     assert content.startswith(b"\x89PNG")
 
 

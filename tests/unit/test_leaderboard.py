@@ -49,7 +49,7 @@ def lines(rows: Sequence[Any]) -> list[LeaderboardEntry]:
 
 
 def only(entries: list[LeaderboardEntry], use: str) -> LeaderboardEntry:
-    return next(line for line in entries if line.use == use)
+    return next(line for line in entries if line.science.method.use == use)
 
 
 RUNS = st.lists(
@@ -80,19 +80,21 @@ def test_only_what_is_alike_is_compared(given: list[Any]) -> None:
     assert len(entries) == len(plain)
     for line in entries:
         lr = line.science.recipe.lr
-        scores = plain[line.use, lr, line.teacher_key]
+        scores = plain[line.science.method.use, lr, line.teacher_key]
         assert line.by_seed == scores and (line.last.mean if line.last else None) == (
             statistics.fmean(scores.values()) if scores else None
         )
         rivals = [v for (use, r, sha), v in plain.items() if use != "student" and (r, sha) == (lr, line.teacher_key)]
         better = sum(statistics.fmean(v.values()) > line.last.mean for v in rivals if v) if line.last else None
-        assert line.rank == (None if better is None or line.use == "student" else better + 1)
+        assert line.rank == (None if better is None or line.science.method.use == "student" else better + 1)
         for difference, other in (
             (line.to_baseline, ("student", lr, "")),
             (line.to_reference, ("kd", lr, line.teacher_key)),
         ):
-            theirs = {} if other[0] == line.use else plain.get(other, {})
-            paired = [scores[s] - theirs[s] for s in scores if s in theirs] if line.use != "student" else []
+            theirs = {} if other[0] == line.science.method.use else plain.get(other, {})
+            paired = (
+                [scores[s] - theirs[s] for s in scores if s in theirs] if line.science.method.use != "student" else []
+            )
             assert (difference.mean if difference else None) == (statistics.fmean(paired) if paired else None)
 
 
@@ -111,7 +113,7 @@ def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
 
 def test_settings_at_their_defaults_are_not_shown() -> None:
     entries = lines([run(KD), run(HOT_KD), run(OTHER)])
-    settings = [dict(line.settings) for line in entries if line.use == "kd"]
+    settings = [dict(line.settings) for line in entries if line.science.method.use == "kd"]
     assert sorted(settings, key=len) == [{}, {"temperature": 99.0}]
     assert only(entries, "other").settings == {"ce": 1.0, "p": 1}, "of a method that is not ours, all"
 
@@ -164,7 +166,7 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     for name, changes in (("mixed", (change,)), ("alike", ())):
         Contents(name, "", "cifar100", (240,), cells, changes).write(store.table_folder(name))
     board = build_board(store)
-    assert [figure.sweep for figure in board.figures] == ["alike"]
+    assert list(board.figures) == ["alike"]
     assert "mixed" in board.figures_note
 
 

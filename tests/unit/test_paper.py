@@ -26,6 +26,7 @@ from harness.reporting.paper import format, render
 from harness.reporting.paper.table import Entry, Paper, paper, places
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.numbers import published_numbers
+from harness.reporting.published.table import published_table
 from harness.reporting.tables import table_folder
 from harness.spec import datasets
 from harness.spec.expand import Cell
@@ -117,6 +118,19 @@ def test_lines_of_another_protocol_are_marked_and_take_no_place() -> None:
     assert any("(a) epochs 5" in note for note in comparison.notes)
     for form in FORMATS:
         assert "(a)" in render.FORMATS[form](comparison)
+
+
+def test_a_dataset_that_is_unknown_here_is_shown_as_a_classifiers() -> None:
+    known = compared({("t", "s", "student"): [60.0, 61.0], ("t", "s", "kd"): [70.0, 71.0]})
+    unknown = replace(known, contents=replace(known.contents, dataset="cifar1000"))
+    numbers = published_numbers("cifar100")
+    document = paper(unknown, published_table(unknown, numbers), numbers)
+    assert (
+        document.metrics == ("top1",)
+        and entries(document)["kd"].spread == entries(paper(known, None, None))["kd"].spread
+    )
+    for form in FORMATS:
+        assert "cifar1000" in render.FORMATS[form](document)
 
 
 def test_a_method_that_a_pair_has_not_is_an_empty_cell() -> None:

@@ -143,7 +143,8 @@ def test_other_images_than_theirs_are_stated(compared: Comparison, evaluated_on:
     known = published_numbers.published_numbers("coco")
     assert known
     dataset = DatasetChoice("coco", "v", counts=PreparedCounts(80, 5, size, 0))
-    reasons = table.protocol_differences({"epochs": 9}, dataset, evaluated_on, known.protocols["fgd_24ep"], {})
+    protocol = known.protocols["fgd_24ep"]
+    reasons = tuple(table.protocol_differences({"epochs": 9}, dataset, evaluated_on, protocol, {}))
     assert [r for r in reasons if r.startswith("ours evaluated")] == [reason] * bool(reason)
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"
 

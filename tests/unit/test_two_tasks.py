@@ -66,9 +66,11 @@ def test_rows_are_of_their_tasks_score(compared: tuple[Comparison, Comparison]) 
         assert row.student_score == fmean(APS["student"])
         expected = metrics("last", mean)
         for metric in DETECTION.printed:
-            spread = row.last_of(metric)
-            assert spread and spread.mean == expected[f"last_{metric}"] and row.teacher_of(metric) == TEACHER[metric]
-    assert {m for row in classifiers.rows for m in row.last_others} == {"top5"}
+            spread = row.last_metrics[metric]
+            assert (
+                spread and spread.mean == expected[f"last_{metric}"] and row.teacher_metrics[metric] == TEACHER[metric]
+            )
+    assert {m for row in classifiers.rows for m in row.last_metrics} == {"top1", "top5"}
 
 
 @pytest.mark.parametrize("name", table_folder.TEXTS)

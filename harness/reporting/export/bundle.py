@@ -53,13 +53,7 @@ To read the records: harness.open_store("."), or any reader of Parquet.
 
 
 def write_bundle(
-    out: Path,
-    contents: Contents,
-    plan: Plan,
-    document: Document,
-    store: Store,
-    only: Sequence[str],
-    mix_protocols: bool,
+    out: Path, contents: Contents, plan: Plan, store: Store, only: Sequence[str], mix_protocols: bool
 ) -> list[str]:
     """Write the bundle, atomically. ``only``, ``mix_protocols``: the command's options.
 
@@ -95,8 +89,8 @@ def write_bundle(
         texts = {
             "README.txt": readme,
             "commands.txt": _commands(contents, only, mix_protocols),
-            "sweep.yaml": _as_written(document),
-            "resolved.yaml": yaml.safe_dump(_resolved(document, plan, name), sort_keys=False, allow_unicode=True),
+            "sweep.yaml": _as_written(plan.document),
+            "resolved.yaml": yaml.safe_dump(_resolved(plan, name), sort_keys=False, allow_unicode=True),
             "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
             "environment.json": json.dumps(_environment(rows), indent=1, sort_keys=True) + "\n",
         }
@@ -161,18 +155,15 @@ def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> s
     return "".join(f"python -m harness.{line} --results results\n" for line in lines) + added
 
 
-def _resolved(document: Document, plan: Plan, name: str | None) -> dict[str, Any]:
+def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     """Return the sweep file's content with recipes in place of their names, and weights by their sha256."""
-    data = json.loads(json.dumps(document.data))
+    data = json.loads(json.dumps(plan.document.data))
     data["name"] = name
-    data["recipe"] = sweep_file.load_recipe(document.data["recipe"], document, ("recipe",))
+    data["recipe"] = sweep_file.load_recipe(data["recipe"], plan.document, ("recipe",))
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
-        teachers["recipe"] = sweep_file.load_recipe(
-            document.data["teachers"]["recipe"], document, ("teachers", "recipe")
-        )
-    given = (*plan.weights.items(), *plan.backbones.items())
-    hashes = {weights.source: sha256 for sha256, weights in given}
+        teachers["recipe"] = sweep_file.load_recipe(teachers["recipe"], plan.document, ("teachers", "recipe"))
+    hashes = {given.source: sha256 for sha256, given in (*plan.weights.items(), *plan.backbones.items())}
     for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
         weights["sha256"] = hashes[next(weights[key] for key in ("file", "url", "name") if key in weights)]
     return _without_paths(data)

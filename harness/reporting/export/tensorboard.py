@@ -1,37 +1,31 @@
 """Runs as event files for TensorBoard, from their records: the same record gives the same bytes. Imports no torch."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.reporting.comparison import Contents
+from harness.reporting.figures.style import file_name
 from harness.spec.lr_schedule import learning_rate
 from harness.spec.science import Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 
-_COLUMNS = (
-    "run_id", "dataset", "student", "teacher", "method", "seed", "science", "curves", "started_at", "finished_at"
-)  # fmt: skip
 _LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters besides those of method and recipe
+_COLUMNS = ("run_id", *_LISTED, "science", "curves", "started_at", "finished_at")
 
 
 def event_folders(contents: Contents) -> dict[str, str]:
     """Return folder -> run, for every cell of a sweep and every teacher that it trains."""
     students = {
-        f"{contents.name}/{_plain(c.teacher)}-{_plain(c.student)}/{c.method}/seed-{c.seed}": c.run_id
+        f"{contents.name}/{file_name(c.teacher)}-{file_name(c.student)}/{c.method}/seed-{c.seed}": c.run_id
         for c in contents.cells
     }
     return students | {
-        f"{contents.name}/teachers/{_plain(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
+        f"{contents.name}/teachers/{file_name(c.teacher)}": c.teacher_run for c in contents.cells if c.teacher_run
     }
-
-
-def _plain(model: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", model)
 
 
 def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> list[Path]:
@@ -90,18 +84,14 @@ def _write(row: dict[str, Any], folder: Path) -> Path:
 def _settings(row: dict[str, Any]) -> Iterator[Any]:
     """Yield summaries of a run's settings, as text and as hyper-parameters."""
     from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-    from tensorboard.compat.proto.tensor_pb2 import TensorProto
-    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-    from tensorboard.compat.proto.types_pb2 import DT_STRING
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
     from tensorboard.plugins.text.metadata import create_summary_metadata
+    from tensorboard.util.tensor_util import make_tensor_proto
 
     science = Science.from_text(row["science"])
     text = f"run {row['run_id']}\n\n```json\n{json.dumps(science.to_json(), indent=2, sort_keys=True)}\n```\n"
-    shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-    tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()], tensor_shape=shape)
     as_text = create_summary_metadata("settings", "")
-    yield Summary(value=[Summary.Value(tag="settings", tensor=tensor, metadata=as_text)])
+    yield Summary(value=[Summary.Value(tag="settings", tensor=make_tensor_proto([text.encode()]), metadata=as_text)])
     start = plugin_data_pb2.SessionStartInfo(start_time_secs=row["started_at"].timestamp())
     for name, value in _hyper_parameters(row, science):
         if isinstance(value, bool):
@@ -116,9 +106,7 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
         (metadata.SESSION_START_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_start_info=start)),
         (metadata.SESSION_END_INFO_TAG, data(version=metadata.PLUGIN_DATA_VERSION, session_end_info=end)),
     ):
-        plugin = SummaryMetadata.PluginData(
-            plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString(deterministic=True)
-        )
+        plugin = {"plugin_name": metadata.PLUGIN_NAME, "content": content.SerializeToString(deterministic=True)}
         about = SummaryMetadata(plugin_data=plugin)
         yield Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=metadata.NULL_TENSOR)])
 
@@ -126,9 +114,5 @@ def _settings(row: dict[str, Any]) -> Iterator[Any]:
 def _hyper_parameters(row: Mapping[str, Any], science: Science) -> Iterator[tuple[str, Any]]:
     yield from ((name, row[name]) for name in _LISTED)
     method = science.method
-    for part, settings in (
-        ("params", method.params),
-        ("weights", method.weights),
-        ("recipe", recipe_json(science.recipe)),
-    ):
-        yield from ((f"{part}.{name}", value) for name, value in settings.items())
+    parts = {"params": method.params, "weights": method.weights, "recipe": recipe_json(science.recipe)}
+    yield from ((f"{part}.{name}", value) for part, settings in parts.items() for name, value in settings.items())

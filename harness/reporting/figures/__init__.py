@@ -2,38 +2,24 @@
 
 import importlib
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
 
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curves, load_curves
 from harness.reporting.figures import capacity_gap, pareto, training
-from harness.reporting.figures.style import FORMATS, Drawing, render
+from harness.reporting.figures.style import FORMATS, Drawing, write_drawing
 from harness.spec.tasks import TaskInfo
-from harness.store import files
 from harness.store.store import Store
 
 
-class Pictures(Protocol):
-    """A module that draws what models make of images, a PNG file for each pair of a sweep."""
+def pictures_of(task: TaskInfo) -> ModuleType | None:
+    """Return the module that draws what a task's models make of images; None: there is none.
 
-    @staticmethod
-    def name(teacher: str, student: str) -> str:
-        """Return the name of a pair's picture file, without its suffix."""
-
-    @staticmethod
-    def caption(teacher: str, student: str) -> str: ...
-
-    @staticmethod
-    def write_pictures(comparison: Comparison, store: Store, data: Path, count: int, folder: Path) -> list[Path]:
-        """Write a picture for each pair. ``data``: the prepared folder; ``count``: of the images."""
-
-
-def pictures_of(task: TaskInfo) -> Pictures | None:
-    """Return the module that draws pictures for a task; None: there is none."""
-    return importlib.import_module(task.pictures) if task.pictures else None  # type: ignore[return-value]
+    It has the functions ``name``, ``caption`` and ``write_pictures`` of ``figures.detections``.
+    """
+    return importlib.import_module(task.pictures) if task.pictures else None
 
 
 def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[Drawing]:
@@ -50,12 +36,7 @@ def write_figures(comparison: Comparison, store: Store, folder: Path) -> list[Pa
         UserError: there is no figure, or matplotlib is missing.
     """
     curves = load_curves(store, comparison.contents.run_ids())
-    written = []
-    for drawing in drawings(comparison, curves):
-        for suffix, content in render(drawing, *FORMATS).items():
-            path = folder / f"{drawing.name}.{suffix}"
-            files.replace(path, partial(Path.write_bytes, data=content), durable=False)
-            written.append(path)
+    written = [path for drawing in drawings(comparison, curves) for path in write_drawing(drawing, folder, *FORMATS)]
     if not written:
         name = comparison.contents.name
         raise UserError(f"{name}: nothing to draw yet: no pair has records of two methods, or curves")

@@ -2,14 +2,10 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import BASELINE, Comparison
-from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
+from harness.reporting.figures.style import COLUMN, Drawing, Figure, file_name, look, text
 from harness.spec import models
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Point = tuple[int, float, float]  # a teacher's parameters, mean and sample standard deviation of the score in %
 
@@ -42,7 +38,7 @@ def points(comparison: Comparison, student: str) -> dict[str, list[Point]]:
     return {method: sorted(line) for method, line in lines.items()} if len(sizes) > 1 else {}
 
 
-def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], figure: "Figure") -> None:
+def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], figure: Figure) -> None:
     rows = [row for row in comparison.rows if row.student == student and models.has_model_facts(row.teacher)]
     teachers = {models.model_facts(row.teacher).params: row.teacher for row in rows}
     axes = figure.subplots()

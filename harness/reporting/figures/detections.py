@@ -17,16 +17,14 @@ from harness.data.coco_parts import Parts
 from harness.data.load.arrays import WrongData
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLOURS, Drawing, file_name, render, text
+from harness.reporting.figures.style import COLOURS, Drawing, Figure, file_name, text, write_drawing
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
-from harness.store import files
 from harness.store.store import Store
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LEAST_SCORE = 0.5  # of the boxes that are drawn: a detector proposes many more
 _CELL = 1.6  # inches, an image's width; three quarters of it are its height
@@ -66,13 +64,8 @@ def write_pictures(comparison: Comparison, store: Store, data: Path, count: int,
         UserError: the sweep has no record yet; the data are another data set's; predictions are damaged; or matplotlib
             or Pillow is missing.
     """
-    written = []
-    for grid in grids(comparison, store, data, count):
-        path = folder / f"{name(*grid.pair)}.png"
-        content = render(drawing(grid), "png")["png"]
-        files.replace(path, partial(Path.write_bytes, data=content), durable=False)
-        written.append(path)
-    return written
+    drawings = map(drawing, grids(comparison, store, data, count))
+    return [path for one in drawings for path in write_drawing(one, folder, "png")]
 
 
 def name(teacher: str, student: str) -> str:
@@ -204,12 +197,11 @@ def _pixels(jpeg: bytes, where: str) -> np.ndarray:
 
 def drawing(grid: Grid) -> Drawing:
     """Return the drawing: a row per image, a column for the ground truth and for each detector."""
-    width = _CELL * len(grid.columns)
-    size = (width, 0.75 * _CELL * len(grid.images) + 0.7)
-    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid, int(_LETTERS * width)))
+    size = (_CELL * len(grid.columns), 0.75 * _CELL * len(grid.images) + 0.7)
+    return Drawing(name(*grid.pair), grid.note, size, partial(_draw, grid))
 
 
-def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
+def _draw(grid: Grid, figure: Figure) -> None:
     panels = figure.subplots(len(grid.images), len(grid.columns), squeeze=False)
     seen = dict.fromkeys(box.category for boxes in grid.columns.values() for mine in boxes.values() for box in mine)
     colours = {category: COLOURS[i % len(COLOURS)] for i, category in enumerate(seen)}
@@ -218,6 +210,7 @@ def _draw(grid: Grid, letters: int, figure: "Figure") -> None:
             _draw_image(axes, image, boxes.get(image_id, ()), grid.categories, colours)
     for axes, title in zip(panels[0], grid.columns, strict=True):
         axes.set_title("\n".join(text(line) for line in title.split("\n")), fontsize=6)
+    letters = int(_LETTERS * _CELL * len(grid.columns))
     figure.supxlabel("\n".join(textwrap.wrap(text(grid.note), letters)), fontsize=6)
 
 
@@ -237,11 +230,5 @@ def _draw_image(
         frame.set_path_effects([withStroke(linewidth=1.8, foreground="white")])  # visible on any image
         axes.add_patch(frame)
         label = text(categories[box.category]) + ("" if box.score is None else f" {box.score:.2f}")
-        patch: dict[str, Any] = {
-            "facecolor": "white",
-            "edgecolor": colour,
-            "linewidth": 0.5,
-            "pad": 0.5,
-            "alpha": 0.8,
-        }
+        patch: dict[str, Any] = {"facecolor": "white", "edgecolor": colour, "linewidth": 0.5, "pad": 0.5, "alpha": 0.8}
         axes.text(box.x, max(box.y, name_height), label, fontsize=3.8, bbox=patch, clip_on=True)

@@ -2,13 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLUMN, Drawing, file_name, look, text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from harness.reporting.figures.style import COLUMN, Drawing, Figure, file_name, look, text
 
 Point = tuple[float, float]  # hours, score in %
 
@@ -37,17 +33,14 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def _draw(rows: Sequence[Row], shown: str, figure: "Figure") -> None:
+def _draw(rows: Sequence[Row], shown: str, figure: Figure) -> None:
     axes = figure.subplots()
     points = []
     for i, row in enumerate(rows):
-        if row.last and row.cost_s is not None:
-            hours = row.cost_s / 3600
-            points.append((hours, row.last.mean))
-            axes.errorbar(
-                hours, row.last.mean, row.last.std or 0.0,
-                label=text(row.method), capsize=2, elinewidth=0.8, **{**look(i), "linestyle": "none"},
-            )  # fmt: skip
+        if (last := row.last) and row.cost_s is not None:
+            hours, style = row.cost_s / 3600, {**look(i), "linestyle": "none"}
+            points.append((hours, last.mean))
+            axes.errorbar(hours, last.mean, last.std or 0.0, label=text(row.method), capsize=2, elinewidth=0.8, **style)
     axes.step(*zip(*front(points), strict=True), where="post", color="0.75", linewidth=0.8, zorder=0)
     axes.set_xlabel("hours of training per run")
     axes.set_ylabel(f"{shown} of {text(rows[0].student)} (%)")

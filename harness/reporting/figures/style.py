@@ -5,12 +5,17 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, one_line
+from harness.store import files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any  # matplotlib may be missing
 
 COLUMN, PAGE = 3.3, 6.9  # inches: one column of a two-column page, and both
 LETTER, LEGEND_LINE = 0.06, 0.16  # inches that the legend's font takes: a letter's width, a line's height
@@ -44,7 +49,7 @@ class Drawing:
     name: str  # its file's, without a suffix
     caption: str
     size: tuple[float, float]  # inches, without the legend
-    draw: Callable[["Figure"], None]
+    draw: Callable[[Figure], None]
 
 
 def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
@@ -71,6 +76,18 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
     return contents
 
 
+def write_drawing(drawing: Drawing, folder: Path, *formats: str) -> list[Path]:
+    """Write a figure into a folder, a file per format.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    contents = {folder / f"{drawing.name}.{form}": content for form, content in render(drawing, *formats).items()}
+    for path, content in contents.items():
+        files.replace(path, partial(Path.write_bytes, data=content), durable=False)
+    return list(contents)
+
+
 def look(i: int) -> dict[str, Any]:
     """Return colour, line and marker of the i-th method; the first 28 differ."""
     turn = i // len(COLOURS)
@@ -81,7 +98,7 @@ def look(i: int) -> dict[str, Any]:
     }
 
 
-def _add_legend(figure: "Figure") -> None:
+def _add_legend(figure: Figure) -> None:
     """Add one legend for all axes, in its own space under them, so that it covers no line."""
     pairs = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
     handles = {label: handle for of_axes in pairs for handle, label in of_axes}

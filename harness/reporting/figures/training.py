@@ -1,20 +1,16 @@
 """Curves over epochs, with bands over seeds: the score, loss terms and a method's diagnostics."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
-from harness.reporting.comparison import Comparison, Row
+from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curve, Curves, mean_and_std
-from harness.reporting.figures.style import COLUMN, PAGE, Drawing, file_name, look, text
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, file_name, look, text
 from harness.spec.lines import PairNames
 from harness.spec.science import MethodSettings
 from harness.spec.tasks import TaskInfo
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BAND = "band: one sample standard deviation over seeds"
 Lines = Mapping[str, Sequence[Curve]]  # label -> a curve per seed
@@ -32,14 +28,9 @@ def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[D
     """Yield the figures of each pair. ``curves``: of the comparison's runs; runs without any are left out."""
     task = comparison.contents.task
     for pair, rows in comparison.pairs().items():
-        runs = {row.method: [curves[k] for k in row.run_ids if curves.get(k)] for row in rows}
-        yield from _pair(
-            pair, {method: seeds for method, seeds in runs.items() if seeds}, _methods(comparison, rows), task
-        )
-
-
-def _methods(comparison: Comparison, rows: Sequence[Row]) -> dict[str, MethodSettings]:
-    return {row.method: science.method for row in rows if (science := comparison.science(row))}
+        runs = {row.method: seeds for row in rows if (seeds := [curves[k] for k in row.run_ids if curves.get(k)])}
+        methods = {row.method: science.method for row in rows if (science := comparison.science(row))}
+        yield from _pair(pair, runs, methods, task)
 
 
 def _pair(
@@ -50,8 +41,9 @@ def _pair(
         f"validation_{task.score}": f"validation {task.shown} (%)",
         f"train_{task.score}": f"{task.shown} on the training images (%)",
     }
-    panels = [Panel(evaluated[name], lines) for name, lines in _common(runs, lambda n: n in evaluated).items()]
-    panels += [Panel(f"{task.loss} in training", line) for line in _common(runs, lambda n: n == "train_ce").values()]
+    curves = _by_name(runs)
+    panels = [Panel(evaluated[name], lines) for name, lines in curves.items() if name in evaluated]
+    panels += [Panel(f"{task.loss} in training", curves["train_ce"])] if "train_ce" in curves else []
     yield from _drawing(("curves", *pair), f"{pair}: training curves of every method; {BAND}.", panels)
 
     terms = [
@@ -65,18 +57,17 @@ def _pair(
     for use in dict.fromkeys(m.use for m in methods.values()):
         mine = {m: seeds for m, seeds in runs.items() if methods[m].use == use}
         others = {f"train_{t}" for m in mine for t in (*methods[m].weights, _TOTAL, *task.metrics)}
-        diagnostics = _common(mine, partial(_is_diagnostic, others))
-        panels = [Panel(name.removeprefix("train_"), lines) for name, lines in diagnostics.items()]
+        panels = [
+            Panel(name.removeprefix("train_"), lines)
+            for name, lines in _by_name(mine).items()
+            if name.startswith("train_") and name not in others
+        ]
         yield from _drawing(("diagnostics", use, *pair), f"{pair}: diagnostics of {use}; {BAND}.", panels)
 
 
-def _is_diagnostic(others: set[str], name: str) -> bool:
-    return name.startswith("train_") and name not in others
-
-
-def _common(runs: Mapping[str, list[Curves]], chosen: Callable[[str], bool]) -> dict[str, Lines]:
+def _by_name(runs: Mapping[str, list[Curves]]) -> dict[str, Lines]:
     """Return curve's name -> method -> a curve per seed."""
-    names = dict.fromkeys(name for seeds in runs.values() for run in seeds for name in run if chosen(name))
+    names = dict.fromkeys(name for seeds in runs.values() for run in seeds for name in run)
     return {
         name: {m: drawn for m, seeds in runs.items() if (drawn := [run[name] for run in seeds if name in run])}
         for name in names
@@ -101,7 +92,7 @@ def _drawing(name: tuple[str, ...], caption: str, panels: Sequence[Panel]) -> It
         yield Drawing(file_name(*name), caption, size, partial(_draw, panels, columns, rows))
 
 
-def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: "Figure") -> None:
+def _draw(panels: Sequence[Panel], columns: int, rows: int, figure: Figure) -> None:
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     looks = {label: look(i) for i, label in enumerate(dict.fromkeys(label for p in panels for label in p.lines))}
     for axes, panel in zip(grid, panels, strict=False):

@@ -1,6 +1,6 @@
 """The content of the leaderboard's page, as JSON data. The same records give the same data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -15,16 +15,11 @@ from harness.errors import UserError
 from harness.reporting import comparison, curves, figures, protocol_guard
 from harness.reporting.comparison import Contents, Spread
 from harness.reporting.figures.style import COLUMN, render
-from harness.reporting.leaderboard.entries import (
-    COLUMNS,
-    LeaderboardEntry,
-    Protocol,
-    ambiguous_teachers,
-    leaderboard_entries,
-)
+from harness.reporting.leaderboard import entries as leaderboard
+from harness.reporting.leaderboard.entries import COLUMNS, LeaderboardEntry, Protocol
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
-from harness.spec.lines import PairNames
+from harness.spec.lines import grouped
 from harness.store import records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
@@ -44,12 +39,6 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class SweepFigures:
-    sweep: str
-    pictures: tuple[Picture, ...]
-
-
-@dataclass(frozen=True)
 class Images:
     """A picture that ``report --images`` has drawn for a pair of a sweep."""
 
@@ -62,7 +51,7 @@ class Images:
 class Board:
     overview: Data  # protocols, lines, failures
     chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
-    figures: tuple[SweepFigures, ...]
+    figures: Mapping[str, Sequence[Picture]]  # of sweeps, the one last added to first
     figures_note: str  # names the sweeps without figures
     images: tuple[Images, ...]  # a line refers to those of its pair by their indices
 
@@ -77,8 +66,10 @@ def build_board(store: Store) -> Board:
     whole = len(run_ids) <= WHOLE
     table = records.read_records(store, run_ids, SCHEMA.names if whole else COLUMNS)
     contents, unread = _tables(store)
-    entries = leaderboard_entries(table, _sweep_entries(contents))
+    entries = leaderboard.leaderboard_entries(table, _sweep_entries(contents))
     chunks = chunks_of(entries)
+    chunk_of = {line.id: i for i, chunk in enumerate(chunks) for line in chunk}
+    ambiguous = leaderboard.ambiguous_teachers(entries)
     held = {run_id for chunk in chunks for line in chunk for run_id in line.run_ids}
     drawn, note = _figures(store, contents, table)
     images, of_run = _images(store, contents)
@@ -89,8 +80,8 @@ def build_board(store: Store) -> Board:
             "runs": len(table),
             "held": len(held),
             "unread": unread,
-            "protocols": {p.id: _protocol(p) for p in _protocols(entries)},
-            "lines": _overview(entries, {line.id: i for i, chunk in enumerate(chunks) for line in chunk}, of_run),
+            "protocols": _protocols(entries),
+            "lines": [_line(line, chunk_of.get(line.id), ambiguous, of_run) for line in entries],
             **_failures(store),
         },
         chunks=details(chunks, table if whole else records.read_records(store, held, DETAILS)),
@@ -119,9 +110,9 @@ def _sweep_entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
     return entries
 
 
-def _protocols(entries: Iterable[LeaderboardEntry]) -> list[Protocol]:
-    protocols = {line.protocol.id: line.protocol for line in entries}
-    return sorted(protocols.values(), key=lambda p: (p.dataset, p.held_out, p.label, p.id))
+def _protocols(entries: Iterable[LeaderboardEntry]) -> Data:
+    protocols = {line.protocol.id: line.protocol for line in entries}.values()
+    return {p.id: _protocol(p) for p in sorted(protocols, key=lambda p: (p.dataset, p.held_out, p.label, p.id))}
 
 
 def _protocol(protocol: Protocol) -> Data:
@@ -130,26 +121,20 @@ def _protocol(protocol: Protocol) -> Data:
     return {"dataset": protocol.dataset, "label": protocol.label, **scores}
 
 
-def _overview(
-    entries: Sequence[LeaderboardEntry], chunks: Mapping[str, int], images: Mapping[str, set[int]]
-) -> list[Data]:
-    ambiguous = ambiguous_teachers(entries)
-    of_line = {line.id: sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))) for line in entries}
-    return [
-        _line(line, chunks.get(line.id), (line.protocol.id, line.teacher) in ambiguous, of_line[line.id])
-        for line in entries
-    ]
-
-
-def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: list[int]) -> Data:
-    teacher = f"{line.teacher} ({line.teacher_key[:6]})" if ambiguous else line.teacher
+def _line(
+    line: LeaderboardEntry, chunk: int | None, ambiguous: Set[tuple[str, str]], images: Mapping[str, set[int]]
+) -> Data:
+    """Return an entry. ``ambiguous``: names of teachers to be told apart; ``images``: run id -> its pictures."""
+    teacher, student = line.science.teacher_model, line.science.student
+    if (line.protocol.id, teacher) in ambiguous:
+        teacher = f"{teacher} ({line.teacher_key[:6]})"
     return {
         "id": line.id,
         "chunk": chunk,
         "protocol": line.protocol.id,
-        "pair": f"{teacher} > {line.student}" if teacher else f"{line.student} alone",
-        "method": line.use,
-        "settings": ", ".join(f"{k} {_number_text(v)}" for k, v in line.settings.items()),
+        "pair": f"{teacher} > {student}" if teacher else f"{student} alone",
+        "method": line.science.method.use,
+        "settings": ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in line.settings.items()),
         "sweeps": list(line.sweeps),
         "runs": list(line.run_ids),
         "rank": line.rank,
@@ -163,7 +148,7 @@ def _line(line: LeaderboardEntry, chunk: int | None, ambiguous: bool, images: li
         "per_hour": number(line.per_hour),
         "diverged": line.diverged,
         "warnings": line.warnings,
-        "images": images,
+        "images": sorted(set().union(*(images.get(run_id, ()) for run_id in line.run_ids))),
     }
 
 
@@ -196,24 +181,24 @@ def _describe(store: Store, run_id: str) -> str:
     return f"{science.dataset.name}, {teacher}{science.student}, {science.method.use}, seed {science.seed}"
 
 
-def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[tuple[SweepFigures, ...], str]:
+def _figures(store: Store, contents: Sequence[Contents], table: pa.Table) -> tuple[dict[str, list[Picture]], str]:
     """Return the figures of the sweeps with the newest records, and a note on those left out."""
     if len(table) > WHOLE:
-        return (), f"None, as this store has more than {WHOLE:,} runs."
+        return {}, f"None, as this store has more than {WHOLE:,} runs."
     if find_spec("matplotlib") is None:
-        return (), "None: they need matplotlib, pip install 'kd-harness[figures]'."
+        return {}, "None: they need matplotlib, pip install 'kd-harness[figures]'."
     finished = dict(zip(*(table.column(name).to_pylist() for name in ("run_id", "finished_at")), strict=True))
     newest = {c: max(at) for c in contents if (at := [finished[x.run_id] for x in c.cells if x.run_id in finished])}
     alike = [c for c in newest if _one_protocol(c)]
     order = sorted(alike, key=lambda c: (newest[c], c.name), reverse=True)
     shown, rest = order[:MOST_SWEEPS], len(order[MOST_SWEEPS:])
-    drawn = [_drawn(store.root, c, frozenset(c.run_ids() & finished.keys())) for c in shown]
+    drawn = {c.name: _drawn(store.root, c, frozenset(c.run_ids() & finished.keys())) for c in shown}
     notes = []
     if rest:
         notes.append(f"Drawn for the {len(shown)} sweeps last added to; {rest} more have tables in this store.")
     if mixed := sorted(c.name for c in newest.keys() - set(alike)):
         notes.append(f"Not drawn, as their lines are of unlike protocols: {', '.join(mixed)}.")
-    return tuple(drawn), " ".join(notes)
+    return drawn, " ".join(notes)
 
 
 def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, ...], dict[str, set[int]]]:
@@ -221,17 +206,14 @@ def _images(store: Store, contents: Iterable[Contents]) -> tuple[tuple[Images, .
     images: list[Images] = []
     of_run: dict[str, set[int]] = {}
     for content in (c for c in contents if store.images(c.name).is_dir()):
-        places: dict[PairNames, int] = {}
         if (pictures := figures.pictures_of(content.task)) is None:
             continue
-        for pair in dict.fromkeys(cell.pair for cell in content.cells):
+        for pair, cells in grouped(content.cells, lambda cell: cell.pair).items():
             path = store.images(content.name) / f"{pictures.name(*pair)}.png"
             if path.is_file() and path.stat().st_size <= MOST_IMAGE_BYTES:
-                places[pair] = len(images)
+                for cell in cells:
+                    of_run.setdefault(cell.run_id, set()).add(len(images))
                 images.append(Images(content.name, pictures.caption(*pair), path.read_bytes()))
-        for cell in content.cells:
-            if (place := places.get(cell.pair)) is not None:
-                of_run.setdefault(cell.run_id, set()).add(place)
     return tuple(images), of_run
 
 
@@ -244,16 +226,11 @@ def _one_protocol(contents: Contents) -> bool:
 
 
 @lru_cache(maxsize=4 * MOST_SWEEPS)  # ``leaderboard --watch`` draws only the sweeps that have changed
-def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> SweepFigures:
+def _drawn(root: Path, contents: Contents, having: frozenset[str]) -> list[Picture]:
     store = Store(root)
     compared, of_runs = next(comparison.load_comparisons([contents], store)), curves.load_curves(store, having)
     drawings = figures.drawings(compared, of_runs)
-    pictures = (Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings)
-    return SweepFigures(contents.name, tuple(pictures))
-
-
-def _number_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return [Picture(d.caption, render(d, "svg")["svg"], d.size[0] > COLUMN) for d in drawings]
 
 
 def _spread(spread: Spread | None) -> list[Any] | None:

@@ -32,9 +32,7 @@ _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("las
 _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "processes", "threads")
 _BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # the same for all runs of an entry
 COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records
-_EVALUATED_ON = {
-    "test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"
-}  # fmt: skip
+_EVALUATED_ON = {"test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"}
 _ROWS_AT_ONCE = 4096  # rows whose science is in memory as text
 
 
@@ -68,10 +66,7 @@ class LeaderboardEntry:
 
     id: str
     protocol: Protocol
-    teacher: str | None
-    student: str
     teacher_key: str  # the hash of the teacher's weights, or its run
-    use: str
     settings: Mapping[str, Any]  # without those at the method's defaults
     science: Science  # of one of its runs
     sweeps: tuple[str, ...]  # "sweep: entry", where a table has these runs
@@ -142,10 +137,7 @@ def _line(
     return LeaderboardEntry(
         id=_short(text),
         protocol=_protocol(science, *facts),
-        teacher=science.teacher_model,
-        student=science.student,
         teacher_key=_teacher_key(science.teacher),
-        use=science.method.use,
         settings=_settings(science.method),
         science=science,
         sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
@@ -206,10 +198,12 @@ def _cost(runs: SeedRuns) -> Cost | None:
 
 
 def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
-    baselines = [line for line in lines if line.use == BASELINE]
-    undistilled = {(line.protocol.id, line.student): line for line in baselines if not line.settings}
-    distilled = (line for line in lines if line.use != BASELINE)
-    pairs = grouped(distilled, lambda line: (line.protocol.id, line.student, line.teacher, line.teacher_key))
+    baselines = [line for line in lines if line.science.method.use == BASELINE]
+    undistilled = {(line.protocol.id, line.science.student): line for line in baselines if not line.settings}
+    distilled = (line for line in lines if line.science.method.use != BASELINE)
+    pairs = grouped(
+        distilled, lambda line: (line.protocol.id, line.science.student, line.science.teacher_model, line.teacher_key)
+    )
     out = baselines
     for entries in pairs.values():
         reference = _reference(entries)
@@ -220,7 +214,7 @@ def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    to_baseline=_paired(line, undistilled.get((line.protocol.id, line.student))),
+                    to_baseline=_paired(line, undistilled.get((line.protocol.id, line.science.student))),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
@@ -230,7 +224,7 @@ def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
 
 def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:
     """Return a pair's KD: of several, the one with default settings; None where none is certain."""
-    references = [line for line in entries if line.use == REFERENCE]
+    references = [line for line in entries if line.science.method.use == REFERENCE]
     plain = [line for line in references if not line.settings]
     return references[0] if len(references) == 1 else plain[0] if plain else None
 
@@ -249,9 +243,11 @@ def _per_hour(gain: Spread | None, cost: Cost | None, reference: Cost | None) ->
 
 def ambiguous_teachers(entries: Iterable[LeaderboardEntry]) -> set[tuple[str, str]]:
     """Return (protocol, teacher's name) where one name stands for several teachers."""
-    keys = {(line.protocol.id, line.teacher, line.teacher_key) for line in entries if line.teacher}
+    keys = {
+        (line.protocol.id, teacher, line.teacher_key) for line in entries if (teacher := line.science.teacher_model)
+    }
     counts = Counter((protocol, teacher) for protocol, teacher, _ in keys)
-    return {(protocol, teacher) for (protocol, teacher), count in counts.items() if teacher and count > 1}
+    return {names for names, count in counts.items() if count > 1}
 
 
 def _short(text: str) -> str:

@@ -29,14 +29,12 @@ def html(board: Board) -> str:
     script, style = _asset("page.js"), _asset("page.css")
     policy = f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:; base-uri 'none'"
     return environment.get_template("page.html").render(
+        board=board,
         policy=policy,
         script=script,
         style=style,
         overview=_json(board.overview),
         chunks=[_base64(gzip.compress(_dumps(chunk).encode(), mtime=0)) for chunk in board.chunks],
-        figures=board.figures,
-        figures_note=board.figures_note,
-        images=board.images,
         whole=WHOLE,
         newest=NEWEST,
     )

@@ -29,9 +29,8 @@ class RerunCommands:
     def method(self, row: Row) -> RerunCommand:
         """Return the command for a method on a pair."""
         seeds = self._seeds[row.line]
-        count = len(seeds)
         # --only selects among the sweep file's seeds, and --until-decided adds others.
-        setting = count if seeds == list(range(count)) else json.dumps(seeds)
+        setting = len(seeds) if seeds == list(range(len(seeds))) else json.dumps(seeds)
         only = (f"method={row.method}", f"teacher={row.teacher}", f"student={row.student}")
         return RerunCommand(row.run_ids, self._command([f"seeds={setting}"], only), row.missing, row.diverged)
 

@@ -8,7 +8,7 @@ from harness.errors import one_line
 from harness.reporting.paper.notes import VERDICTS
 from harness.reporting.paper.published_cells import PublishedCell
 from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
-from harness.reporting.tables.columns import stars
+from harness.reporting.tables.columns import spread_text, stars
 from harness.spec.tasks import shown
 
 MOST_COLUMNS = 7  # side by side on a page's width; CRD's tables have six and seven
@@ -44,16 +44,15 @@ def one_pair_each(paper: Paper) -> bool:
     return 2 * len(paper.metrics) > MOST_COLUMNS
 
 
-def heads(paper: Paper, block: Block) -> list[Head]:
-    """Return teachers, students, the teachers' sizes where they vary, and metrics where there are several."""
+def heads(paper: Paper, block: Block) -> Iterator[Head]:
+    """Yield teachers, students, the teachers' sizes where they vary, and metrics where there are several."""
     columns = [column for _, column in block]
-    lines = [Head("teacher", [c.pair.teacher for c in columns], True)]
-    lines.append(Head("student", [c.pair.student for c in columns], True))
+    yield Head("teacher", [c.pair.teacher for c in columns], True)
+    yield Head("student", [c.pair.student for c in columns], True)
     if any(c.pair.teacher in paper.sizes for c in columns):
-        lines.append(Head(SIZES, [_size(paper.sizes.get(c.pair.teacher)) for c in columns], True))
+        yield Head(SIZES, [_size(paper.sizes.get(c.pair.teacher)) for c in columns], True)
     if len(paper.metrics) > 1:
-        lines.append(Head("", [shown(c.metric) for c in columns], False))
-    return lines
+        yield Head("", [shown(c.metric) for c in columns], False)
 
 
 def _size(parameters: int | None) -> str:
@@ -65,8 +64,7 @@ def figure(entry: Entry, line: PaperLine) -> str:
     spread = entry.spread
     if spread is None:
         return "–"
-    std = "" if spread.std is None else f" ± {spread.std:.2f}"
-    return f"{spread.mean:.2f}{std}" + ("" if spread.n == line.seeds else f" ({spread.n})")
+    return spread_text(spread) + ("" if spread.n == line.seeds else f" ({spread.n})")
 
 
 def marks(entry: Entry) -> str:

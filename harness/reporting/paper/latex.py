@@ -5,7 +5,7 @@ import re
 from harness.errors import one_line
 from harness.reporting.escape import escape_tex
 from harness.reporting.paper import format
-from harness.reporting.paper.format import Block
+from harness.reporting.paper.format import Block, Head
 from harness.reporting.paper.table import Entry, Paper, PaperLine
 
 
@@ -30,18 +30,10 @@ def latex(paper: Paper) -> str:
 def _latex_block(paper: Paper, block: Block) -> list[str]:
     """Return a table that is shrunk to the page's width where it is wider."""
     halves = 2 if paper.sources else 1  # ours, and the published number
-    metrics = len(paper.metrics)
-    heads = [
-        _latex_head(head.name, head.texts[::metrics], halves * metrics)
-        if head.of_pair
-        else _latex_head(head.name, head.texts, halves)
-        for head in format.heads(paper, block)
-    ]
-
     out = [
         r"\sbox0{\small\tabcolsep=4pt\begin{tabular}{l" + (r"l@{\,}l" if paper.sources else "l") * len(block) + "}",
         r"\toprule",
-        *heads,
+        *(_latex_head(head, halves, len(paper.metrics)) for head in format.heads(paper, block)),
         r"\midrule",
     ]
     for n, line in enumerate(paper.lines):
@@ -60,9 +52,10 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
     ]
 
 
-def _latex_head(name: str, texts: list[str], width: int) -> str:
-    cells = (rf"\multicolumn{{{width}}}{{c}}{{{escape_tex(one_line(text))}}}" for text in texts)
-    return " & ".join([name, *cells]) + r" \\"
+def _latex_head(head: Head, halves: int, metrics: int) -> str:
+    span = metrics if head.of_pair else 1
+    texts = (escape_tex(one_line(text)) for text in head.texts[::span])
+    return " & ".join([head.name, *(rf"\multicolumn{{{span * halves}}}{{c}}{{{text}}}" for text in texts)]) + r" \\"
 
 
 def _latex_cells(entry: Entry, line: PaperLine) -> list[str]:

@@ -1,6 +1,7 @@
 """The notes under a paper's table: the protocol, the meaning of marks, the sources of published numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
@@ -10,27 +11,26 @@ from harness.spec.science import Science
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
 
-def notes(
-    comparison: Comparison, metrics: Sequence[str], seeds: int | None, published: Sequence[str]
-) -> tuple[str, ...]:
-    """Return the notes. ``seeds``: of most cells. ``published``: a remark per source."""
+def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, published: Sequence[str]) -> Iterator[str]:
+    """Yield the notes. ``seeds``: of most cells. ``published``: a remark per source."""
     contents = comparison.contents
-    lines = [_protocol(comparison, metrics, seeds), _teachers(comparison)]
-    lines.append("Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it.")
+    yield _protocol(comparison, metrics, seeds)
+    yield _teachers(comparison)
+    yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
     if any(row.tested for row in comparison.rows):
         tested = f"{capitalised(metrics[0])} alone is tested; a" if len(metrics) > 1 else "A"
-        lines.append(f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign.")
-    lines += [*_missing(comparison), *sweep_notes(contents)]
-    lines += [note for row in comparison.rows for note in method_notes(row)]
+        yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
+    yield from _missing(comparison)
+    yield from sweep_notes(contents)
+    yield from chain.from_iterable(map(method_notes, comparison.rows))
     if published:
-        lines.append(
+        yield (
             "Numbers with [1], [2], ... are published, each by the protocol of its mark; those of unlike marks are not "
             "comparable with each other. After them, where ours is comparable: "
             f"{VERDICTS['reproduced']} reproduced (within {contents.margin:g} points by two one-sided t-tests at 5 %), "
             f"{VERDICTS['not reproduced']} not reproduced, {VERDICTS['undecided']} undecided."
         )
-        lines += [f"[{i}] {remark}" for i, remark in enumerate(published, 1)]
-    return tuple(lines)
+        yield from (f"[{i}] {remark}" for i, remark in enumerate(published, 1))
 
 
 def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None) -> str:
@@ -38,12 +38,9 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
     epochs = " or ".join(map(str, contents.epochs))
     changed = {change.line for change in contents.recipe_changes}  # which have a note of their own
     usual = next((text for line, text in comparison.sciences.items() if line not in changed), None)
-    recipe = ""
-    if usual is not None:
-        recipe = f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
-    if seeds is None:
-        over = "no result yet"
-    else:
+    recipe = "" if usual is None else f", recipe {recipe_name(Science.from_text(usual).recipe.model_dump(mode='json'))}"
+    over = "no result yet"
+    if seeds is not None:
         over = "of one seed" if seeds == 1 else f"mean ± sample std over {seeds} seeds"
         over += ", or of as many as stand in brackets"
     what = capitalised(", ".join(metrics[:-1]) + " and " * (len(metrics) > 1) + metrics[-1])
@@ -62,12 +59,11 @@ def _teachers(comparison: Comparison) -> str:
     return f"Teachers are measured here; {'; '.join(sources)}."
 
 
-def _missing(comparison: Comparison) -> list[str]:
+def _missing(comparison: Comparison) -> Iterator[str]:
     numbers = sum(len(row.run_ids) for row in comparison.rows)
     missing, diverged = (sum(getattr(row, key) for row in comparison.rows) for key in ("missing", "diverged"))
-    if not missing and not diverged:
-        return []
-    return [
-        f"–: no result. Of {numbers:,} numbers (pair, method, seed) {missing:,} have no record, as they are not "
-        f"trained yet or failed, and {diverged:,} diverged; these are in no mean."
-    ]
+    if missing or diverged:
+        yield (
+            f"–: no result. Of {numbers:,} numbers (pair, method, seed) {missing:,} have no record, as they are not "
+            f"trained yet or failed, and {diverged:,} diverged; these are in no mean."
+        )

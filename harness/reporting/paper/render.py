@@ -1,8 +1,6 @@
 """A paper's table as Markdown, LaTeX, CSV or HTML. The same table gives the same bytes."""
 
-import csv
 import html
-import io
 import re
 from collections.abc import Callable
 
@@ -16,7 +14,7 @@ from harness.reporting.paper.table import Column, Entry, Paper, PaperLine
 from harness.reporting.published.table import verdict_text
 from harness.reporting.statistics import interval
 from harness.reporting.tables.columns import six_digits, stars
-from harness.reporting.tables.formats import markdown_table
+from harness.reporting.tables.formats import csv_lines, markdown_table
 from harness.spec.tasks import shown
 
 
@@ -62,21 +60,15 @@ def csv_text(paper: Paper) -> str:
         for line in paper.lines
         for column, entry in zip(paper.columns, line.entries, strict=True)
     ]
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return csv_lines([list(rows[0]), *(row.values() for row in rows)])
 
 
 def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dict[str, object]:
-    contents, spread, ends, published, rerun = (
-        paper.comparison.contents, entry.spread, interval(entry.spread), entry.published, entry.rerun
-    )  # fmt: skip
+    spread, ends, published, rerun = entry.spread, interval(entry.spread), entry.published, entry.rerun
     protocol = paper.sources[published.source - 1].protocol if published else None
     return {
-        "sweep": contents.name,
-        "dataset": contents.dataset,
+        "sweep": paper.comparison.contents.name,
+        "dataset": paper.comparison.contents.dataset,
         **column.pair._asdict(),
         "method": line.label,
         "metric": column.metric,
@@ -86,7 +78,7 @@ def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dic
         "ci_low": six_digits(ends.low) if ends else None,
         "ci_high": six_digits(ends.high) if ends else None,
         "place": entry.place,
-        "baseline": contents.baseline,
+        "baseline": paper.comparison.contents.baseline,
         "p_holm": six_digits(entry.tested.p_holm) if entry.tested else None,
         "significance": stars(entry.tested),
         "unlike_protocol": entry.unlike,

@@ -16,9 +16,9 @@ from harness.reporting.published.numbers import PublishedNumbers
 from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.statistics import Difference, Spread
 from harness.reporting.tables.columns import protocol_marks
-from harness.spec import models
+from harness.spec import datasets, models
 from harness.spec.lines import Line, PairNames, grouped
-from harness.spec.tasks import DATASETS, shown
+from harness.spec.tasks import shown
 
 TEACHER = "teacher"  # the line of the teachers' own accuracies
 
@@ -71,7 +71,7 @@ def paper(comparison: Comparison, published: PublishedTable | None, numbers: Pub
     """Lay a comparison out as papers do. ``published``: the ``numbers`` that belong to it."""
     contents = comparison.contents
     pairs = {pair: {row.method: row for row in rows} for pair, rows in comparison.pairs().items()}
-    metrics = contents.task.printed if DATASETS[contents.dataset].all_published else (contents.task.score,)
+    metrics = contents.task.printed if datasets.info_of(contents.dataset).all_published else (contents.task.score,)
     methods = sorted(dict.fromkeys(row.method for row in comparison.rows), key=lambda method: method != BASELINE)
     cells, commands = PublishedCells(published, numbers.numbers if numbers else {}), RerunCommands(contents)
     marks = protocol_marks(contents)
@@ -83,7 +83,7 @@ def paper(comparison: Comparison, published: PublishedTable | None, numbers: Pub
     seeds = max(counts, key=lambda n: counts[n], default=None)
     lines = [PaperLine(TEACHER, 1, of_teachers), *map(PaperLine, methods, [seeds] * len(methods), of_methods)]
     remarks = [source.remark for source in cells.sources]
-    under = notes(comparison, [shown(m) for m in metrics], seeds, remarks)
+    under = tuple(notes(comparison, [shown(m) for m in metrics], seeds, remarks))
     return Paper(comparison, metrics, columns, tuple(lines), _sizes(pairs), cells.sources, under)
 
 
@@ -93,28 +93,25 @@ def _entries(
 ) -> list[Entry]:  # fmt: skip
     """Return a column: its pair's teacher, then the methods. The rows' tests are of the score."""
     of_pair = list(rows.values())
-    teacher = of_pair[0].teacher_of(metric)
+    teacher = of_pair[0].teacher_metrics[metric]
     measured = None if teacher is None else Spread(teacher, None, 1)
-    entries = [Entry(measured, published=cells.teacher(of_pair, metric), rerun=commands.teacher(of_pair))]
-    spreads = {m: row.last_of(metric) for m, row in rows.items()}
+    of_teacher = Entry(measured, published=cells.teacher(of_pair, metric), rerun=commands.teacher(of_pair))
+    spreads = {m: row.last_metrics[metric] for m, row in rows.items()}
     # Lines of another protocol take no place: they are not comparable with the rest.
     ranked = {m: spread.mean for m, spread in spreads.items() if spread and m != BASELINE and rows[m].line not in marks}
     placed = dict(zip(ranked, places(list(ranked.values())), strict=True))
-    for m in methods:
-        if (row := rows.get(m)) is None:
-            entries.append(Entry())
-            continue
-        entries.append(
-            Entry(
-                spreads[m],
-                placed.get(m, ""),
-                row.tested if is_score else None,
-                marks.get(row.line, ""),
-                cells.method(row, metric),
-                commands.method(row),
-            )
+    of_methods = {
+        m: Entry(
+            spreads[m],
+            placed.get(m, ""),
+            row.tested if is_score else None,
+            marks.get(row.line, ""),
+            cells.method(row, metric),
+            commands.method(row),
         )
-    return entries
+        for m, row in rows.items()
+    }
+    return [of_teacher, *(of_methods.get(m, Entry()) for m in methods)]
 
 
 def places(means: Sequence[float]) -> list[Place]:

@@ -82,15 +82,10 @@ def published_numbers(dataset: str) -> PublishedNumbers | None:
 def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
     numbers = (
         Number(
-            r["teacher"],
-            r["student"],
-            r["method"],
-            _settings(r["settings"]),
-            r["value"],
-            r["std"],
-            r["protocol"],
-            _settings(r["recipe_change"]),
-            float(r["teacher_value"]) if r["teacher_value"] else None,
+            **{name: r[name] for name in ("teacher", "student", "method", "value", "std", "protocol")},
+            settings=_settings(r["settings"]),
+            recipe_change=_settings(r["recipe_change"]),
+            teacher_accuracy=float(r["teacher_value"]) if r["teacher_value"] else None,
         )
         for r in rows
         if r["metric"] == metric and r["teacher"] and r["student"] and r["method"]

@@ -3,20 +3,20 @@
 A pure function of the comparison and the published numbers, so that the same records give the same tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
-from harness.spec import yamlfile
+from harness.spec import datasets, yamlfile
 from harness.spec.lines import Line, grouped
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.sweep_file import SHIPPED_RECIPES
-from harness.spec.tasks import CATALOG, DATASETS
+from harness.spec.tasks import CATALOG
 
 MOST_COLUMNS = 4  # on a page's width
 SAME_TEACHER = 0.1  # points of accuracy within which two teachers count as one; given weights are held to the same
@@ -73,7 +73,7 @@ class _Line:
     recipe: Mapping[str, Any]
     dataset: DatasetChoice
     evaluated_on: str
-    numbers: tuple[Number, ...]
+    numbers: Mapping[str, Sequence[Number]]  # of each protocol
 
 
 def published_table(comparison: Comparison, published: PublishedNumbers | None) -> PublishedTable | None:
@@ -84,16 +84,13 @@ def published_table(comparison: Comparison, published: PublishedNumbers | None) 
     if published is None:
         return None
     lines = [line for row in comparison.rows if (line := _line(row, comparison, published))]
-    shown = _columns(lines, published, DATASETS[comparison.contents.dataset].few_published)
-    with_numbers = [line for line in lines if any(n.protocol in shown for n in line.numbers)]
+    shown = _columns(lines, published, datasets.info_of(comparison.contents.dataset).few_published)
+    with_numbers = [line for line in lines if not line.numbers.keys().isdisjoint(shown)]
     if not with_numbers:
         return None
     columns = tuple(_column(published.protocols[key], with_numbers, comparison.contents.margin) for key in shown)
-    rest = _rest(lines, shown, published)
-    score = comparison.contents.task.score
-    return PublishedTable(
-        tuple(line.row for line in with_numbers), _ours(comparison, with_numbers), columns, rest, score
-    )
+    rows, rest = tuple(line.row for line in with_numbers), _rest(lines, shown, published)
+    return PublishedTable(rows, _ours(comparison, with_numbers), columns, rest, comparison.contents.task.score)
 
 
 def published_dicts(published: PublishedTable | None) -> list[dict[str, Any]]:
@@ -133,11 +130,12 @@ def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Lin
     if science is None:  # without a record there is nothing of ours
         return None
     values = {**science.method.params, **science.method.weights}
-    numbers = tuple(n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items()))
-    if not numbers or science.method.use != row.method:
+    same = [n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items())]
+    if not same or science.method.use != row.method:
         return None
     recipe = science.recipe.model_dump(mode="json")
-    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", numbers)
+    by_protocol = grouped(same, lambda number: number.protocol)
+    return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", by_protocol)
 
 
 def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bool) -> list[str]:
@@ -146,15 +144,17 @@ def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bo
     A protocol that adds no line must have half of the lines, and numbers that a source took over from another get no
     column. Neither rule holds with ``any_origin``, where a source's own numbers come before others that add as many.
     """
-    lines_of: dict[str, set[int]] = {key: set() for key in published.protocols}
-    for i, line in enumerate(lines):
-        for number in line.numbers:
-            lines_of[number.protocol].add(i)
+    lines_of = {key: {i for i, line in enumerate(lines) if key in line.numbers} for key in published.protocols}
     candidates = [k for k, p in published.protocols.items() if (any_origin or p.origin == "own") and lines_of[k]]
     shown: list[str] = []
     covered: set[int] = set()
+
+    def rank(key: str) -> tuple[bool, int, bool, int]:
+        protocol, of_protocol = published.protocols[key], lines_of[key]
+        return bool(protocol.recipe), len(of_protocol - covered), protocol.origin == "own", len(of_protocol)
+
     while candidates and len(shown) < (MOST_OF_ANY if any_origin else MOST_COLUMNS):
-        best = max(candidates, key=partial(_rank, published.protocols, lines_of, covered))
+        best = max(candidates, key=rank)
         candidates.remove(best)
         if any_origin or lines_of[best] - covered or 2 * len(lines_of[best]) >= len(lines):
             shown.append(best)
@@ -162,84 +162,68 @@ def _columns(lines: Sequence[_Line], published: PublishedNumbers, any_origin: bo
     return shown
 
 
-def _rank(
-    protocols: Mapping[str, Protocol], lines_of: Mapping[str, set[int]], covered: set[int], key: str
-) -> tuple[bool, int, bool, int]:
-    protocol, lines = protocols[key], lines_of[key]
-    return bool(protocol.recipe), len(lines - covered), protocol.origin == "own", len(lines)
-
-
 def _column(protocol: Protocol, lines: Sequence[_Line], margin: float) -> ProtocolColumn:
     cells: dict[Line, ProtocolCell] = {}
     groups: dict[tuple[str, ...], list[_Line]] = {}
+    lines = [line for line in lines if protocol.id in line.numbers]
     for line in lines:
-        numbers = tuple(n for n in line.numbers if n.protocol == protocol.id)
-        if not numbers:
-            continue
-        reasons = protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, numbers[0].recipe_change)
+        numbers = line.numbers[protocol.id]
+        change = numbers[0].recipe_change
+        reasons = tuple(protocol_differences(line.recipe, line.dataset, line.evaluated_on, protocol, change))
         groups.setdefault(reasons, []).append(line)
-        ours = line.row.last
-        if reasons or ours is None or len(numbers) > 1:
-            cells[line.row.line] = ProtocolCell(numbers, None, None)
-            continue
-        theirs = float(numbers[0].value)
-        _, unlike_teachers = _teachers(protocol, [line])
-        judged = None if unlike_teachers else verdict(ours, theirs, margin)
-        cells[line.row.line] = ProtocolCell(numbers, ours.mean - theirs, judged)
+        difference, judged = None, None
+        if (ours := line.row.last) and not reasons and len(numbers) == 1:
+            theirs = float(numbers[0].value)
+            difference = ours.mean - theirs
+            _, unlike_teachers = _teachers(protocol, [line])
+            judged = None if unlike_teachers else verdict(ours, theirs, margin)
+        cells[line.row.line] = ProtocolCell(tuple(numbers), difference, judged)
     recipe = f"recipe {protocol.recipe}" if protocol.recipe else "recipe not known to be one of ours"
     facts = filter(None, (protocol.framework, _EPOCH[protocol.epoch], protocol.length, recipe))
     remarks = [f"{protocol.source}: {', '.join(facts)}."]
     remarks += [_sentence(_ORIGIN[protocol.origin])] if protocol.origin in _ORIGIN else []
     remarks += [_sentence(protocol.note)] if protocol.note else []
-    with_cell = [line for line in lines if line.row.line in cells]
     for reasons, group in groups.items():
         remark = _remark(reasons, *_teachers(protocol, group))
-        remarks.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, with_cell)}: {remark}.")
+        remarks.append(_sentence(remark) if len(groups) == 1 else f"{_names(group, lines)}: {remark}.")
     return ProtocolColumn(protocol, cells, " ".join(remarks))
 
 
 def protocol_differences(
-    recipe: Mapping[str, Any],
-    dataset: DatasetChoice,
-    evaluated_on: str,
-    protocol: Protocol,
-    change: Mapping[str, str],
-) -> tuple[str, ...]:
-    """Return the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
-    reasons = []
+    recipe: Mapping[str, Any], dataset: DatasetChoice, evaluated_on: str, protocol: Protocol, change: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the reasons why our last-epoch number is not comparable with a protocol's; none when it is."""
     info, trained_on = dataset.info, dataset.train_images
     if trained_on != info.train_size:
-        reasons.append(f"ours trained on {trained_on:,} of the {info.train_size:,} training images")
+        yield f"ours trained on {trained_on:,} of the {info.train_size:,} training images"
     if dataset.validation:
-        reasons.append("ours evaluated on held-out training images, not on the test set")
+        yield "ours evaluated on held-out training images, not on the test set"
     elif evaluated_on == "train":
-        reasons.append("ours evaluated on training images, not on a test set")
+        yield "ours evaluated on training images, not on a test set"
     elif info.official_test_size not in (0, info.test_size):
-        reasons.append(
-            f"ours evaluated on {info.test_size:,} images, theirs on the official {info.official_test_size:,}"
-        )
+        yield f"ours evaluated on {info.test_size:,} images, theirs on the official {info.official_test_size:,}"
     if protocol.epoch == "best":
-        reasons.append("ours is the last epoch's, theirs the best test epoch's")
+        yield "ours is the last epoch's, theirs the best test epoch's"
     elif protocol.epoch != "last":
-        reasons.append("whether theirs is the last or the best epoch's is not stated")
+        yield "whether theirs is the last or the best epoch's is not stated"
     if protocol.framework:
         steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
-        reasons.append(
+        yield (
             f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
             f"{protocol.schedule}"
         )
-        return tuple(reasons)
+        return
     if not protocol.epochs:
-        reasons.append("their number of epochs is not stated")
+        yield "their number of epochs is not stated"
     elif protocol.epochs != str(recipe["epochs"]):
-        reasons.append(f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}")
+        yield f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}"
     if not protocol.recipe:
-        reasons.append("their recipe is not known to be one of ours")
-        return tuple(reasons)
+        yield "their recipe is not known to be one of ours"
+        return
     theirs = _recipe(protocol.recipe, tuple(change.items()))
     # How often a run is evaluated does not change what its last epoch gives.
     others = [k for k in theirs if k not in ("epochs", "eval_every") and recipe.get(k) != theirs[k]]
-    return (*reasons, *(f"ours has {k} {_plain(recipe.get(k))}, theirs {_plain(theirs[k])}" for k in others))
+    yield from (f"ours has {k} {_plain(recipe.get(k))}, theirs {_plain(theirs[k])}" for k in others)
 
 
 def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> str:
@@ -258,8 +242,7 @@ def _teachers(protocol: Protocol, lines: Sequence[_Line]) -> tuple[list[str], li
     for line in lines:
         if line.row.method == BASELINE:  # it needs no teacher
             continue
-        theirs = next(n.teacher_accuracy for n in line.numbers if n.protocol == protocol.id)
-        ours = line.row.teacher_score
+        theirs, ours = line.numbers[protocol.id][0].teacher_accuracy, line.row.teacher_score
         if theirs is not None and ours is not None and abs(theirs - ours) <= SAME_TEACHER + 1e-9:
             alike[f"{line.row.teacher} {theirs:.2f} %"] = None
         else:
@@ -283,7 +266,8 @@ def _ours(comparison: Comparison, lines: Sequence[_Line]) -> str:
 
 
 def _rest(lines: Sequence[_Line], shown: Sequence[str], published: PublishedNumbers) -> str:
-    others = [published.protocols[n.protocol] for line in lines for n in line.numbers if n.protocol not in shown]
+    not_shown = (n for line in lines for key, numbers in line.numbers.items() if key not in shown for n in numbers)
+    others = [published.protocols[number.protocol] for number in not_shown]
     if not others:
         return ""
     own = sum(p.origin == "own" for p in others)

@@ -48,33 +48,22 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
             {"method": lambda row: row.method},
         ),
         Column("", csv={"baseline": lambda _: baseline}),
-        Column(f"{shown} last", lambda row: spread_text(row.last), _spread(f"last_{score}", lambda row: row.last)),
-        Column(
-            "95 % CI" if intervals else "",
-            lambda row: interval_text(row.last_interval),
-            _interval(f"last_{score}", lambda row: row.last_interval),
-            group=2,
-        ),
-        Column(f"{shown} best", lambda row: spread_text(row.best), _spread(f"best_{score}", lambda row: row.best)),
-        Column(
-            f"- {baseline}",
-            lambda row: spread_text(row.to_baseline, signed=True),
-            _spread(f"to_baseline_{score}", lambda row: row.to_baseline),
-        ),
+        _spread_column(f"{shown} last", f"last_{score}", lambda row: row.last),
+        _interval_column("95 % CI" if intervals else "", f"last_{score}", lambda row: row.last_interval, group=2),
+        _spread_column(f"{shown} best", f"best_{score}", lambda row: row.best),
+        _spread_column(f"- {baseline}", f"to_baseline_{score}", lambda row: row.to_baseline, signed=True),
         Column(
             f"95 % CI of - {baseline}" if tested else "",
             _test_text,
             {
-                **_interval("to_baseline", lambda row: _part(row.tested, "interval")),
+                **_interval_fields("to_baseline", lambda row: _part(row.tested, "interval")),
                 "p": lambda row: six_digits(_part(row.tested, "p")),
                 "p_holm": lambda row: six_digits(_part(row.tested, "p_holm")),
             },
             group=2,
         ),
-        Column(
-            "- KD" if baseline != REFERENCE else "",
-            lambda row: spread_text(row.to_reference, signed=True),
-            _spread(f"to_reference_{score}", lambda row: row.to_reference),
+        _spread_column(
+            "- KD" if baseline != REFERENCE else "", f"to_reference_{score}", lambda row: row.to_reference, signed=True
         ),
         Column("teacher", lambda row: _decimals(row.teacher_score, 2), {f"teacher_{score}": lambda r: r.teacher_score}),
         Column("", csv={f"student_{score}": lambda row: row.student_score}),
@@ -86,7 +75,7 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
 
 
 def rank_columns(ranking: Ranking | None, baseline: str) -> list[Column[Rank]]:
-    """``ranking``: None where there is none, and only a CSV has the columns."""
+    """Return the columns of the ranks. ``ranking``: None where there is none, and only a CSV has the columns."""
     better = ranking is not None and any(rank.better is not None for rank in ranking.ranks)
     return [
         Column("over", lambda _: f"{ranking.pairs if ranking else 0} pairs"),
@@ -94,24 +83,14 @@ def rank_columns(ranking: Ranking | None, baseline: str) -> list[Column[Rank]]:
         Column(
             "average rank", lambda rank: f"{rank.rank:.2f}", {"average_rank": lambda rank: six_digits(rank.rank)}, 3
         ),
-        Column(
-            "95 % CI",
-            lambda rank: interval_text(rank.rank_interval),
-            _interval("average_rank", lambda rank: rank.rank_interval),
-            group=3,
-        ),
+        _interval_column("95 % CI", "average_rank", lambda rank: rank.rank_interval, group=3),
         Column(
             f"P(> {baseline})" if better else "",
             lambda rank: _decimals(rank.better, 2),
             {"p_better": lambda rank: six_digits(rank.better)},
             group=3,
         ),
-        Column(
-            "95 % CI" if better else "",
-            lambda rank: interval_text(rank.better_interval),
-            _interval("p_better", lambda rank: rank.better_interval),
-            group=3,
-        ),
+        _interval_column("95 % CI" if better else "", "p_better", lambda rank: rank.better_interval, group=3),
     ]
 
 
@@ -173,9 +152,7 @@ def _seeds(row: Row) -> str:
 
 
 def _test_text(row: Row) -> str:
-    if row.tested is None:
-        return ""
-    return " ".join(filter(None, (interval_text(row.tested.interval, signed=True), stars(row.tested))))
+    return f"{interval_text(row.tested.interval, signed=True)} {stars(row.tested)}".strip() if row.tested else ""
 
 
 def stars(tested: Difference | None) -> str:
@@ -218,23 +195,28 @@ def _verdicts(published: PublishedTable, line: Line) -> str:
     return ", ".join(verdicts) or "not comparable"
 
 
-# fields of a CSV -----------------------------------------------------------------------------------------------------
-
-Fields = Mapping[str, Callable[[Item], object]]
+# columns of spreads and intervals, with their fields of a CSV ---------------------------------------------------------
 
 
-def _spread(name: str, spread_of: Callable[[Item], Spread | None]) -> "Fields[Item]":
-    return {
-        f"{name}_mean": lambda item: _part(spread_of(item), "mean"),
-        f"{name}_std": lambda item: _part(spread_of(item), "std"),
-        f"{name}_n": lambda item: _part(spread_of(item), "n") or 0,
+def _spread_column(
+    name: str, field: str, spread_of: Callable[[Item], Spread | None], signed: bool = False
+) -> Column[Item]:
+    fields: dict[str, Callable[[Item], object]] = {
+        f"{field}_mean": lambda item: _part(spread_of(item), "mean"),
+        f"{field}_std": lambda item: _part(spread_of(item), "std"),
+        f"{field}_n": lambda item: _part(spread_of(item), "n") or 0,
     }
+    return Column(name, lambda item: spread_text(spread_of(item), signed), fields)
 
 
-def _interval(name: str, interval_of: Callable[[Item], Interval | None]) -> "Fields[Item]":
+def _interval_column(name: str, field: str, interval_of: Callable[[Item], Interval | None], group: int) -> Column[Item]:
+    return Column(name, lambda item: interval_text(interval_of(item)), _interval_fields(field, interval_of), group)
+
+
+def _interval_fields(field: str, interval_of: Callable[[Item], Interval | None]) -> dict[str, Callable[[Item], object]]:
     return {
-        f"{name}_ci_low": lambda item: six_digits(_part(interval_of(item), "low")),
-        f"{name}_ci_high": lambda item: six_digits(_part(interval_of(item), "high")),
+        f"{field}_ci_low": lambda item: six_digits(_part(interval_of(item), "low")),
+        f"{field}_ci_high": lambda item: six_digits(_part(interval_of(item), "high")),
     }
 
 

@@ -6,22 +6,16 @@ The same records give the same bytes.
 import csv
 import html
 import io
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
 
-from harness.reporting.comparison import Comparison, Row
+from harness.reporting.comparison import Comparison
 from harness.reporting.escape import escape_tex
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
-from harness.reporting.tables.columns import (
-    Column,
-    Item,
-    Lines,
-    comparison_columns,
-    published_columns,
-    rank_columns,
-)
+from harness.reporting.tables.columns import Column, Lines, comparison_columns, published_columns, rank_columns
 from harness.reporting.tables.text import Section, sections
 
 
@@ -58,14 +52,10 @@ def _latex_table(section: Section) -> list[str]:
         r"\centering",
         rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
         r"\toprule",
-        " & ".join(escape_tex(h) for h in headers) + r" \\",
+        " & ".join(map(escape_tex, headers)) + r" \\",
     ]
-    pair = None
-    for line in body:
-        if line[0] != pair:
-            pair = line[0]
-            out.append(r"\midrule")
-        out.append(" & ".join(escape_tex(t) for t in line) + r" \\")
+    for _, of_pair in groupby(body, key=itemgetter(0)):
+        out += [r"\midrule", *(" & ".join(map(escape_tex, line)) + r" \\" for line in of_pair)]
     title = [f"{section.title}."] if section.title else []
     caption = " ".join(escape_tex(n) for n in [*title, *section.remarks])
     return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
@@ -76,35 +66,29 @@ def csv_text(comparison: Comparison, published: PublishedTable | None = None) ->
 
     A method's rank over the pairs stands in each of its rows.
     """
-    ranks = {rank.method: rank for rank in comparison.ranking.ranks} if comparison.ranking else {}
-    fields = [
-        *_fields(comparison_columns(comparison), lambda row: row),
-        *_fields(rank_columns(comparison.ranking, comparison.contents.baseline), lambda row: ranks.get(row.method)),
-        *_fields(published_columns(published) if published else [], lambda row: row),
+    rows, ranking = comparison.rows, comparison.ranking
+    ranks = {rank.method: rank for rank in ranking.ranks} if ranking else {}
+    parts: list[tuple[Sequence[Column[Any]], Sequence[Any]]] = [
+        (comparison_columns(comparison), rows),
+        (rank_columns(ranking, comparison.contents.baseline), [ranks.get(row.method) for row in rows]),
+        (published_columns(published) if published else [], rows),
     ]
-    fields.sort(key=lambda field: field.group)
+    fields = [
+        (column.group, name, [None if item is None else value(item) for item in items])
+        for columns, items in parts
+        for column in columns
+        for name, value in column.csv.items()
+    ]
+    fields.sort(key=lambda field: field[0])
+    header, values = [name for _, name, _ in fields], [values for _, _, values in fields]
+    return csv_lines([header, *zip(*values, strict=True)])
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as CSV, the header first."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([field.name for field in fields])
-    writer.writerows([field.value(row) for field in fields] for row in comparison.rows)
+    csv.writer(out, lineterminator="\n").writerows(rows)
     return out.getvalue()
-
-
-class _Field(NamedTuple):
-    group: int
-    name: str
-    value: Callable[[Row], object]
-
-
-def _fields(columns: Iterable[Column[Item]], item_of: Callable[[Row], Item | None]) -> Iterator[_Field]:
-    for column in columns:
-        for name, value in column.csv.items():
-            yield _Field(column.group, name, partial(_field_value, item_of, value))
-
-
-def _field_value(item_of: Callable[[Row], Item | None], value: Callable[[Item], object], row: Row) -> object:
-    item = item_of(row)
-    return None if item is None else value(item)
 
 
 _STYLE = """table { border-collapse: collapse; }
@@ -133,9 +117,5 @@ def _html_table(section: Section) -> str:
     return f"<table>\n<thead><tr>{cells('th', headers)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
 
-FORMATS: dict[str, Callable[[Comparison, PublishedTable | None], str]] = {
-    "md": markdown,
-    "tex": latex,
-    "csv": csv_text,
-    "html": html_text,
-}
+Writer = Callable[[Comparison, PublishedTable | None], str]
+FORMATS: dict[str, Writer] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}

@@ -1,6 +1,7 @@
 """The lines and remarks of a comparison's tables, the same in every format."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.reporting.comparison import Comparison, Contents, Row
@@ -8,16 +9,8 @@ from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.ranking import REPEATS, Ranking
 from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
-from harness.reporting.tables.columns import (
-    STARS,
-    Lines,
-    comparison_columns,
-    protocol_marks,
-    published_columns,
-    rank_columns,
-    run_ids,
-    table_lines,
-)
+from harness.reporting.tables import columns
+from harness.reporting.tables.columns import Lines, run_ids, table_lines
 from harness.spec.lines import PairNames, grouped
 
 RANKS = "Methods over the pairs"
@@ -34,21 +27,18 @@ class Section:
     run_ids: list[str]  # behind each line except the header; "" where a line sums up many
 
 
-def sections(comparison: Comparison, published: PublishedTable | None) -> list[Section]:
-    """Return the tables of a comparison: its rows, the methods' ranks over its pairs, published numbers."""
+def sections(comparison: Comparison, published: PublishedTable | None) -> Iterator[Section]:
+    """Yield the tables of a comparison: its rows, the methods' ranks over its pairs, published numbers."""
     contents, rows = comparison.contents, comparison.rows
-    lines = table_lines(comparison_columns(comparison), rows)
-    tables = [Section("", lines, notes(comparison), [run_ids(row) for row in rows])]
+    lines = table_lines(columns.comparison_columns(comparison), rows)
+    yield Section("", lines, list(notes(comparison)), [run_ids(row) for row in rows])
     if ranking := comparison.ranking:
-        lines = table_lines(rank_columns(ranking, contents.baseline), ranking.ranks)
-        tables.append(Section(RANKS, lines, _rank_notes(ranking, contents), [""] * len(ranking.ranks)))
+        lines = table_lines(columns.rank_columns(ranking, contents.baseline), ranking.ranks)
+        yield Section(RANKS, lines, list(_rank_notes(ranking, contents)), [""] * len(ranking.ranks))
     if published:
-        lines, title = (
-            table_lines(published_columns(published), published.rows),
-            f"{PUBLISHED}, {contents.task.shown} in %",
-        )
-        tables.append(Section(title, lines, _published_notes(published), [run_ids(row) for row in published.rows]))
-    return tables
+        lines = table_lines(columns.published_columns(published), published.rows)
+        title = f"{PUBLISHED}, {contents.task.shown} in %"
+        yield Section(title, lines, _published_notes(published), [run_ids(row) for row in published.rows])
 
 
 _EVALUATED_ON = {
@@ -66,44 +56,41 @@ def images(comparison: Comparison) -> str:
     return sizes
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Return the facts that a reader must know to compare these numbers with others."""
+def notes(comparison: Comparison) -> Iterator[str]:
+    """Yield the facts that a reader must know to compare these numbers with others."""
     contents = comparison.contents
     epochs = " or ".join(str(e) for e in contents.epochs)
     evaluated_on = comparison.evaluated_on or "test"
-    remarks = [
+    yield (
         f"{contents.dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean ± "
         f"sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
         "Differences are of the last epoch, paired by seed."
-    ]
-    remarks += [*_test_notes(comparison), *sweep_notes(contents)]
+    )
+    yield from _test_notes(comparison)
+    yield from sweep_notes(contents)
     for row in comparison.rows:
-        where = row.line
-        remarks += method_notes(row)
+        yield from method_notes(row)
         if row.missing:
-            remarks.append(f"{where}: {row.missing} of {len(row.run_ids)} runs have no record.")
+            yield f"{row.line}: {row.missing} of {len(row.run_ids)} runs have no record."
         if row.diverged:
-            remarks.append(f"{where}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean.")
-    return remarks
+            yield f"{row.line}: {row.diverged} of {len(row.run_ids)} runs diverged and are not in the mean."
 
 
-def sweep_notes(contents: Contents) -> list[str]:
-    """Return the sweep's own note, and how its lines differ."""
-    remarks = []
+def sweep_notes(contents: Contents) -> Iterator[str]:
+    """Yield the sweep's own note, and how its lines differ."""
     if note := _one_line(contents.note):
-        remarks.append(f"Note: {note}")
-    marks = protocol_marks(contents)
+        yield f"Note: {note}"
+    marks = columns.protocol_marks(contents)
     if others := [c for c in contents.recipe_changes if c.line not in marks]:
-        remarks.append(f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}.")
+        yield f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}."
     if marks:
         legend = dict.fromkeys(f"{marks[c.line]} {c.change}" for c in contents.recipe_changes if c.line in marks)
-        remarks.append(f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}.")
+        yield f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}."
     if contents.added:
-        remarks.append(
+        yield (
             f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added for what the seeds before "
             "said, which p values do not know of: its own decisions are corrected for that, the marks here are not."
         )
-    return remarks
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
@@ -115,28 +102,22 @@ def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
     ]
 
 
-def method_notes(row: Row) -> list[str]:
-    """Return the facts about a method's students that a reader must know."""
-    where = row.line
-    remarks = []
-    if row.parameters and row.parameters[0] != row.parameters[1]:
-        student, evaluated = row.parameters
-        remarks.append(
-            f"{where}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
-        )
+def method_notes(row: Row) -> Iterator[str]:
+    """Yield the facts about a method's students that a reader must know."""
+    student, evaluated = row.parameters or (0, 0)
+    if student != evaluated:
+        yield f"{row.line}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
     for text, count in row.warnings:
-        remarks.append(f"{where}: {_one_line(text)} ({count} of {len(row.run_ids)} runs).")
-    return remarks
+        yield f"{row.line}: {_one_line(text)} ({count} of {len(row.run_ids)} runs)."
 
 
-def _test_notes(comparison: Comparison) -> list[str]:
+def _test_notes(comparison: Comparison) -> Iterator[str]:
     """Explain intervals and marks, and name the undecided methods."""
     if not any(row.last_interval or row.tested for row in comparison.rows):
-        return []
+        return
     baseline = comparison.contents.baseline
-    remarks = ["95 % CI: of a mean over seeds, by Student's t."]
-    if any(row.tested for row in comparison.rows):
-        remarks = [f"{remarks[0]} {stars_note(baseline)}"]
+    tested = f" {stars_note(baseline)}" if any(row.tested for row in comparison.rows) else ""
+    yield f"95 % CI: of a mean over seeds, by Student's t.{tested}"
     undecided: dict[PairNames, list[str]] = {}
     for row in comparison.rows:
         if row.tested and row.tested.p_holm >= ERROR:
@@ -147,16 +128,15 @@ def _test_notes(comparison: Comparison) -> list[str]:
             undecided.setdefault(row.pair, []).append(f"{row.method} (no test: equal differences)")
     if undecided:
         names = "; ".join(f"{pair}: {', '.join(methods)}" for pair, methods in undecided.items())
-        remarks.append(
+        yield (
             f"Not told apart from {baseline} (in brackets the seeds in all that would do so with {100 * POWER:.0f} % "
             f"probability, were mean and std of the difference those seen here): {names}."
         )
-    return remarks
 
 
 def stars_note(baseline: str) -> str:
     """Explain the stars."""
-    legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(STARS))
+    legend = ", ".join(f"{star} p < {p:g}" for p, star in reversed(columns.STARS))
     return f"Paired t-test against {baseline}, Holm-corrected over a pair's methods: {legend}."
 
 
@@ -170,16 +150,15 @@ def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _rank_notes(ranking: Ranking, contents: Contents) -> list[str]:
+def _rank_notes(ranking: Ranking, contents: Contents) -> Iterator[str]:
     baseline = contents.baseline
-    remarks = [
+    yield (
         f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(> {baseline}): probability that "
         f"a run of the method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, "
         f"seeds drawn anew {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
-    ]
+    )
     if ranking.left_out:
-        remarks.append(f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}.")
-    return remarks
+        yield f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}."
 
 
 def _published_notes(published: PublishedTable) -> list[str]:
