@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_at_least_1
 from methods.tap_pairs import TapPairs, shrink, total
 
 
@@ -38,15 +38,12 @@ class ReviewKD(TapPairs):
         self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512, warmup: int = 20
     ):
         super().__init__(student, teacher, "stages.preact" if student_preact else "stages", "stages.preact")
-        if max_mid < 1:
-            raise ValueError(f"max_mid must be at least 1, not {max_mid}")
+        check_at_least_1("max_mid", max_mid)
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
         self.warmup = warmup
-        widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
         self.pooled = student.pooled
-        if self.pooled:
-            widths.append((student.embedding_dim, teacher.embedding_dim))
+        widths = self.widths + [(student.embedding_dim, teacher.embedding_dim)] * self.pooled
         mid = min(max_mid, widths[-1][0])
         deepest = len(widths) - 1
         self.fusions = nn.ModuleList(Fusion(c_s, mid, c_t, i < deepest) for i, (c_s, c_t) in enumerate(widths))
