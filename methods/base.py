@@ -5,7 +5,7 @@ A method knows nothing about runs, clusters or files; it imports only torch and 
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -92,11 +92,14 @@ class SampleRandom:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return standard normal values (batch, *shape)."""
-        return torch.randn((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
+        return self._draw(torch.randn, shape, dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return uniform values in [0, 1), (batch, *shape)."""
-        return torch.rand((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
+        return self._draw(torch.rand, shape, dtype)
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return draw((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
 
 @dataclass

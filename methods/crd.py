@@ -64,10 +64,7 @@ class CRD(Distiller):
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
         check_choice("mode", mode, "exact", "relax")
-        self.negatives = negatives
-        self.temperature = temperature
-        self.momentum = momentum
-        self.mode = mode
+        self.negatives, self.temperature, self.momentum, self.mode = negatives, temperature, momentum, mode
         self.embed_s = Embed(student.embedding_dim, feat_dim)
         self.embed_t = Embed(teacher.embedding_dim, feat_dim)
         self.register_buffer("log_z", torch.full((2,), math.nan))  # student, teacher; NaN until the first batch

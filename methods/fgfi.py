@@ -52,10 +52,7 @@ class FGFI(TapPairs):
             total = total + (squared * mask).sum((1, 2))
             imitated += mask.sum((1, 2))
             positions += mask[0].numel()
-        return {
-            "imitation": (total / (2 * imitated.clamp(min=1))).mean(),
-            "imitated": (imitated / positions).mean(),
-        }
+        return {"imitation": (total / (2 * imitated.clamp(min=1))).mean(), "imitated": (imitated / positions).mean()}
 
 
 def near_objects(anchors: Tensor, boxes: Tensor, threshold: float) -> Tensor:

@@ -198,9 +198,8 @@ class Standardise(nn.Module):
     Unlike with batch norm, the result for an image stops depending on the other images once the moments have converged.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5):
+    def __init__(self, channels: int):
         super().__init__()
-        self.eps = eps
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("square", torch.zeros(channels))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -214,4 +213,4 @@ class Standardise(nn.Module):
         self.batches += 1
         self.mean += (mean - self.mean) / self.batches
         self.square += (square - self.square) / self.batches
-        return F.batch_norm(x, self.mean, (self.square - self.mean.square()).clamp(min=0), eps=self.eps)
+        return F.batch_norm(x, self.mean, (self.square - self.mean.square()).clamp(min=0))

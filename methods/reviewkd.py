@@ -51,7 +51,7 @@ class ReviewKD(TapPairs):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         pairs = list(self.maps(student, teacher))
         if self.pooled:
-            pairs.append((as_map(student.embedding), as_map(teacher.embedding)))
+            pairs.append((student.embedding[:, :, None, None], teacher.embedding[:, :, None, None]))
         fused, losses = None, []
         for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
             review, fused = fusion(s, fused, t.shape[2:])
@@ -89,10 +89,6 @@ def context_loss(h: Tensor, t: Tensor) -> Tensor:
     levels += [F.mse_loss(shrink(h, (n, n)), shrink(t, (n, n))) for n in (4, 2, 1) if n < h.shape[2]]
     weights = [0.5**i for i in range(len(levels))]
     return total(w / sum(weights) * loss for w, loss in zip(weights, levels, strict=True))
-
-
-def as_map(x: Tensor) -> Tensor:
-    return x[:, :, None, None]
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:
