@@ -28,8 +28,7 @@ class Part:
         if missing := [file.name for file in files if not (folder / file.name).is_file()]:
             raise UserError(
                 f"{folder}: {len(missing):,} of the {len(files):,} images of {self.instances.path.name} are missing: "
-                f"{some(missing)}; --skip-unreadable leaves "
-                "them out"
+                f"{some(missing)}; --skip-unreadable leaves them out"
             )
 
 
