@@ -87,15 +87,15 @@ def prepare(
     further = {name: options_given[name] for name in preparation.options if name != "max_side"}
     try:
         prepare_dataset = import_object(preparation.prepare)
+        from harness.data.prepare.part import Request
     except ModuleNotFoundError as e:
         if e.name != "PIL":
             raise
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
     try:
         with FilesProgress() as progress:
-            made, is_new = prepare_dataset(
-                source, out, settings, workers or cores(), skip_unreadable, progress.tell, **further
-            )
+            request = Request(dataset, source, out, settings, workers or cores(), skip_unreadable, progress.tell)
+            made, is_new = prepare_dataset(request, **further)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes here")
         raise typer.Exit(130) from None

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_positive
 from methods.fitnets import ConvRegressor
 from methods.tap_pairs import FirstStagePairs, total
 
@@ -36,8 +36,7 @@ class AB(FirstStagePairs):
         first_epochs: int = 30,
     ):
         super().__init__(student, teacher, taps, first_epochs)
-        if margin <= 0:
-            raise ValueError(f"margin must be positive, not {margin}")
+        check_positive("margin", margin)
         self.margin = margin
         self.connectors = nn.ModuleList(connector(student, s, teacher, t) for s, t in self.names)
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_at_least_1
 from methods.tap_pairs import TapPairs, to_common_grid, total
 from methods.unit_vectors import unit
 
@@ -25,8 +25,7 @@ class AT(TapPairs):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, taps: str = "stages", p: float = 2.0):
         super().__init__(student, teacher, taps)
-        if p < 1:
-            raise ValueError(f"p must be at least 1, not {p}")
+        check_at_least_1("p", p)
         self.p = p
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ A method knows nothing about runs, clusters or files; it imports only torch and 
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -92,11 +92,14 @@ class SampleRandom:
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return standard normal values (batch, *shape)."""
-        return torch.randn((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
+        return self._draw(torch.randn, shape, dtype)
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return uniform values in [0, 1), (batch, *shape)."""
-        return torch.rand((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
+        return self._draw(torch.rand, shape, dtype)
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return draw((self._batch, *shape), generator=self.generator, device=self._device, dtype=dtype)
 
 
 @dataclass
@@ -167,6 +170,15 @@ class Distiller(nn.Module):
                       ``two_stage``, detectors by their outputs for regions: see ``methods.detection``.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
 
+    ``__init__`` may set what depends on the models and hyper-parameters:
+
+    ``student_taps``  the taps of the student that ``forward`` reads.
+    ``teacher_taps``  the taps of the teacher that ``forward`` reads.
+    ``first_stage``   the stage before the main one.
+    ``peer``          the start of a teacher that is trained too: fresh weights (``scratch``) or the teacher's
+                      (``teacher``). ``forward`` then gets the outputs, with gradients, of the run's own network of the
+                      teacher's architecture.
+
     Hyper-parameters are keyword-only arguments of ``__init__`` with a type and a literal default: the sweep planner
     reads them from the source, without importing torch.
     """
@@ -179,31 +191,13 @@ class Distiller(nn.Module):
     logits_only: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
 
+    student_taps: Sequence[str] = ()
+    teacher_taps: Sequence[str] = ()
+    first_stage: FirstStage | None = None
+    peer: Literal["scratch", "teacher"] | None = None
+
     def __init__(self, student: TapSpec, teacher: TapSpec):
         super().__init__()
-
-    @property
-    def student_taps(self) -> Sequence[str]:
-        """Return the taps of the student that ``forward`` reads."""
-        return ()
-
-    @property
-    def teacher_taps(self) -> Sequence[str]:
-        """Return the taps of the teacher that ``forward`` reads."""
-        return ()
-
-    @property
-    def first_stage(self) -> FirstStage | None:
-        """Return the stage before the main one, or None."""
-        return None
-
-    @property
-    def peer(self) -> Literal["scratch", "teacher"] | None:
-        """Return the start of a teacher that is trained too: fresh weights or the teacher's. None: it is not trained.
-
-        ``forward`` then gets the outputs, with gradients, of the run's own network of the teacher's architecture.
-        """
-        return None
 
     def setup(self, train_targets: Tensor) -> None:
         """Prepare for a training set with labels (N,). Called once, before training and any loading of a checkpoint."""
@@ -229,3 +223,22 @@ class Distiller(nn.Module):
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Return scalar terms by name; their sum is the first stage's loss. ``student`` has only the stage's maps."""
         raise NotImplementedError
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless a hyper-parameter is above 0."""
+    if value <= 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+
+
+def check_at_least_1(name: str, value: float) -> None:
+    """Raise ValueError unless a hyper-parameter is 1 or more."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def check_choice(name: str, value: object, *choices: object) -> None:
+    """Raise ValueError unless a hyper-parameter has one of its values."""
+    if value not in choices:
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")

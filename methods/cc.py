@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_at_least_1
 
 
 class CC(Distiller):
@@ -23,8 +23,7 @@ class CC(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, feat_dim: int = 128):
         super().__init__(student, teacher)
-        if feat_dim < 1:
-            raise ValueError(f"feat_dim must be at least 1, not {feat_dim}")
+        check_at_least_1("feat_dim", feat_dim)
         self.embed_s = nn.Linear(student.embedding_dim, feat_dim)
         self.embed_t = nn.Linear(teacher.embedding_dim, feat_dim)
 

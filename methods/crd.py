@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_choice, check_positive
 
 EPS = 1e-7  # the authors' guard inside the logarithms; part of the published numbers
 DENSE_UP_TO = 16  # bank rows per negative up to which one matrix product is faster than gathering rows
@@ -60,16 +60,11 @@ class CRD(Distiller):
         super().__init__(student, teacher)
         if feat_dim < 1 or negatives < 1:
             raise ValueError(f"feat_dim and negatives must be at least 1, not {feat_dim} and {negatives}")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_positive("temperature", temperature)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), not {momentum}")
-        if mode not in ("exact", "relax"):
-            raise ValueError(f"mode must be 'exact' or 'relax', not {mode!r}")
-        self.negatives = negatives
-        self.temperature = temperature
-        self.momentum = momentum
-        self.mode = mode
+        check_choice("mode", mode, "exact", "relax")
+        self.negatives, self.temperature, self.momentum, self.mode = negatives, temperature, momentum, mode
         self.embed_s = Embed(student.embedding_dim, feat_dim)
         self.embed_t = Embed(teacher.embedding_dim, feat_dim)
         self.register_buffer("log_z", torch.full((2,), math.nan))  # student, teacher; NaN until the first batch

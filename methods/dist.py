@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive
 
 EPS = 1e-8  # the authors' guard where a row or a column is constant
 
@@ -26,8 +26,7 @@ class DIST(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):
         super().__init__(student, teacher)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_positive("temperature", temperature)
         self.temperature = temperature
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive
 
 
 class DKD(Distiller):
@@ -29,8 +29,7 @@ class DKD(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0, warmup: int = 20):
         super().__init__(student, teacher)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_positive("temperature", temperature)
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
         self.temperature, self.warmup = temperature, warmup

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_choice, check_positive
 from methods.kd import soft_target_loss
 
 
@@ -37,15 +37,9 @@ class DML(Distiller):
         temperature: float = 1.0,
     ):
         super().__init__(student, teacher)
-        if start not in ("scratch", "teacher"):
-            raise ValueError(f"start must be 'scratch' or 'teacher', not {start!r}")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
-        self.start, self.temperature = start, temperature
-
-    @property
-    def peer(self) -> Literal["scratch", "teacher"]:
-        return self.start
+        check_choice("start", start, "scratch", "teacher")
+        check_positive("temperature", temperature)
+        self.peer, self.temperature = start, temperature
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         z_student, z_peer = student.logits, teacher.logits

@@ -39,9 +39,7 @@ class FGFI(TapPairs):
             if not s.startswith("p"):
                 raise ValueError(f"{s} has no anchors: name levels of the feature pyramid")
         self.threshold = threshold
-        self.adapt = nn.ModuleList(
-            nn.Conv2d(student.channels[s], teacher.channels[t], 3, padding=1) for s, t in self.names
-        )
+        self.adapt = nn.ModuleList(nn.Conv2d(c_s, c_t, 3, padding=1) for c_s, c_t in self.widths)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         assert isinstance(batch, DetectionBatch) and isinstance(student, DetectorOutputs)
@@ -54,10 +52,7 @@ class FGFI(TapPairs):
             total = total + (squared * mask).sum((1, 2))
             imitated += mask.sum((1, 2))
             positions += mask[0].numel()
-        return {
-            "imitation": (total / (2 * imitated.clamp(min=1))).mean(),
-            "imitated": (imitated / positions).mean(),
-        }
+        return {"imitation": (total / (2 * imitated.clamp(min=1))).mean(), "imitated": (imitated / positions).mean()}
 
 
 def near_objects(anchors: Tensor, boxes: Tensor, threshold: float) -> Tensor:

@@ -24,22 +24,14 @@ class FitNets(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, tap: str = "stage2"):
         super().__init__(student, teacher)
-        self.student_tap = student.resolve(tap)
-        self.teacher_tap = teacher.resolve(tap)
+        self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
+        self.student_taps, self.teacher_taps = (self.student_tap,), (self.teacher_tap,)
         self.regressor = ConvRegressor(
             student.channels[self.student_tap],
             teacher.channels[self.teacher_tap],
             student.sizes[self.student_tap],
             teacher.sizes[self.teacher_tap],
         )
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return (self.student_tap,)
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return (self.teacher_tap,)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         hint = self.regressor(student.features[self.student_tap])

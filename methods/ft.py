@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec, check_positive
 from methods.tap_pairs import to_common_grid
 from methods.unit_vectors import unit
 
@@ -42,30 +42,18 @@ class FT(Distiller):
         first_lr: float = 0.01,
     ):
         super().__init__(student, teacher)
-        if k <= 0:
-            raise ValueError(f"k must be positive, not {k}")
+        check_positive("k", k)
         if p1 < 1 or p2 < 1:
             raise ValueError(f"p1 and p2 must be at least 1, not {p1} and {p2}")
         self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
+        self.student_taps, self.teacher_taps = (self.student_tap,), (self.teacher_tap,)
+        self.first_stage = FirstStage(first_epochs, teacher_taps=self.teacher_taps, lr=first_lr)
         self.p1, self.p2 = p1, p2
-        self._first = FirstStage(first_epochs, teacher_taps=(self.teacher_tap,), lr=first_lr)
         c_s, c_t = student.channels[self.student_tap], teacher.channels[self.teacher_tap]
         c_f = max(1, int(k * c_t))
         self.encoder = layers(conv(c_t, c_t), conv(c_t, c_f), conv(c_f, c_f))
         self.decoder = layers(deconv(c_f, c_f), deconv(c_f, c_t), deconv(c_t, c_t))
         self.translator = layers(conv(c_s, c_s), conv(c_s, c_f), conv(c_f, c_f), norm=True)
-
-    @property
-    def first_stage(self) -> FirstStage:
-        return self._first
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return (self.student_tap,)
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return (self.teacher_tap,)
 
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         f_t = teacher.features[self.teacher_tap]

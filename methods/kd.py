@@ -5,7 +5,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive
 
 
 class KD(Distiller):
@@ -24,8 +24,7 @@ class KD(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, temperature: float = 4.0):
         super().__init__(student, teacher)
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_positive("temperature", temperature)
         self.temperature = temperature
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

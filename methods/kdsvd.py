@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_at_least_1, check_choice
 from methods.tap_pairs import TapPairs, to_common_grid, total
 from methods.unit_vectors import unit
 
@@ -44,20 +44,13 @@ class KDSVD(TapPairs):
         matrix: Literal["channels", "columns"] = "channels",
     ):
         super().__init__(student, teacher, taps)
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        if matrix not in ("channels", "columns"):
-            raise ValueError(f"matrix must be 'channels' or 'columns', not {matrix!r}")
+        check_at_least_1("k", k)
+        check_choice("matrix", matrix, "channels", "columns")
         if len(self.names) < 2:
             raise ValueError("KDSVD compares consecutive taps: name at least two")
         self.k, self.matrix = k, matrix
-        for s, t in self.names:
-            c_s, c_t, (h_s, w_s), (h_t, w_t) = (
-                student.channels[s],
-                teacher.channels[t],
-                student.sizes[s],
-                teacher.sizes[t],
-            )
+        for (s, t), (c_s, c_t) in zip(self.names, self.widths, strict=True):
+            (h_s, w_s), (h_t, w_t) = student.sizes[s], teacher.sizes[t]
             if matrix == "channels" and c_s != c_t:
                 raise ValueError(
                     f"matrix 'channels' needs equal widths, not {c_s} at the student's {s!r} and {c_t} at the "

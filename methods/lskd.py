@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_choice, check_positive
 from methods.dkd import decoupled_losses
 from methods.kd import soft_target_loss
 
@@ -43,10 +43,8 @@ class LSKD(Distiller):
         warmup: int = 20,
     ):
         super().__init__(student, teacher)
-        if base not in ("kd", "dkd"):
-            raise ValueError(f"base must be 'kd' or 'dkd', not {base!r}")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}")
+        check_choice("base", base, "kd", "dkd")
+        check_positive("temperature", temperature)
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
         self.base, self.temperature, self.alpha, self.beta, self.warmup = base, temperature, alpha, beta, warmup

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_choice
 from methods.tap_pairs import TapPairs, to_common_grid, total
 
 
@@ -34,12 +34,9 @@ class OFD(TapPairs):
         self, student: TapSpec, teacher: TapSpec, *, taps: str = "stages.preact", kernel_size: Literal[1, 3] = 1
     ):
         super().__init__(student, teacher, taps)
-        if kernel_size not in (1, 3):
-            raise ValueError(f"kernel_size must be 1 or 3, not {kernel_size}")
-        self.connectors = nn.ModuleList(
-            connector(student.channels[s], teacher.channels[t], kernel_size) for s, t in self.names
-        )
-        self.margins = nn.ModuleList(Margin(teacher.channels[t]) for _, t in self.names)
+        check_choice("kernel_size", kernel_size, 1, 3)
+        self.connectors = nn.ModuleList(connector(c_s, c_t, kernel_size) for c_s, c_t in self.widths)
+        self.margins = nn.ModuleList(Margin(c_t) for _, c_t in self.widths)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         triples = zip(self.connectors, self.margins, self.maps(student, teacher), strict=True)

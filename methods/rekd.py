@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.base import Batch, Outputs, SampleRandom, TapSpec, check_at_least_1, check_choice
+from methods.tap_pairs import TapPairs
 
 COLLAPSED_R2 = 0.1  # R^2 of the reconstruction; a posterior that preserves the teacher's map has about 0.9
 
 
-class ReKD(Distiller):
+class ReKD(TapPairs):
     """A reconstruction of "Relaxed Knowledge Distillation", IJCV 134(3):101, 2026, from its abstract: no code, loss or
     hyper-parameter of the paper is public. Each choice is marked stated (in the abstract), inferred, or chosen by us.
 
@@ -69,49 +70,27 @@ class ReKD(Distiller):
         selection: Literal["soft", "sample", "likelihood", "mean"] = "soft",
         prior: Literal["student", "standard"] = "student",
     ):
-        super().__init__(student, teacher)
-        taps = [part.strip() for part in tap.split(",")]
-        self._student_taps = tuple(map(student.resolve, taps))
-        self._teacher_taps = tuple(map(teacher.resolve, taps))
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, not {samples}")
+        super().__init__(student, teacher, tap)
+        check_at_least_1("samples", samples)
         if tau <= 0 or prior_std <= 0:
             raise ValueError(f"tau and prior_std must be positive, not {tau} and {prior_std}")
         if not 0 < min_std < max_std:
             raise ValueError(f"0 < min_std < max_std is needed, not {min_std} and {max_std}")
-        widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
-        for _, channels in widths:
+        for _, channels in self.widths:
             if group_size < 1 or channels % group_size:
                 raise ValueError(
                     f"group_size {group_size} does not divide the teacher's {channels} channels at {tap!r}"
                 )
-        if selection not in ("soft", "sample", "likelihood", "mean"):
-            raise ValueError(f"selection must be 'soft', 'sample', 'likelihood' or 'mean', not {selection!r}")
-        if prior not in ("student", "standard"):
-            raise ValueError(f"prior must be 'student' or 'standard', not {prior!r}")
+        check_choice("selection", selection, "soft", "sample", "likelihood", "mean")
+        check_choice("prior", prior, "student", "standard")
         samples = samples if selection == "soft" else 1
         self.log_var_range = (2 * math.log(min_std), 2 * math.log(max_std))
         settings = Settings(samples, tau, group_size, prior_std, self.log_var_range, selection, prior)
-        self.regions = nn.ModuleList(Region(*channels, settings) for channels in widths)
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return self._student_taps
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return self._teacher_taps
-
-    @property
-    def names(self) -> list[tuple[str, str]]:
-        """Return (student's tap, teacher's tap) of each region."""
-        return list(zip(self._student_taps, self._teacher_taps, strict=True))
+        self.regions = nn.ModuleList(Region(*channels, settings) for channels in self.widths)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        terms_of_taps = [
-            region(student.features[s], teacher.features[t], batch.random)
-            for region, (s, t) in zip(self.regions, self.names, strict=True)
-        ]
+        regions = zip(self.regions, self.maps(student, teacher), strict=True)
+        terms_of_taps = [region(f_s, f_t, batch.random) for region, (f_s, f_t) in regions]
         return {name: torch.stack([terms[name] for terms in terms_of_taps]).mean() for name in terms_of_taps[0]}
 
     def warnings(self, means: dict[str, float]) -> list[str]:
@@ -219,9 +198,8 @@ class Standardise(nn.Module):
     Unlike with batch norm, the result for an image stops depending on the other images once the moments have converged.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-5):
+    def __init__(self, channels: int):
         super().__init__()
-        self.eps = eps
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("square", torch.zeros(channels))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
@@ -235,4 +213,4 @@ class Standardise(nn.Module):
         self.batches += 1
         self.mean += (mean - self.mean) / self.batches
         self.square += (square - self.square) / self.batches
-        return F.batch_norm(x, self.mean, (self.square - self.mean.square()).clamp(min=0), eps=self.eps)
+        return F.batch_norm(x, self.mean, (self.square - self.mean.square()).clamp(min=0))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_at_least_1
 from methods.tap_pairs import TapPairs, shrink, total
 
 
@@ -38,15 +38,12 @@ class ReviewKD(TapPairs):
         self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512, warmup: int = 20
     ):
         super().__init__(student, teacher, "stages.preact" if student_preact else "stages", "stages.preact")
-        if max_mid < 1:
-            raise ValueError(f"max_mid must be at least 1, not {max_mid}")
+        check_at_least_1("max_mid", max_mid)
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
         self.warmup = warmup
-        widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
         self.pooled = student.pooled
-        if self.pooled:
-            widths.append((student.embedding_dim, teacher.embedding_dim))
+        widths = self.widths + [(student.embedding_dim, teacher.embedding_dim)] * self.pooled
         mid = min(max_mid, widths[-1][0])
         deepest = len(widths) - 1
         self.fusions = nn.ModuleList(Fusion(c_s, mid, c_t, i < deepest) for i, (c_s, c_t) in enumerate(widths))
@@ -54,7 +51,7 @@ class ReviewKD(TapPairs):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         pairs = list(self.maps(student, teacher))
         if self.pooled:
-            pairs.append((as_map(student.embedding), as_map(teacher.embedding)))
+            pairs.append((student.embedding[:, :, None, None], teacher.embedding[:, :, None, None]))
         fused, losses = None, []
         for fusion, (s, t) in reversed(list(zip(self.fusions, pairs, strict=True))):
             review, fused = fusion(s, fused, t.shape[2:])
@@ -92,10 +89,6 @@ def context_loss(h: Tensor, t: Tensor) -> Tensor:
     levels += [F.mse_loss(shrink(h, (n, n)), shrink(t, (n, n))) for n in (4, 2, 1) if n < h.shape[2]]
     weights = [0.5**i for i in range(len(levels))]
     return total(w / sum(weights) * loss for w, loss in zip(weights, levels, strict=True))
-
-
-def as_map(x: Tensor) -> Tensor:
-    return x[:, :, None, None]
 
 
 def resize(x: Tensor, size: torch.Size) -> Tensor:

@@ -29,10 +29,7 @@ class RKD(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         distance_s, angle_s = relations(student.embedding)
         distance_t, angle_t = relations(teacher.embedding)
-        return {
-            "distance": F.smooth_l1_loss(distance_s, distance_t),
-            "angle": F.smooth_l1_loss(angle_s, angle_t),
-        }
+        return {"distance": F.smooth_l1_loss(distance_s, distance_t), "angle": F.smooth_l1_loss(angle_s, angle_t)}
 
 
 def relations(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ class SimKD(Distiller):
         self.classifier_weight = nn.Parameter(head.weight.clone(), requires_grad=False)
         self.classifier_bias = nn.Parameter(head.bias.clone(), requires_grad=False)
         self.head = head
+        self.student_taps, self.teacher_taps = (self.student_tap,), (head.tap,)
         sizes = zip(student.sizes[self.student_tap], teacher.sizes[head.tap], strict=True)
         self.height, self.width = (min(pair) for pair in sizes)
         inner = channels // factor
@@ -48,14 +49,6 @@ class SimKD(Distiller):
             *conv_bn_relu(inner, inner, 3),
             *conv_bn_relu(inner, channels, 1),
         )
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return (self.student_tap,)
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return (self.head.tap,)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         f_s, f_t = to_common_grid(student.features[self.student_tap], self.head.read(teacher.features))

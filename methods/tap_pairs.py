@@ -18,26 +18,16 @@ class TapPairs(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, student_taps: str, teacher_taps: str | None = None):
         super().__init__(student, teacher)
-        self._student_taps = expand_taps(student, student_taps)
-        self._teacher_taps = expand_taps(teacher, teacher_taps or student_taps)
-        if len(self._student_taps) != len(self._teacher_taps):
+        self.student_taps = expand_taps(student, student_taps)
+        self.teacher_taps = expand_taps(teacher, teacher_taps or student_taps)
+        if len(self.student_taps) != len(self.teacher_taps):
             raise ValueError(
-                f"the student's taps {', '.join(self._student_taps)} and the teacher's "
-                f"{', '.join(self._teacher_taps)} do not pair up: name as many for both models"
+                f"the student's taps {', '.join(self.student_taps)} and the teacher's "
+                f"{', '.join(self.teacher_taps)} do not pair up: name as many for both models"
             )
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return self._student_taps
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return self._teacher_taps
-
-    @property
-    def names(self) -> list[tuple[str, str]]:
-        """Return (student's tap, teacher's tap) of each pair."""
-        return list(zip(self._student_taps, self._teacher_taps, strict=True))
+        # Of each pair, the student's tap and the teacher's, and their channels
+        self.names = list(zip(self.student_taps, self.teacher_taps, strict=True))
+        self.widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
 
     def maps(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
         """Return (student's map (B, C_s, H_s, W_s), teacher's map (B, C_t, H_t, W_t)) of each pair."""
@@ -49,19 +39,8 @@ class FirstStagePairs(TapPairs):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, taps: str, epochs: int):
         super().__init__(student, teacher, taps)
-        self._first = FirstStage(epochs, self._student_taps, self._teacher_taps, teacher_later=False)
-
-    @property
-    def first_stage(self) -> FirstStage:
-        return self._first
-
-    @property
-    def student_taps(self) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def teacher_taps(self) -> tuple[str, ...]:
-        return ()
+        self.first_stage = FirstStage(epochs, self.student_taps, self.teacher_taps, teacher_later=False)
+        self.student_taps = self.teacher_taps = ()  # the main stage reads no maps
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {}

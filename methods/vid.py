@@ -33,10 +33,7 @@ class VID(TapPairs):
         super().__init__(student, teacher, taps)
         if initial_variance <= EPS:
             raise ValueError(f"initial_variance must be above {EPS}, not {initial_variance}")
-        self.gaussians = nn.ModuleList(
-            Gaussian(student.channels[s], teacher.channels[t], teacher.channels[t], initial_variance)
-            for s, t in self.names
-        )
+        self.gaussians = nn.ModuleList(Gaussian(c_s, c_t, c_t, initial_variance) for c_s, c_t in self.widths)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         pairs = zip(self.gaussians, self.maps(student, teacher), strict=True)

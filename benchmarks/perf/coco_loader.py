@@ -24,6 +24,7 @@ from harness.data.load.coco import MULTIPLE, CocoLoader
 from harness.data.load.tensors import Normalise
 from harness.data.manifest import Settings
 from harness.data.prepare import coco
+from harness.data.prepare.part import Request
 from harness.spec.datasets import prepared_dataset
 from harness.training import host_memory
 
@@ -40,10 +41,9 @@ def main() -> None:
     torch.set_num_threads(1)
     workers = 1 if BUSY else 2
     with tempfile.TemporaryDirectory() as folder_name:
-        manifest, _ = coco.prepare_coco(
-            SOURCE, Path(folder_name) / "coco", Settings(max_side=None, quality=90), 1, False, lambda *_: None
-        )
-        path = Path(folder_name) / "coco" / manifest.test.file
+        out, settings = Path(folder_name) / "coco", Settings(max_side=None, quality=90)
+        manifest, _ = coco.prepare_coco(Request("coco", SOURCE, out, settings, 1, False, lambda *_: None))
+        path = out / manifest.test.file
         annotations, file = Annotations.load(path.with_suffix(".safetensors"), 80), beton.read_beton(path)
         trained = np.flatnonzero(annotations.training_objects(file.heights, file.widths).counts)
         ours = CocoLoader(

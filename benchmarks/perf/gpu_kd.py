@@ -39,7 +39,7 @@ from harness.training.cuda.streams import raise_stream_limit
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import autocast, set_float32
-from harness.training.tasks.classification import Classification, evaluate_classifier
+from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 
 PRECISIONS = ("bf16", "tf32", "float32")
@@ -186,9 +186,10 @@ class Bench:
         part = TensorEvalSet(
             "test", *(x[: INFO.test_size].to(self.device) for x in (self.pixels, self.labels)), normalise
         )
-        evaluate_classifier(self.student, part, precision)
+        task = Classification(INFO.classes, INFO.image_shape)
+        task.evaluate(self.student, part, precision)
         began = time.perf_counter()
-        evaluate_classifier(self.student, part, precision)
+        task.evaluate(self.student, part, precision)
         return time.perf_counter() - began
 
     def matrix_peak(self) -> float:

@@ -130,9 +130,7 @@ class Annotations:
         Annotations are numbered from 1: no result names them, and pycocotools takes number 0 for none.
         """
         images = np.repeat(self.image_ids, np.diff(self.firsts)).tolist()
-        columns = zip(
-            images, self.labels.tolist(), self.boxes.tolist(), self.areas.tolist(), self.crowds.tolist(), strict=True
-        )
+        columns = (values.tolist() for values in (self.labels, self.boxes, self.areas, self.crowds))
         return {
             "images": [
                 {"id": i, "height": h, "width": w}
@@ -148,7 +146,7 @@ class Annotations:
                     "area": area,
                     "iscrowd": int(crowd),
                 }
-                for number, (image, label, box, area, crowd) in enumerate(columns, 1)
+                for number, (image, label, box, area, crowd) in enumerate(zip(images, *columns, strict=True), 1)
             ],
         }
 

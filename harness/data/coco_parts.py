@@ -29,11 +29,10 @@ class Parts:
             UserError: the folder holds no prepared data set, or it is damaged.
             WrongData: it holds another one.
         """
-        self.manifest = CocoManifest.read(folder)
-        if self.manifest.version != dataset.version:
-            versions = f"content {self.manifest.version}, expected {dataset.version}"
-            raise WrongData(f"{folder}: {versions}: another preparation")
-        self._folder, self._subset = folder, dataset.train_subset
+        manifest = CocoManifest.read(folder)
+        if manifest.version != dataset.version:
+            raise WrongData(f"{folder}: content {manifest.version}, expected {dataset.version}: another preparation")
+        self.manifest, self._folder, self._subset = manifest, folder, dataset.train_subset
         with_objects = self._with_objects()
         count = len(with_objects) - (dataset.validation or 0)
         # Positions in the file, which rise

@@ -13,6 +13,7 @@ from harness.store import files
 
 FORMAT: Literal[1] = 1
 FILE = "manifest.json"
+FILES: dict[str, Literal["train.beton", "val.beton"]] = {"train": "train.beton", "test": "val.beton"}  # of the parts
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 

@@ -24,9 +24,8 @@ def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state:
     flat = {k: t.detach().contiguous().cpu() for k, t in tensors.items()}
     text = json.dumps(state, sort_keys=True)
     metadata = {"state": text, "digest": _digest(flat, text)}
-    files.replace(
-        folder / f"epoch-{epoch:06d}-step-{step:06d}.safetensors", lambda path: save_file(flat, path, metadata)
-    )
+    newest = folder / f"epoch-{epoch:06d}-step-{step:06d}.safetensors"
+    files.replace(newest, lambda path: save_file(flat, path, metadata))
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-CHECKPOINTS_PER_RUN]:
         old.unlink(missing_ok=True)
 

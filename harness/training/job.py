@@ -31,7 +31,7 @@ from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
-from harness.training.recorder import FollowerRecorder, Interrupted, RunRecorder, write_failure
+from harness.training.recorder import Interrupted, RunRecorder, write_failure
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_teacher
 from harness.training.teacher_logits import CachedLogits
@@ -118,10 +118,8 @@ def _train(
     sciences = {k: store.read_science(k) for k in run_ids}
     checkpoints = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
     torch.set_num_threads(threads)
-    recorder = RunRecorder(store, log, should_stop, threads, started, device, sciences, ranks)
-    if ranks.rank == 0:
-        for k in run_ids:
-            recorder.attempts[k] = store.add_attempt(k, log=log, pid=os.getpid(), threads=threads)
+    recorded = run_ids if ranks.rank == 0 else []
+    attempts = {k: store.add_attempt(k, log=log, pid=os.getpid(), threads=threads) for k in recorded}
 
     any_science = sciences[run_ids[0]]
     recipe = any_science.recipe
@@ -133,8 +131,6 @@ def _train(
     loader: Loader = source.training(recipe, any_science.seed, ranks.rows)
     if recipe.epoch_steps:
         loader = FixedEpochs(loader, recipe.epoch_steps)
-    recorder.train_size, recorder.decoder = len(source.train_targets), source.decoder
-    recorder.evaluated_on, recorder.evaluated_size = evaluated_on.name, len(evaluated_on.targets)
     try:
         # A given teacher may have been trained on the images that are held out here.
         given = any(isinstance(s.teacher, Given) for s in sciences.values())
@@ -146,15 +142,13 @@ def _train(
         write_failure(store, [k for k in run_ids if sciences[k].teacher], error, traceback.format_exc(), log)
         ranks.confirm_failure("teacher of " + run_ids[0])
         sciences, teacher = {k: s for k, s in sciences.items() if not s.teacher}, None
-    recorder.teacher = teacher
     if teacher:
         rows = ranks.rows(recipe.batch_size)
         compiles = recipe.compile and device.type == "cuda"
         teacher.prepare(recipe.precision, rows.stop - rows.start if compiles else None)
 
-    engine: MakeEngine = (
-        partial(DeepSpeedEngine, zero_stage=order.zero_stage) if order.engine == "deepspeed" else NativeEngine
-    )
+    deepspeed = partial(DeepSpeedEngine, zero_stage=order.zero_stage)
+    engine: MakeEngine = deepspeed if order.engine == "deepspeed" else NativeEngine
     members: dict[str, Member] = {}
     for k, science in sciences.items():
         try:
@@ -163,9 +157,8 @@ def _train(
                 members[k].restore(*saved)
         except Exception as error:
             members.pop(k, None)
-            recorder.on_failure(k, error, traceback.format_exc())
+            write_failure(store, [k], error, traceback.format_exc(), log)
             ranks.confirm_failure(k)
-    recorder.pack_size = len(members)
     where = f"{device}, {plural(threads, 'thread')}"
     if ranks.world_size > 1:
         where += f", process {ranks.rank} of {ranks.world_size}, engine {order.engine}"
@@ -175,14 +168,16 @@ def _train(
     # A file system may show some nodes old files.
     if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
         raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
-    observer = recorder if ranks.rank == 0 else FollowerRecorder(recorder)
+    recorder = RunRecorder(
+        store, log, should_stop, threads, started, device, ranks, source, evaluated_on, teacher, attempts, len(members)
+    )
     capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.capturable else None
     logits = None
     if recipe.teacher_top_k and teacher:
         folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))
         size = len(source.train_targets)
         logits = CachedLogits(folder, recipe.teacher_top_k, size, dataset.info.classes, ranks)
-    Pack(members, loader, evaluated_on, teacher, observer, ranks, capture, logits).train()
+    Pack(members, loader, evaluated_on, teacher, recorder, ranks, capture, logits).train()
 
 
 def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:

@@ -1,7 +1,8 @@
 """A run in training: its networks, method, optimiser and state. ``harness.training.step`` takes its steps."""
 
 import math
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -144,17 +145,10 @@ class Member:
         reads = self.distiller.needs_teacher and self.first_stage.teacher_later and self.peer is None
         return self.main_taps if reads else None
 
-    @property
-    def constants(self) -> tuple[bool, float]:
-        """The Python values that a captured step bakes in: the stage and the learning rate."""
-        return self.in_first_stage, self.lr
-
     def begin_epoch(self) -> None:
         """Set the epoch's learning rate."""
-        if self.in_first_stage:
-            self._epoch_lr = self.first_stage.lr or self.recipe.lr
-        else:
-            self._epoch_lr = learning_rate(self.recipe, self.history.epoch)
+        first_lr = self.first_stage.lr or self.recipe.lr
+        self._epoch_lr = first_lr if self.in_first_stage else learning_rate(self.recipe, self.history.epoch)
         self.lr = self._epoch_lr
 
     def begin_step(self, step: int) -> None:
@@ -236,13 +230,15 @@ class Member:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that training changes, by name. All ranks must call it together."""
-        return {
-            **{f"student.{k}": v for k, v in self.student.state_dict().items()},
-            **{f"method.{k}": v for k, v in self.distiller.state_dict().items()},
-            **({f"peer.{k}": v for k, v in self.peer.state_dict().items()} if self.peer is not None else {}),
-            **({f"average.{k}": v for k, v in self.ema.model.state_dict().items()} if self.ema else {}),
-            **{f"momentum.{i}": m for i, m in self.engine.momenta().items()},
-        }
+        parts: dict[str, Mapping[Any, Tensor]] = {k: module.state_dict() for k, module in self._modules().items()}
+        parts["momentum"] = self.engine.momenta()
+        return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """Return the modules that training changes, by the first part of their tensors' names in a checkpoint."""
+        average = self.ema.model if self.ema else None
+        modules = {"student": self.student, "method": self.distiller, "peer": self.peer, "average": average}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def state(self) -> dict[str, Any]:
         """Return what ``tensors`` does not hold, JSON-able. Both together continue a run at the very same step."""
@@ -252,16 +248,12 @@ class Member:
 
     def restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         """Continue from what ``tensors()`` and ``state()`` returned."""
-        parts: dict[str, dict[str, Tensor]] = {"student": {}, "method": {}, "peer": {}, "average": {}, "momentum": {}}
+        parts: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)
         for name, tensor in tensors.items():
             part, _, key = name.partition(".")
             parts[part][key] = tensor
-        self.student.load_state_dict(parts["student"])
-        self.distiller.load_state_dict(parts["method"])
-        if self.peer is not None:
-            self.peer.load_state_dict(parts["peer"])
-        if self.ema:
-            self.ema.model.load_state_dict(parts["average"])
+        for name, module in self._modules().items():
+            module.load_state_dict(parts[name])
         self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]

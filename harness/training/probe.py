@@ -62,11 +62,10 @@ class Clock:
 
 @dataclass
 class PackTiming:
-    """The timing of a pack, with the positions of runs that it does not cover."""
+    """The timing of a pack."""
 
     clock: Clock
-    failed: dict[int, str]
-    first_stage: list[int]
+    left_out: dict[int, str]  # position of a run that it does not cover -> why
     checkpoint_bytes: int
 
 
@@ -75,13 +74,13 @@ def main() -> None:
     pack = {i: Science.from_json(science) for i, science in enumerate(order.sciences)}
     since = order.started_at
     timing = measure_pack(pack, Path(order.folder) / "first", order)
-    left_out = dict.fromkeys(timing.first_stage, FIRST_STAGE) | timing.failed
-    if timing.first_stage:  # the other runs have waited for that stage
+    left_out = timing.left_out
+    if FIRST_STAGE in left_out.values():  # the other runs have waited for that stage
         pack = {i: science for i, science in pack.items() if i not in left_out}
         since = time.time()
         if pack:
             timing = measure_pack(pack, Path(order.folder) / "second", order)
-            left_out |= timing.failed
+            left_out |= timing.left_out
     measured = [i for i in pack if i not in left_out]
     ProbeAnswer(
         measured=measured,
@@ -117,10 +116,10 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
     clock = Clock(order.steps, order.seconds, per_epoch, at_once)
     run_pack(JobOrder(str(folder), tuple(run_ids.values()), order.data, weights, order.threads), clock)
-    failures = {i: failure.cause for i, run_id in run_ids.items() if (failure := store.failure(run_id))}
-    first = [i for i, run_id in run_ids.items() if store.progress(run_id).get("stage") == "first"]
+    left_out = {i: FIRST_STAGE for i, run_id in run_ids.items() if store.progress(run_id).get("stage") == "first"}
+    left_out |= {i: failure.cause for i, run_id in run_ids.items() if (failure := store.failure(run_id))}
     checkpoints = (path for run_id in run_ids.values() for path in sorted(store.checkpoints(run_id).glob("*"))[-1:])
-    return PackTiming(clock, failures, first, sum(path.stat().st_size for path in checkpoints))
+    return PackTiming(clock, left_out, sum(path.stat().st_size for path in checkpoints))
 
 
 def _untrained(science: Science, name: str, folder: Path) -> tuple[str, Path]:

@@ -1,4 +1,4 @@
-"""Recorders: they write a pack's progress, checkpoints, weights, records and failures into the store."""
+"""The recorder: it writes a pack's progress, checkpoints, weights, records and failures into the store."""
 
 import os
 import resource
@@ -15,16 +15,18 @@ from torch import Tensor
 
 from harness import hardware
 from harness.data.load import arrays
+from harness.data.load.loader import EvalSet
+from harness.data.load.source import Source
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
-from harness.spec.science import Science, Trained
+from harness.spec.science import Trained
 from harness.spec.tasks import METRICS
 from harness.store import files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
-from harness.training.distributed.ranks import ONE_RANK, Ranks
-from harness.training.member import Member
+from harness.training.distributed.ranks import Ranks
+from harness.training.member import Member, Metrics
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
 
@@ -49,7 +51,10 @@ class NextAction(IntEnum):
 
 @dataclass
 class RunRecorder:
-    """The observer of a pack that writes files. It runs on the first rank."""
+    """The observer of a pack that writes files. Ranks after the first write only failures.
+
+    They stop when the first rank does, and give their shards of a checkpoint when the first rank writes one.
+    """
 
     store: Store
     log: str
@@ -57,15 +62,12 @@ class RunRecorder:
     threads: int
     started: float
     device: torch.device
-    sciences: dict[str, Science]
-    ranks: Ranks = ONE_RANK
-    train_size: int = 0
-    decoder: str = ""  # of prepared images
-    evaluated_on: str = "test"
-    evaluated_size: int = 0
-    pack_size: int = 0
-    teacher: Teacher | None = None
-    attempts: dict[str, int] = field(default_factory=dict)
+    ranks: Ranks
+    source: Source
+    evalset: EvalSet
+    teacher: Teacher | None
+    attempts: dict[str, int]
+    pack_size: int
     _last_progress: float = 0.0  # the time at which progress was last written
     _last_checkpoint: float = field(default_factory=time.monotonic)
     _first_progress: dict[str, tuple[float, int]] = field(default_factory=dict)  # run_id -> time and step of the first
@@ -76,25 +78,27 @@ class RunRecorder:
         Raises:
             Interrupted: the job must stop; every member is checkpointed.
         """
-        due = time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS
-        action = self.agree_on(NextAction.CHECKPOINT if due else NextAction.CONTINUE)
-        self._write_progress(members, steps_per_epoch)
+        due = self.ranks.rank == 0 and time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS
+        proposed = NextAction.STOP if self.should_stop() else NextAction.CHECKPOINT if due else NextAction.CONTINUE
+        action = NextAction(self.ranks.all_reduce_max(proposed, self.device))
+        if self.ranks.rank == 0:
+            self._write_progress(members, steps_per_epoch)
         if action is not NextAction.CONTINUE:
-            for run_id, member in members.items():
-                done = member.history.epoch + member.first_stage.epochs
-                try:
-                    checkpoint.save(
-                        self.store.checkpoints(run_id), done, member.steps, member.tensors(), member.state()
-                    )
-                except files.DiskFull as e:
-                    print(f"{run_id} has no new checkpoint: {e}", flush=True)
-            self._last_checkpoint = time.monotonic()
+            self._write_checkpoints(members)
         if action is NextAction.STOP:
             raise Interrupted
 
-    def agree_on(self, mine: NextAction) -> NextAction:
-        """Return the action of all ranks after this step; this one proposes ``mine``, or to stop if it should."""
-        return NextAction(self.ranks.all_reduce_max(NextAction.STOP if self.should_stop() else mine, self.device))
+    def _write_checkpoints(self, members: dict[str, Member]) -> None:
+        for run_id, member in members.items():
+            tensors = member.tensors()  # of all ranks together
+            if self.ranks.rank > 0:
+                continue
+            done = member.history.epoch + member.first_stage.epochs
+            try:
+                checkpoint.save(self.store.checkpoints(run_id), done, member.steps, tensors, member.state())
+            except files.DiskFull as e:
+                print(f"{run_id} has no new checkpoint: {e}", flush=True)
+        self._last_checkpoint = time.monotonic()
 
     def _write_progress(self, members: dict[str, Member], steps_per_epoch: int) -> None:
         now = time.monotonic()
@@ -102,12 +106,13 @@ class RunRecorder:
             return
         self._last_progress = now
         for run_id, member in members.items():
-            stage, epoch, epochs = training_position(member)
+            stage, epoch, epochs = "main", member.history.epoch, member.recipe.epochs
+            if member.in_first_stage:
+                stage, epoch, epochs = "first", epoch + member.first_stage.epochs, member.first_stage.epochs
             step = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
             last_step = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
             first_time, first_step = self._first_progress.setdefault(run_id, (now, step))
-            pace = (now - first_time) / (step - first_step) if step > first_step else None
-            seconds_left = pace * (last_step - step) if pace is not None else None
+            seconds_left = (now - first_time) / (step - first_step) * (last_step - step) if step > first_step else None
             score = member.task.info.score
             last_score = {score: member.history.last[score] if member.history.last else None}
             self.store.write_progress(
@@ -117,14 +122,15 @@ class RunRecorder:
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
         """Print the epoch's curves; write the record of a finished run."""
-        history = member.history
-        values = {name: f"{value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch}
-        method = member.science.method.use
+        if self.ranks.rank > 0:
+            return
+        history, method = member.history, member.science.method.use
+        values = " ".join(f"{name}={value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch)
         if history.epoch > 0:
             where = f"epoch {history.epoch}/{member.recipe.epochs}"
         else:
             where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
-        print(f"{run_id} {method} {where} {_pairs(values)}", flush=True)
+        print(f"{run_id} {method} {where} {values}", flush=True)
         for warning in history.warnings:
             print(f"{run_id} {method} WARNING {warning}", flush=True)
         if finished:
@@ -144,18 +150,17 @@ class RunRecorder:
         science, history = member.science, member.history
         teacher = self.teacher if science.teacher else None
         commit, dirty = provenance.git_state()
-        no_metrics: dict[str, float | None] = {}
-        last = no_metrics if history.diverged else history.last or no_metrics
-        best = history.best or no_metrics
+        last: Metrics = {} if history.diverged else history.last or {}
+        best: Metrics = history.best or {}
         costs = {p: history.costs.get(p, 0.0) for p in COST_PARTS}
         row = {
             "run_id": run_id,
             "status": "diverged" if history.diverged else "done",
             "dataset": science.dataset.name,
             "dataset_version": science.dataset.version,
-            "train_size": self.train_size,
-            "evaluated_on": self.evaluated_on,
-            "evaluated_size": self.evaluated_size,
+            "train_size": len(self.source.train_targets),
+            "evaluated_on": self.evalset.name,
+            "evaluated_size": len(self.evalset.targets),
             "student": science.student,
             "student_parameters": count_parameters(member.student.parameters()),
             "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
@@ -181,7 +186,7 @@ class RunRecorder:
             "weights_sha256": weights_sha256,
             "git_commit": commit,
             "git_dirty": dirty,
-            "versions": provenance.versions(self.decoder),
+            "versions": provenance.versions(self.source.decoder),
             "hardware": torch.cuda.get_device_name() if self.device.type == "cuda" else hardware.cpu_name(),
             "threads": self.threads,
             "processes": self.ranks.world_size,
@@ -207,43 +212,7 @@ class RunRecorder:
 
 def count_parameters(parameters: Iterable[Tensor]) -> int:
     """Return the number of values in these parameters."""
-    """Return the number of values in these parameters."""
     return sum(p.numel() for p in parameters)
-
-
-def training_position(member: Member) -> tuple[str, int, int]:
-    """Return the current stage, ``first`` or ``main``, its finished epochs, and how many it has."""
-    if member.in_first_stage:
-        return "first", member.history.epoch + member.first_stage.epochs, member.first_stage.epochs
-    return "main", member.history.epoch, member.recipe.epochs
-
-
-def _pairs(values: dict[str, str]) -> str:
-    return " ".join(f"{k}={v}" for k, v in values.items())
-
-
-@dataclass
-class FollowerRecorder:
-    """The observer on all further ranks. It writes only failures.
-
-    It stops when the first rank does, and gives its shards of a checkpoint when the first rank writes one.
-    """
-
-    recorder: RunRecorder
-
-    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        action = self.recorder.agree_on(NextAction.CONTINUE)
-        if action is not NextAction.CONTINUE:
-            for member in members.values():
-                member.tensors()
-        if action is NextAction.STOP:
-            raise Interrupted
-
-    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
-        pass
-
-    def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
-        self.recorder.on_failure(run_id, error, details)
 
 
 def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:

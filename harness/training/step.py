@@ -8,7 +8,8 @@ import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -88,10 +89,10 @@ class SharedForward:
         images, targets, indices = static["images"], static["targets"], static["indices"]
         baked_in = (teacher is None, taps, precision, images.data_ptr())
         outputs = forward() if self._cached_logits else self._forward(baked_in, forward)
-        heads = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding})
-        maps = self._static.load({f"tap {tap}": x for tap, x in outputs.features.items()})
-        features = {tap: maps[f"tap {tap}"] for tap in outputs.features}
-        outputs = Outputs(heads["logits"], heads["embedding"], features)
+        maps = {f"tap {tap}": x for tap, x in outputs.features.items()}
+        static = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding, **maps})
+        features = {tap: static[f"tap {tap}"] for tap in outputs.features}
+        outputs = Outputs(static["logits"], static["embedding"], features)
         return StepInputs(images, targets, indices, outputs, self._static.moves)
 
 
@@ -100,10 +101,8 @@ class StepRunner:
 
     def __init__(self, name: str, member: Member, streams: Streams, capture: Capture | None):
         self._name, self._member, self._streams = name, member, streams
-        modules = (*member.networks, member.distiller)
-        self._compute = CapturedStep[Tensor](
-            capture, name, lambda: state_outside_tensors(modules), member.discard_gradients
-        )
+        outside_state = partial(state_outside_tensors, (*member.networks, member.distiller))
+        self._compute = CapturedStep[Tensor](capture, name, outside_state, member.discard_gradients)
         self._static_random: SampleRandom | None = None
         self._depends_on_epoch = False
 
@@ -114,15 +113,15 @@ class StepRunner:
         member.begin_step(step)
         baked_in = None
         if inputs.addresses is not None:
-            baked_in = (member.constants, epoch if self._depends_on_epoch else None, inputs.addresses)
+            read_epoch = epoch if self._depends_on_epoch else None
+            baked_in = (member.in_first_stage, member.lr, read_epoch, inputs.addresses)
         replays = self._compute.replays(baked_in)
         # A method that may yet turn out to change what is shared runs while no other member reads that.
         with self._streams.fork(self._name, exclusive=not replays):
             batch = self._batch(inputs, rng.stream_key(member.seed, step, "method"), epoch)
             with member.watch.part("student") if replays else nullcontext():
-                self._compute(
-                    baked_in, lambda: compute_step(member, batch, inputs.teacher, batch_size), batch.random.generator
-                )
+                work = partial(compute_step, member, batch, inputs.teacher, batch_size)
+                self._compute(baked_in, work, batch.random.generator)
             self._depends_on_epoch |= bool(batch.attributes_read)
         member.count_step(batch_size)
 
@@ -154,7 +153,7 @@ def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int
     be captured as a CUDA graph.
     """
     losses = [
-        _add_gradients(member, micro_batch, batch_size)
+        _add_gradients(member, *micro_batch, batch_size)
         for micro_batch in micro_batches(batch, teacher, member.recipe.accumulate, member.loss_ranks)
     ]
     with member.watch.part("student"):
@@ -166,16 +165,10 @@ def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int
     return torch.stack(losses).sum()
 
 
-class MicroBatch(NamedTuple):
-    """Rows of a batch with the teacher's outputs for them."""
-
-    part: BatchPart
-    batch: Batch
-    teacher: Outputs
-
-
-def micro_batches(batch: Batch, teacher: Outputs, accumulate: int, ranks: Ranks) -> Iterator[MicroBatch]:
-    """Yield ``accumulate`` micro-batches, or one for each image if there are fewer images."""
+def micro_batches(
+    batch: Batch, teacher: Outputs, accumulate: int, ranks: Ranks
+) -> Iterator[tuple[BatchPart, Batch, Outputs]]:
+    """Yield ``accumulate`` micro-batches with the teacher's outputs for them; one for each image if there are fewer."""
     count = len(batch.indices)
     parts = min(accumulate, count)
     for part in (BatchPart(index, parts) for index in range(parts)):
@@ -186,12 +179,11 @@ def micro_batches(batch: Batch, teacher: Outputs, accumulate: int, ranks: Ranks)
         micro.random = batch.random.part(part.rows)
         features = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
         logits, embedding = _rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows)
-        yield MicroBatch(part, micro, replace(teacher, logits=logits, embedding=embedding, features=features))
+        yield part, micro, replace(teacher, logits=logits, embedding=embedding, features=features)
 
 
-def _add_gradients(member: Member, micro_batch: MicroBatch, batch_size: int) -> Tensor:
-    """Add a micro-batch's gradients; return its share of the total loss, detached."""
-    part, batch, teacher = micro_batch
+def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
+    """Add the gradients of a micro-batch, a part of the batch; return its share of the total loss, detached."""
     images = len(batch.indices)
     with member.watch.part("student"):
         student = _student_forward(member, batch, batch_size, part)

@@ -118,12 +118,8 @@ class CachedLogits:
         self._read = self._computed = None
 
     def _empty(self, device: torch.device) -> TopK:
-        shape = (self._size, self._k)
-        return TopK(
-            torch.zeros(shape, dtype=torch.int16, device=device),
-            torch.zeros(shape, dtype=torch.float16, device=device),
-            torch.zeros(self._size, dtype=torch.float16, device=device),
-        )
+        row = TopK.of(torch.zeros(1, self._num_classes, device=device), self._k)
+        return TopK(*(tensor.new_zeros((self._size, *tensor.shape[1:])) for tensor in vars(row).values()))
 
     def _load(self, device: torch.device) -> TopK:
         try:

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from harness.data import beton
-from harness.data.manifest import Manifest
+from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import dataset as prepare_dataset
 from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
@@ -39,6 +39,15 @@ def prepared(source: Path, out: Path, *options: object, dataset: str = "imagefol
     result = prepare(source, out, *options, dataset=dataset)
     assert result.code == 0, result.err
     return Manifest.read(out)
+
+
+def seen_by(tree: Path, out: Path, max_side: int, workers: int, skip_unreadable: bool) -> list[int]:
+    """Prepare in this process; return the numbers of source files that were done, as they are shown."""
+    seen: list[int] = []
+    settings = Settings(max_side=max_side, quality=90)
+    how = settings, workers, skip_unreadable, lambda part, done, _: seen.append(done)
+    imagefolder.prepare_imagefolder(prepare_part.Request("imagefolder", tree, out, *how))
+    return seen
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -302,10 +311,7 @@ class Running:
 
     def again(self, out: Path) -> int:
         """Run the same command in this process; return the number of source files that were already stored."""
-        seen: list[int] = []
-        settings = imagefolder.Settings(max_side=64, quality=90)
-        imagefolder.prepare_imagefolder(self.tree, out, settings, 2, False, lambda part, done, _: seen.append(done))
-        return seen[0]
+        return seen_by(self.tree, out, 64, 2, False)[0]
 
 
 @pytest.fixture
@@ -396,10 +402,7 @@ def test_killed_while_naming_is_all_done(
     tree, left, _ = broken
     shutil.copytree(left, tmp_path / "out")
     TORN["killed while naming"](tmp_path / "out/.prepare")
-    seen: list[int] = []
-    settings = imagefolder.Settings(max_side=400, quality=90)
-    imagefolder.prepare_imagefolder(tree, tmp_path / "out", settings, 1, True, lambda _, done, __: seen.append(done))
-    assert seen == [24, 6]
+    assert seen_by(tree, tmp_path / "out", 400, 1, True) == [24, 6]
 
 
 def test_other_settings_begin_again(

@@ -303,9 +303,9 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     assert 0 < chunks < 4 and [path.name for path in out.iterdir()] == [".prepare"]
     seen: list[int] = []
     how = Settings(max_side=None, quality=90), 2, False, lambda part, done, _: seen.append(done)
-    coco.prepare_coco(source, out, *how)
+    coco.prepare_coco(prepare_part.Request("coco", source, out, *how))
     assert seen[0] == chunks * prepare_part.CHUNK
-    manifest, _ = coco.prepare_coco(source, tmp_path / "undisturbed", *how)
+    manifest, _ = coco.prepare_coco(prepare_part.Request("coco", source, tmp_path / "undisturbed", *how))
     assert contents(out) == contents(tmp_path / "undisturbed")
     assert manifest.test.images == 800 and manifest.test.trained_on == 400
 

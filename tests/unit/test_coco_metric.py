@@ -16,7 +16,7 @@ from harness.models.detection.base import Detections, Detector
 from harness.models.detection.build import build_detector
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.training.distributed.ranks import join_ranks
-from harness.training.tasks.detection_evaluation import as_results, coco_metrics, evaluate_detector, results_file
+from harness.training.tasks.detection_evaluation import as_results, coco_metrics, evaluate_detector
 from slurm.entry import free_port
 from tests.support import coco128
 from tests.support.coco128 import needs_coco128
@@ -126,7 +126,9 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
         model = detector()
         evaluation = evaluate_detector(model, FewImages(), ranks=ranks)
         assert model.training
-        (folder / f"{rank}of{world}.json").write_text(json.dumps([evaluation.metrics, evaluation.results]))
+        (folder / f"{rank}of{world}.json").write_text(
+            json.dumps([evaluation.metrics, json.loads(evaluation.predictions or "")])
+        )
 
 
 @needs_coco128
@@ -160,5 +162,5 @@ class Middling(nn.Module):
 @needs_coco128
 def test_the_stored_results_have_the_measured_precision() -> None:
     evaluation = evaluate_detector(detector(), FewImages(), "bf16")
-    results = json.loads(results_file(evaluation.results))
+    results = json.loads(evaluation.predictions or "")
     assert coco_metrics(coco128.ground_truth(IMAGES), results) == evaluation.metrics

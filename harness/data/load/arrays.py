@@ -22,13 +22,11 @@ class ArrayDataset:
 
     def chosen(self, dataset: DatasetChoice) -> "ArrayDataset":
         """Return the images that a run trains on and, as the test part, those that it is evaluated on."""
-        classes = dataset.info.classes
-        subset, validation = dataset.train_subset, dataset.validation
-        if subset is None and validation is None:
+        if dataset.train_subset is None and dataset.validation is None:
             return self
-        train, held_out = split_held_out(self.train_targets, (validation or 0) // classes, subset and subset // classes)
+        train, held_out = split_held_out(self.train_targets, dataset)
         images, targets = self.train_images, self.train_targets
-        if validation is None:
+        if dataset.validation is None:
             return ArrayDataset(images[train], targets[train], self.test_images, self.test_targets)
         return ArrayDataset(images[train], targets[train], images[held_out], targets[held_out])
 
@@ -60,15 +58,23 @@ def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
     return raw
 
 
-def split_held_out(targets: np.ndarray, held_out: int, trained_on: int | None) -> tuple[np.ndarray, np.ndarray]:
+def split_held_out(targets: np.ndarray, dataset: DatasetChoice) -> tuple[np.ndarray, np.ndarray]:
     """Return positions, in file order, of the images to train on and of the held-out ones.
 
-    The last ``held_out`` of each class are held out. Of the others, the first ``trained_on``, or all, are trained on.
+    The last images of each class are held out, ``validation`` in all. Of the others, the first ``train_subset``, or
+    all, are trained on.
     """
+    rank, size = rank_in_class(targets)
+    available = size - (dataset.validation or 0) // dataset.info.classes
+    subset = dataset.train_subset
+    used = available if subset is None else np.minimum(available, subset // dataset.info.classes)
+    return np.flatnonzero(rank < used), np.flatnonzero(rank >= available)
+
+
+def rank_in_class(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return each image's rank among those of its class, in file order from 0, and how many these are; both (N,)."""
     rank, size = np.empty_like(targets), np.empty_like(targets)
     for c in np.unique(targets):
         members = np.flatnonzero(targets == c)
         rank[members], size[members] = np.arange(len(members)), len(members)
-    available = size - held_out
-    used = available if trained_on is None else np.minimum(available, trained_on)
-    return np.flatnonzero(rank < used), np.flatnonzero(rank >= available)
+    return rank, size

@@ -140,7 +140,7 @@ class CocoEvalSet:
 
     @property
     def annotations(self) -> dict[str, Any]:
-        """COCO's ground truth of these images, crowds included."""
+        """COCO's ground truth of these images, crowds included; a label is the rank of its ``categories``, from 1."""
         return self._annotations.as_coco(self._heights, self._widths, self.categories)
 
     def batches(self, mine: slice) -> Iterator[EvalBatch]:
@@ -211,14 +211,7 @@ class CocoSource:
 
     decoder = "torchvision"
 
-    def __init__(
-        self,
-        dataset: DatasetChoice,
-        recipe: Recipe,
-        folder: Path,
-        device: torch.device,
-        workers: int,
-    ):
+    def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path, device: torch.device, workers: int):
         assert recipe.sides and recipe.max_side and recipe.eval_side
         self._parts = Parts(dataset, folder)
         self._sides, self._max_side, self._eval_side = recipe.sides, recipe.max_side, recipe.eval_side

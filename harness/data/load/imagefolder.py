@@ -6,8 +6,7 @@ import numpy as np
 import torch
 
 from harness.data import beton
-from harness.data.load import arrays
-from harness.data.load.arrays import WrongData
+from harness.data.load.arrays import WrongData, split_held_out
 from harness.data.load.beton import BetonEvalSet, BetonLoader, chosen_backend
 from harness.data.load.loader import Rows
 from harness.data.load.tensors import Normalise
@@ -19,29 +18,17 @@ from harness.spec.science import DatasetChoice
 class ImageFolderSource:
     """JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
 
-    def __init__(
-        self,
-        dataset: DatasetChoice,
-        recipe: Recipe,
-        folder: Path,
-        device: torch.device,
-        workers: int,
-    ):
+    def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path, device: torch.device, workers: int):
         manifest = Manifest.read(folder)
         if manifest.version != dataset.version:
             raise WrongData(f"{folder}: content {manifest.version}, expected {dataset.version}: another preparation")
         self._manifest, self._folder, self._recipe = manifest, folder, recipe
         self._device, self._workers = device, workers
         self.decoder = chosen_backend()
-        info = dataset.info
-        self._normalise = Normalise(info, device)
-        targets = (
-            beton.read_beton(folder / manifest.train.file).labels if manifest.train else np.empty(0, dtype=np.int64)
-        )
-        held_out, subset = dataset.validation or 0, dataset.train_subset
-        self._trained, self._held_out = arrays.split_held_out(
-            targets, held_out // info.classes, subset and subset // info.classes
-        )
+        self._normalise = Normalise(dataset.info, device)
+        train = manifest.train
+        targets = beton.read_beton(folder / train.file).labels if train else np.empty(0, dtype=np.int64)
+        self._trained, self._held_out = split_held_out(targets, dataset)
         self.train_targets = torch.from_numpy(targets[self._trained]).to(device)
 
     def training(self, recipe: Recipe, seed: int, rows: Rows) -> BetonLoader:

@@ -122,14 +122,7 @@ class TensorSource:
 
     decoder = ""
 
-    def __init__(
-        self,
-        dataset: DatasetChoice,
-        recipe: Recipe,
-        folder: Path | None,
-        device: torch.device,
-        workers: int = 1,
-    ):
+    def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int):
         info = dataset.info
         self._all = arrays.read_dataset(info.name, folder)
         self._chosen = self._all.chosen(dataset)

@@ -42,7 +42,7 @@ def read_instances(path: Path) -> Instances:
     images = _images(path, content)
     categories = tuple(Category(id=number, name=name) for number, name in sorted(_categories(path, content).items()))
     labels = {category.id: label for label, category in enumerate(categories, 1)}
-    rows = _annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels)
+    rows = list(_annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels))
     of_image, label, box, area, crowd = ([row[k] for row in rows] for k in range(5))
     order = np.argsort(np.asarray(of_image, np.int64), kind="stable")
     counts = np.bincount(np.asarray(of_image, np.int64), minlength=len(images))
@@ -182,23 +182,16 @@ def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
 
 def _annotations(
     path: Path, content: dict[str, Any], images: dict[int, int], labels: dict[int, int]
-) -> list[tuple[int, int, list[float], float, int]]:
-    """Return position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
+) -> Iterator[tuple[int, int, list[float], float, int]]:
+    """Yield position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
     file.
     """
-    rows = []
     for item in _items(path, content, "annotations"):
         box = item.box()
-        rows.append(
-            (
-                item.known("image_id", images, "images"),
-                item.known("category_id", labels, "categories"),
-                box,
-                item.area() if item.has("area") else float(box[2]) * float(box[3]),
-                item.integer("iscrowd", 0, 1) if item.has("iscrowd") else 0,
-            )
-        )
-    return rows
+        position = item.known("image_id", images, "images")
+        label = item.known("category_id", labels, "categories")
+        area = item.area() if item.has("area") else float(box[2]) * float(box[3])
+        yield position, label, box, area, item.integer("iscrowd", 0, 1) if item.has("iscrowd") else 0
 
 
 def _is_number(value: object, largest: float) -> bool:

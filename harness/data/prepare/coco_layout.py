@@ -28,60 +28,48 @@ class Part:
         if missing := [file.name for file in files if not (folder / file.name).is_file()]:
             raise UserError(
                 f"{folder}: {len(missing):,} of the {len(files):,} images of {self.instances.path.name} are missing: "
-                f"{some(missing)}; --skip-unreadable leaves "
-                "them out"
+                f"{some(missing)}; --skip-unreadable leaves them out"
             )
 
 
-@dataclass(frozen=True)
-class Archive:
-    """The parts of a data set. ``test`` is None where the training images are evaluated on."""
-
-    train: Part | None
-    test: Part | None
-
-    @property
-    def parts(self) -> list[Part]:
-        return [part for part in (self.train, self.test) if part]
-
-    def fingerprint(self) -> str:
-        """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they are."""
-        digest = hashlib.sha256()
-        for name, part in (("train", self.train), ("test", self.test)):
-            if part:
-                instances = part.instances
-                digest.update(f"{name} {instances.categories} {instances.annotations.digest()}\0".encode())
-                digest.update(instances.heights.data)
-                digest.update(instances.widths.data)
-                for file in part.images.files:
-                    digest.update(os.fsencode(file.name) + f"\0{file.size}\0".encode())
-        return digest.hexdigest()[:16]
+def fingerprint(parts: dict[layouts.PartName, Part]) -> str:
+    """Return 16 hex digits of the annotations and of the images' names and sizes, wherever they are."""
+    digest = hashlib.sha256()
+    for name, part in parts.items():
+        instances = part.instances
+        digest.update(f"{name} {instances.categories} {instances.annotations.digest()}\0".encode())
+        digest.update(instances.heights.data)
+        digest.update(instances.widths.data)
+        for file in part.images.files:
+            digest.update(os.fsencode(file.name) + f"\0{file.size}\0".encode())
+    return digest.hexdigest()[:16]
 
 
-def find_archive(source: Path, train: str | None = None, val: str | None = None) -> Archive:
+def find_parts(source: Path, train: str | None = None, val: str | None = None) -> dict[layouts.PartName, Part]:
     """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json`` or the files named, below that folder,
     SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``, ``SOURCE/train2017``,
-    ``SOURCE/images``, SOURCE or next to that file: in the first of them that has some.
+    ``SOURCE/images``, SOURCE or next to that file: in the first of them that has some. Without test images, the
+    training images are evaluated on.
 
     Raises:
         UserError: neither is there, one is not COCO's, images have no folder, the two have different categories.
     """
     if not source.is_dir():
         raise UserError(f"--source {source}: no such folder")
-    annotation_files = {
-        option: _annotation_file(source, option, named) for option, named in (("train", train), ("val", val))
+    paths: dict[layouts.PartName, Path | None] = {
+        "train": _annotation_file(source, "train", train),
+        "test": _annotation_file(source, "val", val),
     }
-    if not any(annotation_files.values()):
+    parts = {name: _part(source, path) for name, path in paths.items() if path}
+    if not parts:
         raise UserError(
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
             "other files with --train and --val"
         )
-    parts = {option: _part(source, path) if path else None for option, path in annotation_files.items()}
-    archive = Archive(parts["train"], parts["val"])
-    if len({part.instances.categories for part in archive.parts}) > 1:
-        paths = " and ".join(str(part.instances.path) for part in archive.parts)
-        raise UserError(f"{paths}: have different categories; expected the same ids and names in both")
-    return archive
+    if len({part.instances.categories for part in parts.values()}) > 1:
+        both = " and ".join(str(part.instances.path) for part in parts.values())
+        raise UserError(f"{both}: have different categories; expected the same ids and names in both")
+    return parts
 
 
 def _annotation_file(source: Path, option: str, named: str | None) -> Path | None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.data.manifest import Prepared, Unreadable
+from harness.data.manifest import FILE, Prepared, Unreadable, read_manifest
 from harness.data.prepare import encode
-from harness.data.prepare.part import BuiltPart, PartBuild, Tell, in_the_way, scratch
+from harness.data.prepare.part import BuiltPart, PartBuild, Request, in_the_way, made_with, scratch
 from harness.data.prepare.pool import Workers
 from harness.data.prepare.resumable import journal
 from harness.errors import UserError
@@ -28,34 +28,37 @@ LISTED = 10  # unreadable files that a message names
 Kind = TypeVar("Kind", bound=Prepared)
 
 
-def check_same(existing: Prepared, out: Path, expected: dict[str, Any]) -> None:
-    """Check that ``out`` holds the dataset, settings and source that are ``expected``.
+def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | None:
+    """Return the data set that ``out`` holds already, if any; ``source``: a hash of the source.
 
     Raises:
-        UserError: it does not.
+        UserError: it was made of another source or with other settings, or is damaged.
     """
+    if not (request.out / FILE).exists():
+        return None
+    existing = read_manifest(request.out, request.dataset)
     content = existing.model_dump()
-    settings = content | content["settings"]
-    if different := [
-        f"{key} {settings[key]}, not {value}" for key, value in expected.items() if settings[key] != value
-    ]:
+    stated = content | content["settings"]
+    expected = {"dataset": request.dataset, **request.settings.model_dump(), "source": source}
+    if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
-            f"--out {out}: holds a data set that was prepared differently: {'; '.join(different)}; choose another "
-            "--out (source is a hash of the source files' names and sizes)"
+            f"--out {request.out}: holds a data set that was prepared differently: {'; '.join(different)}; choose "
+            "another --out (source is a hash of the source files' names and sizes)"
         )
+    assert isinstance(existing, kind)
+    return existing
 
 
 def complete_dataset(
-    out: Path,
+    request: Request,
+    source: str,
     builds: Collection[PartBuild],
-    workers: int,
-    skip_unreadable: bool,
-    tell: Tell,
-    state: Callable[[dict[str, BuiltPart]], Kind],
+    state: Callable[[dict[str, BuiltPart], dict[str, Any]], Kind],
     companions: Collection[str] = (),
 ) -> Kind:
-    """Fill the files, and write the manifest that ``state`` makes of what each, by its name, holds. ``state`` is called
-    while they still have their unfinished names, and writes the further files ``companions`` into ``out``, if any.
+    """Fill the files, and write the manifest that ``state`` makes of what each, by its name, holds, and of the fields
+    that all manifests have. ``state`` is called while the files still have their unfinished names, and writes the
+    further files ``companions`` into ``out``, if any. ``source``: a hash of the source.
 
     Work of a killed call is used as far as it equals what would be written now.
 
@@ -63,6 +66,7 @@ def complete_dataset(
         UserError: an image is unreadable, there is no room, another process is at work, other files are in the way.
         DiskFull: there was less room than estimated; the next call resumes.
     """
+    out = request.out
     _check_room(builds, out)
     lock = files.Lock(scratch(out) / "lock")
     if not lock.acquire():
@@ -74,12 +78,13 @@ def complete_dataset(
                 raise in_the_way(file)
         for build in builds:
             build.take_back()
-        with Workers(workers) as processes:
-            done: dict[str, BuiltPart] = {f.name: f.fill(processes, tell) for f in builds}
-        unreadable = tuple(file for filled in done.values() for file in filled.unreadable)
-        if unreadable and not skip_unreadable:
+        with Workers(request.workers) as processes:
+            done: dict[str, BuiltPart] = {build.name: build.fill(processes) for build in builds}
+        unreadable = tuple(file for part in done.values() for file in part.unreadable)
+        if unreadable and not request.skip_unreadable:
             raise UserError(_unreadable(unreadable, out))
-        made = state(done)
+        facts = {"dataset": request.dataset, "settings": request.settings, "source": source}
+        made = state(done, {**facts, "unreadable": unreadable, "made_with": made_with()})
         for build in builds:
             os.replace(build.unfinished, build.finished)
         made.write(out)
@@ -103,7 +108,7 @@ def _check_room(builds: Collection[PartBuild], out: Path) -> None:
         sizes = 0
         for file in sample:
             try:
-                sizes += len(encode.encode_image(build.tree.folder / file.name, build.settings).jpeg)
+                sizes += len(encode.encode_image(build.tree.folder / file.name, build.request.settings).jpeg)
             except encode.Unreadable:
                 continue
         needed += MARGIN * sizes / len(sample) * len(sources)

@@ -79,9 +79,8 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
     rgb.save(out, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
     if out.tell() > beton.PAGE:
         raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
-    return EncodedImage(
-        out.getvalue(), rgb.height, rgb.width, ("converted" if size == image.size else "resized", *kinds)
-    )
+    how = "converted" if size == image.size else "resized"
+    return EncodedImage(out.getvalue(), rgb.height, rgb.width, (how, *kinds))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from harness.errors import UserError
 from harness.phrases import some
@@ -17,6 +17,7 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 TEST_FOLDERS = ("val", "validation", "test")
 DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
+PartName = Literal["train", "test"]
 
 
 class File(NamedTuple):
@@ -40,6 +41,10 @@ class Tree:
     classes: tuple[str, ...]  # in the order of their labels
     train: Part | None
     test: Part
+
+    @property
+    def parts(self) -> dict[PartName, Part]:
+        return {"train": self.train, "test": self.test} if self.train else {"test": self.test}
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the classes, names, labels and sizes, wherever the files are."""
@@ -105,7 +110,7 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
     if train and (wrong := set(classes) ^ set(_class_names(test))):
         raise UserError(f"{train} and {test} have different classes: only one has {some(sorted(wrong))}")
     tree = Tree(classes, _in_class_folders(train, classes) if train else None, _in_class_folders(test, classes))
-    for part in filter(None, (tree.train, tree.test)):
+    for part in tree.parts.values():
         present = {file.label for file in part.files}
         if empty := [name for label, name in enumerate(classes) if label not in present]:
             raise UserError(f"{part.folder}: no image of {some(empty)} (images are {', '.join(EXTENSIONS)})")
@@ -127,8 +132,7 @@ def official(source: Path, stated: Official) -> Tree:
         held_out = _in_class_folders(test, stated.classes, strict=False)
     else:
         held_out = _flat(test, stated.classes, _validation_labels(source))
-    low, high = stated.train_per_class
-    _check(training, stated, (low, high), stated.train)
+    _check(training, stated, stated.train_per_class, stated.train)
     _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
     return Tree(stated.classes, training, held_out)
 

@@ -4,14 +4,14 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image, features
 
 from harness.data import manifest
-from harness.data.manifest import Settings
+from harness.data.manifest import Images, Settings
 from harness.data.prepare import layouts
 from harness.data.prepare.pool import Workers
 from harness.data.prepare.resumable import Unfinished, journal
@@ -24,12 +24,23 @@ Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
+class Request:
+    """One call of ``harness.prepare``."""
+
+    dataset: str
+    source: Path
+    out: Path
+    settings: Settings
+    workers: int
+    skip_unreadable: bool
+    tell: Tell
+
+
+@dataclass(frozen=True)
 class BuiltPart:
     """The facts about a part whose file is complete."""
 
-    images: int
-    bytes: int  # of the file
-    counts: dict[str, int]  # by harness.data.manifest.KINDS
+    stored: Images
     per_class: Counter[int]  # images of each label
     digest: str  # of its labels and JPEGs, in order
     unreadable: tuple[manifest.Unreadable, ...]
@@ -39,19 +50,17 @@ class BuiltPart:
 class PartBuild:
     """A part in preparation: ``unfinished`` is renamed to ``finished`` once the other part is complete too."""
 
-    name: Literal["train", "test"]
-    file: Literal["train.beton", "val.beton"]
+    name: layouts.PartName
     tree: layouts.Part
-    settings: Settings
-    out: Path
+    request: Request
 
     @property
     def unfinished(self) -> Path:
-        return scratch(self.out) / self.file
+        return scratch(self.request.out) / manifest.FILES[self.name]
 
     @property
     def finished(self) -> Path:
-        return self.out / self.file
+        return self.request.out / manifest.FILES[self.name]
 
     def take_back(self) -> None:
         """Give a file back its unfinished name, which a call that was killed between its last steps had replaced.
@@ -64,17 +73,16 @@ class PartBuild:
                 raise in_the_way(self.finished)
             os.replace(self.finished, self.unfinished)
 
-    def fill(self, workers: Workers, tell: Tell) -> BuiltPart:
+    def fill(self, workers: Workers) -> BuiltPart:
         """Fill the file, going on from where the last call stopped."""
-        sources = self.tree.files
+        sources, settings, tell = self.tree.files, self.request.settings, self.request.tell
         chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
-        with Unfinished(self.unfinished, len(sources), self._keys(chunks)) as file:
+        with closing(Unfinished(self.unfinished, len(sources), self._keys(chunks))) as file:
             read = sum(map(len, chunks[: file.chunks]))
             tell(self.name, read, len(sources))
             remaining = chunks[file.chunks :]
-            for sent, result in zip(
-                remaining, workers.encoded(self.tree.folder, remaining, self.settings), strict=True
-            ):
+            results = workers.encoded(self.tree.folder, remaining, settings)
+            for sent, result in zip(remaining, results, strict=True):
                 file.add(*result)
                 read += len(sent)
                 tell(self.name, read, len(sources))
@@ -83,18 +91,17 @@ class PartBuild:
             manifest.Unreadable(file=printable(f"{self.tree.folder.name}/{name}"), why=why)
             for name, why in file.unreadable
         )
-        return BuiltPart(
-            images=file.images,
+        stored = Images(
+            file=manifest.FILES[self.name],
+            images=file.per_class.total(),
             bytes=self.unfinished.stat().st_size,
             counts={**file.counts, "ignored": self.tree.ignored},
-            per_class=file.per_class,
-            digest=file.digest.hexdigest(),
-            unreadable=tuple(left_out),
         )
+        return BuiltPart(stored, file.per_class, file.digest.hexdigest(), tuple(left_out))
 
     def _keys(self, chunks: list[list[layouts.File]]) -> list[str]:
         """Return a hash for each chunk, of all that decides what is stored of it except its bytes."""
-        common = repr((self.settings, made_with())).encode()
+        common = repr((self.request.settings, made_with())).encode()
         keys = []
         for chunk in chunks:
             digest = hashlib.sha256(common)

@@ -20,19 +20,16 @@ from harness.errors import UserError
 Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
 
 
-class Workers:
+class Workers(ProcessPoolExecutor):
     """A pool of processes, as a context. They end with this process, however it ends."""
 
     def __init__(self, count: int):
-        self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
         # spawn: the same on every system, and nothing of this process is copied
-        self._pool = ProcessPoolExecutor(count, get_context("spawn"), _begin)
-
-    def __enter__(self) -> "Workers":
-        return self
+        super().__init__(count, get_context("spawn"), _begin)
+        self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self.shutdown(cancel_futures=True)
 
     def encoded(self, folder: Path, chunks: Iterable[list[File]], settings: Settings) -> Iterator[Result]:
         """Yield the result of each chunk, in order, whichever process is done first.
@@ -43,7 +40,7 @@ class Workers:
         waiting: deque[Future[Result]] = deque()
         try:
             for chunk in chunks:
-                waiting.append(self._pool.submit(_encoded, folder, chunk, settings))
+                waiting.append(self.submit(_encoded, folder, chunk, settings))
                 if len(waiting) > self._ahead:
                     yield waiting.popleft().result()
             while waiting:

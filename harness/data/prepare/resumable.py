@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from harness.data import beton
@@ -42,7 +41,7 @@ def journal(path: Path) -> Path:
 
 
 class Unfinished:
-    """An unfinished file that is resumed or begun; as a context it holds the file and its journal open."""
+    """An unfinished file that is resumed or begun. It holds the file and its journal open until it is closed."""
 
     def __init__(self, path: Path, capacity: int, keys: Sequence[str]):
         """Resume or begin a file of at most ``capacity`` samples; ``keys`` are those of all its chunks, in order."""
@@ -56,17 +55,10 @@ class Unfinished:
         self.digest = hashlib.sha256()  # of every sample's label and sha256, in order
         self._resume()
 
-    def __enter__(self) -> "Unfinished":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def close(self) -> None:
         for file in (self._writer.file, self._journal):
             with suppress(OSError):  # the error was reported when the write failed
                 file.close()
-
-    @property
-    def images(self) -> int:
-        return self._writer.count
 
     def _resume(self) -> None:
         """Keep the chunks that are complete and still the expected ones, up to the first that is not."""

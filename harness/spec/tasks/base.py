@@ -64,7 +64,7 @@ class TaskInfo:
 class Preparation:
     """The way in which ``harness.prepare`` makes a data set out of image files."""
 
-    # "package.module:function", called with (source, out, settings, workers, skip_unreadable, tell, **options)
+    # "package.module:function", called with a harness.data.prepare.part.Request and options
     prepare: str
     manifest: str  # "package.module:Class" of a harness.data.manifest.Prepared
     options: tuple[str, ...]  # of the command: those that not every data set has

@@ -1,7 +1,6 @@
 """Classification in training: one class per image."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -68,36 +67,21 @@ class Classification:
         return batch, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
-        return Evaluated(asdict(evaluate_classifier(model, on, precision, ranks)))
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """Top-1 and top-5 accuracy in % and mean cross-entropy in nats, over every image once."""
-
-    top1: float
-    top5: float
-    loss: float
-
-
-def evaluate_classifier(model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Metrics:
-    """Evaluate a model that returns ``Outputs`` in eval mode, and leave it in the mode it was in. The processes share
-    the images out.
-    """
-    was_training = model.training
-    model.eval()
-    totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)
-    with torch.no_grad():
-        mine = ranks.rows(len(on.targets))
-        for images, targets in on.batches(mine):
-            with autocast(images.device, precision):
-                logits = model(images).logits
-            logits = logits.float()
-            top = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
-            loss = F.cross_entropy(logits, targets, reduction="sum")
-            totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
-    model.train(was_training)
-    ranks.all_reduce_sum([totals])
-    top1, top5, loss_sum = totals.tolist()
-    n = len(on.targets)
-    return Metrics(100 * top1 / n, 100 * top5 / n, loss_sum / n)
+        """Return top-1 and top-5 accuracy in % and mean cross-entropy in nats, over every image once."""
+        was_training = model.training
+        model.eval()
+        totals = torch.zeros(3, dtype=torch.float64, device=on.targets.device)
+        with torch.no_grad():
+            mine = ranks.rows(len(on.targets))
+            for images, targets in on.batches(mine):
+                with autocast(images.device, precision):
+                    logits = model(images).logits
+                logits = logits.float()
+                top = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets[:, None]
+                loss = F.cross_entropy(logits, targets, reduction="sum")
+                totals += torch.stack([top[:, 0].sum(), top.sum(), loss]).double()
+        model.train(was_training)
+        ranks.all_reduce_sum([totals])
+        top1, top5, loss_sum = totals.tolist()
+        n = len(on.targets)
+        return Evaluated({"top1": 100 * top1 / n, "top5": 100 * top5 / n, "loss": loss_sum / n})

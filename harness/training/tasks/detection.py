@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import rng
+from harness.data.load.coco import CocoEvalSet
 from harness.data.load.loader import EvalSet
 from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
@@ -21,7 +22,7 @@ from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
 from harness.training.tasks.base import Evaluated
-from harness.training.tasks.detection_evaluation import DetectionEvalSet, evaluate_detector, results_file
+from harness.training.tasks.detection_evaluation import evaluate_detector
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
@@ -83,8 +84,7 @@ class Detection:
         return met, teacher
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
-        evaluation = evaluate_detector(_detector(model), cast(DetectionEvalSet, on), precision, ranks)
-        return Evaluated(evaluation.metrics, results_file(evaluation.results))
+        return evaluate_detector(_detector(model), cast(CocoEvalSet, on), precision, ranks)
 
 
 class ImageRandom(SampleRandom):
@@ -100,13 +100,7 @@ class ImageRandom(SampleRandom):
         part.seeds, part._generators = self.seeds[rows], self._generators[rows]
         return part
 
-    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._each(torch.randn, shape, dtype)
-
-    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._each(torch.rand, shape, dtype)
-
-    def _each(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.stack([draw(shape, generator=g, device=self._device, dtype=dtype) for g in self._generators])
 
 

@@ -3,49 +3,27 @@
 import contextlib
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from harness.data.load.coco import CocoEvalSet
 from harness.models.detection.base import Detections, Detector
 from harness.spec.tasks.detection import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
+from harness.training.tasks.base import Evaluated
 
 Size = tuple[int, int]  # height, width
 
 
-class DetectionEvalSet(Protocol):
-    """Images that a detector is evaluated on."""
-
-    @property
-    def annotations(self) -> dict[str, Any]:
-        """COCO's ground truth of these images; a label is the rank of its ``categories``, counted from 1."""
-
-    def __len__(self) -> int: ...
-
-    def batches(self, mine: slice) -> Iterator[tuple[Tensor, list[Size], list[Size], list[int]]]:
-        """Yield images padded to multiples of 32, sizes without padding, the files' sizes and COCO's image ids.
-
-        Images come in file order, each of ``mine`` once.
-        """
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    metrics: dict[str, float | None]  # `coco_metrics` of these results
-    results: list[dict[str, Any]]  # COCO's result format, in the images' order
-
-
 def evaluate_detector(
-    model: Detector, on: DetectionEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
-) -> Evaluation:
+    model: Detector, on: CocoEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
+) -> Evaluated:
     """Evaluate a detector in eval mode, and leave it in the mode it was in. The processes share the images out; each
-    gets the same answer.
+    gets the same metrics and predictions, COCO's result file with the images in order.
     """
     truth = on.annotations
     categories = [category["id"] for category in truth["categories"]]
@@ -60,7 +38,7 @@ def evaluate_detector(
                 mine += as_results(*image, categories)
     model.train(was_training)
     results = [result for part in ranks.all_gather_json(mine) for result in part]
-    return Evaluation(coco_metrics(truth, results), results)
+    return Evaluated(coco_metrics(truth, results), (json.dumps(results, separators=(",", ":")) + "\n").encode())
 
 
 def as_results(
@@ -86,11 +64,6 @@ def as_results(
     ]
 
 
-def results_file(results: Sequence[dict[str, Any]]) -> bytes:
-    """Return COCO's result file."""
-    return (json.dumps(results, separators=(",", ":")) + "\n").encode()
-
-
 def coco_metrics(
     ground_truth: Mapping[str, Any] | Path, results: Sequence[Mapping[str, Any]]
 ) -> dict[str, float | None]:
@@ -107,10 +80,8 @@ def coco_metrics(
     content = json.loads(ground_truth.read_text()) if isinstance(ground_truth, Path) else ground_truth
     with contextlib.redirect_stdout(io.StringIO()):  # it prints tables and its progress
         truth = _indexed({**content, "annotations": [dict(a) for a in content["annotations"]]})
-        # Its own reader of results fails on none.
-        detected = (
-            truth.loadRes([dict(r) for r in results]) if results else _indexed({**truth.dataset, "annotations": []})
-        )
+        nothing = _indexed({**truth.dataset, "annotations": []})  # its own reader of results fails on none
+        detected = truth.loadRes([dict(r) for r in results]) if results else nothing
         evaluator = COCOeval(truth, detected, "bbox")
         evaluator.evaluate()
         evaluator.accumulate()
