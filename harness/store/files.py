@@ -127,19 +127,24 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 class Lock:
-    """An advisory lock on a file. The kernel releases it if its process dies."""
+    """An advisory lock on a file. The kernel releases it if its process dies.
 
-    def __init__(self, path: Path):
+    ``with lock as acquired:`` releases it at the end of the block. ``wait``: until it is free, else only for calls of
+    ``is_locked``.
+    """
+
+    def __init__(self, path: Path, wait: bool = False):
         self.path = path
+        self._mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Return whether this process now holds the lock. Waits only for calls of ``is_locked``."""
+        """Return whether this process now holds the lock."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         for _ in range(10):
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, self._mode)
             except BlockingIOError:
                 time.sleep(0.01)
             else:
@@ -152,6 +157,12 @@ class Lock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def is_locked(path: Path) -> bool:
