@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import compaction, generations, records
+from harness.store import compaction, files, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
