@@ -111,8 +111,9 @@ def load_profile(name: str) -> Profile:
         validate_sweep(Resources, changed, document, ("by_size", i, "resources"))
     shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
     if profile.signal_seconds >= 60 * shortest:
-        raise UserError(
-            f"{document.where(('signal_seconds',))}: {profile.signal_seconds} s before the time limit is before the "
-            f"start of a job of {shortest} min; expected less than {60 * shortest}"
+        raise document.mistake(
+            ("signal_seconds",),
+            f"{profile.signal_seconds} s before the time limit is before the start of a job of {shortest} min; "
+            f"expected less than {60 * shortest}",
         )
     return profile

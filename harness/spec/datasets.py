@@ -1,6 +1,7 @@
 """Datasets by name, as far as they are known before they are read. Imports no torch, so that planning can use it."""
 
 from dataclasses import replace
+from typing import Any
 
 from harness.errors import unknown
 from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo, classification
@@ -11,7 +12,8 @@ PREPARED = tuple(name for name, info in DATASETS.items() if info.preparation)  #
 
 def prepared_dataset(name: str, version: str, *counts: int) -> DatasetInfo:
     """Return the description of a dataset in a prepared folder; ``counts`` are its ``COUNTS``."""
-    return replace(DATASETS[name], version=version, **dict(zip(COUNTS, counts, strict=True)))
+    stated: dict[str, Any] = dict(zip(COUNTS, counts, strict=True))
+    return replace(DATASETS[name], version=version, **stated)
 
 
 def check_name(name: str) -> None:

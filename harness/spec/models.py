@@ -49,20 +49,11 @@ def _digits(width: int) -> ModelEntry:
 
 
 CATALOG: dict[str, ModelEntry] = {
-    "resnet8": _resnet(8),
-    "resnet14": _resnet(14),
-    "resnet20": _resnet(20),
-    "resnet32": _resnet(32),
-    "resnet44": _resnet(44),
-    "resnet56": _resnet(56),
-    "resnet110": _resnet(110),
+    **{f"resnet{depth}": _resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "resnet8x4": _resnet(8, widths=(32, 64, 128, 256)),
     "resnet32x4": _resnet(32, widths=(32, 64, 128, 256)),
     "ResNet50": ModelEntry("harness.models.resnet50", "ResNet50"),
-    "wrn_16_1": _wrn(16, 1),
-    "wrn_16_2": _wrn(16, 2),
-    "wrn_40_1": _wrn(40, 1),
-    "wrn_40_2": _wrn(40, 2),
+    **{f"wrn_{depth}_{width}": _wrn(depth, width) for depth in (16, 40) for width in (1, 2)},
     "vgg8": _vgg(1, 1, 1, 1, 1),
     "vgg11": _vgg(1, 1, 2, 2, 2),
     "vgg13": _vgg(2, 2, 2, 2, 2),
@@ -71,10 +62,7 @@ CATALOG: dict[str, ModelEntry] = {
     "MobileNetV2": ModelEntry("harness.models.mobilenetv2", "MobileNetV2"),
     "ShuffleV1": ModelEntry("harness.models.shufflenet", "ShuffleV1"),
     "ShuffleV2": ModelEntry("harness.models.shufflenet", "ShuffleV2"),
-    "digits_net_w4": _digits(4),
-    "digits_net_w8": _digits(8),
-    "digits_net_w16": _digits(16),
-    "digits_net_w32": _digits(32),
+    **{f"digits_net_w{width}": _digits(width) for width in (4, 8, 16, 32)},
 }
 
 ALIASES = {
@@ -83,10 +71,7 @@ ALIASES = {
     "shufflenetv1": "ShuffleV1",
     "shufflenetv2": "ShuffleV2",
     "mobilenetv2": "MobileNetV2",
-    "WRN-16-1": "wrn_16_1",
-    "WRN-16-2": "wrn_16_2",
-    "WRN-40-1": "wrn_40_1",
-    "WRN-40-2": "wrn_40_2",
+    **{f"WRN-{depth}-{width}": f"wrn_{depth}_{width}" for depth in (16, 40) for width in (1, 2)},
 }
 
 

@@ -33,11 +33,11 @@ def missing() -> list[str]:
     return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
 
 
-def require() -> dict[str, str]:
-    """Return program -> its path.
+def require() -> None:
+    """Check that every program is installed.
 
     Raises:
-        UserError: some are not installed.
+        UserError: some are not.
     """
     if absent := missing():
         packages = sorted({PROGRAMS[name] for name in absent})
@@ -45,5 +45,3 @@ def require() -> dict[str, str]:
             f"the loopback cluster needs {', '.join(absent)}, not found on PATH "
             f"(Debian: {', '.join(packages)}); as root: {APT}"
         )
-    path = search_path()
-    return {name: str(shutil.which(name, path=path)) for name in PROGRAMS}
