@@ -36,13 +36,9 @@ class Resources(Closed):
         return self.nodes * self.tasks_per_node
 
     @model_validator(mode="after")
-    def _a_gpu_each(self) -> "Resources":
+    def _consistent(self) -> "Resources":
         if 0 < self.gpus_per_node < self.tasks_per_node:
             raise ValueError(f"tasks_per_node is {self.tasks_per_node} for {self.gpus_per_node} GPUs: each needs one")
-        return self
-
-    @model_validator(mode="after")
-    def _engine_has_work(self) -> "Resources":
         if self.engine == "native" and self.zero_stage:
             raise ValueError(f"zero_stage {self.zero_stage} belongs to engine deepspeed, and the engine is native")
         if self.engine == "deepspeed" and self.processes == 1:

@@ -24,6 +24,10 @@ def _either(names: tuple[str, ...]) -> str:
     return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
 
 
+def _dataset_by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that leaves a text as it is; ``check`` raises a ValueError for a wrong one."""
 
@@ -184,7 +188,7 @@ class Sweep(Closed):
         None, description="names the sweep's folder of tables; the file's own name when not stated"
     )
     note: str = Field("", max_length=500, description="printed under every table of this sweep")
-    dataset: Dataset = Field(description="a dataset's name, or a mapping")
+    dataset: Annotated[Dataset, BeforeValidator(_dataset_by_name)] = Field(description="a dataset's name, or a mapping")
     recipe: RecipeRef = Field(
         description="by name, a file in `recipes/` next to the sweep file or in benchmarks/recipes; "
         "or a mapping, which may start from one of them with `base: NAME`"
@@ -197,11 +201,6 @@ class Sweep(Closed):
     seeds: tuple[Seed, ...] = Field(
         min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list"
     )
-
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def _dataset_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -173,9 +173,8 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
+        return False
     except BlockingIOError:
         return True
-    else:
-        return False
     finally:
         os.close(fd)

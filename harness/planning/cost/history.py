@@ -105,7 +105,8 @@ def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
 def _past(science: Science, group: dict[str, Any]) -> PastRun:
     values: dict[str, Any] = {name: group[name] for name in _KEYS[1:]}
     values |= {name: group[f"{name}_max"] for name in _SIZES}
-    return PastRun(science, **values, **{name: np.array(group[f"{name}_list"]) for name in _MEASURED})
+    values |= {name: np.array(group[f"{name}_list"]) for name in _MEASURED}
+    return PastRun(science, **values)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:
