@@ -130,7 +130,7 @@ class Science:
         return identity.digest({**common, "views": views, "on": evaluated_on})
 
     def to_json(self) -> dict[str, Any]:
-        return as_json(self)
+        return {**as_json(self), "recipe": recipe_json(self.recipe)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Science":
@@ -162,9 +162,7 @@ _SCIENCE = TypeAdapter(Science)
 
 
 def as_json(part: Any) -> Any:
-    """Return a science, or a part of one, as its JSON form has it."""
-    if isinstance(part, Recipe):
-        return recipe_json(part)
+    """Return a part of a science as the JSON form has it, all but a recipe."""
     if not is_dataclass(part):
         return part
     values = ((f, getattr(part, f.name)) for f in fields(part))

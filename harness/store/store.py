@@ -5,6 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Collection, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -198,10 +199,8 @@ class Store:
     def archive_failure(self, run_id: str) -> None:
         """Move a run's failure into the run's folder, which makes way for another attempt."""
         self.run(run_id).mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(FileNotFoundError):
             os.replace(self.failure_file(run_id), self.run(run_id) / f"failure-{int(time.time())}.json")
-        except FileNotFoundError:
-            pass
 
     # live progress -----------------------------------------------------------------------------------------------
 
@@ -219,25 +218,18 @@ class Store:
         return len(self.attempts(run_id))
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        try:
-            lines = (self.run(run_id) / "attempts.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [attempt for line in lines if (attempt := _json_object(line)) is not None]  # the last may be incomplete
+        attempts = []
+        with suppress(FileNotFoundError):
+            for line in (self.run(run_id) / "attempts.jsonl").read_text().splitlines():
+                with suppress(ValueError):  # the last may be incomplete
+                    attempts.append(json.loads(line))
+        return [attempt for attempt in attempts if isinstance(attempt, dict)]
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
         archived = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
         since = max((value.get("at", 0.0) for value in archived if isinstance(value, dict)), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

@@ -80,7 +80,8 @@ class Loopback:
         """
         layout = Layout(_resolve(root))
         try:
-            return cls(layout.root, Settings.from_json(json.loads(layout.state.read_text())))
+            value = json.loads(layout.state.read_text())
+            return cls(layout.root, Settings(**{**value, "node_ports": tuple(value["node_ports"])}))
         except FileNotFoundError:
             raise UserError(
                 f"{layout.root}: no cluster in this folder; start one with: python -m slurm.loopback up"

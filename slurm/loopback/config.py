@@ -4,7 +4,6 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from harness.errors import UserError
 from slurm.loopback.layout import Layout
@@ -42,10 +41,6 @@ class Settings:
         for key, value in self.extra.items():
             if not key.isalnum() or "\n" in value or key.lower() in _FIXED:
                 raise UserError(f"--set {key}: not a key of slurm.conf that can be changed here")
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Settings":
-        return cls(**{**value, "node_ports": tuple(value["node_ports"])})
 
 
 _FIXED = {"include", "clustername", "slurmctldhost", "nodename", "partitionname", "slurmuser", "slurmduser"}
