@@ -3,10 +3,6 @@
 A crash at any moment leaves nothing unknown: the next start finds a job by the name in its note, and adopts it.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -49,14 +45,6 @@ class ArrayJobs:
     def remove(self, job: ArrayJob) -> None:
         self.store.submission(job.name).unlink(missing_ok=True)
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Admit one submitter at a time; the kernel releases the lock if it dies."""
-        path = self.store.submissions / "lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def exclusive(self) -> files.Lock:
+        """Return the lock that admits one submitter at a time."""
+        return files.Lock(self.store.submissions / "lock", wait=True)

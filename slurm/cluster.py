@@ -220,15 +220,9 @@ class Cluster:
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
         folder = self.store.jobs / name
         resources = self._resources(packs[0])
-        orders = [
-            replace(
-                self.queue.order(pack.run_ids),
-                threads=resources.cpus_per_task,
-                engine=resources.engine,
-                zero_stage=resources.zero_stage,
-            ).to_json()
-            for pack in packs
-        ]
+        given: dict[str, Any] = {"threads": resources.cpus_per_task, "engine": resources.engine}
+        given["zero_stage"] = resources.zero_stage
+        orders = [replace(self.queue.order(pack.run_ids), **given).to_json() for pack in packs]
         array_job = ArrayJob(name, str(folder), [list(pack.run_ids) for pack in packs], orders)
         self._array_jobs.write(array_job)
         code = snapshot.take_snapshot(self.store.code, _method_files(packs))
@@ -262,10 +256,7 @@ class Cluster:
             # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
             further["dependency"] = f"afterany:{teacher.job_id}"
         optional = {
-            "partition": profile.partition,
-            "account": profile.account,
-            "qos": profile.qos,
-            "constraint": profile.constraint,
+            **{option: getattr(profile, option) for option in ("partition", "account", "qos", "constraint")},
             "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
             "gpus_per_node": resources.gpus_per_node or None,
         }

@@ -20,8 +20,7 @@ OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job 
 
 def free_port() -> int:
     """Return a TCP port that is not in use on this machine."""
-    with socket.socket() as s:
-        s.bind(("", 0))
+    with socket.create_server(("", 0)) as s:
         port: int = s.getsockname()[1]
         return port
 

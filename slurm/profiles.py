@@ -36,13 +36,9 @@ class Resources(Closed):
         return self.nodes * self.tasks_per_node
 
     @model_validator(mode="after")
-    def _a_gpu_each(self) -> "Resources":
+    def _consistent(self) -> "Resources":
         if 0 < self.gpus_per_node < self.tasks_per_node:
             raise ValueError(f"tasks_per_node is {self.tasks_per_node} for {self.gpus_per_node} GPUs: each needs one")
-        return self
-
-    @model_validator(mode="after")
-    def _engine_has_work(self) -> "Resources":
         if self.engine == "native" and self.zero_stage:
             raise ValueError(f"zero_stage {self.zero_stage} belongs to engine deepspeed, and the engine is native")
         if self.engine == "deepspeed" and self.processes == 1:
@@ -111,8 +107,9 @@ def load_profile(name: str) -> Profile:
         validate_sweep(Resources, changed, document, ("by_size", i, "resources"))
     shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
     if profile.signal_seconds >= 60 * shortest:
-        raise UserError(
-            f"{document.where(('signal_seconds',))}: {profile.signal_seconds} s before the time limit is before the "
-            f"start of a job of {shortest} min; expected less than {60 * shortest}"
+        raise document.mistake(
+            ("signal_seconds",),
+            f"{profile.signal_seconds} s before the time limit is before the start of a job of {shortest} min; "
+            f"expected less than {60 * shortest}",
         )
     return profile

@@ -3,9 +3,9 @@ harness.models.facts``.
 """
 
 import json
+from dataclasses import asdict
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +72,8 @@ def _facts(model: nn.Module, spec: TapSpec, macs: Macs) -> ModelFacts:
     return ModelFacts(sum(p.numel() for p in model.parameters()), macs.total, taps)
 
 
-def as_json(facts: ModelFacts) -> dict[str, Any]:
-    return {"params": facts.params, "macs": facts.macs, "taps": {k: list(v) for k, v in facts.taps.items()}}
-
-
 def main() -> None:
-    rows = (f"  {json.dumps(name)}: {json.dumps(as_json(measure_model(name)))}" for name in (*CATALOG, *DETECTORS))
+    rows = (f"  {json.dumps(name)}: {json.dumps(asdict(measure_model(name)))}" for name in (*CATALOG, *DETECTORS))
     FACTS.write_text("{\n" + ",\n".join(rows) + "\n}\n")
 
 

@@ -43,19 +43,20 @@ class LibraryNet(ConvNet):
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         collected: dict[str, Tensor] = {}
 
-        def keep(name: str, value: Tensor) -> None:
-            collected[name] = value
-
         def hook(tap: str) -> Any:
             # a copy: what comes after the module may change its map in place
             if tap in self._relus:
                 relu = self.net.get_submodule(self._relus[tap])
-                return relu.register_forward_pre_hook(lambda _module, inputs: keep(tap, inputs[0].clone()))
+                return relu.register_forward_pre_hook(
+                    lambda _module, inputs: collected.update({tap: inputs[0].clone()})
+                )
             module = self.net.get_submodule(self._paths[tap])
-            return module.register_forward_hook(lambda _module, _inputs, output: keep(tap, output.clone()))
+            return module.register_forward_hook(
+                lambda _module, _inputs, output: collected.update({tap: output.clone()})
+            )
 
         classifier = self.net.get_submodule(self._classifier)
-        hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: keep("embedding", inputs[0]))]
+        hooks = [classifier.register_forward_pre_hook(lambda _module, inputs: collected.update(embedding=inputs[0]))]
         requested = [tap for tap in self.tap_names if tap in taps.requested]
         hooks += [hook(tap) for tap in requested]
         try:

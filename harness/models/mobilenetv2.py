@@ -1,8 +1,10 @@
 """MobileNetV2 at half width, for 32x32 images: Sandler et al. 2018, arXiv:1801.04381."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
-from harness.models.taps import ConvNet, Taps, conv1x1, conv3x3, depthwise3x3, init_convs, init_linear
+from harness.models.taps import ConvNet, Taps, build_stage, conv1x1, conv3x3, depthwise3x3, init_convs, init_linear
 
 # expansion, output channels at half width, blocks, stride of the first one
 STAGES = (
@@ -20,7 +22,7 @@ TAPS = {1: "stage1", 2: "stage2", 4: "stage3", 6: "stage4"}  # index in STAGES -
 class InvertedResidual(nn.Module):
     """Expansion, depthwise convolution, linear bottleneck. The expansion is there even where its ratio is 1."""
 
-    def __init__(self, in_channels: int, channels: int, expansion: int, stride: int):
+    def __init__(self, in_channels: int, channels: int, stride: int, expansion: int):
         super().__init__()
         inner = expansion * in_channels
         self.has_shortcut = stride == 1 and in_channels == channels
@@ -52,9 +54,8 @@ class MobileNetV2(ConvNet):
         self.conv1 = nn.Sequential(conv3x3(in_channels, 16, stride=2), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
         width, stages = 16, []
         for expansion, channels, blocks, stride in STAGES:
-            first = InvertedResidual(width, channels, expansion, stride)
-            rest = (InvertedResidual(channels, channels, expansion, 1) for _ in range(blocks - 1))
-            stages.append(nn.Sequential(first, *rest))
+            block = partial(InvertedResidual, expansion=expansion)
+            stages.append(build_stage(block, width, channels, blocks, stride))
             width = channels
         self.blocks = nn.Sequential(*stages)
         self.conv2 = nn.Sequential(conv1x1(width, 1280), nn.BatchNorm2d(1280), nn.ReLU(inplace=True))

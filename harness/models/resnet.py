@@ -1,9 +1,11 @@
 """ResNets for small images: He et al. 2016, arXiv:1512.03385, section 4.2. The x4 widths: CRD, arXiv:1910.10699."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.taps import ConvNet, ReluBlock, Taps, conv1x1, conv3x3, init_convs, run_stage, stage_taps
+from harness.models.taps import ReluBlock, ReluStages, build_stage, conv1x1, conv3x3, init_convs, stage_taps
 
 
 class BasicBlock(ReluBlock):
@@ -26,33 +28,25 @@ class BasicBlock(ReluBlock):
         return out
 
 
-class ResNet(ConvNet):
+class ResNet(ReluStages):
     """A stem of `widths[0]` channels, then one stage of `blocks` basic blocks for each further width.
 
     Each stage after the first halves the image; the first one divides it by `first_stride`.
     """
 
     folds = (("conv1", "bn1"),)
+    linear_name = "fc"
 
     def __init__(self, blocks: int, widths: tuple[int, ...], num_classes: int, in_channels: int, first_stride: int = 1):
         super().__init__()
         self.conv1 = conv3x3(in_channels, widths[0])
         self.bn1 = nn.BatchNorm2d(widths[0])
-        self.stages = range(1, len(widths))
-        for i in self.stages:
-            first = BasicBlock(widths[i - 1], widths[i], stride=first_stride if i == 1 else 2)
-            rest = (BasicBlock(widths[i], widths[i], stride=1) for _ in range(blocks - 1))
-            self.add_module(f"layer{i}", nn.Sequential(first, *rest))
+        for i, (in_channels, channels) in enumerate(pairwise(widths), start=1):
+            stage = build_stage(BasicBlock, in_channels, channels, blocks, stride=first_stride if i == 1 else 2)
+            self.add_module(f"layer{i}", stage)
         self.fc = nn.Linear(widths[-1], num_classes)
-        self.tap_names = stage_taps(len(self.stages))
+        self.tap_names = stage_taps(len(widths) - 1)
         init_convs(self)
-
-    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        x = taps("stem", F.relu(self.bn1(self.conv1(images)), inplace=True))
-        for i in self.stages:
-            x = run_stage(f"stage{i}", self.get_submodule(f"layer{i}").children(), x, taps)
-        embedding = x.mean((2, 3))
-        return embedding, self.fc(embedding)
 
 
 def resnet(depth: int, num_classes: int, in_channels: int, widths: tuple[int, ...] = (16, 16, 32, 64)) -> ResNet:

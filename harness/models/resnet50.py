@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.taps import ConvNet, ReluBlock, Taps, conv1x1, conv3x3, init_convs, run_stage, stage_taps
+from harness.models.taps import ReluBlock, ReluStages, build_stage, conv1x1, conv3x3, init_convs, stage_taps
 
 EXPANSION = 4  # a bottleneck's output channels per inner channel
 
@@ -11,9 +11,9 @@ EXPANSION = 4  # a bottleneck's output channels per inner channel
 class Bottleneck(ReluBlock):
     folds = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
-    def __init__(self, in_channels: int, channels: int, stride: int):
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
-        out_channels = EXPANSION * channels
+        channels = out_channels // EXPANSION
         self.conv1 = conv1x1(in_channels, channels)
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = conv3x3(channels, channels, stride)
@@ -32,12 +32,7 @@ class Bottleneck(ReluBlock):
         return out
 
 
-def _stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    first = Bottleneck(in_channels, channels, stride)
-    return nn.Sequential(first, *(Bottleneck(EXPANSION * channels, channels, 1) for _ in range(blocks - 1)))
-
-
-class ResNet50(ConvNet):
+class ResNet50(ReluStages):
     folds = (("conv1", "bn1"),)
     tap_names = stage_taps(4)
 
@@ -45,16 +40,9 @@ class ResNet50(ConvNet):
         super().__init__()
         self.conv1 = conv3x3(in_channels, 64)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _stage(64, 64, blocks=3, stride=1)
-        self.layer2 = _stage(256, 128, blocks=4, stride=2)
-        self.layer3 = _stage(512, 256, blocks=6, stride=2)
-        self.layer4 = _stage(1024, 512, blocks=3, stride=2)
+        self.layer1 = build_stage(Bottleneck, 64, 256, blocks=3, stride=1)
+        self.layer2 = build_stage(Bottleneck, 256, 512, blocks=4, stride=2)
+        self.layer3 = build_stage(Bottleneck, 512, 1024, blocks=6, stride=2)
+        self.layer4 = build_stage(Bottleneck, 1024, 2048, blocks=3, stride=2)
         self.linear = nn.Linear(2048, num_classes)
         init_convs(self)
-
-    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        x = taps("stem", F.relu(self.bn1(self.conv1(images)), inplace=True))
-        for i, layer in enumerate((self.layer1, self.layer2, self.layer3, self.layer4), start=1):
-            x = run_stage(f"stage{i}", layer, x, taps)
-        embedding = x.mean((2, 3))
-        return embedding, self.linear(embedding)

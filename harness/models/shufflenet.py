@@ -4,25 +4,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.taps import ConvNet, ReluBlock, Taps, conv1x1, depthwise3x3, run_stage, stage_taps
+from harness.models.taps import ConvNet, ReluBlock, ReluStages, Taps, build_stage, conv1x1, depthwise3x3, stage_taps
 
 STEM = 24  # channels
+GROUPS = 3  # of V1
 
 
 class GroupedBottleneck(ReluBlock):
     """A ShuffleNet unit. At stride 2 its channels are appended to the pooled input, at stride 1 added to the input."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int, groups: int):
+    def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
         self.stride = stride
         new = channels - in_channels if stride == 2 else channels
         inner = new // 4
-        self.groups = 1 if in_channels == STEM else groups  # the stem has too few channels to be split
+        self.groups = 1 if in_channels == STEM else GROUPS  # the stem has too few channels to be split
         self.conv1 = conv1x1(in_channels, inner, groups=self.groups)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = depthwise3x3(inner, stride)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.conv3 = conv1x1(inner, new, groups=groups)
+        self.conv3 = conv1x1(inner, new, groups=GROUPS)
         self.bn3 = nn.BatchNorm2d(new)
 
     def preact(self, x: Tensor) -> Tensor:
@@ -36,12 +37,7 @@ class GroupedBottleneck(ReluBlock):
         return out
 
 
-def _stage_v1(in_channels: int, channels: int, blocks: int, groups: int) -> nn.Sequential:
-    first = GroupedBottleneck(in_channels, channels, 2, groups)
-    return nn.Sequential(first, *(GroupedBottleneck(channels, channels, 1, groups) for _ in range(blocks - 1)))
-
-
-class ShuffleV1(ConvNet):
+class ShuffleV1(ReluStages):
     """ShuffleNet (V1), three groups."""
 
     tap_names = stage_taps(3)
@@ -50,17 +46,10 @@ class ShuffleV1(ConvNet):
         super().__init__()
         self.conv1 = conv1x1(in_channels, STEM)
         self.bn1 = nn.BatchNorm2d(STEM)
-        self.layer1 = _stage_v1(STEM, 240, blocks=4, groups=3)
-        self.layer2 = _stage_v1(240, 480, blocks=8, groups=3)
-        self.layer3 = _stage_v1(480, 960, blocks=4, groups=3)
+        self.layer1 = build_stage(GroupedBottleneck, STEM, 240, blocks=4, stride=2)
+        self.layer2 = build_stage(GroupedBottleneck, 240, 480, blocks=8, stride=2)
+        self.layer3 = build_stage(GroupedBottleneck, 480, 960, blocks=4, stride=2)
         self.linear = nn.Linear(960, num_classes)
-
-    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
-        x = taps("stem", F.relu(self.bn1(self.conv1(images)), inplace=True))
-        for i, layer in enumerate((self.layer1, self.layer2, self.layer3), start=1):
-            x = run_stage(f"stage{i}", layer, x, taps)
-        embedding = x.mean((2, 3))
-        return embedding, self.linear(embedding)
 
 
 class SplitBlock(nn.Module):

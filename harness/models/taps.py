@@ -1,6 +1,6 @@
 """The common parts of every network of the zoo: taps, He initialisation, and the description that a method gets."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
@@ -94,13 +94,36 @@ class ReluBlock(nn.Module):
         return F.relu(self.preact(x), inplace=True)
 
 
-def run_stage(name: str, blocks: Iterable[nn.Module], x: Tensor, taps: Taps) -> Tensor:
-    """Run a stage of `ReluBlock`s; its taps are the last block's map after and before the ReLU."""
-    *first, last = blocks
-    for block in first:
-        x = block(x)
-    assert isinstance(last, ReluBlock)
-    return taps(name, taps.relu(f"{name}.preact", last.preact(x)))
+class ReluStages(ConvNet):
+    """A network of a stem, stages ``layer1``, ``layer2``, ... of `ReluBlock`s, and a linear layer.
+
+    A stage's taps are its last block's map after and before the ReLU.
+    """
+
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    linear_name: ClassVar[str] = "linear"  # as checkpoints know the last layer
+
+    def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
+        x = taps("stem", F.relu(self.bn1(self.conv1(images)), inplace=True))
+        layers = [module for name, module in self.named_children() if name.startswith("layer")]
+        for i, layer in enumerate(layers, start=1):
+            *first, last = layer.children()
+            for block in first:
+                x = block(x)
+            assert isinstance(last, ReluBlock)
+            x = taps(f"stage{i}", taps.relu(f"stage{i}.preact", last.preact(x)))
+        embedding = x.mean((2, 3))
+        return embedding, self.get_submodule(self.linear_name)(embedding)
+
+
+def build_stage(
+    block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, blocks: int, stride: int
+) -> nn.Sequential:
+    """Return `blocks` blocks, of which the first changes the number of channels and has this stride."""
+    return nn.Sequential(
+        block(in_channels, channels, stride), *(block(channels, channels, 1) for _ in range(blocks - 1))
+    )
 
 
 def stage_taps(stages: int) -> tuple[str, ...]:

@@ -12,9 +12,8 @@ def _block(in_channels: int, channels: int, convs: int) -> nn.Sequential:
     """Return `convs` times convolution (with bias), batch norm, ReLU, without the last ReLU."""
     layers: list[nn.Module] = []
     for i in range(convs):
-        layers.append(nn.Conv2d(channels if i else in_channels, channels, 3, padding=1))
-        layers.append(nn.BatchNorm2d(channels))
-        layers.append(nn.ReLU(inplace=True))
+        conv = nn.Conv2d(channels if i else in_channels, channels, 3, padding=1)
+        layers += [conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 

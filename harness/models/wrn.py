@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.taps import ConvNet, Taps, conv1x1, conv3x3, init_convs
+from harness.models.taps import ConvNet, Taps, build_stage, conv1x1, conv3x3, init_convs
 
 
 class PreactBlock(nn.Module):
@@ -31,8 +31,7 @@ class PreactBlock(nn.Module):
 class Stage(nn.Module):
     def __init__(self, in_channels: int, channels: int, blocks: int, stride: int):
         super().__init__()
-        first = PreactBlock(in_channels, channels, stride)
-        self.layer = nn.Sequential(first, *(PreactBlock(channels, channels, 1) for _ in range(blocks - 1)))
+        self.layer = build_stage(PreactBlock, in_channels, channels, blocks, stride)
 
 
 class WideResNet(ConvNet):

@@ -1,12 +1,10 @@
 """The networks by name, built."""
 
-import importlib
-
 from harness.models.strided_conv import subsample_before_narrow_convs
 from harness.models.taps import ConvNet
 from harness.spec.library_models import is_library_model
 from harness.spec.models import CATALOG
-from harness.spec.tasks import resolve_model
+from harness.spec.tasks import import_object, resolve_model
 
 
 def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:
@@ -22,7 +20,6 @@ def build_model(name: str, num_classes: int, in_channels: int = 3) -> ConvNet:
         net: ConvNet = library_net(name, num_classes, in_channels)
     else:
         entry = CATALOG[name]
-        factory = getattr(importlib.import_module(entry.module), entry.factory)
-        net = factory(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
+        net = import_object(entry.factory)(num_classes=num_classes, in_channels=in_channels, **entry.kwargs)
     subsample_before_narrow_convs(net)
     return net

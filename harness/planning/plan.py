@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,9 @@ from harness.errors import UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.schema import WeightsSource
 from harness.spec.science import Given
 from harness.spec.tasks import DatasetInfo
-from harness.spec.yamlfile import Document, KeyPath
+from harness.spec.yamlfile import Document
 from harness.store import files
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
@@ -52,10 +52,8 @@ class Planned:
         weights: dict[str, WeightsFile] = {}
         for sha256 in sorted(teachers | backbones):
             of_teacher = self.plan.weights.get(sha256)
-            try:
+            with self.document.place(()):
                 file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
-            except UserError as e:
-                raise UserError(f"{self.document.source}: {e}") from None
             weights[sha256] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
         return weights
 
@@ -73,22 +71,11 @@ def plan_sweep(
     sweep, document = sweep_file.load_sweep(file, sets)
     store = Store(results.resolve())
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
-    hashes: dict[WeightsSource, str] = {}
-
-    def weights_sha256(weights: WeightsSource, at: KeyPath) -> str:
-        if weights not in hashes:
-            try:
-                hashes[weights] = given.sha256(weights, fetch)
-            except UserError as e:
-                raise UserError(f"{document.where(at)}: {e}") from None
-        return hashes[weights]
-
-    try:
+    with document.place(("dataset",)):
         info = locate.dataset_info(sweep.dataset, root)
-    except UserError as e:
-        raise UserError(f"{document.where(('dataset',))}: {e}") from None
     name = sweep.name or file.stem
     added = read_added(store.added_seeds(name))
+    weights_sha256 = cache(lambda weights: given.sha256(weights, fetch))
     plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep), added)
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]

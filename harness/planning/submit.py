@@ -110,7 +110,7 @@ def work_of(
     at_once = max_parallel or (packs if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
     at_once = max(1, min(at_once, packs))
     if not to_do:
-        return Work(planned, cluster, states, to_do, packs, at_once, None)
+        return Work(planned, cluster, states, to_do, packs, at_once, estimate=None)
     device = devices.devices(cluster, devices.threads_of_a_job(at_once))
     known = estimate.pack_costs(planned)
     if probe:

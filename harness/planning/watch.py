@@ -33,7 +33,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     console = Console(stderr=True)
     view = _View(planned)
     jobs, restarts = backend.backend_of(queue_file), 0
-    with Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else _NoLive() as live:
+    with Live(console=console, transient=True) as live:  # shows nothing where stderr is no terminal
         while True:
             neglected = jobs.neglected()  # asked before the states, so that no result is missed
             view.update()
@@ -51,19 +51,6 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
                 console.print(Text(f"nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"))
                 return
             time.sleep(REFRESH_SECONDS)
-
-
-class _NoLive:
-    """A stand-in for rich's Live where stderr is no terminal, which shows news lines only."""
-
-    def __enter__(self) -> "_NoLive":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def update(self, _: object) -> None:
-        pass
 
 
 class _View:

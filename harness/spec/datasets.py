@@ -1,25 +1,19 @@
 """Datasets by name, as far as they are known before they are read. Imports no torch, so that planning can use it."""
 
 from dataclasses import replace
+from typing import Any
 
 from harness.errors import unknown
 from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo, classification
 
+COUNTS = ("classes", "train_size", "test_size", "train_per_class")  # of a prepared dataset, from its manifest
 PREPARED = tuple(name for name, info in DATASETS.items() if info.preparation)  # what harness.prepare writes
 
 
-def prepared_dataset(
-    name: str, version: str, classes: int, train_size: int, test_size: int, train_per_class: int
-) -> DatasetInfo:
-    """Return the description of a dataset in a prepared folder."""
-    return replace(
-        DATASETS[name],
-        version=version,
-        classes=classes,
-        train_size=train_size,
-        test_size=test_size,
-        train_per_class=train_per_class,
-    )
+def prepared_dataset(name: str, version: str, *counts: int) -> DatasetInfo:
+    """Return the description of a dataset in a prepared folder; ``counts`` are its ``COUNTS``."""
+    stated: dict[str, Any] = dict(zip(COUNTS, counts, strict=True))
+    return replace(DATASETS[name], version=version, **stated)
 
 
 def check_name(name: str) -> None:

@@ -65,7 +65,7 @@ class Plan:
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
 
 
-WeightsHash = Callable[[WeightsSource, KeyPath], str]
+WeightsHash = Callable[[WeightsSource], str]
 Only = dict[str, set[str]]
 Keys = dict[str, Any]
 
@@ -84,19 +84,15 @@ def expand(
     """
     if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
         raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
-    try:
+    with document.place(("dataset",)):
         sweep.dataset.check_parts(info)
-    except ValueError as e:
-        raise UserError(f"{document.where(('dataset',))}: {e}") from None
     plan = Plan(sweep, document)
+    expansion = _Expansion(plan, sweep, document, info, weights_sha256)
     recipe = sweep_file.load_recipe(sweep.recipe, document, ("recipe",))
     teachers_recipe = recipe
     if sweep.teachers.recipe is not None:
         teachers_recipe = sweep_file.load_recipe(sweep.teachers.recipe, document, ("teachers", "recipe"))
-    teachers = [
-        _teacher(pair, i, sweep, teachers_recipe, document, info, weights_sha256, plan)
-        for i, pair in enumerate(sweep.pairs)
-    ]
+    teachers = [expansion.teacher(i, pair, teachers_recipe) for i, pair in enumerate(sweep.pairs)]
     teacher_runs = dict(plan.runs)
     groups: dict[Any, list[str]] = {}
     needs: dict[Any, str | None] = {}
@@ -105,13 +101,12 @@ def expand(
         if cell.seed not in sweep.seeds:
             added_runs.setdefault(cell.line, {})[cell.seed] = cell.run_id
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
-        _check_pair(pair, sweep, document, info, i)
+        expansion.check_pair(i, pair)
         teacher_run = teacher.run if isinstance(teacher, Trained) else None
-        at: KeyPath = ("pairs", i, "student_backbone")
-        backbone = _backbone(pair.student_backbone, at, document, info, weights_sha256, plan)
-        for name, entry in sweep.methods.items():
-            science = _science(pair, i, name, entry, sweep, recipe, document, info, teacher, backbone)
-            _check_images(pair, science.recipe, document, info, i)
+        backbone = expansion.backbone(pair.student_backbone, ("pairs", i, "student_backbone"))
+        for name in sweep.methods:
+            science = expansion.science(i, pair, name, recipe, teacher, backbone)
+            expansion.check_images(i, pair, science.recipe)
             shared = identity.canonical({key: getattr(science.recipe, key) for key in SHARED_RECIPE})
             run_id_of = science.run_id_by_seed()
             further = added_runs.get(Line(pair.teacher, pair.student, name), {})
@@ -168,125 +163,9 @@ def _is_selected(only: Only | None, pair: Pair, method: str, seed: int) -> bool:
     return not only or all(names[k] in values for k, values in only.items())
 
 
-def _check_images(pair: Pair, recipe: Recipe, document: Document, info: DatasetInfo, i: int) -> None:
-    if (shape := datasets.image_shape(info, recipe.image_size)) is None:
-        return
-    for key, model in (("teacher", pair.teacher), ("student", pair.student)):
-        try:
-            models.check_images(model, info.name, shape)
-        except ValueError as e:
-            raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
-
-
-def _check_pair(pair: Pair, sweep: Sweep, document: Document, info: DatasetInfo, i: int) -> None:
-    for key, model in (("teacher", pair.teacher), ("student", pair.student)):
-        try:
-            tasks.check_task(model, info)
-        except ValueError as e:
-            raise UserError(f"{document.where(('pairs', i, key))}: {e}") from None
-    for name in pair.methods:
-        if name not in sweep.methods:
-            where = document.where(("pairs", i, "methods", name))
-            raise UserError(f"{where}: {unknown('method of this sweep', name, sweep.methods)}")
-
-
-def _backbone(
-    given: Backbone | None, at: KeyPath, document: Document, info: DatasetInfo, weights_sha256: WeightsHash, plan: Plan
-) -> str | None:
-    """Return the sha256 of the weights that a detector's backbone starts from; None where there are none.
-
-    Raises:
-        UserError: they cannot be read, or are given to a classifier.
-    """
-    if given is None:
-        return None
-    if not info.task.backbones:
-        backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
-        raise UserError(f"{document.where(at)}: is for {backbones}; {info.name} is for {info.task.name}")
-    sha256 = weights_sha256(given, at)
-    plan.backbones.setdefault(sha256, given)
-    return sha256
-
-
-def _dataset(sweep: Sweep, info: DatasetInfo) -> DatasetChoice:
-    return DatasetChoice.of_info(info, sweep.dataset.train_subset, sweep.dataset.validation)
-
-
-def _recipe(recipe: Recipe, info: DatasetInfo, document: Document, at: KeyPath) -> Recipe:
-    """Return a recipe with the defaults of the keys that are about this dataset's images.
-
-    Raises:
-        UserError: a key is about images that this dataset does not have.
-    """
-    keys: Keys = recipe.model_dump(mode="json")
-    task, images = info.task, info.images
-    for other in tasks.CATALOG.values():
-        if other is not task:
-            _refuse(keys, other.recipe, f"is for {other.name}; {info.name} is for {task.name}", document, at)
-        for kind in other.images:
-            of_others = kind.views.keys() - images.views.keys()
-            _refuse(keys, of_others, f"is for {kind.name}; {info.name} has {images.name}", document, at)
-    keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
-    try:
-        images.check(keys)
-    except ValueError as e:
-        raise UserError(f"{document.where(at)}: {e}") from None
-    return Recipe.model_validate(keys)
-
-
-def _refuse(recipe: Keys, keys: Iterable[str], why: str, document: Document, at: KeyPath) -> None:
+def _refuse(recipe: Keys, keys: Iterable[str], why: str) -> None:
     if stated := sorted(k for k in keys if recipe[k] != Recipe.model_fields[k].default):
-        raise UserError(f"{document.where(at)}: {stated[0]} {why}")
-
-
-def _teacher(
-    pair: Pair, i: int, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo, weights_sha256: WeightsHash,
-    plan: Plan,
-) -> Trained | Given:  # fmt: skip
-    """Return the teacher's part of the students' science, and add the run that trains the teacher to the plan."""
-    if pair.teacher_weights is not None:
-        sha256 = weights_sha256(pair.teacher_weights, ("pairs", i, "teacher_weights"))
-        known = plan.weights.setdefault(sha256, pair.teacher_weights)
-        score = info.task.score
-        stated, before = pair.teacher_weights.stated(score), known.stated(score)
-        if before is None:
-            plan.weights[sha256] = pair.teacher_weights
-        elif stated not in (None, before):
-            where = document.where(("pairs", i, "teacher_weights", score))
-            raise UserError(f"{where}: another pair states {before} for the same weights")
-        if pair.teacher_backbone is not None:
-            where = document.where(("pairs", i, "teacher_backbone"))
-            raise UserError(f"{where}: is for teachers that the sweep trains; this one has `teacher_weights`")
-        return Given(pair.teacher, sha256)
-    student = method_sources.describe_method("student")
-    student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
-    science = Science(
-        dataset=_dataset(sweep, info),
-        teacher=None,
-        student=pair.teacher,
-        method=MethodSettings("student", student.version, {}, student.weights),
-        recipe=_recipe(student_recipe, info, document, ("teachers", "recipe")),
-        seed=sweep.teachers.seed,
-        backbone=_backbone(
-            pair.teacher_backbone, ("pairs", i, "teacher_backbone"), document, info, weights_sha256, plan
-        ),
-        protocol=identity.PROTOCOL,
-    )
-    run_id = science.run_id
-    plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {sweep.teachers.seed}"))
-    return Trained(pair.teacher, run_id)
-
-
-def _check_defined(
-    use: str, source: method_sources.MethodInfo, pair: Pair, info: DatasetInfo, document: Document, at: KeyPath
-) -> None:
-    kinds = {*info.task.kinds(pair.student)} & {*info.task.kinds(pair.teacher)}
-    if source.needs_teacher and kinds.isdisjoint(source.defined_for):
-        defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
-        raise UserError(
-            f"{document.where(at)}: {use} is defined only for {' and '.join(source.defined_for)}, "
-            f"not for {pair.teacher} > {pair.student}; defined for this pair: {', '.join(defined)}"
-        )
+        raise ValueError(f"{stated[0]} {why}")
 
 
 def _is_defined(name: str, kinds: set[str]) -> bool:
@@ -294,57 +173,152 @@ def _is_defined(name: str, kinds: set[str]) -> bool:
     return not source.needs_teacher or not kinds.isdisjoint(source.defined_for)
 
 
-def _science(
-    pair: Pair, i: int, name: str, entry: Method, sweep: Sweep, recipe: Keys, document: Document, info: DatasetInfo,
-    teacher: Trained | Given, backbone: str | None,
-) -> Science:  # fmt: skip
-    """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
-    override = pair.methods.get(name, Method())
-    at: KeyPath = ("methods", name)
-    use = override.use or entry.use or name
-    try:
-        source = method_sources.describe_method(use)
-    except UserError as e:
-        raise UserError(f"{document.where(at)}: {e}") from None
-    _check_defined(use, source, pair, info, document, at)
-    params = {k: h.default for k, h in source.hyper.items()}
-    weights = dict(source.weights)
-    for settings, path in ((entry, at), (override, ("pairs", i, "methods", name))):
-        for key, value in settings.params.items():
-            where = document.where((*path, "params", key))
-            if key not in source.hyper:
-                raise UserError(f"{where}: {unknown(f'hyper-parameter of {use}', key, source.hyper)}")
-            try:
-                params[key] = source.hyper[key].check(value)
-            except ValueError as e:
-                raise UserError(f"{where}: {e}") from None
-        for term, weight in settings.weights.items():
-            if term not in weights:
-                where = document.where((*path, "weights", term))
-                raise UserError(f"{where}: {unknown(f'loss term of {use}', term, weights)}")
-            weights[term] = weight
-    if not any(weights.values()):
-        raise UserError(f"{document.where(at)}: every loss term has weight 0: nothing would be trained")
-    layers: list[tuple[KeyPath, Keys]] = [
-        ((*at, "recipe"), entry.recipe),
-        (("pairs", i, "recipe"), pair.recipe),
-        (("pairs", i, "methods", name, "recipe"), override.recipe),
-    ]
-    final = sweep_file.changed_recipe(recipe, layers, document, ("recipe",))
-    if not source.logits_only:
-        final = final.model_copy(update={"teacher_top_k": None})
-    if final.label_smoothing and source.part_of_model:
-        raise UserError(
-            f"{document.where(at)}: {use} computes a cross-entropy of its own, which `label_smoothing` does not reach: "
-            "expected 0 in its recipe"
+@dataclass
+class _Expansion:
+    """The parts of a sweep's sciences. ``i`` is a pair's position; errors are UserErrors that name the place."""
+
+    plan: Plan
+    sweep: Sweep
+    document: Document
+    info: DatasetInfo
+    weights_sha256: WeightsHash
+
+    @property
+    def dataset(self) -> DatasetChoice:
+        return DatasetChoice.of_info(self.info, self.sweep.dataset.train_subset, self.sweep.dataset.validation)
+
+    def check_pair(self, i: int, pair: Pair) -> None:
+        for key in ("teacher", "student"):
+            with self.document.place(("pairs", i, key)):
+                tasks.check_task(getattr(pair, key), self.info)
+        for name in pair.methods:
+            if name not in self.sweep.methods:
+                message = unknown("method of this sweep", name, self.sweep.methods)
+                raise self.document.mistake(("pairs", i, "methods", name), message)
+
+    def check_images(self, i: int, pair: Pair, recipe: Recipe) -> None:
+        if (shape := datasets.image_shape(self.info, recipe.image_size)) is None:
+            return
+        for key in ("teacher", "student"):
+            with self.document.place(("pairs", i, key)):
+                models.check_images(getattr(pair, key), self.info.name, shape)
+
+    def backbone(self, given: Backbone | None, at: KeyPath) -> str | None:
+        """Return the sha256 of the weights that a detector's backbone starts from; None where there are none."""
+        if given is None:
+            return None
+        with self.document.place(at):
+            if not self.info.task.backbones:
+                backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
+                raise ValueError(f"is for {backbones}; {self.info.name} is for {self.info.task.name}")
+            sha256 = self.weights_sha256(given)
+        self.plan.backbones.setdefault(sha256, given)
+        return sha256
+
+    def recipe(self, recipe: Recipe, at: KeyPath) -> Recipe:
+        """Return a recipe with the defaults of the keys that are about this dataset's images."""
+        keys: Keys = recipe.model_dump(mode="json")
+        task, images, dataset = self.info.task, self.info.images, self.info.name
+        with self.document.place(at):
+            for other in tasks.CATALOG.values():
+                if other is not task:
+                    _refuse(keys, other.recipe, f"is for {other.name}; {dataset} is for {task.name}")
+                for kind in other.images:
+                    of_others = kind.views.keys() - images.views.keys()
+                    _refuse(keys, of_others, f"is for {kind.name}; {dataset} has {images.name}")
+            keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
+            images.check(keys)
+        return Recipe.model_validate(keys)
+
+    def teacher(self, i: int, pair: Pair, recipe: Keys) -> Trained | Given:
+        """Return the teacher's part of the students' science, and add the run that trains the teacher to the plan."""
+        if pair.teacher_weights is not None:
+            return self.given_teacher(i, pair, pair.teacher_weights)
+        student = method_sources.describe_method("student")
+        student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
+        science = Science(
+            protocol=identity.PROTOCOL,
+            dataset=self.dataset,
+            teacher=None,
+            student=pair.teacher,
+            method=MethodSettings("student", student.version, {}, student.weights),
+            recipe=self.recipe(student_recipe, ("teachers", "recipe")),
+            seed=self.sweep.teachers.seed,
+            backbone=self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
         )
-    return Science(
-        dataset=_dataset(sweep, info),
-        teacher=teacher if source.needs_teacher else None,
-        student=pair.student,
-        method=MethodSettings(use, source.version, params, weights),
-        recipe=_recipe(final, info, document, ("recipe",)),
-        seed=sweep.seeds[0],
-        backbone=backbone,
-        protocol=identity.PROTOCOL,
-    )
+        run_id = science.run_id
+        self.plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {science.seed}"))
+        return Trained(pair.teacher, run_id)
+
+    def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
+        with self.document.place(("pairs", i, "teacher_weights")):
+            sha256 = self.weights_sha256(weights)
+        score = self.info.task.score
+        stated, before = weights.stated(score), self.plan.weights.setdefault(sha256, weights).stated(score)
+        if before is None:
+            self.plan.weights[sha256] = weights
+        elif stated not in (None, before):
+            message = f"another pair states {before} for the same weights"
+            raise self.document.mistake(("pairs", i, "teacher_weights", score), message)
+        if pair.teacher_backbone is not None:
+            message = "is for teachers that the sweep trains; this one has `teacher_weights`"
+            raise self.document.mistake(("pairs", i, "teacher_backbone"), message)
+        return Given(pair.teacher, sha256)
+
+    def science(
+        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: str | None
+    ) -> Science:
+        """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
+        entry, override = self.sweep.methods[name], pair.methods.get(name, Method())
+        at, at_pair = ("methods", name), ("pairs", i, "methods", name)
+        use = override.use or entry.use or name
+        with self.document.place(at):
+            source = method_sources.describe_method(use)
+            self.check_defined(use, source, pair)
+        params = {k: h.default for k, h in source.hyper.items()}
+        weights = dict(source.weights)
+        for settings, path in ((entry, at), (override, at_pair)):
+            for key, value in settings.params.items():
+                with self.document.place((*path, "params", key)):
+                    if key not in source.hyper:
+                        raise ValueError(unknown(f"hyper-parameter of {use}", key, source.hyper))
+                    params[key] = source.hyper[key].check(value)
+            for term, weight in settings.weights.items():
+                if term not in weights:
+                    raise self.document.mistake((*path, "weights", term), unknown(f"loss term of {use}", term, weights))
+                weights[term] = weight
+        if not any(weights.values()):
+            raise self.document.mistake(at, "every loss term has weight 0: nothing would be trained")
+        layers: list[tuple[KeyPath, Keys]] = [
+            ((*at, "recipe"), entry.recipe),
+            (("pairs", i, "recipe"), pair.recipe),
+            ((*at_pair, "recipe"), override.recipe),
+        ]
+        final = sweep_file.changed_recipe(recipe, layers, self.document, ("recipe",))
+        if not source.logits_only:
+            final = final.model_copy(update={"teacher_top_k": None})
+        if final.label_smoothing and source.part_of_model:
+            raise self.document.mistake(
+                at,
+                f"{use} computes a cross-entropy of its own, which `label_smoothing` does not reach: expected 0 in its "
+                "recipe",
+            )
+        return Science(
+            protocol=identity.PROTOCOL,
+            dataset=self.dataset,
+            teacher=teacher if source.needs_teacher else None,
+            student=pair.student,
+            method=MethodSettings(use, source.version, params, weights),
+            recipe=self.recipe(final, ("recipe",)),
+            seed=self.sweep.seeds[0],
+            backbone=backbone,
+        )
+
+    def check_defined(self, use: str, source: method_sources.MethodInfo, pair: Pair) -> None:
+        kinds = {*self.info.task.kinds(pair.student)} & {*self.info.task.kinds(pair.teacher)}
+        if source.needs_teacher and kinds.isdisjoint(source.defined_for):
+            defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
+            raise ValueError(
+                f"{use} is defined only for {' and '.join(source.defined_for)}, not for {pair.teacher} > "
+                f"{pair.student}; defined for this pair: {', '.join(defined)}"
+            )

@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -19,6 +20,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
+_NOT_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # all that literal_eval may raise
 _STATES_WEIGHTS = re.compile(r"^    weights\b.* = ", re.MULTILINE)
 
 
@@ -144,22 +146,10 @@ def _only_distiller(tree: ast.Module, name: str) -> ast.ClassDef:
 def _class_literals(node: ast.ClassDef) -> dict[str, Any]:
     out = {}
     for item in node.body:
-        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.value is not None:
-            name, value = item.target.id, item.value
-        elif isinstance(item, ast.Assign) and len(item.targets) == 1 and isinstance(item.targets[0], ast.Name):
-            name, value = item.targets[0].id, item.value
-        else:
-            continue
-        try:
-            out[name] = ast.literal_eval(value)
-        except (
-            ValueError,
-            TypeError,
-            SyntaxError,
-            MemoryError,
-            RecursionError,
-        ):  # everything that literal_eval may raise
-            continue
+        match item:
+            case ast.AnnAssign(ast.Name(name), value=ast.expr() as value) | ast.Assign([ast.Name(name)], value):
+                with suppress(*_NOT_LITERAL):
+                    out[name] = ast.literal_eval(value)
     return out
 
 
@@ -201,7 +191,7 @@ def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
             kind, choices = _kind(arg.annotation)
             # in its own type: the default of `x: float = 4` and `x: 4` in the sweep file are the same science
             out[arg.arg] = Hyper(kind, choices, Hyper(kind, choices, None).check(value))
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as e:
+        except _NOT_LITERAL as e:
             raise UserError(
                 f"{where}: hyper-parameter {arg.arg!r} needs a type (float, int, bool, str or Literal[...]) "
                 f"and a literal default: {e}"

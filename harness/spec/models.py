@@ -17,8 +17,7 @@ DIGITS = (1, 8, 8)
 class ModelEntry:
     """A network of the catalogue: how it is built."""
 
-    module: str  # to import
-    factory: str  # the callable in it; takes num_classes and in_channels, and `kwargs`
+    factory: str  # "package.module:callable"; takes num_classes and in_channels, and `kwargs`
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, int, int] = CIFAR  # (C, H, W) it is meant for
 
@@ -33,48 +32,41 @@ class ModelFacts:
 
 
 def _resnet(depth: int, **kwargs: Any) -> ModelEntry:
-    return ModelEntry("harness.models.resnet", "resnet", {"depth": depth, **kwargs})
+    return ModelEntry("harness.models.resnet:resnet", {"depth": depth, **kwargs})
 
 
 def _wrn(depth: int, width: int) -> ModelEntry:
-    return ModelEntry("harness.models.wrn", "WideResNet", {"depth": depth, "width": width})
+    return ModelEntry("harness.models.wrn:WideResNet", {"depth": depth, "width": width})
 
 
 def _vgg(*convs: int) -> ModelEntry:
-    return ModelEntry("harness.models.vgg", "VGG", {"convs": convs})
+    return ModelEntry("harness.models.vgg:VGG", {"convs": convs})
 
 
 def _digits(width: int) -> ModelEntry:
-    return ModelEntry("harness.models.digits", "digits_net", {"width": width}, DIGITS)
+    """Return a small residual network for scikit-learn's 8x8 grey digits; one core trains it in seconds.
+
+    It has one block per stage: `width` / 2 channels at 8x8, then `width` at 4x4 and 2 `width` at 2x2.
+    """
+    kwargs = {"blocks": 1, "widths": (width // 2, width, 2 * width), "first_stride": 2}
+    return ModelEntry("harness.models.resnet:ResNet", kwargs, DIGITS)
 
 
 CATALOG: dict[str, ModelEntry] = {
-    "resnet8": _resnet(8),
-    "resnet14": _resnet(14),
-    "resnet20": _resnet(20),
-    "resnet32": _resnet(32),
-    "resnet44": _resnet(44),
-    "resnet56": _resnet(56),
-    "resnet110": _resnet(110),
+    **{f"resnet{depth}": _resnet(depth) for depth in (8, 14, 20, 32, 44, 56, 110)},
     "resnet8x4": _resnet(8, widths=(32, 64, 128, 256)),
     "resnet32x4": _resnet(32, widths=(32, 64, 128, 256)),
-    "ResNet50": ModelEntry("harness.models.resnet50", "ResNet50"),
-    "wrn_16_1": _wrn(16, 1),
-    "wrn_16_2": _wrn(16, 2),
-    "wrn_40_1": _wrn(40, 1),
-    "wrn_40_2": _wrn(40, 2),
+    "ResNet50": ModelEntry("harness.models.resnet50:ResNet50"),
+    **{f"wrn_{depth}_{width}": _wrn(depth, width) for depth in (16, 40) for width in (1, 2)},
     "vgg8": _vgg(1, 1, 1, 1, 1),
     "vgg11": _vgg(1, 1, 2, 2, 2),
     "vgg13": _vgg(2, 2, 2, 2, 2),
     "vgg16": _vgg(2, 2, 3, 3, 3),
     "vgg19": _vgg(2, 2, 4, 4, 4),
-    "MobileNetV2": ModelEntry("harness.models.mobilenetv2", "MobileNetV2"),
-    "ShuffleV1": ModelEntry("harness.models.shufflenet", "ShuffleV1"),
-    "ShuffleV2": ModelEntry("harness.models.shufflenet", "ShuffleV2"),
-    "digits_net_w4": _digits(4),
-    "digits_net_w8": _digits(8),
-    "digits_net_w16": _digits(16),
-    "digits_net_w32": _digits(32),
+    "MobileNetV2": ModelEntry("harness.models.mobilenetv2:MobileNetV2"),
+    "ShuffleV1": ModelEntry("harness.models.shufflenet:ShuffleV1"),
+    "ShuffleV2": ModelEntry("harness.models.shufflenet:ShuffleV2"),
+    **{f"digits_net_w{width}": _digits(width) for width in (4, 8, 16, 32)},
 }
 
 ALIASES = {
@@ -83,10 +75,7 @@ ALIASES = {
     "shufflenetv1": "ShuffleV1",
     "shufflenetv2": "ShuffleV2",
     "mobilenetv2": "MobileNetV2",
-    "WRN-16-1": "wrn_16_1",
-    "WRN-16-2": "wrn_16_2",
-    "WRN-40-1": "wrn_40_1",
-    "WRN-40-2": "wrn_40_2",
+    **{f"WRN-{depth}-{width}": f"wrn_{depth}_{width}" for depth in (16, 40) for width in (1, 2)},
 }
 
 

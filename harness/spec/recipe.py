@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
 Value = TypeVar("Value")
 PER_METHOD = "per method"
 # A key that papers choose per method and student: the optimiser's settings, the trained part of a backbone, and how the
@@ -30,7 +31,7 @@ class GeneralKeys(Closed):
     )
     nesterov: PerMethod[bool] = Field(False, description="Nesterov's form of momentum")
     schedule: PerMethod[Literal["step", "cosine"]] = Field("step", description="lr decay; set once per epoch")
-    milestones: PerMethod[tuple[Annotated[int, Field(ge=1)], ...]] = Field(
+    milestones: PerMethod[tuple[Count, ...]] = Field(
         (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
     )
     gamma: PerMethod[Finite] = Field(0.1, gt=0, le=1, description="schedule `step`: the factor at each milestone")
@@ -42,9 +43,8 @@ class GeneralKeys(Closed):
         ge=0,
         description="number of first steps in which the learning rate rises linearly, from 0.001 of what is scheduled",
     )
-    epoch_steps: int | None = Field(
+    epoch_steps: Count | None = Field(
         None,
-        ge=1,
         description="steps that count as one epoch, if that is not one pass over the training set: the passes follow "
         "each other without end and are cut into epochs of this many steps",
     )
@@ -67,9 +67,8 @@ class GeneralKeys(Closed):
     compile: PerMethod[bool] = Field(
         False, description="on a GPU, compile the teacher (torch.compile), which rounds its outputs differently"
     )
-    accumulate: PerMethod[int] = Field(
+    accumulate: PerMethod[Count] = Field(
         1,
-        ge=1,
         description="micro-batches per optimiser step, whose gradients are averaged; with N, each has every N-th image "
         "of the batch; batch norms and methods see one micro-batch at a time",
     )

@@ -1,8 +1,9 @@
 """Schema of a sweep file. Every model is closed: an unknown key is an error, never ignored."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from harness.errors import shorten
 from harness.spec import datasets, pretrained, tasks
@@ -23,6 +24,21 @@ def _either(names: tuple[str, ...]) -> str:
     return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
 
 
+def _dataset_by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that leaves a text as it is; ``check`` raises a ValueError for a wrong one."""
+
+    def validate(text: str) -> str:
+        check(text)
+        return text
+
+    return AfterValidator(validate)
+
+
+ModelName = Annotated[str, AfterValidator(tasks.resolve_model)]
 RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 
 
@@ -33,7 +49,7 @@ class Recipe(tasks.RecipeKeys):
 class Dataset(Closed):
     """The images of a sweep."""
 
-    name: str = Field(description="a dataset of the harness")
+    name: Annotated[str, _checked_by(datasets.check_name)] = Field(description="a dataset of the harness")
     folder: str | None = Field(
         None,
         min_length=1,
@@ -52,12 +68,6 @@ class Dataset(Closed):
         description="for tuning: hold out this many training images, the last in file order (equally many of each "
         "class if an image has one class), and evaluate on them instead of the test set",
     )
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        datasets.check_name(name)
-        return name
 
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
@@ -92,10 +102,10 @@ class WeightsSource(Closed):
         min_length=1,
         description="path: absolute, or below the data root (`--data`, KD_DATA), or next to the sweep file",
     )
-    url: str | None = Field(
-        None, max_length=2000, description="https address of a file .pth, .pt, .bin or .safetensors"
+    url: Annotated[str, Field(max_length=2000), _checked_by(pretrained.check_url)] | None = Field(
+        None, description="https address of a file .pth, .pt, .bin or .safetensors"
     )
-    name: str | None = Field(
+    name: Annotated[str, _checked_by(pretrained.weights_url)] | None = Field(
         None,
         description="their name in torchvision or timm: `torchvision:ResNet34_Weights.IMAGENET1K_V1`, "
         "`timm:mobilenetv1_100.ra4_e3600_r224_in1k`, `torchvision:FasterRCNN_ResNet50_FPN_Weights.COCO_V1`",
@@ -103,20 +113,6 @@ class WeightsSource(Closed):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="sha256 of the file; computed from it when not stated"
     )
-
-    @field_validator("url")
-    @classmethod
-    def _an_address(cls, url: str | None) -> str | None:
-        if url is not None:
-            pretrained.check_url(url)
-        return url
-
-    @field_validator("name")
-    @classmethod
-    def _published(cls, name: str | None) -> str | None:
-        if name is not None:
-            pretrained.weights_url(name)
-        return name
 
     @model_validator(mode="after")
     def _one_source(self) -> "WeightsSource":
@@ -141,8 +137,7 @@ class Weights(tasks.StatedScores, WeightsSource):
 
     def stated(self, score: str) -> float | None:
         """Return the task's score that the weights should have."""
-        stated: float | None = getattr(self, score, None)
-        return stated
+        return getattr(self, score, None)
 
 
 class Method(Closed):
@@ -163,11 +158,11 @@ class Backbone(WeightsSource):
 class Pair(Closed):
     """A teacher and a student."""
 
-    teacher: str = Field(
+    teacher: ModelName = Field(
         description="a model below, `timm:NAME` or `torchvision:NAME`; "
         "trained here first unless `teacher_weights` is given"
     )
-    student: str = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
+    student: ModelName = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
     teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
     teacher_backbone: Backbone | None = Field(
         None, description="detection only: weights that the backbone of a teacher trained here starts from"
@@ -177,11 +172,6 @@ class Pair(Closed):
     )
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")
-
-    @field_validator("teacher", "student")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        return tasks.resolve_model(name)
 
 
 class Teachers(Closed):
@@ -198,7 +188,7 @@ class Sweep(Closed):
         None, description="names the sweep's folder of tables; the file's own name when not stated"
     )
     note: str = Field("", max_length=500, description="printed under every table of this sweep")
-    dataset: Dataset = Field(description="a dataset's name, or a mapping")
+    dataset: Annotated[Dataset, BeforeValidator(_dataset_by_name)] = Field(description="a dataset's name, or a mapping")
     recipe: RecipeRef = Field(
         description="by name, a file in `recipes/` next to the sweep file or in benchmarks/recipes; "
         "or a mapping, which may start from one of them with `base: NAME`"
@@ -211,11 +201,6 @@ class Sweep(Closed):
     seeds: tuple[Seed, ...] = Field(
         min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list"
     )
-
-    @field_validator("dataset", mode="before")
-    @classmethod
-    def _dataset_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter
 
 from harness.errors import UserError
 from harness.spec import datasets, identity
@@ -15,109 +17,87 @@ from harness.spec.tasks import DATASETS, DatasetInfo
 # ids.
 FIRST_KEYS = frozenset(
     ("epochs", "batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma",
-     "warmup_epochs", "crop_padding", "flip", "precision", "eval_every")
+     "warmup_epochs", "crop_padding", "flip", "precision", "eval_every", "train_subset", "protocol")
 )  # fmt: skip
-
-
-class PreparedCounts(NamedTuple):
-    """Numbers that describe a prepared dataset, so that a science is complete wherever the prepared folder is."""
-
-    classes: int
-    train_size: int
-    test_size: int
-    train_per_class: int
+CLOSED = ConfigDict(extra="forbid")  # a science with keys that are unknown here is of a later version
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetChoice:
     """A dataset, by name and content, and the parts of it that a run trains on and is evaluated on."""
 
+    __pydantic_config__ = CLOSED
     name: str
     version: str  # sha256 of the content
     train_subset: int | None = None  # training images; None: all that are not held out
     validation: int | None = None  # training images held out for evaluation; None: the test set is evaluated on
-    counts: PreparedCounts | None = None  # of a prepared dataset
+    # Numbers that describe a prepared dataset, so that a science is complete wherever the prepared folder is.
+    classes: int | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    train_per_class: int | None = None
 
     @classmethod
     def of_info(
         cls, info: DatasetInfo, train_subset: int | None = None, validation: int | None = None
     ) -> "DatasetChoice":
-        counts = PreparedCounts(*(getattr(info, key) for key in PreparedCounts._fields)) if info.preparation else None
-        return cls(info.name, info.version, train_subset, validation, counts)
+        counts = [getattr(info, key) for key in datasets.COUNTS] if info.preparation else []
+        return cls(info.name, info.version, train_subset, validation, *counts)
 
     @property
     def info(self) -> DatasetInfo:
-        if self.counts is None:
+        if self.classes is None:
             return DATASETS[self.name]
-        return datasets.prepared_dataset(self.name, self.version, *self.counts)
+        return datasets.prepared_dataset(self.name, self.version, *(getattr(self, key) for key in datasets.COUNTS))
 
     @property
     def train_images(self) -> int:
         """The number of images that a run trains on."""
         return self.info.trained_on(self.train_subset, self.validation)
 
-    def to_json(self) -> dict[str, Any]:
-        value: dict[str, Any] = {"name": self.name, "version": self.version, "train_subset": self.train_subset}
-        if self.validation is not None:  # a key younger than the first results: left out, those keep their ids
-            value["validation"] = self.validation
-        return value if self.counts is None else value | self.counts._asdict()
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "DatasetChoice":
-        rest = dict(value)
-        counts = None
-        if "classes" in rest:
-            counts = PreparedCounts(*(rest.pop(key) for key in PreparedCounts._fields))
-        return cls(**rest, counts=counts)
-
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A teacher that is trained here, by a run of its own."""
 
+    __pydantic_config__ = CLOSED
     model: str
     run: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"model": self.model, "run": self.run}
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
     """A teacher whose weights are given, known by their content."""
 
+    __pydantic_config__ = CLOSED
     model: str
     sha256: str
-
-    def to_json(self) -> dict[str, str]:
-        return {"model": self.model, "sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
 class MethodSettings:
     """A method with all its resolved settings."""
 
+    __pydantic_config__ = CLOSED
     use: str  # "kd", "package.module:Class"
     version: int | str
     params: dict[str, Any]  # hyper-parameters
     weights: dict[str, float]  # of its loss terms
 
-    def to_json(self) -> dict[str, Any]:
-        return {"use": self.use, "version": self.version, "params": self.params, "weights": self.weights}
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Science:
     """Everything that decides a run's numbers."""
 
+    __pydantic_config__ = CLOSED
+    protocol: int = identity.PROTOCOL
     dataset: DatasetChoice
     teacher: Trained | Given | None
     student: str
     method: MethodSettings
     recipe: Recipe
-    seed: int
     backbone: str | None = None  # sha256 of the weights that a detector's backbone starts from
-    protocol: int = identity.PROTOCOL
+    seed: int
 
     @property
     def teacher_model(self) -> str | None:
@@ -133,22 +113,11 @@ class Science:
         return identity.canonical(self.to_json())
 
     def with_seed(self, seed: int) -> "Science":
-        # Not dataclasses.replace, which takes three times as long: a sweep may have 10,000 runs.
-        return Science(
-            self.dataset, self.teacher, self.student, self.method, self.recipe, seed, self.backbone, self.protocol
-        )
+        return replace(self, seed=seed)
 
     def without_seed(self) -> dict[str, Any]:
         """Return the JSON form of what runs have in common that differ in their seeds only."""
-        value: dict[str, Any] = {
-            "protocol": self.protocol,
-            "dataset": self.dataset.to_json(),
-            "teacher": self.teacher.to_json() if self.teacher else None,
-            "student": self.student,
-            "method": self.method.to_json(),
-            "recipe": recipe_json(self.recipe),
-        }
-        return value if self.backbone is None else value | {"backbone": self.backbone}
+        return {key: part for key, part in self.to_json().items() if key != "seed"}
 
     def run_id_by_seed(self) -> Callable[[int], str]:
         """Return a function from a seed to the run id with it, which makes the text in common only once."""
@@ -161,7 +130,7 @@ class Science:
         return identity.digest({**common, "views": views, "on": evaluated_on})
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.without_seed(), "seed": self.seed}
+        return {**as_json(self), "recipe": recipe_json(self.recipe)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Science":
@@ -171,15 +140,8 @@ class Science:
             UserError: it is not the science of a run, or of a later version of the harness.
         """
         try:
-            teacher = value["teacher"]
-            parts = {
-                "dataset": DatasetChoice.from_json(value["dataset"]),
-                "teacher": teacher and (Trained(**teacher) if "run" in teacher else Given(**teacher)),
-                "method": MethodSettings(**value["method"]),
-                "recipe": Recipe.model_validate(value["recipe"]),
-            }
-            return cls(**{**value, **parts})
-        except (TypeError, KeyError, ValueError) as e:
+            return _SCIENCE.validate_python(value)
+        except ValueError as e:
             raise UserError(f"a run's settings are damaged, or of a later version of the harness: {e}") from None
 
     @classmethod
@@ -194,6 +156,17 @@ class Science:
         except ValueError:
             value = None
         return cls.from_json(value)
+
+
+_SCIENCE = TypeAdapter(Science)
+
+
+def as_json(part: Any) -> Any:
+    """Return a part of a science as the JSON form has it, all but a recipe."""
+    if not is_dataclass(part):
+        return part
+    values = ((f, getattr(part, f.name)) for f in fields(part))
+    return {f.name: as_json(value) for f, value in values if f.name in FIRST_KEYS or value != f.default}
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:

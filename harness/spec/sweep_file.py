@@ -63,7 +63,7 @@ def validate_sweep(
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
         if loc and owners:
             at = owners.get(str(loc[0]), at)
-        raise UserError(f"{document.where((*at, *loc))}: {message}{more}") from None
+        raise document.mistake((*at, *loc), f"{message}{more}") from None
 
 
 def load_recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
     folders = [Path(document.source).parent / "recipes", SHIPPED_RECIPES]
     files = {p.stem: p for folder in reversed(folders) if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
     if not isinstance(name, str) or name not in files:
-        raise UserError(f"{document.where(at)}: {unknown('recipe', name, files)}")
+        raise document.mistake(at, unknown("recipe", name, files))
     recipe = yamlfile.read_yaml(files[name])
     validate_sweep(Recipe, recipe.data, recipe)  # a mistake in the recipe's own file is reported with its line there
     return recipe.data

@@ -1,6 +1,8 @@
 """YAML files with the line number of every key, so that an error can name it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,22 @@ class Document:
         line = f":{self.lines[nearest]}" if nearest in self.lines else ""
         key = ".".join(str(p) for p in path)
         return f"{self.source}{line}: {key}" if key else f"{self.source}{line}"
+
+    def mistake(self, path: KeyPath, text: object) -> UserError:
+        """Return the error for a mistake at this place."""
+        return UserError(f"{self.where(path)}: {text}")
+
+    @contextmanager
+    def place(self, path: KeyPath) -> Iterator[None]:
+        """Say of an error that the block raises that the mistake is at this place.
+
+        Raises:
+            UserError: the block raises a ValueError or UserError.
+        """
+        try:
+            yield
+        except (ValueError, UserError) as e:
+            raise self.mistake(path, e) from None
 
 
 def read_yaml(path: Path) -> Document:

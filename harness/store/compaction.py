@@ -10,8 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import UserError
@@ -38,7 +37,7 @@ def compact(store: Store, grace_s: float = GRACE_S) -> int | None:
         DiskFull: nothing is left behind.
         UserError: the compacted records are damaged, or of a newer version.
     """
-    with _lock(store) as acquired:
+    with files.Lock(store.compact_lock) as acquired:  # it saves work; the store stays correct without it
         if not acquired:
             return None
         _remove_replaced(store, grace_s)
@@ -50,7 +49,7 @@ def compact(store: Store, grace_s: float = GRACE_S) -> int | None:
 
 def remove_replaced(store: Store, grace_s: float = GRACE_S) -> None:
     """Remove the files that were replaced at least ``grace_s`` seconds ago: the last step of ``compact``."""
-    with _lock(store) as acquired:
+    with files.Lock(store.compact_lock) as acquired:
         if acquired:
             _remove_replaced(store, grace_s)
 
@@ -60,16 +59,6 @@ def compact_if_many(store: Store) -> None:
     if len(store.loose_ids()) > MANY_FILES:
         with suppress(OSError, UserError, files.DiskFull):
             compact(store)
-
-
-@contextmanager
-def _lock(store: Store) -> Iterator[bool]:
-    """Yield whether no other process is compacting. The lock saves work; the store stays correct without it."""
-    lock = files.Lock(store.compact_lock)
-    try:
-        yield lock.acquire()
-    finally:
-        lock.release()
 
 
 def _add_generation(store: Store) -> int:

@@ -127,19 +127,24 @@ def tail(log: Path, lines: int = 30) -> str:
 
 
 class Lock:
-    """An advisory lock on a file. The kernel releases it if its process dies."""
+    """An advisory lock on a file. The kernel releases it if its process dies.
 
-    def __init__(self, path: Path):
+    ``with lock as acquired:`` releases it at the end of the block. ``wait``: until it is free, else only for calls of
+    ``is_locked``.
+    """
+
+    def __init__(self, path: Path, wait: bool = False):
         self.path = path
+        self._mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Return whether this process now holds the lock. Waits only for calls of ``is_locked``."""
+        """Return whether this process now holds the lock."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         for _ in range(10):
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, self._mode)
             except BlockingIOError:
                 time.sleep(0.01)
             else:
@@ -153,6 +158,12 @@ class Lock:
             os.close(self._fd)
             self._fd = None
 
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
 
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock."""
@@ -162,9 +173,8 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
+        return False
     except BlockingIOError:
         return True
-    else:
-        return False
     finally:
         os.close(fd)

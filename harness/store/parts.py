@@ -88,18 +88,27 @@ def stream_part(generation: Generation, name: str) -> Iterator[pa.Table]:
 def _open_part(generation: Generation, name: str) -> Iterator[pq.ParquetFile]:
     """Open a part; any damage found until the end of the context is raised as a UserError."""
     path, count = generation.folder / name, len(generation.parts[name])
-    try:
+    again = f"delete it and run the sweeps again to train its {plural(count, 'run')} again"
+    with damage_as_error(path, "not readable", f"restore it from a copy, or {again}"):
         file = pq.ParquetFile(path, page_checksum_verification=True)
         if file.metadata.num_rows != count:
             raise ValueError(f"{file.metadata.num_rows} rows where {INDEX} says {count}")
         yield file
+
+
+@contextmanager
+def damage_as_error(path: Path, finding: str, advice: str) -> Iterator[None]:
+    """Raise a UserError in place of any error that says that a Parquet file is damaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{path}: not readable ({str(e).splitlines()[0][:120]}); restore it from a copy, "
-            f"or delete it and run the sweeps again to train its {plural(count, 'run')} again"
-        ) from None
+        raise UserError(f"{path}: {finding} ({str(e).splitlines()[0][:120]}); {advice}") from None
 
 
 def _read_groups(

@@ -54,15 +54,9 @@ def read_loose(store: Store, run_id: str) -> pa.Table:
         UserError: the file is damaged.
     """
     path = store.record(run_id)
-    try:
+    advice = "delete it and run the sweep again to train this run again"
+    with parts.damage_as_error(path, "not a readable record", advice):
         table = upgrade(pq.ParquetFile(path).read(use_threads=False))  # one row is not worth several threads
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError) as e:
-        raise UserError(
-            f"{path}: not a readable record ({str(e).splitlines()[0][:120]}); "
-            "delete it and run the sweep again to train this run again"
-        ) from None
     if table.column("run_id").to_pylist() != [run_id]:
         raise UserError(f"{path}: holds another run's record; delete it and run the sweep again")
     return table

@@ -5,9 +5,10 @@ import os
 import socket
 import time
 from collections.abc import Collection, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
@@ -16,7 +17,6 @@ from harness.spec.science import Science
 from harness.store import files, generations
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
-State = Literal["done", "failed", "running", "to do"]
 
 
 @dataclass(frozen=True)
@@ -37,29 +37,20 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = root
+        self.jobs = root / "jobs"
+        self.records = root / "records"
+        self.compact = root / "compact"
+        self.compact_lock = self.compact / "lock"
+        self.all_runs = root / "runs.parquet"  # a link to the newest compacted records, for any reader of Parquet
+        self.all_images = root / "images"
+        self.probes = root / "probes"  # measurements of ``sweep --probe``
+        self.submissions = root / "queues" / "submissions"  # notes about submitted arrays
+        self.weights = root / "weights"  # downloads of ``harness.store.weight_cache``, unless KD_WEIGHTS names a folder
+        self.code = root / "code"  # copies of the packages that a cluster's jobs run from
+        self.all_tables = root / "tables"
+        self.leaderboard = root / "leaderboard.html"
 
     # paths -------------------------------------------------------------------------------------------------------
-
-    @property
-    def jobs(self) -> Path:
-        return self.root / "jobs"
-
-    @property
-    def records(self) -> Path:
-        return self.root / "records"
-
-    @property
-    def compact(self) -> Path:
-        return self.root / "compact"
-
-    @property
-    def compact_lock(self) -> Path:
-        return self.compact / "lock"
-
-    @property
-    def all_runs(self) -> Path:
-        """A link to the newest compacted records, for any reader of Parquet."""
-        return self.root / "runs.parquet"
 
     def record(self, run_id: str) -> Path:
         return self.records / f"{run_id}.parquet"
@@ -81,10 +72,6 @@ class Store:
         """A given teacher's predictions; ``evaluation`` comes from ``Science.teacher_evaluation_id``."""
         return self.root / "teachers" / f"{evaluation}.json"
 
-    @property
-    def all_images(self) -> Path:
-        return self.root / "images"
-
     def images(self, sweep: str) -> Path:
         """Pictures of detections that the leaderboard shows."""
         return self.all_images / sweep
@@ -98,11 +85,6 @@ class Store:
     def logits(self, key: str) -> Path:
         return self.root / "logits" / key
 
-    @property
-    def probes(self) -> Path:
-        """Measurements of ``sweep --probe``."""
-        return self.root / "probes"
-
     def estimates(self, sweep: str) -> Path:
         """The estimated cost of a sweep's submissions."""
         return self.root / "estimates" / f"{sweep}.json"
@@ -110,34 +92,15 @@ class Store:
     def queue(self, name: str) -> Path:
         return self.root / "queues" / f"{name}.json"
 
-    @property
-    def weights(self) -> Path:
-        """Downloaded weights (``harness.store.weight_cache``), unless KD_WEIGHTS names another folder."""
-        return self.root / "weights"
-
     def queues(self, sweep: str) -> list[Path]:
         """Return the files of a sweep's queues: one for each set of runs that was started (by ``--set``, say)."""
         return sorted((self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json"))
 
-    @property
-    def submissions(self) -> Path:
-        """The folder of notes about submitted arrays."""
-        return self.root / "queues" / "submissions"
-
     def submission(self, name: str) -> Path:
         return self.submissions / f"{name}.json"
 
-    @property
-    def code(self) -> Path:
-        """Copies of the packages that a cluster's jobs run from."""
-        return self.root / "code"
-
     def added_seeds(self, sweep: str) -> Path:
         return self.root / "added_seeds" / f"{sweep}.json"
-
-    @property
-    def all_tables(self) -> Path:
-        return self.root / "tables"
 
     def table_folder(self, sweep: str) -> Path:
         return self.all_tables / sweep
@@ -145,10 +108,6 @@ class Store:
     def tables(self) -> list[Path]:
         """Return the folders that hold a sweep's tables, by name."""
         return sorted(path.parent for path in self.all_tables.glob(f"*/{CONTENTS}"))
-
-    @property
-    def leaderboard(self) -> Path:
-        return self.root / "leaderboard.html"
 
     # science -----------------------------------------------------------------------------------------------------
 
@@ -240,10 +199,8 @@ class Store:
     def archive_failure(self, run_id: str) -> None:
         """Move a run's failure into the run's folder, which makes way for another attempt."""
         self.run(run_id).mkdir(parents=True, exist_ok=True)
-        try:
+        with suppress(FileNotFoundError):
             os.replace(self.failure_file(run_id), self.run(run_id) / f"failure-{int(time.time())}.json")
-        except FileNotFoundError:
-            pass
 
     # live progress -----------------------------------------------------------------------------------------------
 
@@ -261,25 +218,18 @@ class Store:
         return len(self.attempts(run_id))
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        try:
-            lines = (self.run(run_id) / "attempts.jsonl").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [attempt for line in lines if (attempt := _json_object(line)) is not None]  # the last may be incomplete
+        attempts = []
+        with suppress(FileNotFoundError):
+            for line in (self.run(run_id) / "attempts.jsonl").read_text().splitlines():
+                with suppress(ValueError):  # the last may be incomplete
+                    attempts.append(json.loads(line))
+        return [attempt for attempt in attempts if isinstance(attempt, dict)]
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
         archived = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
         since = max((value.get("at", 0.0) for value in archived if isinstance(value, dict)), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
-
-
-def _json_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:

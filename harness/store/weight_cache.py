@@ -22,6 +22,7 @@ class WeightCache:
 
     def __init__(self, root: Path):
         self.root = root
+        self._folder = root / "sha256"
 
     @classmethod
     def for_store(cls, store: Store) -> "WeightCache":
@@ -80,10 +81,6 @@ class WeightCache:
         files.replace_json(self._source(url), {"url": url, "sha256": sha256})
         print(f"fetched {url}: {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256}", file=sys.stderr, flush=True)
         return sha256, path
-
-    @property
-    def _folder(self) -> Path:
-        return self.root / "sha256"
 
     def _source(self, url: str) -> Path:
         return self.root / "sources" / f"{self._key(url)}.json"

@@ -107,11 +107,9 @@ def status(dir: Dir = None, json_: Json = False) -> None:
 def main() -> None:
     try:
         app()
-    except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    except PermissionError as e:
-        print(f"error: {e.filename}: no permission", file=sys.stderr)
+    except (UserError, PermissionError) as e:
+        cause = f"{e.filename}: no permission" if isinstance(e, PermissionError) else e
+        print(f"error: {cause}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
 
 

@@ -8,8 +8,8 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from types import TracebackType
 
 from harness.errors import UserError, unknown
 from slurm.loopback import config, packages, processes
@@ -45,12 +45,7 @@ class Loopback:
 
     @classmethod
     def up(
-        cls,
-        root: str | Path,
-        nodes: int = 4,
-        cpus: int = 4,
-        memory: int = 8000,
-        extra: Mapping[str, str] | None = None,
+        cls, root: str | Path, nodes: int = 4, cpus: int = 4, memory: int = 8000, extra: Mapping[str, str] | None = None
     ) -> "Loopback":
         """Start a cluster and wait until its nodes are idle and accounting answers.
 
@@ -64,13 +59,13 @@ class Loopback:
         """
         settings = Settings(nodes, cpus, memory, extra=dict(extra or {}))
         settings.check()
-        programs = packages.require()
+        packages.require()
         layout = Layout(_resolve(root))
         layout.check_length(settings.node_names)
         _claim(layout)
         cluster = cls(layout.root, settings)
         try:
-            cluster._start(programs)
+            cluster._start()
         except BaseException:
             down(layout.root)
             raise
@@ -85,7 +80,8 @@ class Loopback:
         """
         layout = Layout(_resolve(root))
         try:
-            return cls(layout.root, Settings.from_json(json.loads(layout.state.read_text())))
+            value = json.loads(layout.state.read_text())
+            return cls(layout.root, Settings(**{**value, "node_ports": tuple(value["node_ports"])}))
         except FileNotFoundError:
             raise UserError(
                 f"{layout.root}: no cluster in this folder; start one with: python -m slurm.loopback up"
@@ -99,7 +95,7 @@ class Loopback:
     def __enter__(self) -> "Loopback":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.down()
 
     def down(self) -> None:
@@ -117,7 +113,7 @@ class Loopback:
         The controller notices after 15 to 20 s; with ``report`` at once.
         """
         self._check_node(name)
-        pids = {p for p in [processes.alive(self.layout.pid(name))] if p}
+        pids = {pid} if (pid := processes.alive(self.layout.pid(name))) else set()
         if jobs:
             pids |= processes.of_cluster(self.layout.root, self.layout.slurm_conf, node=name)
         processes.end(pids)
@@ -127,9 +123,8 @@ class Loopback:
     def start_node(self, name: str) -> None:
         """Start the node's slurmd again; the node is in use as soon as it has registered."""
         self._check_node(name)
-        if processes.alive(self.layout.pid(name)):
-            return
-        self._spawn_node(packages.require(), name)
+        if not processes.alive(self.layout.pid(name)):
+            self._spawn_node(name)
 
     def stop_accounting(self) -> None:
         """End slurmdbd: sacct fails; the controller continues and sends its accounts later."""
@@ -138,7 +133,7 @@ class Loopback:
 
     def start_accounting(self) -> None:
         if not processes.alive(self.layout.pid("slurmdbd")):
-            self._start_slurmdbd(packages.require())
+            self._start_slurmdbd()
 
     def node_states(self) -> dict[str, str]:
         """Return node -> its state as SLURM names it: idle, allocated, down, ... ``*``: it does not respond."""
@@ -184,12 +179,12 @@ class Loopback:
         Raises:
             UserError: it failed.
         """
-        variables = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SINFO", "SACCT", "SQUEUE"))}
-        variables |= {**self.env, "PATH": packages.search_path()}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SINFO", "SACCT", "SQUEUE"))}
+        env |= {**self.env, "PATH": packages.search_path()}
         try:
             result = subprocess.run(
                 [program, *arguments],
-                env=variables,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -204,57 +199,51 @@ class Loopback:
             raise UserError(f"{program} {' '.join(arguments)}: {result.stderr.strip() or result.stdout.strip()}")
         return result.stdout
 
-    def _start(self, programs: Mapping[str, str]) -> None:
+    def _start(self) -> None:
         layout = self.layout
         layout.make(self.settings.node_names)
         reservation = Reservation(2 + self.settings.nodes)
         controller, accounting, *nodes = reservation.ports
-        self.settings = Settings(
-            self.settings.nodes,
-            self.settings.cpus,
-            self.settings.memory,
-            controller,
-            accounting,
-            tuple(nodes),
-            self.settings.extra,
+        self.settings = replace(
+            self.settings, controller_port=controller, accounting_port=accounting, node_ports=tuple(nodes)
         )
-        layout.state.write_text(json.dumps(self.settings.to_json(), indent=1) + "\n")
+        layout.state.write_text(json.dumps(asdict(self.settings), indent=1) + "\n")
         layout.slurm_conf.write_text(config.slurm_conf(self.settings, layout))
         _write_private(layout.slurmdbd_conf, config.slurmdbd_conf(self.settings, layout).encode())
         _write_private(layout.munge_key, secrets.token_bytes(128))
         layout.env_sh.write_text(self.exports())
 
-        self._start_munged(programs)
-        self._start_mariadbd(programs)
+        self._start_munged()
+        self._start_mariadbd()
         reservation.release(accounting)
-        self._start_slurmdbd(programs)
+        self._start_slurmdbd()
         self._register_user()
         reservation.release()
-        self._spawn("slurmctld", [programs["slurmctld"], "-D", "-f", str(layout.slurm_conf)])
+        self._spawn("slurmctld", ["slurmctld", "-D", "-f", str(layout.slurm_conf)])
         self._wait("slurmctld", lambda: _listens(controller))
         for name in self.settings.node_names:
-            self._spawn_node(programs, name)
+            self._spawn_node(name)
         self.wait_for_nodes("idle")
 
     def exports(self) -> str:
         """Shell lines; the folder's name holds nothing that a shell would need quoted."""
         return "".join(f"export {k}={v}\n" for k, v in self.env.items())
 
-    def _start_munged(self, programs: Mapping[str, str]) -> None:
+    def _start_munged(self) -> None:
         layout = self.layout
         # --force: munged demands a socket folder that is open to every user, and here no other user may reach it.
-        command = [programs["munged"], "--foreground", "--force", f"--socket={layout.munge_socket}"]
+        command = ["munged", "--foreground", "--force", f"--socket={layout.munge_socket}"]
         command += [f"--key-file={layout.munge_key}", f"--seed-file={layout.munge_seed}", f"--origin={LOOPBACK}"]
         command += [f"--pid-file={layout.run / 'munged.own.pid'}", f"--log-file={layout.log('munged')}"]
         self._spawn("munged", command)
 
-    def _start_mariadbd(self, programs: Mapping[str, str]) -> None:
+    def _start_mariadbd(self) -> None:
         layout, options = self.layout, ["--no-defaults", f"--datadir={self.layout.database}"]
         if os.geteuid() == 0:
             options.append("--user=root")
         with layout.log("mariadb-install-db").open("wb") as log:
             result = subprocess.run(
-                [programs["mariadb-install-db"], *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
+                ["mariadb-install-db", *options, "--auth-root-authentication-method=normal", "--skip-test-db"]
                 + ["--force"]  # else it refuses where the host's own name does not resolve, which does not matter here
                 + MARIADB,
                 stdin=subprocess.DEVNULL,
@@ -264,14 +253,14 @@ class Loopback:
             )
         if result.returncode:
             raise UserError(f"the database could not be made. {self._log_tail('mariadb-install-db')}")
-        command = [programs["mariadbd"], *options, *MARIADB, "--skip-networking"]
+        command = ["mariadbd", *options, *MARIADB, "--skip-networking"]
         command += [f"--socket={layout.database_socket}", f"--pid-file={layout.run / 'mariadbd.own.pid'}"]
         self._spawn("mariadbd", command)
         self._wait("mariadbd", lambda: _greets(layout.database_socket))
         self._wait("munged", layout.munge_socket.exists)
 
-    def _start_slurmdbd(self, programs: Mapping[str, str]) -> None:
-        self._spawn("slurmdbd", [programs["slurmdbd"], "-D"])
+    def _start_slurmdbd(self) -> None:
+        self._spawn("slurmdbd", ["slurmdbd", "-D"])
         self._wait("slurmdbd", lambda: _listens(self.settings.accounting_port))
 
     def _register_user(self) -> None:
@@ -282,8 +271,8 @@ class Loopback:
         accounts = (f"account={config.ACCOUNT}", f"defaultaccount={config.ACCOUNT}")
         self.client("sacctmgr", "-i", "add", "user", user, *accounts, "adminlevel=admin")
 
-    def _spawn_node(self, programs: Mapping[str, str], name: str) -> None:
-        self._spawn(name, [programs["slurmd"], "-D", "-N", name, "-f", str(self.layout.slurm_conf)])
+    def _spawn_node(self, name: str) -> None:
+        self._spawn(name, ["slurmd", "-D", "-N", name, "-f", str(self.layout.slurm_conf)])
 
     def _spawn(self, daemon: str, command: list[str]) -> None:
         out = self.layout.logs / f"{daemon}.out"  # its output before it has opened its log

@@ -3,8 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from harness.errors import UserError
 from slurm.loopback.layout import Layout
@@ -36,23 +35,12 @@ class Settings:
         Raises:
             UserError: a number is out of range, or a key cannot be set.
         """
-        for name, number, most in (
-            ("nodes", self.nodes, 64),
-            ("cpus", self.cpus, 1024),
-            ("memory", self.memory, 10**7),
-        ):
-            if not 1 <= number <= most:
+        for name, most in (("nodes", 64), ("cpus", 1024), ("memory", 10**7)):
+            if not 1 <= (number := getattr(self, name)) <= most:
                 raise UserError(f"--{name} {number}: expected 1 to {most}")
         for key, value in self.extra.items():
             if not key.isalnum() or "\n" in value or key.lower() in _FIXED:
                 raise UserError(f"--set {key}: not a key of slurm.conf that can be changed here")
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Settings":
-        return cls(**{**value, "node_ports": tuple(value["node_ports"])})
 
 
 _FIXED = {"include", "clustername", "slurmctldhost", "nodename", "partitionname", "slurmuser", "slurmduser"}
@@ -118,11 +106,11 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
     replaced = {k.lower(): (k, v) for k, v in settings.extra.items()}
     lines = [f"{k}={v}" for k, v in values.items() if k.lower() not in replaced]
     lines += [f"{k}={v}" for k, v in replaced.values()]
-    for name, port in zip(settings.node_names, settings.node_ports, strict=True):
-        lines.append(
-            f"NodeName={name} NodeHostname={host} NodeAddr={LOOPBACK} Port={port} "
-            f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"
-        )
+    lines += [
+        f"NodeName={name} NodeHostname={host} NodeAddr={LOOPBACK} Port={port} "
+        f"CPUs={settings.cpus} RealMemory={settings.memory} State=UNKNOWN"
+        for name, port in zip(settings.node_names, settings.node_ports, strict=True)
+    ]
     # A job preempts those of partitions with a lower tier; what becomes of it is its own partition's PreemptMode.
     # GraceTime lies between the signal and the kill; none in main, so that a job there is preempted without warning.
     for name, tier, mode, grace in (

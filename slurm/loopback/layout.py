@@ -1,7 +1,6 @@
 """File names of a loopback cluster, and the limits of its folder."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
@@ -9,63 +8,24 @@ from harness.errors import UserError
 SOCKET_LIMIT = 107  # bytes of a unix socket's path, Linux's sockaddr_un
 
 
-@dataclass(frozen=True)
 class Layout:
     """The private folder of one cluster. Names are short: SLURM puts a unix socket per job step in the spool."""
 
-    root: Path
-
-    @property
-    def state(self) -> Path:
-        return self.root / "loopback.json"
-
-    @property
-    def slurm_conf(self) -> Path:
-        return self.root / "slurm.conf"
-
-    @property
-    def slurmdbd_conf(self) -> Path:
-        return self.root / "slurmdbd.conf"  # SLURM looks for it next to slurm.conf
-
-    @property
-    def env_sh(self) -> Path:
-        return self.root / "env.sh"
-
-    @property
-    def munge_key(self) -> Path:
-        return self.root / "munge" / "key"
-
-    @property
-    def munge_seed(self) -> Path:
-        return self.root / "munge" / "seed"
-
-    @property
-    def munge_socket(self) -> Path:
-        return self.root / "run" / "munge.s"
-
-    @property
-    def database(self) -> Path:
-        return self.root / "db"
-
-    @property
-    def database_socket(self) -> Path:
-        return self.root / "run" / "db.s"
-
-    @property
-    def controller_state(self) -> Path:
-        return self.root / "ctld"
-
-    @property
-    def spool(self) -> Path:
-        return self.root / "spool"
-
-    @property
-    def run(self) -> Path:
-        return self.root / "run"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "log"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.state = root / "loopback.json"
+        self.slurm_conf = root / "slurm.conf"
+        self.slurmdbd_conf = root / "slurmdbd.conf"  # SLURM looks for it next to slurm.conf
+        self.env_sh = root / "env.sh"
+        self.munge_key = root / "munge" / "key"
+        self.munge_seed = root / "munge" / "seed"
+        self.run = root / "run"
+        self.munge_socket = self.run / "munge.s"
+        self.database = root / "db"
+        self.database_socket = self.run / "db.s"
+        self.controller_state = root / "ctld"
+        self.spool = root / "spool"
+        self.logs = root / "log"
 
     def pid(self, daemon: str) -> Path:
         return self.run / f"{daemon}.pid"

@@ -5,20 +5,13 @@ import shutil
 
 from harness.errors import UserError
 
-PROGRAMS = {
-    "slurmctld": "slurm-wlm",
-    "slurmd": "slurm-wlm",
-    "sbatch": "slurm-wlm",
-    "scontrol": "slurm-wlm",
-    "sinfo": "slurm-wlm",
-    "sacctmgr": "slurm-wlm",
-    "slurmdbd": "slurmdbd",
-    "munged": "munge",
-    "mariadbd": "mariadb-server",
-    "mariadb-install-db": "mariadb-server",
-    "mariadb-admin": "mariadb-server",
+PACKAGES = {
+    "slurm-wlm": ("slurmctld", "slurmd", "sbatch", "scontrol", "sinfo", "sacctmgr"),
+    "slurmdbd": ("slurmdbd",),
+    "munge": ("munged",),
+    "mariadb-server": ("mariadbd", "mariadb-install-db", "mariadb-admin"),
 }
-APT = "apt-get install slurm-wlm slurmdbd munge mariadb-server"
+APT = f"apt-get install {' '.join(PACKAGES)}"
 
 
 def search_path() -> str:
@@ -30,20 +23,18 @@ def search_path() -> str:
 
 def missing() -> list[str]:
     path = search_path()
-    return [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    return [name for names in PACKAGES.values() for name in names if shutil.which(name, path=path) is None]
 
 
-def require() -> dict[str, str]:
-    """Return program -> its path.
+def require() -> None:
+    """Check that every program is installed.
 
     Raises:
-        UserError: some are not installed.
+        UserError: some are not.
     """
     if absent := missing():
-        packages = sorted({PROGRAMS[name] for name in absent})
+        packages = sorted(package for package, names in PACKAGES.items() if not set(absent).isdisjoint(names))
         raise UserError(
             f"the loopback cluster needs {', '.join(absent)}, not found on PATH "
             f"(Debian: {', '.join(packages)}); as root: {APT}"
         )
-    path = search_path()
-    return {name: str(shutil.which(name, path=path)) for name in PROGRAMS}

@@ -25,14 +25,11 @@ class Reservation:
     def __init__(self, count: int) -> None:
         self._sockets: dict[int, socket.socket] = {}
         candidates = _candidates()
-        for _ in range(200 * count):
-            if len(self._sockets) == count:
-                break
-            port = random.SystemRandom().choice(candidates)
-            if port in self._sockets:
-                continue
+        for port in random.SystemRandom().sample(candidates, len(candidates)):
             if (bound := _bind(port)) is not None:
                 self._sockets[port] = bound
+            if len(self._sockets) == count:
+                break
         else:
             self.release()
             raise UserError(f"no {count} free TCP ports between {candidates[0]} and {candidates[-1]}")

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 MARK = "KD_LOOPBACK_DAEMON"  # in the environment of every daemon, with the cluster's folder as its value
@@ -97,10 +98,10 @@ def _belongs(pid: int, root: Path, slurm_conf: Path, node: str | None) -> bool:
     if node is None and environ.get(MARK) == str(root):
         return True
     # slurmd and its steps write their title over their environment; their log file says which cluster's they are.
-    if not _name(pid).startswith("slurm"):
+    if not _proc(pid, "comm").startswith("slurm"):
         return False
-    logs = {str(root / "log" / f"{node}.log")} if node else None
-    return any(f in logs if logs else f.startswith(f"{root}/") for f in _open_files(pid))
+    log = str(root / "log" / f"{node}.log")
+    return any(f == log if node else f.startswith(f"{root}/") for f in _open_files(pid))
 
 
 def _ancestors() -> set[int]:
@@ -113,10 +114,8 @@ def _ancestors() -> set[int]:
 
 def _signal(pids: Iterable[int], number: int) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def _reap(pid: int) -> None:
@@ -126,11 +125,8 @@ def _reap(pid: int) -> None:
 
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on; none when the process is gone or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-    return [] if fields[0] in "ZX" else fields
+    fields = _proc(pid, "stat").rpartition(")")[2].split()
+    return fields if fields and fields[0] not in "ZX" else []
 
 
 def _started(pid: int) -> str:
@@ -141,29 +137,22 @@ def _parent(pid: int) -> int:
     return int(fields[1]) if (fields := _stat(pid)) else 0
 
 
-def _name(pid: int) -> str:
+def _environ(pid: int) -> dict[str, str]:
+    return dict(item.partition("=")[::2] for item in _proc(pid, "environ").split("\0") if "=" in item)
+
+
+def _proc(pid: int, name: str) -> str:
+    """Return a file of /proc/PID; "" when the process is gone, or another user's."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
+        return os.fsdecode(Path(f"/proc/{pid}/{name}").read_bytes())
     except OSError:
         return ""
 
 
-def _environ(pid: int) -> dict[str, str]:
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return {}
-    return dict(item.partition("=")[::2] for item in os.fsdecode(raw).split("\0") if "=" in item)
-
-
 def _open_files(pid: int) -> list[str]:
     paths = []
-    try:
+    with suppress(OSError):
         for fd in os.listdir(f"/proc/{pid}/fd"):
-            try:
+            with suppress(OSError):
                 paths.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-            except OSError:
-                continue
-    except OSError:
-        pass
     return paths

@@ -7,6 +7,7 @@ epoch that is left early leaves no threads or memory behind.
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from harness.data.coco_manifest import Category, CocoManifest
 from harness.data.load import coco
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import CocoEvalSet, CocoLoader, CocoSource
+from harness.spec import datasets
 from harness.spec.schema import Recipe
-from harness.spec.science import DatasetChoice, PreparedCounts
+from harness.spec.science import DatasetChoice
 from harness.training.distributed.ranks import Ranks
 from methods.detection import Objects
 from tests.support.beton_loading import CPU, PIXELS, usage
@@ -246,8 +248,8 @@ RECIPE = Recipe(epochs=1, batch_size=3, lr=0.1, flip=True, sides=(48, 64), max_s
 
 def source(folder: Path, **dataset: Any) -> CocoSource:
     manifest = CocoManifest.read(folder)
-    chosen = {"version": manifest.version, "counts": PreparedCounts(2, 0, 0, 0)} | dataset
-    return CocoSource(DatasetChoice("coco", **chosen), RECIPE, folder, CPU, 2)
+    info = datasets.prepared_dataset("coco", manifest.version, 2, 0, 0, 0)
+    return CocoSource(replace(DatasetChoice.of_info(info), **dataset), RECIPE, folder, CPU, 2)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import compaction, generations, records
+from harness.store import compaction, files, generations, records
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
@@ -316,7 +316,7 @@ def test_a_sweep_compacts_many_record_files(home: Path, monkeypatch: pytest.Monk
 def test_compact_refuses_a_missing_store_and_waits_for_nobody(home: Path) -> None:
     assert "nowhere: no such store" in run_command("compact", "--results", "nowhere").error
     store = Store(Path("results").resolve())
-    with compaction._lock(store) as acquired:
+    with files.Lock(store.compact_lock) as acquired:
         assert acquired
         result = run_command("compact")
         assert result.code == 0 and "another process is compacting it" in result.err and store.loose_ids()

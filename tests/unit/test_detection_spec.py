@@ -16,7 +16,7 @@ def expanded(data: dict[str, Any]) -> expand.Plan:
     document = Document("sweep.yaml", data, {})
     sweep = sweep_file.validate_sweep(Sweep, data, document)
     info = INFO if sweep.dataset.name == INFO.name else tasks.DATASETS[sweep.dataset.name]
-    return expand.expand(sweep, document, info, lambda weights, _: weights.sha256 or "0" * 64)
+    return expand.expand(sweep, document, info, lambda weights: weights.sha256 or "0" * 64)
 
 
 def detection(**changes: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from harness.reporting.published import numbers as published_numbers
 from harness.reporting.published import table
 from harness.reporting.published.table import ProtocolColumn, PublishedTable
 from harness.reporting.tables import table_folder
-from harness.spec.science import DatasetChoice, PreparedCounts
+from harness.spec import datasets
+from harness.spec.science import DatasetChoice
 from tests.support.published_numbers import built, committed, number
 from tests.support.synthetic_coco import DETECTORS, compare, plan, prepare, record
 
@@ -142,7 +143,7 @@ def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: Publ
 def test_other_images_than_theirs_are_stated(compared: Comparison, evaluated_on: str, size: int, reason: str) -> None:
     known = published_numbers.published_numbers("coco")
     assert known
-    dataset = DatasetChoice("coco", "v", counts=PreparedCounts(80, 5, size, 0))
+    dataset = DatasetChoice.of_info(datasets.prepared_dataset("coco", "v", 80, 5, size, 0))
     protocol = known.protocols["fgd_24ep"]
     reasons = tuple(table.protocol_differences({"epochs": 9}, dataset, evaluated_on, protocol, {}))
     assert [r for r in reasons if r.startswith("ours evaluated")] == [reason] * bool(reason)

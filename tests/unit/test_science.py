@@ -158,7 +158,7 @@ def sweep_run_ids(file: Path) -> str:
     info = DATASETS[name]
     if info.preparation:
         info = datasets.prepared_dataset(name, "0" * 16, classes, 120_000, 5000, 700)
-    plan = expand.expand(sweep, document, info, lambda w, _: w.sha256 or hashlib.sha256(w.source.encode()).hexdigest())
+    plan = expand.expand(sweep, document, info, lambda w: w.sha256 or hashlib.sha256(w.source.encode()).hexdigest())
     assert all(run.science.run_id == run_id for run_id, run in plan.runs.items())
     return hashlib.sha256(" ".join(sorted(plan.runs)).encode()).hexdigest()[:16]
 

@@ -30,13 +30,8 @@ _MOBILENET_V2 = Body(
     "features.",
     ("features.18.", "classifier."),
 )
-BODIES = {
-    "resnet18": _RESNET,
-    "resnet34": _RESNET,
-    "resnet50": _RESNET,
-    "resnet101": _RESNET,
-    "mobilenet_v2": _MOBILENET_V2,
-}
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+BODIES = {**dict.fromkeys(_RESNETS, _RESNET), "mobilenet_v2": _MOBILENET_V2}
 
 
 def build_backbone(

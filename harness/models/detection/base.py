@@ -12,10 +12,8 @@ from harness.models.taps import check_taps
 from methods.base import TapSpec
 from methods.detection import DetectorOutputs, Objects
 
-NOMINAL_SIZE = (
-    800,
-    1344,
-)  # height and width of the usual training image in its padding: the map sizes are stated for it
+# Height and width of the usual training image in its padding: the map sizes are stated for it.
+NOMINAL_SIZE = (800, 1344)
 
 
 @dataclass(kw_only=True)

@@ -43,7 +43,8 @@ def devices(cluster: str, threads: int) -> DeviceOf:
         UserError: there is no such cluster profile.
     """
     if cluster == "local":
-        device = this_machine(threads)
+        gpu = bool(gpus())
+        device = Device(gpu, gpu_name() if gpu else cpu_name(), threads, 1, 1 if gpu else threads)
         return lambda _: device
     from slurm import profiles
 
@@ -55,13 +56,6 @@ def devices(cluster: str, threads: int) -> DeviceOf:
         return Device(gpus > 0, None, threads, resources.processes, gpus or resources.processes * threads)
 
     return on_cluster
-
-
-def this_machine(threads: int) -> Device:
-    """Return the device of a job on this machine."""
-    if gpus():
-        return Device(True, gpu_name(), threads, 1, 1)
-    return Device(False, cpu_name(), threads, 1, threads)
 
 
 def threads_of_a_job(at_once: int) -> int:

@@ -1,7 +1,6 @@
 """Estimates: the time that the runs of a plan will take, and the disk space."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from harness.planning.cost.pack import PackCost, PackCosts
 from harness.planning.cost.past_run import PastRun
 from harness.planning.cost.similar_runs import SimilarRuns
 from harness.planning.plan import Planned
+from harness.spec.lines import grouped
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,12 @@ def estimate(planned: Planned, to_do: Collection[str], at_once: int, device: Dev
             timed.append((run_ids, needs, seconds, pack_device))
     bounds = ("low", "mid", "high")
     lasts = {b: makespan([Job(ids, needs, getattr(s, b)) for ids, needs, s, _ in timed], at_once) for b in bounds}
-    unsized = [runs[k].label for ids, cost in costs for k, sized in zip(ids, cost.is_sized, strict=True) if not sized]
+    of_runs = [
+        (runs[k].label, basis, sized)
+        for run_ids, cost in costs
+        for k, basis, sized in zip(run_ids, cost.bases, cost.is_sized, strict=True)
+    ]
+    by_source = grouped((basis for _, basis, _ in of_runs if basis), key=lambda basis: basis[0])
     left = Interval.sum(cost.left for _, cost in costs)
     most_held = sorted((cost.checkpoints for _, cost in costs), reverse=True)[:at_once]
     return Estimate(
@@ -85,18 +90,7 @@ def estimate(planned: Planned, to_do: Collection[str], at_once: int, device: Dev
         unit=device(runs[packs[0][0][0]].science).unit if packs else "core",
         left_bytes=left if left.mid else None,
         peak_bytes=left.high + sum(most_held) if left.mid else None,
-        bases=_bases(costs),
-        runs_of_unknown_time=tuple(
-            runs[k].label for ids, cost in costs for k, basis in zip(ids, cost.bases, strict=True) if basis is None
-        ),
-        runs_of_unknown_size=tuple(unsized),
+        bases=tuple(Basis(source, len(bases), min(bases)[1], max(bases)[1]) for source, bases in by_source.items()),
+        runs_of_unknown_time=tuple(label for label, basis, _ in of_runs if basis is None),
+        runs_of_unknown_size=tuple(label for label, _, sized in of_runs if not sized),
     )
-
-
-def _bases(costs: Iterable[tuple[Sequence[str], PackCost]]) -> tuple[Basis, ...]:
-    counts: dict[str, list[int]] = defaultdict(list)
-    for _, cost in costs:
-        for basis in cost.bases:
-            if basis:
-                counts[basis[0]].append(basis[1])
-    return tuple(Basis(source, len(runs), min(runs), max(runs)) for source, runs in counts.items())

@@ -60,8 +60,9 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
     if not len(table):
         return []
     like, sciences = _without_seeds(table)
-    groups = _grouped(_measured(table, like, sciences)).to_pylist()
-    return [_past(sciences[group["like"]], group) for group in groups]
+    aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
+    groups = _measured(table, like, sciences).group_by(list(_KEYS), use_threads=False).aggregate(aggregations)
+    return [_past(sciences[group["like"]], group) for group in groups.to_pylist()]
 
 
 def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Science]) -> pa.Table:
@@ -101,21 +102,11 @@ def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
     return np.array(like, np.int64), sciences
 
 
-def _grouped(table: pa.Table) -> pa.Table:
-    aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
-    return table.group_by(list(_KEYS), use_threads=False).aggregate(aggregations)
-
-
 def _past(science: Science, group: dict[str, Any]) -> PastRun:
-    return PastRun(
-        science=science,
-        hardware=group["hardware"],
-        threads=group["threads"],
-        processes=group["processes"],
-        evaluated_parameters=group["evaluated_parameters_max"],
-        method_parameters=group["method_parameters_max"],
-        **{name: np.array(group[f"{name}_list"]) for name in _MEASURED},
-    )
+    values: dict[str, Any] = {name: group[name] for name in _KEYS[1:]}
+    values |= {name: group[f"{name}_max"] for name in _SIZES}
+    values |= {name: np.array(group[f"{name}_list"]) for name in _MEASURED}
+    return PastRun(science, **values)
 
 
 def _floats(table: pa.Table, name: str) -> Floats:

@@ -46,17 +46,13 @@ class PackCosts:
         if any(k is None or k.step for k in known):
             probe = probe_results.largest_within(self.probes, shapes, device)
         probed = [probe is not None and text in probe.shapes for text in shapes]
-        rest = [k for k, measured in zip(known, probed, strict=True) if k and not measured]
+        runs = list(zip(pack, known, probed, strict=True))
+        rest = [k for _, k, measured in runs if k and not measured]
         parts = [_of_runs(rest, shared=probe is None)] if rest else []
         if probe:
-            parts.append(_of_probe([s for s, measured in zip(pack, probed, strict=True) if measured], probe))
-        bases = (
-            (PROBE, 0) if measured else (STEPS[k.step].words, k.runs) if k else None
-            for k, measured in zip(known, probed, strict=True)
-        )
-        weights = [
-            disk.weights_bytes(s, k.evaluated_parameters if k else None) for s, k in zip(pack, known, strict=True)
-        ]
+            parts.append(_of_probe([s for s, _, measured in runs if measured], probe))
+        bases = ((PROBE, 0) if measured else (STEPS[k.step].words, k.runs) if k else None for _, k, measured in runs)
+        weights = [disk.weights_bytes(s, k.evaluated_parameters if k else None) for s, k, _ in runs]
         sized = [(s, k, w) for s, k, w in zip(pack, known, weights, strict=True) if w is not None]
         held = sum(disk.checkpoint_bytes(w, k.method_parameters if k else 0) for _, k, w in sized)
         logits = max(disk.logits_bytes(science) for science in pack)

@@ -30,15 +30,14 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     Teachers have random weights, which take as long as trained ones. No file is written that a run reads.
     """
     runs = planned.plan.runs
-    packs: dict[tuple[str, ...], list[Science]] = {}
-    labels: dict[tuple[str, ...], str] = {}
+    packs: dict[tuple[str, ...], tuple[str, list[Science]]] = {}
     for run_ids, _ in packs_to_do(planned, to_do):
         pack = [runs[k].science for k in run_ids]
         if not all(known.is_known(science, device(science)) for science in pack):
-            packs.setdefault(key := tuple(map(shape, pack)), pack)
-            labels.setdefault(key, f"{runs[run_ids[0]].label}" + f" and {len(pack) - 1} more" * (len(pack) > 1))
-    for i, (shapes, pack) in enumerate(packs.items(), 1):
-        head, on = f"probe {i} of {len(packs)}, {labels[shapes]}", device(pack[0])
+            label = runs[run_ids[0]].label + f" and {len(pack) - 1} more" * (len(pack) > 1)
+            packs.setdefault(tuple(map(shape, pack)), (label, pack))
+    for i, (shapes, (label, pack)) in enumerate(packs.items(), 1):
+        head, on = f"probe {i} of {len(packs)}, {label}", device(pack[0])
         answer = _run(pack, on, data)
         if isinstance(answer, str):
             say(f"{head}: not measured: {answer}")
@@ -54,11 +53,8 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
             f"on {answer.hardware}"
         )
         of = [shapes[at] for at in answer.measured]
-        finding = ProbeResult(
-            of, answer.hardware, on.threads, on.processes, paces, answer.start_s,
-            answer.checkpoint_bytes,
-        )  # fmt: skip
-        finding.write(planned.store)
+        measured = (paces, answer.start_s, answer.checkpoint_bytes)
+        ProbeResult(of, answer.hardware, on.threads, on.processes, *measured).write(planned.store)
 
 
 def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer | str:

@@ -127,13 +127,9 @@ def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
 
 
 def _estimated(submission: Submission) -> str:
-    if not (submission.elapsed_s and submission.device_s):
-        parts = ["time unknown"]
-    else:
-        parts = [
-            text.format_interval(submission.elapsed_s, duration),
-            f"{text.format_interval(submission.device_s, text.format_hours)} {submission.unit}-hours",
-        ]
+    parts = ["time unknown"]
+    if submission.elapsed_s and submission.device_s:
+        parts = [text.duration_range(submission.elapsed_s, submission.device_s, submission.unit)]
         if submission.unknown:
             parts[-1] += f" and {plural(submission.unknown, 'run')} of unknown time"
     if submission.left_bytes:

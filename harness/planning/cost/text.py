@@ -13,7 +13,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     lines = []
     if estimate.elapsed_s and estimate.device_s:
         sources = "; ".join(map(_source, estimate.bases))
-        lines.append(f"time: {duration_range(estimate)}; {sources}")
+        lines.append(f"time: {duration_range(estimate.elapsed_s, estimate.device_s, estimate.unit)}; {sources}")
     if estimate.runs_of_unknown_time:
         lines.append(
             f"time unknown: {_runs(estimate.runs_of_unknown_time)}: no similar run in the store yet; "
@@ -27,11 +27,9 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     return lines
 
 
-def duration_range(estimate: Estimate) -> str:
-    """Return ``3:06:00 (2:30:00 to 4:00:00), 6.2 core-hours (5 to 8)``."""
-    assert estimate.elapsed_s and estimate.device_s
-    device_hours = format_interval(estimate.device_s, format_hours)
-    return f"{format_interval(estimate.elapsed_s, duration)}, {device_hours} {estimate.unit}-hours"
+def duration_range(elapsed_s: Interval, device_s: Interval, unit: str) -> str:
+    """Return ``3:06:00 (2:30:00 to 4:00:00), 6.2 (5 to 8) core-hours``."""
+    return f"{format_interval(elapsed_s, duration)}, {format_interval(device_s, format_hours)} {unit}-hours"
 
 
 def format_interval(interval: Interval, text: Callable[[float], str]) -> str:

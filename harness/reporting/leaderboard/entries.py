@@ -25,7 +25,7 @@ from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
 from harness.spec.lines import grouped
-from harness.spec.science import Given, MethodSettings, Science, Trained, text_without_seed
+from harness.spec.science import Given, MethodSettings, Science, Trained, as_json, text_without_seed
 from harness.spec.tasks import CATALOG, TaskInfo
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
@@ -161,7 +161,7 @@ def _teacher_key(teacher: Trained | Given | None) -> str:
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
     recipe = science.recipe.model_dump(mode="json")
-    text = canonical({"dataset": science.dataset.to_json(), "protocol": science.protocol, "recipe": recipe})
+    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"

@@ -8,6 +8,8 @@ from pydantic import Field
 from harness.spec.recipe import Closed, Finite, GeneralKeys, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
+Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
+SampleSize = Annotated[int, Field(ge=2, le=4096)]
 TWO_STAGE = "two_stage"  # detectors that classify regions
 
 
@@ -31,7 +33,7 @@ DETECTORS: dict[str, DetectorEntry] = {
 
 
 class RecipeKeys(GeneralKeys):
-    sides: tuple[Annotated[int, Field(ge=32, le=4096)], ...] | None = Field(
+    sides: tuple[Side, ...] | None = Field(
         None,
         min_length=1,
         description="detection only: lengths in pixels, one of which is drawn for each image's shorter side "
@@ -40,11 +42,8 @@ class RecipeKeys(GeneralKeys):
     max_side: int | None = Field(
         None, ge=32, le=8192, description="detection only: maximum length of an image's longer side (default 1333)"
     )
-    eval_side: int | None = Field(
-        None,
-        ge=32,
-        le=4096,
-        description="detection only: length of an image's shorter side in evaluation (default 800)",
+    eval_side: Side | None = Field(
+        None, description="detection only: length of an image's shorter side in evaluation (default 800)"
     )
     norm: PerMethod[Literal["frozen", "batch"] | None] = Field(
         None,
@@ -58,17 +57,11 @@ class RecipeKeys(GeneralKeys):
         description="detection only: how many of the backbone's stem and four stages, in this order, are not trained "
         "(default 0)",
     )
-    anchors_per_image: int | None = Field(
-        None,
-        ge=2,
-        le=4096,
-        description="detection only: anchors sampled per image to train the proposals (default 256)",
+    anchors_per_image: SampleSize | None = Field(
+        None, description="detection only: anchors sampled per image to train the proposals (default 256)"
     )
-    rois_per_image: int | None = Field(
-        None,
-        ge=2,
-        le=4096,
-        description="detection only: regions sampled per image to train classes and boxes (default 512)",
+    rois_per_image: SampleSize | None = Field(
+        None, description="detection only: regions sampled per image to train classes and boxes (default 512)"
     )
 
 
