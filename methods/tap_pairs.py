@@ -25,7 +25,7 @@ class TapPairs(Distiller):
                 f"the student's taps {', '.join(self.student_taps)} and the teacher's "
                 f"{', '.join(self.teacher_taps)} do not pair up: name as many for both models"
             )
-        # Of each pair, the student's tap and the teacher's, and their channels
+        # The taps (student's, teacher's) of each pair, and their channels
         self.names = list(zip(self.student_taps, self.teacher_taps, strict=True))
         self.widths = [(student.channels[s], teacher.channels[t]) for s, t in self.names]
 

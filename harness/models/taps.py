@@ -120,7 +120,7 @@ class ReluStages(ConvNet):
 def build_stage(
     block: Callable[[int, int, int], nn.Module], in_channels: int, channels: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """Return `blocks` blocks, of which the first changes the number of channels and has this stride."""
+    """Return ``blocks`` blocks in a row. The first has this stride and changes the number of channels."""
     return nn.Sequential(
         block(in_channels, channels, stride), *(block(channels, channels, 1) for _ in range(blocks - 1))
     )

@@ -137,7 +137,7 @@ class Row(LinePart):
     by_seed: Mapping[int, float] = field(default_factory=dict)  # after the last epoch
     last_interval: Interval | None = None
     tested: Difference | None = None  # of ``to_baseline``
-    # Of every metric that tables print, the score too: after the last epoch, and the teacher's
+    # By metric, the score included: this row's after the last epoch, and the teacher's
     last_metrics: Mapping[str, Spread | None] = field(default_factory=dict)
     teacher_metrics: Mapping[str, float | None] = field(default_factory=dict)
 

@@ -162,7 +162,7 @@ _SCIENCE = TypeAdapter(Science)
 
 
 def as_json(part: Any) -> Any:
-    """Return a part of a science as the JSON form has it, all but a recipe."""
+    """Return the JSON form of a part of a science; a recipe needs ``recipe_json``."""
     if not is_dataclass(part):
         return part
     values = ((f, getattr(part, f.name)) for f in fields(part))
@@ -170,7 +170,7 @@ def as_json(part: Any) -> Any:
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as the JSON form of a science has it."""
+    """Return a recipe's part of a science's JSON form."""
     return {k: v for k, v in recipe.model_dump(mode="json").items() if k in FIRST_KEYS or v != _default(k)}
 
 

@@ -129,8 +129,8 @@ def tail(log: Path, lines: int = 30) -> str:
 class Lock:
     """An advisory lock on a file. The kernel releases it if its process dies.
 
-    ``with lock as acquired:`` releases it at the end of the block. ``wait``: until it is free, else only for calls of
-    ``is_locked``.
+    ``with lock as acquired:`` releases it at the end of the block. With ``wait``, ``acquire`` waits until the lock is
+    free; without, only as long as a call of ``is_locked`` may take.
     """
 
     def __init__(self, path: Path, wait: bool = False):

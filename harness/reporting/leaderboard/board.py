@@ -51,7 +51,7 @@ class Images:
 class Board:
     overview: Data  # protocols, lines, failures
     chunks: tuple[Data, ...]  # line id -> its runs; a line says which chunk has them, if any
-    figures: Mapping[str, Sequence[Picture]]  # of sweeps, the one last added to first
+    figures: Mapping[str, Sequence[Picture]]  # by sweep, the most recently changed first
     figures_note: str  # names the sweeps without figures
     images: tuple[Images, ...]  # a line refers to those of its pair by their indices
 
@@ -124,7 +124,7 @@ def _protocol(protocol: Protocol) -> Data:
 def _line(
     line: LeaderboardEntry, chunk: int | None, ambiguous: Set[tuple[str, str]], images: Mapping[str, set[int]]
 ) -> Data:
-    """Return an entry. ``ambiguous``: names of teachers to be told apart; ``images``: run id -> its pictures."""
+    """Return an entry. ``ambiguous``: names that several teachers share; ``images``: run id -> its pictures."""
     teacher, student = line.science.teacher_model, line.science.student
     if (line.protocol.id, teacher) in ambiguous:
         teacher = f"{teacher} ({line.teacher_key[:6]})"
