@@ -50,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture
-def taught(bench: Bench, finished: Bench) -> Bench:
+def with_teacher(bench: Bench, finished: Bench) -> Bench:
     """A store in which the teacher is trained."""
     bench.take(finished, teacher_run(finished))
     return bench

@@ -18,10 +18,10 @@ CACHED: dict[str, Any] = {
 
 
 @pytest.fixture
-def cached(taught: Bench) -> dict[str, str]:
+def cached(with_teacher: Bench) -> dict[str, str]:
     """Return method -> run_id of a sweep that caches logits."""
-    taught.sweep = CACHED
-    return {method: cell.run_id for (method, _), cell in taught.cells().items()}
+    with_teacher.sweep = CACHED
+    return {method: cell.run_id for (method, _), cell in with_teacher.cells().items()}
 
 
 def files(bench: Bench) -> list[Path]:
@@ -35,27 +35,29 @@ def test_methods_that_read_more_of_the_teacher_are_the_same_runs_without_it(
     assert {m for m in plain if cached[m] != plain[m]} == {"kd"}
 
 
-def test_a_later_run_reads_them_and_ends_with_the_same_bits(taught: Bench, cached: dict[str, str]) -> None:
-    assert taught.train(cached["hot"]) == 0
-    expected = taught.weights(cached["hot"])
-    written = {file: file.stat().st_mtime_ns for file in files(taught)}
+def test_a_later_run_reads_them_and_ends_with_the_same_bits(with_teacher: Bench, cached: dict[str, str]) -> None:
+    assert with_teacher.train(cached["hot"]) == 0
+    expected = with_teacher.weights(cached["hot"])
+    written = {file: file.stat().st_mtime_ns for file in files(with_teacher)}
     assert len(written) == EPOCHS
-    for path in (taught.store.run(cached["hot"]), taught.store.record(cached["hot"])):
+    for path in (with_teacher.store.run(cached["hot"]), with_teacher.store.record(cached["hot"])):
         path.rename(path.with_name(path.name + ".aside"))
 
-    assert taught.train(cached["kd"], cached["hot"]) == 0
-    assert taught.weights(cached["hot"]) == expected
-    assert {file: file.stat().st_mtime_ns for file in files(taught)} == written, "they were read, not computed again"
+    assert with_teacher.train(cached["kd"], cached["hot"]) == 0
+    assert with_teacher.weights(cached["hot"]) == expected
+    assert {file: file.stat().st_mtime_ns for file in files(with_teacher)} == written, (
+        "they were read, not computed again"
+    )
 
 
-def test_another_teachers_logits_fail_the_run_and_are_removed(taught: Bench, cached: dict[str, str]) -> None:
-    assert taught.train(cached["hot"]) == 0
-    wrong = files(taught)[1]
+def test_another_teachers_logits_fail_the_run_and_are_removed(with_teacher: Bench, cached: dict[str, str]) -> None:
+    assert with_teacher.train(cached["hot"]) == 0
+    wrong = files(with_teacher)[1]
     tensors = load_file(wrong)
     save_file({**tensors, "values": tensors["values"].flip(0).contiguous()}, wrong)
-    assert taught.train(cached["kd"]) == 0
-    failure = taught.store.failure(cached["kd"])
+    assert with_teacher.train(cached["kd"]) == 0
+    failure = with_teacher.store.failure(cached["kd"])
     assert failure and failure.kind == "data" and "differs from the teacher's logits" in failure.cause
-    assert wrong not in files(taught)
-    taught.store.archive_failure(cached["kd"])
-    assert taught.train(cached["kd"]) == 0 and taught.row(cached["kd"])["status"] == "done"
+    assert wrong not in files(with_teacher)
+    with_teacher.store.archive_failure(cached["kd"])
+    assert with_teacher.train(cached["kd"]) == 0 and with_teacher.row(cached["kd"])["status"] == "done"

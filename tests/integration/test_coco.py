@@ -54,9 +54,9 @@ def bench(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Bench:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Bench:
     """Train all methods in one pack through the command."""
-    bench = Bench(tmp_path_factory.mktemp("whole"), SWEEP)
+    bench = Bench(tmp_path_factory.mktemp("uninterrupted"), SWEEP)
     result = bench.run("sweep", "--data", str(data))
     assert result.returncode == 0, result.stderr
     return bench
@@ -74,13 +74,13 @@ def curve(row: dict[str, Any], name: str) -> list[float]:
     return [c["value"] for c in row["curves"] if c["name"] == name]
 
 
-def test_every_method_learns_and_moves_the_student(whole: Bench, bench: Bench) -> None:
-    ids = run_ids(whole)
+def test_every_method_learns_and_moves_the_student(uninterrupted: Bench, bench: Bench) -> None:
+    ids = run_ids(uninterrupted)
     assert set(ids) == set(METHODS)
-    weights = {method: whole.weights(run_id) for method, run_id in ids.items()}
+    weights = {method: uninterrupted.weights(run_id) for method, run_id in ids.items()}
     assert len(set(weights.values())) == len(METHODS), "each method has its own student"
     for method, run_id in ids.items():
-        row = whole.row(run_id)
+        row = uninterrupted.row(run_id)
         assert row["status"] == "done" and row["evaluated_on"] == "train" and row["evaluated_size"] == 10, method
         assert all(math.isfinite(c["value"]) for c in row["curves"]), method
         terms = ("ce", "rpn_objectness", "rpn_box", "roi_class", "roi_box")
@@ -104,30 +104,32 @@ def evaluated_truth() -> dict[str, Any]:
     }
 
 
-def test_the_stored_predictions_have_the_precision_of_the_record(whole: Bench, bench: Bench, data: Path) -> None:
+def test_the_stored_predictions_have_the_precision_of_the_record(
+    uninterrupted: Bench, bench: Bench, data: Path
+) -> None:
     truth = evaluated_truth()
-    for run_id in (run_ids(whole)["kd"], teacher(whole)):
-        row = whole.row(run_id)
-        document = json.loads(whole.store.predictions(run_id).read_text())
+    for run_id in (run_ids(uninterrupted)["kd"], teacher(uninterrupted)):
+        row = uninterrupted.row(run_id)
+        document = json.loads(uninterrupted.store.predictions(run_id).read_text())
         assert {f["image_id"] for f in document} <= {image["id"] for image in truth["images"]}
         for name, value in coco_metrics(truth, document).items():
             assert value == pytest.approx(row[f"last_{name}"], abs=1e-9), name
 
 
-def test_evaluate_measures_a_run_again(whole: Bench, bench: Bench, data: Path) -> None:
-    run_id = run_ids(whole)["kd"]
-    args = ("--results", whole.folder / "results", "--data", data)
+def test_evaluate_measures_a_run_again(uninterrupted: Bench, bench: Bench, data: Path) -> None:
+    run_id = run_ids(uninterrupted)["kd"]
+    args = ("--results", uninterrupted.folder / "results", "--data", data)
     document = json.loads(run_command("evaluate", "--run", run_id, *args, "--json").out)
     assert (document["evaluated_on"], document["images"]) == ("train", 10)
     for name in DETECTION.metrics:
-        assert document[name] == pytest.approx(whole.row(run_id)[f"last_{name}"], abs=1e-6), name
+        assert document[name] == pytest.approx(uninterrupted.row(run_id)[f"last_{name}"], abs=1e-6), name
     text = run_command("evaluate", "--run", run_id, *args).out
     assert f"AP {document['AP']:.2f} %   AP50 {document['AP50']:.2f} %" in text and "loss" not in text
 
 
-def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path) -> None:
+def test_evaluate_measures_given_weights(uninterrupted: Bench, bench: Bench, data: Path) -> None:
     """Weights are evaluated on all images of the prepared folder, here the training images."""
-    weights = whole.store.student_weights(run_ids(whole)["kd"])
+    weights = uninterrupted.store.student_weights(run_ids(uninterrupted)["kd"])
     model = SWEEP["pairs"][0]["student"]
     args = ("--dataset", "coco", "--folder", "prepared", "--data", data, "--weights", weights, "--size", 64)
     document = json.loads(run_command("evaluate", *args, "--model", model, "--json").out)
@@ -138,9 +140,9 @@ def test_evaluate_measures_given_weights(whole: Bench, bench: Bench, data: Path)
     assert "not the weights of fasterrcnn_resnet34_fpn64" in error
 
 
-def test_a_given_teachers_predictions_are_stored(whole: Bench, bench: Bench, data: Path) -> None:
+def test_a_given_teachers_predictions_are_stored(uninterrupted: Bench, bench: Bench, data: Path) -> None:
     """A given teacher's predictions are stored once for all its runs, to be drawn next to the students'."""
-    weights = whole.store.student_weights(teacher(whole))
+    weights = uninterrupted.store.student_weights(teacher(uninterrupted))
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
     methods = {name: QUICK["methods"][name] for name in ("student", "kd", "fgfi")}
     bench.sweep = {**SWEEP, "pairs": [pair], "methods": methods}
@@ -154,26 +156,26 @@ def test_a_given_teachers_predictions_are_stored(whole: Bench, bench: Bench, dat
         assert value == pytest.approx(row[f"teacher_{name}"], abs=1e-9), name
 
 
-def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
-    bench.take(whole, teacher(whole))
+def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(uninterrupted: Bench, bench: Bench, data: Path) -> None:
+    bench.take(uninterrupted, teacher(uninterrupted))
     for method in ("student", "dkd", "rekd"):
-        run_id = run_ids(whole)[method]
+        run_id = run_ids(uninterrupted)[method]
         train_ranks(bench, 1, run_id, data=str(data / "prepared"))
-        assert bench.weights(run_id) == whole.weights(run_id), method
-        assert bench.store.predictions(run_id).read_bytes() == whole.store.predictions(run_id).read_bytes()
+        assert bench.weights(run_id) == uninterrupted.weights(run_id), method
+        assert bench.store.predictions(run_id).read_bytes() == uninterrupted.store.predictions(run_id).read_bytes()
 
 
-def test_cut_off_and_resumed_bit_for_bit(whole: Bench, bench: Bench, data: Path) -> None:
+def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, data: Path) -> None:
     """Runs resume after a stop in the middle of an epoch and after a kill."""
-    bench.take(whole, teacher(whole))
-    ids = [run_ids(whole)[method] for method in ("kd", "rekd", "fgfi")]
+    bench.take(uninterrupted, teacher(uninterrupted))
+    ids = [run_ids(uninterrupted)[method] for method in ("kd", "rekd", "fgfi")]
     at = {"data": str(data / "prepared"), "checkpoint_seconds": 0}
     train_ranks(bench, 1, *ids, stop_after=2, **at)
     train_ranks(bench, 1, *ids, kill_after=2, **at)
     train_ranks(bench, 1, *ids, **at)
     for run_id in ids:
-        assert bench.weights(run_id) == whole.weights(run_id)
-        assert bench.row(run_id)["curves"] == whole.row(run_id)["curves"]
+        assert bench.weights(run_id) == uninterrupted.weights(run_id)
+        assert bench.row(run_id)["curves"] == uninterrupted.row(run_id)["curves"]
 
 
 @pytest.mark.parametrize(

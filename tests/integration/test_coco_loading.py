@@ -141,22 +141,22 @@ def test_pixels_are_nearly_pils(stored: tuple[Path, Annotations]) -> None:
 
 
 def test_bits_depend_on_neither_threads_nor_processes_nor_restarts(stored: tuple[Path, Annotations]) -> None:
-    whole = list(train(stored).epoch(2))
-    assert len(whole) == len(train(stored)) == 7
-    assert sorted(torch.cat([indices for *_, indices in whole]).tolist()) == list(range(N))
+    epoch = list(train(stored).epoch(2))
+    assert len(epoch) == len(train(stored)) == 7
+    assert sorted(torch.cat([indices for *_, indices in epoch]).tolist()) == list(range(N))
     for workers in (1, 5):
-        assert same(list(train(stored, workers=workers).epoch(2)), whole)
+        assert same(list(train(stored, workers=workers).epoch(2)), epoch)
     other = train(stored)
     list(other.epoch(0))
     for first in range(9):
-        assert same(list(other.epoch(2, first)), whole[first:])
+        assert same(list(other.epoch(2, first)), epoch[first:])
     for many in (2, 3):  # the last batch has two images: one of three processes has none
         shares = [train(stored, rows=Ranks(r, many).rows) for r in range(many)]
-        for step, *parts in zip(whole, *(share.epoch(2) for share in shares), strict=True):
+        for step, *parts in zip(epoch, *(share.epoch(2) for share in shares), strict=True):
             images, objects, indices = step
             assert all(part[2].equal(indices) for part in parts)
             assert same([(torch.cat([p[0] for p in parts]), sum((p[1] for p in parts), []), indices)], [step])
-    assert not same(list(train(stored).epoch(3)), whole) and not same(list(train(stored, seed=4).epoch(2)), whole)
+    assert not same(list(train(stored).epoch(3)), epoch) and not same(list(train(stored, seed=4).epoch(2)), epoch)
 
 
 def test_only_the_own_share_is_decoded(stored: tuple[Path, Annotations], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -353,17 +353,17 @@ def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any
     assert f"expected {weights['sha256']}" in failure.cause
 
 
-def test_settings_a_method_refuses_are_its_own_failure(taught: Bench) -> None:
-    taught.sweep = {
-        **taught.sweep,
+def test_settings_a_method_refuses_are_its_own_failure(with_teacher: Bench) -> None:
+    with_teacher.sweep = {
+        **with_teacher.sweep,
         "methods": {"student": {}, "cold": {"use": "kd", "params": {"temperature": -1}}},
         "seeds": 1,
     }
-    result = taught.run("sweep")
+    result = with_teacher.run("sweep")
     assert result.returncode == 1
     assert "cold / seed 0: FAILED: ValueError: temperature must be positive, not -1.0" in result.stderr
     assert "student / seed 0: top-1 " in result.stderr
-    assert "1 x code: ValueError: temperature must be positive" in taught.run("status", "--failures").stdout
+    assert "1 x code: ValueError: temperature must be positive" in with_teacher.run("status", "--failures").stdout
 
 
 def test_a_corrupt_record_stops_the_report_not_the_others(bench: Bench, finished: Bench) -> None:

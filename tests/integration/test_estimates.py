@@ -123,13 +123,13 @@ def test_a_probe_is_of_this_machine(bench: Bench) -> None:
     )
 
 
-def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
-    run_id = taught.cells()["student", 0].run_id
+def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
+    run_id = with_teacher.cells()["student", 0].run_id
     for path in (finished.store.record(finished.cells()["student", 1].run_id),):
-        shutil.copy2(path, taught.store.records)  # a similar run
-    assert taught.run("sweep").returncode == 0
-    (estimate,) = json.loads(taught.store.estimates("small").read_text())
+        shutil.copy2(path, with_teacher.store.records)  # a similar run
+    assert with_teacher.run("sweep").returncode == 0
+    (estimate,) = json.loads(with_teacher.store.estimates("small").read_text())
     assert estimate["run_ids"] == [run_id] and estimate["device_s"]["low"] > 0 and estimate["unknown"] == 0
     line = (
         r"^small: 1 run submitted \d{4}-\d\d-\d\d \d\d:\d\d: estimated \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ "
@@ -137,20 +137,20 @@ def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(taught: Ben
         r"[\d.]+ kB$"
     )
     for form in ("md", "csv"):
-        report = taught.run("report", "--format", form)
+        report = with_teacher.run("report", "--format", form)
         assert re.search(line, report.stderr, re.MULTILINE), report.stderr
-        assert report.stdout == (taught.store.table_folder("small") / f"table.{form}").read_text()
-    document = json.loads(taught.run("sweep", "--json").stdout)["submissions"]
+        assert report.stdout == (with_teacher.store.table_folder("small") / f"table.{form}").read_text()
+    document = json.loads(with_teacher.run("sweep", "--json").stdout)["submissions"]
     assert [s["run_ids"] for s in document] == [[run_id]] and document[0]["taken"]["records"] == 1
-    row = taught.row(run_id)
+    row = with_teacher.row(run_id)
     lasted = (row["finished_at"] - row["started_at"]).total_seconds()
     assert document[0]["taken"]["device_s"] == {"core": pytest.approx(lasted * row["threads"])}
     assert lasted > row["cost_total_s"] > 0
-    assert document[0]["taken"]["left_bytes"] > len(taught.weights(run_id))
-    verified = process("-m", "harness.verify", "--results", "results", cwd=taught.folder)
+    assert document[0]["taken"]["left_bytes"] > len(with_teacher.weights(run_id))
+    verified = process("-m", "harness.verify", "--results", "results", cwd=with_teacher.folder)
     assert verified.code == 0, verified.out
-    taught.store.estimates("small").write_text("[{]")
-    damaged = taught.run("report")
+    with_teacher.store.estimates("small").write_text("[{]")
+    damaged = with_teacher.run("report")
     assert damaged.returncode == 0 and damaged.stderr == "", "nothing hangs on it"
 
 

@@ -49,70 +49,72 @@ def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) ->
         assert len(bench.store.attempts(run_id)) == 1 == bench.row(run_id)["attempts"], "trained once"
 
 
-def test_two_sweeps_of_different_files_train_a_common_run_once(taught: Bench, finished: Bench) -> None:
+def test_two_sweeps_of_different_files_train_a_common_run_once(with_teacher: Bench, finished: Bench) -> None:
     """The job that takes the lock of a run common to two queues trains it."""
-    taught.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
-    kd, slow = (taught.cells()[m, 0].run_id for m in ("kd", "slow"))
-    slow_down(taught, 0.02)
-    whole = taught.start("sweep")
-    part = taught.start("sweep", "--only", "method=kd")
+    with_teacher.sweep = {**SWEEP, "methods": {"kd": {}, **SLOW}, "seeds": [0]}
+    kd, slow = (with_teacher.cells()[m, 0].run_id for m in ("kd", "slow"))
+    slow_down(with_teacher, 0.02)
+    whole = with_teacher.start("sweep")
+    part = with_teacher.start("sweep", "--only", "method=kd")
     for process in (whole, part):
         _, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
-    assert len(list((taught.store.root / "queues").glob("*.json"))) == 2
-    assert len(taught.store.attempts(kd)) == len(taught.store.attempts(slow)) == 1
-    same_end(taught, finished, "kd")
+    assert len(list((with_teacher.store.root / "queues").glob("*.json"))) == 2
+    assert len(with_teacher.store.attempts(kd)) == len(with_teacher.store.attempts(slow)) == 1
+    same_end(with_teacher, finished, "kd")
 
 
 @pytest.mark.slow
-def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
-    kd = taught.cells()["kd", 0].run_id
-    slow_down(taught, 0.3)
-    sweep = taught.start("sweep")
-    until(lambda: in_training(taught, kd))
+def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
+    kd = with_teacher.cells()["kd", 0].run_id
+    slow_down(with_teacher, 0.3)
+    sweep = with_teacher.start("sweep")
+    until(lambda: in_training(with_teacher, kd))
     os.killpg(sweep.pid, signal.SIGINT)
     _, err = sweep.communicate(timeout=PATIENCE)
     assert sweep.returncode == 130 and "Traceback" not in err and "the jobs continue" in err
 
-    label = taught.plan().plan.runs[kd].label
-    state = taught.states()[label]
+    label = with_teacher.plan().plan.runs[kd].label
+    state = with_teacher.states()[label]
     assert state["state"] == "running" and state["epochs"] == 3
-    assert "running" in taught.run("status").stdout
+    assert "running" in with_teacher.run("status").stdout
 
-    cancelled = taught.run("status", "--cancel")
+    cancelled = with_teacher.run("status", "--cancel")
     assert cancelled.returncode == 0 and "ended the jobs of 1 queue" in cancelled.stderr
-    until(lambda: not taught.store.is_running(kd))
-    assert taught.states()[label]["state"] == "to do"
-    assert "nothing is running" in taught.run("status", "--cancel").stderr
+    until(lambda: not with_teacher.store.is_running(kd))
+    assert with_teacher.states()[label]["state"] == "to do"
+    assert "nothing is running" in with_teacher.run("status", "--cancel").stderr
 
-    slow_down(taught, 0)
-    rerun = taught.run("sweep")
+    slow_down(with_teacher, 0)
+    rerun = with_teacher.run("sweep")
     assert rerun.returncode == 0, rerun.stderr
-    same_end(taught, finished, "kd", "crd")
-    assert len(taught.store.attempts(kd)) == 2
+    same_end(with_teacher, finished, "kd", "crd")
+    assert len(with_teacher.store.attempts(kd)) == 2
 
 
 @pytest.mark.slow
-def test_a_retry_starts_while_others_still_train(taught: Bench) -> None:
+def test_a_retry_starts_while_others_still_train(with_teacher: Bench) -> None:
     """A dispatcher that started before the retry reads it."""
-    taught.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
-    bad, slow = ([taught.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
-    (taught.folder / "raise-at").write_text("3")
-    slow_down(taught, 0.02)
-    taught.run("sweep", "--detach", "--max-parallel", "1")
-    until(taught.store.record(slow[0]).exists)
-    slow_down(taught, 0.5)
-    until(lambda: in_training(taught, slow[1]) and set(bad) == taught.store.failed_ids())
-    pid = dispatcher(taught)
-    (taught.folder / "raise-at").unlink()
-    rerun = taught.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
+    with_teacher.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
+    bad, slow = ([with_teacher.cells()[m, seed].run_id for seed in (0, 1)] for m in ("bad", "slow"))
+    (with_teacher.folder / "raise-at").write_text("3")
+    slow_down(with_teacher, 0.02)
+    with_teacher.run("sweep", "--detach", "--max-parallel", "1")
+    until(with_teacher.store.record(slow[0]).exists)
+    slow_down(with_teacher, 0.5)
+    until(lambda: in_training(with_teacher, slow[1]) and set(bad) == with_teacher.store.failed_ids())
+    pid = dispatcher(with_teacher)
+    (with_teacher.folder / "raise-at").unlink()
+    rerun = with_teacher.run("sweep", "--retry-failed", "--detach", "--max-parallel", "2")
     assert rerun.returncode == 0, rerun.stderr
-    until(taught.store.record(bad[0]).exists)
-    assert dispatcher(taught) == pid and not taught.store.record(slow[1]).exists(), "next to it, not after it"
-    slow_down(taught, 0)
-    until(lambda: set(bad + slow) <= taught.store.done_ids())
-    assert [len(taught.store.attempts(k)) for k in (*bad, *slow)] == [2, 2, 1, 1]
+    until(with_teacher.store.record(bad[0]).exists)
+    assert dispatcher(with_teacher) == pid and not with_teacher.store.record(slow[1]).exists(), (
+        "next to it, not after it"
+    )
+    slow_down(with_teacher, 0)
+    until(lambda: set(bad + slow) <= with_teacher.store.done_ids())
+    assert [len(with_teacher.store.attempts(k)) for k in (*bad, *slow)] == [2, 2, 1, 1]
 
 
 def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:

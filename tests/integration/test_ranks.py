@@ -14,59 +14,59 @@ from tests.support.ranks import as_one_process, start_ranks, train_ranks
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_the_result_of_one_process(taught: Bench, finished: Bench, world: int) -> None:
+def test_the_result_of_one_process(with_teacher: Bench, finished: Bench, world: int) -> None:
     """The last batch of an epoch has 34 images, so that three ranks have unequal numbers."""
     run_ids = {method: cell.run_id for (method, seed), cell in finished.cells().items() if seed == 0}
-    train_ranks(taught, world, *run_ids.values())
+    train_ranks(with_teacher, world, *run_ids.values())
     for method, run_id in run_ids.items():
-        got, expected = (load_file(b.store.student_weights(run_id)) for b in (taught, finished))
+        got, expected = (load_file(b.store.student_weights(run_id)) for b in (with_teacher, finished))
         assert got.keys() == expected.keys()
         if method == "student":
             for key, value in expected.items():
                 torch.testing.assert_close(got[key], value, rtol=1e-5, atol=1e-5, msg=key)
-        row, single = taught.row(run_id), finished.row(run_id)
+        row, single = with_teacher.row(run_id), finished.row(run_id)
         assert row["processes"] == world and single["processes"] == 1
         as_one_process(row, single, method)
-    held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(world)]
+    held = [(with_teacher.folder / f"digests-{rank}").read_text() for rank in range(world)]
     assert len(set(held)) == 1, "weights, banks and momenta are the same in all processes"
     assert len(held[0].splitlines()) == EPOCHS * len(run_ids)
     assert any("method.bank_s" in json.loads(line) for line in held[0].splitlines())
 
 
-def test_a_killed_rank_ends_all_and_they_resume(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"slow": {"use": f"{USER_METHODS}:Sleeps"}}, "seeds": [0]}
-    (taught.folder / "slow").write_text("0.02")
-    run_id = taught.cells()["slow", 0].run_id
-    first, second = start_ranks(taught, 2, run_id)
-    until(lambda: any(taught.store.checkpoints(run_id).glob("epoch-*")))
+def test_a_killed_rank_ends_all_and_they_resume(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {**SWEEP, "methods": {"slow": {"use": f"{USER_METHODS}:Sleeps"}}, "seeds": [0]}
+    (with_teacher.folder / "slow").write_text("0.02")
+    run_id = with_teacher.cells()["slow", 0].run_id
+    first, second = start_ranks(with_teacher, 2, run_id)
+    until(lambda: any(with_teacher.store.checkpoints(run_id).glob("epoch-*")))
     os.kill(second.pid, signal.SIGKILL)
     assert first.wait(timeout=PATIENCE) not in (0, None)
-    assert "lost each other" in (taught.folder / "log-0").read_text()
-    assert taught.store.failure(run_id) is None, "a lost process is no failure of the run"
-    (taught.folder / "slow").unlink()
-    train_ranks(taught, 2, run_id)
-    assert taught.row(run_id)["attempts"] == 2
+    assert "lost each other" in (with_teacher.folder / "log-0").read_text()
+    assert with_teacher.store.failure(run_id) is None, "a lost process is no failure of the run"
+    (with_teacher.folder / "slow").unlink()
+    train_ranks(with_teacher, 2, run_id)
+    assert with_teacher.row(run_id)["attempts"] == 2
 
 
-def test_a_failure_on_every_rank_is_the_members_own(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{USER_METHODS}:Raises"}, "kd": {}}, "seeds": [0]}
-    (taught.folder / "raise-at").write_text("30")
-    cells = taught.cells()
-    train_ranks(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
-    failure = taught.store.failure(cells["buggy", 0].run_id)
+def test_a_failure_on_every_rank_is_the_members_own(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{USER_METHODS}:Raises"}, "kd": {}}, "seeds": [0]}
+    (with_teacher.folder / "raise-at").write_text("30")
+    cells = with_teacher.cells()
+    train_ranks(with_teacher, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
+    failure = with_teacher.store.failure(cells["buggy", 0].run_id)
     assert failure and failure.cause == "ArithmeticError: this method has a bug"
-    assert taught.row(cells["kd", 0].run_id)["status"] == "done"
+    assert with_teacher.row(cells["kd", 0].run_id)["status"] == "done"
 
 
-def test_a_failure_on_one_rank_ends_all_and_is_reported(taught: Bench, finished: Bench) -> None:
-    taught.sweep = {
+def test_a_failure_on_one_rank_ends_all_and_is_reported(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {
         **SWEEP,
         "methods": {"buggy": {"use": f"{USER_METHODS}:RaisesInOneProcess"}, "kd": {}},
         "seeds": [0],
     }
-    cells = taught.cells()
-    processes = start_ranks(taught, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
+    cells = with_teacher.cells()
+    processes = start_ranks(with_teacher, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
     assert all(process.wait(timeout=PATIENCE) for process in processes)
-    failure = taught.store.failure(cells["buggy", 0].run_id)
+    failure = with_teacher.store.failure(cells["buggy", 0].run_id)
     assert failure and failure.cause == "ArithmeticError: only here"
-    assert taught.store.failure(cells["kd", 0].run_id) is None
+    assert with_teacher.store.failure(cells["kd", 0].run_id) is None

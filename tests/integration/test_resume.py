@@ -18,39 +18,39 @@ SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
 
 
 @pytest.mark.parametrize("case", [1, 2])
-def test_killed_at_random_steps(taught: Bench, finished: Bench, case: int) -> None:
-    run_ids = pack(taught, **KILLER)
+def test_killed_at_random_steps(with_teacher: Bench, finished: Bench, case: int) -> None:
+    run_ids = pack(with_teacher, **KILLER)
     rng = random.Random(case)
     for _ in range(3):  # fewer steps in all than there are, so that each kill meets a run in training
-        killed_at(taught, rng.randrange(EPOCHS * STEPS // 3), *run_ids)
-    assert taught.train(*run_ids) == 0
-    same_end(taught, finished, *METHODS)
-    assert taught.row(run_ids[0])["attempts"] == 4
+        killed_at(with_teacher, rng.randrange(EPOCHS * STEPS // 3), *run_ids)
+    assert with_teacher.train(*run_ids) == 0
+    same_end(with_teacher, finished, *METHODS)
+    assert with_teacher.row(run_ids[0])["attempts"] == 4
 
 
-def test_killed_at_random_moments(taught: Bench, finished: Bench) -> None:
+def test_killed_at_random_moments(with_teacher: Bench, finished: Bench) -> None:
     """Kills from outside come while a job starts, trains, evaluates or writes."""
-    run_ids = pack(taught)
+    run_ids = pack(with_teacher)
     rng = random.Random(0)
     for _ in range(5):
-        process = taught.job(*run_ids)
+        process = with_teacher.job(*run_ids)
         process.join(rng.uniform(0.1, 1.0))
         process.kill()
         process.join()
-    assert taught.train(*run_ids) == 0
-    same_end(taught, finished, *METHODS)
+    assert with_teacher.train(*run_ids) == 0
+    same_end(with_teacher, finished, *METHODS)
 
 
-def test_optimiser_and_memory_banks_resume(taught: Bench) -> None:
+def test_optimiser_and_memory_banks_resume(with_teacher: Bench) -> None:
     """All tensors of a checkpoint are the same with and without interruptions before it."""
     at = STEPS + 20
-    run_ids = pack(taught)
+    run_ids = pack(with_teacher)
     checkpoints = {}
     for kind, stops in (("at once", (at,)), ("interrupted", (5, 10, STEPS, at - STEPS - 15))):
         for stop in stops:
-            assert taught.train(*run_ids, stop_after=stop) == 0
+            assert with_teacher.train(*run_ids, stop_after=stop) == 0
         for run_id in run_ids:
-            folder = taught.store.checkpoints(run_id)
+            folder = with_teacher.store.checkpoints(run_id)
             tensors, state = checkpoint.load_newest(folder) or pytest.fail("no checkpoint")
             assert (state["history"]["epoch"], state["steps"]) == (1, 20)
             checkpoints[kind, run_id] = tensors, state["sums"], state["history"]["curves"]
@@ -135,14 +135,14 @@ def test_another_thread_count_ends_with_the_same_bits(
     same_end(bench, finished, *METHODS)
 
 
-def test_members_that_started_with_different_thread_counts_keep_theirs(taught: Bench, finished: Bench) -> None:
-    student, kd, _, _, _, killer = pack(taught, **KILLER)
-    killed_at(taught, STEPS + 1, student, killer)
-    taught.store.write_science(kd, taught.plan().plan.runs[kd].science)
-    taught.store.add_attempt(kd, log="", pid=0, threads=2)
-    assert taught.train(kd, student, threads=2) == 0
-    same_end(taught, finished, "student")
-    assert [taught.row(k)["threads"] for k in (student, kd)] == [1, 2]
+def test_members_that_started_with_different_thread_counts_keep_theirs(with_teacher: Bench, finished: Bench) -> None:
+    student, kd, _, _, _, killer = pack(with_teacher, **KILLER)
+    killed_at(with_teacher, STEPS + 1, student, killer)
+    with_teacher.store.write_science(kd, with_teacher.plan().plan.runs[kd].science)
+    with_teacher.store.add_attempt(kd, log="", pid=0, threads=2)
+    assert with_teacher.train(kd, student, threads=2) == 0
+    same_end(with_teacher, finished, "student")
+    assert [with_teacher.row(k)["threads"] for k in (student, kd)] == [1, 2]
 
 
 @pytest.mark.slow

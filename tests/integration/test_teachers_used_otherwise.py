@@ -42,29 +42,29 @@ def curve(row: dict[str, Any], name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("method", ["simkd", "dml", "dml_teacher"])
-def test_a_run_by_itself_ends_as_in_a_pack(taught: Bench, trained: Bench, method: str) -> None:
-    assert taught.train(runs(taught)[method]) == 0
-    same_end(taught, trained, method)
+def test_a_run_by_itself_ends_as_in_a_pack(with_teacher: Bench, trained: Bench, method: str) -> None:
+    assert with_teacher.train(runs(with_teacher)[method]) == 0
+    same_end(with_teacher, trained, method)
 
 
 def test_the_teacher_that_others_share_does_not_learn(trained: Bench, finished: Bench) -> None:
     same_end(trained, finished, "kd")
 
 
-def test_killed_and_resumed(taught: Bench, trained: Bench) -> None:
-    run_ids = runs(taught, killer={"use": f"{USER_METHODS}:Kills"})
+def test_killed_and_resumed(with_teacher: Bench, trained: Bench) -> None:
+    run_ids = runs(with_teacher, killer={"use": f"{USER_METHODS}:Kills"})
     for steps in (STEPS + 7, 11):
-        killed_at(taught, steps, *run_ids.values())
-    assert taught.train(*run_ids.values()) == 0
-    same_end(taught, trained, *METHODS)
+        killed_at(with_teacher, steps, *run_ids.values())
+    assert with_teacher.train(*run_ids.values()) == 0
+    same_end(with_teacher, trained, *METHODS)
 
 
-def test_two_processes(taught: Bench, trained: Bench) -> None:
-    run_ids = runs(taught)
-    train_ranks(taught, 2, *run_ids.values())
+def test_two_processes(with_teacher: Bench, trained: Bench) -> None:
+    run_ids = runs(with_teacher)
+    train_ranks(with_teacher, 2, *run_ids.values())
     for method in ("simkd", "dml", "dml_teacher"):
-        as_one_process(taught.row(run_ids[method]), trained.row(run_ids[method]), method)
-    held = [(taught.folder / f"digests-{rank}").read_text() for rank in range(2)]
+        as_one_process(with_teacher.row(run_ids[method]), trained.row(run_ids[method]), method)
+    held = [(with_teacher.folder / f"digests-{rank}").read_text() for rank in range(2)]
     assert held[0] == held[1] and len(held[0].splitlines()) == EPOCHS * len(METHODS)
     assert any("peer.fc.weight" in json.loads(line) for line in held[0].splitlines())
 

@@ -45,16 +45,16 @@ def plan(folder: Path, **changes: Any) -> Planned:
 
 
 def record(
-    planned: Planned, *run_ids: str, own: float, data: float = 2.0, taught: float = 4.0, job: int = 0, **more: Any
+    planned: Planned, *run_ids: str, own: float, data: float = 2.0, teacher: float = 4.0, job: int = 0, **more: Any
 ) -> None:
     """Write records of runs that trained in one process, with each run's own seconds and those of the pack."""
     sciences = [planned.plan.runs[k].science for k in run_ids]
     learners = sum(s.teacher is not None for s in sciences)
-    lasted = timedelta(seconds=own * len(run_ids) + data + taught * bool(learners) + 5.0)
+    lasted = timedelta(seconds=own * len(run_ids) + data + teacher * bool(learners) + 5.0)
     for run_id, science in zip(run_ids, sciences, strict=True):
         costs = {
             "student": own, "method": 0.0, "evaluation": 0.0, "first_stage": 0.0, "data": data / len(run_ids),
-            "teacher": taught / learners if science.teacher else 0.0,
+            "teacher": teacher / learners if science.teacher else 0.0,
         }  # fmt: skip
         fields = {
             "dataset": "digits", "science": science.text, "epochs": science.recipe.epochs,

@@ -211,7 +211,7 @@ FIGURES = {"student": 69.5, "kd": 71.0, "dkd": 72.0, "rekd": 73.0}
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def work_in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     yield
 

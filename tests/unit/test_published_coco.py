@@ -38,15 +38,15 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
 
 
 @pytest.fixture(scope="module")
-def found(compared: Comparison) -> PublishedTable:
+def published(compared: Comparison) -> PublishedTable:
     published = table_folder.published_for(compared)
     assert published
     return published
 
 
 @pytest.fixture(scope="module")
-def printed(compared: Comparison, found: PublishedTable) -> Paper:
-    return paper(compared, found, published_numbers.published_numbers("coco"))
+def paper_table(compared: Comparison, published: PublishedTable) -> Paper:
+    return paper(compared, published, published_numbers.published_numbers("coco"))
 
 
 def column(published: PublishedTable, protocol: str) -> ProtocolColumn:
@@ -96,10 +96,10 @@ def test_an_unknown_framework_or_schedule_is_reported(change: dict[str, str], me
     assert message in str(e.value)
 
 
-def test_no_column_has_numbers_of_two_frameworks(found: PublishedTable) -> None:
-    frameworks = {p.id: p.framework for p in (c.protocol for c in found.columns)}
+def test_no_column_has_numbers_of_two_frameworks(published: PublishedTable) -> None:
+    frameworks = {p.id: p.framework for p in (c.protocol for c in published.columns)}
     assert set(frameworks.values()) == {"detectron2", "mmdetection"}, "both are there"
-    for c in found.columns:
+    for c in published.columns:
         numbers = [n for cell in c.cells.values() for n in cell.numbers]
         assert {frameworks[n.protocol] for n in numbers} == {c.protocol.framework}
         assert c.protocol.framework in c.remark and c.protocol.schedule in c.remark
@@ -107,12 +107,12 @@ def test_no_column_has_numbers_of_two_frameworks(found: PublishedTable) -> None:
         assert f"theirs by {c.protocol.framework}, {c.protocol.schedule}" in c.remark
 
 
-def test_the_numbers_are_those_of_the_pairs(found: PublishedTable) -> None:
-    assert values(found, "ea_kd_notes_180k_it_bs8") == {(R18, "kd"): "33.97"}
-    assert values(found, "detectron2_1x_90k")[R50, "student"] == "37.9", "a source that distils none has no teacher"
-    assert values(found, "fgd_baselines_24ep") == {(R50, "fgfi"): "39.3"}
-    assert "a secondary source" in column(found, "ea_kd_notes_180k_it_bs8").remark.lower()
-    assert "not stated" in column(found, "fgd_baselines_24ep").remark
+def test_the_numbers_are_those_of_the_pairs(published: PublishedTable) -> None:
+    assert values(published, "ea_kd_notes_180k_it_bs8") == {(R18, "kd"): "33.97"}
+    assert values(published, "detectron2_1x_90k")[R50, "student"] == "37.9", "a source that distils none has no teacher"
+    assert values(published, "fgd_baselines_24ep") == {(R50, "fgfi"): "39.3"}
+    assert "a secondary source" in column(published, "ea_kd_notes_180k_it_bs8").remark.lower()
+    assert "not stated" in column(published, "fgd_baselines_24ep").remark
 
 
 def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
@@ -122,16 +122,18 @@ def test_heads_say_framework_and_schedule(compared: Comparison) -> None:
     assert "Published numbers for these pairs, AP in %:" in text
 
 
-def test_grey_numbers_of_a_pair_are_of_one_framework(printed: Paper, found: PublishedTable) -> None:
+def test_grey_numbers_of_a_pair_are_of_one_framework(paper_table: Paper, published: PublishedTable) -> None:
     """Grey numbers share a column; those of the other framework have their own, in the first table only."""
     of_pair: dict[tuple[str, str], set[str]] = {}
-    for line in printed.lines:
-        for c, entry in zip(printed.columns, line.entries, strict=True):
+    for line in paper_table.lines:
+        for c, entry in zip(paper_table.columns, line.entries, strict=True):
             if entry.published:
-                source = printed.sources[entry.published.source - 1].protocol
+                source = paper_table.sources[entry.published.source - 1].protocol
                 of_pair.setdefault(c.pair, set()).add(source.framework)
-    assert of_pair.keys() == {(R101, R50), (R101, R18)} and all(len(found) == 1 for found in of_pair.values())
-    everywhere = {column.protocol.framework for column in found.columns for line in column.cells if line.student == R50}
+    assert of_pair.keys() == {(R101, R50), (R101, R18)} and all(len(frameworks) == 1 for frameworks in of_pair.values())
+    everywhere = {
+        column.protocol.framework for column in published.columns for line in column.cells if line.student == R50
+    }
     assert everywhere == {"detectron2", "mmdetection"}, "else there was nothing to part"
 
 
@@ -150,8 +152,8 @@ def test_other_images_than_theirs_are_stated(compared: Comparison, evaluated_on:
     assert reasons[-1] == "ours trained by this harness for 9 epochs, theirs by mmdetection, 2x (24 epochs)"
 
 
-def test_numbers_as_data_have_the_framework(found: PublishedTable) -> None:
-    kd = next(n for n in table.published_dicts(found) if n["student"] == R18)
+def test_numbers_as_data_have_the_framework(published: PublishedTable) -> None:
+    kd = next(n for n in table.published_dicts(published) if n["student"] == R18)
     assert (kd["AP"], kd["framework"], kd["schedule"]) == (33.97, "detectron2", "1x (180k iterations of 8 images)")
     assert "top1" not in kd and "teacher_AP" in kd
 

@@ -30,7 +30,7 @@ def bench(tmp_path: Path, cluster: Loopback) -> Iterator[ClusterBench]:
 
 
 @pytest.fixture
-def taught(bench: ClusterBench, finished: Bench) -> ClusterBench:
+def with_teacher(bench: ClusterBench, finished: Bench) -> ClusterBench:
     """A store in which the teacher is trained."""
     bench.take(finished, teacher_run(finished))
     return bench

@@ -36,41 +36,41 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     same_end(bench, finished, "student", "kd")
 
 
-def test_a_code_error_is_not_retried_until_asked_for(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, bad={"use": f"{USER_METHODS}:Raises"})
-    (taught.folder / "raise-at").write_text("3")
-    bad = taught.cells()["bad", 0].run_id
-    result = taught.run("sweep")
+def test_a_code_error_is_not_retried_until_asked_for(with_teacher: ClusterBench, finished: Bench) -> None:
+    with_teacher.sweep = small(0, bad={"use": f"{USER_METHODS}:Raises"})
+    (with_teacher.folder / "raise-at").write_text("3")
+    bad = with_teacher.cells()["bad", 0].run_id
+    result = with_teacher.run("sweep")
     assert result.returncode == 1 and "this method has a bug" in result.stderr, result.stderr
-    same_end(taught, finished, *METHODS)
-    assert taught.attempts(bad) == 1 and len(taught.submissions()) == 1
-    assert taught.states()[taught.plan().plan.runs[bad].label]["kind"] == "code"
-    assert taught.run("sweep").returncode == 1
-    assert len(taught.submissions()) == 1
-    (taught.folder / "raise-at").unlink()
-    rerun = taught.run("sweep", "--retry-failed")
+    same_end(with_teacher, finished, *METHODS)
+    assert with_teacher.attempts(bad) == 1 and len(with_teacher.submissions()) == 1
+    assert with_teacher.states()[with_teacher.plan().plan.runs[bad].label]["kind"] == "code"
+    assert with_teacher.run("sweep").returncode == 1
+    assert len(with_teacher.submissions()) == 1
+    (with_teacher.folder / "raise-at").unlink()
+    rerun = with_teacher.run("sweep", "--retry-failed")
     assert rerun.returncode == 0, rerun.stderr
-    recorded_once(taught)
+    recorded_once(with_teacher)
 
 
-def test_a_run_that_is_killed_again_and_again_is_given_up(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, **SLOW)
-    taught.profile = {"max_attempts": 2}
-    taught.slow(1)
-    assert taught.run("sweep", "--detach").returncode == 0
-    kd = taught.cells()["kd", 0].run_id
+def test_a_run_that_is_killed_again_and_again_is_given_up(with_teacher: ClusterBench, finished: Bench) -> None:
+    with_teacher.sweep = small(0, **SLOW)
+    with_teacher.profile = {"max_attempts": 2}
+    with_teacher.slow(1)
+    assert with_teacher.run("sweep", "--detach").returncode == 0
+    kd = with_teacher.cells()["kd", 0].run_id
     for attempt in (1, 2):
-        until(lambda n=attempt: taught.attempts(kd) == n and taught.mid_run(kd))  # type: ignore[misc]
-        os.kill(taught.store.attempts(kd)[-1]["pid"], signal.SIGKILL)
-    until(lambda: kd in taught.store.failed_ids())
-    failure = taught.store.failure(kd)
+        until(lambda n=attempt: with_teacher.attempts(kd) == n and with_teacher.mid_run(kd))  # type: ignore[misc]
+        os.kill(with_teacher.store.attempts(kd)[-1]["pid"], signal.SIGKILL)
+    until(lambda: kd in with_teacher.store.failed_ids())
+    failure = with_teacher.store.failure(kd)
     assert failure is not None and (failure.kind, failure.cause) == ("killed", "no result after 2 attempts")
     assert "Killed" in failure.details
-    taught.quick()
-    rerun = taught.run("sweep", "--retry-failed")
+    with_teacher.quick()
+    rerun = with_teacher.run("sweep", "--retry-failed")
     assert rerun.returncode == 0, rerun.stderr
-    recorded_once(taught)
-    same_end(taught, finished, *METHODS)
+    recorded_once(with_teacher)
+    same_end(with_teacher, finished, *METHODS)
 
 
 @pytest.mark.parametrize("end", ["timed out", "preempted"])

@@ -16,32 +16,36 @@ pytestmark = ON_SLURM
 
 
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
-def test_processes_share_a_run(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
-    taught.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
-    as_single_processes(taught, finished, nodes * tasks)
+def test_processes_share_a_run(with_teacher: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
+    with_teacher.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
+    as_single_processes(with_teacher, finished, nodes * tasks)
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
-def test_processes_share_a_run_under_deepspeed(taught: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
+def test_processes_share_a_run_under_deepspeed(
+    with_teacher: ClusterBench, finished: Bench, nodes: int, tasks: int
+) -> None:
     """DeepSpeed starts without mpi4py and its launcher."""
     resources = {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": 2 * tasks, "engine": "deepspeed", "zero_stage": 1}
-    taught.profile = {"resources": resources}
-    as_single_processes(taught, finished, nodes * tasks)
+    with_teacher.profile = {"resources": resources}
+    as_single_processes(with_teacher, finished, nodes * tasks)
     logs = [
-        Path(attempt["log"]).read_text() for c in taught.cells().values() for attempt in taught.store.attempts(c.run_id)
+        Path(attempt["log"]).read_text()
+        for c in with_teacher.cells().values()
+        for attempt in with_teacher.store.attempts(c.run_id)
     ]
     assert logs and all("engine deepspeed with ZeRO stage 1" in text for text in logs)
 
 
-def as_single_processes(taught: ClusterBench, finished: Bench, processes: int) -> None:
+def as_single_processes(with_teacher: ClusterBench, finished: Bench, processes: int) -> None:
     """Train two seeds at once, so that jobs share nodes, as close to a single process as test_ranks demands."""
-    taught.sweep = small(0, 1)
-    result = taught.run("sweep")
+    with_teacher.sweep = small(0, 1)
+    result = with_teacher.run("sweep")
     assert result.returncode == 0, result.stderr
-    recorded_once(taught)
-    for (method, seed), cell in taught.cells().items():
-        row = taught.row(cell.run_id)
+    recorded_once(with_teacher)
+    for (method, seed), cell in with_teacher.cells().items():
+        row = with_teacher.row(cell.run_id)
         assert row["processes"] == processes and row["attempts"] == 1
         as_one_process(row, finished.row(cell.run_id), f"{method} {seed}")
 

@@ -109,63 +109,63 @@ def test_no_more_jobs_than_the_user_may_submit(bench: ClusterBench, finished: Be
         same_end(bench, finished, "student", seed=seed)
 
 
-def test_two_sweeps_at_once_submit_once(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, 1)
-    taught.count_calls()
-    both = [taught.start("sweep"), taught.start("sweep")]
+def test_two_sweeps_at_once_submit_once(with_teacher: ClusterBench, finished: Bench) -> None:
+    with_teacher.sweep = small(0, 1)
+    with_teacher.count_calls()
+    both = [with_teacher.start("sweep"), with_teacher.start("sweep")]
     for process in both:
         ended(process)
-    assert taught.calls()["sbatch"] == len(taught.submissions()) == 1
-    recorded_once(taught)
-    assert all(taught.attempts(c.run_id) == 1 for c in taught.cells().values())
-    same_end(taught, finished, *METHODS)
+    assert with_teacher.calls()["sbatch"] == len(with_teacher.submissions()) == 1
+    recorded_once(with_teacher)
+    assert all(with_teacher.attempts(c.run_id) == 1 for c in with_teacher.cells().values())
+    same_end(with_teacher, finished, *METHODS)
 
 
-def test_jobs_of_a_submitter_that_died_are_adopted(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, 1)
-    taught.wrap("sbatch", '"$REAL" "$@"; kill -9 $PPID')
-    assert taught.run("sweep", "--detach").returncode == -signal.SIGKILL
-    (note,) = taught.submissions().values()
+def test_jobs_of_a_submitter_that_died_are_adopted(with_teacher: ClusterBench, finished: Bench) -> None:
+    with_teacher.sweep = small(0, 1)
+    with_teacher.wrap("sbatch", '"$REAL" "$@"; kill -9 $PPID')
+    assert with_teacher.run("sweep", "--detach").returncode == -signal.SIGKILL
+    (note,) = with_teacher.submissions().values()
     assert note["job_id"] is None
-    assert [name for _, name in taught.jobs("%i|%j")] == [note["name"]] * 2
-    taught.count_calls()
-    ended(taught.start("sweep"))
-    assert taught.calls()["sbatch"] == 0 and len(taught.submissions()) == 1
-    recorded_once(taught)
-    assert all(taught.attempts(c.run_id) == 1 for c in taught.cells().values())
-    same_end(taught, finished, *METHODS)
+    assert [name for _, name in with_teacher.jobs("%i|%j")] == [note["name"]] * 2
+    with_teacher.count_calls()
+    ended(with_teacher.start("sweep"))
+    assert with_teacher.calls()["sbatch"] == 0 and len(with_teacher.submissions()) == 1
+    recorded_once(with_teacher)
+    assert all(with_teacher.attempts(c.run_id) == 1 for c in with_teacher.cells().values())
+    same_end(with_teacher, finished, *METHODS)
 
 
-def test_detached_shown_cancelled_and_resumed_without_accounting(taught: ClusterBench, finished: Bench) -> None:
-    taught.sweep = small(0, **SLOW)
-    taught.slow(1)
-    taught.sbatch = {"hold": True}
-    kd = taught.cells()["kd", 0]
-    label = taught.plan().plan.runs[kd.run_id].label
+def test_detached_shown_cancelled_and_resumed_without_accounting(with_teacher: ClusterBench, finished: Bench) -> None:
+    with_teacher.sweep = small(0, **SLOW)
+    with_teacher.slow(1)
+    with_teacher.sbatch = {"hold": True}
+    kd = with_teacher.cells()["kd", 0]
+    label = with_teacher.plan().plan.runs[kd.run_id].label
     try:
-        taught.cluster.stop_accounting()
-        assert "detached" in ended(taught.start("sweep", "--detach"))
-        pending = taught.states()[label]
+        with_teacher.cluster.stop_accounting()
+        assert "detached" in ended(with_teacher.start("sweep", "--detach"))
+        pending = with_teacher.states()[label]
         assert pending["state"] == "pending" and pending["remark"].startswith("JobHeldUser"), pending
-        taught.release()
-        until(lambda: taught.mid_run(kd.run_id))
-        running = taught.states()[label]
+        with_teacher.release()
+        until(lambda: with_teacher.mid_run(kd.run_id))
+        running = with_teacher.states()[label]
         assert (running["state"], running["epoch"], running["epochs"]) == ("running", 0, 3)
-        text = taught.run("status").stdout.splitlines()
+        text = with_teacher.run("status").stdout.splitlines()
         assert "epoch 1/3" in next(line for line in text if line.startswith(kd.run_id))
         assert text[-1] == f"{len(METHODS) + 1} running, 1 done"
-        assert "ended the jobs of 1 queue" in taught.run("status", "--cancel").stderr
-        until(lambda: not taught.jobs_left())
-        assert taught.states()[label]["state"] == "to do", "nothing is known of jobs that have ended"
+        assert "ended the jobs of 1 queue" in with_teacher.run("status", "--cancel").stderr
+        until(lambda: not with_teacher.jobs_left())
+        assert with_teacher.states()[label]["state"] == "to do", "nothing is known of jobs that have ended"
     finally:
-        taught.cluster.start_accounting()
-    until(lambda: taught.states()[label]["state"] == "cancelled")
-    assert taught.states()[label]["requeued"] == 1
-    taught.quick()
-    ended(taught.start("sweep"))
-    recorded_once(taught)
-    same_end(taught, finished, *METHODS)
-    assert taught.attempts(kd.run_id) == 2
+        with_teacher.cluster.start_accounting()
+    until(lambda: with_teacher.states()[label]["state"] == "cancelled")
+    assert with_teacher.states()[label]["requeued"] == 1
+    with_teacher.quick()
+    ended(with_teacher.start("sweep"))
+    recorded_once(with_teacher)
+    same_end(with_teacher, finished, *METHODS)
+    assert with_teacher.attempts(kd.run_id) == 2
 
 
 METHOD = """
