@@ -21,7 +21,7 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="imagenet; imagefolder for any other tree of class folders; coco for any data set in COCO's format."
+            help="imagenet; imagefolder for any other tree of class folders; coco for any dataset in COCO's format."
         ),
     ],
     source: Annotated[
@@ -31,7 +31,7 @@ def prepare(
             "and image folders of the same names (train2017, images/train2017, ...)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the prepared data set.")],
+    out: Annotated[Path, typer.Option(help="Folder for the prepared dataset.")],
     classes: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +69,7 @@ def prepare(
     ] = False,
     json_: options.Json = False,
 ) -> None:
-    """Turn a data set of image files into .beton files with a manifest.
+    """Turn a dataset of image files into .beton files with a manifest.
 
     JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """

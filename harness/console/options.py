@@ -8,7 +8,7 @@ import typer
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/digits_pairs.yaml.")]
 SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file (default: every sweep of the store).")]
 Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records and artefacts.")]
-Data = Annotated[Path | None, typer.Option("--data", help="The folder of data sets and weights (default: $KD_DATA).")]
+Data = Annotated[Path | None, typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA).")]
 Set = Annotated[
     list[str],
     typer.Option("--set", help="Change a key of the sweep file: --set recipe.epochs=10, --set seeds=5. Repeatable."),

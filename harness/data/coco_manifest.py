@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set in COCO's format; imports no torch, so that planning can use it."""
+"""The manifest of a prepared dataset in COCO's format; imports no torch, so that planning can use it."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -37,7 +37,7 @@ class Category(Closed):
 
 
 class CocoManifest(Prepared):
-    """A data set to detect objects in. ``version``: of the categories and, in order, ids, stored JPEG bytes and
+    """A dataset to detect objects in. ``version``: of the categories and, in order, ids, stored JPEG bytes and
     annotations of both parts. ``source``: of the annotations, and of the image files' names and sizes."""
 
     example = "coco"

@@ -1,4 +1,4 @@
-"""The images of a prepared data set in COCO's format that a run trains on and those it is evaluated on. Imports no
+"""The images of a prepared dataset in COCO's format that a run trains on and those it is evaluated on. Imports no
 torch.
 """
 
@@ -15,7 +15,7 @@ from harness.spec.science import DatasetChoice
 
 
 class Parts:
-    """The parts of a prepared data set that a run uses: of the training images with an object, in file order, the last
+    """The parts of a prepared dataset that a run uses: of the training images with an object, in file order, the last
     ``validation`` are held out. Of the others the first ``train_subset`` are trained on, or all.
 
     Where the training images are what is evaluated on, those are all in the file, also those without an object; with a
@@ -26,7 +26,7 @@ class Parts:
         """Read the manifest and the positions of the images.
 
         Raises:
-            UserError: the folder holds no prepared data set, or it is damaged.
+            UserError: the folder holds no prepared dataset, or it is damaged.
             WrongData: it holds another one.
         """
         manifest = CocoManifest.read(folder)

@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set (``manifest.json``); imports no torch, so that planning can use it."""
+"""The manifest of a prepared dataset (``manifest.json``); imports no torch, so that planning can use it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -89,7 +89,7 @@ class Unreadable(Closed):
 
 
 class Prepared(Closed):
-    """The facts that every kind of prepared data set states. ``version`` identifies its content, wherever it is."""
+    """The facts that every kind of prepared dataset states. ``version`` identifies its content, wherever it is."""
 
     format: Literal[1] = FORMAT
     version: Hash
@@ -126,7 +126,7 @@ class Prepared(Closed):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Return the manifest of a prepared data set whose files are there.
+        """Return the manifest of a prepared dataset whose files are there.
 
         Raises:
             UserError: the folder holds none, or it or one of its files is damaged.
@@ -154,7 +154,7 @@ class Prepared(Closed):
                 size = file.stat().st_size if file.is_file() else None
                 if size != stated:
                     state = "is missing" if size is None else f"has {size:,} bytes, {FILE} states {stated:,}"
-                    raise UserError(f"{file}: {state}; prepare the data set again into another folder")
+                    raise UserError(f"{file}: {state}; prepare the dataset again into another folder")
         return manifest
 
     def write(self, folder: Path) -> None:
@@ -163,7 +163,7 @@ class Prepared(Closed):
 
 
 class Manifest(Prepared):
-    """A data set to classify. ``version``: of class names and, in order, labels and stored JPEG bytes of both parts.
+    """A dataset to classify. ``version``: of class names and, in order, labels and stored JPEG bytes of both parts.
     ``source``: of the source files' names, sizes and labels."""
 
     example = "imagenet"
@@ -210,7 +210,7 @@ def _content(folder: Path, dataset: str) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(
-            f"{folder}: holds no prepared data set ({FILE} is missing); make one with: "
+            f"{folder}: holds no prepared dataset ({FILE} is missing); make one with: "
             f"python -m harness.prepare {dataset} --source DIR --out {folder}"
         ) from None
     except ValueError:

@@ -1,4 +1,4 @@
-"""The folders of data sets, below the data root (``--data``, else KD_DATA). They are never part of a run's identity."""
+"""The folders of datasets, below the data root (``--data``, else KD_DATA). They are never part of a run's identity."""
 
 import os
 from pathlib import Path

@@ -37,7 +37,7 @@ def source_texts(library: str, folder: str = "models") -> Iterator[str]:
     """
     package = importlib.util.find_spec(library)
     if package is None or package.origin is None:
-        raise ValueError(f"models of {library} need it installed: pip install '.[timm]'")
+        raise ValueError(f"models of {library} need it installed: pip install 'kd-harness[timm]'")
     for file in (Path(package.origin).parent / folder).glob("*.py"):
         yield file.read_text(encoding="utf-8")
 

@@ -471,7 +471,7 @@ WNIDS = ("n01440764", "n01443537", "n15075141")
 
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a data set of 3 classes with 2 to 3 + 2 images each; the validation part has class folders."""
+    """Make a dataset of 3 classes with 2 to 3 + 2 images each; the validation part has class folders."""
     monkeypatch.setattr(layouts, "imagenet", lambda: layouts.Official("Tiny", WNIDS, 8, (2, 3), 2))
     source, number = tmp_path / "ILSVRC2012", 0
     for label, wnid in enumerate(WNIDS):

@@ -162,7 +162,7 @@ def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
     assert prepared(source, tmp_path / "1").version == versions[0]
     change(path, lambda c: c["annotations"][0].update(area=601))
     versions.append(prepared(source, tmp_path / "2").version)
-    assert "holds a data set that was prepared differently: source" in prepare(source, tmp_path / "0").error
+    assert "holds a dataset that was prepared differently: source" in prepare(source, tmp_path / "0").error
     change(path, lambda c: c["annotations"][0].update(iscrowd=1))
     versions.append(prepared(source, tmp_path / "3").version)
     save_image(source / "train2017/0003.jpg", picture(60, 40, 77))

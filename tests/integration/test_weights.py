@@ -52,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def sweep_file(weights: dict[str, Any]) -> str:
-    """Write a sweep whose data set is missing, so that it stops once it is planned and its weights are fetched."""
+    """Write a sweep whose dataset is missing, so that it stops once it is planned and its weights are fetched."""
     pair = {"teacher": "resnet20", "student": "resnet8", "teacher_weights": weights}
     sweep = {"dataset": "cifar100", "recipe": "cifar100_short", "methods": ["kd"], "pairs": [pair], "seeds": 1}
     Path("s.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))

@@ -1,4 +1,4 @@
-"""A small synthetic data set in COCO's format, and a store with sweeps of detectors and of classifiers."""
+"""A small synthetic dataset in COCO's format, and a store with sweeps of detectors and of classifiers."""
 
 import json
 from pathlib import Path

@@ -36,7 +36,7 @@ CRD_CROSS = {
 
 @cache
 def data() -> Path:
-    """Return a data root with the manifests of prepared data sets, whose files are empty."""
+    """Return a data root with the manifests of prepared datasets, whose files are empty."""
     root = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, root)
     for folder, name, classes, train, test in (

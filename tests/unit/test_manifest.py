@@ -1,4 +1,4 @@
-"""Manifests of prepared data sets, valid and damaged."""
+"""Manifests of prepared datasets, valid and damaged."""
 
 import json
 import subprocess
@@ -70,7 +70,7 @@ def test_other_content(folder: Path, content: bytes) -> None:
 
 def test_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match="holds no prepared data set .*make one with: python -m harness.prepare imagenet"
+        UserError, match="holds no prepared dataset .*make one with: python -m harness.prepare imagenet"
     ):
         Manifest.read(tmp_path)
 

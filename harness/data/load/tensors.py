@@ -118,7 +118,7 @@ class TensorEvalSet:
 
 
 class TensorSource:
-    """A data set of small images that is held on the device as a whole."""
+    """A dataset of small images that is held on the device as a whole."""
 
     decoder = ""
 

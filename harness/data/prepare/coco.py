@@ -1,4 +1,4 @@
-"""Preparation of a data set in COCO's format: .beton files, annotations that are quick to read, and a manifest."""
+"""Preparation of a dataset in COCO's format: .beton files, annotations that are quick to read, and a manifest."""
 
 from typing import Any, Literal
 
@@ -31,7 +31,7 @@ def prepare_coco(request: Request, train: str | None = None, val: str | None = N
     Of the request's settings, ``max_side`` is None: boxes are in pixels of the images as they are.
 
     Raises:
-        UserError: the source is not such a data set, an image has not the size that its annotations are for, ``out``
+        UserError: the source is not such a dataset, an image has not the size that its annotations are for, ``out``
             holds other data, or as ``complete_dataset``.
         DiskFull: as ``complete_dataset``.
     """

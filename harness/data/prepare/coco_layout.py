@@ -1,4 +1,4 @@
-"""The places where a data set in COCO's format has its annotation files and images."""
+"""The places where a dataset in COCO's format has its annotation files and images."""
 
 import hashlib
 import os

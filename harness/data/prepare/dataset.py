@@ -1,4 +1,4 @@
-"""Preparation of any kind of data set: room on the disk, one process at a time, images into .beton files, and a
+"""Preparation of any kind of dataset: room on the disk, one process at a time, images into .beton files, and a
 manifest that comes last, so that a folder which has one is complete.
 
 Other processes decode and encode; only this one writes, in the order of the source, so that the files do not depend on
@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=Prepared)
 
 
 def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | None:
-    """Return the data set that ``out`` holds already, if any; ``source``: a hash of the source.
+    """Return the dataset that ``out`` holds already, if any; ``source``: a hash of the source.
 
     Raises:
         UserError: it was made of another source or with other settings, or is damaged.
@@ -42,7 +42,7 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
     expected = {"dataset": request.dataset, **request.settings.model_dump(), "source": source}
     if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
-            f"--out {request.out}: holds a data set that was prepared differently: {'; '.join(different)}; choose "
+            f"--out {request.out}: holds a dataset that was prepared differently: {'; '.join(different)}; choose "
             "another --out (source is a hash of the source files' names and sizes)"
         )
     assert isinstance(existing, kind)
@@ -95,7 +95,7 @@ def complete_dataset(
 
 
 def content_version(content: Any) -> str:
-    """Return 16 hex digits of what a data set holds, as JSON."""
+    """Return 16 hex digits of what a dataset holds, as JSON."""
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

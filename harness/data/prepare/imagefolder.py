@@ -18,7 +18,7 @@ def prepare_imagefolder(request: Request, classes: str | None = None) -> tuple[M
     ``layouts.class_list``.
 
     Raises:
-        UserError: the source is not the data set, ``out`` holds other data, or as ``complete_dataset``.
+        UserError: the source is not the dataset, ``out`` holds other data, or as ``complete_dataset``.
         DiskFull: as ``complete_dataset``.
     """
     return _prepare(request, layouts.image_folder(request.source, layouts.class_list(classes) if classes else None))

@@ -58,7 +58,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class Official:
-    """The classes and counts that a data set states for itself."""
+    """The classes and counts that a dataset states for itself."""
 
     name: str
     classes: tuple[str, ...]
@@ -122,7 +122,7 @@ def official(source: Path, stated: Official) -> Tree:
     folder.
 
     Raises:
-        UserError: it is not all of the data set, or holds something else.
+        UserError: it is not all of the dataset, or holds something else.
     """
     train, test = _part_folders(source / _KAGGLE if (source / _KAGGLE).is_dir() else source)
     if train is None:

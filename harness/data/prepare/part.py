@@ -1,4 +1,4 @@
-"""Preparation of one part of a data set, training or test images, in its .beton file."""
+"""Preparation of one part of a dataset, training or test images, in its .beton file."""
 
 import hashlib
 import os

@@ -36,7 +36,7 @@ class Chunk:
 
 
 def journal(path: Path) -> Path:
-    """Return the journal of an unfinished file. It stays until the data set is complete."""
+    """Return the journal of an unfinished file. It stays until the dataset is complete."""
     return path.with_suffix(".journal")
 
 

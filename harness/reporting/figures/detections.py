@@ -61,7 +61,7 @@ def write_pictures(comparison: Comparison, store: Store, data: Path, count: int,
     """Write a picture for each pair. ``data``: the prepared folder; ``count``: the number of images.
 
     Raises:
-        UserError: the sweep has no record yet; the data are another data set's; predictions are damaged; or matplotlib
+        UserError: the sweep has no record yet; the data are another dataset's; predictions are damaged; or matplotlib
             or Pillow is missing.
     """
     drawings = map(drawing, grids(comparison, store, data, count))

@@ -47,7 +47,7 @@ class Protocol:
 
     @property
     def task(self) -> TaskInfo:
-        """The data set's task, which names the score."""
+        """The dataset's task, which names the score."""
         return datasets.task_of(self.dataset)
 
 

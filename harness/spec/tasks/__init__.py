@@ -1,4 +1,4 @@
-"""The tasks: what each measures, its data sets, its models and its keys of a recipe. Imports no torch, so that planning
+"""The tasks: what each measures, its datasets, its models and its keys of a recipe. Imports no torch, so that planning
 can use it.
 
 A task is registered here: among the modules, and with its keys where it has some.

@@ -1,4 +1,4 @@
-"""A task and its data sets, as planning and reporting know them."""
+"""A task and its datasets, as planning and reporting know them."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ class TaskInfo:
     metrics: tuple[str, ...]  # columns of a record, as last_*, best_* and teacher_*
     printed: tuple[str, ...]  # those of tables, in %, higher is better; the first is the score
     loss: str  # what a person reads for the term `ce`: the student's loss without a teacher
-    images: tuple[Images, ...]  # the kinds that its data sets have
+    images: tuple[Images, ...]  # the kinds that its datasets have
     # Model -> what methods may know it as, see ``defined_for`` of methods.base.Distiller
     models: Mapping[str, tuple[str, ...]]
     examples: tuple[str, ...]  # of its models, for messages
@@ -62,12 +62,12 @@ class TaskInfo:
 
 @dataclass(frozen=True)
 class Preparation:
-    """The way in which ``harness.prepare`` makes a data set out of image files."""
+    """The way in which ``harness.prepare`` makes a dataset out of image files."""
 
     # "package.module:function", called with a harness.data.prepare.part.Request and options
     prepare: str
     manifest: str  # "package.module:Class" of a harness.data.manifest.Prepared
-    options: tuple[str, ...]  # of the command: those that not every data set has
+    options: tuple[str, ...]  # of the command: those that not every dataset has
 
 
 @dataclass(frozen=True)
