@@ -76,7 +76,7 @@ def _run(app: typer.Typer) -> None:
             raise
         if not (text := e.format_message()):  # no command at all: the help has been printed
             sys.exit(EXIT_BAD_INPUT)
-        _exit(text)
+        _exit(text.replace("Value error, ", ""))  # as typer quotes pydantic
 
 
 def _exit(message: str) -> NoReturn:
