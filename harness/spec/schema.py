@@ -72,8 +72,8 @@ class Dataset(Closed):
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
         if self.folder is not None and self.name not in datasets.PREPARED:
-            names = " and ".join(datasets.PREPARED)
-            raise ValueError(f"folder belongs to {names}; {self.name} is found by its own name")
+            *names, last = datasets.PREPARED
+            raise ValueError(f"folder is only for {', '.join(names)} and {last}; remove it for {self.name}")
         return self
 
     def check_parts(self, info: DatasetInfo) -> None:
