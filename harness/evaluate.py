@@ -24,23 +24,31 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    dataset: Annotated[str | None, typer.Option(help="A dataset of the harness, e.g. cifar100.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"The dataset to evaluate on: {', '.join(sorted(tasks.DATASETS))}.")
+    ] = None,
     folder: Annotated[
         str | None,
-        typer.Option(help=f"For {', '.join(datasets.PREPARED)}: the prepared folder, absolute or relative to --data."),
+        typer.Option(
+            help=f"For {', '.join(datasets.PREPARED)}: the folder that `prepare` wrote, absolute or relative to --data "
+            "(default: the dataset's name)."
+        ),
     ] = None,
     size: Annotated[
         int | None,
         typer.Option(
             min=8,
-            help="For imagenet and imagefolder: side of the central crop (default 224). For coco: the shorter "
-            "side (default 800).",
+            help="For imagenet and imagefolder: side of the central crop in pixels (default: 224). For coco: the "
+            "shorter side (default: 800).",
         ),
     ] = None,
     resize: Annotated[
-        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop.")
+        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop, in pixels.")
     ] = 256,
-    model: Annotated[str | None, typer.Option(help="A model, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The model, e.g. resnet56, timm:NAME or torchvision:NAME; docs/sweep-file.md lists them."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +69,8 @@ def evaluate(
     """Measure a checkpoint's top-1 and top-5 accuracy, or a detector's AP.
 
     Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
+
+    Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
     With --run: measure the metrics of the run's record again, from its saved weights.
     """

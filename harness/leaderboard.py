@@ -23,10 +23,10 @@ def leaderboard(
     results: options.Results = Path("results"),
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.html", help="The file to write (default: leaderboard.html in the store)."),
+        typer.Option(metavar="FILE.html", help="The HTML file to write (default: leaderboard.html in the store)."),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Write the page again as records arrive, until ctrl-C.")
+        bool, typer.Option("--watch", help="Write the page again whenever records arrive, until Ctrl-C.")
     ] = False,
 ) -> None:
     """Write the leaderboard: one HTML file with all records of a store, readable offline."""

@@ -21,7 +21,8 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Argument(
-            help="imagenet; imagefolder for any other tree of class folders; coco for any dataset in COCO's format."
+            help="The kind of data: imagenet, imagefolder (any other tree of class folders) or coco (any dataset "
+            "in COCO's format)."
         ),
     ],
     source: Annotated[
@@ -31,7 +32,13 @@ def prepare(
             "and image folders of the same names (train2017, images/train2017, ...)."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the prepared dataset.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the prepared dataset. "
+            "Sweeps look for it in $KD_DATA/imagenet (or /imagefolder, /coco) unless they name another."
+        ),
+    ],
     classes: Annotated[
         str | None,
         typer.Option(
@@ -63,13 +70,19 @@ def prepare(
         ),
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded again.")] = 90,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes (default: one per core).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processes (default: one per core).")] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave unreadable files out and list them in the manifest.")
+        bool,
+        typer.Option(
+            "--skip-unreadable",
+            help="Leave out images that cannot be read and list them in the manifest, instead of failing.",
+        ),
     ] = False,
     json_: options.Json = False,
 ) -> None:
-    """Turn a dataset of image files into .beton files with a manifest.
+    """Turn a dataset of image files into .beton files (FFCV's format) with a manifest, for sweeps to read.
+
+    Example: python -m harness prepare imagenet --source ILSVRC2012 --out $KD_DATA/imagenet
 
     JPEGs that are small enough are copied unchanged. If the command is killed, run it again to continue.
     """

@@ -28,13 +28,15 @@ def report(
     data: options.Data = None,
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
-    format: Annotated[Format, typer.Option(help="What to print on stdout.")] = Format.md,
+    format: Annotated[
+        Format, typer.Option(help="Format of the table on stdout: Markdown, LaTeX, CSV or HTML.")
+    ] = Format.md,
     paper: Annotated[
         bool,
         typer.Option(
             "--paper",
-            help="Print the paper's table: methods by pairs, the best marked, published numbers next to ours, and the "
-            "command that re-runs each cell.",
+            help="Print the table in a paper's layout: methods by pairs, the best marked, published numbers next to "
+            "ours, and the command that trains each cell again.",
         ),
     ] = False,
     baseline: options.Baseline = None,
@@ -80,8 +82,9 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print comparison tables; options that name a folder or file write tables, figures or a bundle there instead.
+    """Print comparison tables, or write tables, figures, event files or a bundle to the folder or file you name.
 
+    --out, --figures, --images, --tensorboard and --bundle write files and print their paths instead of a table.
     Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go to
     stderr.
     """

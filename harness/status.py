@@ -29,13 +29,18 @@ def status(
     data: options.Data = None,
     set_: options.Set = [],  # noqa: B006
     only: options.Only = [],  # noqa: B006
-    watch: Annotated[bool, typer.Option("--watch", help="Follow the runs until all have ended.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the runs until all have ended; Ctrl-C leaves them running.")
+    ] = False,
     logs: Annotated[
-        str | None, typer.Option(metavar="RUN", help="Print the last log of a run (its id or the start of it).")
+        str | None,
+        typer.Option(metavar="RUN", help="Print the latest log of a run: its id, or the start of it, as in the list."),
     ] = None,
-    failures: Annotated[bool, typer.Option("--failures", help="Print every failure, grouped by cause.")] = False,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Print every failed run with its traceback and log, grouped by cause.")
+    ] = False,
     cancel: Annotated[
-        bool, typer.Option("--cancel", help="End the sweep's jobs; running the sweep again resumes them.")
+        bool, typer.Option("--cancel", help="End the sweep's jobs; `sweep FILE` resumes them from their checkpoints.")
     ] = False,
     json_: options.Json = False,
 ) -> None:
@@ -43,6 +48,7 @@ def status(
 
     A pending run is shown with SLURM's reason, a running one with its epoch and accuracy. On a cluster, a run without a
     job is shown with the way its last job ended: timed out, preempted, node failed, out of memory, cancelled, lost.
+    Exit code: 0 also when runs have failed, 2 wrong input.
     """
     from harness.planning.plan import plan_sweep
     from slurm import backend

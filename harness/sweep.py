@@ -24,34 +24,42 @@ def sweep(
     cluster: Annotated[
         str,
         typer.Option(
-            help="Where jobs run: local (this machine), the name of a profile in slurm/profiles/, or a profile's file."
+            help="Where jobs run: local (this machine), or a SLURM profile: a name in slurm/profiles/ or the path of a "
+            "YAML file."
         ),
     ] = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what would run, its estimated time and disk space; start nothing.")
+        bool, typer.Option("--plan", help="Print what would run, with estimated time and disk space; start nothing.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Start the jobs and return; `status` shows them.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the jobs and return; `status FILE --watch` follows them.")
+    ] = False,
     max_parallel: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Jobs that run at a time (default: on a cluster all; on this machine one per GPU or, without GPUs, "
-            "one per core, at most 8).",
+            help="Most jobs to run at the same time (default: on a cluster, no limit; on this machine, one per GPU or, "
+            "without GPUs, one per core up to 8).",
         ),
     ] = None,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Train failed runs again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Train failed runs again (default: leave them).")
+    ] = False,
     until_decided: Annotated[
         bool,
         typer.Option(
             "--until-decided",
-            help="When the file's seeds are done, add seeds until tests decide how methods of neighbouring rank differ "
-            "(with --baseline: how each method differs from that one).",
+            help="When the file's seeds are done, train more until statistical tests decide whether each method "
+            "differs from the next in rank (with --baseline: from that method).",
         ),
     ] = False,
     max_seeds: Annotated[
-        int | None, typer.Option(min=2, max=10_000, help="With --until-decided: the most seeds in total (default: 10).")
+        int | None,
+        typer.Option(
+            min=2, max=10_000, help="With --until-decided: most seeds in total, including the file's (default: 10)."
+        ),
     ] = None,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
@@ -60,7 +68,8 @@ def sweep(
         bool,
         typer.Option(
             "--probe",
-            help="Time a few steps on this machine where the store has no similar run; takes seconds per kind of pack.",
+            help="Time a few steps on this machine to estimate packs that resemble no run in the store. "
+            "Takes seconds for each kind of pack. Not with --cluster.",
         ),
     ] = False,
     json_: options.Json = False,
@@ -69,6 +78,10 @@ def sweep(
 
     Records, logs and tables go into the store (--results). The same command run again trains only what is missing.
     Ctrl-C leaves the jobs running, and the same command watches them again.
+
+    A cell is one number of the comparison: pair, method and seed.
+    A job trains a pack: the runs of one pair and seed that share data and teacher.
+
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
     from harness.planning.submit import LOCAL, Request, submit, work_of

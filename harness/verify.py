@@ -17,7 +17,8 @@ SHOWN = 30  # bytes printed before and after a difference
 def verify(
     results: options.Results = Path("results"),
     tables: Annotated[
-        Path | None, typer.Option(help="Folder of the tables to check (default: the store's own).")
+        Path | None,
+        typer.Option(help="Folder of the tables to check, one folder per sweep (default: tables/ in the store)."),
     ] = None,
 ) -> None:
     """Rebuild every table, and the figures in its folder, from the records, and compare them byte for byte.

@@ -101,5 +101,6 @@ def _output(*command: str) -> str:
         raise UserError(f"{command[0]}: SLURM did not answer within {TIMEOUT_SECONDS} s") from None
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{command[0]}: {lines[-1] if lines else f'exit code {done.returncode}'}")
+        cause = lines[-1].removeprefix(f"{command[0]}: ") if lines else f"exit code {done.returncode}"
+        raise UserError(f"{command[0]}: {cause}")
     return done.stdout

@@ -15,6 +15,16 @@ import typer
 
 from harness.errors import EXIT_BAD_INPUT, UserError, one_line
 
+HELP = """Compare knowledge distillation methods: train students, print tables, trace every number to its runs.
+
+A sweep file (YAML) names a dataset, teacher-student pairs, methods and seeds.
+Start with "python -m harness sweep benchmarks/digits_pairs.yaml --plan".
+It shows what would be trained; without --plan, it is trained.
+
+docs/sweep-file.md lists all keys, methods, datasets, models and recipes.
+docs/concepts.md explains the words.
+"python -m harness COMMAND --help" shows a command's options.
+"""
 COMMANDS = ("sweep", "status", "report", "leaderboard", "compact", "verify", "evaluate", "prepare")
 
 
@@ -27,7 +37,7 @@ def run_command(command: Callable[..., None]) -> None:
 
 def main() -> None:
     """Run the console script ``harness``."""
-    app = _app(help="A benchmark harness for knowledge distillation: sweeps, tables, and what is behind every number.")
+    app = _app(help=HELP)
     for name in COMMANDS:
         app.command(name)(getattr(importlib.import_module(f"harness.{name}"), name))
     _run(app)
@@ -66,7 +76,7 @@ def _run(app: typer.Typer) -> None:
             raise
         if not (text := e.format_message()):  # no command at all: the help has been printed
             sys.exit(EXIT_BAD_INPUT)
-        _exit(text)
+        _exit(text.replace("Value error, ", ""))  # as typer quotes pydantic
 
 
 def _exit(message: str) -> NoReturn:

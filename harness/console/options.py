@@ -7,33 +7,46 @@ import typer
 
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/digits_pairs.yaml.")]
 SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file (default: every sweep of the store).")]
-Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records and artefacts.")]
-Data = Annotated[Path | None, typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA).")]
+Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records, logs, weights and tables.")]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA; digits needs none)."),
+]
 Set = Annotated[
     list[str],
-    typer.Option("--set", help="Change a key of the sweep file: --set recipe.epochs=10, --set seeds=5. Repeatable."),
+    typer.Option(
+        "--set",
+        help="Use another value for a key of the sweep file; dots lead to inner keys: --set recipe.epochs=10 "
+        "--set seeds=[0,1]. Repeatable.",
+    ),
 ]
 Only = Annotated[
     list[str],
     typer.Option(
-        "--only", help="Select runs: --only method=kd,rekd --only seed=0. Fields: method, teacher, student, seed."
+        "--only",
+        help="Only the runs with these values of method, teacher, student or seed: --only method=kd,rekd "
+        "--only seed=0. Repeatable; a run must match every field given.",
     ),
 ]
 Baseline = Annotated[
-    str | None, typer.Option("--baseline", help="The method that all others are compared with (default: student).")
+    str | None,
+    typer.Option(
+        "--baseline", help="The method that all others are compared with, by its name in the table (default: student)."
+    ),
 ]
 Margin = Annotated[
     float | None,
     typer.Option(
         "--margin",
         min=0.0,
-        help="Means that differ by at most this many points of top-1 (or AP) count as equal (default: 0.5).",
+        help="Means that differ by at most this many percentage points of top-1 (or AP) count as equal (default: 0.5).",
     ),
 ]
 MixProtocols = Annotated[
     bool,
     typer.Option(
-        "--mix-protocols", help="Print rows of different protocols in one column, marked, instead of refusing them."
+        "--mix-protocols",
+        help="Print a table whose rows follow different protocols (recipes), with marks, instead of refusing it.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

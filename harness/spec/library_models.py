@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +28,16 @@ def library_model_names(library: str) -> frozenset[str]:
         ValueError: it is not installed.
     """
     return frozenset(name for text in source_texts(library) for name in _REGISTERED.findall(text))
+
+
+def library_models_called(name: str) -> list[str]:
+    """Return the models of this name that the installed libraries have, such as ``timm:NAME``."""
+    matches = []
+    for library in LIBRARIES:
+        with suppress(ValueError):  # it is not installed
+            if name in library_model_names(library):
+                matches.append(f"{library}:{name}")
+    return matches
 
 
 def source_texts(library: str, folder: str = "models") -> Iterator[str]:

@@ -72,8 +72,8 @@ class Dataset(Closed):
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
         if self.folder is not None and self.name not in datasets.PREPARED:
-            names = " and ".join(datasets.PREPARED)
-            raise ValueError(f"folder belongs to {names}; {self.name} is found by its own name")
+            *names, last = datasets.PREPARED
+            raise ValueError(f"folder is only for {', '.join(names)} and {last}; remove it for {self.name}")
         return self
 
     def check_parts(self, info: DatasetInfo) -> None:
@@ -211,7 +211,7 @@ class Sweep(Closed):
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {k: {} if v is None else v for k, v in value.items()}
-        return value
+        raise ValueError(f"expected a list of names, or a mapping of names to settings, found {shorten(value)}")
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -220,6 +220,8 @@ class Sweep(Closed):
             if not 1 <= value <= 10_000:
                 raise ValueError("expected 1 to 10,000 seeds")
             return tuple(range(value))
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"expected a number of seeds or a list, found {shorten(value)}")
         return value
 
     @field_validator("seeds")

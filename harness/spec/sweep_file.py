@@ -9,11 +9,27 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from harness.errors import UserError, shorten, unknown
+from harness.phrases import plural
 from harness.spec import yamlfile
-from harness.spec.schema import Recipe, Sweep
+from harness.spec.schema import Method, Recipe, Sweep
 from harness.spec.yamlfile import Document, KeyPath
 
 M = typing.TypeVar("M", bound=BaseModel)
+# What pydantic's types of errors expect, in the words of YAML.
+EXPECTED = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+}
 SHIPPED_RECIPES = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
 
 
@@ -51,16 +67,25 @@ def validate_sweep(
     except ValidationError as e:
         errors = e.errors(include_url=False)
         first = errors[0]
+        if first["type"] == "missing":  # a misspelt key is also a missing one; the misspelling helps more
+            first = next((error for error in errors if error["type"] == "extra_forbidden"), first)
         loc = tuple(p for p in first["loc"] if p != "[key]")
         message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if first["type"] == "extra_forbidden":
             owner = _model_at(model, loc[:-1])
             message = unknown("key", loc[-1], owner.model_fields if owner else ())
+            if owner is Sweep and loc[-1] in Recipe.model_fields:
+                message = f"unknown key {loc[-1]!r}; it is a key of recipe: recipe.{loc[-1]}"
+            elif owner is Method:
+                message += "; hyper-parameters go under params"
         elif first["type"] == "missing":
             message = "is required and missing"
+        elif first["type"] in EXPECTED:
+            message = f"expected {EXPECTED[first['type']]}, found {shorten(first['input'])}"
         elif first["type"] != "value_error":
+            message = message.replace("Input should be", "must be")
             message = f"{message[0].lower()}{message[1:]}, found {shorten(first['input'])}"
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {plural(len(errors) - 1, 'more mistake')})" if len(errors) > 1 else ""
         if loc and owners:
             at = owners.get(str(loc[0]), at)
         raise document.mistake((*at, *loc), f"{message}{more}") from None

@@ -1,5 +1,6 @@
 """YAML files with the line number of every key, so that an error can name it."""
 
+import difflib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +71,7 @@ def read_yaml(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder, expected a YAML file") from None
     except OSError as e:
@@ -78,6 +79,13 @@ def read_yaml(path: Path) -> Document:
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
     return parse_yaml(text, str(path))
+
+
+def _nearest_file(path: Path) -> str:
+    """Return a hint at the YAML file with the nearest name in the same folder, or nothing."""
+    files = {file.stem: file for file in path.parent.glob("*.yaml")}
+    close = difflib.get_close_matches(path.stem, files, n=1)
+    return f"; did you mean {files[close[0]]}?" if close else ""
 
 
 def parse_yaml(text: str, source: str) -> Document:

@@ -157,7 +157,7 @@ class Store:
         Raises:
             UserError: none or several start with it; the message begins with ``option``, which named it.
         """
-        kind, candidates = ("run with a record", self.done_ids()) if run_ids is None else ("run", run_ids)
+        kind, candidates = ("finished run", self.done_ids()) if run_ids is None else ("run", run_ids)
         matches = [run_id for run_id in sorted(candidates) if prefix and run_id.startswith(prefix)]
         if len(matches) == 1:
             return matches[0]

@@ -15,21 +15,25 @@ from slurm.loopback.layout import default_folder
 from slurm.loopback.ports import hostname_is_loopback
 
 app = typer.Typer(
-    help="Run a real SLURM on this machine, in one private folder, to try the cluster mode on a laptop.",
+    help="Run a real SLURM on this machine, in one private folder, to try the cluster mode on a laptop. Needs the "
+    "packages slurm-wlm, slurmdbd, munge and mariadb-server; see docs/loopback.md.",
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 Dir = Annotated[
     Path | None,
-    typer.Option("--dir", help="The cluster's folder (default: $KD_LOOPBACK, else kd-loopback in $XDG_STATE_HOME)."),
+    typer.Option(
+        "--dir",
+        help="The cluster's folder (default: $KD_LOOPBACK, else kd-loopback in $XDG_STATE_HOME or ~/.local/state).",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
 @app.command()
 def up(
-    nodes: Annotated[int, typer.Option(help="How many nodes.")] = 4,
+    nodes: Annotated[int, typer.Option(help="Number of nodes, 1 to 64.")] = 4,
     cpus: Annotated[int, typer.Option(help="CPUs that each node claims to have.")] = 4,
     memory: Annotated[int, typer.Option(help="Memory that each node claims to have, in MB.")] = 8000,
     set_: Annotated[

@@ -90,7 +90,7 @@ def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished:
 def test_mistakes_are_reported_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
-    assert unknown.returncode == 2 and "error: --run: unknown run with a record '0123456789abcdef'" in unknown.stderr
+    assert unknown.returncode == 2 and "error: --run: unknown finished run '0123456789abcdef'" in unknown.stderr
     without_file = finished.run("report", "--run", "0")
     assert without_file.returncode == 2 and without_file.stderr == "error: --run goes with --tensorboard\n"
     for option in ("--tensorboard", "--bundle"):

@@ -110,5 +110,5 @@ def test_a_run_is_found_by_the_start_of_its_id(tmp_path: Path) -> None:
         with pytest.raises(UserError) as e:
             store.find(prefix, "--run", run_ids)
         assert str(e.value) == message
-    with pytest.raises(UserError, match="--run: unknown run with a record '2'"):
+    with pytest.raises(UserError, match="--run: unknown finished run '2'"):
         store.find("2", "--run")

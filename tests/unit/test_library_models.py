@@ -65,6 +65,11 @@ def test_an_unknown_name_is_answered_with_the_nearest(library: str, near: str) -
         tasks.resolve_model(f"{library}:mobilenetv2_10")
 
 
+def test_a_librarys_model_without_its_library_is_answered_with_both() -> None:
+    with pytest.raises(ValueError, match="no model named 'resnet34'; nearest: timm:resnet34, torchvision:resnet34, "):
+        tasks.resolve_model("resnet34")
+
+
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     library_models.library_model_names.cache_clear()

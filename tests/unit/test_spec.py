@@ -146,7 +146,7 @@ BASE: dict[str, Any] = {
     "path, value, key, part",
     [
         (("methods", "kd", "recipe"), {"epoch": 3}, "methods.kd.recipe.epoch", "did you mean 'epochs'?"),
-        (("pairs", 0, "recipe"), {"lr": "fast"}, "pairs.0.recipe.lr", "valid number"),
+        (("pairs", 0, "recipe"), {"lr": "fast"}, "pairs.0.recipe.lr", "expected a number"),
         (("pairs", 0, "methods"), {"kd": {"recipe": {"gamma": 2}}}, "pairs.0.methods.kd.recipe.gamma", "found 2"),
         (("pairs", 0, "methods"), {"kdd": {}}, "pairs.0.methods.kdd", "did you mean 'kd'?"),
         (("pairs", 0, "methods", "kd", "recipe"), {"lr": 0.2}, "methods.student.recipe.flap", "did you mean 'flip'?"),
@@ -284,7 +284,7 @@ def test_a_method_that_does_not_exist_is_reported(use: str, capsys: pytest.Captu
 
 def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
     document = Document("f.yaml", {}, {})
-    with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more\)$"):
+    with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more mistakes\)$"):
         sweep_file.validate_sweep(sweep_file.Sweep, {}, document)
 
 

@@ -87,6 +87,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         assert part in str(e.value) and str(tmp_path) in str(e.value)
 
 
+def test_a_misspelt_file_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "digits_pairs.yaml").touch()
+    with pytest.raises(UserError, match="digit_pairs.yaml: no such file; did you mean .*/digits_pairs.yaml"):
+        yamlfile.read_yaml(tmp_path / "digit_pairs.yaml")
+
+
 @given(st.text())
 def test_a_message_is_one_printable_line(text: str) -> None:
     line = one_line(text)

@@ -86,7 +86,10 @@ def class_list(named: str) -> tuple[str, ...]:
     try:
         names = [line for line in map(str.strip, Path(named).read_text(encoding="utf-8").splitlines()) if line]
     except (OSError, ValueError) as e:
-        raise UserError(f"--classes {named}: {e}; expected a file of class names, one a line, or imagenet") from None
+        cause = (e.strerror if isinstance(e, OSError) else None) or e
+        raise UserError(
+            f"--classes {named}: {cause}; expected a file of class names, one a line, or imagenet"
+        ) from None
     if not names or (twice := [name for name, count in Counter(names).items() if count > 1]):
         raise UserError(f"--classes {named}: " + (f"names {some(twice)} twice" if names else "names no class"))
     return tuple(names)

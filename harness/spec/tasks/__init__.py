@@ -49,6 +49,7 @@ def resolve_model(name: str) -> str:
     known = {model: None for task in CATALOG.values() for model in task.models}
     if name not in known:
         near = difflib.get_close_matches(name[:200], [*known, *models.ALIASES]) or list(models.CATALOG)
+        near = [*library_models.library_models_called(name), *near]
         raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
     return name
 
