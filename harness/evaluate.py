@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    dataset: Annotated[
-        str | None, typer.Option(help=f"The dataset to evaluate on: {', '.join(sorted(tasks.DATASETS))}.")
-    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"One of {', '.join(sorted(tasks.DATASETS))}.")] = None,
     folder: Annotated[
         str | None,
         typer.Option(
@@ -45,10 +43,7 @@ def evaluate(
     resize: Annotated[
         int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop, in pixels.")
     ] = 256,
-    model: Annotated[
-        str | None,
-        typer.Option(help="The model, e.g. resnet56, timm:NAME or torchvision:NAME; docs/sweep-file.md lists them."),
-    ] = None,
+    model: Annotated[str | None, typer.Option(help="Its name, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
         str | None,
         typer.Option(

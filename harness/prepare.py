@@ -19,11 +19,7 @@ MAX_SIDE = 400
 
 def prepare(
     dataset: Annotated[
-        str,
-        typer.Argument(
-            help="The kind of data: imagenet, imagefolder (any other tree of class folders) or coco (any dataset "
-            "in COCO's format)."
-        ),
+        str, typer.Argument(help="imagenet, imagefolder (class folders) or coco (any data in its format).")
     ],
     source: Annotated[
         Path,
@@ -32,13 +28,7 @@ def prepare(
             "and image folders of the same names (train2017, images/train2017, ...)."
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the prepared dataset. "
-            "Sweeps look for it in $KD_DATA/imagenet (or /imagefolder, /coco) unless they name another."
-        ),
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for the prepared dataset. Sweeps look for $KD_DATA/DATASET.")],
     classes: Annotated[
         str | None,
         typer.Option(

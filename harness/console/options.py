@@ -8,10 +8,7 @@ import typer
 SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/digits_pairs.yaml.")]
 SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file (default: every sweep of the store).")]
 Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records, logs, weights and tables.")]
-Data = Annotated[
-    Path | None,
-    typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA; digits needs none)."),
-]
+Data = Annotated[Path | None, typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA).")]
 Set = Annotated[
     list[str],
     typer.Option(

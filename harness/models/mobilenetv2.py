@@ -7,15 +7,7 @@ from torch import Tensor, nn
 from harness.models.taps import ConvNet, Taps, build_stage, conv1x1, conv3x3, depthwise3x3, init_convs, init_linear
 
 # expansion, output channels at half width, blocks, stride of the first one
-STAGES = (
-    (1, 8, 1, 1),
-    (6, 12, 2, 1),
-    (6, 16, 3, 2),
-    (6, 32, 4, 2),
-    (6, 48, 3, 1),
-    (6, 80, 3, 2),
-    (6, 160, 1, 1),
-)
+STAGES = ((1, 8, 1, 1), (6, 12, 2, 1), (6, 16, 3, 2), (6, 32, 4, 2), (6, 48, 3, 1), (6, 80, 3, 2), (6, 160, 1, 1))
 TAPS = {1: "stage1", 2: "stage2", 4: "stage3", 6: "stage4"}  # index in STAGES -> tap
 
 

@@ -15,21 +15,12 @@ from harness.spec.schema import Method, Recipe, Sweep
 from harness.spec.yamlfile import Document, KeyPath
 
 M = typing.TypeVar("M", bound=BaseModel)
-# What pydantic's types of errors expect, in the words of YAML.
+# What pydantic's errors of wrong types expect, in the words of YAML: "int_type", "int_parsing", "int_from_float", ...
+WRONG_TYPE = ("_type", "_parsing", "_from_float")
 EXPECTED = {
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a mapping of keys to values",
-    "model_type": "a mapping of keys to values",
-    "int_type": "an integer",
-    "int_parsing": "an integer",
-    "int_from_float": "an integer",
-    "float_type": "a number",
-    "float_parsing": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "string_type": "text",
-}
+    "tuple": "a list", "list": "a list", "dict": "a mapping of keys to values", "model": "a mapping of keys to values",
+    "int": "an integer", "float": "a number", "bool": "true or false", "string": "text",
+}  # fmt: skip
 SHIPPED_RECIPES = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
 
 
@@ -80,8 +71,8 @@ def validate_sweep(
                 message += "; hyper-parameters go under params"
         elif first["type"] == "missing":
             message = "is required and missing"
-        elif first["type"] in EXPECTED:
-            message = f"expected {EXPECTED[first['type']]}, found {shorten(first['input'])}"
+        elif (kind := first["type"].split("_")[0]) in EXPECTED and first["type"].endswith(WRONG_TYPE):
+            message = f"expected {EXPECTED[kind]}, found {shorten(first['input'])}"
         elif first["type"] != "value_error":
             message = message.replace("Input should be", "must be")
             message = f"{message[0].lower()}{message[1:]}, found {shorten(first['input'])}"

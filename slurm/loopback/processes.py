@@ -55,7 +55,8 @@ def end(pids: Iterable[int], grace: float = 0.0) -> None:
 
 
 def running(pid: int) -> bool:
-    _reap(pid)
+    if pid in _children and _children[pid].poll() is not None:
+        del _children[pid]
     return _started(pid) != "gone"
 
 
@@ -92,7 +93,7 @@ def of_cluster(root: Path, slurm_conf: Path, node: str | None = None) -> set[int
 
 
 def _belongs(pid: int, root: Path, slurm_conf: Path, node: str | None) -> bool:
-    environ = _environ(pid)
+    environ = dict(item.partition("=")[::2] for item in _proc(pid, "environ").split("\0") if "=" in item)
     if environ.get("SLURM_CONF") == str(slurm_conf) and "SLURM_JOB_ID" in environ:
         return node is None or environ.get("SLURMD_NODENAME") == node
     if node is None and environ.get(MARK) == str(root):
@@ -118,11 +119,6 @@ def _signal(pids: Iterable[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def _reap(pid: int) -> None:
-    if pid in _children and _children[pid].poll() is not None:
-        del _children[pid]
-
-
 def _stat(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat from the state on; none when the process is gone or a zombie."""
     fields = _proc(pid, "stat").rpartition(")")[2].split()
@@ -135,10 +131,6 @@ def _started(pid: int) -> str:
 
 def _parent(pid: int) -> int:
     return int(fields[1]) if (fields := _stat(pid)) else 0
-
-
-def _environ(pid: int) -> dict[str, str]:
-    return dict(item.partition("=")[::2] for item in _proc(pid, "environ").split("\0") if "=" in item)
 
 
 def _proc(pid: int, name: str) -> str:

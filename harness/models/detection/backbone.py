@@ -71,6 +71,5 @@ def _tell_folds(body: nn.Module) -> None:
     """Name the convolutions of a ResNet that can take its batch norms in, see ``fold_batch_norms``."""
     for module in body.modules():
         children = dict(module.named_children())
-        norms = [name for name in children if name in ("bn1", "bn2", "bn3")]
-        if norms:
+        if norms := [name for name in children if name in ("bn1", "bn2", "bn3")]:
             module.folds = tuple((name.replace("bn", "conv"), name) for name in norms)  # type: ignore[assignment]
