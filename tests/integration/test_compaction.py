@@ -201,7 +201,7 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
         compactors += (compactor(), compactor())
         doomed = chance.sample(writers, WRITERS // 3)
         reached, read, patience = 0, 0, 0.2
-        while doomed or read < 6 or reached < 5:
+        while doomed or read < 6 or reached < (5 if locked else 2):
             assert all(reader.is_alive() for reader in readers)
             time.sleep(chance.uniform(0.0, patience))
             if doomed:
