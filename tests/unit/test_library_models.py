@@ -73,7 +73,7 @@ def test_a_librarys_model_without_its_library_is_answered_with_both() -> None:
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     library_models.library_model_names.cache_clear()
-    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
+    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install 'kd-harness\[timm\]'"):
         tasks.resolve_model("timm:resnet18")
 
 
