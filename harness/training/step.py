@@ -90,9 +90,9 @@ class SharedForward:
         baked_in = (teacher is None, taps, precision, images.data_ptr())
         outputs = forward() if self._cached_logits else self._forward(baked_in, forward)
         maps = {f"tap {tap}": x for tap, x in outputs.features.items()}
-        static = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding, **maps})
-        features = {tap: static[f"tap {tap}"] for tap in outputs.features}
-        outputs = Outputs(static["logits"], static["embedding"], features)
+        held = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding, **maps})
+        features = {tap: held[f"tap {tap}"] for tap in outputs.features}
+        outputs = Outputs(held["logits"], held["embedding"], features)
         return StepInputs(images, targets, indices, outputs, self._static.moves)
 
 
