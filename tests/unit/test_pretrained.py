@@ -58,7 +58,7 @@ def test_only_pytorchs_names_have_the_start_of_a_hash() -> None:
 def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     pretrained.weights_urls.cache_clear()
-    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install '\.\[timm\]'"):
+    with pytest.raises(ValueError, match=r"models of timm need it installed: pip install 'kd-harness\[timm\]'"):
         pretrained.weights_url("timm:resnet18.a1_in1k")
 
 
