@@ -20,9 +20,13 @@ class SeedRuns:
         return [values[i] for i in self.rows]
 
     def by_seed(self, column: str) -> dict[int, float]:
-        """Return seed -> value. A diverged run has no value of the last epoch and is left out."""
-        values = self.columns[column]
-        return {seed: v for seed, i in zip(self.seeds, self.rows, strict=True) if (v := values[i]) is not None}
+        """Return seed -> value. Diverged runs are left out: they have a best epoch, but no last one."""
+        values, status = self.columns[column], self.columns["status"]
+        return {
+            seed: v
+            for seed, i in zip(self.seeds, self.rows, strict=True)
+            if (v := values[i]) is not None and status[i] != "diverged"
+        }
 
     def spread(self, column: str) -> Spread | None:
         return Spread.of(self.by_seed(column).values())

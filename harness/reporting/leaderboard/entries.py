@@ -132,7 +132,7 @@ def _line(
 ) -> LeaderboardEntry:
     """Return one entry. ``text``: of its science; ``facts``: the values of ``_BY_LINE``."""
     score = datasets.task_of(facts[0]).score
-    by_seed, best = runs.by_seed(f"last_{score}"), runs.by_seed(f"best_{score}")
+    by_seed = runs.by_seed(f"last_{score}")
     run_ids = runs.values("run_id")
     return LeaderboardEntry(
         id=_short(text),
@@ -144,7 +144,7 @@ def _line(
         run_ids=tuple(run_ids),
         by_seed=by_seed,
         last=Spread.of(by_seed.values()),
-        best=Spread.of(value for seed, value in best.items() if seed in by_seed),
+        best=runs.spread(f"best_{score}"),
         teacher_score=runs.first(f"teacher_{score}"),
         cost=_cost(runs),
         diverged=runs.diverged,
