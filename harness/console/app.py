@@ -32,7 +32,7 @@ def run_command(command: Callable[..., None]) -> None:
     """Run a command from ``if __name__ == "__main__"`` of its module."""
     app = _app()
     app.command()(command)
-    _run(app)
+    run_app(app)
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     app = _app(help=HELP)
     for name in COMMANDS:
         app.command(name)(getattr(importlib.import_module(f"harness.{name}"), name))
-    _run(app)
+    run_app(app)
 
 
 def _app(help: str | None = None) -> typer.Typer:
@@ -49,7 +49,8 @@ def _app(help: str | None = None) -> typer.Typer:
     )
 
 
-def _run(app: typer.Typer) -> None:
+def run_app(app: typer.Typer) -> NoReturn:
+    """Run an app and exit. Each error is one line on stderr, wrong options included."""
     from harness.store.files import DiskFull
 
     # Records hold no cycles, and the search for some takes a tenth of the time in a large store.

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import EXIT_BAD_INPUT, EXIT_OK, EXIT_RUN_FAILED, UserError
+from harness.console.app import run_app
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 from harness.phrases import plural
 from slurm.loopback.cluster import Loopback
 from slurm.loopback.cluster import down as take_down
@@ -108,14 +109,5 @@ def status(dir: Dir = None, json_: Json = False) -> None:
     sys.exit(EXIT_OK if healthy else EXIT_RUN_FAILED)
 
 
-def main() -> None:
-    try:
-        app()
-    except (UserError, PermissionError) as e:
-        cause = f"{e.filename}: no permission" if isinstance(e, PermissionError) else e
-        print(f"error: {cause}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-
-
 if __name__ == "__main__":
-    main()
+    run_app(app)

@@ -312,7 +312,7 @@ class Loopback:
         for path in (self.layout.logs / f"{daemon}.out", self.layout.log(daemon)):
             with contextlib.suppress(OSError):
                 text = path.read_text(errors="replace").strip() or text
-        return "Its log ends:\n  " + "\n  ".join(text.splitlines()[-lines:]) if text else "It logged nothing."
+        return "Its log ends: " + " | ".join(text.splitlines()[-lines:]) if text else "It logged nothing."
 
 
 def down(root: str | Path) -> bool:

@@ -255,9 +255,22 @@ def test_down_after_an_up_that_was_killed_half_way(folder: Path, daemon: str) ->
 def test_a_start_that_fails_reports_the_cause_and_leaves_nothing(folder: Path) -> None:
     result = command("up", "--dir", str(folder), "--set", "SlurmdTimeout=soon")
     assert result.returncode == 2
-    assert "SlurmdTimeout" in result.stderr and "Traceback" not in result.stderr
+    assert "SlurmdTimeout" in result.stderr and result.stderr.count("\n") == 1, result.stderr
     assert not folder.exists()
     assert mentioning(str(folder)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["upp"], "No such command 'upp'. Did you mean 'up'?"),
+        (["up", "--nodes", "0"], "--nodes 0: expected 1 to 64"),
+        (["up", "--set", "MaxArraySize"], "--set MaxArraySize: expected KEY=VALUE, e.g. --set MaxArraySize=50"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments: list[str], error: str) -> None:
+    result = command(*arguments)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"error: {error}\n")
 
 
 @needs_slurm
