@@ -90,7 +90,7 @@ class Work:
         ]
         if self.estimate:
             lines.append(f"{plural(self.packs, 'pack')}, {plural(self.at_once, 'job')} at a time")
-            lines += text.estimate_lines(self.estimate)
+            lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
         return "\n".join(lines)

@@ -121,6 +121,8 @@ def test_a_probe_is_of_this_machine(bench: Bench) -> None:
         and result.stderr.startswith("error: --probe measures this machine")
         and not result.stdout
     )
+    planned = bench.run("sweep", "--plan", "--cluster", "loopback")
+    assert "time unknown" in planned.stdout and "--plan --probe in a job on a node measures" in planned.stdout
 
 
 def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(with_teacher: Bench, finished: Bench) -> None:

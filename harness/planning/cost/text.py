@@ -8,8 +8,8 @@ from harness.planning.cost.estimate import Basis, Estimate
 from harness.planning.cost.interval import Interval
 
 
-def estimate_lines(estimate: Estimate) -> list[str]:
-    """Return the lines that ``sweep`` prints of an estimate."""
+def estimate_lines(estimate: Estimate, cluster: bool = False) -> list[str]:
+    """Return the lines that ``sweep`` prints of an estimate; ``cluster``: the runs are for nodes of a cluster."""
     lines = []
     if estimate.elapsed_s and estimate.device_s:
         sources = "; ".join(map(_source, estimate.bases))
@@ -17,7 +17,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     if estimate.runs_of_unknown_time:
         lines.append(
             f"time unknown: {_runs(estimate.runs_of_unknown_time)}: no similar run in the store yet; "
-            "--probe measures a few steps"
+            + ("--plan --probe in a job on a node measures a few steps" if cluster else "--probe measures a few steps")
         )
     if estimate.left_bytes and estimate.peak_bytes:
         stays = format_interval(estimate.left_bytes, format_bytes)
