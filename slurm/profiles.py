@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from harness.errors import UserError, unknown
 from harness.spec import yamlfile
 from harness.spec.schema import Closed
-from harness.spec.sweep_file import validate_sweep
+from harness.spec.sweep_file import validate_model
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -19,7 +19,7 @@ class Resources(Closed):
 
     time_minutes: int = Field(60, ge=1, description="time limit; a run that needs longer is requeued and resumes")
     mem_gb: float | None = Field(None, gt=0, description="memory per node")
-    nodes: int = Field(1, ge=1, description="nodes of a job; its packs train data-parallel on all of them")
+    nodes: int = Field(1, ge=1, description="nodes of a job; its pack trains data-parallel on all of them")
     tasks_per_node: int = Field(1, ge=1, description="processes of a job on each of its nodes, which share the work")
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
     gpus_per_node: int = Field(0, ge=0, description="GPUs of a job on each of its nodes; a process uses one")
@@ -64,7 +64,9 @@ class Profile(Closed):
     qos: str | None = Field(None, description="sbatch --qos")
     constraint: str | None = Field(None, description="sbatch --constraint")
     resources: Resources = Field(Resources(), description="resources of every job")
-    by_size: tuple[BySize, ...] = Field((), description="changes by model; the last match wins")
+    by_size: tuple[BySize, ...] = Field(
+        (), description="changes by model; every entry that matches is applied, in order"
+    )
     setup: tuple[str, ...] = Field((), description="shell lines before Python starts: modules, variables")
     python: str | None = Field(
         None, description="the command that starts Python on a node (in a container, for example)"
@@ -101,10 +103,10 @@ def load_profile(name: str) -> Profile:
             f"--cluster: {unknown('cluster', name, ['local', *profile_names()])}; profiles are in slurm/profiles/"
         )
     document = yamlfile.read_yaml(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
-    profile = validate_sweep(Profile, document.data, document)
+    profile = validate_model(Profile, document.data, document)
     for i, rule in enumerate(profile.by_size):
         changed = {**profile.resources.model_dump(), **rule.resources}
-        validate_sweep(Resources, changed, document, ("by_size", i, "resources"))
+        validate_model(Resources, changed, document, ("by_size", i, "resources"))
     shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
     if profile.signal_seconds >= 60 * shortest:
         raise document.mistake(

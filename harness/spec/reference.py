@@ -25,6 +25,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("An entry of `methods`", schema.Method),
     ("An entry of `pairs`", schema.Pair),
     ("`teacher_weights`", schema.Weights),
+    ("`teacher_backbone` and `student_backbone`", schema.Backbone),
 )
 _NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
@@ -94,7 +95,12 @@ def _default(field: FieldInfo) -> str:
 
 def _methods() -> str:
     parts = [
-        "`weights` are the terms of the loss with their defaults; `ce` is the cross-entropy with the labels. "
+        "`weights` are the terms of the loss with their defaults; `ce` is the student's own loss: the "
+        "cross-entropy with the labels, or the sum of a detector's losses. "
+        "`tap` and `taps` name [taps](concepts.md#glossary), `taps` several of them, separated by commas: `stages` "
+        "stands for `stage1,stage2,...`, `stages.preact` for the inputs of their ReLUs, `last` for the deepest tap; "
+        "on a detector, `stages` are the levels of its pyramid. "
+        "The docstring of `methods/NAME.py` explains the other hyper-parameters. "
         "A method of your own is named `package.module:Class` ([your-own-method.md](your-own-method.md))."
     ]
     for name in methods.builtin_names():

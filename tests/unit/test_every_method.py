@@ -61,6 +61,14 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
 }
 
 
+# tests/unit/test_methods.py and the modules of their names test these in the same respects
+TESTED_ELSEWHERE = {"student", "kd", "fitnets", "crd", "rekd", "simkd", "dml", "fgfi"}
+
+
+def test_every_built_in_method_is_tested() -> None:
+    assert {name.partition("-")[0] for name in METHODS} | TESTED_ELSEWHERE == set(builtin_names())
+
+
 def every_tap(method: Distiller) -> tuple[set[str], set[str]]:
     """Return the student's and the teacher's taps of both stages."""
     first = method.first_stage or FirstStage(0)

@@ -93,6 +93,12 @@ def test_imports_point_down() -> None:
     assert not upward
 
 
+def test_methods_import_nothing_of_the_harness() -> None:
+    of_methods = {m: imported for m, imported in IMPORTS.items() if part(m) == "methods"}
+    assert len(of_methods) > 24
+    assert not [m for m, imported in of_methods.items() if any(part(i) != "methods" for i in imported)]
+
+
 def test_loading_and_preparing_data_know_nothing_of_each_other() -> None:
     pairs = (("harness.data.load.", "harness.data.prepare."), ("harness.data.prepare.", "harness.data.load."))
     for one, other in pairs:
