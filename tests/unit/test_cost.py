@@ -17,7 +17,7 @@ from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.cost.probe_results import ProbeResult
-from harness.planning.cost.similar_runs import OTHER_THREADS, STEPS, shape
+from harness.planning.cost.similar_runs import LEVELS, OTHER_THREADS, shape
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.science import DatasetChoice
 from harness.store import records
@@ -135,14 +135,14 @@ def test_what_a_pack_shares_is_counted_once(tmp_path: Path) -> None:
         images = 2 * 1442
         assert pack.own * images == pytest.approx([10.0])
         assert pack.data * images == pytest.approx([2.0]) and pack.teacher * images == pytest.approx([4.0])
-        assert pack.around == pytest.approx([5.0])
+        assert pack.overhead == pytest.approx([5.0])
     # Twice the epochs and another seed, in a pack as before; then KD by itself, with the costs of data and teacher.
     changed = {"recipe": {"base": "digits_quick", "epochs": 4}, "teachers": {"recipe": SWEEP["recipe"]}, "seeds": [7]}
     whole = foretold(plan(tmp_path, **changed, methods=methods))
     assert whole.device_s and whole.device_s.mid == pytest.approx(2 * (3 * 20.0 + 2 * 2.0 + 2 * 4.0 + 5.0)), "2 cores"
     single = foretold(plan(tmp_path, **changed, methods=["kd"]))
     assert single.device_s and single.device_s.mid == pytest.approx(2 * (20.0 + 4.0 + 8.0 + 5.0))
-    assert [(b.source, b.runs, b.least, b.most) for b in whole.bases] == [(STEPS[0].words, 3, 1, 1)]
+    assert [(b.source, b.runs, b.least, b.most) for b in whole.bases] == [(LEVELS[0].label, 3, 1, 1)]
     assert single.unit == "core" and not single.runs_of_unknown_time
 
 
@@ -164,12 +164,12 @@ def test_less_like_runs_say_less(tmp_path: Path, changes: dict[str, Any], step: 
         record(before, runs(before)[seed], own=10.0, job=job)
     changes = {"methods": ["kd"], "teachers": {"recipe": SWEEP["recipe"]}, **changes}
     planned = plan(tmp_path, **changes)
-    known = estimate.pack_costs(planned).similar_runs.known(
+    known = estimate.pack_costs(planned).similar_runs.predict(
         next(r.science for r in planned.plan.runs.values() if r.science.teacher), HERE
     )
-    assert known is not None and known.step == step
-    assert known.own.high == pytest.approx(known.own.mid * STEPS[step].widening)
-    assert known.own.low == pytest.approx(known.own.mid / STEPS[step].widening)
+    assert known is not None and known.level == step
+    assert known.own.high == pytest.approx(known.own.mid * LEVELS[step].widening)
+    assert known.own.low == pytest.approx(known.own.mid / LEVELS[step].widening)
     if times:
         assert known.own.mid == pytest.approx(10.0 * times)
     else:
@@ -186,7 +186,7 @@ def test_images_that_runs_see() -> None:
 
 
 def test_steps_are_ever_less_sure() -> None:
-    assert [s.widening for s in STEPS] == sorted(s.widening for s in STEPS)
+    assert [s.widening for s in LEVELS] == sorted(s.widening for s in LEVELS)
 
 
 def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
@@ -194,12 +194,12 @@ def test_other_threads_count_by_core_and_widen(tmp_path: Path) -> None:
     record(planned, runs(planned)[1], own=10.0)
     science = planned.plan.runs[runs(planned, seed=1)[1]].science
     likeness = estimate.pack_costs(planned).similar_runs
-    same, four = (likeness.known(science, Device(False, CPU, threads, 1, threads)) for threads in (2, 4))
+    same, four = (likeness.predict(science, Device(False, CPU, threads, 1, threads)) for threads in (2, 4))
     assert same and same.own.mid == pytest.approx(10.0)
     assert four and four.own.mid == pytest.approx(5.0)
-    assert four.own.high == pytest.approx(5.0 * STEPS[0].widening * OTHER_THREADS)
+    assert four.own.high == pytest.approx(5.0 * LEVELS[0].widening * OTHER_THREADS)
     record(planned, runs(planned, seed=2)[1], own=9.0, threads=4, job=1)
-    four = estimate.pack_costs(planned).similar_runs.known(science, Device(False, CPU, 4, 1, 4))
+    four = estimate.pack_costs(planned).similar_runs.predict(science, Device(False, CPU, 4, 1, 4))
     assert four and (four.own.mid, four.runs) == (pytest.approx(9.0), 1), "runs with as many are nearer"
 
 
@@ -264,8 +264,8 @@ def test_of_a_pack_with_a_failed_run_only_the_training_is_known(tmp_path: Path) 
     planned = plan(tmp_path, seeds=2)
     record(planned, teacher(planned), own=3.0, job=1)
     record(planned, *runs(planned), own=10.0, pack_size=3)
-    known = estimate.pack_costs(planned).similar_runs.known(planned.plan.runs[runs(planned, 1)[1]].science, HERE)
-    assert known and known.own.mid == pytest.approx(10.0) and known.around == Interval(0.0, 0.0, 0.0)
+    known = estimate.pack_costs(planned).similar_runs.predict(planned.plan.runs[runs(planned, 1)[1]].science, HERE)
+    assert known and known.own.mid == pytest.approx(10.0) and known.overhead == Interval(0.0, 0.0, 0.0)
 
 
 def test_a_damaged_record_of_any_sweep_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +283,7 @@ def test_evaluations_count_by_how_many_there_are(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     record(planned, runs(planned)[1], own=10.0, cost_evaluation_s=6.0)
     rare = plan(tmp_path, recipe={"base": "digits_quick", "epochs": 8, "eval_every": 4}, methods=["kd"])
-    known = estimate.pack_costs(rare).similar_runs.known(rare.plan.runs[rare.plan.cells[0].run_id].science, HERE)
+    known = estimate.pack_costs(rare).similar_runs.predict(rare.plan.runs[rare.plan.cells[0].run_id].science, HERE)
     assert known and known.own.mid == pytest.approx(4 * 10.0 + 2 / 2 * 6.0), "of 2 evaluations then, 2 now"
 
 
@@ -310,7 +310,7 @@ def test_a_probe_comes_before_less_like_runs_and_after_like_ones(tmp_path: Path)
     record(planned, teacher(planned), own=3.0, job=1, data=0.0)
     record(planned, *runs(planned), own=10.0)
     more = foretold(plan(tmp_path, seeds=2))
-    assert [b.source for b in more.bases] == [STEPS[0].words], "records of the same kind are worth more"
+    assert [b.source for b in more.bases] == [LEVELS[0].label], "records of the same kind are worth more"
     other = plan(tmp_path, seeds=2, methods=["student", "kd", "fitnets"])
     of_fitnets = next(k for k, r in other.plan.runs.items() if "fitnets / seed 1" in r.label)
     finding(other, *runs(other, 1), of_fitnets, seconds_per_step=[0.5]).write(other.store)
@@ -327,7 +327,7 @@ def test_runs_that_a_probe_left_out_add_only_their_own_cost(tmp_path: Path) -> N
     finding(planned, *runs(planned, 3)).write(planned.store)
     price = estimate.pack_costs(planned).cost(pack, HERE)
     assert price.seconds and price.seconds.mid == pytest.approx((2 * 1442 + 2 * 355 / 3) / 64 * 0.1 + 7.0 + 10.0)
-    assert price.bases == (("a probe", 0), ("a probe", 0), (STEPS[2].words, 1))
+    assert price.bases == (("a probe", 0), ("a probe", 0), (LEVELS[2].label, 1))
 
 
 def test_a_finding_holds_for_its_machine_and_replaces_the_one_before(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ CHECKPOINTS = 3  # two are kept, and the next is written before the older goes
 # Bytes of a run's record, log, progress and science: a constant, and more for each epoch.
 _RUN, _EPOCH = 40e3, 400.0
 _BUFFERS = 1.05  # weights include the statistics of batch norms
-_LOGIT_BYTES = 4  # a class and its logit, see training.logits
+_LOGIT_BYTES = 4  # a class and its logit, see training.teacher_logits
 
 
 def weights_bytes(science: Science, parameters: int | None) -> float | None:

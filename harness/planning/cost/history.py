@@ -23,7 +23,7 @@ _COLUMNS = (
 )  # fmt: skip
 _KEYS = ("like", "hardware", "threads", "processes")
 _SIZES = ("evaluated_parameters", "method_parameters")
-_MEASURED = ("own", "data", "teacher", "evaluation", "first_stage", "around")
+_MEASURED = ("own", "data", "teacher", "evaluation", "first_stage", "overhead")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
         "teacher": teacher * learners / images,
         "evaluation": _floats(table, "cost_evaluation_s") / evaluated,
         "first_stage": _floats(table, "cost_first_stage_s"),
-        "around": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.index], np.nan),
+        "overhead": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.index], np.nan),
     }
     table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", pa.array(like))
     for name, values in columns.items():

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Job:
+    """A job and the time that it takes."""
+
     run_ids: tuple[str, ...]
     needs: str | None  # a run whose job ends before this one starts, if it is one of these
     seconds: float
 
 
 def makespan(jobs: Iterable[Job], at_once: int) -> float:
-    """Return the seconds until the last job has ended, when at most ``at_once`` (>= 1) run and none waits in vain."""
+    """Return the seconds until the last job has ended, when at most ``at_once`` (>= 1) run at the same time."""
     jobs = list(jobs)
     ended: dict[str, float] = {}
     places = [0.0] * min(at_once, max(1, len(jobs)))

@@ -8,7 +8,7 @@ from harness.planning.cost.devices import Device
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import image_counts
 from harness.planning.cost.probe_results import ProbeResult
-from harness.planning.cost.similar_runs import STEPS, SimilarRuns, StepEstimate, shape
+from harness.planning.cost.similar_runs import LEVELS, RunEstimate, SimilarRuns, shape
 from harness.spec.science import Science
 
 PROBE = "a probe"
@@ -35,15 +35,15 @@ class PackCosts:
 
     def is_known(self, science: Science, device: Device) -> bool:
         """Return whether there are past runs of exactly this kind, so that a probe has nothing to add."""
-        known = self.similar_runs.known(science, device)
-        return known is not None and known.step == 0
+        known = self.similar_runs.predict(science, device)
+        return known is not None and known.level == 0
 
     def cost(self, pack: Sequence[Science], device: Device) -> PackCost:
         """Return a pack's cost. Its runs share one pass over the data and one teacher forward."""
-        known = [self.similar_runs.known(science, device) for science in pack]
+        known = [self.similar_runs.predict(science, device) for science in pack]
         shapes = [shape(science) for science in pack]
         probe = None
-        if any(k is None or k.step for k in known):
+        if any(k is None or k.level for k in known):
             probe = probe_results.largest_within(self.probes, shapes, device)
         probed = [probe is not None and text in probe.shapes for text in shapes]
         runs = list(zip(pack, known, probed, strict=True))
@@ -51,7 +51,7 @@ class PackCosts:
         parts = [_of_runs(rest, shared=probe is None)] if rest else []
         if probe:
             parts.append(_of_probe([s for s, _, measured in runs if measured], probe))
-        bases = ((PROBE, 0) if measured else (STEPS[k.step].words, k.runs) if k else None for _, k, measured in runs)
+        bases = ((PROBE, 0) if measured else (LEVELS[k.level].label, k.runs) if k else None for _, k, measured in runs)
         weights = [disk.weights_bytes(s, k.evaluated_parameters if k else None) for s, k, _ in runs]
         sized = [(s, k, w) for s, k, w in zip(pack, known, weights, strict=True) if w is not None]
         held = sum(disk.checkpoint_bytes(w, k.method_parameters if k else 0) for _, k, w in sized)
@@ -65,10 +65,10 @@ class PackCosts:
         )
 
 
-def _of_runs(known: Sequence[StepEstimate], shared: bool) -> Interval:
+def _of_runs(known: Sequence[RunEstimate], shared: bool) -> Interval:
     """Return the time of runs; ``shared``: with what is done once for the pack."""
     own = Interval.sum(k.own for k in known)
-    once = [[k.data for k in known], [k.teacher for k in known], [k.around for k in known]]
+    once = [[k.data for k in known], [k.teacher for k in known], [k.overhead for k in known]]
     return own + Interval.sum(max(ranges, key=lambda r: r.mid) for ranges in once) if shared else own
 
 

@@ -27,7 +27,7 @@ class PastRun:
     teacher: "Floats"  # per training image: the teacher's forward for its whole pack
     evaluation: "Floats"  # per image evaluated on
     first_stage: "Floats"  # all of it
-    around: "Floats"  # the rest of its job, from the start of the process on; NaN where unknown
+    overhead: "Floats"  # the rest of its job, from the start of the process on; NaN where unknown
 
 
 def image_counts(science: Science) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from harness.console.terminal import say
+from harness.phrases import some
 from harness.planning.cost.devices import Device, DeviceOf
 from harness.planning.cost.estimate import packs_to_do
 from harness.planning.cost.pack import PackCosts
@@ -34,7 +35,7 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     for run_ids, _ in packs_to_do(planned, to_do):
         pack = [runs[k].science for k in run_ids]
         if not all(known.is_known(science, device(science)) for science in pack):
-            label = runs[run_ids[0]].label + f" and {len(pack) - 1} more" * (len(pack) > 1)
+            label = some([runs[k].label for k in run_ids], shown=1)
             packs.setdefault(tuple(map(shape, pack)), (label, pack))
     for i, (shapes, (label, pack)) in enumerate(packs.items(), 1):
         head, on = f"probe {i} of {len(packs)}, {label}", device(pack[0])

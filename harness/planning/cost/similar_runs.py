@@ -13,16 +13,16 @@ from harness.spec.science import Science, recipe_json
 # Keys of a recipe that hardly change the time an image takes.
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
-    "eval_every", "label_smoothing", "clip_norm",
+    "warmup_steps", "eval_every", "label_smoothing", "clip_norm",
 }  # fmt: skip
 OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 
 
 @dataclass(frozen=True)
-class Step:
+class SimilarityLevel:
     """A degree of similarity: runs with an equal ``key``. ``widening`` is that of ``Interval.of``."""
 
-    words: str
+    label: str
     widening: float
     key: Callable[[Science], Hashable]
     by_size: bool = False  # the models differ: time goes with their multiply-adds
@@ -40,25 +40,25 @@ def _pair(science: Science) -> tuple[str, str | None, str]:
 
 
 # From the most similar on. The factors hold for the short runs in results/published, each predicted from the others.
-STEPS = (
-    Step("the same method and pair", 1.5, shape),
-    Step("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
-    Step("the same pair by other methods", 2.0, _pair),
-    Step("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
-    Step("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
+LEVELS = (
+    SimilarityLevel("the same method and pair", 1.5, shape),
+    SimilarityLevel("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
+    SimilarityLevel("the same pair by other methods", 2.0, _pair),
+    SimilarityLevel("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
+    SimilarityLevel("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
 )
 
 
 @dataclass(frozen=True)
-class StepEstimate:
+class RunEstimate:
     """The predicted seconds of one run; data and teacher are its whole pack's."""
 
-    step: int  # of STEPS; 0: the most similar
+    level: int  # of LEVELS; 0: the most similar
     runs: int  # past runs behind it
     own: Interval
     data: Interval
     teacher: Interval
-    around: Interval  # what its job takes besides training
+    overhead: Interval  # what its job takes besides training
     evaluated_parameters: int | None  # of the model that a run leaves; None: past runs had another student
     method_parameters: int
 
@@ -67,24 +67,24 @@ class SimilarRuns:
     """Past runs, indexed by similarity."""
 
     def __init__(self, past: Iterable[PastRun]):
-        self._by_key: list[dict[Hashable, list[PastRun]]] = [{} for _ in STEPS]
+        self._by_key: list[dict[Hashable, list[PastRun]]] = [{} for _ in LEVELS]
         for group in past:
-            for by_key, step in zip(self._by_key, STEPS, strict=True):
-                by_key.setdefault(step.key(group.science), []).append(group)
+            for by_key, level in zip(self._by_key, LEVELS, strict=True):
+                by_key.setdefault(level.key(group.science), []).append(group)
 
-    def known(self, science: Science, device: Device) -> StepEstimate | None:
+    def predict(self, science: Science, device: Device) -> RunEstimate | None:
         """Predict a run from the most similar past runs on its device; None where there are none."""
-        for i, (by_key, step) in enumerate(zip(self._by_key, STEPS, strict=True)):
+        for i, (by_key, level) in enumerate(zip(self._by_key, LEVELS, strict=True)):
             near = [
                 (past, scales)
-                for past in by_key.get(step.key(science), ())
+                for past in by_key.get(level.key(science), ())
                 if device.is_like(past.hardware, past.processes)
-                and (scales := _scales(science, past.science, step.by_size))
+                and (scales := _scales(science, past.science, level.by_size))
             ]
             alike = [(past, scales) for past, scales in near if device.gpu or past.threads == device.threads]
             if near:
-                widening = step.widening * (1.0 if alike else OTHER_THREADS)
-                return _known(science, device, i, alike or near, widening)
+                widening = level.widening * (1.0 if alike else OTHER_THREADS)
+                return _predict(science, device, i, alike or near, widening)
         return None
 
 
@@ -105,9 +105,9 @@ def _ratio(model: str | None, other: str | None) -> float | None:
     return models.model_facts(model).macs / models.model_facts(other).macs
 
 
-def _known(
-    science: Science, device: Device, step: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
-) -> StepEstimate:
+def _predict(
+    science: Science, device: Device, level: int, near: list[tuple[PastRun, tuple[float, float]]], widening: float
+) -> RunEstimate:
     import numpy as np
 
     images, evaluated = image_counts(science)
@@ -122,16 +122,16 @@ def _known(
     if first := [past for past, _ in near if past.science.method.use == science.method.use]:
         own += Interval.of(np.concatenate([past.first_stage * _of_threads(past, device) for past in first]), widening)
     nothing = Interval(0.0, 0.0, 0.0)
-    around = np.concatenate([past.around for past, _ in near])
-    around = around[~np.isnan(around)]
+    overhead = np.concatenate([past.overhead for past, _ in near])
+    overhead = overhead[~np.isnan(overhead)]
     same_student = [past for past, _ in near if past.science.student == science.student]
-    return StepEstimate(
-        step=step,
+    return RunEstimate(
+        level=level,
         runs=sum(len(past.own) for past, _ in near),
         own=own,
         data=whole(lambda past: past.data * images),
         teacher=whole(lambda past: past.teacher * images, lambda scales: scales[1]) if science.teacher else nothing,
-        around=Interval.of(around, widening) if len(around) else nothing,
+        overhead=Interval.of(overhead, widening) if len(overhead) else nothing,
         evaluated_parameters=max((past.evaluated_parameters for past in same_student), default=None),
         method_parameters=max(past.method_parameters for past, _ in near),
     )
