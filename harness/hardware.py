@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from itertools import takewhile
 from pathlib import Path
 
 # The names that torch.cuda.get_device_name returns start like this; a processor's name does not.
@@ -25,11 +26,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def gpus() -> list[int]:
-    """Return the indices of this machine's NVIDIA GPUs, or of those that CUDA_VISIBLE_DEVICES names."""
+def gpus() -> list[str]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, by index or UUID, else this machine's NVIDIA GPUs by index.
+
+    As in CUDA, what follows a name of another form does not count.
+    """
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [int(part) for part in visible.split(",") if part.strip().isdigit()]
-    return sorted(int(p.name[6:]) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit())
+        names = (part.strip() for part in visible.split(","))
+        return list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
+    indices = (int(p.name[6:]) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit())
+    return list(map(str, sorted(indices)))
 
 
 def gpu_name() -> str | None:

@@ -3,6 +3,7 @@
 A crash at any moment leaves nothing unknown: the next start finds a job by the name in its note, and adopts it.
 """
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -35,9 +36,11 @@ class ArrayJobs:
 
     def read(self) -> list[ArrayJob]:
         """Return every noted job, oldest first."""
-        folder = self.store.submissions
-        notes = sorted(folder.glob("*.json"), key=lambda p: p.stat().st_mtime) if folder.is_dir() else []
-        return [ArrayJob(**value) for p in notes if isinstance(value := files.read_json(p), dict)]
+        notes = []
+        for path in self.store.submissions.glob("*.json"):
+            with suppress(FileNotFoundError):  # another submitter has removed it since
+                notes.append((path.stat().st_mtime, path))
+        return [ArrayJob(**value) for _, path in sorted(notes) if isinstance(value := files.read_json(path), dict)]
 
     def write(self, job: ArrayJob) -> None:
         files.replace_json(self.store.submission(job.name), asdict(job))
@@ -45,6 +48,6 @@ class ArrayJobs:
     def remove(self, job: ArrayJob) -> None:
         self.store.submission(job.name).unlink(missing_ok=True)
 
-    def exclusive(self) -> files.Lock:
+    def submit_lock(self) -> files.Lock:
         """Return the lock that admits one submitter at a time."""
         return files.Lock(self.store.submissions / "lock", wait=True)

@@ -15,7 +15,7 @@ class Backend(Protocol):
             The number of runs that are left for later, because the cluster takes no more jobs now.
         """
 
-    def neglected(self) -> set[str]:
+    def runs_without_job(self) -> set[str]:
         """Return this queue's open runs that have neither a job nor a process that will start one."""
 
     def cancel(self) -> bool:

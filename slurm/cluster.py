@@ -80,7 +80,7 @@ class Cluster:
 
     # states ------------------------------------------------------------------------------------------------------
 
-    def neglected(self) -> set[str]:
+    def runs_without_job(self) -> set[str]:
         """Return the open runs without a pending or running job; SLURM is asked once per ``poll_seconds``.
 
         While SLURM does not answer (its controller restarts, say) jobs are assumed to continue.
@@ -176,7 +176,7 @@ class Cluster:
         """
         if self._postponed and time.monotonic() - self._postponed_at < self.profile.poll_seconds:
             return self._postponed
-        with self._array_jobs.exclusive():
+        with self._array_jobs.submit_lock():
             self._adopt()
             self._asked_at = None
             to_submit = set(self._open_runs()) - set(self.live())
@@ -232,7 +232,8 @@ class Cluster:
                 jobs = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._array_jobs.remove(array_job)
-            raise UserError(f"sbatch refused: {str(e).strip().splitlines()[-1]}") from None
+            reason = (str(e).strip().splitlines() or [type(e).__name__])[-1]
+            raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {reason}") from None
         array_job.job_id = jobs[0].job_id.split("_")[0]
         self._array_jobs.write(array_job)
         for i, pack in enumerate(packs):

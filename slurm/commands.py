@@ -52,14 +52,14 @@ def sacct(job_ids: list[str]) -> list[JobState]:
     except UserError:
         return []
     rows = [line.split("|", 3) for line in text.splitlines()]
-    return [JobState(job_id, name, state.split()[0], reason) for job_id, name, state, reason in rows]
+    return [JobState(job_id, name, (state.split() or ["UNKNOWN"])[0], reason) for job_id, name, state, reason in rows]
 
 
 def limits() -> Limits:
     """Return the limits that the cluster is configured with."""
     lines = (line.partition("=") for line in _output("scontrol", "show", "config").splitlines())
     config = {key.strip(): value.strip() for key, _, value in lines}
-    array = int(config.get("MaxArraySize", "1001"))
+    array = max(1, int(config.get("MaxArraySize", "1001")))  # 0: arrays are switched off
     try:
         rows = _output("sacctmgr", "--noheader", "--parsable2", "show", "assoc", "where", "user=" + user(),
                        "format=MaxSubmit").split()  # fmt: skip

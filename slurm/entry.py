@@ -13,7 +13,7 @@ from harness.store.store import Store
 from harness.training.job_order import JobOrder
 
 RENDEZVOUS_SECONDS = 300.0
-MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: further ones would hardly end otherwise
+MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
 # What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
 
@@ -26,13 +26,15 @@ def free_port() -> int:
 
 
 # Jobs name this function, and copies of the code that earlier versions made for their jobs know it as `run`.
-def run(order: dict[str, Any], max_attempts: int | None = None) -> None:
-    """Train the pack of a ``JobOrder``.
+def run(order: dict[str, Any], max_attempts: int | None = None, gpu: str | None = None) -> None:
+    """Train the pack of a ``JobOrder``, on this machine's GPU with the index or UUID ``gpu``.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
     """
     began = time.time()
+    if gpu is not None:  # submitit sets this variable too, but knows no UUIDs
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signals: list[int] = []
     for signum in (signal.SIGUSR2, signal.SIGTERM):  # replaces submitit's handler, which would stop in mid-step
         signal.signal(signum, lambda s, _: signals.append(s))
@@ -45,7 +47,7 @@ def run(order: dict[str, Any], max_attempts: int | None = None) -> None:
     log = str(job.paths.stdout)
     if max_attempts is not None and job.global_rank == 0:
         store = Store(Path(job_order.store))
-        _fail_hopeless(store, job_order.run_ids, max_attempts, log)
+        _fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
             return
     from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
@@ -57,7 +59,7 @@ def run(order: dict[str, Any], max_attempts: int | None = None) -> None:
         commands.requeue(os.environ["SLURM_JOB_ID"])
 
 
-def _fail_hopeless(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
+def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
     """Record a failure of runs that were started too often without a result, so that requeuing ends."""
     restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # includes starts that died before they were noted
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():

@@ -47,7 +47,7 @@ class Local:
         """Return whether a dispatcher is at work on this queue."""
         return is_locked(lock_of(self.queue_file))
 
-    def neglected(self) -> set[str]:
+    def runs_without_job(self) -> set[str]:
         """Return every open run when no dispatcher is at work, else none."""
         if self.is_alive():
             return set()
@@ -208,11 +208,11 @@ class Dispatcher:
         folder = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
         executor = submitit.LocalExecutor(folder=folder)
         executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
-        if devices := gpus():
-            executor.update_parameters(gpus_per_node=1, visible_gpus=[devices[slot % len(devices)]])
         from slurm.entry import run
 
-        return _Running(pack, executor.submit(run, self.queue.order(run_ids).to_json()), folder, slot)
+        devices = gpus()
+        gpu = devices[slot % len(devices)] if devices else None
+        return _Running(pack, executor.submit(run, self.queue.order(run_ids).to_json(), gpu=gpu), folder, slot)
 
 
 def main() -> None:

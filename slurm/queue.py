@@ -97,15 +97,16 @@ class Queue:
         Raises:
             UserError: it is missing or damaged.
         """
-        value = files.read_json(path)
-        if not isinstance(value, dict):
-            raise UserError(f"{path}: missing or damaged; run the sweep again to write it again")
-        packs = value["packs"]
-        if all("runs" in pack for pack in packs):
-            value["packs"] = tuple(_pack(**pack) for pack in packs)
-        else:
-            value["packs"] = tuple(_old_packs(Store(Path(value["store"])), packs))
-        return cls(**{**value, "weights": weights_files(value["weights"])})
+        value: Any = files.read_json(path)
+        try:
+            packs = value["packs"]
+            if all("runs" in pack for pack in packs):
+                value["packs"] = tuple(_pack(**pack) for pack in packs)
+            else:
+                value["packs"] = tuple(_old_packs(Store(Path(value["store"])), packs))
+            return cls(**{**value, "weights": weights_files(value["weights"])})
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: missing or damaged; run the sweep again to write it again") from None
 
 
 def _pack(run_ids: list[str], runs: list[dict[str, Any]], **fields: Any) -> QueuedPack:

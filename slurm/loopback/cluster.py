@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import subprocess
@@ -226,8 +227,8 @@ class Loopback:
         self.wait_for_nodes("idle")
 
     def exports(self) -> str:
-        """Shell lines; the folder's name holds nothing that a shell would need quoted."""
-        return "".join(f"export {k}={v}\n" for k, v in self.env.items())
+        """Return shell lines that export ``env``."""
+        return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.env.items())
 
     def _start_munged(self) -> None:
         layout = self.layout

@@ -47,6 +47,7 @@ _FIXED = {"include", "clustername", "slurmctldhost", "nodename", "partitionname"
 
 
 def slurm_conf(settings: Settings, layout: Layout) -> str:
+    """Return slurm.conf: loopback addresses, short timers, and the cluster's nodes and partitions."""
     host, user = socket.gethostname().split(".")[0], user_name()
     values: dict[str, object] = {
         "ClusterName": CLUSTER,
@@ -127,7 +128,7 @@ def slurm_conf(settings: Settings, layout: Layout) -> str:
 
 
 def slurmdbd_conf(settings: Settings, layout: Layout) -> str:
-    """MariaDB listens on a unix socket only; slurmdbd finds it by MYSQL_UNIX_PORT in its environment."""
+    """Return slurmdbd.conf. MariaDB has a unix socket only; slurmdbd finds it by MYSQL_UNIX_PORT in its environment."""
     values: dict[str, object] = {
         "AuthType": "auth/munge",
         "AuthInfo": f"socket={layout.munge_socket}",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from slurm.loopback import Loopback, packages
+from slurm.loopback import Loopback, config, packages
 from slurm.loopback.cluster import down
 from tests.support.cli import PATIENCE
 
@@ -258,6 +258,13 @@ def test_a_start_that_fails_reports_the_cause_and_leaves_nothing(folder: Path) -
     assert "SlurmdTimeout" in result.stderr and result.stderr.count("\n") == 1, result.stderr
     assert not folder.exists()
     assert mentioning(str(folder)) == []
+
+
+def test_the_printed_lines_are_safe_in_a_shell() -> None:
+    folder = Path("/tmp/a$HOME;echo b&(c)")
+    cluster = Loopback(folder, config.Settings(1, 1, 100))
+    shell = ["sh", "-c", 'eval "$1"; printf %s "$KD_LOOPBACK"', "sh", cluster.exports()]
+    assert subprocess.run(shell, capture_output=True, text=True, check=True).stdout == str(folder)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from harness.planning.plan import plan_sweep
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands
-from slurm.array_jobs import ArrayJob
+from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.cluster import Cluster
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedPack, QueuedRun
@@ -67,7 +67,7 @@ def test_pending_and_running(cluster: Cluster, slurm: Slurm) -> None:
         ("running", "job 7_1"),
         ("", ""),
     ]
-    assert cluster.neglected() == {"cccc"}
+    assert cluster.runs_without_job() == {"cccc"}
     assert slurm.users == {"alice", commands.user()}
 
 
@@ -94,12 +94,12 @@ def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
 ) -> None:
     slurm.answers = False
     for _ in range(3):
-        assert cluster.neglected() == set()
+        assert cluster.runs_without_job() == set()
         assert cluster.scheduled("aaaa") == ("", "")
     assert capsys.readouterr().err.count("Unable to contact") == 1
     slurm.answers = True
     cluster.profile = cluster.profile.model_copy(update={"poll_seconds": 0.0})
-    assert cluster.neglected() == set(RUNS)
+    assert cluster.runs_without_job() == set(RUNS)
 
 
 def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +112,26 @@ def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(commands, "_output", output)
     commands.squeue({commands.user(), "no-such-account-here"})
     assert queries[0][1] == f"--user={commands.user()}"
+
+
+@pytest.mark.parametrize(("size", "tasks"), [("MaxArraySize = 50\n", 50), ("MaxArraySize = 0\n", 1), ("", 1001)])
+def test_a_cluster_without_arrays_gets_jobs_of_one_task(monkeypatch: pytest.MonkeyPatch, size: str, tasks: int) -> None:
+    monkeypatch.setattr(commands, "_output", lambda *command: size if command[0] == "scontrol" else "")
+    assert commands.limits().array_tasks == tasks
+
+
+def test_a_job_without_a_state_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_output", lambda *command: "7|kd-x||None\n8|kd-y|CANCELLED by 0|None\n")
+    assert [job.state for job in commands.sacct(["7", "8"])] == ["UNKNOWN", "CANCELLED"]
+
+
+def test_a_note_that_another_submitter_removes_is_skipped(tmp_path: Path) -> None:
+    submissions = Store(tmp_path).submissions
+    submissions.mkdir(parents=True)
+    (submissions / "gone.json").symlink_to(tmp_path / "removed")  # listed, and missing when it is read
+    array_jobs = ArrayJobs(Store(tmp_path))
+    array_jobs.write(ArrayJob("kd-a", "/jobs/kd-a", [["x"]], []))
+    assert [job.name for job in array_jobs.read()] == ["kd-a"]
 
 
 def test_a_start_that_slurm_does_not_answer_reports_it(cluster: Cluster, slurm: Slurm) -> None:

@@ -1,6 +1,7 @@
 """Queue files: reading returns what was written, and files of earlier versions are read too."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ def old_json(queue: Queue) -> dict[str, Any]:
         "threads": 1,
         "weights": {"ab": {"file": "/weights/t.pth", "score": 71.5}},
     }
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"packs": []}', '{"packs": 3}', '{"packs": [{"runs": [{}]}]}'])
+def test_a_damaged_file_is_reported(planned: Planned, content: str) -> None:
+    path = planned.store.queue("s-00000000")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"s-00000000\.json: missing or damaged; run the sweep again"):
+        Queue.read(path)
+
+
+def test_the_queue_started_last_is_at_the_end(planned: Planned) -> None:
+    paths = [planned.store.queue(f"s-0000000{i}") for i in (1, 0, 2)]
+    for second, path in enumerate(paths):
+        queue_of(planned).write(path)
+        os.utime(path, (second, second))
+    assert planned.store.queues("s") == paths
 
 
 def test_reading_returns_what_was_written(planned: Planned) -> None:

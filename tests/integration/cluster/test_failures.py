@@ -26,7 +26,8 @@ def test_a_failing_teacher_fails_its_students_and_can_be_tried_again(bench: Clus
     assert "2 failed" in result.stderr
     until(lambda: not bench.jobs_left())
     failure = bench.store.failure(kd)
-    assert failure is not None and f"its teacher's run {teacher} failed" in failure.cause
+    assert failure is not None and failure.kind == "teacher"
+    assert f"its teacher's run {teacher} failed" in failure.cause
     assert bench.attempts(kd) == 1
     assert "2 failed, 2 causes" in bench.run("status", "--failures").stdout
 
