@@ -163,7 +163,7 @@ def _run(prefix: str, root: Path | None, store: Store) -> dict[str, Any]:
     science, file = Science.from_text(row["science"]), store.student_weights(run_id)
     info = science.dataset.info
     if info.preparation:
-        folder: Path | None = locate.prepared_folder(info.version, root)
+        folder: Path | None = locate.prepared_folder(info.name, info.version, root)
     else:
         folder = locate.dataset_folder(Dataset(name=info.name), root)
     net = trained_model(science, file, row["weights_sha256"])

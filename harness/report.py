@@ -77,8 +77,8 @@ def report(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            help="Pack the sweep's tables, figures, records, settings, environment and commands into this zip file, to "
-            "attach to a paper."
+            help="Write the sweep's tables, figures, records, settings, environment and commands into this zip file, "
+            "to attach to a paper."
         ),
     ] = None,
 ) -> None:

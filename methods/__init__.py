@@ -1,1 +1,4 @@
-"""Distillation methods, one file each. A file registers its method; see docs/your-own-method.md."""
+"""Distillation methods, one file each. A module whose ``Distiller`` states ``weights`` is a method, others are helpers.
+
+See docs/your-own-method.md.
+"""

@@ -18,7 +18,8 @@ class PKT(Distiller):
         L_pkt   = mean_ij  p(t)_ij log( p(t)_ij / p(s)_ij )
 
     The mean over pairs and the weight 30000 are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699). A row
-    of zeros has cosine 0 with every other row and gets no gradient. Images are compared within one rank's batch.
+    of zeros has cosine 0 with every other row and gets no gradient. All images of the global batch are compared with
+    each other (with ``accumulate``, those of a micro-batch).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "transfer": 30000.0}

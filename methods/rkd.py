@@ -21,7 +21,8 @@ class RKD(Distiller):
 
     Both means include tuples with equal indices. The Huber loss is quadratic up to 1. Weights 25 and 50 are those of
     CRD's comparison (Tian et al. 2020, arXiv:1910.10699). For a pair closer than 1e-4 mean distances the cosines of its
-    angles are 0, without gradient. Images are compared within one rank's batch.
+    angles are 0, without gradient. All images of the global batch are compared with each other (with ``accumulate``,
+    those of a micro-batch).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "distance": 25.0, "angle": 50.0}

@@ -18,7 +18,8 @@ class SP(TapPairs):
         L_sp = sum over taps of || G(f_s) - G(f_t) ||_F^2 / B^2
 
     The two models' widths and sizes may differ. The default tap, the last map, and the weight 3000 are those of CRD's
-    comparison (Tian et al. 2020, arXiv:1910.10699). Images are compared within one rank's batch.
+    comparison (Tian et al. 2020, arXiv:1910.10699). All images of the global batch are compared with each other (with
+    ``accumulate``, those of a micro-batch).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "similarity": 3000.0}

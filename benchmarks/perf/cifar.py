@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def fresh(name: str) -> ConvNet:
 class Silent:
     """An observer that ignores progress and raises failures."""
 
-    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int, share_costs: Callable[[], None]) -> None:
         pass
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:

@@ -1,6 +1,7 @@
 """The folders of datasets, below the data root (``--data``, else KD_DATA). They are never part of a run's identity."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from harness.data import manifest
@@ -65,14 +66,15 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
     )
 
 
-def prepared_folder(version: str, root: Path | None) -> Path:
-    """Return the prepared folder with this version of content: the data root, or a folder directly in it.
+def prepared_folder(name: str, version: str, root: Path | None) -> Path:
+    """Return the prepared folder of a dataset with this version of content: the data root, or a folder directly in it.
 
     Raises:
         UserError: there is none.
     """
     folders = [root, *sorted(root.iterdir())] if root is not None else []
     for folder in folders:
-        if (folder / manifest.FILE).is_file() and manifest.read_manifest(folder, "imagenet").version == version:
-            return folder
-    raise UserError(f"no prepared folder with content {version}: {ADVICE}")
+        with suppress(UserError):  # another dataset's manifest may be damaged
+            if (folder / manifest.FILE).is_file() and manifest.read_manifest(folder, name).version == version:
+                return folder
+    raise UserError(f"no folder in {root or 'a data root'} holds {name} with content {version}: {ADVICE}")

@@ -35,7 +35,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     jobs, restarts = backend.backend_of(queue_file), 0
     with Live(console=console, transient=True) as live:  # shows nothing where stderr is no terminal
         while True:
-            neglected = jobs.neglected()  # asked before the states, so that no result is missed
+            without_job = jobs.runs_without_job()  # asked before the states, so that no result is missed
             view.update()
             for line in view.news():
                 console.print(line, soft_wrap=True)
@@ -43,7 +43,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             live.update(view.screen())
             if not view.open:
                 return
-            lost = (neglected & view.open) - set(view.running)
+            lost = (without_job & view.open) - set(view.running)
             if lost and restart and restarts < RESTARTS and not cancelled_file(queue_file).exists():
                 restarts += jobs.start() < len(lost)  # not counted when the cluster could take none of them
                 time.sleep(1)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.errors import UserError
+from harness.phrases import some
 from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.lines import Line, LinePart
@@ -47,7 +48,8 @@ def refuse_mixed(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChang
     """Refuse a table whose columns would mix protocols.
 
     Raises:
-        UserError: lines are of different protocols and ``mix`` is not set; or one line has two pairs.
+        UserError: a pair is listed twice with different teachers or settings; or lines are of different protocols and
+            ``mix`` is not set.
     """
     runs: dict[tuple[Line, int], str] = {}
     for cell in cells:
@@ -59,8 +61,8 @@ def refuse_mixed(name: str, cells: Iterable[Cell], changes: Iterable[RecipeChang
     if mix:
         return
     if unlike := [str(change) for change in changes if change.unlike]:
-        shown = "; ".join(unlike[:3]) + (f"; and {len(unlike) - 3} more" if len(unlike) > 3 else "")
         raise UserError(
-            f"{name}: a column would mix numbers of different protocols, which are not comparable: {shown}, unlike "
-            "most lines. Put them into separate sweeps, or pass --mix-protocols to print them with marks"
+            f"{name}: a column would mix numbers of different protocols, which are not comparable: "
+            f"{some(unlike, separator='; ')}, unlike most lines. Put them into separate sweeps, or pass "
+            "--mix-protocols to print them with marks"
         )

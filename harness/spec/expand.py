@@ -63,6 +63,7 @@ class Plan:
     packs: list[Pack] = field(default_factory=list)
     weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
+    sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
 
 
 WeightsHash = Callable[[WeightsSource], str]
@@ -211,8 +212,13 @@ class _Expansion:
             if not self.info.task.backbones:
                 backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
                 raise ValueError(f"is for {backbones}; {self.info.name} is for {self.info.task.name}")
-            sha256 = self.weights_sha256(given)
+            sha256 = self.sha256(given)
         self.plan.backbones.setdefault(sha256, given)
+        return sha256
+
+    def sha256(self, given: WeightsSource) -> str:
+        """Return the sha256 of given weights."""
+        sha256 = self.plan.sha256_of_source[given.source] = self.weights_sha256(given)
         return sha256
 
     def recipe(self, recipe: Recipe, at: KeyPath) -> Recipe:
@@ -252,7 +258,7 @@ class _Expansion:
 
     def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
         with self.document.place(("pairs", i, "teacher_weights")):
-            sha256 = self.weights_sha256(weights)
+            sha256 = self.sha256(weights)
         score = self.info.task.score
         stated, before = weights.stated(score), self.plan.weights.setdefault(sha256, weights).stated(score)
         if before is None:
@@ -297,6 +303,12 @@ class _Expansion:
         final = sweep_file.changed_recipe(recipe, layers, self.document, ("recipe",))
         if not source.logits_only:
             final = final.model_copy(update={"teacher_top_k": None})
+        if final.teacher_top_k and final.epoch_steps:
+            raise self.document.mistake(
+                at,
+                "its recipe has `teacher_top_k` and `epoch_steps`: expected one of them, because an epoch of stated "
+                "length may show an image twice, and one row of logits is stored per image and epoch",
+            )
         if final.label_smoothing and source.part_of_model:
             raise self.document.mistake(
                 at,

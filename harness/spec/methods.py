@@ -5,6 +5,7 @@ their annotations and literal defaults, are its hyper-parameters.
 """
 
 import ast
+import copy
 import hashlib
 import importlib.util
 import re
@@ -210,6 +211,7 @@ def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
 
 def _source_hash(tree: ast.Module) -> str:
     """Return a hash of the code without comments, docstrings and layout: they may change without a new version."""
+    tree = copy.deepcopy(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]

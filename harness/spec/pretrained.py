@@ -7,6 +7,7 @@ import re
 from functools import cache
 from urllib.parse import urlsplit
 
+from harness.errors import shorten
 from harness.spec import library_models
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
@@ -31,7 +32,7 @@ def weights_url(name: str) -> str:
     """
     library, sep, weights = name.partition(":")
     if not sep or library not in library_models.LIBRARIES:
-        raise ValueError("expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG")
+        raise ValueError(f"expected torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG, found {shorten(name)}")
     known = weights_urls(library)
     if library == "torchvision":
         known = known | weights_urls(library, detection=True)

@@ -79,13 +79,13 @@ class GeneralKeys(Closed):
     @model_validator(mode="after")
     def _consistent(self) -> "GeneralKeys":
         if self.schedule == "cosine" and self.milestones:
-            raise ValueError("milestones belong to schedule 'step'; remove them or change the schedule")
+            raise ValueError("milestones belong to schedule 'step', found 'cosine'; remove them or change the schedule")
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError("milestones must rise")
+            raise ValueError(f"milestones must rise, found {list(self.milestones)}")
         if self.warmup_epochs and self.warmup_steps:
-            raise ValueError("warmup_epochs and warmup_steps are two ways to say the same; state one")
+            raise ValueError("warmup_epochs and warmup_steps exclude each other; state one of them")
         if self.warmup_epochs >= self.epochs:
-            raise ValueError("warmup_epochs must be fewer than epochs")
+            raise ValueError(f"warmup_epochs must be fewer than epochs, {self.epochs}, found {self.warmup_epochs}")
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
         return self

@@ -84,14 +84,14 @@ class Dataset(Closed):
         """
         if not info.train_size:
             raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
-        unit, room = info.subset_unit, info.largest_subset
+        unit, largest = info.subset_unit, info.largest_subset
         multiple = f"a multiple of {unit} (the number of classes), " if unit > 1 else ""
-        if self.validation is not None and (self.validation % unit or self.validation >= room):
-            raise ValueError(f"validation must be {multiple}less than {room}")
-        room -= self.validation or 0
-        if self.train_subset is not None and (self.train_subset % unit or self.train_subset > room):
+        if self.validation is not None and (self.validation % unit or self.validation >= largest):
+            raise ValueError(f"validation must be {multiple}less than {largest}, found {self.validation}")
+        largest -= self.validation or 0
+        if self.train_subset is not None and (self.train_subset % unit or self.train_subset > largest):
             rest = " without the images for validation" if self.validation else ""
-            raise ValueError(f"train_subset must be {multiple}at most {room}{rest}")
+            raise ValueError(f"train_subset must be {multiple}at most {largest}{rest}, found {self.train_subset}")
 
 
 class WeightsSource(Closed):
@@ -207,7 +207,7 @@ class Sweep(Closed):
     def _methods_by_name(cls, value: Any) -> Any:
         if isinstance(value, list) and all(isinstance(v, str) for v in value):
             if len(set(value)) < len(value):
-                raise ValueError("a method is listed twice")
+                raise ValueError(f"method {max(value, key=value.count)!r} is listed twice")
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {k: {} if v is None else v for k, v in value.items()}
@@ -218,7 +218,7 @@ class Sweep(Closed):
     def _seeds_by_count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             if not 1 <= value <= 10_000:
-                raise ValueError("expected 1 to 10,000 seeds")
+                raise ValueError(f"expected 1 to 10,000 seeds, found {value}")
             return tuple(range(value))
         if not isinstance(value, list | tuple):
             raise ValueError(f"expected a number of seeds or a list, found {shorten(value)}")
@@ -228,5 +228,5 @@ class Sweep(Closed):
     @classmethod
     def _seeds_differ(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if len(set(value)) < len(value):
-            raise ValueError("a seed is listed twice")
+            raise ValueError(f"seed {max(value, key=value.count)} is listed twice")
         return value

@@ -33,7 +33,7 @@ def load_sweep(path: Path, overrides: typing.Sequence[str] = ()) -> tuple[Sweep,
     document = replace(yamlfile.read_yaml(path), sets=tuple(overrides))
     for override in overrides:
         _override(document, override)
-    sweep = validate_sweep(Sweep, document.data, document)
+    sweep = validate_model(Sweep, document.data, document)
     if sweep.name is None:
         sweep = sweep.model_copy(update={"name": _name_of(path)})
     return sweep, document
@@ -45,7 +45,7 @@ def _name_of(path: Path) -> str:
     return name or "sweep"
 
 
-def validate_sweep(
+def validate_model(
     model: type[M], data: Any, document: Document, at: KeyPath = (), owners: dict[str, KeyPath] | None = None
 ) -> M:
     """Validate data against a model. ``owners``: the places of keys that do not stand at ``at``.
@@ -94,7 +94,7 @@ def load_recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> d
         data = {k: v for k, v in ref.items() if k != "base"}
         if "base" in ref:
             data = {**_recipe_file(ref["base"], document, (*at, "base")), **data}
-    validate_sweep(Recipe, data, document, at)
+    validate_model(Recipe, data, document, at)
     return data
 
 
@@ -112,7 +112,7 @@ def changed_recipe(
         data |= changes
         owners |= {key: path for key in changes}
         at = path if changes else at
-    return validate_sweep(Recipe, data, document, at, owners)
+    return validate_model(Recipe, data, document, at, owners)
 
 
 def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
     if not isinstance(name, str) or name not in files:
         raise document.mistake(at, unknown("recipe", name, files))
     recipe = yamlfile.read_yaml(files[name])
-    validate_sweep(Recipe, recipe.data, recipe)  # a mistake in the recipe's own file is reported with its line there
+    validate_model(Recipe, recipe.data, recipe)  # a mistake in the recipe's own file is reported with its line there
     return recipe.data
 
 

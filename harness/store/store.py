@@ -93,8 +93,9 @@ class Store:
         return self.root / "queues" / f"{name}.json"
 
     def queues(self, sweep: str) -> list[Path]:
-        """Return the files of a sweep's queues: one for each set of runs that was started (by ``--set``, say)."""
-        return sorted((self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json"))
+        """Return the files of a sweep's queues, oldest first: one for each set of runs that was started."""
+        paths = (self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json")
+        return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path))
 
     def submission(self, name: str) -> Path:
         return self.submissions / f"{name}.json"

@@ -16,10 +16,12 @@ CHECKPOINTS_PER_RUN = 2
 
 
 def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Write the state after ``epoch`` epochs and ``step`` steps of the next: tensors of any layout, JSON-able state.
+    """Write a checkpoint after ``epoch`` epochs and ``step`` steps of the next.
+
+    ``tensors`` may have any layout; ``state`` must be JSON-able.
 
     Raises:
-        DiskFull: the previous checkpoint is untouched.
+        DiskFull: the disk is full; the previous checkpoint is untouched.
     """
     flat = {k: t.detach().contiguous().cpu() for k, t in tensors.items()}
     text = json.dumps(state, sort_keys=True)

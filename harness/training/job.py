@@ -13,8 +13,7 @@ from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
-from harness.models.checkpoints import WeightsError
-from harness.phrases import plural
+from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.expand import SHARED_RECIPE
 from harness.spec.science import Given, Science, recipe_json
@@ -31,7 +30,7 @@ from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
-from harness.training.recorder import Interrupted, RunRecorder, write_failure
+from harness.training.recorder import Interrupted, RunRecorder, TeacherFailed, write_failure
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_teacher
 from harness.training.teacher_logits import CachedLogits
@@ -46,7 +45,8 @@ def run_pack(
 ) -> bool:
     """Train the pack's runs that have no record yet and that no other process is training.
 
-    ``should_stop`` is called after every step. When it returns True, all runs are checkpointed and False is returned.
+    ``should_stop`` is called after every step. When it returns True, all runs are checkpointed and False is returned;
+    else, the return value is True.
     Several processes that call this with the same ``order`` and torchrun's variables train the pack together.
     ``log`` is the file that this process prints to; ``began`` the time at which it started, if not just now.
 
@@ -71,7 +71,7 @@ def run_pack(
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
-                    unfinished = sorted(set(run_ids) - store.done_ids())
+                    unfinished = sorted(set(run_ids) - store.done_ids() - store.failed_ids())
                     write_failure(store, unfinished, error, traceback.format_exc(), log)
                     ranks.confirm_failure(f"pack {run_ids[0]}")
                 started = time.time()
@@ -181,13 +181,13 @@ def _train(
 
 
 def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:
-    """Return the file and sha256 of the weights that the students' backbones start from; a probe has none."""
+    """Return the file and sha256 of the weights that the students' backbones start from; None where none are stated."""
     sha256 = science.backbone
-    return (Path(order.weights[sha256].file), sha256) if sha256 in order.weights else None
+    return None if sha256 is None else (Path(order.weights[sha256].file), sha256)
 
 
 def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
-    """Return the name for logits that are the same to the last bit, or nearly."""
+    """Return the name of a cache of logits: one for each teacher, dataset, seed, augmentation, hardware and torch."""
     content, recipe = science.to_json(), recipe_json(science.recipe)
     on_cpu = f"{hardware.cpu_name()}, {threads} threads"
     name = torch.cuda.get_device_name() if device.type == "cuda" else on_cpu
@@ -212,15 +212,15 @@ def _teacher(
         score = f"last_{task.info.score}"
         row = records.read_records(store, [choice.run], ["status", "weights_sha256", score]).to_pylist()
         if not row and (failure := store.failure(choice.run)):
-            raise WeightsError(f"its teacher's run {choice.run} failed: {failure.cause}")
+            raise TeacherFailed(f"its teacher's run {choice.run} failed: {failure.cause}")
         if not row:
             raise TeacherNotReady(f"teacher {choice.model}: its run {choice.run} has no record yet")
         if row[0]["status"] != "done":
-            raise WeightsError(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
+            raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
     teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks)
     print(
-        f"teacher {teacher.name}: {task.info.shown} {teacher.score:.2f} % measured ({on.name}), sha256 {sha256}",
+        f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",
         flush=True,
     )
     # A trained teacher's run has its predictions already.

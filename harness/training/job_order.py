@@ -1,4 +1,4 @@
-"""A job's order: everything that whoever submits a job gives it, as plain JSON. Imports no torch."""
+"""A job's order: all that the submitter passes to a job, as plain JSON. Imports no torch."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -159,7 +159,7 @@ class Member:
         """Check what the method returned, at an epoch's first step.
 
         Raises:
-            ValueError: terms are missing, or have neither a weight nor are diagnostics.
+            ValueError: a term is missing, or is neither weighted nor a diagnostic.
         """
         if self._images:
             return
@@ -242,7 +242,6 @@ class Member:
 
     def state(self) -> dict[str, Any]:
         """Return what ``tensors`` does not hold, JSON-able. Both together continue a run at the very same step."""
-        self.add_costs({})
         sums = [(k, float(v)) for k, v in self._loss_sums.items()]  # a list: the curves keep its order
         return {"history": asdict(self.history), "steps": self.steps, "sums": sums, "images": self._images}
 

@@ -11,8 +11,8 @@ from harness.training.distributed.ranks import WHOLE_BATCH, BatchPart, Ranks
 from methods.base import Outputs
 
 
-def in_float32(outputs: Outputs) -> Outputs:
-    """Return outputs in float32 or better: losses are computed so, whatever the models' precision."""
+def to_float32(outputs: Outputs) -> Outputs:
+    """Return outputs with bfloat16 tensors converted to float32, in which losses are computed."""
 
     def up(x: Tensor) -> Tensor:
         return x.float() if x.dtype == torch.bfloat16 else x
@@ -21,7 +21,7 @@ def in_float32(outputs: Outputs) -> Outputs:
     return replace(outputs, logits=up(outputs.logits), embedding=up(outputs.embedding), features=features)
 
 
-def gathered(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WHOLE_BATCH) -> Outputs:
+def gather_outputs(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WHOLE_BATCH) -> Outputs:
     """Return the outputs for all images of a part of a batch of ``count``, from those of each rank's images."""
     if ranks.world_size == 1:
         return mine

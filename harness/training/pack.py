@@ -8,12 +8,14 @@ augmentation of their own, so the main stage is the same with and without them.
 """
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from harness.data.load.loader import EvalSet, Loader
+from harness.phrases import some
 from harness.training.cuda.graph import Capture
 from harness.training.cuda.memory import MemoryBudget
 from harness.training.cuda.streams import Streams
@@ -28,7 +30,7 @@ from harness.training.teacher_logits import CachedLogits
 class Observer(Protocol):
     """The receiver of a pack's progress."""
 
-    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None: ...
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int, share_costs: Callable[[], None]) -> None: ...
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None: ...
     def on_failure(self, run_id: str, error: BaseException, details: str) -> None: ...
 
@@ -91,18 +93,21 @@ class Pack:
                     if versions != inputs.versions():
                         inputs = self._forward(next(self.loader.epoch(epoch, step)), step, list(active.values()))
                 self._streams.join()
-            self.observer.on_step(active, steps)
+            self.observer.on_step(active, steps, partial(share_costs, watch, active.values()))
             if not active:
                 return
         if self.cached_logits:
             self.cached_logits.end()
-        self._end_epoch(watch.take(), active)
+        share_costs(watch, active.values())
+        for run_id, member in list(active.items()):
+            with self._failure_of(run_id, active):
+                self._end_epoch(run_id, member)
 
     def _fits(self, run_id: str) -> bool:
         """Return whether the member can train now; otherwise it waits until those in training have finished."""
         if run_id in self._runners or self._memory.fits_another():
             return True
-        print(f"{run_id} waits: the GPU's memory is taken by {', '.join(self._runners)}", flush=True)
+        print(f"{run_id} waits for GPU memory; in training: {some(self._runners) or 'none'}", flush=True)
         self._waiting.add(run_id)
         return False
 
@@ -113,23 +118,7 @@ class Pack:
         with self._memory.measure(run_id) if is_first else nullcontext():
             self._runners[run_id].run(inputs, epoch, step)
 
-    def _end_epoch(self, seconds: dict[str, float], active: dict[str, Member]) -> None:
-        """End the epoch of all members, each with its share of the seconds spent."""
-        teacher_readers = sum(m.teacher_taps is not None for m in active.values())
-        own = {run_id: member.watch.take() for run_id, member in active.items()}
-        # In parallel streams, members slow each other down: what they measured adds up to more than the time spent.
-        measured = sum(sum(parts.values()) for parts in own.values())
-        scale = min(1.0, seconds["members"] / measured) if measured else 1.0
-        for run_id, member in list(active.items()):
-            costs = {"data": seconds.get("data", 0.0) / len(own)}
-            if member.teacher_taps is not None:
-                costs["teacher"] = seconds.get("teacher", 0.0) / teacher_readers
-            costs |= {part: spent * scale for part, spent in own[run_id].items()}
-            with self._failure_of(run_id, active):
-                self._end_epoch_of(run_id, member, costs)
-
-    def _end_epoch_of(self, run_id: str, member: Member, costs: dict[str, float]) -> None:
-        member.add_costs(costs)
+    def _end_epoch(self, run_id: str, member: Member) -> None:
         member.end_epoch()
         recipe, history = member.recipe, member.history
         finished = history.epoch == recipe.epochs or history.diverged
@@ -155,3 +144,18 @@ class Pack:
             self.ranks.confirm_failure(run_id)
             del active[run_id]
             self._remove(run_id)
+
+
+def share_costs(watch: Stopwatch, members: Collection[Member]) -> None:
+    """Add to each member's costs its share of the seconds that a pack has spent since the last call."""
+    seconds = watch.take()
+    teacher_readers = sum(m.teacher_taps is not None for m in members)
+    own = [member.watch.take() for member in members]
+    # In parallel streams, members slow each other down: what they measured adds up to more than the time spent.
+    measured = sum(sum(parts.values()) for parts in own)
+    scale = min(1.0, seconds.get("members", 0.0) / measured) if measured else 1.0
+    for member, parts in zip(members, own, strict=True):
+        costs = {"data": seconds.get("data", 0.0) / len(own)}
+        if member.teacher_taps is not None:
+            costs["teacher"] = seconds.get("teacher", 0.0) / teacher_readers
+        member.add_costs(costs | {part: spent * scale for part, spent in parts.items()})

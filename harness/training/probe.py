@@ -56,7 +56,7 @@ class Clock:
         return timed >= self.steps or bool(self.paces) and time.time() - self.first_step_at > self.seconds
 
     def _epoch(self, step: int) -> int:
-        """Return the epoch of the ``step``-th step, from 1. If an epoch is one step, all steps count as one epoch."""
+        """Return the epoch, from 0, of a step, from 1. If an epoch is one step, all steps count as one epoch."""
         return (step - 1) // self.per_epoch if self.per_epoch > 1 else 0
 
 

@@ -30,7 +30,6 @@ from harness.training.member import Member, Metrics
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import WrongLogits
 
-CHECKPOINT_SECONDS = float(os.environ.get("KD_CHECKPOINT_SECONDS", "60"))
 PROGRESS_SECONDS = 1.0
 
 
@@ -41,12 +40,24 @@ class Interrupted(BaseException):
     """
 
 
+class TeacherFailed(Exception):
+    """The run that trains the teacher failed or diverged, so its students cannot be trained."""
+
+
 class NextAction(IntEnum):
     """The action after a step. If the ranks differ, all take the largest."""
 
     CONTINUE = 0
     CHECKPOINT = 1
     STOP = 2  # after a checkpoint
+
+
+def _checkpoint_seconds() -> float:
+    text = os.environ.get("KD_CHECKPOINT_SECONDS", "60")
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"KD_CHECKPOINT_SECONDS={text}: expected a number of seconds") from None
 
 
 @dataclass
@@ -68,22 +79,26 @@ class RunRecorder:
     teacher: Teacher | None
     attempts: dict[str, int]
     pack_size: int
+    checkpoint_seconds: float = field(default_factory=_checkpoint_seconds)
     _last_progress: float = 0.0  # the time at which progress was last written
     _last_checkpoint: float = field(default_factory=time.monotonic)
     _first_progress: dict[str, tuple[float, int]] = field(default_factory=dict)  # run_id -> time and step of the first
 
-    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
-        """Write progress and, when due, checkpoints. Training continues if the disk is too full for one.
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int, share_costs: Callable[[], None]) -> None:
+        """Write progress and, when due, checkpoints, with the members' costs up to this step.
+
+        Training continues if the disk is too full for a checkpoint.
 
         Raises:
             Interrupted: the job must stop; every member is checkpointed.
         """
-        due = self.ranks.rank == 0 and time.monotonic() - self._last_checkpoint >= CHECKPOINT_SECONDS
+        due = self.ranks.rank == 0 and time.monotonic() - self._last_checkpoint >= self.checkpoint_seconds
         proposed = NextAction.STOP if self.should_stop() else NextAction.CHECKPOINT if due else NextAction.CONTINUE
         action = NextAction(self.ranks.all_reduce_max(proposed, self.device))
         if self.ranks.rank == 0:
             self._write_progress(members, steps_per_epoch)
         if action is not NextAction.CONTINUE:
+            share_costs()
             self._write_checkpoints(members)
         if action is NextAction.STOP:
             raise Interrupted
@@ -218,7 +233,8 @@ def count_parameters(parameters: Iterable[Tensor]) -> int:
 def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
     """Write why runs have no record. If even that fails, as on a full disk, only the log has the cause."""
     data_errors = (WeightsError, arrays.WrongData, WrongLogits, UserError)
-    kind = "disk" if isinstance(error, files.DiskFull) else "data" if isinstance(error, data_errors) else "code"
+    kinds = ((files.DiskFull, "disk"), (TeacherFailed, "teacher"), (data_errors, "data"))
+    kind = next((kind for errors, kind in kinds if isinstance(error, errors)), "code")
     cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
     for run_id in run_ids:  # before the log takes the last bytes of a full disk
         try:

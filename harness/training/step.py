@@ -20,7 +20,7 @@ from harness.training.cuda.graph import Capture, CapturedStep, StaticInputs, sta
 from harness.training.cuda.streams import Streams
 from harness.training.distributed.ranks import BatchPart, Ranks
 from harness.training.member import Member
-from harness.training.outputs import gathered, in_float32, tensors_in
+from harness.training.outputs import gather_outputs, tensors_in, to_float32
 from harness.training.precision import autocast
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import CachedLogits
@@ -207,7 +207,7 @@ def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchP
     empty = batch.images.new_empty(0)
     with autocast(member.device, member.recipe.precision):
         outputs = Outputs(empty, empty, member.student.maps(batch.images, member.first_stage.student_taps))
-    return gathered(in_float32(outputs), member.loss_ranks, batch_size, part)
+    return gather_outputs(to_float32(outputs), member.loss_ranks, batch_size, part)
 
 
 def _forward(
@@ -216,7 +216,7 @@ def _forward(
     """Run a network on this rank's images; return its outputs for all images that the loss is computed on."""
     with autocast(member.device, member.recipe.precision):
         outputs = member.task.run(network, batch, taps)
-    return gathered(in_float32(outputs), member.loss_ranks, batch_size, part)
+    return gather_outputs(to_float32(outputs), member.loss_ranks, batch_size, part)
 
 
 def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[dict[str, Tensor], Tensor]:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from harness.data.load.loader import EvalSet
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
+from harness.phrases import percent
 from harness.training.distributed.ranks import ONE_RANK, Ranks
-from harness.training.outputs import gathered, in_float32
+from harness.training.outputs import gather_outputs, to_float32
 from harness.training.precision import autocast
 from harness.training.tasks import Task
 from methods.base import Outputs, TapSpec
@@ -38,8 +39,8 @@ class Teacher:
     def __call__(self, images: Tensor, taps: Collection[str], precision: str, count: int) -> Outputs:
         """Return the outputs for a whole batch of ``count`` images; ``images`` are this rank's rows of it."""
         with torch.no_grad(), autocast(images.device, precision):
-            mine = in_float32(self._run(images, tuple(sorted(taps))))
-        return gathered(mine, self.ranks, count)
+            mine = to_float32(self._run(images, tuple(sorted(taps))))
+        return gather_outputs(mine, self.ranks, count)
 
     def prepare(self, precision: str, compiled_for: int | None = None) -> None:
         """Make the model as fast as possible; from now on it runs only in this precision.
@@ -81,7 +82,7 @@ def load_teacher(
     score = result.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
         raise WeightsError(
-            f"teacher {name} from {file}: measured {task.info.shown} {score:.2f} %, stated {stated:.2f} %"
+            f"teacher {name} from {file}: measured {task.info.shown} {percent(score)}, stated {percent(stated)}"
         )
     output_ranks = ranks if task.whole_batch else ONE_RANK
     return Teacher(model, name, file, sha256, score, spec, output_ranks, result.metrics, result.predictions)

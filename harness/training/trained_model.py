@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from harness.models.checkpoints import load_weights
 from harness.spec import methods as method_sources
 from harness.spec.science import MethodSettings, Science
-from harness.training.outputs import in_float32
+from harness.training.outputs import to_float32
 from harness.training.tasks import open_task
 from methods.base import Distiller, Outputs, TapSpec
 
@@ -21,7 +21,7 @@ class StudentWithMethod(nn.Module):
         self.student, self.method = student, distiller
 
     def forward(self, images: Tensor) -> Outputs:
-        outputs = in_float32(self.student(images, self.method.student_taps))
+        outputs = to_float32(self.student(images, self.method.student_taps))
         return Outputs(self.method.predict(outputs), outputs.embedding)
 
 

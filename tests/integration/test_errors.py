@@ -120,7 +120,7 @@ WRONG_FILES = {
     "milestones": (put("recipe", "milestones", [3]), "recipe: milestones belong to schedule 'step'"),
     "type": (put("pairs", "x"), "pairs: expected a list, found 'x'"),
     "seeds": (put("seeds", "three"), "seeds: expected a number of seeds or a list, found 'three'"),
-    "seed": (put("seeds", [0, 0]), "seeds: a seed is listed twice"),
+    "seed": (put("seeds", [0, 0]), "seeds: seed 0 is listed twice"),
     "missing key": (lambda data: data.pop("recipe"), "recipe: is required and missing"),
     "weights": (
         put("pairs", 0, "teacher_weights", GIVEN),

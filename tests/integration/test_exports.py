@@ -177,7 +177,9 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     weights.parent.mkdir()
     shutil.copy2(finished.store.student_weights(teacher_run(finished)), weights)
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
-    bench.sweep = {**SWEEP, "name": "given", "methods": {"student": {}, "kd": {}}, "pairs": [pair], "seeds": [0]}
+    copied = {**pair, "student": "digits_net_w8", "teacher_weights": {"file": str(shutil.copy2(weights, bench.folder))}}
+    methods = {"student": {}, "kd": {}}
+    bench.sweep = {**SWEEP, "name": "given", "methods": methods, "pairs": [pair, copied], "seeds": [0]}
     bench.take(finished, run_id := finished.cells()["student", 0].run_id)
     rows = pq.read_table(bench.store.record(run_id))
     at = rows.schema.get_field_index("host")

@@ -9,7 +9,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.training import checkpoint
+from harness.errors import UserError
+from harness.training import checkpoint, recorder
 
 TENSORS = {
     "student.weight": torch.arange(6.0).view(2, 3).T,  # not contiguous
@@ -87,3 +88,9 @@ def test_a_pickle_in_its_place_is_not_run(tmp_path: Path, how: str) -> None:
         torch.save({"student.weight": Payload(trace)}, path)
     assert checkpoint.load_newest(tmp_path) is None
     assert not trace.exists()
+
+
+def test_a_wrong_time_between_checkpoints_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KD_CHECKPOINT_SECONDS", "soon")
+    with pytest.raises(UserError, match="KD_CHECKPOINT_SECONDS=soon: expected a number of seconds"):
+        recorder._checkpoint_seconds()

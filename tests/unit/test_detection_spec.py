@@ -14,7 +14,7 @@ INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 def expanded(data: dict[str, Any]) -> expand.Plan:
     document = Document("sweep.yaml", data, {})
-    sweep = sweep_file.validate_sweep(Sweep, data, document)
+    sweep = sweep_file.validate_model(Sweep, data, document)
     info = INFO if sweep.dataset.name == INFO.name else tasks.DATASETS[sweep.dataset.name]
     return expand.expand(sweep, document, info, lambda weights: weights.sha256 or "0" * 64)
 
@@ -40,7 +40,7 @@ def detection(**changes: Any) -> dict[str, Any]:
          "crop_padding is for pixels of one size; coco has images with objects"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "sides": [900], "max_side": 800}}, "sides and eval_side must be"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "label_smoothing": 0.1}}, "label_smoothing is for classification"),
-        ({"recipe": {"epochs": 2, "lr": 0.01, "warmup_steps": 5, "warmup_epochs": 1}}, "two ways to say the same"),
+        ({"recipe": {"epochs": 2, "lr": 0.01, "warmup_steps": 5, "warmup_epochs": 1}}, "exclude each other"),
         ({"dataset": {"name": "coco", "train_subset": 20_000}}, "train_subset must be at most 1000"),
     ],
 )  # fmt: skip

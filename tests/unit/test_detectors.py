@@ -20,7 +20,7 @@ from harness.models.detection.sampling import generator, sample
 from harness.models.frozen_norm import FrozenBatchNorm
 from harness.spec.tasks import resolve_model
 from harness.spec.tasks.detection import DETECTORS
-from harness.training.outputs import in_float32
+from harness.training.outputs import to_float32
 from harness.training.teacher import freeze
 from methods.detection import Objects
 from tests.support.coco128 import batch, needs_coco128
@@ -237,7 +237,7 @@ def test_bfloat16_gives_losses_and_boxes_in_float32(name: str) -> None:
         torch.testing.assert_close(value, exact[loss], rtol=0.3, atol=0.05, msg=loss)
     assert {x.dtype for d in detections for x in (d.boxes, d.scores)} == {torch.float32}
     assert all(x.dtype == torch.float32 for x in (*outputs.rois, outputs.logits, *outputs.anchors.values()))
-    up = in_float32(outputs)
+    up = to_float32(outputs)
     assert up.features["p5"].dtype == up.embedding.dtype == torch.float32
     assert isinstance(up, TrainingOutputs) and up.losses is outputs.losses
 

@@ -11,7 +11,9 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import models
 from harness.training.member import Member
+from harness.training.pack import share_costs
 from harness.training.step import train_step
+from harness.training.stopwatch import Stopwatch
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
@@ -129,6 +131,20 @@ def test_costs_of_the_first_stage_are_separate() -> None:
         m.end_epoch()
         assert m.history.costs.keys() == parts
     assert m.history.costs == {"first_stage": 5.0, "data": 1.0}
+
+
+def test_members_share_the_seconds_of_their_pack() -> None:
+    """Streams overlap: two members that each measured 4 s in 4 s of a pack took 2 s, in checkpoints as in epochs."""
+    members = [member("resnet8", make_teacher("resnet8"), name, first_epochs=0) for name in ("ab", "ft")]
+    for _ in range(2):  # a checkpoint in the middle of an epoch, and the epoch's end
+        watch = Stopwatch(torch.device("cpu"))
+        watch._seconds = {"data": 1.0, "teacher": 3.0, "members": 4.0}
+        for m in members:
+            m.watch._seconds = {"student": 4.0}
+            m.state()  # has what has been shared out, and takes no more
+        share_costs(watch, members)
+    ab, ft = (m.history.costs for m in members)
+    assert ab == {"data": 1.0, "student": 4.0} and ft == {"data": 1.0, "teacher": 6.0, "student": 4.0}
 
 
 @pytest.mark.parametrize("name", ZOO)

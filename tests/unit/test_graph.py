@@ -4,7 +4,7 @@ Without a GPU a stand-in replaces CUDA graphs. Its replay repeats the captured w
 of the captured step: a value that would be stale in a graph is stale there too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,7 +126,7 @@ class Watcher:
         self.members: dict[str, Member] = {}
         self.failures: dict[str, BaseException] = {}
 
-    def on_step(self, members: dict[str, Member], steps_per_epoch: int) -> None:
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int, share_costs: Callable[[], None]) -> None:
         pass
 
     def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:

@@ -86,7 +86,7 @@ def ids(data: dict[str, Any]) -> list[str]:
     document = yamlfile.Document("sweep.yaml", data, {})
     name = data["dataset"] if isinstance(data["dataset"], str) else data["dataset"]["name"]
     info = {"coco": DETECTION_INFO, "imagefolder": STORED_INFO}.get(name, tasks.DATASETS[name])
-    plan = expand.expand(sweep_file.validate_sweep(Sweep, data, document), document, info, lambda w: w.sha256 or SHA)
+    plan = expand.expand(sweep_file.validate_model(Sweep, data, document), document, info, lambda w: w.sha256 or SHA)
     return [c.run_id for c in plan.cells]
 
 

@@ -131,7 +131,11 @@ def test_folders_of_both_kinds_lie_side_by_side(of_coco: Path, tmp_path_factory:
     (root / "b").mkdir()
     (root / "b/val.beton").write_bytes(b"abc")
     (root / "b/manifest.json").write_text(json.dumps(VALUE))
-    assert locate.prepared_folder(VALUE["version"], root) == root / "b"
-    assert locate.prepared_folder(DETECTION["version"], root) == root / "a"
+    (root / "0").mkdir()
+    (root / "0/manifest.json").write_text("{")  # damaged, and no part of what is looked for
+    assert locate.prepared_folder("imagenet", VALUE["version"], root) == root / "b"
+    assert locate.prepared_folder("coco", DETECTION["version"], root) == root / "a"
+    with pytest.raises(UserError, match=r"no folder in \S+ holds coco with content 77: name the folder"):
+        locate.prepared_folder("coco", "77", root)
     with pytest.raises(UserError, match="a: was prepared as 'coco'; expected 'imagefolder'"):
         locate.dataset_info(Dataset(name="imagefolder", folder="a"), root)

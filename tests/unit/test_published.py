@@ -305,7 +305,7 @@ def test_evaluating_more_seldom_is_the_same_recipe() -> None:
 
 def test_a_different_teacher_is_stated() -> None:
     crd = column(table(teacher_top1=71.59), "crd_last_240ep")
-    assert "but for another teacher (theirs / ours in %: resnet56 72.34 / 71.59)" in crd.remark
+    assert "except for another teacher (theirs / ours in %: resnet56 72.34 / 71.59)" in crd.remark
     crd = column(table(teacher_top1=72.44), "crd_last_240ep")
     assert "another teacher" not in crd.remark, "0.1 points apart is one teacher"
 

@@ -236,7 +236,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_method_is_read_without_running_its_package(package: str) -> None:
     info = methods.describe_method(f"{package}.own:Mine")
-    assert info.weights == {"ce": 1.0, "mine": 2.0}
+    assert info.weights == {"ce": 1.0, "mine": 2.0} and info.summary == "Mine."
     assert {k: h.default for k, h in info.hyper.items()} == {"scale": 4.0, "kind": "a", "n": 2}
     assert type(info.hyper["scale"].default) is float, "`scale: 4` said and unsaid must be the same science"
 
@@ -285,7 +285,7 @@ def test_a_method_that_does_not_exist_is_reported(use: str, capsys: pytest.Captu
 def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
     document = Document("f.yaml", {}, {})
     with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more mistakes\)$"):
-        sweep_file.validate_sweep(sweep_file.Sweep, {}, document)
+        sweep_file.validate_model(sweep_file.Sweep, {}, document)
 
 
 NO_TORCH = """
@@ -348,6 +348,20 @@ def test_smoothing_is_refused_where_it_would_not_be_done() -> None:
     with pytest.raises(UserError, match=r"sweep.yaml:\d+: methods.simkd: simkd computes a cross-entropy of its own"):
         plan(data)
     assert plan(data, "methods.simkd.recipe.label_smoothing=0").cells
+
+
+def test_stored_logits_are_refused_where_an_epoch_may_show_an_image_twice() -> None:
+    data = {
+        "dataset": "digits", "recipe": {"base": "digits_quick", "teacher_top_k": 4}, "seeds": 1,
+        "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
+        "methods": {"kd": {"recipe": {"epoch_steps": 30}}},
+    }  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"sweep.yaml:\d+: methods.kd: its recipe has `teacher_top_k` and `epoch_steps`"
+    ):
+        plan(data)
+    assert plan(data, "methods.kd.recipe={}").cells
+    assert plan(data, "methods={fitnets: {recipe: {epoch_steps: 30}}}").cells, "fitnets stores no logits"
 
 
 def test_a_batch_is_not_cut_into_more_parts_than_it_has_images() -> None:

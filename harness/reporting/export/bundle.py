@@ -163,9 +163,9 @@ def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
         teachers["recipe"] = sweep_file.load_recipe(teachers["recipe"], plan.document, ("teachers", "recipe"))
-    hashes = {given.source: sha256 for sha256, given in (*plan.weights.items(), *plan.backbones.items())}
     for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
-        weights["sha256"] = hashes[next(weights[key] for key in ("file", "url", "name") if key in weights)]
+        source = next(weights[key] for key in ("file", "url", "name") if key in weights)
+        weights.setdefault("sha256", plan.sha256_of_source[source])
     return _without_paths(data)
 
 

@@ -18,7 +18,7 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
     yield _teachers(comparison)
     yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
     if any(row.tested for row in comparison.rows):
-        tested = f"{capitalised(metrics[0])} alone is tested; a" if len(metrics) > 1 else "A"
+        tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"
         yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
     yield from _missing(comparison)
     yield from sweep_notes(contents)

@@ -28,7 +28,7 @@ class PublishedCells:
     """The published numbers of a comparison's cells. ``sources``: their protocols, in the order of their marks."""
 
     def __init__(self, published: PublishedTable | None, numbers: Mapping[str, Numbers]):
-        """``numbers``: of every metric."""
+        """Choose the protocol of each line. ``numbers``: metric -> the published numbers."""
         columns = published.columns if published else ()
         by_framework: dict[PairNames, dict[str, dict[Line, ProtocolColumn]]] = {}
         for column in columns:

@@ -134,7 +134,7 @@ def _html_block(paper: Paper, block: Block) -> str:
 
 
 def _html_head(head: Head, once: bool) -> str:
-    """``once``: one cell over all columns."""
+    """Return a header row; with ``once``, one cell spans all columns."""
     scope = f'scope="colgroup" colspan="{len(head.texts)}"' if once else 'scope="col"'
     texts = head.texts[:1] if once else head.texts
     cells = "".join(f"<th {scope}>{html.escape(text)}</th>" for text in texts)

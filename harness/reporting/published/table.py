@@ -231,7 +231,7 @@ def _remark(reasons: tuple[str, ...], alike: list[str], unlike: list[str]) -> st
     same = f"; the same teacher by its accuracy ({', '.join(alike)})" if alike else ""
     if reasons:
         return f"not comparable with ours: {'; '.join([*reasons, *teachers])}{same}"
-    exception = f" but for {teachers[0]}" if teachers else ""
+    exception = f" except for {teachers[0]}" if teachers else ""
     return f"comparable with ours{exception}{same}"
 
 

@@ -88,8 +88,9 @@ def sweep_notes(contents: Contents) -> Iterator[str]:
         yield f"Unlike protocols in one column, as asked; not comparable with the rest: {'; '.join(legend)}."
     if contents.added:
         yield (
-            f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added for what the seeds before "
-            "said, which p values do not know of: its own decisions are corrected for that, the marks here are not."
+            f"Seeds that --until-decided added: {'; '.join(contents.added)}. They were added because of the results of "
+            "the seeds before, which p values do not account for: its own decisions are corrected for that, the marks "
+            "here are not."
         )
 
 
@@ -155,7 +156,7 @@ def _rank_notes(ranking: Ranking, contents: Contents) -> Iterator[str]:
     yield (
         f"Average rank of the mean last-epoch {contents.task.shown}, 1 is the best; P(> {baseline}): probability that "
         f"a run of the method beats one of {baseline}, averaged over pairs. Intervals: stratified bootstrap, "
-        f"seeds drawn anew {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
+        f"seeds resampled {REPEATS:,} times within each pair and method (Agarwal et al. 2021)."
     )
     if ranking.left_out:
         yield f"Not ranked, as some pair has no result of it: {', '.join(ranking.left_out)}."

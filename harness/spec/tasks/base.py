@@ -95,7 +95,7 @@ class DatasetInfo:
 
     @property
     def subset_unit(self) -> int:
-        """A part of the training images has a multiple of this: as many of each class."""
+        """The number that the size of a part of the training images is a multiple of: it has as many of each class."""
         return self.classes if self.task.class_per_image else 1
 
     @property

@@ -53,14 +53,16 @@ class RecipeKeys(GeneralKeys):
         if self.image_size is not None:
             self._check_growth(((0, self.image_size),) if isinstance(self.image_size, int) else self.image_size)
         if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError("crop_area must be two numbers with 0 < least <= largest <= 1")
+            raise ValueError(
+                f"crop_area must be two numbers with 0 < least <= largest <= 1, found {list(self.crop_area)}"
+            )
         return self
 
     def _check_growth(self, stages: tuple[tuple[int, int], ...]) -> None:
         epochs, sides = ([stage[i] for stage in stages] for i in (0, 1))
         rise = epochs == sorted(set(epochs)) and sides == sorted(set(sides))
         if not all(8 <= s <= 2048 for s in sides):
-            raise ValueError("image_size must be 8 to 2048 pixels")
+            raise ValueError(f"image_size must be 8 to 2048 pixels, found {sides}")
         if epochs[:1] != [0] or not rise or epochs[-1] >= self.epochs:
             raise ValueError("image_size must be [[0, side], ...] with rising epochs below `epochs` and rising sides")
 

@@ -35,6 +35,6 @@ class MemoryBudget:
             self._used[name] = torch.cuda.memory_reserved() - before
 
     def reset(self) -> None:
-        """Give memory back after the last member has left."""
+        """Forget the measurements and return cached memory to the GPU, when no member is in training."""
         self._used = {}
         torch.cuda.empty_cache()

@@ -21,7 +21,7 @@ class Engine(Protocol):
         """Add the loss's gradients to the step's; ``last``: no further loss follows in this step."""
 
     def step(self, lr: float) -> None:
-        """Clip the gradients, take the step and drop them."""
+        """Clip the gradients, step the optimiser and drop the gradients."""
 
     def momenta(self) -> dict[int, Tensor]:
         """Return the momenta by their parameter's index, each of its whole shape. All ranks must call it together."""

@@ -27,7 +27,7 @@ class Task(Protocol):
     """The task of a run: a function of the run's science."""
 
     info: TaskInfo
-    whole_batch: bool  # losses and methods see the images of all processes; else each process its own share
+    whole_batch: bool  # losses and methods see the images of all ranks; otherwise each rank sees only its own
     capturable: bool  # full batches have one shape, so that a GPU can capture and replay steps
 
     def build(self, model: str) -> nn.Module:
@@ -47,7 +47,7 @@ class Task(Protocol):
         """Return what a network offers a method."""
 
     def random(self, seed: int, indices: Tensor, device: torch.device) -> SampleRandom:
-        """Return random numbers for the samples of a step: a pure function of ``seed``, that of run and step."""
+        """Return the random numbers of a step's samples: a pure function of ``seed``, which run and step determine."""
 
     def teacher_taps(self, method: Distiller) -> set[str]:
         """Return the teacher's maps that are read when a method trains."""
@@ -64,4 +64,4 @@ class Task(Protocol):
         """
 
     def evaluate(self, model: nn.Module, on: EvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK) -> Evaluated:
-        """Evaluate in eval mode, and leave the model in the mode it was in. The processes share the images out."""
+        """Evaluate in eval mode, and leave the model in the mode it was in. The images are split over the ranks."""

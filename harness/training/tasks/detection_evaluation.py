@@ -22,8 +22,10 @@ Size = tuple[int, int]  # height, width
 def evaluate_detector(
     model: Detector, on: CocoEvalSet, precision: str = "float32", ranks: Ranks = ONE_RANK
 ) -> Evaluated:
-    """Evaluate a detector in eval mode, and leave it in the mode it was in. The processes share the images out; each
-    gets the same metrics and predictions, COCO's result file with the images in order.
+    """Evaluate a detector in eval mode, and leave it in the mode it was in.
+
+    The images are split over the ranks. Each rank returns the same metrics and predictions: COCO's result file, with
+    the images in order.
     """
     truth = on.annotations
     categories = [category["id"] for category in truth["categories"]]
