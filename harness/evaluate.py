@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from harness.console import options
 from harness.errors import UserError
+from harness.phrases import percent
 from harness.planning import locate
 from harness.spec import datasets, models, tasks
 from harness.spec.library_models import is_library_model
@@ -97,9 +98,7 @@ def evaluate(
 
 
 def _metric_text(task: TaskInfo, metric: str, value: float | None) -> str:
-    if value is None:
-        return f"{tasks.shown(metric)} none"
-    return f"{tasks.shown(metric)} {value:.2f} %" if metric in task.printed else f"{metric} {value:.4f}"
+    return f"{tasks.shown(metric)} {percent(value)}" if metric in task.printed else f"{metric} {value:.4f}"
 
 
 def _checkpoint(

@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,12 +18,10 @@ def cores() -> int:
 
 def cpu_name() -> str:
     """Return the processor's model name."""
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 

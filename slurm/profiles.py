@@ -65,7 +65,7 @@ class Profile(Closed):
     constraint: str | None = Field(None, description="sbatch --constraint")
     resources: Resources = Field(Resources(), description="resources of every job")
     by_size: tuple[BySize, ...] = Field(
-        (), description="changes by model; every entry that matches is applied, in order"
+        (), description="changes by model; all entries that match are applied, in order"
     )
     setup: tuple[str, ...] = Field((), description="shell lines before Python starts: modules, variables")
     python: str | None = Field(

@@ -27,7 +27,7 @@ def child() -> None:
     from harness.training.engines.deepspeed import DeepSpeedEngine
     from harness.training.engines.native import NativeEngine
     from harness.training.member import Member
-    from harness.training.step import train_step
+    from harness.training.step import compute_step
     from methods.base import Batch, SampleRandom
 
     host_memory.retain_freed_memory()  # as a job does
@@ -45,7 +45,9 @@ def child() -> None:
             began = clock()
             for images, targets, indices in trainer.loader.epoch(0):
                 outputs = trainer.teacher(images, (), "float32", len(targets))
-                train_step(member, Batch(images, targets, indices, SampleRandom(0, len(targets))), outputs)
+                batch = Batch(images, targets, indices, SampleRandom(0, len(targets)))
+                compute_step(member, batch, outputs, len(indices))
+                member.count_step(len(indices))
             return clock() - began
 
         for member in members.values():  # warm up

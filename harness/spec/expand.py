@@ -304,11 +304,8 @@ class _Expansion:
         if not source.logits_only:
             final = final.model_copy(update={"teacher_top_k": None})
         if final.teacher_top_k and final.epoch_steps:
-            raise self.document.mistake(
-                at,
-                "its recipe has `teacher_top_k` and `epoch_steps`: expected one of them, because an epoch of stated "
-                "length may show an image twice, and one row of logits is stored per image and epoch",
-            )
+            why = "an epoch of stated length may show an image twice, with one row of stored logits"
+            raise self.document.mistake(at, f"its recipe has `teacher_top_k` and `epoch_steps`; expected one: {why}")
         if final.label_smoothing and source.part_of_model:
             raise self.document.mistake(
                 at,

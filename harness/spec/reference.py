@@ -97,10 +97,7 @@ def _methods() -> str:
     parts = [
         "`weights` are the terms of the loss with their defaults; `ce` is the student's own loss: the "
         "cross-entropy with the labels, or the sum of a detector's losses. "
-        "`tap` and `taps` name [taps](concepts.md#glossary), `taps` several of them, separated by commas: `stages` "
-        "stands for `stage1,stage2,...`, `stages.preact` for the inputs of their ReLUs, `last` for the deepest tap; "
-        "on a detector, `stages` are the levels of its pyramid. "
-        "The docstring of `methods/NAME.py` explains the other hyper-parameters. "
+        "[methods.md](methods.md#taps) explains `tap` and `taps`, the docstring of `methods/NAME.py` the others. "
         "A method of your own is named `package.module:Class` ([your-own-method.md](your-own-method.md))."
     ]
     for name in methods.builtin_names():

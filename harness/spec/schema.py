@@ -72,8 +72,7 @@ class Dataset(Closed):
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
         if self.folder is not None and self.name not in datasets.PREPARED:
-            *names, last = datasets.PREPARED
-            raise ValueError(f"folder is only for {', '.join(names)} and {last}; remove it for {self.name}")
+            raise ValueError(f"folder is only for {_either(datasets.PREPARED)}; remove it for {self.name}")
         return self
 
     def check_parts(self, info: DatasetInfo) -> None:

@@ -1,7 +1,7 @@
 """A run's science: everything that decides its numbers, and nothing else. Imports no torch."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
@@ -120,8 +120,9 @@ class Science:
         return {key: part for key, part in self.to_json().items() if key != "seed"}
 
     def run_id_by_seed(self) -> Callable[[int], str]:
-        """Return a function from a seed to the run id with it, which makes the text in common only once."""
-        return identity.run_id_by_seed(self.without_seed())
+        """Return a function from a seed to the run id with it."""
+        common = self.without_seed()
+        return lambda seed: identity.digest({**common, "seed": seed})
 
     def teacher_evaluation_id(self, evaluated_on: str) -> str:
         """Return the hash of what decides a given teacher's measured score: runs with the same teacher share it."""
@@ -174,10 +175,29 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
     return {k: v for k, v in recipe.model_dump(mode="json").items() if k in FIRST_KEYS or v != _default(k)}
 
 
-def text_without_seed(text: str, seed: int) -> str:
-    """Return a text that is the same for records whose sciences differ in the seed only, without parsing any."""
-    before, _, after = text.rpartition(f'"seed":{seed},')
-    return before + after
+def distinct_sciences(records: Iterable[tuple[str, int]]) -> tuple[dict[str, Science], list[int]]:
+    """Return the sciences that differ in more than the seed, and the position of each record's among them.
+
+    Args:
+        records: the science's text and the seed of each record. Of texts that differ only in the seed, one is parsed:
+            stores may hold 100,000.
+
+    Returns:
+        One of the sciences that differ in the seed only, by their canonical text without it; and the positions.
+    """
+    sciences: dict[str, Science] = {}
+    positions: dict[str, int] = {}  # by canonical text
+    by_text: dict[str, int] = {}
+    of_record = []
+    for text, seed in records:
+        before, _, after = text.rpartition(f'"seed":{seed},')
+        if (position := by_text.get(alike := before + after)) is None:
+            science = Science.from_text(text)
+            key = identity.canonical(science.without_seed())
+            sciences.setdefault(key, science)
+            position = by_text[alike] = positions.setdefault(key, len(positions))
+        of_record.append(position)
+    return sciences, of_record
 
 
 @cache

@@ -139,13 +139,6 @@ class StepRunner:
         return EpochTrackingBatch(inputs.images, inputs.targets, indices, random, epoch + 1)
 
 
-def train_step(member: Member, batch: Batch, teacher: Outputs) -> Tensor:
-    """Take one eager step on a batch that this process has whole; return the total loss, detached."""
-    total = compute_step(member, batch, teacher, len(batch.indices))
-    member.count_step(len(batch.indices))
-    return total
-
-
 def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
     """Do a step's work on the device, with ``batch_size`` images on all ranks; return the total loss, detached.
 

@@ -75,10 +75,8 @@ def down(dir: Dir = None, json_: Json = False) -> None:
     """End every process of the cluster, its jobs included, and remove its folder."""
     root = (dir or default_folder()).expanduser().resolve()
     existed = take_down(root)
-    if json_:
-        print(json.dumps({"dir": str(root), "found": existed}))
-    else:
-        print(f"{root}: {'the cluster is down and its folder removed' if existed else 'no cluster in this folder'}")
+    text = f"{root}: {'the cluster is down and its folder removed' if existed else 'no cluster in this folder'}"
+    print(json.dumps({"dir": str(root), "found": existed}) if json_ else text)
 
 
 @app.command()

@@ -13,12 +13,12 @@ from torch import nn
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.training.member import Member
-from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 from tests.support.golden_weights import GOLDEN, fill
 from tests.support.sciences import make_science
+from tests.support.steps import train_step
 
 FOLDER = GOLDEN / "trajectory"
 # A golden file's `method` -> our method, its settings and loss weights, and the reference's names of its modules.

@@ -9,10 +9,10 @@ from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec.tasks import DATASETS
 from harness.training.member import Member
-from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from methods.base import Batch, Outputs, SampleRandom
 from tests.support.sciences import make_science
+from tests.support.steps import train_step
 
 CPU, INFO = torch.device("cpu"), DATASETS["digits"]
 SHAPE, DECAY, STEPS = (1, 8, 8), 0.8, 4

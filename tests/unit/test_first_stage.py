@@ -12,12 +12,12 @@ from harness.models.zoo import build_model
 from harness.spec import models
 from harness.training.member import Member
 from harness.training.pack import share_costs
-from harness.training.step import train_step
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, SampleRandom
 from tests.support.sciences import make_science
+from tests.support.steps import train_step
 
 CLASSES, SHAPE = 5, (3, 32, 32)
 TARGETS = torch.arange(8) % CLASSES

@@ -230,12 +230,6 @@ def test_the_order_of_a_science_dict_is_not_part_of_it(keys: list[str]) -> None:
     assert identity.digest(science) == identity.digest(other)
 
 
-@given(st.permutations(["dataset", "backbone", "protocol", "student", "teacher"]), st.integers(0, 2**40), st.text())
-def test_an_id_by_seed_is_that_of_the_science_with_the_seed(keys: list[str], seed: int, text: str) -> None:
-    science = {key: {"seed": text, key: None} for key in keys}
-    assert identity.run_id_by_seed(science)(seed) == identity.digest({**science, "seed": seed})
-
-
 @given(
     file=st.text(min_size=1, max_size=30),
     top1=st.none() | st.floats(0, 100),

@@ -15,11 +15,12 @@ from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.training.distributed.ranks import ONE_RANK, BatchPart, Ranks
 from harness.training.member import Member
-from harness.training.step import micro_batches, train_step
+from harness.training.step import micro_batches
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
 from tests.support.sciences import make_science
+from tests.support.steps import train_step
 
 CLASSES, SHAPE, NET = 10, (1, 8, 8), "digits_net_w4"
 COUNT = 13

@@ -27,11 +27,11 @@ from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import native
 from harness.training.member import Member
-from harness.training.step import train_step
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
 from methods.base import Batch, SampleRandom
 from tests.support.sciences import make_science
+from tests.support.steps import train_step
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
 INFO = DATASETS["cifar100"]

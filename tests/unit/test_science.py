@@ -12,7 +12,7 @@ import pytest
 from harness.errors import UserError
 from harness.spec import datasets, expand, sweep_file
 from harness.spec.schema import Recipe
-from harness.spec.science import Given, Science, Trained, text_without_seed
+from harness.spec.science import Given, Science, Trained, distinct_sciences
 from harness.spec.tasks import DATASETS
 
 REPO = Path(__file__).resolve().parents[2]
@@ -103,9 +103,9 @@ def test_only_the_seed_is_without_a_seed(forms: list[dict[str, Any]]) -> None:
         science, other = Science.from_json(form), Science.from_json({**form, "seed": 3})
         assert science.with_seed(3) == other and science.without_seed() == other.without_seed()
         assert {**science.without_seed(), "seed": form["seed"]} == form
-        texts = {text_without_seed(s.text, s.seed) for s in (science, other)}
-        assert len(texts) == 1
-    assert len({text_without_seed(s.text, s.seed) for s in map(Science.from_json, forms)}) == COUNT
+    sciences = [Science.from_json({**form, "seed": seed}) for seed in (5, 6) for form in forms]
+    distinct, positions = distinct_sciences((s.text, s.seed) for s in sciences)
+    assert list(distinct.values()) == sciences[:COUNT] and positions == [*range(COUNT), *range(COUNT)]
 
 
 def test_keys_that_are_younger_than_a_record_have_their_defaults(forms: list[dict[str, Any]]) -> None:

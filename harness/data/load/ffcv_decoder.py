@@ -6,7 +6,7 @@ image which part of it is looked at. FFCV hands a batch's rows of that order to 
 """
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty
@@ -187,7 +187,5 @@ class _Epoch(EpochIterator):
         self.iter_ixes = iter(())  # no further batch is begun
         super().close()
         while self.is_alive():  # it may be waiting for room
-            try:
+            with suppress(Empty):
                 self.output_queue.get(timeout=0.01)
-            except Empty:
-                pass

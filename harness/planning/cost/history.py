@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from harness.planning.cost.past_run import PastRun, image_counts
-from harness.spec.science import Science, text_without_seed
+from harness.spec.science import Science, distinct_sciences
 from harness.store import records
 from harness.store.store import Store
 
@@ -59,7 +59,9 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
     table = table.filter(pc.and_(pc.equal(table.column("dataset"), dataset), pc.equal(table.column("status"), "done")))
     if not len(table):
         return []
-    like, sciences = _without_seeds(table)
+    rows = zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True)
+    by_text, positions = distinct_sciences(rows)
+    like, sciences = np.array(positions, np.int64), list(by_text.values())
     aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
     groups = _measured(table, like, sciences).group_by(list(_KEYS), use_threads=False).aggregate(aggregations)
     return [_past(sciences[group["like"]], group) for group in groups.to_pylist()]
@@ -88,18 +90,6 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table
-
-
-def _without_seeds(table: pa.Table) -> tuple[NDArray[np.int64], list[Science]]:
-    """Return the sciences that differ in more than the seed, and each row's position among them."""
-    positions: dict[str, int] = {}
-    sciences, like = list[Science](), list[int]()
-    for text, seed in zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True):
-        position = positions.setdefault(text_without_seed(text, seed), len(sciences))
-        if position == len(sciences):
-            sciences.append(Science.from_text(text))
-        like.append(position)
-    return np.array(like, np.int64), sciences
 
 
 def _past(science: Science, group: dict[str, Any]) -> PastRun:

@@ -115,10 +115,9 @@ def _protocols(entries: Iterable[LeaderboardEntry]) -> Data:
     return {p.id: _protocol(p) for p in sorted(protocols, key=lambda p: (p.dataset, p.held_out, p.label, p.id))}
 
 
-def _protocol(protocol: Protocol) -> Data:
-    task = protocol.task
-    scores = {"score": task.score, "shown": task.shown, "metrics": list(task.metrics)}
-    return {"dataset": protocol.dataset, "label": protocol.label, **scores}
+def _protocol(p: Protocol) -> Data:
+    scores = {"score": p.task.score, "shown": p.task.shown, "metrics": list(p.task.metrics)}
+    return {"dataset": p.dataset, "label": p.label, **scores}
 
 
 def _line(

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from harness.hardware import is_gpu
 from harness.reporting.aggregation import SeedRuns
@@ -25,7 +24,7 @@ from harness.reporting.published.table import recipe_name
 from harness.spec import datasets, methods
 from harness.spec.identity import canonical
 from harness.spec.lines import grouped
-from harness.spec.science import Given, MethodSettings, Science, Trained, as_json, text_without_seed
+from harness.spec.science import Given, MethodSettings, Science, Trained, as_json, distinct_sciences
 from harness.spec.tasks import CATALOG, TaskInfo
 
 _SCORES = [f"{what}_{task.score}" for task in CATALOG.values() for what in ("last", "best", "teacher")]
@@ -33,7 +32,6 @@ _BY_RUN = ("run_id", "seed", "status", *_SCORES, "cost_total_s", "hardware", "pr
 _BY_LINE = ("dataset", "train_size", "evaluated_on", "evaluated_size")  # the same for all runs of an entry
 COLUMNS = (*_BY_RUN, *_BY_LINE, "science", "warnings", "finished_at")  # of the records
 _EVALUATED_ON = {"test": "test images", "validation": "held-out images", "train": "of the training images evaluated on"}
-_ROWS_AT_ONCE = 4096  # rows whose science is in memory as text
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,9 @@ class LeaderboardEntry:
 
 def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[LeaderboardEntry]:
     """Return the entries of records with ``COLUMNS``. ``sweeps``: run id -> its entries in sweeps' tables."""
-    sciences, of_row = _groups(table)
+    rows = zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True)
+    sciences, positions = distinct_sciences(rows)
+    of_row = np.array(positions, np.int64)
     # Sorted by entry before the conversion to Python, so that objects used together lie together in memory.
     order = np.lexsort((table.column("seed").to_numpy(), of_row))
     ends = np.bincount(of_row, minlength=len(sciences)).cumsum()
@@ -103,28 +103,6 @@ def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) ->
             for (text, science), start, end, *known in zip(sciences.items(), starts, ends.tolist(), *facts, strict=True)
         ]
     )
-
-
-def _groups(table: pa.Table) -> tuple[dict[str, Science], NDArray[np.int64]]:
-    """Return the sciences without the seed, by text, and the position of each row's science among them.
-
-    Of texts that differ only in the seed, one is parsed.
-    """
-    alike: dict[str, int] = {}
-    some, of_row = list[str](), list[int]()
-    for batch in table.select(["science", "seed"]).to_batches(_ROWS_AT_ONCE):
-        for text, seed in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            number = alike.setdefault(text_without_seed(text, seed), len(alike))
-            if number == len(some):
-                some.append(text)
-            of_row.append(number)
-    groups: dict[str, tuple[int, Science]] = {}
-    same = []
-    for text in some:
-        science = Science.from_text(text)
-        number, _ = groups.setdefault(canonical(science.without_seed()), (len(groups), science))
-        same.append(number)
-    return {text: science for text, (_, science) in groups.items()}, np.array(same, np.int64)[of_row]
 
 
 def _line(

@@ -115,7 +115,7 @@ def _protocol_column(i: int, column: ProtocolColumn) -> Column[Row]:
         f"{_protocol_name(protocol)}, {_EPOCH[protocol.epoch]} [{i}]",
         lambda row: _cell_text(cell(row)),
         {
-            f"published_{protocol.id}": lambda row: _values(cell(row)),
+            f"published_{protocol.id}": lambda row: (c := cell(row)) and " / ".join(n.value for n in c.numbers),
             f"difference_{protocol.id}": lambda row: _part(cell(row), "difference"),
             f"verdict_{protocol.id}": lambda row: (c := cell(row)) and verdict_text(c.verdict),
         },
@@ -228,7 +228,3 @@ def _part(value: object, name: str) -> Any:
 def six_digits(value: float | None) -> str | None:
     """Return six digits: the last ones of a computed probability differ between processors and versions of scipy."""
     return None if value is None else f"{value:.6g}"
-
-
-def _values(cell: ProtocolCell | None) -> str | None:
-    return " / ".join(n.value for n in cell.numbers) if cell else None

@@ -53,9 +53,7 @@ class RecipeKeys(GeneralKeys):
         if self.image_size is not None:
             self._check_growth(((0, self.image_size),) if isinstance(self.image_size, int) else self.image_size)
         if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(
-                f"crop_area must be two numbers with 0 < least <= largest <= 1, found {list(self.crop_area)}"
-            )
+            raise ValueError(f"crop_area must be two numbers with 0 < least <= largest <= 1, found {self.crop_area}")
         return self
 
     def _check_growth(self, stages: tuple[tuple[int, int], ...]) -> None:
