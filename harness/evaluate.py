@@ -16,7 +16,6 @@ from harness.spec import datasets, models, tasks
 from harness.spec.library_models import is_library_model
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
-from harness.spec.tasks import Images, TaskInfo
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
 
@@ -37,12 +36,14 @@ def evaluate(
         int | None,
         typer.Option(
             min=8,
+            max=2048,
             help="For imagenet and imagefolder: side of the central crop in pixels (default: 224). For coco: the "
             "shorter side (default: 800).",
         ),
     ] = None,
     resize: Annotated[
-        int, typer.Option(min=8, help="For imagenet and imagefolder: the shorter side before the crop, in pixels.")
+        int,
+        typer.Option(min=8, max=2048, help="For imagenet and imagefolder: shorter side in pixels before the crop."),
     ] = 256,
     model: Annotated[str | None, typer.Option(help="Its name, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
@@ -86,6 +87,8 @@ def evaluate(
         result = measure()
     except (WeightsError, WrongData) as e:
         raise UserError(str(e)) from None
+    except ValidationError as e:
+        raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
     if json_:
         print(json.dumps(result))
     else:
@@ -94,11 +97,8 @@ def evaluate(
             f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
         )
         task = datasets.task_of(result["dataset"])
-        print("   ".join(_metric_text(task, metric, result[metric]) for metric in task.metrics))
-
-
-def _metric_text(task: TaskInfo, metric: str, value: float | None) -> str:
-    return f"{tasks.shown(metric)} {percent(value)}" if metric in task.printed else f"{metric} {value:.4f}"
+        texts = {m: f"{tasks.shown(m)} {percent(result[m])}" for m in task.printed}
+        print("   ".join(texts.get(m) or f"{m} {result[m]:.4f}" for m in task.metrics))
 
 
 def _checkpoint(
@@ -108,14 +108,14 @@ def _checkpoint(
     """Measure a checkpoint. The arguments are the options of the same names."""
     from harness.training.tasks import open_task
 
-    try:
-        asked = Dataset(name=dataset, folder=folder)
-    except ValidationError as e:
-        raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    asked = Dataset(name=dataset, folder=folder)
     info = locate.dataset_info(asked, root)
+    sized = dict.fromkeys(info.images.size_keys, size) if size else {}
+    views = {**info.images.views, **sized, **dict.fromkeys(info.images.resize_keys, resize)}
     # Nothing is trained, but a recipe must state epochs and lr.
-    recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **_views(info.images, size, resize)})
+    recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **views})
     try:
+        info.images.check(views)
         name = tasks.resolve_model(model)
         tasks.check_task(name, info)
         if (shape := datasets.image_shape(info, recipe.image_size)) is not None:
@@ -130,12 +130,6 @@ def _checkpoint(
     sha256 = task.load(net, name, file, None)
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
     return about | _measure(task, net, content, recipe, where)
-
-
-def _views(images: Images, size: int | None, resize: int) -> dict[str, Any]:
-    """Return the keys of a recipe about what is seen of images."""
-    sized = dict.fromkeys(images.size_keys, size) if size else {}
-    return {**images.views, **sized, **dict.fromkeys(images.resize_keys, resize)}
 
 
 def _weights_file(named: str, root: Path | None, store: Store) -> Path:

@@ -33,8 +33,8 @@ def gpus() -> list[str]:
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         names = (part.strip() for part in visible.split(","))
         return list(takewhile(lambda name: name.isdigit() or name.startswith(("GPU-", "MIG-")), names))
-    indices = (int(p.name[6:]) for p in Path("/dev").glob("nvidia[0-9]*") if p.name[6:].isdigit())
-    return list(map(str, sorted(indices)))
+    devices = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return sorted(filter(str.isdigit, devices), key=int)
 
 
 def gpu_name() -> str | None:

@@ -210,8 +210,7 @@ class Dispatcher:
         executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
         from slurm.entry import run
 
-        devices = gpus()
-        gpu = devices[slot % len(devices)] if devices else None
+        gpu = devices[slot % len(devices)] if (devices := gpus()) else None
         return _Running(pack, executor.submit(run, self.queue.order(run_ids).to_json(), gpu=gpu), folder, slot)
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from harness.data.manifest import Closed, Count, Images, Prepared, Tally, counted
+from harness.data.manifest import Count, Images, Prepared, Tally, counted
+from harness.spec.recipe import Closed
 
 # What is counted of annotations.
 KINDS = {

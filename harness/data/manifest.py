@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from harness.errors import UserError, shorten
+from harness.spec.recipe import Closed
 from harness.spec.tasks import DATASETS, import_object
 from harness.store import files
 
@@ -33,10 +34,6 @@ KINDS = {
     "unreadable": "not decodable",
     "ignored": "other files, whose names are no images'",
 }
-
-
-class Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Settings(Closed):

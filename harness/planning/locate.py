@@ -74,7 +74,7 @@ def prepared_folder(name: str, version: str, root: Path | None) -> Path:
     """
     folders = [root, *sorted(root.iterdir())] if root is not None else []
     for folder in folders:
-        with suppress(UserError):  # another dataset's manifest may be damaged
+        with suppress(UserError, OSError):  # another folder may be private, or its manifest damaged
             if (folder / manifest.FILE).is_file() and manifest.read_manifest(folder, name).version == version:
                 return folder
     raise UserError(f"no folder in {root or 'a data root'} holds {name} with content {version}: {ADVICE}")

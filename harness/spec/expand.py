@@ -169,11 +169,6 @@ def _refuse(recipe: Keys, keys: Iterable[str], why: str) -> None:
         raise ValueError(f"{stated[0]} {why}")
 
 
-def _is_defined(name: str, kinds: set[str]) -> bool:
-    source = method_sources.describe_method(name)
-    return not source.needs_teacher or not kinds.isdisjoint(source.defined_for)
-
-
 @dataclass
 class _Expansion:
     """The parts of a sweep's sciences. ``i`` is a pair's position; errors are UserErrors that name the place."""
@@ -303,9 +298,11 @@ class _Expansion:
         final = sweep_file.changed_recipe(recipe, layers, self.document, ("recipe",))
         if not source.logits_only:
             final = final.model_copy(update={"teacher_top_k": None})
-        if final.teacher_top_k and final.epoch_steps:
-            why = "an epoch of stated length may show an image twice, with one row of stored logits"
-            raise self.document.mistake(at, f"its recipe has `teacher_top_k` and `epoch_steps`; expected one: {why}")
+        # A finished run may have such a recipe, so it is not the recipe's own check.
+        if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):
+            key = "`teacher_top_k`" if final.teacher_top_k else "a growing `image_size`"
+            why = "an epoch of stated length is no pass over the images, and these go by passes"
+            raise self.document.mistake(at, f"its recipe has {key} and `epoch_steps`; expected one: {why}")
         if final.label_smoothing and source.part_of_model:
             raise self.document.mistake(
                 at,
@@ -326,7 +323,8 @@ class _Expansion:
     def check_defined(self, use: str, source: method_sources.MethodInfo, pair: Pair) -> None:
         kinds = {*self.info.task.kinds(pair.student)} & {*self.info.task.kinds(pair.teacher)}
         if source.needs_teacher and kinds.isdisjoint(source.defined_for):
-            defined = [name for name in method_sources.builtin_names() if _is_defined(name, kinds)]
+            methods = {name: method_sources.describe_method(name) for name in method_sources.builtin_names()}
+            defined = [k for k, m in methods.items() if not m.needs_teacher or not kinds.isdisjoint(m.defined_for)]
             raise ValueError(
                 f"{use} is defined only for {' and '.join(source.defined_for)}, not for {pair.teacher} > "
                 f"{pair.student}; defined for this pair: {', '.join(defined)}"

@@ -175,12 +175,12 @@ def recipe_json(recipe: Recipe) -> dict[str, Any]:
     return {k: v for k, v in recipe.model_dump(mode="json").items() if k in FIRST_KEYS or v != _default(k)}
 
 
-def distinct_sciences(records: Iterable[tuple[str, int]]) -> tuple[dict[str, Science], list[int]]:
+def distinct_sciences(texts: Iterable[str], seeds: Iterable[int]) -> tuple[dict[str, Science], list[int]]:
     """Return the sciences that differ in more than the seed, and the position of each record's among them.
 
     Args:
-        records: the science's text and the seed of each record. Of texts that differ only in the seed, one is parsed:
-            stores may hold 100,000.
+        texts, seeds: each record's science and its seed. Of texts that differ only in the seed, one is parsed: stores
+            may hold 100,000.
 
     Returns:
         One of the sciences that differ in the seed only, by their canonical text without it; and the positions.
@@ -188,8 +188,8 @@ def distinct_sciences(records: Iterable[tuple[str, int]]) -> tuple[dict[str, Sci
     sciences: dict[str, Science] = {}
     positions: dict[str, int] = {}  # by canonical text
     by_text: dict[str, int] = {}
-    of_record = []
-    for text, seed in records:
+    of_record: list[int] = []
+    for text, seed in zip(texts, seeds, strict=True):
         before, _, after = text.rpartition(f'"seed":{seed},')
         if (position := by_text.get(alike := before + after)) is None:
             science = Science.from_text(text)

@@ -168,13 +168,10 @@ class Lock:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock."""
     try:
-        fd = os.open(path, os.O_RDWR)
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
     except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
         return False
     except BlockingIOError:
         return True
-    finally:
-        os.close(fd)
+    return False

@@ -4,6 +4,7 @@ The dataset is the name of the file's folder (``dataset=cifar100``), as Hive par
 return it as a column and skip the folders that a query does not need.
 """
 
+import os
 import uuid
 from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
@@ -108,7 +109,9 @@ def damage_as_error(path: Path, finding: str, advice: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
-        raise UserError(f"{path}: {finding} ({str(e).splitlines()[0][:120]}); {advice}") from None
+        if isinstance(e, OSError) and e.errno:  # it cannot be opened, which says nothing about its content
+            raise UserError(f"{path}: {os.strerror(e.errno)}") from None
+        raise UserError(f"{path}: {finding} ({(str(e) or type(e).__name__).splitlines()[0][:120]}); {advice}") from None
 
 
 def _read_groups(

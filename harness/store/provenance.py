@@ -22,7 +22,9 @@ def git_state() -> tuple[str, bool]:
         return state[0], state[1]
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout
+        # Without --git-dir, an installed package would have the commit of a repository around it.
+        command = ["git", "-C", str(folder), "--git-dir=.git", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     try:
         return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--untracked-files=no").strip())

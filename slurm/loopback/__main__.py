@@ -90,11 +90,8 @@ def status(dir: Dir = None, json_: Json = False) -> None:
         nodes, partitions = cluster.node_states(), cluster.partitions()
     accounting = bool(daemons["slurmdbd"]) and cluster.accounting_answers()
     bad_words = ("down", "drain", "fail", "unk", "*")
-    healthy = (
-        accounting
-        and all(daemons.values())
-        and not any(word in state for state in nodes.values() for word in bad_words)
-    )
+    usable = not any(word in state for state in nodes.values() for word in bad_words)
+    healthy = accounting and all(daemons.values()) and usable
     if json_:
         report = {"dir": str(cluster.layout.root), "healthy": healthy, "daemons": daemons, "nodes": nodes}
         print(json.dumps({**report, "partitions": partitions, "accounting": accounting}))

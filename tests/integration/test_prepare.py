@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import dataset as prepare_dataset
 from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
+from harness.data.prepare.resumable import Chunk, Sample, Unfinished
 from harness.store import files
 from tests.support.bench import until
 from tests.support.cli import REPO, CommandResult, process, run_command
@@ -231,6 +233,39 @@ def test_a_mended_file_is_read_again(tree: Path, tmp_path: Path, small_chunks: N
     (tree / "train/bee/3.JPEG").write_bytes(good)
     prepared(tree, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "undisturbed")
+
+
+def test_a_file_whose_permissions_changed_is_read_again(tree: Path) -> None:
+    before = layouts.found_file(tree, "train/bee/3.JPEG", 1)
+    time.sleep(0.02)  # the clock of a file system may tick every 10 ms
+    (tree / "train/bee/3.JPEG").chmod(0o600)
+    assert layouts.found_file(tree, "train/bee/3.JPEG", 1).modified > before.modified
+
+
+def test_a_file_begun_for_fewer_images_is_begun_again(tmp_path: Path) -> None:
+    """Its images begin right behind a table with a row per image, and a larger table reaches into them."""
+    chunk = Chunk([Sample(0, 4, 4, 3, "ab")], {}, [])
+    with closing(Unfinished(tmp_path / "x", 1000, ["key"])) as first:
+        first.add(chunk, [b"jpg"])
+    with closing(Unfinished(tmp_path / "x", 1001, ["key"])) as same_place:
+        assert same_place.chunks == 1
+    with closing(Unfinished(tmp_path / "x", 300_000, ["key"])) as larger:
+        assert larger.chunks == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (("--size", 288), "eval_size must be at most eval_resize, found 288 > 256"),
+        (("--size", 4000), "Invalid value for '--size'"),
+    ],
+)
+def test_a_crop_that_no_image_has_is_refused(
+    tree: Path, tmp_path: Path, options: tuple[object, ...], error: str
+) -> None:
+    prepared(tree, tmp_path / "out")
+    named = ("--dataset", "imagefolder", "--data", tmp_path, "--folder", "out", "--weights", tree / "train/ant/0.JPEG")
+    assert error in run_command("evaluate", *named, "--model", "torchvision:resnet18", *options).error
 
 
 def test_folders_in_class_folders(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import yaml
 
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
-from harness.store import records
+from harness.store import files, records
 from harness.store.store import Store
 from tests.support.cli import PATIENCE, REPO
 
@@ -101,7 +101,7 @@ class Bench:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-        for lock in (self.store.root / "queues").glob("*.lock"):
+        for lock in filter(files.is_locked, (self.store.root / "queues").glob("*.lock")):
             with suppress(ProcessLookupError, ValueError):
                 os.killpg(int(lock.read_text()), signal.SIGKILL)
         for attempts in (self.store.root / "runs").glob("*/attempts.jsonl"):

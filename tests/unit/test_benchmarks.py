@@ -12,6 +12,7 @@ import torch
 
 from harness.data.coco_manifest import Category, CocoManifest, CocoPart
 from harness.data.manifest import Manifest, Part, Settings
+from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
 from harness.spec.schema import Recipe
@@ -173,6 +174,13 @@ def test_fsp_has_crds_pairs_of_equal_widths() -> None:
     planned, standard = plan("cifar100_fsp"), plan("cifar100_same")
     assert {(c.teacher, c.student) for c in planned.cells} == CRD_SAME - {("wrn_40_2", "wrn_40_1")}
     assert {c.run_id for c in planned.cells if c.method != "fsp"} <= {c.run_id for c in standard.cells}
+
+
+def test_sides_do_not_grow_over_epochs_of_a_stated_length() -> None:
+    file = REPO / "benchmarks" / "imagenet_like_quick.yaml"
+    with pytest.raises(UserError, match=r"methods\.student: its recipe has a growing `image_size` and `epoch_steps`"):
+        plan_sweep(file, Path("none"), data(), ["recipe.epoch_steps=5"])
+    assert plan_sweep(file, Path("none"), data(), ["recipe.epoch_steps=5", "recipe.image_size=64"]).plan.runs
 
 
 def test_the_capacity_gap_changes_only_the_teacher() -> None:

@@ -14,6 +14,7 @@ from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import library_models, tasks
+from harness.training.trained_model import StudentWithMethod
 from methods.at import AT
 from methods.fitnets import FitNets
 from tests.support.cli import REPO, process, run_command
@@ -28,6 +29,19 @@ def fresh(name: str, channels: int = 3) -> Any:
 
 def images(size: int = 32) -> Tensor:
     return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def test_weights_with_a_method_in_the_model_load() -> None:
+    """As SimKD's: a network that is a part of another one saves and reads the same names."""
+    models = [StudentWithMethod(fresh("timm:test_resnet"), nn.Linear(2, 2)) for _ in range(2)]  # type: ignore[arg-type]
+    with torch.no_grad():
+        next(models[0].parameters()).fill_(3)
+    saved = models[0].state_dict()
+    assert "student.conv1.weight" in saved or not [key for key in saved if ".net." in key]
+    models[1].load_state_dict(saved)
+    assert all(torch.equal(value, saved[key]) for key, value in models[1].state_dict().items())
+    with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
+        models[1].load_state_dict({k: v[:1] if k.startswith("student") and v.ndim else v for k, v in saved.items()})
 
 
 @pytest.mark.parametrize(

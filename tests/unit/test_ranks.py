@@ -72,6 +72,14 @@ def test_every_row_belongs_to_one_rank() -> None:
             assert rows == list(range(count))
 
 
+def test_no_rank_has_more_rows_of_a_smaller_batch() -> None:
+    """A loader decodes a rank's share of full batches, and the last, smaller batch must fit into it."""
+    for world in (2, 3, 8):
+        for rank in range(world):
+            shares = [len(range(count)[Ranks(rank, world).rows(count)]) for count in range(120)]
+            assert shares == sorted(shares)
+
+
 def test_evaluated_batch_norms_are_torchs_own() -> None:
     norm = nn.BatchNorm2d(3)
     with torch.no_grad():

@@ -104,7 +104,7 @@ def test_only_the_seed_is_without_a_seed(forms: list[dict[str, Any]]) -> None:
         assert science.with_seed(3) == other and science.without_seed() == other.without_seed()
         assert {**science.without_seed(), "seed": form["seed"]} == form
     sciences = [Science.from_json({**form, "seed": seed}) for seed in (5, 6) for form in forms]
-    distinct, positions = distinct_sciences((s.text, s.seed) for s in sciences)
+    distinct, positions = distinct_sciences([s.text for s in sciences], [s.seed for s in sciences])
     assert list(distinct.values()) == sciences[:COUNT] and positions == [*range(COUNT), *range(COUNT)]
 
 

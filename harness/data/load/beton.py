@@ -102,7 +102,7 @@ class BetonLoader:
 class BetonEvalSet:
     """The images a model is evaluated on, in the order of the file, each once.
 
-    ``crop_first`` and the two sizes are the protocol's: see ``views.evaluation_views``.
+    ``crop_first`` and the two sizes are the protocol's: see ``crops.evaluation_views``.
     """
 
     def __init__(
@@ -127,9 +127,6 @@ class BetonEvalSet:
         self._size, self._normalise, self._device = size, normalise, device
         self.name = name
         self.targets = torch.from_numpy(file.labels[positions]).to(device)  # (N,) int64
-
-    def __len__(self) -> int:
-        return len(self._views)
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, 3, size, size) float32 and targets (B,) of the images in ``mine``."""

@@ -24,7 +24,7 @@ class File(NamedTuple):
     name: str  # relative to the part's folder
     label: int
     size: int  # bytes
-    modified: int  # nanoseconds
+    modified: int  # nanoseconds: the last change of content, owner or permissions
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def found_file(folder: Path, name: str, label: int) -> File:
         status = os.stat(folder / name)
     except OSError:  # a dangling link: reading it will say so
         return File(name, label, 0, 0)
-    return File(name, label, status.st_size, status.st_mtime_ns)
+    return File(name, label, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
 def _validation_labels(source: Path) -> dict[str, str]:

@@ -47,6 +47,7 @@ class Unfinished:
         """Resume or begin a file of at most ``capacity`` samples; ``keys`` are those of all its chunks, in order."""
         self.path, self._keys = path, keys
         self._writer = beton.Writer(_open(path), capacity)
+        self._start = self._writer.end  # depends on the capacity: of a chunk, the same bytes may be elsewhere
         self._journal = _open(journal(path))
         self.chunks = 0
         self.counts: Counter[str] = Counter()
@@ -68,7 +69,8 @@ class Unfinished:
                 entry = json.loads(line)
             except ValueError:  # torn
                 break
-            if self.chunks == len(self._keys) or entry["key"] != self._keys[self.chunks] or entry["end"] > size:
+            same_place = entry.get("start") == self._start and entry["end"] <= size
+            if self.chunks == len(self._keys) or entry["key"] != self._keys[self.chunks] or not same_place:
                 break
             samples = [Sample(*sample) for sample in entry["samples"]]
             for s in samples:
@@ -89,7 +91,7 @@ class Unfinished:
             for s, jpeg in zip(chunk.samples, jpegs, strict=True):
                 self._writer.add(s.label, s.height, s.width, jpeg)
             _sync(self._writer.file)
-            line = {"key": self._keys[self.chunks], "end": self._writer.end, **asdict(chunk)}
+            line = {"key": self._keys[self.chunks], "start": self._start, "end": self._writer.end, **asdict(chunk)}
             self._journal.write(json.dumps(line).encode() + b"\n")
             _sync(self._journal)
         self._count(chunk)

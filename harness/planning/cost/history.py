@@ -59,8 +59,7 @@ def read_history(store: Store, dataset: str) -> list[PastRun]:
     table = table.filter(pc.and_(pc.equal(table.column("dataset"), dataset), pc.equal(table.column("status"), "done")))
     if not len(table):
         return []
-    rows = zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True)
-    by_text, positions = distinct_sciences(rows)
+    by_text, positions = distinct_sciences(table.column("science").to_pylist(), table.column("seed").to_pylist())
     like, sciences = np.array(positions, np.int64), list(by_text.values())
     aggregations = [*((name, "list") for name in _MEASURED), *((name, "max") for name in _SIZES)]
     groups = _measured(table, like, sciences).group_by(list(_KEYS), use_threads=False).aggregate(aggregations)

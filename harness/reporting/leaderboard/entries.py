@@ -85,8 +85,7 @@ class LeaderboardEntry:
 
 def leaderboard_entries(table: pa.Table, sweeps: Mapping[str, Sequence[str]]) -> list[LeaderboardEntry]:
     """Return the entries of records with ``COLUMNS``. ``sweeps``: run id -> its entries in sweeps' tables."""
-    rows = zip(*(table.column(name).to_pylist() for name in ("science", "seed")), strict=True)
-    sciences, positions = distinct_sciences(rows)
+    sciences, positions = distinct_sciences(table.column("science").to_pylist(), table.column("seed").to_pylist())
     of_row = np.array(positions, np.int64)
     # Sorted by entry before the conversion to Python, so that objects used together lie together in memory.
     order = np.lexsort((table.column("seed").to_numpy(), of_row))

@@ -68,7 +68,9 @@ class Ranks:
 
     def rows(self, count: int, part: BatchPart = WHOLE_BATCH) -> slice:
         """Return this rank's rows of a batch of ``count``, or those of them that are in a part."""
-        first, stop = (count * r // self.world_size for r in (self.rank, self.rank + 1))
+        # The first ranks take one more each, so that no rank has more rows of a smaller batch than of a larger one.
+        least, rest = divmod(count, self.world_size)
+        first, stop = (r * least + min(r, rest) for r in (self.rank, self.rank + 1))
         return slice(first + (part.index - first) % part.parts, stop, part.parts)
 
     def all_gather(self, mine: Tensor, count: int, part: BatchPart = WHOLE_BATCH) -> Tensor:
