@@ -19,6 +19,7 @@ from slurm.loopback.cluster import down
 from tests.support.cli import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
+NODE_PATIENCE = 300.0  # seconds until nodes and jobs change their states; a loaded machine takes a minute
 
 
 def needs_slurm(test: Callable[..., None]) -> Callable[..., None]:
@@ -66,7 +67,7 @@ def states(cluster: Loopback, job: str) -> list[str]:
     return cluster.client("sacct", "-n", "-X", "-P", "-j", job, "-o", "State").split()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 40) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = NODE_PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -145,11 +146,11 @@ def test_a_killed_node_goes_down_with_its_jobs_and_comes_back(cluster: Loopback)
     eventually(lambda: len(mentioning(*marks)) == 2)  # the script and its sleep
     cluster.kill_node("node2")
     assert mentioning(*marks) == []
-    cluster.wait_for_nodes("down", "node2")
+    cluster.wait_for_nodes("down", "node2", seconds=NODE_PATIENCE)
     eventually(lambda: states(cluster, job) == ["NODE_FAIL"])
     assert cluster.node_states()["node1"] == "idle"
     cluster.start_node("node2")
-    cluster.wait_for_nodes("idle", "node2")
+    cluster.wait_for_nodes("idle", "node2", seconds=NODE_PATIENCE)
     assert states(cluster, sbatch_and_wait(cluster, "true", "--nodelist=node2")) == ["COMPLETED"]
 
 
@@ -195,7 +196,7 @@ def test_status_reports_what_is_wrong(cluster: Loopback) -> None:
     assert amiss.returncode == 1
     assert "node4 (not running)" in amiss.stdout and "node4: down" in amiss.stdout
     cluster.start_node("node4")
-    cluster.wait_for_nodes("idle", "node4")
+    cluster.wait_for_nodes("idle", "node4", seconds=NODE_PATIENCE)
 
 
 @needs_slurm

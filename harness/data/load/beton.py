@@ -128,6 +128,9 @@ class BetonEvalSet:
         self.name = name
         self.targets = torch.from_numpy(file.labels[positions]).to(device)  # (N,) int64
 
+    def __len__(self) -> int:
+        return len(self._views)
+
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, 3, size, size) float32 and targets (B,) of the images in ``mine``."""
         decoded = self._images.batches(self._views[mine], EVAL_BATCH, self._size)
