@@ -168,10 +168,13 @@ class Lock:
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
+        fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
         return False
     except BlockingIOError:
         return True
-    return False
+    finally:
+        os.close(fd)

@@ -88,7 +88,7 @@ def test_is_locked_keeps_nobody_from_acquiring_the_lock(tmp_path: Path, monkeypa
     monkeypatch.setattr(files.os, "close", close_late)
     asker = threading.Thread(target=lambda: answered.append(files.is_locked(path)))
     asker.start()
-    is_asking.wait()
+    assert is_asking.wait(60)
     assert not files.is_locked(path), "a concurrent call of is_locked is not a holder"
     lock = files.Lock(path)
     assert lock.acquire()
