@@ -32,7 +32,7 @@ def images(size: int = 32) -> Tensor:
 
 
 def test_weights_with_a_method_in_the_model_load() -> None:
-    """As SimKD's: a network that is a part of another one saves and reads the same names."""
+    """A network that is a part of another one, as with SimKD, saves and reads the same names."""
     models = [StudentWithMethod(fresh("timm:test_resnet"), nn.Linear(2, 2)) for _ in range(2)]  # type: ignore[arg-type]
     with torch.no_grad():
         next(models[0].parameters()).fill_(3)

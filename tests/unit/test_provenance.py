@@ -1,4 +1,4 @@
-"""What a record says about where it was made."""
+"""Provenance in records: the commit, and errors of files that cannot be opened."""
 
 import os
 import shutil
