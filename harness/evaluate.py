@@ -127,8 +127,7 @@ def _checkpoint(
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
     net = task.build(name)
-    sha256 = task.load(net, name, file, None)
-    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": sha256}
+    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": task.load(net, name, file, None)}
     return about | _measure(task, net, content, recipe, where)
 
 

@@ -74,8 +74,12 @@ class LibraryNet(ConvNet):
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         return self.net.state_dict(*args, **kwargs)
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        return self.net.load_state_dict(*args, **kwargs)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for key in [key for key in state_dict if key.startswith(prefix)]:  # what `state_dict` leaves out
+        # Called for a part of another network: put back what `state_dict` leaves out.
+        for key in [key for key in state_dict if key.startswith(prefix)]:
             state_dict[f"{prefix}net.{key.removeprefix(prefix)}"] = state_dict.pop(key)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -301,8 +301,7 @@ class _Expansion:
         # A finished run may have such a recipe, so it is not the recipe's own check.
         if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):
             key = "`teacher_top_k`" if final.teacher_top_k else "a growing `image_size`"
-            why = "an epoch of stated length is no pass over the images, and these go by passes"
-            raise self.document.mistake(at, f"its recipe has {key} and `epoch_steps`; expected one: {why}")
+            raise self.document.mistake(at, f"expected {key}, which goes by passes, or `epoch_steps`, found both")
         if final.label_smoothing and source.part_of_model:
             raise self.document.mistake(
                 at,

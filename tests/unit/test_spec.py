@@ -357,7 +357,7 @@ def test_stored_logits_are_refused_where_an_epoch_may_show_an_image_twice() -> N
         "methods": {"kd": {"recipe": {"epoch_steps": 30}}},
     }  # fmt: skip
     with pytest.raises(
-        UserError, match=r"sweep.yaml:\d+: methods.kd: its recipe has `teacher_top_k` and `epoch_steps`"
+        UserError, match=r"sweep.yaml:\d+: methods.kd: expected `teacher_top_k`, which goes by passes, or"
     ):
         plan(data)
     assert plan(data, "methods.kd.recipe={}").cells
