@@ -1,4 +1,4 @@
-"""The function that submitit runs in a job. Its arguments are plain values: no object of the harness is pickled."""
+"""The function that submitit runs in a job on a cluster. Its arguments are plain values, no objects of the harness."""
 
 import os
 import signal
@@ -25,19 +25,23 @@ def free_port() -> int:
         return port
 
 
+def note_signals() -> list[int]:
+    """Return a list to which each USR2 and TERM will be added: the signals that ask a job to stop."""
+    signals: list[int] = []
+    for signum in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(signum, lambda s, _: signals.append(s))
+    return signals
+
+
 # Jobs name this function, and copies of the code that earlier versions made for their jobs know it as `run`.
-def run(order: dict[str, Any], max_attempts: int | None = None, gpu: str | None = None) -> None:
-    """Train the pack of a ``JobOrder``, on this machine's GPU with the index or UUID ``gpu``.
+def run(order: dict[str, Any], max_attempts: int) -> None:
+    """Train the pack of a ``JobOrder``.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
     """
     began = time.time()
-    if gpu is not None:  # submitit sets this variable too, but knows no UUIDs
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    signals: list[int] = []
-    for signum in (signal.SIGUSR2, signal.SIGTERM):  # replaces submitit's handler, which would stop in mid-step
-        signal.signal(signum, lambda s, _: signals.append(s))
+    signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
 
     import submitit
 
@@ -45,7 +49,7 @@ def run(order: dict[str, Any], max_attempts: int | None = None, gpu: str | None 
     if job.num_tasks > 1:
         _join(job)
     log = str(job.paths.stdout)
-    if max_attempts is not None and job.global_rank == 0:
+    if job.global_rank == 0:
         store = Store(Path(job_order.store))
         _fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
@@ -53,7 +57,7 @@ def run(order: dict[str, Any], max_attempts: int | None = None, gpu: str | None 
     from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
 
     finished = run_pack(job_order, lambda: bool(signals), log, began)
-    if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals and "SLURM_JOB_ID" in os.environ:
+    if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals:
         from slurm import commands
 
         commands.requeue(os.environ["SLURM_JOB_ID"])

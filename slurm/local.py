@@ -1,8 +1,8 @@
-"""The local queue: a process that keeps at most ``max_parallel`` submitit jobs running on this machine.
+"""The local queue: a process that keeps at most ``max_parallel`` jobs running on this machine.
 
-submitit's local executor starts every job at once, so this dispatcher submits pack by pack. It has a session of its
-own: closing the terminal, ctrl-C or killing the command that started it leave it and its jobs running. If it dies, its
-jobs continue, and the next ``sweep`` starts another dispatcher that takes them into account.
+This dispatcher starts pack by pack, through a fork server. It has a session of its own: closing the terminal, ctrl-C or
+killing the command that started it leave it and its jobs running. If it dies, its jobs continue, and the next ``sweep``
+starts another dispatcher that takes them into account.
 
     python -m slurm.local QUEUE.json
 """
@@ -19,17 +19,18 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.hardware import gpus
 from harness.store import files
 from harness.store.files import Lock, is_locked
 from harness.store.store import Store
+from slurm import fork_server
+from slurm.fork_server import ForkServer
 from slurm.queue import Queue, QueuedPack
 
 MAX_STARTS = 3  # of a pack whose process dies without a result (killed, out of memory) before it counts as failed
-POLL_SECONDS = 0.3
-NO_TIME_LIMIT_MINUTES = 525_600
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.5  # between looks at what changed in the store, unless a job has ended
 
 
 def lock_of(queue_file: Path) -> Path:
@@ -90,7 +91,7 @@ class Local:
             last = (store.attempts(run_id) or [{}])[-1]
             if store.is_running(run_id) and last.get("host") == socket.gethostname():
                 with contextlib.suppress(OSError):
-                    if b"submitit" in Path(f"/proc/{last['pid']}/cmdline").read_bytes():
+                    if fork_server.__name__.encode() in Path(f"/proc/{last['pid']}/cmdline").read_bytes():
                         pids.add(last["pid"])
         return pids
 
@@ -102,9 +103,12 @@ class Local:
 @dataclass
 class _Running:
     pack: QueuedPack
-    job: Any  # submitit.LocalJob
-    folder: Path
+    server: ForkServer
+    log: Path
     slot: int
+
+    def has_ended(self) -> bool:
+        return self.server.has_ended(self.log)
 
 
 @dataclass
@@ -118,6 +122,7 @@ class Dispatcher:
     waiting: list[QueuedPack] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
     starts: Counter[QueuedPack] = field(default_factory=Counter)
+    servers: list[ForkServer] = field(default_factory=list)  # the last one starts jobs, others still have some
     _read: tuple[int, int] | None = None  # the version of the queue file that was read
 
     def run(self) -> None:
@@ -126,11 +131,16 @@ class Dispatcher:
         Raises:
             UserError: the queue file is damaged.
         """
+        next_look = time.monotonic()
         while self.is_rewritten() or self.waiting or self.running:
             if self.is_rewritten():
                 self._read_queue()
-            self._collect()
-            self._submit_ready()
+                next_look = time.monotonic()
+            ended = [r for r in self.running if r.has_ended()]
+            if ended or time.monotonic() >= next_look:
+                self._collect(ended)
+                self._start_ready()
+                next_look = time.monotonic() + LOOK_SECONDS
             time.sleep(POLL_SECONDS)
 
     def is_rewritten(self) -> bool:
@@ -155,25 +165,29 @@ class Dispatcher:
     def _open_part(self, pack: QueuedPack) -> QueuedPack:
         return pack.only(set(pack.run_ids) - self.done - self.failed)
 
-    def _collect(self) -> None:
-        ended = [r for r in self.running if r.job.done()]
+    def _collect(self, ended: list[_Running]) -> None:
         self.done, self.failed = self.store.done_ids(), self.store.failed_ids()  # after, so that none is overlooked
         for r in ended:
             self.running.remove(r)
             left = self._open_part(r.pack).run_ids
             if not left:
                 continue
+            if any(map(self.store.is_running, left)):  # it lives on without its fork server
+                self.waiting.insert(0, r.pack)
+                continue
             self.starts[r.pack] += 1
             if self.starts[r.pack] < MAX_STARTS:
                 print(f"{', '.join(left)}: the process ended without a result; starting it again", flush=True)
                 self.waiting.insert(0, r.pack)
                 continue
-            log = next(iter(sorted(r.folder.glob("*_log.out"))), r.folder)
             cause = f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
             for run_id in left:
-                self.store.write_failure(run_id, "killed", cause, files.tail(log), str(log))
+                self.store.write_failure(run_id, "killed", cause, files.tail(r.log), str(r.log))
+        for server in [s for s in self.servers[:-1] if all(r.server is not s for r in self.running)]:
+            self.servers.remove(server)
+            server.close()
 
-    def _submit_ready(self) -> None:
+    def _start_ready(self) -> None:
         elsewhere = 0
         for pack in list(self.waiting):
             if len(self.running) + elsewhere >= self.queue.max_parallel:
@@ -191,7 +205,7 @@ class Dispatcher:
                 elsewhere += 1
             else:
                 self.waiting.remove(pack)
-                self.running.append(self._submit(pack, left.run_ids))
+                self.running.append(self._start(pack, left.run_ids))
 
     def _fail_with_teacher(self, teacher: str | None, run_ids: Collection[str]) -> None:
         assert teacher is not None
@@ -201,17 +215,15 @@ class Dispatcher:
             self.store.write_failure(run_id, "teacher", cause, "", failure.log if failure else "")
         self.failed |= set(run_ids)
 
-    def _submit(self, pack: QueuedPack, run_ids: Collection[str]) -> _Running:
-        import submitit
-
+    def _start(self, pack: QueuedPack, run_ids: Collection[str]) -> _Running:
         slot = min(set(range(self.queue.max_parallel)) - {r.slot for r in self.running})
-        folder = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
-        executor = submitit.LocalExecutor(folder=folder)
-        executor.update_parameters(timeout_min=NO_TIME_LIMIT_MINUTES, stderr_to_stdout=True)
-        from slurm.entry import run
-
         gpu = devices[slot % len(devices)] if (devices := gpus()) else None
-        return _Running(pack, executor.submit(run, self.queue.order(run_ids).to_json(), gpu=gpu), folder, slot)
+        log = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}" / "log.out"
+        log.parent.mkdir(parents=True)
+        if not self.servers or self.servers[-1].is_outdated:
+            self.servers.append(ForkServer())
+        self.servers[-1].start(log, self.queue.order(run_ids).to_json(), gpu)
+        return _Running(pack, self.servers[-1], log, slot)
 
 
 def main() -> None:

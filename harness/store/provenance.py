@@ -36,8 +36,14 @@ def versions(decoder: str = "") -> str:
     """Return JSON of package -> version: Python, the packages that runs use, and those of an image ``decoder``."""
     version_of = {"python": platform.python_version()}
     for name in (*_PACKAGES, *(_DECODERS[decoder] if decoder else ())):
-        try:
-            version_of[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        if (version := _version(name)) is not None:
+            version_of[name] = version
     return json.dumps(version_of, sort_keys=True)
+
+
+@cache
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -109,7 +109,7 @@ class StepRunner:
     def run(self, inputs: StepInputs, epoch: int, step: int) -> None:
         """Take the ``step``-th step of the whole training, which is in 0-based ``epoch``."""
         member, batch_size = self._member, len(inputs.indices)
-        torch.manual_seed(rng.stream_key(member.seed, step, "torch"))  # for what draws from it, such as dropout
+        rng.seed_torch(rng.stream_key(member.seed, step, "torch"))  # for what draws from it, such as dropout
         member.begin_step(step)
         baked_in = None
         if inputs.addresses is not None:

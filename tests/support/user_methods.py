@@ -1,12 +1,15 @@
 """Misbehaving methods as a user might write them. Most read what to do from a file in the current folder."""
 
 import hashlib
+import json
 import os
+import random
 import signal
 import time
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -119,18 +122,41 @@ class Breaks(Distiller):
         return {"broken": (0 * student.logits).sum().sqrt()}
 
 
-class ReachesMore(Distiller):
-    """Has a parameter that no loss of the first epoch reaches."""
+class ReachesOthers(Distiller):
+    """Has two parameters, of which the loss reaches one in the first epoch and the other from then on."""
 
     needs_teacher: ClassVar[bool] = False
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "late": 1.0}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "sum": 1.0}
+    diagnostics: ClassVar[tuple[str, ...]] = ("early", "late")
 
     def __init__(self, student: TapSpec, teacher: TapSpec):
         super().__init__(student, teacher)
-        self.scale = nn.Parameter(torch.ones(()))
+        self.early, self.late = nn.Parameter(torch.ones(())), nn.Parameter(torch.ones(()))
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
-        return {"late": self.scale if batch.epoch > 1 else torch.zeros(())}
+        return {"sum": self.late if batch.epoch > 1 else self.early, "early": self.early, "late": self.late}
+
+
+class TellsProcess(Distiller):
+    """Writes what its process is like to a file."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        facts = {
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"),
+            "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS"),
+            "numpy": float(np.random.random()),
+            "python": random.random(),
+        }
+        Path(f"process-{os.getpid()}.json").write_text(json.dumps(facts))
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {}
 
 
 class Warns(Distiller):

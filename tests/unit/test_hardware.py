@@ -1,12 +1,8 @@
 """The GPUs that jobs on this machine are given."""
 
-import os
-from pathlib import Path
-
 import pytest
 
 from harness.hardware import gpus
-from slurm import entry
 
 UUID = "GPU-8f5c1c2e-7a61-4b1f-9d0e-3a1f0d6c9b11"
 MIG = "MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f"
@@ -19,14 +15,3 @@ MIG = "MIG-5d2c7e9a-1f0b-5c3d-8e7f-6a5b4c3d2e1f"
 def test_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, visible: str, expected: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert gpus() == expected
-
-
-def test_a_job_sees_only_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """submitit's own option takes numbers only, and leaves none visible without it."""
-    for name in ("SUBMITIT_EXECUTOR", "SUBMITIT_LOCAL_JOB_ID", "SUBMITIT_LOCAL_GLOBALRANK", "SUBMITIT_LOCAL_NTASKS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(entry.signal, "signal", lambda *_: None)
-    with pytest.raises(RuntimeError):  # this process is no job
-        entry.run({}, gpu=UUID)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == UUID

@@ -6,6 +6,7 @@ checked on the CPU.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
-from harness.training.engines import native
+from harness.training.engines import native, sgd
 from harness.training.member import Member
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
@@ -147,12 +148,16 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
             move(mode, module)
         m.device = CUDA
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
-        # The fused optimiser does not take fake tensors.
-        patch.setattr(native, "make_sgd", lambda parameters, _: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+        # The fused kernels do not take fake tensors.
+        patch.setattr(sgd, "sgd", partial(unfused, sgd.sgd))
         m.engine = native.NativeEngine(m.parameters, m.recipe, ONE_RANK)
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
     return watched.operators
+
+
+def unfused(update: Callable[..., None], *tensors: list[Tensor], fused: bool, **settings: Any) -> None:
+    update(*tensors, **settings)
 
 
 @pytest.mark.parametrize("use", METHODS)

@@ -19,14 +19,13 @@ from harness.errors import UserError
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
 from harness.training.engines.base import Parameters
-from harness.training.engines.native import get_momenta, make_sgd, set_lr, set_momenta
 
 
 class DeepSpeedEngine:
     """One member's DeepSpeed engine.
 
-    The first loss of a stage starts it, with only the parameters that this loss reaches: DeepSpeed would change the
-    others too, by weight decay.
+    DeepSpeed gets only the parameters that a step's first loss reaches, because it would change the others too, by
+    weight decay. It starts again, with the momenta so far, at each step whose loss reaches others than the last one's.
 
     Raises:
         UserError: DeepSpeed is not installed.
@@ -37,69 +36,103 @@ class DeepSpeedEngine:
         self._parameters, self._recipe, self._zero_stage = parameters, recipe, zero_stage
         self._engine: Any = None
         self._sgd: torch.optim.SGD
-        self._trained: dict[int, nn.Parameter] = {}  # by index
-        self._untrained: Parameters = []
-        self._restored: dict[int, Tensor] = {}  # momenta, until there is an engine
+        self._trained: dict[int, nn.Parameter] = {}  # those that DeepSpeed has, by index
+        self._momenta: dict[int, Tensor] = {}  # of parameters that DeepSpeed does not have
+        self._scalars: Parameters = []  # trained parameters without dimensions
+        self._begins_step = True
 
     def backward(self, loss: Tensor, last: bool) -> None:
-        if self._engine is None:
-            self._start(loss)
+        if self._begins_step:
+            reached = reached_parameters(loss)
+            trained = {i: p for i, p in enumerate(self._parameters) if p in reached}
+            if self._engine is None or trained.keys() != self._trained.keys():
+                self._start(trained)
+        self._begins_step = last
         self._engine.set_gradient_accumulation_boundary(last)
         self._engine.backward(loss, scale_wrt_gas=False)
-        if any(p.grad is not None for p in self._untrained):
+        if any(p.grad is not None for i, p in enumerate(self._parameters) if i not in self._trained):
             raise RuntimeError(
-                "the loss reaches parameters that the stage's first one did not: engine deepspeed cannot begin to "
-                "train them now"
+                "the loss of a micro-batch reaches parameters that the step's first one did not: engine deepspeed "
+                "cannot begin to train them in mid-step"
             )
 
     def step(self, lr: float) -> None:
-        set_lr(self._sgd, lr)
+        for group in self._sgd.param_groups:
+            group["lr"] = lr
         self._engine.step()
+        self._restore_scalars()
         if not self._engine.was_step_applied():  # the norm is not finite; torch's clipping would end the run here too
             torch._foreach_mul_([p.data for p in self._trained.values()], torch.nan)
 
     def momenta(self) -> dict[int, Tensor]:
-        if self._engine is None:
-            return self._restored
-        if self._recipe.momentum and self._zero_stage:
+        if self._engine is None or not self._recipe.momentum:
+            return self._momenta
+        if self._zero_stage:
             full_state = self._library.utils.safe_get_full_optimizer_state
-            return {i: full_state(p, "momentum_buffer") for i, p in self._trained.items()}
-        return get_momenta(self._sgd, self._parameters)
+            trained = {i: full_state(p, "momentum_buffer") for i, p in self._trained.items()}
+        else:
+            trained = {i: self._sgd.state[p]["momentum_buffer"] for i, p in self._trained.items()}
+        return self._momenta | trained
 
     def restore(self, momenta: dict[int, Tensor]) -> None:
-        self._restored = momenta
+        self._momenta = momenta
 
     def restart(self) -> None:
+        self._stop()
+        self._momenta = {}
+
+    def _stop(self) -> None:
         if self._engine is not None:
             self._engine.destroy()  # otherwise its hooks stay
             self._engine.optimizer = None  # otherwise garbage collection undoes the next engine's hooks
-        self._engine, self._restored = None, {}
+        self._engine, self._trained = None, {}
 
-    def _start(self, loss: Tensor) -> None:
-        reached = reached_parameters(loss)
-        self._trained = {i: p for i, p in enumerate(self._parameters) if p in reached}
-        self._untrained = [p for p in self._parameters if p not in reached]
-        trained = list(self._trained.values())
-        self._sgd = make_sgd(trained, self._recipe)
-        original = [p.data for p in trained]
-        for p in trained:  # not channels last: DeepSpeed sends weights as bytes, and ZeRO lays them end to end
-            p.data = p.data.clone(memory_format=torch.contiguous_format)
+    def _start(self, trained: dict[int, nn.Parameter]) -> None:
+        momenta = self.momenta()
+        self._stop()
+        self._trained = trained
+        self._momenta = {i: m for i, m in momenta.items() if i not in trained}
+        parameters = list(trained.values())
+        recipe = self._recipe
+        self._sgd = torch.optim.SGD(
+            parameters, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov, fused=True
+        )
+        original = [p.data for p in parameters]
+        # DeepSpeed sends weights as bytes, which needs a dimension, and ZeRO lays them end to end.
+        for p in parameters:
+            p.data = p.data.clone(memory_format=torch.contiguous_format).reshape(p.shape or (1,))
         self._engine = self._library.initialize(
-            model=nn.ParameterList(trained), optimizer=self._sgd, config=self._config(trained), dist_init_required=False
-        )[0]
-        momenta = {i: m for i, m in self._restored.items() if i in self._trained}
+            model=nn.ParameterList(parameters), optimizer=self._sgd, config=self._config(parameters),
+            dist_init_required=False,
+        )[0]  # fmt: skip
         if self._zero_stage == 0:
-            for p, data in zip(trained, original, strict=True):
+            for p, data in zip(parameters, original, strict=True):
                 p.data = data
-            set_momenta(self._sgd, self._parameters, momenta)
-        elif self._recipe.momentum:
-            for group in self._sgd.param_groups:
-                for shard in group["params"]:  # by now this rank's shard of all parameters, in one tensor
-                    self._sgd.state[shard]["momentum_buffer"] = torch.zeros_like(shard)
+        self._scalars = [p for p, data in zip(parameters, original, strict=True) if data.dim() == 0]
+        self._restore_scalars()
+        if recipe.momentum:
+            self._set_momenta(momenta)
+
+    def _restore_scalars(self) -> None:
+        """Take away the dimension that DeepSpeed gives to tensors without one when it starts and at each step."""
+        for p in self._scalars:
+            p.data = p.data.view(())
+
+    def _set_momenta(self, momenta: dict[int, Tensor]) -> None:
+        """Give the trained parameters these momenta, or those without one a momentum of 0: SGD's first step is the
+        same from there, and torch's fused SGD does not take parameters with and without momenta together."""
+        for group in self._sgd.param_groups:
+            for p in group["params"]:  # with ZeRO this rank's shard of all parameters, in one tensor
+                self._sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        if self._zero_stage:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()  # the first step would do it otherwise
-            for i, m in momenta.items():
-                self._library.utils.safe_set_full_optimizer_state(self._trained[i], m, "momentum_buffer")
-        self._restored = {}
+        for i, p in self._trained.items():
+            if i not in momenta:
+                continue
+            if self._zero_stage:
+                self._library.utils.safe_set_full_optimizer_state(p, momenta[i], "momentum_buffer")
+            else:
+                self._sgd.state[p]["momentum_buffer"].copy_(momenta[i])
 
     def _config(self, trained: Parameters) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": self._zero_stage}

@@ -1,0 +1,122 @@
+"""The fork server: a process that has imported torch and forks the local queue's jobs, so that each starts at once.
+
+It reads requests as lines of JSON and answers each with the list of jobs that have ended since the last answer. It has
+no threads and touches no GPU. When it dies its jobs go on, and so do they when the dispatcher that asked for them dies.
+
+    python -m slurm.fork_server
+"""
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from slurm.snapshot import CHECKOUT, PACKAGES
+
+# Threads do not survive a fork: NumPy and pyarrow must not start theirs when they are imported.
+WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
+
+class ForkServer:
+    """A fork server, started with the code and the environment of now."""
+
+    def __init__(self) -> None:
+        self._version = _version()
+        command = [sys.executable, "-m", "slurm.fork_server"]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | WITHOUT_THREADS, text=True
+        )
+        self._jobs: set[str] = set()  # that have not ended
+
+    @property
+    def is_outdated(self) -> bool:
+        """Return whether the harness's code or this process's environment has changed since, or the server is gone."""
+        return self._process.poll() is not None or self._version != _version()
+
+    def start(self, log: Path, order: dict[str, Any], gpu: str | None) -> None:
+        """Start a job for a ``JobOrder``, which sees only the given GPU and prints to a file of its own."""
+        self._jobs.add(str(log))
+        self._ask({"log": str(log), "order": order, "gpu": gpu})
+
+    def has_ended(self, log: Path) -> bool:
+        """Return whether the job with this log has ended; True too when the server is gone and nobody knows."""
+        self._ask(None)
+        return str(log) not in self._jobs
+
+    def close(self) -> None:
+        """End the server; its jobs go on."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()
+
+    def _ask(self, request: dict[str, Any] | None) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        answer = ""
+        with suppress(BrokenPipeError):
+            print(json.dumps(request), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        self._jobs = self._jobs - set(json.loads(answer)) if answer else set()
+
+
+def _version() -> tuple[list[tuple[str, int]], dict[str, str]]:
+    """Return the harness's files, each with the time of its last change, and the environment."""
+    files = (path for package in PACKAGES for path in (CHECKOUT / package).rglob("*.py"))
+    return sorted((str(path), path.stat().st_mtime_ns) for path in files), dict(os.environ)
+
+
+def _run_job(order: dict[str, Any], log: str, gpu: str | None) -> None:
+    """Train the pack of an order. USR2 and TERM end it after the running step, with every run checkpointed."""
+    began = time.time()
+    for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
+        os.dup2(os.open(path, flags), fd)
+    os.dup2(1, 2)
+    for name in WITHOUT_THREADS:
+        os.environ.pop(name)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+    import numpy as np
+
+    from harness.training.job import run_pack
+    from harness.training.job_order import JobOrder
+    from slurm.entry import note_signals
+
+    np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
+    signals = note_signals()
+    run_pack(JobOrder.from_json(order), lambda: bool(signals), log, began)
+
+
+def main() -> None:
+    from harness.store import provenance
+    from harness.training import host_memory
+
+    host_memory.retain_freed_memory()  # torch reads its setting at its first allocation, perhaps when it is imported
+    import pyarrow
+
+    import harness.training.job  # noqa: F401
+
+    pyarrow.scalar(0)  # imports pandas
+    provenance.git_state()  # of the code that the jobs run, whatever is committed meanwhile
+    provenance.versions()
+    fork = multiprocessing.get_context("fork")
+    jobs: dict[str, Any] = {}  # processes by log
+    for line in sys.stdin:
+        if (request := json.loads(line)) is not None:
+            jobs[request["log"]] = job = fork.Process(target=_run_job, kwargs=request)
+            job.start()
+        ended = [log for log, job in jobs.items() if not job.is_alive()]
+        for log in ended:
+            jobs.pop(log).close()
+        print(json.dumps(ended), flush=True)
+    os._exit(0)  # a normal end would wait for the jobs
+
+
+if __name__ == "__main__":
+    main()
