@@ -17,7 +17,7 @@ def _job_server() -> None:
     """Start the process that forks jobs, with the modules that they need imported."""
     environment = dict(os.environ)
     os.environ.update(ENVIRONMENT)
-    forkserver.set_forkserver_preload(["harness.training.job"])
+    forkserver.set_forkserver_preload(["harness.training.job", "harness.models.detection.build", "deepspeed"])
     process = forkserver.Process(target=time.sleep, args=(0,))
     process.start()
     process.join()

@@ -54,6 +54,7 @@ class Bench:
     sweep: dict[str, Any] = field(default_factory=lambda: SWEEP)
     cores: int = 1  # one core gives jobs one thread, so that bits compare between commands
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
+    _forked: list[Any] = field(default_factory=list)  # processes
 
     @property
     def store(self) -> Store:
@@ -95,12 +96,21 @@ class Bench:
         self._started.append(process)
         return process
 
+    def fork(self, function: Callable[..., None], *arguments: Any) -> Any:
+        """Start a process that has imported the harness already; return it."""
+        process = forkserver.Process(target=function, args=arguments)
+        process.start()
+        self._forked.append(process)
+        return process
+
     def clean_up(self) -> None:
         """End the processes that commands have left running."""
-        for process in self._started:
+        for process in self._forked:
+            process.kill()
+        for command in self._started:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+                os.killpg(command.pid, signal.SIGKILL)
+            command.communicate()
         for lock in filter(files.is_locked, (self.store.root / "queues").glob("*.lock")):
             with suppress(ProcessLookupError, ValueError):
                 os.killpg(int(lock.read_text()), signal.SIGKILL)
@@ -140,9 +150,7 @@ class Bench:
         runs = self.plan().plan.runs
         for run_id in run_ids:
             self.store.write_science(run_id, runs[run_id].science)
-        process = forkserver.Process(target=_train, args=(str(self.folder), run_ids, threads, stop_after))
-        process.start()
-        return process
+        return self.fork(_train, str(self.folder), run_ids, threads, stop_after)
 
     def train(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> int:
         """Run ``job`` to its end, or stop it after some steps, and return its exit code."""

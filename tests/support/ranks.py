@@ -1,70 +1,85 @@
 """Packs trained by several processes."""
 
+import itertools
 import json
+import os
 import signal
-import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from slurm.entry import free_port
-from tests.support.bench import ENVIRONMENT, Bench
+from tests.support.bench import Bench
 from tests.support.cli import PATIENCE
 
-PROCESS = """
-import itertools, json, os, signal, sys
-import torch
-from harness.training.job import run_pack
-from harness.training.job_order import JobOrder
-from harness.training.member import Member
 
-store, run_ids, digests, options = sys.argv[1], sys.argv[2].split(","), sys.argv[3], json.loads(sys.argv[4])
-order = {"store": store, "run_ids": run_ids, "data": None, "weights": {}, "threads": 1}
-steps = itertools.count(1)
-stop_after, kill_after, _ = (options.pop(name, None) for name in ("stop_after", "kill_after", "checkpoint_seconds"))
-def should_stop():
-    if (step := next(steps)) == kill_after:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step == stop_after
-end_epoch = Member.end_epoch
-def note(self):
-    end_epoch(self)
-    with open(digests, "a") as f:
-        f.write(json.dumps({k: t.double().abs().sum().item().hex() for k, t in self.tensors().items()}) + chr(10))
-Member.end_epoch = note
-sys.exit(not run_pack(JobOrder.from_json(order | options), should_stop))
-"""
+def _train(
+    rank: int, folder: str, environment: dict[str, str], order: dict[str, Any], stop_after: int | None,
+    kill_after: int | None,
+) -> None:  # fmt: skip
+    from harness.training.job import run_pack
+    from harness.training.job_order import JobOrder
+    from harness.training.member import Member
+
+    os.setsid()
+    os.chdir(folder)
+    os.environ.update(environment)
+    log = os.open(f"log-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    steps = itertools.count(1)
+
+    def should_stop() -> bool:
+        if (step := next(steps)) == kill_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step == stop_after
+
+    end_epoch = Member.end_epoch
+
+    def end_and_note(member: Member) -> None:
+        end_epoch(member)
+        digests = {name: tensor.double().abs().sum().item().hex() for name, tensor in member.tensors().items()}
+        with Path(f"digests-{rank}").open("a") as file:
+            file.write(json.dumps(digests) + "\n")
+
+    Member.end_epoch = end_and_note  # type: ignore[method-assign]
+    sys.exit(not run_pack(JobOrder.from_json(order), should_stop))
 
 
-def start_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> list[subprocess.Popen[str]]:
-    """Train a pack in `world` processes. Each writes digests of its tensors to a file after each epoch.
+def start_ranks(
+    bench: Bench, world: int, *run_ids: str, stop_after: int | None = None, kill_after: int | None = None,
+    checkpoint_seconds: float = 0.1, **options: Any,
+) -> list[Any]:  # fmt: skip
+    """Train a pack in ``world`` processes. Each writes digests of its tensors to a file after each epoch.
 
-    ``options``: fields of the job; the step after which to stop or to be killed; seconds between checkpoints.
+    They stop or are killed after a number of steps, if one is given. ``options``: fields of the job's order.
     """
     runs = bench.plan().plan.runs
     for run_id in run_ids:
         bench.store.write_science(run_id, runs[run_id].science)
-    port = str(free_port())
+    order = {"run_ids": run_ids, "data": None, "weights": {}, "threads": 1, **options}
+    order["store"] = str(bench.store.root.resolve())
+    meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = []
     for rank in range(world):
-        environment = {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment["KD_CHECKPOINT_SECONDS"] = str(options.get("checkpoint_seconds", 0.1))
-        digests = str(bench.folder / f"digests-{rank}")
-        args = [str(bench.store.root.resolve()), ",".join(run_ids), digests, json.dumps(options)]
-        log = (bench.folder / f"log-{rank}").open("w")
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROCESS, *args], env=ENVIRONMENT | environment, cwd=bench.folder,
-            stdout=log, stderr=log, text=True, start_new_session=True,
-        )  # fmt: skip
-        bench._started.append(process)
-        processes.append(process)
+        environment = {**meeting, "RANK": str(rank), "KD_CHECKPOINT_SECONDS": str(checkpoint_seconds)}
+        arguments = (rank, str(bench.folder), environment, order, stop_after, kill_after)
+        processes.append(bench.fork(_train, *arguments))
     return processes
+
+
+def exit_code(process: Any) -> int:
+    """Wait for a process's end and return its exit code."""
+    process.join(PATIENCE)
+    assert process.exitcode is not None, "it did not end"
+    return int(process.exitcode)
 
 
 def train_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> None:
     """Run ``start_ranks`` to its end, or to the step at which it is to stop or be killed."""
-    codes = [process.wait(timeout=PATIENCE) for process in start_ranks(bench, world, *run_ids, **options)]
+    codes = [exit_code(process) for process in start_ranks(bench, world, *run_ids, **options)]
     expected = -signal.SIGKILL if "kill_after" in options else int("stop_after" in options)  # run_pack returns False
     assert codes == [expected] * world, [rank_log(bench, rank)[-3000:] for rank in range(world)]
 
