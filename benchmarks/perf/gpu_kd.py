@@ -63,6 +63,7 @@ class Scale:
     device: str = "cuda"
     teacher: str = "resnet32x4"
     student: str = "resnet8x4"
+    batch: int = BATCH
     batches: int | None = None  # per epoch; None: all of CIFAR-100
     epochs: int = 2  # the first is not counted
     members: int = 8
@@ -72,7 +73,7 @@ class Scale:
     matrix: int = 8192
 
 
-SMOKE = Scale("cpu", "resnet8", "resnet8", batches=3, members=2, plain_steps=2, workers=0, rounds=3, matrix=64)
+SMOKE = Scale("cpu", "resnet8", "resnet8", batch=4, batches=3, members=2, plain_steps=2, workers=0, rounds=1, matrix=64)
 
 
 class EpochTimes(Silent):
@@ -91,7 +92,7 @@ class Bench:
     def __init__(self, scale: Scale):
         self.scale, self.device = scale, torch.device(scale.device)
         pixels, labels = load()
-        self.pixels, self.labels = (x[: BATCH * scale.batches] if scale.batches else x for x in (pixels, labels))
+        self.pixels, self.labels = (x[: scale.batch * scale.batches] if scale.batches else x for x in (pixels, labels))
         self.costs: dict[str, dict[str, float]] = {}
         self.graphs: dict[str, int] = {}
         self.plain_batches: Iterator[list[Tensor]] | None = None
@@ -106,12 +107,12 @@ class Bench:
         epochs = epochs or self.scale.epochs
         device, normalise = self.device, Normalise(INFO, self.device)
         pixels, labels = self.pixels.to(device), self.labels.to(device)
-        loader = TensorLoader(pixels, labels, normalise, batch_size=BATCH, crop_padding=4, flip=True, seed=0)
+        loader = TensorLoader(pixels, labels, normalise, batch_size=self.scale.batch, crop_padding=4, flip=True, seed=0)
         model = fresh(self.scale.teacher)
         spec = describe_taps(model, INFO.image_shape)
         freeze(model, device)
         teacher = Teacher(model, self.scale.teacher, Path(), "", 0.0, spec)
-        teacher.prepare(precision, BATCH if side == COMPILED else None)
+        teacher.prepare(precision, self.scale.batch if side == COMPILED else None)
         student = science("kd", self.scale.teacher, self.scale.student, precision=precision, epochs=epochs)
         count = self.scale.members if side == PACK else 1
         members = {
@@ -174,7 +175,7 @@ class Bench:
     def _load_plainly(self) -> Iterator[list[Tensor]]:
         workers = self.scale.workers
         loader = DataLoader(
-            Cifar(self.pixels, self.labels), BATCH, shuffle=True, drop_last=True, num_workers=workers,
+            Cifar(self.pixels, self.labels), self.scale.batch, shuffle=True, drop_last=True, num_workers=workers,
             pin_memory=self.device.type == "cuda", persistent_workers=workers > 0,
         )  # fmt: skip
         while True:  # the first batch of an epoch comes late, as in any such loop
@@ -208,8 +209,8 @@ class Bench:
     def kernels(self, side: str, precision: str) -> dict[str, Any]:
         """Profile two short epochs; return the milliseconds a step of the GPU's kernels by kind, and the longest."""
         all_images = self.pixels, self.labels
-        self.pixels, self.labels = self.pixels[: BATCH * 60], self.labels[: BATCH * 60]
-        steps = 2 * len(self.pixels) / BATCH
+        self.pixels, self.labels = self.pixels[: self.scale.batch * 60], self.labels[: self.scale.batch * 60]
+        steps = 2 * len(self.pixels) / self.scale.batch
         activity = torch.profiler.ProfilerActivity
         try:
             with torch.profiler.profile(
@@ -261,7 +262,7 @@ def main() -> int:
     raise_stream_limit()  # as a job does
     scale = SMOKE if smoke else Scale()
     bench = Bench(scale)
-    steps = -(-len(bench.pixels) // BATCH)
+    steps = -(-len(bench.pixels) // scale.batch)
     step_images = len(bench.pixels) / steps
     sides: dict[str, Callable[[], float]] = {}
     for precision in PRECISIONS:
@@ -274,7 +275,7 @@ def main() -> int:
     peak = bench.matrix_peak()
     runs = {name: scale.members if name.startswith(PACK) else 1 for name in least}
     per_second = {
-        name: (BATCH if name.startswith(PLAIN) else step_images) * runs[name] / s for name, s in least.items()
+        name: (scale.batch if name.startswith(PLAIN) else step_images) * runs[name] / s for name, s in least.items()
     }
     evaluation = {p: bench.evaluation(p) for p in PRECISIONS}
     operations = flop_per_image(scale)
@@ -285,7 +286,7 @@ def main() -> int:
         "device": torch.cuda.get_device_name() if not smoke else "CPU, a smoke test",
         "torch": torch.__version__,
         "images": "CIFAR-100" if os.environ.get("KD_DATA") else "made up",
-        "batch": BATCH,
+        "batch": scale.batch,
         "plain_workers": scale.workers,
         "ms_per_step": {name: round(1000 * s, 4) for name, s in least.items()},
         "images_per_s": {name: round(v, 1) for name, v in per_second.items()},

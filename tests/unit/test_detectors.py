@@ -45,12 +45,13 @@ def built(name: str, **options: Any) -> Detector:
     return model
 
 
-def scene(dtype: torch.dtype = torch.float32) -> tuple[Tensor, list[Objects]]:
+def scene(dtype: torch.dtype = torch.float32, divisor: int = 1) -> tuple[Tensor, list[Objects]]:
     """Return three images of different sizes, one without objects."""
-    images = torch.zeros(3, 3, 96, 128, dtype=dtype)
+    images = torch.zeros(3, 3, 96 // divisor, 128 // divisor, dtype=dtype)
     rng = torch.Generator().manual_seed(1)
     objects = []
-    for image, size, count in zip(images, [(96, 128), (70, 128), (96, 90)], [3, 0, 2], strict=True):
+    sizes = [(height // divisor, width // divisor) for height, width in ((96, 128), (70, 128), (96, 90))]
+    for image, size, count in zip(images, sizes, [3, 0, 2], strict=True):
         image[:, : size[0], : size[1]] = torch.randn(3, *size, generator=rng, dtype=torch.float64).to(dtype)
         corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([size[1], size[0]])
         boxes = torch.cat([corners.amin(1), corners.amax(1) + 1], dim=1)
@@ -224,7 +225,7 @@ def test_an_earlier_batch_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("name", [TWO, ONE, "fasterrcnn_mobilenet_v2_fpn"])
 def test_bfloat16_gives_losses_and_boxes_in_float32(name: str) -> None:
-    images, objects = scene()
+    images, objects = scene(divisor=2)
     model = built(name)
     exact = learn(model, images, objects).losses
     with torch.autocast("cpu", torch.bfloat16):

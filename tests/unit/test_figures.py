@@ -22,7 +22,7 @@ from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 
 TEACHERS = ("digits_net_w16", "digits_net_w8", "digits_net_w32")  # not in the order of their sizes
-GROWING = {**SWEEP, "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in TEACHERS]}
+GROWING = {**SWEEP, "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in TEACHERS[:2]]}
 
 
 def line(teacher: str, method: str, mean: float | None, student: str = "digits_net_w4") -> Row:
@@ -59,7 +59,7 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     result = run_command("report", "small.yaml", "--figures", "figures")
     drawn = {Path(line) for line in result.out.split()}
     expected = ["capacity_gap_digits_net_w4"]
-    for teacher in TEACHERS:
+    for teacher in TEACHERS[:2]:
         pair = f"{teacher}_digits_net_w4"
         expected += [f"{kind}_{pair}" for kind in ("pareto", "curves", "losses")]
         expected += [f"diagnostics_{method}_{pair}" for method in ("student", "kd", "fitnets")]
@@ -68,7 +68,7 @@ def test_drawn_by_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def labels(name: str) -> set[str]:
         return set(re.findall(r">([^<>\n]+)</text>", Path(f"figures/small/{name}.svg").read_text()))
 
-    assert {"kd", "fitnets", "digits_net_w4 alone", *TEACHERS} <= labels("capacity_gap_digits_net_w4")
+    assert {"kd", "fitnets", "digits_net_w4 alone", *TEACHERS[:2]} <= labels("capacity_gap_digits_net_w4")
     pair = f"{TEACHERS[0]}_digits_net_w4"
     assert {"student", "kd", "fitnets", "hours of training per run"} <= labels(f"pareto_{pair}")
     assert {"student", "kd", "fitnets", "test top-1 (%)", "cross-entropy in training", "epoch"} <= labels(
