@@ -129,7 +129,7 @@ def write_on(root: str, writer: int) -> None:
         if records.write_record(store, record(i)):
             os.write(notes, f"{run_id(i)}\n".encode())
         # Ever slower, so that 64 writers leave time to readers and compactors on any machine.
-        next_write = time.monotonic() + chance.uniform(0.0, 6.0) * (1 + n / 8)
+        next_write = time.monotonic() + chance.uniform(0.0, 4.0) * (1 + n)
         while time.monotonic() < next_write:
             if (Path(root) / "stop").exists():  # a process that is killed while it asks an Event would leave it locked
                 return
