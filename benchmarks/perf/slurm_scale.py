@@ -4,9 +4,9 @@ The sweep has one teacher and 10 variants of KD for each of 200 seeds, with one 
 is an array task. No run may be lost, run twice or hang. The calls of SLURM's commands and the CPU seconds of the login
 node are counted.
 
-The ratio compares two arrays: CPU seconds of a task that only starts Python with the harness's modules, over those of a
-task that the harness submitted to train one run, with everything that belongs to it (submitit, reading the data, one
-epoch, evaluation, the record).
+The ratio compares two arrays: CPU seconds of a task that only starts Python and imports torch, over those of a task
+that the harness submitted to train one run, with everything that belongs to it (submitit, reading the data, one epoch,
+evaluation, the record).
 
 ``KD_BENCH_RUNS`` sets another number of runs, for a trial.
 """
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,8 @@ RUNS = int(os.environ.get("KD_BENCH_RUNS", "2000"))
 TASKS = 20  # in each of the two arrays
 STALLED_SECONDS = 300.0  # without any run ending: something hangs
 COMMANDS = ("sbatch", "squeue", "sacct", "sacctmgr", "scontrol", "scancel", "sinfo")
-START = "import submitit, harness.training.job"
+START = "import torch"
+TARGET = 0.7
 PROFILE = "{resources: {time_minutes: 30, cpus_per_task: 1, mem_gb: 2}, signal_seconds: 20, poll_seconds: 1}\n"
 
 
@@ -185,18 +187,23 @@ def run_python_starts(login: Login, tasks: int) -> str:
     ).split(";")[0].strip()  # fmt: skip
 
 
+def cost_of_a_job(login: Login, tasks: int) -> tuple[float, float]:
+    """Return the mean CPU seconds of tasks that only import torch, and of the harness's tasks of one run."""
+    say(f"  {tasks} jobs of one run each on SLURM, and as many that only import torch")
+    first = run_python_starts(login, tasks // 2)
+    run_sweep(login, write_sweep(login.folder, "single", 1, tasks))
+    second = run_python_starts(login, tasks - tasks // 2)
+    time.sleep(5)  # the accounting lags
+    ours = login.job_seconds(*jobs_of(Store(login.folder / "single")))
+    return _mean(login.job_seconds(first, second)), _mean(ours)
+
+
 def measure(login: Login) -> None:
-    single = write_sweep(login.folder, "single", 1, TASKS)
+    starts, ours = cost_of_a_job(login, TASKS)
     many = write_sweep(login.folder, "many", VARIANTS, RUNS // VARIANTS)
-    say(f"  {TASKS} jobs of one run each, and as many plain Python starts")
-    first = run_python_starts(login, TASKS // 2)
-    run_sweep(login, single)
-    second = run_python_starts(login, TASKS // 2)
     say(f"  {RUNS} runs in {RUNS // VARIANTS} array tasks")
     sweep = run_sweep(login, many)
     time.sleep(5)  # the accounting lags
-    starts = _mean(login.job_seconds(first, second))
-    ours = _mean(login.job_seconds(*jobs_of(Store(login.folder / "single"))))
     packs = login.job_seconds(*jobs_of(Store(login.folder / "many")))
     calls = sum(sum(part["slurm_calls"].values()) for part in (sweep["submit"], sweep["status"], sweep["table"]))
     detail = {
@@ -207,15 +214,16 @@ def measure(login: Login) -> None:
         "slurm_calls_per_1000_runs": round(1000 * calls / RUNS, 2),
         **sweep,
         "cpu_seconds_per_task_of_10_runs": _mean(packs),
-        "cpu_seconds_per_task": {"plain Python start": starts, "harness, one run": ours},
+        "cpu_seconds_per_task": {"import torch": starts, "harness, one run": ours},
         "overhead_cpu_seconds_per_job": round(ours - starts, 2),
     }
-    emit("slurm_scale", starts / ours, 0.5, detail)
+    emit("slurm_scale", starts / ours, TARGET, detail)
 
 
-def main() -> None:
+def on_slurm(bench: str, measure: Callable[[Login], None]) -> None:
+    """Run a measurement on a SLURM cluster that is started for it, where SLURM is installed."""
     if packages.missing():
-        say(f"slurm_scale: skipped, SLURM is not installed ({', '.join(packages.missing())}); {packages.APT}")
+        say(f"{bench}: skipped, SLURM is not installed ({', '.join(packages.missing())}); {packages.APT}")
         return
     base = Path(tempfile.mkdtemp(prefix="kd-"))  # short, because unix sockets need it
     try:
@@ -226,6 +234,10 @@ def main() -> None:
             measure(Login(base / "login", cluster))
     finally:
         shutil.rmtree(base, ignore_errors=True)
+
+
+def main() -> None:
+    on_slurm("slurm_scale", measure)
 
 
 if __name__ == "__main__":
