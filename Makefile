@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test lint check docs bench bench-gpu clean
+.PHONY: help setup demo test test-timings lint check docs bench bench-gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
 	@echo "make test    set up, then run every test"
+	@echo "make test-timings   run every test and keep each file's seconds as its budget"
 	@echo "make check   lint, types and the quick tests"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
@@ -83,6 +84,10 @@ demo: $(VENV)/.installed
 
 test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest
+
+# On a quiet machine: a test file's budget is what it takes here, and half of that more.
+test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
+	$(BIN)/python -m pytest --write-timings
 
 lint: setup
 	$(BIN)/ruff check .

@@ -14,10 +14,17 @@ settings.register_profile("untimed", deadline=None)  # no test asserts on time
 settings.load_profile("untimed")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-timings", action="store_true", help="keep each test file's seconds in tests/timings.json")
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
         return
+    from tests.support.timings import Timings  # not before assertions are rewritten
+
+    config.pluginmanager.register(Timings(config.option.write_timings))
     if config.option.numprocesses is None and any(Path(name).is_dir() for name in config.args):
         config.option.numprocesses = 2
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
