@@ -1,8 +1,10 @@
 """The function that submitit runs in a job on a cluster. Its arguments are plain values, no objects of the harness."""
 
+import atexit
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -41,6 +43,8 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
     """
     began = time.time()
+    done: list[bool] = []
+    atexit.register(_end_process, done)
     signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
 
     import submitit
@@ -53,6 +57,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         store = Store(Path(job_order.store))
         _fail_after_max_attempts(store, job_order.run_ids, max_attempts, log)
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
+            done.append(True)
             return
     from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
 
@@ -61,6 +66,18 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         from slurm import commands
 
         commands.requeue(os.environ["SLURM_JOB_ID"])
+    done.append(True)
+
+
+def _end_process(done: list[bool]) -> None:
+    """End this process now, with 0, if its work is done.
+
+    A library that leaves a C++ thread running lets the process abort when it unloads, which would fail the job.
+    """
+    if done:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:

@@ -107,6 +107,10 @@ class ClusterBench(Bench):
         assert len(jobs) == 1, jobs
         return jobs[0]
 
+    def states_of(self, job: str) -> set[str]:
+        """Return the states of an array's tasks and their steps in the accounting."""
+        return set(self.cluster.client("sacct", "--noheader", f"--jobs={job}", "--format=State").split())
+
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
 

@@ -1,5 +1,6 @@
 """Misbehaving methods as a user might write them. Most read what to do from a file in the current folder."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -154,6 +155,21 @@ class TellsProcess(Distiller):
             "python": random.random(),
         }
         Path(f"process-{os.getpid()}.json").write_text(json.dumps(facts))
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        return {}
+
+
+class AbortsAtExit(Distiller):
+    """Aborts its process when the process unloads its libraries, as one with a C++ thread that still runs does."""
+
+    needs_teacher: ClassVar[bool] = False
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        libc = ctypes.CDLL(None)
+        libc.on_exit(ctypes.cast(libc.abort, ctypes.c_void_p), None)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {}

@@ -1,5 +1,6 @@
 """States and errors derived from SLURM's answers, or from missing ones; functions stand in for SLURM."""
 
+import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -211,3 +212,22 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     assert result.code == 0, result.err
     failure = Store(tmp_path).failure("aaaa")
     assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_job_that_is_done_ends_with_0_whatever_its_libraries_do_at_the_end(tmp_path: Path, runs: bool) -> None:
+    """A job that could not begin ends as they do."""
+    script = """if True:
+        import ctypes, sys
+        from slurm.entry import run
+        from harness.training.job_order import JobOrder
+        libc = ctypes.CDLL(None)
+        libc.on_exit(ctypes.cast(libc.abort, ctypes.c_void_p), None)
+        print("printed", flush=True)
+        order = JobOrder(sys.argv[1], ("aaaa",), None, {}, 1).to_json()
+        run(order if sys.argv[2] == "True" else {}, max_attempts=2)
+    """
+    job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
+    result = process("-c", script, tmp_path, runs, env={**job, "SLURM_RESTART_COUNT": "2"})
+    assert result.out == "printed\n"
+    assert (result.code, len(Store(tmp_path).failed_ids())) == ((0, 1) if runs else (-signal.SIGABRT, 0))
