@@ -229,5 +229,5 @@ def test_a_job_that_is_done_ends_with_0_whatever_its_libraries_do_at_the_end(tmp
     """
     job = {"SUBMITIT_EXECUTOR": "slurm", "SUBMITIT_FOLDER": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_NTASKS": "1"}
     result = process("-c", script, tmp_path, runs, env={**job, "SLURM_RESTART_COUNT": "2"})
-    assert result.out == "printed\n"
+    assert result.out.startswith("printed\n")
     assert (result.code, len(Store(tmp_path).failed_ids())) == ((0, 1) if runs else (-signal.SIGABRT, 0))
