@@ -9,21 +9,11 @@ from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
-from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Trained
+from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # more take minutes to plan, and are probably a typing mistake
-# Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
-SHARED_RECIPE = (
-    "batch_size",
-    "epoch_steps",
-    "flip",
-    "precision",
-    "compile",
-    "teacher_top_k",
-    *(key for task in tasks.CATALOG.values() for images in task.images for key in images.views),
-)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter
 from harness.errors import UserError
 from harness.spec import datasets, identity
 from harness.spec.schema import Recipe
-from harness.spec.tasks import DATASETS, DatasetInfo
+from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo
 
 # Keys of the first results, always in the JSON form. Younger ones are left out while unset, so that runs keep their
 # ids.
@@ -19,6 +19,16 @@ FIRST_KEYS = frozenset(
     ("epochs", "batch_size", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma",
      "warmup_epochs", "crop_padding", "flip", "precision", "eval_every", "train_subset", "protocol")
 )  # fmt: skip
+# Members of a pack share the data pass and the teacher's forward, so these parts of their recipes must agree.
+SHARED_RECIPE = (
+    "batch_size",
+    "epoch_steps",
+    "flip",
+    "precision",
+    "compile",
+    "teacher_top_k",
+    *(key for task in CATALOG.values() for images in task.images for key in images.views),
+)
 CLOSED = ConfigDict(extra="forbid")  # a science with keys that are unknown here is of a later version
 
 

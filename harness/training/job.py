@@ -15,8 +15,7 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import open_source
 from harness.phrases import percent, plural
 from harness.spec import identity
-from harness.spec.expand import SHARED_RECIPE
-from harness.spec.science import Given, Science, recipe_json
+from harness.spec.science import SHARED_RECIPE, Given, Science, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
