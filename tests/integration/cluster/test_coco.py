@@ -26,6 +26,8 @@ def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.
     bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "coco128_quick.yaml").read_text())
     sweep["methods"] = {"rekd": sweep["methods"]["rekd"]}
+    sweep["pairs"][0]["teacher"] = sweep["pairs"][0]["student"]  # half as long as the sweep's own teacher
+    sweep["dataset"]["train_subset"] = 10
     bench.sweep = sweep
 
     result = bench.run("sweep", "--data", str(data))

@@ -15,7 +15,7 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use a fifth of the sweep's images and half of its epochs."""
+    """Use a fifth of the sweep's images, half of its epochs, and two methods; test_engines.py trains more."""
     pytest.importorskip("deepspeed")
     data = bench.folder / "data"
     prepared = data / "tiny_imagenet_20_prepared"
@@ -23,6 +23,7 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     monkeypatch.setenv("KD_DATA", str(data))  # for this process's own view of the plan
     bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
+    sweep["methods"] = {name: sweep["methods"][name] for name in ("crd", "rekd")}
     sweep["dataset"]["train_subset"] = 200
     sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}
     bench.sweep = sweep
