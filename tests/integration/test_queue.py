@@ -130,6 +130,22 @@ def test_cancel_ends_jobs_whose_queue_is_dead(bench: Bench) -> None:
     assert not bench.store.is_running(runs[1]) and bench.store.done_ids() == set()
 
 
+def test_the_fork_servers_end_costs_nothing(bench: Bench) -> None:
+    """The job that runs goes on, and another server starts the next one."""
+    bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1]}
+    runs = [cell.run_id for cell in bench.cells().values()]
+    slow_down(bench, 0.1)
+    sweep = bench.start("sweep", "--max-parallel", "1")
+    until(lambda: in_training(bench, runs[0]))
+    job = bench.store.attempts(runs[0])[-1]["pid"]
+    server = int(Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(server, signal.SIGKILL)
+    slow_down(bench, 0)
+    _, err = sweep.communicate(timeout=PATIENCE)
+    assert sweep.returncode == 0, err
+    assert [len(bench.store.attempts(k)) for k in runs] == [1, 1]
+
+
 def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> None:
     """A job checkpoints and ends after the step in which SIGTERM comes, and the queue starts it again."""
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0]}
