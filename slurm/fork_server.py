@@ -1,9 +1,10 @@
 """The fork server: a process that has imported torch and forks the local queue's jobs, so that each starts at once.
 
-It reads requests as lines of JSON and answers each with the list of jobs that have ended since the last answer. It has
-no threads and touches no GPU. When it dies its jobs go on, and so do they when the dispatcher that asked for them dies.
+It reads requests as lines of JSON and answers each, on the file descriptor that it is given, with the list of jobs that
+have ended since the last answer. It has no threads and touches no GPU. When it dies its jobs go on, and so do they when
+the dispatcher that asked for them dies.
 
-    python -m slurm.fork_server
+    python -m slurm.fork_server DESCRIPTOR
 """
 
 import json
@@ -27,10 +28,13 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._version = _version()
-        command = [sys.executable, "-m", "slurm.fork_server"]
+        answers, end = os.pipe()  # not its stdout, to which a module may print when it is imported
+        command = [sys.executable, "-m", "slurm.fork_server", str(end)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | WITHOUT_THREADS, text=True
+            command, stdin=subprocess.PIPE, pass_fds=(end,), env=os.environ | WITHOUT_THREADS, text=True
         )
+        os.close(end)
+        self._answers = os.fdopen(answers)
         self._jobs: set[str] = set()  # that have not ended
 
     @property
@@ -50,18 +54,18 @@ class ForkServer:
 
     def close(self) -> None:
         """End the server; its jobs go on."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._answers.close()
         self._process.wait()
 
     def _ask(self, request: dict[str, Any] | None) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
         answer = ""
         with suppress(BrokenPipeError):
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            answer = self._process.stdout.readline()
+            answer = self._answers.readline()
         self._jobs = self._jobs - set(json.loads(answer)) if answer else set()
 
 
@@ -71,9 +75,10 @@ def _version() -> tuple[list[tuple[str, int]], dict[str, str]]:
     return sorted((str(path), path.stat().st_mtime_ns) for path in files), dict(os.environ)
 
 
-def _run_job(order: dict[str, Any], log: str, gpu: str | None) -> None:
+def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> None:
     """Train the pack of an order. USR2 and TERM end it after the running step, with every run checkpointed."""
     began = time.time()
+    os.close(answers)  # so that it ends with the server
     for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
         os.dup2(os.open(path, flags), fd)
     os.dup2(1, 2)
@@ -107,14 +112,15 @@ def main() -> None:
     provenance.versions()
     fork = multiprocessing.get_context("fork")
     jobs: dict[str, Any] = {}  # processes by log
+    answers = int(sys.argv[1])
     for line in sys.stdin:
         if (request := json.loads(line)) is not None:
-            jobs[request["log"]] = job = fork.Process(target=_run_job, kwargs=request)
+            jobs[request["log"]] = job = fork.Process(target=_run_job, args=(answers,), kwargs=request)
             job.start()
         ended = [log for log, job in jobs.items() if not job.is_alive()]
         for log in ended:
             jobs.pop(log).close()
-        print(json.dumps(ended), flush=True)
+        os.write(answers, f"{json.dumps(ended)}\n".encode())
     os._exit(0)  # a normal end would wait for the jobs
 
 

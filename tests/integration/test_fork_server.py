@@ -19,8 +19,10 @@ GPU = "GPU-5e6b0a4a-0d2c-4b1e-9f3a-0a1b2c3d4e5f"
 
 @pytest.fixture
 def server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
+    """Return a server in which a module prints when it is imported."""
     monkeypatch.chdir(bench.folder)
-    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    (bench.folder / "sitecustomize.py").write_text("print('hello')")
+    monkeypatch.setenv("PYTHONPATH", f"{bench.folder}{os.pathsep}{REPO}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     server = ForkServer()
     yield server

@@ -248,6 +248,16 @@ def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milest
     assert capture.captures == times + teachers
 
 
+def test_a_parameter_that_a_later_epoch_reaches_is_trained_in_captured_steps() -> None:
+    use = f"{USER_METHODS}:ReachesOthers"
+    capture = StandIn()
+    eager, _ = train([use], None)
+    captured, watcher = train([use], capture)
+    assert not watcher.failures and capture.captures > 1
+    assert_same_end(eager[use], captured[use])
+    assert captured[use].distiller.early.item() != 1 != captured[use].distiller.late.item()  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(("use", "times"), [("kd", 1), ("dkd", 3), ("crd", 1), ("rekd", 1), ("dml", 1)])
 def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
     """Clipping is captured. A method that reads only a micro-batch's epoch is captured again in each epoch."""
