@@ -5,17 +5,34 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+
+TESTS = Path(__file__).parent
+ON_GPU = {TESTS / "gpu", TESTS / "__init__.py", TESTS / "conftest.py"}
 
 # Two files at a time leave each one core, and torch's threads would wait for each other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest.register_assert_rewrite("tests.support")  # whose helpers assert
-settings.register_profile("untimed", deadline=None)  # no test asserts on time
-settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-timings", action="store_true", help="keep each test file's seconds in tests/timings.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not only_gpu(config):
+        from hypothesis import settings
+
+        settings.register_profile("untimed", deadline=None)  # no test asserts on time
+        settings.load_profile("untimed")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the other tests, whose packages a machine with a GPU may lack."""
+    return True if only_gpu(config) and collection_path.parent == TESTS and collection_path not in ON_GPU else None
+
+
+def only_gpu(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "gpu")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
@@ -25,7 +42,10 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     from tests.support.timings import Timings  # not before assertions are rewritten
 
     config.pluginmanager.register(Timings(config.option.write_timings))
-    if config.option.numprocesses is None and any(Path(name).is_dir() for name in config.args):
+    several_files = any(Path(name).is_dir() for name in config.args) and not only_gpu(
+        config
+    )  # which has all its memory
+    if config.option.numprocesses is None and several_files:
         config.option.numprocesses = 2
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
         # As collected: the cluster's tests come early and the quick unit tests last, so that both workers end together.

@@ -13,7 +13,14 @@ from harness.training.distributed.ranks import Ranks
 
 N, BATCH = 50, 16
 CPU = torch.device("cpu")
-PIXELS = Normalise(SimpleNamespace(mean=(0.0,) * 3, std=(1 / 255,) * 3), CPU)  # leaves values in 0..255
+
+
+def raw_pixels(device: torch.device) -> Normalise:
+    """Return a normalisation that leaves values in 0..255."""
+    return Normalise(SimpleNamespace(mean=(0.0,) * 3, std=(1 / 255,) * 3), device)
+
+
+PIXELS = raw_pixels(CPU)
 
 
 def train_loader(path: Path, backend: str | None, **changes: Any) -> BetonLoader:
@@ -21,7 +28,7 @@ def train_loader(path: Path, backend: str | None, **changes: Any) -> BetonLoader
         "positions": np.arange(N), "batch_size": BATCH, "image_size": 96, "crop_area": (0.08, 1.0), "flip": True,
         "seed": 3, "rows": Ranks().rows, "workers": 2, "device": CPU, "backend": backend,
     } | changes  # fmt: skip
-    return BetonLoader(path, options.pop("positions"), PIXELS, **options)
+    return BetonLoader(path, options.pop("positions"), raw_pixels(options["device"]), **options)
 
 
 def usage() -> tuple[int, int]:

@@ -25,13 +25,13 @@ def images() -> Tensor:
     return torch.randn(COUNT, 3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
-def train(ranks: Ranks) -> dict[str, Tensor]:
+def train(ranks: Ranks, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """Take three steps of SGD on a loss that couples all rows of a batch."""
-    model = network().train()
-    if ranks.world_size > 1:
+    model = network().to(device).train()
+    if ranks.store is not None:
         sync_batch_norms(model, ranks)
     for _ in range(3):
-        out = ranks.all_gather(model(images()[ranks.rows(COUNT)]).mean((2, 3)), COUNT)
+        out = ranks.all_gather(model(images()[ranks.rows(COUNT)].to(device)).mean((2, 3)), COUNT)
         loss = (out @ out.T).softmax(1).diagonal().log().sum()
         model.zero_grad()
         loss.backward()

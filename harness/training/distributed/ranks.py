@@ -78,14 +78,14 @@ class Ranks:
 
         Every rank must compute the same from the result: its rows receive the gradient of its own copy of the loss.
         """
-        if self.world_size == 1:
+        if self.store is None:
             return mine
         gathered: Tensor = _AllGather.apply(mine, self, count, part)
         return gathered
 
     def all_reduce_sum(self, tensors: Iterable[Tensor]) -> None:
         """Replace each tensor by its sum over the ranks, bit for bit the same on all of them."""
-        if self.world_size == 1:
+        if self.store is None:
             return
         tensors = list(tensors)
         flat = torch.cat([t.reshape(-1) for t in tensors])
@@ -96,7 +96,7 @@ class Ranks:
 
     def all_reduce_max(self, value: int, device: torch.device) -> int:
         """Return the largest of the ranks' values."""
-        if self.world_size == 1:
+        if self.store is None:
             return value
         largest = torch.tensor(value, device=device)
         with _lost_rank_on_error():
@@ -105,7 +105,7 @@ class Ranks:
 
     def all_gather_json(self, value: Any) -> list[Any]:
         """Return each rank's JSON-able value, in the order of ranks."""
-        if self.world_size == 1:
+        if self.store is None:
             return [value]
         text, device = json.dumps(value).encode(), self.device()
         padded = text.ljust(self.all_reduce_max(len(text), device))  # spaces behind a value are JSON too
