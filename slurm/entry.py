@@ -13,6 +13,7 @@ from typing import Any
 from harness.store import files
 from harness.store.store import Store
 from harness.training.job_order import JobOrder
+from slurm.imports import without_garbage_collection
 
 RENDEZVOUS_SECONDS = 300.0
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
@@ -59,7 +60,8 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
         if job.num_tasks == 1 and set(job_order.run_ids) <= store.done_ids() | store.failed_ids():
             done.append(True)
             return
-    from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
+    with without_garbage_collection():
+        from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
 
     finished = run_pack(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals:

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from slurm.imports import without_garbage_collection
 from slurm.snapshot import CHECKOUT, PACKAGES
 
 # Threads do not survive a fork: NumPy and pyarrow must not start theirs when they are imported.
@@ -103,11 +104,12 @@ def main() -> None:
     from harness.training import host_memory
 
     host_memory.retain_freed_memory()  # torch reads its setting at its first allocation, perhaps when it is imported
-    import pyarrow
+    with without_garbage_collection():
+        import pyarrow
 
-    import harness.training.job  # noqa: F401
+        import harness.training.job  # noqa: F401
 
-    pyarrow.scalar(0)  # imports pandas
+        pyarrow.scalar(0)  # imports pandas
     provenance.git_state()  # of the code that the jobs run, whatever is committed meanwhile
     provenance.versions()
     fork = multiprocessing.get_context("fork")

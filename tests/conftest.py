@@ -19,6 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until everything is imported
     if not only_gpu(config):
         from hypothesis import settings
 
@@ -54,5 +55,5 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep what is imported by now out of garbage collections: each would look through a million objects."""
-    gc.collect()
     gc.freeze()
+    gc.enable()

@@ -11,17 +11,13 @@ import pytest
 
 from tests.support.bench import ENVIRONMENT, Bench, forkserver, teacher_run
 
-PRELOADED = ["harness.training.job", "harness.models.detection.build", "deepspeed"]
-# Modules whose functions run in these processes: each would import them for a second.
-PRELOADED += ["tests.support.ranks", "tests.integration.test_compaction", "tests.integration.test_records"]
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _job_server() -> None:
     """Start the process that forks jobs, with the modules that they need imported."""
     environment = dict(os.environ)
     os.environ.update(ENVIRONMENT)
-    forkserver.set_forkserver_preload(PRELOADED)
+    forkserver.set_forkserver_preload(["tests.support.job_server"])
     process = forkserver.Process(target=time.sleep, args=(0,))
     process.start()
     process.join()

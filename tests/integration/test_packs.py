@@ -59,7 +59,7 @@ def test_a_method_sees_the_epoch(with_teacher: Bench) -> None:
 @pytest.mark.parametrize("name", ["Raises", "GivesNaN", "NoSuchTap", "ChangesInPlace", "Drops"])
 def test_an_odd_member_leaves_the_others_untouched(with_teacher: Bench, finished: Bench, name: str) -> None:
     run_ids = failing_pack(with_teacher, name)
-    (with_teacher.folder / "raise-at").write_text("30")
+    (with_teacher.folder / "raise-at").write_text("14")
     assert with_teacher.train(*run_ids.values()) == 0
     same_end(with_teacher, finished, *METHODS)
     run_id = run_ids[name.lower()]
@@ -104,7 +104,7 @@ def test_a_failed_and_a_diverged_run_through_the_command(with_teacher: Bench, fi
         "crd": SWEEP["methods"]["crd"],
     }
     with_teacher.sweep = {**SWEEP, "methods": entries, "seeds": [0]}
-    (with_teacher.folder / "raise-at").write_text("30")
+    (with_teacher.folder / "raise-at").write_text("14")
 
     first = with_teacher.run("sweep")
     assert first.returncode == 1

@@ -49,7 +49,7 @@ def test_a_killed_rank_ends_all_and_they_resume(with_teacher: Bench, finished: B
 
 def test_a_failure_on_every_rank_is_the_members_own(with_teacher: Bench, finished: Bench) -> None:
     with_teacher.sweep = {**SWEEP, "methods": {"buggy": {"use": f"{USER_METHODS}:Raises"}, "kd": {}}, "seeds": [0]}
-    (with_teacher.folder / "raise-at").write_text("30")
+    (with_teacher.folder / "raise-at").write_text("14")
     cells = with_teacher.cells()
     train_ranks(with_teacher, 2, cells["buggy", 0].run_id, cells["kd", 0].run_id)
     failure = with_teacher.store.failure(cells["buggy", 0].run_id)

@@ -1,5 +1,6 @@
 """A bench whose sweeps run on a real SLURM through the command line, in jobs that can die in every way."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -9,13 +10,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
 
 from slurm.loopback import Loopback, packages
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
-from tests.support.cli import PATIENCE
+from tests.support.cli import PATIENCE, run_command
 
 ON_SLURM = [
     pytest.mark.slow,
@@ -110,6 +112,12 @@ class ClusterBench(Bench):
     def states_of(self, job: str) -> set[str]:
         """Return the states of an array's tasks and their steps in the accounting."""
         return set(self.cluster.client("sacct", "--noheader", f"--jobs={job}", "--format=State").split())
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """Return label -> its row in ``status --json``, run in this process: tests wait for what it says."""
+        with contextlib.chdir(self.folder), mock.patch.dict(os.environ, self._process_options()["env"]):
+            result = run_command("status", *self.command("status", "--json")[3:])
+        return {row["label"]: row for row in json.loads(result.out)}
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
