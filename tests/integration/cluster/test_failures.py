@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.support.bench import METHODS, SWEEP, USER_METHODS, Bench, teacher_run, until
-from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
+from tests.support.cluster_bench import METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.disks import FILLS, tmpfs
 from tests.support.interruptions import same_end
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import METHODS, Bench, until
-from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.bench import Bench, until
+from tests.support.cluster_bench import METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM

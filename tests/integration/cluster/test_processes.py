@@ -13,13 +13,13 @@ from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, rec
 from tests.support.ranks import as_one_process
 
 pytestmark = ON_SLURM
-ABORTS = {"aborts": {"use": f"{USER_METHODS}:AbortsAtExit"}}
+ABORTING = {"kd": {}, "rekd": {}, "aborts": {"use": f"{USER_METHODS}:AbortsAtExit"}}
 
 
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
 def test_processes_share_a_run(with_teacher: ClusterBench, finished: Bench, nodes: int, tasks: int) -> None:
     with_teacher.profile = {"resources": {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": tasks}}
-    with_teacher.sweep = small(0, 1, **ABORTS)  # two jobs share each node
+    with_teacher.sweep = {**small(0, 1), "methods": ABORTING}  # two jobs share each node
     as_single_processes(with_teacher, finished, nodes * tasks)
 
 
@@ -28,10 +28,10 @@ def test_processes_share_a_run(with_teacher: ClusterBench, finished: Bench, node
 def test_processes_share_a_run_under_deepspeed(
     with_teacher: ClusterBench, finished: Bench, nodes: int, tasks: int
 ) -> None:
-    """DeepSpeed starts without mpi4py and its launcher; test_engines.py trains every method with it."""
+    """DeepSpeed starts without mpi4py and its launcher."""
     resources = {"nodes": nodes, "tasks_per_node": tasks, "mem_gb": 2 * tasks, "engine": "deepspeed", "zero_stage": 1}
     with_teacher.profile = {"resources": resources}
-    with_teacher.sweep = {**small(0), "methods": {"kd": {}, "rekd": {}, **ABORTS}}
+    with_teacher.sweep = {**small(0), "methods": ABORTING}
     as_single_processes(with_teacher, finished, nodes * tasks)
     logs = [
         Path(attempt["log"]).read_text()

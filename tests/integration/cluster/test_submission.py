@@ -7,20 +7,20 @@ import sys
 from collections import Counter
 
 from slurm import commands
-from tests.support.bench import METHODS, SWEEP, Bench, teacher_run, until
-from tests.support.cluster_bench import ARRAY, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
+from tests.support.bench import SWEEP, Bench, teacher_run, until
+from tests.support.cluster_bench import ARRAY, METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.interruptions import same_end
 
 pytestmark = ON_SLURM
 
 
 def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, finished: Bench) -> None:
-    bench.sweep = small(0, 1)
+    bench.sweep = {**SWEEP, "seeds": [0, 1]}
     result = bench.run("sweep")
     assert result.returncode == 0, result.stderr
     recorded_once(bench)
     for seed in (0, 1):
-        same_end(bench, finished, *METHODS, seed=seed)
+        same_end(bench, finished, *SWEEP["methods"], seed=seed)
     assert all(bench.attempts(k) == 1 for k in bench.plan().plan.runs)
     first, second = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
     assert [len(note["packs"]) for note in (first, second)] == [1, 2], "the teacher; an array of its students"
