@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 
 from harness.training.distributed.ranks import ONE_RANK, Ranks
+from tests.support.exchanges import train
 from tests.support.packs import CUDA
-from tests.unit.test_ranks import train
 
 
 @pytest.fixture
