@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from harness import rng
 from harness.spec import methods
 from harness.training.member import History
-from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
+from tests.support.bench import EPOCHS, IMAGES, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 
@@ -105,7 +105,7 @@ def test_methods_of_one_seed_see_the_same_images_in_the_same_order(bench: Bench)
     assert not {tuple(line) for line in lines[0]} & {tuple(line) for line in lines[1]}
     for seed in (0, 1):
         firsts = [int(line[0]) for line in lines[seed]]
-        orders = [rng.random_permutation(seed, epoch, 1442)[::64].tolist() for epoch in range(EPOCHS)]
+        orders = [rng.random_permutation(seed, epoch, IMAGES)[::64].tolist() for epoch in range(EPOCHS)]
         assert firsts == [i for order in orders for i in order]
 
 
