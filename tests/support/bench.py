@@ -27,7 +27,7 @@ METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 EPOCHS = 3
 IMAGES = 740
 STEPS = 12  # per epoch, batches of 64, the last of 36
-OFTEN, SELDOM = 0.1, 60  # seconds between checkpoints: a job that may be killed writes them at nearly every step
+OFTEN, SELDOM = 0.1, 1000  # seconds between checkpoints: a job that may be killed writes them at nearly every step
 USER_METHODS = "tests.support.user_methods"
 SWEEP: dict[str, Any] = {
     "name": "small",
