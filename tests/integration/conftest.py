@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import ENVIRONMENT, Bench, forkserver, teacher_run
+from tests.support.bench import ENVIRONMENT, SELDOM, Bench, forkserver, teacher_run
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,7 +35,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The small sweep, run by the command without any disturbance, two jobs at once."""
-    bench = Bench(tmp_path_factory.mktemp("finished"), cores=2)
+    bench = Bench(tmp_path_factory.mktemp("finished"), cores=2, checkpoint_seconds=SELDOM)
     base = tmp_path_factory.getbasetemp()
     shared_folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished-once"
     with shared_folder.with_suffix(".lock").open("w") as lock:

@@ -84,7 +84,6 @@ RUN = (
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",
-    "docs/leaderboard.md",
 )
 
 
@@ -93,9 +92,10 @@ def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 
 
-def test_the_page_on_results_runs(finished: Bench, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md"])
+def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Path) -> None:
     shutil.copytree(finished.store.root, tmp_path / "results")
-    run_page("docs/results.md", tmp_path)
+    run_page(page, tmp_path)
 
 
 @pytest.mark.slow

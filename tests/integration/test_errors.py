@@ -17,7 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.support.bench import ENVIRONMENT, Bench, teacher_run
+from tests.support.bench import SELDOM, Bench, teacher_run
 from tests.support.cli import process, run_command
 from tests.support.disks import FILLS, tmpfs
 
@@ -409,15 +409,13 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
 @pytest.mark.parametrize(
     "left, every, file",
     [
-        (9 << 10, "1000", "student.safetensors"),
-        (20 << 10, "1000", "{run}.parquet"),
-        (8 << 10, "0", "student.safetensors"),
+        (9 << 10, SELDOM, "student.safetensors"),
+        (20 << 10, SELDOM, "{run}.parquet"),
+        (8 << 10, 0, "student.safetensors"),
     ],
     ids=["weights", "record", "checkpoint"],
 )
-def test_a_full_disk_while_a_job_writes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, left: int, every: str, file: str
-) -> None:
+def test_a_full_disk_while_a_job_writes(bench: Bench, left: int, every: float, file: str) -> None:
     """A full disk fails a run when it writes weights or its record, but not when it writes a checkpoint.
 
     Nothing half-written remains. With space again, a retry finishes the run.
@@ -426,7 +424,7 @@ def test_a_full_disk_while_a_job_writes(
     (bench.folder / "fill").touch()
     bench.sweep = {**SWEEP, "methods": {"fills": {"use": "filling:Fills", "params": {"left": left}}}, "pairs": []}
     bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4"}]
-    monkeypatch.setitem(ENVIRONMENT, "KD_CHECKPOINT_SECONDS", every)
+    bench.checkpoint_seconds = every
     with tmpfs(bench.folder / "results", "size=1m"):
         result = bench.run("sweep")
         assert result.returncode in (1, 2) and "Traceback (most recent" not in result.stderr.partition("FAILED")[0]

@@ -1,10 +1,9 @@
 """Exports of ``report``: event files for TensorBoard, and a bundle for readers of a paper."""
 
+import contextlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -18,7 +17,7 @@ import yaml
 from harness.planning.plan import plan_sweep
 from harness.store import records
 from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench, teacher_run
-from tests.support.cli import process
+from tests.support.cli import process, run_command
 
 # Event files ---------------------------------------------------------------------------------------------------------
 
@@ -32,9 +31,9 @@ def read_events(folder: Path) -> Any:
 
 
 def test_event_files_hold_what_the_records_hold(finished: Bench, tmp_path: Path) -> None:
-    result = finished.run("report", "--tensorboard", str(tmp_path))
-    assert result.returncode == 0, result.stderr
-    listed = [Path(line) for line in result.stdout.splitlines()]
+    result = finished.call("report", "--tensorboard", tmp_path)
+    assert result.code == 0, result.err
+    listed = [Path(line) for line in result.out.splitlines()]
     assert sorted(listed) == sorted(p for p in tmp_path.rglob("*") if p.is_file()) and len(listed) == 16
     folders = {(m, s): tmp_path / f"small/digits_net_w8-digits_net_w4/{m}/seed-{s}" for m, s in finished.cells()}
     run_ids = {folders[key]: cell.run_id for key, cell in finished.cells().items()}
@@ -62,7 +61,7 @@ def test_settings_are_hyper_parameters(finished: Bench, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.plugins.hparams import metadata
 
-    finished.run("report", "--tensorboard", str(tmp_path), "--only", "method=crd", "--only", "seed=1")
+    finished.call("report", "--tensorboard", tmp_path, "--only", "method=crd", "--only", "seed=1")
     (folder,) = tmp_path.glob("*/digits_net_w8-digits_net_w4/crd/seed-1")
     content = read_events(folder).PluginTagToContent("hparams")
     start = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
@@ -77,10 +76,11 @@ def test_settings_are_hyper_parameters(finished: Bench, tmp_path: Path) -> None:
 def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished: Bench, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run_id = finished.cells()["rekd", 2].run_id
-    for name in ("first", "second"):
-        args = ("--results", "results", "--tensorboard", tmp_path / name, "--run", run_id[:10])
-        result = process("-m", "harness.report", *args, cwd=finished.folder)
-        assert result.code == 0, result.err
+    args = ("--results", finished.store.root, "--run", run_id[:10], "--tensorboard")
+    result = run_command("report", *args, tmp_path / "first")
+    assert result.code == 0, result.err
+    result = process("-m", "harness.report", *args, tmp_path / "second")  # another process
+    assert result.code == 0, result.err
     (first,), (second,) = (sorted((tmp_path / name / run_id).iterdir()) for name in ("first", "second"))
     assert first.name == second.name and first.read_bytes() == second.read_bytes()
     assert first.name.endswith(run_id), "and no host's name, as tensorboard's own writer has it there"
@@ -89,14 +89,12 @@ def test_the_same_record_gives_the_same_bytes_and_any_run_can_be_named(finished:
 
 def test_mistakes_are_reported_and_nothing_is_written(finished: Bench, bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    unknown = finished.run("report", "--tensorboard", str(out), "--run", "0123456789abcdef")
-    assert unknown.returncode == 2 and "error: --run: unknown finished run '0123456789abcdef'" in unknown.stderr
-    without_file = finished.run("report", "--run", "0")
-    assert without_file.returncode == 2 and without_file.stderr == "error: --run goes with --tensorboard\n"
+    unknown = finished.call("report", "--tensorboard", out, "--run", "0123456789abcdef")
+    assert "--run: unknown finished run '0123456789abcdef'" in unknown.error
+    assert finished.call("report", "--run", "0").error == "--run goes with --tensorboard"
     for option in ("--tensorboard", "--bundle"):
-        empty = bench.run("report", option, str(out))
-        assert empty.returncode == 2 and "no run has a record yet" in empty.stderr and empty.stdout == ""
-    whole = process("-m", "harness.report", "--bundle", out, "--results", "results", cwd=finished.folder)
+        assert "no run has a record yet" in bench.call("report", option, out).error
+    whole = run_command("report", "--bundle", out, "--results", finished.store.root)
     assert whole.error == "--bundle holds one sweep's results: name its file"
     program = (
         "import sys; sys.modules['tensorboard'] = None; from harness.console.app import main; "
@@ -124,18 +122,24 @@ def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
 
 def bundled(bench: Bench, out: Path, *args: str) -> Path:
     """Return the folder into which the bundle is unpacked."""
-    result = bench.run("report", "--bundle", str(out), *args)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"{out}\n"
+    result = bench.call("report", "--bundle", out, *args)
+    assert result.code == 0, result.err
+    assert result.out == f"{out}\n"
     with zipfile.ZipFile(out) as packed:
         assert packed.testzip() is None
         packed.extractall(out.with_suffix(""))
     return out.with_suffix("")
 
 
-def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, tmp_path: Path) -> None:
-    folder = bundled(finished, tmp_path / "b.zip")
-    result = process("-m", "harness.verify", "--results", folder)
+@pytest.fixture(scope="module")
+def bundle(finished: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unpacked bundle of the whole sweep, next to its zip file."""
+    return bundled(finished, tmp_path_factory.mktemp("bundle") / "b.zip")
+
+
+def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "b"))
+    result = run_command("verify", "--results", folder)
     assert result.code == 0, result.out
     table = finished.store.table_folder("small")
     for path in table.iterdir():
@@ -157,18 +161,17 @@ def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, tmp_p
     rows = pq.read_table(changed)
     at = rows.schema.get_field_index("last_top1")
     pq.write_table(rows.set_column(at, rows.schema.field(at), [[99.0]]), changed)
-    assert process("-m", "harness.verify", "--results", folder).code == 1
+    assert run_command("verify", "--results", folder).code == 1
 
 
-def test_the_same_records_give_the_same_bundle(finished: Bench, tmp_path: Path) -> None:
-    """A bundle depends neither on its time of writing nor on compaction."""
-    bundled(finished, tmp_path / "first.zip")
+def test_the_same_records_give_the_same_bundle(finished: Bench, bundle: Path, tmp_path: Path) -> None:
+    """A bundle depends neither on its time of writing, nor on the process, nor on compaction."""
     other = Bench(tmp_path / "other")
     shutil.copytree(finished.folder, other.folder)
-    assert process("-m", "harness.compact", "--results", other.store.root, "--grace", "0").code == 0
+    assert run_command("compact", "--results", other.store.root, "--grace", "0").code == 0
     assert not list(other.store.records.glob("*.parquet"))
-    bundled(other, tmp_path / "second.zip")
-    assert (tmp_path / "first.zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
+    assert other.run("report", "--bundle", str(tmp_path / "second.zip")).returncode == 0
+    assert bundle.with_suffix(".zip").read_bytes() == (tmp_path / "second.zip").read_bytes()
 
 
 def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tmp_path: Path) -> None:
@@ -187,7 +190,7 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     bench.command("report")
     file, name = bench.folder / "sweep.yaml", f"pairs.0.teacher_weights.file={weights}"
     args = (file, "--results", bench.store.root, "--set", name, "--bundle", tmp_path / "b.zip")
-    assert process("-m", "harness.report", *args).code == 0
+    assert run_command("report", *args).code == 0
     folder = tmp_path / "b"
     with zipfile.ZipFile(tmp_path / "b.zip") as packed:
         packed.extractall(folder)
@@ -214,16 +217,15 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
         ("--set", "seeds=1", "--only", "method=kd"),
     ],
 )
-def test_its_commands_make_the_same_sweep(finished: Bench, tmp_path: Path, args: tuple[str, ...]) -> None:
-    folder = bundled(finished, tmp_path / "b.zip", *args)
+def test_its_commands_make_the_same_sweep(finished: Bench, bundle: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
+    folder = bundled(finished, tmp_path / "b.zip", *args) if args else bundle
     sweep, report, verify = (folder / "commands.txt").read_text().splitlines()
     assert sweep.startswith("python -m harness.sweep resolved.yaml") and verify.startswith("python -m harness.verify")
-    words = [sys.executable, *sweep.split()[1:], "--plan", "--json"]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    result = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    original = json.loads(finished.run("sweep", "--plan", "--json", *args).stdout)
-    planned = json.loads(result.stdout)
+    with contextlib.chdir(folder):
+        result = run_command("sweep", *sweep.split()[3:], "--plan", "--json")
+    assert result.code == 0, result.err
+    original = json.loads(finished.call("sweep", "--plan", "--json", *args).out)
+    planned = json.loads(result.out)
     assert {k: planned[k] for k in ("sweep", "runs", "cells")} == {k: original[k] for k in ("sweep", "runs", "cells")}
     settings = json.loads((folder / "settings.json").read_text())
     contents = json.loads((folder / f"tables/{planned['sweep']}/contents.json").read_text())
@@ -234,16 +236,16 @@ def test_its_commands_make_the_same_sweep(finished: Bench, tmp_path: Path, args:
     assert report.endswith("--bundle bundle.zip --results results")
 
 
-def test_the_environment_is_that_of_the_runs(finished: Bench, tmp_path: Path) -> None:
-    folder = bundled(finished, tmp_path / "b.zip")
-    environment = json.loads((folder / "environment.json").read_text())
+def test_the_environment_is_that_of_the_runs(finished: Bench, bundle: Path) -> None:
+
+    environment = json.loads((bundle / "environment.json").read_text())
     rows = records.read_records(finished.store, finished.store.done_ids()).to_pylist()
     for package, version in json.loads(rows[0]["versions"]).items():
         assert environment["versions"][package] == {version: len(rows)}
     assert environment["git_commit"] == {rows[0]["git_commit"]: len(METHODS) * 3 + 1}
     assert environment["threads"] == {str(rows[0]["threads"]): len(rows)}
-    readme = (folder / "README.txt").read_text()
+    readme = (bundle / "README.txt").read_text()
     assert "small: 16 of 16 runs" in readme and "python -m harness.verify --results ." in readme
     for line in readme.splitlines():
         if match := re.match(r"(\S+)   +\w", line):
-            assert (folder / match[1]).exists(), match[1]
+            assert (bundle / match[1]).exists(), match[1]

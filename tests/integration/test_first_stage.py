@@ -108,7 +108,7 @@ def test_progress_has_the_stage(with_teacher: Bench) -> None:
     assert with_teacher.train(run_id, stop_after=1) == 0
     progress = with_teacher.store.progress(run_id)
     assert (progress["stage"], progress["epoch"], progress["epochs"]) == ("first", 1, 2)
-    assert 0.2 < progress["fraction"] < 0.3, "27 steps of 115"
+    assert 0.2 < progress["fraction"] < 0.3, "16 steps of 60"
     assert next(_details(progress, CLASSIFICATION)) == "first stage, epoch 2/2"
 
 

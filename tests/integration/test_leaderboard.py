@@ -81,7 +81,7 @@ def column(page: Any, name: str) -> list[str]:
 def serious(page: Any) -> list[tuple[str, str]]:
     from axe_playwright_python.sync_playwright import Axe
 
-    violations = Axe().run(page).response["violations"]
+    violations = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [(v["id"], v["nodes"][0]["html"]) for v in violations if v["impact"] in ("serious", "critical")]
 
 

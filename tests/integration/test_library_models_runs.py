@@ -7,10 +7,10 @@ import pytest
 import timm
 from safetensors.torch import load_file
 
-from tests.support.cli import REPO, process
+from tests.support.cli import REPO, process, run_command
 
 SWEEP = """
-dataset: digits
+dataset: {name: digits, train_subset: 1000}
 recipe: {base: digits_quick, epochs: 2}
 methods: {at: , fitnets: {params: {tap: module.layer2}}}
 pairs: [{teacher: timm:test_resnet, student: timm:test_resnet}]
@@ -29,5 +29,5 @@ def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
     for file in weights:
         timm.create_model("test_resnet", num_classes=10, in_chans=1).load_state_dict(load_file(file))
     args = ("--dataset", "digits", "--model", "timm:test_resnet", "--weights", weights[0], "--json")
-    result = process("-m", "harness.evaluate", *args, cwd=REPO)
+    result = run_command("evaluate", *args)
     assert result.code == 0 and json.loads(result.out)["top1"] > 20, result

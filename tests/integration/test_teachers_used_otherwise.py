@@ -1,16 +1,15 @@
 """Methods that take the teacher's classifier (SimKD) or let the teacher learn (DML), trained, saved and resumed."""
 
 import json
-import subprocess
-import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
-from tests.support.cli import REPO
+from tests.support.cli import run_command
 from tests.support.interruptions import killed_at, same_end
 from tests.support.ranks import as_one_process, train_ranks
 
@@ -83,7 +82,7 @@ def test_the_peer_learns_and_is_thrown_away(trained: Bench) -> None:
         assert tensors.keys() == load_file(trained.store.student_weights(rows["kd"]["run_id"])).keys()
 
 
-def test_the_method_is_part_of_simkds_model(trained: Bench) -> None:
+def test_the_method_is_part_of_simkds_model(trained: Bench, tmp_path: Path) -> None:
     run_ids = runs(trained)
     row, kd = trained.row(run_ids["simkd"]), trained.row(run_ids["kd"])
     tensors = load_file(trained.store.student_weights(run_ids["simkd"]))
@@ -93,15 +92,20 @@ def test_the_method_is_part_of_simkds_model(trained: Bench) -> None:
     assert row["evaluated_parameters"] == sum(t.numel() for k, t in tensors.items() if not k.endswith(statistics))
     assert row["evaluated_parameters"] > row["student_parameters"] == kd["student_parameters"]
     assert kd["evaluated_parameters"] == kd["student_parameters"]
-    assert row["last_top1"] > 20, "ten classes: the classifier that learns nothing is not the one evaluated"
+    own = tmp_path / "own.safetensors"
+    save_file({k.removeprefix("student."): t for k, t in tensors.items() if k.startswith("student.")}, own)
+    args = ("--dataset", "digits", "--model", "digits_net_w4", "--weights", own, "--json")
+    loss = json.loads(run_command("evaluate", *args).out)["loss"]
+    assert loss != pytest.approx(row["last_loss"], rel=1e-3), (
+        "the classifier that learns nothing is not the one evaluated"
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_run_saved_gives_its_record(trained: Bench, method: str) -> None:
     run_id = runs(trained)[method]
-    args = [sys.executable, "-m", "harness.evaluate", "--run", run_id[:9], "--json"]
-    args += ["--results", str(trained.store.root.resolve())]
-    document = json.loads(subprocess.check_output(args, cwd=REPO))
+    args = ("--run", run_id[:9], "--json", "--results", trained.store.root.resolve())
+    document = json.loads(run_command("evaluate", *args).out)
     row = trained.row(run_id)
     assert (document["run_id"], document["top1"], document["top5"]) == (run_id, row["last_top1"], row["last_top5"])
     assert document["loss"] == pytest.approx(row["last_loss"], rel=1e-6)

@@ -1,5 +1,6 @@
 """A small sweep, its store, and ways to run it: through the command line, or one job in its own process."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
 from harness.store import files, records
 from harness.store.store import Store
-from tests.support.cli import PATIENCE, REPO
+from tests.support.cli import PATIENCE, REPO, CommandResult, run_command
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
-IMAGES = 610  # that are trained on
 EPOCHS = 3
-STEPS = 10  # per epoch: batches of 64, the last of 34
+IMAGES = 740  # that are trained on
+STEPS = 12  # per epoch, batches of 64, the last of 36
+OFTEN, SELDOM = 0.1, 1000  # seconds between checkpoints: a job that may be killed writes them at nearly every step
 USER_METHODS = "tests.support.user_methods"
 SWEEP: dict[str, Any] = {
     "name": "small",
@@ -42,8 +43,8 @@ SWEEP: dict[str, Any] = {
     "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
     "seeds": [0, 1, 2],
 }
-# Checkpoint many times a second; use this checkout's code, and `tests` for its methods.
-ENVIRONMENT = {**os.environ, "KD_CHECKPOINT_SECONDS": "0.1", "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
+# Use this checkout's code, and `tests` for its methods.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO), "CUDA_VISIBLE_DEVICES": ""}
 forkserver = multiprocessing.get_context("forkserver")
 
 
@@ -54,6 +55,7 @@ class Bench:
     folder: Path
     sweep: dict[str, Any] = field(default_factory=lambda: SWEEP)
     cores: int = 1  # one core gives jobs one thread, so that bits compare between commands
+    checkpoint_seconds: float = OFTEN  # of the jobs that commands start
     _started: list[subprocess.Popen[str]] = field(default_factory=list)
     _forked: list[Any] = field(default_factory=list)  # processes
 
@@ -80,7 +82,7 @@ class Bench:
 
         return {
             "cwd": self.folder,
-            "env": ENVIRONMENT,
+            "env": {**ENVIRONMENT, "KD_CHECKPOINT_SECONDS": str(self.checkpoint_seconds)},
             "text": True,
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
@@ -90,6 +92,12 @@ class Bench:
     def run(self, name: str, *args: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(self.command(name, *args), timeout=PATIENCE, check=False, **self._process_options())
+
+    def call(self, name: str, *args: object) -> CommandResult:
+        """Run a command to its end in this process, which is faster."""
+        words = self.command(name, *map(str, args))
+        with contextlib.chdir(self.folder):
+            return run_command(name, *words[3:])
 
     def start(self, name: str, *args: str) -> subprocess.Popen[str]:
         """Start a command in the background, in its own process group as a shell does."""
@@ -109,15 +117,15 @@ class Bench:
         for process in self._forked:
             process.kill()
         for command in self._started:
-            with suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGKILL)
             command.communicate()
         for lock in filter(files.is_locked, (self.store.root / "queues").glob("*.lock")):
-            with suppress(ProcessLookupError, ValueError):
+            with contextlib.suppress(ProcessLookupError, ValueError):
                 os.killpg(int(lock.read_text()), signal.SIGKILL)
         for attempts in (self.store.root / "runs").glob("*/attempts.jsonl"):
             run_id = attempts.parent.name
-            with suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):
                 if self.store.is_running(run_id):
                     os.kill(self.store.attempts(run_id)[-1]["pid"], signal.SIGKILL)
 
@@ -146,25 +154,33 @@ class Bench:
             self.store.records.mkdir(parents=True, exist_ok=True)
             shutil.copy2(other.store.record(run_id), self.store.record(run_id))
 
-    def job(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> Any:
+    def job(
+        self, *run_ids: str, threads: int = 1, stop_after: int | None = None, checkpoint_seconds: float = OFTEN
+    ) -> Any:
         """Start one pack in its own process, as a job would; return the running process."""
         runs = self.plan().plan.runs
         for run_id in run_ids:
             self.store.write_science(run_id, runs[run_id].science)
-        return self.fork(_train, str(self.folder), run_ids, threads, stop_after)
+        return self.fork(_train, str(self.folder), run_ids, threads, stop_after, checkpoint_seconds)
 
-    def train(self, *run_ids: str, threads: int = 1, stop_after: int | None = None) -> int:
+    def train(
+        self, *run_ids: str, threads: int = 1, stop_after: int | None = None, checkpoint_seconds: float = SELDOM
+    ) -> int:
         """Run ``job`` to its end, or stop it after some steps, and return its exit code."""
-        process = self.job(*run_ids, threads=threads, stop_after=stop_after)
+        options = {"threads": threads, "stop_after": stop_after, "checkpoint_seconds": checkpoint_seconds}
+        process = self.job(*run_ids, **options)
         process.join()
         return process.exitcode
 
 
-def _train(folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None) -> None:
+def _train(
+    folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None, checkpoint_seconds: float
+) -> None:
     from harness.training.job import run_pack
     from harness.training.job_order import JobOrder
 
     os.chdir(folder)
+    os.environ["KD_CHECKPOINT_SECONDS"] = str(checkpoint_seconds)
     log = os.open("job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     steps = itertools.count(1)

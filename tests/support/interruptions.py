@@ -2,7 +2,7 @@
 
 import signal
 
-from tests.support.bench import SWEEP, USER_METHODS, Bench
+from tests.support.bench import OFTEN, SWEEP, USER_METHODS, Bench
 
 KILLER = {"killer": {"use": f"{USER_METHODS}:Kills"}}
 
@@ -22,7 +22,7 @@ def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> Non
 def killed_at(bench: Bench, steps: int, *run_ids: str) -> None:
     """Train until the process kills itself at a step."""
     (bench.folder / "kill-at").write_text(str(steps))
-    assert bench.train(*run_ids) == -signal.SIGKILL
+    assert bench.train(*run_ids, checkpoint_seconds=OFTEN) == -signal.SIGKILL
     assert not (bench.folder / "kill-at").exists()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from slurm.entry import free_port
-from tests.support.bench import Bench
+from tests.support.bench import OFTEN, SELDOM, Bench
 from tests.support.cli import PATIENCE
 
 
@@ -50,7 +50,7 @@ def _train(
 
 def start_ranks(
     bench: Bench, world: int, *run_ids: str, stop_after: int | None = None, kill_after: int | None = None,
-    checkpoint_seconds: float = 0.1, **options: Any,
+    checkpoint_seconds: float = OFTEN, **options: Any,
 ) -> list[Any]:  # fmt: skip
     """Train a pack in ``world`` processes. Each writes digests of its tensors to a file after each epoch.
 
@@ -79,6 +79,8 @@ def exit_code(process: Any) -> int:
 
 def train_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> None:
     """Run ``start_ranks`` to its end, or to the step at which it is to stop or be killed."""
+    if "kill_after" not in options:
+        options.setdefault("checkpoint_seconds", SELDOM)
     codes = [exit_code(process) for process in start_ranks(bench, world, *run_ids, **options)]
     expected = -signal.SIGKILL if "kill_after" in options else int("stop_after" in options)  # run_pack returns False
     assert codes == [expected] * world, [rank_log(bench, rank)[-3000:] for rank in range(world)]
