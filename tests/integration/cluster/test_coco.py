@@ -9,6 +9,7 @@ import yaml
 
 from harness.data.load.coco import CocoSource
 from harness.training.tasks.detection_evaluation import coco_metrics
+from tests.support.bench import SELDOM
 from tests.support.cli import REPO, run_command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
@@ -31,7 +32,7 @@ def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.
     small = {"base": sweep["recipe"], "batch_size": 5, "sides": [64], "max_side": 112, "eval_side": 64}
     sweep["recipe"] = {**small, "eval_every": 10}
     sweep["teachers"] = {"recipe": {**small, "epochs": 2, "milestones": [], "eval_every": 1}}
-    bench.sweep = sweep
+    bench.sweep, bench.checkpoint_seconds = sweep, SELDOM
 
     result = bench.run("sweep", "--data", str(data))
     assert result.returncode == 0, result.stderr

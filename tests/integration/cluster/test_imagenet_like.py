@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.support.bench import SELDOM
 from tests.support.cli import REPO, run_command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
 
@@ -31,7 +32,7 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     sweep["methods"] = {name: sweep["methods"][name] for name in ("crd", "rekd")}
     sweep["dataset"]["train_subset"] = 160
     sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}
-    bench.sweep = sweep
+    bench.sweep, bench.checkpoint_seconds = sweep, SELDOM
 
     result = bench.run("sweep", "--data", str(data))
     assert result.returncode == 0, result.stderr

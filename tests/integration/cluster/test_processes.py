@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bench import SWEEP, USER_METHODS, Bench, until
+from tests.support.bench import SELDOM, SWEEP, USER_METHODS, Bench, until
 from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.ranks import as_one_process
 
@@ -43,6 +43,7 @@ def test_processes_share_a_run_under_deepspeed(
 
 def as_single_processes(with_teacher: ClusterBench, finished: Bench, processes: int) -> None:
     """Train a sweep as close to a single process as test_ranks demands; every job ends with 0."""
+    with_teacher.checkpoint_seconds = SELDOM
     result = with_teacher.run("sweep")
     assert result.returncode == 0, result.stderr
     recorded_once(with_teacher)

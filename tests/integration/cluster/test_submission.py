@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 
 from slurm import commands
-from tests.support.bench import SWEEP, Bench, teacher_run, until
+from tests.support.bench import SELDOM, SWEEP, Bench, teacher_run, until
 from tests.support.cluster_bench import ARRAY, METHODS, ON_SLURM, SLOW, ClusterBench, ended, recorded_once, small
 from tests.support.interruptions import same_end
 
@@ -15,7 +15,7 @@ pytestmark = ON_SLURM
 
 
 def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, finished: Bench) -> None:
-    bench.sweep = {**SWEEP, "seeds": [0, 1]}
+    bench.sweep, bench.checkpoint_seconds = {**SWEEP, "seeds": [0, 1]}, SELDOM
     result = bench.run("sweep")
     assert result.returncode == 0, result.stderr
     recorded_once(bench)
