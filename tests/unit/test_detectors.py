@@ -229,7 +229,7 @@ def test_an_earlier_batch_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("name", [TWO, ONE, "fasterrcnn_mobilenet_v2_fpn"])
 def test_bfloat16_gives_losses_and_boxes_in_float32(name: str) -> None:
-    images, objects = scene(divisor=2)
+    images, objects = scene(divisor=4)
     model = built(name)
     exact = learn(model, images, objects).losses
     with torch.autocast("cpu", torch.bfloat16):
