@@ -4,9 +4,11 @@ import contextlib
 import importlib
 import io
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -37,11 +39,23 @@ class CommandResult:
 
 def run_command(name: str, *args: object) -> CommandResult:
     """Run ``python -m harness.NAME ARGS`` in this process, through the same entry point."""
+    command = getattr(importlib.import_module(f"harness.{name}"), name)
+    return _called(lambda: app.run_command(command), f"harness.{name}", args)
+
+
+def run_module(name: str, *args: object) -> CommandResult:
+    """Run ``python -m NAME ARGS`` in this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # it may have been imported before
+        return _called(lambda: runpy.run_module(name, run_name="__main__"), name, args)
+
+
+def _called(function: Callable[[], object], name: str, args: Iterable[object]) -> CommandResult:
     out, err = io.StringIO(), io.StringIO()
-    argv = [f"harness.{name}", *map(str, args)]
+    argv = [name, *map(str, args)]
     with mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            app.run_command(getattr(importlib.import_module(f"harness.{name}"), name))
+            function()
             code = 0
         except SystemExit as e:
             code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1

@@ -23,6 +23,7 @@ from harness.training.trained_model import build_distiller
 from methods.base import TapSpec
 from tests.support.cli import REPO, run_command
 
+pytestmark = pytest.mark.usefixtures("quickly_built")
 FILES = sorted((REPO / "benchmarks").glob("*.yaml"))
 SMALL = {"MobileNetV2", "ShuffleV1", "ShuffleV2"}  # students with learning rate 0.01 in CRD's comparison
 CRD_SAME = {

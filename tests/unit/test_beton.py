@@ -96,15 +96,17 @@ def test_a_writer_resumes_where_another_stopped(tmp_path: Path, samples: list[tu
     assert (tmp_path / "torn.beton").read_bytes() == whole
 
 
-def test_ffcv_reads_ours(tmp_path: Path) -> None:
+def test_ffcv_reads_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFCV's own loader and decoders read our labels and pixels, in both ways in which it reads pages."""
     pytest.importorskip("ffcv")
     from ffcv.fields.basics import IntDecoder
     from ffcv.fields.rgb_image import SimpleRGBImageDecoder
     from ffcv.libffcv import imdecode
     from ffcv.loader import Loader, OrderOption
+    from ffcv.pipeline.compiler import Compiler
     from ffcv.reader import Reader
 
+    monkeypatch.setattr(Compiler, "is_enabled", False)  # compiling them takes seconds
     h, w = 33, 50
     samples = [(i * 3 - 1, h, w, variant(h, w, i)) for i in range(len(VARIANTS))]
     path = write(tmp_path / "a.beton", samples, capacity=1000)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from harness.models.detection.base import Detections, Detector
@@ -21,8 +20,10 @@ from harness.training.tasks.detection_evaluation import as_results, coco_metrics
 from slurm.entry import free_port
 from tests.support import coco128
 from tests.support.coco128 import needs_coco128
+from tests.support.rank_processes import run_ranks
 
 IMAGES = 5  # two processes cannot share them evenly
+PROPOSALS = 60  # of each image: a detector's own 1,000 take long to read
 
 
 def guesses(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
@@ -109,7 +110,7 @@ class FewImages:
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, list[Any], list[Any], list[int]]]:
         for index in range(self.count)[mine]:
-            images, (objects,) = coco128.batch([index], 96)
+            images, (objects,) = coco128.batch([index], 64)
             image = coco128.content()["images"][index]
             yield images, [objects.size], [(image["height"], image["width"])], [image["id"]]
 
@@ -119,6 +120,7 @@ def detector() -> Detector:
     torch.manual_seed(0)
     model: Any = build_detector("fasterrcnn_resnet18_fpn", 80, norm="batch")
     model.roi_heads.score_thresh = 0.015
+    model.rpn._post_nms_top_n = {"training": PROPOSALS, "testing": PROPOSALS}
     return model.train()
 
 
@@ -140,7 +142,7 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
 @needs_coco128
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     for world in (1, 2):
-        mp.spawn(rank_main, (tmp_path, free_port(), world), nprocs=world)
+        run_ranks(rank_main, (tmp_path, free_port(), world), world)
     single, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
     assert first == second == single
     metrics, results = single
@@ -158,7 +160,7 @@ class Middling(nn.Module):
         self.seen = 0
 
     def detect(self, images: Tensor, sizes: list[tuple[int, int]]) -> list[Detections]:
-        _, (objects,) = coco128.batch([self.seen], 96)
+        _, (objects,) = coco128.batch([self.seen], 64)
         self.seen += 1
         draws = torch.Generator().manual_seed(self.seen)
         boxes = objects.boxes + torch.randn(objects.boxes.shape, generator=draws)

@@ -139,7 +139,7 @@ def test_one_of_two_concurrent_compactions_comes_too_late(store: Store, monkeypa
 
 
 @settings(deadline=None, max_examples=15)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=12))
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=9))
 def test_parts_stay_few_and_each_compaction_writes_one(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int]
 ) -> None:

@@ -1,7 +1,7 @@
 """The figure of detections: its images, its boxes, and where they are drawn."""
 
 import json
-from collections.abc import Iterator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return coco_folder / "coco"
 
 
+@pytest.fixture(scope="module")
+def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a sweep with records, in which every run has the same detections."""
+    finished_folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(finished_folder)
+        planned_sweep = plan(sweep(folder))
+        record(planned_sweep)
+        for run_id in planned_sweep.plan.runs:
+            put(planned_sweep.store.predictions(run_id), FOUND)
+    return finished_folder
+
+
 @pytest.fixture
-def planned(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Planned]:
-    """Return a sweep with records, in which every run has the same detections."""
+def planned(finished: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planned:
+    """Enter a copy of the finished sweep's folder; return the sweep."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    planned_sweep = plan(sweep(folder))
-    record(planned_sweep)
-    for run_id in planned_sweep.plan.runs:
-        put(planned_sweep.store.predictions(run_id), FOUND)
-    yield planned_sweep
+    return plan(sweep(folder))
 
 
 def sweep(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Tests of every method: any shapes and scales, hyper-parameters, taps and warm-up."""
 
+import copy
 import inspect
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from harness.models.taps import describe_taps
+from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec.methods import builtin_names
 from harness.spec.methods import describe_method as read_source
@@ -176,17 +178,25 @@ REAL = [
 ]
 
 
+@cache
+def real_network(name: str) -> tuple[ConvNet, TapSpec]:
+    """Return a network in training mode, to be copied, and its description."""
+    torch.manual_seed(0)
+    net = build_model(name, CLASSES, in_channels=3).train()
+    return net, describe_taps(net, (3, 32, 32))
+
+
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize(("student", "teacher"), [("wrn_16_1", "resnet8"), ("ShuffleV2", "wrn_16_1")])
 def test_batch_norms_of_real_networks(name, student, teacher):
     """The teacher's statistics stay; the student's are updated once per step, with and without pre-activation taps."""
     cls, hyper = METHODS[name] if name != "kdsvd-columns" else (KDSVD, {"matrix": "columns"})
+    (net_s, spec_s), (net_t, spec_t) = (copy.deepcopy(real_network(model)) for model in (student, teacher))
+    net_t.eval()
     torch.manual_seed(0)
-    nets = [build_model(model, CLASSES, in_channels=3) for model in (student, teacher)]
-    net_s, net_t = nets[0].train(), nets[1].eval()
     before = {k: v.clone() for k, v in net_t.state_dict().items()}
     images = torch.randn(4, 3, 32, 32)
-    method = cls(describe_taps(net_s, (3, 32, 32)), describe_taps(net_t, (3, 32, 32)), **hyper)
+    method = cls(spec_s, spec_t, **hyper)
     with torch.no_grad():
         teacher_outputs = net_t(images, method.teacher_taps)
     total(method, net_s(images, method.student_taps), teacher_outputs, TARGETS[:4]).backward()

@@ -19,6 +19,7 @@ from methods.base import Batch, SampleRandom
 from tests.support.sciences import make_science
 from tests.support.steps import train_step
 
+pytestmark = pytest.mark.usefixtures("quickly_built")
 CLASSES, SHAPE = 5, (3, 32, 32)
 TARGETS = torch.arange(8) % CLASSES
 ZOO = sorted(n for n in models.CATALOG if models.CATALOG[n].image_shape == SHAPE and "110" not in n)

@@ -5,6 +5,8 @@ of the captured step: a value that would be stale in a graph is stale there too.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +15,18 @@ from torch import nn
 from harness.training import pack as pack_module
 from harness.training.cuda.graph import Capture, StaticInputs, Work, state_outside_tensors
 from harness.training.cuda.memory import fits_another
+from harness.training.member import Member
 from harness.training.pack import Pack
 from tests.support import eager_methods, user_methods
 from tests.support.packs import EPOCHS, SHIPPED, Counted, assert_same_end, train
 
 ODD, USER_METHODS = eager_methods.__name__, user_methods.__name__
+
+
+@cache
+def eager(use: str, **recipe: Any) -> Member:
+    """Return a method's run in eager steps, for comparison; other members of its pack would not change it."""
+    return train([use], None, **recipe)[0][use]
 
 
 def refuses(work: Work, generator: torch.Generator | None) -> Work:
@@ -28,11 +37,11 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_captured_steps_train_every_method_as_eager_ones(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
     capture = Counted()
-    eager, _ = train(SHIPPED, None, precision=precision)
+    eagerly, _ = train(SHIPPED, None, precision=precision)
     captured, watcher = train(SHIPPED, capture, precision=precision)
     assert not watcher.failures
     for use in SHIPPED:
-        assert_same_end(eager[use], captured[use])
+        assert_same_end(eagerly[use], captured[use])
     given_up = {line.split()[0] for line in capsys.readouterr().out.splitlines() if "without a CUDA graph" in line}
     assert not given_up
     # An epoch has six steps. The last, with a smaller batch, is eager; so is the first after a new learning rate.
@@ -44,14 +53,15 @@ def test_captured_steps_train_every_method_as_eager_ones(precision: str, capsys:
 
 @pytest.mark.parametrize(
     ("use", "milestones", "times"),
-    [("kd", [], 1), ("kd", [2], 2), ("dkd", [], 3), ("dkd", [1, 2], 3), ("ab", [], 2), ("ft", [2], 3)],
+    [("kd", (), 1), ("kd", (2,), 2), ("dkd", (), 3), ("dkd", (1, 2), 3), ("ab", (), 2), ("ft", (2,), 3)],
 )
-def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milestones: list[int], times: int) -> None:
+def test_a_step_is_captured_again_when_a_baked_in_value_changes(
+    use: str, milestones: tuple[int, ...], times: int
+) -> None:
     """Only the learning rate, the stage, and an epoch that a method's warm-up reads cause a new capture."""
     capture = Counted()
-    eager, _ = train([use], None, milestones=milestones)
     captured, _ = train([use], capture, milestones=milestones)
-    assert_same_end(eager[use], captured[use])
+    assert_same_end(eager(use, milestones=milestones), captured[use])
     teachers = 2 if use == "ab" else 1  # the second is the empty one: AB's main stage reads no teacher
     assert capture.captures == times + teachers
 
@@ -59,20 +69,18 @@ def test_a_step_is_captured_again_when_a_baked_in_value_changes(use: str, milest
 def test_a_parameter_that_a_later_epoch_reaches_is_trained_in_captured_steps() -> None:
     use = f"{USER_METHODS}:ReachesOthers"
     capture = Counted()
-    eager, _ = train([use], None)
     captured, watcher = train([use], capture)
     assert not watcher.failures and capture.captures > 1
-    assert_same_end(eager[use], captured[use])
+    assert_same_end(eager(use), captured[use])
     assert captured[use].distiller.early.item() != 1 != captured[use].distiller.late.item()  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("use", "times"), [("kd", 1), ("dkd", 3), ("crd", 1), ("rekd", 1), ("dml", 1)])
 def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
     """Clipping is captured. A method that reads only a micro-batch's epoch is captured again in each epoch."""
-    capture, recipe = Counted(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": []}
-    eager, _ = train([use], None, **recipe)
+    capture, recipe = Counted(), {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "milestones": ()}
     captured, _ = train([use], capture, **recipe)
-    assert_same_end(eager[use], captured[use])
+    assert_same_end(eager(use, **recipe), captured[use])
     assert capture.captures == times + 1  # one for the teacher
 
 
@@ -81,12 +89,12 @@ def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
 def test_what_no_graph_can_hold_is_not_captured(odd: str, capture: Capture, capsys: pytest.CaptureFixture[str]) -> None:
     """Such methods train eagerly and log it once; the others in their pack are captured."""
     use = f"{USER_METHODS if odd == 'Drops' else ODD}:{odd}"
-    eager, _ = train([use, "kd"], None)
+    expected = {name: eager(name) for name in (use, "kd")}
     capsys.readouterr()
     captured, watcher = train([use, "kd"], capture)
     assert not watcher.failures
     for name in (use, "kd"):
-        assert_same_end(eager[name], captured[name])
+        assert_same_end(expected[name], captured[name])
     messages = [line for line in capsys.readouterr().out.splitlines() if "without a CUDA graph" in line]
     assert [line.split(" ")[0] for line in messages if not line.startswith("the teacher")] == (
         [use, "kd"] if capture is refuses else [use]
@@ -104,31 +112,28 @@ def test_a_capture_that_fails_half_way_leaves_nothing_behind() -> None:
                 p.grad = torch.full_like(p, float("nan"))
             raise RuntimeError("half way")
 
-    eager, _ = train(["kd"], None)
     capture = Half()
     captured, _ = train(["kd"], capture)
-    assert_same_end(eager["kd"], captured["kd"])
+    assert_same_end(eager("kd"), captured["kd"])
     assert capture.captures == 2, "the teacher's and kd's were tried"
 
 
 def test_only_a_method_that_spoils_shared_tensors_fails() -> None:
     use = f"{ODD}:SpoilsTheTeacher"
-    eager, _ = train(["kd", "dkd"], None)
     capture = Counted()
     captured, watcher = train(["kd", use, "dkd"], capture)
     assert watcher.failures.keys() == {use} and "the method changed its batch" in str(watcher.failures[use])
-    for name in eager:
-        assert_same_end(eager[name], captured[name])
+    for name in ("kd", "dkd"):
+        assert_same_end(eager(name), captured[name])
     assert capture.captures and capture.replays
 
 
 def test_only_a_method_that_raises_during_capture_fails() -> None:
     use = f"{ODD}:RaisesLater"
-    eager, _ = train(["kd"], None)
     capture = Counted()
     captured, watcher = train([use, "kd"], capture)
     assert watcher.failures.keys() == {use} and str(watcher.failures[use]) == "a bug"
-    assert_same_end(eager["kd"], captured["kd"])
+    assert_same_end(eager("kd"), captured["kd"])
     assert capture.captures and capture.replays
 
 
@@ -163,7 +168,7 @@ def test_members_that_do_not_fit_train_after_the_others(
 ) -> None:
     """All members end as if they had trained at once; a stand-in simulates a GPU's memory."""
     uses = ["kd", "student", "dkd", "at"][: len(sizes)]
-    eager, _ = train(uses, None)
+    expected = {use: eager(use) for use in uses}
     at_once: list[int] = []
 
     class SmallMemory:
@@ -191,4 +196,4 @@ def test_members_that_do_not_fit_train_after_the_others(
     captured, watcher = train(uses, Counted())
     assert not watcher.failures and max(at_once) == trains
     for name in uses:
-        assert_same_end(eager[name], captured[name])
+        assert_same_end(expected[name], captured[name])

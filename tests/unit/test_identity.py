@@ -3,6 +3,7 @@
 import copy
 import random
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,14 @@ def test_defaults_about_images_need_not_be_stated(views: str) -> None:
     assert ids(stated) == ids(unstated)
 
 
-@pytest.mark.parametrize("key", Recipe.model_fields)
-@given(st.data())
-def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
+@cache
+def base_ids() -> list[str]:
+    return ids(BASE)
+
+
+@cache
+def base_of(key: str) -> tuple[dict[str, Any], list[str]]:
+    """Return a sweep in which a recipe key can be changed, with its ids."""
     base = changed()
     if key == "schedule":
         base["recipe"]["milestones"] = []
@@ -136,34 +142,46 @@ def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
         base = of_stored_images()
     if key in DETECTION_KEYS:
         base = of_detection()
+    return base, ids(base)
+
+
+@pytest.mark.parametrize("key", Recipe.model_fields)
+@given(st.data())
+def test_any_recipe_key_changes_the_id(key: str, data: st.DataObject) -> None:
+    base, before = base_of(key)
     value = data.draw(RECIPE_VALUES[key].filter(lambda v: v != base["recipe"][key]))
     other = copy.deepcopy(base)
     other["recipe"][key] = value
-    assert ids(base) != ids(other)
+    assert before != ids(other)
+
+
+@cache
+def ids_of_method(method: str) -> list[str]:
+    return ids(changed(methods__entry={"use": method}))
 
 
 @pytest.mark.parametrize("method", METHODS)
 @given(st.data())
 def test_any_hyper_parameter_and_weight_changes_the_id(method: str, data: st.DataObject) -> None:
     info = methods.describe_method(method)
-    base = changed(methods__entry={"use": method})
+    before = ids_of_method(method)
     values: dict[str, st.SearchStrategy[Any]] = {
         "float": numbers(-100, 100), "int": st.integers(-100, 100), "bool": st.booleans(), "str": st.text(max_size=5),
     }  # fmt: skip
     for key, hyper in info.hyper.items():
         kind = st.sampled_from(hyper.choices) if hyper.choices else values[hyper.kind]
         value = data.draw(kind.filter(lambda v, d=hyper.default: v != d))
-        assert ids(changed(methods__entry={"use": method, "params": {key: value}})) != ids(base), key
+        assert ids(changed(methods__entry={"use": method, "params": {key: value}})) != before, key
     for term, default in info.weights.items():
         value = data.draw(numbers(0.5, 100).filter(lambda v, d=default: v != d))
-        assert ids(changed(methods__entry={"use": method, "weights": {term: value}})) != ids(base), term
+        assert ids(changed(methods__entry={"use": method, "weights": {term: value}})) != before, term
 
 
 @given(seed=st.integers(1, 2**31 - 1), subset=st.integers(1, 14).filter(lambda n: n != 10), sha=st.binary(min_size=32))
 def test_seed_subset_and_teacher_change_the_id(seed: int, subset: int, sha: bytes) -> None:
-    assert ids(changed(seeds=[seed])) != ids(BASE)
-    assert ids(changed(dataset__train_subset=10 * subset)) != ids(BASE)
-    assert ids(changed(pairs__0__teacher_weights__sha256=sha[:32].hex())) != ids(BASE)
+    assert ids(changed(seeds=[seed])) != base_ids()
+    assert ids(changed(dataset__train_subset=10 * subset)) != base_ids()
+    assert ids(changed(pairs__0__teacher_weights__sha256=sha[:32].hex())) != base_ids()
 
 
 def test_models_and_whole_training_set_change_the_id() -> None:
@@ -199,11 +217,18 @@ def test_dataset_content_and_method_version_change_the_id(monkeypatch: pytest.Mo
     assert ids(BASE) == before
 
 
-@given(st.randoms(use_true_random=False))
-def test_key_order_and_unstated_defaults_do_not_change_the_id(rng: random.Random) -> None:
+@cache
+def with_all_stated() -> tuple[dict[str, Any], dict[str, dict[str, Any]], list[str]]:
+    """Return a sweep that states every default, its method's settings, and its ids."""
     info = methods.describe_method("crd")
     stated = {"params": {k: h.default for k, h in info.hyper.items()}, "weights": dict(info.weights)}
     full = changed(methods__entry={"use": "crd", **stated}, recipe__milestones=[])
+    return full, stated, ids(full)
+
+
+@given(st.randoms(use_true_random=False))
+def test_key_order_and_unstated_defaults_do_not_change_the_id(rng: random.Random) -> None:
+    full, stated, before = with_all_stated()
     defaults = [("recipe", k) for k, f in Recipe.model_fields.items() if not f.is_required()]
     defaults += [("methods", "entry", part, k) for part in ("params", "weights") for k in stated[part]]
     terse = copy.deepcopy(full)
@@ -220,7 +245,7 @@ def test_key_order_and_unstated_defaults_do_not_change_the_id(rng: random.Random
         rng.shuffle(items)
         return {k: shuffled(v) for k, v in items}
 
-    assert ids(shuffled(terse)) == ids(full)
+    assert ids(shuffled(terse)) == before
 
 
 @given(st.permutations(["dataset", "teacher", "student", "method", "recipe", "seed"]))
@@ -239,7 +264,7 @@ def test_the_order_of_a_science_dict_is_not_part_of_it(keys: list[str]) -> None:
 def test_paths_names_and_notes_do_not_change_the_id(file: str, top1: float | None, entry: str, note: str) -> None:
     data = changed(pairs__0__teacher_weights={"file": file, "sha256": SHA, "top1": top1}, note=note, name="other")
     data["methods"] = {entry: data["methods"]["entry"]}
-    assert ids(data) == ids(BASE)
+    assert ids(data) == base_ids()
 
 
 def test_the_same_setting_in_another_place_or_form_does_not_change_the_id() -> None:

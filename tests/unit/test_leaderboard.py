@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from harness import leaderboard
 from harness.reporting.comparison import Contents
+from harness.reporting.leaderboard import board as board_module
 from harness.reporting.leaderboard import entries as board_lines
+from harness.reporting.leaderboard import run_details
 from harness.reporting.leaderboard.board import build_board
 from harness.reporting.leaderboard.entries import LeaderboardEntry
-from harness.reporting.leaderboard.run_details import NEWEST, WHOLE
 from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
 from harness.spec.expand import Cell
@@ -177,31 +178,45 @@ def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:
     names = ((r["method"], r["seed"], r["run_id"]) for r in rows)
     cells = tuple(Cell("resnet56", "resnet20", *name, None) for name in names)
     Contents("sweep", "", "cifar100", (240,), cells).write(store.table_folder("sweep"))
-    code = "import sys; from harness.console import app\ntry: app.main()\nfinally: print('pandas' in sys.modules)"
-    for name in ("report", "leaderboard"):
-        result = process("-c", code, name, "--results", tmp_path)
-        assert result.code == 0 and result.out.splitlines()[-1] == "False", result
+    code = """
+import sys
+from harness.console import app
+for name in ("report", "leaderboard"):
+    sys.argv = ["harness", name, "--results", sys.argv[-1]]
+    try:
+        app.main()
+    except SystemExit as end:
+        assert not end.code, name
+    assert "pandas" not in sys.modules, name
+print("both ended")
+"""
+    result = process("-c", code, tmp_path)
+    assert result.code == 0 and result.out.endswith("both ended\n"), result
 
 
-def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path) -> None:
+def test_of_a_large_store_the_page_has_the_runs_last_added_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page has all rows, and the details that a store of only these runs would have."""
+    whole, newest = 1000, 100  # of 5,000 runs and 500
+    for module in (board_module, run_details):
+        monkeypatch.setattr(module, "WHOLE", whole)
+    monkeypatch.setattr(run_details, "NEWEST", newest)
     day = datetime(2026, 2, 1, tzinfo=UTC)
     new = [run(m, 60.0 + s, s, finished_at=day + timedelta(days=s)) for m in (KD, OTHER) for s in (0, 1)]
-    old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(WHOLE)]
+    old = [run(ALONE, 50.0, i, recipe={"epochs": 9, "lr": 1 / (1 + i // 2)}, curves=[]) for i in range(whole)]
     small, large = Store(tmp_path / "small"), Store(tmp_path / "large")
     put(small, *new)
     put_compacted(large, [*old, *new])
     alone, board = build_board(small), build_board(large)
     assert alone.overview["runs"] == alone.overview["held"] == 4
-    assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, NEWEST)
+    assert (board.overview["runs"], board.overview["held"]) == (len(old) + 4, newest)
     held = {line["id"]: line["chunk"] for line in board.overview["lines"] if line["chunk"] is not None}
-    assert len(board.overview["lines"]) == WHOLE // 2 + 2 and len(held) == 2 + (NEWEST - 4) // 2
+    assert len(board.overview["lines"]) == whole // 2 + 2 and len(held) == 2 + (newest - 4) // 2
     details = {k: v for chunk in board.chunks for k, v in chunk.items()}
     assert all(k in board.chunks[chunk] for k, chunk in held.items()) and details.keys() == held.keys()
     for line in alone.overview["lines"]:
         assert details[line["id"]] == alone.chunks[0][line["id"]]
         assert [r["curves"].keys() for r in details[line["id"]]["runs"]] == [{"train_ce", "test_top1"}] * 2
-    assert board.figures_note == "None, as this store has more than 5,000 runs."
+    assert board.figures_note == "None, as this store has more than 1,000 runs."
 
 
 def test_a_hyper_parameter_named_as_the_seed_is_no_seed() -> None:

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from torch import nn
 
 from harness.training.distributed.ranks import ONE_RANK, Ranks, join_ranks
 from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
 from slurm.entry import free_port
 from tests.support.exchanges import network, train
+from tests.support.rank_processes import run_ranks
 
 WORLD = 2
 
@@ -27,7 +27,7 @@ def rank_main(rank: int, folder: Path, port: int) -> None:
 
 
 def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
-    mp.spawn(rank_main, (tmp_path, free_port()), nprocs=WORLD)
+    run_ranks(rank_main, (tmp_path, free_port()), WORLD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
     single, before = train(ONE_RANK), network().state_dict()
     assert first.keys() == second.keys() == single.keys()

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -212,19 +212,29 @@ def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int)
 # with a store --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a sweep file and a store with all its records and tables."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
+        planned = plan()
+        for i, run in enumerate(planned.plan.runs.values()):
+            science = run.science.text
+            records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
+        table_folder.write_tables(
+            Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
+        )
+    return folder
+
+
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Enter a folder with a sweep file and a store with all its records and tables."""
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Enter a copy of the finished sweep's folder."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(yaml.safe_dump(SWEEP))
-    planned = plan()
-    for i, run in enumerate(planned.plan.runs.values()):
-        science = run.science.text
-        records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0 + i, science=science, schema_version=1))
-    table_folder.write_tables(
-        Contents.of(planned.name, planned.plan), planned.store, planned.store.table_folder("small")
-    )
-    yield tmp_path
+    return tmp_path
 
 
 def plan() -> Planned:
