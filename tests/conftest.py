@@ -1,4 +1,4 @@
-"""Run two test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
+"""Run three test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
 
 import gc
 import os
@@ -9,7 +9,7 @@ import pytest
 TESTS = Path(__file__).parent
 ON_GPU = {TESTS / "gpu", TESTS / "__init__.py", TESTS / "conftest.py"}
 
-# Two files at a time leave each one core, and torch's threads would wait for each other in busy loops.
+# Several files at a time leave each one core, and torch's threads would wait for each other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 pytest.register_assert_rewrite("tests.support")  # whose helpers assert
 
@@ -47,9 +47,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         config
     )  # which has all its memory
     if config.option.numprocesses is None and several_files:
-        config.option.numprocesses = 2
+        config.option.numprocesses = 3  # on two cores, as some wait for SLURM
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
-        # As collected: the cluster's tests come early and the quick unit tests last, so that both workers end together.
+        # As collected: the cluster's tests come early and the quick unit tests last, so that all workers end together.
         config.option.loadscopereorder = False
 
 
