@@ -12,6 +12,13 @@ import pytest
 from tests.support.bench import ENVIRONMENT, SELDOM, Bench, forkserver, teacher_run
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test here as slow: they train, or start processes."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _job_server() -> None:
     """Start the process that forks jobs, with the modules that they need imported."""

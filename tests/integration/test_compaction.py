@@ -178,7 +178,6 @@ def generation_of(store: Store) -> int:
     return newest.number if newest else 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("locked", [True, False], ids=["locked", "lock lost"])
 def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool) -> None:
     """Without the lock, concurrent compactions only disturb each other."""

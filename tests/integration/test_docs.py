@@ -98,7 +98,6 @@ def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Pat
     run_page(page, tmp_path)
 
 
-@pytest.mark.slow
 def test_the_readme_runs(tmp_path: Path) -> None:
     run_page("README.md", tmp_path)
     for folder in ("results/tables/small", "tables/small"):
@@ -112,7 +111,6 @@ def test_the_readme_runs(tmp_path: Path) -> None:
         }
 
 
-@pytest.mark.slow
 def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
     run_page("docs/your-own-method.md", tmp_path)
     table = (tmp_path / "results/tables/own/table.md").read_text(encoding="utf-8")
@@ -121,7 +119,6 @@ def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
         assert re.search(r"\| \d+\.\d\d +\||\| +\d+\.\d\d \|", line), f"{entry} has no accuracy: {line}"
 
 
-@pytest.mark.slow
 def test_a_third_task_runs_and_is_in_the_table(tmp_path: Path) -> None:
     for package in ("harness", "methods", "slurm"):
         shutil.copytree(REPO / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -300,7 +300,6 @@ def causes(bench: Bench) -> dict[str, str]:
     return {label: row.get("cause", "") for label, row in bench.states().items()}
 
 
-@pytest.mark.slow
 def test_teachers_that_are_not_what_the_file_states(bench: Bench, weights: dict[str, Any]) -> None:
     """Each wrong teacher is a failure with its own cause, and the good pair is trained."""
     state = load_file(bench.folder / "t.safetensors")
@@ -405,7 +404,6 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
         assert not [p for p in Path("results").rglob("*") if p.is_file() and p.name != "filler"], "half-written"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "left, every, file",
     [

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.cli import PATIENCE, REPO
 
 SWEEP = """
@@ -19,7 +17,6 @@ seeds: 1
 """
 
 
-@pytest.mark.slow
 def test_an_installed_copy_plans(tmp_path: Path) -> None:
     source, site, work = (tmp_path / name for name in ("source", "site", "work"))
     for name in ("harness", "methods", "slurm", "benchmarks"):

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
 import timm
 from safetensors.torch import load_file
 
@@ -18,7 +17,6 @@ seeds: [1]
 """
 
 
-@pytest.mark.slow
 def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
     file, store = tmp_path / "sweep.yaml", tmp_path / "results"
     file.write_text(SWEEP)

@@ -25,7 +25,7 @@ NODE_PATIENCE = 300.0  # seconds until nodes and jobs change their states; a loa
 def needs_slurm(test: Callable[..., None]) -> Callable[..., None]:
     absent = packages.missing()
     skip = pytest.mark.skipif(bool(absent), reason=f"not installed: {', '.join(absent)}; {packages.APT}")
-    return skip(pytest.mark.slow(test))
+    return skip(test)
 
 
 @pytest.fixture

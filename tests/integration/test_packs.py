@@ -93,7 +93,6 @@ def test_torchs_own_random_numbers_depend_only_on_the_run(with_teacher: Bench) -
     assert with_teacher.weights(drops) == expected
 
 
-@pytest.mark.slow
 def test_a_failed_and_a_diverged_run_through_the_command(with_teacher: Bench, finished: Bench) -> None:
     """A failure exits with 1 and its cause, and the others finish. NaN is a result. --retry-failed trains again."""
     (with_teacher.folder / "mine.py").write_text(Path(REPO / "tests" / "support" / "user_methods.py").read_text())

@@ -4,7 +4,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.support.bench import SWEEP, USER_METHODS, Bench, teacher_run, until
@@ -27,7 +26,6 @@ def dispatcher(bench: Bench) -> int:
     return int(next((bench.store.root / "queues").glob("*.lock")).read_text())
 
 
-@pytest.mark.slow
 def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": SLOW, "seeds": [0, 1, 2]}
     runs = [cell.run_id for cell in bench.cells().values()]
@@ -64,7 +62,6 @@ def test_two_sweeps_of_different_files_train_a_common_run_once(with_teacher: Ben
     same_end(with_teacher, finished, "kd")
 
 
-@pytest.mark.slow
 def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teacher: Bench, finished: Bench) -> None:
     with_teacher.sweep = {**SWEEP, "methods": {"kd": {}, "crd": SWEEP["methods"]["crd"], **SLOW}, "seeds": [0]}
     kd = with_teacher.cells()["kd", 0].run_id
@@ -93,7 +90,6 @@ def test_interrupt_leaves_jobs_cancel_ends_them_and_the_sweep_resumes(with_teach
     assert len(with_teacher.store.attempts(kd)) == 2
 
 
-@pytest.mark.slow
 def test_a_retry_starts_while_others_still_train(with_teacher: Bench) -> None:
     """A dispatcher that started before the retry reads it."""
     with_teacher.sweep = {**SWEEP, "methods": {"bad": {"use": f"{USER_METHODS}:Raises"}, **SLOW}, "seeds": [0, 1]}
@@ -160,7 +156,6 @@ def test_a_polite_end_leaves_a_checkpoint_of_that_very_step(bench: Bench) -> Non
     assert not bench.store.failed_ids()
 
 
-@pytest.mark.slow
 def test_a_failed_teacher_fails_those_who_learn_from_it_with_that_reason(bench: Bench, finished: Bench) -> None:
     bench.sweep = {**SWEEP, "methods": {"student": {}, "kd": {}}, "seeds": [0]}
     teacher, kd = teacher_run(bench), bench.cells()["kd", 0].run_id

@@ -145,7 +145,6 @@ def test_members_that_started_with_different_thread_counts_keep_theirs(with_teac
     assert [with_teacher.row(k)["threads"] for k in (student, kd)] == [1, 2]
 
 
-@pytest.mark.slow
 def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished: Bench) -> None:
     """The queue starts a killed task again; if the whole group is killed, the next sweep does."""
     bench.sweep = {**SWEEP, "methods": {**SWEEP["methods"], **SLOW}, "seeds": [0]}

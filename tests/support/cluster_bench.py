@@ -20,10 +20,9 @@ from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE, run_command
 
 ON_SLURM = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         bool(packages.missing()), reason=f"not installed: {', '.join(packages.missing())}; {packages.APT}"
-    ),
+    )
 ]
 METHODS = ("kd", "crd")  # CRD's banks are what a resumed run can lose; a local queue's tests train all methods
 SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}

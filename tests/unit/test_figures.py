@@ -9,11 +9,12 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
 from harness.reporting.curves import Curve, mean_and_std
-from harness.reporting.figures import style
+from harness.reporting.figures import style, training
 from harness.reporting.figures.capacity_gap import points
 from harness.reporting.figures.pareto import front
 from harness.spec import models
@@ -121,6 +122,22 @@ def test_bands_are_over_the_epochs_that_all_seeds_have() -> None:
     assert mean.epochs.tolist() == [2, 4] and mean.values.tolist() == [3.0, 4.0]
     assert std.tolist() == [pytest.approx(2**0.5), 0.0]
     assert mean_and_std([long])[1].tolist() == [0.0] * 4
+
+
+def test_only_a_methods_own_terms_are_its_loss_terms() -> None:
+    curve = Curve(np.array([1, 2]), np.array([1.0, 2.0]))
+    run = {"train_ce": curve, "train_kd": curve, "train_entropy": curve, "test_top1": curve}
+    assert training._terms([run, run], {"ce", "kd"}) == {"ce": [curve] * 2, "kd": [curve] * 2}
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(3, 1), (11, 1), (240, 40)])
+def test_a_curve_has_about_six_markers_and_loss_terms_a_readable_scale(epochs: int, every: int) -> None:
+    curve = Curve(np.arange(1, epochs + 1), np.geomspace(1, 100, epochs))
+    figure = Figure()
+    training._draw([training.Panel("kd", {"kd": [curve]}, log=True)], 1, 1, figure)
+    (axes,) = figure.axes
+    assert axes.lines[0].get_markevery() == every
+    assert {1, 2, 5, 10, 20, 50, 100} <= {round(tick, 6) for tick in axes.yaxis.get_major_locator().tick_values(1, 100)}
 
 
 def test_every_method_looks_its_own_way() -> None:

@@ -234,6 +234,14 @@ def test_gathered_rows_equal_the_matrix_product(monkeypatch):
         torch.testing.assert_close(a, b)
 
 
+def test_bank_rows_begin_in_every_direction_with_about_unit_length():
+    method = CRD(STUDENT, TEACHER, negatives=8, feat_dim=64)
+    method.setup(torch.arange(2000) % 10)
+    for bank in (method.bank_s, method.bank_t):
+        assert bank.norm(dim=1).mean().item() == pytest.approx(1, rel=0.05)
+        assert bank.mean(0).norm().item() < 0.1
+
+
 def test_bank_rows_move_towards_the_new_embedding():
     method = make("crd")
     before, indices = method.bank_s.clone(), torch.tensor([5, 2, 5, 9])

@@ -250,6 +250,8 @@ def test_ofd_has_no_loss_beyond_the_margin():
     method = OFD(STUDENT, TEACHER)
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), -3.0), torch.full((2, 1, 1, 1), -5.0), torch.tensor([-1.0])) == 0
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), 0.0), torch.full((2, 1, 1, 1), -5.0), torch.tensor([-1.0])) == 1
+    # A teacher of exactly 0 asks the student for nothing more than to be below it.
+    assert ofd.partial_loss(torch.full((2, 1, 1, 1), -3.0), torch.zeros(2, 1, 1, 1), torch.tensor([-1.0])) == 0
     assert ofd.partial_loss(torch.full((2, 1, 1, 1), 3.0), torch.full((2, 1, 1, 1), 5.0), torch.tensor([-1.0])) == 4
     assert method.teacher_taps == ("stage1.preact", "stage2.preact", "stage3.preact")
 

@@ -27,6 +27,10 @@ def test_the_page_explains_every_key(model: type[Profile | Resources | BySize]) 
             assert f"| {field.default:g} |" in row[0]
 
 
+def test_a_cluster_without_gpus_can_say_so(tmp_path: Path) -> None:
+    assert load(tmp_path, "resources: {time_minutes: 60, gpus_per_node: 0}").resources.gpus_per_node == 0
+
+
 @pytest.mark.parametrize("name", profiles.profile_names())
 def test_the_profiles_that_come_with_it_are_valid(name: str) -> None:
     assert profiles.load_profile(name).resources.time_minutes > 0

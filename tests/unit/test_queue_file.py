@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.store import files
 from harness.training.job_order import JobOrder, WeightsFile
+from slurm.local import Dispatcher
 from slurm.queue import Queue, QueuedPack, QueuedRun, cancelled_file
 
 SWEEP = """
@@ -113,6 +115,28 @@ def test_a_part_of_a_pack_without_learners_waits_for_no_teacher(planned: Planned
     student, kd = students.run_ids
     assert (students.only({kd}).needs, students.only({kd}).teacher) == (students.needs, "digits_net_w8")
     assert (students.only({student}).needs, students.only({student}).teacher) == (None, None)
+
+
+def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dispatcher whose predecessor's job still trains a run starts one job less."""
+    _, students = queue_of(planned).packs
+    packs = tuple(replace(pack, needs=None) for pack in (students.only({k}) for k in students.run_ids))
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr(Dispatcher, "_start", lambda self, pack, run_ids: started.append(tuple(run_ids)))
+    for most, expected in ((1, []), (2, [packs[1].run_ids])):
+        path = planned.store.queue(f"s-0000000{most}")
+        replace(queue_of(planned), packs=packs, max_parallel=most).write(path)
+        dispatcher = Dispatcher(path)
+        dispatcher._read_queue()
+        lock = files.Lock(planned.store.run_lock(packs[0].run_ids[0]))
+        assert lock.acquire()
+        dispatcher._collect([])
+        dispatcher._start_ready()
+        lock.release()
+        assert started == expected and packs[0] in dispatcher.waiting
+        assert (packs[1] in dispatcher.waiting) == (not expected)
 
 
 def test_a_job_order_is_read_as_written(planned: Planned) -> None:

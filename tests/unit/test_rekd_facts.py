@@ -34,6 +34,11 @@ def run(method: ReKD, f_s: Tensor, f_t: Tensor, seed: int = 0) -> dict[str, Tens
     return method(batch, Outputs(nothing, nothing, {"last": f_s}), Outputs(nothing, nothing, {"last": f_t}))
 
 
+@pytest.mark.parametrize(("selection", "drawn"), [("soft", 5), ("sample", 1), ("mean", 1), ("likelihood", 1)])
+def test_only_soft_selection_draws_several_samples(selection, drawn):
+    assert rekd(selection=selection, samples=5).regions[0].settings.samples == drawn
+
+
 def test_fact_1_one_sample_is_no_relaxation():
     """E ||h - z||^2 = ||h - mu||^2 + sum sigma^2, and the student's expected gradient is that of the point target."""
     copies = 20_000  # of one image, so that its noise averages out
