@@ -199,10 +199,12 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
             process.start()
         compactors += (compactor(), compactor())
         doomed = chance.sample(writers, WRITERS // 3)
-        reached, read, patience = 0, 0, 0.2
-        while doomed or read < 6 or reached < (5 if locked else 2):
+        reached, read, patience, generations = 0, 0, 0.2, 5 if locked else 2
+        while doomed or read < 6 or reached < generations:
             assert all(reader.is_alive() for reader in readers)
-            time.sleep(chance.uniform(0.0, patience))
+            pause_until = time.monotonic() + chance.uniform(0.0, patience)
+            while time.monotonic() < pause_until and (doomed or reads.value < 6 or generation_of(store) < generations):
+                time.sleep(0.05)
             if doomed:
                 doomed.pop().kill()
             victim = chance.randrange(len(compactors))

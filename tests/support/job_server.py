@@ -1,6 +1,8 @@
-"""What the process has imported that forks the jobs of the integration tests: only that process imports this module."""
+"""The process that forks the jobs of the integration tests imports this module, and so has what they need."""
 
 import importlib
+
+import pyarrow
 
 from slurm.imports import without_garbage_collection
 
@@ -11,3 +13,4 @@ MODULES += ["tests.support.ranks", "tests.integration.test_compaction", "tests.i
 with without_garbage_collection():
     for name in MODULES:
         importlib.import_module(name)
+    pyarrow.scalar(0)  # imports pandas, as the first record does
