@@ -6,7 +6,9 @@ import pyarrow
 
 from slurm.imports import without_garbage_collection
 
-MODULES = ["harness.training.job", "harness.models.detection.build", "deepspeed"]
+# DeepSpeed imports an optimiser's module, and with it torch's compiler, when it starts with ZeRO.
+DEEPSPEED = ["deepspeed", "deepspeed.runtime.zero.muon.muon_optimizer"]
+MODULES = ["harness.training.job", "harness.models.detection.build", *DEEPSPEED]
 # Modules whose functions run in these processes: each would import them for a second.
 MODULES += ["tests.support.ranks", "tests.integration.test_compaction", "tests.integration.test_records"]
 

@@ -13,6 +13,7 @@ import ast
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -116,9 +117,9 @@ def stages(root: Path, mutation: Mutation) -> list[list[str]]:
     """Return pytest's arguments, in the order of the calls."""
     module = mutation.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     package, _, name = module.rpartition(".")
-    imports = (f"from {module} import", f"import {module}\n", f"from {package} import {name}")
+    imports = re.compile(rf"from {module} import|import {module}\n|from {package} import .*\b{name}\b")
     quick = [p for folder in ("unit", "golden") for p in sorted((root / "tests" / folder).glob("test_*.py"))]
-    near = [str(p) for p in quick if any(i in p.read_text() for i in imports)]
+    near = [str(p) for p in quick if imports.search(p.read_text())]
     return [*([[*near, "-p", "no:xdist"]] if near else []), ["tests/unit", "tests/golden"], ["tests"]]
 
 
