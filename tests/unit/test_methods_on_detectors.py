@@ -1,5 +1,6 @@
 """Methods for detectors: pyramids of maps, anchors, and regions as samples."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -165,3 +166,9 @@ def test_near_is_the_union_over_objects_and_shrinks_with_the_threshold(boxes: Te
         assert torch.equal(near, each.any(0))
         assert each.flatten(1).any(1).all() or box_iou(grid.flatten(0, 2), boxes).amax(0).min() == 0
         assert not (near_objects(grid, boxes, (1 + threshold) / 2) & ~near).any()
+
+
+def test_the_objects_that_methods_see_cannot_be_replaced() -> None:
+    objects = Objects(torch.zeros(0, 4), torch.zeros(0), (8, 8))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        objects.size = (4, 4)  # type: ignore[misc]

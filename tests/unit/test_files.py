@@ -1,0 +1,42 @@
+"""Files of a store: durable when they are written, and locks that make their folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from harness.store import files
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_and_its_folder_reach_the_disk_before_and_after_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    steps: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, os.replace
+    path = tmp_path / "a" / "file"
+
+    def noted_fsync(fd: int) -> None:
+        steps.append(("fsync", "folder" if os.path.isdir(f"/proc/self/fd/{fd}") else "file"))
+        fsync(fd)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        steps.append(("replace", Path(target).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    files.replace(path, lambda temporary: temporary.write_text("text"), durable)
+    assert path.read_text() == "text" and [p.name for p in path.parent.iterdir()] == ["file"]
+    renamed = ("replace", "file")
+    assert steps == ([("fsync", "file"), renamed, ("fsync", "folder")] if durable else [renamed])
+
+
+def test_a_lock_makes_the_folders_above_it_and_is_held_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "store" / "locks" / "run"
+    first, second = files.Lock(path), files.Lock(path)
+    assert first.acquire() and not second.acquire() and files.is_locked(path)
+    first.release()
+    assert second.acquire()
+    second.release()
+    assert not files.is_locked(path)
