@@ -21,6 +21,8 @@ from tests.support.golden_weights import GOLDEN, fill
 from tests.support.sciences import make_science
 from tests.support.steps import train_step
 
+pytestmark = pytest.mark.slow
+
 FOLDER = GOLDEN / "trajectory"
 # A golden file's `method` -> our method, its settings and loss weights, and the reference's names of its modules.
 METHODS: dict[str, Any] = {

@@ -22,6 +22,8 @@ from tests.support import coco128
 from tests.support.coco128 import needs_coco128
 from tests.support.rank_processes import run_ranks
 
+pytestmark = pytest.mark.slow
+
 IMAGES = 5  # two processes cannot share them evenly
 PROPOSALS = 60  # of each image: a detector's own 1,000 take long to read
 

@@ -29,6 +29,8 @@ from harness.store.store import Store
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 
+pytestmark = pytest.mark.slow
+
 
 def ids(*numbers: int) -> list[str]:
     return [f"{i:016x}" for i in numbers]

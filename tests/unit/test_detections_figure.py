@@ -20,6 +20,8 @@ from harness.spec.science import MethodSettings
 from tests.support.cli import process, run_command
 from tests.support.synthetic_coco import APS, BOXES, DETECTORS, PAIRS, both, compare, plan, prepare, record
 
+pytestmark = pytest.mark.slow
+
 TEACHER_NAME, STUDENT = PAIRS[0]
 COLUMNS = [
     "ground truth",

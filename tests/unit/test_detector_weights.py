@@ -20,7 +20,7 @@ from harness.spec.pretrained import sha256_start, weights_url
 from harness.spec.tasks.detection import DETECTORS
 from tests.support.coco128 import content, needs_coco128
 
-pytestmark = pytest.mark.usefixtures("quickly_built")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 LAST = {"mobilenet_v2": "features.17"}  # the module of the last stage
 
 

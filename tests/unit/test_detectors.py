@@ -25,7 +25,7 @@ from harness.training.teacher import freeze
 from methods.detection import Objects
 from tests.support.coco128 import batch, needs_coco128
 
-pytestmark = pytest.mark.usefixtures("quickly_built")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 TWO, ONE = "fasterrcnn_resnet18_fpn", "retinanet_resnet18_fpn"
 CLASSES = 5
 SEEDS = [11, 12, 13]

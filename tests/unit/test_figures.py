@@ -22,6 +22,8 @@ from harness.store import records
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row
 
+pytestmark = pytest.mark.slow
+
 TEACHERS = ("digits_net_w16", "digits_net_w8", "digits_net_w32")  # not in the order of their sizes
 GROWING = {**SWEEP, "pairs": [{"teacher": t, "student": "digits_net_w4"} for t in TEACHERS[:2]]}
 

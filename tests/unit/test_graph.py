@@ -20,6 +20,8 @@ from harness.training.pack import Pack
 from tests.support import eager_methods, user_methods
 from tests.support.packs import EPOCHS, SHIPPED, Counted, assert_same_end, train
 
+pytestmark = pytest.mark.slow
+
 ODD, USER_METHODS = eager_methods.__name__, user_methods.__name__
 
 
@@ -33,7 +35,6 @@ def refuses(work: Work, generator: torch.Generator | None) -> Work:
     raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_captured_steps_train_every_method_as_eager_ones(precision: str, capsys: pytest.CaptureFixture[str]) -> None:
     capture = Counted()

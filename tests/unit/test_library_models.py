@@ -19,7 +19,7 @@ from methods.at import AT
 from methods.fitnets import FitNets
 from tests.support.cli import REPO, process, run_command
 
-pytestmark = pytest.mark.usefixtures("quickly_built")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 SMALL = ["timm:test_resnet", "timm:mobilenetv1_100", "torchvision:resnet18", "torchvision:mobilenet_v2"]
 
 

@@ -19,7 +19,7 @@ from harness.spec.tasks import resolve_model
 from harness.spec.tasks.detection import DETECTORS
 from methods.base import TapSpec
 
-pytestmark = pytest.mark.usefixtures("quickly_built")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
 
 

@@ -34,6 +34,8 @@ from methods.base import Batch, SampleRandom
 from tests.support.sciences import make_science
 from tests.support.steps import train_step
 
+pytestmark = pytest.mark.slow
+
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
 INFO = DATASETS["cifar100"]
 NET = "resnet8"

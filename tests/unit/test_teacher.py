@@ -14,7 +14,7 @@ from harness.training.precision import set_float32
 from harness.training.teacher import Teacher, freeze, narrow_to_bfloat16
 from methods.base import Outputs
 
-pytestmark = pytest.mark.usefixtures("quickly_built")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 SHAPE = DATASETS["cifar100"].image_shape
 SMALL = ["resnet8", "resnet8x4", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"]
 CPU = torch.device("cpu")
