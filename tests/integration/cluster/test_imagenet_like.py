@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
+from harness.models.zoo import build_model
 from tests.support.bench import SELDOM
 from tests.support.cli import REPO, run_command
 from tests.support.cluster_bench import ON_SLURM, ClusterBench, recorded_once
@@ -16,7 +18,7 @@ pytestmark = [*ON_SLURM, pytest.mark.skipif(not IMAGES.is_dir(), reason="KD_DATA
 
 
 def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use a tenth of the images, half of the sweep's epochs, and two methods; test_engines.py trains more."""
+    """Use a tenth of the images, half of the sweep's epochs, two methods, and a teacher that is given."""
     pytest.importorskip("deepspeed")
     data, some = bench.folder / "data", bench.folder / "some"
     for split, count in (("train", 10), ("val", 5)):
@@ -31,6 +33,9 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
     sweep["methods"] = {name: sweep["methods"][name] for name in ("crd", "rekd")}
     sweep["dataset"]["train_subset"] = 160
+    (pair,) = sweep["pairs"]
+    save_file(build_model(pair["teacher"], 20).state_dict(), bench.folder / "teacher.safetensors")
+    pair["teacher_weights"] = {"file": "teacher.safetensors"}
     sweep["recipe"] |= {"epochs": 2, "image_size": [[0, 48], [1, 64]]}
     bench.sweep, bench.checkpoint_seconds = sweep, SELDOM
 
