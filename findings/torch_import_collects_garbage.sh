@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# torch 2.14.1 on Python 3.11: `import torch` runs hundreds of garbage collections, a dozen of them over everything that is
-# imported so far, and finds nearly nothing to free. They take a seventh of the import's CPU time on one machine and more
-# where other modules are imported too: a job that imports a training program's modules started in 3.6 CPU seconds instead
-# of 5.0 with `gc.disable()` before its imports and `gc.freeze(); gc.enable()` after them.
-# Seen: 12 to 14 whole collections, about 1,000 objects freed of 600,000 that are tracked at the end.
+# torch 2.14.1 on Python 3.11: an eighth of the CPU time of `import torch` is garbage collection. Nearly all that the
+# collections look through are the modules themselves, which are never garbage. A program that imports more pays more:
+# one whose training job imports torch, pyarrow and safetensors started in 3.6 CPU seconds instead of 5.0 with
+# `gc.disable()` before its imports and `gc.freeze(); gc.enable()` after them.
+# Seen: 3 whole collections, 7,095 objects freed where 181,443 are tracked in the end, 13 % of 3.3 CPU seconds.
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
@@ -34,5 +34,5 @@ import torch  # noqa
 seconds = time.process_time() - start
 print(f"{whole} whole collections, {freed} objects freed of {len(gc.get_objects())}, "
       f"{spent / seconds:.0%} of {seconds:.1f} CPU seconds")
-assert whole >= 5 and spent > 0.05 * seconds
+assert whole >= 2 and spent > 0.05 * seconds
 PYTHON

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # torchvision 0.29.1 with torch 2.14.1: `import torch` leaves torch's compiler (torch._dynamo) out, but `import torchvision`
 # imports it, because torchvision.ops.roi_align asks at its top whether compiling is supported. Nothing is compiled.
-# Every process that only wants a network, a transform or a box operation pays for it with some 700 modules, about as much
+# Every process that only wants a network, a transform or a box operation pays for it with more than 1,000 modules, about as much
 # CPU time as `import torch` itself takes.
 # Seen on Python 3.11: False after importing torch, True after importing torchvision.
 set -euo pipefail
