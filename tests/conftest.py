@@ -43,10 +43,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     from tests.support.timings import Timings  # not before assertions are rewritten
 
     config.pluginmanager.register(Timings(config.option.write_timings))
-    several_files = any(Path(name).is_dir() for name in config.args) and not only_gpu(
-        config
-    )  # which has all its memory
-    if config.option.numprocesses is None and several_files:
+    folders = any(Path(name).is_dir() for name in config.args)
+    # On a GPU one test after the other: some take all its memory.
+    if config.option.numprocesses is None and folders and not only_gpu(config):
         config.option.numprocesses = 3  # on two cores, as some wait for SLURM
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
         # As collected: the cluster's tests come early and the quick unit tests last, so that all workers end together.

@@ -1,6 +1,5 @@
 """A bench whose sweeps run on a real SLURM through the command line, in jobs that can die in every way."""
 
-import contextlib
 import json
 import os
 import shlex
@@ -17,7 +16,7 @@ import yaml
 
 from slurm.loopback import Loopback, packages
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
-from tests.support.cli import PATIENCE, run_command
+from tests.support.cli import PATIENCE
 
 ON_SLURM = [
     pytest.mark.skipif(
@@ -115,9 +114,8 @@ class ClusterBench(Bench):
 
     def states(self) -> dict[str, dict[str, Any]]:
         """Return label -> its row in ``status --json``, run in this process: tests wait for what it says."""
-        with contextlib.chdir(self.folder), mock.patch.dict(os.environ, self._process_options()["env"]):
-            result = run_command("status", *self.command("status", "--json")[3:])
-        return {row["label"]: row for row in json.loads(result.out)}
+        with mock.patch.dict(os.environ, self._process_options()["env"]):
+            return {row["label"]: row for row in json.loads(self.call("status", "--json").out)}
 
     def node_of(self, job: str) -> str:
         return self.cluster.client("squeue", "--noheader", f"--jobs={job}", "--format=%N").strip()
