@@ -1,5 +1,6 @@
 """Run three test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
 
+import contextlib
 import gc
 import os
 from pathlib import Path
@@ -38,18 +39,31 @@ def only_gpu(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at its options
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    if not config.pluginmanager.has_plugin("xdist") or "PYTEST_XDIST_WORKER" in os.environ:
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    folders = any(Path(name).is_dir() for name in config.args)
+    if folders and not config.option.markexpr:
+        start_warm_python(config)
+    if not config.pluginmanager.has_plugin("xdist"):
         return
     from tests.support.timings import Timings  # not before assertions are rewritten
 
     config.pluginmanager.register(Timings(config.option.write_timings))
-    folders = any(Path(name).is_dir() for name in config.args)
     # On a GPU one test after the other: some take all its memory.
     if config.option.numprocesses is None and folders and not only_gpu(config):
         config.option.numprocesses = 3  # on two cores, as some wait for SLURM
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
         # As collected: the cluster's tests come early and the quick unit tests last, so that all workers end together.
         config.option.loadscopereorder = False
+
+
+def start_warm_python(config: pytest.Config) -> None:
+    """Let the tests' commands and jobs start from a process that has imported the libraries."""
+    from tests.support.warm_python import VARIABLE, warm_python
+
+    program = contextlib.ExitStack()
+    os.environ[VARIABLE] = str(program.enter_context(warm_python()))
+    config.add_cleanup(program.close)
 
 
 def pytest_collection_finish() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bench import ENVIRONMENT, SELDOM, Bench, forkserver, teacher_run
+from tests.support.warm_python import executable
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +26,7 @@ def _job_server() -> None:
     environment = dict(os.environ)
     os.environ.update(ENVIRONMENT)
     forkserver.set_forkserver_preload(["tests.support.job_server"])
+    forkserver.set_executable(executable())
     process = forkserver.Process(target=time.sleep, args=(0,))
     process.start()
     process.join()

@@ -203,7 +203,7 @@ def test_64_writers_and_compactors_killed_at_random(tmp_path: Path, locked: bool
         while doomed or read < 6 or reached < generations:
             assert all(reader.is_alive() for reader in readers)
             pause_until = time.monotonic() + chance.uniform(0.0, patience)
-            while time.monotonic() < pause_until and (doomed or reads.value < 6 or generation_of(store) < generations):
+            while time.monotonic() < pause_until and (reads.value == read or generation_of(store) == reached):
                 time.sleep(0.05)
             if doomed:
                 doomed.pop().kill()

@@ -21,6 +21,7 @@ from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.support.bench import Bench
 from tests.support.cli import PATIENCE, REPO, run_command
+from tests.support.warm_python import executable
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
 PAGES = sorted(str(page.relative_to(REPO)) for pattern in PATTERNS for page in REPO.glob(pattern))
@@ -48,7 +49,7 @@ def blocks(page: str) -> list[Block]:
 def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
     """Run a page's blocks. ``packages`` is the folder of the harness and the methods that its commands run."""
     os.symlink(REPO / "benchmarks", folder / "benchmarks")
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    path = os.pathsep.join((str(Path(executable()).parent), str(Path(sys.executable).parent), os.environ["PATH"]))
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(packages), "CUDA_VISIBLE_DEVICES": ""}
     for number, block in enumerate(blocks(page)):
         if block.language == "yaml":
@@ -62,7 +63,7 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.language in ("bash", "python"):
-            shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
+            shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [executable(), "-c"]
             result = subprocess.run(
                 [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE
             )

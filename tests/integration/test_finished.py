@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from harness import rng
 from harness.spec import methods
 from harness.training.member import History
-from tests.support.bench import EPOCHS, IMAGES, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
+from tests.support.bench import BATCH, EPOCHS, IMAGES, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 
@@ -105,7 +105,7 @@ def test_methods_of_one_seed_see_the_same_images_in_the_same_order(bench: Bench)
     assert not {tuple(line) for line in lines[0]} & {tuple(line) for line in lines[1]}
     for seed in (0, 1):
         firsts = [int(line[0]) for line in lines[seed]]
-        orders = [rng.random_permutation(seed, epoch, IMAGES)[::64].tolist() for epoch in range(EPOCHS)]
+        orders = [rng.random_permutation(seed, epoch, IMAGES)[::BATCH].tolist() for epoch in range(EPOCHS)]
         assert firsts == [i for order in orders for i in order]
 
 
@@ -130,7 +130,7 @@ def test_everything_was_trained_once_and_nothing_is_left_half_written(finished: 
     for run_id in finished.plan().plan.runs:
         assert len(finished.store.attempts(run_id)) == 1 == finished.row(run_id)["attempts"]
     assert not list(finished.store.root.rglob("*.tmp"))
-    assert STEPS == -(-finished.row(teacher_run(finished))["train_size"] // 64)
+    assert STEPS == -(-finished.row(teacher_run(finished))["train_size"] // BATCH)
 
 
 @pytest.mark.parametrize(("limit", "warned"), [("0", True), ("100", False)])

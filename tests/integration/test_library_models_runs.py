@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
+import pytest
 import timm
 from safetensors.torch import load_file
 
+from harness.store import records
+from harness.store.store import Store
 from tests.support.cli import REPO, process, run_command
 
 SWEEP = """
-dataset: {name: digits, train_subset: 1000}
-recipe: {base: digits_quick, epochs: 2}
+dataset: {name: digits, train_subset: 100}
+recipe: {base: digits_quick, epochs: 1, batch_size: 16}
 methods: {at: , fitnets: {params: {tap: module.layer2}}}
 pairs: [{teacher: timm:test_resnet, student: timm:test_resnet}]
 seeds: [1]
@@ -22,10 +25,11 @@ def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
     file.write_text(SWEEP)
     sweep_result = process("-m", "harness.sweep", file, "--results", store, "--max-parallel", 1, cwd=REPO)
     assert sweep_result.code == 0, sweep_result
-    weights = sorted(store.glob("runs/*/student.safetensors"))
+    weights = {path.parent.name: path for path in store.glob("runs/*/student.safetensors")}
     assert len(weights) == 3
-    for file in weights:
+    for file in weights.values():
         timm.create_model("test_resnet", num_classes=10, in_chans=1).load_state_dict(load_file(file))
-    args = ("--dataset", "digits", "--model", "timm:test_resnet", "--weights", weights[0], "--json")
-    result = run_command("evaluate", *args)
-    assert result.code == 0 and json.loads(result.out)["top1"] > 20, result
+    args = ("--dataset", "digits", "--model", "timm:test_resnet", "--json")
+    rows = records.read_records(Store(store), weights).to_pylist()
+    result = run_command("evaluate", *args, "--weights", weights[rows[0]["run_id"]])
+    assert result.code == 0 and json.loads(result.out)["top1"] == pytest.approx(rows[0]["last_top1"]), result

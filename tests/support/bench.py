@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,17 +21,18 @@ from harness.spec.expand import Cell
 from harness.store import files, records
 from harness.store.store import Store
 from tests.support.cli import PATIENCE, REPO, CommandResult, run_command
+from tests.support.warm_python import executable
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 EPOCHS = 3
-IMAGES = 740  # that are trained on
-STEPS = 12  # per epoch, batches of 64, the last of 36
+IMAGES, BATCH = 190, 16  # that are trained on
+STEPS = 12  # per epoch, the last batch of 14
 OFTEN, SELDOM = 0.1, 1000  # seconds between checkpoints: a job that may be killed writes them at nearly every step
 USER_METHODS = "tests.support.user_methods"
 SWEEP: dict[str, Any] = {
     "name": "small",
     "dataset": {"name": "digits", "train_subset": IMAGES},
-    "recipe": {"base": "digits_quick", "epochs": EPOCHS},
+    "recipe": {"base": "digits_quick", "epochs": EPOCHS, "batch_size": BATCH},
     "methods": {
         "student": {},
         "kd": {},
@@ -66,7 +66,7 @@ class Bench:
     def command(self, name: str, *args: str, file: str | None = "sweep.yaml") -> list[str]:
         if file:
             (self.folder / file).write_text(yaml.safe_dump(self.sweep, sort_keys=False))
-        head = [sys.executable, "-m", f"harness.{name}", *([file] if file else [])]
+        head = [executable(), "-m", f"harness.{name}", *([file] if file else [])]
         return [*head, "--results", "results", *args]
 
     def _process_options(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from harness.console import app
+from tests.support.warm_python import executable
 
 REPO = Path(__file__).resolve().parents[2]
 PATIENCE = 1200  # seconds after which a command counts as hanging; a busy machine is slow
@@ -64,8 +65,9 @@ def _called(function: Callable[[], object], name: str, args: Iterable[object]) -
 
 def process(*args: object, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> CommandResult:
     """Run ``python ARGS`` in its own process, with this checkout's code."""
+    python = executable() if args[0] == "-m" else sys.executable  # a program of `-c` may ask what it has imported
     completed = subprocess.run(
-        [sys.executable, *map(str, args)],
+        [python, *map(str, args)],
         env={**os.environ, "PYTHONPATH": str(REPO), "COLUMNS": "200", **(env or {})},
         cwd=cwd,
         capture_output=True,

@@ -17,6 +17,7 @@ import yaml
 from slurm.loopback import Loopback, packages
 from tests.support.bench import SWEEP, USER_METHODS, Bench, until
 from tests.support.cli import PATIENCE
+from tests.support.warm_python import executable
 
 ON_SLURM = [
     pytest.mark.skipif(
@@ -53,6 +54,7 @@ class ClusterBench(Bench):
         profile = {
             "signal_seconds": 20,
             "poll_seconds": 0.5,
+            "python": executable(),
             **self.profile,
             "resources": resources,
             "sbatch": sbatch_options,

@@ -128,7 +128,8 @@ def test_a_full_results_disk(bench: ClusterBench, left: int) -> None:
 
 @pytest.mark.parametrize("mem_gb", [0.2, 0.45], ids=["before-training", "in-training"])
 def test_out_of_memory_is_reported_and_soon_given_up(bench: ClusterBench, mem_gb: float) -> None:
-    bench.profile = {"resources": {"mem_gb": mem_gb}}
+    python = sys.executable  # a process of its own, whose memory SLURM sees
+    bench.profile = {"python": python, "resources": {"mem_gb": mem_gb}}
     bench.sweep = {**SWEEP, "methods": {"student": {}}, "seeds": [0]}
     result = bench.run("sweep")
     assert result.returncode == 1, result.stderr
