@@ -1,6 +1,6 @@
 """The process that forks: it has imported the libraries, but nothing of this project, and has no threads.
 
-    python server.py LISTENER PROGRAM PADDING
+python server.py LISTENER PROGRAM PADDING
 """
 
 import array
