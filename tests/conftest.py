@@ -12,6 +12,7 @@ ON_GPU = {TESTS / "gpu", TESTS / "__init__.py", TESTS / "conftest.py"}
 
 # Several files at a time leave each one core, and torch's threads would wait for each other in busy loops.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 pytest.register_assert_rewrite("tests.support")  # whose helpers assert
 
 

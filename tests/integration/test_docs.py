@@ -20,7 +20,7 @@ import pytest
 from benchmarks.perf.cifar import Trainer
 from harness.spec import methods, reference
 from tests.support.bench import Bench
-from tests.support.cli import PATIENCE, REPO, run_command
+from tests.support.cli import PATIENCE, REPO, run_command, use_cores
 from tests.support.warm_python import executable
 
 PATTERNS = ("*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md")
@@ -65,7 +65,13 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
         elif block.language in ("bash", "python"):
             shell = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [executable(), "-c"]
             result = subprocess.run(
-                [*shell, block.text], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE
+                [*shell, block.text],
+                cwd=folder,
+                env=env,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                preexec_fn=use_cores,
             )
             assert result.returncode == 0, f"{page}:\n{block.text}\n{result.stdout}\n{result.stderr}"
             assert "Traceback" not in result.stderr

@@ -212,7 +212,7 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     "args",
     [
         (),
-        ("--set", "recipe.lr=0.01", "--set", "teachers.recipe={base: digits_quick, epochs: 3}"),  # the teacher is there
+        ("--set", "recipe.lr=0.01", "--set", f"teachers.recipe={SWEEP['recipe']}"),  # the teacher is there
         ("--only", "method=kd,rekd"),
         ("--set", "seeds=1", "--only", "method=kd"),
     ],

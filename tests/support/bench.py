@@ -20,7 +20,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
 from harness.store import files, records
 from harness.store.store import Store
-from tests.support.cli import PATIENCE, REPO, CommandResult, run_command
+from tests.support.cli import PATIENCE, REPO, CommandResult, run_command, use_cores
 from tests.support.warm_python import executable
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
@@ -70,14 +70,8 @@ class Bench:
         return [*head, "--results", "results", *args]
 
     def _process_options(self) -> dict[str, Any]:
-        cores = sorted(os.sched_getaffinity(0))
-        first = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % len(
-            cores
-        )  # each pytest worker has its own cores
-        worker_cores = (cores[first:] + cores[:first])[: self.cores]
-
         def as_from_a_shell() -> None:
-            os.sched_setaffinity(0, worker_cores)
+            use_cores(self.cores)
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # a background shell's children ignore it
 
         return {

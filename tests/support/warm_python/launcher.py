@@ -2,13 +2,12 @@
 # be had in a forked process (a terminal, an option of the interpreter) becomes a Python of its own.
 # Only modules that are compiled into Python, or nearly so: it starts in a third of the time.
 import _signal as signal
+import _socket
 import marshal
 import os
 import resource
 import select
 import sys
-
-import _socket
 
 FORWARDED = [
     signal.SIGHUP,
