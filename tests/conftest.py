@@ -1,13 +1,18 @@
-"""Run three test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
+"""Run four test files at a time, unless single files are named or ``-n`` or ``-p no:xdist`` is given."""
 
 import contextlib
 import gc
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TESTS = Path(__file__).parent
+WORKERS = 4  # on two cores, as some wait for SLURM
+CLUSTER = "integration/cluster"
+FIRST_CLUSTER = {f"tests/{CLUSTER}/{name}.py" for name in ("test_coco", "test_failures", "test_submission")}
 ON_GPU = {TESTS / "gpu", TESTS / "__init__.py", TESTS / "conftest.py"}
 
 # Several files at a time leave each one core, and torch's threads would wait for each other in busy loops.
@@ -22,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until everything is imported
+    if "WARM_PYTHON" in os.environ:  # a worker may be of that kind itself, and some tests need a Python of its own
+        sys.executable = os.environ["COLD_PYTHON"]
     if not only_gpu(config):
         from hypothesis import settings
 
@@ -43,8 +50,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     folders = any(Path(name).is_dir() for name in config.args)
-    if folders and not config.option.markexpr:
-        start_warm_python(config)
+    python = start_warm_python(config) if folders and not config.option.markexpr else sys.executable
     if not config.pluginmanager.has_plugin("xdist"):
         return
     from tests.support.timings import Timings  # not before assertions are rewritten
@@ -52,19 +58,36 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     config.pluginmanager.register(Timings(config.option.write_timings))
     # On a GPU one test after the other: some take all its memory.
     if config.option.numprocesses is None and folders and not only_gpu(config):
-        config.option.numprocesses = 3  # on two cores, as some wait for SLURM
+        config.option.tx = [f"{WORKERS}*popen//python={python}"]
         config.option.dist = "loadfile"  # a file's tests share a worker, as they share fixtures
         # As collected: the cluster's tests come early and the quick unit tests last, so that all workers end together.
         config.option.loadscopereorder = False
 
 
-def start_warm_python(config: pytest.Config) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let two workers run the tests on SLURM, which wait more than they work, while others use the cores."""
+    if config.option.dist != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return f"cluster {file in FIRST_CLUSTER}" if f"/{CLUSTER}/" in file else file
+
+    return Scheduling(config, log)
+
+
+def start_warm_python(config: pytest.Config) -> str:
     """Let the tests' commands and jobs start from a process that has imported the libraries."""
     from tests.support.warm_python import VARIABLE, warm_python
 
     program = contextlib.ExitStack()
+    os.environ["COLD_PYTHON"] = sys.executable
     os.environ[VARIABLE] = str(program.enter_context(warm_python()))
     config.add_cleanup(program.close)
+    return os.environ[VARIABLE]
 
 
 def pytest_collection_finish() -> None:
