@@ -161,15 +161,17 @@ def compact_on(root: str, locked: bool) -> None:
     parts._GROUP_ROWS = 50
     pause = 0.05
     while True:
+        began = time.monotonic()
         try:
             compaction.compact(Store(Path(root)), 0)
             pause = 0.05
         except (FileNotFoundError, UserError):
-            pause *= 2
+            pause = max(2 * pause, time.monotonic() - began)
         except OSError:
             if locked:
                 raise
-            pause *= 2  # two remove each other's unfinished files until one of them waits
+            # Two remove each other's unfinished files until one of them waits as long as the other takes.
+            pause = max(2 * pause, time.monotonic() - began)
         time.sleep(random.uniform(0.0, pause))
 
 

@@ -221,6 +221,7 @@ def test_odd_overrides(path: str, value: str, option: str, home: Path) -> None:
 )
 def test_in_a_process_of_its_own(text: str | bytes, tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = process("-m", "harness.sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")
+    args = (tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results", "--max-parallel", 1)
+    result = process("-m", "harness.sweep", *args)
     check(result, tmp_path)
-    assert result == run_command("sweep", tmp_path / "sweep.yaml", "--plan", "--results", tmp_path / "results")
+    assert result == run_command("sweep", *args)
