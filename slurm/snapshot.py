@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import uuid
 from collections.abc import Iterable
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from harness.store import files as store_files
@@ -40,9 +41,18 @@ def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Pat
     for name, path in files.items():
         (temporary / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, temporary / name)
+        _copy_bytecode(path, temporary / name)
     store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
     try:
         temporary.rename(copy)
     except OSError:  # another process has just made the same copy
         shutil.rmtree(temporary)
     return copy
+
+
+def _copy_bytecode(source: Path, copy: Path) -> None:
+    """Copy a module's compiled form, if there is one: all jobs that start at once would compile it, each for itself."""
+    if source.suffix == ".py" and (compiled := Path(cache_from_source(str(source)))).exists():
+        target = Path(cache_from_source(str(copy)))
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, target)

@@ -1,0 +1,31 @@
+"""The copy of the code that jobs run."""
+
+import compileall
+import subprocess
+import sys
+from pathlib import Path
+
+from slurm import snapshot
+
+
+def test_jobs_need_not_compile_it_again(tmp_path: Path) -> None:
+    """Python takes the copied bytecode: it writes none of its own, and that of a changed module is not taken."""
+    for package in snapshot.PACKAGES:
+        compileall.compile_dir(snapshot.CHECKOUT / package, quiet=1)
+    own = tmp_path / "own.py"
+    own.write_text("VALUE = 1\n")
+    compileall.compile_file(own, quiet=1)
+    copy = snapshot.take_snapshot(tmp_path / "code", [("own", own)])
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*.pyc")}
+    assert {path.name.partition(".")[0] for path in before} >= {"own", "entry", "job"}
+    modules = "import harness.training.job_order, slurm.entry, own; print(own.VALUE, own.__cached__)"
+    command = [sys.executable, "-c", modules]
+    printed = subprocess.check_output(command, cwd=copy, env={"PYTHONPATH": str(copy)}, text=True)
+    assert printed == f"1 {next(path for path in before if path.name.startswith('own.'))}\n"
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*.pyc")} == before
+
+    own.write_text("VALUE = 22\n")  # of another size than the bytecode says
+    changed = snapshot.take_snapshot(tmp_path / "code", [("own", own)])
+    assert changed != copy
+    printed = subprocess.check_output(command, cwd=changed, env={"PYTHONPATH": str(changed)}, text=True)
+    assert printed.startswith("22 ")
