@@ -1,4 +1,4 @@
-"""How the processes of a job on a cluster find each other."""
+"""The processes of a job on a cluster find each other."""
 
 import os
 from pathlib import Path
