@@ -50,7 +50,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     folders = any(Path(name).is_dir() for name in config.args)
-    python = start_warm_python(config) if folders and not only_gpu(config) else sys.executable
+    can_be_warm = folders and hasattr(os, "pidfd_open")  # Linux
+    python = start_warm_python(config) if can_be_warm and not only_gpu(config) else sys.executable
     if not config.pluginmanager.has_plugin("xdist"):
         return
     from tests.support.timings import Timings  # not before assertions are rewritten

@@ -101,6 +101,16 @@ def test_it_dies_with_what_the_caller_sees_and_the_other_way_round() -> None:
     assert other.wait(60) == -signal.SIGKILL
 
 
+def test_a_killed_ones_end_is_not_told_to_the_next() -> None:
+    for _ in range(20):
+        killed = started("")
+        pid_of(killed)
+        next_ones = [subprocess.Popen([executable(), "-c", "raise SystemExit(3)"]) for _ in range(2)]
+        killed.kill()
+        assert [process.wait(60) for process in next_ones] == [3, 3]
+        killed.wait(60)
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

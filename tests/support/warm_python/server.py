@@ -200,7 +200,8 @@ def serve(listener: socket.socket, program: str) -> None:
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             poll.unregister(fd)
             os.close(fd)
-            if launchers.pop(launcher, None):
+            if launchers.get(launcher) == pid:  # else it was killed, and another may have its number
+                del launchers[launcher]
                 poll.unregister(launcher)
                 with suppress(OSError):
                     os.write(launcher, code.to_bytes(4, "big", signed=True))
