@@ -50,7 +50,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     folders = any(Path(name).is_dir() for name in config.args)
-    can_be_warm = folders and hasattr(os, "pidfd_open")  # Linux
+    # Linux, and a path that the first line of a program can name.
+    can_be_warm = folders and hasattr(os, "pidfd_open") and len(sys.executable) < 200 and " " not in sys.executable
     python = start_warm_python(config) if can_be_warm and not only_gpu(config) else sys.executable
     if not config.pluginmanager.has_plugin("xdist"):
         return

@@ -19,7 +19,7 @@ ROOM = 8000  # bytes for the words of a command
 def warm_python() -> Iterator[Path]:
     """Start the process that forks and yield the path of a program to be used as `python`."""
     here = Path(__file__).parent
-    with tempfile.TemporaryDirectory(prefix="kd-py-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kd-py-", dir="/tmp") as folder:
         program, address = Path(folder, "python"), Path(folder, "socket")
         head = f"#!{sys.executable} -IS\nPYTHON, SOCKET = {sys.executable!r}, {str(address)!r}\n"
         program.write_text(head + (here / "launcher.py").read_text())
