@@ -27,8 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until everything is imported
-    if "WARM_PYTHON" in os.environ:  # a worker may be of that kind itself, and some tests need a Python of its own
-        sys.executable = os.environ["COLD_PYTHON"]
+    # A worker may come from the warm process itself, and some tests need a Python of its own.
+    sys.executable = os.environ.get("COLD_PYTHON", sys.executable)
     if not only_gpu(config):
         from hypothesis import settings
 

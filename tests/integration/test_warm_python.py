@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,15 @@ def test_a_killed_ones_end_is_not_told_to_the_next() -> None:
         killed.kill()
         assert [process.wait(60) for process in next_ones] == [3, 3]
         killed.wait(60)
+
+
+def test_a_caller_that_dies_before_it_has_asked_harms_nobody() -> None:
+    address = Path(executable()).with_name("socket")
+    for begun in (b"", b"\0\0", (100).to_bytes(8, "big") + b"half"):
+        with socket.socket(socket.AF_UNIX) as caller:
+            caller.connect(str(address))
+            caller.sendall(begun)
+    assert run("-c", "import sys; print('torch' in sys.modules)").stdout == "True\n", "the server has ended"
 
 
 def alive(pid: int) -> bool:

@@ -27,7 +27,7 @@ def warm_python() -> Iterator[Path]:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(address))
         listener.listen(100)  # launchers that come before the libraries are imported wait
-        with Path(folder, "log").open("w") as log, listener:
+        with Path(folder, "log").open("w") as log:
             server = subprocess.Popen(
                 [sys.executable, here / "server.py", str(listener.fileno()), program, "-" * ROOM],
                 pass_fds=[listener.fileno()],
@@ -37,6 +37,7 @@ def warm_python() -> Iterator[Path]:
                 start_new_session=True,
                 env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | WITHOUT_THREADS,
             )
+            listener.close()  # so that without the server nobody waits for it
             try:
                 yield program
             finally:

@@ -1,5 +1,5 @@
 # Asks the server for a process in place of this one: with these words, this environment and these files. What cannot
-# be had in a forked process (a terminal, an option of the interpreter) becomes a Python of its own.
+# be had in a forked process (a terminal, a script, an option of the interpreter) becomes a Python of its own.
 # Only modules that are compiled into Python, or nearly so: it starts in a third of the time.
 import _signal as signal
 import _socket
@@ -29,7 +29,7 @@ def cold():
 words = sys.argv[1:]
 unbuffered = words[:1] == ["-u"] or bool(os.environ.get("PYTHONUNBUFFERED"))
 words = words[words[:1] == ["-u"] :]
-if not words or (words[0].startswith("-") and words[0] not in ("-m", "-c")) or os.isatty(0):
+if words[:1] not in (["-m"], ["-c"]) or os.isatty(0):
     cold()
 if any(name in os.environ for name in READ_AT_START):
     cold()
@@ -67,11 +67,13 @@ for fd in fds:
     os.dup2(null, fd) if fd < 3 else os.close(fd)
 while True:
     ready = select.select([server, woken], [], [])[0]
-    if woken in ready:
-        server.sendall(os.read(woken, 100))
     if server in ready:
         answer = server.recv(4)
         break
+    try:
+        server.sendall(os.read(woken, 100))
+    except OSError:  # it has just ended, and its answer is there
+        pass
 code = int.from_bytes(answer, "big", signed=True) if answer else 1
 if code < 0:
     signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None

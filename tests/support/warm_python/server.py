@@ -48,15 +48,23 @@ def import_libraries() -> None:
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Return a request and its open files."""
+    """Return a request and its open files.
+
+    Raises:
+        ConnectionError: the launcher was killed before it had sent all.
+    """
     size = array.array("i").itemsize * 250
     head, extra, _, _ = connection.recvmsg(8, socket.CMSG_SPACE(size))
     fds = array.array("i")
     for _level, _kind, data in extra:
         fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if len(head) < 8:
+        raise ConnectionError
     text = b""
     while len(text) < int.from_bytes(head, "big"):
         if not (part := connection.recv(1 << 20)):
+            for fd in fds:
+                os.close(fd)
             raise ConnectionError
         text += part
     return marshal.loads(text), list(fds)
@@ -112,22 +120,18 @@ def name_process(words: list[str]) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Run what Python's command line asks for."""
+    """Run the module of `-m` or the program of `-c`."""
     path = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     kind, *rest = words
     if kind == "-m":
         sys.path[:0] = [os.getcwd(), *path]
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
-    elif kind == "-c":
+    else:
         sys.path[:0] = ["", *path]
         sys.argv = ["-c", *rest[1:]]
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(rest[0], "<string>", "exec"), main.__dict__)
-    else:
-        sys.path[:0] = [os.path.dirname(os.path.realpath(kind)), *path]
-        sys.argv = words
-        runpy.run_path(kind, run_name="__main__")
 
 
 def exit_code(error: BaseException | None) -> int:
@@ -183,7 +187,11 @@ def serve(listener: socket.socket, program: str) -> None:
             return  # pytest has ended
         if fd == listener.fileno():
             connection, _ = listener.accept()
-            request, received = receive(connection)
+            try:
+                request, received = receive(connection)
+            except ConnectionError:
+                connection.close()
+                continue
             if not (pid := os.fork()):
                 listener.detach()
                 connection.detach()
