@@ -45,6 +45,23 @@ def import_libraries() -> None:
     pyarrow.scalar(0)  # imports pandas' side of pyarrow
     gc.freeze()
     gc.enable()
+    collapse_pages()
+
+
+def collapse_pages() -> None:
+    """Have the memory in pages of 2 MB, which a fork copies in a third of the time; before Linux 6.1 it stays as it
+    is."""
+    page, collapse = 1 << 21, 25  # MADV_COLLAPSE
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    with open("/proc/self/maps") as file:
+        mappings = [line.split() for line in file]
+    for addresses, rights, _, _, _, *name in mappings:
+        if rights == "rw-p" and name in ([], ["[heap]"]):
+            start, end = (int(address, 16) for address in addresses.split("-"))
+            start, end = -(-start // page) * page, end // page * page
+            if start < end:
+                madvise(start, end - start, collapse)
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
