@@ -24,7 +24,7 @@ from tests.support.ranks import train_ranks
 QUICK = yaml.safe_load((REPO / "benchmarks" / "coco128_quick.yaml").read_text())
 METHODS = tuple(QUICK["methods"])
 ALL, FEW = 16, 10  # images: prepared, and trained on
-SMALL = {"sides": [48, 64], "max_side": 80, "eval_side": 48, "rois_per_image": 16, "anchors_per_image": 32}
+SMALL = {"sides": [32, 48], "max_side": 64, "eval_side": 32, "rois_per_image": 16, "anchors_per_image": 32}
 SWEEP: dict[str, Any] = {
     **QUICK,
     "name": "small",
@@ -34,12 +34,12 @@ SWEEP: dict[str, Any] = {
         "epochs": 2,
         "batch_size": 5,
         "milestones": [],
-        "eval_every": 1,
+        "eval_every": 2,
         "flip": True,
         **SMALL,
     },
     "teachers": {"seed": 7},
-    "pairs": [{"teacher": "fasterrcnn_resnet18_fpn64", "student": "fasterrcnn_resnet18_fpn64"}],
+    "pairs": [{"teacher": "fasterrcnn_mobilenet_v2_fpn64", "student": "fasterrcnn_mobilenet_v2_fpn64"}],
 }
 
 TRUTH = "source/annotations/instances_train2017.json"
@@ -101,7 +101,7 @@ def test_every_method_learns_and_moves_the_student(uninterrupted: Bench, bench: 
         terms = ("ce", "rpn_objectness", "rpn_box", "roi_class", "roi_box")
         assert all(len(curve(row, f"train_{term}")) == 2 for term in terms), method
         assert curve(row, "train_ce")[0] == pytest.approx(sum(curve(row, f"train_{t}")[0] for t in terms[1:]))
-        assert len(curve(row, "train_AP")) == 2 and curve(row, "train_AP")[1] == row["last_AP"]
+        assert curve(row, "train_AP") == [row["last_AP"]]
         assert row["last_top1"] is None and row["last_AP"] is not None
         assert (row["teacher_AP"] is None) == (method == "student")
 
@@ -197,7 +197,7 @@ def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, dat
 @pytest.mark.parametrize(
     ("detector", "norm", "methods"),
     [
-        ("fasterrcnn_resnet18_fpn64", "frozen", METHODS),
+        ("fasterrcnn_mobilenet_v2_fpn64", "frozen", METHODS),
         ("retinanet_resnet18_fpn", "batch", ("fitnets", "rekd")),
     ],
 )
