@@ -16,7 +16,7 @@ PerMethod = Annotated[Value, PER_METHOD]
 class Closed(BaseModel):
     """A model that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class GeneralKeys(Closed):

@@ -204,16 +204,19 @@ def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, dat
 def test_two_processes_are_one_to_rounding(
     tmp_path: Path, bench: Bench, data: Path, detector: str, norm: str, methods: tuple[str, ...]
 ) -> None:
-    """One step on five and six images uses the batch norms and moments of all eleven.
+    """One step on three and four images uses the batch norms and moments of all seven.
 
     Batch norms in a fresh backbone amplify rounding: in float32 the gradients of one process are 4 % off those in
-    float64, and other regions are chosen. There the norms' statistics are compared instead of the weights.
+    float64, and other regions are chosen. There the norms' statistics are compared instead of the weights. ReKD's
+    normalisation amplifies it too: channels of RetinaNet's fresh pyramid vary little beside their mean.
     """
-    recipe = {**SWEEP["recipe"], "epochs": 1, "batch_size": 11, "warmup_steps": 0, "norm": norm}
+    accuracy = {"frozen": 1e-4, "batch": 3e-3}[norm]
+    recipe = {**SWEEP["recipe"], "epochs": 1, "epoch_steps": 1, "batch_size": 7, "warmup_steps": 0, "norm": norm}
     if norm == "batch":  # which amplify it more on smaller maps
         recipe |= {"sides": [64, 80], "max_side": 112}
-    sweep = {**SWEEP, "dataset": {**SWEEP["dataset"], "train_subset": 11}, "recipe": recipe}
-    sweep |= {
+    sweep = {
+        **SWEEP,
+        "recipe": recipe,
         "methods": {m: QUICK["methods"][m] for m in methods},
         "pairs": [{"teacher": detector, "student": detector}],
     }
@@ -233,7 +236,7 @@ def test_two_processes_are_one_to_rounding(
         assert {c["name"] for c in row["curves"]} == set(first)
         for epoch_curves in row["curves"]:
             if "AP" not in epoch_curves["name"]:
-                assert epoch_curves["value"] == pytest.approx(first[epoch_curves["name"]], rel=1e-3, abs=1e-6), (
+                assert epoch_curves["value"] == pytest.approx(first[epoch_curves["name"]], rel=accuracy, abs=1e-6), (
                     method,
                     epoch_curves,
                 )

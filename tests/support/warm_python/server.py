@@ -12,6 +12,7 @@ import os
 import resource
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -22,12 +23,14 @@ from typing import Any
 
 LIBRARIES = """
     submitit.core._submit submitit.slurm.slurm
-    numpy pandas pyarrow.parquet pyarrow.dataset pyarrow.compute pydantic yaml typer rich.progress rich.live
+    numpy pandas pyarrow.parquet pyarrow.dataset pyarrow.compute pydantic.dataclasses pydantic.type_adapter
+    yaml typer rich.progress rich.live
     torch torch.distributed torch.utils.data torch.func torch._dynamo safetensors.torch
     torchvision torchvision.models.detection torchvision.transforms.v2 timm
     deepspeed deepspeed.runtime.zero.muon.muon_optimizer
     ffcv ffcv.loader.loader ffcv.transforms ffcv.fields.rgb_image
     scipy.special scipy.io matplotlib.figure matplotlib.backends.backend_agg matplotlib.backends.backend_svg
+    matplotlib.backends.backend_pdf fontTools.subset
     pycocotools.cocoeval PIL.Image
     multiprocessing.spawn multiprocessing.forkserver multiprocessing.resource_tracker concurrent.futures.process
     http.server sqlite3 xml.dom.minidom zoneinfo tarfile zipfile
@@ -250,3 +253,4 @@ def serve(listener: socket.socket, program: str) -> None:
 if __name__ == "__main__":
     import_libraries()
     serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2])
+    shutil.rmtree(os.path.dirname(sys.argv[2]), ignore_errors=True)  # else what pytest, killed, could not remove stays
