@@ -28,7 +28,8 @@ DETECTORS: dict[str, DetectorEntry] = {
        for body in ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2")},
     **{f"retinanet_{body}_fpn": DetectorEntry(body, False) for body in ("resnet18", "resnet50", "resnet101")},
     # A quarter as wide behind the classifier: for trials on a CPU, in no paper.
-    **{f"fasterrcnn_{body}_fpn64": DetectorEntry(body, True, 64, 256) for body in ("resnet18", "resnet34", "mobilenet_v2")},
+    **{f"fasterrcnn_{body}_fpn64": DetectorEntry(body, True, 64, 256)
+       for body in ("resnet18", "resnet34", "mobilenet_v2")},
 }  # fmt: skip
 
 
