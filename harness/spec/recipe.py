@@ -16,6 +16,7 @@ PerMethod = Annotated[Value, PER_METHOD]
 class Closed(BaseModel):
     """A model that refuses keys it does not know."""
 
+    # Few of a command's models are used; the others are not built.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
