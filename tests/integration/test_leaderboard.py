@@ -23,6 +23,7 @@ from harness.store.store import Store
 from tests.support.bench import ENVIRONMENT, until
 from tests.support.cli import PATIENCE, REPO, run_command
 from tests.support.leaderboard_records import put, put_compacted, record, science
+from tests.support.warm_python import executable
 
 PUBLISHED = REPO / "results" / "published"
 CHROMIUM = shutil.which("chromium")
@@ -426,7 +427,7 @@ def test_the_same_records_give_the_same_bytes(real: Path, tmp_path: Path) -> Non
 def test_follows_a_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "results")
     watching = subprocess.Popen(
-        [sys.executable, "-m", "harness.leaderboard", "--results", store.root, "--watch"],
+        [executable(), "-m", "harness.leaderboard", "--results", store.root, "--watch"],
         env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )  # fmt: skip

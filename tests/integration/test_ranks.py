@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.bench import EPOCHS, METHODS, OFTEN, SWEEP, USER_METHODS, Bench, until
+from tests.support.bench import EPOCHS, METHODS, SWEEP, USER_METHODS, Bench, until
 from tests.support.ranks import as_one_process, exit_code, start_ranks, train_ranks
 
 
@@ -16,7 +16,7 @@ from tests.support.ranks import as_one_process, exit_code, start_ranks, train_ra
 def test_the_result_of_one_process(with_teacher: Bench, finished: Bench, world: int, methods: tuple[str, ...]) -> None:
     """The last batch of an epoch has 14 images, so that three ranks have unequal numbers."""
     run_ids = {method: finished.cells()[method, 0].run_id for method in methods}
-    train_ranks(with_teacher, world, *run_ids.values(), checkpoint_seconds=OFTEN)
+    train_ranks(with_teacher, world, *run_ids.values())
     for method, run_id in run_ids.items():
         got, expected = (load_file(b.store.student_weights(run_id)) for b in (with_teacher, finished))
         assert got.keys() == expected.keys()

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from harness.spec.science import DatasetChoice
 from harness.store import records
 from tests.support.bench import SWEEP, Bench
 from tests.support.cli import REPO
+from tests.support.warm_python import executable
 
 HELD_OUT = 100
 TUNING = {
@@ -57,7 +57,7 @@ def test_given_weights_are_measured_on_the_test_set(tuned: Bench, tmp_path: Path
     run_id = next(r["teacher_run"] for r in rows(tuned).values() if r["teacher_run"])
     weights = tuned.store.student_weights(run_id)
     args = ["--dataset", "digits", "--model", "digits_net_w8", "--weights", str(weights), "--json"]
-    document = json.loads(subprocess.check_output([sys.executable, "-m", "harness.evaluate", *args], cwd=REPO))
+    document = json.loads(subprocess.check_output([executable(), "-m", "harness.evaluate", *args], cwd=REPO))
     assert document["top1"] != rows(tuned)[run_id]["last_top1"], "the two must tell apart which images were used"
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights), "top1": round(document["top1"], 2)}}
     bench = Bench(tmp_path, {**TUNING, "methods": ["kd"], "pairs": [pair]})

@@ -22,7 +22,14 @@ def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def started(program: str) -> subprocess.Popen[str]:
     """Start a program that prints its process id when it is ready."""
     program = f"import os, signal, time\n{program}\nprint(os.getpid(), flush=True)\ntime.sleep(300)"
-    return subprocess.Popen([executable(), "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [executable(), "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A background shell's children ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
 
 
 def pid_of(process: subprocess.Popen[str]) -> int:

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -22,6 +21,7 @@ from harness.store.download import TRIES
 from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
 from tests.support.cli import CommandResult, process, run_command
 from tests.support.https_server import Site, head, site
+from tests.support.warm_python import executable
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
 PUBLISHED = "timm:test_resnet.r160_in1k"
@@ -167,7 +167,7 @@ def test_twenty_sweeps_at_once_fetch_once(home: Path, web: Site) -> None:
         whole(to)
 
     web.answers["/t.pth"] = late
-    args = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    args = [executable(), "-m", "harness.sweep", sweep_file({"url": url})]
     logs = [home / f"{i}.log" for i in range(20)]
     started = [subprocess.Popen(args, env=ENVIRONMENT, stderr=log.open("w")) for log in logs]
     until(lambda: sum("waiting for it" in log.read_text() for log in logs) == 19)
@@ -190,7 +190,7 @@ def test_a_killed_download_leaves_no_file_and_the_next_one_works(home: Path, web
         go_on.wait(60)
 
     web.answers["/t.pth"] = half
-    args = [sys.executable, "-m", "harness.sweep", sweep_file({"url": url})]
+    args = [executable(), "-m", "harness.sweep", sweep_file({"url": url})]
     killed = subprocess.Popen(args, env=ENVIRONMENT, stderr=subprocess.PIPE)
     assert half_sent.wait(60)
     until(lambda: any((home / "results/weights/sha256").glob(".*.tmp")))

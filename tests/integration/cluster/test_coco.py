@@ -29,7 +29,7 @@ def test_from_annotations_to_the_table(bench: ClusterBench, monkeypatch: pytest.
     sweep["methods"] = {"rekd": {**sweep["methods"]["rekd"], "weights": {"select": 0.1}}}  # its teacher knows little
     sweep["pairs"][0]["teacher"] = sweep["pairs"][0]["student"]  # half as long as the sweep's own teacher
     sweep["dataset"]["train_subset"] = 10
-    small = {"base": sweep["recipe"], "batch_size": 5, "sides": [64], "max_side": 112, "eval_side": 64}
+    small = {"base": sweep["recipe"], "batch_size": 5, "sides": [48], "max_side": 80, "eval_side": 48}
     sweep["recipe"] = {**small, "eval_every": 10}
     sweep["teachers"] = {"recipe": {**small, "epochs": 2, "milestones": [], "eval_every": 1}}
     bench.sweep, bench.checkpoint_seconds = sweep, SELDOM

@@ -32,7 +32,7 @@ def test_from_jpegs_to_the_table_with_deepspeed(bench: ClusterBench, monkeypatch
     bench.profile = {"resources": {"tasks_per_node": 2, "mem_gb": 7, "engine": "deepspeed", "zero_stage": 1}}
     sweep = yaml.safe_load((REPO / "benchmarks" / "imagenet_like_quick.yaml").read_text())
     sweep["methods"] = {name: sweep["methods"][name] for name in ("crd", "rekd")}
-    sweep["dataset"]["train_subset"] = 160
+    sweep["dataset"]["train_subset"] = 100
     (pair,) = sweep["pairs"]
     save_file(build_model(pair["teacher"], 20).state_dict(), bench.folder / "teacher.safetensors")
     pair["teacher_weights"] = {"file": "teacher.safetensors"}

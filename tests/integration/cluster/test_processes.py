@@ -13,7 +13,7 @@ from tests.support.cluster_bench import ON_SLURM, SLOW, ClusterBench, ended, rec
 from tests.support.ranks import as_one_process
 
 pytestmark = ON_SLURM
-ABORTING = {"kd": {}, "rekd": {}, "aborts": {"use": f"{USER_METHODS}:AbortsAtExit"}}
+ABORTING = {"rekd": {}, "aborts": {"use": f"{USER_METHODS}:AbortsAtExit"}}
 
 
 @pytest.mark.parametrize("nodes, tasks", [(2, 1), (1, 2)])
