@@ -8,8 +8,6 @@ ended with 0 and every run is recorded.
 
 import atexit
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -18,6 +16,7 @@ from typing import Any
 
 from slurm import entry
 from tests.support.bench import SELDOM, SWEEP, Bench
+from tests.support.busy_loops import busy_loops
 
 
 def start_rank(bench: Bench, run_id: str, rank: int, port: int, engine: str) -> int:
@@ -51,17 +50,13 @@ def main(engine: str, runs: int, load: int) -> bool:
     bench = Bench(Path(tempfile.mkdtemp()), {**SWEEP, **quick, "seeds": list(range(runs))})
     planned = bench.plan().plan.runs
     codes: Counter[int] = Counter()
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(load)]
-    try:
+    with busy_loops(load):
         for n, run_id in enumerate(planned):
             bench.store.write_science(run_id, planned[run_id].science)
             port = entry.free_port()
             for pid in [start_rank(bench, run_id, rank, port, engine) for rank in range(2)]:
                 codes[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
             print(f"\r{n + 1} of {runs} runs, exit codes {dict(codes)}", end="", flush=True)
-    finally:
-        for process in busy:
-            process.send_signal(signal.SIGKILL)
     recorded = len(bench.store.done_ids())
     print(f"\n{engine}: {recorded} of {runs} runs recorded, logs in {bench.folder}, load {os.getloadavg()[0]:.1f}")
     return codes == {0: 2 * runs} and recorded == runs
