@@ -240,6 +240,8 @@ class Loopback:
 
     def _start_mariadbd(self) -> None:
         layout, options = self.layout, ["--no-defaults", f"--datadir={self.layout.database}"]
+        # A server that starts deletes every temporary table in its tmpdir, in /tmp also those of other servers.
+        options.append(f"--tmpdir={layout.database_tables}")
         if os.geteuid() == 0:
             options.append("--user=root")
         with layout.log("mariadb-install-db").open("wb") as log:
@@ -308,12 +310,16 @@ class Loopback:
             raise UserError(unknown("node", name, self.settings.node_names))
 
     def _log_tail(self, daemon: str, lines: int = 5) -> str:
-        """Return the end of a daemon's log, for an error message: ``up`` removes the folder when it fails."""
+        """Return the end of a daemon's log, for an error message: ``up`` removes the folder when it fails.
+
+        Of MariaDB's log only the errors, if there are any: its tools print advice after them.
+        """
         text = ""
         for path in (self.layout.logs / f"{daemon}.out", self.layout.log(daemon)):
             with contextlib.suppress(OSError):
                 text = path.read_text(errors="replace").strip() or text
-        return "Its log ends: " + " | ".join(text.splitlines()[-lines:]) if text else "It logged nothing."
+        told = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()
+        return "Its log ends: " + " | ".join(told[-lines:]) if text else "It logged nothing."
 
 
 def down(root: str | Path) -> bool:

@@ -23,6 +23,7 @@ class Layout:
         self.munge_socket = self.run / "munge.s"
         self.database = root / "db"
         self.database_socket = self.run / "db.s"
+        self.database_tables = root / "dbtmp"  # temporary tables
         self.controller_state = root / "ctld"
         self.spool = root / "spool"
         self.logs = root / "log"
@@ -35,7 +36,8 @@ class Layout:
 
     def make(self, node_names: list[str]) -> None:
         """Create the folders, readable by their owner only: whoever reaches the sockets controls the cluster."""
-        for folder in (self.run, self.logs, self.controller_state, self.munge_key.parent, self.database):
+        private = (self.run, self.logs, self.controller_state, self.munge_key.parent)
+        for folder in (*private, self.database, self.database_tables):
             folder.mkdir(mode=0o700)
         for name in node_names:
             (self.spool / name).mkdir(mode=0o700, parents=True)

@@ -201,10 +201,18 @@ def test_status_reports_what_is_wrong(cluster: Loopback) -> None:
 
 @needs_slurm
 def test_a_second_cluster_runs_at_the_same_time_and_leaves_nothing(cluster: Loopback, folder: Path) -> None:
-    """One of the second cluster's jobs has emptied its environment and left its session."""
+    """One of the second cluster's jobs has emptied its environment and left its session.
+
+    MariaDB deletes the temporary tables that it finds in its folder for them when it starts, and /tmp may hold those
+    of another server.
+    """
+    tables = Path(f"/tmp/#sql-temptable-{os.getpid()}-1-1.MAI")
+    tables.touch()
     started = command("up", "--nodes", "1", "--set", "MaxArraySize=50", "--dir", str(folder))
     assert started.returncode == 0, started.stderr
     assert started.stdout == (folder / "env.sh").read_text()
+    assert tables.exists()
+    tables.unlink()
 
     shell = f". {folder}/env.sh && scontrol show config && sbatch --parsable -o /dev/null --wrap "
     shell += f"\"env -i setsid sh -c 'sleep 986; : {folder}' & sleep 987\""
@@ -259,6 +267,14 @@ def test_a_start_that_fails_reports_the_cause_and_leaves_nothing(folder: Path) -
     assert "SlurmdTimeout" in result.stderr and result.stderr.count("\n") == 1, result.stderr
     assert not folder.exists()
     assert mentioning(str(folder)) == []
+
+
+@needs_slurm
+def test_a_database_that_cannot_be_made_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slurm.loopback.cluster.MARIADB", ["--innodb-no-such-option=1"])
+    with pytest.raises(UserError, match=r"could not be made.*unknown variable 'innodb-no-such-option=1'"):
+        Loopback.up(folder)
+    assert not folder.exists()
 
 
 def test_the_printed_lines_are_safe_in_a_shell() -> None:
