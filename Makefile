@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-timings lint check docs bench bench-gpu clean
+.PHONY: help setup demo test test-timings lint check docs bench gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
@@ -14,7 +14,7 @@ help:
 	@echo "make check   lint, types and the quick tests"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
-	@echo "make bench-gpu   images per second on a GPU, next to a plain PyTorch loop"
+	@echo "make gpu     what the harness does on this GPU [MINUTES=8] [OUT=DIR] [DATA=DIR] [RESUME=DIR]"
 	@echo "make setup   only set up .venv, with everything the tests need"
 
 # The demo needs only the package: no compiler, no apt package.
@@ -104,8 +104,10 @@ docs: $(VENV)/.docs
 bench: setup
 	$(BIN)/python -m benchmarks.perf $(NAME)
 
-bench-gpu: setup
-	$(BIN)/python -m benchmarks.perf.gpu_kd
+MINUTES ?= 8
+OUT ?= build/gpu/out
+gpu: setup
+	$(BIN)/python -m benchmarks.gpu --minutes $(MINUTES) --out $(OUT) $(if $(DATA),--data $(DATA)) $(if $(RESUME),--resume $(RESUME))
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

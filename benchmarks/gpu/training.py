@@ -1,0 +1,56 @@
+"""The training of the published row, in a process of its own: ``run_pack`` pack by pack, as in a job.
+
+    python -m benchmarks.gpu.training ORDER STORE
+
+It ends with every run checkpointed when its time is over, and at SIGTERM.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.gpu.stage_order import StageOrder
+from harness.hardware import cores
+from harness.planning import locate
+from harness.planning.plan import Planned, plan_sweep
+from harness.training.job import run_pack
+from harness.training.job_order import JobOrder
+from slurm.entry import note_signals
+
+HERE = Path(__file__).parent
+
+
+def sweep_file(smoke: bool) -> Path:
+    return HERE / ("digits_smoke.yaml" if smoke else "resnet56_resnet20.yaml")
+
+
+def plan(order: StageOrder, store: Path) -> Planned:
+    """Return the plan of the row's sweep.
+
+    Raises:
+        UserError: the data or the teacher's weights are not there.
+    """
+    return plan_sweep(sweep_file(order.smoke), store, order.data)
+
+
+def main() -> None:
+    order, signals = StageOrder.from_command_line(), note_signals()
+    planned = plan(order, Path(sys.argv[2]))
+    store, folder = planned.store, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
+    for run_id in store.failed_ids() & planned.plan.runs.keys():  # its cause may have been mended since
+        store.archive_failure(run_id)
+    threads = 1 if order.smoke else min(4, cores())
+    for pack in planned.plan.packs:  # teachers first, then seed by seed
+        to_do = [run_id for run_id in pack.run_ids if run_id not in store.done_ids()]
+        if not to_do or signals or order.seconds_left < 0:
+            continue
+        for run_id in to_do:
+            store.write_science(run_id, planned.plan.runs[run_id].science)
+        job = JobOrder(
+            str(store.root), tuple(to_do), str(folder) if folder else None, planned.weights_files(to_do), threads
+        )
+        run_pack(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
+
+
+if __name__ == "__main__":
+    main()
