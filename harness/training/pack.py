@@ -81,17 +81,18 @@ class Pack:
             with watch.part("teacher"):
                 inputs = self._forward(batch, step, list(active.values()))
             with watch.part("members"):
+                versions = inputs.versions()
                 for run_id in list(active):
                     if not self._fits(run_id):
                         del active[run_id]
                         continue
-                    versions = inputs.versions()
                     with self._failure_of(run_id, active):
-                        self._step(run_id, inputs, epoch, epoch * steps + step)
-                        if versions != inputs.versions():
+                        replayed = self._step(run_id, inputs, epoch, epoch * steps + step)
+                        if not replayed and versions != inputs.versions():
                             raise ValueError("the method changed its batch or the teacher's outputs in place")
-                    if versions != inputs.versions():
+                    if run_id not in active and versions != inputs.versions():
                         inputs = self._forward(next(self.loader.epoch(epoch, step)), step, list(active.values()))
+                        versions = inputs.versions()
                 self._streams.join()
             self.observer.on_step(active, steps, partial(share_costs, watch, active.values()))
             if not active:
@@ -111,12 +112,13 @@ class Pack:
         self._waiting.add(run_id)
         return False
 
-    def _step(self, run_id: str, inputs: StepInputs, epoch: int, step: int) -> None:
+    def _step(self, run_id: str, inputs: StepInputs, epoch: int, step: int) -> bool:
+        """Take a member's step; return whether it was a replay, see ``StepRunner.run``."""
         is_first = run_id not in self._runners
         if is_first:
             self._runners[run_id] = StepRunner(run_id, self.members[run_id], self._streams, self.capture)
         with self._memory.measure(run_id) if is_first else nullcontext():
-            self._runners[run_id].run(inputs, epoch, step)
+            return self._runners[run_id].run(inputs, epoch, step)
 
     def _end_epoch(self, run_id: str, member: Member) -> None:
         member.end_epoch()

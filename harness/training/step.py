@@ -106,16 +106,20 @@ class StepRunner:
         self._static_random: SampleRandom | None = None
         self._depends_on_epoch = False
 
-    def run(self, inputs: StepInputs, epoch: int, step: int) -> None:
-        """Take the ``step``-th step of the whole training, which is in 0-based ``epoch``."""
+    def run(self, inputs: StepInputs, epoch: int, step: int) -> bool:
+        """Take the ``step``-th step of the whole training, which is in 0-based ``epoch``.
+
+        Return whether it replayed a graph, so that no Python ran that could have changed ``inputs``.
+        """
         member, batch_size = self._member, len(inputs.indices)
-        rng.seed_torch(rng.stream_key(member.seed, step, "torch"))  # for what draws from it, such as dropout
         member.begin_step(step)
         baked_in = None
         if inputs.addresses is not None:
             read_epoch = epoch if self._depends_on_epoch else None
             baked_in = (member.in_first_stage, member.lr, read_epoch, inputs.addresses)
         replays = self._compute.replays(baked_in)
+        if not replays:  # for what draws from torch's own numbers, such as dropout, which is never captured
+            rng.seed_torch(rng.stream_key(member.seed, step, "torch"))
         # A method that may yet turn out to change what is shared runs while no other member reads that.
         with self._streams.fork(self._name, exclusive=not replays):
             batch = self._batch(inputs, rng.stream_key(member.seed, step, "method"), epoch)
@@ -124,6 +128,7 @@ class StepRunner:
                 self._compute(baked_in, work, batch.random.generator)
             self._depends_on_epoch |= bool(batch.attributes_read)
         member.count_step(batch_size)
+        return replays
 
     def _batch(self, inputs: StepInputs, seed: int, epoch: int) -> EpochTrackingBatch:
         member, indices = self._member, inputs.indices
