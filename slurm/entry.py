@@ -61,9 +61,9 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
             done.append(True)
             return
     with without_garbage_collection():
-        from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
+        from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
-    finished = run_pack(job_order, lambda: bool(signals), log, began)
+    finished = run_job(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals:
         from slurm import commands
 

@@ -90,13 +90,13 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
 
     import numpy as np
 
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
     from slurm.entry import note_signals
 
     np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
     signals = note_signals()
-    run_pack(JobOrder.from_json(order), lambda: bool(signals), log, began)
+    run_job(JobOrder.from_json(order), lambda: bool(signals), log, began)
 
 
 def main() -> None:

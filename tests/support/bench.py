@@ -170,7 +170,7 @@ class Bench:
 def _train(
     folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None, checkpoint_seconds: float
 ) -> None:
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
 
     os.chdir(folder)
@@ -178,7 +178,7 @@ def _train(
     log = os.open("job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     steps = itertools.count(1)
-    run_pack(JobOrder(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
+    run_job(JobOrder(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
 
 
 def until(condition: Callable[[], Any]) -> Any:
