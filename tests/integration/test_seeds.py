@@ -1,0 +1,129 @@
+"""Jobs of several seeds: each pack ends as if it were alone, and its failures and interruptions are its own."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, train_job
+from tests.support.interruptions import same_end
+
+METHODS = ("student", "kd", "crd")
+SEEDS = (0, 1)
+IN_TURN = pytest.mark.parametrize("in_turn", [False, True])
+
+
+def two_packs(bench: Bench, **more: object) -> dict[tuple[str, int], str]:
+    """Return (method, seed) -> run_id of two seeds; further methods come first."""
+    bench.sweep = {**SWEEP, "methods": {**more, **{m: SWEEP["methods"][m] for m in METHODS}}, "seeds": list(SEEDS)}
+    return {key: cell.run_id for key, cell in bench.cells().items()}
+
+
+def log(bench: Bench) -> str:
+    return (bench.folder / "job.log").read_text()
+
+
+@IN_TURN
+def test_packs_of_two_seeds_end_as_in_jobs_of_their_own(with_teacher: Bench, finished: Bench, in_turn: bool) -> None:
+    runs = two_packs(with_teacher)
+    assert with_teacher.train(*runs.values(), in_turn=in_turn) == 0
+    for seed in SEEDS:
+        same_end(with_teacher, finished, *METHODS, seed=seed)
+    rows = {key: with_teacher.row(run_id) for key, run_id in runs.items()}
+    assert {row["pack_size"] for row in rows.values()} == {len(METHODS)}
+    assert log(with_teacher).count("teacher digits_net_w8:") == 1, "loaded and evaluated once"
+    epochs = [line.split()[0] for line in log(with_teacher).splitlines() if " epoch " in line]
+    of_seed_0 = [run_id in {runs[m, 0] for m in METHODS} for run_id in epochs]
+    assert of_seed_0 == sorted(of_seed_0, reverse=True) if not in_turn else of_seed_0[:6] == [True] * 3 + [False] * 3
+
+
+@IN_TURN
+def test_no_second_is_counted_twice(with_teacher: Bench, in_turn: bool) -> None:
+    runs = two_packs(with_teacher)
+    assert with_teacher.train(*runs.values(), in_turn=in_turn) == 0
+    rows = [with_teacher.row(run_id) for run_id in runs.values()]
+    (started,) = {row["started_at"] for row in rows}
+    whole = (max(row["finished_at"] for row in rows) - started).total_seconds()
+    assert sum(row["cost_total_s"] for row in rows) < whole
+    costs = [sum(row["cost_total_s"] for row in rows if row["seed"] == seed) for seed in SEEDS]
+    assert max(costs) < 2 * min(costs), "the packs do the same work"
+
+
+@IN_TURN
+def test_a_failing_member_leaves_the_others_of_both_seeds(with_teacher: Bench, finished: Bench, in_turn: bool) -> None:
+    runs = two_packs(with_teacher, bad={"use": f"{USER_METHODS}:Raises"})
+    (with_teacher.folder / "raise-at").write_text("14")
+    assert with_teacher.train(*runs.values(), in_turn=in_turn) == 0
+    assert with_teacher.store.failed_ids() == {runs["bad", seed] for seed in SEEDS}
+    for seed in SEEDS:
+        same_end(with_teacher, finished, *METHODS, seed=seed)
+
+
+def _train_without_data_of_seed_0(*arguments: Any) -> None:
+    from harness.data.load.tensors import TensorLoader
+
+    epoch = TensorLoader.epoch
+
+    def broken(self: TensorLoader, number: int, first_step: int = 0) -> Iterator[Any]:
+        for i, batch in enumerate(epoch(self, number, first_step)):
+            if (self.seed, number, i) == (0, 1, 3):
+                raise OSError("the disk is gone")
+            yield batch
+
+    TensorLoader.epoch = broken  # type: ignore[method-assign, assignment]
+    train_job(*arguments)
+
+
+@IN_TURN
+def test_a_failing_pack_leaves_that_of_the_other_seed(with_teacher: Bench, finished: Bench, in_turn: bool) -> None:
+    runs = two_packs(with_teacher)
+    assert with_teacher.train(*runs.values(), in_turn=in_turn, train=_train_without_data_of_seed_0) == 0
+    same_end(with_teacher, finished, *METHODS, seed=1)
+    for method in METHODS:
+        failure = with_teacher.store.failure(runs[method, 0])
+        assert failure and failure.cause == "OSError: the disk is gone" and "the disk is gone" in failure.details
+
+
+@pytest.mark.parametrize(
+    ("in_turn", "stops"), [(False, (STEPS + 3, EPOCHS * STEPS)), (True, (7, 2 * STEPS + 1)), (True, (1,))]
+)
+def test_an_interrupted_job_resumes_every_pack(
+    with_teacher: Bench, finished: Bench, in_turn: bool, stops: tuple[int, ...]
+) -> None:
+    """In sequence the first stop comes in the first pack, the next in the second; in turn each comes in both."""
+    runs = two_packs(with_teacher)
+    for stop in stops:
+        assert with_teacher.train(*runs.values(), in_turn=in_turn, stop_after=stop) == 0
+        begun = [k for k in runs.values() if with_teacher.store.attempts(k) and k not in with_teacher.store.done_ids()]
+        assert len(begun) == len(METHODS) * (2 if in_turn and stop > 1 else 1)
+        assert all(any(with_teacher.store.checkpoints(k).glob("epoch-*")) for k in begun), "every pack in training"
+    assert with_teacher.train(*runs.values(), in_turn=in_turn) == 0
+    for seed in SEEDS:
+        same_end(with_teacher, finished, *METHODS, seed=seed)
+    assert len(with_teacher.store.attempts(runs["kd", 0])) == (2 if not in_turn else len(stops) + 1)
+
+
+def _train_with_little_memory(*arguments: Any) -> None:
+    import weakref
+
+    from harness.training.member import Member
+
+    members: list[weakref.ref[Member]] = []
+    build = Member.__init__
+
+    def noted(self: Member, *args: Any, **kwargs: Any) -> None:
+        if len(members) == len(METHODS) and any(member() is not None for member in members):
+            os._exit(3)
+        members.append(weakref.ref(self))
+        build(self, *args, **kwargs)
+
+    Member.__init__ = noted  # type: ignore[method-assign]
+    train_job(*arguments)
+
+
+def test_a_pack_is_gone_when_the_next_one_begins(with_teacher: Bench) -> None:
+    """So a job of several seeds needs no more memory than one of a single seed."""
+    runs = two_packs(with_teacher)
+    assert with_teacher.train(*runs.values(), train=_train_with_little_memory) == 0
+    assert set(runs.values()) <= with_teacher.store.done_ids()
