@@ -16,8 +16,10 @@ from harness.planning.cost.devices import Device
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.makespan import Job, makespan
+from harness.planning.cost.plan import PlanCosts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import LEVELS, OTHER_THREADS, shape
+from harness.planning.jobs import packs_to_do, plan_jobs
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.science import DatasetChoice
 from harness.store import records
@@ -67,10 +69,11 @@ def record(
         records.write_record(planned.store, {k: v for k, v in values.items() if k != "schema_version"})
 
 
-def foretold(planned: Planned, device: Device = HERE, at_once: int = 1) -> Estimate:
+def foretold(planned: Planned, device: Device = HERE, at_once: int = 1, packs_per_job: int | None = 1) -> Estimate:
     finished = planned.store.done_ids()
     to_do = {k for k in planned.plan.runs if k not in finished}
-    return estimate.estimate(planned, to_do, at_once, lambda _: device, estimate.pack_costs(planned))
+    costs = PlanCosts(planned, lambda _: device, estimate.pack_costs(planned))
+    return estimate.estimate(plan_jobs(packs_to_do(planned, to_do), at_once, costs, packs_per_job), at_once, costs)
 
 
 def by_label(planned: Planned) -> dict[str, str]:

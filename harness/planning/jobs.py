@@ -1,0 +1,96 @@
+"""Jobs: which packs of a plan train in one process.
+
+Packs that differ in their seeds only share a job's start: the process, the data set and the teacher. They are joined
+where that is known to be cheaper, or as a profile or the command asks. Memory sets no limit: on a CPU a job holds one
+pack at a time, and on a GPU members that do not fit wait.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from harness.planning.cost.makespan import Job, makespan
+from harness.planning.cost.plan import PlanCosts
+from harness.planning.plan import Planned
+from harness.spec.expand import Pack
+from harness.spec.lines import grouped
+
+# A start's least share of a pack's time. For less, packs stay apart: each can then go to whichever place is free.
+WORTH_SHARING = 0.05
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """Packs that differ in their seeds only, for one process."""
+
+    packs: tuple[Pack, ...]
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(k for pack in self.packs for k in pack.run_ids)
+
+    @property
+    def needs(self) -> str | None:
+        """The run that trains their teacher."""
+        return self.packs[0].needs
+
+
+def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[Pack]:
+    """Return the packs with runs to do, of each just these runs."""
+    left = [replace(pack, run_ids=tuple(k for k in pack.run_ids if k in to_do)) for pack in planned.plan.packs]
+    return [pack for pack in left if pack.run_ids]
+
+
+def plan_jobs(packs: Sequence[Pack], at_once: int, costs: PlanCosts, packs_per_job: int | None) -> list[PlannedJob]:
+    """Return the jobs that train packs, in their order; ``packs_per_job``: the number that the command asks for.
+
+    Where no number is asked for, packs are joined only if the last job is expected to end no later and ``at_once`` jobs
+    still run at the same time.
+    """
+    groups = list(grouped(packs, key=lambda pack: _but_for_seed(pack, costs)).values())
+    asked = [packs_per_job or costs.device_of(group[0]).packs_per_job for group in groups]
+    worth = [_worth_joining(group[0], costs) if len(group) > 1 else 1 for group in groups]
+
+    def joined(most: int) -> list[PlannedJob]:
+        sizes = [number or min(most, limit) for number, limit in zip(asked, worth, strict=True)]
+        return [job for group, size in zip(groups, sizes, strict=True) for job in _split(group, size)]
+
+    apart = joined(1)
+    latest = _expected_end(apart, at_once, costs)
+    most = -(-len(packs) // at_once)
+    while most > 1:
+        jobs = joined(most)
+        if len(jobs) >= min(at_once, len(apart)) and _expected_end(jobs, at_once, costs) <= latest:
+            return jobs
+        most //= 2
+    return apart
+
+
+def _but_for_seed(pack: Pack, costs: PlanCosts) -> object:
+    """Return a key that is equal for packs that can be joined."""
+    learns = any(science.teacher for science in costs.sciences(pack))  # if not, the job needs no teacher
+    return (pack.but_for_seed, learns) if pack.but_for_seed else pack.run_ids
+
+
+def _worth_joining(pack: Pack, costs: PlanCosts) -> int:
+    """Return how many packs like this one a job may train at most for the start that they share."""
+    cost, time_limit = costs.of_pack(pack), costs.device_of(pack).time_limit_s
+    if not cost.seconds or not cost.start or None in cost.bases:
+        return 1
+    if cost.start.mid < WORTH_SHARING * cost.seconds.mid:
+        return 1
+    if time_limit is None:
+        return len(costs.planned.plan.packs)
+    return max(1, int((time_limit - cost.start.high) / (cost.seconds.high - cost.start.high)))
+
+
+def _expected_end(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) -> float:
+    timed = [(job, costs.seconds(job.packs)) for job in jobs]
+    return makespan([Job(job.run_ids, job.needs, seconds.mid if seconds else 0.0) for job, seconds in timed], at_once)
+
+
+def _split(packs: Sequence[Pack], most: int) -> list[PlannedJob]:
+    """Divide packs into as few jobs as possible, whose sizes differ by one at most."""
+    count = -(-len(packs) // most)
+    bounds = [len(packs) * i // count for i in range(count + 1)]
+    return [PlannedJob(tuple(packs[first:end])) for first, end in pairwise(bounds)]
