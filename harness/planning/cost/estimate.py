@@ -8,12 +8,13 @@ from harness.errors import UserError
 from harness.planning.cost import probe_results
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.makespan import Job, makespan
-from harness.planning.cost.pack import PackCosts
+from harness.planning.cost.pack import PackCost, PackCosts
 from harness.planning.cost.past_run import PastRun
 from harness.planning.cost.plan import PlanCosts
 from harness.planning.cost.similar_runs import SimilarRuns
 from harness.planning.jobs import PlannedJob
 from harness.planning.plan import Planned
+from harness.spec.expand import Pack
 from harness.spec.lines import grouped
 
 
@@ -57,10 +58,11 @@ def pack_costs(planned: Planned) -> PackCosts:
 def estimate(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) -> Estimate:
     """Return what jobs will take of which ``at_once`` run at the same time."""
     runs = costs.planned.plan.runs
-    timed, packs, held = [], [], []
+    packs: list[tuple[Pack, PackCost]] = []
+    timed, held = [], []
     for job in jobs:
         of_packs, device = [costs.of_pack(pack) for pack in job.packs], costs.device_of(job.packs[0])
-        packs += zip(job.packs, of_packs, strict=True)
+        packs.extend(zip(job.packs, of_packs, strict=True))
         # On a CPU a pack's checkpoints are gone when the next pack begins.
         held.append((sum if device.gpu else max)(cost.checkpoints for cost in of_packs))
         if seconds := costs.seconds(job.packs):
