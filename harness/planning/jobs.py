@@ -90,7 +90,7 @@ def _expected_end(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) ->
 
 
 def _split(packs: Sequence[Pack], most: int) -> list[PlannedJob]:
-    """Divide packs into as few jobs as possible, whose sizes differ by one at most."""
+    """Divide packs into as few jobs as possible, the larger by one pack first."""
     count = -(-len(packs) // most)
-    bounds = [len(packs) * i // count for i in range(count + 1)]
+    bounds = [-(-len(packs) * i // count) for i in range(count + 1)]
     return [PlannedJob(tuple(packs[first:end])) for first, end in pairwise(bounds)]

@@ -1,13 +1,17 @@
 """Jobs of several seeds: each pack ends as if it were alone, and its failures and interruptions are its own."""
 
+import json
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, train_job
+from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run, train_job
 from tests.support.interruptions import same_end
+from tests.support.ranks import as_one_process, train_ranks
 
 METHODS = ("student", "kd", "crd")
 SEEDS = (0, 1)
@@ -127,3 +131,50 @@ def test_a_pack_is_gone_when_the_next_one_begins(with_teacher: Bench) -> None:
     runs = two_packs(with_teacher)
     assert with_teacher.train(*runs.values(), train=_train_with_little_memory) == 0
     assert set(runs.values()) <= with_teacher.store.done_ids()
+
+
+def test_jobs_of_several_processes_train_several_seeds(with_teacher: Bench, finished: Bench, tmp_path: Path) -> None:
+    runs = [two_packs(with_teacher)["kd", seed] for seed in SEEDS]
+    train_ranks(with_teacher, 2, *runs)
+    alone = Bench(tmp_path / "alone")
+    alone.folder.mkdir()
+    alone.take(finished, teacher_run(finished))
+    two_packs(alone)
+    try:
+        train_ranks(alone, 2, runs[1])
+        assert with_teacher.weights(runs[1]) == alone.weights(runs[1])
+    finally:
+        alone.clean_up()
+    for run_id in runs:
+        assert with_teacher.row(run_id)["processes"] == 2
+        as_one_process(with_teacher.row(run_id), finished.row(run_id), "kd")
+
+
+def test_a_sweep_with_jobs_of_two_packs(with_teacher: Bench, finished: Bench) -> None:
+    with_teacher.sweep = {**SWEEP, "methods": {"kd": {}}, "seeds": [0, 1, 2]}
+    options = ("--max-parallel", "1", "--packs-per-job", "2")
+    document = json.loads(with_teacher.call("sweep", *options, "--plan", "--json").out)
+    assert (document["packs"], document["jobs"], document["jobs_at_once"]) == (3, 2, 1)
+    result = with_teacher.run("sweep", *options)
+    assert result.returncode == 0, result.stderr
+    assert "3 packs in 2 jobs, 1 job at a time" in result.stderr
+    rows = {seed: with_teacher.row(with_teacher.cells()["kd", seed].run_id) for seed in (0, 1, 2)}
+    for seed in rows:
+        same_end(with_teacher, finished, "kd", seed=seed)
+    assert len({row["started_at"] for row in rows.values()}) == 2, "processes"
+    assert rows[0]["started_at"] == rows[1]["started_at"]
+
+
+def test_a_sweep_joins_seeds_of_which_enough_is_known(finished: Bench, bench: Bench) -> None:
+    """As long as its jobs fill the places; the number of packs is not part of a run's identity."""
+    shutil.copytree(finished.store.root, bench.store.root)
+    methods = {"student": {}, "kd": {}}
+    bench.sweep = {**SWEEP, "methods": methods, "seeds": [0, 1, 2, 3, 4, 5, 6]}  # of which three are done
+    alone = json.loads(bench.call("sweep", "--max-parallel", "2", "--packs-per-job", "1", "--plan", "--json").out)
+    joined = json.loads(bench.call("sweep", "--max-parallel", "2", "--plan", "--json").out)
+    assert (alone["packs"], alone["jobs"], joined["packs"], joined["jobs"]) == (4, 4, 4, 2)
+    assert joined["run_ids"] == alone["run_ids"]
+    for figure in ("elapsed_s", "device_s"):
+        assert joined["estimate"][figure]["mid"] < alone["estimate"][figure]["mid"]
+    assert "4 packs in 2 jobs, 2 jobs at a time" in bench.call("sweep", "--max-parallel", "2", "--plan").out
+    assert "4 packs, 4 jobs at a time" in bench.call("sweep", "--max-parallel", "4", "--plan").out

@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands
+from slurm import commands, entry
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.cluster import Cluster
 from slurm.commands import JobState
@@ -212,6 +212,22 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     assert result.code == 0, result.err
     failure = Store(tmp_path).failure("aaaa")
     assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+
+
+def test_restarts_count_for_the_runs_that_had_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's later packs are not given up with its first, and starts that nobody could note count for all."""
+    store, log = Store(tmp_path), str(tmp_path / "7_0_log.out")
+    Path(log).write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
+    for pid in range(3):
+        for run in ("aaaa", "bbbb"):
+            store.run(run).mkdir(parents=True, exist_ok=True)
+            store.add_attempt(run, log=log, pid=pid)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    assert store.failed_ids() == {"aaaa", "bbbb"}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "6")
+    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    assert store.failed_ids() == set(RUNS)
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.store import files
 from harness.training.job_order import JobOrder, WeightsFile
-from slurm.local import Dispatcher
+from slurm.local import MAX_STARTS, Dispatcher, _Running
 from slurm.queue import Queue, QueuedJob, QueuedRun, cancelled_file
 
 SWEEP = """
@@ -137,6 +137,49 @@ def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
         lock.release()
         assert started == expected and packs[0] in dispatcher.waiting
         assert (packs[1] in dispatcher.waiting) == (not expected)
+
+
+def two_seeds(planned: Planned) -> Queue:
+    """Return a queue of one job that trains two packs."""
+    sciences = {}
+    for run_id in planned.plan.packs[1].run_ids:
+        science = planned.plan.runs[run_id].science
+        sciences |= {s.run_id: s for s in (science, science.with_seed(1))}
+    for run_id, science in sciences.items():
+        planned.store.write_science(run_id, science)
+    in_order = dict(sorted(sciences.items(), key=lambda item: item[1].seed))
+    return replace(queue_of(planned), jobs=(QueuedJob.from_sciences(in_order, None),))
+
+
+def test_an_earlier_harness_refuses_a_job_of_several_packs(planned: Planned) -> None:
+    """It would train the second seed on the data of the first. It needs `run_ids`, and knows no other keys."""
+    path, queue = planned.store.queue("s-00000000"), two_seeds(planned)
+    queue.write(path)
+    assert Queue.read(path) == queue and queue.jobs[0].packs == 2
+    (job,) = json.loads(path.read_text())["packs"]
+    assert "run_ids" not in job and job["packs"] == 2
+
+
+def test_runs_that_a_dead_job_had_not_come_to_are_not_given_up(planned: Planned, tmp_path: Path) -> None:
+    path = planned.store.queue("s-00000000")
+    two_seeds(planned).write(path)
+    dispatcher = Dispatcher(path)
+    dispatcher._read_queue()
+    (job,) = dispatcher.waiting
+    first, second = job.run_ids[:2], job.run_ids[2:]
+    for start in range(MAX_STARTS):
+        dispatcher.waiting.clear()
+        running = _Running(job, None, tmp_path / f"log-{start}", 0)  # type: ignore[arg-type]
+        dispatcher.running.append(running)
+        for run_id in first:
+            planned.store.add_attempt(run_id, log=str(running.log))
+        dispatcher._collect([running])
+        assert dispatcher.waiting == [job]
+    assert planned.store.failed_ids() == set(first)
+    dispatcher._start = lambda job, run_ids: started.append(run_ids)  # type: ignore[method-assign, assignment, func-returns-value]
+    started: list[object] = []
+    dispatcher._start_ready()
+    assert started == [second]
 
 
 def test_a_job_order_is_read_as_written(planned: Planned) -> None:
