@@ -12,6 +12,8 @@ from harness.store import files
 from harness.store.store import Store
 from harness.training.job_order import JobOrder, WeightsFile, weights_files
 
+WAITS_IN_ITS_JOB = "waits for other seeds of its job"  # what is said of a run that a job has not come to yet
+
 
 def cancelled_file(queue_file: Path) -> Path:
     """Return the file that exists from a cancellation until the sweep is run again.

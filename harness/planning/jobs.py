@@ -8,6 +8,7 @@ pack at a time, and on a GPU members that do not fit wait.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil
 
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.cost.plan import PlanCosts
@@ -44,25 +45,30 @@ def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[Pack]:
 def plan_jobs(packs: Sequence[Pack], at_once: int, costs: PlanCosts, packs_per_job: int | None) -> list[PlannedJob]:
     """Return the jobs that train packs, in their order; ``packs_per_job``: the number that the command asks for.
 
-    Where no number is asked for, packs are joined only if the last job is expected to end no later and ``at_once`` jobs
-    still run at the same time.
+    Where no number is asked for, ``at_once`` jobs still run at the same time, and the last is expected to end no later
+    than if all packs were apart.
     """
     groups = list(grouped(packs, key=lambda pack: _but_for_seed(pack, costs)).values())
-    asked = [packs_per_job or costs.device_of(group[0]).packs_per_job for group in groups]
-    worth = [_worth_joining(group[0], costs) if len(group) > 1 else 1 for group in groups]
 
-    def joined(most: int) -> list[PlannedJob]:
-        sizes = [number or min(most, limit) for number, limit in zip(asked, worth, strict=True)]
-        return [job for group, size in zip(groups, sizes, strict=True) for job in _split(group, size)]
+    def in_jobs(count: int) -> list[PlannedJob]:
+        """Return at least ``count`` jobs where no number is asked for."""
+        jobs: list[PlannedJob] = []
+        for group in groups:
+            if number := packs_per_job or costs.device_of(group[0]).packs_per_job:
+                jobs += _split(group, ceil(len(group) / number))
+            else:
+                share = ceil(len(group) * count / len(packs))
+                jobs += _split(group, max(share, ceil(len(group) / _worth_joining(group[0], costs))))
+        return jobs
 
-    apart = joined(1)
+    apart = in_jobs(len(packs))
     latest = _expected_end(apart, at_once, costs)
-    most = -(-len(packs) // at_once)
-    while most > 1:
-        jobs = joined(most)
-        if len(jobs) >= min(at_once, len(apart)) and _expected_end(jobs, at_once, costs) <= latest:
+    count = at_once
+    while count < len(packs):
+        jobs = in_jobs(count)
+        if _expected_end(jobs, at_once, costs) <= latest:
             return jobs
-        most //= 2
+        count *= 2
     return apart
 
 
@@ -89,8 +95,8 @@ def _expected_end(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) ->
     return makespan([Job(job.run_ids, job.needs, seconds.mid if seconds else 0.0) for job, seconds in timed], at_once)
 
 
-def _split(packs: Sequence[Pack], most: int) -> list[PlannedJob]:
-    """Divide packs into as few jobs as possible, the larger by one pack first."""
-    count = -(-len(packs) // most)
-    bounds = [-(-len(packs) * i // count) for i in range(count + 1)]
+def _split(packs: Sequence[Pack], count: int) -> list[PlannedJob]:
+    """Divide packs into ``count`` jobs, of which the first may have one more than the others."""
+    least, more = divmod(len(packs), count)
+    bounds = [i * least + min(i, more) for i in range(count + 1)]
     return [PlannedJob(tuple(packs[first:end])) for first, end in pairwise(bounds)]

@@ -330,7 +330,7 @@ def probed(folder: Path, start_s: float = 7.0, **changes: Any) -> Planned:
     [
         (1, None, [[0, 1, 2, 3, 4, 5]]),
         (2, None, [[0, 1, 2], [3, 4, 5]]),
-        (4, None, [[0, 1], [2, 3], [4, 5]]),
+        (4, None, [[0, 1], [2, 3], [4], [5]]),
         (7, None, [[0], [1], [2], [3], [4], [5]]),
         (1, 1, [[0], [1], [2], [3], [4], [5]]),
         (7, 4, [[0, 1, 2], [3, 4, 5]]),
@@ -352,10 +352,14 @@ def test_seeds_stay_apart_where_nothing_is_known_to_be_saved(tmp_path: Path) -> 
     unknown = plan(tmp_path, seeds=3)
     assert seeds_of_jobs(unknown) == [[0], [1], [2]]
     record(unknown, teacher(unknown), own=3.0)
-    assert seeds_of_jobs(unknown) == [[0], [1], [2]], "another student's start"
+    assert seeds_of_jobs(unknown) == [[0], [1], [2]], "the teacher's start"
     assert seeds_of_jobs(unknown, packs_per_job=3) == [[0, 1, 2]]
     record(unknown, *runs(unknown, 0), own=10.0, job=1)
     assert seeds_of_jobs(unknown) == [[1, 2]], "past runs of the pair"
+    pairs = [{"teacher": "digits_net_w16", "student": f"digits_net_{student}"} for student in ("w8", "w4")]
+    others = plan(tmp_path / "others", pairs=pairs, methods=["student"], seeds=[1, 2, 3])
+    record(others, by_label(others)["digits_net_w16 > digits_net_w8 / student / seed 1"], own=10.0)
+    assert sorted(seeds_of_jobs(others)) == [[1], [2], [2, 3], [3]], "another student's start"
     little = probed(tmp_path / "little", start_s=0.2, seeds=3)
     assert seeds_of_jobs(little) == [[0], [1], [2]], "too little to be worth it"
 

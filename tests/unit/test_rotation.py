@@ -39,6 +39,7 @@ class SmallMemory(MemoryBudget):
 
 def pack(seed: int, memory: SmallMemory, members: dict[str, Member], watcher: Watcher) -> Iterator[bool]:
     """Build a pack when its first step is asked for, and add its members to ``members``."""
+    assert memory.fits_another(), "its weights would be in memory for nothing"
     pixels, targets = images()
     normalise, teacher = Normalise(INFO, CPU), make_teacher(CPU)
     loader = TensorLoader(pixels, targets, normalise, batch_size=BATCH, crop_padding=1, flip=False, seed=seed)
