@@ -99,11 +99,13 @@ def _row(planned: "Planned", backends: "list[Backend]", run_id: str, state: str)
         return row
     answers = (backend.scheduled(run_id) for backend in backends)
     row["state"], remark = next((a for a in answers if a[0]), ("to do", ""))
+    started = len(store.attempts(run_id))
     if store.is_running(run_id):
-        row["state"] = "running"
+        from slurm.queue import WAITS_IN_ITS_JOB
+
+        row["state"], remark = ("running", remark) if started else ("pending", WAITS_IN_ITS_JOB)
     if remark:
         row["remark"] = remark
-    started = len(store.attempts(run_id))
     if row["state"] == "running" and started:
         row |= store.progress(run_id)
     if requeued := started - (row["state"] == "running"):

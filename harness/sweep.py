@@ -44,6 +44,14 @@ def sweep(
             "without GPUs, one per core up to 8).",
         ),
     ] = None,
+    packs_per_job: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most packs of one pair, of different seeds, to train in one job (default: the profile's number; "
+            "without one, as many as is known to be cheaper).",
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Train failed runs again (default: leave them).")
     ] = False,
@@ -80,7 +88,7 @@ def sweep(
     Ctrl-C leaves the jobs running, and the same command watches them again.
 
     A cell is one number of the comparison: pair, method and seed.
-    A job trains a pack: the runs of one pair and seed that share data and teacher.
+    A job trains a pack, the runs of one pair and seed that share data and teacher, or packs of several seeds.
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
@@ -93,7 +101,7 @@ def sweep(
         from slurm import profiles
 
         profiles.load_profile(cluster)
-    request = Request(file, results, data, set_, only, cluster, max_parallel, baseline, margin)
+    request = Request(file, results, data, set_, only, cluster, max_parallel, packs_per_job, baseline, margin)
     planned = request.plan(fetch=not plan)
     cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
     protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)
@@ -108,7 +116,7 @@ def sweep(
         adaptive_seeds.check_seed_limit(planned, limit, only)
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
-    work = work_of(planned, cluster, max_parallel, retry_failed, probe)
+    work = work_of(request, planned, retry_failed, probe)
     if not json_:
         (print if plan else say)(work.text())
     if plan:

@@ -14,12 +14,12 @@ from slurm import commands
 
 @dataclass
 class ArrayJob:
-    """One sbatch call: an array whose task i trains packs[i]."""
+    """One sbatch call: an array whose task i trains the runs packs[i]."""
 
     name: str  # unique among all SLURM jobs
     folder: str
-    packs: list[list[str]]  # run ids
-    specs: list[dict[str, Any]]  # the JobOrder of each pack
+    packs: list[list[str]]  # the run ids of each task, whose packs may be several
+    specs: list[dict[str, Any]]  # the JobOrder of each task
     job_id: str | None = None  # None until sbatch has answered
     user: str = field(default_factory=commands.user)  # who submitted it: a store may be shared
 

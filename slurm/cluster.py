@@ -1,4 +1,4 @@
-"""Sweeps on a SLURM cluster: packs as tasks of job arrays, submitted through submitit, with no driver to keep alive."""
+"""Sweeps on a SLURM cluster: jobs as tasks of job arrays, submitted through submitit, with no driver to keep alive."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ from harness.store import files
 from harness.store.store import Store
 from slurm import commands, profiles, snapshot
 from slurm.array_jobs import ArrayJob, ArrayJobs
-from slurm.queue import Queue, QueuedPack
+from slurm.queue import Queue, QueuedJob
 
 
 @contextmanager
@@ -160,7 +160,7 @@ class Cluster:
 
     def _open_runs(self) -> list[str]:
         settled = self.store.done_ids() | self.store.failed_ids()
-        return [k for pack in self.queue.packs for k in pack.run_ids if k not in settled]
+        return [k for job in self.queue.jobs for k in job.run_ids if k not in settled]
 
     # submission --------------------------------------------------------------------------------------------------
 
@@ -180,33 +180,33 @@ class Cluster:
             self._adopt()
             self._asked_at = None
             to_submit = set(self._open_runs()) - set(self.live())
-            packs = [pack for pack in (pack.only(to_submit) for pack in self.queue.packs) if pack.runs]
-            for pack in packs:
-                self._check_batches(pack)
-                self._check_engine(pack)
-            postponed = sum(len(pack.runs) for pack in packs)
-            for group, teacher_run in self._groups(packs):
+            jobs = [job for job in (job.only(to_submit) for job in self.queue.jobs) if job.runs]
+            for job in jobs:
+                self._check_batches(job)
+                self._check_engine(job)
+            postponed = sum(len(job.runs) for job in jobs)
+            for group, teacher_run in self._groups(jobs):
                 self._submit(group, teacher_run)
-                postponed -= sum(len(pack.runs) for pack in group)
+                postponed -= sum(len(job.runs) for job in group)
             self._postponed, self._postponed_at = postponed, time.monotonic()
             return postponed
 
-    def _groups(self, packs: list[QueuedPack]) -> Iterator[tuple[list[QueuedPack], str | None]]:
-        """Yield packs that go into one array, and the teacher's run that they wait for, within the cluster's limits.
+    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], str | None]]:
+        """Yield jobs that go into one array, and the teacher's run that they wait for, within the cluster's limits.
 
-        Packs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
+        Jobs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
         students are submitted.
         """
-        if not packs:
+        if not jobs:
             return
         done = self.store.done_ids()
         if self._limits is None:
             self._limits = commands.limits()
         free_jobs = self._limits.user_jobs - self._jobs_of_user
-        groups: dict[tuple[profiles.Resources, str | None], list[QueuedPack]] = {}
-        for pack in packs:
-            teacher_run = pack.needs if pack.needs and pack.needs not in done else None
-            groups.setdefault((self._resources(pack), teacher_run), []).append(pack)
+        groups: dict[tuple[profiles.Resources, str | None], list[QueuedJob]] = {}
+        for job in jobs:
+            teacher_run = job.needs if job.needs and job.needs not in done else None
+            groups.setdefault((self._resources(job), teacher_run), []).append(job)
         for (_, teacher_run), members in sorted(groups.items(), key=lambda item: item[0][1] is not None):
             for at in range(0, len(members), self._limits.array_tasks):
                 group = members[at : at + self._limits.array_tasks][: max(0, free_jobs)]
@@ -214,34 +214,35 @@ class Cluster:
                 if group:
                     yield group, teacher_run
 
-    def _submit(self, packs: list[QueuedPack], teacher_run: str | None) -> None:
+    def _submit(self, jobs: list[QueuedJob], teacher_run: str | None) -> None:
         from slurm.entry import run
 
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
         folder = self.store.jobs / name
-        resources = self._resources(packs[0])
+        resources = self._resources(jobs[0])
         given: dict[str, Any] = {"threads": resources.cpus_per_task, "engine": resources.engine}
         given["zero_stage"] = resources.zero_stage
-        orders = [replace(self.queue.order(pack.run_ids), **given).to_json() for pack in packs]
-        array_job = ArrayJob(name, str(folder), [list(pack.run_ids) for pack in packs], orders)
+        orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
+        array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
-        code = snapshot.take_snapshot(self.store.code, _method_files(packs))
-        executor = self._executor(name, folder, code, resources, teacher_run)
+        code = snapshot.take_snapshot(self.store.code, _method_files(jobs))
+        restarts = self.profile.max_attempts * max(job.packs for job in jobs)
+        executor = self._executor(name, folder, code, resources, teacher_run, restarts)
         try:
             with _outside_jobs():
-                jobs = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
+                submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._array_jobs.remove(array_job)
             reason = (str(e).strip().splitlines() or [type(e).__name__])[-1]
             raise UserError(f"--cluster {self.queue.cluster}: sbatch refused: {reason}") from None
-        array_job.job_id = jobs[0].job_id.split("_")[0]
+        array_job.job_id = submitted[0].job_id.split("_")[0]
         self._array_jobs.write(array_job)
-        for i, pack in enumerate(packs):
-            self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in pack.run_ids}
-        self._jobs_of_user += len(packs)
+        for i, job in enumerate(jobs):
+            self._live |= {k: commands.JobState(array_job.task(i), name, "PENDING", "None") for k in job.run_ids}
+        self._jobs_of_user += len(jobs)
 
     def _executor(
-        self, name: str, folder: Path, code: Path, resources: profiles.Resources, teacher_run: str | None
+        self, name: str, folder: Path, code: Path, resources: profiles.Resources, teacher_run: str | None, restarts: int
     ) -> Any:
         import submitit
 
@@ -276,25 +277,25 @@ class Cluster:
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
             setup=list(profile.setup),
-            teardown=[_REQUEUE_KILLED % profile.max_attempts],
+            teardown=[_REQUEUE_KILLED % restarts],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
         )
         return executor
 
-    def _resources(self, pack: QueuedPack) -> profiles.Resources:
-        return self.profile.resources_for(pack.student, pack.teacher)
+    def _resources(self, job: QueuedJob) -> profiles.Resources:
+        return self.profile.resources_for(job.student, job.teacher)
 
-    def _check_batches(self, pack: QueuedPack) -> None:
+    def _check_batches(self, job: QueuedJob) -> None:
         """Check that every process has an image of every micro-batch, even of an epoch's last and smallest batch.
 
         Raises:
             UserError: naming the numbers, before anything is submitted.
         """
-        if (processes := self._resources(pack).processes) == 1:
+        if (processes := self._resources(job).processes) == 1:
             return
-        images, batch = pack.train_images, pack.batch_size
-        parts = max(run.accumulate for run in pack.runs)
+        images, batch = job.train_images, job.batch_size
+        parts = max(run.accumulate for run in job.runs)
         if (smallest := images % batch or batch) // processes < parts:
             in_parts = f" and take batches in {parts} parts (`accumulate`)" if parts > 1 else ""
             raise UserError(
@@ -303,13 +304,13 @@ class Cluster:
                 "processes, or another `batch_size` in the recipe (which makes it another run)"
             )
 
-    def _check_engine(self, pack: QueuedPack) -> None:
+    def _check_engine(self, job: QueuedJob) -> None:
         """Check that the engine is installed here, unless jobs start a Python of their own.
 
         Raises:
             UserError: it is not.
         """
-        needed = self._resources(pack).engine == "deepspeed" and self.profile.python is None
+        needed = self._resources(job).engine == "deepspeed" and self.profile.python is None
         if needed and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
@@ -344,7 +345,7 @@ def _squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:
     return commands.squeue({commands.user(), *(array_job.user for array_job in array_jobs)})
 
 
-def _method_files(packs: list[QueuedPack]) -> list[tuple[str, Path]]:
+def _method_files(jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
     """Return (module, file) of every method that is not one of the harness's own."""
-    methods = {run.method for pack in packs for run in pack.runs if ":" in run.method}
+    methods = {run.method for job in jobs for run in job.runs if ":" in run.method}
     return [(method.partition(":")[0], method_sources.source_file(method)) for method in sorted(methods)]

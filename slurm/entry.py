@@ -38,7 +38,7 @@ def note_signals() -> list[int]:
 
 # Jobs name this function, and copies of the code that earlier versions made for their jobs know it as `run`.
 def run(order: dict[str, Any], max_attempts: int) -> None:
-    """Train the pack of a ``JobOrder``.
+    """Train the runs of a ``JobOrder``.
 
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
@@ -61,9 +61,9 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
             done.append(True)
             return
     with without_garbage_collection():
-        from harness.training.job import run_pack  # not before: a job may be killed for its memory right here
+        from harness.training.job import run_job  # not before: a job may be killed for its memory right here
 
-    finished = run_pack(job_order, lambda: bool(signals), log, began)
+    finished = run_job(job_order, lambda: bool(signals), log, began)
     if not finished and job.global_rank == 0 and signal.SIGUSR2 in signals:
         from slurm import commands
 
@@ -84,9 +84,12 @@ def _end_process(done: list[bool]) -> None:
 
 def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
     """Record a failure of runs that were started too often without a result, so that requeuing ends."""
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT", "0"))  # includes starts that died before they were noted
+    noted = {(a["host"], a["pid"]) for k in run_ids for a in store.attempts(k) if a["log"] == log}
+    # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
+    not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) - len(noted))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():
-        if (count := max(len(store.attempts_since_failure(run_id)), restarts)) < min(max_attempts, MEMORY_ATTEMPTS):
+        count = len(store.attempts_since_failure(run_id)) + not_noted
+        if count < min(max_attempts, MEMORY_ATTEMPTS):
             continue
         log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)

@@ -77,7 +77,7 @@ def _version() -> tuple[list[tuple[str, int]], dict[str, str]]:
 
 
 def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> None:
-    """Train the pack of an order. USR2 and TERM end it after the running step, with every run checkpointed."""
+    """Train the runs of an order. USR2 and TERM end it after the running step, with every run checkpointed."""
     began = time.time()
     os.close(answers)  # so that it ends with the server
     for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
@@ -90,13 +90,13 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
 
     import numpy as np
 
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
     from slurm.entry import note_signals
 
     np.random.seed()  # jobs would draw the same numbers; Python's own generator is seeded at a fork
     signals = note_signals()
-    run_pack(JobOrder.from_json(order), lambda: bool(signals), log, began)
+    run_job(JobOrder.from_json(order), lambda: bool(signals), log, began)
 
 
 def main() -> None:

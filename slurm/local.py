@@ -1,6 +1,6 @@
 """The local queue: a process that keeps at most ``max_parallel`` jobs running on this machine.
 
-This dispatcher starts pack by pack, through a fork server. It has a session of its own: closing the terminal, ctrl-C or
+This dispatcher starts job by job, through a fork server. It has a session of its own: closing the terminal, ctrl-C or
 killing the command that started it leave it and its jobs running. If it dies, its jobs continue, and the next ``sweep``
 starts another dispatcher that takes them into account.
 
@@ -26,9 +26,9 @@ from harness.store.files import Lock, is_locked
 from harness.store.store import Store
 from slurm import fork_server
 from slurm.fork_server import ForkServer
-from slurm.queue import Queue, QueuedPack
+from slurm.queue import Queue, QueuedJob
 
-MAX_STARTS = 3  # of a pack whose process dies without a result (killed, out of memory) before it counts as failed
+MAX_STARTS = 3  # of a run whose process dies without a result (killed, out of memory) before it counts as failed
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.5  # between looks at what changed in the store, unless a job has ended
 
@@ -54,7 +54,7 @@ class Local:
             return set()
         queue = Queue.read(self.queue_file)
         store = Store(Path(queue.store))
-        return {k for pack in queue.packs for k in pack.run_ids} - store.done_ids() - store.failed_ids()
+        return {k for job in queue.jobs for k in job.run_ids} - store.done_ids() - store.failed_ids()
 
     def start(self) -> int:
         """Start a dispatcher in the background, unless one is at work. No run is left for later."""
@@ -87,7 +87,7 @@ class Local:
         """Return the jobs on this queue's runs that a dispatcher, dead by now, has left."""
         queue = Queue.read(self.queue_file)
         store, pids = Store(Path(queue.store)), set()
-        for run_id in (k for pack in queue.packs for k in pack.run_ids):
+        for run_id in (k for job in queue.jobs for k in job.run_ids):
             last = (store.attempts(run_id) or [{}])[-1]
             if store.is_running(run_id) and last.get("host") == socket.gethostname():
                 with contextlib.suppress(OSError):
@@ -102,7 +102,7 @@ class Local:
 
 @dataclass
 class _Running:
-    pack: QueuedPack
+    job: QueuedJob
     server: ForkServer
     log: Path
     slot: int
@@ -113,15 +113,15 @@ class _Running:
 
 @dataclass
 class Dispatcher:
-    """The process that submits packs whose teacher is ready, as others end. It reads the queue file again whenever it
+    """The process that submits jobs whose teacher is ready, as others end. It reads the queue file again whenever it
     is rewritten."""
 
     queue_file: Path
     queue: Queue = field(init=False)
     store: Store = field(init=False)
-    waiting: list[QueuedPack] = field(default_factory=list)
+    waiting: list[QueuedJob] = field(default_factory=list)
     running: list[_Running] = field(default_factory=list)
-    starts: Counter[QueuedPack] = field(default_factory=Counter)
+    starts: Counter[str] = field(default_factory=Counter)  # of runs, that ended without a result
     servers: list[ForkServer] = field(default_factory=list)  # the last one starts jobs, others still have some
     _read: tuple[int, int] | None = None  # the version of the queue file that was read
 
@@ -156,56 +156,59 @@ class Dispatcher:
         self.queue = Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         os.environ["OMP_NUM_THREADS"] = str(self.queue.threads)
-        # A failed run of a running pack that is to be tried again waits for the pack's end, see _collect.
-        running = {k for r in self.running for k in r.pack.run_ids}
-        packs = (pack.only(set(pack.run_ids) - running) for pack in self.queue.packs)
-        self.waiting = [pack for pack in packs if pack.runs]
+        # A failed run of a running job that is to be tried again waits for the job's end, see _collect.
+        running = {k for r in self.running for k in r.job.run_ids}
+        jobs = (job.only(set(job.run_ids) - running) for job in self.queue.jobs)
+        self.waiting = [job for job in jobs if job.runs]
         self.starts.clear()
 
-    def _open_part(self, pack: QueuedPack) -> QueuedPack:
-        return pack.only(set(pack.run_ids) - self.done - self.failed)
+    def _open_part(self, job: QueuedJob) -> QueuedJob:
+        return job.only(set(job.run_ids) - self.done - self.failed)
 
     def _collect(self, ended: list[_Running]) -> None:
         self.done, self.failed = self.store.done_ids(), self.store.failed_ids()  # after, so that none is overlooked
         for r in ended:
             self.running.remove(r)
-            left = self._open_part(r.pack).run_ids
+            left = self._open_part(r.job).run_ids
             if not left:
                 continue
             if any(map(self.store.is_running, left)):  # it lives on without its fork server
-                self.waiting.insert(0, r.pack)
+                self.waiting.insert(0, r.job)
                 continue
-            self.starts[r.pack] += 1
-            if self.starts[r.pack] < MAX_STARTS:
-                print(f"{', '.join(left)}: the process ended without a result; starting it again", flush=True)
-                self.waiting.insert(0, r.pack)
-                continue
+            # The job may not have come to its later packs.
+            begun = [k for k in left if any(a["log"] == str(r.log) for a in self.store.attempts(k)[-1:])]
+            self.starts.update(begun or left)
+            lost = [k for k in left if self.starts[k] >= MAX_STARTS]
             cause = f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
-            for run_id in left:
+            for run_id in lost:
                 self.store.write_failure(run_id, "killed", cause, files.tail(r.log), str(r.log))
+            self.failed |= set(lost)
+            if again := [k for k in left if k not in lost]:
+                print(f"{', '.join(again)}: the process ended without a result; starting it again", flush=True)
+                self.waiting.insert(0, r.job)
         for server in [s for s in self.servers[:-1] if all(r.server is not s for r in self.running)]:
             self.servers.remove(server)
             server.close()
 
     def _start_ready(self) -> None:
         elsewhere = 0
-        for pack in list(self.waiting):
+        for job in list(self.waiting):
             if len(self.running) + elsewhere >= self.queue.max_parallel:
                 return
-            left = self._open_part(pack)
+            left = self._open_part(job)
             if not left.runs:
-                self.waiting.remove(pack)
+                self.waiting.remove(job)
             elif left.needs in self.failed:
                 learners = {run.run_id for run in left.runs if run.has_teacher}
                 self._fail_with_teacher(left.needs, learners)
-                self.waiting[self.waiting.index(pack)] = left.only(set(left.run_ids) - learners)
+                self.waiting[self.waiting.index(job)] = left.only(set(left.run_ids) - learners)
             elif left.needs and left.needs not in self.done:
                 continue
             elif any(map(self.store.is_running, left.run_ids)):  # by an earlier dispatcher's job, or another sweep's
                 elsewhere += 1
             else:
-                self.waiting.remove(pack)
-                self.running.append(self._start(pack, left.run_ids))
+                self.waiting.remove(job)
+                self.running.append(self._start(job, left.run_ids))
 
     def _fail_with_teacher(self, teacher: str | None, run_ids: Collection[str]) -> None:
         assert teacher is not None
@@ -215,7 +218,7 @@ class Dispatcher:
             self.store.write_failure(run_id, "teacher", cause, "", failure.log if failure else "")
         self.failed |= set(run_ids)
 
-    def _start(self, pack: QueuedPack, run_ids: Collection[str]) -> _Running:
+    def _start(self, job: QueuedJob, run_ids: Collection[str]) -> _Running:
         slot = min(set(range(self.queue.max_parallel)) - {r.slot for r in self.running})
         gpu = devices[slot % len(devices)] if (devices := gpus()) else None
         log = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}" / "log.out"
@@ -223,7 +226,7 @@ class Dispatcher:
         if not self.servers or self.servers[-1].is_outdated:
             self.servers.append(ForkServer())
         self.servers[-1].start(log, self.queue.order(run_ids).to_json(), gpu)
-        return _Running(pack, self.servers[-1], log, slot)
+        return _Running(job, self.servers[-1], log, slot)
 
 
 def main() -> None:

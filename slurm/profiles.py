@@ -30,6 +30,10 @@ class Resources(Closed):
         0, ge=0, le=2, description="for engine `deepspeed`: 1 divides momenta among the processes, 2 gradients as well"
     )
 
+    packs_per_job: int | None = Field(
+        None, ge=1, description="packs of one pair, of different seeds, that a job trains at most"
+    )
+
     @property
     def processes(self) -> int:
         """The number of a job's processes."""

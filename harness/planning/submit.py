@@ -12,6 +12,8 @@ from harness.phrases import plural
 from harness.planning import locate
 from harness.planning.cost import devices, estimate, text
 from harness.planning.cost.estimate import Estimate
+from harness.planning.cost.plan import PlanCosts
+from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
 from harness.planning.plan import Planned, plan_sweep
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Request:
     only: Sequence[str]
     cluster: str
     max_parallel: int | None
+    packs_per_job: int | None
     baseline: str | None
     margin: float | None
 
@@ -62,9 +65,13 @@ class Work:
     cluster: str
     states: dict[str, str]
     to_do: frozenset[str]
-    packs: int
+    jobs: tuple[PlannedJob, ...]
     at_once: int  # jobs
     estimate: Estimate | None  # None: there is nothing to do
+
+    @property
+    def packs(self) -> int:
+        return sum(len(job.packs) for job in self.jobs)
 
     def summary(self) -> dict[str, Any]:
         """Return the counts and the estimate as plain data."""
@@ -77,6 +84,7 @@ class Work:
             "done": done,
             "failed": len(self.states) - len(self.to_do) - done,
             "packs": self.packs,
+            "jobs": len(self.jobs),
             "jobs_at_once": self.at_once,
             "estimate": asdict(self.estimate) if self.estimate else None,
         }
@@ -89,28 +97,27 @@ class Work:
             f"{counts['to_do']} to do, {counts['done']} done, {counts['failed']} failed"
         ]
         if self.estimate:
-            lines.append(f"{plural(self.packs, 'pack')}, {plural(self.at_once, 'job')} at a time")
+            in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
+            lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
         return "\n".join(lines)
 
 
-def work_of(
-    planned: Planned, cluster: str, max_parallel: int | None, retry_failed: bool = False, probe: bool = False
-) -> Work:
+def work_of(request: Request, planned: Planned, retry_failed: bool = False, probe: bool = False) -> Work:
     """Return what is left to train; ``probe``: time a few steps of what no past run is like.
 
     Raises:
         UserError: there is no such cluster profile.
     """
-    states = planned.states()
+    cluster, states = request.cluster, planned.states()
     to_do = frozenset(k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed"))
-    packs = sum(not to_do.isdisjoint(pack.run_ids) for pack in planned.plan.packs)
-    at_once = max_parallel or (packs if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
-    at_once = max(1, min(at_once, packs))
-    if not to_do:
-        return Work(planned, cluster, states, to_do, packs, at_once, estimate=None)
+    packs = packs_to_do(planned, to_do)
+    if not packs:
+        return Work(planned, cluster, states, to_do, jobs=(), at_once=1, estimate=None)
+    at_once = request.max_parallel or (len(packs) if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
+    at_once = min(at_once, len(packs))
     device = devices.devices(cluster, devices.threads_of_a_job(at_once))
     known = estimate.pack_costs(planned)
     if probe:
@@ -119,8 +126,12 @@ def work_of(
 
         measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
         known = replace(known, probes=probe_results.read_probe_results(planned.store))
-    cost = estimate.estimate(planned, to_do, at_once, device, known)
-    return Work(planned, cluster, states, to_do, packs, at_once, cost)
+    costs = PlanCosts(planned, device, known)
+    jobs = plan_jobs(packs, at_once, costs, request.packs_per_job)
+    if len(jobs) < at_once:
+        at_once = len(jobs)
+        costs = PlanCosts(planned, devices.devices(cluster, devices.threads_of_a_job(at_once)), known)
+    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, estimate.estimate(jobs, at_once, costs))
 
 
 def submit(work: Work) -> Path:
@@ -131,7 +142,7 @@ def submit(work: Work) -> Path:
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
-    from slurm.queue import Queue, QueuedPack
+    from slurm.queue import Queue, QueuedJob
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
@@ -139,18 +150,17 @@ def submit(work: Work) -> Path:
     weights = planned.weights_files(work.to_do)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)
-    packs = []
-    for pack in planned.plan.packs:
-        sciences = {k: planned.plan.runs[k].science for k in pack.run_ids if k in work.to_do}
+    queued = []
+    for job in work.jobs:
+        sciences = {k: planned.plan.runs[k].science for k in job.run_ids}
         for run_id, science in sciences.items():
             store.write_science(run_id, science)
-        if sciences:
-            packs.append(QueuedPack.from_sciences(sciences, pack.needs))
+        queued.append(QueuedJob.from_sciences(sciences, job.needs))
     mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
     queue_file = store.queue(f"{planned.name}-{mark}")
     Queue(
         store=str(store.root),
-        packs=tuple(packs),
+        jobs=tuple(queued),
         max_parallel=work.at_once,
         threads=devices.threads_of_a_job(work.at_once),
         data=str(folder) if folder else None,

@@ -15,7 +15,7 @@ from harness.console.terminal import duration
 from harness.phrases import plural
 from harness.planning.plan import Planned
 from slurm import backend
-from slurm.queue import cancelled_file
+from slurm.queue import WAITS_IN_ITS_JOB, cancelled_file
 
 REFRESH_SECONDS = 0.5
 RESTARTS = 3
@@ -96,7 +96,7 @@ class _View:
         for run_id, progress in sorted(self.running.items(), key=lambda item: runs[item[0]].label):
             label = runs[run_id].label
             if not progress:
-                table.add_row(Text(label), "starting")
+                table.add_row(Text(label), "starting" if self.store.attempts(run_id) else WAITS_IN_ITS_JOB)
                 continue
             score = f"{progress[self.task.score]:.2f}" if progress.get(self.task.score) is not None else ""
             stage = "first stage " if progress.get("stage") == "first" else ""

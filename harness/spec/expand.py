@@ -36,10 +36,11 @@ class Cell(LinePart):
 
 @dataclass(frozen=True)
 class Pack:
-    """Runs trained in one process. ``needs`` is the run that trains their teacher, when there is one."""
+    """Runs that train together. ``needs`` is the run that trains their teacher, when there is one."""
 
     run_ids: tuple[str, ...]
     needs: str | None
+    but_for_seed: tuple[int, str] | None = None  # equal where only seeds differ: pair and recipe; None: a teacher's
 
 
 @dataclass
@@ -120,7 +121,9 @@ def expand(
     # A teacher always trains in a process of its own: in a pack it could wait for a student that waits for it.
     needed = {c.run_id for c in plan.cells} | set(needs.values())
     plan.packs = [Pack((k,), None) for k in teacher_runs if k in needed]
-    plan.packs += [Pack(tuple(group), needs.get(key)) for key, group in groups.items()]
+    for key, group in groups.items():
+        i, _, shared = key
+        plan.packs.append(Pack(tuple(group), needs.get(key), (i, shared)))
     plan.runs = {k: plan.runs[k] for pack in plan.packs for k in pack.run_ids}
     return plan
 

@@ -1,9 +1,14 @@
-"""A job on a node: it trains one pack, from its runs' ids to their records. It needs the store but no driver."""
+"""A job on a node: it trains packs, from their runs' ids to their records. It needs the store but no driver.
+
+Packs of several seeds share the process, the data set and the teacher, which is loaded and evaluated once. Each has its
+own data order, teacher's forward passes, random numbers and checkpoints: a run ends as if its pack were alone.
+"""
 
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +17,7 @@ import torch
 from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
-from harness.data.load.source import open_source
+from harness.data.load.source import Source, open_source
 from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, recipe_json
@@ -20,6 +25,7 @@ from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
+from harness.training.cuda.memory import MemoryBudget
 from harness.training.cuda.streams import raise_stream_limit
 from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
 from harness.training.engines.base import MakeEngine
@@ -30,6 +36,8 @@ from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
 from harness.training.recorder import Interrupted, RunRecorder, TeacherFailed, write_failure
+from harness.training.rotation import train_in_turn
+from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 from harness.training.tasks import Task, open_task
 from harness.training.teacher import Teacher, load_teacher
 from harness.training.teacher_logits import CachedLogits
@@ -39,14 +47,14 @@ class TeacherNotReady(Exception):
     """The teacher has neither record nor failure yet: its training was interrupted and will be resumed."""
 
 
-def run_pack(
+def run_job(
     order: JobOrder, should_stop: Callable[[], bool] = lambda: False, log: str = "", began: float | None = None
 ) -> bool:
-    """Train the pack's runs that have no record yet and that no other process is training.
+    """Train the job's runs that have no record yet and that no other process is training.
 
-    ``should_stop`` is called after every step. When it returns True, all runs are checkpointed and False is returned;
-    else, the return value is True.
-    Several processes that call this with the same ``order`` and torchrun's variables train the pack together.
+    ``should_stop`` is called after every step. When it returns True, all runs in training are checkpointed and False is
+    returned; else, the return value is True.
+    Several processes that call this with the same ``order`` and torchrun's variables train the runs together.
     ``log`` is the file that this process prints to; ``began`` the time at which it started, if not just now.
 
     Raises:
@@ -56,6 +64,7 @@ def run_pack(
     raise_stream_limit()
     store = Store(Path(order.store))
     locks: dict[str, files.Lock] = {}
+    stop = _Stop(should_stop)
     try:
         with join_ranks() as ranks:
             if ranks.rank == 0:
@@ -66,13 +75,14 @@ def run_pack(
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
             for threads, run_ids in groups:
                 try:
-                    _train(order, store, run_ids, threads, should_stop, ranks, log, started)
+                    sciences = {k: store.read_science(k) for k in run_ids}
+                    _Packs(order, store, sciences, threads, stop, ranks, log, started).train()
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
                     unfinished = sorted(set(run_ids) - store.done_ids() - store.failed_ids())
                     write_failure(store, unfinished, error, traceback.format_exc(), log)
-                    ranks.confirm_failure(f"pack {run_ids[0]}")
+                    ranks.confirm_failure(f"job {run_ids[0]}")
                 started = time.time()
     except Interrupted:
         print("stopped by a signal: every run is checkpointed", flush=True)
@@ -81,6 +91,18 @@ def run_pack(
         for lock in locks.values():
             lock.release()
     return True
+
+
+@dataclass
+class _Stop:
+    """A job's ``should_stop`` that stays True: each pack in training asks for itself."""
+
+    should_stop: Callable[[], bool]
+    _stopped: bool = False
+
+    def __call__(self) -> bool:
+        self._stopped = self._stopped or self.should_stop()
+        return self._stopped
 
 
 def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, files.Lock]:
@@ -109,74 +131,150 @@ def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple
     return list(groups.items())
 
 
-def _train(
-    order: JobOrder, store: Store, run_ids: list[str], threads: int, should_stop: Callable[[], bool], ranks: Ranks,
-    log: str, started: float,
-) -> None:  # fmt: skip
-    device = ranks.device()
-    sciences = {k: store.read_science(k) for k in run_ids}
-    checkpoints = {k: checkpoint.load_newest(store.checkpoints(k)) for k in run_ids}
-    torch.set_num_threads(threads)
-    recorded = run_ids if ranks.rank == 0 else []
-    attempts = {k: store.add_attempt(k, log=log, pid=os.getpid(), threads=threads) for k in recorded}
+@dataclass
+class _Packs:
+    """Packs that differ in their seeds only, with what they share: the data set, the task and the teacher."""
 
-    any_science = sciences[run_ids[0]]
-    recipe = any_science.recipe
-    set_float32(recipe.precision)
-    dataset = any_science.dataset
-    task = open_task(dataset, recipe, _backbone(order, any_science))
-    source = open_source(dataset, recipe, Path(order.data) if order.data else None, device, threads)
-    evaluated_on = source.evaluation()
-    loader: Loader = source.training(recipe, any_science.seed, ranks.rows)
-    if recipe.epoch_steps:
-        loader = FixedEpochs(loader, recipe.epoch_steps)
-    try:
-        # A given teacher may have been trained on the images that are held out here.
-        given = any(isinstance(s.teacher, Given) for s in sciences.values())
-        on = source.evaluation(whole=True) if given and evaluated_on.name != "test" else evaluated_on
-        teacher = _teacher(order, store, sciences, on, task, device, ranks)
-    except TeacherNotReady:
-        raise
-    except Exception as error:  # it fails the runs that learn from the teacher; a plain student continues
-        write_failure(store, [k for k in run_ids if sciences[k].teacher], error, traceback.format_exc(), log)
-        ranks.confirm_failure("teacher of " + run_ids[0])
-        sciences, teacher = {k: s for k, s in sciences.items() if not s.teacher}, None
-    if teacher:
-        rows = ranks.rows(recipe.batch_size)
-        compiles = recipe.compile and device.type == "cuda"
-        teacher.prepare(recipe.precision, rows.stop - rows.start if compiles else None)
+    order: JobOrder
+    store: Store
+    sciences: dict[str, Science]  # by run_id
+    threads: int
+    should_stop: Callable[[], bool]
+    ranks: Ranks
+    log: str
+    started: float
+    device: torch.device = field(init=False)
+    task: Task = field(init=False)
+    source: Source = field(init=False)
+    evaluated_on: EvalSet = field(init=False)
+    teacher: Teacher | None = field(init=False)
+    _attempts: dict[str, int] = field(default_factory=dict)  # by run_id; of packs that have begun
 
-    deepspeed = partial(DeepSpeedEngine, zero_stage=order.zero_stage)
-    engine: MakeEngine = deepspeed if order.engine == "deepspeed" else NativeEngine
-    members: dict[str, Member] = {}
-    for k, science in sciences.items():
+    def train(self) -> None:
+        """Train the packs: one after the other, which takes the least memory, or in turn where they overlap."""
+        torch.set_num_threads(self.threads)
+        seeds = list(dict.fromkeys(science.seed for science in self.sciences.values()))
+        if len(seeds) > 1:
+            print(f"{plural(len(seeds), 'pack')}, of seeds {', '.join(map(str, seeds))}", flush=True)
+        self._note_attempts(seeds[0])  # before the data is opened, in which the process may be killed
+        self._open()
+        device, shared_time = self.device, SharedTime()
+        if len(seeds) > 1 and packs_overlap(device, self.ranks):
+            memory = MemoryBudget(device)
+            packs = {s: self._turns(s, memory, partial(SharedStopwatch, shared=shared_time, seed=s)) for s in seeds}
+            train_in_turn(packs, memory, shared_time, device, self._fail_pack)
+            return
+        for seed in seeds:
+            memory = MemoryBudget(device)
+            train_in_turn({seed: self._turns(seed, memory)}, memory, shared_time, device, self._fail_pack)
+
+    def _open(self) -> None:
+        any_science = next(iter(self.sciences.values()))
+        recipe, dataset = any_science.recipe, any_science.dataset
+        self.device = self.ranks.device()
+        set_float32(recipe.precision)
+        self.task = open_task(dataset, recipe, _backbone(self.order, any_science))
+        data = Path(self.order.data) if self.order.data else None
+        self.source = open_source(dataset, recipe, data, self.device, self.threads)
+        self.evaluated_on = self.source.evaluation()
         try:
-            members[k] = Member(science, teacher, source.train_targets, task, device, ranks, engine)
-            if (saved := checkpoints[k]) is not None:
-                members[k].restore(*saved)
-        except Exception as error:
-            members.pop(k, None)
-            write_failure(store, [k], error, traceback.format_exc(), log)
-            ranks.confirm_failure(k)
-    where = f"{device}, {plural(threads, 'thread')}"
-    if ranks.world_size > 1:
-        where += f", process {ranks.rank} of {ranks.world_size}, engine {order.engine}"
-        where += f" with ZeRO stage {order.zero_stage}" if order.engine == "deepspeed" else ""
-    print(f"training {plural(len(members), 'run')} on {where}: {', '.join(members)}", flush=True)
-    reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
-    # A file system may show some nodes old files.
-    if ranks.broadcast_json(f"reached {run_ids[0]}", reached) != reached:
-        raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
-    recorder = RunRecorder(
-        store, log, should_stop, threads, started, device, ranks, source, evaluated_on, teacher, attempts, len(members)
-    )
-    capture = capture_cuda_graph if device.type == "cuda" and ranks.world_size == 1 and task.capturable else None
-    logits = None
-    if recipe.teacher_top_k and teacher:
-        folder = store.logits(_logits_key(any_science, device, threads, ranks.world_size))
-        size = len(source.train_targets)
-        logits = CachedLogits(folder, recipe.teacher_top_k, size, dataset.info.classes, ranks)
-    Pack(members, loader, evaluated_on, teacher, recorder, ranks, capture, logits).train()
+            self.teacher = self._load_teacher()
+        except TeacherNotReady:
+            raise
+        except Exception as error:  # it fails the runs that learn from the teacher; a plain student continues
+            learners = [k for k, science in self.sciences.items() if science.teacher]
+            write_failure(self.store, learners, error, traceback.format_exc(), self.log)
+            self.ranks.confirm_failure("teacher of " + next(iter(self.sciences)))
+            self.sciences = {k: s for k, s in self.sciences.items() if not s.teacher}
+            self.teacher = None
+        if self.teacher:
+            rows = self.ranks.rows(recipe.batch_size)
+            compiles = recipe.compile and self.device.type == "cuda"
+            self.teacher.prepare(recipe.precision, rows.stop - rows.start if compiles else None)
+
+    def _load_teacher(self) -> Teacher | None:
+        on = self.evaluated_on
+        # A given teacher may have been trained on the images that are held out here.
+        if on.name != "test" and any(isinstance(s.teacher, Given) for s in self.sciences.values()):
+            on = self.source.evaluation(whole=True)
+        return _teacher(self.order, self.store, self.sciences, on, self.task, self.device, self.ranks)
+
+    def _of_seed(self, seed: int) -> dict[str, Science]:
+        return {k: science for k, science in self.sciences.items() if science.seed == seed}
+
+    def _note_attempts(self, seed: int) -> None:
+        for k in self._of_seed(seed) if self.ranks.rank == 0 else ():
+            if k not in self._attempts:
+                self._attempts[k] = self.store.add_attempt(k, log=self.log, pid=os.getpid(), threads=self.threads)
+
+    def _fail_pack(self, seed: int, error: Exception) -> None:
+        run_ids = self._of_seed(seed)
+        unfinished = sorted(run_ids.keys() - self.store.done_ids() - self.store.failed_ids())
+        details = "".join(traceback.format_exception(error))
+        write_failure(self.store, unfinished, error, details, self.log)
+        self.ranks.confirm_failure(f"pack {next(iter(run_ids))}")
+
+    def _turns(
+        self, seed: int, memory: MemoryBudget, make_stopwatch: Callable[[torch.device], Stopwatch] = Stopwatch
+    ) -> Iterator[bool]:
+        """Build the pack of a seed and take its steps, see ``Pack.turns``. Before and after, nothing of it is held."""
+        sciences = self._of_seed(seed)
+        if not sciences:
+            return
+        store, ranks, device, source = self.store, self.ranks, self.device, self.source
+        self._note_attempts(seed)
+        any_science = next(iter(sciences.values()))
+        recipe, info = any_science.recipe, any_science.dataset.info
+        loader: Loader = source.training(recipe, seed, ranks.rows)
+        if recipe.epoch_steps:
+            loader = FixedEpochs(loader, recipe.epoch_steps)
+        members: dict[str, Member] = {}
+        for k, science in sciences.items():
+            try:
+                members[k] = self._member(k, science)
+            except Exception as error:
+                write_failure(store, [k], error, traceback.format_exc(), self.log)
+                ranks.confirm_failure(k)
+        print(f"training {plural(len(members), 'run')} on {self._where()}: {', '.join(members)}", flush=True)
+        reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
+        # A file system may show some nodes old files.
+        if ranks.broadcast_json(f"reached {next(iter(sciences))}", reached) != reached:
+            raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
+        recorder = RunRecorder(
+            store, self.log, self.should_stop, self.threads, self.started, device, ranks, source, self.evaluated_on,
+            self.teacher, self._attempts, len(members),
+        )  # fmt: skip
+        captures = device.type == "cuda" and ranks.world_size == 1 and self.task.capturable
+        logits = None
+        if recipe.teacher_top_k and self.teacher:
+            folder = store.logits(_logits_key(any_science, device, self.threads, ranks.world_size))
+            logits = CachedLogits(folder, recipe.teacher_top_k, len(source.train_targets), info.classes, ranks)
+        yield from Pack(
+            members, loader, self.evaluated_on, self.teacher, recorder, ranks, capture_cuda_graph if captures else None,
+            logits, memory, make_stopwatch,
+        ).turns()  # fmt: skip
+
+    def _member(self, run_id: str, science: Science) -> Member:
+        """Return a run as its newest checkpoint left it."""
+        deepspeed = partial(DeepSpeedEngine, zero_stage=self.order.zero_stage)
+        engine: MakeEngine = deepspeed if self.order.engine == "deepspeed" else NativeEngine
+        targets = self.source.train_targets
+        member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
+        if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
+            member.restore(*saved)
+        return member
+
+    def _where(self) -> str:
+        where, ranks = f"{self.device}, {plural(self.threads, 'thread')}", self.ranks
+        if ranks.world_size > 1:
+            where += f", process {ranks.rank} of {ranks.world_size}, engine {self.order.engine}"
+            where += f" with ZeRO stage {self.order.zero_stage}" if self.order.engine == "deepspeed" else ""
+        return where
+
+
+def packs_overlap(device: torch.device, ranks: Ranks) -> bool:
+    """Return whether packs take their steps in turn: on a CPU, and among several processes, nothing would overlap."""
+    return device.type == "cuda" and ranks.world_size == 1
 
 
 def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:

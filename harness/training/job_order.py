@@ -14,7 +14,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class JobOrder:
-    """One pack to train. Only ``run_ids`` is science; the rest says where, and with what."""
+    """Runs to train in one job. Only ``run_ids`` is science; the rest says where, and with what."""
 
     store: str  # the folder, absolute
     run_ids: tuple[str, ...]

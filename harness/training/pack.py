@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+import torch
+
 from harness.data.load.loader import EvalSet, Loader
 from harness.phrases import some
 from harness.training.cuda.graph import Capture
@@ -47,28 +49,37 @@ class Pack:
     ranks: Ranks = ONE_RANK
     capture: Capture | None = None  # captures steps as graphs; None: they run eagerly
     cached_logits: CachedLogits | None = None  # the teacher's, for members that read nothing else of it
+    memory: MemoryBudget | None = None  # shared with the other packs of a job; None: there are none
+    make_stopwatch: Callable[[torch.device], Stopwatch] = Stopwatch
 
     def __post_init__(self) -> None:
         self._device = self.evalset.targets.device
         self._runners: dict[str, StepRunner] = {}  # by run_id; of members that have begun
         self._waiting: set[str] = set()  # members for which the memory was too small
-        self._memory = MemoryBudget(self._device)
+        self._memory = self.memory or MemoryBudget(self._device)
         self._streams = Streams(self._device)
         self._forward = SharedForward(self.teacher, self.cached_logits, self.capture, self.loader.batch_size)
 
     def train(self) -> None:
         """Train every member to its last epoch."""
+        for took_step in self.turns():
+            if not took_step:
+                self._memory.reset()
+
+    def turns(self) -> Iterator[bool]:
+        """Train every member to its last epoch. Yield True after each step, and False when no member is in training
+        and those that are left need the memory to be reset."""
         while self.members:
             positions = {k: (m.history.epoch, m.steps) for k, m in self.members.items() if k not in self._waiting}
             if positions:
                 first = min(positions.values())
-                self._train_epoch(*first, {k: self.members[k] for k, at in positions.items() if at == first})
+                yield from self._train_epoch(*first, {k: self.members[k] for k, at in positions.items() if at == first})
             else:
+                yield False
                 self._waiting.clear()
-                self._memory.reset()
 
-    def _train_epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> None:
-        watch = Stopwatch(self._device)
+    def _train_epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> Iterator[bool]:
+        watch = self.make_stopwatch(self._device)
         for member in active.values():
             member.begin_epoch()
         steps = len(self.loader)
@@ -95,6 +106,7 @@ class Pack:
                         versions = inputs.versions()
                 self._streams.join()
             self.observer.on_step(active, steps, partial(share_costs, watch, active.values()))
+            yield True
             if not active:
                 return
         if self.cached_logits:

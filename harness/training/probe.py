@@ -18,7 +18,7 @@ from harness import hardware
 from harness.spec.science import Given, Science
 from harness.store import files
 from harness.store.store import Store
-from harness.training.job import run_pack
+from harness.training.job import run_job
 from harness.training.job_order import JobOrder, WeightsFile
 from harness.training.probe_order import ProbeAnswer, ProbeOrder
 from harness.training.tasks import open_task
@@ -115,7 +115,7 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     per_epoch = one.recipe.epoch_steps or -(-one.dataset.train_images // one.recipe.batch_size)
     at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
     clock = Clock(order.steps, order.seconds, per_epoch, at_once)
-    run_pack(JobOrder(str(folder), tuple(run_ids.values()), order.data, weights, order.threads), clock)
+    run_job(JobOrder(str(folder), tuple(run_ids.values()), order.data, weights, order.threads), clock)
     left_out = {i: FIRST_STAGE for i, run_id in run_ids.items() if store.progress(run_id).get("stage") == "first"}
     left_out |= {i: failure.cause for i, run_id in run_ids.items() if (failure := store.failure(run_id))}
     checkpoints = (path for run_id in run_ids.values() for path in sorted(store.checkpoints(run_id).glob("*"))[-1:])

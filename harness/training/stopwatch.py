@@ -1,7 +1,7 @@
 """A stopwatch for the parts of a step that does not make the device wait for the host."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -43,3 +43,51 @@ class Stopwatch:
             self._seconds[name] = self._seconds.get(name, 0.0) + start.elapsed_time(end) / 1000
         taken, self._seconds, self._events = self._seconds, {}, []
         return taken
+
+
+class SharedTime:
+    """The time of packs that train in turn, divided equally among them, as packs of one pair do the same work."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self._clock, self._divided_until = clock, clock()
+        self._shares: dict[int, float] = {}  # seconds by seed
+        self._in_training: set[int] = set()
+
+    def join(self, seed: int) -> None:
+        """Give the pack of this seed a share from now on."""
+        self._divide()
+        self._in_training.add(seed)
+
+    def leave(self, seed: int) -> None:
+        """Give the pack of this seed no share from now on."""
+        self._divide()
+        self._in_training.discard(seed)
+
+    def take(self, seed: int) -> float:
+        """Return the seconds that have become this pack's since the last call."""
+        self._divide()
+        return self._shares.pop(seed, 0.0)
+
+    def _divide(self) -> None:
+        now = self._clock()
+        elapsed, self._divided_until = now - self._divided_until, now
+        for seed in self._in_training:
+            self._shares[seed] = self._shares.get(seed, 0.0) + elapsed / len(self._in_training)
+
+
+class SharedStopwatch(Stopwatch):
+    """A stopwatch of one of several packs whose work overlaps on a GPU: each is slowed down by the others.
+
+    The parts that it returns add up to no more than the pack's share of the time.
+    """
+
+    def __init__(self, device: torch.device, shared: SharedTime, seed: int):
+        super().__init__(device)
+        self._shared, self._seed = shared, seed
+        shared.take(seed)  # what came before is not this stopwatch's
+
+    def take(self) -> dict[str, float]:
+        seconds = super().take()
+        share, measured = self._shared.take(self._seed), sum(seconds.values())
+        scale = min(1.0, share / measured) if measured else 1.0
+        return {part: spent * scale for part, spent in seconds.items()}

@@ -348,14 +348,14 @@ def test_weights_that_change_after_planning(bench: Bench, weights: dict[str, Any
     bench.sweep["pairs"] = [{"teacher": "digits_net_w8", "student": "digits_net_w4", "teacher_weights": weights}]
     planned = bench.plan()
     (run_id,) = planned.plan.runs
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
 
     bench.store.write_science(run_id, planned.plan.runs[run_id].science)
     files = planned.weights_files([run_id])
     with (bench.folder / "t.safetensors").open("ab") as f:
         f.write(b"x")
-    run_pack(JobOrder(str(bench.store.root), (run_id,), None, files, 1), log=str(bench.folder / "log"))
+    run_job(JobOrder(str(bench.store.root), (run_id,), None, files, 1), log=str(bench.folder / "log"))
     failure = bench.store.failure(run_id)
     assert failure and failure.kind == "data"
     assert f"sha256 is {hashlib.sha256((bench.folder / 't.safetensors').read_bytes()).hexdigest()}" in failure.cause

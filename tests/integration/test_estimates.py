@@ -41,7 +41,8 @@ def test_a_plan_is_estimated_from_the_records_without_torch(finished: Bench, tmp
     assert re.search(
         r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) stays, at most [\d.]+ \wB at a time$", result.out, re.MULTILINE
     )
-    document = json.loads(bench.run("sweep", "--max-parallel", "2", "--plan", "--json").stdout)
+    options = ("--max-parallel", "2", "--packs-per-job", "1", "--plan", "--json")
+    document = json.loads(bench.run("sweep", *options).stdout)
     foretold = document["estimate"]
     assert document["to_do"] == 15 and document["packs"] == 3 and document["jobs_at_once"] == 2
     # By hand: each of the three packs takes twice the training time of one, plus a job's other time.

@@ -149,28 +149,32 @@ class Bench:
             shutil.copy2(other.store.record(run_id), self.store.record(run_id))
 
     def job(
-        self, *run_ids: str, threads: int = 1, stop_after: int | None = None, checkpoint_seconds: float = OFTEN
-    ) -> Any:
-        """Start one pack in its own process, as a job would; return the running process."""
+        self, *run_ids: str, threads: int = 1, stop_after: int | None = None, checkpoint_seconds: float = OFTEN,
+        in_turn: bool = False, train: Callable[..., None] | None = None,
+    ) -> Any:  # fmt: skip
+        """Start a job in its own process and return it; ``in_turn``: its packs take their steps as on a GPU.
+
+        ``train`` replaces the function that trains, which it calls at last.
+        """
         runs = self.plan().plan.runs
         for run_id in run_ids:
             self.store.write_science(run_id, runs[run_id].science)
-        return self.fork(_train, str(self.folder), run_ids, threads, stop_after, checkpoint_seconds)
+        return self.fork(
+            train or train_job, str(self.folder), run_ids, threads, stop_after, checkpoint_seconds, in_turn
+        )
 
-    def train(
-        self, *run_ids: str, threads: int = 1, stop_after: int | None = None, checkpoint_seconds: float = SELDOM
-    ) -> int:
+    def train(self, *run_ids: str, checkpoint_seconds: float = SELDOM, **options: Any) -> int:
         """Run ``job`` to its end, or stop it after some steps, and return its exit code."""
-        options = {"threads": threads, "stop_after": stop_after, "checkpoint_seconds": checkpoint_seconds}
-        process = self.job(*run_ids, **options)
+        process = self.job(*run_ids, checkpoint_seconds=checkpoint_seconds, **options)
         process.join()
         return process.exitcode
 
 
-def _train(
-    folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None, checkpoint_seconds: float
-) -> None:
-    from harness.training.job import run_pack
+def train_job(
+    folder: str, run_ids: tuple[str, ...], threads: int, stop_after: int | None, checkpoint_seconds: float,
+    in_turn: bool,
+) -> None:  # fmt: skip
+    from harness.training import job
     from harness.training.job_order import JobOrder
 
     os.chdir(folder)
@@ -178,7 +182,9 @@ def _train(
     log = os.open("job.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     steps = itertools.count(1)
-    run_pack(JobOrder(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
+    if in_turn:
+        job.packs_overlap = lambda device, ranks: True
+    job.run_job(JobOrder(str(Path("results").resolve()), run_ids, None, {}, threads), lambda: next(steps) == stop_after)
 
 
 def until(condition: Callable[[], Any]) -> Any:

@@ -28,14 +28,14 @@ def start_rank(bench: Bench, run_id: str, rank: int, port: int, engine: str) -> 
     os.dup2(log, 2)
     group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in group.items()})
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
 
     done: list[bool] = []
     atexit.register(entry._end_process, done)
     signals = entry.note_signals()
     order = JobOrder(str(bench.store.root.resolve()), (run_id,), None, {}, 1, engine, int(engine == "deepspeed"))
-    run_pack(order, lambda: bool(signals))
+    run_job(order, lambda: bool(signals))
     done.append(True)
     sys.exit()
 

@@ -19,7 +19,7 @@ def _train(
     rank: int, folder: str, environment: dict[str, str], order: dict[str, Any], stop_after: int | None,
     kill_after: int | None,
 ) -> None:  # fmt: skip
-    from harness.training.job import run_pack
+    from harness.training.job import run_job
     from harness.training.job_order import JobOrder
     from harness.training.member import Member
 
@@ -45,7 +45,7 @@ def _train(
             file.write(json.dumps(digests) + "\n")
 
     Member.end_epoch = end_and_note  # type: ignore[method-assign]
-    sys.exit(not run_pack(JobOrder.from_json(order), should_stop))
+    sys.exit(not run_job(JobOrder.from_json(order), should_stop))
 
 
 def start_ranks(
@@ -82,7 +82,7 @@ def train_ranks(bench: Bench, world: int, *run_ids: str, **options: Any) -> None
     if "kill_after" not in options:
         options.setdefault("checkpoint_seconds", SELDOM)
     codes = [exit_code(process) for process in start_ranks(bench, world, *run_ids, **options)]
-    expected = -signal.SIGKILL if "kill_after" in options else int("stop_after" in options)  # run_pack returns False
+    expected = -signal.SIGKILL if "kill_after" in options else int("stop_after" in options)  # run_job returns False
     assert codes == [expected] * world, [rank_log(bench, rank)[-3000:] for rank in range(world)]
 
 

@@ -10,11 +10,11 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands
+from slurm import commands, entry
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.cluster import Cluster
 from slurm.commands import JobState
-from slurm.queue import Queue, QueuedPack, QueuedRun
+from slurm.queue import Queue, QueuedJob, QueuedRun
 from tests.support.cli import process
 
 RUNS = ("aaaa", "bbbb", "cccc")
@@ -49,7 +49,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Slurm:
 def cluster(tmp_path: Path) -> Cluster:
     """Return a cluster with three runs in an array that somebody else has submitted as job 7."""
     queue_file = tmp_path / "queues" / "sweep-00000000.json"
-    packs = tuple(QueuedPack((QueuedRun(run, "student", False, 1),), None, "s", None, 1442, 64) for run in RUNS)
+    packs = tuple(QueuedJob((QueuedRun(run, "student", False, 1),), None, "s", None, 1442, 64) for run in RUNS)
     Queue(str(tmp_path), packs, 3, 1, None, {}, "loopback").write(queue_file)
     cluster = Cluster(queue_file)
     note = ArrayJob(NAME, "", [[run] for run in RUNS], [], "7", "alice")
@@ -141,7 +141,7 @@ def test_a_start_that_slurm_does_not_answer_reports_it(cluster: Cluster, slurm: 
         cluster.start()
 
 
-def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tuple[Path, tuple[QueuedPack, ...]]:
+def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tuple[Path, tuple[QueuedJob, ...]]:
     """Write a queue file of students on digits; return its path and packs."""
     profile, sweep, queue_file = (tmp_path / name for name in ("p.yaml", "s.yaml", "queues/s.json"))
     profile.write_text(f"resources: {{{resources}}}\n")
@@ -151,7 +151,7 @@ def queue_with(tmp_path: Path, resources: str, methods: str = "[student]") -> tu
     for run_id, run in planned.plan.runs.items():
         planned.store.write_science(run_id, run.science)
     packs = tuple(
-        QueuedPack.from_sciences({k: planned.plan.runs[k].science for k in p.run_ids}, p.needs)
+        QueuedJob.from_sciences({k: planned.plan.runs[k].science for k in p.run_ids}, p.needs)
         for p in planned.plan.packs
     )
     Queue(str(tmp_path), packs, 1, 1, None, {}, str(profile)).write(queue_file)
@@ -212,6 +212,22 @@ def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_p
     assert result.code == 0, result.err
     failure = Store(tmp_path).failure("aaaa")
     assert failure and failure.cause == "no result after 3 attempts, out of memory: raise `mem_gb` in the profile"
+
+
+def test_restarts_count_for_the_runs_that_had_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job's later packs are not given up with its first, and starts that nobody could note count for all."""
+    store, log = Store(tmp_path), str(tmp_path / "7_0_log.out")
+    Path(log).write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")
+    for pid in range(3):
+        for run in ("aaaa", "bbbb"):
+            store.run(run).mkdir(parents=True, exist_ok=True)
+            store.add_attempt(run, log=log, pid=pid)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    assert store.failed_ids() == {"aaaa", "bbbb"}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "6")
+    entry._fail_after_max_attempts(store, RUNS, 20, log)
+    assert store.failed_ids() == set(RUNS)
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -12,8 +12,8 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.store import files
 from harness.training.job_order import JobOrder, WeightsFile
-from slurm.local import Dispatcher
-from slurm.queue import Queue, QueuedPack, QueuedRun, cancelled_file
+from slurm.local import MAX_STARTS, Dispatcher, _Running
+from slurm.queue import Queue, QueuedJob, QueuedRun, cancelled_file
 
 SWEEP = """
 dataset: digits
@@ -37,7 +37,7 @@ def planned(tmp_path: Path) -> Planned:
 
 def queue_of(planned: Planned) -> Queue:
     packs = tuple(
-        QueuedPack.from_sciences({k: planned.plan.runs[k].science for k in pack.run_ids}, pack.needs)
+        QueuedJob.from_sciences({k: planned.plan.runs[k].science for k in pack.run_ids}, pack.needs)
         for pack in planned.plan.packs
     )
     return Queue(str(planned.store.root), packs, 2, 1, None, WEIGHTS, None)
@@ -49,7 +49,7 @@ def old_json(queue: Queue) -> dict[str, Any]:
         "cluster": None,
         "data": None,
         "max_parallel": 2,
-        "packs": [{"needs": pack.needs, "run_ids": list(pack.run_ids)} for pack in queue.packs],
+        "packs": [{"needs": pack.needs, "run_ids": list(pack.run_ids)} for pack in queue.jobs],
         "store": queue.store,
         "threads": 1,
         "weights": {"ab": {"file": "/weights/t.pth", "score": 71.5}},
@@ -79,10 +79,10 @@ def test_reading_returns_what_was_written(planned: Planned) -> None:
     files.replace_json(cancelled_file(path), True)
     queue.write(path)
     assert Queue.read(path) == queue and not cancelled_file(path).exists()
-    teacher, students = queue.packs
+    teacher, students = queue.jobs
     (teacher_run,), (student, kd) = teacher.run_ids, students.run_ids
-    assert teacher == QueuedPack((QueuedRun(teacher_run, "student", False, 1),), None, "digits_net_w8", None, 1442, 64)
-    assert students == QueuedPack(
+    assert teacher == QueuedJob((QueuedRun(teacher_run, "student", False, 1),), None, "digits_net_w8", None, 1442, 64)
+    assert students == QueuedJob(
         (QueuedRun(student, "student", False, 1), QueuedRun(kd, "kd", True, 2)),
         teacher_run, "digits_net_w4", "digits_net_w8", 1442, 64,
     )  # fmt: skip
@@ -103,15 +103,15 @@ def test_a_queue_of_an_earlier_harness_is_read(planned: Planned) -> None:
     queue = queue_of(planned)
     files.replace_json(path, old_json(queue))
     assert Queue.read(path) == queue
-    teacher, students = queue.packs
+    teacher, students = queue.jobs
     student, kd = students.run_ids
     planned.store.write_failure(teacher.run_ids[0], "code", "a bug", "", "")
     planned.store.write_failure(student, "code", "a bug", "", "")
-    assert Queue.read(path).packs == (students.only({kd}),)
+    assert Queue.read(path).jobs == (students.only({kd}),)
 
 
 def test_a_part_of_a_pack_without_learners_waits_for_no_teacher(planned: Planned) -> None:
-    _, students = queue_of(planned).packs
+    _, students = queue_of(planned).jobs
     student, kd = students.run_ids
     assert (students.only({kd}).needs, students.only({kd}).teacher) == (students.needs, "digits_net_w8")
     assert (students.only({student}).needs, students.only({student}).teacher) == (None, None)
@@ -121,13 +121,13 @@ def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
     planned: Planned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A dispatcher whose predecessor's job still trains a run starts one job less."""
-    _, students = queue_of(planned).packs
+    _, students = queue_of(planned).jobs
     packs = tuple(replace(pack, needs=None) for pack in (students.only({k}) for k in students.run_ids))
     started: list[tuple[str, ...]] = []
     monkeypatch.setattr(Dispatcher, "_start", lambda self, pack, run_ids: started.append(tuple(run_ids)))
     for most, expected in ((1, []), (2, [packs[1].run_ids])):
         path = planned.store.queue(f"s-0000000{most}")
-        replace(queue_of(planned), packs=packs, max_parallel=most).write(path)
+        replace(queue_of(planned), jobs=packs, max_parallel=most).write(path)
         dispatcher = Dispatcher(path)
         dispatcher._read_queue()
         lock = files.Lock(planned.store.run_lock(packs[0].run_ids[0]))
@@ -139,9 +139,52 @@ def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
         assert (packs[1] in dispatcher.waiting) == (not expected)
 
 
+def two_seeds(planned: Planned) -> Queue:
+    """Return a queue of one job that trains two packs."""
+    sciences = {}
+    for run_id in planned.plan.packs[1].run_ids:
+        science = planned.plan.runs[run_id].science
+        sciences |= {s.run_id: s for s in (science, science.with_seed(1))}
+    for run_id, science in sciences.items():
+        planned.store.write_science(run_id, science)
+    in_order = dict(sorted(sciences.items(), key=lambda item: item[1].seed))
+    return replace(queue_of(planned), jobs=(QueuedJob.from_sciences(in_order, None),))
+
+
+def test_an_earlier_harness_refuses_a_job_of_several_packs(planned: Planned) -> None:
+    """It would train the second seed on the data of the first. It needs `run_ids`, and knows no other keys."""
+    path, queue = planned.store.queue("s-00000000"), two_seeds(planned)
+    queue.write(path)
+    assert Queue.read(path) == queue and queue.jobs[0].packs == 2
+    (job,) = json.loads(path.read_text())["packs"]
+    assert "run_ids" not in job and job["packs"] == 2
+
+
+def test_runs_that_a_dead_job_had_not_come_to_are_not_given_up(planned: Planned, tmp_path: Path) -> None:
+    path = planned.store.queue("s-00000000")
+    two_seeds(planned).write(path)
+    dispatcher = Dispatcher(path)
+    dispatcher._read_queue()
+    (job,) = dispatcher.waiting
+    first, second = job.run_ids[:2], job.run_ids[2:]
+    for start in range(MAX_STARTS):
+        dispatcher.waiting.clear()
+        running = _Running(job, None, tmp_path / f"log-{start}", 0)  # type: ignore[arg-type]
+        dispatcher.running.append(running)
+        for run_id in first:
+            planned.store.add_attempt(run_id, log=str(running.log))
+        dispatcher._collect([running])
+        assert dispatcher.waiting == [job]
+    assert planned.store.failed_ids() == set(first)
+    dispatcher._start = lambda job, run_ids: started.append(run_ids)  # type: ignore[method-assign, assignment, func-returns-value]
+    started: list[object] = []
+    dispatcher._start_ready()
+    assert started == [second]
+
+
 def test_a_job_order_is_read_as_written(planned: Planned) -> None:
     queue = queue_of(planned)
-    order = queue.order(queue.packs[0].run_ids)
+    order = queue.order(queue.jobs[0].run_ids)
     assert JobOrder.from_json(json.loads(json.dumps(order.to_json()))) == order
 
 

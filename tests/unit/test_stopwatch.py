@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from harness.training.stopwatch import Stopwatch
+from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 
 
 class Event:
@@ -47,3 +47,40 @@ def test_parts_on_a_cpu_add_up() -> None:
             time.sleep(0.01)
     taken = watch.take()
     assert taken["data"] >= 0.02 and taken["student"] >= 0.01 and watch.take() == {}
+
+
+def test_the_time_of_packs_in_turn_is_divided_among_those_in_training() -> None:
+    now = 0.0
+    shared = SharedTime(lambda: now)
+    shared.join(1)
+    now = 2.0
+    shared.join(2)
+    now = 6.0
+    assert shared.take(1) == 2.0 + 4.0 / 2
+    now = 8.0
+    shared.leave(1)
+    now = 9.0
+    assert (shared.take(1), shared.take(2)) == (2.0 / 2, 4.0 / 2 + 2.0 / 2 + 1.0)
+    assert (shared.take(1), shared.take(2)) == (0.0, 0.0)
+
+
+def test_overlapping_packs_count_no_second_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each measures the whole time, of which it gets its share; what it measures below its share is exact."""
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    shared = SharedTime(lambda: now)
+    for seed in (1, 2):
+        shared.join(seed)
+    now = 5.0
+    watches = [SharedStopwatch(torch.device("cpu"), shared, seed) for seed in (1, 2)]
+    with watches[0].part("data"), watches[1].part("members"):
+        now = 9.0
+    with watches[1].part("data"):
+        now = 10.0
+    one, two = (watch.take() for watch in watches)
+    assert one == {"data": pytest.approx(2.5)}
+    assert two == {"members": pytest.approx(2.0), "data": pytest.approx(0.5)}
+    with watches[0].part("data"):
+        now = 11.0
+    now = 20.0
+    assert watches[0].take() == {"data": pytest.approx(1.0)}

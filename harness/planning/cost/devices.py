@@ -9,13 +9,15 @@ from harness.spec.science import Science
 
 @dataclass(frozen=True)
 class Device:
-    """The device of one job."""
+    """The device of one job, and the limits of a job on it."""
 
     gpu: bool
     hardware: str | None  # the GPU's or the processor's name; None: unknown before the job runs
     threads: int  # of each process
     processes: int
     units: int  # GPUs, or cores where there are none, that a job holds
+    packs_per_job: int | None = None  # as the cluster's profile states it
+    time_limit_s: float | None = None
 
     def is_like(self, hardware: str, processes: int) -> bool:
         """Return whether a record's hardware may be this device; threads may differ."""
@@ -53,7 +55,9 @@ def devices(cluster: str, threads: int) -> DeviceOf:
     def on_cluster(science: Science) -> Device:
         resources = profile.resources_for(science.student, science.teacher_model)
         gpus, threads = resources.nodes * resources.gpus_per_node, resources.cpus_per_task
-        return Device(gpus > 0, None, threads, resources.processes, gpus or resources.processes * threads)
+        units = gpus or resources.processes * threads
+        limits = (resources.packs_per_job, 60.0 * resources.time_minutes)
+        return Device(gpus > 0, None, threads, resources.processes, units, *limits)
 
     return on_cluster
 

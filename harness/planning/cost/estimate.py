@@ -1,19 +1,20 @@
 """Estimates: the time that the runs of a plan will take, and the disk space."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from harness.console.terminal import say
 from harness.errors import UserError
 from harness.planning.cost import probe_results
-from harness.planning.cost.devices import DeviceOf
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.cost.pack import PackCost, PackCosts
 from harness.planning.cost.past_run import PastRun
+from harness.planning.cost.plan import PlanCosts
 from harness.planning.cost.similar_runs import SimilarRuns
+from harness.planning.jobs import PlannedJob
 from harness.planning.plan import Planned
+from harness.spec.expand import Pack
 from harness.spec.lines import grouped
 
 
@@ -54,40 +55,32 @@ def pack_costs(planned: Planned) -> PackCosts:
     return PackCosts(SimilarRuns(past_runs), probe_results.read_probe_results(planned.store))
 
 
-def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[tuple[tuple[str, ...], str | None]]:
-    """Return each pack's runs to do, and the run that trains their teacher."""
-    left = ((tuple(k for k in pack.run_ids if k in to_do), pack.needs) for pack in planned.plan.packs)
-    return [(run_ids, needs) for run_ids, needs in left if run_ids]
-
-
-def estimate(planned: Planned, to_do: Collection[str], at_once: int, device: DeviceOf, known: PackCosts) -> Estimate:
-    """Return what the runs to do will take when ``at_once`` jobs run at the same time."""
-    runs, packs = planned.plan.runs, packs_to_do(planned, to_do)
-    cost_of: dict[Any, PackCost] = {}
-    costs, timed = [], []
-    for run_ids, needs in packs:
-        pack = [runs[k].science for k in run_ids]
-        pack_device = device(next((science for science in pack if science.teacher), pack[0]))  # as its job is placed
-        methods = tuple(id(science.method) for science in pack)  # the runs of a pair and method share that object
-        if methods not in cost_of:
-            cost_of[methods] = known.cost(pack, pack_device)
-        costs.append((run_ids, cost_of[methods]))
-        if seconds := cost_of[methods].seconds:
-            timed.append((run_ids, needs, seconds, pack_device))
+def estimate(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) -> Estimate:
+    """Return what jobs will take of which ``at_once`` run at the same time."""
+    runs = costs.planned.plan.runs
+    packs: list[tuple[Pack, PackCost]] = []
+    timed, held = [], []
+    for job in jobs:
+        of_packs, device = [costs.of_pack(pack) for pack in job.packs], costs.device_of(job.packs[0])
+        packs.extend(zip(job.packs, of_packs, strict=True))
+        # On a CPU a pack's checkpoints are gone when the next pack begins.
+        held.append((sum if device.gpu else max)(cost.checkpoints for cost in of_packs))
+        if seconds := costs.seconds(job.packs):
+            timed.append((job, seconds, device))
     bounds = ("low", "mid", "high")
-    lasts = {b: makespan([Job(ids, needs, getattr(s, b)) for ids, needs, s, _ in timed], at_once) for b in bounds}
+    lasts = {b: makespan([Job(job.run_ids, job.needs, getattr(s, b)) for job, s, _ in timed], at_once) for b in bounds}
     of_runs = [
         (runs[k].label, basis, sized)
-        for run_ids, cost in costs
-        for k, basis, sized in zip(run_ids, cost.bases, cost.is_sized, strict=True)
+        for pack, cost in packs
+        for k, basis, sized in zip(pack.run_ids, cost.bases, cost.is_sized, strict=True)
     ]
     by_source = grouped((basis for _, basis, _ in of_runs if basis), key=lambda basis: basis[0])
-    left = Interval.sum(cost.left for _, cost in costs)
-    most_held = sorted((cost.checkpoints for _, cost in costs), reverse=True)[:at_once]
+    left = Interval.sum(cost.left for _, cost in packs)
+    most_held = sorted(held, reverse=True)[:at_once]
     return Estimate(
         elapsed_s=Interval(**lasts) if timed else None,
-        device_s=Interval.sum(seconds * on.units for _, _, seconds, on in timed) if timed else None,
-        unit=device(runs[packs[0][0][0]].science).unit if packs else "core",
+        device_s=Interval.sum(seconds * on.units for _, seconds, on in timed) if timed else None,
+        unit=costs.device_of(jobs[0].packs[0]).unit if jobs else "core",
         left_bytes=left if left.mid else None,
         peak_bytes=left.high + sum(most_held) if left.mid else None,
         bases=tuple(Basis(source, len(bases), min(bases)[1], max(bases)[1]) for source, bases in by_source.items()),

@@ -31,7 +31,6 @@ class Jobs:
     """The jobs behind a table of records. ``index`` is (rows,), the others (jobs,)."""
 
     index: NDArray[np.int64]  # the job of each row
-    records: NDArray[np.int64]
     seconds: Floats  # from the start of the process to the last record, with what earlier attempts trained
     trained: Floats  # seconds that records account for
 
@@ -46,7 +45,7 @@ def jobs(table: pa.Table) -> Jobs:
     seconds = np.zeros(count)
     row_seconds = pc.subtract(pc.cast(table.column("finished_at"), pa.int64()), started)
     np.maximum.at(seconds, index, row_seconds.to_numpy() / 1e6)
-    return Jobs(index, np.bincount(index, minlength=count), np.maximum(seconds, trained), trained)
+    return Jobs(index, np.maximum(seconds, trained), trained)
 
 
 def read_history(store: Store, dataset: str) -> list[PastRun]:
@@ -74,21 +73,30 @@ def _measured(table: pa.Table, like: NDArray[np.int64], sciences: Sequence[Scien
     teacher = _floats(table, "cost_teacher_s")
     # A record holds its share of what its pack did together: of the data pass an equal one, of the teacher's forward
     # that of its learners.
-    learners = np.bincount(of_jobs.index, weights=teacher > 0)[of_jobs.index]
+    of_packs = _packs(table, of_jobs)
+    learners = np.bincount(of_packs, weights=teacher > 0)[of_packs]
     pack_size = _floats(table, "pack_size")
-    whole = (of_jobs.records[of_jobs.index] == pack_size) & (_floats(table, "attempts") == 1)
+    complete = (np.bincount(of_packs)[of_packs] == pack_size) & (_floats(table, "attempts") == 1)
+    whole = np.ones(len(of_jobs.seconds), bool)
+    np.logical_and.at(whole, of_jobs.index, complete)
     columns = {
         "own": (_floats(table, "cost_student_s") + _floats(table, "cost_method_s")) / images,
         "data": _floats(table, "cost_data_s") * pack_size / images,
         "teacher": teacher * learners / images,
         "evaluation": _floats(table, "cost_evaluation_s") / evaluated,
         "first_stage": _floats(table, "cost_first_stage_s"),
-        "overhead": np.where(whole, (of_jobs.seconds - of_jobs.trained)[of_jobs.index], np.nan),
+        "overhead": np.where(whole, of_jobs.seconds - of_jobs.trained, np.nan)[of_jobs.index],
     }
     table = table.select([*_KEYS[1:], *_SIZES]).append_column("like", pa.array(like))
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table
+
+
+def _packs(table: pa.Table, of_jobs: Jobs) -> NDArray[np.int64]:
+    """Return the pack of each row: the runs of one seed in a job."""
+    keys = np.stack([of_jobs.index, table.column("seed").to_numpy().astype(np.int64)])
+    return np.unique(keys, axis=1, return_inverse=True)[1].reshape(-1)
 
 
 def _past(science: Science, group: dict[str, Any]) -> PastRun:

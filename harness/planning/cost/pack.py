@@ -8,7 +8,7 @@ from harness.planning.cost.devices import Device
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.past_run import image_counts
 from harness.planning.cost.probe_results import ProbeResult
-from harness.planning.cost.similar_runs import LEVELS, RunEstimate, SimilarRuns, shape
+from harness.planning.cost.similar_runs import LEVELS, SAME_PAIR, RunEstimate, SimilarRuns, shape
 from harness.spec.science import Science
 
 PROBE = "a probe"
@@ -19,7 +19,8 @@ _EVALUATION = 1 / 3  # of a training step's time, which is a forward and a backw
 class PackCost:
     """The cost of one pack. Tuples are in the order of its runs."""
 
-    seconds: Interval | None  # of its job; None where nothing is known about any run
+    seconds: Interval | None  # of a job of its own; None where nothing is known about any run
+    start: Interval | None  # of these, what a job does once for all its packs; None where no job of the pair is known
     bases: tuple[tuple[str, int] | None, ...]  # the source of a time, and its number of past runs
     left: Interval  # bytes, of the runs whose size is known
     checkpoints: float
@@ -58,6 +59,7 @@ class PackCosts:
         logits = max(disk.logits_bytes(science) for science in pack)
         return PackCost(
             seconds=Interval.sum(parts) if parts else None,
+            start=_start(probe) if probe else _start_of_jobs(known),
             bases=tuple(bases),
             left=Interval.sum([*(disk.bytes_left(s, w) for s, _, w in sized), Interval(logits, logits, logits)]),
             checkpoints=max(held, disk.CHECKPOINTS * probe.checkpoint_bytes if probe else 0.0),
@@ -77,5 +79,14 @@ def _of_probe(sciences: Sequence[Science], probe: ProbeResult) -> Interval:
     images, evaluated = (max(counts) for counts in zip(*map(image_counts, sciences), strict=True))
     per_image = 1 / sciences[0].recipe.batch_size
     per_step = Interval.of(probe.seconds_per_step, probe_results.WIDENING)
-    start = Interval.of([probe.start_s], probe_results.WIDENING)
-    return per_step * (per_image * (images + _EVALUATION * evaluated)) + start
+    return per_step * (per_image * (images + _EVALUATION * evaluated)) + _start(probe)
+
+
+def _start(probe: ProbeResult) -> Interval:
+    return Interval.of([probe.start_s], probe_results.WIDENING)
+
+
+def _start_of_jobs(known: Sequence[RunEstimate | None]) -> Interval | None:
+    """Return what jobs of the same pair took besides training."""
+    starts = [k.overhead for k in known if k and k.level <= SAME_PAIR]
+    return max(starts, key=lambda start: start.mid) if len(starts) == len(known) else None

@@ -11,10 +11,10 @@ from pathlib import Path
 from harness.console.terminal import say
 from harness.phrases import some
 from harness.planning.cost.devices import Device, DeviceOf
-from harness.planning.cost.estimate import packs_to_do
 from harness.planning.cost.pack import PackCosts
 from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.cost.similar_runs import shape
+from harness.planning.jobs import packs_to_do
 from harness.planning.plan import Planned
 from harness.spec.science import Science
 from harness.store import files
@@ -32,7 +32,8 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     """
     runs = planned.plan.runs
     packs: dict[tuple[str, ...], tuple[str, list[Science]]] = {}
-    for run_ids, _ in packs_to_do(planned, to_do):
+    for pack_to_do in packs_to_do(planned, to_do):
+        run_ids = pack_to_do.run_ids
         pack = [runs[k].science for k in run_ids]
         if not all(known.is_known(science, device(science)) for science in pack):
             label = some([runs[k].label for k in run_ids], shown=1)

@@ -47,6 +47,7 @@ LEVELS = (
     SimilarityLevel("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
     SimilarityLevel("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
 )
+SAME_PAIR = 2  # the last of these levels at which the models are the same
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""CUDA streams: each member of a pack trains in one of its own. On a CPU they do nothing."""
+"""CUDA streams: each member of a pack, and each pack of a job, trains in one of its own. On a CPU they do nothing."""
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -48,3 +48,20 @@ class Streams:
         for stream in self._forked.values():
             torch.cuda.current_stream().wait_stream(stream)
         self._forked = {}
+
+
+class PackStreams:
+    """A stream for each of the packs that train in turn, by seed: for what its members share, so that packs overlap."""
+
+    def __init__(self, device: torch.device):
+        self._cuda = device.type == "cuda"
+        self._streams: dict[int, torch.cuda.Stream] = {}
+
+    def of(self, seed: int) -> AbstractContextManager[object]:
+        """Make a pack's stream the current one. Its first work waits for what all packs share, such as the teacher."""
+        if not self._cuda:
+            return nullcontext()
+        if seed not in self._streams:
+            self._streams[seed] = torch.cuda.Stream()
+            self._streams[seed].wait_stream(torch.cuda.default_stream())
+        return torch.cuda.stream(self._streams[seed])

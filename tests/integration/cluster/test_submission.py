@@ -27,6 +27,23 @@ def test_the_bits_of_a_local_run_and_every_record_once(bench: ClusterBench, fini
     assert "3 packs, 3 jobs at a time" in result.stderr
 
 
+def test_several_seeds_in_one_task(bench: ClusterBench, finished: Bench) -> None:
+    """The profile states how many, and the command's number wins."""
+    bench.sweep, bench.checkpoint_seconds = small(0, 1, 2), SELDOM
+    bench.profile = {"resources": {"packs_per_job": 2}}
+    assert "4 packs in 2 jobs, 2 jobs at a time" in bench.run("sweep", "--plan", "--packs-per-job", "3").stdout
+    result = bench.run("sweep")
+    assert result.returncode == 0, result.stderr
+    assert "4 packs in 3 jobs, 3 jobs at a time" in result.stderr
+    recorded_once(bench)
+    _, students = sorted(bench.submissions().values(), key=lambda note: int(note["job_id"]))
+    seeds = [{bench.plan().plan.runs[k].science.seed for k in task} for task in students["packs"]]
+    assert seeds == [{0, 1}, {2}]
+    for seed in (0, 1, 2):
+        same_end(bench, finished, *METHODS, seed=seed)
+    assert all(bench.attempts(k) == 1 for k in bench.plan().plan.runs)
+
+
 def test_few_arrays_and_few_calls_however_many_runs(bench: ClusterBench) -> None:
     """Teachers share an array, and students have one per teacher. Arrays are cut to the cluster's limit."""
     bench.count_calls()
