@@ -1,4 +1,4 @@
-"""The training of the published row, in a process of its own: ``run_pack`` pack by pack, as in a job.
+"""The training of the published row, in a process of its own: ``run_job`` pack by pack, as in a job.
 
     python -m benchmarks.gpu.training ORDER STORE
 
@@ -13,7 +13,7 @@ from benchmarks.gpu.stage_order import StageOrder
 from harness.hardware import cores
 from harness.planning import locate
 from harness.planning.plan import Planned, plan_sweep
-from harness.training.job import run_pack
+from harness.training.job import run_job
 from harness.training.job_order import JobOrder
 from slurm.entry import note_signals
 
@@ -49,7 +49,7 @@ def main() -> None:
         job = JobOrder(
             str(store.root), tuple(to_do), str(folder) if folder else None, planned.weights_files(to_do), threads
         )
-        run_pack(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
+        run_job(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
 
 
 if __name__ == "__main__":
