@@ -9,7 +9,9 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+BEGAN = time.time()
 HERE = Path(__file__).parent
+LEAST_MINUTES = 1.0
 NEEDED = ("torch", "torchvision", "numpy", "pydantic", "submitit", "pyarrow", "safetensors", "yaml", "typer", "sklearn",
           "scipy", "jinja2", "pytest", "PIL")  # fmt: skip
 LEFT = ("results.jsonl", "records.parquet", *(f"store.{i}" for i in range(4)))
@@ -43,34 +45,48 @@ def main() -> int:
     parser.add_argument("--smoke", action="store_true", help="run every stage small on a CPU, to test this program")
     options = parser.parse_args()
     if message := _mistake(options):
-        print(f"error: {message}", file=sys.stderr)
-        return 2
-    from benchmarks.gpu.program import ROOT, run_program  # not before: a package may be missing
+        return _refuse(message)
+    from benchmarks.gpu.program import ROOT, Program  # not before: a package may be missing
     from benchmarks.gpu.stage_order import StageOrder
+    from harness.errors import UserError
 
     out = options.out.resolve()
     mark = hashlib.sha256(str(out).encode()).hexdigest()[:8]
     work = (options.work or ROOT / "build" / "gpu" / f"work-{mark}").resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    if options.resume and options.resume.resolve() != out:
-        for name in LEFT:
-            if (options.resume / name).exists():
-                shutil.copyfile(options.resume / name, out / name)
-    data = options.data.resolve() if options.data else None
-    order = StageOrder(out, work, data, time.time() + 60 * options.minutes, options.smoke)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # the stage that runs saves what it has
     try:
-        return run_program(order, resumed=options.resume is not None)
+        for folder in (out, work):
+            folder.mkdir(parents=True, exist_ok=True)
+        if options.resume and options.resume.resolve() != out:
+            for name in LEFT:
+                if (options.resume / name).exists():
+                    shutil.copyfile(options.resume / name, out / name)
+    except OSError as error:
+        return _refuse(f"{error.filename}: {error.strerror}")
+    data = options.data.resolve() if options.data else None
+    order = StageOrder(out, work, data, BEGAN, BEGAN + 60 * options.minutes, options.smoke)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # the stage that runs saves what it has
+    try:
+        return Program(order, resumed=options.resume is not None).run()
+    except UserError as error:
+        return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
+
+
+def _refuse(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 def _mistake(options: argparse.Namespace) -> str:
     """Return what is wrong with the options or this machine; "" if nothing is."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         return f"missing packages: {', '.join(missing)}; install them with: pip install -r {HERE / 'requirements.txt'}"
-    if not options.minutes > 0:
-        return f"--minutes {options.minutes:g}: expected more than 0"
+    least = 0 if options.smoke else LEAST_MINUTES
+    if not least <= options.minutes < 10_000:
+        return f"--minutes {options.minutes:g}: expected at least {least:g}"
     for option in ("data", "resume"):
         folder = getattr(options, option)
         if folder is not None and not folder.is_dir():

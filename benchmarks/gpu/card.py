@@ -20,18 +20,18 @@ def main() -> None:
     order = StageOrder.from_command_line()
     if order.smoke:
         torch.set_num_threads(1)
-    order.findings.add(NAME, kind="machine", **machine(order.device))
+    order.findings.add(NAME, "machine", **machine(order.device))
     device, size = torch.device(order.device), 256 if order.smoke else 8192
     size_of_copy = 1 << (20 if order.smoke else 30)  # bytes
     source, target = (torch.ones(size_of_copy, dtype=torch.uint8, device=device) for _ in range(2))
     copied = 2 * size_of_copy / shortest_time(lambda: target.copy_(source), device)  # read and written
-    order.findings.add(NAME, kind="copy", gb_per_s=round(copied / 1e9, 1))
+    order.findings.add(NAME, "copy", gb_per_s=round(copied / 1e9, 1))
     host = torch.ones(size_of_copy // 4, dtype=torch.uint8, pin_memory=not order.smoke)
     to_device = len(host) / shortest_time(lambda: target[: len(host)].copy_(host, non_blocking=True), device)
-    order.findings.add(NAME, kind="copy to device", gb_per_s=round(to_device / 1e9, 1))
+    order.findings.add(NAME, "copy to device", gb_per_s=round(to_device / 1e9, 1))
     for precision in ("bf16", "tf32", "float32"):
         rate = matrix_peak(size, precision, device)
-        order.findings.add(NAME, kind="matrix peak", precision=precision, tflops=round(rate / 1e12, 3))
+        order.findings.add(NAME, "matrix peak", precision=precision, tflops=round(rate / 1e12, 3))
 
 
 def machine(device: str) -> dict[str, object]:

@@ -22,9 +22,9 @@ def main() -> None:
         for line in process.stdout:
             print(line, end="", flush=True)
             if match := _RESULT.match(line):
-                order.findings.add(NAME, kind="test", test=match[1], result=match[2].lower())
+                order.findings.add(NAME, "test", test=match[1], result=match[2].lower())
     seconds = round(time.time() - began, 1)
-    order.findings.add(NAME, kind="suite", exit_code=process.returncode, seconds=seconds)
+    order.findings.add(NAME, "suite", exit_code=process.returncode, seconds=seconds)
 
 
 if __name__ == "__main__":

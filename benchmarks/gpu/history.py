@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.gpu.findings import Finding, Findings
+from harness.console.terminal import say
 
 FOLDER = Path(__file__).with_name("history")
 
@@ -27,7 +28,7 @@ class Figures:
     @classmethod
     def of(cls, findings: Findings) -> "Figures | None":
         """Return the figures of findings; None before the card is known."""
-        lines = list(findings.read())
+        lines = findings.read()
         machine = next((f for f in reversed(lines) if f.get("kind") == "machine"), None)
         if machine is None:
             return None
@@ -44,7 +45,14 @@ class Figures:
 
 def newest(card: str) -> Figures | None:
     """Return the newest figures of this card in the history; None where there are none."""
-    same = [figures for path in FOLDER.glob("*.json") if (figures := Figures.read(path)).card == card]
+    same = []
+    for path in FOLDER.glob("*.json"):
+        try:
+            figures = Figures.read(path)
+        except (ValueError, TypeError) as error:
+            say(f"{path}: not figures of this program ({error})")
+        else:
+            same += [figures] if figures.card == card else []
     return max(same, key=lambda figures: figures.date, default=None)
 
 
@@ -57,8 +65,22 @@ def plain_rates(lines: Iterable[Finding]) -> dict[tuple[str, str], float]:
     }
 
 
+def memory_per_member(lines: Iterable[Finding]) -> Iterator[tuple[str, float]]:
+    """Yield a name and the MiB that each further member of a pack takes, from the largest pack and the next one."""
+    packs: dict[tuple[str, str], dict[int, float]] = {}
+    for f in lines:
+        if f.get("kind") == "ours" and f["methods"] == ["kd"] and f["memory_mib"]:
+            packs.setdefault((f["pair"], f["precision"]), {})[f["members"]] = f["memory_mib"]
+    for (pair, precision), memory in packs.items():
+        if len(memory) > 1:
+            less, more = sorted(memory)[-2:]
+            yield f"{pair}, {precision}, each further member of a pack", (memory[more] - memory[less]) / (more - less)
+
+
 def _figures(lines: list[Finding]) -> Iterator[tuple[str, float]]:
     plain = plain_rates(lines)
+    for name, mib in memory_per_member(lines):
+        yield f"{name}, MiB", round(mib, 1)
     for f in lines:
         kind = f.get("kind")
         if kind in ("copy", "copy to device"):
@@ -68,7 +90,7 @@ def _figures(lines: list[Finding]) -> Iterator[tuple[str, float]]:
         elif kind == "ours":
             name = f"{f['pair']} in {f['precision']}, {ours(f)}"
             yield f"{name}, images/s", f["images_per_s_of_all"]
-            yield f"{name}, MiB per run", f["memory_mib_per_member"]
+            yield f"{name}, MiB", f["memory_mib"]
             if rate := plain.get((f["pair"], f["precision"])):
                 yield f"{name}, times the plain loop", round(f["images_per_s_of_all"] / rate, 3)
         elif kind == "plain":

@@ -27,19 +27,21 @@ def unpack(root: Path, folder: Path) -> None:
     """Write CIFAR-100's official files, `train` and `test`, into ``folder``.
 
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file cannot be read, or there are not as many images as labels.
     """
     try:
-        _unpack(root, folder)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        labels = dict(np.load(find(root, LABELS)[0], allow_pickle=False))
+        splits = {
+            split: np.concatenate(list(_tiles(find(root, f"{split}_{i}.webp")[0] for i in range(count))))
+            for split, count in SPLITS.items()
+        }
+    except (OSError, ValueError, EOFError, SyntaxError, zipfile.BadZipFile) as error:
         raise UserError(f"the mosaics of CIFAR-100 below {root} cannot be read: {error}") from None
-
-
-def _unpack(root: Path, folder: Path) -> None:
-    labels = np.load(find(root, LABELS)[0], allow_pickle=False)
+    for split, pixels in splits.items():
+        if (count := len(labels.get(f"y_{split}", ()))) != len(pixels):
+            raise UserError(f"the mosaics of {split} below {root} have {len(pixels)} images, {LABELS} {count} labels")
     folder.mkdir(parents=True, exist_ok=True)
-    for split, count in SPLITS.items():
-        pixels = np.concatenate(list(_tiles(find(root, f"{split}_{i}.webp")[0] for i in range(count))))
+    for split, pixels in splits.items():
         content = {b"data": pixels, b"fine_labels": [int(label) for label in labels[f"y_{split}"]]}
         partial = folder / f".{split}.tmp"
         partial.write_bytes(pickle.dumps(content, protocol=2))

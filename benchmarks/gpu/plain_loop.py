@@ -1,9 +1,11 @@
 """The plain PyTorch loop of KD that one writes first, in a process that trains for some seconds whenever it is asked.
 
 A DataLoader over torchvision's PIL transforms with pinned memory and workers, the teacher under no_grad, SGD, `.item()`
-each step. It reads orders as lines of JSON and answers each with the images per second.
+each step. It reads orders as lines of JSON. After a warm-up it says that it is ready, waits for a line, so that several
+processes train at the same time, and answers with the images per second.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from benchmarks.perf.torchvision_cifar import Cifar
 from harness.training.precision import autocast, set_float32
 
 WARM_UP_STEPS = 20
+READY = "ready"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def train(order: PlainOrder) -> float:
     temperature, loss_sum, began, steps = 4.0, 0.0, 0.0, 0
     for batch in _batches(order):
         if steps == WARM_UP_STEPS:
+            print(READY, flush=True)
+            sys.stdin.readline()
             began = time.perf_counter()
         elif steps > WARM_UP_STEPS and time.perf_counter() - began >= order.seconds:
             break
@@ -102,13 +107,26 @@ class PlainLoops:
         """
         used = self._processes[: len(orders)]
         for process, order in zip(used, orders, strict=True):
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(asdict(order)) + "\n")
+            self._write(process, json.dumps(asdict(order)))
+        if any(self._read(process) != READY for process in used):
+            raise RuntimeError("a process of the plain loop said something else than that it is ready")
+        for process in used:
+            self._write(process, "go")
+        return [float(self._read(process)) for process in used]
+
+    @staticmethod
+    def _write(process: "subprocess.Popen[str]", line: str) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died, which its missing answer tells
+            process.stdin.write(line + "\n")
             process.stdin.flush()
-        answers = [process.stdout.readline() if process.stdout else "" for process in used]
-        if not all(answers):
+
+    @staticmethod
+    def _read(process: "subprocess.Popen[str]") -> str:
+        assert process.stdout is not None
+        if not (line := process.stdout.readline()):
             raise RuntimeError("a process of the plain loop has died")
-        return [json.loads(answer) for answer in answers]
+        return line.strip()
 
     def close(self) -> None:
         for process in self._processes:

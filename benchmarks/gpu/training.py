@@ -1,4 +1,4 @@
-"""The training of the published row, in a process of its own: ``run_job`` pack by pack, as in a job.
+"""The training of one pack of the published row, in a process of its own: ``run_job``, as in a job.
 
     python -m benchmarks.gpu.training ORDER STORE
 
@@ -33,23 +33,23 @@ def plan(order: StageOrder, store: Path) -> Planned:
     return plan_sweep(sweep_file(order.smoke), store, order.data)
 
 
+def next_pack(planned: Planned) -> list[str]:
+    """Return the open runs of the first pack that has some: teachers first, then seed by seed."""
+    settled = planned.store.done_ids() | planned.store.failed_ids()
+    return next((left for pack in planned.plan.packs if (left := [k for k in pack.run_ids if k not in settled])), [])
+
+
 def main() -> None:
     order, signals = StageOrder.from_command_line(), note_signals()
     planned = plan(order, Path(sys.argv[2]))
     store, folder = planned.store, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
-    for run_id in store.failed_ids() & planned.plan.runs.keys():  # its cause may have been mended since
-        store.archive_failure(run_id)
+    run_ids = next_pack(planned)
+    for run_id in run_ids:
+        store.write_science(run_id, planned.plan.runs[run_id].science)
     threads = 1 if order.smoke else min(4, cores())
-    for pack in planned.plan.packs:  # teachers first, then seed by seed
-        to_do = [run_id for run_id in pack.run_ids if run_id not in store.done_ids()]
-        if not to_do or signals or order.seconds_left < 0:
-            continue
-        for run_id in to_do:
-            store.write_science(run_id, planned.plan.runs[run_id].science)
-        job = JobOrder(
-            str(store.root), tuple(to_do), str(folder) if folder else None, planned.weights_files(to_do), threads
-        )
-        run_job(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
+    weights = planned.weights_files(run_ids)
+    job = JobOrder(str(store.root), tuple(run_ids), str(folder) if folder else None, weights, threads)
+    run_job(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
 
 
 if __name__ == "__main__":
