@@ -193,7 +193,7 @@ class DenseScores(torch.autograd.Function):
         return (v @ bank.T).gather(1, rows)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         rows, changing, before = ctx.saved_tensors
         of_scores = gradient.new_zeros(len(gradient), len(ctx.bank)).scatter_add_(1, rows, gradient)
