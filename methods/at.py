@@ -34,5 +34,7 @@ class AT(TapPairs):
 
 def attention_loss(f_s: Tensor, f_t: Tensor, p: float) -> Tensor:
     """Return the term of one pair of maps, a scalar."""
-    a_s, a_t = (unit(f.abs().pow(p).mean(1).flatten(1)) for f in to_common_grid(f_s, f_t))
+    # |f|^2 = f^2, without a map of |f|
+    powers = (f.square() if p == 2 else f.abs().pow(p) for f in to_common_grid(f_s, f_t))
+    a_s, a_t = (unit(power.mean(1).flatten(1)) for power in powers)
     return F.mse_loss(a_s, a_t)

@@ -1,11 +1,12 @@
 """CRD: contrastive representation distillation."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from methods.base import Batch, Distiller, Outputs, TapSpec, check_choice, check_positive
 
@@ -97,8 +98,8 @@ class CRD(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         v_s, v_t = self.embed_s(student.embedding), self.embed_t(teacher.embedding)
         rows = self.contrast_rows(batch)
-        logits_s = row_scores(v_s, self.bank_t, rows) / self.temperature
-        logits_t = row_scores(v_t, self.bank_s, rows) / self.temperature
+        logits_s = row_scores(v_s, self.bank_t, rows, batch.indices) / self.temperature
+        logits_t = row_scores(v_t, self.bank_s, rows, batch.indices) / self.temperature
         mean_exp = torch.cat([self._mean_exp(logits_s), self._mean_exp(logits_t)], dim=1)
 
         n = len(self.bank_s)
@@ -167,11 +168,40 @@ class Embed(nn.Module):
         return F.normalize(self.linear(x), dim=1)
 
 
-def row_scores(v: Tensor, bank: Tensor, rows: Tensor) -> Tensor:
-    """Return v[b] . bank[rows[b, k]], (B, K), for v (B, D), bank (N, D), rows (B, K). The bank may change later."""
+def row_scores(v: Tensor, bank: Tensor, rows: Tensor, changing: Tensor) -> Tensor:
+    """Return v[b] . bank[rows[b, k]], (B, K), for v (B, D), bank (N, D), rows (B, K).
+
+    The rows ``changing`` of the bank, and no others, may change before the backward pass.
+    """
     if len(bank) <= DENSE_UP_TO * rows.shape[1]:
-        return (v @ bank.clone().T).gather(1, rows)
+        scores: Tensor = DenseScores.apply(v, bank, rows, changing)
+        return scores
     return torch.bmm(bank[rows], v[:, :, None])[:, :, 0]
+
+
+class DenseScores(torch.autograd.Function):
+    """Row scores by one matrix product with the bank.
+
+    The backward pass needs the bank as it was in the forward pass. It puts the changed rows back for its own product,
+    because a copy of the whole bank takes as long as the product.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, bank: Tensor, rows: Tensor, changing: Tensor) -> Tensor:
+        ctx.bank = bank  # save_for_backward would refuse its change
+        ctx.save_for_backward(rows, changing, bank[changing])
+        return (v @ bank.T).gather(1, rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, changing, before = ctx.saved_tensors
+        of_scores = gradient.new_zeros(len(gradient), len(ctx.bank)).scatter_add_(1, rows, gradient)
+        after = ctx.bank[changing]
+        ctx.bank.index_copy_(0, changing, before)
+        of_v = of_scores @ ctx.bank
+        ctx.bank.index_copy_(0, changing, after)
+        return of_v, None, None, None
 
 
 def nce_loss(log_h: Tensor, n: int) -> Tensor:

@@ -103,7 +103,7 @@ def main() -> None:
     from harness.store import provenance
     from harness.training import host_memory
 
-    host_memory.retain_freed_memory()  # torch reads its setting at its first allocation, perhaps when it is imported
+    host_memory.retain_freed_memory()  # before torch makes a tensor, perhaps when it is imported; jobs inherit it
     with without_garbage_collection():
         import pyarrow
 

@@ -6,12 +6,11 @@ float32. The ratio is for bf16, which pays if the CPU has instructions for it; `
 same arithmetic, where both sides spend nearly all their time in the same convolution kernels.
 """
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, say
+from benchmarks.perf.measurement import ChildProcess, emit, in_turn, ratio_of_pairs, say
 
 STEPS, PAIRS = 10, 6
 PRECISIONS = ("float32", "bf16")
@@ -75,32 +74,15 @@ def child(side: str) -> None:
         print(train(), flush=True)
 
 
-class Side:
+class Side(ChildProcess):
     """A child process that measures its side at each call."""
 
     def __init__(self, name: str):
-        command = [sys.executable, "-m", "benchmarks.perf.kd_step", name]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, text=True, bufsize=1
-        )
-        self._answer()
+        super().__init__("-m", "benchmarks.perf.kd_step", name)
 
     def __call__(self) -> float:
-        assert self.process.stdin
         time.sleep(0.5)  # the workers of the previous side fill their queues again
-        self.process.stdin.write("\n")
-        return float(self._answer())
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> str:
-        assert self.process.stdout
-        if not (line := self.process.stdout.readline()):
-            raise SystemExit("kd_step: a measured process ended early")
-        return line
+        return super().__call__()
 
 
 def main() -> None:

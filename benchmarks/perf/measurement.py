@@ -73,6 +73,41 @@ def ratio_of_pairs(slow: Sequence[float], fast: Sequence[float]) -> tuple[float,
     return min(slow) / min(fast), spread
 
 
+class ChildProcess:
+    """A process that prints a first line when it is ready, and the seconds of its side for every line it reads."""
+
+    def __init__(self, *args: str, tree: Path = ROOT):
+        """Start this interpreter with ``args`` and the code of a working tree."""
+        environment = os.environ | {"PYTHONPATH": str(tree)}
+        self._name = " ".join(args)
+        self._process = subprocess.Popen(
+            [sys.executable, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=tree,
+            env=environment,
+            text=True,
+            bufsize=1,
+        )
+        self.first_line = self._read_line()
+
+    def __call__(self) -> float:
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        return float(self._read_line())
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read_line(self) -> str:
+        assert self._process.stdout
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit(f"python {self._name} ended early")
+        return line
+
+
 def run_python(*args: str, cwd: Path | None = None) -> str:
     """Run this interpreter with `args` and return its stdout; an error shows its stderr."""
     result = subprocess.run([sys.executable, *args], cwd=cwd or ROOT, capture_output=True, text=True)

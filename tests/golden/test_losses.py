@@ -126,8 +126,8 @@ def crd(case: Case, arrays: Arrays) -> Arrays:
         loss = method(batch(arrays[f"idx_{call}"]), outputs(embedding=f_s), outputs(embedding=f_t))["crd"]
         loss.backward()
 
-        log_h_s = row_scores(method.embed_s(f_s), bank_t, rows) / temperature - method.log_z[0]
-        log_h_t = row_scores(method.embed_t(f_t), bank_s, rows) / temperature - method.log_z[1]
+        log_h_s = row_scores(method.embed_s(f_s), bank_t, rows, rows[:0, 0]) / temperature - method.log_z[0]
+        log_h_t = row_scores(method.embed_t(f_t), bank_s, rows, rows[:0, 0]) / temperature - method.log_z[1]
         z_s, z_t = method.log_z.exp()
         got |= {
             f"loss_{call}": loss,

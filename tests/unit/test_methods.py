@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from methods import crd
+from methods.at import attention_loss
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.crd import CRD, row_scores
 from methods.fitnets import ConvRegressor, FitNets
 from methods.kd import KD
 from methods.rekd import ReKD
+from methods.unit_vectors import unit
 
 CLASSES, IMAGES = 3, 30
 TARGETS = torch.arange(IMAGES) % CLASSES
@@ -225,13 +227,35 @@ def test_gathered_rows_equal_the_matrix_product(monkeypatch):
     for dense_up_to in (0, 16):
         monkeypatch.setattr(crd, "DENSE_UP_TO", dense_up_to)
         original = bank.clone()
-        scores = row_scores(v, bank, rows)
+        scores = row_scores(v, bank, rows, torch.arange(20))
         bank.zero_()  # the method overwrites its bank before the backward pass
         (gradient,) = torch.autograd.grad(scores.square().sum(), v)
         bank = original
         results.append((scores, gradient))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_scores_of_a_changed_bank_have_the_gradient_of_a_copy_bit_for_bit():
+    v, bank = torch.randn(6, 8, requires_grad=True), torch.randn(40, 8)
+    rows, changing, weight = torch.randint(40, (6, 9)), torch.tensor([3, 0, 3, 39, 5, 7]), torch.randn(6, 9)
+    of_copy = ((v @ bank.clone().T).gather(1, rows) * weight).sum()
+    scores = row_scores(v, bank, rows, changing)
+    bank[changing] = changed = torch.randn(6, 8)[[0, 1, 0, 3, 4, 5]]  # equal rows for the image that is there twice
+    (expected,) = torch.autograd.grad(of_copy, v)
+    (gradient,) = torch.autograd.grad((scores * weight).sum(), v)
+    assert torch.equal(gradient, expected)
+    assert torch.equal(bank[changing], changed)
+
+
+def test_attention_of_squares_is_that_of_the_general_power_bit_for_bit():
+    student, teacher = torch.randn(4, 6, 5, 5).relu().requires_grad_(), torch.randn(4, 7, 5, 5)
+    losses = [attention_loss(student, teacher, 2.0)]
+    a_s, a_t = (unit(f.abs().pow(2.0).mean(1).flatten(1)) for f in (student, teacher))
+    losses.append(F.mse_loss(a_s, a_t))
+    assert torch.equal(*losses)
+    (a,), (b,) = (torch.autograd.grad(loss, student) for loss in losses)
+    assert torch.equal(a, b)
 
 
 def test_bank_rows_begin_in_every_direction_with_about_unit_length():
