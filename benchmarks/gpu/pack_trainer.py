@@ -45,7 +45,8 @@ class Scale:
     paced_steps: int = 15  # whose pace decides how many are timed
     seconds: float = 1.2  # of the timed steps
     least_steps: int = 20
-    evaluated: int = INFO.test_size if INFO.test_size else 0  # images
+    images: int = INFO.train_size or 0
+    evaluated: int = INFO.test_size or 0  # images
 
     def timed_steps(self, pace: float, most: int) -> int:
         """Return the number of steps to time, at ``pace`` seconds per step."""
@@ -191,11 +192,12 @@ class CifarTrainer:
     """Packs on random images of CIFAR-100's shape and number, which take as long as real ones."""
 
     def __init__(self, scale: Scale, device: torch.device):
-        from benchmarks.perf.cifar import images, targets
-
-        self.scale, self.targets = scale, targets().to(device)
-        self.pixels, self.normalise = images().to(device), Normalise(INFO, device)
         assert INFO.image_shape
+        generator = torch.Generator().manual_seed(0)
+        shape = (scale.images, *INFO.image_shape)
+        self.pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
+        self.targets = (torch.arange(scale.images) % INFO.classes).to(device)
+        self.scale, self.normalise = scale, Normalise(INFO, device)
         self.task = Classification(INFO.classes, INFO.image_shape)
         self.loader = TensorLoader(
             self.pixels, self.targets, self.normalise, batch_size=scale.batch, crop_padding=4, flip=True, seed=0

@@ -9,7 +9,9 @@ from scipy import stats
 from torch import Tensor
 
 from harness import rng
-from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader, TensorSource
+from harness.spec.schema import Recipe
+from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DATASETS
 
 CIFAR = DATASETS["cifar100"]
@@ -135,3 +137,20 @@ def test_golden_order() -> None:
     """The order is part of a run_id's meaning: if it changes, raise identity.PROTOCOL."""
     assert rng.random_permutation(0, 0, 10).tolist() == [9, 1, 2, 5, 3, 8, 7, 0, 4, 6]
     assert rng.random_integers(5, 2, "crop", torch.arange(6), 81).tolist() == [21, 0, 23, 73, 36, 9]
+
+
+def test_the_packs_of_a_job_share_the_images_and_each_has_its_own_order() -> None:
+    """The images as they were read are given up: the loader has a padded copy."""
+    choice = DatasetChoice.of_info(DATASETS["digits"])
+    recipe = Recipe.model_validate({"epochs": 1, "batch_size": 64, "lr": 0.1, "crop_padding": 1})
+    source = TensorSource(choice, recipe, None, torch.device("cpu"), 1)
+    read = source._chosen
+    pixels, targets = torch.from_numpy(read.train_images.copy()), source.train_targets
+    first, second = (source.training(recipe, seed, slice) for seed in (3, 4))
+    assert first._windows.data_ptr() == second._windows.data_ptr() and len(read.train_images) == 0
+    for got, seed in ((first, 3), (second, 4)):
+        normalise = Normalise(choice.info, torch.device("cpu"))
+        alone = TensorLoader(pixels, targets, normalise, batch_size=64, crop_padding=1, flip=False, seed=seed)
+        for mine, expected in zip(got.epoch(2, 5), alone.epoch(2, 5), strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
+    assert len(source.evaluation().images) == len(source.evaluation(whole=True).images) > 0
