@@ -142,7 +142,7 @@ def test_a_later_call_does_only_what_is_left(first_call: tuple[CommandResult, Pa
 def test_it_ends_in_time_although_a_stage_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The stage ignores requests to end; the one before it has ended by itself, the one after it is left out."""
+    """The stage ignores requests to end; the one before it has ended by itself."""
     module = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(1000)"
     (tmp_path / "hanging.py").write_text(module)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
