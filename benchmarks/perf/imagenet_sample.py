@@ -23,7 +23,10 @@ def missing() -> str:
 
 def write_beton(path: Path, side: int) -> None:
     """Write what `prepare --max-side SIDE` would."""
-    images = [encode_image(file, Settings(max_side=side, quality=90)) for file in sorted(SOURCE.glob("*/*"))]
+    images = [
+        encode_image(file.read_bytes(), file.name, Settings(max_side=side, quality=90))
+        for file in sorted(SOURCE.glob("*/*"))
+    ]
     with path.open("wb") as file:
         writer = beton.Writer(file, TIMES * len(images))
         for label, image in list(enumerate(images)) * TIMES:

@@ -116,8 +116,19 @@ class Writer:
         self.file.seek(self.place(label, height, width, len(jpeg)))
         self.file.write(jpeg)
 
-    def finish(self) -> None:
-        """Write everything except the images."""
+    @property
+    def labels(self) -> np.ndarray:
+        """Return the labels of the samples so far, in the order in which they were added: (count,) int64."""
+        return self._samples["label"][: self.count]
+
+    def finish(self, order: np.ndarray | None = None) -> None:
+        """Write everything except the images. ``order``: the samples' numbers as the file is to list them, if it is
+        not the order in which they were added.
+        """
+        samples, rooms = self._samples[: self.count], self._rooms[: self.count]
+        if order is not None:
+            samples, rooms = _rows(samples, order), _rows(rooms, order)
+            samples["index"] = rooms["sample"] = np.arange(self.count)
         fields = np.zeros(len(_FIELDS), _FIELD)
         for field, (name, kind) in zip(fields, _FIELDS, strict=True):
             field["type"] = kind
@@ -125,11 +136,17 @@ class Writer:
         table = _to_page(self.end)
         header = np.array((_VERSION, len(_FIELDS), PAGE, self.count, table), _HEADER)
         self.file.seek(0)
-        for part in (header, fields, self._samples[: self.count]):
+        for part in (header, fields, samples):
             self.file.write(part.tobytes())
         self.file.truncate(table)
         self.file.seek(table)
-        self.file.write(self._rooms[: self.count].tobytes())
+        self.file.write(rooms.tobytes())
+
+
+def _rows(table: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return rows of a table with the zeros between their fields, which numpy does not copy otherwise."""
+    as_bytes = table.view(np.uint8).reshape(len(table), table.itemsize)
+    return as_bytes[order].view(table.dtype)[:, 0]
 
 
 def _to_page(position: int) -> int:

@@ -157,7 +157,8 @@ def test_photographs_look_the_same_to_both(tmp_path: Path, crop_first: bool) -> 
     from harness.data.manifest import Settings
     from harness.data.prepare.encode import encode_image as as_stored
 
-    path = write(tmp_path / "a.beton", [as_stored(f, Settings(max_side=400, quality=90)).jpeg for f in files[::3]])
+    how = Settings(max_side=400, quality=90)
+    path = write(tmp_path / "a.beton", [as_stored(f.read_bytes(), f.name, how).jpeg for f in files[::3]])
     every = np.arange(len(files[::3]))
     parts = [test(path, b, positions=every, crop_first=crop_first).batches(slice(None)) for b in ("ffcv", "pil")]
     if crop_first:

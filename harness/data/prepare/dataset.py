@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.data.manifest import FILE, Prepared, Unreadable, read_manifest
-from harness.data.prepare import encode
+from harness.data.prepare.encode import Unreadable as UnreadableImage
 from harness.data.prepare.part import BuiltPart, PartBuild, Request, in_the_way, made_with, scratch
-from harness.data.prepare.pool import Workers
+from harness.data.prepare.pool import Workers, encode_file
 from harness.data.prepare.resumable import journal
 from harness.errors import UserError
 from harness.phrases import plural
@@ -108,8 +108,8 @@ def _check_room(builds: Collection[PartBuild], out: Path) -> None:
         sizes = 0
         for file in sample:
             try:
-                sizes += len(encode.encode_image(build.tree.folder / file.name, build.request.settings).jpeg)
-            except encode.Unreadable:
+                sizes += len(encode_file(build.tree.folder, file, build.request.settings).jpeg)
+            except UnreadableImage:
                 continue
         needed += MARGIN * sizes / len(sample) * len(sources)
     written = sum(f.unfinished.stat().st_size for f in builds if f.unfinished.exists())

@@ -3,7 +3,7 @@
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -33,16 +33,12 @@ class Unreadable(Exception):
     """No image could be made of a file. Its text says why."""
 
 
-def encode_image(path: Path, settings: Settings) -> EncodedImage:
+def encode_image(content: bytes, name: str, settings: Settings) -> EncodedImage:
     """Return what is stored of a file. Every pixel is decoded on the way, so that torn files are found here.
 
     Raises:
-        Unreadable: the file cannot be read or decoded.
+        Unreadable: the file cannot be decoded.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as e:
-        raise Unreadable(e.strerror or str(e)) from None
     if not content:
         raise Unreadable("empty file")
     try:
@@ -50,14 +46,14 @@ def encode_image(path: Path, settings: Settings) -> EncodedImage:
             warnings.simplefilter("ignore")  # of odd EXIF data and the like, to a terminal that shows progress
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 image.load()
-                return _stored(content, image, path, settings)
+                return _stored(content, image, name, settings)
     except UnidentifiedImageError:  # its text holds an address in memory
         raise Unreadable(f"not an image of a known format ({', '.join(_FORMATS)})") from None
     except Exception as e:  # a damaged file makes decoders raise anything
         raise Unreadable(str(e) or type(e).__name__) from None
 
 
-def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) -> EncodedImage:
+def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -> EncodedImage:
     is_jpeg, mode = image.format in _JPEG, image.mode
     holds_by_kind = {
         "greyscale": mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;"),
@@ -65,7 +61,7 @@ def _stored(content: bytes, image: Image.Image, path: Path, settings: Settings) 
         "transparent": image.has_transparency_data,
         "deep": mode.startswith("I"),
         "not_jpeg": not is_jpeg,
-        "misnamed": not is_jpeg and path.suffix.lower() in (".jpg", ".jpeg"),
+        "misnamed": not is_jpeg and PurePath(name).suffix.lower() in (".jpg", ".jpeg"),
         "oriented": _orientation(image) != 1,
     }
     kinds = tuple(kind for kind, holds in holds_by_kind.items() if holds)

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness.data.prepare.archives import Archive
 from harness.errors import UserError
 from harness.phrases import some
 
@@ -21,15 +22,25 @@ PartName = Literal["train", "test"]
 
 
 class File(NamedTuple):
-    name: str  # relative to the part's folder
+    name: str  # relative to the part's folder; of an image in an archive, the name that it has there
     label: int
-    size: int  # bytes
+    size: int  # bytes; those of all the shard where its own are not known
     modified: int  # nanoseconds: the last change of content, owner or permissions
+    archive: Archive | None = None  # what holds its bytes; None: a file in the part's folder
+    position: int = 0  # of its bytes in the archive
+    rank: int = 0  # among the images of its label, where files are read in another order
+
+    @property
+    def shown(self) -> str:
+        """Return its name for messages."""
+        return f"{self.archive.path.name}/{self.name}" if self.archive else self.name
 
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test images, in the order in which they are stored: by label, then by name."""
+    """The training or the test images, in the order in which they are read. They are listed by label, then by rank:
+    class folders are read in that order, which is that of names.
+    """
 
     folder: Path
     files: list[File]

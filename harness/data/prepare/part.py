@@ -3,9 +3,10 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image, features
@@ -76,7 +77,7 @@ class PartBuild:
     def fill(self, workers: Workers) -> BuiltPart:
         """Fill the file, going on from where the last call stopped."""
         sources, settings, tell = self.tree.files, self.request.settings, self.request.tell
-        chunks = [sources[i : i + CHUNK] for i in range(0, len(sources), CHUNK)]
+        chunks = list(_chunks(sources))
         with closing(Unfinished(self.unfinished, len(sources), self._keys(chunks))) as file:
             read = sum(map(len, chunks[: file.chunks]))
             tell(self.name, read, len(sources))
@@ -107,8 +108,26 @@ class PartBuild:
             digest = hashlib.sha256(common)
             for file in chunk:
                 digest.update(os.fsencode(file.name) + f"\0{file.label} {file.size} {file.modified}\0".encode())
+                if file.archive:
+                    digest.update(f"{file.archive.path.name} {file.position} {file.rank}\0".encode())
             keys.append(digest.hexdigest())
         return keys
+
+
+def _chunks(sources: list[layouts.File]) -> Iterator[list[layouts.File]]:
+    """Cut a part into chunks of at most CHUNK files; rows that a shard stores together stay together if they fit."""
+    chunk: list[layouts.File] = []
+    for _, group in groupby(sources, key=lambda file: file.archive):
+        together = list(group)
+        if chunk and len(chunk) + len(together) > CHUNK:
+            yield chunk
+            chunk = []
+        chunk += together
+        while len(chunk) > CHUNK:
+            yield chunk[:CHUNK]
+            chunk = chunk[CHUNK:]
+    if chunk:
+        yield chunk
 
 
 def scratch(out: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from harness.data.manifest import Settings
 from harness.data.prepare import encode
+from harness.data.prepare.encode import EncodedImage, Unreadable
 from harness.data.prepare.layouts import File
 from harness.data.prepare.resumable import Chunk, Sample
 from harness.errors import UserError
@@ -52,6 +53,20 @@ class Workers(ProcessPoolExecutor):
             ) from None
 
 
+def encode_file(folder: Path, file: File, settings: Settings) -> EncodedImage:
+    """Return what is stored of a file of a part's folder, or of an archive.
+
+    Raises:
+        Unreadable: the file cannot be read or decoded.
+    """
+    try:
+        archive = file.archive
+        content = archive.read(file.position, file.size) if archive else (folder / file.name).read_bytes()
+    except OSError as e:
+        raise Unreadable(e.strerror or str(e)) from None
+    return encode.encode_image(content, file.name, settings)
+
+
 def _begin() -> None:
     """Start a worker: ctrl-C is for the parent, and a parent that was killed takes its workers along."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -70,13 +85,13 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
     counts: Counter[str] = Counter()
     for file in chunk:
         try:
-            encoded = encode.encode_image(folder / file.name, settings)
-        except encode.Unreadable as e:
-            unreadable.append((file.name, str(e)))
+            encoded = encode_file(folder, file, settings)
+        except Unreadable as e:
+            unreadable.append((file.shown, str(e)))
             counts["unreadable"] += 1
             continue
         sha256 = hashlib.sha256(encoded.jpeg).hexdigest()
-        samples.append(Sample(file.label, encoded.height, encoded.width, len(encoded.jpeg), sha256))
+        samples.append(Sample(file.label, encoded.height, encoded.width, len(encoded.jpeg), sha256, file.rank))
         jpegs.append(encoded.jpeg)
         counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import numpy as np
+
 from harness.data import beton
 from harness.store import files
 
@@ -24,6 +26,7 @@ class Sample(NamedTuple):
     width: int
     size: int  # bytes of the JPEG
     sha256: str  # of the JPEG
+    rank: int = 0  # among the images of its label: samples are listed by label and rank, wherever their bytes are
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ class Unfinished:
         self.counts: Counter[str] = Counter()
         self.per_class: Counter[int] = Counter()
         self.unreadable: list[tuple[str, str]] = []
-        self.digest = hashlib.sha256()  # of every sample's label and sha256, in order
+        self.digest = hashlib.sha256()  # of every sample's label and sha256, as they are listed in the finished file
+        self._ranks = np.zeros(capacity, np.int64)
+        self._hashes = np.zeros(capacity, "S64")  # sha256 of each sample's JPEG
         self._resume()
 
     def close(self) -> None:
@@ -97,18 +102,22 @@ class Unfinished:
         self._count(chunk)
 
     def finish(self) -> None:
-        """Complete the file."""
+        """Complete the file, its samples listed by label and rank."""
+        order = np.lexsort((self._ranks[: self._writer.count], self._writer.labels))
         with files.full_disk_as_error(self.path):
-            self._writer.finish()
+            self._writer.finish(order)
             _sync(self._writer.file)
+        for label, sha256 in zip(self._writer.labels[order], self._hashes[order], strict=True):
+            self.digest.update(f"{label} {sha256.decode()}\n".encode())
 
     def _count(self, chunk: Chunk) -> None:
         self.chunks += 1
         self.counts.update(chunk.counts)
         self.per_class.update(s.label for s in chunk.samples)
         self.unreadable += chunk.unreadable
-        for s in chunk.samples:
-            self.digest.update(f"{s.label} {s.sha256}\n".encode())
+        added = slice(self._writer.count - len(chunk.samples), self._writer.count)
+        self._ranks[added] = [s.rank for s in chunk.samples]
+        self._hashes[added] = [s.sha256.encode() for s in chunk.samples]
 
 
 def _open(path: Path) -> BinaryIO:
