@@ -554,7 +554,7 @@ def test_the_official_flat_validation_folder(
     assert in_folders.classes == WNIDS and in_folders.train and in_folders.train.images == 8
     labels = flatten(official)
     error = prepare(official, tmp_path / "out", dataset="imagenet").error
-    assert "needs its labels: unpack ILSVRC2012_devkit_t12.tar.gz (or put Kaggle's LOC_val_solution.csv)" in error
+    assert "needs its labels: put ILSVRC2012_devkit_t12.tar.gz (or Kaggle's LOC_val_solution.csv)" in error
     add(tmp_path if beside else official, labels)
     assert prepared(official, tmp_path / "out", dataset="imagenet").version == in_folders.version
     assert (tmp_path / "out/val.beton").read_bytes() == (tmp_path / "in folders/val.beton").read_bytes()

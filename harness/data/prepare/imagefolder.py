@@ -3,14 +3,16 @@
 from typing import Any
 
 from harness.data.manifest import Manifest, Part
-from harness.data.prepare import layouts
+from harness.data.prepare import layouts, official_tars, shards
 from harness.data.prepare.dataset import complete_dataset, content_version, existing_dataset
 from harness.data.prepare.part import BuiltPart, PartBuild, Request, printable
 
 
 def prepare_imagenet(request: Request) -> tuple[Manifest, bool]:
     """Prepare all of ImageNet as it is distributed; otherwise like ``prepare_imagefolder``."""
-    return _prepare(request, layouts.official(request.source, layouts.imagenet()))
+    stated, source = layouts.imagenet(), request.source
+    tree = official_tars.in_tars(source, stated) or shards.official_in_shards(source, stated, request.skip_unreadable)
+    return _prepare(request, tree or layouts.official(source, stated))
 
 
 def prepare_imagefolder(request: Request, classes: str | None = None) -> tuple[Manifest, bool]:
@@ -21,7 +23,9 @@ def prepare_imagefolder(request: Request, classes: str | None = None) -> tuple[M
         UserError: the source is not the dataset, ``out`` holds other data, or as ``complete_dataset``.
         DiskFull: as ``complete_dataset``.
     """
-    return _prepare(request, layouts.image_folder(request.source, layouts.class_list(classes) if classes else None))
+    listed = layouts.class_list(classes) if classes else None
+    tree = shards.in_shards(request.source, listed, request.skip_unreadable)
+    return _prepare(request, tree or layouts.image_folder(request.source, listed))
 
 
 def _prepare(request: Request, tree: layouts.Tree) -> tuple[Manifest, bool]:

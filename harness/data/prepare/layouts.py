@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import io
 import os
+import tarfile
 from collections import Counter
 from dataclasses import dataclass
 from importlib import resources
@@ -17,6 +19,8 @@ from harness.phrases import some
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 TEST_FOLDERS = ("val", "validation", "test")
 DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
+_SYNSETS, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"  # in the development kit
+_DEVKIT_FILE = 1 << 26  # bytes: far more than any of its files has
 _KAGGLE = Path("ILSVRC/Data/CLS-LOC")
 PartName = Literal["train", "test"]
 
@@ -145,9 +149,8 @@ def official(source: Path, stated: Official) -> Tree:
     if _class_names(test, or_none=True):
         held_out = _in_class_folders(test, stated.classes, strict=False)
     else:
-        held_out = _flat(test, stated.classes, _validation_labels(source))
-    _check(training, stated, stated.train_per_class, stated.train)
-    _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
+        held_out = _flat(test, stated.classes, validation_labels(source))
+    check_counts(training, held_out, stated)
     return Tree(stated.classes, training, held_out)
 
 
@@ -206,7 +209,7 @@ def found_file(folder: Path, name: str, label: int) -> File:
     return File(name, label, status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
 
-def _validation_labels(source: Path) -> dict[str, str]:
+def validation_labels(source: Path) -> dict[str, str]:
     """Return image -> class of the official validation folder.
 
     Raises:
@@ -217,22 +220,35 @@ def _validation_labels(source: Path) -> dict[str, str]:
         try:
             if (devkit := place / DEVKIT / "data").is_dir():
                 return _from_devkit(devkit)
+            if (packed := place / f"{DEVKIT}.tar.gz").is_file():
+                return _from_packed_devkit(packed)
             if (table := place / SOLUTION).is_file():
                 return _from_table(table)
         except Exception as e:  # a damaged file makes readers raise anything
             raise UserError(f"{place}: damaged {DEVKIT} or {SOLUTION}: {type(e).__name__}: {e}") from None
     raise UserError(
-        f"{source}: a flat validation folder needs its labels: unpack {DEVKIT}.tar.gz (or put Kaggle's {SOLUTION}) "
+        f"{source}: a flat validation folder needs its labels: put {DEVKIT}.tar.gz (or Kaggle's {SOLUTION}) "
         "into it or next to it"
     )
 
 
 def _from_devkit(folder: Path) -> dict[str, str]:
+    return _devkit_labels((folder / _SYNSETS).read_bytes(), (folder / _TRUTH).read_bytes())
+
+
+def _from_packed_devkit(archive: Path) -> dict[str, str]:
+    with tarfile.open(archive) as tar:
+        files = [tar.extractfile(f"{DEVKIT}/data/{name}") for name in (_SYNSETS, _TRUTH)]
+        synsets, truth = (file.read(_DEVKIT_FILE) if file else b"" for file in files)
+    return _devkit_labels(synsets, truth)
+
+
+def _devkit_labels(meta: bytes, ground_truth: bytes) -> dict[str, str]:
     from scipy.io import loadmat
 
-    synsets = loadmat(folder / "meta.mat", squeeze_me=True)["synsets"]
+    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
     classes = {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in synsets}
-    truth = (folder / "ILSVRC2012_validation_ground_truth.txt").read_text().split()
+    truth = ground_truth.decode().split()
     return {f"ILSVRC2012_val_{i:08}": classes[int(number)] for i, number in enumerate(truth, 1)}
 
 
@@ -240,6 +256,12 @@ def _from_table(file: Path) -> dict[str, str]:
     with file.open(newline="") as f:
         rows = csv.DictReader(f)
         return {row["ImageId"]: row["PredictionString"].split()[0] for row in rows}
+
+
+def check_counts(training: Part, held_out: Part, stated: Official) -> None:
+    """Raise UserError when a part has other numbers of images than are stated."""
+    _check(training, stated, stated.train_per_class, stated.train)
+    _check(held_out, stated, (stated.test_per_class,) * 2, stated.test_per_class * len(stated.classes))
 
 
 def _check(part: Part, stated: Official, per_class: tuple[int, int], images: int) -> None:

@@ -88,10 +88,8 @@ class PartBuild:
                 read += len(sent)
                 tell(self.name, read, len(sources))
             file.finish()
-        left_out = (
-            manifest.Unreadable(file=printable(f"{self.tree.folder.name}/{name}"), why=why)
-            for name, why in file.unreadable
-        )
+        folder = "" if sources and sources[0].archive else f"{self.tree.folder.name}/"
+        left_out = (manifest.Unreadable(file=printable(folder + name), why=why) for name, why in file.unreadable)
         stored = Images(
             file=manifest.FILES[self.name],
             images=file.per_class.total(),
