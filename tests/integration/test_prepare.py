@@ -540,12 +540,18 @@ def add_devkit(folder: Path, labels: list[tuple[str, str]]) -> None:
     (data / "ILSVRC2012_validation_ground_truth.txt").write_text(truth)
 
 
+def add_packed_devkit(folder: Path, labels: list[tuple[str, str]]) -> None:
+    add_devkit(folder, labels)
+    shutil.make_archive(str(folder / "ILSVRC2012_devkit_t12"), "gztar", folder, "ILSVRC2012_devkit_t12")
+    shutil.rmtree(folder / "ILSVRC2012_devkit_t12")
+
+
 def add_table(folder: Path, labels: list[tuple[str, str]]) -> None:
     rows = [f"{name},{wnid} 1 2 3 4 {wnid} 5 6 7 8\n" for name, wnid in reversed(labels)]
     (folder / "LOC_val_solution.csv").write_text("ImageId,PredictionString\n" + "".join(rows))
 
 
-@pytest.mark.parametrize("add", [add_devkit, add_table])
+@pytest.mark.parametrize("add", [add_devkit, add_packed_devkit, add_table])
 @pytest.mark.parametrize("beside", [False, True])
 def test_the_official_flat_validation_folder(
     official: Path, tmp_path: Path, add: Callable[[Path, list[tuple[str, str]]], None], beside: bool

@@ -1,19 +1,26 @@
 """`prepare` of images in Parquet shards, webdataset tars and ImageNet's own tars: the same data as class folders."""
 
+import gzip
+import io
 import json
 import random
+import tarfile
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from harness.data import beton
 from harness.data.manifest import Manifest, Settings
-from harness.data.prepare import imagefolder, layouts
+from harness.data.prepare import imagefolder, layouts, resumable
 from harness.data.prepare import part as prepare_part
 from harness.data.prepare.pool import Workers
 from tests.support.cli import run_command
-from tests.support.images import picture, save_image
+from tests.support.images import encode_jpeg, picture, save_image
 from tests.support.shards import tar_of, write_parquet, write_tar
 
 CLASSES = ("ant", "bee", "cat")
@@ -31,8 +38,6 @@ class InProcess(Workers):
     """Workers that are this process, which saves the time to start others."""
 
     def submit(self, function, *args, **options):  # type: ignore[no-untyped-def,override]
-        from concurrent.futures import Future
-
         future: Future[object] = Future()
         future.set_result(function(*args, **options))
         return future
@@ -180,7 +185,7 @@ def test_official_tars_give_the_bytes_of_the_unpacked_dataset(imagenet: Path) ->
         assert tars.read_bytes() == unpacked.read_bytes()
 
     write_tar(source / "ILSVRC2012_img_train.tar", classes[1:])
-    assert "22 images, Tiny states 33; classes with other than 10 to 12: n15075141 has 0" in error(
+    assert "21 images, Tiny states 33; classes with other than 10 to 12: n15075141 has 0" in error(
         source, dataset="imagenet"
     )
     write_tar(source / "ILSVRC2012_img_train.tar", [*classes[1:], (classes[0][0], classes[0][1][:2000])])
@@ -209,3 +214,148 @@ def test_imagenet_in_the_hubs_shards(imagenet: Path) -> None:
     assert error(source, dataset="imagenet").endswith(
         "no shards of train; to evaluate only, prepare it as `imagefolder`"
     )
+
+
+JPEG = encode_jpeg(picture(9, 9))
+ROWS = [(f"{label}.jpg", JPEG, label) for label in (0, 1, 2)]
+MEMBERS = [("a.jpg", JPEG), ("a.cls", b"0"), ("b.jpg", JPEG), ("b.cls", b"1")]
+
+
+def hostile() -> bytes:
+    """Return a tar with links, a device, names elsewhere and a file with holes, beside one image of each class."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind in (("/etc/a.jpg", tarfile.SYMTYPE), ("../b.jpg", tarfile.LNKTYPE), ("c.jpg", tarfile.CHRTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            tar.addfile(info)
+        for name, member in [("/tmp/../../x.jpg", JPEG), ("/tmp/../../x.cls", b"0"), *MEMBERS[2:]]:
+            info = tarfile.TarInfo(name)
+            info.size = len(member)
+            tar.addfile(info, io.BytesIO(member))
+    return content.getvalue()
+
+
+def large_header() -> bytes:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+# what is wrong, files by their name: rows of a Parquet shard or the content of a file, and what is said
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("no bytes", {"train.parquet": pa.table({"picture": ["a"], "label": [0]}), "val.parquet": ROWS},
+     "train.parquet: no column of image bytes (binary, or a structure of bytes and path); expected one called image or "
+     "img, found picture, label"),
+    ("no label", {"val.parquet": pa.table({"image": [JPEG], "coarse_label": [0]})},
+     "val.parquet: no column of labels (whole numbers or names); expected one called label or fine_label or labels or "
+     "cls, found image, coarse_label"),
+    ("label out of range", {"train.parquet": [*ROWS, ("z.jpg", JPEG, 3)], "val.parquet": ROWS},
+     "train.parquet: z.jpg has the label 3; expected 0 to 2"),
+    ("a few labels hidden", {"val.parquet": [*ROWS, (None, JPEG, -1)]},
+     "val.parquet: row 3 has the label -1; expected 0 to 2"),
+    ("labels missing", {"val.parquet": [*ROWS, (None, JPEG, None)]},
+     "val.parquet: 1 image has no label: row 3 (1 in all shards of this part); --skip-unreadable leaves them out"),
+    ("no test shards", {"data/train.parquet": ROWS, "data/test.parquet": [("a.jpg", JPEG, -1)]},
+     "no shards to evaluate on (those of test have no labels); expected some of val beside data/test.parquet, data/"),
+    ("shards missing", {"train-00001-of-00003.parquet": ROWS, "val.parquet": ROWS},
+     "2 shards of 3 missing: train-00000-of-00003, train-00002-of-00003; --skip-unreadable does without them"),
+    ("two forms", {"train.parquet": ROWS, "val.tar": tar_of(MEMBERS)},
+     "holds shards of two forms, train.parquet and val.tar; expected one"),
+    ("two configurations", {"a/train.parquet": ROWS, "b/train/0.parquet": ROWS, "a/val.parquet": ROWS},
+     "holds shards in several folders, a, b; name one of them with --source"),
+    ("class folders too", {"train/ant/1.jpg": JPEG, "val-0.tar": tar_of(MEMBERS)},
+     "holds class folders, train, and shards, val-0.tar; expected one of the two for all images"),
+    ("no split", {"0000.parquet": ROWS}, "0000.parquet: expected train, val or test in the name of a shard or of its"),
+    ("other classes", {"val.tar": tar_of(MEMBERS), "classes.txt": b"a\nb\nb\n"},
+     "classes.txt: expected the name of each class once, in the order of their labels"),
+    ("a class without images", {"train.parquet": ROWS, "val.parquet": ROWS[:2]},
+     "no test image of cat; with --classes FILE, a class may have none"),
+    ("not Parquet", {"val.parquet": b"PAR1" * 9}, "val.parquet: no Parquet file, or cut or damaged: "),
+    ("LFS Parquet", {"val.parquet": b"version https://git-lfs.github.com/spec/v1\n"}, "val.parquet: a Git LFS pointer"),
+    ("compressed", {"val.tar.gz": gzip.compress(tar_of(MEMBERS))}, "val.tar.gz: compressed with gzip: no image in it"),
+    ("cut", {"val.tar": tar_of(MEMBERS)[:700]}, "val.tar: cut or damaged: it ends within a.jpg"),
+    ("cut in a header", {"val.tar": tar_of(MEMBERS)[:1700]}, "val.tar: cut or damaged: no header of a member at byte 1,536"),
+    ("noise inside", {"val.tar": tar_of(MEMBERS[:2])[:2560] + b"x" * 5000}, "val.tar: cut or damaged: no header of a"),
+    ("empty", {"val.tar": b""}, "val.tar: empty file"),
+    ("no tar", {"val.tar": b"<html>" * 200}, "val.tar: cut or damaged: "),
+    ("a header without end", {"val.tar": large_header()}, "val.tar: damaged: a header of 1,099,511,627,776 bytes"),
+    ("key without label", {"val.tar": tar_of([*MEMBERS, ("c.jpg", JPEG)])}, "val.tar: 1 image has no label: c.jpg ("),
+    ("two images", {"val.tar": tar_of([*MEMBERS, ("a.png", JPEG)])}, "val.tar: a.png: a second image of the key a"),
+    ("an empty label", {"val.tar": tar_of([("a.jpg", JPEG), ("a.cls", b"")])}, "val.tar: a.cls: no label can be read"),
+    ("labels of JSON", {"val.tar": tar_of([("a.jpg", JPEG), ("a.json", b'{"label": [1]}')])},
+     "val.tar: a.json: no label can be read of it: [1] is neither a number nor a name"),
+    ("a large label", {"val.tar": tar_of([("a.jpg", JPEG), ("a.cls", b"999999999999")])},
+     "val.tar: a.jpg: 999,999,999,999 is too large for the number of a class"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("contents", "expected"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_shards_are_refused(tmp_path: Path, contents: dict[str, Any], expected: str) -> None:
+    source = tmp_path / "source"
+    for name, content in contents.items():
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, list):
+            write_parquet(path, content, CLASSES)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            pq.write_table(content, path)
+    said = error(source)
+    assert str(source) in said and expected in said and "\n" not in said
+
+
+def test_a_hostile_tar_is_only_read(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source/val.tar").write_bytes(hostile())
+    manifest = prepared(tmp_path / "source")
+    assert (manifest.classes, manifest.test.images, manifest.test.counts["ignored"]) == (("0", "1"), 2, 3)
+
+
+def test_unreadable_images_of_shards(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    rows = [*ROWS, ("torn.jpg", JPEG[:100], 1), (None, None, 1), ("unlabelled.jpg", JPEG, None)]
+    write_parquet(source / "val-00000-of-00002.parquet", rows, CLASSES)
+    manifest = prepared(source, skip=True)
+    assert [file.file for file in manifest.unreadable] == [
+        f"val-00000-of-00002.parquet/{name}" for name in ("torn.jpg", "row 4")
+    ]
+    assert (manifest.test.images, manifest.test.counts["unreadable"], manifest.test.counts["ignored"]) == (3, 2, 1)
+
+
+def test_classes_of_shards(tmp_path: Path) -> None:
+    """Names of a list are matched with those of the shards; as many others are in the order of the labels."""
+    (tmp_path / "more").write_text("dog\ncat\nbee\nant\n")
+    write_parquet(tmp_path / "a/val.parquet", ROWS, CLASSES)
+    prepared(tmp_path / "a", classes=str(tmp_path / "more"))
+    assert [label for label, _ in listed(tmp_path / "a", "val")] == [1, 2, 3]
+    (tmp_path / "others").write_text("x\ny\nz\n")
+    write_parquet(tmp_path / "b/val.parquet", ROWS[:2], CLASSES)
+    assert prepared(tmp_path / "b", classes=str(tmp_path / "others")).classes == ("x", "y", "z")
+    (tmp_path / "others").write_text("x\ny\n")
+    assert "val.parquet: states 3 classes, of which ant, bee, cat are not among the 2 that are expected" in error(
+        tmp_path / "b", "--classes", tmp_path / "others"
+    )
+
+
+def test_a_killed_command_goes_on(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was stored before a kill is kept; other bytes of a shard are read again."""
+    monkeypatch.setattr(prepare_part, "CHUNK", 5)
+    as_parquet(tree, tmp_path / "shards")
+    chunks: list[int] = []
+    add = resumable.Unfinished.add
+
+    def dies(self: Any, *args: Any) -> None:
+        if len(chunks) == 3:
+            raise KeyboardInterrupt
+        chunks.append(1)
+        add(self, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(resumable.Unfinished, "add", dies)
+        prepared(tmp_path / "shards")
+    monkeypatch.setattr(resumable.Unfinished, "add", lambda self, *args: (chunks.append(1), add(self, *args)))
+    prepared(tmp_path / "shards")
+    assert len(chunks) == 8, "3 before the end, then the other 3 of training and 2 of test"
+    assert listed(tmp_path / "shards") == listed(tree)

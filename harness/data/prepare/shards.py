@@ -78,10 +78,8 @@ def _evaluated_on(source: Path, splits: Splits) -> list[Shard]:
         if any(example.label != _HIDDEN for shard in shards for example in shard.examples):
             return shards
         hidden = f" (those of {name} have no labels)"
-    names = some([str(path.relative_to(source)) for paths in splits.values() for path in paths])
-    raise UserError(
-        f"--source {source}: no shards to evaluate on{hidden}: expected val, validation or test beside {names}"
-    )
+    names = some(sorted(str(path.relative_to(source)) for paths in splits.values() for path in paths))
+    raise UserError(f"--source {source}: no shards to evaluate on{hidden}; expected some of val beside {names}")
 
 
 def _part(shards: list[Shard], classes: Classes, skip: bool) -> Part:

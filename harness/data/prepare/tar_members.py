@@ -77,7 +77,7 @@ def _infos(headers: _Headers) -> Iterator[tarfile.TarInfo]:
     except Exception as e:  # damaged headers make tarfile raise anything
         raise _Damaged(f"cut or damaged: {e}") from None
     if headers.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes what is no header for the end
-        raise _Damaged(f"damaged: no header of a member at byte {position:,}")
+        raise _Damaged(f"cut or damaged: no header of a member at byte {position:,}")
 
 
 def _check_start(headers: _Headers) -> None:
@@ -89,6 +89,4 @@ def _check_start(headers: _Headers) -> None:
         raise _Damaged("a Git LFS pointer instead of the file: git lfs pull")
     for magic, kind in _COMPRESSED.items():
         if content.startswith(magic):
-            raise _Damaged(
-                f"compressed with {kind}, where no image can be read by itself; decompress it to a plain .tar"
-            )
+            raise _Damaged(f"compressed with {kind}: no image in it can be read by itself; make it a plain .tar")
