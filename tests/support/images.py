@@ -14,6 +14,13 @@ def encode_jpeg(image: Image.Image, **options: Any) -> bytes:
     return out.getvalue()
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return a PNG of (H, W, 3) uint8."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
 def save_image(path: Path, image: Image.Image, kind: str = "JPEG", **options: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, kind, **options)
