@@ -103,7 +103,7 @@ def as_parquet(tree: Path, source: Path) -> None:
 
 
 def as_other_parquet(tree: Path, source: Path) -> None:
-    """As the Hub converts data: a folder per configuration and split, numbered files, other columns."""
+    """Write shards as the Hub converts data: a folder per configuration and split, numbered files, other columns."""
     write_parquet(source / "default/train/0000.parquet", images(tree, "train"), CLASSES, ("img", "fine_label"), 1000)
     write_parquet(source / "default/test/0000.parquet", images(tree, "val"), CLASSES, ("img", "fine_label"))
 
@@ -271,8 +271,8 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("class folders too", {"train/ant/1.jpg": JPEG, "val-0.tar": tar_of(MEMBERS)},
      "holds class folders, train, and shards, val-0.tar; expected one of the two for all images"),
     ("no split", {"0000.parquet": ROWS}, "0000.parquet: expected train, val or test in the name of a shard or of its"),
-    ("other classes", {"val.tar": tar_of(MEMBERS), "classes.txt": b"a\nb\nb\n"},
-     "classes.txt: expected the name of each class once, in the order of their labels"),
+    ("no list of classes", {"val.tar": tar_of(MEMBERS), "_info.json": b'{"classes": [1, 2]}'},
+     "_info.json: expected a list of the names of the classes, in the order of their labels"),
     ("a class without images", {"train.parquet": ROWS, "val.parquet": ROWS[:2]},
      "no test image of cat; with --classes FILE, a class may have none"),
     ("not Parquet", {"val.parquet": b"PAR1" * 9}, "val.parquet: no Parquet file, or cut or damaged: "),
@@ -289,6 +289,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("an empty label", {"val.tar": tar_of([("a.jpg", JPEG), ("a.cls", b"")])}, "val.tar: a.cls: no label can be read"),
     ("labels of JSON", {"val.tar": tar_of([("a.jpg", JPEG), ("a.json", b'{"label": [1]}')])},
      "val.tar: a.json: no label can be read of it: [1] is neither a number nor a name"),
+    ("numbers and names", {"val.tar": tar_of([*MEMBERS, ("c.jpg", JPEG), ("c.cls", b"cat")])},
+     "some labels are numbers and others names; expected one of the two, or the names in classes.txt"),
+    ("no text", {"val.tar": tar_of([("a.jpg", JPEG), ("a.json", b'{"label": "\\ud800"}')])},
+     "val.tar: a.json: no label can be read of it: "),
     ("a large label", {"val.tar": tar_of([("a.jpg", JPEG), ("a.cls", b"999999999999")])},
      "val.tar: a.jpg: 999,999,999,999 is too large for the number of a class"),
 ]  # fmt: skip
@@ -344,7 +348,7 @@ def test_classes_of_shards(tmp_path: Path) -> None:
 
 
 def test_a_killed_command_goes_on(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was stored before a kill is kept; other bytes of a shard are read again."""
+    """The chunks that were stored before a kill are kept."""
     monkeypatch.setattr(prepare_part, "CHUNK", 5)
     as_parquet(tree, tmp_path / "shards")
     chunks: list[int] = []

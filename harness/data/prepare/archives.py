@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from harness.errors import shorten
+
 MAX_SIZE = 1 << 30  # bytes of one image: no file of a photograph is larger, whatever a header says
 
 
@@ -58,12 +60,11 @@ _held: dict[RowGroup, Any] = {}  # what this process read last: the images of a 
 def _rows(group: RowGroup) -> Any:
     if group not in _held:
         _held.clear()  # before the next is read, so that there is never more than one in memory
-        import pyarrow as pa
         from pyarrow import parquet
 
         try:
             with parquet.ParquetFile(group.path) as file:
                 _held[group] = file.read_row_group(group.number, [group.column], use_threads=False).column(0)
-        except pa.ArrowException as e:
-            raise OSError(f"damaged: {e}") from None
+        except Exception as e:  # a damaged shard makes Arrow raise anything
+            raise OSError(f"damaged rows: {shorten(' '.join(str(e).split()))}") from None
     return _held[group]

@@ -1,6 +1,7 @@
 """The classes of a dataset in shards: their names, and which class a shard's label stands for."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,13 +40,15 @@ def find_classes(source: Path, shards: Sequence[Shard], listed: tuple[str, ...] 
             f"{place}: states {plural(len(names), 'class', 'classes')}, of which {some(strange)} are not among the "
             f"{len(listed):,} that are expected"
         )
-    same_names = set(names) <= set(listed)
-    labels = [listed.index(name) if same_names else i for i, name in enumerate(names)]
+    numbers = {name: i for i, name in enumerate(listed)}
+    labels = [numbers[name] for name in names] if set(names) <= set(listed) else range(len(names))
     return Classes(listed, _labels(listed, range(len(listed))) | _labels(names, labels))
 
 
 def _labels(names: Sequence[str], labels: Sequence[int]) -> dict[int | str, int]:
-    by_name: dict[int | str, int] = dict(zip(names, labels, strict=True))
+    """Return the label of each class, by its number and, where no other has it, by its name."""
+    counts = Counter(names)
+    by_name: dict[int | str, int] = {name: i for name, i in zip(names, labels, strict=True) if counts[name] == 1}
     return by_name | dict(enumerate(labels))
 
 
@@ -62,7 +65,7 @@ def _stated(source: Path, shards: Sequence[Shard]) -> tuple[Path, tuple[str, ...
 
 
 def _read(path: Path) -> tuple[str, ...] | None:
-    """Read the names of classes in a file, one a line; return None for a file that holds something else."""
+    """Read the names of classes in a file, one a line, or in a list in JSON; return None if it has none."""
     try:
         text = path.read_text(encoding="utf-8")
         if path.name != _INFO:
@@ -72,9 +75,9 @@ def _read(path: Path) -> tuple[str, ...] | None:
             names = next((content[key] for key in _KEYS if key in content), []) if isinstance(content, dict) else []
     except (OSError, ValueError, RecursionError) as e:
         raise UserError(f"{path}: cannot be read: {e}") from None
-    if not isinstance(names, list) or len(set(map(str, names))) < len(names):
-        raise UserError(f"{path}: expected the name of each class once, in the order of their labels")
-    return tuple(map(str, names)) or None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: expected a list of the names of the classes, in the order of their labels")
+    return tuple(names) or None
 
 
 def _from_labels(shards: Sequence[Shard]) -> tuple[str, ...]:
@@ -88,4 +91,9 @@ def _from_labels(shards: Sequence[Shard]) -> tuple[str, ...]:
                 largest = example.label
                 if largest >= MAX_CLASSES:
                     raise UserError(f"{shard.path}: {example.name}: {largest:,} is too large for the number of a class")
+    if names and largest >= 0:
+        raise UserError(
+            f"{shards[0].path.parent}: some labels are numbers and others names; expected one of the two, or the names "
+            f"in {_FILES[0]}"
+        )
     return tuple(sorted(names)) or tuple(map(str, range(largest + 1)))

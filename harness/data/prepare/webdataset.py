@@ -68,7 +68,10 @@ def _in_json(content: Any) -> int | str | None:
     label = next((value for value in values if value is not None), None)
     if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
         raise ValueError(f"{label!r} is neither a number nor a name")
-    return _number(label) if isinstance(label, str) else label
+    if isinstance(label, str):
+        label.encode()  # a ValueError where JSON's escapes make no text
+        return _number(label)
+    return label
 
 
 def _number(text: str) -> int | str:
