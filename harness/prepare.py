@@ -26,7 +26,8 @@ def prepare(
         typer.Option(
             help="Folder with train/CLASS/* and val/CLASS/*, with train-* and val-* shards (Parquet files of image "
             "bytes, webdataset tars) or with ILSVRC2012's own tars; for coco, with "
-            "annotations/instances_{train,val}*.json and image folders of the same names (train2017, images/train2017, ...)."
+            "annotations/instances_{train,val}*.json and image folders of the same names (train2017, "
+            "images/train2017, ...)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the prepared dataset. Sweeps look for $KD_DATA/DATASET.")],
