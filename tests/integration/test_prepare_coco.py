@@ -217,7 +217,7 @@ def test_images_of_another_size_than_stated(source: Path, tmp_path: Path) -> Non
     save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error
     assert "instances_train2017.json: 1 image is of another width x height than stated: 0003.jpg is 60 x 40," in error
-    assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
+    assert "not 40 x 60; repair either and run the command again" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
     prepared(source, tmp_path / "out")
