@@ -127,7 +127,7 @@ def prepare(
 def _summary(made: Prepared, out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
-    return {**summary, "evaluated_on": made.evaluated_on}
+    return {**summary, "evaluated_on": made.evaluated_on, "warnings": made.warnings()}
 
 
 def _text(made: Prepared, out: Path) -> str:

@@ -30,7 +30,7 @@ KINDS = {
     "deep": "16 bits a channel; the upper 8 are kept",
     "not_jpeg": "of another format, whatever its name",
     "misnamed": "named as a JPEG and of another format",
-    "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
+    "oriented": "an EXIF orientation, not applied, as in torchvision's ImageFolder; `--orientation apply` does",
     "turned": "an EXIF orientation, which is applied: stored as viewers show it",
     "unreadable": "not decodable",
     "ignored": "other files, whose names are no images'",

@@ -1,6 +1,7 @@
 """An entry of a list in COCO's annotation files: its values, checked, or read for what they mean and counted."""
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from harness.errors import UserError, shorten
 
 LARGEST_ID = 2**63 - 1
 LARGEST_SIDE = 65_535  # pixels: a JPEG's
+_DIGITS = re.compile(r"\s*([0-9]{1,30})(?:\.0*)?\s*")
 _CROWDS = {None: 0, "": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # beside 0, 1, false and true
 
 
@@ -44,7 +46,7 @@ class Entry:
         if number is not None and 0 <= number <= LARGEST_ID:
             self._remarks["ids_as_text"] += 1
             return number
-        if not isinstance(value, str) or number is not None or not value.strip():
+        if not isinstance(value, str) or not value.strip():
             self.refuse(key, f"an integer from 0 to {LARGEST_ID:,}", value)
         return value.strip()
 
@@ -128,8 +130,9 @@ class Entry:
 
 def _whole(value: object) -> int | None:
     """Return the integer that a number or a text is, if any."""
-    if isinstance(value, str) and len(value) < 30:
-        value = int(value) if value.strip().isascii() and value.strip().isdecimal() else _number(value)
+    if isinstance(value, str):
+        digits = _DIGITS.fullmatch(value)
+        return int(digits[1]) if digits else None
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if type(value) is int else None

@@ -14,6 +14,8 @@ from harness.phrases import some
 
 ANNOTATIONS = "annotations"  # the folder
 _PREFIX = "instances_"
+ROBOFLOW = "_annotations.coco.json"  # in a folder of _FOLDERS, next to the images
+_FOLDERS = {"train": ("train",), "val": ("valid", "val")}
 LISTED = 5  # different categories that a message names
 
 
@@ -48,10 +50,10 @@ def fingerprint(parts: dict[layouts.PartName, Part]) -> str:
 
 
 def find_parts(source: Path, train: str | None = None, val: str | None = None) -> dict[layouts.PartName, Part]:
-    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json`` or the files named, below that folder,
-    SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``, ``SOURCE/train2017``,
-    ``SOURCE/images``, SOURCE, next to that file or in ``SOURCE/data``: in the first of them that has some. Without test
-    images, the training images are evaluated on.
+    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json``, Roboflow's or the files named, below
+    that folder, SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``,
+    ``SOURCE/train2017``, ``SOURCE/images``, SOURCE, next to that file or in ``SOURCE/data``: in the first of them that
+    has some. Without test images, the training images are evaluated on.
 
     Raises:
         UserError: neither is there, one is not COCO's, images have no folder, the two have different categories.
@@ -64,9 +66,11 @@ def find_parts(source: Path, train: str | None = None, val: str | None = None) -
     }
     parts = {name: _part(source, path) for name, path in paths.items() if path}
     if not parts:
+        others = sorted(path.name for folder in (source / ANNOTATIONS, source) for path in folder.glob("*.json*"))
+        hint = f", such as {some(others)}" if others else ""
         raise UserError(
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
-            "other files with --train and --val"
+            f"other files with --train and --val{hint}"
         )
     if len({part.instances.categories for part in parts.values()}) > 1:
         both = " and ".join(str(part.instances.path) for part in parts.values())
@@ -90,6 +94,9 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
         folder = source / ANNOTATIONS
         pattern = f"{_PREFIX}{option}*.json"
         candidates = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
+        candidates = candidates or [
+            path for path in (source / name / ROBOFLOW for name in _FOLDERS[option]) if path.is_file()
+        ]
         if len(candidates) > 1:
             names = ", ".join(path.name for path in candidates)
             raise UserError(f"{source / ANNOTATIONS}: has {names}; choose one of them with --{option}")
