@@ -25,6 +25,7 @@ REMARKS = {
     "without_box": "neither a box nor an outline: left out",
     "areas_replaced": "impossible (0, negative, no number, larger than the box, 1 everywhere): the box's area is used",
     "annotations_twice": "there already, with the same image, category, box and area: left out",
+    "ids_shared": "annotations with the id of another one that differs: kept, as no id of an annotation is used",
     "images_twice": "an image file under two ids: one image, with the annotations of both",
     "sizes_read": "images without width and height: the file's are used",
     "files_found_by_name": "a name from elsewhere: the file of that name in the image folder is used",

@@ -221,6 +221,7 @@ TOOLS: list[tuple[Callable[[dict[str, Any]], object], dict[str, int]]] = [
     (without_boxes, {"without_box": 2, "boxes_of_outlines": 3}),
     (twice, {"annotations_twice": 3, "images_twice": 1}),
     (impossible_areas, {"areas_replaced": 2}),
+    (lambda content: content["annotations"][5].update(id=5), {"ids_shared": 1}),
     (lambda content: content["annotations"][5].update(area=9_999), {"areas_replaced": 1}),
     (lambda content: content["annotations"][5].update(area=None), {"areas_replaced": 1}),
     (lambda content: content["annotations"][5].update(area=-1), {"areas_replaced": 1}),

@@ -29,6 +29,18 @@ def read_content(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is no JSON object.
     """
     try:
+        # Outlines, which boxes do not need, are most of a file: let go one by one as they are read.
+        content = json.loads(_text(path), object_hook=_without_outline)
+    except (ValueError, RecursionError) as e:
+        lines = " (one JSON object a line? COCO's format is a single one)" if "Extra data" in str(e) else ""
+        raise UserError(f"{path}: not JSON: {e}{lines}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: {EXPECTED}; found {shorten(content)}")
+    return content
+
+
+def _text(path: Path) -> bytes:
+    try:
         text = _unfolded(path, path.read_bytes())
     except (OSError, EOFError, zlib.error) as e:
         raise UserError(f"{path}: {getattr(e, 'strerror', None) or e}") from None
@@ -37,15 +49,7 @@ def read_content(path: Path) -> dict[str, Any]:
     for beginning, meaning in _OTHERS.items():
         if start.startswith(beginning):
             raise UserError(f"{path}: is {meaning}")
-    try:
-        # Outlines, which boxes do not need, are most of a file: let go one by one as they are read.
-        content = json.loads(text, object_hook=_without_outline)
-    except (ValueError, RecursionError) as e:
-        lines = " (one JSON object a line? COCO's format is a single one)" if "Extra data" in str(e) else ""
-        raise UserError(f"{path}: not JSON: {e}{lines}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: {EXPECTED}; found {shorten(content)}")
-    return content
+    return text
 
 
 def _unfolded(path: Path, content: bytes) -> bytes:

@@ -109,6 +109,10 @@ class Entry:
         self._remarks["crowd_flags"] += 1
         return crowd
 
+    def annotation_id(self) -> object:
+        """Return the id as it is, if there is one: nothing refers to it."""
+        return self._value.get("id")
+
     def file_name(self) -> str:
         key = "file_name" if self.has("file_name") or not self.has("coco_url") else "coco_url"
         value = self.get(key)

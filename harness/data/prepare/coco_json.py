@@ -58,6 +58,7 @@ class _Annotation(NamedTuple):
     box: list[float]
     area: float | None  # None: of its box
     crowd: int
+    id: object  # as the file says, if it does
 
 
 def read_instances(path: Path) -> Instances:
@@ -81,7 +82,10 @@ def read_instances(path: Path) -> Instances:
     order = np.argsort(of_image, kind="stable")
     kept = order[_firsts_of_equals(facts[order])]
     counts = np.bincount(of_image[kept], minlength=len(images))
-    remarks.update(areas_replaced=replaced, annotations_twice=len(rows) - len(kept))
+    ids = [rows[i].id for i in kept if isinstance(rows[i].id, (int, str))]
+    remarks.update(
+        areas_replaced=replaced, annotations_twice=len(rows) - len(kept), ids_shared=len(ids) - len(set(ids))
+    )
     annotations = Annotations(
         image_ids=np.asarray([image.id for image in images], np.int64),
         firsts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
@@ -189,4 +193,4 @@ def _annotations(
         image = item.known("image_id", positions, "images")
         label = item.known("category_id", labels, "categories")
         if box is not None:
-            yield _Annotation(image, label, box, item.area(), item.crowd())
+            yield _Annotation(image, label, box, item.area(), item.crowd(), item.annotation_id())

@@ -116,7 +116,7 @@ def _part(source: Path, path: Path) -> Part:
     chosen = image_names.folder_of(places, instances.names)
     if chosen is None:
         tried = ", ".join(map(str, places))
-        raise UserError(f"{path}: none of its images, such as {instances.names[0]}, is in one of {tried}")
+        raise UserError(f"{path}: none of its images, such as {instances.names[0][:200]}, is in one of {tried}")
     names = image_names.names_in(*chosen, instances.images)
     instances.remarks["files_found_by_name"] += sum(
         name != image.name for name, image in zip(names, instances.images, strict=True)
