@@ -302,6 +302,7 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source / "train2017")
     result = prepare(source, out, "--val", "instances_val2017.json")
     assert "instances_train2017.json: none of its images, such as 0000.jpg, is in one of " in result.error
+    assert result.error.endswith(f"; a file of that name is in {source}/val2017: move the images")
     (source / "annotations/instances_train2017.json").write_text('{"images": [')
     assert "instances_train2017.json: not JSON: " in prepare(source, out, "--val", "instances_val2017.json").error
     assert not out.exists()

@@ -115,8 +115,10 @@ def _part(source: Path, path: Path) -> Part:
     places = (source / "images" / own, source / own, source / "images", source, path.parent, source / "data")
     chosen = image_names.folder_of(places, instances.names)
     if chosen is None:
-        tried = ", ".join(map(str, places))
-        raise UserError(f"{path}: none of its images, such as {instances.names[0][:200]}, is in one of {tried}")
+        tried = ", ".join(dict.fromkeys(map(str, places)))
+        elsewhere = image_names.folders_with(source, instances.names[0])
+        hint = f"; a file of that name is in {some(elsewhere)}: move the images" if elsewhere else ""
+        raise UserError(f"{path}: none of its images, such as {instances.names[0][:200]}, is in one of {tried}{hint}")
     names = image_names.names_in(*chosen, instances.images)
     instances.remarks["files_found_by_name"] += sum(
         name != image.name for name, image in zip(names, instances.images, strict=True)

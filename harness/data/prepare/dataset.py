@@ -44,7 +44,7 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
     if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
             f"--out {request.out}: holds a dataset that was prepared differently: {'; '.join(different)}; choose "
-            "another --out (source is a hash of the source files' names and sizes, and of annotations as they are read)"
+            "another --out (source is a hash of the source files' names and sizes)"
         )
     assert isinstance(existing, kind)
     return existing

@@ -43,6 +43,12 @@ def folder_of(places: Sequence[Path], names: Sequence[str]) -> Chosen | None:
     return None
 
 
+def folders_with(source: Path, name: str) -> list[str]:
+    """Return the folders below ``source`` that have a file of this name, whatever folder the name has."""
+    last = spellings(name)[-1:]
+    return sorted(folder for folder, _, files in os.walk(source) if os.path.basename("".join(last)) in files)
+
+
 def names_in(folder: Path, tried: int, images: Sequence[ImageEntry]) -> list[str]:
     """Return the name of each image's file in the folder; one that is missing keeps its name.
 
