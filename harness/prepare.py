@@ -1,6 +1,7 @@
 """``python -m harness.prepare DATASET``: image files in the form that the loaders read."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,13 @@ from harness.spec.tasks import DATASETS, import_object
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
 MAX_SIDE = 400
+
+
+class Orientation(StrEnum):
+    """The ways to treat an EXIF orientation."""
+
+    ignore = "ignore"
+    apply = "apply"
 
 
 def prepare(
@@ -61,6 +69,13 @@ def prepare(
             "keep their size.",
         ),
     ] = None,
+    orientation: Annotated[
+        Orientation | None,
+        typer.Option(
+            help="For class trees: whether an image is turned by its EXIF orientation (default: ignore, as "
+            "torchvision's ImageFolder). Images of coco always are, with their boxes."
+        ),
+    ] = None,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded again.")] = 90,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of processes (default: one per core).")] = None,
     skip_unreadable: Annotated[
@@ -82,14 +97,14 @@ def prepare(
 
     if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
-    options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side}
+    options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side, "orientation": orientation}
     for option in (name for name, value in options_given.items() if value is not None):
         if option not in preparation.options:
             owners = " and ".join(name for name, other in PREPARATIONS.items() if option in other.options)
             raise UserError(f"--{option.replace('_', '-')} belongs to {owners}, not to {dataset}")
     longest = (max_side or MAX_SIDE) if "max_side" in preparation.options else None
-    settings = Settings(max_side=longest, quality=quality)
-    further = {name: options_given[name] for name in preparation.options if name != "max_side"}
+    settings = Settings(max_side=longest, quality=quality, orientation=(orientation or Orientation.ignore).value)
+    further = {name: options_given[name] for name in preparation.options if name not in Settings.model_fields}
     try:
         prepare_dataset = import_object(preparation.prepare)
         from harness.data.prepare.part import Request
@@ -106,13 +121,15 @@ def prepare(
         raise typer.Exit(130) from None
     if not is_new:
         say(f"{out}: already prepared, nothing to do")
+    for warning in made.warnings():
+        say(f"warning: {warning}")
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
 def _summary(made: Prepared, out: Path) -> dict[str, Any]:
     summary = made.model_dump(mode="json", exclude={"classes", "categories", "unreadable"})
     summary |= {"folder": str(out), "classes": made.class_count, "unreadable": len(made.unreadable)}
-    return {**summary, "evaluated_on": made.evaluated_on}
+    return {**summary, "evaluated_on": made.evaluated_on, "warnings": made.warnings()}
 
 
 def _text(made: Prepared, out: Path) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from harness.errors import UserError, shorten
 from harness.spec.recipe import Closed
@@ -23,27 +23,44 @@ Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KINDS = {
     "kept": "stored byte for byte",
     "resized": "larger than --max-side",
-    "converted": "encoded again at its own size, as loaders could not decode it as it was",
+    "converted": "encoded again at its own size, as loaders could not decode it as it was, or as it was turned",
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
     "deep": "16 bits a channel; the upper 8 are kept",
     "not_jpeg": "of another format, whatever its name",
     "misnamed": "named as a JPEG and of another format",
-    "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
+    "oriented": "an EXIF orientation, not applied, as in torchvision's ImageFolder; `--orientation apply` does",
+    "turned": "an EXIF orientation, which is applied: stored as viewers show it",
     "unreadable": "not decodable",
     "ignored": "other files, whose names are no images'",
 }
 
 
-class Settings(Closed):
+class Extended(Closed):
+    """Facts of which the ``later`` ones are left out of the JSON while they have their defaults, so that files from
+    before stay equal.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {k: v for k, v in handler(self).items() if k not in defaults or v != defaults[k]}
+
+
+class Settings(Extended):
     """The settings that decide the stored bytes, besides the source files."""
+
+    later = ("orientation",)
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
     quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded")
+    orientation: Literal["ignore", "apply"] = Field("ignore", description="what is done about an EXIF orientation")
 
 
-class Images(Closed):
+class Images(Extended):
     """The training or the test images: one .beton file."""
 
     file: Literal["train.beton", "val.beton"]  # closed, so that a manifest cannot name a file elsewhere
@@ -120,6 +137,15 @@ class Prepared(Closed):
     def train_per_class(self) -> int:
         """Training images of the smallest class, where each image has one."""
         return 0
+
+    @property
+    def untrainable(self) -> str:
+        """Return why there is nothing to train on, if so."""
+        return "" if self.train_size else "was prepared without training images"
+
+    def warnings(self) -> list[str]:
+        """Return what its user should look into before anything is trained."""
+        return []
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -82,7 +82,8 @@ class Dataset(Closed):
             ValueError: the dataset has fewer images, fewer of a class, or none to train on.
         """
         if not info.train_size:
-            raise ValueError(f"{info.name} was prepared without training images: it is for evaluation only")
+            reason = info.untrainable or "was prepared without training images"
+            raise ValueError(f"{info.name} {reason}: it is for evaluation only")
         unit, largest = info.subset_unit, info.largest_subset
         multiple = f"a multiple of {unit} (the number of classes), " if unit > 1 else ""
         if self.validation is not None and (self.validation % unit or self.validation >= largest):

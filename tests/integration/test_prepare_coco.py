@@ -1,5 +1,6 @@
 """`prepare coco` through its command line: COCO's files, wrong files, and resuming after interruptions."""
 
+import gzip
 import json
 import os
 import shutil
@@ -16,13 +17,13 @@ from harness.data import beton
 from harness.data.annotations import Annotations
 from harness.data.coco_manifest import CocoManifest
 from harness.data.manifest import Manifest, Settings
-from harness.data.prepare import coco
+from harness.data.prepare import coco, coco_layout
 from harness.data.prepare import part as prepare_part
 from harness.errors import UserError
 from tests.support.bench import until
 from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.images import picture, save_image
-from tests.support.synthetic_coco import write_instances
+from tests.support.synthetic_coco import DETECTORS, write_instances
 
 ONE = ("train.beton", "train.safetensors", "manifest.json")
 BOTH = (*ONE, "val.beton", "val.safetensors")
@@ -123,6 +124,26 @@ def test_evaluation_only(source: Path, tmp_path: Path) -> None:
     assert manifest.train is None and manifest.test.file == "val.beton" and manifest.evaluated_on == "test"
 
 
+def test_nothing_to_train_on(source: Path, tmp_path: Path) -> None:
+    """It is said when the set is prepared, with the reason, and when a sweep is planned; with no object at all, the set
+    is of no use."""
+    train, val = (source / f"annotations/instances_{name}2017.json" for name in ("train", "val"))
+    change(train, lambda c: [a.update(iscrowd="1") for a in c["annotations"][:-1]])
+    change(train, lambda c: c["annotations"][-1].update(bbox=[700, 3, 5, 5], iscrowd=0))
+    reason = "the annotations are 7 crowds (`iscrowd: 1`) and 1 degenerate (no width or height within the image)"
+    result = prepare(source, tmp_path / "data/coco")
+    assert result.code == 0 and f"warning: train: nothing to train on: {reason}\n" in result.err
+    again = prepare(source, tmp_path / "data/coco")
+    assert "already prepared" in again.err and f"warning: train: nothing to train on: {reason}\n" in again.err
+    (tmp_path / "x.yaml").write_text(json.dumps(DETECTORS))
+    planned = run_command("sweep", tmp_path / "x.yaml", "--plan", "--data", tmp_path / "data", "--results", tmp_path)
+    assert f"coco was prepared with nothing to train on ({reason}): it is for evaluation only" in planned.error
+    change(val, lambda c: c.pop("annotations"))
+    error = prepare(source, tmp_path / "out").error
+    assert f"{train}: no object to train on or to evaluate with: {reason}; {val}: no object to" in error
+    assert error.endswith(": there are no annotations") and not (tmp_path / "out").exists()
+
+
 def as_it_is(source: Path) -> tuple[object, ...]:
     return ()
 
@@ -148,11 +169,38 @@ def beside_the_images(source: Path) -> tuple[object, ...]:
     return "--train", "train2017/_annotations.coco.json", "--val", source / "val2017/_annotations.coco.json"
 
 
+def roboflow(source: Path) -> tuple[object, ...]:
+    beside_the_images(source)
+    (source / "train2017").rename(source / "train")
+    (source / "val2017").rename(source / "valid")
+    (source / "annotations").rmdir()
+    return ()
+
+
+def on_windows(source: Path) -> tuple[object, ...]:
+    for name in ("train2017", "val2017"):
+        path = source / f"annotations/instances_{name}.json"
+        change(path, lambda c: [i.update(file_name=f"D:\\data\\{name}\\{i['file_name']}") for i in c["images"]])  # noqa: B023
+        path.with_suffix(".json.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+    return ()
+
+
 @pytest.mark.parametrize("lay_out", [as_it_is, in_images, folders_in_names, beside_the_images])
 def test_layouts(source: Path, tmp_path: Path, lay_out: Callable[[Path], tuple[object, ...]]) -> None:
     """All layouts give the same data."""
     version = prepared(source, tmp_path / "0").version
     assert prepared(source, tmp_path / "1", *lay_out(source)).version == version
+
+
+@pytest.mark.parametrize("lay_out", [roboflow, on_windows])
+def test_layouts_of_other_tools(source: Path, lay_out: Callable[[Path], tuple[object, ...]]) -> None:
+    expected = coco_layout.find_parts(source)
+    lay_out(source)
+    for name, part in coco_layout.find_parts(source).items():
+        assert [file.name for file in part.images.files] == [file.name for file in expected[name].images.files]
+        assert part.instances.annotations.digest() == expected[name].instances.annotations.digest()
+        part.check_complete()
 
 
 def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:
@@ -217,7 +265,7 @@ def test_images_of_another_size_than_stated(source: Path, tmp_path: Path) -> Non
     save_image(source / "train2017/0003.jpg", picture(40, 60))
     error = prepare(source, tmp_path / "out").error
     assert "instances_train2017.json: 1 image is of another width x height than stated: 0003.jpg is 60 x 40," in error
-    assert "not 40 x 60; repair either (an EXIF orientation is not applied)" in error
+    assert "not 40 x 60; repair either and run the command again" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".prepare"]
     (source / "train2017/0003.jpg").write_bytes(good)
     prepared(source, tmp_path / "out")
@@ -245,7 +293,8 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     result = run_command("prepare", "imagefolder", "--source", source, "--out", out, "--train", "x.json")
     assert result.error == "--train belongs to coco, not to imagefolder"
     change(source / "annotations/instances_val2017.json", lambda c: c["categories"].append({"id": 7, "name": "cow"}))
-    assert "have different categories; expected the same ids and names in both" in prepare(source, out).error
+    error = prepare(source, out).error
+    assert "have different categories; expected the same ids and names in both: only val has 7 'cow'" in error
     shutil.copy(
         source / "annotations/instances_val2017.json", source / "annotations/instances_valminusminival2014.json"
     )
@@ -253,6 +302,7 @@ def test_wrong_sources_and_options(source: Path, tmp_path: Path) -> None:
     shutil.rmtree(source / "train2017")
     result = prepare(source, out, "--val", "instances_val2017.json")
     assert "instances_train2017.json: none of its images, such as 0000.jpg, is in one of " in result.error
+    assert result.error.endswith(f"; a file of that name is in {source}/val2017: move the images")
     (source / "annotations/instances_train2017.json").write_text('{"images": [')
     assert "instances_train2017.json: not JSON: " in prepare(source, out, "--val", "instances_val2017.json").error
     assert not out.exists()

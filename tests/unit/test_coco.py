@@ -1,5 +1,6 @@
 """COCO's annotations as the reader returns them, and the batches, sizes and boxes derived from them."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.data.annotations import Annotations
-from harness.data.coco_manifest import Category
+from harness.data.coco_manifest import REMARKS, Category
 from harness.data.load import aspect_batches, resize
 from harness.data.load.arrays import WrongData
 from harness.data.load.coco import MULTIPLE, canvas
-from harness.data.prepare import coco_json
+from harness.data.prepare import coco_json, image_names
+from harness.data.prepare.coco_json import ImageEntry
+from harness.data.prepare.plausibility import implausible
 from harness.errors import UserError
 
 # Ids with holes and out of order; a crowd; boxes of no width, of negative height, wholly and partly outside the image.
@@ -107,28 +110,30 @@ WRONG: dict[str, tuple[Any, str]] = {
     "not lists": (COCO | {"annotations": {}}, "annotations: expected a list; found {}"),
     "not mappings": (COCO | {"annotations": [3]}, "annotations[0]: expected a mapping; found 3"),
     "image without a name": (changed("images", 1, file_name=None), "images[1]: no 'file_name'"),
-    "id as text": (changed("images", 1, id="7"), "images[1].id: expected an integer from 0 to"),
     "id as truth": (changed("images", 1, id=True), "images[1].id: expected an integer from 0 to"),
     "huge id": (changed("images", 1, id=HUGE), "images[1].id: expected an integer from 0 to"),
     "image twice": (changed("images", 1, id=40), "images[1].id: expected an id that no other image has; found 40"),
     "category twice": (changed("categories", 1, id=90), "categories[1].id: expected an id that no other category has"),
-    "category's name": (changed("categories", 0, name=3), "categories[0].name: expected text; found 3"),
-    "height": (changed("images", 0, height=0), "images[0].height: expected an integer from 1 to 65,535; found 0"),
-    "width": (changed("images", 0, width=80.0), "images[0].width: expected an integer from 1 to 65,535; found 80.0"),
-    "above": (changed("images", 0, file_name="../b.jpg"), "file_name: expected a file's name below the image folder"),
-    "far above": (changed("images", 0, file_name="a/../../b.jpg"), "file_name: expected a file's name below the image"),
-    "elsewhere": (changed("images", 0, file_name="/etc/b.jpg"), "file_name: expected a file's name below the image"),
     "no file": (changed("images", 0, file_name="a\0b"), "images[0].file_name: expected a file's name; found"),
     "no text": (changed("images", 0, file_name="\ud800"), "images[0].file_name: expected a file's name; found"),
     "unknown image": (changed("annotations", 0, image_id=8), "annotations[0].image_id: expected the id of one of the"),
-    "image as text": (changed("annotations", 0, image_id="40"), "image_id: expected the id of one of the file's"),
     "unknown category": (changed("annotations", 2, category_id=1), "annotations[2].category_id: expected the id of"),
-    "no box": (changed("annotations", 0, bbox=None), "annotations[0]: no 'bbox'"),
     "not a number": (changed("annotations", 0, bbox=[0, 0, float("nan"), 1]), "bbox: expected x, y, width and height"),
     "infinite": (changed("annotations", 0, bbox=[0, 0, float("inf"), 1]), "bbox: expected x, y, width and height"),
     "huge": (changed("annotations", 0, bbox=[0, 0, HUGE, 1]), "bbox: expected x, y, width and height"),
     "three numbers": (changed("annotations", 0, bbox=[0, 0, 1]), "bbox: expected x, y, width and height"),
-    "area": (changed("annotations", 0, area=float("nan")), "annotations[0].area: expected a finite number; found nan"),
+    "width": (changed("images", 0, width=80.5), "images[0].width: expected an integer from 1 to 65,535; found 80.5"),
+    "area": (changed("annotations", 0, area=[1]), "annotations[0].area: expected a finite number; found [1]"),
+    "category's name": (changed("categories", 0, name=["x"]), "categories[0].name: expected text; found ['x']"),
+    "id with a fraction": (changed("images", 1, id=7.5), "images[1].id: expected an integer from 0 to"),
+    "pointer": ("version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer instead of the file"),
+    "page": ("<!DOCTYPE html>", "is HTML or XML, not JSON"),
+    "empty": ("", "is empty; expected COCO's images"),
+    "lines": ('{"images": []}\n{"images": []}', "(char 15) (one JSON object a line?"),
+    "sizes": (
+        COCO | {"images": [*COCO["images"], {"id": 99, "file_name": "b.jpg", "height": 5, "width": 6}]},
+        "images[3].file_name: expected a file that no other image has with another width or height; found 'b.jpg'"
+    ),
     "crowd": (changed("annotations", 0, iscrowd=2), "annotations[0].iscrowd: expected an integer from 0 to 1; found 2"),
 }  # fmt: skip
 
@@ -167,7 +172,172 @@ def test_a_file_with_any_content_is_read_or_refused(
         return
     boxes = instances.annotations.training_objects(instances.heights, instances.widths).boxes
     assert np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()
-    assert all(".." not in Path(name).parts and not Path(name).is_absolute() for name in instances.names)
+
+
+def as_text(content: dict[str, Any]) -> None:
+    for image in content["images"]:
+        image.update(id=str(image["id"]), height=str(image["height"]), width=float(image["width"]))
+    for annotation in content["annotations"]:
+        annotation.update(image_id=float(annotation["image_id"]), bbox=list(map(str, annotation["bbox"])))
+    content["annotations"][0].update(area="250.5", category_id="90")
+
+
+def of_crowds(*values: Any) -> Callable[[dict[str, Any]], None]:
+    """Return an edit of the flags of annotations 0, 2 and 3, which are no crowds, and of 1, which is one."""
+
+    def edit(content: dict[str, Any]) -> None:
+        for i, value in zip((0, 2, 3, 1), values, strict=True):
+            content["annotations"][i]["iscrowd"] = value
+
+    return edit
+
+
+def twice(content: dict[str, Any]) -> None:
+    content["annotations"] += [{**content["annotations"][0], "id": 77}, content["annotations"][2]]
+    content["images"].append({**content["images"][0], "id": 99})
+    content["annotations"].append({**content["annotations"][1], "image_id": 99})
+
+
+def without_boxes(content: dict[str, Any]) -> None:
+    content["annotations"].append({"id": 11, "image_id": 41, "category_id": 13, "bbox": []})
+    content["annotations"].append({"id": 12, "image_id": 41, "category_id": 13, "segmentation": [[]]})
+    del content["annotations"][0]["bbox"]
+    content["annotations"][0]["segmentation"] = [[-5, 10, 15, 10, 15, 12], [-5, 12, 3, 30]]
+    content["annotations"][2].update(bbox=None, segmentation=[10, 20, 40.5, 60, 10, 60])
+    content["annotations"][1] |= {"bbox": [], "segmentation": {"size": [60, 80], "counts": [62, 4, 56, 4, 56, 4, 4614]}}
+
+
+def impossible_areas(content: dict[str, Any]) -> None:
+    for i, area in ((2, float("nan")), (5, 10**400)):
+        content["annotations"][i]["area"] = area
+
+
+# What labelling tools write -> what is counted of it. The annotations are the same.
+TOOLS: list[tuple[Callable[[dict[str, Any]], object], dict[str, int]]] = [
+    (as_text, {"ids_as_text": 10, "numbers_as_text": 10}),
+    (of_crowds(False, "0", None, True), {"crowd_flags": 4}),
+    (of_crowds(0.0, "false", "", "1"), {"crowd_flags": 4}),
+    (of_crowds(0, 0, 0, 1.0), {"crowd_flags": 1}),
+    (without_boxes, {"without_box": 2, "boxes_of_outlines": 3}),
+    (twice, {"annotations_twice": 3, "images_twice": 1}),
+    (impossible_areas, {"areas_replaced": 2}),
+    (lambda content: content["annotations"][5].update(id=5), {"ids_shared": 1}),
+    (lambda content: content["annotations"][5].update(area=9_999), {"areas_replaced": 1}),
+    (lambda content: content["annotations"][5].update(area=None), {"areas_replaced": 1}),
+    (lambda content: content["annotations"][5].update(area=-1), {"areas_replaced": 1}),
+    (lambda content: content["categories"][1].update(name=None, supercategory="person"), {"unnamed_categories": 1}),
+    (lambda content: content["images"][1].update(file_name="C:\\in\\a.jpg"), {}),
+]
+
+
+@pytest.mark.parametrize("edit, remarks", TOOLS, ids=range(len(TOOLS)))
+def test_what_labelling_tools_write_is_read_for_what_it_means(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], remarks: dict[str, int]
+) -> None:
+    expected, content = read(tmp_path, COCO), json.loads(json.dumps(COCO))
+    edit(content)
+    instances = read(tmp_path, content)
+    assert instances.remarks == remarks and remarks.keys() <= REMARKS.keys()
+    assert instances.annotations.digest() == expected.annotations.digest()
+    assert instances.categories == expected.categories and not expected.remarks
+    (tmp_path / "instances.json").write_bytes(gzip.compress(b"\xef\xbb\xbf" + json.dumps(content).encode()))
+    assert coco_json.read_instances(tmp_path / "instances.json").annotations.digest() == instances.annotations.digest()
+
+
+def test_ids_that_are_no_numbers_and_missing_sizes(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(COCO))
+    for i, image in enumerate(content["images"]):
+        image.update(id=f"img-{image['id']:03}", width=(None, "", 0)[i])
+    for annotation in content["annotations"]:
+        annotation["image_id"] = f"img-{annotation['image_id']:03}"
+    instances = read(tmp_path, content)
+    assert instances.remarks == {"ids_numbered": 3, "sizes_read": 3} and instances.heights.tolist() == [0, 0, 0]
+    assert instances.annotations.image_ids.tolist() == [1, 2, 3] and instances.names == (
+        "in/a.jpg",
+        "b.jpg",
+        "empty.jpg",
+    )
+    assert instances.annotations.labels.tolist() == read(tmp_path, COCO).annotations.labels.tolist()
+
+
+BOXES = [[40, 10, 30, 20], [50, 30, 40, 25], [5, 5, 60, 50], [20, 8, 10, 40]]  # in 100 x 60 pixels
+CORNERS = [[x, y, x + w, y + h] for x, y, w, h in BOXES]
+
+
+@pytest.mark.parametrize(
+    "boxes, area, expected",
+    [
+        (BOXES, None, {}),
+        (CORNERS, None, {"boxes_as_corners": 4}),
+        ([box for box in CORNERS if box[2] < 50], 400, {"boxes_as_corners": 1}),
+        ([[x / 100, y / 60, w / 100, h / 60] for x, y, w, h in BOXES], None, {"boxes_as_shares": 4}),
+        ([*BOXES, [-3, 0, 20, 20], [90.5, 10, 10, 10]], None, {"boxes_outside": 1}),
+    ],
+)
+def test_implausible_boxes(tmp_path: Path, boxes: list[list[float]], area: float | None, expected: Any) -> None:
+    facts = {"area": area} if area else {}
+    annotations = [{"image_id": 1, "category_id": 90, "bbox": box, **facts} for box in boxes]
+    images = [{"id": 1, "file_name": "a.jpg", "height": 60, "width": 100}]
+    instances = read(tmp_path, COCO | {"images": images, "annotations": annotations})
+    assert +implausible(instances.annotations, instances.heights, instances.widths) == expected
+
+
+def test_an_area_of_1_everywhere_is_none(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(COCO))
+    for annotation in content["annotations"]:
+        annotation["area"] = 1.0
+    instances = read(tmp_path, content)
+    assert (
+        instances.annotations.areas.tolist() == [30.5 * 40, 400, 12, 1, 1, 25]
+        and instances.remarks["areas_replaced"] == 4
+    )
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("a/b.jpg", ["a/b.jpg", "b.jpg"]),
+        ("a\\b.jpg", ["a\\b.jpg", "a/b.jpg", "b.jpg"]),
+        ("/data/b.jpg", ["data/b.jpg", "b.jpg"]),
+        ("https://x.org/i/b.jpg?token=a/c#d", ["x.org/i/b.jpg", "i/b.jpg", "b.jpg"]),
+        ("../a/../b.jpg", ["b.jpg"]),
+        ("..\\b.jpg", ["..\\b.jpg", "b.jpg"]),
+        ("a/..", []),
+    ],
+)
+def test_spellings_of_a_file_name(name: str, expected: list[str]) -> None:
+    spellings = image_names.spellings(name)
+    assert [spelling for spelling in spellings if "://" not in spelling] == expected
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "C:", "\\", "/", "://", "b.jpg"]), max_size=6))
+def test_no_spelling_leads_out_of_the_folder(parts: list[str]) -> None:
+    for separator in ("", "/", "\\"):
+        for spelling in image_names.spellings(separator.join(parts)):
+            assert spelling and ".." not in Path(spelling).parts and not Path(spelling).is_absolute()
+
+
+def test_files_of_names_from_elsewhere(tmp_path: Path) -> None:
+    for name in ("0.jpg", "a/0.jpg", "a/1.jpg"):
+        (tmp_path / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / name).touch()
+    (tmp_path / "secret.jpg").touch()
+
+    def found(*names: str) -> list[str]:
+        images = [ImageEntry(i, name, 1, 1, f"x.json: images[{i}].file_name") for i, name in enumerate(names)]
+        chosen = image_names.folder_of([tmp_path / "none", tmp_path / "images"], names)
+        assert chosen
+        return image_names.names_in(*chosen, images)
+
+    assert found("0.jpg", "missing.jpg") == ["0.jpg", "missing.jpg"]
+    assert found("/x/0.jpg", "C:\\x\\a\\1.jpg", "x/a/0.jpg") == ["0.jpg", "a/1.jpg", "a/0.jpg"]
+    assert found("0.jpg", "b/0.jpg") == ["0.jpg", "b/0.jpg"], "others are missing where some are as they are named"
+    with pytest.raises(
+        UserError, match=r"x.json: images\[1\].file_name: expected a file's name below the image folder"
+    ):
+        found("0.jpg", "../secret.jpg")
+    with pytest.raises(UserError, match=r"images\[1\].file_name: '/y/0.jpg' and '/x/0.jpg' both mean 0.jpg"):
+        found("/x/0.jpg", "/y/0.jpg")
 
 
 DAMAGE: dict[str, Callable[[dict[str, np.ndarray]], object]] = {

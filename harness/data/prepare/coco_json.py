@@ -1,21 +1,30 @@
-"""COCO's annotation files, ``instances_*.json``: read, and nothing in them trusted."""
+"""COCO's annotation files, ``instances_*.json``: read, and nothing in them trusted.
 
-import json
-import os
+What labelling tools write otherwise, such as an id as text, is read for what it means and counted.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from harness.data.annotations import Annotations
 from harness.data.coco_manifest import Category
+from harness.data.prepare.annotation_file import EXPECTED, read_content
+from harness.data.prepare.coco_entry import Entry
+from harness.data.prepare.plausibility import usable_areas
 from harness.errors import UserError, shorten
 
-LARGEST_ID = 2**63 - 1
-LARGEST_SIDE = 65_535  # pixels: a JPEG's
-LARGEST_NUMBER = 1e7  # of a box's, in pixels
+
+class ImageEntry(NamedTuple):
+    id: int
+    name: str  # as the file says
+    height: int  # pixels; 0: the file does not say
+    width: int
+    place: str  # in the file, for messages
 
 
 @dataclass(frozen=True)
@@ -23,176 +32,165 @@ class Instances:
     """The content of one file, its images in the order of their ids."""
 
     path: Path
-    names: tuple[str, ...]  # of the image files, relative to their folder
-    heights: np.ndarray  # (N,) int64 pixels, as the file says
-    widths: np.ndarray  # (N,)
+    images: tuple[ImageEntry, ...]
     categories: tuple[Category, ...]  # in the order of their ids
     annotations: Annotations
+    remarks: Counter[str]  # by coco_manifest.REMARKS
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the image files, as the file says."""
+        return tuple(image.name for image in self.images)
+
+    @property
+    def heights(self) -> np.ndarray:
+        """Return pixels as the file says, (N,) int64; 0 where it does not."""
+        return np.asarray([image.height for image in self.images], np.int64)
+
+    @property
+    def widths(self) -> np.ndarray:
+        return np.asarray([image.width for image in self.images], np.int64)
+
+
+class _Annotation(NamedTuple):
+    image: int  # its position
+    label: int
+    box: list[float]
+    area: float | None  # None: of its box
+    crowd: int
+    id: object  # as the file says, if it does
 
 
 def read_instances(path: Path) -> Instances:
     """Read a file. Category ids, which may have holes, become labels 1, 2, ... in their order. ``iscrowd`` may be
-    missing and is 0 then; a missing ``area`` is that of the box.
+    missing and is 0 then; a missing ``area`` is that of the box. An annotation that is there twice counts once.
 
     Raises:
         UserError: it is not JSON, a key is missing or holds something else, an id is there twice, an annotation is of
-            an unknown image or category, a number is not finite, a file's name leads out of the image folder.
+            an unknown image or category, a number is not finite.
     """
-    content = _content(path)
-    images = _images(path, content)
-    categories = tuple(Category(id=number, name=name) for number, name in sorted(_categories(path, content).items()))
-    labels = {category.id: label for label, category in enumerate(categories, 1)}
-    rows = list(_annotations(path, content, {number: i for i, (number, *_) in enumerate(images)}, labels))
-    of_image, label, box, area, crowd = ([row[k] for row in rows] for k in range(5))
-    order = np.argsort(np.asarray(of_image, np.int64), kind="stable")
-    counts = np.bincount(np.asarray(of_image, np.int64), minlength=len(images))
-    return Instances(
-        path,
-        names=tuple(name for _, name, _, _ in images),
-        heights=np.asarray([height for *_, height, _ in images], np.int64),
-        widths=np.asarray([width for *_, width in images], np.int64),
-        categories=categories,
-        annotations=Annotations(
-            image_ids=np.asarray([number for number, *_ in images], np.int64),
-            firsts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-            labels=np.asarray(label, np.int64)[order],
-            boxes=np.asarray(box, np.float64).reshape(-1, 4)[order],
-            areas=np.asarray(area, np.float64)[order],
-            crowds=np.asarray(crowd, bool)[order],
-        ),
+    content, remarks = read_content(path), Counter[str]()
+    images, positions = _images(path, content, remarks)
+    categories, labels = _categories(path, content, remarks)
+    rows = list(_annotations(path, content, positions, labels, remarks))
+    boxes = np.asarray([row.box for row in rows], np.float64).reshape(-1, 4)
+    areas, replaced = usable_areas(np.asarray([row.area for row in rows], np.float64), boxes)
+    of_image = np.asarray([row.image for row in rows], np.int64)
+    of_class = np.asarray([row.label for row in rows], np.int64)
+    crowds = np.asarray([row.crowd for row in rows], bool)
+    facts = np.column_stack([of_image, of_class, boxes, areas, crowds])
+    order = np.argsort(of_image, kind="stable")
+    kept = order[_firsts_of_equals(facts[order])]
+    counts = np.bincount(of_image[kept], minlength=len(images))
+    ids = [rows[i].id for i in kept if isinstance(rows[i].id, (int, str))]
+    remarks.update(
+        areas_replaced=replaced, annotations_twice=len(rows) - len(kept), ids_shared=len(ids) - len(set(ids))
     )
+    annotations = Annotations(
+        image_ids=np.asarray([image.id for image in images], np.int64),
+        firsts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        labels=of_class[kept],
+        boxes=boxes[kept],
+        areas=areas[kept],
+        crowds=crowds[kept],
+    )
+    return Instances(path, images, categories, annotations, +remarks)
 
 
-def _content(path: Path) -> dict[str, Any]:
-    try:
-        # Outlines, which boxes do not need, are most of a file: let go one by one as they are read.
-        content = json.loads(path.read_bytes(), object_hook=_without_outline)
-    except OSError as e:
-        raise UserError(f"{path}: {e.strerror}") from None
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not JSON: {e}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected COCO's images, annotations and categories; found {shorten(content)}")
-    return content
+def _firsts_of_equals(rows: np.ndarray) -> np.ndarray:
+    """Return the positions, which rise, of the first of each kind of row."""
+    order = np.lexsort(rows.T[::-1])  # stable: of equal rows, the first one first
+    is_new = np.ones(len(rows), bool)
+    is_new[1:] = (rows[order][1:] != rows[order][:-1]).any(axis=1)
+    return np.sort(order[is_new])
 
 
-def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
-    entry.pop("segmentation", None)
-    return entry
-
-
-class _Item:
-    """An entry of one of the file's lists."""
-
-    def __init__(self, path: Path, place: str, value: Any):
-        self._path, self._place, self._value = path, place, value
-        if not isinstance(value, dict):
-            self.refuse("", "a mapping", value)
-
-    def refuse(self, key: str, expected: str, value: object) -> NoReturn:
-        place = f"{self._place}.{key}" if key else self._place
-        raise UserError(f"{self._path}: {place}: expected {expected}; found {shorten(value)}")
-
-    def has(self, key: str) -> bool:
-        return key in self._value
-
-    def get(self, key: str) -> Any:
-        try:
-            return self._value[key]
-        except KeyError:
-            raise UserError(f"{self._path}: {self._place}: no {key!r}") from None
-
-    def integer(self, key: str, least: int, largest: int) -> int:
-        value = self.get(key)
-        if type(value) is not int or not least <= value <= largest:
-            self.refuse(key, f"an integer from {least:,} to {largest:,}", value)
-        return value
-
-    def known(self, key: str, ids: dict[int, int], whose: str) -> int:
-        """Return the value that ``ids`` has for an id."""
-        value = self.get(key)
-        if type(value) is not int or value not in ids:
-            self.refuse(key, f"the id of one of the file's {whose}", value)
-        return ids[value]
-
-    def box(self) -> list[float]:
-        value = self.get("bbox")
-        if not (isinstance(value, list) and len(value) == 4 and all(_is_number(v, LARGEST_NUMBER) for v in value)):
-            self.refuse("bbox", f"x, y, width and height, numbers of at most {LARGEST_NUMBER:,.0f}", value)
-        return value
-
-    def area(self) -> float:
-        value = self.get("area")
-        if not _is_number(value, LARGEST_NUMBER**2):
-            self.refuse("area", "a finite number", value)
-        return float(value)
-
-    def file_name(self) -> str:
-        """Return a file name that is relative and stays below its folder, except for links in the folder itself."""
-        value = self.get("file_name")
-        if not isinstance(value, str) or not value or "\0" in value:
-            self.refuse("file_name", "a file's name", value)
-        name = PurePosixPath(value)
-        if name.is_absolute() or ".." in name.parts or not name.parts:
-            self.refuse("file_name", "a file's name below the image folder", value)
-        try:
-            os.fsencode(value)
-        except UnicodeEncodeError:
-            self.refuse("file_name", "a file's name", value)
-        return value
-
-
-def _items(path: Path, content: dict[str, Any], key: str) -> Iterator[_Item]:
+def _items(path: Path, content: dict[str, Any], key: str, remarks: Counter[str]) -> Iterator[Entry]:
     if key not in content:
-        raise UserError(f"{path}: no {key!r}; expected COCO's images, annotations and categories")
+        raise UserError(f"{path}: no {key!r}; {EXPECTED}")
     if not isinstance(content[key], list):
         raise UserError(f"{path}: {key}: expected a list; found {shorten(content[key])}")
     for i, value in enumerate(content[key]):
-        yield _Item(path, f"{key}[{i}]", value)
+        yield Entry(path, f"{key}[{i}]", value, remarks)
 
 
-def _images(path: Path, content: dict[str, Any]) -> list[tuple[int, str, int, int]]:
-    """Return id, file name, height and width of each image, in the order of their ids."""
-    by_id: dict[int, tuple[int, str, int, int]] = {}
-    for item in _items(path, content, "images"):
-        number = item.integer("id", 0, LARGEST_ID)
-        if number in by_id:
-            item.refuse("id", "an id that no other image has", number)
-        height, width = (item.integer(key, 1, LARGEST_SIDE) for key in ("height", "width"))
-        by_id[number] = (number, item.file_name(), height, width)
-    if not by_id:
+def _images(
+    path: Path, content: dict[str, Any], remarks: Counter[str]
+) -> tuple[tuple[ImageEntry, ...], dict[int | str, int]]:
+    """Return the images in the order of their ids, and the position of each id in the file. An image file that has two
+    ids is one image, of the lower id.
+    """
+    items = _by_identity(_items(path, content, "images", remarks), "image")
+    numbers = _numbers(items, remarks)
+    by_name: dict[str, int] = {}
+    images: list[ImageEntry] = []
+    positions: dict[int | str, int] = {}
+    for identity in sorted(items, key=numbers.__getitem__):
+        item = items[identity]
+        name, height, width = item.file_name(), item.side("height"), item.side("width")
+        if not (height and width):
+            remarks["sizes_read"] += 1
+            height = width = 0
+        position = positions[identity] = by_name.setdefault(name, len(images))
+        if position == len(images):
+            images.append(ImageEntry(numbers[identity], name, height, width, f"{path}: {item.place}.file_name"))
+            continue
+        first = images[position]
+        if (first.height, first.width) != (height, width):
+            item.refuse("file_name", "a file that no other image has with another width or height", name)
+        remarks["images_twice"] += 1
+    if not images:
         raise UserError(f"{path}: images: expected at least one")
-    return sorted(by_id.values())
+    return tuple(images), positions
 
 
-def _categories(path: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Return names by id."""
-    names: dict[int, str] = {}
-    for item in _items(path, content, "categories"):
-        number, name = item.integer("id", 0, LARGEST_ID), item.get("name")
-        if number in names:
-            item.refuse("id", "an id that no other category has", number)
-        if not isinstance(name, str):
-            item.refuse("name", "text", name)
-        names[number] = name.encode(errors="backslashreplace").decode()
-    if not names:
+def _categories(
+    path: Path, content: dict[str, Any], remarks: Counter[str]
+) -> tuple[tuple[Category, ...], dict[int | str, int]]:
+    """Return the categories in the order of their ids, and the label of each id in the file."""
+    items = _by_identity(_items(path, content, "categories", remarks), "category")
+    numbers = _numbers(items, remarks)
+    ordered = sorted(items, key=numbers.__getitem__)
+    if not ordered:
         raise UserError(f"{path}: categories: expected at least one")
-    return names
+    names = [items[identity].category_name(numbers[identity]) for identity in ordered]
+    categories = (
+        Category(id=numbers[identity], name=name.encode(errors="backslashreplace").decode())
+        for identity, name in zip(ordered, names, strict=True)
+    )
+    return tuple(categories), {identity: label for label, identity in enumerate(ordered, 1)}
+
+
+def _by_identity(items: Iterator[Entry], kind: str) -> dict[int | str, Entry]:
+    by_identity: dict[int | str, Entry] = {}
+    for item in items:
+        if (identity := item.identity("id")) in by_identity:
+            item.refuse("id", f"an id that no other {kind} has", identity)
+        by_identity[identity] = item
+    return by_identity
+
+
+def _numbers(items: dict[int | str, Entry], remarks: Counter[str]) -> dict[int | str, int]:
+    """Return each id's number: itself, or its rank from 1 where some ids are no numbers."""
+    if not any(isinstance(identity, str) for identity in items):
+        return {identity: int(identity) for identity in items}
+    remarks["ids_numbered"] += len(items)
+    return {identity: rank for rank, identity in enumerate(sorted(items, key=str), 1)}
 
 
 def _annotations(
-    path: Path, content: dict[str, Any], images: dict[int, int], labels: dict[int, int]
-) -> Iterator[tuple[int, int, list[float], float, int]]:
-    """Yield position of the image, label, box, area and whether it is a crowd, of each annotation in the order of the
-    file.
-    """
-    for item in _items(path, content, "annotations"):
+    path: Path,
+    content: dict[str, Any],
+    positions: dict[int | str, int],
+    labels: dict[int | str, int],
+    remarks: Counter[str],
+) -> Iterator[_Annotation]:
+    """Yield the annotations in the order of the file, without those that have neither a box nor an outline."""
+    if content.get("annotations") is None:  # of images to be annotated
+        return
+    for item in _items(path, content, "annotations", remarks):
         box = item.box()
-        position = item.known("image_id", images, "images")
+        image = item.known("image_id", positions, "images")
         label = item.known("category_id", labels, "categories")
-        area = item.area() if item.has("area") else float(box[2]) * float(box[3])
-        yield position, label, box, area, item.integer("iscrowd", 0, 1) if item.has("iscrowd") else 0
-
-
-def _is_number(value: object, largest: float) -> bool:
-    return type(value) in (int, float) and -largest <= value <= largest  # type: ignore[operator]  # false of NaN
+        if box is not None:
+            yield _Annotation(image, label, box, item.area(), item.crowd(), item.annotation_id())

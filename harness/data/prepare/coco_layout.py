@@ -2,17 +2,21 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.prepare import coco_json, layouts
+from harness.data.coco_manifest import Category
+from harness.data.prepare import coco_json, image_names, layouts
 from harness.data.prepare.coco_json import Instances
 from harness.errors import UserError
 from harness.phrases import some
 
 ANNOTATIONS = "annotations"  # the folder
 _PREFIX = "instances_"
-_TRIED = 100  # images of a file that are looked for to find their folder
+ROBOFLOW = "_annotations.coco.json"  # in a folder of _FOLDERS, next to the images
+_FOLDERS = {"train": ("train",), "val": ("valid", "val")}
+LISTED = 5  # different categories that a message names
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Part:
     def check_complete(self) -> None:
         """Raise UserError when image files are missing."""
         folder, files = self.images.folder, self.images.files
-        if missing := [file.name for file in files if not (folder / file.name).is_file()]:
+        if missing := [file.name for file in files if not os.path.isfile(folder / file.name)]:
             raise UserError(
                 f"{folder}: {len(missing):,} of the {len(files):,} images of {self.instances.path.name} are missing: "
                 f"{some(missing)}; --skip-unreadable leaves them out"
@@ -46,10 +50,10 @@ def fingerprint(parts: dict[layouts.PartName, Part]) -> str:
 
 
 def find_parts(source: Path, train: str | None = None, val: str | None = None) -> dict[layouts.PartName, Part]:
-    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json`` or the files named, below that folder,
-    SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``, ``SOURCE/train2017``,
-    ``SOURCE/images``, SOURCE or next to that file: in the first of them that has some. Without test images, the
-    training images are evaluated on.
+    """Find the annotations, ``SOURCE/annotations/instances_{train,val}*.json``, Roboflow's or the files named, below
+    that folder, SOURCE or anywhere. The images of instances_train2017.json are in ``SOURCE/images/train2017``,
+    ``SOURCE/train2017``, ``SOURCE/images``, SOURCE, next to that file or in ``SOURCE/data``: in the first of them that
+    has some. Without test images, the training images are evaluated on.
 
     Raises:
         UserError: neither is there, one is not COCO's, images have no folder, the two have different categories.
@@ -62,19 +66,37 @@ def find_parts(source: Path, train: str | None = None, val: str | None = None) -
     }
     parts = {name: _part(source, path) for name, path in paths.items() if path}
     if not parts:
+        others = sorted(path.name for folder in (source / ANNOTATIONS, source) for path in folder.glob("*.json*"))
+        hint = f", such as {some(others)}" if others else ""
         raise UserError(
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
-            "other files with --train and --val"
+            f"other files with --train and --val{hint}"
         )
     if len({part.instances.categories for part in parts.values()}) > 1:
         both = " and ".join(str(part.instances.path) for part in parts.values())
-        raise UserError(f"{both}: have different categories; expected the same ids and names in both")
+        different = _different(*(part.instances.categories for part in parts.values()))
+        raise UserError(f"{both}: have different categories; expected the same ids and names in both: {different}")
     return parts
+
+
+def _different(train: Sequence[Category], val: Sequence[Category]) -> str:
+    """Return in words which categories two files do not share."""
+    names, others = ({category.id: category.name for category in categories} for categories in (train, val))
+    facts = [f"{i} is {names[i]!r} and {others[i]!r}" for i in names if i in others and names[i] != others[i]]
+    for part, mine, theirs in (("train", names, others), ("val", others, names)):
+        if only := [f"{i} {name!r}" for i, name in mine.items() if i not in theirs]:
+            facts.append(f"only {part} has {some(only, LISTED)}")
+    return some(facts, LISTED, "; ")
 
 
 def _annotation_file(source: Path, option: str, named: str | None) -> Path | None:
     if named is None:
-        candidates = sorted((source / ANNOTATIONS).glob(f"{_PREFIX}{option}*.json"))
+        folder = source / ANNOTATIONS
+        pattern = f"{_PREFIX}{option}*.json"
+        candidates = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
+        candidates = candidates or [
+            path for path in (source / name / ROBOFLOW for name in _FOLDERS[option]) if path.is_file()
+        ]
         if len(candidates) > 1:
             names = ", ".join(path.name for path in candidates)
             raise UserError(f"{source / ANNOTATIONS}: has {names}; choose one of them with --{option}")
@@ -89,14 +111,19 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
 
 def _part(source: Path, path: Path) -> Part:
     instances = coco_json.read_instances(path)
-    own = path.stem.removeprefix(_PREFIX)
-    places = (source / "images" / own, source / own, source / "images", source, path.parent)
-    for folder in places:
-        if any((folder / name).is_file() for name in instances.names[:_TRIED]):
-            files = [
-                layouts.found_file(folder, name, number)
-                for name, number in zip(instances.names, instances.annotations.image_ids.tolist(), strict=True)
-            ]
-            return Part(instances, layouts.Part(folder, files, ignored=0))
-    tried = ", ".join(map(str, places))
-    raise UserError(f"{path}: none of its images, such as {instances.names[0]}, is in one of {tried}")
+    own = path.name.removesuffix(".gz").removesuffix(".json").removeprefix(_PREFIX)
+    places = (source / "images" / own, source / own, source / "images", source, path.parent, source / "data")
+    chosen = image_names.folder_of(places, instances.names)
+    if chosen is None:
+        tried = ", ".join(dict.fromkeys(map(str, places)))
+        elsewhere = image_names.folders_with(source, instances.names[0])
+        hint = f"; a file of that name is in {some(elsewhere)}: move the images" if elsewhere else ""
+        raise UserError(f"{path}: none of its images, such as {instances.names[0][:200]}, is in one of {tried}{hint}")
+    names = image_names.names_in(*chosen, instances.images)
+    instances.remarks["files_found_by_name"] += sum(
+        name != image.name for name, image in zip(names, instances.images, strict=True)
+    )
+    files = [
+        layouts.found_file(chosen.folder, name, image.id) for name, image in zip(names, instances.images, strict=True)
+    ]
+    return Part(instances, layouts.Part(chosen.folder, files, ignored=0))

@@ -38,9 +38,10 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
     if not (request.out / FILE).exists():
         return None
     existing = read_manifest(request.out, request.dataset)
-    content = existing.model_dump()
-    stated = content | content["settings"]
-    expected = {"dataset": request.dataset, **request.settings.model_dump(), "source": source}
+    stated = {**dict(existing), **dict(existing.settings)}
+    expected = {"dataset": request.dataset, **dict(request.settings), "source": source}
+    if not any(part.counts.get(kind) for part in existing.parts.values() for kind in ("oriented", "turned")):
+        del expected["orientation"]  # it makes no difference
     if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
             f"--out {request.out}: holds a dataset that was prepared differently: {'; '.join(different)}; choose "

@@ -3,7 +3,7 @@
 import io
 import warnings
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +18,17 @@ SUBSAMPLING = "4:2:0"  # of colour: what most of ImageNet's own files have, and 
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _JPEG = ("JPEG", "MPO")  # a camera's MPO is a JPEG with more images after the first
 _ORIENTATION = 0x0112
+# EXIF's orientation -> what shows the image as viewers do
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SWAP_SIDES = (5, 6, 7, 8)  # of these orientations
 Image.init()  # Pillow knows a format by name only once its reader is loaded
 
 
@@ -55,6 +66,8 @@ def encode_image(content: bytes, name: str, settings: Settings) -> EncodedImage:
 
 def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -> EncodedImage:
     is_jpeg, mode = image.format in _JPEG, image.mode
+    turn = _TURNS.get(_orientation(image))
+    is_turned = turn is not None and settings.orientation == "apply"
     holds_by_kind = {
         "greyscale": mode in ("1", "L", "LA", "I", "F") or mode.startswith("I;"),
         "cmyk": mode == "CMYK",
@@ -62,11 +75,14 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
         "deep": mode.startswith("I"),
         "not_jpeg": not is_jpeg,
         "misnamed": not is_jpeg and PurePath(name).suffix.lower() in (".jpg", ".jpeg"),
-        "oriented": _orientation(image) != 1,
+        "oriented": turn is not None and not is_turned,
+        "turned": is_turned,
     }
     kinds = tuple(kind for kind, holds in holds_by_kind.items() if holds)
+    if turn is not None and is_turned:
+        image = image.transpose(turn)
     size = image.size if settings.max_side is None else _fitted(image.size, settings.max_side)
-    if size == image.size and is_jpeg and mode in ("RGB", "L") and len(content) <= beton.PAGE:
+    if size == image.size and is_jpeg and not is_turned and mode in ("RGB", "L") and len(content) <= beton.PAGE:
         return EncodedImage(content, image.height, image.width, ("kept", *kinds))
     rgb = _rgb(image)
     if size != rgb.size:
@@ -77,6 +93,18 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
         raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
     how = "converted" if size == image.size else "resized"
     return EncodedImage(out.getvalue(), rgb.height, rgb.width, (how, *kinds))
+
+
+def stated_orientation(path: Path) -> int:
+    """Return a file's EXIF orientation, 1 to 8; 1 where there is none, or no image."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                orientation = _orientation(image)
+    except Exception:  # as above
+        return 1
+    return orientation if orientation in _TURNS else 1
 
 
 def _orientation(image: Image.Image) -> int:

@@ -82,6 +82,7 @@ class DatasetInfo:
     train_size: int = 0
     test_size: int = 0
     train_per_class: int = 0  # the least number of training images of a class, where images have one
+    untrainable: str = ""  # why there is nothing to train on, if so: "was prepared without ..."
     version: str = ""  # sha256 of the content in order
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per channel, of pixel values in [0, 1]; as torchvision's and
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # timm's weights expect it

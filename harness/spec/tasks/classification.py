@@ -126,6 +126,6 @@ DATASETS = (
         train_per_class=500, version="7aa2560ea3dd37c2", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761),
         module="harness.data.load.cifar", folder="cifar-100-python",
     ),
-    _prepared("imagenet", "max_side", all_published=True),
-    _prepared("imagefolder", "max_side", "classes"),
+    _prepared("imagenet", "max_side", "orientation", all_published=True),
+    _prepared("imagefolder", "max_side", "orientation", "classes"),
 )  # fmt: skip

@@ -1,0 +1,90 @@
+"""Names of image files in annotations, from whatever machine, and the files in an image folder that they mean."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from harness.data.prepare.coco_json import ImageEntry
+from harness.errors import UserError, shorten
+
+_TRIED = 100  # images that are looked for to find their folder
+
+
+class Chosen(NamedTuple):
+    folder: Path
+    tried: int  # how many spellings of an ordinary name are looked for
+
+
+def spellings(name: str) -> list[str]:
+    """Return the names, relative to an image folder and below it, that a name may mean there, the likeliest first: the
+    name; with / for \\; without what it begins with (a drive, an address, folders).
+    """
+    slashed = name.replace("\\", "/")
+    if "://" in slashed:
+        slashed = slashed.partition("://")[2].partition("?")[0].partition("#")[0]
+    parts = [part for part in slashed.split("/") if part not in ("", ".")]
+    above = max((i for i, part in enumerate(parts) if part == ".."), default=-1)
+    ends = ["/".join(parts[i:]) for i in range(above + 1, len(parts))]
+    first = [name] if _is_below(name) else []
+    whole = [slashed] if _is_below(slashed) else []
+    return list(dict.fromkeys([*first, *whole, *ends]))
+
+
+def folder_of(places: Sequence[Path], names: Sequence[str]) -> Chosen | None:
+    """Return the first of ``places`` that has some of the images: as they are named; else, with other spellings."""
+    by_name = [(name, spellings(name)) for name in names[:_TRIED]]
+    own = [[spelling for spelling in others if spelling == name] for name, others in by_name]
+    slashed = [others[:2] for _, others in by_name]
+    for tried, candidates in ((1, own), (2, slashed), (0, [others for _, others in by_name])):
+        for folder in places:
+            if any(os.path.isfile(folder / name) for names_of_one in candidates for name in names_of_one):
+                return Chosen(folder, tried)
+    return None
+
+
+def folders_with(source: Path, name: str) -> list[str]:
+    """Return the folders below ``source`` that have a file of this name, whatever folder the name has."""
+    last = spellings(name)[-1:]
+    return sorted(folder for folder, _, files in os.walk(source) if os.path.basename("".join(last)) in files)
+
+
+def names_in(folder: Path, tried: int, images: Sequence[ImageEntry]) -> list[str]:
+    """Return the name of each image's file in the folder; one that is missing keeps its name.
+
+    Raises:
+        UserError: a name leads out of the folder, and there is no file of its last part; two names mean one file.
+    """
+    names = [_name_in(folder, tried, image) for image in images]
+    by_name: dict[str, ImageEntry] = {}
+    for name, image in zip(names, images, strict=True):
+        if (other := by_name.setdefault(name, image)) is not image:
+            raise UserError(
+                f"{image.place}: {shorten(image.name)} and {shorten(other.name)} both mean {name} in {folder}: name "
+                "each file with its folder, relative to that one"
+            )
+    return names
+
+
+def _name_in(folder: Path, tried: int, image: ImageEntry) -> str:
+    is_ordinary = _is_below(image.name) and "\\" not in image.name and "://" not in image.name
+    if is_ordinary and tried == 1:
+        return image.name
+    candidates = spellings(image.name)
+    if is_ordinary and tried:
+        candidates = candidates[:tried]
+    for name in candidates:
+        if os.path.isfile(folder / name):
+            return name
+    if not _is_below(image.name):
+        raise UserError(
+            f"{image.place}: expected a file's name below the image folder; found {shorten(image.name)}, and no such "
+            f"file in {folder}"
+        )
+    return image.name
+
+
+def _is_below(name: str) -> bool:
+    """Return whether a name is relative and stays below its folder, except for links in the folder itself."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
