@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.data.manifest import Manifest, Part
-from harness.data.prepare import layouts
+from harness.data.prepare import layouts, val_share
 from harness.data.prepare.dataset import complete_dataset, content_version, existing_dataset
 from harness.data.prepare.part import BuiltPart, PartBuild, Request, printable
 
@@ -21,7 +21,10 @@ def prepare_imagefolder(request: Request, classes: str | None = None) -> tuple[M
         UserError: the source is not the dataset, ``out`` holds other data, or as ``complete_dataset``.
         DiskFull: as ``complete_dataset``.
     """
-    return _prepare(request, layouts.image_folder(request.source, layouts.class_list(classes) if classes else None))
+    listed = layouts.class_list(classes) if classes else None
+    if (share := request.settings.val_share) is not None:
+        return _prepare(request, val_share.divided_folder(request.source, share, listed))
+    return _prepare(request, layouts.image_folder(request.source, listed))
 
 
 def _prepare(request: Request, tree: layouts.Tree) -> tuple[Manifest, bool]:

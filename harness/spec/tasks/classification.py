@@ -127,5 +127,5 @@ DATASETS = (
         module="harness.data.load.cifar", folder="cifar-100-python",
     ),
     _prepared("imagenet", "max_side", all_published=True),
-    _prepared("imagefolder", "max_side", "classes"),
+    _prepared("imagefolder", "max_side", "classes", "val_share", "name"),
 )  # fmt: skip
