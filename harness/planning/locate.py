@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from harness.data import manifest
@@ -66,9 +67,9 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
     if prepared.dataset != dataset.name:
         raise UserError(f"{folder}: was prepared as {prepared.dataset!r}; expected {dataset.name!r}")
     test_size = prepared.parts[prepared.evaluated_on].images
-    return datasets.prepared_dataset(
-        dataset.name, prepared.version, prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
-    )
+    counts = prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
+    info = datasets.prepared_dataset(dataset.name, prepared.version, *counts)
+    return replace(info, label=prepared.name or "")
 
 
 def prepared_folder(name: str, version: str, root: Path | None) -> Path:

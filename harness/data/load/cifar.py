@@ -2,6 +2,7 @@
 version; and the tars of both, read without unpacking.
 """
 
+import io
 import pickle
 import tarfile
 import zlib
@@ -18,6 +19,7 @@ from harness.errors import shorten
 from harness.phrases import some
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, 3, 32, 32) uint8 and their classes (N,) int64
+_PIECE = 1 << 20  # bytes
 _ROW = 2 + 3 * 32 * 32  # bytes of the binary version: coarse class, fine class, pixels
 _DAMAGES = (
     pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError,
@@ -69,6 +71,21 @@ def read_arrays(folder: Path | None) -> ArrayDataset:
     return ArrayDataset(*train, *test)
 
 
+class _Pieces(io.RawIOBase):
+    """A file in a tar, read in pieces: tarfile makes a copy of all that is asked for at once."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._file.read(min(len(buffer), _PIECE))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
 def _from_file(path: Path) -> Part:
     try:
         with path.open("rb") as f:
@@ -87,7 +104,7 @@ def _from_tar(path: Path) -> tuple[Part, Part]:
                 if member.isfile() and any(name in names for names in cifar_files.FORMS.values()):
                     content = tar.extractfile(member)
                     assert content is not None
-                    parts[name] = _read(content, name, f"{path}: {member.name}")
+                    parts[name] = _read(io.BufferedReader(_Pieces(content)), name, f"{path}: {member.name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
         raise WrongData(f"{path}: a damaged or cut tar: {e}") from None
     for names in cifar_files.FORMS.values():
