@@ -26,8 +26,9 @@ def prepare(
     source: Annotated[
         Path,
         typer.Option(
-            help="Folder with train/CLASS/* and val/CLASS/*; for coco, with annotations/instances_{train,val}*.json "
-            "and image folders of the same names (train2017, images/train2017, ...)."
+            help="Folder with train/CLASS/* and val/CLASS/*, or Tiny-ImageNet as it is distributed; for coco, with "
+            "annotations/instances_{train,val}*.json and image folders of the same names (train2017, "
+            "images/train2017, ...)."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the prepared dataset. Sweeps look for $KD_DATA/DATASET.")],
