@@ -131,7 +131,7 @@ def prepare(
         say("interrupted; the same command resumes here")
         raise typer.Exit(130) from None
     if not is_new:
-        say(f"{out}: already prepared, nothing to do")
+        say(f"{out}: already prepared, " + (f"its name is {made.name}" if name else "nothing to do"))
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 
