@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, mode
 
 from harness.errors import UserError, shorten
 from harness.spec.recipe import Closed
+from harness.spec.schema import Name
 from harness.spec.tasks import DATASETS, import_object
 from harness.store import files
 
@@ -19,11 +20,12 @@ Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-# What is counted. An image is one of the first three; the rest is what was found and, where needed, changed.
+# What is counted. An image is one of the first four; the rest is what was found and, where needed, changed.
 KINDS = {
     "kept": "stored byte for byte",
     "resized": "larger than --max-side",
     "converted": "encoded again at its own size, as loaders could not decode it as it was, or as it was turned",
+    "lossless": "of another format than JPEG: its pixels are stored, 3 bytes each, many times a JPEG's size",
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
@@ -33,7 +35,7 @@ KINDS = {
     "oriented": "an EXIF orientation, not applied, as in torchvision's ImageFolder; `--orientation apply` does",
     "turned": "an EXIF orientation, which is applied: stored as viewers show it",
     "unreadable": "not decodable",
-    "ignored": "other files, whose names are no images'",
+    "ignored": "other files, whose names are no images', and hidden folders",
 }
 
 
@@ -53,11 +55,13 @@ class Extended(Closed):
 class Settings(Extended):
     """The settings that decide the stored bytes, besides the source files."""
 
-    later = ("orientation",)
+    later = ("orientation", "lossless", "val_share")
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
     quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded")
     orientation: Literal["ignore", "apply"] = Field("ignore", description="what is done about an EXIF orientation")
+    lossless: bool = Field(False, description="pixels of images that are not JPEGs are stored as they are")
+    val_share: float | None = Field(None, gt=0, lt=1, description="share of each class that is held out")
 
 
 class Images(Extended):
@@ -102,7 +106,7 @@ class Unreadable(Closed):
     why: str
 
 
-class Prepared(Closed):
+class Prepared(Extended):
     """The facts that every kind of prepared dataset states. ``version`` identifies its content, wherever it is."""
 
     format: Literal[1] = FORMAT
@@ -112,8 +116,10 @@ class Prepared(Closed):
     unreadable: tuple[Unreadable, ...] = ()
     made_with: dict[str, str]  # package -> version
     dataset: str
+    name: Name | None = None  # for tables: no part of the content or its identity
 
     example: ClassVar[str]  # a dataset of this kind
+    later = ("name",)
 
     @property
     def parts(self) -> Mapping[str, Images]:

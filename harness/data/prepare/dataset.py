@@ -48,6 +48,9 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
             "another --out (source is a hash of the source files' names and sizes)"
         )
     assert isinstance(existing, kind)
+    if request.name and request.name != existing.name:
+        existing = existing.model_copy(update={"name": request.name})
+        existing.write(request.out)
     return existing
 
 
@@ -74,6 +77,9 @@ def complete_dataset(
     if not lock.acquire():
         raise UserError(f"--out {out}: another process is preparing into it")
     try:
+        if (out / FILE).exists():
+            shutil.rmtree(scratch(out))
+            raise UserError(f"--out {out}: another process has just prepared a dataset there; see what it holds")
         begun = any(journal(build.unfinished).exists() for build in builds)
         for file in (out / name for name in companions):
             if file.exists() and not begun:
@@ -85,7 +91,7 @@ def complete_dataset(
         unreadable = tuple(file for part in done.values() for file in part.unreadable)
         if unreadable and not request.skip_unreadable:
             raise UserError(_unreadable(unreadable, out))
-        facts = {"dataset": request.dataset, "settings": request.settings, "source": source}
+        facts = {"dataset": request.dataset, "settings": request.settings, "source": source, "name": request.name}
         made = state(done, {**facts, "unreadable": unreadable, "made_with": made_with()})
         for build in builds:
             os.replace(build.unfinished, build.finished)
