@@ -69,9 +69,8 @@ class CocoPart(Images):
         count = sum(self.objects.get(kind, 0) for kind in ("objects", "degenerate"))
         for kind in _IMPLAUSIBLE:
             if (many := self.remarks.get(kind, 0)) * 2 > count:
-                return [
-                    f"{many:,} of {plural(count, 'box', 'boxes')} {REMARKS[kind]}; a detector would learn them as they are"
-                ]
+                boxes = f"{many:,} of {plural(count, 'box', 'boxes')}"
+                return [f"{boxes} {REMARKS[kind]}; a detector learns them as they are"]
         return []
 
 
