@@ -31,7 +31,7 @@ REMARKS = {
     "files_found_by_name": "a name from elsewhere: the file of that name in the image folder is used",
     "unnamed_categories": "a category without a name: named by its supercategory or id",
     "boxes_turned": "images whose boxes were in pixels before their EXIF orientation: boxes are turned with the image",
-    "boxes_as_shares": "numbers of at most 1, as shares of the image have: COCO's are pixels",
+    "boxes_as_shares": "have only numbers of at most 1, as shares of the image; COCO's boxes are in pixels",
     "boxes_as_corners": "fit as corners x1, y1, x2, y2, and not as COCO's x, y, width and height",
     "boxes_outside": "reach beyond their image by more than a pixel",
 }
@@ -69,7 +69,8 @@ class CocoPart(Images):
         count = sum(self.objects.get(kind, 0) for kind in ("objects", "degenerate"))
         for kind in _IMPLAUSIBLE:
             if (many := self.remarks.get(kind, 0)) * 2 > count:
-                return [f"{many:,} of {plural(count, 'box', 'boxes')}: {REMARKS[kind]}; a detector would learn them"]
+                boxes = f"{many:,} of {plural(count, 'box', 'boxes')}"
+                return [f"{boxes} {REMARKS[kind]}; a detector learns them as they are"]
         return []
 
 
@@ -77,7 +78,7 @@ def reason(counts: Mapping[str, int]) -> str:
     """Return in words why no annotation is an object; ``counts``: by KINDS and REMARKS."""
     reasons = {
         "crowds": "crowds (`iscrowd: 1`)",
-        "degenerate": "degenerate (no width or height within the image)",
+        "degenerate": "degenerate boxes (no width or height within the image)",
         "without_box": "of neither box nor outline",
     }
     facts = [f"{many:,} {text}" for kind, text in reasons.items() if (many := counts.get(kind))]

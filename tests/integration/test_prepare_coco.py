@@ -130,7 +130,7 @@ def test_nothing_to_train_on(source: Path, tmp_path: Path) -> None:
     train, val = (source / f"annotations/instances_{name}2017.json" for name in ("train", "val"))
     change(train, lambda c: [a.update(iscrowd="1") for a in c["annotations"][:-1]])
     change(train, lambda c: c["annotations"][-1].update(bbox=[700, 3, 5, 5], iscrowd=0))
-    reason = "the annotations are 7 crowds (`iscrowd: 1`) and 1 degenerate (no width or height within the image)"
+    reason = "the annotations are 7 crowds (`iscrowd: 1`) and 1 degenerate boxes (no width or height within the image)"
     result = prepare(source, tmp_path / "data/coco")
     assert result.code == 0 and f"warning: train: nothing to train on: {reason}\n" in result.err
     again = prepare(source, tmp_path / "data/coco")

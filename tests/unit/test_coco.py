@@ -331,6 +331,8 @@ def test_files_of_names_from_elsewhere(tmp_path: Path) -> None:
 
     assert found("0.jpg", "missing.jpg") == ["0.jpg", "missing.jpg"]
     assert found("/x/0.jpg", "C:\\x\\a\\1.jpg", "x/a/0.jpg") == ["0.jpg", "a/1.jpg", "a/0.jpg"]
+    assert found("images/0.jpg", "x/a/1.jpg") == ["0.jpg", "a/1.jpg"]
+    assert found("a\\0.jpg", "b\\0.jpg") == ["a/0.jpg", "b\\0.jpg"]
     assert found("0.jpg", "b/0.jpg") == ["0.jpg", "b/0.jpg"], "others are missing where some are as they are named"
     with pytest.raises(
         UserError, match=r"x.json: images\[1\].file_name: expected a file's name below the image folder"

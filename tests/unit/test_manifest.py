@@ -99,6 +99,22 @@ def of_coco(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "remarks, text", [({}, ""), ({"boxes_as_shares": 2}, ""), ({"boxes_outside": 3}, "3 of 4 boxes ")]
+)
+def test_implausible_boxes_are_warned_of_if_they_are_most(of_coco: Path, remarks: dict[str, int], text: str) -> None:
+    """A manifest without remarks is what it was before there were any."""
+    (of_coco / "manifest.json").write_text(json.dumps({**DETECTION, "test": {**PART, "remarks": remarks}}))
+    read_back = CocoManifest.read(of_coco)
+    assert [warning.split("reach")[0] for warning in read_back.warnings()] == ([f"test: {text}"] if text else [])
+    assert ("noticed: 3 boxes outside" in [tally.line for tally in read_back.test.tallies()]) == bool(text)
+    read_back.write(of_coco)
+    written = json.loads((of_coco / "manifest.json").read_text())
+    assert written["settings"] == DETECTION["settings"] and written["test"] == PART | (
+        {"remarks": remarks} if remarks else {}
+    )
+
+
 def test_of_objects(of_coco: Path) -> None:
     read_back = manifest.read_manifest(of_coco, "imagenet")
     assert isinstance(read_back, CocoManifest) and read_back == CocoManifest.read(of_coco)

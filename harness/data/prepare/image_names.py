@@ -13,7 +13,7 @@ _TRIED = 100  # images that are looked for to find their folder
 
 class Chosen(NamedTuple):
     folder: Path
-    tried: int  # how many spellings of an ordinary name are looked for
+    by_end: bool  # whether its files are named by the ends of the names only
 
 
 def spellings(name: str) -> list[str]:
@@ -26,20 +26,21 @@ def spellings(name: str) -> list[str]:
     parts = [part for part in slashed.split("/") if part not in ("", ".")]
     above = max((i for i, part in enumerate(parts) if part == ".."), default=-1)
     ends = ["/".join(parts[i:]) for i in range(above + 1, len(parts))]
-    first = [name] if _is_below(name) else []
-    whole = [slashed] if _is_below(slashed) else []
-    return list(dict.fromkeys([*first, *whole, *ends]))
+    whole = [spelling for spelling in (name, slashed) if _is_below(spelling)]
+    return list(dict.fromkeys([*whole, *ends]))
 
 
 def folder_of(places: Sequence[Path], names: Sequence[str]) -> Chosen | None:
-    """Return the first of ``places`` that has some of the images: as they are named; else, with other spellings."""
-    by_name = [(name, spellings(name)) for name in names[:_TRIED]]
-    own = [[spelling for spelling in others if spelling == name] for name, others in by_name]
-    slashed = [others[:2] for _, others in by_name]
-    for tried, candidates in ((1, own), (2, slashed), (0, [others for _, others in by_name])):
+    """Return the first of ``places`` that has some of the images: as they are named; else, with / for \\; else, by the
+    ends of their names.
+    """
+    some_names = names[:_TRIED]
+    ends = [spelling for name in some_names for spelling in spellings(name)]
+    slashed = [name.replace("\\", "/") for name in some_names]
+    for candidates in (list(filter(_is_below, some_names)), list(filter(_is_below, slashed)), ends):
         for folder in places:
-            if any(os.path.isfile(folder / name) for names_of_one in candidates for name in names_of_one):
-                return Chosen(folder, tried)
+            if any(os.path.isfile(folder / name) for name in candidates):
+                return Chosen(folder, by_end=candidates is ends)
     return None
 
 
@@ -49,13 +50,13 @@ def folders_with(source: Path, name: str) -> list[str]:
     return sorted(folder for folder, _, files in os.walk(source) if os.path.basename("".join(last)) in files)
 
 
-def names_in(folder: Path, tried: int, images: Sequence[ImageEntry]) -> list[str]:
+def names_in(folder: Path, by_end: bool, images: Sequence[ImageEntry]) -> list[str]:
     """Return the name of each image's file in the folder; one that is missing keeps its name.
 
     Raises:
         UserError: a name leads out of the folder, and there is no file of its last part; two names mean one file.
     """
-    names = [_name_in(folder, tried, image) for image in images]
+    names = [_name_in(folder, by_end, image) for image in images]
     by_name: dict[str, ImageEntry] = {}
     for name, image in zip(names, images, strict=True):
         if (other := by_name.setdefault(name, image)) is not image:
@@ -66,14 +67,11 @@ def names_in(folder: Path, tried: int, images: Sequence[ImageEntry]) -> list[str
     return names
 
 
-def _name_in(folder: Path, tried: int, image: ImageEntry) -> str:
-    is_ordinary = _is_below(image.name) and "\\" not in image.name and "://" not in image.name
-    if is_ordinary and tried == 1:
+def _name_in(folder: Path, by_end: bool, image: ImageEntry) -> str:
+    whole = [name for name in dict.fromkeys((image.name, image.name.replace("\\", "/"))) if _is_below(name)]
+    if whole == [image.name] and not by_end:
         return image.name
-    candidates = spellings(image.name)
-    if is_ordinary and tried:
-        candidates = candidates[:tried]
-    for name in candidates:
+    for name in whole if whole and not by_end else spellings(image.name):
         if os.path.isfile(folder / name):
             return name
     if not _is_below(image.name):
