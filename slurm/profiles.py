@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from harness.errors import UserError, unknown
 from harness.spec import yamlfile
 from harness.spec.schema import Closed
-from harness.spec.sweep_file import validate_model
+from harness.spec.validation import validate_model
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 

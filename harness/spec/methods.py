@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError, shorten, unknown
+from harness.errors import UserError, expected, shorten, unknown
 from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
@@ -50,7 +50,7 @@ class Hyper:
             return int(value)
         if self.kind in ("bool", "str") and type(value).__name__ == self.kind:
             return value
-        raise ValueError(f"expected {self.kind}, found {shorten(value)}")
+        raise ValueError(expected(self.kind, value))
 
 
 @dataclass(frozen=True)

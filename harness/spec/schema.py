@@ -1,6 +1,8 @@
 """Schema of a sweep file. Every model is closed: an unknown key is an error, never ignored."""
 
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -11,13 +13,27 @@ from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+MOST_SEEDS = 10_000
+_RANGE = re.compile(r"([0-9]{1,10}) ?- ?([0-9]{1,10})")
+_SEEDS = re.compile(rf"(?=.*[-,])({_RANGE.pattern}|[0-9]{{1,10}})( ?, ?({_RANGE.pattern}|[0-9]{{1,10}}))*")
 
 
 def _name_or_mapping(value: Any) -> Any:
     if not isinstance(value, str | dict):
         raise ValueError(f"expected a recipe's name or a mapping, found {shorten(value)}")
     return value
+
+
+def _seeds(part: Any) -> Any:
+    """Return the seeds of an item of a list: of the range ``0-4``, or the item itself."""
+    if not isinstance(part, str) or not (limits := _RANGE.fullmatch(part.strip())):
+        return (part,)
+    first, last = map(int, limits.groups())
+    if not first <= last < first + MOST_SEEDS:
+        raise ValueError(f"expected a range that rises, of at most {MOST_SEEDS:,} seeds, such as 0-4; found {part}")
+    return range(first, last + 1)
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -198,7 +214,9 @@ class Sweep(Closed):
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="teacher-student pairs")
     seeds: tuple[Seed, ...] = Field(
-        min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list"
+        min_length=1,
+        max_length=MOST_SEEDS,
+        description="a number of seeds (3 means 0, 1, 2), a range (`0-4`) or a list of both",
     )
 
     @field_validator("methods", mode="before")
@@ -216,12 +234,16 @@ class Sweep(Closed):
     @classmethod
     def _seeds_by_count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            if not 1 <= value <= 10_000:
-                raise ValueError(f"expected 1 to 10,000 seeds, found {value}")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(f"expected 1 to {MOST_SEEDS:,} seeds, found {value}")
             return tuple(range(value))
+        if isinstance(value, str) and _SEEDS.fullmatch(value):
+            value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list | tuple):
-            raise ValueError(f"expected a number of seeds or a list, found {shorten(value)}")
-        return value
+            found = shorten(value)
+            quoted = "; take the quotes away" if isinstance(value, str) and value.isdecimal() else ""
+            raise ValueError(f"expected a number of seeds or a list, found {found}{quoted}; valid: 5, 0-4, [0, 2, 7]")
+        return list(islice((seed for part in value for seed in _seeds(part)), MOST_SEEDS + 1))
 
     @field_validator("seeds")
     @classmethod

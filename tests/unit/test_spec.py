@@ -284,8 +284,10 @@ def test_a_method_that_does_not_exist_is_reported(use: str, capsys: pytest.Captu
 
 def test_where_of_an_override_without_a_line(tmp_path: Path) -> None:
     document = Document("f.yaml", {}, {})
-    with pytest.raises(UserError, match=r"^f.yaml: dataset: is required and missing \(and 4 more mistakes\)$"):
+    with pytest.raises(UserError) as e:
         sweep_file.validate_model(sweep_file.Sweep, {}, document)
+    keys = ("dataset", "recipe", "methods", "pairs", "seeds")
+    assert str(e.value).split("\n") == [f"f.yaml: {key}: is required and missing" for key in keys]
 
 
 NO_TORCH = """
