@@ -19,6 +19,7 @@ from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.idle_settings import idle_settings
 from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Teachers
 from harness.spec.science import Science
@@ -55,6 +56,7 @@ class Contents:
     file: str = "FILE"  # the sweep file, as the command named it
     sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
+    idle: tuple[str, ...] = ()  # sentences on settings without effect
 
     @property
     def task(self) -> TaskInfo:
@@ -76,6 +78,7 @@ class Contents:
             file=plan.document.source,
             sets=plan.document.sets,
             teachers_alone=_teachers_alone(sweep.teachers),
+            idle=idle_settings(plan),
         )
 
     def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
@@ -115,7 +118,8 @@ class Contents:
         return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
 
     def write(self, folder: Path) -> None:
-        files.replace_json(folder / CONTENTS, asdict(self))
+        # Left out while empty, so that the files of tables stay the same.
+        files.replace_json(folder / CONTENTS, {k: v for k, v in asdict(self).items() if v or k != "idle"})
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,9 @@ def resolve(name: str, layers: dict[KeyPath, Method], document: Document) -> tup
         for key, value in layer.params.items():
             with collected(mistakes), document.place((*path, "params", key)):
                 if key not in source.hyper:
-                    raise ValueError(unknown(f"hyper-parameter of {use}", key, source.hyper))
+                    text = unknown(f"hyper-parameter of {use}", key, source.hyper)
+                    own = "; they are the keyword-only arguments of its own `__init__`" * (not source.hyper)
+                    raise ValueError(f"{text}{own}")
                 params[key] = source.hyper[key].check(value)
         for term, weight in layer.weights.items():
             if term in weights:
