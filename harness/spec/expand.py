@@ -200,7 +200,12 @@ class _Expansion:
             return
         for key in ("teacher", "student"):
             with self.document.place(("pairs", i, key)):
-                models.check_images(getattr(pair, key), self.info.name, shape)
+                try:
+                    models.check_images(getattr(pair, key), self.info.name, shape)
+                except ValueError as e:
+                    if self.info.image_shape is None:  # the recipe decides
+                        raise ValueError(f"{e} by `recipe.image_size`; set it, `eval_size` and `eval_resize`") from None
+                    raise
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> str | None:
         """Return the sha256 of the weights that a detector's backbone starts from; None where there are none."""
