@@ -88,7 +88,7 @@ class Work:
             "jobs": len(self.jobs),
             "jobs_at_once": self.at_once,
             "estimate": asdict(self.estimate) if self.estimate else None,
-            "without_effect": list(idle_settings(self.planned.plan)),
+            "idle_settings": list(idle_settings(self.planned.plan)),
         }
 
     def text(self) -> str:
@@ -104,7 +104,7 @@ class Work:
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
-        lines += [f"warning: without effect: {text}" for text in counts["without_effect"]]
+        lines += [f"warning: without effect: {text}" for text in counts["idle_settings"]]
         return "\n".join(lines)
 
 

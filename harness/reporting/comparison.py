@@ -56,7 +56,7 @@ class Contents:
     file: str = "FILE"  # the sweep file, as the command named it
     sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
-    idle: tuple[str, ...] = ()  # sentences on settings without effect
+    idle_settings: tuple[str, ...] = ()  # sentences on settings without effect
 
     @property
     def task(self) -> TaskInfo:
@@ -78,7 +78,7 @@ class Contents:
             file=plan.document.source,
             sets=plan.document.sets,
             teachers_alone=_teachers_alone(sweep.teachers),
-            idle=idle_settings(plan),
+            idle_settings=idle_settings(plan),
         )
 
     def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
@@ -119,7 +119,7 @@ class Contents:
 
     def write(self, folder: Path) -> None:
         # Left out while empty, so that the files of tables stay the same.
-        files.replace_json(folder / CONTENTS, {k: v for k, v in asdict(self).items() if v or k != "idle"})
+        files.replace_json(folder / CONTENTS, {k: v for k, v in asdict(self).items() if v or k != "idle_settings"})
 
 
 @dataclass(frozen=True)

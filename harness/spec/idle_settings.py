@@ -30,7 +30,7 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
 def _of_sweep(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
     if sweep.teachers != Teachers() and all(pair.teacher_weights for pair in sweep.pairs):
-        yield "teachers: no teacher is trained, as every pair has `teacher_weights`"
+        yield "teachers: no teacher is trained, as every pair has teacher_weights"
     stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
     if stated and not any(run.science.recipe.teacher_top_k for run in plan.runs.values()):
         yield f"teacher_top_k {stated}: no method here reads nothing but the teacher's logits"
@@ -56,9 +56,9 @@ def _of_recipe(science: Science) -> Iterator[str]:
         never = "; the learning rate never falls" if late == list(recipe.milestones) else ""
         yield f"milestones {', '.join(map(str, late))}: not before the end of {last}{never}"
     elif recipe.milestones and recipe.gamma == 1:
-        yield "milestones: `gamma` is 1, so that the learning rate never falls"
+        yield "milestones: gamma is 1, so that the learning rate never falls"
     if recipe.gamma != Recipe.model_fields["gamma"].default and len(late) == len(recipe.milestones):
-        why = "schedule `cosine` has no milestones" if recipe.schedule == "cosine" else "no milestone is reached"
+        why = "schedule cosine has no milestones" if recipe.schedule == "cosine" else "no milestone is reached"
         yield f"gamma {recipe.gamma:g}: {why}"
     if recipe.nesterov and not recipe.momentum:
         yield "nesterov: the momentum is 0"
@@ -68,7 +68,7 @@ def _of_recipe(science: Science) -> Iterator[str]:
     if 0 < steps <= recipe.warmup_steps:
         yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
     if recipe.label_smoothing and not science.method.weights.get("ce"):
-        yield f"label_smoothing {recipe.label_smoothing:g}: the loss weight of `ce` is 0"
+        yield f"label_smoothing {recipe.label_smoothing:g}: the loss weight of ce is 0"
     yield from _of_detector(science)
 
 
@@ -83,7 +83,7 @@ def _of_detector(science: Science) -> Iterator[str]:
 def _of_method(science: Science, source: MethodInfo) -> Iterator[str]:
     params, weights = science.method.params, science.method.weights
     if len(weights) > 1 and not any(weight for term, weight in weights.items() if term != "ce"):
-        yield "weights: all but that of `ce` are 0, so that nothing is distilled"
+        yield "weights: all but that of ce are 0, so that nothing is distilled"
     for key, (other, value) in source.used_with.items():
         if params[other] != value and params[key] != source.hyper[key].default:
             yield f"params {key} {params[key]}: used only with {other} {value}, which is {params[other]}"

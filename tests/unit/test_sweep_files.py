@@ -9,6 +9,8 @@ import pytest
 
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
+from harness.reporting.comparison import Contents
+from harness.reporting.tables.text import sweep_notes
 from harness.spec.expand import Plan
 from harness.spec.idle_settings import idle_settings
 from tests.support.cli import REPO, run_command
@@ -41,10 +43,10 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
         (["recipe={epochs: 3, lr: 0.1, milestones: [2, 60]}"], ["milestones 60: not before the end of 3 epochs"]),
         (
             ["recipe={epochs: 3, lr: 0.1, milestones: [2], gamma: 1}"],
-            ["milestones: `gamma` is 1, so that the learning rate never falls"],
+            ["milestones: gamma is 1, so that the learning rate never falls"],
         ),
         (["recipe={epochs: 3, lr: 0.1, gamma: 0.2}"], ["gamma 0.2: no milestone is reached"]),
-        (["recipe.gamma=0.2"], ["gamma 0.2: schedule `cosine` has no milestones"]),
+        (["recipe.gamma=0.2"], ["gamma 0.2: schedule cosine has no milestones"]),
         (["recipe.nesterov=true", "recipe.momentum=0"], ["nesterov: the momentum is 0"]),
         (["recipe.eval_every=20"], []),
         (["recipe.eval_every=21"], ["eval_every 21: more than 20 epochs; only the last is evaluated"]),
@@ -55,9 +57,9 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
         (["recipe.epochs=1", "recipe.warmup_steps=22"], []),
         (
             ["methods.kd.weights.ce=0", "recipe.label_smoothing=0.1", "teachers.recipe=digits_quick"],
-            ["kd: label_smoothing 0.1: the loss weight of `ce` is 0"],
+            ["kd: label_smoothing 0.1: the loss weight of ce is 0"],
         ),
-        (["methods.kd.weights.kd=0"], ["kd: weights: all but that of `ce` are 0, so that nothing is distilled"]),
+        (["methods.kd.weights.kd=0"], ["kd: weights: all but that of ce are 0, so that nothing is distilled"]),
         (
             ["methods.kd.use=lskd", "methods.kd.params={alpha: 2, warmup: 20}"],
             ["kd: params alpha 2.0: used only with base dkd, which is kd"],
@@ -76,7 +78,7 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
         ),
         (
             ["teachers.seed=1", f"pairs.0.teacher_weights={{file: x, sha256: {'ab' * 32}}}"],
-            ["teachers: no teacher is trained, as every pair has `teacher_weights`"],
+            ["teachers: no teacher is trained, as every pair has teacher_weights"],
         ),
     ],
 )  # fmt: skip
@@ -94,9 +96,18 @@ def test_settings_without_effect_are_in_the_plan(tmp_path: Path) -> None:
         "--set",
         "recipe.gamma=0.5",
     )
-    text = "gamma 0.5: schedule `cosine` has no milestones"
+    text = "gamma 0.5: schedule cosine has no milestones"
     assert f"\nwarning: without effect: {text}\n" in run_command(*args).out
-    assert json.loads(run_command(*args, "--json").out)["without_effect"] == [text]
+    assert json.loads(run_command(*args, "--json").out)["idle_settings"] == [text]
+
+
+def test_settings_without_effect_are_under_the_tables(tmp_path: Path) -> None:
+    contents = Contents.of("table", plan(BASE, "recipe.gamma=0.5"))
+    assert "Without effect: gamma 0.5: schedule cosine has no milestones." in sweep_notes(contents)
+    contents.write(tmp_path)
+    assert Contents.read(tmp_path) == contents
+    Contents.of("table", plan(BASE)).write(tmp_path)
+    assert "idle_settings" not in (tmp_path / "contents.json").read_text(), "tables from before have the same bytes"
 
 
 MISTAKES = """\
