@@ -81,12 +81,18 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Return ``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
     valid = sorted(valid)
     cutoff = 0.5 if len(str(name)) < 4 else 0.66  # of two letters, one wrong leaves a half
-    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=cutoff)
+    by_letters = {_letters(text): text for text in valid}  # CIFAR-100 is near to cifar100
+    close = [by_letters[m] for m in difflib.get_close_matches(_letters(str(name)), by_letters, n=1, cutoff=cutoff)]
     if not valid:
         return f"unknown {kind} {shorten(name)}: there are none here"
     hint = f"; did you mean {close[0]!r}?" if close else "."
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
+
+
+def _letters(name: str) -> str:
+    """Return a name as it is compared with others: without the differences that nobody remembers."""
+    return name[:200].casefold().replace("-", "").replace("_", "") or name
 
 
 def shorten(value: object, limit: int = 80) -> str:

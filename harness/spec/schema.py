@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from harness.errors import shorten
+from harness.errors import expected
 from harness.spec import datasets, pretrained, tasks
 from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
@@ -22,7 +22,7 @@ _SEEDS = re.compile(rf"(?=.*[-,])({_RANGE.pattern}|[0-9]{{1,10}})( ?, ?({_RANGE.
 
 def _name_or_mapping(value: Any) -> Any:
     if not isinstance(value, str | dict):
-        raise ValueError(f"expected a recipe's name or a mapping, found {shorten(value)}")
+        raise ValueError(expected("a recipe's name or a mapping", value))
     return value
 
 
@@ -41,7 +41,11 @@ def _either(names: tuple[str, ...]) -> str:
 
 
 def _dataset_by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict | Dataset):
+        raise ValueError(expected("a dataset's name or a mapping", value))
+    return value
 
 
 def _checked_by(check: Callable[[str], object]) -> AfterValidator:
@@ -228,7 +232,8 @@ class Sweep(Closed):
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {k: {} if v is None else v for k, v in value.items()}
-        raise ValueError(f"expected a list of names, or a mapping of names to settings, found {shorten(value)}")
+        brackets = f"; write [{value}]" if isinstance(value, str) else ""
+        raise ValueError(expected("a list of names, or a mapping of names to settings", value) + brackets)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -240,9 +245,9 @@ class Sweep(Closed):
         if isinstance(value, str) and _SEEDS.fullmatch(value):
             value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list | tuple):
-            found = shorten(value)
             quoted = "; take the quotes away" if isinstance(value, str) and value.isdecimal() else ""
-            raise ValueError(f"expected a number of seeds or a list, found {found}{quoted}; valid: 5, 0-4, [0, 2, 7]")
+            text = expected("a number of seeds or a list", value)
+            raise ValueError(f"{text}{quoted}; valid: 5, 0-4, [0, 2, 7]")
         return list(islice((seed for part in value for seed in _seeds(part)), MOST_SEEDS + 1))
 
     @field_validator("seeds")

@@ -103,7 +103,11 @@ def _unknown_key(model: type[BaseModel], place: KeyPath) -> str:
     key, owner = place[-1], _model_at(model, place[:-1])
     if owner is Sweep and key in Recipe.model_fields:
         return f"unknown key {key!r}; it is a key of recipe: recipe.{key}"
-    message = unknown("key", key, owner.model_fields if owner else ())
+    fields = owner.model_fields if owner else {}
+    name, colon, _ = str(key).partition(":")
+    if colon and name in fields:
+        return f"unknown key {shorten(key)}; a space is missing after the colon of {name!r}"
+    message = unknown("key", key, fields)
     return f"{message}; hyper-parameters go under params" if owner is Method else message
 
 

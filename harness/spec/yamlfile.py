@@ -21,6 +21,9 @@ HINTS = {
     "'\\t' that cannot start": "a tab; YAML is indented with spaces",
     "that cannot start": "quote the text",
     "mapping values are not allowed": "is a line indented too far, or does a text with a colon need quotes?",
+    "<document start>": "is the first line indented more than a later one?",
+    "<block end>": "is a line indented more or less than those next to it?",
+    "expected ',' or": "is a bracket, brace or quote not closed?",
     "unexpected end of stream": "is a quote not closed?",
 }
 
