@@ -20,7 +20,8 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
         for text in without_effect(science, describe_method(science.method.use)):
             lines.setdefault(text, []).append(line)
     sentences = [text if len(of) == len(first) else f"{_names(of, list(first))}: {text}" for text, of in lines.items()]
-    trained = {run.science.student: run.science for k, run in plan.runs.items() if k in {p.needs for p in plan.packs}}
+    needed = {pack.needs for pack in plan.packs}
+    trained = {run.science.student: run.science for run_id, run in plan.runs.items() if run_id in needed}
     for model, science in trained.items():
         texts = without_effect(science, describe_method(science.method.use))
         sentences += [f"teacher {model}: {text}" for text in texts if text not in sentences]
@@ -32,8 +33,13 @@ def _of_sweep(plan: Plan) -> Iterator[str]:
     if sweep.teachers != Teachers() and all(pair.teacher_weights for pair in sweep.pairs):
         yield "teachers: no teacher is trained, as every pair has teacher_weights"
     stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
-    if stated and not any(run.science.recipe.teacher_top_k for run in plan.runs.values()):
-        yield f"teacher_top_k {stated}: no method here reads nothing but the teacher's logits"
+    used = {cell.method for cell in plan.cells if plan.runs[cell.run_id].science.recipe.teacher_top_k}
+    why = "reads nothing but the teacher's logits"
+    if stated and not used:
+        yield f"teacher_top_k {stated}: no method here {why}"
+    for name in dict.fromkeys(cell.method for cell in plan.cells):
+        if (own := sweep.methods[name].recipe.get("teacher_top_k")) and name not in used:
+            yield f"{name}: teacher_top_k {own}: is for a method that {why}"
 
 
 def _names(lines: list[Line], all_lines: list[Line]) -> str:
@@ -84,6 +90,8 @@ def _of_method(science: Science, source: MethodInfo) -> Iterator[str]:
     params, weights = science.method.params, science.method.weights
     if len(weights) > 1 and not any(weight for term, weight in weights.items() if term != "ce"):
         yield "weights: all but that of ce are 0, so that nothing is distilled"
+    elif source.needs_teacher and list(weights) == ["ce"] and params.get("first_epochs") == 0:
+        yield "params first_epochs 0: the method distils in its first stage only, so that nothing is distilled"
     for key, (other, value) in source.used_with.items():
         if params[other] != value and params[key] != source.hyper[key].default:
             yield f"params {key} {params[key]}: used only with {other} {value}, which is {params[other]}"

@@ -73,6 +73,14 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
             ["teacher_top_k 3: no method here reads nothing but the teacher's logits"],
         ),
         (
+            ["methods.kd.use=fitnets", "methods.kd.recipe.teacher_top_k=3"],
+            ["kd: teacher_top_k 3: is for a method that reads nothing but the teacher's logits"],
+        ),
+        (
+            ["methods.kd.use=ab", "methods.kd.params.first_epochs=0"],
+            ["kd: params first_epochs 0: the method distils in its first stage only, so that nothing is distilled"],
+        ),
+        (
             ["teachers.recipe={base: digits_quick, eval_every: 30}"],
             ["teacher digits_net_w8: eval_every 30: more than 20 epochs; only the last is evaluated"],
         ),
