@@ -70,11 +70,17 @@ def error_lines(error: Exception) -> list[str]:
 
 
 def expected(what: str, value: object) -> str:
-    """Return ``expected a number, found '0,05'; write 0.05``."""
+    """Return ``expected a number, found '0,05'; a decimal comma? write 0.05``."""
     found = "nothing" if value is None else shorten(value)
-    comma = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+,[0-9]+", value) and "list" not in what
-    hint = f"; a decimal comma? write {value.replace(',', '.')}" if comma and isinstance(value, str) else ""
-    return f"expected {what}, found {found}{hint}"
+    comma = isinstance(value, str) and "list" not in what and re.fullmatch(r"([-+]?[0-9]+),([0-9]+)", value)
+    return f"expected {what}, found {found}" + (f"; {comma_hint(*comma.groups())}" if comma else "")
+
+
+def comma_hint(before: str, after: str) -> str:
+    """Return how to write the number that a comma is in."""
+    if len(after) == 3:
+        return f"a comma in a number? write {before}{after} or {before}.{after}"
+    return f"a decimal comma? write {before}.{after}"
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from harness.errors import UserError, raise_mistakes, shorten
+from harness.errors import UserError, comma_hint, raise_mistakes, shorten
 from harness.spec import yaml_scalars
 
 MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
 MAX_BITS = 64  # of an integer; no key takes more, and Python refuses to print far larger ones
 KeyPath = tuple[str | int, ...]
+Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # key -> the nodes of key and value
 # What a person would say to PyYAML's problems.
 HINTS = {
     "'\\t' that cannot start": "a tab; YAML is indented with spaces",
@@ -167,25 +168,18 @@ class _Reader:
             out[key] = self.value(value_node, (*path, key))
         return out
 
-    def _entries(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+    def _entries(self, node: yaml.MappingNode, path: KeyPath) -> Entries:
         """Return a mapping's keys, those that it merges (``<<``) first: its own win, then the first merged ones."""
-        merged: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
-        merges = 0
+        merged: Entries = {}
+        own: Entries = {}
         before: tuple[str, yaml.Node] | None = None
         for key_node, value_node in node.value:
             self._count()
             if key_node.value == "<<" and key_node.style is None:
-                merges += 1
-                if merges > 1:
+                if merged:
                     text = "'<<' is given twice; merge several mappings by a list: <<: [*a, *b]"
                     raise self._mistake(key_node, path, text)
-                for source in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:
-                    if not isinstance(source, yaml.MappingNode):
-                        text = "'<<' merges the keys of mappings: expected <<: *NAME or <<: [*NAME, *OTHER]"
-                        raise self._mistake(key_node, path, text)
-                    for key, entry in self._entries(source, path).items():
-                        merged.setdefault(key, entry)
+                merged = self._merged(value_node, path)
                 continue
             key = self._key(key_node, path, value_node, before)
             if key in own:
@@ -193,6 +187,16 @@ class _Reader:
             own[key] = (key_node, value_node)
             before = key, value_node
         return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, path: KeyPath) -> Entries:
+        merged: Entries = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(source, yaml.MappingNode):
+                text = "'<<' merges the keys of mappings: expected <<: *NAME or <<: [*NAME, *OTHER]"
+                raise self._mistake(node, path, text)
+            for key, entry in self._entries(source, path).items():
+                merged.setdefault(key, entry)
+        return merged
 
     def _key(self, node: yaml.Node, path: KeyPath, value: yaml.Node, before: tuple[str, yaml.Node] | None) -> str:
         """Return a key. ``before``: the key and value that stand before it."""
@@ -203,8 +207,7 @@ class _Reader:
             return str(node.value)
         text = yaml_scalars.misread(node.value, is_key=True)
         if _is_number(node) and before is not None and _is_number(before[1]) and value.value == "":
-            number = f"{before[1].value}.{node.value}"
-            text = f"keys must be text, found {node.value}; a decimal comma? write {before[0]}: {number}"
+            text = f"keys must be text, found {node.value} after {before[0]}; {comma_hint(before[1].value, node.value)}"
         elif not text and yaml_scalars.kind(node.value) != "str":
             text = f"keys must be text, found {shorten(node.value)[1:-1]}; quote it: {shorten(node.value)}"
         if text:
