@@ -1,25 +1,104 @@
 """Errors that the user can mend, the wording of messages, and the exit codes of every command."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_INPUT = 0, 1, 2
+
+
+MOST_MISTAKES = 20  # that one command names
 
 
 class UserError(Exception):
     """Wrong input. Its text is the whole message: the place, what stands there and what was expected."""
 
+    def __init__(self, text: str, line: int = 0, is_missing: bool = False):
+        super().__init__(text)
+        self.line, self.is_missing = line, is_missing  # of the mistake in its file, to sort several
+
+    @property
+    def parts(self) -> tuple["UserError", ...]:
+        """The mistakes that it names, one each."""
+        return (self,)
+
+
+class Mistakes(UserError):
+    """Several mistakes of a file, each with its own line of text. A key that is missing may be one misspelt above."""
+
+    def __init__(self, mistakes: Iterable[UserError]):
+        by_text = {str(mistake): mistake for mistake in mistakes}
+        self.mistakes = sorted(by_text.values(), key=lambda mistake: (mistake.is_missing, mistake.line))
+        super().__init__("\n".join(self.lines()), self.mistakes[0].line)
+
+    @property
+    def parts(self) -> tuple[UserError, ...]:
+        return tuple(self.mistakes)
+
+    def lines(self) -> list[str]:
+        """Return the messages, without those that are too many."""
+        more = len(self.mistakes) - MOST_MISTAKES
+        shown = [one_line(mistake) for mistake in self.mistakes[:MOST_MISTAKES]]
+        return [*shown, f"and {more} more mistakes"[: None if more > 1 else -1]] if more > 0 else shown
+
+
+def raise_mistakes(mistakes: Sequence[UserError]) -> None:
+    """Raise what was collected.
+
+    Raises:
+        UserError: there is some.
+    """
+    if len(different := {str(m): m for m in mistakes}) == 1:
+        raise next(iter(different.values()))
+    if mistakes:
+        raise Mistakes(mistakes)
+
+
+@contextmanager
+def collected(mistakes: list[UserError]) -> Iterator[None]:
+    """Append the mistakes that the block raises, so that more can be looked for."""
+    try:
+        yield
+    except UserError as e:
+        mistakes += e.parts
+
+
+def error_lines(error: Exception) -> list[str]:
+    """Return an error's text as printable lines, one for each mistake."""
+    return error.lines() if isinstance(error, Mistakes) else [one_line(error)]
+
+
+def expected(what: str, value: object) -> str:
+    """Return ``expected a number, found '0,05'; a decimal comma? write 0.05``."""
+    found = "nothing" if value is None else shorten(value)
+    comma = isinstance(value, str) and "list" not in what and re.fullmatch(r"([-+]?[0-9]+),([0-9]+)", value)
+    return f"expected {what}, found {found}" + (f"; {comma_hint(*comma.groups())}" if comma else "")
+
+
+def comma_hint(before: str, after: str) -> str:
+    """Return how to write the number that a comma is in."""
+    if len(after) == 3:
+        return f"a comma in a number? write {before}{after} or {before}.{after}"
+    return f"a decimal comma? write {before}.{after}"
+
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:
     """Return ``unknown method 'kdd'; did you mean 'kd'? Valid: crd, kd``."""
     valid = sorted(valid)
-    cutoff = 0.5 if len(str(name)) < 4 else 0.55  # of two letters, one wrong leaves a half
-    close = difflib.get_close_matches(str(name)[:200], valid, n=1, cutoff=cutoff)
+    cutoff = 0.5 if len(str(name)) < 4 else 0.66  # of two letters, one wrong leaves a half
+    by_letters = {_letters(text): text for text in valid}  # CIFAR-100 is near to cifar100
+    close = [by_letters[m] for m in difflib.get_close_matches(_letters(str(name)), by_letters, n=1, cutoff=cutoff)]
     if not valid:
         return f"unknown {kind} {shorten(name)}: there are none here"
     hint = f"; did you mean {close[0]!r}?" if close else "."
     shown = ", ".join(valid[:30]) + (f", ... ({len(valid)} in all)" if len(valid) > 30 else "")
     return f"unknown {kind} {shorten(name)}{hint} Valid: {shown}"
+
+
+def _letters(name: str) -> str:
+    """Return a name as it is compared with others: without the differences that nobody remembers."""
+    return name[:200].casefold().replace("-", "").replace("_", "") or name
 
 
 def shorten(value: object, limit: int = 80) -> str:

@@ -13,7 +13,7 @@ from harness.console.terminal import say
 from harness.data.manifest import Prepared, Settings
 from harness.errors import UserError, unknown
 from harness.hardware import cores
-from harness.spec.schema import NAME
+from harness.spec.schema import NAME_PATTERN
 from harness.spec.tasks import DATASETS, import_object
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
@@ -128,7 +128,7 @@ def prepare(
     longest = (max_side or MAX_SIDE) if "max_side" in preparation.options else None
     if val_share is not None and not 0 < val_share < 1:
         raise UserError(f"--val-share {val_share:g}: expected a share between 0 and 1, such as 0.1")
-    if name is not None and not re.fullmatch(NAME, name):
+    if name is not None and not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"--name {name}: expected up to 64 letters, digits and _.+-, the first a letter or digit")
     turned = (orientation or Orientation.ignore).value
     settings = Settings(max_side=longest, quality=quality, orientation=turned, lossless=lossless, val_share=val_share)

@@ -168,6 +168,8 @@ class Distiller(nn.Module):
                       ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
     ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
                       ``two_stage``, detectors by their outputs for regions: see ``methods.detection``.
+    ``used_with``     hyper-parameter -> another one and its value, with which alone it is used; a sweep that states it
+                      with another value is warned.
     ``version``       raised whenever the method's numbers change, so that old results keep their own identity.
 
     ``__init__`` may set what depends on the models and hyper-parameters:
@@ -190,6 +192,7 @@ class Distiller(nn.Module):
     defined_for: ClassVar[tuple[str, ...]] = ("classification",)
     logits_only: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
+    used_with: ClassVar[dict[str, tuple[str, str]]] = {}
 
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()

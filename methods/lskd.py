@@ -29,6 +29,11 @@ class LSKD(Distiller):
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.1, "ls": 9.0}
     logits_only: ClassVar[bool] = True
+    used_with: ClassVar[dict[str, tuple[str, str]]] = {
+        "alpha": ("base", "dkd"),
+        "beta": ("base", "dkd"),
+        "warmup": ("base", "dkd"),
+    }
     version: ClassVar[int] = 2  # 1 had no warm-up
 
     def __init__(

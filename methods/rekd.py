@@ -54,6 +54,11 @@ class ReKD(TapPairs):
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
     defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
+    used_with: ClassVar[dict[str, tuple[str, str]]] = {
+        "samples": ("selection", "soft"),
+        "tau": ("selection", "soft"),
+        "group_size": ("selection", "soft"),
+    }
 
     def __init__(
         self,

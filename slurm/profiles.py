@@ -2,14 +2,15 @@
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, collected, raise_mistakes, unknown
 from harness.spec import yamlfile
 from harness.spec.schema import Closed
-from harness.spec.sweep_file import validate_model
+from harness.spec.validation import validate_model
+from slurm import sbatch_options
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
 
@@ -60,6 +61,10 @@ class BySize(Closed):
     resources: dict[str, Any] = Field(description="keys of `resources` to change")
 
 
+def _lines(value: Any) -> Any:
+    return [line for line in value.splitlines() if line.strip()] if isinstance(value, str) else value
+
+
 class Profile(Closed):
     """A cluster, and the options that its jobs are submitted with."""
 
@@ -71,7 +76,9 @@ class Profile(Closed):
     by_size: tuple[BySize, ...] = Field(
         (), description="changes by model; all entries that match are applied, in order"
     )
-    setup: tuple[str, ...] = Field((), description="shell lines before Python starts: modules, variables")
+    setup: Annotated[tuple[str, ...], BeforeValidator(_lines)] = Field(
+        (), description="shell lines before Python starts: modules, variables"
+    )
     python: str | None = Field(
         None, description="the command that starts Python on a node (in a container, for example)"
     )
@@ -83,11 +90,19 @@ class Profile(Closed):
     poll_seconds: float = Field(20.0, ge=0.5, description="least time between two looks at the queue")
 
     def resources_for(self, student: str, teacher: str | None) -> Resources:
-        """Return what a job asks for that trains this student, with this teacher if any."""
+        """Return what a job asks for that trains this student, with this teacher if any.
+
+        Raises:
+            UserError: the rules that match contradict each other.
+        """
         resources = self.resources
         for rule in self.by_size:
             if fnmatchcase(student, rule.student) and fnmatchcase(teacher or "", rule.teacher):
-                resources = Resources.model_validate({**resources.model_dump(), **rule.resources})
+                try:
+                    resources = Resources.model_validate({**resources.model_dump(), **rule.resources})
+                except ValueError as e:  # each rule is valid, but not what several that match make together
+                    reason = str(e).split("Value error, ")[-1].split(" [type")[0]
+                    raise UserError(f"profile, by_size, rules for {student} taken together: {reason}") from None
         return resources
 
 
@@ -108,14 +123,21 @@ def load_profile(name: str) -> Profile:
         )
     document = yamlfile.read_yaml(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
     profile = validate_model(Profile, document.data, document)
+    mistakes: list[UserError] = []
+    rules: list[Resources] = []
     for i, rule in enumerate(profile.by_size):
         changed = {**profile.resources.model_dump(), **rule.resources}
-        validate_model(Resources, changed, document, ("by_size", i, "resources"))
-    shortest = min([profile.resources.time_minutes, *(r.resources.get("time_minutes", 10**9) for r in profile.by_size)])
+        with collected(mistakes):
+            rules.append(validate_model(Resources, changed, document, ("by_size", i, "resources")))
+    for option, value in profile.sbatch.items():
+        with collected(mistakes), document.place(("sbatch", option)):
+            sbatch_options.check_option(option, value, profile.resources.model_dump())
+    shortest = min(resources.time_minutes for resources in (profile.resources, *rules))
     if profile.signal_seconds >= 60 * shortest:
-        raise document.mistake(
-            ("signal_seconds",),
+        text = (
             f"{profile.signal_seconds} s before the time limit is before the start of a job of {shortest} min; "
-            f"expected less than {60 * shortest}",
+            f"expected less than {60 * shortest}"
         )
+        mistakes.append(document.mistake(("signal_seconds",), text))
+    raise_mistakes(mistakes)
     return profile

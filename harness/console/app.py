@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.errors import EXIT_BAD_INPUT, UserError, one_line
+from harness.errors import EXIT_BAD_INPUT, UserError, error_lines, one_line
 
 HELP = """Compare knowledge distillation methods: train students, print tables, trace every number to its runs.
 
@@ -50,7 +50,7 @@ def _app(help: str | None = None) -> typer.Typer:
 
 
 def run_app(app: typer.Typer) -> NoReturn:
-    """Run an app and exit. Each error is one line on stderr, wrong options included."""
+    """Run an app and exit. Each mistake is one line on stderr, wrong options included."""
     from harness.store.files import DiskFull
 
     # Records hold no cycles, and the search for some takes a tenth of the time in a large store.
@@ -63,7 +63,7 @@ def run_app(app: typer.Typer) -> NoReturn:
         sys.stdout.flush()
         sys.exit(code)
     except (UserError, DiskFull) as e:
-        _exit(str(e))
+        _exit(*error_lines(e))
     except BrokenPipeError:  # `harness report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BAD_INPUT)
@@ -80,8 +80,9 @@ def run_app(app: typer.Typer) -> NoReturn:
         _exit(text.replace("Value error, ", ""))  # as typer quotes pydantic
 
 
-def _exit(message: str) -> NoReturn:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+def _exit(*messages: str) -> NoReturn:
+    for message in messages:
+        print(f"error: {one_line(message)}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 

@@ -15,6 +15,7 @@ from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.plan import PlanCosts
 from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
 from harness.planning.plan import Planned, plan_sweep
+from harness.spec.idle_settings import idle_settings
 
 if TYPE_CHECKING:
     from harness.reporting.comparison import Contents
@@ -87,6 +88,7 @@ class Work:
             "jobs": len(self.jobs),
             "jobs_at_once": self.at_once,
             "estimate": asdict(self.estimate) if self.estimate else None,
+            "idle_settings": list(idle_settings(self.planned.plan)),
         }
 
     def text(self) -> str:
@@ -102,6 +104,7 @@ class Work:
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
+        lines += [f"warning: without effect: {text}" for text in counts["idle_settings"]]
         return "\n".join(lines)
 
 

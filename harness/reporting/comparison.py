@@ -19,6 +19,7 @@ from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
+from harness.spec.idle_settings import idle_settings
 from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Teachers
 from harness.spec.science import Science
@@ -56,6 +57,7 @@ class Contents:
     sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
     dataset_label: str = ""  # the name that people gave to a prepared dataset
+    idle_settings: tuple[str, ...] = ()  # sentences on settings without effect
 
     @property
     def task(self) -> TaskInfo:
@@ -83,6 +85,7 @@ class Contents:
             sets=plan.document.sets,
             teachers_alone=_teachers_alone(sweep.teachers),
             dataset_label=plan.dataset_label,
+            idle_settings=idle_settings(plan),
         )
 
     def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
@@ -122,9 +125,9 @@ class Contents:
         return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
 
     def write(self, folder: Path) -> None:
-        # Left out while it is empty, so that the files of tables stay the same.
-        content = {key: value for key, value in asdict(self).items() if value or key != "dataset_label"}
-        files.replace_json(folder / CONTENTS, content)
+        # Left out while empty, so that the files of tables stay the same.
+        younger = ("dataset_label", "idle_settings")
+        files.replace_json(folder / CONTENTS, {k: v for k, v in asdict(self).items() if v or k not in younger})
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.errors import UserError, unknown
-from harness.spec import datasets, identity, models, sweep_file, tasks
+from harness.errors import UserError, collected, raise_mistakes, unknown
+from harness.spec import datasets, identity, method_settings, models, sweep_file, tasks
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
+from harness.spec.methods import MethodInfo
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained
 from harness.spec.tasks import DatasetInfo
@@ -73,14 +74,23 @@ def expand(
     since, so that its run does not belong to the sweep any more.
 
     Raises:
-        UserError: a method, hyper-parameter, loss term or recipe that does not exist.
+        UserError: a method, hyper-parameter, loss term or recipe that does not exist; it names all mistakes.
     """
     if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
         raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
+    expansion = _Expansion(Plan(sweep, document), sweep, document, info, weights_sha256)
+    try:
+        return _expanded(expansion, only, added)
+    except UserError as e:
+        raise_mistakes([*e.parts, *expansion.mistakes()])
+        raise
+
+
+def _expanded(expansion: "_Expansion", only: Only | None, added: Iterable[Cell]) -> Plan:
+    """Return the plan; the first mistake is raised."""
+    plan, sweep, document = expansion.plan, expansion.sweep, expansion.document
     with document.place(("dataset",)):
-        sweep.dataset.check_parts(info)
-    plan = Plan(sweep, document)
-    expansion = _Expansion(plan, sweep, document, info, weights_sha256)
+        sweep.dataset.check_parts(expansion.info)
     recipe = sweep_file.load_recipe(sweep.recipe, document, ("recipe",))
     teachers_recipe = recipe
     if sweep.teachers.recipe is not None:
@@ -191,7 +201,12 @@ class _Expansion:
             return
         for key in ("teacher", "student"):
             with self.document.place(("pairs", i, key)):
-                models.check_images(getattr(pair, key), self.info.name, shape)
+                try:
+                    models.check_images(getattr(pair, key), self.info.name, shape)
+                except ValueError as e:
+                    if self.info.image_shape is None:  # the recipe decides
+                        raise ValueError(f"{e} by `recipe.image_size`; set it, `eval_size` and `eval_resize`") from None
+                    raise
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> str | None:
         """Return the sha256 of the weights that a detector's backbone starts from; None where there are none."""
@@ -264,32 +279,12 @@ class _Expansion:
         self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: str | None
     ) -> Science:
         """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
-        entry, override = self.sweep.methods[name], pair.methods.get(name, Method())
-        at, at_pair = ("methods", name), ("pairs", i, "methods", name)
-        use = override.use or entry.use or name
+        at = ("methods", name)
+        source, settings = self.settings(i, pair, name)
+        use = settings.use
         with self.document.place(at):
-            source = method_sources.describe_method(use)
             self.check_defined(use, source, pair)
-        params = {k: h.default for k, h in source.hyper.items()}
-        weights = dict(source.weights)
-        for settings, path in ((entry, at), (override, at_pair)):
-            for key, value in settings.params.items():
-                with self.document.place((*path, "params", key)):
-                    if key not in source.hyper:
-                        raise ValueError(unknown(f"hyper-parameter of {use}", key, source.hyper))
-                    params[key] = source.hyper[key].check(value)
-            for term, weight in settings.weights.items():
-                if term not in weights:
-                    raise self.document.mistake((*path, "weights", term), unknown(f"loss term of {use}", term, weights))
-                weights[term] = weight
-        if not any(weights.values()):
-            raise self.document.mistake(at, "every loss term has weight 0: nothing would be trained")
-        layers: list[tuple[KeyPath, Keys]] = [
-            ((*at, "recipe"), entry.recipe),
-            (("pairs", i, "recipe"), pair.recipe),
-            ((*at_pair, "recipe"), override.recipe),
-        ]
-        final = sweep_file.changed_recipe(recipe, layers, self.document, ("recipe",))
+        final = self.changed_recipe(i, pair, name, recipe)
         if not source.logits_only:
             final = final.model_copy(update={"teacher_top_k": None})
         # A finished run may have such a recipe, so it is not the recipe's own check.
@@ -307,13 +302,49 @@ class _Expansion:
             dataset=self.dataset,
             teacher=teacher if source.needs_teacher else None,
             student=pair.student,
-            method=MethodSettings(use, source.version, params, weights),
+            method=settings,
             recipe=self.recipe(final, ("recipe",)),
             seed=self.sweep.seeds[0],
             backbone=backbone,
         )
 
-    def check_defined(self, use: str, source: method_sources.MethodInfo, pair: Pair) -> None:
+    def changed_recipe(self, i: int, pair: Pair, name: str, recipe: Keys) -> Recipe:
+        """Return the recipe of (pair, method)."""
+        at, at_pair = ("methods", name, "recipe"), ("pairs", i, "methods", name, "recipe")
+        own, of_pair = self.sweep.methods[name].recipe, pair.methods.get(name, Method()).recipe
+        layers: list[tuple[KeyPath, Keys]] = [(at, own), (("pairs", i, "recipe"), pair.recipe), (at_pair, of_pair)]
+        return sweep_file.changed_recipe(recipe, layers, self.document, ("recipe",))
+
+    def mistakes(self) -> list[UserError]:
+        """Return all mistakes that need no look at weights, for a sweep that is known to have some."""
+        mistakes: list[UserError] = []
+        recipe: Keys | None = None
+        with collected(mistakes):
+            recipe = sweep_file.load_recipe(self.sweep.recipe, self.document, ("recipe",))
+        if self.sweep.teachers.recipe is not None:
+            with collected(mistakes):
+                sweep_file.load_recipe(self.sweep.teachers.recipe, self.document, ("teachers", "recipe"))
+        for i, pair in enumerate(self.sweep.pairs):
+            with collected(mistakes):
+                self.check_pair(i, pair)
+            for name in self.sweep.methods:
+                with collected(mistakes):
+                    self.settings(i, pair, name)
+                if recipe is not None:
+                    with collected(mistakes):
+                        self.changed_recipe(i, pair, name, recipe)
+                        science = self.science(i, pair, name, recipe, Given(pair.teacher, ""), None)
+                        self.check_images(i, pair, science.recipe)
+        return mistakes
+
+    def settings(self, i: int, pair: Pair, name: str) -> tuple[MethodInfo, MethodSettings]:
+        layers = {
+            ("methods", name): self.sweep.methods[name],
+            ("pairs", i, "methods", name): pair.methods.get(name, Method()),
+        }
+        return method_settings.resolve(name, layers, self.document)
+
+    def check_defined(self, use: str, source: MethodInfo, pair: Pair) -> None:
         kinds = {*self.info.task.kinds(pair.student)} & {*self.info.task.kinds(pair.teacher)}
         if source.needs_teacher and kinds.isdisjoint(source.defined_for):
             methods = {name: method_sources.describe_method(name) for name in method_sources.builtin_names()}

@@ -66,6 +66,6 @@ def check_library_model(name: str) -> None:
 
 def unknown_library_name(library: str, kind: str, name: str, valid: Iterable[str]) -> str:
     """Return the message about a name that a library does not have, with the nearest names."""
-    valid = sorted(valid)
-    near = difflib.get_close_matches(name[:200], valid, cutoff=0.5) or valid[:1]
-    return f"{library} has no {kind} {shorten(name)}; nearest: {', '.join(f'{library}:{n}' for n in near)}"
+    near = difflib.get_close_matches(name[:200], sorted(valid), cutoff=0.5)
+    hint = f"; nearest: {', '.join(f'{library}:{n}' for n in near)}" if near else ""
+    return f"{library} has no {kind} {shorten(name)}{hint}"

@@ -11,13 +11,13 @@ import importlib.util
 import re
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
-from harness.errors import UserError, shorten, unknown
+from harness.errors import UserError, expected, shorten, unknown
 from harness.spec import tasks
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
@@ -50,7 +50,7 @@ class Hyper:
             return int(value)
         if self.kind in ("bool", "str") and type(value).__name__ == self.kind:
             return value
-        raise ValueError(f"expected {self.kind}, found {shorten(value)}")
+        raise ValueError(expected(self.kind, value))
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class MethodInfo:
     defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
     summary: str
+    # Hyper-parameter -> another one and its value, with which alone it is used
+    used_with: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
 
 @cache
@@ -162,6 +164,11 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     defined_for = literals.get("defined_for", ("classification",))
     if not isinstance(defined_for, tuple) or not defined_for or not set(defined_for) <= set(tasks.KINDS):
         raise UserError(f"{module}:{node.name}: `defined_for` must be a tuple of some of {', '.join(tasks.KINDS)}")
+    hyper = _hyper(node, f"{module}:{node.name}")
+    used_with = literals.get("used_with", {})
+    if not isinstance(used_with, dict) or not all(_is_condition(item, hyper) for item in used_with.items()):
+        text = "`used_with` must map a hyper-parameter to another one and its value: {'tau': ('selection', 'soft')}"
+        raise UserError(f"{module}:{node.name}: {text}")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",
@@ -171,8 +178,9 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         logits_only=literals.get("logits_only", False),
         part_of_model=literals.get("part_of_model", False),
         defined_for=defined_for,
-        hyper=_hyper(node, f"{module}:{node.name}"),
+        hyper=hyper,
         summary=doc.split("\n\n")[0].replace("\n", " "),
+        used_with=used_with,
     )
 
 
@@ -181,10 +189,17 @@ def _is_term(item: tuple[Any, Any]) -> bool:
     return isinstance(name, str) and isinstance(weight, int | float) and not isinstance(weight, bool)
 
 
+def _is_condition(item: tuple[Any, Any], hyper: dict[str, Hyper]) -> bool:
+    key, condition = item
+    return key in hyper and isinstance(condition, tuple) and len(condition) == 2 and condition[0] in hyper
+
+
 def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is None:
         return {}
+    if problem := _unreadable(init.args):
+        raise UserError(f"{where}: {problem}")
     out = {}
     for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         try:
@@ -193,11 +208,29 @@ def _hyper(node: ast.ClassDef, where: str) -> dict[str, Hyper]:
             # in its own type: the default of `x: float = 4` and `x: 4` in the sweep file are the same science
             out[arg.arg] = Hyper(kind, choices, Hyper(kind, choices, None).check(value))
         except _NOT_LITERAL as e:
+            why = e if default is not None else "it has none"
+            if default is not None and not str(e).startswith(("its type", "expected", "unknown")):
+                why = f"its default is {shorten(ast.unparse(default))[1:-1]}"
             raise UserError(
                 f"{where}: hyper-parameter {arg.arg!r} needs a type (float, int, bool, str or Literal[...]) "
-                f"and a literal default: {e}"
+                f"and a literal default: {why}"
             ) from None
     return out
+
+
+def _unreadable(args: ast.arguments) -> str | None:
+    """Return what keeps arguments of ``__init__`` from being hyper-parameters; None: nothing does."""
+    positional = [arg.arg for arg in (*args.posonlyargs, *args.args)]
+    if starred := [f"{'*' * stars}{arg.arg}" for stars, arg in ((1, args.vararg), (2, args.kwarg)) if arg]:
+        return f"`__init__` takes {starred[0]}, which the planner cannot read; name each hyper-parameter instead"
+    if extra := positional[3:]:
+        return (
+            f"hyper-parameters must be keyword-only, found {', '.join(extra)}; put a * before them: "
+            f"def __init__({', '.join(positional[:3])}, *, {extra[0]}: float = 1.0)"
+        )
+    if len(positional) < 3:
+        return "`__init__` must take the models: def __init__(self, student, teacher)"
+    return None
 
 
 def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:

@@ -1,24 +1,39 @@
 """Schema of a sweep file. Every model is closed: an unknown key is an error, never ignored."""
 
+import re
 from collections.abc import Callable
+from itertools import islice
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from harness.errors import shorten
+from harness.errors import expected
 from harness.spec import datasets, pretrained, tasks
 from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+MOST_SEEDS = 10_000
+_RANGE = re.compile(r"([0-9]{1,10}) ?- ?([0-9]{1,10})")
+_SEEDS = re.compile(rf"(?=.*[-,])({_RANGE.pattern}|[0-9]{{1,10}})( ?, ?({_RANGE.pattern}|[0-9]{{1,10}}))*")
 
 
 def _name_or_mapping(value: Any) -> Any:
     if not isinstance(value, str | dict):
-        raise ValueError(f"expected a recipe's name or a mapping, found {shorten(value)}")
+        raise ValueError(expected("a recipe's name or a mapping", value))
     return value
+
+
+def _seeds(part: Any) -> Any:
+    """Return the seeds of an item of a list: of the range ``0-4``, or the item itself."""
+    if not isinstance(part, str) or not (limits := _RANGE.fullmatch(part.strip())):
+        return (part,)
+    first, last = map(int, limits.groups())
+    if not first <= last < first + MOST_SEEDS:
+        raise ValueError(f"expected a range that rises, of at most {MOST_SEEDS:,} seeds, such as 0-4; found {part}")
+    return range(first, last + 1)
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -26,7 +41,11 @@ def _either(names: tuple[str, ...]) -> str:
 
 
 def _dataset_by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, dict | Dataset):
+        raise ValueError(expected("a dataset's name or a mapping", value))
+    return value
 
 
 def _checked_by(check: Callable[[str], object]) -> AfterValidator:
@@ -200,7 +219,9 @@ class Sweep(Closed):
     )
     pairs: tuple[Pair, ...] = Field(min_length=1, description="teacher-student pairs")
     seeds: tuple[Seed, ...] = Field(
-        min_length=1, max_length=10_000, description="a number of seeds (3 means 0, 1, 2) or a list"
+        min_length=1,
+        max_length=MOST_SEEDS,
+        description="a number of seeds (3 means 0, 1, 2), a range (`0-4`) or a list of both",
     )
 
     @field_validator("methods", mode="before")
@@ -212,18 +233,23 @@ class Sweep(Closed):
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {k: {} if v is None else v for k, v in value.items()}
-        raise ValueError(f"expected a list of names, or a mapping of names to settings, found {shorten(value)}")
+        brackets = f"; write [{value}]" if isinstance(value, str) else ""
+        raise ValueError(expected("a list of names, or a mapping of names to settings", value) + brackets)
 
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds_by_count(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
-            if not 1 <= value <= 10_000:
-                raise ValueError(f"expected 1 to 10,000 seeds, found {value}")
+            if not 1 <= value <= MOST_SEEDS:
+                raise ValueError(f"expected 1 to {MOST_SEEDS:,} seeds, found {value}")
             return tuple(range(value))
+        if isinstance(value, str) and _SEEDS.fullmatch(value):
+            value = [part.strip() for part in value.split(",")]
         if not isinstance(value, list | tuple):
-            raise ValueError(f"expected a number of seeds or a list, found {shorten(value)}")
-        return value
+            quoted = "; take the quotes away" if isinstance(value, str) and value.isdecimal() else ""
+            text = expected("a number of seeds or a list", value)
+            raise ValueError(f"{text}{quoted}; valid: 5, 0-4, [0, 2, 7]")
+        return list(islice((seed for part in value for seed in _seeds(part)), MOST_SEEDS + 1))
 
     @field_validator("seeds")
     @classmethod

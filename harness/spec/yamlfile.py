@@ -1,30 +1,32 @@
 """YAML files with the line number of every key, so that an error can name it."""
 
+import codecs
 import difflib
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from harness.errors import UserError, shorten
+from harness.errors import UserError, comma_hint, raise_mistakes, shorten
+from harness.spec import yaml_scalars
 
 MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
 MAX_BITS = 64  # of an integer; no key takes more, and Python refuses to print far larger ones
 KeyPath = tuple[str | int, ...]
-_PLAIN = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads ``1e-3`` as the number it is (YAML 1.2; PyYAML's 1.1 rules make it a string)."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_FLOAT = re.compile(r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # key -> the nodes of key and value
+# What a person would say to PyYAML's problems.
+HINTS = {
+    "'\\t' that cannot start": "a tab; YAML is indented with spaces",
+    "that cannot start": "quote the text",
+    "mapping values are not allowed": "is a line indented too far, or does a text with a colon need quotes?",
+    "<document start>": "is the first line indented more than a later one?",
+    "<block end>": "is a line indented more or less than those next to it?",
+    "expected ',' or": "is a bracket, brace or quote not closed?",
+    "unexpected end of stream": "is a quote not closed?",
+}
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,21 @@ class Document:
 
     def where(self, path: KeyPath) -> str:
         """Return the place for a message, ``file.yaml:12: methods.kd.params``, with the line of the nearest key."""
-        nearest = path
-        while nearest and nearest not in self.lines:
-            nearest = nearest[:-1]
-        line = f":{self.lines[nearest]}" if nearest in self.lines else ""
         key = ".".join(str(p) for p in path)
-        return f"{self.source}{line}: {key}" if key else f"{self.source}{line}"
+        if any(f"{key}.".startswith(f"{text.partition('=')[0].strip()}.") for text in self.sets):
+            return f"--set {key}"
+        line = self._line(path)
+        place = f"{self.source}:{line}" if line else self.source
+        return f"{place}: {key}" if key else place
 
-    def mistake(self, path: KeyPath, text: object) -> UserError:
-        """Return the error for a mistake at this place."""
-        return UserError(f"{self.where(path)}: {text}")
+    def _line(self, path: KeyPath) -> int:
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 0)
+
+    def mistake(self, path: KeyPath, text: object, is_missing: bool = False) -> UserError:
+        """Return the error for a mistake at this place. ``is_missing``: it is a key that is not there."""
+        return UserError(f"{self.where(path)}: {text}", self._line(path), is_missing)
 
     @contextmanager
     def place(self, path: KeyPath) -> Iterator[None]:
@@ -65,8 +72,11 @@ class Document:
 def read_yaml(path: Path) -> Document:
     """Read the mapping in a YAML file.
 
+    Top-level keys that start with a dot are left out: they hold what others merge.
+
     Raises:
-        UserError: the file is missing, not UTF-8, not YAML, or not a mapping with text keys.
+        UserError: the file is missing, not UTF-8, not YAML, or not a mapping with text keys; or a value is one in YAML
+            1.1 and another in YAML 1.2.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -77,8 +87,11 @@ def read_yaml(path: Path) -> Document:
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
     except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
-    return parse_yaml(text, str(path))
+        utf16 = e.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        hint = "; it is UTF-16: save it as UTF-8" if utf16 else ""
+        raise UserError(f"{path}: not UTF-8 text (byte {e.start}){hint}") from None
+    document = parse_yaml(text, str(path))
+    return replace(document, data={key: value for key, value in document.data.items() if not key.startswith(".")})
 
 
 def _nearest_file(path: Path) -> str:
@@ -88,23 +101,29 @@ def _nearest_file(path: Path) -> str:
     return f"; did you mean {files[close[0]]}?" if close else ""
 
 
-def parse_yaml(text: str, source: str) -> Document:
-    """Parse the mapping in a YAML text; ``source`` names it in messages.
+def parse_yaml(text: str, source: str, hidden: int = 0) -> Document:
+    """Parse the mapping in a YAML text; ``source`` names it in messages, which leave out ``hidden`` outer keys.
 
     Raises:
         UserError: as for a file.
     """
     lines: dict[KeyPath, int] = {}
     try:
-        loader = _Loader(text)
+        loader = yaml_scalars.Loader(text)
         try:
             node = loader.get_single_node()
-            data = _Reader(source, loader, lines).value(node, ()) if node is not None else {}
+            reader = _Reader(source, loader, lines, hidden)
+            data = reader.value(node, ()) if node is not None else {}
+            raise_mistakes(reader.mistakes)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
         line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{source}{line}: not valid YAML: {e.problem or e.context}") from None
+        problem = str(e.problem or e.context)
+        if problem.startswith("tag "):
+            raise UserError(f"{source}{line}: {problem}") from None
+        hint = next((f"; {hint}" for part, hint in HINTS.items() if part in problem), "")
+        raise UserError(f"{source}{line}: not valid YAML: {problem}{hint}") from None
     except yaml.YAMLError as e:
         raise UserError(f"{source}: not valid YAML: {str(e).splitlines()[0]}") from None
     except RecursionError:
@@ -117,42 +136,95 @@ def parse_yaml(text: str, source: str) -> Document:
 
 
 class _Reader:
-    def __init__(self, source: str, loader: yaml.SafeLoader, lines: dict[KeyPath, int]):
-        self.source, self.loader, self.lines = source, loader, lines
+    def __init__(self, source: str, loader: yaml.SafeLoader, lines: dict[KeyPath, int], hidden: int):
+        self.source, self.loader, self.lines, self.hidden = source, loader, lines, hidden
         self.left = MAX_NODES
+        self.mistakes: list[UserError] = []
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise UserError(f"{self.source}: expands to more than {MAX_NODES:,} values")
-        if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN:
-            raise UserError(f"{self._at(node)}: tag {shorten(node.tag)} is not supported here; remove it")
+        self._count()
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             for i, child in enumerate(node.value):
                 self.lines[(*path, i)] = child.start_mark.line + 1
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode) and node.style is None and (why := yaml_scalars.misread(node.value)):
+            self.mistakes.append(self._mistake(node, path, why))
+            return node.value
         try:
             scalar = self.loader.construct_object(node)
-        except (ValueError, OverflowError, LookupError, AttributeError):  # 2001-99-99, !!int "", !!bool x, ...
-            kind = node.tag.rpartition(":")[2]
-            raise UserError(f"{self._at(node)}: {shorten(node.value)} is not a valid {kind}") from None
+        except ValueError:  # more digits than Python reads
+            text = f"{shorten(node.value)} is not a valid {yaml_scalars.kind(node.value)}"
+            raise self._mistake(node, path, text) from None
         if isinstance(scalar, int) and scalar.bit_length() > MAX_BITS:
-            raise UserError(f"{self._at(node)}: {shorten(node.value)} is too large a number")
+            raise self._mistake(node, path, f"{shorten(node.value)} is too large a number")
         return scalar
 
     def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         out: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.value(key_node, path)
-            if not isinstance(key, str):
-                raise UserError(f"{self._at(key_node)}: keys must be text, found {shorten(key)}")
-            if key in out:
-                raise UserError(f"{self._at(key_node)}: {key!r} is given twice")
+        for key, (key_node, value_node) in self._entries(node, path).items():
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             out[key] = self.value(value_node, (*path, key))
         return out
 
-    def _at(self, node: yaml.Node) -> str:
-        return f"{self.source}:{node.start_mark.line + 1}"
+    def _entries(self, node: yaml.MappingNode, path: KeyPath) -> Entries:
+        """Return a mapping's keys, those that it merges (``<<``) first: its own win, then the first merged ones."""
+        merged: Entries = {}
+        own: Entries = {}
+        before: tuple[str, yaml.Node] | None = None
+        for key_node, value_node in node.value:
+            self._count()
+            if key_node.value == "<<" and key_node.style is None:
+                if merged:
+                    text = "'<<' is given twice; merge several mappings by a list: <<: [*a, *b]"
+                    raise self._mistake(key_node, path, text)
+                merged = self._merged(value_node, path)
+                continue
+            key = self._key(key_node, path, value_node, before)
+            if key in own:
+                self.mistakes.append(self._mistake(key_node, path, f"{key!r} is given twice"))
+            own[key] = (key_node, value_node)
+            before = key, value_node
+        return {**merged, **own}
+
+    def _merged(self, node: yaml.Node, path: KeyPath) -> Entries:
+        merged: Entries = {}
+        for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(source, yaml.MappingNode):
+                text = "'<<' merges the keys of mappings: expected <<: *NAME or <<: [*NAME, *OTHER]"
+                raise self._mistake(node, path, text)
+            for key, entry in self._entries(source, path).items():
+                merged.setdefault(key, entry)
+        return merged
+
+    def _key(self, node: yaml.Node, path: KeyPath, value: yaml.Node, before: tuple[str, yaml.Node] | None) -> str:
+        """Return a key. ``before``: the key and value that stand before it."""
+        if not isinstance(node, yaml.ScalarNode):
+            found = shorten(self.value(node, path))
+            raise self._mistake(node, path, f"keys must be text, found {found}; quote text with braces or brackets")
+        if node.style is not None:
+            return str(node.value)
+        text = yaml_scalars.misread(node.value, is_key=True)
+        if _is_number(node) and before is not None and _is_number(before[1]) and value.value == "":
+            text = f"keys must be text, found {node.value} after {before[0]}; {comma_hint(before[1].value, node.value)}"
+        elif not text and yaml_scalars.kind(node.value) != "str":
+            text = f"keys must be text, found {shorten(node.value)[1:-1]}; quote it: {shorten(node.value)}"
+        if text:
+            self.mistakes.append(self._mistake(node, path, text))
+        return str(node.value)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise UserError(f"{self.source}: expands to more than {MAX_NODES:,} values")
+
+    def _mistake(self, node: yaml.Node, path: KeyPath, text: str) -> UserError:
+        """Return the error for a mistake in a value, or in a key of the mapping at ``path``."""
+        line = node.start_mark.line + 1
+        key = "".join(f"{part}." for part in path[self.hidden :]).removesuffix(".")
+        return UserError(f"{self.source}:{line}: {key}{': ' if key else ''}{text}", line)
+
+
+def _is_number(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.style is None and node.value.isdecimal()

@@ -122,6 +122,7 @@ SPLICES = st.sampled_from(
         "2001-99-99", "~",
         "!!binary =", "!!timestamp x", "&a [*a]", "\ufeff", "\u2028", "\x85", "\x07", "null: 1\n", "1: 2\n",
         "[]: 1\n", "=",
+        "010", "1:30:00", "no", "0,05", "2026-12-01", "<<: {lr: 0.1}\n", "<<: [{a: 1}, 2]\n", "0-4", "\u2013", "\u00a0",
         "&x [lol, lol, lol, lol, lol]\ny: &y [*x, *x, *x, *x, *x, *x]\nz: [*y, *y, *y, *y, *y, *y, *y]\n",
     ]
 )  # fmt: skip

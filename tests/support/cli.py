@@ -30,12 +30,14 @@ class CommandResult:
 
     @property
     def error(self) -> str:
-        """Return the one message of a command that refused its input; check that it printed nothing else."""
+        """Return the first message of a command that refused its input; check that it printed nothing else."""
         assert self.code == 2, self
         assert self.out == "", self.out
-        assert self.err.startswith("error: ") and self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n") and self.err != "\n", self.err
+        lines = self.err[:-1].split("\n")
+        assert all(line.startswith("error: ") for line in lines), self.err
         assert "Traceback" not in self.err
-        return self.err[len("error: ") : -1]
+        return lines[0][len("error: ") :]
 
 
 def run_command(name: str, *args: object) -> CommandResult:

@@ -1,5 +1,6 @@
 """Cluster profiles: errors, changes by size, and the page that names every key."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,39 @@ def test_the_last_rule_that_matches_wins(tmp_path: Path) -> None:
             "engine deepspeed is for several processes (nodes x tasks_per_node), and this is one",
         ),
         ("resources: {time_minutes: 1}\n", "signal_seconds: 90 s before the time limit is before the start"),
+        ("partition: main\naccount: 012345\n", "mine.yaml:2: account: 012345 starts with a zero, which YAML 1.1"),
+        ("partition: main\naccount: 12345\n", "mine.yaml:2: account: expected text, found 12345; quote it: '12345'"),
+        ("sbatch: {begin: 2026-12-01}\n", "mine.yaml:1: sbatch.begin: 2026-12-01 is a date in YAML 1.1"),
+        (
+            "sbatch: {time: '1:30:00'}\n",
+            "sbatch.time: repeats a key of the profile; state it as `resources.time_minutes`",
+        ),
+        (
+            "sbatch: {--mem: 4G}\n",
+            "mine.yaml:1: sbatch.--mem: repeats a key of the profile; state it as `resources.mem_gb`",
+        ),
+        ("sbatch: {ntasks_per_node: 2}\n", "state it as `resources.tasks_per_node`"),
+        ("sbatch: {N: 2}\n", "state it as `resources.nodes`"),
+        ("sbatch: {qos: long}\n", "sbatch.qos: repeats a key of the profile; state it as `qos`"),
+        ("sbatch: {patition: gpu}\n", "unknown option of sbatch; state it as `partition`"),
+        ("sbatch: {gres: 'gpu:2'}\n", "state it as `resources.gpus_per_node`: 2"),
+        (
+            "resources: {gpus_per_node: 2}\nsbatch: {gres: 'gpu:a100'}\n",
+            "asks for 1 GPU and `resources.gpus_per_node`",
+        ),
+        (
+            "resources: {mem_gb: 2}\nsbatch: {mem-per-cpu: 2G}\n",
+            "mem-per-cpu: and `resources.mem_gb` exclude each other",
+        ),
+        ("sbatch: {job-name: x}\n", "sbatch.job-name: is set by the harness"),
+        ("sbatch: {--exclude: x}\n", "options are named without dashes in front; write exclude"),
+        ("sbatch: {mail-typ: FAIL}\n", "sbatch.mail-typ: unknown option of sbatch; did you mean 'mail-type'?"),
+        ("sbatch: {nice: 1.5}\n", "mine.yaml:1: sbatch.nice: expected text or an integer or true or false, found 1.5"),
+        ("by_size: [{resources: {time_minutes: '1'}}]\n", "signal_seconds: 90 s before the time limit is before"),
+        (
+            "by_size: [{resources: {time_minutes: soon}}]\n",
+            "mine.yaml:1: by_size.0.resources.time_minutes: expected an in",
+        ),
         ("by_size:\n  - {resources: {time_minutes: 2}}\nsignal_seconds: 120\n", "mine.yaml:3: signal_seconds"),
     ],
 )
@@ -70,6 +104,34 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as error:
         load(tmp_path, text)
     assert message in str(error.value)
+
+
+def test_all_mistakes_are_named_by_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, "sbatch: {time: 60}\nby_size:\n  - {resources: {hours: 3}}\nsignal_seconds: 5000\n")
+    starts = [line.split(": ")[:2] for line in str(error.value).split("\n")]
+    places = ("1", "sbatch.time"), ("3", "by_size.0.resources.hours"), ("4", "signal_seconds")
+    assert starts == [[f"{tmp_path}/mine.yaml:{line}", key] for line, key in places]
+
+
+def test_a_sites_own_options_and_a_type_of_gpu_are_left_to_sbatch(tmp_path: Path) -> None:
+    options = {"container-image": "x.sqsh", "gres": "gpu:a100:2,tmpdisk:10", "nodelist": "n1", "mail_type": "FAIL"}
+    profile = load(tmp_path, f"resources: {{gpus_per_node: 2}}\nsbatch: {json.dumps(options)}\n")
+    assert profile.sbatch == options
+
+
+@pytest.mark.parametrize("text", ["module load cuda", "|\n  module load cuda\n", "[module load cuda]"])
+def test_setup_is_a_list_or_a_text(text: str, tmp_path: Path) -> None:
+    assert load(tmp_path, f"setup: {text}").setup == ("module load cuda",)
+
+
+def test_rules_that_contradict_each_other_are_named(tmp_path: Path) -> None:
+    profile = load(
+        tmp_path,
+        "resources: {nodes: 2}\nby_size:\n  - {resources: {engine: deepspeed}}\n  - {resources: {nodes: 1}}\n",
+    )
+    with pytest.raises(UserError, match="by_size, rules for resnet8 taken together: engine deepspeed is for several"):
+        profile.resources_for("resnet8", None)
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:

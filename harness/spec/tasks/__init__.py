@@ -48,9 +48,11 @@ def resolve_model(name: str) -> str:
     name = models.ALIASES.get(name, name)
     known = {model: None for task in CATALOG.values() for model in task.models}
     if name not in known:
-        near = difflib.get_close_matches(name[:200], [*known, *models.ALIASES]) or list(models.CATALOG)
-        near = [*library_models.library_models_called(name), *near]
-        raise ValueError(f"no model named {shorten(name)}; nearest: {', '.join(near)}")
+        near = [*library_models.library_models_called(name)]
+        near += difflib.get_close_matches(name[:200], [*known, *models.ALIASES])
+        examples = ", ".join(example for task in CATALOG.values() for example in task.examples)
+        hint = f"nearest: {', '.join(near)}" if near else f"expected such as {examples}"
+        raise ValueError(f"no model named {shorten(name)}; {hint}")
     return name
 
 

@@ -1,0 +1,97 @@
+"""Settings of a sweep without effect: what a file states, and what training never reads."""
+
+from collections.abc import Iterator
+
+from harness.phrases import plural, some
+from harness.spec import sweep_file
+from harness.spec.expand import Plan
+from harness.spec.lines import Line
+from harness.spec.methods import MethodInfo, describe_method
+from harness.spec.schema import Recipe, Teachers
+from harness.spec.science import Science
+from harness.spec.tasks.detection import DETECTORS, TASK
+
+
+def idle_settings(plan: Plan) -> tuple[str, ...]:
+    """Return a sentence on each setting without effect, with the lines of the comparison that it is about."""
+    first = {cell.line: plan.runs[cell.run_id].science for cell in plan.cells}
+    lines: dict[str, list[Line]] = {}
+    for line, science in first.items():
+        for text in without_effect(science, describe_method(science.method.use)):
+            lines.setdefault(text, []).append(line)
+    sentences = [text if len(of) == len(first) else f"{_names(of, list(first))}: {text}" for text, of in lines.items()]
+    needed = {pack.needs for pack in plan.packs}
+    trained = {run.science.student: run.science for run_id, run in plan.runs.items() if run_id in needed}
+    for model, science in trained.items():
+        texts = without_effect(science, describe_method(science.method.use))
+        sentences += [f"teacher {model}: {text}" for text in texts if text not in sentences]
+    return (*sentences, *_of_sweep(plan))
+
+
+def _of_sweep(plan: Plan) -> Iterator[str]:
+    sweep = plan.sweep
+    if sweep.teachers != Teachers() and all(pair.teacher_weights for pair in sweep.pairs):
+        yield "teachers: no teacher is trained, as every pair has teacher_weights"
+    stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
+    used = {cell.method for cell in plan.cells if plan.runs[cell.run_id].science.recipe.teacher_top_k}
+    why = "reads nothing but the teacher's logits"
+    if stated and not used:
+        yield f"teacher_top_k {stated}: no method here {why}"
+    for name in dict.fromkeys(cell.method for cell in plan.cells):
+        if (own := sweep.methods[name].recipe.get("teacher_top_k")) and name not in used:
+            yield f"{name}: teacher_top_k {own}: is for a method that {why}"
+
+
+def _names(lines: list[Line], all_lines: list[Line]) -> str:
+    """Return ``kd, crd`` for lines that are all of these methods', else the lines' full names."""
+    methods = dict.fromkeys(line.method for line in lines)
+    whole = sum(line.method in methods for line in all_lines) == len(lines)
+    return some(list(methods) if whole else [str(line) for line in lines], separator="; " if not whole else ", ")
+
+
+def without_effect(science: Science, source: MethodInfo) -> list[str]:
+    """Return a sentence on each part of a run's recipe and method that can have no effect. ``source``: its method's."""
+    return [*_of_recipe(science), *_of_method(science, source)]
+
+
+def _of_recipe(science: Science) -> Iterator[str]:
+    recipe = science.recipe
+    last = plural(recipe.epochs, "epoch")
+    late = [m for m in recipe.milestones if m >= recipe.epochs]
+    if late:
+        never = "; the learning rate never falls" if late == list(recipe.milestones) else ""
+        yield f"milestones {', '.join(map(str, late))}: not before the end of {last}{never}"
+    elif recipe.milestones and recipe.gamma == 1:
+        yield "milestones: gamma is 1, so that the learning rate never falls"
+    if recipe.gamma != Recipe.model_fields["gamma"].default and len(late) == len(recipe.milestones):
+        why = "schedule cosine has no milestones" if recipe.schedule == "cosine" else "no milestone is reached"
+        yield f"gamma {recipe.gamma:g}: {why}"
+    if recipe.nesterov and not recipe.momentum:
+        yield "nesterov: the momentum is 0"
+    if recipe.eval_every > recipe.epochs:
+        yield f"eval_every {recipe.eval_every}: more than {last}; only the last is evaluated"
+    steps = recipe.epochs * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
+    if 0 < steps <= recipe.warmup_steps:
+        yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
+    if recipe.label_smoothing and not science.method.weights.get("ce"):
+        yield f"label_smoothing {recipe.label_smoothing:g}: the loss weight of ce is 0"
+    yield from _of_detector(science)
+
+
+def _of_detector(science: Science) -> Iterator[str]:
+    detector = DETECTORS.get(science.student)
+    if detector is not None and not detector.two_stage:
+        for key in ("anchors_per_image", "rois_per_image"):
+            if (value := getattr(science.recipe, key)) not in (None, TASK.recipe[key]):
+                yield f"{key} {value}: {science.student} has one stage, which draws no samples"
+
+
+def _of_method(science: Science, source: MethodInfo) -> Iterator[str]:
+    params, weights = science.method.params, science.method.weights
+    if len(weights) > 1 and not any(weight for term, weight in weights.items() if term != "ce"):
+        yield "weights: all but that of ce are 0, so that nothing is distilled"
+    elif source.needs_teacher and list(weights) == ["ce"] and params.get("first_epochs") == 0:
+        yield "params first_epochs 0: the method distils in its first stage only, so that nothing is distilled"
+    for key, (other, value) in source.used_with.items():
+        if params[other] != value and params[key] != source.hyper[key].default:
+            yield f"params {key} {params[key]}: used only with {other} {value}, which is {params[other]}"

@@ -1,0 +1,79 @@
+"""Options of sbatch that a profile adds: which of them have a key of their own, and the nearest name of a misspelt one.
+
+An option that is neither is left to sbatch, since sites and newer versions have their own.
+"""
+
+import difflib
+from typing import Any
+
+from harness.phrases import plural
+
+# Option -> key of a profile that sets it.
+KEYS = {
+    "time": "resources.time_minutes", "t": "resources.time_minutes",
+    "mem": "resources.mem_gb",
+    "nodes": "resources.nodes", "N": "resources.nodes",
+    "ntasks": "resources.tasks_per_node (of each of resources.nodes)",
+    "n": "resources.tasks_per_node (of each of resources.nodes)",
+    "ntasks-per-node": "resources.tasks_per_node", "tasks-per-node": "resources.tasks_per_node",
+    "cpus-per-task": "resources.cpus_per_task", "c": "resources.cpus_per_task",
+    "gpus": "resources.gpus_per_node", "G": "resources.gpus_per_node", "gpus-per-node": "resources.gpus_per_node",
+    "partition": "partition", "p": "partition",
+    "account": "account", "A": "account",
+    "qos": "qos", "q": "qos",
+    "constraint": "constraint", "C": "constraint",
+}  # fmt: skip
+# Options without which the harness would not find its jobs or their logs again.
+OWN = ("array", "error", "job-name", "output", "signal", "wrap")
+# Further long options of SLURM 22.05 to 24.11, from its manual page sbatch(1).
+FURTHER = """
+    acctg-freq batch bb bbf begin chdir cluster-constraint clusters comment container container-id contiguous core-spec
+    cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot dependency exclude exclusive export export-file
+    extra-node-info get-user-env gid gpu-bind gpu-freq gpus-per-socket gpus-per-task gres gres-flags hint hold
+    ignore-pbs input kill-on-invalid-dep licenses mail-type mail-user mcs-label mem-bind mem-per-cpu mem-per-gpu mincpus
+    network nice no-kill no-requeue nodefile nodelist ntasks-per-core ntasks-per-gpu ntasks-per-socket open-mode
+    overcommit oversubscribe power prefer priority profile propagate quiet reboot requeue reservation resv-ports
+    segment sockets-per-node spread-job switches thread-spec threads-per-core time-min tmp tres-bind tres-per-task uid
+    use-min-nodes verbose wait-all-nodes wckey
+""".split()
+_LEAST_ALIKE = 0.85  # from which an unknown name is a misspelt one rather than a site's own
+
+
+def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
+    """Check an option that a profile adds. ``resources``: the profile's.
+
+    Raises:
+        ValueError: a key of the profile sets it, the harness needs it, or its name is misspelt.
+    """
+    option = name.lstrip("-").replace("_", "-")
+    if key := KEYS.get(option):
+        raise ValueError(f"repeats a key of the profile; state it as `{key}`")
+    if option in OWN:
+        raise ValueError("is set by the harness, which finds its jobs and logs by it; remove it")
+    if name.startswith("-"):
+        raise ValueError(f"options are named without dashes in front; write {option}")
+    if option not in FURTHER:
+        near = difflib.get_close_matches(option, [*KEYS, *OWN, *FURTHER], n=1, cutoff=_LEAST_ALIKE)
+        if near:
+            use = f"state it as `{KEYS[near[0]]}`" if near[0] in KEYS else f"did you mean {near[0]!r}?"
+            raise ValueError(f"unknown option of sbatch; {use}")
+    if option == "gres":
+        _check_gres(str(value), resources["gpus_per_node"])
+    if option in ("mem-per-cpu", "mem-per-gpu") and resources["mem_gb"]:
+        raise ValueError("and `resources.mem_gb` exclude each other; remove one of them")
+
+
+def _check_gres(value: str, gpus: int) -> None:
+    """Check that GPUs are asked for in one place. Only ``gres`` can name their type: ``gpu:a100:1``."""
+    for entry in value.split(","):
+        kind, *rest = entry.strip().split(":")
+        count = rest[-1] if rest and rest[-1].isdecimal() else "1"
+        typed = len(rest) - rest[-1].isdecimal() > 0 if rest else False
+        if kind != "gpu":
+            continue
+        if not typed:
+            raise ValueError(f"repeats a key of the profile; state it as `resources.gpus_per_node`: {count}")
+        if gpus and gpus != int(count):
+            raise ValueError(
+                f"asks for {plural(int(count), 'GPU')} and `resources.gpus_per_node` for {gpus}; state one number"
+            )
