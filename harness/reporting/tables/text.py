@@ -101,8 +101,9 @@ def teacher_notes(comparison: Comparison) -> Iterator[str]:
     rows = (comparison.science(row) for row in comparison.rows)
     teachers = (science.teacher for science in rows if science)
     own = [(t.model, t.normalisation.text) for t in teachers if isinstance(t, Given) and t.normalisation]
-    if texts := dict.fromkeys(f"{model} by {text}" for model, text in own):
-        yield f"Images are normalised as {comparison.contents.dataset}'s, but for these teachers: {'; '.join(texts)}."
+    if texts := dict.fromkeys(f"{model} ({text})" for model, text in own):
+        dataset = comparison.contents.dataset
+        yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(texts)}."
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:
