@@ -14,6 +14,7 @@ from harness.phrases import percent
 from harness.planning import locate
 from harness.spec import datasets, models, tasks
 from harness.spec.library_models import is_library_model
+from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
 from harness.store.store import Store
@@ -53,6 +54,17 @@ def evaluate(
             "library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
         ),
     ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MEAN",
+            help="Normalise images by this mean and --std rather than the dataset's: 0.5 or, per channel, 0.5,0.5,0.5, "
+            "for pixels from 0 to 1 (default for a library's weights: the library's).",
+        ),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="STD", help="The standard deviation that goes with --mean.")
+    ] = None,
     run: Annotated[
         str | None,
         typer.Option(
@@ -75,9 +87,12 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
+        if mean or std:
+            raise UserError("--mean and --std are for --weights; a run's model expects the dataset's")
         measure = partial(_run, run, root, store)
     elif dataset and model and weights:
-        measure = partial(_checkpoint, dataset, folder, model, weights, size, resize, root, store)
+        given = _given_weights(weights, mean, std)
+        measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     from harness.data.load.arrays import WrongData
@@ -92,9 +107,10 @@ def evaluate(
     if json_:
         print(json.dumps(result))
     else:
+        own = f", images normalised by {Normalisation(result['mean'], result['std']).text}" if "mean" in result else ""
         print(
             f"{result['model']} on {result['dataset']} ({result['images']:,} {result['evaluated_on']} images), "
-            f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}"
+            f"{Path(result['weights']).name} sha256 {result['sha256'][:12]}{own}"
         )
         task = datasets.task_of(result["dataset"])
         texts = {m: f"{tasks.shown(m)} {percent(result[m])}" for m in task.printed}
@@ -102,10 +118,11 @@ def evaluate(
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: str, size: int | None, resize: int, root: Path | None,
-    store: Store,
+    dataset: str, folder: str | None, model: str, weights: str, given: Weights, size: int | None, resize: int,
+    root: Path | None, store: Store,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a checkpoint. The arguments are the options of the same names."""
+    """Measure a checkpoint. The arguments are the options of the same names; ``given`` is the schema of some."""
+    from harness.models.renormalisation import Renormalisation
     from harness.training.tasks import open_task
 
     asked = Dataset(name=dataset, folder=folder)
@@ -116,33 +133,54 @@ def _checkpoint(
     recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **views})
     try:
         info.images.check(views)
-        name = tasks.resolve_model(model)
+        name, own = tasks.resolve_model(model), given.normalisation(info)
         tasks.check_task(name, info)
         if (shape := datasets.image_shape(info, recipe.image_size)) is not None:
             models.check_images(name, info.name, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
-    file = _weights_file(weights, root, store)
+    file = _weights_file(given, root, store)
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
     net = task.build(name)
     about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": task.load(net, name, file, None)}
+    if own:
+        net.renormalisation = Renormalisation(info.normalisation, own)
+        about |= own._asdict()
     return about | _measure(task, net, content, recipe, where)
 
 
-def _weights_file(named: str, root: Path | None, store: Store) -> Path:
-    if not is_library_model(named) and "://" not in named:
-        file = Path(named) if root is None or Path(named).is_file() else root / named
-        if not file.is_file():
-            raise UserError(f"--weights {named}: no such file")
-        return file
+def _given_weights(named: str, mean: str | None, std: str | None) -> Weights:
+    key = "name" if is_library_model(named) else "url" if "://" in named else "file"
+    stated = {option: text for option, text in (("mean", mean), ("std", std)) if text is not None}
     try:
-        address = Weights(name=named).address if is_library_model(named) else Weights(url=named).address
+        return Weights.model_validate({key: named, **{k: _numbers(text) for k, text in stated.items()}})
     except ValidationError as e:
-        raise UserError(f"--weights {named}: {e.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    assert address is not None
-    return WeightCache.for_store(store).fetch(address)[1]
+        problem = e.errors()[0]
+        option = str(problem["loc"][0] if problem["loc"] else next(iter(stated), key))
+        option, value = (option, stated[option]) if option in stated else ("weights", named)
+        raise UserError(f"--{option} {value}: {problem['msg'].removeprefix('Value error, ')}") from None
+
+
+def _numbers(text: str) -> list[float | str]:
+    """Return the numbers of ``0.5,0.5``; what is none stays a text, which the schema refuses."""
+    numbers: list[float | str] = []
+    for part in text.split(","):
+        try:
+            numbers.append(float(part))
+        except ValueError:
+            numbers.append(part)
+    return numbers
+
+
+def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
+    if given.address is not None:
+        return WeightCache.for_store(store).fetch(given.address)[1]
+    file = Path(given.source) if root is None or Path(given.source).is_file() else root / given.source
+    if not file.is_file():
+        raise UserError(f"--weights {given.source}: no such file")
+    return file
 
 
 def _run(prefix: str, root: Path | None, store: Store) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from harness.models.renormalisation import Renormalisation
 from methods.base import Head, Outputs, TapSpec
 
 
@@ -61,6 +62,10 @@ class ConvNet(nn.Module):
     tap_names: tuple[str, ...]
     foldable: ClassVar[bool] = True  # whether batch norms may vanish into convolutions once it is a teacher
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.renormalisation: Renormalisation | None = None  # of the images, where the weights expect another
+
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """Return embedding (B, D) and logits (B, classes) of `images` (B, C, H, W); call `taps` with each tap."""
         raise NotImplementedError
@@ -68,7 +73,7 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
         check_taps(taps, self.tap_names)
         collected = Taps(taps)
-        embedding, logits = self.run(x, collected)
+        embedding, logits = self.run(self._renormalised(x), collected)
         return Outputs(logits, embedding, collected.features)
 
     def maps(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
@@ -80,8 +85,11 @@ class ConvNet(nn.Module):
         collected = Taps(taps, stop_at_last=True)
         if taps:
             with suppress(AllCollected):
-                self.run(x, collected)
+                self.run(self._renormalised(x), collected)
         return collected.features
+
+    def _renormalised(self, images: Tensor) -> Tensor:
+        return images if self.renormalisation is None else self.renormalisation(images)
 
 
 class ReluBlock(nn.Module):

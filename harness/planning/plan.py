@@ -41,21 +41,32 @@ class Planned:
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
     def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
-        """Return the files of the given weights of these runs, by sha256, and download missing ones.
+        """Return the files of the given weights of these runs, as jobs look them up, and download missing ones.
 
         Raises:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        teachers = {s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
-        backbones = {s.backbone for s in sciences if s.backbone}
+        teachers = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        backbones = {s.backbone: s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
-        for sha256 in sorted(teachers | backbones):
-            of_teacher = self.plan.weights.get(sha256)
+        for key, sha256 in sorted((teachers | backbones).items()):
+            of_teacher = self.plan.weights.get(key)
             with self.document.place(()):
                 file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
-            weights[sha256] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
+            weights[key] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
         return weights
+
+    def teacher_notes(self) -> list[str]:
+        """Return a line for each given teacher whose images are not normalised as the students' are."""
+        notes = []
+        for pair in self.plan.sweep.pairs:
+            weights = pair.teacher_weights
+            if weights and (own := weights.normalisation(self.info)):
+                source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
+                students = f"students by {self.info.name}'s {self.info.normalisation.text}"
+                notes.append(f"teacher {pair.teacher}: images normalised by {own.text}, {source}; {students}")
+        return list(dict.fromkeys(notes))
 
 
 def plan_sweep(

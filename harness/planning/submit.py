@@ -102,6 +102,7 @@ class Work:
             in_jobs = f" in {plural(len(self.jobs), 'job')}" if len(self.jobs) < self.packs else ""
             lines.append(f"{plural(self.packs, 'pack')}{in_jobs}, {plural(self.at_once, 'job')} at a time")
             lines += text.estimate_lines(self.estimate, self.cluster != LOCAL)
+        lines += self.planned.teacher_notes()
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
         lines += [f"warning: without effect: {text}" for text in counts["idle_settings"]]

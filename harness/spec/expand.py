@@ -53,7 +53,7 @@ class Plan:
     runs: dict[str, Run] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
-    weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
+    weights: dict[str, Weights] = field(default_factory=dict)  # Given.weights_id -> its weights
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
     sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
     dataset_label: str = ""  # see DatasetInfo.label; no part of any run
@@ -262,18 +262,19 @@ class _Expansion:
 
     def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
         with self.document.place(("pairs", i, "teacher_weights")):
-            sha256 = self.sha256(weights)
+            own = weights.normalisation(self.info)
+            given = Given(pair.teacher, self.sha256(weights), *(own or ()))
         score = self.info.task.score
-        stated, before = weights.stated(score), self.plan.weights.setdefault(sha256, weights).stated(score)
+        stated, before = weights.stated(score), self.plan.weights.setdefault(given.weights_id, weights).stated(score)
         if before is None:
-            self.plan.weights[sha256] = weights
+            self.plan.weights[given.weights_id] = weights
         elif stated not in (None, before):
             message = f"another pair states {before} for the same weights"
             raise self.document.mistake(("pairs", i, "teacher_weights", score), message)
         if pair.teacher_backbone is not None:
             message = "is for teachers that the sweep trains; this one has `teacher_weights`"
             raise self.document.mistake(("pairs", i, "teacher_backbone"), message)
-        return Given(pair.teacher, sha256)
+        return given
 
     def science(
         self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: str | None

@@ -46,11 +46,20 @@ def source_texts(library: str, folder: str = "models") -> Iterator[str]:
     Raises:
         ValueError: it is not installed.
     """
+    for file in (package_folder(library) / folder).glob("*.py"):
+        yield file.read_text(encoding="utf-8")
+
+
+def package_folder(library: str) -> Path:
+    """Return the folder of an installed library.
+
+    Raises:
+        ValueError: it is not installed.
+    """
     package = importlib.util.find_spec(library)
     if package is None or package.origin is None:
         raise ValueError(f"models of {library} need it installed: pip install 'kd-harness[timm]'")
-    for file in (Path(package.origin).parent / folder).glob("*.py"):
-        yield file.read_text(encoding="utf-8")
+    return Path(package.origin).parent
 
 
 def check_library_model(name: str) -> None:

@@ -138,8 +138,9 @@ def _datasets() -> str:
             content: tuple[object, ...] = ("its own", "files of any size", "", "")
         else:
             content = (info.classes, _shape(info.image_shape or ()), f"{info.train_size:,}", f"{info.test_size:,}")
-        rows.append((f"`{name}`", info.task.name, *content, "yes" if info.embedded else "no"))
-    head = ("name", "task", "classes", "image (C x H x W)", "training images", "test images")
+        own = (", ".join(f"{value:g}" for value in values) for values in info.normalisation)
+        rows.append((f"`{name}`", info.task.name, *content, *own, "yes" if info.embedded else "no"))
+    head = ("name", "task", "classes", "image (C x H x W)", "training images", "test images", "mean", "std")
     return _table((*head, "comes with the packages"), rows)
 
 

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from harness.errors import expected
 from harness.spec import datasets, pretrained, tasks
+from harness.spec.normalisation import Normalisation, StatedNormalisation
+from harness.spec.pretrained_normalisation import published_normalisation
 from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
 
@@ -152,12 +154,22 @@ class WeightsSource(Closed):
         return pretrained.weights_url(self.name) if self.name else self.url
 
 
-class Weights(tasks.StatedScores, WeightsSource):
+class Weights(tasks.StatedScores, StatedNormalisation, WeightsSource):
     """A teacher's weights, and the score that they should have."""
 
     def stated(self, score: str) -> float | None:
         """Return the task's score that the weights should have."""
         return getattr(self, score, None)
+
+    def normalisation(self, info: DatasetInfo) -> Normalisation | None:
+        """Return what the teacher's images are normalised by: as stated, or as a library says; None: as the dataset's.
+
+        Raises:
+            ValueError: mean and std are not for the dataset's channels.
+        """
+        own = self.stated_normalisation or (published_normalisation(self.name) if self.name else None)
+        own = own and own.of_channels(len(info.mean), info.name)
+        return None if own == info.normalisation else own
 
 
 class Method(Closed):

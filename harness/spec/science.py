@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from harness.errors import UserError
 from harness.spec import datasets, identity
+from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo
 
@@ -82,6 +83,19 @@ class Given:
     __pydantic_config__ = CLOSED
     model: str
     sha256: str
+    # Normalisation of the images that it sees; None: the dataset's.
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @property
+    def weights_id(self) -> str:
+        """The weights' sha256, or a hash of all that is stated where that is more: it tells given teachers apart."""
+        content = as_json(self)
+        return self.sha256 if content.keys() == {"model", "sha256"} else identity.digest(content)
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        return None if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +189,7 @@ _SCIENCE = TypeAdapter(Science)
 def as_json(part: Any) -> Any:
     """Return the JSON form of a part of a science; a recipe needs ``recipe_json``."""
     if not is_dataclass(part):
-        return part
+        return list(part) if isinstance(part, tuple) else part
     values = ((f, getattr(part, f.name)) for f in fields(part))
     return {f.name: as_json(value) for f, value in values if f.name in FIRST_KEYS or value != f.default}
 

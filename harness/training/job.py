@@ -18,6 +18,7 @@ from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
+from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, recipe_json
@@ -303,7 +304,7 @@ def _teacher(
     choice = science.teacher
     assert choice is not None
     if isinstance(choice, Given):
-        given = order.weights[choice.sha256]
+        given = order.weights[choice.weights_id]
         file, sha256, stated = Path(given.file), choice.sha256, given.score
     else:
         score = f"last_{task.info.score}"
@@ -315,7 +316,9 @@ def _teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
-    teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks)
+    own = choice.normalisation if isinstance(choice, Given) else None
+    renormalisation = Renormalisation(science.dataset.info.normalisation, own) if own else None
+    teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks, renormalisation)
     print(
         f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",
         flush=True,

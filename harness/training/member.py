@@ -92,6 +92,7 @@ class Member:
                 self.peer = task.build(teacher.name)
                 if self.distiller.peer == "teacher":
                     task.load(self.peer, teacher.name, teacher.file, teacher.sha256)
+                    self.peer.renormalisation = teacher.model.renormalisation
         for net in self.networks:
             if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)

@@ -107,8 +107,11 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
         science = replace(science, backbone=None)
         if science.teacher:
             sha256, file = _untrained(science, science.teacher.model, folder)
-            weights[sha256] = WeightsFile(str(file))
-            science = replace(science, teacher=Given(science.teacher.model, sha256))
+            teacher = Given(science.teacher.model, sha256)
+            if isinstance(science.teacher, Given):
+                teacher = replace(teacher, mean=science.teacher.mean, std=science.teacher.std)
+            weights[teacher.weights_id] = WeightsFile(str(file))
+            science = replace(science, teacher=teacher)
         run_ids[i] = science.run_id
         store.write_science(run_ids[i], science)
     one = next(iter(pack.values()))

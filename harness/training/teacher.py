@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from harness.data.load.loader import EvalSet
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
+from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gather_outputs, to_float32
@@ -67,9 +68,11 @@ class Teacher:
 
 def load_teacher(
     name: str, file: Path, sha256: str, stated: float | None, on: EvalSet, task: Task, device: torch.device,
-    ranks: Ranks = ONE_RANK,
+    ranks: Ranks = ONE_RANK, renormalisation: Renormalisation | None = None,
 ) -> Teacher:  # fmt: skip
     """Load, freeze and evaluate a teacher; ``stated`` is the task's score that it should have, in %.
+
+    ``renormalisation`` changes the images that it sees.
 
     Raises:
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
@@ -77,6 +80,7 @@ def load_teacher(
     model = task.build(name)
     task.load(model, name, file, sha256)
     spec = task.describe(model)
+    model.renormalisation = renormalisation  # type: ignore[assignment]
     freeze(model, device)
     result = task.evaluate(model, on, ranks=ranks)
     score = result.metrics[task.info.score]

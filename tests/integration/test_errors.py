@@ -139,6 +139,22 @@ WRONG_FILES = {
         f"pairs.0.teacher_weights: weights {{home}}/file: sha256 is {hashlib.sha256(b'x').hexdigest()}, "
         f"the sweep file states {'ab' * 32}",
     ),
+    "mean alone": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "mean": 0.5}),
+        "pairs.0.teacher_weights: mean is stated without std: state both",
+    ),
+    "pixels to 255": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "mean": [123.675, 116.28, 103.53], "std": 58.395}),
+        "pairs.0.teacher_weights.mean: expected numbers for pixels from 0 to 1, found 123.675: divide mean and std by",
+    ),
+    "std of 0": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "mean": 0.5, "std": 0}),
+        "pairs.0.teacher_weights.std.0: must be greater than or equal to 0.000001, found 0",
+    ),
+    "channels": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "mean": [0.5, 0.5, 0.5], "std": 0.5}),
+        "pairs.0.teacher_weights: mean: expected one number, found 3 numbers",
+    ),
     "sha256's form": (
         put("pairs", 0, "teacher_weights", {"file": "file", "sha256": "ab"}),
         "pairs.0.teacher_weights.sha256: string should match pattern '^[0-9a-f]{64}$', found 'ab'",

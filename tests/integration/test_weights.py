@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from safetensors.torch import save
+from safetensors.torch import save, save_file
 
 from harness.models.zoo import build_model
 from harness.store.download import TRIES
+from harness.training.job import run_job
+from harness.training.job_order import JobOrder
 from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
 from tests.support.cli import CommandResult, process, run_command
 from tests.support.https_server import Site, head, site
@@ -358,3 +360,32 @@ def test_wrong_names_and_addresses_at_evaluate(home: Path) -> None:
     assert evaluate("timm:resnet18.none").startswith("--weights timm:resnet18.none: timm has no loadable weights")
     assert evaluate("t.pth") == "--weights t.pth: no such file"
     assert list(home.iterdir()) == []
+
+
+def test_a_teacher_with_its_own_mean_and_std_is_measured_stated_and_recorded_by_them(home: Path) -> None:
+    torch.manual_seed(11)
+    save_file(build_model("digits_net_w8", 10, in_channels=1).state_dict(), "own.safetensors")
+    args = ["--dataset", "digits", "--model", "digits_net_w8", "--weights", "own.safetensors"]
+    plain, own = (
+        json.loads(run_command("evaluate", *args, "--json", *more).out)
+        for more in ([], ["--mean", "0.9", "--std", "0.1"])
+    )
+    assert plain["top1"] != own["top1"] and (own["mean"], own["std"]) == ([0.9], [0.1])
+    given = {"file": "own.safetensors", "mean": 0.9, "std": 0.1, "top1": round(own["top1"], 2)}
+    teachers = {"digits_net_w4": given, "digits_net_w8": {"file": "own.safetensors", "top1": round(plain["top1"], 2)}}
+    pairs = [{"teacher": "digits_net_w8", "student": s, "teacher_weights": w} for s, w in teachers.items()]
+    recipe = {"base": "digits_quick", "epochs": 1, "teacher_top_k": 10}
+    bench = Bench(home, {**SWEEP, "methods": ["kd"], "recipe": recipe, "pairs": pairs, "seeds": 1})
+    planned = bench.plan()
+    for pack in planned.plan.packs:
+        for run_id in pack.run_ids:
+            bench.store.write_science(run_id, planned.plan.runs[run_id].science)
+        weights = planned.weights_files(pack.run_ids)
+        run_job(JobOrder(str(bench.store.root.resolve()), pack.run_ids, None, weights, 1))
+    rows = [bench.row(run_id) for run_id in planned.plan.runs]
+    assert [row["teacher_top1"] for row in rows] == [own["top1"], plain["top1"]]
+    assert rows[0]["teacher_sha256"] == rows[1]["teacher_sha256"] == own["sha256"]
+    assert [json.loads(row["science"])["teacher"].get("mean") for row in rows] == [[0.9], None]
+    assert len(list((bench.store.root / "logits").iterdir())) == 2, "they share no cached logits"
+    table = bench.call("report").out
+    assert "by another normalisation than the students' (digits's): digits_net_w8 (mean 0.9 and std 0.1)." in table

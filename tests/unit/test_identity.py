@@ -182,6 +182,7 @@ def test_seed_subset_and_teacher_change_the_id(seed: int, subset: int, sha: byte
     assert ids(changed(seeds=[seed])) != base_ids()
     assert ids(changed(dataset__train_subset=10 * subset)) != base_ids()
     assert ids(changed(pairs__0__teacher_weights__sha256=sha[:32].hex())) != base_ids()
+    assert ids(changed(pairs__0__teacher_weights__mean=0.3052, pairs__0__teacher_weights__std=0.5)) != base_ids()
 
 
 def test_models_and_whole_training_set_change_the_id() -> None:

@@ -1,15 +1,21 @@
 """Weights by the libraries' own names, read from their sources, against the libraries themselves."""
 
 import importlib
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import timm
+import torch
 import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from timm.models import get_pretrained_cfg
 
+from harness.models.renormalisation import Renormalisation
 from harness.spec import pretrained
+from harness.spec.pretrained_normalisation import published_normalisation
+from harness.spec.tasks import DATASETS
 
 
 @pytest.mark.parametrize("detection", [False, True])
@@ -47,6 +53,34 @@ def test_timms_are_those_that_it_loads_as_they_are() -> None:
             plain.add(name)
     assert len(set(urls) & plain) > 0.95 * len(plain)
     assert len(set(urls) - plain) <= 1, "an entry of a model that is not listed"
+
+
+def test_timms_means_and_stds_are_those_that_it_states() -> None:
+    stated = {name: get_pretrained_cfg(name) for name in pretrained.weights_urls("timm")}
+    expected = {name: (cfg.mean, cfg.std) for name, cfg in stated.items() if cfg}
+    assert {name: published_normalisation(f"timm:{name}") for name in expected} == expected
+    assert len(set(expected.values())) > 4 and len(expected) >= len(stated) - 1
+
+
+def test_torchvisions_means_and_stds_are_those_of_its_transforms() -> None:
+    models = torchvision.models
+    members = [w for name in models.list_models(module=models) for w in models.get_model_weights(name)]
+    for member in members:
+        transforms, name = member.transforms(), f"{type(member).__name__}.{member.name}"
+        expected = tuple(transforms.mean), tuple(transforms.std)
+        if type(member).__name__ in ("GoogLeNet_Weights", "Inception_V3_Weights"):
+            expected = (0.5,) * 3, (0.5,) * 3  # the library makes the network itself take ImageNet's to these
+        assert published_normalisation(f"torchvision:{name}") == expected, name
+
+
+@pytest.mark.parametrize("network", [torchvision.models.GoogLeNet, torchvision.models.Inception3])
+def test_what_torchvision_does_within_a_network_is_done_before_it(network: Any) -> None:
+    images = torch.randn(2, 3, 8, 8)
+    expected = network._transform_input(SimpleNamespace(transform_input=True), images)
+    info = DATASETS["imagenet"]
+    own = published_normalisation("torchvision:GoogLeNet_Weights.IMAGENET1K_V1")
+    assert own
+    torch.testing.assert_close(Renormalisation(info.normalisation, own)(images), expected)
 
 
 def test_only_pytorchs_names_have_the_start_of_a_hash() -> None:

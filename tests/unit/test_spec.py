@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.spec import expand, methods, sweep_file
 from harness.spec.expand import Plan
-from harness.spec.science import SHARED_RECIPE, Trained
+from harness.spec.science import SHARED_RECIPE, Trained, as_json
 from harness.spec.yamlfile import Document
 from tests.support.cli import REPO, process, run_command
 
@@ -202,6 +202,40 @@ def test_an_accuracy_stated_once_holds_for_every_pair_with_these_weights() -> No
         assert plan(pairs(*stated)).weights["ab" * 32].top1 == 90.0
     with pytest.raises(UserError, match="pairs.1.teacher_weights.top1: another pair states 90.0 for the same weights"):
         plan(pairs(90.0, 91.0))
+
+
+def test_weights_that_are_normalised_otherwise_are_another_teacher() -> None:
+    def pairs(*stated: dict[str, Any]) -> dict[str, Any]:
+        given = [{"file": "w.pth", "sha256": "ab" * 32, **keys} for keys in stated]
+        return {**BASE, "methods": ["kd"], "pairs": [{**BASE["pairs"][0], "teacher_weights": w} for w in given]}
+
+    own, datasets_own = {"mean": 0.5, "std": [0.5]}, {"mean": 0.3052, "std": 0.376}
+    both = plan(pairs({"top1": 90.0}, {"top1": 91.0, **own}))
+    assert len(both.packs) == 2 * len({cell.seed for cell in both.cells}), "they share no forward pass"
+    assert sorted(weights.top1 for weights in both.weights.values()) == [90.0, 91.0]
+    assert plan(pairs(datasets_own)).runs.keys() == plan(pairs({})).runs.keys() < both.runs.keys()
+    assert plan(pairs({"mean": [0.5], "std": 0.5})).runs.keys() == both.runs.keys() - plan(pairs({})).runs.keys()
+
+
+def test_weights_of_a_library_are_normalised_as_it_says_unless_the_file_says_otherwise(tmp_path: Path) -> None:
+    def sweep(**stated: Any) -> dict[str, Any]:
+        weights = {"name": "timm:test_resnet.r160_in1k", "sha256": "ab" * 32, **stated}
+        pair = {"teacher": "timm:test_resnet", "student": "resnet20", "teacher_weights": weights}
+        return {**BASE, "dataset": "cifar100", "methods": ["kd"], "pairs": [pair]}
+
+    by_name = plan(sweep()).runs
+    assert by_name.keys() == plan(sweep(mean=0.5, std=0.5)).runs.keys()
+    datasets_own = {"mean": [0.5071, 0.4867, 0.4408], "std": [0.2675, 0.2565, 0.2761]}
+    (as_before,) = {run.science.teacher for run in plan(sweep(**datasets_own)).runs.values()}
+    assert as_json(as_before) == {"model": "timm:test_resnet", "sha256": "ab" * 32}
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(sweep()))
+    result = run_command("sweep", file, "--plan", "--results", tmp_path / "results")
+    assert (
+        "teacher timm:test_resnet: images normalised by mean 0.5 and std 0.5, as "
+        "timm:test_resnet.r160_in1k expects; students by cifar100's mean 0.5071, 0.4867, 0.4408 "
+        "and std 0.2675, 0.2565, 0.2761\n"
+    ) in result.out
 
 
 def test_too_many_runs_are_refused(tmp_path: Path) -> None:

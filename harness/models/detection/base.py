@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
 from harness.models.detection.anchors import place_anchors
+from harness.models.renormalisation import Renormalisation
 from harness.models.taps import check_taps
 from methods.base import TapSpec
 from methods.detection import DetectorOutputs, Objects
@@ -44,6 +46,7 @@ class Detector(nn.Module):
     tap_names: tuple[str, ...]
     num_classes: int  # without the background
     backbone: BackboneWithFPN
+    renormalisation: Renormalisation | None  # of the images, where the weights expect another
 
     def forward(
         self,
@@ -87,6 +90,8 @@ class Detector(nn.Module):
 
     def maps(self, images: Tensor) -> dict[str, Tensor]:
         """Return every map by its tap."""
+        if self.renormalisation is not None:  # the padding is 0 in any normalisation; no pixel's value is
+            images = torch.where(images == 0, images, self.renormalisation(images))
         stages = self.backbone.body(images)
         maps = [*stages.values(), *self.backbone.fpn(stages).values()]
         return dict(zip(self.tap_names, maps, strict=True))

@@ -25,7 +25,7 @@ class OneStageDetector(Detector, RetinaNet):
 
     def __init__(self, backbone: BackboneWithFPN, num_classes: int):
         RetinaNet.__init__(self, backbone, num_classes, detections_per_img=100)
-        self.num_classes = num_classes
+        self.num_classes, self.renormalisation = num_classes, None
 
     @property
     def anchor_source(self) -> AnchorGenerator:

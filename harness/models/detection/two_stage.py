@@ -38,7 +38,7 @@ class TwoStageDetector(Detector, FasterRCNN):
     ):
         head = TwoMLPHead(backbone.out_channels * POOLED_SIZE**2, hidden)
         FasterRCNN.__init__(self, backbone, box_head=head, box_predictor=FastRCNNPredictor(hidden, num_classes + 1))
-        self.num_classes = num_classes
+        self.num_classes, self.renormalisation = num_classes, None
         self._anchors_per_image, self._rois_per_image = anchors_per_image, rois_per_image
         # Else the first batch's sizes would say once and for all what the maps' strides are.
         self.roi_heads.box_roi_pool.scales = [1 / 4, 1 / 8, 1 / 16, 1 / 32]

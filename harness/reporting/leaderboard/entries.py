@@ -64,7 +64,7 @@ class LeaderboardEntry:
 
     id: str
     protocol: Protocol
-    teacher_key: str  # the hash of the teacher's weights, or its run
+    teacher_key: str  # of a given teacher its ``weights_id``, or the run of a trained one
     settings: Mapping[str, Any]  # without those at the method's defaults
     science: Science  # of one of its runs
     sweeps: tuple[str, ...]  # "sweep: entry", where a table has these runs
@@ -133,7 +133,7 @@ def _line(
 def _teacher_key(teacher: Trained | Given | None) -> str:
     if teacher is None:
         return ""
-    return teacher.run if isinstance(teacher, Trained) else teacher.sha256
+    return teacher.run if isinstance(teacher, Trained) else teacher.weights_id
 
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:

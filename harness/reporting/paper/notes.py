@@ -5,7 +5,7 @@ from itertools import chain
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
-from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes
+from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes, teacher_notes
 from harness.spec.science import Science
 
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
@@ -16,6 +16,7 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
     contents = comparison.contents
     yield _protocol(comparison, metrics, seeds)
     yield _teachers(comparison)
+    yield from teacher_notes(comparison)
     yield "Bold: a column's best distilled student, underlined: the second, as printed; equal ones share it."
     if any(row.tested for row in comparison.rows):
         tested = f"{capitalised(metrics[0])} is the only metric tested; a" if len(metrics) > 1 else "A"

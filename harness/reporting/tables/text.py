@@ -12,6 +12,7 @@ from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
 from harness.reporting.tables import columns
 from harness.reporting.tables.columns import Lines, run_ids, table_lines
 from harness.spec.lines import PairNames, grouped
+from harness.spec.science import Given
 
 RANKS = "Methods over the pairs"
 PUBLISHED = "Published numbers for these pairs"
@@ -68,6 +69,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     )
     yield from _test_notes(comparison)
     yield from sweep_notes(contents)
+    yield from teacher_notes(comparison)
     for row in comparison.rows:
         yield from method_notes(row)
         if row.missing:
@@ -94,6 +96,16 @@ def sweep_notes(contents: Contents) -> Iterator[str]:
             "the seeds before, which p values do not account for: its own decisions are corrected for that, the marks "
             "here are not."
         )
+
+
+def teacher_notes(comparison: Comparison) -> Iterator[str]:
+    """Yield how the images of each given teacher are normalised, where it is not as those of the students are."""
+    rows = (comparison.science(row) for row in comparison.rows)
+    teachers = (science.teacher for science in rows if science)
+    own = [(t.model, t.normalisation.text) for t in teachers if isinstance(t, Given) and t.normalisation]
+    if texts := dict.fromkeys(f"{model} ({text})" for model, text in own):
+        dataset = comparison.contents.dataset
+        yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(texts)}."
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.spec.library_models import is_library_model
+from harness.spec.normalisation import Normalisation
 
 Keys = Mapping[str, Any]
 CHANNELS = 3  # of prepared images
@@ -97,6 +98,11 @@ class DatasetInfo:
     official_test_size: int = 0  # of the set that papers evaluate on, where a preparation may have another
     few_published: bool = False  # then tables also quote numbers that a source took over from another
     all_published: bool = False  # whether papers print all of the task's printed metrics rather than the score
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """What images are normalised by."""
+        return Normalisation(self.mean, self.std)
 
     @property
     def subset_unit(self) -> int:
