@@ -1,13 +1,20 @@
 """Errors that the user can mend, the wording of messages, and the exit codes of every command."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 
 
 class UserError(Exception):
-    """Wrong input. Its text is the whole message: the place, what stands there and what was expected."""
+    """Wrong input. Its text is the whole message: the place, what stands there and what was expected.
+
+    ``problems``: a line for each of several mistakes, below the message.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str] = ()):
+        super().__init__("\n  ".join([message, *problems]))
+        self.lines = (message, *problems)
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> str:

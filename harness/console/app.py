@@ -62,7 +62,9 @@ def run_app(app: typer.Typer) -> NoReturn:
         code = app(standalone_mode=False)  # so that a command's errors are reported below, not in typer's box
         sys.stdout.flush()
         sys.exit(code)
-    except (UserError, DiskFull) as e:
+    except UserError as e:
+        _exit(*e.lines)
+    except DiskFull as e:
         _exit(str(e))
     except BrokenPipeError:  # `harness report | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -80,8 +82,8 @@ def run_app(app: typer.Typer) -> NoReturn:
         _exit(text.replace("Value error, ", ""))  # as typer quotes pydantic
 
 
-def _exit(message: str) -> NoReturn:
-    print(f"error: {one_line(message)}", file=sys.stderr)
+def _exit(*lines: str) -> NoReturn:
+    print("error: " + "\n  ".join(map(one_line, lines)), file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
 
 

@@ -40,8 +40,10 @@ class Planned:
         done, failed = self.store.done_ids(), self.store.failed_ids()
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
-    def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
-        """Return the files of the given weights of these runs, by sha256, and download missing ones.
+    def weights_files(self, run_ids: Collection[str], fetch: bool = True) -> dict[str, WeightsFile]:
+        """Return the files of the given weights of these runs, by sha256.
+
+        ``fetch``: download missing ones; otherwise they are left out.
 
         Raises:
             UserError: some are missing and unavailable.
@@ -52,8 +54,11 @@ class Planned:
         weights: dict[str, WeightsFile] = {}
         for sha256 in sorted(teachers | backbones):
             of_teacher = self.plan.weights.get(sha256)
+            source = of_teacher or self.plan.backbones[sha256]
             with self.document.place(()):
-                file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
+                file = self.given.path(source, sha256) if fetch else self.given.find(source, sha256)
+            if file is None:
+                continue
             weights[sha256] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
         return weights
 

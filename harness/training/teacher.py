@@ -1,7 +1,7 @@
 """The teacher: weights that are read without executing anything, verified, frozen and evaluated again."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,7 @@ class Teacher:
     name: str
     file: Path  # its weights
     sha256: str
-    score: float | None  # the task's, in %, measured by this process
+    score: float | None  # the task's, in %, measured by this process; None: not measured, or not measurable
     spec: TapSpec
     ranks: Ranks = ONE_RANK  # the ranks whose images its outputs cover
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # measured with the score
@@ -74,18 +74,29 @@ def load_teacher(
     Raises:
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
     """
-    model = task.build(name)
-    task.load(model, name, file, sha256)
-    spec = task.describe(model)
-    freeze(model, device)
-    result = task.evaluate(model, on, ranks=ranks)
+    teacher = read_teacher(name, file, sha256, task, device, ranks)
+    result = task.evaluate(teacher.model, on, ranks=ranks)
     score = result.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
         raise WeightsError(
             f"teacher {name} from {file}: measured {task.info.shown} {percent(score)}, stated {percent(stated)}"
         )
-    output_ranks = ranks if task.whole_batch else ONE_RANK
-    return Teacher(model, name, file, sha256, score, spec, output_ranks, result.metrics, result.predictions)
+    return replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
+
+
+def read_teacher(
+    name: str, file: Path, sha256: str, task: Task, device: torch.device, ranks: Ranks = ONE_RANK
+) -> Teacher:
+    """Load and freeze a teacher, whose score is not measured.
+
+    Raises:
+        WeightsError: the file is missing, has another content or is another model's.
+    """
+    model = task.build(name)
+    task.load(model, name, file, sha256)
+    spec = task.describe(model)
+    freeze(model, device)
+    return Teacher(model, name, file, sha256, None, spec, ranks if task.whole_batch else ONE_RANK)
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:
