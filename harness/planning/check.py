@@ -18,7 +18,6 @@ from pathlib import Path
 
 from harness.console.terminal import say
 from harness.errors import UserError
-from harness.hardware import cores
 from harness.phrases import plural
 from harness.planning.cost import devices
 from harness.planning.plan import Planned
@@ -33,7 +32,7 @@ from slurm.snapshot import CHECKOUT, PACKAGES
 SECONDS = 60.0  # for the check of one run
 PATIENCE = 600.0  # seconds for the whole check
 QUIET = 4.0  # seconds before it says that it is at work
-MOST_THREADS = 4  # a login node is shared
+THREADS = 1  # a login node is shared, and threads on a few images wait for each other
 
 
 def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) -> None:
@@ -117,7 +116,7 @@ def _check(
     """
     with tempfile.TemporaryDirectory(prefix="harness-check-") as scratch:
         results = Path(scratch, "results")
-        order = CheckOrder([r for _, r in runs], weights, steps, SECONDS, min(MOST_THREADS, cores()), str(results))
+        order = CheckOrder([r for _, r in runs], weights, steps, SECONDS, THREADS, str(results))
         order.write(Path(scratch, "order.json"))
         known, why = _run(Path(scratch), results, len(runs))
     problems = {runs[i][0].label: result.cause for i, result in known.items() if result.state == State.FAILED}
@@ -145,7 +144,7 @@ def _problem_lines(problems: Mapping[str, str]) -> list[str]:
 
 def _run(scratch: Path, results: Path, runs: int) -> tuple[dict[int, CheckResult], str]:
     """Run the check's process; return its results, and why some are missing."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(min(MOST_THREADS, cores()))}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(THREADS)}
     command = [sys.executable, "-m", "harness.training.check", str(scratch / "order.json")]
     log = scratch / "log"
     try:
