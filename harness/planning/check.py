@@ -19,6 +19,7 @@ from pathlib import Path
 from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import plural
+from harness.planning import locate
 from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
@@ -41,7 +42,7 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     If the check itself cannot be done, that is said, and the runs count as good.
 
     Raises:
-        UserError: some runs would fail, or there is no file of given weights; nothing was written.
+        UserError: some runs would fail, or data or weights are missing; nothing was written.
     """
     device = devices.devices(cluster, threads=1)
     runs: dict[str, tuple[Run, RunToCheck]] = {}
@@ -54,6 +55,7 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}
     if not new:
         return
+    locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)  # what is missing is said at once
     weights = planned.weights_files(to_do)
     passed = _check(planned, list(new.values()), weights, steps=True)
     for (key, (run, _)), is_good in zip(new.items(), passed, strict=True):

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.data.load.loader import EvalSet
 from harness.spec import identity
 from harness.spec import methods as method_sources
-from harness.spec.science import Given, Science
+from harness.spec.science import Given, Science, as_json
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
@@ -38,7 +38,8 @@ from harness.training.teacher import Teacher, read_teacher
 from harness.training.untrained_weights import write_untrained_weights
 
 CPU = torch.device("cpu")
-IMAGES = {True: 4, False: 2}  # of a step; the second where a task's images are large, see ``Task.whole_batch``
+FEWEST, FEW = 2, 4  # images of a step: large and small ones
+SMALL = 64 * 64  # pixels of an image
 MOST_TRAIN_IMAGES = 50_000  # a method may keep something of every image
 MOST_PIXELS = 32 * 224 * 224  # of a step that is repeated with a batch like the recipe's
 TINY_LR = 1e-9  # a gradient that is not finite shows in the weights, and nothing else changes
@@ -119,6 +120,7 @@ class Checker:
         method = science.method.use
         if method in self._too_slow:
             return CheckResult(0, State.TOO_SLOW)
+        before = signal.signal(signal.SIGALRM, _raise_too_slow)
         signal.setitimer(signal.ITIMER_REAL, self.order.seconds)
         try:
             cause = self._cause(science, run.processes)
@@ -129,6 +131,7 @@ class Checker:
             cause = described(error, method)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
         return CheckResult(0, State.FAILED, cause) if cause else CheckResult(0, State.PASSED)
 
     def _cause(self, science: Science, processes: int) -> str | None:
@@ -146,10 +149,10 @@ class Checker:
         if not self.order.steps:
             return None
         batches = BatchSizes(science, processes if not task.whole_batch else 1)
-        few = min(IMAGES[task.whole_batch], batches.largest)
+        height, width = task.random_images(1, 1).images.shape[-2:]
+        few = min(FEW if height * width <= SMALL else FEWEST, batches.largest)
         error = first_steps(science, teacher, task, few)
         if error and not is_own(error):  # a method may need more images than a few
-            height, width = task.random_images(1, 1).images.shape[-2:]
             more = min(batches.largest, MOST_PIXELS // (height * width))
             if more > few:
                 error = first_steps(science, teacher, task, more)
@@ -170,8 +173,8 @@ class Checker:
         given: WeightsFile | None = self.order.weights.get(choice.sha256) if isinstance(choice, Given) else None
         if not self.order.steps and given is None:
             return None
-        content = science.to_json()
-        key = identity.canonical({name: content[name] for name in ("dataset", "teacher", "recipe")})
+        built = [getattr(science.recipe, name) for name in ("precision", "image_size", *task.info.recipe)]
+        key = identity.canonical({"dataset": as_json(science.dataset), "teacher": as_json(choice), "built": built})
         if self._teacher is None or self._teacher[0] != key:
             self._teacher = None  # before the next one is in memory
             if given and isinstance(choice, Given):
@@ -184,6 +187,10 @@ class Checker:
             teacher.prepare(science.recipe.precision)
             self._teacher = key, teacher
         return self._teacher[1]
+
+
+def _raise_too_slow(*_: object) -> NoReturn:
+    raise TooSlow
 
 
 def first_steps(science: Science, teacher: Teacher | None, task: Task, count: int) -> BaseException | None:
@@ -243,11 +250,6 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (1, 2):  # methods may print without end
         os.dup2(null, stream)
-
-    def too_slow(*_: object) -> NoReturn:
-        raise TooSlow
-
-    signal.signal(signal.SIGALRM, too_slow)
     with tempfile.TemporaryDirectory(prefix="untrained-", dir=results.parent) as folder:
         checker = Checker(order, Path(folder))
         for i, run in enumerate(order.runs):

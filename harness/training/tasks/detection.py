@@ -26,7 +26,7 @@ from harness.training.tasks.detection_evaluation import evaluate_detector
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
-RANDOM_SIZE = (256, 320)  # height and width of random images
+RANDOM_SIZE = (128, 160)  # height and width of random images: small, as they only stand for others
 
 
 def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Detection":
