@@ -125,7 +125,7 @@ def sweep(
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
     work = work_of(request, planned, retry_failed, probe)
-    if check:
+    if check and work.to_do:
         from harness.planning.check import check_first_steps, check_given_weights
 
         if plan:

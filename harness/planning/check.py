@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def check_given_weights(planned: Planned, to_do: Collection[str]) -> None:
     weights = planned.weights_files(to_do, fetch=False)
     runs: dict[str, tuple[Run, RunToCheck]] = {}
     for run in _of_one_seed(planned, to_do):
+        pair = replace(run, label=run.label.partition(" / ")[0] + " / ")  # whatever the method
         new = [key for key in _weights_keys(run, weights) if not planned.store.check(key).exists()]
-        runs |= {key: (run, RunToCheck(run.science.to_json(), 1)) for key in new if key not in runs}
+        runs |= {key: (pair, RunToCheck(run.science.to_json(), 1)) for key in new if key not in runs}
     if runs:
         _check(planned, list(runs.values()), weights, steps=False)
 
@@ -124,8 +126,8 @@ def _check(
     problems = {runs[i][0].label: result.cause for i, result in known.items() if result.state == State.FAILED}
     if problems:
         raise UserError(
-            f"{planned.document.source}: {plural(len(problems), 'run')} would fail, so nothing was started "
-            "(--no-check leaves this check out):",
+            f"{planned.document.source}: {plural(len(problems), 'problem')} found before training, so nothing was "
+            "started (--no-check leaves this check out):",
             _problem_lines(problems),
         )
     for label in (runs[i][0].label for i, result in known.items() if result.state == State.TOO_SLOW):
