@@ -55,6 +55,14 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Train failed runs again (default: leave them).")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Before anything starts, let each method take a first step on random images, on this machine's CPU "
+            "(seconds, and only what is new), and load given weights; with --plan, only load them.",
+        ),
+    ] = True,
     until_decided: Annotated[
         bool,
         typer.Option(
@@ -117,6 +125,13 @@ def sweep(
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
     work = work_of(request, planned, retry_failed, probe)
+    if check and work.to_do:
+        from harness.planning.check import check_first_steps, check_given_weights
+
+        if plan:
+            check_given_weights(planned, work.to_do)
+        else:
+            check_first_steps(planned, work.to_do, cluster)
     if not json_:
         (print if plan else say)(work.text())
     if plan:

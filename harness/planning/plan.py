@@ -40,8 +40,10 @@ class Planned:
         done, failed = self.store.done_ids(), self.store.failed_ids()
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
-    def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
-        """Return the files of the given weights of these runs, as jobs look them up, and download missing ones.
+    def weights_files(self, run_ids: Collection[str], fetch: bool = True) -> dict[str, WeightsFile]:
+        """Return the files of the given weights of these runs, as jobs look them up.
+
+        ``fetch``: download missing ones; otherwise they are left out.
 
         Raises:
             UserError: some are missing and unavailable.
@@ -52,9 +54,12 @@ class Planned:
         weights: dict[str, WeightsFile] = {}
         for key, sha256 in sorted((teachers | backbones).items()):
             of_teacher = self.plan.weights.get(key)
+            source = of_teacher or self.plan.backbones[sha256]
             with self.document.place(()):
-                file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
-            weights[key] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
+                file = self.given.path(source, sha256) if fetch else self.given.find(source, sha256)
+            if file is not None:
+                stated = of_teacher.stated(self.info.task.score) if of_teacher else None
+                weights[key] = WeightsFile(str(file), stated)
         return weights
 
     def teacher_notes(self) -> list[str]:

@@ -52,6 +52,14 @@ class GivenWeights:
             raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
         return file
 
+    def find(self, weights: WeightsSource, sha256: str) -> Path | None:
+        """Return the file of weights; None where a download, or a file that is not here yet, is to bring it.
+
+        Raises:
+            UserError: its folder may not be entered.
+        """
+        return self._file(weights) if weights.address is None else self.downloaded.find(sha256)
+
     def _of_file(self, weights: WeightsSource) -> str:
         file = self._file(weights)
         if file is None:

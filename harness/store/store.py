@@ -44,6 +44,7 @@ class Store:
         self.all_runs = root / "runs.parquet"  # a link to the newest compacted records, for any reader of Parquet
         self.all_images = root / "images"
         self.probes = root / "probes"  # measurements of ``sweep --probe``
+        self.checks = root / "checks"  # notes of what has passed the check before training
         self.submissions = root / "queues" / "submissions"  # notes about submitted arrays
         self.weights = root / "weights"  # downloads of ``harness.store.weight_cache``, unless KD_WEIGHTS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
@@ -84,6 +85,10 @@ class Store:
 
     def logits(self, key: str) -> Path:
         return self.root / "logits" / key
+
+    def check(self, key: str) -> Path:
+        """The note that a check was passed; ``key`` comes from ``harness.planning.check``."""
+        return self.checks / f"{key}.json"
 
     def estimates(self, sweep: str) -> Path:
         """The estimated cost of a sweep's submissions."""

@@ -18,7 +18,6 @@ from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
-from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, recipe_json
@@ -40,7 +39,7 @@ from harness.training.recorder import Interrupted, RunRecorder, TeacherFailed, w
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 from harness.training.tasks import Task, open_task
-from harness.training.teacher import Teacher, load_teacher
+from harness.training.teacher import Teacher, load_teacher, renormalisation_of
 from harness.training.teacher_logits import CachedLogits
 
 
@@ -316,8 +315,7 @@ def _teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
-    own = choice.normalisation if isinstance(choice, Given) else None
-    renormalisation = Renormalisation(science.dataset.info.normalisation, own) if own else None
+    renormalisation = renormalisation_of(science)
     teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks, renormalisation)
     print(
         f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from harness import hardware
 from harness.spec.science import Given, Science
@@ -20,12 +19,12 @@ from harness.store import files
 from harness.store.store import Store
 from harness.training.job import run_job
 from harness.training.job_order import JobOrder, WeightsFile
-from harness.training.probe_order import ProbeAnswer, ProbeOrder
+from harness.training.probe_order import FIRST_STAGE, ProbeAnswer, ProbeOrder
 from harness.training.tasks import open_task
+from harness.training.untrained_weights import write_untrained_weights
 
 PARTS = 4  # of the timed steps, whose mean paces are reported
 WARM_UP = 3  # steps: on a GPU the first runs eagerly, the second is captured, the third replayed
-FIRST_STAGE = "it begins with a first stage, which is not probed"
 
 
 @dataclass
@@ -129,9 +128,7 @@ def _untrained(science: Science, name: str, folder: Path) -> tuple[str, Path]:
     """Write untrained weights for a science's teacher; return their sha256 and file."""
     file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
     if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        state = open_task(science.dataset, science.recipe).build(name).state_dict()
-        save_file({k: v.contiguous() for k, v in state.items()}, file)
+        write_untrained_weights(open_task(science.dataset, science.recipe), name, file)
     return files.sha256(file), file
 
 

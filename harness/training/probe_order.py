@@ -7,6 +7,8 @@ from typing import Any
 
 from harness.store import files
 
+FIRST_STAGE = "it begins with a first stage, which is not probed"
+
 
 @dataclass(frozen=True)
 class ProbeOrder:

@@ -230,12 +230,17 @@ def count_parameters(parameters: Iterable[Tensor]) -> int:
     return sum(p.numel() for p in parameters)
 
 
-def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
-    """Write why runs have no record. If even that fails, as on a full disk, only the log has the cause."""
+def kind_and_cause(error: BaseException) -> tuple[str, str]:
+    """Return a failure's kind, see ``Failure``, and its cause in one line."""
     data_errors = (WeightsError, arrays.WrongData, WrongLogits, UserError)
     kinds = ((files.DiskFull, "disk"), (TeacherFailed, "teacher"), (data_errors, "data"))
     kind = next((kind for errors, kind in kinds if isinstance(error, errors)), "code")
-    cause = str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
+    return kind, str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:
+    """Write why runs have no record. If even that fails, as on a full disk, only the log has the cause."""
+    kind, cause = kind_and_cause(error)
     for run_id in run_ids:  # before the log takes the last bytes of a full disk
         try:
             store.write_failure(run_id, kind, cause, details, log)

@@ -1,7 +1,7 @@
 """The teacher: weights that are read without executing anything, verified, frozen and evaluated again."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
 from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent
+from harness.spec.science import Given, Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gather_outputs, to_float32
 from harness.training.precision import autocast
@@ -29,7 +30,7 @@ class Teacher:
     name: str
     file: Path  # its weights
     sha256: str
-    score: float | None  # the task's, in %, measured by this process
+    score: float | None  # the task's, in %, measured by this process; None: not measured, or not measurable
     spec: TapSpec
     ranks: Ranks = ONE_RANK  # the ranks whose images its outputs cover
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # measured with the score
@@ -77,19 +78,37 @@ def load_teacher(
     Raises:
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
     """
-    model = task.build(name)
-    task.load(model, name, file, sha256)
-    spec = task.describe(model)
-    model.renormalisation = renormalisation  # type: ignore[assignment]
-    freeze(model, device)
-    result = task.evaluate(model, on, ranks=ranks)
+    teacher = read_teacher(name, file, sha256, task, device, ranks, renormalisation)
+    result = task.evaluate(teacher.model, on, ranks=ranks)
     score = result.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
         raise WeightsError(
             f"teacher {name} from {file}: measured {task.info.shown} {percent(score)}, stated {percent(stated)}"
         )
-    output_ranks = ranks if task.whole_batch else ONE_RANK
-    return Teacher(model, name, file, sha256, score, spec, output_ranks, result.metrics, result.predictions)
+    return replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
+
+
+def read_teacher(
+    name: str, file: Path, sha256: str, task: Task, device: torch.device, ranks: Ranks = ONE_RANK,
+    renormalisation: Renormalisation | None = None,
+) -> Teacher:  # fmt: skip
+    """Load and freeze a teacher, whose score is not measured; ``renormalisation`` changes the images that it sees.
+
+    Raises:
+        WeightsError: the file is missing, has another content or is another model's.
+    """
+    model = task.build(name)
+    task.load(model, name, file, sha256)
+    spec = task.describe(model)
+    model.renormalisation = renormalisation  # type: ignore[assignment]
+    freeze(model, device)
+    return Teacher(model, name, file, sha256, None, spec, ranks if task.whole_batch else ONE_RANK)
+
+
+def renormalisation_of(science: Science) -> Renormalisation | None:
+    """Return what changes the images for a run's given teacher; None where it sees them as the student does."""
+    own = science.teacher.normalisation if isinstance(science.teacher, Given) else None
+    return Renormalisation(science.dataset.info.normalisation, own) if own else None
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:

@@ -20,7 +20,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
 from harness.store import files, records
 from harness.store.store import Store
-from tests.support.cli import PATIENCE, REPO, CommandResult, run_command, use_cores
+from tests.support.cli import PATIENCE, REPO, CommandResult, arguments, run_command, use_cores
 from tests.support.warm_python import executable
 
 METHODS = ("student", "kd", "fitnets", "crd", "rekd")
@@ -67,7 +67,7 @@ class Bench:
         if file:
             (self.folder / file).write_text(yaml.safe_dump(self.sweep, sort_keys=False))
         head = [executable(), "-m", f"harness.{name}", *([file] if file else [])]
-        return [*head, "--results", "results", *args]
+        return [*head, "--results", "results", *arguments(name, *args)]
 
     def _process_options(self) -> dict[str, Any]:
         def as_from_a_shell() -> None:

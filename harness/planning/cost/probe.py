@@ -9,7 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from harness.console.terminal import say
-from harness.phrases import some
+from harness.errors import Mistakes, UserError
+from harness.phrases import plural, some
 from harness.planning.cost.devices import Device, DeviceOf
 from harness.planning.cost.pack import PackCosts
 from harness.planning.cost.probe_results import ProbeResult
@@ -18,7 +19,7 @@ from harness.planning.jobs import packs_to_do
 from harness.planning.plan import Planned
 from harness.spec.science import Science
 from harness.store import files
-from harness.training.probe_order import ProbeAnswer, ProbeOrder
+from harness.training.probe_order import FIRST_STAGE, ProbeAnswer, ProbeOrder
 
 STEPS = 20  # to time, at most
 SECONDS = 10.0  # to spend on them, at most
@@ -29,23 +30,28 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
     """Time packs, and write the results into the store. ``data`` is the dataset's folder.
 
     Teachers have random weights, which take as long as trained ones. No file is written that a run reads.
+
+    Raises:
+        UserError: some runs fail; the others were measured.
     """
     runs = planned.plan.runs
-    packs: dict[tuple[str, ...], tuple[str, list[Science]]] = {}
+    packs: dict[tuple[str, ...], tuple[str, ...]] = {}
     for pack_to_do in packs_to_do(planned, to_do):
         run_ids = pack_to_do.run_ids
         pack = [runs[k].science for k in run_ids]
         if not all(known.is_known(science, device(science)) for science in pack):
-            label = some([runs[k].label for k in run_ids], shown=1)
-            packs.setdefault(tuple(map(shape, pack)), (label, pack))
-    for i, (shapes, (label, pack)) in enumerate(packs.items(), 1):
-        head, on = f"probe {i} of {len(packs)}, {label}", device(pack[0])
+            packs.setdefault(tuple(map(shape, pack)), run_ids)
+    problems: list[str] = []
+    for i, (shapes, run_ids) in enumerate(packs.items(), 1):
+        pack, labels = [runs[k].science for k in run_ids], [runs[k].label for k in run_ids]
+        head, on = f"probe {i} of {len(packs)}, {some(labels, shown=1)}", device(pack[0])
         answer = _run(pack, on, data)
         if isinstance(answer, str):
             say(f"{head}: not measured: {answer}")
             continue
         for at, why in answer.left_out.items():
             say(f"{head}: without {pack[int(at)].method.use}: {why}")
+        problems += [f"{labels[int(at)]}: {why}" for at, why in answer.left_out.items() if why != FIRST_STAGE]
         if not answer.seconds_per_step:
             say(f"{head}: not measured")
             continue
@@ -57,6 +63,9 @@ def probe(planned: Planned, to_do: Collection[str], device: DeviceOf, known: Pac
         of = [shapes[at] for at in answer.measured]
         measured = (paces, answer.start_s, answer.checkpoint_bytes)
         ProbeResult(of, answer.hardware, on.threads, on.processes, *measured).write(planned.store)
+    if problems:
+        head = f"{planned.document.source}: --probe found {plural(len(problems), 'problem')}:"
+        raise Mistakes(map(UserError, (head, *problems)))
 
 
 def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer | str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,14 @@ class Evaluated:
 
     metrics: dict[str, float | None]  # in the task's order; None: there is nothing to measure it on
     predictions: bytes | None = None  # what they were computed from, as a file that is kept with the run
+
+
+class RandomImages(NamedTuple):
+    """Random images in place of a dataset's."""
+
+    images: Tensor  # (B, C, H, W) float32, as if normalised
+    targets: Any  # theirs, as a ``Loader`` yields them
+    train_targets: Tensor  # (N,) int64: the labels of a training set that begins with these images
 
 
 class Task(Protocol):
@@ -42,6 +50,9 @@ class Task(Protocol):
         Raises:
             WeightsError: the file cannot be read, has another content, or is another model's.
         """
+
+    def random_images(self, count: int, train_images: int) -> RandomImages:
+        """Return ``count`` images that models can be trained on without data, of a training set of ``train_images``."""
 
     def describe(self, net: nn.Module) -> TapSpec:
         """Return what a network offers a method."""

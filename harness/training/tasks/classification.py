@@ -17,7 +17,7 @@ from harness.spec.tasks import DatasetInfo
 from harness.spec.tasks.classification import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated
+from harness.training.tasks.base import Evaluated, RandomImages
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
@@ -45,6 +45,11 @@ class Classification:
 
     def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
         return load_weights(net, model, file, sha256)
+
+    def random_images(self, count: int, train_images: int) -> RandomImages:
+        labels = torch.randperm(train_images) % self._classes
+        images = torch.randn(count, *self._image_shape).contiguous(memory_format=torch.channels_last)
+        return RandomImages(images, labels[:count], labels)
 
     def describe(self, net: nn.Module) -> TapSpec:
         assert isinstance(net, ConvNet)

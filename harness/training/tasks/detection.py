@@ -17,14 +17,16 @@ from harness.models.detection.build import build_detector
 from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.detection.two_stage import POOLED
 from harness.spec.schema import Recipe
-from harness.spec.tasks import DatasetInfo
+from harness.spec.tasks import CHANNELS, DatasetInfo
 from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated
+from harness.training.tasks.base import Evaluated, RandomImages
 from harness.training.tasks.detection_evaluation import evaluate_detector
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
+
+RANDOM_SIZE = (128, 160)  # height and width of random images: small, as they only stand for others
 
 
 def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Detection":
@@ -50,6 +52,16 @@ class Detection:
 
     def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
         return load_detector(_detector(net), model, file, sha256)
+
+    def random_images(self, count: int, train_images: int) -> RandomImages:
+        """Return images smaller than a dataset's, which detectors take in any size, with a few objects in each."""
+        height, width = RANDOM_SIZE
+        images = torch.randn(count, CHANNELS, height, width).contiguous(memory_format=torch.channels_last)
+        corners = torch.rand(count, 4, 2) * torch.tensor([width, height]) / 2
+        boxes = torch.cat([corners, corners + torch.tensor([width, height]) / 4], dim=2)
+        labels = 1 + torch.randint(self._classes, (count, 4))
+        objects = [Objects(*image, RANDOM_SIZE) for image in zip(boxes, labels, strict=True)]
+        return RandomImages(images, objects, torch.zeros(train_images, dtype=torch.int64))
 
     def describe(self, net: nn.Module) -> TapSpec:
         return _detector(net).describe()

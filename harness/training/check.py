@@ -1,0 +1,262 @@
+"""The process of a check, which takes a first step of each run: ``python -m harness.training.check ORDER.json``.
+
+``harness.planning.check`` starts it. It reads given weights but no data: images are random, and so is a teacher that is
+yet to be trained. A run takes its step as in a job, on a few images, by itself.
+"""
+
+import math
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from harness.data.load.loader import EvalSet
+from harness.spec import identity
+from harness.spec import methods as method_sources
+from harness.spec.science import Given, Science, as_json
+from harness.store import files
+from harness.training.batch_sizes import BatchSizes
+from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
+from harness.training.distributed.ranks import ONE_RANK
+from harness.training.distributed.sync_batchnorm import sync_batch_norms
+from harness.training.job_order import WeightsFile
+from harness.training.member import Member
+from harness.training.outputs import tensors_in
+from harness.training.pack import Pack
+from harness.training.recorder import kind_and_cause
+from harness.training.tasks import Task, open_task
+from harness.training.tasks.base import RandomImages
+from harness.training.teacher import Teacher, read_teacher, renormalisation_of
+from harness.training.untrained_weights import write_untrained_weights
+
+CPU = torch.device("cpu")
+FEWEST, FEW = 2, 4  # images of a step: large and small ones
+SMALL = 64 * 64  # pixels of an image
+MOST_TRAIN_IMAGES = 50_000  # a method may keep something of every image
+MOST_PIXELS = 32 * 224 * 224  # of a step that is repeated with a batch like the recipe's
+TINY_LR = 1e-9  # a gradient that is not finite shows in the weights, and nothing else changes
+HERE = Path(__file__).parent
+
+
+class TooSlow(BaseException):
+    """The check of a run takes too long. It is not an Exception, so that a method does not catch it."""
+
+
+class Done(BaseException):
+    """The steps are taken. It is not an Exception, so that a pack does not take it for a run's failure."""
+
+
+class NotFinite(Exception):
+    """A loss or a gradient that is infinite or not a number."""
+
+
+@dataclass
+class RandomLoader:
+    """A training set of one batch; its images and labels are random."""
+
+    name = "test"  # as a set that is evaluated on, which it never is
+    data: RandomImages
+
+    def __post_init__(self) -> None:
+        self.batch_size, self.targets = len(self.data.images), self.data.train_targets
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Any, Tensor]]:
+        yield self.data.images, self.data.targets, torch.arange(self.batch_size)
+
+    def batches(self, mine: slice) -> NoReturn:
+        raise NotImplementedError
+
+
+@dataclass
+class FirstSteps:
+    """The observer of a run's first step in each of its stages."""
+
+    error: BaseException | None = None
+
+    def on_step(self, members: dict[str, Member], steps_per_epoch: int, share_costs: Callable[[], None]) -> None:
+        """Leave the step alone."""
+
+    def on_failure(self, run_id: str, error: BaseException, details: str) -> None:
+        self.error = error
+
+    def on_epoch(self, run_id: str, member: Member, finished: bool) -> None:
+        """Look at the step's loss and gradients.
+
+        Raises:
+            Done: no stage is left.
+        """
+        last = [(name, value) for epoch, name, value in member.history.curves if epoch == member.history.epoch]
+        if wrong := [f"{name.partition('_')[2]} is {value}" for name, value in last if not math.isfinite(value)]:
+            self.error = NotFinite(f"the loss is not finite at the first step: {', '.join(wrong)}")
+        elif not all(bool(p.isfinite().all()) for p in member.parameters):
+            self.error = NotFinite("gradients are not finite at the first step")
+        if self.error or member.history.epoch > 0:
+            raise Done
+
+
+@dataclass
+class Checker:
+    """The checks of an order's runs, one after the other. Neighbours with the same teacher share it."""
+
+    order: CheckOrder
+    folder: Path  # for untrained weights
+    _teacher: tuple[str, Teacher] | None = None  # the last one, with what it depends on
+    _too_slow: set[str] = field(default_factory=set)  # methods
+
+    def check(self, run: RunToCheck) -> CheckResult:
+        """Return the result of a run's check, whose position in the order is yet to be set."""
+        science = Science.from_json(run.science)
+        method = science.method.use
+        if method in self._too_slow:
+            return CheckResult(0, State.TOO_SLOW)
+        before = signal.signal(signal.SIGALRM, _raise_too_slow)
+        signal.setitimer(signal.ITIMER_REAL, self.order.seconds)
+        try:
+            cause = self._cause(science, run.processes)
+        except TooSlow:
+            self._too_slow.add(method)
+            return CheckResult(0, State.TOO_SLOW)
+        except BaseException as error:  # SystemExit, of a method, among them
+            cause = described(error, method)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        return CheckResult(0, State.FAILED, cause) if cause else CheckResult(0, State.PASSED)
+
+    def _cause(self, science: Science, processes: int) -> str | None:
+        """Return why a run would fail; None if it would not.
+
+        Raises whatever a model's or a method's constructor raises.
+        """
+        task = open_task(science.dataset, science.recipe, self._backbone(science))
+        teacher = self._teacher_of(science, task) if science.teacher else None
+        if not self.order.steps or processes > 1:
+            student = task.build(science.student)
+            task.start(student, science.student)
+            if processes > 1:
+                sync_batch_norms(student, ONE_RANK)
+        if not self.order.steps:
+            return None
+        batches = BatchSizes(science, processes if not task.whole_batch else 1)
+        height, width = task.random_images(1, 1).images.shape[-2:]
+        few = min(FEW if height * width <= SMALL else FEWEST, batches.largest)
+        error = first_steps(science, teacher, task, few)
+        if error and not is_own(error):  # a method may need more images than a few
+            more = min(batches.largest, MOST_PIXELS // (height * width))
+            if more > few:
+                error = first_steps(science, teacher, task, more)
+        if error:
+            return described(error, science.method.use)
+        if batches.smallest == 1 < few and (error := first_steps(science, teacher, task, 1)):
+            return f"{batches.one_image}: {described(error, science.method.use)}; {batches.advice}"
+        return None
+
+    def _backbone(self, science: Science) -> tuple[Path, str] | None:
+        given = self.order.weights.get(science.backbone or "")
+        return (Path(given.file), science.backbone) if given and science.backbone else None
+
+    def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
+        """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""
+        choice = science.teacher
+        assert choice is not None
+        given: WeightsFile | None = self.order.weights.get(choice.weights_id) if isinstance(choice, Given) else None
+        if not self.order.steps and given is None:
+            return None
+        built = [getattr(science.recipe, name) for name in ("precision", "image_size", *task.info.recipe)]
+        key = identity.canonical({"dataset": as_json(science.dataset), "teacher": as_json(choice), "built": built})
+        if self._teacher is None or self._teacher[0] != key:
+            self._teacher = None  # before the next one is in memory
+            if given and isinstance(choice, Given):
+                file, sha256 = Path(given.file), choice.sha256
+            else:
+                file = self.folder / "untrained.safetensors"
+                write_untrained_weights(task, choice.model, file)
+                sha256 = files.sha256(file)
+            renormalisation = renormalisation_of(science)
+            teacher = read_teacher(choice.model, file, sha256, task, CPU, renormalisation=renormalisation)
+            teacher.prepare(science.recipe.precision)
+            self._teacher = key, teacher
+        return self._teacher[1]
+
+
+def _raise_too_slow(*_: object) -> NoReturn:
+    raise TooSlow
+
+
+def first_steps(science: Science, teacher: Teacher | None, task: Task, count: int) -> BaseException | None:
+    """Take the first step of each stage of a run, on ``count`` images; return what went wrong.
+
+    Raises whatever the method's constructor raises.
+    """
+    torch.manual_seed(0)
+    train_images = max(count, min(science.dataset.train_images, MOST_TRAIN_IMAGES))
+    loader = RandomLoader(task.random_images(count, train_images))
+    changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2}  # no evaluation after the first epoch
+    member = Member(
+        replace(science, recipe=science.recipe.model_copy(update=changes)), teacher, loader.targets, task, CPU
+    )
+    member.history.epoch = -1 if member.in_first_stage else 0
+    steps = FirstSteps()
+    evalset: EvalSet = loader
+    try:
+        Pack({"run": member}, loader, evalset, teacher, steps).train()  # type: ignore[arg-type]
+    except Done:
+        pass
+    if isinstance(steps.error, NotFinite) and teacher and not _is_telling(science, teacher, member, loader.data.images):
+        return None
+    if steps.error is None and member.distiller.part_of_model:
+        with torch.no_grad():
+            member.evaluated_model.eval()(loader.data.images)
+    return steps.error
+
+
+def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tensor) -> bool:
+    """Return whether a teacher's outputs are finite or, given, as they will be; otherwise losses tell nothing."""
+    outputs = teacher(images, member.main_taps, science.recipe.precision, len(images))
+    return isinstance(science.teacher, Given) or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
+
+
+def is_own(error: BaseException) -> bool:
+    """Return whether the harness has refused what a method does, which no other batch would change."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(HERE)
+
+
+def described(error: BaseException, method: str) -> str:
+    """Return an error's cause, with the line in a user's own method that it comes from."""
+    cause = str(error) if isinstance(error, NotFinite) else kind_and_cause(error)[1]
+    if ":" not in method:
+        return cause
+    file = method_sources.source_file(method)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
+    return f"{cause} ({file}:{lines[-1]})" if lines else cause
+
+
+def main() -> None:
+    order = CheckOrder.read(Path(sys.argv[1]))
+    results = Path(order.results)
+    torch.set_num_threads(order.threads)
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (1, 2):  # methods may print without end
+        os.dup2(null, stream)
+    with tempfile.TemporaryDirectory(prefix="untrained-", dir=results.parent) as folder:
+        checker = Checker(order, Path(folder))
+        for i, run in enumerate(order.runs):
+            CheckResult(i, State.BEGUN).append_to(results)
+            replace(checker.check(run), run=i).append_to(results)
+
+
+if __name__ == "__main__":
+    main()
