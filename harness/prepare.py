@@ -1,6 +1,7 @@
 """``python -m harness.prepare DATASET``: image files in the form that the loaders read."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from harness.console.terminal import say
 from harness.data.manifest import Prepared, Settings
 from harness.errors import UserError, unknown
 from harness.hardware import cores
+from harness.spec.schema import NAME
 from harness.spec.tasks import DATASETS, import_object
 
 PREPARATIONS = {name: info.preparation for name, info in DATASETS.items() if info.preparation}
@@ -62,6 +64,26 @@ def prepare(
         ),
     ] = None,
     quality: Annotated[int, typer.Option(min=1, max=95, help="JPEG quality of images that are encoded again.")] = 90,
+    lossless: Annotated[
+        bool,
+        typer.Option(
+            "--lossless",
+            help="Store the pixels of PNG, BMP, TIFF, PPM, WebP and GIF images as they are, 3 bytes each, instead of a "
+            "JPEG.",
+        ),
+    ] = False,
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="For imagefolder: hold out this share of each class for evaluation (0.1: a tenth), where the images "
+            "are in SOURCE/CLASS/* or only in SOURCE/train/CLASS/*. File names decide which.",
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="For imagefolder and coco: the name that tables show. It may be given again later."),
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of processes (default: one per core).")] = None,
     skip_unreadable: Annotated[
         bool,
@@ -82,14 +104,19 @@ def prepare(
 
     if (preparation := PREPARATIONS.get(dataset)) is None:
         raise UserError(unknown("dataset to prepare", dataset, PREPARATIONS))
-    options_given = {"classes": classes, "train": train, "val": val, "max_side": max_side}
+    of_all = {"max_side": max_side, "val_share": val_share, "name": name}
+    options_given = {"classes": classes, "train": train, "val": val, **of_all}
     for option in (name for name, value in options_given.items() if value is not None):
         if option not in preparation.options:
             owners = " and ".join(name for name, other in PREPARATIONS.items() if option in other.options)
             raise UserError(f"--{option.replace('_', '-')} belongs to {owners}, not to {dataset}")
     longest = (max_side or MAX_SIDE) if "max_side" in preparation.options else None
-    settings = Settings(max_side=longest, quality=quality)
-    further = {name: options_given[name] for name in preparation.options if name != "max_side"}
+    if val_share is not None and not 0 < val_share < 1:
+        raise UserError(f"--val-share {val_share:g}: expected a share between 0 and 1, such as 0.1")
+    if name is not None and not re.fullmatch(NAME, name):
+        raise UserError(f"--name {name}: expected up to 64 letters, digits and _.+-, the first a letter or digit")
+    settings = Settings(max_side=longest, quality=quality, lossless=lossless, val_share=val_share)
+    further = {option: options_given[option] for option in preparation.options if option not in of_all}
     try:
         prepare_dataset = import_object(preparation.prepare)
         from harness.data.prepare.part import Request
@@ -99,7 +126,7 @@ def prepare(
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
     try:
         with FilesProgress() as progress:
-            request = Request(dataset, source, out, settings, workers or cores(), skip_unreadable, progress.tell)
+            request = Request(dataset, source, out, settings, workers or cores(), skip_unreadable, progress.tell, name)
             made, is_new = prepare_dataset(request, **further)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes here")
@@ -116,7 +143,8 @@ def _summary(made: Prepared, out: Path) -> dict[str, Any]:
 
 
 def _text(made: Prepared, out: Path) -> str:
-    lines = [f"{out}: {made.dataset}, {made.class_count:,} classes, version {made.version}"]
+    named = f" {made.name}" if made.name else ""
+    lines = [f"{out}: {made.dataset}{named}, {made.class_count:,} classes, version {made.version}"]
     tallies = [(name, tally) for name, part in made.parts.items() for tally in part.tallies()]
     lines += [f"{name}: {tally.line}" for name, tally in tallies]
     meanings = {kind: text for _, tally in tallies for kind, text in tally.kinds.items() if tally.counts.get(kind)}

@@ -1,7 +1,8 @@
 """FFCV's .beton files, version 2 (Leclerc et al. 2023, arXiv:2306.12517), read and written with numpy only.
 
 A file is a header, the fields' descriptions, a row of metadata for each sample, pages of data, and a table of the
-position of each sample's data in the pages. Our files have the fields ``image`` (as JPEG), ``label`` and ``index``.
+position of each sample's data in the pages. Our files have the fields ``image`` (a JPEG, or its pixels), ``label`` and
+``index``.
 FFCV decodes each image and encodes it again; here JPEGs are copied, so that an image which needs no change keeps its
 bytes.
 """
@@ -24,18 +25,20 @@ _SAMPLE = np.dtype([("image", _IMAGE), ("label", "<i8"), ("index", "<i8")], alig
 _ROOM = np.dtype([("sample", "<u8"), ("pointer", "<u8"), ("size", "<u8")])
 _INT, _RGB = 1, 2  # FFCV's numbers of its field types
 _FIELDS = (("image", _RGB), ("label", _INT), ("index", _INT))
-_JPEG = 0  # the mode of an image; the other is raw pixels
+JPEG, PIXELS = 0, 1  # FFCV's modes of an image
+CHANNELS = 3
 _METADATA = _HEADER.itemsize + len(_FIELDS) * _FIELD.itemsize  # its position in the file
 
 
 class Beton:
-    """A .beton file with the fields ``image``, ``label`` and ``index``, every image a JPEG."""
+    """A .beton file with the fields ``image``, ``label`` and ``index``."""
 
     def __init__(self, content: np.ndarray, samples: np.ndarray, sizes: np.ndarray):
         self.labels = samples["label"].astype(np.int64)  # (N,)
         self.indices = samples["index"].astype(np.int64)  # (N,)
         self.heights = samples["image"]["height"].astype(np.int32)  # (N,) pixels
         self.widths = samples["image"]["width"].astype(np.int32)  # (N,) pixels
+        self.are_pixels = samples["image"]["mode"] == PIXELS  # (N,) whether an image is stored as pixels, not a JPEG
         self._content = content
         self._starts = samples["image"]["pointer"].astype(np.int64)
         self._sizes = sizes
@@ -44,9 +47,13 @@ class Beton:
         return len(self.labels)
 
     def jpeg(self, i: int) -> np.ndarray:
-        """Return an image's bytes: (size,) uint8, a view of the mapped file."""
+        """Return the bytes of an image that is a JPEG: (size,) uint8, a view of the mapped file."""
         start = self._starts[i]
         return self._content[start : start + self._sizes[i]]
+
+    def pixels(self, i: int) -> np.ndarray:
+        """Return an image that is stored as pixels: (height, width, 3) uint8, a view of the mapped file."""
+        return self.jpeg(i).reshape(self.heights[i], self.widths[i], CHANNELS)
 
 
 def read_beton(path: Path) -> Beton:
@@ -80,8 +87,9 @@ def read_beton(path: Path) -> Beton:
     inside = (metadata_end <= starts) & (starts <= table) & (sizes <= table - np.minimum(starts, table))
     if not (np.array_equal(rooms["sample"], np.arange(count)) and np.array_equal(starts, pointers) and inside.all()):
         raise WrongData(f"{path}: damaged: its table and its samples' pointers disagree")
-    if (samples["image"]["mode"] != _JPEG).any():
-        raise WrongData(f"{path}: holds images that are not JPEGs")
+    modes, areas = samples["image"]["mode"], samples["image"]["height"].astype(np.uint64) * samples["image"]["width"]
+    if (modes > PIXELS).any() or (sizes != areas * CHANNELS)[modes == PIXELS].any():
+        raise WrongData(f"{path}: holds images that are neither JPEGs nor pixels")
     return Beton(content, samples, sizes.astype(np.int64))
 
 
@@ -101,20 +109,21 @@ class Writer:
         self.count = 0
         self.end = _to_page(_METADATA + self._samples.nbytes)  # of the data so far: a position in the file
 
-    def place(self, label: int, height: int, width: int, size: int) -> int:
+    def place(self, label: int, height: int, width: int, size: int, mode: int = JPEG) -> int:
         """Reserve room for the next sample and return its position in the file; its ``index`` is its rank."""
         if size > PAGE:
             raise ValueError(f"an image of {size} bytes does not fit a page of {PAGE}")
         start = self.end if self.end % PAGE + size <= PAGE else _to_page(self.end)
-        self._samples[self.count] = (_JPEG, width, height, start), label, self.count
+        self._samples[self.count] = (mode, width, height, start), label, self.count
         self._rooms[self.count] = self.count, start, size
         self.count += 1
         self.end = start + size
         return start
 
-    def add(self, label: int, height: int, width: int, jpeg: bytes) -> None:
-        self.file.seek(self.place(label, height, width, len(jpeg)))
-        self.file.write(jpeg)
+    def add(self, label: int, height: int, width: int, content: bytes, mode: int = JPEG) -> None:
+        """Add a sample, whose content is what ``mode`` says."""
+        self.file.seek(self.place(label, height, width, len(content), mode))
+        self.file.write(content)
 
     @property
     def labels(self) -> np.ndarray:

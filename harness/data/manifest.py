@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from harness.errors import UserError, shorten
 from harness.spec.recipe import Closed
+from harness.spec.schema import Name
 from harness.spec.tasks import DATASETS, import_object
 from harness.store import files
 
@@ -19,11 +20,12 @@ Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
-# What is counted. An image is one of the first three; the rest is what was found and, where needed, changed.
+# What is counted. An image is one of the first four; the rest is what was found and, where needed, changed.
 KINDS = {
     "kept": "stored byte for byte",
     "resized": "larger than --max-side",
     "converted": "encoded again at its own size, as loaders could not decode it as it was",
+    "lossless": "of another format than JPEG: its pixels are stored, 3 bytes each, many times a JPEG's size",
     "greyscale": "one channel; loaders make three of it",
     "cmyk": "four channels of ink, made RGB",
     "transparent": "transparency, which is dropped",
@@ -32,7 +34,7 @@ KINDS = {
     "misnamed": "named as a JPEG and of another format",
     "oriented": "an EXIF orientation, which is not applied (nor does torchvision's ImageFolder)",
     "unreadable": "not decodable",
-    "ignored": "other files, whose names are no images'",
+    "ignored": "other files, whose names are no images', and hidden folders",
 }
 
 
@@ -41,6 +43,13 @@ class Settings(Closed):
 
     max_side: int | None = Field(ge=8, le=1024, description="longest side of a stored image, in pixels; None: its own")
     quality: int = Field(ge=1, le=95, description="JPEG quality of images that had to be encoded")
+    # Younger ones are left out while they have their defaults, so that manifests from before are as they were.
+    lossless: bool = Field(False, description="pixels of images that are not JPEGs are stored as they are")
+    val_share: float | None = Field(None, gt=0, lt=1, description="share of each class that is held out")
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {k: v for k, v in serialize(self).items() if v != type(self).model_fields[k].default}
 
 
 class Images(Closed):
@@ -95,8 +104,13 @@ class Prepared(Closed):
     unreadable: tuple[Unreadable, ...] = ()
     made_with: dict[str, str]  # package -> version
     dataset: str
+    name: Name | None = None  # for tables: no part of the content or its identity
 
     example: ClassVar[str]  # a dataset of this kind
+
+    @model_serializer(mode="wrap")
+    def _without_name(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if key != "name" or value is not None}
 
     @property
     def parts(self) -> Mapping[str, Images]:

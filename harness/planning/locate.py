@@ -2,13 +2,14 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from harness.data import manifest
 from harness.errors import UserError
 from harness.spec import datasets
 from harness.spec.schema import Dataset
-from harness.spec.tasks import DATASETS, DatasetInfo
+from harness.spec.tasks import DATASETS, DatasetInfo, import_object
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"
 
@@ -26,7 +27,7 @@ def data_root(option: Path | None) -> Path | None:
 
 
 def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
-    """Return the folder of a dataset, in its official layout or as harness.prepare wrote it.
+    """Return the folder of a dataset, in its official layout or as harness.prepare wrote it; or the file that has all.
 
     None for a dataset that comes with a package.
 
@@ -40,6 +41,11 @@ def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
     if root is None and not named.is_absolute():
         raise UserError(f"dataset {name!r} needs data: {ADVICE}")
     folder = named if root is None else root / named
+    if info.finder and root is not None:
+        found: Path | str = import_object(info.finder)(root)
+        if isinstance(found, str):
+            raise UserError(f"dataset {name!r}: no folder {folder}; {ADVICE}; {found}")
+        return found
     if not folder.is_dir():
         command = f"python -m harness.prepare {name} --source SOURCE --out {folder}"
         hint = f"; make it with: {command}" if info.preparation else ""
@@ -61,9 +67,9 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
     if prepared.dataset != dataset.name:
         raise UserError(f"{folder}: was prepared as {prepared.dataset!r}; expected {dataset.name!r}")
     test_size = prepared.parts[prepared.evaluated_on].images
-    return datasets.prepared_dataset(
-        dataset.name, prepared.version, prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
-    )
+    counts = prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
+    info = datasets.prepared_dataset(dataset.name, prepared.version, *counts)
+    return replace(info, label=prepared.name or "")
 
 
 def prepared_folder(name: str, version: str, root: Path | None) -> Path:

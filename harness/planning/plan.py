@@ -77,6 +77,7 @@ def plan_sweep(
     added = read_added(store.added_seeds(name))
     weights_sha256 = cache(lambda weights: given.sha256(weights, fetch))
     plan = expand.expand(sweep, document, info, weights_sha256, expand.parse_only(only, sweep), added)
+    plan.dataset_label = info.label
     if sets or only:
         name += "-" + hashlib.sha256("".join(c.run_id for c in plan.cells).encode()).hexdigest()[:6]
     return Planned(name, plan, store, root, info, given)

@@ -55,11 +55,17 @@ class Contents:
     file: str = "FILE"  # the sweep file, as the command named it
     sets: tuple[str, ...] = ()  # ``key.path=value``: changes by --set
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
+    dataset_label: str = ""  # the name that people gave to a prepared dataset
 
     @property
     def task(self) -> TaskInfo:
         """The task, whose score is compared."""
         return datasets.task_of(self.dataset)
+
+    @property
+    def shown_dataset(self) -> str:
+        """The dataset's name for readers."""
+        return self.dataset_label or self.dataset
 
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
@@ -76,6 +82,7 @@ class Contents:
             file=plan.document.source,
             sets=plan.document.sets,
             teachers_alone=_teachers_alone(sweep.teachers),
+            dataset_label=plan.dataset_label,
         )
 
     def with_options(self, baseline: str | None, margin: float | None) -> "Contents":
@@ -115,7 +122,9 @@ class Contents:
         return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
 
     def write(self, folder: Path) -> None:
-        files.replace_json(folder / CONTENTS, asdict(self))
+        # Left out while it is empty, so that the files of tables stay the same.
+        content = {key: value for key, value in asdict(self).items() if value or key != "dataset_label"}
+        files.replace_json(folder / CONTENTS, content)
 
 
 @dataclass(frozen=True)

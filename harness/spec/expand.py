@@ -55,6 +55,7 @@ class Plan:
     weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
     backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
     sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
+    dataset_label: str = ""  # see DatasetInfo.label; no part of any run
 
 
 WeightsHash = Callable[[WeightsSource], str]

@@ -11,7 +11,8 @@ from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 def _name_or_mapping(value: Any) -> Any:

@@ -27,12 +27,13 @@ from harness.data.load import beton as stored_loading
 from harness.data.load.arrays import WrongData
 from harness.data.load.beton import BetonEvalSet
 from harness.data.load.crops import training_views
+from harness.data.manifest import Manifest
 from harness.errors import UserError
 from harness.training.distributed.ranks import Ranks
 from tests.support.bench import ENVIRONMENT
 from tests.support.beton_loading import CPU, PIXELS, N, train_loader, usage
-from tests.support.cli import PATIENCE
-from tests.support.images import encode_jpeg
+from tests.support.cli import PATIENCE, run_command
+from tests.support.images import encode_jpeg, save_image
 
 needs_ffcv = pytest.mark.skipif(not importlib.util.find_spec("ffcv"), reason="ffcv is not installed")
 backends = pytest.mark.parametrize("backend", [pytest.param("ffcv", marks=needs_ffcv), "pil"])
@@ -345,3 +346,22 @@ sys.exit(7)
         [sys.executable, "-c", code], env=ENVIRONMENT, timeout=PATIENCE, capture_output=True, text=True
     )
     assert (result.returncode, result.stderr) == (7, "")
+
+
+@backends
+def test_pixels_are_stored_without_loss(tmp_path: Path, backend: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)  # what a JPEG would not keep
+    for image, name in zip(pixels, ("a.png", "b.bmp", "c.tiff"), strict=True):
+        save_image(tmp_path / "tree/val/ant" / name, Image.fromarray(image), name.split(".")[1].upper())
+    save_image(tmp_path / "tree/val/ant/d.jpg", scene(16, 16, 0))
+    out = tmp_path / "out"
+    options = ("prepare", "imagefolder", "--source", tmp_path / "tree", "--out", out, "--workers", 1)
+    assert run_command(*options, "--lossless").code == 0
+    assert Manifest.read(out).test.counts == {"lossless": 3, "not_jpeg": 3, "kept": 1, "ignored": 0}
+    shown = BetonEvalSet(
+        out / "val.beton", np.arange(4), "test", PIXELS,
+        size=16, resize=16, crop_first=False, workers=1, device=CPU, backend=backend,
+    )  # fmt: skip
+    ((images, _),) = shown.batches(slice(0, 4))
+    assert np.array_equal(images[:3].permute(0, 2, 3, 1).numpy(), pixels)
+    assert "prepared differently: lossless True, not False" in run_command(*options).error

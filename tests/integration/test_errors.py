@@ -227,6 +227,8 @@ def test_missing_data_and_weights_leave_the_store_unchanged(home: Path) -> None:
         assert result.code == 2 and result.err.splitlines()[-1].startswith(f"error: {message}"), result
         assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
     (home / "folder/cifar-100-python").mkdir()
+    for name in ("train", "test"):
+        (home / "folder/cifar-100-python" / name).touch()
     result = run_command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
     assert result.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
     assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()

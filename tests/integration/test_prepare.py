@@ -488,7 +488,7 @@ def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
 
     assert "unknown dataset to prepare 'imagnet'; did you mean 'imagenet'?" in error(tree, "imagnet")
     assert error(tmp_path / "none") == f"--source {tmp_path}/none: no such folder"
-    assert "expected the folders train and val (or validation, test)" in error(tree / "train")
+    assert "expected the folders train and val (or validation, valid, test)" in error(tree / "train")
     assert "--max-side" in error(tree, "imagefolder", "--max-side", 5000)
     (tree / "val/dog").mkdir()
     assert error(tree) == f"{tree}/train and {tree}/val have different classes: only one has dog"

@@ -167,5 +167,5 @@ def test_raw_pixels_are_refused(tmp_path: Path) -> None:
     content = bytearray(write(tmp_path / "a.beton", [(0, 8, 8, encode_jpeg(picture(8, 8)))]).read_bytes())
     content[24 + 3 * 1041] = 1  # the first sample's mode
     (tmp_path / "a.beton").write_bytes(content)
-    with pytest.raises(WrongData, match="a.beton: holds images that are not JPEGs"):
+    with pytest.raises(WrongData, match="a.beton: holds images that are neither JPEGs nor pixels"):
         beton.read_beton(tmp_path / "a.beton")

@@ -19,6 +19,7 @@ from harness.reporting.leaderboard import board as board_module
 from harness.reporting.leaderboard import entries as board_lines
 from harness.reporting.leaderboard import run_details
 from harness.reporting.leaderboard.board import build_board
+from harness.reporting.leaderboard.dataset_labels import dataset_labels
 from harness.reporting.leaderboard.entries import LeaderboardEntry
 from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
@@ -169,6 +170,18 @@ def test_no_figure_mixes_protocols(tmp_path: Path) -> None:
     board = build_board(store)
     assert list(board.figures) == ["alike"]
     assert "mixed" in board.figures_note
+
+
+def test_prepared_datasets_go_by_their_names() -> None:
+    """One dataset may have two names, and two may have one."""
+    counts = {"classes": 2, "train_size": 9, "test_size": 9, "train_per_class": 4}
+    of = {v: {"name": "imagefolder", "version": v * 16, **counts} for v in "abcd"}
+    rows = [run(KD, dataset=of[v], seed=seed) for v, seed in (("a", 0), ("a", 1), ("b", 0), ("c", 0), ("d", 0))]
+    tables = [
+        Contents("s", "", "imagefolder", (240,), (Cell("t", "s", "kd", 0, r["run_id"], None),), dataset_label=label)
+        for r, label in zip(rows, ("x", "y", "leaves", "leaves", ""), strict=True)
+    ]
+    assert sorted(dataset_labels(lines(rows), tables).values()) == ["leaves (bbbbbb)", "leaves (cccccc)", "x or y"]
 
 
 def test_tables_and_page_import_no_pandas(tmp_path: Path) -> None:

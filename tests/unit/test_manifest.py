@@ -137,5 +137,8 @@ def test_folders_of_both_kinds_lie_side_by_side(of_coco: Path, tmp_path_factory:
     assert locate.prepared_folder("coco", DETECTION["version"], root) == root / "a"
     with pytest.raises(UserError, match=r"no folder in \S+ holds coco with content 77: name the folder"):
         locate.prepared_folder("coco", "77", root)
+    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root).label == ""
+    (root / "b/manifest.json").write_text(json.dumps({**VALUE, "name": "flowers"}))
+    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root).label == "flowers"
     with pytest.raises(UserError, match="a: was prepared as 'coco'; expected 'imagefolder'"):
         locate.dataset_info(Dataset(name="imagefolder", folder="a"), root)

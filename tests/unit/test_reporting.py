@@ -252,6 +252,21 @@ def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
     assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
 
 
+def test_tables_show_the_name_of_a_prepared_dataset(home: Path) -> None:
+    """As it is no part of a run, a name changes no record; and it changes nothing where there is none."""
+    contents = Contents.read(Path("results/tables/small"))
+    assert "dataset_label" not in Path("results/tables/small/contents.json").read_text()
+    planned = plan()
+    planned.plan.dataset_label = "flowers"
+    named = Contents.of(planned.name, planned.plan)
+    assert named.run_ids() == contents.run_ids()
+    table_folder.write_tables(named, planned.store, Path("named"))
+    assert Contents.read(Path("named")) == named
+    for name in table_folder.TEXTS:
+        text, before = (Path(folder, name).read_text() for folder in ("named", "results/tables/small"))
+        assert text != before and text == re.sub(r"digits(?![_\\])", "flowers", before), name
+
+
 def test_the_order_in_which_runs_finish_does_not_matter(home: Path) -> None:
     first = Path("results/tables/small/records.parquet").read_bytes()
     planned = plan()

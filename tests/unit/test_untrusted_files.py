@@ -3,9 +3,11 @@
 import pickle
 import subprocess
 import sys
+import tarfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from safetensors.torch import save_file
 
 from harness.data.load import cifar
 from harness.data.load.arrays import WrongData
+from harness.errors import UserError
 from harness.models.checkpoints import WeightsError, load_weights
 from harness.models.zoo import build_model
+from harness.planning import locate
+from harness.spec.schema import Dataset
 from tests.support.pickles import Calls
 
 
@@ -79,6 +84,111 @@ def cifar_folder(folder: Path, change: Callable[[dict[bytes, Any]], Any], protoc
 def test_valid_data_load(tmp_path: Path, protocol: int) -> None:
     arrays = cifar.read_arrays(cifar_folder(tmp_path, lambda content: content, protocol))
     assert arrays.train_images.shape == (2, 3, 32, 32) and arrays.test_targets.tolist() == [3, 4]
+
+
+def text_keys(content: dict[bytes, Any]) -> dict[str, Any]:
+    return {key.decode(): value for key, value in content.items()}
+
+
+def by_pixel(content: dict[bytes, Any]) -> dict[bytes, Any]:
+    images = content[b"data"].reshape(-1, 3, 32, 32)
+    return {**content, b"data": np.ascontiguousarray(images.transpose(0, 2, 3, 1))}
+
+
+SAVED_AGAIN: dict[str, Callable[[dict[bytes, Any]], Any]] = {
+    "text keys": text_keys,
+    "lists": lambda content: {**content, b"data": content[b"data"].tolist()},
+    "rows of arrays": lambda content: {**content, b"data": list(content[b"data"])},
+    "by pixel": by_pixel,
+    "by channel": lambda content: {**content, b"data": content[b"data"].reshape(-1, 3, 32, 32)},
+    "labels of numpy": lambda content: {**content, b"fine_labels": np.array(content[b"fine_labels"])},
+    "scalars of numpy": lambda content: {**content, b"fine_labels": list(np.array(content[b"fine_labels"]))},
+    "ordered": OrderedDict,
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+@pytest.mark.parametrize("how", SAVED_AGAIN)
+def test_data_saved_again_are_the_same(tmp_path: Path, how: str, protocol: int) -> None:
+    version = cifar.read_arrays(cifar_folder(tmp_path, lambda content: content)).version()
+    assert cifar.read_arrays(cifar_folder(tmp_path, SAVED_AGAIN[how], protocol)).version() == version
+    if protocol == 2:
+        for file in (tmp_path / "train", tmp_path / "test"):  # as NumPy 1 names its functions
+            file.write_bytes(file.read_bytes().replace(b"numpy._core.", b"numpy.core."))
+        assert cifar.read_arrays(tmp_path).version() == version
+
+
+def binary(root: Path, python: Path) -> Path:
+    """Write the binary version of the files in a folder."""
+    arrays, folder = cifar.read_arrays(python), root / "cifar-100-binary"
+    folder.mkdir()
+    for name, images, targets in (
+        ("train", arrays.train_images, arrays.train_targets), ("test", arrays.test_images, arrays.test_targets)
+    ):  # fmt: skip
+        rows = np.column_stack([np.full(len(targets), 9), targets, images.reshape(len(images), -1)])
+        (folder / f"{name}.bin").write_bytes(rows.astype(np.uint8).tobytes())
+    return folder
+
+
+@pytest.mark.parametrize("tar", [None, "w:gz", "w"])
+@pytest.mark.parametrize("form", ["python", "binary"])
+def test_cifar_is_found_as_it_is_distributed(tmp_path: Path, form: str, tar: Literal["w:gz", "w"] | None) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "python").mkdir()
+    folder = cifar_folder(tmp_path / "python", lambda content: content)
+    version = cifar.read_arrays(folder).version()
+    folder = binary(tmp_path, folder) if form == "binary" else folder.rename(tmp_path / "cifar-100-python")
+    if tar is None:
+        folder = folder.rename(tmp_path / "root" / folder.name)
+    else:
+        with tarfile.open(tmp_path / "root" / f"{folder.name}.tar{'.gz' if tar == 'w:gz' else ''}", tar) as archive:
+            archive.add(folder, folder.name)
+    root = tmp_path / "root"
+    for place in (root, *([folder] if tar is None else ())):
+        data = locate.dataset_folder(Dataset(name="cifar100"), place)
+        assert data and cifar.read_arrays(data).version() == version
+
+
+def test_a_wrong_place_of_cifar_is_told(tmp_path: Path) -> None:
+    def error(root: Path) -> str:
+        with pytest.raises(UserError) as caught:
+            locate.dataset_folder(Dataset(name="cifar100"), root)
+        assert str(caught.value).startswith(f"dataset 'cifar100': no folder {root}/cifar-100-python; name the folder")
+        return str(caught.value)
+
+    root = tmp_path / "root"
+    (root / "weights").mkdir(parents=True)
+    assert "; found weights; expected cifar-100-python (the files train and test), " in error(root)
+    (root / "cifar-10-batches-py").mkdir()
+    (root / "cifar-10-batches-py/data_batch_1").touch()
+    assert f"; {root}/cifar-10-batches-py is CIFAR-10, another dataset; " in error(root)
+    assert f"; {root}/cifar-10-batches-py is CIFAR-10, another dataset; " in error(root / "cifar-10-batches-py")
+    (root / "cifar-100-python.tgz").touch()
+    assert f"; {root} has it; " in error(root / "weights")
+    assert f"; {root} has it; " in error(tmp_path)
+    (root / "cifar-100-python.tgz").unlink()
+    (root / "cifar-100-python").mkdir()
+    (root / "cifar-100-python/train").touch()
+    assert f"; {root}/cifar-100-python lacks test, unpack it again; " in error(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("cifar-100-python.tar.gz", b"x", "cifar-100-python.tar.gz: a damaged or cut tar: "),
+        ("cifar-100-binary/train.bin", bytes(3075), "train.bin: not a CIFAR-100 file .3,075 bytes are no whole number"),
+        ("train", pickle.dumps({b"data": 1, b"labels": [1]}), "train: not a CIFAR-100 file .*expected uint8 of shape"),
+        ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}), "no fine_labels, .*CIFAR-10's"),
+        ("train", pickle.dumps({"Data": 1}), "train: not a CIFAR-100 file .no data, found Data"),
+    ],
+)
+def test_damaged_data_are_told(tmp_path: Path, name: str, content: bytes, error: str) -> None:
+    for file in (tmp_path / name, (tmp_path / name).with_name(name.rpartition("/")[2].replace("train", "test"))):
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(content)
+    data = locate.dataset_folder(Dataset(name="cifar100"), tmp_path)
+    with pytest.raises(WrongData, match=error):
+        cifar.read_arrays(data)
 
 
 @pytest.mark.parametrize("kind", KINDS)

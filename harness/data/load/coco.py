@@ -193,17 +193,22 @@ class _Images:
     def _show(self, view: View, image: np.ndarray) -> None:
         """Fill the upper left of ``image`` (H, W, 3) uint8."""
         height, width = view.size
-        jpeg = torch.from_numpy(np.array(self.file.jpeg(view.position)))
-        try:
-            whole = decode_jpeg(jpeg, ImageReadMode.RGB)
-        except RuntimeError as error:
-            raise WrongData(f"{self._path}: image {view.position} cannot be decoded: {error}") from error
+        whole = self._whole(view.position)
         pixels = whole.permute(1, 2, 0)  # a view in the order of memory
         pixels = pixels.flip(1) if view.flip else pixels
         # Like PIL, except that a few values differ by one level of 256, and ten times as fast if the strides are
         # channels-last. It releases Python's lock, as decoding does.
         (resized,) = interpolate(pixels[None].permute(0, 3, 1, 2), view.size, mode="bilinear", antialias=True)
         image[:height, :width] = resized.permute(1, 2, 0).numpy()
+
+    def _whole(self, position: int) -> Tensor:
+        """Return an image: (3, H, W) uint8, channels last in memory."""
+        if self.file.are_pixels[position]:
+            return torch.from_numpy(np.array(self.file.pixels(position))).permute(2, 0, 1)
+        try:
+            return decode_jpeg(torch.from_numpy(np.array(self.file.jpeg(position))), ImageReadMode.RGB)
+        except RuntimeError as error:
+            raise WrongData(f"{self._path}: image {position} cannot be decoded: {error}") from error
 
 
 class CocoSource:

@@ -15,7 +15,7 @@ from typing import Any
 import ffcv.loader.loader
 import numpy as np
 from ffcv.fields.rgb_image import SimpleRGBImageDecoder
-from ffcv.libffcv import imdecode, resize_crop
+from ffcv.libffcv import imdecode, memcpy, resize_crop
 from ffcv.loader import Loader, OrderOption
 from ffcv.loader.epoch_iterator import EpochIterator
 from ffcv.memory_managers.os_cache import OSCacheContext, OSCacheManager
@@ -27,6 +27,7 @@ from ffcv.transforms import ToTensor
 from numba import config, njit, prange, types
 from torch import Tensor
 
+from harness.data.beton import PIXELS
 from harness.data.load.crops import VIEW
 from harness.data.load.pillow_decoder import PilImages
 
@@ -35,7 +36,7 @@ TASK = np.dtype([*VIEW.descr, ("failed", np.int32)])  # a view, and where the de
 
 
 class ViewDecoder(SimpleRGBImageDecoder):
-    """A decoder of JPEGs that cuts out, resizes and flips the parts that a batch's rows (TASK) name.
+    """A decoder of stored images that cuts out, resizes and flips the parts that a batch's rows (TASK) name.
 
     Resizing is OpenCV's INTER_AREA, FFCV's own. ``size`` may change from epoch to epoch; nothing is compiled again.
     """
@@ -58,20 +59,22 @@ class ViewDecoder(SimpleRGBImageDecoder):
                 for i in range(worker, len(tasks), workers):
                     field = metadata[tasks[i]["position"]]
                     jpeg = read(field["data_ptr"], storage)
-                    _show(tasks[i], jpeg, field["height"], field["width"], pixels, images[i])
+                    _show(tasks[i], field["mode"], jpeg, field["height"], field["width"], pixels, images[i])
             return images[: len(tasks)]
 
         decode.is_parallel = True  # type: ignore[attr-defined]
         return decode
 
 
-_decode, _resize = njit(nogil=True)(imdecode), njit(nogil=True)(resize_crop)
+_decode, _resize, _copy = (njit(nogil=True)(function) for function in (imdecode, resize_crop, memcpy))
 
 
 @njit(nogil=True)  # out here it is compiled once for all loaders
-def _show(task, jpeg, height, width, pixels, image):  # type: ignore[no-untyped-def]
+def _show(task, mode, content, height, width, pixels, image):  # type: ignore[no-untyped-def]
     h, w = np.uint32(height), np.uint32(width)
-    if _decode(jpeg, pixels, h, w, h, w, 0, 0, 1, 1, False, False) != 0:
+    if mode == PIXELS:
+        _copy(content, pixels)  # as many bytes as `content` has, which `read_beton` has compared with h and w
+    elif _decode(content, pixels, h, w, h, w, 0, 0, 1, 1, False, False) != 0:
         task["failed"] = 1
         return
     whole = pixels[: 3 * h * w].reshape(h, w, 3)

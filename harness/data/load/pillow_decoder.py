@@ -39,11 +39,16 @@ class PilImages:
         """
         size = len(image)
         left, top, column, row = (int(view[name]) for name in ("left", "top", "column", "row"))
-        try:
-            whole = Image.open(io.BytesIO(self._file.jpeg(view["position"]).tobytes())).convert("RGB")
-        except Exception as error:  # PIL's are of many kinds
-            raise WrongData(f"{self._path}: image {view['position']} cannot be decoded: {error}") from error
+        whole = self._whole(int(view["position"]))
         part = whole.crop((left, top, left + int(view["width"]), top + int(view["height"])))
         part = part.resize((int(view["to_width"]), int(view["to_height"])), Image.Resampling.BILINEAR)
         pixels = np.asarray(part)[row : row + size, column : column + size]
         image[:] = pixels[:, ::-1] if view["flip"] else pixels
+
+    def _whole(self, position: int) -> Image.Image:
+        if self._file.are_pixels[position]:
+            return Image.fromarray(self._file.pixels(position))
+        try:
+            return Image.open(io.BytesIO(self._file.jpeg(position).tobytes())).convert("RGB")
+        except Exception as error:  # PIL's are of many kinds
+            raise WrongData(f"{self._path}: image {position} cannot be decoded: {error}") from error

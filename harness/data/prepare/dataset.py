@@ -38,15 +38,17 @@ def existing_dataset(kind: type[Kind], request: Request, source: str) -> Kind | 
     if not (request.out / FILE).exists():
         return None
     existing = read_manifest(request.out, request.dataset)
-    content = existing.model_dump()
-    stated = content | content["settings"]
-    expected = {"dataset": request.dataset, **request.settings.model_dump(), "source": source}
+    stated = {**dict(existing), **dict(existing.settings)}
+    expected = {"dataset": request.dataset, **dict(request.settings), "source": source}
     if different := [f"{key} {stated[key]}, not {value}" for key, value in expected.items() if stated[key] != value]:
         raise UserError(
             f"--out {request.out}: holds a dataset that was prepared differently: {'; '.join(different)}; choose "
             "another --out (source is a hash of the source files' names and sizes)"
         )
     assert isinstance(existing, kind)
+    if request.name and request.name != existing.name:
+        existing = existing.model_copy(update={"name": request.name})
+        existing.write(request.out)
     return existing
 
 
@@ -73,6 +75,9 @@ def complete_dataset(
     if not lock.acquire():
         raise UserError(f"--out {out}: another process is preparing into it")
     try:
+        if (out / FILE).exists():
+            shutil.rmtree(scratch(out))
+            raise UserError(f"--out {out}: another process has just prepared a dataset there; see what it holds")
         begun = any(journal(build.unfinished).exists() for build in builds)
         for file in (out / name for name in companions):
             if file.exists() and not begun:
@@ -84,7 +89,7 @@ def complete_dataset(
         unreadable = tuple(file for part in done.values() for file in part.unreadable)
         if unreadable and not request.skip_unreadable:
             raise UserError(_unreadable(unreadable, out))
-        facts = {"dataset": request.dataset, "settings": request.settings, "source": source}
+        facts = {"dataset": request.dataset, "settings": request.settings, "source": source, "name": request.name}
         made = state(done, {**facts, "unreadable": unreadable, "made_with": made_with()})
         for build in builds:
             os.replace(build.unfinished, build.finished)

@@ -23,10 +23,11 @@ Image.init()  # Pillow knows a format by name only once its reader is loaded
 
 @dataclass(frozen=True)
 class EncodedImage:
-    jpeg: bytes
+    jpeg: bytes  # or pixels, as ``mode`` says
     height: int
     width: int
     kinds: tuple[str, ...]  # of harness.data.manifest.KINDS
+    mode: int = beton.JPEG
 
 
 class Unreadable(Exception):
@@ -71,11 +72,16 @@ def _stored(content: bytes, image: Image.Image, name: str, settings: Settings) -
     rgb = _rgb(image)
     if size != rgb.size:
         rgb = rgb.resize(size, FILTER)
+    how = "converted" if size == image.size else "resized"
+    if settings.lossless and not is_jpeg:
+        pixels, how = rgb.tobytes(), "lossless" if how == "converted" else how
+        if len(pixels) > beton.PAGE:
+            raise Unreadable(f"too large: {len(pixels):,} bytes as pixels, {beton.PAGE:,} at most; without --lossless")
+        return EncodedImage(pixels, rgb.height, rgb.width, (how, *kinds), beton.PIXELS)
     out = io.BytesIO()
     rgb.save(out, "JPEG", quality=settings.quality, subsampling=SUBSAMPLING)
     if out.tell() > beton.PAGE:
         raise Unreadable(f"too large: {out.tell():,} bytes as a JPEG of --quality {settings.quality}")
-    how = "converted" if size == image.size else "resized"
     return EncodedImage(out.getvalue(), rgb.height, rgb.width, (how, *kinds))
 
 

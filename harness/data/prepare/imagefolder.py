@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.data.manifest import Manifest, Part
-from harness.data.prepare import layouts, official_tars, shards
+from harness.data.prepare import layouts, official_tars, shards, val_share
 from harness.data.prepare.dataset import complete_dataset, content_version, existing_dataset
 from harness.data.prepare.part import BuiltPart, PartBuild, Request, printable
 
@@ -24,6 +24,8 @@ def prepare_imagefolder(request: Request, classes: str | None = None) -> tuple[M
         DiskFull: as ``complete_dataset``.
     """
     listed = layouts.class_list(classes) if classes else None
+    if (share := request.settings.val_share) is not None:
+        return _prepare(request, val_share.divided_folder(request.source, share, listed))
     tree = shards.in_shards(request.source, listed, request.skip_unreadable)
     return _prepare(request, tree or layouts.image_folder(request.source, listed))
 

@@ -11,13 +11,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from harness.data.prepare import part_folders, tiny_imagenet
 from harness.data.prepare.archives import Archive
+from harness.data.prepare.part_folders import EXTENSIONS, is_hidden, is_image
 from harness.errors import UserError
 from harness.phrases import some
 
-# As torchvision's ImageFolder takes them for images.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-TEST_FOLDERS = ("val", "validation", "test")
 DEVKIT, SOLUTION = "ILSVRC2012_devkit_t12", "LOC_val_solution.csv"
 _SYNSETS, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"  # in the development kit
 _DEVKIT_FILE = 1 << 26  # bytes: far more than any of its files has
@@ -48,7 +47,7 @@ class Part:
 
     folder: Path
     files: list[File]
-    ignored: int  # other files in the same folders
+    ignored: int  # other files in the same folders, and hidden folders
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def class_list(named: str) -> tuple[str, ...]:
 
 def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
     """List the images of ``SOURCE/{train,val}/<class>/*``; labels are the ranks of the classes' names. ``train`` may be
-    missing.
+    missing. A part may have Tiny-ImageNet's table of classes instead of their folders.
 
     ``listed``: classes in the order of their labels, such as those of a model that is evaluated on a sample; the tree
     may have only some of them.
@@ -120,19 +119,34 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
     Raises:
         UserError: it is not such a tree, or its parts have different classes, or one that is not listed.
     """
-    train, test = _part_folders(source)
-    if listed:
-        trained_on = _in_class_folders(train, listed, strict=False) if train else None
-        return Tree(listed, trained_on, _in_class_folders(test, listed, strict=False))
-    classes = _class_names(train or test)
-    if train and (wrong := set(classes) ^ set(_class_names(test))):
+    train, test = part_folders.find_parts(source)
+    classes = listed or part_folders.class_names(train or test)
+    if train and not listed and (wrong := set(classes) ^ set(part_folders.class_names(test))):
         raise UserError(f"{train} and {test} have different classes: only one has {some(sorted(wrong))}")
-    tree = Tree(classes, _in_class_folders(train, classes) if train else None, _in_class_folders(test, classes))
+    tree = Tree(classes, labelled_part(train, classes) if train else None, labelled_part(test, classes))
     for part in tree.parts.values():
-        present = {file.label for file in part.files}
-        if empty := [name for label, name in enumerate(classes) if label not in present]:
-            raise UserError(f"{part.folder}: no image of {some(empty)} (images are {', '.join(EXTENSIONS)})")
+        check_classes(part, classes, all_of_them=not listed)
     return tree
+
+
+def labelled_part(folder: Path, classes: tuple[str, ...]) -> Part:
+    """List the images of a part, in folders per class or with Tiny-ImageNet's table.
+
+    Raises:
+        UserError: it has a class that is not among these, or the table is damaged.
+    """
+    if (table := tiny_imagenet.find_table(folder)) is None:
+        return _in_class_folders(folder, classes)
+    images = tiny_imagenet.image_folder(table)
+    return _flat(folder, classes, tiny_imagenet.read_classes(table), inside=images.relative_to(folder))
+
+
+def check_classes(part: Part, classes: tuple[str, ...], all_of_them: bool) -> None:
+    """Raise UserError when a part has no image, or, if it should have ``all_of_them``, none of some class."""
+    present = {file.label for file in part.files}
+    empty = [name for label, name in enumerate(classes) if label not in present]
+    if empty and (all_of_them or not present):
+        raise UserError(f"{part.folder}: no image of {some(empty)} (images are {', '.join(EXTENSIONS)})")
 
 
 def official(source: Path, stated: Official) -> Tree:
@@ -142,61 +156,49 @@ def official(source: Path, stated: Official) -> Tree:
     Raises:
         UserError: it is not all of the dataset, or holds something else.
     """
-    train, test = _part_folders(source / _KAGGLE if (source / _KAGGLE).is_dir() else source)
+    of_kaggle = (source / _KAGGLE).is_dir()
+    train, test = part_folders.find_parts(source / _KAGGLE if of_kaggle else source)
     if train is None:
         raise UserError(f"{source}: no folder train; to evaluate only, prepare it as `imagefolder`")
-    training = _in_class_folders(train, stated.classes, strict=False)
-    if _class_names(test, or_none=True):
-        held_out = _in_class_folders(test, stated.classes, strict=False)
+    training = _in_class_folders(train, stated.classes)
+    if part_folders.subfolders(test):
+        held_out = _in_class_folders(test, stated.classes)
     else:
-        held_out = _flat(test, stated.classes, validation_labels(source))
+        held_out = _flat(test, stated.classes, validation_labels(source if of_kaggle else test.parent))
     check_counts(training, held_out, stated)
     return Tree(stated.classes, training, held_out)
 
 
-def _part_folders(source: Path) -> tuple[Path | None, Path]:
-    if not source.is_dir():
-        raise UserError(f"--source {source}: no such folder")
-    train = source / "train"
-    test = next((source / name for name in TEST_FOLDERS if (source / name).is_dir()), None)
-    if test is None:
-        raise UserError(f"--source {source}: expected the folders train and val (or {', '.join(TEST_FOLDERS[1:])})")
-    return (train if train.is_dir() else None), test
-
-
-def _class_names(folder: Path, or_none: bool = False) -> tuple[str, ...]:
-    names = tuple(sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()))
-    if not names and not or_none:
-        raise UserError(f"{folder}: expected a folder per class")
-    return names
-
-
-def _in_class_folders(folder: Path, classes: tuple[str, ...], strict: bool = True) -> Part:
+def _in_class_folders(folder: Path, classes: tuple[str, ...]) -> Part:
     files: list[File] = []
-    ignored = 0
-    if not strict and (unknown := sorted(set(_class_names(folder)) - set(classes))):
+    if unknown := sorted(set(part_folders.class_names(folder)) - set(classes)):
         raise UserError(
             f"{folder}: {some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
             "`imagefolder` without --classes"
         )
+    ignored = len(os.listdir(folder)) - len(part_folders.subfolders(folder))
     for label, name in enumerate(classes):
         for place, folders, names in os.walk(folder / name, followlinks=True):
-            folders.sort()
+            hidden = set(filter(is_hidden, folders))
+            folders[:] = sorted(set(folders) - hidden)
             inside = os.path.relpath(place, folder)
-            images = sorted(name for name in names if name.lower().endswith(EXTENSIONS))
-            ignored += len(names) - len(images)
+            images = sorted(filter(is_image, names))
+            ignored += len(hidden) + len(names) - len(images)
             files += (found_file(folder, os.path.join(inside, name), label) for name in images)
     return Part(folder, files, ignored)
 
 
-def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str]) -> Part:
-    """List the official validation folder in label order, so that it equals the one in class folders."""
+def _flat(folder: Path, classes: tuple[str, ...], labels: dict[str, str], inside: Path = Path()) -> Part:
+    """List images that are in one folder, ``inside`` the part's, in label order, so that the part equals the one in
+    class folders. ``labels``: file name, with or without its ending -> class.
+    """
     numbers = {name: label for label, name in enumerate(classes)}
-    entries = sorted(entry.name for entry in os.scandir(folder))
-    images = [name for name in entries if name.lower().endswith(EXTENSIONS)]
-    if strange := [name for name in images if labels.get(Path(name).stem) not in numbers]:
-        raise UserError(f"{folder}: no label for {some(strange)}")
-    files = [found_file(folder, name, numbers[labels[Path(name).stem]]) for name in images]
+    entries = sorted(os.listdir(folder / inside))
+    images = [name for name in entries if is_image(name)]
+    class_of = {name: labels.get(name, labels.get(Path(name).stem, "")) for name in images}
+    if strange := [name for name in images if class_of[name] not in numbers]:
+        raise UserError(f"{folder / inside}: no label for {some(strange)}")
+    files = [found_file(folder, str(inside / name), numbers[class_of[name]]) for name in images]
     return Part(folder, sorted(files, key=lambda file: (file.label, file.name)), len(entries) - len(images))
 
 

@@ -5,7 +5,8 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.prepare import layouts
 from harness.data.prepare.archives import TarFile
-from harness.data.prepare.layouts import EXTENSIONS, File, Official, Part, Tree
+from harness.data.prepare.layouts import File, Official, Part, Tree
+from harness.data.prepare.part_folders import EXTENSIONS
 from harness.data.prepare.tar_members import Member, tar_members
 from harness.errors import UserError
 from harness.phrases import some

@@ -35,6 +35,7 @@ class Request:
     workers: int
     skip_unreadable: bool
     tell: Tell
+    name: str | None = None  # of the dataset, for tables
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
+from harness.data import beton
 from harness.data.manifest import Settings
 from harness.data.prepare import encode
 from harness.data.prepare.encode import EncodedImage, Unreadable
@@ -90,8 +91,9 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
             unreadable.append((file.shown, str(e)))
             counts["unreadable"] += 1
             continue
-        sha256 = hashlib.sha256(encoded.jpeg).hexdigest()
-        samples.append(Sample(file.label, encoded.height, encoded.width, len(encoded.jpeg), sha256, file.rank))
+        shape = f"{encoded.height} x {encoded.width}".encode() if encoded.mode == beton.PIXELS else b""
+        sha256, size = hashlib.sha256(shape + encoded.jpeg).hexdigest(), len(encoded.jpeg)
+        samples.append(Sample(file.label, encoded.height, encoded.width, size, sha256, encoded.mode, file.rank))
         jpegs.append(encoded.jpeg)
         counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs

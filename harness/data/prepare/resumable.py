@@ -24,8 +24,9 @@ class Sample(NamedTuple):
     label: int
     height: int  # pixels
     width: int
-    size: int  # bytes of the JPEG
-    sha256: str  # of the JPEG
+    size: int  # bytes of the JPEG, or of the pixels
+    sha256: str  # of the JPEG; of pixels, with their height and width
+    mode: int = beton.JPEG
     rank: int = 0  # among the images of its label: samples are listed by label and rank, wherever their bytes are
 
 
@@ -79,7 +80,7 @@ class Unfinished:
                 break
             samples = [Sample(*sample) for sample in entry["samples"]]
             for s in samples:
-                self._writer.place(s.label, s.height, s.width, s.size)
+                self._writer.place(s.label, s.height, s.width, s.size, s.mode)
             self._count(Chunk(samples, entry["counts"], [(name, why) for name, why in entry["unreadable"]]))
             valid_bytes += len(line)
         self._journal.seek(valid_bytes)
@@ -94,7 +95,7 @@ class Unfinished:
         """
         with files.full_disk_as_error(self.path):
             for s, jpeg in zip(chunk.samples, jpegs, strict=True):
-                self._writer.add(s.label, s.height, s.width, jpeg)
+                self._writer.add(s.label, s.height, s.width, jpeg, s.mode)
             _sync(self._writer.file)
             line = {"key": self._keys[self.chunks], "start": self._start, "end": self._writer.end, **asdict(chunk)}
             self._journal.write(json.dumps(line).encode() + b"\n")

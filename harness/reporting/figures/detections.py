@@ -108,7 +108,8 @@ def scenes(parts: Parts, count: int) -> tuple[dict[int, np.ndarray], dict[int, l
     images, truth = {}, {}
     for i in chosen:
         image_id, mine = int(annotations.image_ids[i]), objects.of(i)
-        images[image_id] = _pixels(file.jpeg(i).tobytes(), f"{parts.file(part)}: image {i}")
+        where = f"{parts.file(part)}: image {i}"
+        images[image_id] = file.pixels(i) if file.are_pixels[i] else _pixels(file.jpeg(i).tobytes(), where)
         corners = zip(objects.boxes[mine].tolist(), objects.labels[mine].tolist(), strict=True)
         truth[image_id] = [Box(x, y, x2 - x, y2 - y, ids[label - 1], None) for (x, y, x2, y2), label in corners]
     return images, truth

@@ -16,6 +16,7 @@ from harness.reporting import comparison, curves, figures, protocol_guard
 from harness.reporting.comparison import Contents, Spread
 from harness.reporting.figures.style import COLUMN, render
 from harness.reporting.leaderboard import entries as leaderboard
+from harness.reporting.leaderboard.dataset_labels import dataset_labels
 from harness.reporting.leaderboard.entries import COLUMNS, LeaderboardEntry, Protocol
 from harness.reporting.leaderboard.run_details import COLUMNS as DETAILS
 from harness.reporting.leaderboard.run_details import WHOLE, chunks_of, details, number
@@ -80,7 +81,7 @@ def build_board(store: Store) -> Board:
             "runs": len(table),
             "held": len(held),
             "unread": unread,
-            "protocols": _protocols(entries),
+            "protocols": _protocols(entries, dataset_labels(entries, contents)),
             "lines": [_line(line, chunk_of.get(line.id), ambiguous, of_run) for line in entries],
             **_failures(store),
         },
@@ -110,14 +111,15 @@ def _sweep_entries(contents: Iterable[Contents]) -> dict[str, list[str]]:
     return entries
 
 
-def _protocols(entries: Iterable[LeaderboardEntry]) -> Data:
+def _protocols(entries: Iterable[LeaderboardEntry], labels: Mapping[str, str]) -> Data:
     protocols = {line.protocol.id: line.protocol for line in entries}.values()
-    return {p.id: _protocol(p) for p in sorted(protocols, key=lambda p: (p.dataset, p.held_out, p.label, p.id))}
+    ordered = sorted(protocols, key=lambda p: (p.dataset, p.held_out, p.label, p.id))
+    return {p.id: _protocol(p, labels.get(p.id, p.dataset)) for p in ordered}
 
 
-def _protocol(p: Protocol) -> Data:
+def _protocol(p: Protocol, dataset: str) -> Data:
     scores = {"score": p.task.score, "shown": p.task.shown, "metrics": list(p.task.metrics)}
-    return {"dataset": p.dataset, "label": p.label, **scores}
+    return {"dataset": dataset, "label": p.label, **scores}
 
 
 def _line(

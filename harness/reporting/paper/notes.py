@@ -45,7 +45,7 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
         over += ", or of as many as stand in brackets"
     what = capitalised(", ".join(metrics[:-1]) + " and " * (len(metrics) > 1) + metrics[-1])
     return (
-        f"{contents.name}: {contents.dataset}{images(comparison)}, {epochs} epochs{recipe}. "
+        f"{contents.name}: {contents.shown_dataset}{images(comparison)}, {epochs} epochs{recipe}. "
         f"{what} in % after the last epoch, {over}."
     )
 

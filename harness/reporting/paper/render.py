@@ -68,7 +68,7 @@ def _csv_row(paper: Paper, line: PaperLine, column: Column, entry: Entry) -> dic
     protocol = paper.sources[published.source - 1].protocol if published else None
     return {
         "sweep": paper.comparison.contents.name,
-        "dataset": paper.comparison.contents.dataset,
+        "dataset": paper.comparison.contents.shown_dataset,
         **column.pair._asdict(),
         "method": line.label,
         "metric": column.metric,

@@ -40,7 +40,7 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
     intervals = any(row.last_interval for row in comparison.rows)
     tested = any(row.tested for row in comparison.rows)
     return [
-        Column("", csv={"sweep": lambda _: contents.name, "dataset": lambda _: contents.dataset}),
+        Column("", csv={"sweep": lambda _: contents.name, "dataset": lambda _: contents.shown_dataset}),
         Column("teacher > student", _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
         Column(
             "method",

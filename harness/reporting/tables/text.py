@@ -62,8 +62,8 @@ def notes(comparison: Comparison) -> Iterator[str]:
     epochs = " or ".join(str(e) for e in contents.epochs)
     evaluated_on = comparison.evaluated_on or "test"
     yield (
-        f"{contents.dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean ± "
-        f"sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
+        f"{contents.shown_dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean "
+        f"± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
         "Differences are of the last epoch, paired by seed."
     )
     yield from _test_notes(comparison)

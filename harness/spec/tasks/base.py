@@ -87,6 +87,10 @@ class DatasetInfo:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # timm's weights expect it
     module: str = ""  # has read_arrays(folder) -> data.load.arrays.ArrayDataset, where all pixels fit in memory
     folder: str = ""  # below the data root; "": the dataset's name
+    # "package.module:function" from the data root to the folder or file that has it, or to text on what is there
+    # instead; "" where there is only ``folder``
+    finder: str = ""
+    label: str = ""  # the name that people gave to a prepared dataset, for tables
     embedded: bool = False  # comes with an installed package: needs no --data
     preparation: Preparation | None = None
     official_test_size: int = 0  # of the set that papers evaluate on, where a preparation may have another

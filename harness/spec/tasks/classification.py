@@ -124,8 +124,8 @@ DATASETS = (
     DatasetInfo(
         "cifar100", TASK, PIXELS, classes=100, image_shape=models.CIFAR, train_size=50_000, test_size=10_000,
         train_per_class=500, version="7aa2560ea3dd37c2", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761),
-        module="harness.data.load.cifar", folder="cifar-100-python",
+        module="harness.data.load.cifar", folder="cifar-100-python", finder="harness.data.cifar_files:find_cifar100",
     ),
     _prepared("imagenet", "max_side", all_published=True),
-    _prepared("imagefolder", "max_side", "classes"),
+    _prepared("imagefolder", "max_side", "classes", "val_share", "name"),
 )  # fmt: skip

@@ -107,7 +107,9 @@ DATASETS = (
         TASK,
         OBJECTS,
         preparation=Preparation(
-            "harness.data.prepare.coco:prepare_coco", "harness.data.coco_manifest:CocoManifest", ("train", "val")
+            "harness.data.prepare.coco:prepare_coco",
+            "harness.data.coco_manifest:CocoManifest",
+            ("train", "val", "name"),
         ),
         official_test_size=5_000,
         few_published=True,
