@@ -27,7 +27,7 @@ def prepare(
         Path,
         typer.Option(
             help="Folder with train/CLASS/* and val/CLASS/*, with train-* and val-* shards (Parquet files of image "
-            "bytes, webdataset tars) or with ILSVRC2012's own tars; for coco, with "
+            "bytes, webdataset tars), with ILSVRC2012's own tars or with Tiny-ImageNet; for coco, with "
             "annotations/instances_{train,val}*.json and image folders of the same names (train2017, "
             "images/train2017, ...)."
         ),
@@ -132,7 +132,7 @@ def prepare(
         say("interrupted; the same command resumes here")
         raise typer.Exit(130) from None
     if not is_new:
-        say(f"{out}: already prepared, nothing to do")
+        say(f"{out}: already prepared, " + (f"its name is {made.name}" if name else "nothing to do"))
     print(json.dumps(_summary(made, out)) if json_ else _text(made, out))
 
 

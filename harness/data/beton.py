@@ -88,7 +88,8 @@ def read_beton(path: Path) -> Beton:
     if not (np.array_equal(rooms["sample"], np.arange(count)) and np.array_equal(starts, pointers) and inside.all()):
         raise WrongData(f"{path}: damaged: its table and its samples' pointers disagree")
     modes, areas = samples["image"]["mode"], samples["image"]["height"].astype(np.uint64) * samples["image"]["width"]
-    if (modes > PIXELS).any() or (sizes != areas * CHANNELS)[modes == PIXELS].any():
+    wrong = (sizes != areas * CHANNELS) | (areas == 0)  # for pixels
+    if (modes > PIXELS).any() or wrong[modes == PIXELS].any():
         raise WrongData(f"{path}: holds images that are neither JPEGs nor pixels")
     return Beton(content, samples, sizes.astype(np.int64))
 

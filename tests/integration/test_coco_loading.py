@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from harness.data import beton
 from harness.data.annotations import Annotations
@@ -239,6 +240,17 @@ def test_a_torn_image_is_named(stored: tuple[Path, Annotations], tmp_path: Path)
         list(train((path, stored[1])).epoch(0))
     with pytest.raises(WrongData, match=r"torn\.beton: image 13 cannot be decoded"):
         list(evaluate((path, stored[1])).batches(slice(0, N)))
+
+
+def test_stored_pixels_are_shown_as_those_of_a_jpeg(stored: tuple[Path, Annotations], tmp_path: Path) -> None:
+    file, path = beton.read_beton(stored[0]), tmp_path / "pixels.beton"
+    with path.open("wb") as out:
+        writer = beton.Writer(out, N)
+        for i, (height, width) in enumerate(zip(file.heights.tolist(), file.widths.tolist(), strict=True)):
+            pixels = decode_jpeg(torch.from_numpy(np.array(file.jpeg(i))), ImageReadMode.RGB).permute(1, 2, 0)
+            writer.add(7 * i, height, width, pixels.numpy().tobytes(), beton.PIXELS)
+        writer.finish()
+    assert same(list(train((path, stored[1])).epoch(0)), list(train(stored).epoch(0)))
 
 
 # From a prepared folder

@@ -1,15 +1,23 @@
-"""`prepare` of the layouts that people have: Tiny-ImageNet's, one folder of classes, folders of programs; names of data
-sets.
+"""`prepare` of the layouts that people have: Tiny-ImageNet's, one folder of classes, folders of programs. Names of
+datasets, errors of the disk and calls at the same time.
 """
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.data import beton
-from harness.data.manifest import Manifest
+from harness.data.manifest import Manifest, Settings
+from harness.data.prepare import dataset as prepare_dataset
+from harness.data.prepare import layouts
+from harness.data.prepare import part as prepare_part
+from harness.data.prepare.resumable import Chunk
+from harness.errors import UserError
 from tests.support.cli import CommandResult, run_command
 from tests.support.images import picture, save_image
 
@@ -175,3 +183,29 @@ def test_a_name_is_no_part_of_the_content(tree: Path, tmp_path: Path) -> None:
     assert prepared(tree, tmp_path / "1").name == "insects"
     assert prepared(tree, tmp_path / "1", "--name", "bugs").name == "bugs"
     assert "--name a b: expected up to 64 letters" in refused(tree, "--name", "a b")
+
+
+def test_an_error_of_the_disk_is_not_remembered(tree: Path, tmp_path: Path) -> None:
+    class Failing:
+        def encoded(self, _: Path, chunks: Any, __: Settings) -> Any:
+            yield from ((Chunk([], {}, [(chunk[0].name, os.strerror(errno.EIO))]), []) for chunk in chunks)
+
+    part = layouts.Part(tree / "val", [layouts.found_file(tree / "val", "bee/bee_5.JPEG", 0)], 0)
+    how = Settings(max_side=400, quality=90), 1, False, lambda *_: None
+    build = prepare_part.PartBuild("test", part, prepare_part.Request("imagefolder", tree, tmp_path / "out", *how))
+    build.unfinished.parent.mkdir(parents=True)
+    with pytest.raises(UserError, match="val/bee/bee_5.JPEG: Input/output error; the same command reads it again"):
+        build.fill(Failing())
+    assert build.unfinished.with_suffix(".journal").read_text() == ""
+
+
+def test_a_call_that_ends_after_another(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, out = prepare_dataset._check_room, tmp_path / "out"
+
+    def other(*args: Any) -> None:
+        monkeypatch.setattr(prepare_dataset, "_check_room", check)
+        prepared(tree, out)
+
+    monkeypatch.setattr(prepare_dataset, "_check_room", other)
+    assert "another process has just prepared a dataset there; see what it holds" in prepare(tree, out).error
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "train.beton", "val.beton"]

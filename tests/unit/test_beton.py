@@ -19,7 +19,7 @@ def pixels(jpeg: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(bytes(jpeg))).convert("RGB"))
 
 
-def write(path: Path, samples: list[tuple[int, int, int, bytes]], capacity: int | None = None) -> Path:
+def write(path: Path, samples: list[Any], capacity: int | None = None) -> Path:
     with path.open("wb") as file:
         writer = beton.Writer(file, len(samples) if capacity is None else capacity)
         for sample in samples:
@@ -109,15 +109,18 @@ def test_ffcv_reads_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Compiler, "is_enabled", False)  # compiling them takes seconds
     h, w = 33, 50
     samples = [(i * 3 - 1, h, w, variant(h, w, i)) for i in range(len(VARIANTS))]
-    path = write(tmp_path / "a.beton", samples, capacity=1000)
+    stored = picture(h, w, 9)
+    path = write(tmp_path / "a.beton", [*samples, (8, h, w, stored.tobytes(), beton.PIXELS)], capacity=1000)
     reader = Reader(str(path))
-    assert reader.field_names == ["image", "label", "index"] and reader.num_samples == len(samples)
+    assert reader.field_names == ["image", "label", "index"] and reader.num_samples == 7
     pipelines = {"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()], "index": [IntDecoder()]}
     for cached in (True, False):
-        loader = Loader(str(path), 6, 1, os_cache=cached, order=OrderOption.SEQUENTIAL, pipelines=pipelines)
+        loader = Loader(str(path), 7, 1, os_cache=cached, order=OrderOption.SEQUENTIAL, pipelines=pipelines)
         ((images, labels, indices),) = loader
-        assert labels[:, 0].tolist() == [sample[0] for sample in samples] and indices[:, 0].tolist() == [*range(6)]
-        for i, image in enumerate(images):
+        assert labels[:, 0].tolist() == [*(sample[0] for sample in samples), 8]
+        assert indices[:, 0].tolist() == [*range(7)]
+        np.testing.assert_array_equal(images[6], np.asarray(stored))
+        for i, image in enumerate(images[:6]):
             expected = np.zeros((h, w, 3), np.uint8)
             imdecode(np.frombuffer(samples[i][3], np.uint8), expected, h, w, h, w)
             np.testing.assert_array_equal(image, expected, err_msg=str(VARIANTS[i]))
@@ -131,12 +134,20 @@ def test_ours_reads_ffcvs(tmp_path: Path) -> None:
     from ffcv.writer import DatasetWriter
 
     images = [np.asarray(picture(20 + i, 30, i % 3)) for i in range(25)]
-    fields = {"image": RGBImageField("jpg", jpeg_quality=95), "label": IntField(), "index": IntField()}
+    fields = {
+        "image": RGBImageField("smart", smart_threshold=3000, jpeg_quality=95),
+        "label": IntField(),
+        "index": IntField(),
+    }
     writer = DatasetWriter(str(tmp_path / "a.beton"), fields, num_workers=2)
     writer.from_indexed_dataset([(image, i % 4, 100 + i) for i, image in enumerate(images)], chunksize=3)
     file = beton.read_beton(tmp_path / "a.beton")
     assert file.labels.tolist() == [i % 4 for i in range(25)] and file.indices.tolist() == list(range(100, 125))
+    assert 0 < np.count_nonzero(file.are_pixels) < 25
     for i, image in enumerate(images):
+        if file.are_pixels[i]:
+            np.testing.assert_array_equal(file.pixels(i), image)
+            continue
         decoded = pixels(file.jpeg(i))
         assert decoded.shape == image.shape == (file.heights[i], file.widths[i], 3)
         assert np.abs(decoded.astype(int) - image).mean() < 15
@@ -163,7 +174,7 @@ def test_a_damaged_file_is_reported_or_read_within_its_bounds(
         assert all(0 < len(damaged.jpeg(i)) <= beton.PAGE for i in range(len(damaged)))
 
 
-def test_raw_pixels_are_refused(tmp_path: Path) -> None:
+def test_pixels_of_another_size_are_refused(tmp_path: Path) -> None:
     content = bytearray(write(tmp_path / "a.beton", [(0, 8, 8, encode_jpeg(picture(8, 8)))]).read_bytes())
     content[24 + 3 * 1041] = 1  # the first sample's mode
     (tmp_path / "a.beton").write_bytes(content)

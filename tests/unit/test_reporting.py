@@ -253,7 +253,7 @@ def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
 
 
 def test_tables_show_the_name_of_a_prepared_dataset(home: Path) -> None:
-    """As it is no part of a run, a name changes no record; and it changes nothing where there is none."""
+    """A name is no part of a run, and where there is none, nothing is written of it."""
     contents = Contents.read(Path("results/tables/small"))
     assert "dataset_label" not in Path("results/tables/small/contents.json").read_text()
     planned = plan()

@@ -1,5 +1,6 @@
 """Preparation of one part of a dataset, training or test images, in its .beton file."""
 
+import errno
 import hashlib
 import os
 from collections import Counter
@@ -15,10 +16,12 @@ from harness.data import manifest
 from harness.data.manifest import Images, Settings
 from harness.data.prepare import layouts
 from harness.data.prepare.pool import Workers
-from harness.data.prepare.resumable import Unfinished, journal
+from harness.data.prepare.resumable import Chunk, Unfinished, journal
 from harness.errors import UserError
 
 CHUNK = 256  # source files that a process takes at once
+# Of the disk or the network, not of the file: what is kept for the next call must not depend on them.
+DISK_ERRORS = {os.strerror(number) for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN)}
 
 # Called with a part's name, how many of its source files are done, and how many it has.
 Tell = Callable[[str, int, int], None]
@@ -76,7 +79,11 @@ class PartBuild:
             os.replace(self.finished, self.unfinished)
 
     def fill(self, workers: Workers) -> BuiltPart:
-        """Fill the file, going on from where the last call stopped."""
+        """Fill the file, going on from where the last call stopped.
+
+        Raises:
+            UserError: the disk failed to read a file, which it may not do the next time.
+        """
         sources, settings, tell = self.tree.files, self.request.settings, self.request.tell
         chunks = list(_chunks(sources))
         with closing(Unfinished(self.unfinished, len(sources), self._keys(chunks))) as file:
@@ -85,6 +92,7 @@ class PartBuild:
             remaining = chunks[file.chunks :]
             results = workers.encoded(self.tree.folder, remaining, settings)
             for sent, result in zip(remaining, results, strict=True):
+                self._check_disk(result[0])
                 file.add(*result)
                 read += len(sent)
                 tell(self.name, read, len(sources))
@@ -98,6 +106,14 @@ class PartBuild:
             counts={**file.counts, "ignored": self.tree.ignored},
         )
         return BuiltPart(stored, file.per_class, file.digest.hexdigest(), tuple(left_out))
+
+    def _check_disk(self, chunk: Chunk) -> None:
+        for name, why in chunk.unreadable:
+            if why in DISK_ERRORS and not self.request.skip_unreadable:
+                raise UserError(
+                    f"{printable(str(self.tree.folder / name))}: {why}; the same command reads it again and continues; "
+                    "--skip-unreadable leaves it out"
+                )
 
     def _keys(self, chunks: list[list[layouts.File]]) -> list[str]:
         """Return a hash for each chunk, of all that decides what is stored of it except its bytes."""

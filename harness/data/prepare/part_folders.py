@@ -142,7 +142,7 @@ def _without_test(root: Path, train: Path | None) -> str:
     text = f"no folder {wanted} next to {train.name}" if train else f"expected the folders train and {wanted}"
     if root.name.lower() in TRAIN + TEST and _named(root.parent, TRAIN + TEST):
         return f"{text}; {root.parent} has them"
-    text += f"; found {some([entry.name for entry in others])}" if others else ""
+    text += f"; found {some([entry.name for entry in others])}" if others else _images_without_class(root)
     for entry in others:
         if entry.name.lower() == "test":
             text += f"; {entry.name} does not count{_images_without_class(entry)}"

@@ -11,8 +11,11 @@ _IMAGES = "images"
 def find_table(folder: Path) -> Path | None:
     """Return the table of a part of a dataset; None if it has none, or has folders per class all the same."""
     table = folder / f"{folder.name.lower()}_annotations.txt"
-    others = (entry for entry in folder.iterdir() if entry.is_dir() and entry.name != _IMAGES)
-    return table if table.is_file() and all(entry.name.startswith(".") for entry in others) else None
+    try:
+        others = (entry for entry in folder.iterdir() if entry.is_dir() and entry.name != _IMAGES)
+        return table if table.is_file() and all(entry.name.startswith(".") for entry in others) else None
+    except OSError:  # reading the folder will say so
+        return None
 
 
 def image_folder(table: Path) -> Path:
