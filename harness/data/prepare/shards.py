@@ -87,8 +87,9 @@ def _part(shards: list[Shard], classes: Classes, skip: bool) -> Part:
     if unlabelled and not skip:
         shard = unlabelled[0][0]
         names = [example.name or f"row {example.position}" for other, example in unlabelled if other is shard]
+        place = "" if form(shard.path.name) == "Parquet" else ", KEY.cls or KEY.json"
         raise UserError(
-            f"{shard.path}: {plural(len(names), 'image has', 'images have')} no label: {some(names)} "
+            f"{shard.path}: {plural(len(names), 'image has', 'images have')} no label{place}: {some(names)} "
             f"({len(unlabelled):,} in all shards of this part); --skip-unreadable leaves them out"
         )
     files = [
