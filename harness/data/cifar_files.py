@@ -45,11 +45,9 @@ def shards_in(folder: Path) -> tuple[list[Path], list[Path]] | None:
         UserError: there are shards of several datasets.
     """
     splits = shard_files(folder) if folder.is_dir() else {}
-    if all(path.suffix == ".parquet" for paths in splits.values() for path in paths) and {"train", "test"} <= set(
-        splits
-    ):
-        return splits["train"], splits["test"]
-    return None
+    if not {"train", "test"} <= set(splits) or splits["train"][0].suffix != ".parquet":
+        return None
+    return splits["train"], splits["test"]
 
 
 def _instead(root: Path, places: list[Path]) -> str:
