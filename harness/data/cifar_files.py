@@ -2,13 +2,18 @@
 
 from pathlib import Path
 
+from harness.data.prepare.shard_files import shard_files
 from harness.phrases import some
 
 # Training and test images, for each of the forms in which it is distributed.
 FORMS = {"cifar-100-python": ("train", "test"), "cifar-100-binary": ("train.bin", "test.bin")}
 _TARS = tuple(f"{name}{ending}" for name in FORMS for ending in (".tar.gz", ".tgz", ".tar"))
+_HUB = "cifar100"  # the folder of the Hugging Face Hub's Parquet shards
 _CIFAR10 = ("data_batch_1", "data_batch_1.bin")
-_EXPECTED = "cifar-100-python (the files train and test), cifar-100-binary (train.bin and test.bin) or their .tar.gz"
+_EXPECTED = (
+    "cifar-100-python (the files train and test), cifar-100-binary (train.bin and test.bin), their .tar.gz or cifar100 "
+    "(the Hub's Parquet files)"
+)
 
 
 def find_cifar100(root: Path) -> Path | str:
@@ -20,6 +25,8 @@ def find_cifar100(root: Path) -> Path | str:
     for name in _TARS:
         if (root / name).is_file():
             return root / name
+    if shards_in(root / _HUB):
+        return root / _HUB
     return f"{_instead(root, places)}; expected {_EXPECTED}"
 
 
@@ -29,6 +36,18 @@ def files_in(folder: Path) -> tuple[Path, Path] | None:
         if (folder / train).is_file() and (folder / test).is_file():
             return folder / train, folder / test
     return None
+
+
+def shards_in(folder: Path) -> tuple[list[Path], list[Path]] | None:
+    """Return the Parquet shards of training and of test images below a folder; None if it lacks some.
+
+    Raises:
+        UserError: there are shards of several datasets.
+    """
+    splits = shard_files(folder) if folder.is_dir() else {}
+    if not {"train", "test"} <= set(splits) or splits["train"][0].suffix != ".parquet":
+        return None
+    return splits["train"], splits["test"]
 
 
 def _instead(root: Path, places: list[Path]) -> str:

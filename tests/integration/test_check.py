@@ -40,7 +40,7 @@ def test_given_weights_are_loaded_where_a_sweep_is_planned(bench: Bench) -> None
         assert not bench.store.root.exists()
         if file == wrong:
             assert result.returncode == 2 and not result.stdout
-            assert f"\n  digits_net_w8 > digits_net_w4: weights {file}: " in result.stderr
+            assert f"\nerror: digits_net_w8 > digits_net_w4: weights {file}: " in result.stderr
     assert result.returncode == 0, result.stderr
 
 

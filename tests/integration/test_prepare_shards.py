@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.data import beton
-from harness.data.load import cifar_parquet
+from harness.data import beton, cifar_files
+from harness.data.load import cifar, cifar_parquet
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import imagefolder, layouts, resumable
@@ -374,12 +374,17 @@ def test_cifar100_in_parquet(tmp_path: Path) -> None:
     """Pixels and fine labels come in the order of the rows, over all shards of a split."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), np.uint8)
     pngs = [encode_png(image.transpose(1, 2, 0)) for image in pixels]
-    paths = [tmp_path / f"train-{i:05}-of-00002.parquet" for i in range(2)]
+    folder = tmp_path / "cifar100"
+    paths = [folder / f"cifar100/train-{i:05}-of-00002.parquet" for i in range(2)]
     for path, part in zip(paths, (slice(4), slice(4, 6)), strict=True):
         rows = [(None, png, label) for label, png in enumerate(pngs)][part]
         write_parquet(path, rows, columns=("img", "fine_label"), row_group_size=3)
     images, labels = cifar_parquet.read_split(paths)
     assert np.array_equal(images, pixels) and labels.tolist() == list(range(6)) and labels.dtype == np.int64
+    write_parquet(folder / "cifar100/test-00000-of-00001.parquet", [(None, pngs[0], 7)], columns=("img", "fine_label"))
+    assert cifar_files.find_cifar100(tmp_path) == folder and cifar_files.find_cifar100(folder) == folder / "cifar100"
+    data = cifar.read_arrays(folder)
+    assert np.array_equal(data.train_images, pixels) and data.test_targets.tolist() == [7]
     narrow = encode_png(np.zeros((32, 31, 3), np.uint8))
     for content, why in ((JPEG, "cannot identify"), (narrow, "of shape (32, 31, 3)")):
         write_parquet(paths[1], [(None, content, 0)])

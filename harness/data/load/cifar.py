@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from harness.data import cifar_files
+from harness.data.load import cifar_parquet
 from harness.data.load.arrays import ArrayDataset, WrongData
 from harness.errors import shorten
 from harness.phrases import some
@@ -66,8 +67,11 @@ def read_arrays(folder: Path | None) -> ArrayDataset:
     if folder.is_file():
         train, test = _from_tar(folder)
     else:
-        files = cifar_files.files_in(folder) or (folder / "train", folder / "test")
-        train, test = map(_from_file, files)
+        files = cifar_files.files_in(folder)
+        if not files and (shards := cifar_files.shards_in(folder)):
+            train, test = map(cifar_parquet.read_split, shards)
+        else:
+            train, test = map(_from_file, files or (folder / "train", folder / "test"))
     return ArrayDataset(*train, *test)
 
 

@@ -5,7 +5,9 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.prepare import layouts
 from harness.data.prepare.archives import TarFile
-from harness.data.prepare.layouts import EXTENSIONS, File, Official, Part, Tree
+from harness.data.prepare.imagenet_labels import validation_labels
+from harness.data.prepare.layouts import File, Official, Part, Tree
+from harness.data.prepare.part_folders import EXTENSIONS
 from harness.data.prepare.tar_members import Member, tar_members
 from harness.errors import UserError
 from harness.phrases import some
@@ -28,7 +30,7 @@ def in_tars(source: Path, stated: Official) -> Tree | None:
         raise UserError(f"--source {source}: only {unpacked[0]} is unpacked; unpack both parts or neither")
     if missing := [path.name for path in (train, val) if not path.is_file()]:
         raise UserError(f"--source {source}: {missing[0]} is missing")
-    parts = _training(train, stated), _validation(val, stated, layouts.validation_labels(source))
+    parts = _training(train, stated), _validation(val, stated, validation_labels(source))
     layouts.check_counts(*parts, stated)
     return Tree(stated.classes, *parts)
 

@@ -92,9 +92,8 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
             counts["unreadable"] += 1
             continue
         shape = f"{encoded.height} x {encoded.width}".encode() if encoded.mode == beton.PIXELS else b""
-        sha256 = hashlib.sha256(shape + encoded.jpeg).hexdigest()
-        size = len(encoded.jpeg)
-        samples.append(Sample(file.label, encoded.height, encoded.width, size, sha256, file.rank, encoded.mode))
+        sha256, size = hashlib.sha256(shape + encoded.jpeg).hexdigest(), len(encoded.jpeg)
+        samples.append(Sample(file.label, encoded.height, encoded.width, size, sha256, encoded.mode, file.rank))
         jpegs.append(encoded.jpeg)
         counts.update(encoded.kinds)
     return Chunk(samples, dict(counts), unreadable), jpegs

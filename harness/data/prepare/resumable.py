@@ -26,8 +26,8 @@ class Sample(NamedTuple):
     width: int
     size: int  # bytes of the JPEG, or of the pixels
     sha256: str  # of the JPEG; of pixels, with their height and width
-    rank: int = 0  # among the images of its label: samples are listed by label and rank, wherever their bytes are
     mode: int = beton.JPEG
+    rank: int = 0  # among the images of its label: samples are listed by label and rank, wherever their bytes are
 
 
 @dataclass(frozen=True)

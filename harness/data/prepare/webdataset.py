@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from harness.data.prepare.archives import TarFile
 from harness.data.prepare.examples import Example, Shard
-from harness.data.prepare.layouts import EXTENSIONS
+from harness.data.prepare.part_folders import EXTENSIONS
 from harness.data.prepare.tar_members import Member, tar_members
 from harness.errors import UserError
 
