@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.data.load.arrays import WrongData
-from harness.data.prepare.parquet_shards import find_columns
+from harness.data.parquet_columns import find_columns
 from harness.errors import UserError
 
 SHAPE = (32, 32, 3)

@@ -101,7 +101,7 @@ class DatasetInfo:
 
     @property
     def normalisation(self) -> Normalisation:
-        """What images are normalised by."""
+        """The mean and std that images are normalised by."""
         return Normalisation(self.mean, self.std)
 
     @property
