@@ -9,11 +9,14 @@ import typer
 from pydantic import ValidationError
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import percent
 from harness.planning import locate
+from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks
 from harness.spec.library_models import is_library_model
+from harness.spec.pretrained import Place
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
 from harness.store.store import Store
@@ -49,8 +52,21 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A file (safetensors or a torch checkpoint of plain tensors), its https address, or the name of a "
-            "library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
+            help="A file (safetensors or torch.save's; what it is, its content tells), its https address, or the name "
+            "of a library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Where in the file the state dict is: its keys, with dots between them, e.g. state_dict_ema "
+            "(default: found by the model's names)."
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="What is taken off the state dict's names, e.g. module.student. (default: found by the model's names)."
         ),
     ] = None,
     run: Annotated[
@@ -65,7 +81,8 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint's top-1 and top-5 accuracy, or a detector's AP.
 
-    Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
+    Checkpoints of RepDistiller, mdistiller, timm and Lightning, and torchvision's detectors of COCO, load as they are.
+    A line tells which part of the file was taken. Nothing in it is run.
 
     Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
@@ -75,9 +92,11 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
+        if key is not None or prefix is not None:
+            raise UserError("--key and --prefix are for --weights; leave them out with --run")
         measure = partial(_run, run, root, store)
     elif dataset and model and weights:
-        measure = partial(_checkpoint, dataset, folder, model, weights, size, resize, root, store)
+        measure = partial(_checkpoint, dataset, folder, model, weights, Place(key, prefix), size, resize, root, store)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
     from harness.data.load.arrays import WrongData
@@ -102,10 +121,10 @@ def evaluate(
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: str, size: int | None, resize: int, root: Path | None,
-    store: Store,
+    dataset: str, folder: str | None, model: str, weights: str, place: Place, size: int | None, resize: int,
+    root: Path | None, store: Store,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a checkpoint. The arguments are the options of the same names."""
+    """Measure a checkpoint. The arguments are the options of the same names; ``place`` is --key and --prefix."""
     from harness.training.tasks import open_task
 
     asked = Dataset(name=dataset, folder=folder)
@@ -127,7 +146,10 @@ def _checkpoint(
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
     net = task.build(name)
-    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": task.load(net, name, file, None)}
+    loaded = task.load(net, name, file, None, place)
+    if loaded.note:
+        say(loaded.note)
+    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": loaded.sha256}
     return about | _measure(task, net, content, recipe, where)
 
 
@@ -135,7 +157,7 @@ def _weights_file(named: str, root: Path | None, store: Store) -> Path:
     if not is_library_model(named) and "://" not in named:
         file = Path(named) if root is None or Path(named).is_file() else root / named
         if not file.is_file():
-            raise UserError(f"--weights {named}: no such file")
+            raise UserError(f"--weights {named}: {missing_file(file)}")
         return file
     try:
         address = Weights(name=named).address if is_library_model(named) else Weights(url=named).address

@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.science import Given
+from harness.spec.science import Given, weights_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import files
@@ -41,20 +41,20 @@ class Planned:
         return {k: "done" if k in done else "failed" if k in failed else "to do" for k in self.plan.runs}
 
     def weights_files(self, run_ids: Collection[str]) -> dict[str, WeightsFile]:
-        """Return the files of the given weights of these runs, by sha256, and download missing ones.
+        """Return the files of the given weights of these runs, by ``weights_id``, and download missing ones.
 
         Raises:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        teachers = {s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
-        backbones = {s.backbone for s in sciences if s.backbone}
+        sha256s = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        sha256s |= {weights_id(s.backbone, s.backbone_place): s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
-        for sha256 in sorted(teachers | backbones):
-            of_teacher = self.plan.weights.get(sha256)
+        for name, sha256 in sorted(sha256s.items()):
+            of_teacher = self.plan.weights.get(name)
             with self.document.place(()):
-                file = self.given.path(of_teacher or self.plan.backbones[sha256], sha256)
-            weights[sha256] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
+                file = self.given.path(of_teacher or self.plan.backbones[name], sha256)
+            weights[name] = WeightsFile(str(file), of_teacher.stated(self.info.task.score) if of_teacher else None)
         return weights
 
 

@@ -9,7 +9,7 @@ from harness.spec import datasets, identity, models, sweep_file, tasks
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
-from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained
+from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained, weights_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
@@ -52,8 +52,8 @@ class Plan:
     runs: dict[str, Run] = field(default_factory=dict)
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
-    weights: dict[str, Weights] = field(default_factory=dict)  # sha256 -> given teacher weights
-    backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
+    weights: dict[str, Weights] = field(default_factory=dict)  # weights_id -> given teacher weights
+    backbones: dict[str, Backbone] = field(default_factory=dict)  # weights_id -> what detectors start from
     sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
 
 
@@ -192,17 +192,17 @@ class _Expansion:
             with self.document.place(("pairs", i, key)):
                 models.check_images(getattr(pair, key), self.info.name, shape)
 
-    def backbone(self, given: Backbone | None, at: KeyPath) -> str | None:
-        """Return the sha256 of the weights that a detector's backbone starts from; None where there are none."""
+    def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
+        """Return the science of the weights that a detector's backbone starts from; nothing where there are none."""
         if given is None:
-            return None
+            return {}
         with self.document.place(at):
             if not self.info.task.backbones:
                 backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
                 raise ValueError(f"is for {backbones}; {self.info.name} is for {self.info.task.name}")
             sha256 = self.sha256(given)
-        self.plan.backbones.setdefault(sha256, given)
-        return sha256
+        self.plan.backbones.setdefault(weights_id(sha256, given.place), given)
+        return {"backbone": sha256, "backbone_key": given.key, "backbone_prefix": given.prefix}
 
     def sha256(self, given: WeightsSource) -> str:
         """Return the sha256 of given weights."""
@@ -238,7 +238,7 @@ class _Expansion:
             method=MethodSettings("student", student.version, {}, student.weights),
             recipe=self.recipe(student_recipe, ("teachers", "recipe")),
             seed=self.sweep.teachers.seed,
-            backbone=self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
+            **self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
         )
         run_id = science.run_id
         self.plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {science.seed}"))
@@ -246,21 +246,21 @@ class _Expansion:
 
     def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
         with self.document.place(("pairs", i, "teacher_weights")):
-            sha256 = self.sha256(weights)
+            given = Given(pair.teacher, self.sha256(weights), *weights.place)
         score = self.info.task.score
-        stated, before = weights.stated(score), self.plan.weights.setdefault(sha256, weights).stated(score)
+        stated, before = weights.stated(score), self.plan.weights.setdefault(given.weights_id, weights).stated(score)
         if before is None:
-            self.plan.weights[sha256] = weights
+            self.plan.weights[given.weights_id] = weights
         elif stated not in (None, before):
             message = f"another pair states {before} for the same weights"
             raise self.document.mistake(("pairs", i, "teacher_weights", score), message)
         if pair.teacher_backbone is not None:
             message = "is for teachers that the sweep trains; this one has `teacher_weights`"
             raise self.document.mistake(("pairs", i, "teacher_backbone"), message)
-        return Given(pair.teacher, sha256)
+        return given
 
     def science(
-        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: str | None
+        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: dict[str, Any]
     ) -> Science:
         """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
         entry, override = self.sweep.methods[name], pair.methods.get(name, Method())
@@ -309,7 +309,7 @@ class _Expansion:
             method=MethodSettings(use, source.version, params, weights),
             recipe=self.recipe(final, ("recipe",)),
             seed=self.sweep.seeds[0],
-            backbone=backbone,
+            **backbone,
         )
 
     def check_defined(self, use: str, source: method_sources.MethodInfo, pair: Pair) -> None:

@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from harness.errors import UserError
 from harness.spec import datasets, identity
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo
 
@@ -82,6 +83,18 @@ class Given:
     __pydantic_config__ = CLOSED
     model: str
     sha256: str
+    key: str | None = None
+    prefix: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """The place of the weights in their file."""
+        return Place(self.key, self.prefix)
+
+    @property
+    def weights_id(self) -> str:
+        """The name of the weights in a plan and its jobs: the file's sha256, and the place in it if that is stated."""
+        return weights_id(self.sha256, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +120,18 @@ class Science:
     method: MethodSettings
     recipe: Recipe
     backbone: str | None = None  # sha256 of the weights that a detector's backbone starts from
+    backbone_key: str | None = None
+    backbone_prefix: str | None = None
     seed: int
 
     @property
     def teacher_model(self) -> str | None:
         return self.teacher.model if self.teacher else None
+
+    @property
+    def backbone_place(self) -> Place:
+        """The place of the backbone's weights in their file."""
+        return Place(self.backbone_key, self.backbone_prefix)
 
     @property
     def run_id(self) -> str:
@@ -170,6 +190,11 @@ class Science:
 
 
 _SCIENCE = TypeAdapter(Science)
+
+
+def weights_id(sha256: str, place: Place) -> str:
+    """Return the name of given weights in a plan: the file's sha256, and the place in it if that is stated."""
+    return sha256 if place == ANYWHERE else identity.digest({"sha256": sha256, **place._asdict()})
 
 
 def as_json(part: Any) -> Any:

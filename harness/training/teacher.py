@@ -11,6 +11,7 @@ from harness.data.load.loader import EvalSet
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
 from harness.phrases import percent
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gather_outputs, to_float32
 from harness.training.precision import autocast
@@ -33,6 +34,7 @@ class Teacher:
     ranks: Ranks = ONE_RANK  # the ranks whose images its outputs cover
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # measured with the score
     predictions: bytes | None = None  # behind these metrics, if the task saves them
+    place: Place = ANYWHERE  # of the weights in their file
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of ``_batch_size`` images
     _batch_size: int = 0
 
@@ -67,7 +69,7 @@ class Teacher:
 
 def load_teacher(
     name: str, file: Path, sha256: str, stated: float | None, on: EvalSet, task: Task, device: torch.device,
-    ranks: Ranks = ONE_RANK,
+    ranks: Ranks = ONE_RANK, place: Place = ANYWHERE,
 ) -> Teacher:  # fmt: skip
     """Load, freeze and evaluate a teacher; ``stated`` is the task's score that it should have, in %.
 
@@ -75,7 +77,8 @@ def load_teacher(
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
     """
     model = task.build(name)
-    task.load(model, name, file, sha256)
+    if note := task.load(model, name, file, sha256, place).note:
+        print(note, flush=True)
     spec = task.describe(model)
     freeze(model, device)
     result = task.evaluate(model, on, ranks=ranks)
@@ -85,7 +88,7 @@ def load_teacher(
             f"teacher {name} from {file}: measured {task.info.shown} {percent(score)}, stated {percent(stated)}"
         )
     output_ranks = ranks if task.whole_batch else ONE_RANK
-    return Teacher(model, name, file, sha256, score, spec, output_ranks, result.metrics, result.predictions)
+    return Teacher(model, name, file, sha256, score, spec, output_ranks, result.metrics, result.predictions, place)
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:

@@ -133,7 +133,7 @@ def _line(
 def _teacher_key(teacher: Trained | Given | None) -> str:
     if teacher is None:
         return ""
-    return teacher.run if isinstance(teacher, Trained) else teacher.sha256
+    return teacher.run if isinstance(teacher, Trained) else teacher.weights_id
 
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
