@@ -18,10 +18,12 @@ from harness.models.pickled_data import Global, Placeholder, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in files that torch wrote before version 1.6
 _MOST_HEADER = 100_000_000  # bytes, safetensors' own limit
+_MOST_DIMS = 64
 _FLOATS = {"Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16}
 _INTS = {"Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8}
 _OTHERS = {"Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128}
-_STORAGES = {f"{name}Storage": dtype for name, dtype in {**_FLOATS, **_INTS, **_OTHERS}.items()}
+_QUANTISED = {"QInt8": torch.int8, "QUInt8": torch.uint8, "QInt32": torch.int32, "QUInt4x2": torch.uint8}
+_STORAGES = {f"{name}Storage": dtype for name, dtype in {**_FLOATS, **_INTS, **_OTHERS, **_QUANTISED}.items()}
 _STORAGES["UntypedStorage"] = torch.uint8
 _SAFETENSORS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
@@ -135,10 +137,10 @@ def _read_safetensors(checkpoint: Checkpoint, file: BinaryIO, size: int) -> None
         (first, last), shape = entry["data_offsets"], tuple(entry["shape"])
         dtype = _SAFETENSORS.get(entry["dtype"])
         if dtype is None:
-            tree[name] = Placeholder(f"a tensor of type {entry['dtype']}")
+            tree[name] = Placeholder(f"tensors of type {entry['dtype']}")
             continue
-        count = math.prod(shape)
-        if not _are_counts((first, last, *shape)) or count * dtype.itemsize != last - first:
+        count = math.prod(shape[:_MOST_DIMS])
+        if len(shape) > _MOST_DIMS or not _are_counts((first, last, *shape)) or count * dtype.itemsize != last - first:
             raise WrongFile("is a damaged safetensors file: a tensor's size differs from its shape")
         strides = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
         tree[name] = _tensor(Storage(name, dtype, count), 0, shape, strides)
@@ -222,7 +224,7 @@ def _storage(identity: Any) -> Any:
     storage_type, key, _location, count, *view = parts
     dtype = _STORAGES.get(storage_type.name.rpartition(".")[2]) if isinstance(storage_type, Global) else None
     if kind != "storage" or dtype is None:
-        return Placeholder(f"a storage of {getattr(storage_type, 'name', 'no type')}")
+        return Placeholder(f"tensors of {getattr(storage_type, 'name', 'no type')}")
     if not _are_counts((count,)) or not isinstance(key, str):
         raise TypeError("a storage without size or key")
     if view and view[0] is not None:
@@ -236,11 +238,13 @@ def _storage(identity: Any) -> Any:
 def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
     """Return a tensor that lies in its storage, each value of which it has at most once."""
     if not isinstance(storage, Storage):
-        return storage if isinstance(storage, Placeholder) else Placeholder("a tensor without a storage")
-    if len(shape) != len(stride) or len(shape) > 64 or not _are_counts((offset, *shape, *stride)):
+        return storage if isinstance(storage, Placeholder) else Placeholder("tensors without a storage")
+    if len(shape) != len(stride) or len(shape) > _MOST_DIMS or not _are_counts((offset, *shape, *stride)):
         raise ValueError("a tensor without a shape")
+    if not _are_counts((math.prod(max(n, 1) for n in shape),)):
+        raise ValueError("a shape without an end")
     if math.prod(shape) > storage.count:
-        return Placeholder("a tensor of more values than are stored (an expanded one: save a `clone()`)")
+        return Placeholder("tensors of more values than are stored (expanded ones: save a `clone()`)")
     if math.prod(shape) and offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True)) >= storage.count:
         raise ValueError("a tensor outside of its storage")
     return FileTensor(storage, offset, tuple(shape), tuple(stride))
@@ -252,7 +256,7 @@ def _typed_tensor(
     """Return a tensor of a type that has no storage class of its own."""
     of_name = getattr(torch, dtype.name.removeprefix("torch."), None) if isinstance(dtype, Global) else None
     if not isinstance(of_name, torch.dtype) or not isinstance(storage, Storage):
-        return Placeholder(f"a tensor of type {getattr(dtype, 'name', 'unknown')}")
+        return Placeholder(f"tensors of type {getattr(dtype, 'name', 'unknown')}")
     return _tensor(Storage(storage.key, of_name, storage.count // of_name.itemsize), offset, shape, stride)
 
 
@@ -263,7 +267,11 @@ def _first(data: Any, *_: Any) -> Any:
 def _of_type(function: Any, _type: Any, args: Any, *_: Any) -> Any:
     """Return a tensor of a subclass as the plain one that it is built from."""
     build = BUILDS.get(function.name) if isinstance(function, Global) else None
-    return build(*args) if build else Placeholder(getattr(function, "name", "a tensor of a subclass"))
+    return build(*args) if build else Placeholder(getattr(function, "name", "tensors of a subclass"))
+
+
+def _other(kind: str) -> Any:
+    return lambda *_: Placeholder(kind)
 
 
 def _dict(pairs: Any = (), *_: Any) -> dict[str | int, Any]:
@@ -272,7 +280,7 @@ def _dict(pairs: Any = (), *_: Any) -> dict[str | int, Any]:
 
 
 def _are_counts(values: tuple[Any, ...]) -> bool:
-    return all(isinstance(value, int) and 0 <= value < 2**60 for value in values)
+    return all(type(value) is int and 0 <= value < 2**60 for value in values)
 
 
 # What stands for calls of these functions and classes in torch's files.
@@ -285,6 +293,11 @@ BUILDS: Mapping[str, Any] = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
     "torch._tensor._rebuild_from_type": _of_type,
     "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch._utils._rebuild_sparse_tensor": _other("sparse tensors"),
+    "torch._utils._rebuild_qtensor": _other("quantised tensors"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _other("tensors without values (of the meta device)"),
+    "numpy.core.multiarray._reconstruct": _other("NumPy arrays"),
+    "numpy._core.multiarray._reconstruct": _other("NumPy arrays"),
     "collections.OrderedDict": _dict,
     "collections.defaultdict": lambda *_: {},
 }

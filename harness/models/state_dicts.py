@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.errors import one_line, unknown
 from harness.models.checkpoint_file import FileTensor, WrongFile
-from harness.models.pickled_data import Placeholder
+from harness.models.pickled_data import Global, Placeholder
 from harness.phrases import some
 from harness.spec.pretrained import Place
 
@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 
 _MOST_NODES = 100_000  # of a checkpoint's content that are searched
 _DEEPEST = 40
+_NODES = dict | list | tuple | Placeholder
 _MOST_DICTS = 50  # that are tried, the largest
 _MOST_PREFIXES = 12  # that are tried for one state dict
 _LONGEST = 500  # letters of a prefix
@@ -109,13 +110,12 @@ def state_dicts(tree: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
         content = {k: v for k, v in children.items() if isinstance(v, FileTensor | Placeholder)}
         if any(isinstance(v, FileTensor) for v in content.values()):
             yield ".".join(path), content
-        queue += [
-            ((*path, key), child) for key, child in children.items() if isinstance(child, dict | list | Placeholder)
-        ]
+        inner = ((key, child) for key, child in children.items() if isinstance(child, _NODES))
+        queue += [((*path, key), child) for key, child in inner]
 
 
 def _children(node: Any) -> dict[str, Any]:
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return {str(i): child for i, child in enumerate(node[:100])}
     if isinstance(node, Placeholder):
         if isinstance(node.state, dict) and isinstance(node.state.get("_modules"), dict):
@@ -227,7 +227,7 @@ def _note(chosen: Candidate, others: list[Candidate]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return some([one_line(name, 80) for name in names])
+    return some([one_line(name[:200], 80) for name in names])
 
 
 def _names(dicts: Mapping[str, Mapping[str, Any]], key: str | None) -> str:
@@ -235,10 +235,10 @@ def _names(dicts: Mapping[str, Mapping[str, Any]], key: str | None) -> str:
 
 
 def _content(tree: Any) -> str:
-    if isinstance(tree, Placeholder):
+    if isinstance(tree, Placeholder | Global):
         return f" (it is an object of {one_line(tree.name, 80)})"
     if isinstance(tree, dict) and tree:
         kinds = sorted({v.name for v in tree.values() if isinstance(v, Placeholder)})
-        about = f", and objects of {_listed(kinds)}" if kinds else ""
+        about = f"; there are only {_listed(kinds)}" if kinds else ""
         return f" (its keys are {_listed(map(str, tree))}{about})"
-    return f" (it is a {type(tree).__name__})"
+    return f" (its content is of type {type(tree).__name__})"

@@ -38,7 +38,7 @@ def load_backbone(
     module = detector.backbone.body
     shapes = {f"{body.prefix}{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     state, loaded = read_weights(file, Wanted(shapes, body.rest), backbone, sha256, place)
-    load_state_dict(module, backbone, file, {key.removeprefix(body.prefix): x for key, x in state.items()})
+    load_state_dict(module, backbone, loaded, {key.removeprefix(body.prefix): x for key, x in state.items()})
     return loaded
 
 
@@ -55,7 +55,7 @@ def load_detector(
     state, loaded = read_weights(file, Wanted.of(detector), name, sha256, place)
     if detector.num_classes == len(_CATEGORIES):
         state = {key: _of_categories(key, tensor) for key, tensor in state.items()}
-    load_state_dict(detector, name, file, state)
+    load_state_dict(detector, name, loaded, state)
     if loaded.sha256.startswith(_WITHOUT_EPS):
         for module in detector.modules():
             if isinstance(module, FrozenBatchNorm | nn.BatchNorm2d):
