@@ -13,7 +13,7 @@ from torch import nn
 from harness.errors import one_line, unknown
 from harness.models.checkpoint_file import FileTensor, WrongFile
 from harness.models.pickled_data import Global, Placeholder
-from harness.phrases import some
+from harness.phrases import plural, some
 from harness.spec.pretrained import Place
 
 Shape = tuple[int, ...]
@@ -220,7 +220,7 @@ def _note(chosen: Candidate, others: list[Candidate]) -> str:
     if chosen.averaged:
         parts.append("these are averaged weights (EMA)")
     if chosen.outside:
-        parts.append(f"{len(chosen.outside)} others left out ({_listed(chosen.outside)})")
+        parts.append(f"{plural(len(chosen.outside), 'other')} left out ({_listed(chosen.outside)})")
     if others:
         parts.append(f"averaged weights (EMA) are there too: {'; '.join(map(str, others[:3]))}")
     return ", ".join(parts)
