@@ -1,4 +1,4 @@
-"""What a file is that was taken for a checkpoint: a web page, a pointer of Git LFS, another library's file, ..."""
+"""Files that are no checkpoints: web pages, pointers of Git LFS, other libraries' files, named for what they are."""
 
 import json
 import re
