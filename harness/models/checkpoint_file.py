@@ -4,6 +4,8 @@ import io
 import json
 import math
 import pickletools
+import struct
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from harness.models.other_files import describe_archive, describe_other
+from harness.models.other_files import describe_archive, describe_other, describe_tar
 from harness.models.pickled_data import Global, Placeholder, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in files that torch wrote before version 1.6
@@ -111,6 +113,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
                 _read_zip(checkpoint, file)
             elif start[:1] == b"\x80" and _is_legacy(start):
                 _read_legacy(checkpoint, file, size)
+            elif start[257:262] == b"ustar":
+                _read_tar(checkpoint, file, size)
             else:
                 raise WrongFile(describe_other(start, path, size))
         except (WrongFile, OSError):
@@ -212,6 +216,43 @@ def _read_legacy(checkpoint: Checkpoint, file: BinaryIO, size: int) -> None:
             raise WrongFile(f"is cut short or damaged: {size:,} of at least {position + length:,} bytes")
         checkpoint.positions[key] = (position, length)
         file.seek(position + length)
+
+
+def _read_tar(checkpoint: Checkpoint, file: BinaryIO, size: int) -> None:
+    """Read the archives of torch's first versions: storages, tensors in them, and the content that names these."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            starts = {info.name: info.offset_data for info in archive.getmembers() if info.isfile()}
+    except tarfile.TarError:
+        raise WrongFile("is a damaged tar archive") from None
+    if not {"storages", "tensors", "pickle"} <= set(starts):
+        raise WrongFile("is cut short" if "storages" in starts else describe_tar(list(starts)))
+    objects: dict[Any, Any] = {}
+    file.seek(starts["storages"])
+    for _ in range(read_pickle(file, {}, _storage)):
+        key, location, kind = read_pickle(file, {}, _storage)
+        count = int.from_bytes(file.read(8), "little", signed=True)
+        storage = _storage(("storage", kind, str(key), location, count))
+        position, length = file.tell(), count * storage.dtype.itemsize
+        if position + length > size:
+            raise WrongFile("is cut short or damaged")
+        objects[key], checkpoint.positions[str(key)] = storage, (position, length)
+        file.seek(position + length)
+    for key, root, start, count in read_pickle(file, {}, _storage):
+        whole = objects[root]
+        if not _are_counts((start, count)) or start + count > whole.count:
+            raise ValueError("a view outside of its storage")
+        objects[key] = Storage(whole.key, whole.dtype, count, start)
+    file.seek(starts["tensors"])
+    for _ in range(read_pickle(file, {}, _storage)):
+        key, storage_key, _kind = read_pickle(file, {}, _storage)
+        (dims,) = struct.unpack("<i4x", file.read(8))
+        if not 0 <= dims <= _MOST_DIMS:
+            raise ValueError("a tensor without a shape")
+        numbers = struct.unpack(f"<{2 * dims + 1}q", file.read(16 * dims + 8))
+        objects[key] = _tensor(objects[storage_key], numbers[-1], numbers[:dims], numbers[dims:-1])
+    file.seek(starts["pickle"])
+    checkpoint.tree = read_pickle(file, BUILDS, lambda key: key[0] if isinstance(key, tuple) else objects[int(key)])
 
 
 def _storage(identity: Any) -> Any:

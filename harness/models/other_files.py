@@ -2,7 +2,6 @@
 
 import json
 import re
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,8 +36,6 @@ def describe_other(start: bytes, path: Path, size: int) -> str:
             return text
     if start[4:8] == b"TFL3":
         return f"is a TensorFlow Lite model; {EXPECTED}"
-    if start[257:262] == b"ustar":
-        return _describe_tar(path)
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "is a plain pickle, not torch.save's: save the state dict by torch.save(model.state_dict(), FILE)"
     if start[:1] == b"\x08" and start[2:3] in (b"\x12", b"\x1a", b"\x3a", b"\x42"):
@@ -65,17 +62,8 @@ def describe_archive(names: Sequence[str]) -> str | None:
     return f"is a zip archive of {_listed(names)}; {EXPECTED}: unpack it first"
 
 
-def _describe_tar(path: Path) -> str:
-    try:
-        with tarfile.open(path, "r:") as archive:
-            names = archive.getnames()
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError):
-        return "is a damaged tar archive"
-    if {"storages", "tensors", "pickle"} <= set(names):
-        return (
-            "is a tar archive that torch wrote before version 0.2: load it in an old torch and save it again by "
-            "torch.save"
-        )
+def describe_tar(names: Sequence[str]) -> str:
+    """Return what a tar archive with these files is, which torch has not written."""
     return f"is a tar archive of {_listed(names)}; {EXPECTED}: unpack it first"
 
 

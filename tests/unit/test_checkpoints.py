@@ -3,7 +3,10 @@
 import argparse
 import io
 import json
+import pickle
 import random
+import struct
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -240,6 +243,7 @@ OTHER_FILES = {
     "is the index of weights that are split over m-1.safetensors": json.dumps({"weight_map": {"a": "m-1.safetensors"}}),
     "is the text of a link, ../../blobs/6a7b8c": b"../../blobs/6a7b8c",
     "is a text that begins with 'lr: 0.1'": b"lr: 0.1",
+    "is a damaged tar archive": bytes(257) + b"ustar" + bytes(400),
     "is compressed by gzip": b"\x1f\x8b\x08",
     "is a NumPy array": b"\x93NUMPY\x01",
     "is an archive of NumPy arrays": archive("a.npy"),
@@ -275,14 +279,53 @@ def test_the_format_is_told_by_the_content(tmp_path: Path) -> None:
     )
 
 
+class FirstPickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> str | None:
+        return str(id(value)) if isinstance(value, Tensor) else None
+
+
+def as_first_versions_wrote(tensors: State) -> bytes:
+    """Return a tar archive of torch's first versions, which it still reads."""
+    storages, views, content = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    for part in (storages, views):
+        pickle.dump(len(tensors), part, 2)
+    for i, tensor in enumerate(tensors.values()):
+        kind = tensor.type().removeprefix("torch.").replace("Tensor", "Storage")
+        pickle.dump((i, "cpu", getattr(torch, kind)), storages, 2)
+        storages.write(struct.pack("<q", tensor.numel()) + tensor.numpy().tobytes())
+        pickle.dump((id(tensor), i, type(tensor)), views, 2)
+        numbers = (*tensor.shape, *tensor.stride(), 0)
+        views.write(struct.pack(f"<i4x{len(numbers)}q", tensor.ndim, *numbers))
+    pickle.dump([], storages, 2)
+    FirstPickler(content, 2).dump({"model": tensors})
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, part in (("storages", storages), ("tensors", views), ("pickle", content)):
+            info = tarfile.TarInfo(name)
+            info.size = part.tell()
+            part.seek(0)
+            archive.addfile(info, part)
+    return buffer.getvalue()
+
+
+def test_a_file_of_torchs_first_versions_loads(tmp_path: Path) -> None:
+    file = tmp_path / "old.pth.tar"
+    file.write_bytes(as_first_versions_wrote(MINE))
+    expected = torch.load(file, weights_only=False)["model"]  # our own file
+    assert load(file, expected) == "taken from `model`"
+    file.write_bytes(file.read_bytes()[:9000])
+    assert error(file) == "is cut short"
+
+
 def test_changed_bytes_are_one_message_or_no_matter(tmp_path: Path) -> None:
     save_file(MINE, tmp_path / "net")
-    sources = [(tmp_path / "net").read_bytes(), *(as_bytes({"net": MINE, "args": options()}, old) for old in (0, 1))]
+    sources = [(tmp_path / "net").read_bytes(), as_first_versions_wrote(MINE)]
+    sources += [as_bytes({"net": MINE, "args": options()}, legacy) for legacy in (False, True)]
     net, noise = network(), random.Random(0)
     for i in range(300):
-        content = bytearray(sources[i % 3])
+        content = bytearray(sources[i % 4])
         for _ in range(noise.randrange(1, 4)):
-            content[noise.randrange(4000 if i % 2 else len(content))] = noise.randrange(256)
+            content[noise.randrange(4000 if i % 8 < 4 else len(content))] = noise.randrange(256)
         file = tmp_path / "changed"
         file.write_bytes(content)
         try:
