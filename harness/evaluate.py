@@ -9,9 +9,11 @@ import typer
 from pydantic import ValidationError
 
 from harness.console import options
+from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import percent
 from harness.planning import locate
+from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks
 from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
@@ -50,8 +52,21 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="A file (safetensors or a torch checkpoint of plain tensors), its https address, or the name of a "
-            "library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
+            help="A file (safetensors or torch.save's; what it is, its content tells), its https address, or the name "
+            "of a library's weights: torchvision:MODEL_Weights.VERSION or timm:MODEL.TAG."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Where in the file the state dict is: its keys, with dots between them, e.g. state_dict_ema "
+            "(default: found by the model's names)."
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="What is taken off the state dict's names, e.g. module.student. (default: found by the model's names)."
         ),
     ] = None,
     mean: Annotated[
@@ -77,7 +92,8 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint's top-1 and top-5 accuracy, or a detector's AP.
 
-    Checkpoints of RepDistiller and mdistiller, and torchvision's detectors of COCO, load as they are.
+    Checkpoints of RepDistiller, mdistiller, timm and Lightning, and torchvision's detectors of COCO, load as they are.
+    A line tells which part of the file was taken. Nothing in it is run.
 
     Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
@@ -87,11 +103,11 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
-        if mean or std:
-            raise UserError("--mean and --std are for --weights; a run's model expects the dataset's")
+        if mean or std or key is not None or prefix is not None:
+            raise UserError("--mean, --std, --key and --prefix are for --weights; leave them out with --run")
         measure = partial(_run, run, root, store)
     elif dataset and model and weights:
-        given = _given_weights(weights, mean, std)
+        given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
         measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
     else:
         raise UserError("expected --dataset, --model and --weights; or --run")
@@ -144,18 +160,22 @@ def _checkpoint(
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
     net = task.build(name)
-    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": task.load(net, name, file, None)}
+    loaded = task.load(net, name, file, None, given.place)
+    if loaded.note:
+        say(loaded.note)
+    about = {"dataset": info.name, "model": name, "weights": str(file), "sha256": loaded.sha256}
     if own:
         net.renormalisation = Renormalisation(info.normalisation, own)
         about |= own._asdict()
     return about | _measure(task, net, content, recipe, where)
 
 
-def _given_weights(named: str, mean: str | None, std: str | None) -> Weights:
+def _given_weights(named: str, options: dict[str, str | None]) -> Weights:
     key = "name" if is_library_model(named) else "url" if "://" in named else "file"
-    stated = {option: text for option, text in (("mean", mean), ("std", std)) if text is not None}
+    stated = {option: text for option, text in options.items() if text is not None}
+    values = {option: _numbers(text) if option in ("mean", "std") else text for option, text in stated.items()}
     try:
-        return Weights.model_validate({key: named, **{k: _numbers(text) for k, text in stated.items()}})
+        return Weights.model_validate({key: named, **values})
     except ValidationError as e:
         problem = e.errors()[0]
         option = str(problem["loc"][0] if problem["loc"] else next(iter(stated), key))
@@ -179,7 +199,7 @@ def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
         return WeightCache.for_store(store).fetch(given.address)[1]
     file = Path(given.source) if root is None or Path(given.source).is_file() else root / given.source
     if not file.is_file():
-        raise UserError(f"--weights {given.source}: no such file")
+        raise UserError(f"--weights {given.source}: {missing_file(file)}")
     return file
 
 

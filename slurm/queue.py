@@ -81,7 +81,7 @@ class Queue:
     max_parallel: int
     threads: int  # per job on this machine; a cluster's profile states its own
     data: str | None  # the dataset's folder; None: it comes with a package
-    weights: dict[str, WeightsFile]  # as in a JobOrder
+    weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
 
     def order(self, run_ids: Iterable[str]) -> JobOrder:

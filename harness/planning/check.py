@@ -25,7 +25,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
-from harness.spec.science import Given, Trained
+from harness.spec.science import Given, Trained, backbone_id
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
@@ -94,8 +94,8 @@ def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     keys = []
     if isinstance(science.teacher, Given) and science.teacher.weights_id in weights:
         keys.append(_key("teacher", [identity.canonical(science.to_json()["teacher"]), building]))
-    if science.backbone in weights:
-        keys.append(_key("backbone", [science.student, science.backbone, building]))
+    if science.backbone and (name := backbone_id(science.backbone, science.backbone_place)) in weights:
+        keys.append(_key("backbone", [science.student, name, building]))
     return keys
 
 
@@ -132,6 +132,8 @@ def _check(
         raise Mistakes(map(UserError, (head, *_problem_lines(problems))))
     for label in (runs[i][0].label for i, result in known.items() if result.state == State.TOO_SLOW):
         say(f"not checked: {label.rpartition(' / ')[0]} takes longer than {SECONDS:.0f} s for a step")
+    for note in dict.fromkeys(result.note for result in known.values() if result.note):
+        say(note)
     if why:
         say(f"the check before training is not complete: {why}; going on without it")
     return [i in known and known[i].state == State.PASSED for i in range(len(runs))]

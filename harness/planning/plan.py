@@ -11,7 +11,7 @@ from harness.errors import UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.science import Given
+from harness.spec.science import Given, backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import files
@@ -49,12 +49,12 @@ class Planned:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        teachers = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
-        backbones = {s.backbone: s.backbone for s in sciences if s.backbone}
+        sha256s = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        sha256s |= {backbone_id(s.backbone, s.backbone_place): s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
-        for key, sha256 in sorted((teachers | backbones).items()):
+        for key, sha256 in sorted(sha256s.items()):
             of_teacher = self.plan.weights.get(key)
-            source = of_teacher or self.plan.backbones[sha256]
+            source = of_teacher or self.plan.backbones[key]
             with self.document.place(()):
                 file = self.given.path(source, sha256) if fetch else self.given.find(source, sha256)
             if file is not None:

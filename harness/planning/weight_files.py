@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError, shorten
+from harness.phrases import some
 from harness.planning.locate import ADVICE
+from harness.spec import pretrained
 from harness.spec.schema import WeightsSource
 from harness.store import files
 from harness.store.weight_cache import WeightCache
@@ -49,7 +51,7 @@ class GivenWeights:
         if weights.address is not None:
             return self.downloaded.fetch(weights.address, sha256)[1]
         if (file := self._file(weights)) is None:
-            raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
+            raise UserError(f"weights {weights.source}: {self._missing(weights)}")
         return file
 
     def find(self, weights: WeightsSource, sha256: str) -> Path | None:
@@ -64,21 +66,35 @@ class GivenWeights:
         file = self._file(weights)
         if file is None:
             if weights.sha256 is None:
-                raise UserError(f"weights {weights.source}: no such file; {ADVICE}")
+                raise UserError(f"weights {weights.source}: {self._missing(weights)}")
             return weights.sha256
         sha256 = files.sha256(file)
         if weights.sha256 not in (None, sha256):
             raise UserError(f"weights {file}: sha256 is {sha256}, the sweep file states {weights.sha256}")
         return sha256
 
-    def _file(self, weights: WeightsSource) -> Path | None:
+    def _missing(self, weights: WeightsSource) -> str:
+        there = next((path for path in self._candidates(weights) if path.exists() or path.is_symlink()), None)
+        return missing_file(there) if there else f"no such file; {ADVICE}"
+
+    def _candidates(self, weights: WeightsSource) -> list[Path]:
         try:
             path = Path(weights.source).expanduser()
         except RuntimeError as e:
             raise UserError(f"weights {shorten(weights.source)}: {e}") from None
         folders = [self.root, self.sweep_folder] if self.root else [self.sweep_folder]
-        candidates = [path] if path.is_absolute() else [folder / path for folder in folders]
+        return [path] if path.is_absolute() else [folder / path for folder in folders]
+
+    def _file(self, weights: WeightsSource) -> Path | None:
         try:
-            return next((p.resolve() for p in candidates if p.is_file()), None)
+            return next((p.resolve() for p in self._candidates(weights) if p.is_file()), None)
         except OSError as e:  # a name too long, a folder that may not be entered
             raise UserError(f"weights {shorten(weights.source)}: {e.strerror}") from None
+
+
+def missing_file(path: Path) -> str:
+    """Return why a path is no file: it is a folder (with the checkpoints in it), a link to nothing, or not there."""
+    if path.is_dir():
+        inside = sorted(p.name for p in path.iterdir() if p.suffix in pretrained.SUFFIXES)
+        return f"is a folder; expected a file in it{f', such as {some(inside)}' if inside else ''}"
+    return f"is a link to {path.readlink()}, which does not exist" if path.is_symlink() else "no such file"

@@ -10,7 +10,7 @@ from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.methods import MethodInfo
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
-from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained
+from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained, backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
@@ -54,7 +54,7 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
     weights: dict[str, Weights] = field(default_factory=dict)  # Given.weights_id -> its weights
-    backbones: dict[str, Backbone] = field(default_factory=dict)  # sha256 -> what detectors start from
+    backbones: dict[str, Backbone] = field(default_factory=dict)  # backbone_id -> what detectors start from
     sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
     dataset_label: str = ""  # see DatasetInfo.label; no part of any run
 
@@ -208,17 +208,17 @@ class _Expansion:
                         raise ValueError(f"{e} by `recipe.image_size`; set it, `eval_size` and `eval_resize`") from None
                     raise
 
-    def backbone(self, given: Backbone | None, at: KeyPath) -> str | None:
-        """Return the sha256 of the weights that a detector's backbone starts from; None where there are none."""
+    def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
+        """Return the science of the weights that a detector's backbone starts from; nothing where there are none."""
         if given is None:
-            return None
+            return {}
         with self.document.place(at):
             if not self.info.task.backbones:
                 backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
                 raise ValueError(f"is for {backbones}; {self.info.name} is for {self.info.task.name}")
             sha256 = self.sha256(given)
-        self.plan.backbones.setdefault(sha256, given)
-        return sha256
+        self.plan.backbones.setdefault(backbone_id(sha256, given.place), given)
+        return {"backbone": sha256, "backbone_key": given.key, "backbone_prefix": given.prefix}
 
     def sha256(self, given: WeightsSource) -> str:
         """Return the sha256 of given weights."""
@@ -254,7 +254,7 @@ class _Expansion:
             method=MethodSettings("student", student.version, {}, student.weights),
             recipe=self.recipe(student_recipe, ("teachers", "recipe")),
             seed=self.sweep.teachers.seed,
-            backbone=self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
+            **self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
         )
         run_id = science.run_id
         self.plan.runs.setdefault(run_id, Run(run_id, science, f"teacher {pair.teacher} / seed {science.seed}"))
@@ -263,7 +263,8 @@ class _Expansion:
     def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
         with self.document.place(("pairs", i, "teacher_weights")):
             own = weights.normalisation(self.info)
-            given = Given(pair.teacher, self.sha256(weights), *(own or ()))
+            stated = {**(own._asdict() if own else {}), **weights.place._asdict()}
+            given = Given(pair.teacher, self.sha256(weights), **stated)
         score = self.info.task.score
         stated, before = weights.stated(score), self.plan.weights.setdefault(given.weights_id, weights).stated(score)
         if before is None:
@@ -277,7 +278,7 @@ class _Expansion:
         return given
 
     def science(
-        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: str | None
+        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: Trained | Given, backbone: dict[str, Any]
     ) -> Science:
         """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
         at = ("methods", name)
@@ -306,7 +307,7 @@ class _Expansion:
             method=settings,
             recipe=self.recipe(final, ("recipe",)),
             seed=self.sweep.seeds[0],
-            backbone=backbone,
+            **backbone,
         )
 
     def changed_recipe(self, i: int, pair: Pair, name: str, recipe: Keys) -> Recipe:
@@ -334,7 +335,7 @@ class _Expansion:
                 if recipe is not None:
                     with collected(mistakes):
                         self.changed_recipe(i, pair, name, recipe)
-                        science = self.science(i, pair, name, recipe, Given(pair.teacher, ""), None)
+                        science = self.science(i, pair, name, recipe, Given(pair.teacher, ""), {})
                         self.check_images(i, pair, science.recipe)
         return mistakes
 

@@ -5,6 +5,7 @@ They are read from the installed sources, because importing the libraries would 
 
 import re
 from functools import cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from harness.errors import shorten
@@ -19,6 +20,16 @@ _ON_TIMMS_HUB = re.compile(r"""\bhf_hub_id(=|['"]: )['"]timm/['"]""")
 # The file has another name in its repository, or a format that the model's own code converts.
 _OTHER_FORM = re.compile(r"\b(hf_hub_filename|custom_load)=")
 _PYTORCH_HASH = re.compile(r"^https://download\.pytorch\.org/.*-([0-9a-f]{8,64})\.\w+$")
+
+
+class Place(NamedTuple):
+    """The place of a model's state dict in a file, where it is stated."""
+
+    key: str | None = None  # the keys that lead to it, with dots between them
+    prefix: str | None = None  # of its names, which is taken off
+
+
+ANYWHERE = Place()
 
 
 def weights_url(name: str) -> str:

@@ -135,6 +135,19 @@ class WeightsSource(Closed):
     sha256: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="sha256 of the file; computed from it when not stated"
     )
+    key: str | None = Field(
+        None,
+        min_length=1,
+        max_length=500,
+        description="the keys that lead to the state dict in the file, with dots between them: `state_dict_ema`; "
+        "found by the model's names when not stated",
+    )
+    prefix: str | None = Field(
+        None,
+        max_length=500,
+        description="what is taken off the state dict's names, where they begin so: `module.student.`; found by the "
+        "model's names when not stated",
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "WeightsSource":
@@ -142,6 +155,11 @@ class WeightsSource(Closed):
         if len(stated) != 1:
             raise ValueError(f"expected one of file, url and name; found {' and '.join(stated) or 'none of them'}")
         return self
+
+    @property
+    def place(self) -> pretrained.Place:
+        """Return the place of the weights in their file."""
+        return pretrained.Place(self.key, self.prefix)
 
     @property
     def source(self) -> str:

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter
 from harness.errors import UserError
 from harness.spec import datasets, identity
 from harness.spec.normalisation import Normalisation
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo
 
@@ -86,6 +87,9 @@ class Given:
     # Normalisation of the images that it sees; None: the dataset's.
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    # Place of its weights in the file; None: found by the model's names.
+    key: str | None = None
+    prefix: str | None = None
 
     @property
     def weights_id(self) -> str:
@@ -96,6 +100,11 @@ class Given:
     @property
     def normalisation(self) -> Normalisation | None:
         return None if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
+
+    @property
+    def place(self) -> Place:
+        """The place of the weights in their file."""
+        return Place(self.key, self.prefix)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +130,18 @@ class Science:
     method: MethodSettings
     recipe: Recipe
     backbone: str | None = None  # sha256 of the weights that a detector's backbone starts from
+    backbone_key: str | None = None
+    backbone_prefix: str | None = None
     seed: int
 
     @property
     def teacher_model(self) -> str | None:
         return self.teacher.model if self.teacher else None
+
+    @property
+    def backbone_place(self) -> Place:
+        """The place of the backbone's weights in their file."""
+        return Place(self.backbone_key, self.backbone_prefix)
 
     @property
     def run_id(self) -> str:
@@ -184,6 +200,11 @@ class Science:
 
 
 _SCIENCE = TypeAdapter(Science)
+
+
+def backbone_id(sha256: str, place: Place) -> str:
+    """Return the name of a backbone's weights in a plan: the file's sha256, and the place in it if that is stated."""
+    return sha256 if place == ANYWHERE else identity.digest({"sha256": sha256, **place._asdict()})
 
 
 def as_json(part: Any) -> Any:

@@ -21,7 +21,8 @@ from torch import Tensor
 from harness.data.load.loader import EvalSet
 from harness.spec import identity
 from harness.spec import methods as method_sources
-from harness.spec.science import Given, Science, as_json
+from harness.spec.pretrained import ANYWHERE
+from harness.spec.science import Given, Science, as_json, backbone_id
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
@@ -32,9 +33,9 @@ from harness.training.member import Member
 from harness.training.outputs import tensors_in
 from harness.training.pack import Pack
 from harness.training.recorder import kind_and_cause
-from harness.training.tasks import Task, open_task
+from harness.training.tasks import Backbone, Task, open_task
 from harness.training.tasks.base import RandomImages
-from harness.training.teacher import Teacher, read_teacher, renormalisation_of
+from harness.training.teacher import Teacher, TeacherSource, read_teacher
 from harness.training.untrained_weights import write_untrained_weights
 
 CPU = torch.device("cpu")
@@ -132,7 +133,10 @@ class Checker:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        return CheckResult(0, State.FAILED, cause) if cause else CheckResult(0, State.PASSED)
+        if cause:
+            return CheckResult(0, State.FAILED, cause)
+        note = self._teacher[1].note if self._teacher and science.teacher else ""
+        return CheckResult(0, State.PASSED, note=note)
 
     def _cause(self, science: Science, processes: int) -> str | None:
         """Return why a run would fail; None if it would not.
@@ -162,9 +166,10 @@ class Checker:
             return f"{batches.one_image}: {described(error, science.method.use)}; {batches.advice}"
         return None
 
-    def _backbone(self, science: Science) -> tuple[Path, str] | None:
-        given = self.order.weights.get(science.backbone or "")
-        return (Path(given.file), science.backbone) if given and science.backbone else None
+    def _backbone(self, science: Science) -> Backbone | None:
+        sha256, place = science.backbone, science.backbone_place
+        given = self.order.weights.get(backbone_id(sha256, place)) if sha256 else None
+        return Backbone(Path(given.file), sha256, place) if given and sha256 else None
 
     def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
         """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""
@@ -178,13 +183,12 @@ class Checker:
         if self._teacher is None or self._teacher[0] != key:
             self._teacher = None  # before the next one is in memory
             if given and isinstance(choice, Given):
-                file, sha256 = Path(given.file), choice.sha256
+                source = TeacherSource.of_run(science, Path(given.file), choice.sha256)
             else:
                 file = self.folder / "untrained.safetensors"
                 write_untrained_weights(task, choice.model, file)
-                sha256 = files.sha256(file)
-            renormalisation = renormalisation_of(science)
-            teacher = read_teacher(choice.model, file, sha256, task, CPU, renormalisation=renormalisation)
+                source = replace(TeacherSource.of_run(science, file, files.sha256(file)), place=ANYWHERE)
+            teacher = read_teacher(source, task, CPU)
             teacher.prepare(science.recipe.precision)
             self._teacher = key, teacher
         return self._teacher[1]

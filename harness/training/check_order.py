@@ -22,7 +22,7 @@ class CheckOrder:
     """Runs to check."""
 
     runs: list[RunToCheck]
-    weights: dict[str, WeightsFile]  # by sha256; those that the runs name and that are at hand
+    weights: dict[str, WeightsFile]  # as in a JobOrder; those that the runs name and that are at hand
     steps: bool  # False: only the given weights are loaded
     seconds: float  # that the check of one run may take
     threads: int
@@ -54,6 +54,7 @@ class CheckResult:
     run: int  # its position in the order
     state: State
     cause: str = ""  # of a failure
+    note: str = ""  # on where its teacher's weights were found in their file
 
     def append_to(self, path: Path) -> None:
         with path.open("a") as f:
@@ -65,5 +66,5 @@ def read_results(path: Path) -> dict[int, CheckResult]:
     results: dict[int, CheckResult] = {}
     for line in path.read_text().split("\n")[:-1] if path.exists() else ():  # what follows the last newline is torn
         value = json.loads(line)
-        results[value["run"]] = CheckResult(value["run"], State(value["state"]), value["cause"])
+        results[value["run"]] = CheckResult(**{**value, "state": State(value["state"])})
     return results

@@ -20,7 +20,7 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
 from harness.phrases import percent, plural
 from harness.spec import identity
-from harness.spec.science import SHARED_RECIPE, Given, Science, recipe_json
+from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
 from harness.store import files, records
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
@@ -38,8 +38,8 @@ from harness.training.precision import set_float32
 from harness.training.recorder import Interrupted, RunRecorder, TeacherFailed, write_failure
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
-from harness.training.tasks import Task, open_task
-from harness.training.teacher import Teacher, load_teacher, renormalisation_of
+from harness.training.tasks import Backbone, Task, open_task
+from harness.training.teacher import Teacher, TeacherSource, load_teacher
 from harness.training.teacher_logits import CachedLogits
 
 
@@ -277,10 +277,12 @@ def packs_overlap(device: torch.device, ranks: Ranks) -> bool:
     return device.type == "cuda" and ranks.world_size == 1
 
 
-def _backbone(order: JobOrder, science: Science) -> tuple[Path, str] | None:
-    """Return the file and sha256 of the weights that the students' backbones start from; None where none are stated."""
-    sha256 = science.backbone
-    return None if sha256 is None else (Path(order.weights[sha256].file), sha256)
+def _backbone(order: JobOrder, science: Science) -> Backbone | None:
+    """Return the weights that the students' backbones start from; None where none are stated."""
+    sha256, place = science.backbone, science.backbone_place
+    if sha256 is None:
+        return None
+    return Backbone(Path(order.weights[backbone_id(sha256, place)].file), sha256, place)
 
 
 def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
@@ -315,8 +317,10 @@ def _teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
-    renormalisation = renormalisation_of(science)
-    teacher = load_teacher(choice.model, file, sha256, stated, on, task, device, ranks, renormalisation)
+    source = TeacherSource.of_run(science, file, sha256)
+    teacher = load_teacher(source, stated, on, task, device, ranks)
+    if teacher.note:
+        print(teacher.note, flush=True)
     print(
         f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",
         flush=True,

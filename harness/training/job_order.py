@@ -19,7 +19,7 @@ class JobOrder:
     store: str  # the folder, absolute
     run_ids: tuple[str, ...]
     data: str | None  # the dataset's folder; None: it comes with a package
-    weights: dict[str, WeightsFile]  # by science.Given.weights_id, or by sha256 for a backbone
+    weights: dict[str, WeightsFile]  # by `weights_id`
     threads: int  # of each process
     engine: str = "native"  # or "deepspeed"
     zero_stage: int = 0  # of engine deepspeed
@@ -35,5 +35,5 @@ class JobOrder:
 
 
 def weights_files(value: dict[str, dict[str, Any]]) -> dict[str, WeightsFile]:
-    """Return weights from their plain values."""
-    return {sha256: WeightsFile(**file) for sha256, file in value.items()}
+    """Return weights by ``weights_id`` from their plain values."""
+    return {name: WeightsFile(**file) for name, file in value.items()}

@@ -91,7 +91,7 @@ class Member:
                 torch.manual_seed(rng.stream_key(self.seed, 0, "peer"))
                 self.peer = task.build(teacher.name)
                 if self.distiller.peer == "teacher":
-                    task.load(self.peer, teacher.name, teacher.file, teacher.sha256)
+                    task.load(self.peer, teacher.name, teacher.file, teacher.sha256, teacher.place)
                     self.peer.renormalisation = teacher.model.renormalisation
         for net in self.networks:
             if ranks.world_size > 1:

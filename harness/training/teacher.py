@@ -12,6 +12,7 @@ from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.checkpoints import WeightsError, first_line
 from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.science import Given, Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gather_outputs, to_float32
@@ -35,6 +36,8 @@ class Teacher:
     ranks: Ranks = ONE_RANK  # the ranks whose images its outputs cover
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # measured with the score
     predictions: bytes | None = None  # behind these metrics, if the task saves them
+    place: Place = ANYWHERE  # of the weights in their file
+    note: str = ""  # on where they were found there
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of ``_batch_size`` images
     _batch_size: int = 0
 
@@ -67,48 +70,62 @@ class Teacher:
         return outputs
 
 
-def load_teacher(
-    name: str, file: Path, sha256: str, stated: float | None, on: EvalSet, task: Task, device: torch.device,
-    ranks: Ranks = ONE_RANK, renormalisation: Renormalisation | None = None,
-) -> Teacher:  # fmt: skip
-    """Load, freeze and evaluate a teacher; ``stated`` is the task's score that it should have, in %.
+@dataclass(frozen=True)
+class TeacherSource:
+    """The weights of a teacher, and what changes the images for it."""
 
-    ``renormalisation`` changes the images that it sees.
+    model: str
+    file: Path
+    sha256: str
+    place: Place = ANYWHERE  # in the file
+    renormalisation: Renormalisation | None = None  # None: it sees them as the student does
+
+    @classmethod
+    def of_run(cls, science: Science, file: Path, sha256: str) -> "TeacherSource":
+        """Return the source of a run's teacher, whose weights are in ``file``."""
+        choice = science.teacher
+        assert choice is not None
+        if not isinstance(choice, Given):
+            return cls(choice.model, file, sha256)
+        own = choice.normalisation
+        renormalisation = Renormalisation(science.dataset.info.normalisation, own) if own else None
+        return cls(choice.model, file, sha256, choice.place, renormalisation)
+
+
+def load_teacher(
+    source: TeacherSource, stated: float | None, on: EvalSet, task: Task, device: torch.device, ranks: Ranks = ONE_RANK
+) -> Teacher:
+    """Load, freeze and evaluate a teacher; ``stated`` is the task's score that it should have, in %.
 
     Raises:
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
     """
-    teacher = read_teacher(name, file, sha256, task, device, ranks, renormalisation)
+    teacher = read_teacher(source, task, device, ranks)
     result = task.evaluate(teacher.model, on, ranks=ranks)
     score = result.metrics[task.info.score]
     if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
         raise WeightsError(
-            f"teacher {name} from {file}: measured {task.info.shown} {percent(score)}, stated {percent(stated)}"
+            f"teacher {source.model} from {source.file}: measured {task.info.shown} {percent(score)}, "
+            f"stated {percent(stated)}"
         )
     return replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
 
 
-def read_teacher(
-    name: str, file: Path, sha256: str, task: Task, device: torch.device, ranks: Ranks = ONE_RANK,
-    renormalisation: Renormalisation | None = None,
-) -> Teacher:  # fmt: skip
-    """Load and freeze a teacher, whose score is not measured; ``renormalisation`` changes the images that it sees.
+def read_teacher(source: TeacherSource, task: Task, device: torch.device, ranks: Ranks = ONE_RANK) -> Teacher:
+    """Load and freeze a teacher, whose score is not measured.
 
     Raises:
         WeightsError: the file is missing, has another content or is another model's.
     """
-    model = task.build(name)
-    task.load(model, name, file, sha256)
+    model = task.build(source.model)
+    note = task.load(model, source.model, source.file, source.sha256, source.place).note
     spec = task.describe(model)
-    model.renormalisation = renormalisation  # type: ignore[assignment]
+    model.renormalisation = source.renormalisation  # type: ignore[assignment]
     freeze(model, device)
-    return Teacher(model, name, file, sha256, None, spec, ranks if task.whole_batch else ONE_RANK)
-
-
-def renormalisation_of(science: Science) -> Renormalisation | None:
-    """Return what changes the images for a run's given teacher; None where it sees them as the student does."""
-    own = science.teacher.normalisation if isinstance(science.teacher, Given) else None
-    return Renormalisation(science.dataset.info.normalisation, own) if own else None
+    output_ranks = ranks if task.whole_batch else ONE_RANK
+    return Teacher(
+        model, source.model, source.file, source.sha256, None, spec, output_ranks, place=source.place, note=note
+    )
 
 
 def freeze(model: nn.Module, device: torch.device) -> None:

@@ -36,7 +36,7 @@ def test_a_detector_sees_what_its_classifier_sees(tmp_path: Path, name: str, nor
     torch.save(net.state_dict(), file)
     detector: Any = build_detector(name, 3, norm=norm, frozen_stages=2).eval()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert load_backbone(detector, name, file, sha256) == sha256
+    assert load_backbone(detector, name, file, sha256).sha256 == sha256
     seen: list[Tensor] = []
     last = net.get_submodule(LAST.get(DETECTORS[name].backbone, "layer4"))
     last.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
@@ -50,11 +50,19 @@ def test_a_detector_sees_what_its_classifier_sees(tmp_path: Path, name: str, nor
 @pytest.mark.parametrize(
     ("of", "change", "message"),
     [
-        ("resnet18", lambda s: s.pop("layer2.0.conv1.weight"), "no tensor layer2.0.conv1.weight"),
-        ("resnet18", lambda s: s.update({"bn1.bias": torch.zeros(3)}), r"bn1.bias has shape \(3,\), not \(64,\)"),
-        ("resnet34", lambda s: None, 'Unexpected key.*"layer1.2.conv1.weight"'),
-        ("resnet50", lambda s: None, r"layer1.0.conv1.weight has shape \(64, 64, 1, 1\), not \(64, 64, 3, 3\)"),
-        ("mobilenet_v2", lambda s: None, "no tensor conv1.weight"),
+        ("resnet18", lambda s: s.pop("layer2.0.conv1.weight"), ".*only the model has layer2.0.conv1.weight"),
+        (
+            "resnet18",
+            lambda s: s.update({"bn1.bias": torch.zeros(3)}),
+            r".*bn1.bias is \(3,\) in the file, \(64,\) in",
+        ),
+        ("resnet34", lambda s: None, ".*only the file has layer1.2.conv1.weight"),
+        ("resnet50", lambda s: None, r".*layer1.0.conv1.weight is \(64, 64, 1, 1\) in the file, \(64, 64, 3, 3\) in"),
+        (
+            "mobilenet_v2",
+            lambda s: None,
+            "0 of its 100 tensors match; .*only the model has conv1.weight",
+        ),
     ],
 )
 def test_another_classifier_is_refused(tmp_path: Path, of: str, change: Any, message: str) -> None:
@@ -63,7 +71,7 @@ def test_another_classifier_is_refused(tmp_path: Path, of: str, change: Any, mes
     torch.save(state, file)
     name = "fasterrcnn_resnet18_fpn"
     detector = build_detector(name, 3)
-    with pytest.raises(WeightsError, match=f"^weights {file}: not the weights of a? ?resnet18: {message}"):
+    with pytest.raises(WeightsError, match=f"^weights {file}: not the weights of resnet18: {message}"):
         load_backbone(detector, name, file)
     with pytest.raises(WeightsError, match="sha256 is"):
         load_backbone(detector, name, file, "0" * 64)
@@ -76,7 +84,7 @@ def test_our_own_weights_are_read_back(tmp_path: Path, name: str) -> None:
     save_file(trained.state_dict(), file)
     load_detector(fresh, name, file)
     assert all(torch.equal(fresh.state_dict()[k], v) for k, v in trained.state_dict().items())
-    with pytest.raises(WeightsError, match=f"model.safetensors: not the weights of {name}: size mismatch"):
+    with pytest.raises(WeightsError, match=f"model.safetensors: not the weights of {name}: .* in the file"):
         load_detector(build_detector(name, 4, norm="batch"), name, file)
 
 
@@ -111,7 +119,7 @@ def test_of_91_outputs_those_of_cocos_80_categories_are_taken(published: tuple[s
             published_outputs, own_outputs = (net.head(list(maps.values())) for net in (theirs, ours))
             torch.testing.assert_close(own_outputs["cls_logits"], published_outputs["cls_logits"][..., categories])
             torch.testing.assert_close(own_outputs["bbox_regression"], published_outputs["bbox_regression"])
-    with pytest.raises(WeightsError, match="size mismatch"):
+    with pytest.raises(WeightsError, match="in the file, .* in the model"):
         load_detector(build_detector(name, 79), name, file)
 
 

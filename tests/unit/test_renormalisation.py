@@ -19,7 +19,7 @@ from harness.store import files
 from harness.training.member import Member
 from harness.training.step import SharedForward
 from harness.training.tasks.classification import Classification
-from harness.training.teacher import Teacher, load_teacher
+from harness.training.teacher import Teacher, TeacherSource, load_teacher
 from tests.support.sciences import make_science
 
 pytestmark = pytest.mark.usefixtures("quickly_built")
@@ -38,7 +38,9 @@ def load(folder: Path, renormalisation: Renormalisation | None, info: Any) -> Te
     file = folder / "teacher.safetensors"
     save_file(TASK.build(NET).state_dict(), file)
     on = TensorEvalSet("test", PIXELS, TARGETS, Normalise(info, CPU))
-    return load_teacher(NET, file, files.sha256(file), None, on, TASK, CPU, renormalisation=renormalisation)
+    return load_teacher(
+        TeacherSource(NET, file, files.sha256(file), renormalisation=renormalisation), None, on, TASK, CPU
+    )
 
 
 @pytest.fixture

@@ -238,6 +238,19 @@ def test_weights_of_a_library_are_normalised_as_it_says_unless_the_file_says_oth
     ) in result.out
 
 
+def test_a_place_in_the_weights_file_is_science_where_it_is_stated() -> None:
+    def planned(*places: dict[str, str]) -> Plan:
+        given = [{"file": "w.pth", "sha256": "ab" * 32, "top1": 80.0 + i, **place} for i, place in enumerate(places)]
+        return plan({**BASE, "pairs": [{**BASE["pairs"][0], "teacher_weights": w} for w in given], "methods": ["kd"]})
+
+    places = ({}, {"key": "ema"}, {"key": "ema", "prefix": ""}, {"prefix": "module."})
+    together = planned(*places)
+    assert [weights.top1 for weights in together.weights.values()] == [80, 81, 82, 83]
+    teachers = [run.science.to_json()["teacher"] for run in together.runs.values()]
+    assert [teacher.keys() - {"model", "sha256"} for teacher in teachers[:: len(teachers) // 4]] == [*map(set, places)]
+    assert {*planned(places[0]).runs, *planned(places[1]).runs} < {*together.runs}
+
+
 def test_too_many_runs_are_refused(tmp_path: Path) -> None:
     data = {**BASE, "pairs": [BASE["pairs"][0]] * 11, "seeds": 10_000}
     with pytest.raises(UserError, match="220,000 runs; a sweep may have 200,000"):

@@ -5,11 +5,12 @@ from pathlib import Path
 from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, RetinaNet_ResNet50_FPN_Weights
 
-from harness.models.checkpoints import WeightsError, load_state_dict, read_weights
+from harness.models.checkpoints import LoadedWeights, load_state_dict, read_weights
 from harness.models.detection.backbone import BODIES
 from harness.models.detection.base import Detector
 from harness.models.frozen_norm import FrozenBatchNorm
-from harness.spec.pretrained import sha256_start
+from harness.models.state_dicts import Wanted
+from harness.spec.pretrained import ANYWHERE, Place, sha256_start
 from harness.spec.tasks.detection import DETECTORS
 
 # torchvision's detectors have an output for each of COCO's category ids, 0 (the background, which RetinaNet does not
@@ -22,8 +23,10 @@ _WITHOUT_EPS = tuple(
 )
 
 
-def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
-    """Load a classifier's state dict into the stages of the detector ``name``; return the file's sha256.
+def load_backbone(
+    detector: Detector, name: str, file: Path, sha256: str | None = None, place: Place = ANYWHERE
+) -> LoadedWeights:
+    """Load a classifier's state dict into the stages of the detector ``name``.
 
     The file is torchvision's, or that of a timm model with the same tensors. Its classifying layers are left out.
 
@@ -31,38 +34,33 @@ def load_backbone(detector: Detector, name: str, file: Path, sha256: str | None 
         WeightsError: the file cannot be read, or is another model's: a tensor is missing, or of another shape, or one
             too many.
     """
-    state, digest = read_weights(file, sha256)
     body, backbone = BODIES[DETECTORS[name].backbone], DETECTORS[name].backbone
     module = detector.backbone.body
-    needed = {f"{body.prefix}{key}": tensor for key, tensor in module.state_dict().items()}
-    for key, tensor in needed.items():
-        if key not in state and not key.endswith("num_batches_tracked"):
-            raise WeightsError(f"weights {file}: not the weights of a {backbone}: no tensor {key}")
-        if key in state and state[key].shape != tensor.shape:
-            shapes = f"{tuple(state[key].shape)}, not {tuple(tensor.shape)}"
-            raise WeightsError(f"weights {file}: not the weights of a {backbone}: {key} has shape {shapes}")
-    used = {key.removeprefix(body.prefix): x for key, x in state.items() if not key.startswith(body.rest)}
-    load_state_dict(module, backbone, file, used)
-    return digest
+    shapes = {f"{body.prefix}{key}": tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    state, loaded = read_weights(file, Wanted(shapes, body.rest), backbone, sha256, place)
+    load_state_dict(module, backbone, loaded, {key.removeprefix(body.prefix): x for key, x in state.items()})
+    return loaded
 
 
-def load_detector(detector: Detector, name: str, file: Path, sha256: str | None = None) -> str:
-    """Load all of a detector's weights, strictly; return the file's sha256.
+def load_detector(
+    detector: Detector, name: str, file: Path, sha256: str | None = None, place: Place = ANYWHERE
+) -> LoadedWeights:
+    """Load all of a detector's weights, strictly.
 
     A detector of COCO's 80 categories also loads torchvision's weights with their 91 outputs.
 
     Raises:
         WeightsError: the file cannot be read, or is another model's.
     """
-    state, digest = read_weights(file, sha256)
+    state, loaded = read_weights(file, Wanted.of(detector), name, sha256, place)
     if detector.num_classes == len(_CATEGORIES):
         state = {key: _of_categories(key, tensor) for key, tensor in state.items()}
-    load_state_dict(detector, name, file, state)
-    if digest.startswith(_WITHOUT_EPS):
+    load_state_dict(detector, name, loaded, state)
+    if loaded.sha256.startswith(_WITHOUT_EPS):
         for module in detector.modules():
             if isinstance(module, FrozenBatchNorm | nn.BatchNorm2d):
                 module.eps = 0.0
-    return digest
+    return loaded
 
 
 def _of_categories(key: str, tensor: Tensor) -> Tensor:

@@ -9,10 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.load.loader import EvalSet
+from harness.models.checkpoints import LoadedWeights
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
 from harness.spec.tasks import TaskInfo
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+
+
+class Backbone(NamedTuple):
+    """The weights of a classifier that detectors start from."""
+
+    file: Path
+    sha256: str
+    place: Place = ANYWHERE
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,10 @@ class Task(Protocol):
     def start(self, student: nn.Module, model: str) -> None:
         """Load the weights that a fresh student starts from, if its science names some."""
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
-        """Load all of a network's weights; return the file's sha256.
+    def load(
+        self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
+    ) -> LoadedWeights:
+        """Load all of a network's weights.
 
         Raises:
             WeightsError: the file cannot be read, has another content, or is another model's.

@@ -8,20 +8,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.data.load.loader import EvalSet
-from harness.models.checkpoints import load_weights
+from harness.models.checkpoints import LoadedWeights, load_weights
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import datasets
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
 from harness.spec.tasks import DatasetInfo
 from harness.spec.tasks.classification import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated, RandomImages
+from harness.training.tasks.base import Backbone, Evaluated, RandomImages
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Classification":
+def open_task(info: DatasetInfo, recipe: Recipe, backbone: Backbone | None) -> "Classification":
     shape = datasets.image_shape(info, recipe.image_size)
     assert shape
     return Classification(info.classes, shape)
@@ -43,8 +44,10 @@ class Classification:
     def start(self, student: nn.Module, model: str) -> None:
         """Leave the student as ``build`` has drawn it."""
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
-        return load_weights(net, model, file, sha256)
+    def load(
+        self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
+    ) -> LoadedWeights:
+        return load_weights(net, model, file, sha256, place)
 
     def random_images(self, count: int, train_images: int) -> RandomImages:
         labels = torch.randperm(train_images) % self._classes

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 from harness import rng
 from harness.data.load.coco import CocoEvalSet
 from harness.data.load.loader import EvalSet
+from harness.models.checkpoints import LoadedWeights
 from harness.models.detection.base import Detector, TrainingOutputs
 from harness.models.detection.build import build_detector
 from harness.models.detection.checkpoints import load_backbone, load_detector
 from harness.models.detection.two_stage import POOLED
+from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CHANNELS, DatasetInfo
 from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Evaluated, RandomImages
+from harness.training.tasks.base import Backbone, Evaluated, RandomImages
 from harness.training.tasks.detection_evaluation import evaluate_detector
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
@@ -29,18 +31,18 @@ from methods.detection import DetectionBatch, DetectorOutputs, Objects
 RANDOM_SIZE = (128, 160)  # height and width of random images: small, as they only stand for others
 
 
-def open_task(info: DatasetInfo, recipe: Recipe, backbone: tuple[Path, str] | None) -> "Detection":
+def open_task(info: DatasetInfo, recipe: Recipe, backbone: Backbone | None) -> "Detection":
     return Detection(info.classes, recipe, backbone)
 
 
 class Detection:
-    """Training of detectors. ``start``: file and sha256 of the weights that students' backbones start from."""
+    """Training of detectors. ``start``: the weights that students' backbones start from."""
 
     info = TASK
     whole_batch = False
     capturable = False
 
-    def __init__(self, classes: int, recipe: Recipe, start: tuple[Path, str] | None = None):
+    def __init__(self, classes: int, recipe: Recipe, start: Backbone | None = None):
         self._classes, self._recipe, self._start = classes, recipe, start
 
     def build(self, model: str) -> nn.Module:
@@ -48,10 +50,13 @@ class Detection:
 
     def start(self, student: nn.Module, model: str) -> None:
         if self._start is not None:
-            load_backbone(_detector(student), model, *self._start)
+            if note := load_backbone(_detector(student), model, *self._start).note:
+                print(note, flush=True)
 
-    def load(self, net: nn.Module, model: str, file: Path, sha256: str | None) -> str:
-        return load_detector(_detector(net), model, file, sha256)
+    def load(
+        self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
+    ) -> LoadedWeights:
+        return load_detector(_detector(net), model, file, sha256, place)
 
     def random_images(self, count: int, train_images: int) -> RandomImages:
         """Return images smaller than a dataset's, which detectors take in any size, with a few objects in each."""
