@@ -96,7 +96,7 @@ class DatasetInfo:
 
     @property
     def normalisation(self) -> Normalisation:
-        """What images are normalised by."""
+        """The normalisation of its images."""
         return Normalisation(self.mean, self.std)
 
     @property
