@@ -263,8 +263,8 @@ class _Expansion:
     def given_teacher(self, i: int, pair: Pair, weights: Weights) -> Given:
         with self.document.place(("pairs", i, "teacher_weights")):
             own = weights.normalisation(self.info)
-            stated = {**(own._asdict() if own else {}), **weights.place._asdict()}
-            given = Given(pair.teacher, self.sha256(weights), **stated)
+            more = {**(own._asdict() if own else {}), **weights.place._asdict()}
+            given = Given(pair.teacher, self.sha256(weights), **more)
         score = self.info.task.score
         stated, before = weights.stated(score), self.plan.weights.setdefault(given.weights_id, weights).stated(score)
         if before is None:

@@ -12,7 +12,7 @@ from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
 from harness.reporting.tables import columns
 from harness.reporting.tables.columns import Lines, run_ids, table_lines
 from harness.spec.lines import PairNames, grouped
-from harness.spec.science import Given
+from harness.spec.science import Given, Science
 
 RANKS = "Methods over the pairs"
 PUBLISHED = "Published numbers for these pairs"
@@ -100,12 +100,12 @@ def sweep_notes(contents: Contents) -> Iterator[str]:
 
 def teacher_notes(comparison: Comparison) -> Iterator[str]:
     """Yield how the images of each given teacher are normalised, where it is not as those of the students are."""
-    rows = (comparison.science(row) for row in comparison.rows)
-    teachers = (science.teacher for science in rows if science)
+    texts = (text for text in comparison.sciences.values() if '"std":' in text)  # few: the others need no parsing
+    teachers = (Science.from_text(text).teacher for text in texts)
     own = [(t.model, t.normalisation.text) for t in teachers if isinstance(t, Given) and t.normalisation]
-    if texts := dict.fromkeys(f"{model} ({text})" for model, text in own):
+    if names := dict.fromkeys(f"{model} ({text})" for model, text in own):
         dataset = comparison.contents.dataset
-        yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(texts)}."
+        yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(names)}."
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:

@@ -101,7 +101,7 @@ class DatasetInfo:
 
     @property
     def normalisation(self) -> Normalisation:
-        """The mean and std that images are normalised by."""
+        """The normalisation of its images."""
         return Normalisation(self.mean, self.std)
 
     @property
