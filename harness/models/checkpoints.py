@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import one_line
-from harness.models.checkpoint_file import Checkpoint, FileTensor, WrongFile, open_checkpoint
+from harness.models.checkpoint_file import Checkpoint, WrongFile, open_checkpoint
 from harness.models.state_dicts import Candidate, Shape, Wanted, choose
+from harness.models.stored_tensors import FileTensor
 from harness.phrases import some
 from harness.spec.pretrained import ANYWHERE, Place
 from harness.store import files

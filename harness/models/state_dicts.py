@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from harness.errors import one_line, unknown
-from harness.models.checkpoint_file import FileTensor, WrongFile
+from harness.models.checkpoint_file import WrongFile
 from harness.models.pickled_data import Global, Placeholder
+from harness.models.stored_tensors import FileTensor
 from harness.phrases import plural, some
 from harness.spec.pretrained import Place
 
