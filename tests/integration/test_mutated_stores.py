@@ -1,0 +1,149 @@
+"""Mutated files of a store give no traceback, no hang, a documented exit code, and a message that names the file."""
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from harness.planning.cost import submissions
+from harness.planning.cost.estimate import Estimate
+from harness.planning.cost.interval import Interval
+from harness.planning.plan import Planned, plan_sweep
+from harness.reporting.comparison import Contents
+from harness.reporting.tables import table_folder
+from harness.store import compaction, files, records
+from harness.store.store import Store
+from slurm.queue import Queue, QueuedJob
+from tests.support.cli import CommandResult, run_command
+from tests.support.comparisons import row
+from tests.support.mutated_inputs import mutated_json, check_mutants, mutated_lines, write_mutated_table
+
+pytestmark = pytest.mark.timeout(600)  # a command that hangs
+
+SWEEP: dict[str, Any] = {
+    "name": "small",
+    "dataset": "digits",
+    "recipe": "digits_quick",
+    "methods": ["student", "kd"],
+    "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
+    "seeds": 3,
+}
+DONE, FAILED, RUNNING = 3, 3, 4  # runs with a record; positions of others
+
+
+@dataclass
+class Stored:
+    """A store with three records, a failed run and a running one, a queue and a table."""
+
+    home: Path
+    planned: Planned
+
+    @property
+    def store(self) -> Store:
+        return self.planned.store
+
+    @property
+    def run_ids(self) -> list[str]:
+        return list(self.planned.plan.runs)
+
+    def call(self, name: str, *args: object) -> Callable[[], CommandResult]:
+        file = [self.home / "small.yaml"] if name in ("sweep", "status") else []
+        return lambda: run_command(name, *file, "--results", self.store.root, *args)
+
+
+def make_store(home: Path) -> Stored:
+    file = home / "small.yaml"
+    file.write_text(yaml.safe_dump(SWEEP, sort_keys=False))
+    planned = plan_sweep(file, home / "results")
+    stored, runs = Stored(home, planned), list(planned.plan.runs.values())
+    for i, run in enumerate(runs):
+        planned.store.write_science(run.run_id, run.science)
+        if i < DONE:
+            science = run.science
+            facts = {"science": science.text, "seed": science.seed, "versions": '{"python": "3.11"}', "processes": 1}
+            facts |= {"dataset": "digits", "method": science.method.use, "student": science.student, "attempts": 1}
+            curves = [{"epoch": e, "name": "test_top1", "value": 50.0} for e in range(1, 4)]
+            records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0, curves=curves, **facts))
+    planned.store.write_failure(runs[FAILED].run_id, "code", "ValueError: no", "Traceback\n  no", "log.out")
+    for i in (FAILED, RUNNING):
+        planned.store.add_attempt(runs[i].run_id, log=str(home / "log.out"), pid=1)
+    (home / "log.out").write_text("a log\n")
+    progress = {"epoch": 1, "epochs": 20, "fraction": 0.1, "seconds_left": 9.5, "top1": 44.0}
+    planned.store.write_progress(runs[RUNNING].run_id, **progress)
+    jobs = tuple(QueuedJob.from_sciences({run.run_id: run.science}, None) for run in runs[FAILED:])
+    Queue(str(planned.store.root), jobs, 2, 1, None, {}, None).write(planned.store.queue("small-00000000"))
+    span = Interval(1.0, 2.0, 3.0)
+    estimate = Estimate(span, span, "core", span, 5.0, (), (), ())
+    submissions.note_submission(planned.store, "small", stored.run_ids, estimate)
+    table_folder.write_tables(Contents.of("small", planned.plan), planned.store, planned.store.table_folder("small"))
+    return stored
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    stored = make_store(tmp_path_factory.mktemp("mutated"))
+    lock = files.Lock(stored.store.run_lock(stored.run_ids[RUNNING]))
+    assert lock.acquire()
+    yield stored
+    lock.release()
+
+
+def write_json(value: Any) -> Callable[[Path, random.Random], object]:
+    return lambda path, rng: path.write_bytes(mutated_json(value, rng))
+
+
+def check(stored: Stored, path: Path, count: int, *commands: tuple[object, ...], **more: Any) -> None:
+    value = json.loads(path.read_text())
+    called = [stored.call(*map(str, command)) for command in commands]
+    check_mutants(path, write_json(value), called, count, folder=stored.home, **more)
+
+
+def test_queue_files(stored: Stored) -> None:
+    path = stored.store.queue("small-00000000")
+    check(stored, path, 110, ("status",), ("status", "--json"))
+
+
+def test_failures(stored: Stored) -> None:
+    path = stored.store.failure_file(stored.run_ids[FAILED])
+    check(stored, path, 60, ("status",), ("status", "--failures"), ("status", "--failures", "--json"))
+
+
+def test_progress(stored: Stored) -> None:
+    path = stored.store.run(stored.run_ids[RUNNING]) / "progress.json"
+    check(stored, path, 50, ("status",))
+
+
+def test_attempts(stored: Stored) -> None:
+    run_id = stored.run_ids[RUNNING]
+    path = stored.store.run(run_id) / "attempts.jsonl"
+    values = [{"log": "log.out", "pid": 1, "host": "h", "at": 1e9}] * 3
+    commands = [stored.call("status"), stored.call("status", "--logs", run_id)]
+    write = lambda path, rng: path.write_bytes(mutated_lines(values, rng))  # noqa: E731
+    check_mutants(
+        path, write, commands, 50, folder=stored.home, names=("--logs",), readable=lambda path: path.is_file()
+    )
+
+
+def test_estimates(stored: Stored) -> None:
+    path = stored.store.estimates("small")
+    check(stored, path, 50, ("report",))
+
+
+def test_contents_of_tables(stored: Stored) -> None:
+    path = stored.store.table_folder("small") / "contents.json"
+    check(stored, path, 110, ("report", "--format", "csv"), ("verify",))
+
+
+def test_records(stored: Stored) -> None:
+    run_id = stored.run_ids[1]
+    path = stored.store.record(run_id)
+    table = pq.read_table(path)
+    commands = [stored.call("report"), stored.call("sweep", "--plan"), stored.call("leaderboard")]
+    write = lambda path, rng: write_mutated_table(table, path, rng)  # noqa: E731
+    check_mutants(path, write, commands, 120, folder=stored.home, readable=lambda path: path.is_file())
