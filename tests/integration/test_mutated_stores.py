@@ -17,12 +17,12 @@ from harness.planning.cost.interval import Interval
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import compaction, files, records
+from harness.store import files, records
 from harness.store.store import Store
 from slurm.queue import Queue, QueuedJob
 from tests.support.cli import CommandResult, run_command
 from tests.support.comparisons import row
-from tests.support.mutated_inputs import mutated_json, check_mutants, mutated_lines, write_mutated_table
+from tests.support.mutated_inputs import check_mutants, mutated_json, mutated_lines, write_mutated_table
 
 pytestmark = pytest.mark.timeout(600)  # a command that hangs
 
@@ -70,7 +70,8 @@ def make_store(home: Path) -> Stored:
             facts |= {"dataset": "digits", "method": science.method.use, "student": science.student, "attempts": 1}
             curves = [{"epoch": e, "name": "test_top1", "value": 50.0} for e in range(1, 4)]
             records.write_record(planned.store, row(run.run_id, 60.0 + i, 61.0, curves=curves, **facts))
-    planned.store.write_failure(runs[FAILED].run_id, "code", "ValueError: no", "Traceback\n  no", "log.out")
+    where = 'File "a.py", line 1, in f'
+    planned.store.write_failure(runs[FAILED].run_id, "code", "ValueError: no", where, "log.out")
     for i in (FAILED, RUNNING):
         planned.store.add_attempt(runs[i].run_id, log=str(home / "log.out"), pid=1)
     (home / "log.out").write_text("a log\n")
@@ -124,10 +125,11 @@ def test_attempts(stored: Stored) -> None:
     path = stored.store.run(run_id) / "attempts.jsonl"
     values = [{"log": "log.out", "pid": 1, "host": "h", "at": 1e9}] * 3
     commands = [stored.call("status"), stored.call("status", "--logs", run_id)]
-    write = lambda path, rng: path.write_bytes(mutated_lines(values, rng))  # noqa: E731
-    check_mutants(
-        path, write, commands, 50, folder=stored.home, names=("--logs",), readable=lambda path: path.is_file()
-    )
+
+    def write(path: Path, rng: random.Random) -> None:
+        path.write_bytes(mutated_lines(values, rng))
+
+    check_mutants(path, write, commands, 50, folder=stored.home, names=("--logs",), readable=lambda path: True)
 
 
 def test_estimates(stored: Stored) -> None:
@@ -141,9 +143,16 @@ def test_contents_of_tables(stored: Stored) -> None:
 
 
 def test_records(stored: Stored) -> None:
-    run_id = stored.run_ids[1]
-    path = stored.store.record(run_id)
+    path = stored.store.record(stored.run_ids[1])
     table = pq.read_table(path)
-    commands = [stored.call("report"), stored.call("sweep", "--plan"), stored.call("leaderboard")]
-    write = lambda path, rng: write_mutated_table(table, path, rng)  # noqa: E731
-    check_mutants(path, write, commands, 120, folder=stored.home, readable=lambda path: path.is_file())
+    commands = [
+        stored.call("report"),
+        stored.call("sweep", "--plan"),
+        stored.call("leaderboard"),
+        stored.call("verify"),
+    ]
+
+    def write(path: Path, rng: random.Random) -> None:
+        write_mutated_table(table, path, rng)
+
+    check_mutants(path, write, commands, 120, folder=stored.home, readable=Path.is_file)

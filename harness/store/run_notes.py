@@ -1,0 +1,37 @@
+"""The forms of the notes that a job keeps in the folder of its run: progress and attempts."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from harness.errors import shorten
+
+_COUNTED = ("epoch", "epochs", "fraction", "seconds_left")  # of a progress, whose other numbers are scores
+_ATTEMPT = {"log": str, "host": str, "pid": int}
+
+
+def _checked_progress(value: dict[str, Any]) -> dict[str, Any]:
+    for key in ("epoch", "epochs", "fraction"):
+        if value.get(key) is None:
+            raise ValueError(f"no {key}")
+    for key, number in value.items():
+        if key != "stage" and not (number is None or _is_number(number) or (number != number and key not in _COUNTED)):
+            raise ValueError(f"{key}: expected a number")
+    return {"seconds_left": None, **value}
+
+
+def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
+    for key, kind in _ATTEMPT.items():
+        if key in value and type(value[key]) is not kind:
+            raise ValueError(f"{key}: expected {'a number' if kind is int else 'text'}, found {shorten(value[key])}")
+    if not _is_number(value.get("at", 0.0)):
+        raise ValueError("at: expected a number")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e15  # type: ignore[arg-type]
+
+
+Progress = Annotated[dict[str, Any], AfterValidator(_checked_progress)]
+Attempt = Annotated[dict[str, Any], AfterValidator(_checked_attempt)]
