@@ -5,6 +5,7 @@ step, by a rename to a number that nobody else has: of two processes that compac
 their lock failed.
 """
 
+import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -91,8 +92,8 @@ def _read_generation(folder: Path) -> Generation:
     index = folder / INDEX
     try:
         generation = _parse_index(index, index.stat().st_mtime_ns)
-        # The user may have deleted a damaged part: its runs have to be trained again.
-        present = {name: run_ids for name, run_ids in generation.parts.items() if (folder / name).exists()}
+        # The user may have moved a damaged part away: its runs have to be trained again.
+        present = {name: run_ids for name, run_ids in generation.parts.items() if os.path.lexists(folder / name)}
     except UserError as e:
         raise UserError(f"{e}; restore it from a copy") from None
     index.stat()  # raises if the whole folder is being removed, so that its parts only seemed to be missing

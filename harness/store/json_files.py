@@ -30,6 +30,8 @@ def read(kind: type[T], path: Path) -> T:
     try:
         return parse(kind, path.read_bytes(), str(path))
     except FileNotFoundError:
+        if path.is_symlink():
+            raise UserError(f"{path}: a link to nothing") from None
         raise
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
@@ -40,11 +42,10 @@ def read_optional(kind: type[T], path: Path) -> T | None:
     try:
         return read(kind, path)
     except FileNotFoundError:
-        if path.is_symlink():
-            note(f"{path}: a link to nothing; left out")
+        return None
     except UserError as e:
         note(f"{e}; left out")
-    return None
+        return None
 
 
 def parse(kind: type[T], text: str | bytes, place: str) -> T:

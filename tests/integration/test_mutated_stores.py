@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,15 @@ import yaml
 from harness.planning.cost import submissions
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.interval import Interval
+from harness.planning.cost.probe_results import ProbeResult
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import files, records
+from harness.store import compaction, files, records
+from harness.store.generations import INDEX
 from harness.store.store import Store
+from slurm import commands
+from slurm.array_jobs import ArrayJob
 from slurm.queue import Queue, QueuedJob
 from tests.support.cli import CommandResult, run_command
 from tests.support.comparisons import row
@@ -124,12 +128,12 @@ def test_attempts(stored: Stored) -> None:
     run_id = stored.run_ids[RUNNING]
     path = stored.store.run(run_id) / "attempts.jsonl"
     values = [{"log": "log.out", "pid": 1, "host": "h", "at": 1e9}] * 3
-    commands = [stored.call("status"), stored.call("status", "--logs", run_id)]
+    called = [stored.call("status"), stored.call("status", "--logs", run_id)]
 
     def write(path: Path, rng: random.Random) -> None:
         path.write_bytes(mutated_lines(values, rng))
 
-    check_mutants(path, write, commands, 50, folder=stored.home, names=("--logs",), readable=lambda path: True)
+    check_mutants(path, write, called, 50, folder=stored.home, names=("--logs",), readable=lambda path: True)
 
 
 def test_estimates(stored: Stored) -> None:
@@ -145,14 +149,63 @@ def test_contents_of_tables(stored: Stored) -> None:
 def test_records(stored: Stored) -> None:
     path = stored.store.record(stored.run_ids[1])
     table = pq.read_table(path)
-    commands = [
-        stored.call("report"),
-        stored.call("sweep", "--plan"),
-        stored.call("leaderboard"),
-        stored.call("verify"),
-    ]
+    called = [stored.call(*command) for command in (("report",), ("sweep", "--plan"), ("leaderboard",), ("verify",))]
 
     def write(path: Path, rng: random.Random) -> None:
         write_mutated_table(table, path, rng)
 
-    check_mutants(path, write, commands, 120, folder=stored.home, readable=Path.is_file)
+    check_mutants(path, write, called, 120, folder=stored.home, readable=Path.is_file)
+
+
+def test_compacted_records(tmp_path: Path) -> None:
+    stored = make_store(tmp_path)
+    assert compaction.compact(stored.store, 0) == DONE
+    generation = stored.store.record_index().generation
+    assert generation
+    (part,) = generation.files(generation.run_ids)
+    table = pq.read_table(part, partitioning=None)
+    called = [stored.call(*command) for command in (("report",), ("sweep", "--plan"), ("compact", "--grace", 0))]
+
+    def write(path: Path, rng: random.Random) -> None:
+        write_mutated_table(table, path, rng)
+
+    check_mutants(part, write, called[:2], 60, folder=stored.home, readable=Path.is_file)
+    index = generation.folder / INDEX
+    check_mutants(index, write_json(json.loads(index.read_text())), called, 60, folder=stored.home, names=(part.name,))
+
+
+def test_probes(stored: Stored) -> None:
+    ProbeResult(["x"], "cpu", 1, 1, [0.1, 0.2], 1.0, 5).write(stored.store)
+    (path,) = stored.store.probes.iterdir()
+    check(stored, path, 40, ("sweep", "--plan"))
+
+
+def test_added_seeds(stored: Stored) -> None:
+    path = stored.store.added_seeds("small")
+    files.replace_json(path, [asdict(cell) for cell in stored.planned.plan.cells])
+    check(stored, path, 40, ("status",), ("sweep", "--plan"))
+    path.unlink()
+
+
+def test_queue_files_of_earlier_harnesses(stored: Stored) -> None:
+    path, science = stored.store.queue("small-11111111"), stored.store.run(stored.run_ids[-1]) / "science.json"
+    value = {"cluster": None, "data": None, "max_parallel": 1, "threads": 1, "weights": {}}
+    packs = [{"needs": None, "run_ids": stored.run_ids[RUNNING:]}]
+    files.replace_json(path, {**value, "store": str(stored.store.root), "packs": packs})
+    check(stored, path, 40, ("status",), names=("science.json", "File name too long"))
+    check(stored, science, 30, ("status",))
+    path.unlink()
+
+
+def test_notes_of_array_jobs(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "squeue", lambda users: [])
+    monkeypatch.setattr(commands, "sacct", lambda job_ids: [])
+    profile, path = stored.home / "cluster.yaml", stored.store.submission("kd-small")
+    profile.write_text("resources: {}\n")
+    queue_file = stored.store.queue("small-22222222")
+    queue = Queue.read(stored.store.queue("small-00000000"))
+    replace(queue, cluster=str(profile)).write(queue_file)
+    files.replace_json(path, asdict(ArrayJob("kd-small", "x", [stored.run_ids[FAILED:]], [{}], "7", "me")))
+    check(stored, path, 40, ("status",))
+    path.unlink()
+    queue_file.unlink()

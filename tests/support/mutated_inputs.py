@@ -203,7 +203,10 @@ def mutated_state(state: Mapping[str, Any], rng: random.Random) -> Any:
     if kind == 1:
         return {**changed, rng.choice((f"{key}x", f"module.{key}", "", 7)): tensor}
     if kind == 2:
-        return {**changed, key: rng.choice((tensor.flatten()[None], tensor[:1], torch.zeros(()), torch.zeros(0)))}
+        return {
+            **changed,
+            key: rng.choice((tensor.flatten()[None], torch.zeros(()), torch.zeros(0), torch.ones(3))),
+        }
     if kind == 3:
         return {**changed, key: torch.full_like(tensor.float(), rng.choice((float("nan"), float("inf"))))}
     if kind == 4:
