@@ -7,7 +7,6 @@ from pydantic import AfterValidator
 from harness.errors import shorten
 
 _COUNTED = ("epoch", "epochs", "fraction", "seconds_left")  # of a progress, whose other numbers are scores
-_ATTEMPT = {"log": str, "host": str, "pid": int}
 
 
 def _checked_progress(value: dict[str, Any]) -> dict[str, Any]:
@@ -21,9 +20,11 @@ def _checked_progress(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checked_attempt(value: dict[str, Any]) -> dict[str, Any]:
-    for key, kind in _ATTEMPT.items():
-        if key in value and type(value[key]) is not kind:
-            raise ValueError(f"{key}: expected {'a number' if kind is int else 'text'}, found {shorten(value[key])}")
+    for key in ("log", "host"):
+        if not isinstance(value.get(key), str):
+            raise ValueError(f"{key}: expected text, found {shorten(value.get(key))}")
+    if type(value.get("pid", 0)) is not int:
+        raise ValueError(f"pid: expected an integer, found {shorten(value['pid'])}")
     if not _is_number(value.get("at", 0.0)):
         raise ValueError("at: expected a number")
     return value

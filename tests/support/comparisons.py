@@ -23,13 +23,13 @@ SWEEP: dict[str, Any] = {
 }
 
 
-_TEXTS: dict[str, str] = {}  # run id -> the text that it is the digest of
+TEXTS: dict[str, str] = {}  # invented run id -> the text that it is the digest of
 
 
 def invented_id(number: int) -> str:
     """Return the run id of a text that stands for a science."""
     run_id = identity.of_text(text := f"science {number}")
-    _TEXTS[run_id] = text
+    TEXTS[run_id] = text
     return run_id
 
 
@@ -48,7 +48,7 @@ def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dic
         "evaluated_size": 355,
         "warnings": [],
         "versions": "{}",
-        "science": _TEXTS.get(run_id, "x"),
+        "science": TEXTS.get(run_id, "x"),
         "student_parameters": 7,
         "evaluated_parameters": 7,
         **more,
