@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.store import files
+from harness.store import files, json_files
 from harness.store.store import Store
 from slurm import commands
 
@@ -16,6 +16,7 @@ from slurm import commands
 class ArrayJob:
     """One sbatch call: an array whose task i trains the runs packs[i]."""
 
+    __pydantic_config__ = json_files.CLOSED
     name: str  # unique among all SLURM jobs
     folder: str
     packs: list[list[str]]  # the run ids of each task, whose packs may be several
@@ -35,12 +36,16 @@ class ArrayJobs:
     store: Store
 
     def read(self) -> list[ArrayJob]:
-        """Return every noted job, oldest first."""
+        """Return every noted job, oldest first. Without one of them its runs might be submitted twice.
+
+        Raises:
+            UserError: a note is unreadable or damaged.
+        """
         notes = []
         for path in self.store.submissions.glob("*.json"):
             with suppress(FileNotFoundError):  # another submitter has removed it since
-                notes.append((path.stat().st_mtime, path))
-        return [ArrayJob(**value) for _, path in sorted(notes) if isinstance(value := files.read_json(path), dict)]
+                notes.append((path.stat().st_mtime, path, json_files.read(ArrayJob, path)))
+        return [job for *_, job in sorted(notes, key=lambda note: note[:2])]
 
     def write(self, job: ArrayJob) -> None:
         files.replace_json(self.store.submission(job.name), asdict(job))

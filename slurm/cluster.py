@@ -75,7 +75,10 @@ class Cluster:
         self.queue = Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
         assert self.queue.cluster is not None
-        self.profile = profiles.load_profile(self.queue.cluster)
+        try:
+            self.profile = profiles.load_profile(self.queue.cluster)
+        except UserError as e:
+            raise UserError(f"{self.queue_file}: {e}") from None
         self._array_jobs = ArrayJobs(self.store)
 
     # states ------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def _end_process(done: list[bool]) -> None:
 
 def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempts: int, log: str) -> None:
     """Record a failure of runs that were started too often without a result, so that requeuing ends."""
-    noted = {(a["host"], a["pid"]) for k in run_ids for a in store.attempts(k) if a["log"] == log}
+    noted = {(a["host"], a.get("pid")) for k in run_ids for a in store.attempts(k) if a["log"] == log}
     # Starts of this job that died before they noted any run. Others may have been for another seed's runs.
     not_noted = max(0, int(os.environ.get("SLURM_RESTART_COUNT", "0")) - len(noted))
     for run_id in set(run_ids) - store.done_ids() - store.failed_ids():

@@ -2,15 +2,16 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from harness.errors import UserError
 from harness.spec.science import Science
-from harness.store import files
+from harness.store import files, json_files
 from harness.store.store import Store
-from harness.training.job_order import JobOrder, WeightsFile, weights_files
+from harness.training.job_order import JobOrder, WeightsFile
 
 WAITS_IN_ITS_JOB = "waits for other seeds of its job"  # what is said of a run that a job has not come to yet
 
@@ -23,25 +24,30 @@ def cancelled_file(queue_file: Path) -> Path:
     return queue_file.with_suffix(".cancelled")
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 @dataclass(frozen=True)
 class QueuedRun:
+    __pydantic_config__ = json_files.CLOSED
     run_id: str
     method: str  # its name, or ``module:Class``
     has_teacher: bool
-    accumulate: int  # micro-batches of each batch
+    accumulate: Count  # micro-batches of each batch
 
 
 @dataclass(frozen=True)
 class QueuedJob:
     """Runs of one job, with what its resources depend on."""
 
+    __pydantic_config__ = json_files.CLOSED
     runs: tuple[QueuedRun, ...]
     needs: str | None  # the run that trains their teacher
     student: str
     teacher: str | None  # the model
-    train_images: int
-    batch_size: int
-    packs: int = 1  # of different seeds
+    train_images: Count
+    batch_size: Count
+    packs: Count = 1  # of different seeds
 
     @classmethod
     def from_sciences(cls, sciences: Mapping[str, Science], needs: str | None) -> "QueuedJob":
@@ -72,14 +78,20 @@ class QueuedJob:
         return replace(self, runs=runs, needs=None, teacher=None)
 
 
+def _without_run_ids(job: Any) -> Any:
+    """Return a job of a file without what only harnesses before QueuedRun read."""
+    return {k: v for k, v in job.items() if k != "run_ids"} if isinstance(job, dict) else job
+
+
 @dataclass(frozen=True)
 class Queue:
     """Jobs in the order in which they should start, and their data."""
 
+    __pydantic_config__ = json_files.CLOSED
     store: str  # absolute
-    jobs: tuple[QueuedJob, ...]
-    max_parallel: int
-    threads: int  # per job on this machine; a cluster's profile states its own
+    jobs: Annotated[tuple[Annotated[QueuedJob, BeforeValidator(_without_run_ids)], ...], Field(alias="packs")]
+    max_parallel: Count
+    threads: Count  # per job on this machine; a cluster's profile states its own
     data: str | None  # the dataset's folder; None: it comes with a package
     weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
@@ -99,18 +111,17 @@ class Queue:
         """Return the queue that a file holds.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: it is missing, unreadable or damaged.
         """
-        value: Any = files.read_json(path)
         try:
-            as_jobs = (
-                _jobs if all("runs" in job for job in value["packs"]) else partial(_old_jobs, Path(value["store"]))
-            )
-            fields = {k: v for k, v in value.items() if k != "packs"}
-            jobs, weights = tuple(as_jobs(value["packs"])), weights_files(value["weights"])
-            return cls(**{**fields, "jobs": jobs, "weights": weights})
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: missing or damaged; run the sweep again to write it again") from None
+            value = json_files.read(dict[str, Any], path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing; run the sweep again to write it again") from None
+        jobs = value.get("packs")
+        if isinstance(jobs, list) and any(isinstance(job, dict) and "runs" not in job for job in jobs):
+            old = json_files.checked(_OldQueue, value, str(path))
+            return cls(**{**vars(old), "jobs": tuple(_old_jobs(Path(old.store), old.jobs))})
+        return json_files.checked(cls, value, str(path))
 
 
 def _job_json(job: QueuedJob) -> dict[str, Any]:
@@ -122,14 +133,23 @@ def _job_json(job: QueuedJob) -> dict[str, Any]:
     return {**fields, "run_ids": job.run_ids}  # what harnesses before QueuedRun read; their queue may be at work
 
 
-def _jobs(jobs: list[dict[str, Any]]) -> list[QueuedJob]:
-    known = [{k: v for k, v in job.items() if k != "run_ids"} for job in jobs]
-    return [QueuedJob(**{**job, "runs": tuple(QueuedRun(**run) for run in job["runs"])}) for job in known]
+@dataclass(frozen=True)
+class _OldJob:
+    """A job of a queue that lists run ids only."""
+
+    __pydantic_config__ = json_files.CLOSED
+    run_ids: tuple[str, ...]
+    needs: str | None
 
 
-def _old_jobs(store_folder: Path, jobs: list[dict[str, Any]]) -> list[QueuedJob]:
+@dataclass(frozen=True)
+class _OldQueue(Queue):
+    jobs: Annotated[tuple[_OldJob, ...], Field(alias="packs")]  # type: ignore[assignment]
+
+
+def _old_jobs(store_folder: Path, jobs: Iterable[_OldJob]) -> list[QueuedJob]:
     """Return the open runs of a queue that lists run ids only; the rest stands in the store."""
     store = Store(store_folder)
     settled = store.done_ids() | store.failed_ids()
-    sciences = [{k: store.read_science(k) for k in job["run_ids"] if k not in settled} for job in jobs]
-    return [QueuedJob.from_sciences(of_job, job["needs"]) for job, of_job in zip(jobs, sciences, strict=True) if of_job]
+    open_runs = ((job, {k: store.read_science(k) for k in job.run_ids if k not in settled}) for job in jobs)
+    return [QueuedJob.from_sciences(sciences, job.needs) for job, sciences in open_runs if sciences]

@@ -5,7 +5,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from harness.errors import UserError
 from harness.planning import locate
@@ -14,7 +13,7 @@ from harness.spec import expand, sweep_file
 from harness.spec.science import Given, backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
-from harness.store import files
+from harness.store import json_files
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
 from harness.training.job_order import WeightsFile
@@ -103,12 +102,11 @@ def read_added(path: Path) -> list[expand.Cell]:
     """Return the cells that ``sweep --until-decided`` has added to a sweep in this store.
 
     Raises:
-        UserError: they are damaged.
+        UserError: they are unreadable or damaged.
     """
-    if not path.exists():
-        return []
-    value: Any = files.read_json(path)
     try:
-        return [expand.Cell(**cell) for cell in value]
-    except TypeError:
-        raise UserError(f"{path}: damaged; delete it and run sweep --until-decided again") from None
+        return json_files.read(list[expand.Cell], path)
+    except FileNotFoundError:
+        return []
+    except UserError as e:
+        raise UserError(f"{e}; restore it from a copy") from None

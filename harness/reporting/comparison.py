@@ -21,11 +21,11 @@ from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
 from harness.spec.idle_settings import idle_settings
 from harness.spec.lines import Line, LinePart, PairNames, grouped
-from harness.spec.schema import Teachers
+from harness.spec.schema import Name, Teachers
 from harness.spec.science import Science
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
-from harness.store import files, records
+from harness.store import files, json_files, records
 from harness.store.store import CONTENTS, Store
 
 BASELINE, REFERENCE = "student", "kd"  # the methods that differences are taken from, unless another is chosen
@@ -44,7 +44,8 @@ _COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
 class Contents:
     """The contents of a table: enough to rebuild it from records. They are saved in the table's folder."""
 
-    name: str
+    __pydantic_config__ = json_files.CLOSED
+    name: Name  # as folders have it
     note: str
     dataset: str
     epochs: tuple[int, ...]
@@ -105,16 +106,13 @@ class Contents:
         """Read the contents of the table in a folder.
 
         Raises:
-            UserError: there is no such table, or its contents are damaged.
+            UserError: there is no such table, or its contents are unreadable or damaged.
         """
-        value: Any = files.read_json(folder / CONTENTS)
+        path = folder / CONTENTS
         try:
-            value["cells"] = [Cell(**cell) for cell in value["cells"]]
-            value["recipe_changes"] = [RecipeChange(**change) for change in value["recipe_changes"]]
-            parts: dict[str, Any] = {k: tuple(part) if isinstance(part, list) else part for k, part in value.items()}
-            return cls(**parts)
-        except (TypeError, AttributeError, KeyError, ValueError):
-            raise UserError(f"{folder / CONTENTS}: missing or damaged; run its sweep again") from None
+            return json_files.read(cls, path)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing; run its sweep again to write it again") from None
 
     def lines(self) -> dict[Line, list[Cell]]:
         """Return the cells of each line."""

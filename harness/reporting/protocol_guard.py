@@ -15,6 +15,7 @@ from harness.spec.identity import canonical
 from harness.spec.lines import Line, LinePart
 from harness.spec.recipe import PER_METHOD
 from harness.spec.schema import Recipe
+from harness.spec.science import CLOSED
 
 _PER_METHOD = {name for name, field in Recipe.model_fields.items() if PER_METHOD in field.metadata}
 
@@ -23,6 +24,7 @@ _PER_METHOD = {name for name, field in Recipe.model_fields.items() if PER_METHOD
 class RecipeChange(LinePart):
     """A line of a table that was trained with another recipe than most of its lines."""
 
+    __pydantic_config__ = CLOSED
     change: str  # "lr 0.01, epochs 5"
     unlike: bool  # it makes another protocol
 

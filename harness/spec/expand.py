@@ -10,7 +10,16 @@ from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.methods import MethodInfo
 from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
-from harness.spec.science import SHARED_RECIPE, DatasetChoice, Given, MethodSettings, Science, Trained, backbone_id
+from harness.spec.science import (
+    CLOSED,
+    SHARED_RECIPE,
+    DatasetChoice,
+    Given,
+    MethodSettings,
+    Science,
+    Trained,
+    backbone_id,
+)
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document, KeyPath
 
@@ -30,6 +39,7 @@ class Run:
 class Cell(LinePart):
     """One number of the comparison: (pair, method, seed) and the run that yields it."""
 
+    __pydantic_config__ = CLOSED
     seed: int
     run_id: str
     teacher_run: str | None  # None when the teacher's weights are given

@@ -15,4 +15,9 @@ def canonical(value: dict[str, Any]) -> str:
 
 def digest(value: dict[str, Any]) -> str:
     """Return 16 hex digits of the sha256 of a value's canonical text: of a science's JSON form, the run id."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+    return of_text(canonical(value))
+
+
+def of_text(text: str) -> str:
+    """Return the digest of a value from its canonical text."""
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from harness.errors import UserError
 from harness.spec import datasets, identity
@@ -174,29 +174,33 @@ class Science:
         return {**as_json(self), "recipe": recipe_json(self.recipe)}
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Science":
-        """Read the JSON form. Keys that are younger than it have the values they stood for.
+    def from_json(cls, value: dict[str, Any], place: str = "a run's settings") -> "Science":
+        """Read the JSON form. Keys that are younger than it have the values they stood for. ``place``: of messages.
 
         Raises:
             UserError: it is not the science of a run, or of a later version of the harness.
         """
         try:
             return _SCIENCE.validate_python(value)
-        except ValueError as e:
-            raise UserError(f"a run's settings are damaged, or of a later version of the harness: {e}") from None
+        except ValidationError as e:
+            problem = e.errors(include_url=False)[0]
+            key = ".".join(map(str, problem["loc"]))
+            raise UserError(
+                f"{place}: damaged, or of a later version of the harness: {f'{key}: ' if key else ''}{problem['msg']}"
+            ) from None
 
     @classmethod
-    def from_text(cls, text: str) -> "Science":
-        """Read the text that a record holds.
+    def from_text(cls, text: str, place: str = "a run's settings") -> "Science":
+        """Read the text that a record holds. ``place``: of messages.
 
         Raises:
             UserError: as ``from_json``.
         """
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
-        return cls.from_json(value)
+        return cls.from_json(value, place)
 
 
 _SCIENCE = TypeAdapter(Science)

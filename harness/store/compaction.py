@@ -65,7 +65,7 @@ def _add_generation(store: Store) -> int:
     index = store.record_index()
     base = index.generation
     if base and base.schema_version > SCHEMA_VERSION:
-        raise UserError(f"{base.folder}: of schema version {base.schema_version}, newer than this harness")
+        raise UserError(f"{base.folder / INDEX}: schema_version {base.schema_version} is newer than this harness")
     if not index.loose and (base is None or base.schema_version == SCHEMA_VERSION):
         return 0
     target = store.compact / f"{(base.number if base else 0) + 1:06}"

@@ -96,7 +96,8 @@ def write_once(path: Path, write: Callable[[Path], object]) -> bool:
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a text file that can be made again if the machine crashes."""
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
+    data = text.encode(errors="backslashreplace")  # a name that is not UTF-8 is shown, as on a terminal
+    replace(path, lambda temporary: temporary.write_bytes(data), durable=False)
 
 
 def replace_json(path: Path, value: Any, durable: bool = True) -> None:
@@ -114,7 +115,7 @@ def read_json(path: Path) -> Any | None:
     """Return the value, or None when the file is missing or not JSON."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

@@ -5,14 +5,20 @@ step, by a rename to a number that nobody else has: of two processes that compac
 their lock failed.
 """
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from harness.errors import UserError
+from harness.store import json_files
 
+# As ``parts.PartWriter`` names them; other names could lead out of the folder.
+_PartName = Annotated[str, Field(pattern=r"^dataset=[^/]+/part-[0-9a-f]{16}\.parquet$")]
 INDEX = "_runs.json"  # readers of a folder of Parquet files skip names that start with an underscore
 
 
@@ -35,6 +41,14 @@ class Generation:
     def files(self, run_ids: Set[str]) -> set[Path]:
         """Return the parts that hold any of the runs."""
         return {self.folder / name for name, in_part in self.parts.items() if not run_ids.isdisjoint(in_part)}
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The content of an index."""
+
+    schema_version: int
+    parts: dict[_PartName, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -78,10 +92,10 @@ def _read_generation(folder: Path) -> Generation:
     index = folder / INDEX
     try:
         generation = _parse_index(index, index.stat().st_mtime_ns)
-        # The user may have deleted a damaged part: its runs have to be trained again.
-        present = {name: run_ids for name, run_ids in generation.parts.items() if (folder / name).exists()}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{index}: damaged; restore it from a copy") from None
+        # The user may have moved a damaged part away: its runs have to be trained again.
+        present = {name: run_ids for name, run_ids in generation.parts.items() if os.path.lexists(folder / name)}
+    except UserError as e:
+        raise UserError(f"{e}; restore it from a copy") from None
     index.stat()  # raises if the whole folder is being removed, so that its parts only seemed to be missing
     return generation if len(present) == len(generation.parts) else replace(generation, parts=present)
 
@@ -89,6 +103,5 @@ def _read_generation(folder: Path) -> Generation:
 @lru_cache(maxsize=1)  # a command asks several times for the index, a command that follows a sweep twice a second
 def _parse_index(index: Path, mtime_ns: int) -> Generation:
     """Return the generation that an index lists; ``mtime_ns`` makes the cache read a changed file again."""
-    value = json.loads(index.read_text())
-    parts = {name: tuple(run_ids) for name, run_ids in value["parts"].items()}
-    return Generation(index.parent, value["schema_version"], parts)
+    content = json_files.read(_Index, index)
+    return Generation(index.parent, content.schema_version, content.parts)

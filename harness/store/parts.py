@@ -18,7 +18,7 @@ from harness.errors import UserError
 from harness.phrases import plural
 from harness.store import files
 from harness.store.generations import INDEX, Generation
-from harness.store.schema import SCHEMA, SCHEMA_VERSION, upgrade
+from harness.store.schema import SCHEMA, SCHEMA_VERSION, check, upgrade
 
 _GROUP_ROWS = 2000  # a row group: the least that is read to get one row, and the most in memory while writing
 _FILE_SCHEMA = SCHEMA.remove(SCHEMA.get_field_index("dataset"))
@@ -89,7 +89,7 @@ def stream_part(generation: Generation, name: str) -> Iterator[pa.Table]:
 def _open_part(generation: Generation, name: str) -> Iterator[pq.ParquetFile]:
     """Open a part; any damage found until the end of the context is raised as a UserError."""
     path, count = generation.folder / name, len(generation.parts[name])
-    again = f"delete it and run the sweeps again to train its {plural(count, 'run')} again"
+    again = f"move it out of the store: the next sweeps train its {plural(count, 'run')} again"
     with damage_as_error(path, "not readable", f"restore it from a copy, or {again}"):
         file = pq.ParquetFile(path, page_checksum_verification=True)
         if file.metadata.num_rows != count:
@@ -111,7 +111,8 @@ def damage_as_error(path: Path, finding: str, advice: str) -> Iterator[None]:
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         if isinstance(e, OSError) and e.errno:  # it cannot be opened, which says nothing about its content
             raise UserError(f"{path}: {os.strerror(e.errno)}") from None
-        raise UserError(f"{path}: {finding} ({(str(e) or type(e).__name__).splitlines()[0][:120]}); {advice}") from None
+        reason = str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__
+        raise UserError(f"{path}: {finding} ({reason.splitlines()[0][:120]}); {advice}") from None
 
 
 def _read_groups(
@@ -122,7 +123,9 @@ def _read_groups(
     # On two cores a thread per column takes longer than none: each allocates memory of its own.
     table = file.read_row_groups(groups, columns=in_file, use_threads=False)
     table = table.append_column("dataset", pa.array([dataset_of(name)] * len(table), pa.string()))
-    return (table if current else upgrade(table)).select(columns)
+    table = (table if current else upgrade(table)).select(columns)
+    check(table)
+    return table
 
 
 def dataset_of(name: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from harness.errors import UserError
 from harness.store import files, parts
 from harness.store.generations import RecordIndex
-from harness.store.schema import SCHEMA, SCHEMA_VERSION, upgrade
+from harness.store.schema import SCHEMA, SCHEMA_VERSION, check, upgrade
 from harness.store.store import Store
 
 
@@ -54,11 +54,12 @@ def read_loose(store: Store, run_id: str) -> pa.Table:
         UserError: the file is damaged.
     """
     path = store.record(run_id)
-    advice = "delete it and run the sweep again to train this run again"
+    advice = "restore it from a copy, or move it out of the store: the next sweep trains its run again"
     with parts.damage_as_error(path, "not a readable record", advice):
         table = upgrade(pq.ParquetFile(path).read(use_threads=False))  # one row is not worth several threads
-    if table.column("run_id").to_pylist() != [run_id]:
-        raise UserError(f"{path}: holds another run's record; delete it and run the sweep again")
+        if table.column("run_id").to_pylist() != [run_id]:
+            raise ValueError("run_id: of another run")
+        check(table)
     return table
 
 

@@ -1,7 +1,12 @@
 """The columns of a record, and the upgrade of rows that an older version wrote."""
 
-import pyarrow as pa
+import json
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from harness.errors import shorten
+from harness.spec import identity
 from harness.spec.tasks import METRICS
 
 SCHEMA_VERSION = 6
@@ -61,6 +66,61 @@ SCHEMA = pa.schema(
         pa.field("finished_at", pa.timestamp("us", tz="UTC")),
     ]
 )
+
+
+# Columns that may be null: of a run without a teacher or that diverged, of the other task, outside of a checkout.
+_OPTIONAL = {
+    "teacher", "teacher_run", "teacher_sha256", "best_epoch", "git_commit", "git_dirty",
+    *(f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS),
+}  # fmt: skip
+_CLOSED = {"status": ("done", "diverged"), "evaluated_on": ("test", "validation", "train")}
+_COUNTS = ("pack_size", "threads", "processes", "attempts")
+_LATEST = 10**17  # microseconds since 1970, of a date that every reader can hold
+
+
+def check(table: pa.Table) -> None:
+    """Check the values of rows with any columns of ``SCHEMA``, ``run_id`` among them.
+
+    Raises:
+        ValueError: a value is one that no run writes; the message names the column.
+        pa.ArrowInvalid: text that is not UTF-8.
+    """
+    table.validate(full=True)
+    columns = {name: table.column(name) for name in table.schema.names}
+    for name, column in columns.items():
+        if column.null_count and name not in _OPTIONAL:
+            raise ValueError(f"{name}: no value")
+        if name.startswith("cost_") and not _within(column, -1e12, 1e12):
+            raise ValueError(f"{name}: expected a number of seconds")
+        if name in _CLOSED and (unknown := set(pc.unique(column).to_pylist()).difference(_CLOSED[name])):
+            raise ValueError(f"{name}: expected {' or '.join(_CLOSED[name])}, found {shorten(unknown.pop())}")
+        if name in _COUNTS and not _within(column, 1, 10**9):
+            raise ValueError(f"{name}: expected at least 1")
+        if name.endswith("_at") and not _within(column.cast(pa.int64()), 0, _LATEST):
+            raise ValueError(f"{name}: not a date")
+        if name == "versions" and not all(map(_are_versions, pc.unique(column).to_pylist())):
+            raise ValueError("versions: expected JSON, a text for each package")
+    if "science" in columns:
+        for run_id, text in zip(columns["run_id"].to_pylist(), columns["science"].to_pylist(), strict=True):
+            if identity.of_text(text) != run_id:
+                raise ValueError("science: of another run")
+    if "curves" in columns:
+        points = columns["curves"].combine_chunks().flatten()
+        if any(points.field(name).null_count for name in ("epoch", "name", "value")):
+            raise ValueError("curves: a point without a value")
+
+
+def _within(column: pa.ChunkedArray, least: float, most: float) -> bool:
+    inside = pc.and_(pc.greater_equal(column, least), pc.less_equal(column, most))  # false of NaN
+    return bool(pc.all(inside, min_count=0).as_py())
+
+
+def _are_versions(text: str) -> bool:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and all(isinstance(version, str) for version in value.values())
 
 
 def upgrade(table: pa.Table) -> pa.Table:

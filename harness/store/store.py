@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Collection, Set
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
 from harness.spec import identity
 from harness.spec.science import Science
-from harness.store import files, generations
+from harness.store import files, generations, json_files
+from harness.store.run_notes import Attempt, Progress
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
 
@@ -23,13 +24,14 @@ CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
 class Failure:
     """The reason why a run has no record. ``kind``: code, data, teacher, disk, killed."""
 
+    __pydantic_config__ = json_files.CLOSED
     run_id: str
     kind: str
     cause: str
     details: str  # traceback or last lines of the log
     log: str
     host: str
-    at: float
+    at: json_files.Timestamp
 
 
 class Store:
@@ -113,7 +115,7 @@ class Store:
 
     def tables(self) -> list[Path]:
         """Return the folders that hold a sweep's tables, by name."""
-        return sorted(path.parent for path in self.all_tables.glob(f"*/{CONTENTS}"))
+        return sorted(path for path in self.all_tables.glob("*") if os.path.lexists(path / CONTENTS))
 
     # science -----------------------------------------------------------------------------------------------------
 
@@ -131,9 +133,10 @@ class Store:
         """
         path = self.run(run_id) / "science.json"
         value = files.read_json(path)
-        if not isinstance(value, dict) or identity.digest(value) != run_id:
-            raise UserError(f"{path}: missing or damaged; run the sweep again to write it")
-        return Science.from_json(value)
+        with suppress(ValueError):  # not a number that a science can hold
+            if isinstance(value, dict) and identity.digest(value) == run_id:
+                return Science.from_json(value, str(path))
+        raise UserError(f"{path}: missing or damaged; run the sweep again to write it")
 
     # state -------------------------------------------------------------------------------------------------------
 
@@ -196,11 +199,12 @@ class Store:
         files.replace_json(self.failure_file(run_id), failure.__dict__)
 
     def failure(self, run_id: str) -> Failure | None:
-        """Return why a run failed, or None."""
-        value = files.read_json(self.failure_file(run_id))
-        if not isinstance(value, dict) or set(value) != {f.name for f in fields(Failure)}:
-            return None  # missing, damaged, or of another version
-        return Failure(**value)
+        """Return why a run failed, or None where that is not known."""
+        failure = json_files.read_optional(Failure, path := self.failure_file(run_id))
+        if failure and failure.run_id != run_id:
+            json_files.note(f"{path}: of another run, {shorten(failure.run_id)}; left out")
+            return None
+        return failure
 
     def archive_failure(self, run_id: str) -> None:
         """Move a run's failure into the run's folder, which makes way for another attempt."""
@@ -214,27 +218,37 @@ class Store:
         files.replace_json(self.run(run_id) / "progress.json", {**values, "at": time.time()}, durable=False)
 
     def progress(self, run_id: str) -> dict[str, Any]:
-        return files.read_json(self.run(run_id) / "progress.json") or {}
+        """Return how far a run has come, as far as it has said so."""
+        return json_files.read_optional(Progress, self.run(run_id) / "progress.json") or {}
 
     def add_attempt(self, run_id: str, **values: Any) -> int:
         """Note that a job has started the run, and return the number of attempts so far."""
         path = self.run(run_id) / "attempts.jsonl"
-        with path.open("a") as f:
-            f.write(json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n")
+        line = json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n"
+        with path.open("a+b") as f:
+            if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
+                line = "\n" + line
+            f.write(line.encode())
         return len(self.attempts(run_id))
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        attempts = []
-        with suppress(FileNotFoundError):
-            for line in (self.run(run_id) / "attempts.jsonl").read_text().splitlines():
-                with suppress(ValueError):  # the last may be incomplete
-                    attempts.append(json.loads(line))
-        return [attempt for attempt in attempts if isinstance(attempt, dict)]
+        """Return the run's starts so far, without torn and damaged lines."""
+        path, attempts = self.run(run_id) / "attempts.jsonl", []
+        try:
+            *lines, last = path.read_bytes().split(b"\n")
+        except FileNotFoundError:
+            return []
+        for number, line in enumerate([*lines, last] if last else lines, 1):
+            try:
+                attempts.append(json_files.parse(Attempt, line, f"{path}:{number}"))
+            except UserError as e:
+                json_files.note(f"{e}; left out")
+        return attempts
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
-        archived = (files.read_json(path) for path in self.run(run_id).glob("failure-*.json"))
-        since = max((value.get("at", 0.0) for value in archived if isinstance(value, dict)), default=0.0)
+        archived = [json_files.read_optional(Failure, path) for path in self.run(run_id).glob("failure-*.json")]
+        since = max((failure.at for failure in archived if failure), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 
 

@@ -21,14 +21,14 @@ from harness.errors import UserError
 from harness.store import compaction, files, parts, records
 from harness.store.store import Store
 from tests.support.bench import forkserver
-from tests.support.comparisons import row
+from tests.support.comparisons import invented_id, row
 
 DATASETS = ("cifar100", "digits")
 OS_STEPS = ("rename", "replace", "link", "unlink", "rmdir", "fsync", "symlink", "mkdir")  # functions of os
 
 
 def run_id(i: int) -> str:
-    return f"{i:016x}"
+    return invented_id(i)
 
 
 def record(i: int) -> dict[str, Any]:

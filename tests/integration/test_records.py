@@ -13,13 +13,15 @@ from harness.errors import UserError
 from harness.store import files, records
 from harness.store.store import Store
 from tests.support.bench import Bench, forkserver
+from tests.support.comparisons import TEXTS, invented_id
 
-RUNS = [f"{i:016x}" for i in range(30)]
+RUNS = sorted(invented_id(i) for i in range(30))
 
 
 def write_all(root: str, row: dict[str, Any], writer: int, start: Any) -> None:
     start.wait()
-    won = [k for k in RUNS if records.write_record(Store(Path(root)), {**row, "run_id": k, "host": f"writer {writer}"})]
+    rows = ({**row, "run_id": k, "science": TEXTS[k], "host": f"writer {writer}"} for k in RUNS)
+    won = [row["run_id"] for row in rows if records.write_record(Store(Path(root)), row)]
     (Path(root) / f"won-{writer}.json").write_text(json.dumps(won))
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
+from harness.spec import identity
 from harness.spec.expand import Cell
 from harness.store.schema import SCHEMA
 
@@ -20,6 +21,16 @@ SWEEP: dict[str, Any] = {
     "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
     "seeds": 3,
 }
+
+
+TEXTS: dict[str, str] = {}  # invented run id -> the text that it is the digest of
+
+
+def invented_id(number: int) -> str:
+    """Return the run id of a text that stands for a science."""
+    run_id = identity.of_text(text := f"science {number}")
+    TEXTS[run_id] = text
+    return run_id
 
 
 def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dict[str, Any]:
@@ -36,6 +47,8 @@ def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dic
         "evaluated_on": "test",
         "evaluated_size": 355,
         "warnings": [],
+        "versions": "{}",
+        "science": TEXTS.get(run_id, "x"),
         "student_parameters": 7,
         "evaluated_parameters": 7,
         **more,

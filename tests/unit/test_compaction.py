@@ -27,13 +27,13 @@ from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 from tests.support.cli import run_command
-from tests.support.comparisons import SWEEP, row
+from tests.support.comparisons import SWEEP, invented_id, row
 
 pytestmark = pytest.mark.slow
 
 
 def ids(*numbers: int) -> list[str]:
-    return [f"{i:016x}" for i in numbers]
+    return [invented_id(i) for i in numbers]
 
 
 def write(store: Store, *run_ids: str, **more: Any) -> None:
@@ -176,7 +176,7 @@ def test_a_damaged_part_is_named_and_its_runs_can_be_trained_again(store: Store,
     last = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size - 1
     content[last] ^= 1
     part.write_bytes(content)
-    with pytest.raises(UserError, match=rf"{part.name}: not readable .* to train its 3 runs again"):
+    with pytest.raises(UserError, match=rf"{part.name}: not readable .* train its 3 runs again"):
         records.read_records(store, store.done_ids())
     part.unlink()
     assert len(store.done_ids()) == 8 == len(records.read_records(store, ids(*range(20))))

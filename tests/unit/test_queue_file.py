@@ -56,12 +56,25 @@ def old_json(queue: Queue) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"packs": []}', '{"packs": 3}', '{"packs": [{"runs": [{}]}]}'])
-def test_a_damaged_file_is_reported(planned: Planned, content: str) -> None:
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        ("", "not JSON"),
+        ("[]", "expected a dictionary, found \\[\\]"),
+        ("{}", "store: missing"),
+        ('{"store": "x", "packs": 3}', "packs: expected a list, found 3"),
+        ('{"store": "x", "packs": [{"runs": [{}]}]}', "packs.0.runs.0.run_id: missing"),
+        ('{"store": "x", "packs": [{"run_ids": 3}]}', "packs.0.run_ids: expected a list, found 3"),
+    ],
+)
+def test_a_damaged_file_is_reported(planned: Planned, content: str, problem: str) -> None:
     path = planned.store.queue("s-00000000")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
-    with pytest.raises(UserError, match=r"s-00000000\.json: missing or damaged; run the sweep again"):
+    with pytest.raises(UserError, match=rf"s-00000000\.json: damaged: {problem}"):
+        Queue.read(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"s-00000000\.json: missing; run the sweep again"):
         Queue.read(path)
 
 
@@ -191,5 +204,5 @@ def test_a_job_order_is_read_as_written(planned: Planned) -> None:
 def test_a_damaged_queue_is_named(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text("{")
-    with pytest.raises(UserError, match="s.json: missing or damaged"):
+    with pytest.raises(UserError, match="s.json: damaged: not JSON"):
         Queue.read(path)

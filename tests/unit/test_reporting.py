@@ -28,7 +28,7 @@ from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
 from harness.store.store import Store
 from tests.support.cli import plain_tex, run_command
-from tests.support.comparisons import SWEEP, contents, row, table
+from tests.support.comparisons import SWEEP, contents, invented_id, row, table
 
 TOP1 = st.none() | st.floats(0, 100, allow_nan=False)  # None: diverged
 METHODS = ("student", "kd", "crd")
@@ -187,7 +187,7 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
 
 @pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
-    store, run_id = Store(tmp_path), "0" * 16
+    store, run_id = Store(tmp_path), invented_id(0)
     records.write_record(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
@@ -346,10 +346,10 @@ def test_a_damaged_record_is_named(home: Path) -> None:
     path = plan().store.record(plan().plan.cells[0].run_id)
     path.write_bytes(path.read_bytes()[:-20])
     error = run_command("report", "small.yaml").error
-    assert f"{path}: not a readable record" in error and "delete it and run the sweep again" in error
+    assert f"{path}: not a readable record" in error and "restore it from a copy, or move it out" in error
     other = plan().store.record(plan().plan.cells[1].run_id)
     path.write_bytes(other.read_bytes())
-    assert f"{path}: holds another run's record" in run_command("report", "small.yaml").error
+    assert f"{path}: not a readable record (run_id: of another run)" in run_command("report", "small.yaml").error
 
 
 def test_report_without_a_file_lists_every_sweep(home: Path) -> None:
@@ -385,7 +385,7 @@ def test_report_of_an_empty_store(home: Path) -> None:
 def test_a_damaged_description_is_named(home: Path) -> None:
     for text in ("", "[]", "{}", '{"cells": 5}', '{"cells": [], "epochs": 5, "name": "x"}'):
         Path("results/tables/small/contents.json").write_text(text)
-        assert "contents.json: missing or damaged" in run_command("report").error
+        assert "contents.json: damaged: " in run_command("report").error
         with pytest.raises(UserError):
             Contents.read(Path("results/tables/small"))
 

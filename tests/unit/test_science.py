@@ -124,7 +124,7 @@ def test_keys_that_are_younger_than_a_record_have_their_defaults(forms: list[dic
     ],
 )
 def test_damage_is_the_users_error(forms: list[dict[str, Any]], damage: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="a run's settings are damaged, or of a later version"):
+    with pytest.raises(UserError, match="a run's settings: damaged, or of a later version"):
         Science.from_json({**forms[0], **damage})
     for text in ("", "[]", "null", '{"seed": 1}'):
         with pytest.raises(UserError, match="damaged"):

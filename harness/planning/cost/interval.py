@@ -6,9 +6,12 @@ from functools import reduce
 from operator import add
 from statistics import median
 
+from harness.store import json_files
+
 
 @dataclass(frozen=True)
 class Interval:
+    __pydantic_config__ = json_files.CLOSED
     low: float
     mid: float
     high: float

@@ -1,11 +1,14 @@
 """Results of ``sweep --probe``: a small file for each shape of pack and device. They are not records."""
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from harness.planning.cost.devices import Device
 from harness.spec import identity
-from harness.store import files
+from harness.store import files, json_files
 from harness.store.store import Store
 
 # The widening of a probe's interval: a probe has the machine to itself and runs only a few steps.
@@ -16,11 +19,12 @@ WIDENING = 1.3
 class ProbeResult:
     """The measured pace of a pack."""
 
+    __pydantic_config__ = json_files.CLOSED
     shapes: list[str]  # of its runs, see similar_runs.shape
     hardware: str
     threads: int
     processes: int
-    seconds_per_step: list[float]  # of the whole pack, several times
+    seconds_per_step: Annotated[list[float], Field(min_length=1)]  # of the whole pack, several times
     start_s: float  # from the start of the process to the first step
     checkpoint_bytes: int  # of a checkpoint of every run
 
@@ -36,10 +40,9 @@ class ProbeResult:
 
 
 def read_probe_results(store: Store) -> list[ProbeResult]:
-    """Return the store's results; damaged ones are left out."""
-    values = (files.read_json(path) for path in sorted(store.probes.glob("*.json")))
-    names = {f.name for f in fields(ProbeResult)}
-    return [ProbeResult(**value) for value in values if isinstance(value, dict) and set(value) == names]
+    """Return the store's results; damaged ones are left out with a note."""
+    results = (json_files.read_optional(ProbeResult, path) for path in sorted(store.probes.glob("*.json")))
+    return [result for result in results if result]
 
 
 def largest_within(results: Collection[ProbeResult], shapes: Collection[str], device: Device) -> ProbeResult | None:

@@ -1,5 +1,6 @@
 """Submissions of a sweep: what each was estimated to take, and what its runs have taken."""
 
+import os
 import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from harness.planning.cost.devices import unit_of
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.cost.interval import Interval
-from harness.store import files, records
+from harness.store import files, json_files, records
 from harness.store.store import Store
 
 
@@ -22,7 +23,8 @@ from harness.store.store import Store
 class Submission:
     """Runs that were submitted together, and their estimate at that time."""
 
-    submitted_at: float
+    __pydantic_config__ = json_files.CLOSED
+    submitted_at: json_files.Timestamp
     run_ids: tuple[str, ...]
     elapsed_s: Interval | None
     device_s: Interval | None
@@ -42,8 +44,12 @@ class MeasuredCost:
 
 
 def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate: Estimate) -> None:
-    """Note a submission. Runs that were submitted before keep their first estimate."""
+    """Note a submission. Runs that were submitted before keep their first estimate. A file that cannot be read is left
+    as it is.
+    """
     known = read_submissions(store, sweep)
+    if not known and os.path.lexists(store.estimates(sweep)):
+        return
     if any(set(run_ids) <= set(submission.run_ids) for submission in known):
         return
     new = Submission(
@@ -55,15 +61,7 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
 
 def read_submissions(store: Store, sweep: str) -> list[Submission]:
     """Return a sweep's submissions, oldest first; none where their file is damaged, as nothing depends on it."""
-    try:
-        return [_submission(value) for value in files.read_json(store.estimates(sweep)) or ()]
-    except (TypeError, KeyError, AttributeError):
-        return []
-
-
-def _submission(value: dict[str, Any]) -> Submission:
-    ranges = {k: Interval(**value[k]) if value[k] else None for k in ("elapsed_s", "device_s", "left_bytes")}
-    return Submission(**{**value, **ranges, "run_ids": tuple(value["run_ids"])})
+    return json_files.read_optional(list[Submission], store.estimates(sweep)) or []
 
 
 def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
