@@ -9,7 +9,8 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import expected, raise_mistakes, shorten, unknown
 from harness.phrases import plural
-from harness.spec.schema import NAME_PATTERN, Method, Recipe, Sweep
+from harness.spec.recipe import Closed
+from harness.spec.schema import NAME_PATTERN, Method, Recipe
 from harness.spec.yamlfile import Document, KeyPath
 
 M = typing.TypeVar("M", bound=BaseModel)
@@ -80,8 +81,7 @@ def _message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails])
     if all(kind in EXPECTED and e["type"].endswith(WRONG_TYPE) for kind, e in zip(kinds, errors, strict=True)):
         words = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
         quote = kinds == ["string"] and isinstance(value, int | float)
-        shown = str(value).lower() if isinstance(value, bool) else shorten(value)
-        return expected(words, value) + (f"; quote it: '{shown}'" if quote else "")
+        return expected(words, value) + ("; put it in quotes" if quote else "")
     if error["type"] in ("too_short", "too_long"):
         least, most = error["ctx"].get("min_length", 0), error["ctx"].get("max_length", 0)
         bound = (
@@ -100,18 +100,20 @@ def _message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails])
 
 
 def _unknown_key(model: type[BaseModel], place: KeyPath) -> str:
-    key, owner = place[-1], _model_at(model, place[:-1])
-    if owner is Sweep and key in Recipe.model_fields:
-        return f"unknown key {key!r}; it is a key of recipe: recipe.{key}"
+    key, owner = str(place[-1]), _model_at(model, place[:-1])
     fields = owner.model_fields if owner else {}
-    name, colon, _ = str(key).partition(":")
+    if "recipe" in fields and key in Recipe.model_fields:
+        return f"unknown key {key!r}; it is a key of recipe: recipe.{key}"
+    if owner is not None and (instead := owner.owner_of(key)):
+        return f"unknown key {shorten(key)}; {instead}"
+    name, colon, _ = key.partition(":")
     if colon and name in fields:
         return f"unknown key {shorten(key)}; a space is missing after the colon of {name!r}"
     message = unknown("key", key, fields)
     return f"{message}; hyper-parameters go under params" if owner is Method else message
 
 
-def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], loc: KeyPath) -> type[Closed] | None:
     """Return the model whose keys stand at ``loc``, following the fields' annotations."""
     annotation: Any = model
     for part in loc:
@@ -125,4 +127,4 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
             annotation = next(
                 (a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
             )
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Closed) else None

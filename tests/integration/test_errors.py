@@ -84,7 +84,7 @@ WRONG_FILES = {
     ),
     "its type": (
         put("methods", "kd", "params", "temperature", "hot"),
-        "methods.kd.params.temperature: expected float, found 'hot'",
+        "methods.kd.params.temperature: expected a number, found 'hot'",
     ),
     "choice": (
         put("methods", "rekd", {"params": {"selection": "sofd"}}),

@@ -306,7 +306,7 @@ def test_a_default_is_the_same_run_whether_stated_or_not(package: str) -> None:
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: float): ...", "'x' needs a type"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x=1.0): ...", "'x' needs a type"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: list = [1]): ...", "its type is list"),
-        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected int"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected an integer"),
         (
             "class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, tau=4.0, k: int = 1): ...",
             "hyper-parameters must be keyword-only, found tau, k; put a * before them: def __init__(self, s, t, *,",
