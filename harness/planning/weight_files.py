@@ -75,7 +75,10 @@ class GivenWeights:
 
     def _missing(self, weights: WeightsSource) -> str:
         there = next((path for path in self._candidates(weights) if path.exists() or path.is_symlink()), None)
-        return missing_file(there) if there else f"no such file; {ADVICE}"
+        if there:
+            return missing_file(there)
+        folders = dict.fromkeys(str(path.parent) for path in self._candidates(weights))
+        return f"no such file in {' or '.join(folders)}" if self.root else f"no such file; {ADVICE}"
 
     def _candidates(self, weights: WeightsSource) -> list[Path]:
         try:

@@ -1,5 +1,6 @@
 """Expansion of a sweep: cells of the comparison, the runs behind them, and the packs that train together."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -207,15 +208,16 @@ class _Expansion:
                 raise self.document.mistake(("pairs", i, "methods", name), message)
 
     def check_images(self, i: int, pair: Pair, recipe: Recipe) -> None:
-        if (shape := datasets.image_shape(self.info, recipe.image_size)) is None:
-            return
-        for key in ("teacher", "student"):
+        for size, key in itertools.product(("image_size", "eval_size"), ("teacher", "student")):
+            if (shape := datasets.image_shape(self.info, getattr(recipe, size))) is None:
+                continue
             with self.document.place(("pairs", i, key)):
                 try:
                     models.check_images(getattr(pair, key), self.info.name, shape)
                 except ValueError as e:
                     if self.info.image_shape is None:  # the recipe decides
-                        raise ValueError(f"{e} by `recipe.image_size`; set it, `eval_size` and `eval_resize`") from None
+                        text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
+                        raise ValueError(text) from None
                     raise
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:

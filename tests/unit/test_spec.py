@@ -233,8 +233,8 @@ def test_weights_of_a_library_are_normalised_as_it_says_unless_the_file_says_oth
     result = run_command("sweep", file, "--plan", "--results", tmp_path / "results")
     assert (
         "teacher timm:test_resnet: images normalised by mean 0.5 and std 0.5, as "
-        "timm:test_resnet.r160_in1k expects; students by cifar100's mean 0.5071, 0.4867, 0.4408 "
-        "and std 0.2675, 0.2565, 0.2761\n"
+        "timm:test_resnet.r160_in1k expects; students by mean 0.5071, 0.4867, 0.4408 "
+        "and std 0.2675, 0.2565, 0.2761, those of cifar100\n"
     ) in result.out
 
 

@@ -34,6 +34,7 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
 @pytest.mark.parametrize(
     "sets, expected",
     [
+        (["methods=[student]", "teachers.seed=5"], ["teachers: no teacher is trained, as no method here has one"]),
         ([], []),
         (["recipe={epochs: 3, lr: 0.1, milestones: [1, 2], gamma: 0.5}"], []),
         (
