@@ -117,6 +117,8 @@ def _expanded(expansion: "_Expansion", only: Only | None, added: Iterable[Cell])
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         expansion.check_pair(i, pair)
         teacher_run = teacher.run if isinstance(teacher, Trained) else None
+        if teacher_run is not None:
+            expansion.check_images(i, pair, plan.runs[teacher_run].science.recipe, of=("teacher",))
         backbone = expansion.backbone(pair.student_backbone, ("pairs", i, "student_backbone"))
         for name in sweep.methods:
             science = expansion.science(i, pair, name, recipe, teacher, backbone)
@@ -207,8 +209,8 @@ class _Expansion:
                 message = unknown("method of this sweep", name, self.sweep.methods)
                 raise self.document.mistake(("pairs", i, "methods", name), message)
 
-    def check_images(self, i: int, pair: Pair, recipe: Recipe) -> None:
-        for size, key in itertools.product(("image_size", "eval_size"), ("teacher", "student")):
+    def check_images(self, i: int, pair: Pair, recipe: Recipe, of: tuple[str, ...] = ("teacher", "student")) -> None:
+        for size, key in itertools.product(("image_size", "eval_size"), of):
             if (shape := datasets.image_shape(self.info, getattr(recipe, size))) is None:
                 continue
             with self.document.place(("pairs", i, key)):
@@ -264,7 +266,7 @@ class _Expansion:
             teacher=None,
             student=pair.teacher,
             method=MethodSettings("student", student.version, {}, student.weights),
-            recipe=self.recipe(student_recipe, ("teachers", "recipe")),
+            recipe=self.recipe(student_recipe, ("teachers", "recipe") if self.sweep.teachers.recipe else ("recipe",)),
             seed=self.sweep.teachers.seed,
             **self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
         )
