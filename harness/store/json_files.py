@@ -33,6 +33,8 @@ def read(kind: type[T], path: Path) -> T:
         if path.is_symlink():
             raise UserError(f"{path}: a link to nothing") from None
         raise
+    except NotADirectoryError as e:  # the store's folder is a file, which is said where the store is opened
+        raise FileNotFoundError(e.errno, e.strerror, str(path)) from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
 
