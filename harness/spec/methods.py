@@ -90,7 +90,9 @@ def describe_method(name: str) -> MethodInfo:
     """
     if ":" not in name:
         if name not in builtin_names():
-            raise UserError(unknown("method", name, builtin_names()))
+            module, dot, last = name.rpartition(".")
+            own = f"; is it your own? write {module}:{last}" if dot else ""
+            raise UserError(unknown("method", name, builtin_names()) + own)
         tree = _parse(METHODS_FOLDER / f"{name}.py")
         return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
     module, _, class_name = name.partition(":")
@@ -119,7 +121,9 @@ def source_file(name: str) -> Path:
         raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
     spec = _find(module)
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise UserError(f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)")
+        text = f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)"
+        hint = f"; write {module.removesuffix('.py')}:{name.partition(':')[2]}" if module.endswith(".py") else ""
+        raise UserError(text + hint)
     return Path(spec.origin)
 
 

@@ -164,6 +164,8 @@ def test_all_mistakes_of_a_file_are_named_by_line(changes: dict[str, str], place
         ({"train_subset": 100}, "it is a key of dataset: dataset.train_subset"),
         ({"teachers": {"epochs": 30}}, "teachers.epochs: unknown key 'epochs'; it is a key of recipe: recipe.epochs"),
         ({"methods": "kd fitnets"}, "write [kd, fitnets]"),
+        ({"methods": {"mine": {"use": "own.mine.Mine"}}}, "is it your own? write own.mine:Mine"),
+        ({"methods": {"mine": {"use": "mine.py:Mine"}}}, "; write mine:Mine"),
         ({"methods": ["student", {"kd": {}}]}, "write `NAME: {params: ...}` for each, without dashes"),
         ({"methods": {"kd": {"params": {"temperature": "4"}}}}, "expected a number, found '4'; take the quotes away"),
         ({"recipe": {"name": "digits_quick", "epochs": 3}}, "to start from a recipe, write base: digits_quick"),
