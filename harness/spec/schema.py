@@ -144,10 +144,14 @@ class Weights(tasks.StatedScores, StatedNormalisation, WeightsSource):
         """Return what the teacher's images are normalised by: as stated, or as a library says; None: as the dataset's.
 
         Raises:
-            ValueError: mean and std are not for the dataset's channels.
+            ValueError: the stated mean and std are not for the dataset's channels.
         """
-        own = self.stated_normalisation or (published_normalisation(self.name) if self.name else None)
-        own = own and own.of_channels(len(info.mean), info.name)
+        if (own := self.stated_normalisation) is not None:
+            own = own.of_channels(len(info.mean), info.name)
+        elif self.name is not None:
+            own = published_normalisation(self.name)
+            if own is not None and len(own.mean) != len(info.mean):
+                return None  # such weights do not fit a network for these images, which is said when they are loaded
         return None if own == info.normalisation else own
 
 
