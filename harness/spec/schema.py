@@ -182,8 +182,6 @@ class Weights(tasks.StatedScores, StatedNormalisation, WeightsSource):
     def normalisation(self, info: DatasetInfo) -> Normalisation | None:
         """Return what the teacher's images are normalised by: as stated, or as a library says; None: as the dataset's.
 
-        A library's numbers are for RGB, and of no use for a dataset with another number of channels.
-
         Raises:
             ValueError: the stated mean and std are not for the dataset's channels.
         """
