@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def write_json(value: Any) -> Callable[[Path, random.Random], object]:
 
 
 def check(stored: Stored, path: Path, count: int, *commands: tuple[object, ...], **more: Any) -> None:
-    value = json.loads(path.read_text())
+    value = json.loads(re.sub(r'"(at|submitted_at)": [0-9.]+', r'"\1": 1.8e9', path.read_text()))
     called = [stored.call(*map(str, command)) for command in commands]
     check_mutants(path, write_json(value), called, count, folder=stored.home, **more)
 
