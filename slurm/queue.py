@@ -138,7 +138,7 @@ class _OldJob:
     """A job of a queue that lists run ids only."""
 
     __pydantic_config__ = json_files.CLOSED
-    run_ids: tuple[str, ...]
+    run_ids: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...]  # which name the store's folders
     needs: str | None
 
 

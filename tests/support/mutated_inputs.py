@@ -265,7 +265,7 @@ def check_mutants(
     content, wrong = path.read_bytes(), list[str]()
     others = [(f"{put.__name__} {i}", put) for i in range(len(commands)) for put in IN_PLACE]
     for i in range(count):
-        rng = random.Random(f"{path.name} {i}")
+        rng = random.Random(f"{path.suffix} {count} {i}")
         path.unlink()
         what, put = others[i] if i < len(others) else (f"mutant {i}", lambda path, rng=rng: write(path, rng))
         put(path)
