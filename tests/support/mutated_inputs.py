@@ -272,7 +272,7 @@ def check_mutants(
         put(path)
         before, began = files_in(folder), time.monotonic()
         shown = f"{what} {content_of(path)}"
-        json_files.note.cache_clear()
+        json_files.print_note.cache_clear()
         try:
             result = commands[i // len(IN_PLACE) % len(commands)]()
         except Exception as e:
