@@ -38,7 +38,7 @@ def read_checked(kind: type[T], path: Path) -> T:
 
 
 def read_if_valid(kind: type[T], path: Path) -> T | None:
-    """Return the value as ``read_checked`` does; None where there is no file, or where it is unusable, which is said once."""
+    """Return the value as ``read_checked`` does; None for no file, or an unusable one, which is said once."""
     try:
         return read_checked(kind, path)
     except FileNotFoundError:
