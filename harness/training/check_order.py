@@ -15,6 +15,7 @@ class RunToCheck:
 
     science: dict[str, Any]
     processes: int  # of the job that will train it
+    gpu: bool = False  # whether it trains on one
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class State(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     TOO_SLOW = "too slow"
+    NEEDS_GPU = "needs a GPU"
 
 
 @dataclass(frozen=True)

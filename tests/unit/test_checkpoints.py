@@ -334,6 +334,24 @@ def test_changed_bytes_are_one_message_or_no_matter(tmp_path: Path) -> None:
             assert str(e).startswith(f"weights {file}: ") and str(e).isprintable() and len(str(e)) < 900
 
 
+@pytest.mark.parametrize(
+    ("place", "begins", "holds"),
+    [
+        ({"key": "stduent"}, "has an unknown key 'stduent'; did you mean 'student'? Valid: ", ""),
+        ({"prefix": "net"}, "not the weights of", "only the file has .conv1.weight"),  # the dot is missing
+        ({"key": "teacher", "prefix": "x."}, "has no names that begin with the prefix 'x.'; they are", ""),
+    ],
+)
+def test_a_place_that_does_not_fit_is_answered_with_those_that_do(
+    place: dict[str, str], begins: str, holds: str, tmp_path: Path
+) -> None:
+    text = error(saved(TWO, tmp_path / "two.pth"), **place)
+    assert text.startswith(begins) and holds in text
+    assert f"; what fits {NAME}: key `student` with prefix `net.`; key `teacher.net`" in text
+    plain = error(saved(MINE, tmp_path / "plain.pth"), key="model")
+    assert plain == f"has no key 'model': it is a state dict itself; what fits {NAME}: no key and no prefix"
+
+
 def test_evaluate_says_what_it_took_and_lets_choose(tmp_path: Path) -> None:
     file = saved({"model": MINE, "model_ema": OTHER}, tmp_path / "both.pth")
     asked = ("evaluate", "--dataset", "digits", "--model", NAME, "--weights", file, "--json")
