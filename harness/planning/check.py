@@ -131,10 +131,10 @@ def _check(
             "started (--no-check leaves this check out):"
         )
         raise Mistakes(map(UserError, (head, *_problem_lines(problems))))
-    why_not = {State.TOO_SLOW: f"takes longer than {SECONDS:.0f} s for a step", State.NEEDS_GPU: "needs a GPU"}
     for i, result in known.items():
-        if result.state in why_not:
-            say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]} {why_not[result.state]}")
+        if result.state in (State.TOO_SLOW, State.NOT_HERE):
+            slow = f"takes longer than {SECONDS:.0f} s for a step"
+            say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]}: {result.cause or slow}")
     for note in dict.fromkeys(result.note for result in known.values() if result.note):
         say(note)
     if why:

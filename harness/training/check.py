@@ -136,8 +136,8 @@ class Checker:
             self._too_slow.add(method)
             return CheckResult(0, State.TOO_SLOW)
         except BaseException as error:  # SystemExit, of a method, among them
-            if run.gpu and misses_gpu(error):
-                return CheckResult(0, State.NEEDS_GPU)
+            if lacks := lacking(error, run.gpu):
+                return CheckResult(0, State.NOT_HERE, lacks)
             cause = described(error, method)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -148,7 +148,7 @@ class Checker:
         return CheckResult(0, State.PASSED, note=note)
 
     def _cause(self, science: Science, processes: int) -> str | None:
-        """Return why a run would fail at its last batch; None if it would not.
+        """Return why a run would fail at its smallest batch; None if it would not.
 
         Raises whatever a model or a method raises before.
         """
@@ -169,12 +169,12 @@ class Checker:
             most = max(few, min(batches.largest, MOST_PIXELS // (height * width)))
             if most > few:
                 error = first_steps(science, teacher, task, most)
-        if error:
+        if error and most > 1:
             raise error
         last = batches.smallest
-        if (last == 1 or few < most) and last < most and (error := first_steps(science, teacher, task, last)):
-            return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}"
-        return None
+        if last < most and (last == 1 or few < most):
+            error = first_steps(science, teacher, task, last)
+        return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}" if error else None
 
     def _backbone(self, science: Science) -> Backbone | None:
         sha256, place = science.backbone, science.backbone_place
@@ -241,9 +241,14 @@ def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tens
     return isinstance(science.teacher, Given) or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
 
 
-def misses_gpu(error: BaseException) -> bool:
-    """Return whether a method's error tells of the GPU that the check does without."""
-    return kind_and_cause(error)[0] == "code" and bool(ABOUT_GPUS.search(f"{type(error).__name__}: {error}"))
+def lacking(error: BaseException, gpu: bool) -> str:
+    """Return what an error says that this machine lacks, though the job's may have it: disk, memory or a GPU."""
+    kind, cause = kind_and_cause(error)
+    if kind == "disk":
+        return cause
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "needs more memory than this machine gives it"
+    return "needs a GPU" if gpu and kind == "code" and ABOUT_GPUS.search(f"{cause} {error}") else ""
 
 
 def is_own(error: BaseException) -> bool:

@@ -94,6 +94,10 @@ class OnGPU(Base):
     def term(self, batch, student, teacher):
         return student.logits.cuda().square().mean()
 
+class Large(Base):
+    def term(self, batch, student, teacher):
+        return torch.empty(2**55).sum()
+
 class Keeps(Base):
     def term(self, batch, student, teacher):
         return student.logits.mean() + torch.zeros(70)[batch.indices].sum()
@@ -172,9 +176,10 @@ def test_a_wrong_hyper_parameter_and_a_first_stage_are_found(tmp_path: Path) -> 
     assert first.cause == "the loss is not finite at the first step: odd is nan, total is nan"
 
 
-def test_what_needs_a_gpu_is_left_unchecked_where_the_job_has_one(tmp_path: Path) -> None:
-    assert checked("OnGPU", tmp_path, gpu=True).state == State.NEEDS_GPU
+def test_what_this_machine_lacks_is_left_unchecked(tmp_path: Path) -> None:
+    assert checked("OnGPU", tmp_path, gpu=True) == CheckResult(0, State.NOT_HERE, "needs a GPU")
     assert checked("Shapes", tmp_path, gpu=True).state == State.FAILED
+    assert checked("Large", tmp_path).cause == "needs more memory than this machine gives it"
 
 
 def test_what_trains_passes(tmp_path: Path) -> None:
@@ -191,6 +196,7 @@ def test_what_trains_passes(tmp_path: Path) -> None:
     [
         (70, {"batch_size": 23}, "a batch of 1 image, as 70 images in batches of 23 leave: IndexError: "),
         (70, {"batch_size": 35, "accumulate": 18}, "a batch of 1 image, as 70 images in batches of 35, accumulate 18 "),
+        (70, {"batch_size": 35, "accumulate": 35}, "a batch of 1 image, as 70 images in batches of 35, accumulate 35 "),
         (70, {"batch_size": 24}, ""),
         (70, {"batch_size": 23, "epoch_steps": 2}, ""),
     ],
@@ -256,7 +262,7 @@ def check(planned: Planned, monkeypatch: pytest.MonkeyPatch, *states: State, pro
         started.append(command)
         results = json.loads(Path(command[-1]).read_text())["results"]
         for i, state in enumerate(states):
-            CheckResult(i, state, "its cause").append_to(Path(results))
+            CheckResult(i, state, "" if state == State.TOO_SLOW else "its cause").append_to(Path(results))
         return popen(["sh", "-c", program], **options)
 
     with monkeypatch.context() as patch:
@@ -299,10 +305,10 @@ def test_a_check_that_cannot_be_done_holds_nothing_up(
 def test_what_is_not_checked_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(plan(tmp_path), monkeypatch, State.NEEDS_GPU, State.TOO_SLOW, State.BEGUN, program="kill -11 $$")
+    check(plan(tmp_path), monkeypatch, State.NOT_HERE, State.TOO_SLOW, State.BEGUN, program="kill -11 $$")
     assert capsys.readouterr().err.splitlines() == [
-        "not checked: teacher digits_net_w8 needs a GPU",
-        "not checked: digits_net_w8 > digits_net_w4 / student takes longer than 60 s for a step",
+        "not checked: teacher digits_net_w8: its cause",
+        "not checked: digits_net_w8 > digits_net_w4 / student: takes longer than 60 s for a step",
         "the check before training is not complete: its process was ended by SIGSEGV (at digits_net_w8 > digits_net_w4 "
         "/ kd); going on without it",
     ]
