@@ -256,6 +256,7 @@ OTHER_FILES = {
     "is cut short or damaged: 5,000 bytes of an archive": as_bytes(MINE)[:5000],
     "is cut short or damaged: 9,000 of at least": as_bytes(MINE, legacy=True)[:9000],
     "is damaged or cut short: its list of tensors": as_bytes(MINE, legacy=True)[:500],
+    "is damaged or cut short: its list": as_bytes(MINE).replace(b"little", b"e\r\nlit"),  # copied as text
     "is an archive of torch.save that was packed again": archive("net/data.pkl", "net/data/0"),
 }
 
