@@ -71,7 +71,7 @@ def error_lines(error: Exception) -> list[str]:
 
 def expected(what: str, value: object) -> str:
     """Return ``expected a number, found '0,05'; a decimal comma? write 0.05``."""
-    found = "nothing" if value is None else shorten(value)
+    found = "nothing" if value is None else str(value).lower() if isinstance(value, bool) else shorten(value)
     comma = isinstance(value, str) and "list" not in what and re.fullmatch(r"([-+]?[0-9]+),([0-9]+)", value)
     return f"expected {what}, found {found}" + (f"; {comma_hint(*comma.groups())}" if comma else "")
 

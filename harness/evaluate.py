@@ -19,6 +19,7 @@ from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
+from harness.spec.tasks import DatasetInfo
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
 
@@ -152,7 +153,7 @@ def _checkpoint(
         name, own = tasks.resolve_model(model), given.normalisation(info)
         tasks.check_task(name, info)
         if (shape := datasets.image_shape(info, recipe.image_size)) is not None:
-            models.check_images(name, info.name, shape)
+            _check_images(name, info, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
     where = locate.dataset_folder(asked, root)
@@ -181,6 +182,13 @@ def _given_weights(named: str, options: dict[str, str | None]) -> Weights:
         option = str(problem["loc"][0] if problem["loc"] else next(iter(stated), key))
         option, value = (option, stated[option]) if option in stated else ("weights", named)
         raise UserError(f"--{option} {value}: {validation.message(Weights, problem['loc'], [problem])}") from None
+
+
+def _check_images(name: str, info: DatasetInfo, shape: tuple[int, int, int]) -> None:
+    try:
+        models.check_images(name, info.name, shape)
+    except ValueError as e:
+        raise ValueError(f"{e}; set --size and --resize" if info.image_shape is None else str(e)) from None
 
 
 def _numbers(text: str) -> list[float | str]:

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from harness.errors import UserError, collected, raise_mistakes, unknown
 from harness.spec import yamlfile
-from harness.spec.schema import Closed
+from harness.spec.recipe import Closed, Finite
 from harness.spec.validation import validate_model
 from slurm import sbatch_options
 
@@ -18,8 +18,12 @@ FOLDER = Path(__file__).resolve().parent / "profiles"
 class Resources(Closed):
     """The resources that one job asks for."""
 
-    time_minutes: int = Field(60, ge=1, description="time limit; a run that needs longer is requeued and resumes")
-    mem_gb: float | None = Field(None, gt=0, description="memory per node")
+    time_minutes: Annotated[int, BeforeValidator(sbatch_options.minutes)] = Field(
+        60, ge=1, description="time limit; a run that needs longer is requeued and resumes"
+    )
+    mem_gb: Annotated[Finite | None, BeforeValidator(sbatch_options.gigabytes)] = Field(
+        None, gt=0, description="memory per node"
+    )
     nodes: int = Field(1, ge=1, description="nodes of a job; its pack trains data-parallel on all of them")
     tasks_per_node: int = Field(1, ge=1, description="processes of a job on each of its nodes, which share the work")
     cpus_per_task: int = Field(1, ge=1, description="cores, and so threads, of each process")
@@ -34,6 +38,10 @@ class Resources(Closed):
     packs_per_job: int | None = Field(
         None, ge=1, description="packs of one pair, of different seeds, that a job trains at most"
     )
+
+    @classmethod
+    def owner_of(cls, key: str) -> str:
+        return sbatch_options.key_of(key)
 
     @property
     def processes(self) -> int:
@@ -82,12 +90,18 @@ class Profile(Closed):
     python: str | None = Field(
         None, description="the command that starts Python on a node (in a container, for example)"
     )
-    sbatch: dict[str, str | int | bool] = Field({}, description="further sbatch options by their long names")
+    sbatch: dict[str, Annotated[str | int | bool, BeforeValidator(sbatch_options.value)]] = Field(
+        {}, description="further sbatch options by their long names"
+    )
     signal_seconds: int = Field(
         90, ge=1, description="seconds before the time limit at which a job is signalled to checkpoint"
     )
     max_attempts: int = Field(20, ge=1, description="starts of a run without a result before it counts as failed")
-    poll_seconds: float = Field(20.0, ge=0.5, description="least time between two looks at the queue")
+    poll_seconds: Finite = Field(20.0, ge=0.5, description="least time between two looks at the queue")
+
+    @classmethod
+    def owner_of(cls, key: str) -> str:
+        return sbatch_options.key_of(key)
 
     def resources_for(self, student: str, teacher: str | None) -> Resources:
         """Return what a job asks for that trains this student, with this teacher if any.
@@ -117,11 +131,11 @@ def load_profile(name: str) -> Profile:
     Raises:
         UserError: there is no profile of that name, or it has an unknown key or a wrong value.
     """
-    if not name.endswith(".yaml") and name not in profile_names():
-        raise UserError(
-            f"--cluster: {unknown('cluster', name, ['local', *profile_names()])}; profiles are in slurm/profiles/"
-        )
-    document = yamlfile.read_yaml(Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml")
+    is_path = name.endswith((".yaml", ".yml"))
+    if not is_path and name not in profile_names():
+        names = unknown("cluster", name, ["local", *profile_names()])
+        raise UserError(f"--cluster: {names}; profiles are in slurm/profiles/, or named by a path that ends in .yaml")
+    document = yamlfile.read_yaml(Path(name) if is_path else FOLDER / f"{name}.yaml")
     profile = validate_model(Profile, document.data, document)
     mistakes: list[UserError] = []
     rules: list[Resources] = []

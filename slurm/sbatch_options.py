@@ -4,8 +4,10 @@ An option that is neither is left to sbatch, since sites and newer versions have
 """
 
 import difflib
+import re
 from typing import Any
 
+from harness.errors import expected
 from harness.phrases import plural
 
 # Option -> key of a profile that sets it.
@@ -36,7 +38,70 @@ FURTHER = """
     segment sockets-per-node spread-job switches thread-spec threads-per-core time-min tmp tres-bind tres-per-task uid
     use-min-nodes verbose wait-all-nodes wckey
 """.split()
+# Short name of an option without a key of its own -> its long name.
+LONG = {
+    "a": "array", "b": "begin", "B": "extra-node-info", "d": "dependency", "D": "chdir", "e": "error",
+    "F": "nodefile", "H": "hold", "i": "input", "J": "job-name", "k": "no-kill", "L": "licenses", "m": "distribution",
+    "M": "clusters", "o": "output", "O": "overcommit", "Q": "quiet", "s": "oversubscribe", "S": "core-spec",
+    "v": "verbose", "w": "nodelist", "W": "wait", "x": "exclude",
+}  # fmt: skip
+# What people call the keys of `resources`, besides the options of sbatch.
+_HABITS = {
+    "cpus": "resources.cpus_per_task", "gpu": "resources.gpus_per_node", "memory": "resources.mem_gb",
+    "ntasks-per-node": "resources.tasks_per_node", "walltime": "resources.time_minutes",
+}  # fmt: skip
 _LEAST_ALIKE = 0.85  # from which an unknown name is a misspelt one rather than a site's own
+
+
+def key_of(name: str) -> str:
+    """Return where a profile states what is no key at its place, or nothing: ``state it as `resources.mem_gb` ``."""
+    option = name.replace("_", "-")
+    if key := KEYS.get(option) or _HABITS.get(option):
+        return f"state it as `{key}`"
+    return f"state it under `sbatch`: {option}" if option in FURTHER else ""
+
+
+def minutes(value: Any) -> Any:
+    """Return a time limit as it is, unless it is written as for sbatch.
+
+    Raises:
+        ValueError: hours and minutes, with the number of minutes that they are.
+    """
+    found = re.fullmatch(r"(?:([0-9]{1,4})-)?([0-9]{1,4}):([0-9]{2})(?::([0-9]{2}))?", str(value))
+    if not found:
+        return value
+    days, first, second, third = (int(part or 0) for part in found.groups())
+    whole = 60 * first + second + (third > 0) if found[4] or found[1] else first + (second > 0)
+    raise ValueError(f"{expected('a number of minutes', value)}; write {24 * 60 * days + whole}")
+
+
+def gigabytes(value: Any) -> Any:
+    """Return an amount of memory as it is, unless it has a unit.
+
+    Raises:
+        ValueError: a number with a unit; the message has the number of gigabytes.
+    """
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?([KMGT])i?B?", str(value), re.IGNORECASE)
+    if not found:
+        return value
+    amount = float(found[1]) * 1024.0 ** ("KMGT".index(found[2].upper()) - 2)
+    raise ValueError(f"{expected('a number of gigabytes', value)}; write {amount:g}")
+
+
+def value(value: Any) -> Any:
+    """Return an option's value.
+
+    Raises:
+        ValueError: it is none, a number that is not an integer, a list or a mapping.
+    """
+    what = "text, an integer, or true for an option without a value"
+    if value is None:
+        raise ValueError(f"{expected(what, value)}; quote a text with commas, braces or brackets")
+    if isinstance(value, list) and all(isinstance(part, str | int) for part in value):
+        raise ValueError(f"{expected(what, value)}; write '{','.join(map(str, value))}'")
+    if not isinstance(value, str | int):
+        raise ValueError(expected(what, value) + "; put it in quotes" * isinstance(value, float))
+    return value
 
 
 def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
@@ -45,13 +110,14 @@ def check_option(name: str, value: Any, resources: dict[str, Any]) -> None:
     Raises:
         ValueError: a key of the profile sets it, the harness needs it, or its name is misspelt.
     """
-    option = name.lstrip("-").replace("_", "-")
+    stated = name.lstrip("-").replace("_", "-")
+    option = LONG.get(stated, stated)
     if key := KEYS.get(option):
         raise ValueError(f"repeats a key of the profile; state it as `{key}`")
     if option in OWN:
         raise ValueError("is set by the harness, which finds its jobs and logs by it; remove it")
-    if name.startswith("-"):
-        raise ValueError(f"options are named without dashes in front; write {option}")
+    if name.startswith("-") or stated in LONG:
+        raise ValueError(f"options are named by their long names, without dashes in front; write {option}")
     if option not in FURTHER:
         near = difflib.get_close_matches(option, [*KEYS, *OWN, *FURTHER], n=1, cutoff=_LEAST_ALIKE)
         if near:

@@ -68,7 +68,7 @@ class Planned:
             weights = pair.teacher_weights
             if weights and (own := weights.normalisation(self.info)):
                 source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
-                students = f"students by {self.info.label or self.info.name}'s {self.info.normalisation.text}"
+                students = f"students by {self.info.normalisation.text}, those of {self.info.label or self.info.name}"
                 notes.append(f"teacher {pair.teacher}: images normalised by {own.text}, {source}; {students}")
         return list(dict.fromkeys(notes))
 

@@ -76,9 +76,11 @@ class GivenWeights:
 
     def _missing(self, weights: WeightsSource) -> str:
         there = next((path for path in self._candidates(weights) if path.exists() or path.is_symlink()), None)
+        candidates = self._candidates(weights)
         if there or Path(weights.source).expanduser().is_absolute():
-            return missing_file(there or Path(weights.source).expanduser())
-        return f"no such file; {ADVICE}"
+            return missing_file(there or candidates[0])
+        folders = dict.fromkeys(str(path.parent) for path in candidates)
+        return f"no such file in {' or '.join(folders)}" if self.root else f"no such file; {ADVICE}"
 
     def _candidates(self, weights: WeightsSource) -> list[Path]:
         try:

@@ -1,5 +1,6 @@
 """Expansion of a sweep: cells of the comparison, the runs behind them, and the packs that train together."""
 
+import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,6 +117,8 @@ def _expanded(expansion: "_Expansion", only: Only | None, added: Iterable[Cell])
     for i, (pair, teacher) in enumerate(zip(sweep.pairs, teachers, strict=True)):
         expansion.check_pair(i, pair)
         teacher_run = teacher.run if isinstance(teacher, Trained) else None
+        if teacher_run is not None:
+            expansion.check_images(i, pair, plan.runs[teacher_run].science.recipe, of=("teacher",))
         backbone = expansion.backbone(pair.student_backbone, ("pairs", i, "student_backbone"))
         for name in sweep.methods:
             science = expansion.science(i, pair, name, recipe, teacher, backbone)
@@ -206,16 +209,17 @@ class _Expansion:
                 message = unknown("method of this sweep", name, self.sweep.methods)
                 raise self.document.mistake(("pairs", i, "methods", name), message)
 
-    def check_images(self, i: int, pair: Pair, recipe: Recipe) -> None:
-        if (shape := datasets.image_shape(self.info, recipe.image_size)) is None:
-            return
-        for key in ("teacher", "student"):
+    def check_images(self, i: int, pair: Pair, recipe: Recipe, of: tuple[str, ...] = ("teacher", "student")) -> None:
+        for size, key in itertools.product(("image_size", "eval_size"), of):
+            if (shape := datasets.image_shape(self.info, getattr(recipe, size))) is None:
+                continue
             with self.document.place(("pairs", i, key)):
                 try:
                     models.check_images(getattr(pair, key), self.info.name, shape)
                 except ValueError as e:
                     if self.info.image_shape is None:  # the recipe decides
-                        raise ValueError(f"{e} by `recipe.image_size`; set it, `eval_size` and `eval_resize`") from None
+                        text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
+                        raise ValueError(text) from None
                     raise
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
@@ -262,7 +266,7 @@ class _Expansion:
             teacher=None,
             student=pair.teacher,
             method=MethodSettings("student", student.version, {}, student.weights),
-            recipe=self.recipe(student_recipe, ("teachers", "recipe")),
+            recipe=self.recipe(student_recipe, ("teachers", "recipe") if self.sweep.teachers.recipe else ("recipe",)),
             seed=self.sweep.teachers.seed,
             **self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
         )

@@ -30,8 +30,11 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
 
 def _of_sweep(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
-    if sweep.teachers != Teachers() and all(pair.teacher_weights for pair in sweep.pairs):
-        yield "teachers: no teacher is trained, as every pair has teacher_weights"
+    if sweep.teachers != Teachers():
+        if all(pair.teacher_weights for pair in sweep.pairs):
+            yield "teachers: no teacher is trained, as every pair has teacher_weights"
+        elif not any(describe_method(entry.use or name).needs_teacher for name, entry in sweep.methods.items()):
+            yield "teachers: no teacher is trained, as no method here has one"
     stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
     used = {cell.method for cell in plan.cells if plan.runs[cell.run_id].science.recipe.teacher_top_k}
     why = "reads nothing but the teacher's logits"

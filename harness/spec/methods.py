@@ -25,6 +25,9 @@ _NOT_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)
 _STATES_WEIGHTS = re.compile(r"^    weights\b.* = ", re.MULTILINE)
 
 
+_IN_WORDS = {"float": "a number", "int": "an integer", "bool": "true or false", "str": "text"}
+
+
 @dataclass(frozen=True)
 class Hyper:
     """One hyper-parameter: its type (``float``, ``int``, ``bool``, ``str`` or a tuple of literals) and default."""
@@ -50,7 +53,8 @@ class Hyper:
             return int(value)
         if self.kind in ("bool", "str") and type(value).__name__ == self.kind:
             return value
-        raise ValueError(expected(self.kind, value))
+        quotes = "; take the quotes away" if self.kind in ("float", "int") and _is_number(value) else ""
+        raise ValueError(expected(_IN_WORDS.get(self.kind, self.kind), value) + quotes)
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,12 @@ def describe_method(name: str) -> MethodInfo:
             return _read(tree, node, module, version="sha256:" + _source_hash(tree))
     classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef)]
     raise UserError(f"method {name!r}: {unknown('class', class_name, classes)}")
+
+
+def _is_number(value: Any) -> bool:
+    with suppress(ValueError):
+        return isinstance(value, str) and abs(float(value)) < 1e300
+    return False
 
 
 def source_file(name: str) -> Path:

@@ -19,6 +19,11 @@ class Closed(BaseModel):
     # Few of a command's models are used; the others are not built.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
+    @classmethod
+    def owner_of(cls, key: str) -> str:
+        """Return what to write for a key that belongs elsewhere, or nothing."""
+        return ""
+
 
 class GeneralKeys(Closed):
     """Everything about training that is not the method and not the task."""

@@ -38,6 +38,18 @@ def _seeds(part: Any) -> Any:
     return range(first, last + 1)
 
 
+def _pairs(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError(expected("a list of pairs, each {teacher: NAME, student: NAME}", value))
+    return value
+
+
+def _one_model(value: Any) -> Any:
+    if isinstance(value, list):
+        raise ValueError(f"{expected('the name of one model', value)}; write a pair for each")
+    return value
+
+
 def _either(names: tuple[str, ...]) -> str:
     return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
 
@@ -60,7 +72,7 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
-ModelName = Annotated[str, AfterValidator(tasks.resolve_model)]
+ModelName = Annotated[str, BeforeValidator(_one_model), AfterValidator(tasks.resolve_model)]
 RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 
 
@@ -149,6 +161,13 @@ class WeightsSource(Closed):
         "model's names when not stated",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"{expected('a mapping of keys to values', value)}; write {{file: {value}}}")
+        return value
+
     @model_validator(mode="after")
     def _one_source(self) -> "WeightsSource":
         stated = [key for key in ("file", "url", "name") if getattr(self, key) is not None]
@@ -227,6 +246,13 @@ class Pair(Closed):
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _is_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, dict | Pair):
+            raise ValueError(expected("{teacher: NAME, student: NAME}", value))
+        return value
+
 
 class Teachers(Closed):
     """Recipe and seed of the teachers that are trained here."""
@@ -251,12 +277,22 @@ class Sweep(Closed):
     methods: dict[Name, Method] = Field(
         min_length=1, description="a list of names, or a mapping from a name to its settings"
     )
-    pairs: tuple[Pair, ...] = Field(min_length=1, description="teacher-student pairs")
+    pairs: Annotated[tuple[Pair, ...], BeforeValidator(_pairs)] = Field(
+        min_length=1, description="teacher-student pairs"
+    )
     seeds: tuple[Seed, ...] = Field(
         min_length=1,
         max_length=MOST_SEEDS,
         description="a number of seeds (3 means 0, 1, 2), a range (`0-4`) or a list of both",
     )
+
+    @classmethod
+    def owner_of(cls, key: str) -> str:
+        if key in Pair.model_fields:
+            return f"it is a key of each of pairs: - {{{key}: ...}}"
+        if key in Method.model_fields:
+            return "it is a key of an entry of methods"
+        return f"it is a key of dataset: dataset.{key}" if key in Dataset.model_fields else ""
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -267,8 +303,10 @@ class Sweep(Closed):
             return {name: {} for name in value}
         if isinstance(value, dict):
             return {k: {} if v is None else v for k, v in value.items()}
-        brackets = f"; write [{value}]" if isinstance(value, str) else ""
-        raise ValueError(expected("a list of names, or a mapping of names to settings", value) + brackets)
+        instead = f"; write [{', '.join(re.findall('[^][ ,]+', value))}]" if isinstance(value, str) else ""
+        if isinstance(value, list) and any(isinstance(v, dict) for v in value):
+            instead = "; with settings, write `NAME: {params: ...}` for each, without dashes"
+        raise ValueError(expected("a list of names, or a mapping of names to settings", value) + instead)
 
     @field_validator("seeds", mode="before")
     @classmethod

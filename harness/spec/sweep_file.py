@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import UserError, collected, raise_mistakes, shorten, unknown
+from harness.errors import UserError, collected, one_line, raise_mistakes, shorten, unknown
 from harness.spec import method_settings, yamlfile
 from harness.spec.schema import NAME_PATTERN, Method, Recipe, Sweep
 from harness.spec.validation import validate_model
@@ -75,6 +75,10 @@ def load_recipe(ref: str | dict[str, Any], document: Document, at: KeyPath) -> d
         data = _recipe_file(ref, document, at)
     else:
         data = {k: v for k, v in ref.items() if k != "base"}
+        for key in data.keys() - Recipe.model_fields.keys() if "base" not in ref else ():
+            if (name := data[key] if key == "name" else key) in _recipe_files(document):
+                text = f"unknown key {key!r}; to start from a recipe, write base: {name}"
+                raise document.mistake((*at, key), text)
         if "base" in ref:
             data = {**_recipe_file(ref["base"], document, (*at, "base")), **data}
     validate_model(Recipe, data, document, at)
@@ -98,9 +102,13 @@ def changed_recipe(
     return validate_model(Recipe, data, document, at, owners)
 
 
-def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
+def _recipe_files(document: Document) -> dict[str, Path]:
     folders = [Path(document.source).parent / "recipes", SHIPPED_RECIPES]
-    files = {p.stem: p for folder in reversed(folders) if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
+    return {p.stem: p for folder in reversed(folders) if folder.is_dir() for p in sorted(folder.glob("*.yaml"))}
+
+
+def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
+    files = _recipe_files(document)
     if not isinstance(name, str) or name not in files:
         raise document.mistake(at, unknown("recipe", name, files))
     recipe = yamlfile.read_yaml(files[name])
@@ -111,9 +119,9 @@ def _recipe_file(name: Any, document: Document, at: KeyPath) -> dict[str, Any]:
 def _override(document: Document, text: str) -> None:
     """Apply one ``--set key.path=value``; short forms (``recipe: NAME``) become mappings as needed."""
     key, sep, raw = text.partition("=")
-    if not sep or not key.strip():
+    if not sep or not all(key.strip().split(".")):
         raise UserError(f"--set {shorten(text)}: expected key.path=value, e.g. recipe.epochs=10")
-    parsed = yamlfile.parse_yaml(f"value: {raw}", f"--set {shorten(key)}", hidden=1).data
+    parsed = yamlfile.parse_yaml(f"value: {raw}", f"--set {one_line(key.strip(), 80)}", hidden=1).data
     if set(parsed) != {"value"}:
         raise UserError(f"--set {shorten(text)}: expected one value")
     value = parsed["value"]

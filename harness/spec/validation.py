@@ -9,7 +9,8 @@ from pydantic_core import ErrorDetails
 
 from harness.errors import expected, raise_mistakes, shorten, unknown
 from harness.phrases import plural
-from harness.spec.schema import NAME_PATTERN, Method, Recipe, Sweep
+from harness.spec.recipe import Closed
+from harness.spec.schema import NAME_PATTERN, Method, Recipe
 from harness.spec.yamlfile import Document, KeyPath
 
 M = typing.TypeVar("M", bound=BaseModel)
@@ -103,18 +104,20 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
 
 
 def _unknown_key(model: type[BaseModel], place: KeyPath) -> str:
-    key, owner = place[-1], _model_at(model, place[:-1])
-    if owner is Sweep and key in Recipe.model_fields:
-        return f"unknown key {key!r}; it is a key of recipe: recipe.{key}"
+    key, owner = str(place[-1]), _model_at(model, place[:-1])
     fields = owner.model_fields if owner else {}
-    name, colon, _ = str(key).partition(":")
+    if "recipe" in fields and key in Recipe.model_fields:
+        return f"unknown key {key!r}; it is a key of recipe: recipe.{key}"
+    if owner is not None and (instead := owner.owner_of(key)):
+        return f"unknown key {shorten(key)}; {instead}"
+    name, colon, _ = key.partition(":")
     if colon and name in fields:
         return f"unknown key {shorten(key)}; a space is missing after the colon of {name!r}"
     text = unknown("key", key, fields)
     return f"{text}; hyper-parameters go under params" if owner is Method else text
 
 
-def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
+def _model_at(model: type[BaseModel], loc: KeyPath) -> type[Closed] | None:
     """Return the model whose keys stand at ``loc``, following the fields' annotations."""
     annotation: Any = model
     for part in loc:
@@ -128,4 +131,4 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[BaseModel] | None:
             annotation = next(
                 (a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
             )
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Closed) else None

@@ -84,6 +84,11 @@ def misread(text: str, is_key: bool = False) -> str | None:
     return f"{_shown(text)} {meaning}; {instead}quote it for the text: '{_shown(text)}'"
 
 
+def lookalikes(text: str) -> str:
+    """Return the codes of a text's characters that only look like others or like nothing: ``U+2212, U+00A0``."""
+    return ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in text if c in _LOOKALIKES or c in _UNSEEN))
+
+
 def _lookalike(text: str) -> str | None:
     """Return why a text is refused that only looks like a number, a quoted text or a name."""
     ascii_text = text.translate(_TO_ASCII)
@@ -93,9 +98,8 @@ def _lookalike(text: str) -> str | None:
     no_letters = not any(c.isalpha() for c in ascii_text)
     if not (unseen or no_letters or ascii_text[:1] in "'\"" or kind(ascii_text) != "str"):
         return None
-    codes = ", ".join(dict.fromkeys(f"U+{ord(c):04X}" for c in text if c in _LOOKALIKES or c in _UNSEEN))
     return (
-        f"{_shown(text)} has characters that only look like others or like nothing ({codes}); "
+        f"{_shown(text)} has characters that only look like others or like nothing ({lookalikes(text)}); "
         f"type it anew: {ascii_text.strip()[:_LONGEST]}"
     )
 

@@ -11,22 +11,13 @@ from typing import Any
 import yaml
 
 from harness.errors import UserError, comma_hint, raise_mistakes, shorten
-from harness.spec import yaml_scalars
+from harness.spec import yaml_scalars, yaml_syntax
 
 MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
 MAX_BITS = 64  # of an integer; no key takes more, and Python refuses to print far larger ones
 KeyPath = tuple[str | int, ...]
 Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # key -> the nodes of key and value
-# What a person would say to PyYAML's problems.
-HINTS = {
-    "'\\t' that cannot start": "a tab; YAML is indented with spaces",
-    "that cannot start": "quote the text",
-    "mapping values are not allowed": "is a line indented too far, or does a text with a colon need quotes?",
-    "<document start>": "is the first line indented more than a later one?",
-    "<block end>": "is a line indented more or less than those next to it?",
-    "expected ',' or": "is a bracket, brace or quote not closed?",
-    "unexpected end of stream": "is a quote not closed?",
-}
+KINDS = {list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
 
 
 @dataclass(frozen=True)
@@ -41,8 +32,9 @@ class Document:
     def where(self, path: KeyPath) -> str:
         """Return the place for a message, ``file.yaml:12: methods.kd.params``, with the line of the nearest key."""
         key = ".".join(str(p) for p in path)
-        if any(f"{key}.".startswith(f"{text.partition('=')[0].strip()}.") for text in self.sets):
-            return f"--set {key}"
+        for stated in (text.partition("=")[0].strip() for text in self.sets):
+            if f"{key}.".startswith(f"{stated}.") or (path not in self.lines and stated.startswith(f"{key}.")):
+                return f"--set {key}"
         line = self._line(path)
         place = f"{self.source}:{line}" if line else self.source
         return f"{place}: {key}" if key else place
@@ -89,7 +81,8 @@ def read_yaml(path: Path) -> Document:
     except UnicodeDecodeError as e:
         utf16 = e.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         hint = "; it is UTF-16: save it as UTF-8" if utf16 else ""
-        raise UserError(f"{path}: not UTF-8 text (byte {e.start}){hint}") from None
+        line = e.object[: e.start].count(b"\n") + 1
+        raise UserError(f"{path}:{line}: not UTF-8 text (byte {e.start}){hint or '; save it as UTF-8'}") from None
     document = parse_yaml(text, str(path))
     return replace(document, data={key: value for key, value in document.data.items() if not key.startswith(".")})
 
@@ -118,20 +111,20 @@ def parse_yaml(text: str, source: str, hidden: int = 0) -> Document:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as e:
-        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        problem = str(e.problem or e.context)
-        if problem.startswith("tag "):
-            raise UserError(f"{source}{line}: {problem}") from None
-        hint = next((f"; {hint}" for part, hint in HINTS.items() if part in problem), "")
-        raise UserError(f"{source}{line}: not valid YAML: {problem}{hint}") from None
+        raise yaml_syntax.syntax_error(e, text, source, hidden) from None
+    except yaml.reader.ReaderError as e:
+        place = yaml_syntax.place(source, text[: e.position].count("\n") + 1, hidden)
+        raise UserError(f"{place}: not valid YAML: the character U+{e.character:04X} is not allowed") from None
     except yaml.YAMLError as e:
         raise UserError(f"{source}: not valid YAML: {str(e).splitlines()[0]}") from None
     except RecursionError:
-        raise UserError(f"{source}: nested too deeply") from None
+        raise UserError(f"{source}: nested too deeply, or what &NAME marks holds *NAME") from None
     except (ValueError, OverflowError) as e:  # PyYAML's scanner on "\\UFFFFFFFF", or a version of 5,000 digits
         raise UserError(f"{source}: not valid YAML: {e}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{source}: expected a mapping of keys to values, found {type(data).__name__}")
+        kind = KINDS.get(type(data), "a number")
+        hint = "; write `key: value`, not `key = value`" if str(data).partition("=")[0].strip().isidentifier() else ""
+        raise UserError(f"{source}: expected a mapping of keys to values, found {kind}{hint}")
     return Document(source, data, lines)
 
 
@@ -179,7 +172,7 @@ class _Reader:
                 if merged:
                     text = "'<<' is given twice; merge several mappings by a list: <<: [*a, *b]"
                     raise self._mistake(key_node, path, text)
-                merged = self._merged(value_node, path)
+                merged = self._merged(value_node, path, key_node)
                 continue
             key = self._key(key_node, path, value_node, before)
             if key in own:
@@ -188,12 +181,12 @@ class _Reader:
             before = key, value_node
         return {**merged, **own}
 
-    def _merged(self, node: yaml.Node, path: KeyPath) -> Entries:
+    def _merged(self, node: yaml.Node, path: KeyPath, merge: yaml.Node) -> Entries:
         merged: Entries = {}
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(source, yaml.MappingNode):
                 text = "'<<' merges the keys of mappings: expected <<: *NAME or <<: [*NAME, *OTHER]"
-                raise self._mistake(node, path, text)
+                raise self._mistake(merge, path, text)
             for key, entry in self._entries(source, path).items():
                 merged.setdefault(key, entry)
         return merged
@@ -223,7 +216,7 @@ class _Reader:
         """Return the error for a mistake in a value, or in a key of the mapping at ``path``."""
         line = node.start_mark.line + 1
         key = "".join(f"{part}." for part in path[self.hidden :]).removesuffix(".")
-        return UserError(f"{self.source}:{line}: {key}{': ' if key else ''}{text}", line)
+        return UserError(f"{yaml_syntax.place(self.source, line, self.hidden)}: {key}{': ' if key else ''}{text}", line)
 
 
 def _is_number(node: yaml.Node) -> bool:

@@ -84,7 +84,7 @@ WRONG_FILES = {
     ),
     "its type": (
         put("methods", "kd", "params", "temperature", "hot"),
-        "methods.kd.params.temperature: expected float, found 'hot'",
+        "methods.kd.params.temperature: expected a number, found 'hot'",
     ),
     "choice": (
         put("methods", "rekd", {"params": {"selection": "sofd"}}),
@@ -118,7 +118,7 @@ WRONG_FILES = {
     "methods": (put("methods", [{"kd": {}}]), "methods: expected a list of names, or a mapping of names to settings"),
     "recipe range": (put("recipe", "lr", -1), "recipe.lr: must be greater than 0, found -1"),
     "milestones": (put("recipe", "milestones", [3]), "recipe: milestones belong to schedule 'step'"),
-    "type": (put("pairs", "x"), "pairs: expected a list, found 'x'"),
+    "type": (put("pairs", "x"), "pairs: expected a list of pairs, each {teacher: NAME, student: NAME}, found 'x'"),
     "seeds": (put("seeds", "three"), "seeds: expected a number of seeds or a list, found 'three'"),
     "seed": (put("seeds", [0, 0]), "seeds: seed 0 is listed twice"),
     "missing key": (lambda data: data.pop("recipe"), "recipe: is required and missing"),
@@ -189,7 +189,7 @@ WRONG_ARGS = {
     "set form": (["s.yaml", "--set", "seeds"], "--set 'seeds': expected key.path=value, e.g. recipe.epochs=10"),
     "set key": (["s.yaml", "--set", "recipe.epoch=3"], "recipe.epoch: unknown key 'epoch'; did you mean 'epochs'?"),
     "set value": (["s.yaml", "--set", "recipe.epochs=x"], "recipe.epochs: expected an integer, found 'x'"),
-    "set yaml": (["s.yaml", "--set", "seeds=[1"], "--set 'seeds':1: not valid YAML"),
+    "set yaml": (["s.yaml", "--set", "seeds=[1"], "--set seeds: not valid YAML"),
     "set into text": (["s.yaml", "--set", "seeds.x=1"], "--set seeds.x: seeds holds 1, which has no keys"),
     "set position": (["s.yaml", "--set", "pairs.4.teacher=x"], "--set pairs.4.teacher: '4' is not a position in pairs"),
     "set odd digit": (["s.yaml", "--set", "pairs.\u00b2.teacher=x"], "is not a position in pairs"),
@@ -246,7 +246,7 @@ def test_missing_data_and_weights_leave_the_store_unchanged(home: Path) -> None:
     for name in ("train", "test"):
         (home / "folder/cifar-100-python" / name).touch()
     result = run_command("sweep", "s.yaml", "--retry-failed", "--data", "folder")
-    assert result.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file; name the folder")
+    assert result.err.splitlines()[-1].startswith("error: s.yaml: weights none.pth: no such file in ")
     assert [p.name for p in (home / "results").iterdir()] == ["failures"] and failure.exists()
 
 

@@ -209,3 +209,14 @@ def test_the_ablations_settings_match_their_names() -> None:
     for name in variants:
         expected = plain | dict(changes[part] for part in name.split("_")[1:])
         assert {**settings[name].params, **settings[name].weights} == expected, name
+
+
+def test_models_for_small_images_are_given_them_in_evaluation_too() -> None:
+    file = REPO / "benchmarks" / "imagenet_like_quick.yaml"
+    sets = ["pairs.0.student=resnet8", "pairs.0.teacher=resnet20", "recipe.image_size=32"]
+    with pytest.raises(UserError, match=r"resnet20 is for 3x32x32 images, .* has 3x64x64 by `recipe.eval_size`; set"):
+        plan_sweep(file, Path("none"), data(), sets)
+    sets.append("recipe.eval_size=32")
+    assert plan_sweep(file, Path("none"), data(), sets).plan.runs
+    with pytest.raises(UserError, match=r"resnet20 is for 3x32x32 images, .* has 3x224x224 by `recipe.image_size`"):
+        plan_sweep(file, Path("none"), data(), [*sets, "teachers.recipe={epochs: 1, lr: 1}"])

@@ -233,8 +233,8 @@ def test_weights_of_a_library_are_normalised_as_it_says_unless_the_file_says_oth
     result = run_command("sweep", file, "--plan", "--results", tmp_path / "results")
     assert (
         "teacher timm:test_resnet: images normalised by mean 0.5 and std 0.5, as "
-        "timm:test_resnet.r160_in1k expects; students by cifar100's mean 0.5071, 0.4867, 0.4408 "
-        "and std 0.2675, 0.2565, 0.2761\n"
+        "timm:test_resnet.r160_in1k expects; students by mean 0.5071, 0.4867, 0.4408 "
+        "and std 0.2675, 0.2565, 0.2761, those of cifar100\n"
     ) in result.out
 
 
@@ -306,7 +306,7 @@ def test_a_default_is_the_same_run_whether_stated_or_not(package: str) -> None:
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: float): ...", "'x' needs a type"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x=1.0): ...", "'x' needs a type"),
         ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: list = [1]): ...", "its type is list"),
-        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected int"),
+        ("class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, *, x: int = 'a'): ...", "expected an integer"),
         (
             "class Mine:\n weights = {'ce': 1}\n def __init__(self, s, t, tau=4.0, k: int = 1): ...",
             "hyper-parameters must be keyword-only, found tau, k; put a * before them: def __init__(self, s, t, *,",

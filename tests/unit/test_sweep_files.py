@@ -34,6 +34,7 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
 @pytest.mark.parametrize(
     "sets, expected",
     [
+        (["methods=[student]", "teachers.seed=5"], ["teachers: no teacher is trained, as no method here has one"]),
         ([], []),
         (["recipe={epochs: 3, lr: 0.1, milestones: [1, 2], gamma: 0.5}"], []),
         (
@@ -153,6 +154,28 @@ def test_all_mistakes_of_a_file_are_named_by_line(changes: dict[str, str], place
     assert result.code == 2 and result.out == ""
 
 
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pairs": "a -> b"}, "pairs: expected a list of pairs, each {teacher: NAME, student: NAME}, found 'a -> b'"),
+        ({"pairs": [["a", "b"]]}, "pairs.0: expected {teacher: NAME, student: NAME}, found ['a', 'b']"),
+        ({"pairs": [{"teacher": "digits_net_w8", "student": ["digits_net_w4"]}]}, "write a pair for each"),
+        ({"teacher": "digits_net_w8"}, "unknown key 'teacher'; it is a key of each of pairs: - {teacher: ...}"),
+        ({"train_subset": 100}, "it is a key of dataset: dataset.train_subset"),
+        ({"teachers": {"epochs": 30}}, "teachers.epochs: unknown key 'epochs'; it is a key of recipe: recipe.epochs"),
+        ({"methods": "kd fitnets"}, "write [kd, fitnets]"),
+        ({"methods": ["student", {"kd": {}}]}, "write `NAME: {params: ...}` for each, without dashes"),
+        ({"methods": {"kd": {"params": {"temperature": "4"}}}}, "expected a number, found '4'; take the quotes away"),
+        ({"recipe": {"name": "digits_quick", "epochs": 3}}, "to start from a recipe, write base: digits_quick"),
+        ({"recipe": {"digits_quick": {"epochs": 3}}}, "to start from a recipe, write base: digits_quick"),
+    ],
+)
+def test_habits_of_other_tools_are_answered_with_the_valid_form(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as e:
+        plan({**BASE, **changes})
+    assert message in str(e.value)
+
+
 def test_of_many_mistakes_the_first_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as e:
         plan({**BASE, "seeds": [-1] * 30})
@@ -184,11 +207,11 @@ def test_a_wrong_value_of_set_is_named_by_the_option(tmp_path: Path) -> None:
         "recipe.epochs=x": "--set recipe.epochs: expected an integer, found 'x'",
         "recipe.lr=0,05": "--set recipe.lr: expected a number, found '0,05'; a decimal comma? write 0.05",
         "recipe.image_size=two": "--set recipe.image_size: expected an integer or a list, found 'two'",
-        "methods.kd.params.temperature=": "--set methods.kd.params.temperature: expected float, found nothing",
+        "methods.kd.params.temperature=": "--set methods.kd.params.temperature: expected a number, found nothing",
     }
     for text, message in messages.items():
         with pytest.raises(UserError) as e:
             plan({**BASE, "recipe": {"base": "digits_quick"}}, text)
         assert str(e.value) == message
-    with pytest.raises(UserError, match=r"^--set 'seeds':1: 010 starts with a zero"):
+    with pytest.raises(UserError, match=r"^--set seeds: 010 starts with a zero"):
         plan(BASE, "seeds=010")

@@ -104,7 +104,7 @@ def teacher_notes(comparison: Comparison) -> Iterator[str]:
     teachers = (Science.from_text(text).teacher for text in texts)
     own = [(t.model, t.normalisation.text) for t in teachers if isinstance(t, Given) and t.normalisation]
     if names := dict.fromkeys(f"{model} ({text})" for model, text in own):
-        dataset = comparison.contents.dataset
+        dataset = comparison.contents.shown_dataset
         yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(names)}."
 
 
