@@ -14,7 +14,7 @@ from harness.errors import UserError
 from harness.phrases import percent
 from harness.planning import locate
 from harness.planning.weight_files import missing_file
-from harness.spec import datasets, models, tasks
+from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Dataset, Recipe, Weights
@@ -181,7 +181,7 @@ def _given_weights(named: str, options: dict[str, str | None]) -> Weights:
         problem = e.errors()[0]
         option = str(problem["loc"][0] if problem["loc"] else next(iter(stated), key))
         option, value = (option, stated[option]) if option in stated else ("weights", named)
-        raise UserError(f"--{option} {value}: {problem['msg'].removeprefix('Value error, ')}") from None
+        raise UserError(f"--{option} {value}: {validation.message(Weights, problem['loc'], [problem])}") from None
 
 
 def _check_images(name: str, info: DatasetInfo, shape: tuple[int, int, int]) -> None:

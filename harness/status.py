@@ -119,8 +119,8 @@ def _details(row: dict[str, Any], task: "TaskInfo") -> Iterator[str]:
     if "epoch" in row:
         stage = "first stage, " if row.get("stage") == "first" else ""
         yield f"{stage}epoch {min(row['epoch'] + 1, row['epochs'])}/{row['epochs']}"
-        if row[task.score] is not None:
-            yield f"{task.shown} {row[task.score]:.2f} %"
+        if (score := row.get(task.score)) is not None:
+            yield f"{task.shown} {score:.2f} %"
         if row["seconds_left"] is not None:
             yield f"{duration(row['seconds_left'])} left"
     if "remark" in row:

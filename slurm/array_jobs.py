@@ -44,7 +44,7 @@ class ArrayJobs:
         notes = []
         for path in self.store.submissions.glob("*.json"):
             with suppress(FileNotFoundError):  # another submitter has removed it since
-                notes.append((path.stat().st_mtime, path, json_files.read(ArrayJob, path)))
+                notes.append((path.stat().st_mtime, path, json_files.read_checked(ArrayJob, path)))
         return [job for *_, job in sorted(notes, key=lambda note: note[:2])]
 
     def write(self, job: ArrayJob) -> None:

@@ -114,14 +114,14 @@ class Queue:
             UserError: it is missing, unreadable or damaged.
         """
         try:
-            value = json_files.read(dict[str, Any], path)
+            value = json_files.read_checked(dict[str, Any], path)
         except FileNotFoundError:
             raise UserError(f"{path}: missing; run the sweep again to write it again") from None
         jobs = value.get("packs")
         if isinstance(jobs, list) and any(isinstance(job, dict) and "runs" not in job for job in jobs):
-            old = json_files.checked(_OldQueue, value, str(path))
+            old = json_files.check_value(_OldQueue, value, str(path))
             return cls(**{**vars(old), "jobs": tuple(_old_jobs(Path(old.store), old.jobs))})
-        return json_files.checked(cls, value, str(path))
+        return json_files.check_value(cls, value, str(path))
 
 
 def _job_json(job: QueuedJob) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _OldJob:
     """A job of a queue that lists run ids only."""
 
     __pydantic_config__ = json_files.CLOSED
-    run_ids: tuple[str, ...]
+    run_ids: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...]  # which name the store's folders
     needs: str | None
 
 

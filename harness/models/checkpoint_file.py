@@ -19,6 +19,7 @@ from harness.models.pickled_data import Placeholder, read_pickle
 from harness.models.stored_tensors import BUILDS, MOST_DIMS, FileTensor, Storage, are_counts, storage_of, tensor_of
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first of the pickles in files that torch wrote before version 1.6
+DAMAGED = "is damaged or cut short: its list of tensors cannot be read"
 _MOST_HEADER = 100_000_000  # bytes, safetensors' own limit
 _SAFETENSORS = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "C64": torch.complex64,
@@ -89,7 +90,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         except (WrongFile, OSError):
             raise
         except Exception:  # damaged content leads to any exception there is; nothing of it was run
-            raise WrongFile("is damaged or cut short: its list of tensors cannot be read") from None
+            raise WrongFile(DAMAGED) from None
     return checkpoint
 
 
@@ -135,8 +136,10 @@ def _read_zip(checkpoint: Checkpoint, file: BinaryIO) -> None:
     root = roots[0]
     if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
         raise WrongFile("is an archive of torch.save that was packed again, with compression: expected torch's own")
-    if (order := entries.get(f"{root}byteorder")) and _content(file, order).strip() != b"little":
-        raise WrongFile("was written on a machine with another byte order")
+    order = entries.get(f"{root}byteorder")
+    if order and (stated := _content(file, order).strip()) != b"little":
+        is_big = stated == b"big"  # else a copy as text has moved everything
+        raise WrongFile("was written on a machine with another byte order" if is_big else DAMAGED)
     checkpoint.tree = read_pickle(io.BytesIO(_content(file, entries[f"{root}data.pkl"])), BUILDS, storage_of)
     for name, info in entries.items():
         if name.startswith(f"{root}data/"):

@@ -100,7 +100,7 @@ def read_weights(
         chosen, part = choose(checkpoint.tree, wanted, place, name)
         if place.prefix is None and chosen.prefix == "student." and _are_methods(chosen.outside):
             raise WrongFile(_SIMKD)
-        state = _read(checkpoint, chosen, wanted, name)
+        state = _read(checkpoint, chosen, wanted, name, part)
     except OSError as e:
         raise WeightsError(f"weights {file}: {e.strerror}") from None
     except WrongFile as e:
@@ -108,10 +108,11 @@ def read_weights(
     return state, LoadedWeights(file, digest, part)
 
 
-def _read(checkpoint: Checkpoint, chosen: Candidate, wanted: Wanted, name: str) -> dict[str, Tensor]:
+def _read(checkpoint: Checkpoint, chosen: Candidate, wanted: Wanted, name: str, part: str) -> dict[str, Tensor]:
     tensors = {key: t for key, t in chosen.tensors.items() if isinstance(t, FileTensor)}
     if not chosen.matching:
-        raise WrongFile(difference(name, {key: t.shape for key, t in tensors.items()}, wanted.shapes))
+        shapes = {key: t.shape for key, t in tensors.items()}
+        raise WrongFile(difference(name, shapes, wanted.shapes) + (f" ({part})" if part else ""))
     for key in wanted.shapes:
         if key in chosen.tensors and key not in tensors:
             raise WrongFile(f"{_shown(key)} is no plain tensor ({one_line(chosen.tensors[key].name, 100)})")

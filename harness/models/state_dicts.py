@@ -15,7 +15,7 @@ from harness.models.checkpoint_file import WrongFile
 from harness.models.pickled_data import Global, Placeholder
 from harness.models.stored_tensors import FileTensor
 from harness.phrases import plural, some
-from harness.spec.pretrained import Place
+from harness.spec.pretrained import ANYWHERE, Place
 
 Shape = tuple[int, ...]
 
@@ -80,6 +80,28 @@ def choose(tree: Any, wanted: Wanted, place: Place, name: str) -> tuple[Candidat
     dicts = dict(state_dicts(tree))
     if not dicts:
         raise WrongFile(f"holds no tensors by name{_content(tree)}; expected a model's state_dict()")
+    try:
+        places = _places(dicts, wanted, place)
+    except WrongFile as error:
+        raise WrongFile("; ".join(filter(None, (str(error), _elsewhere(dicts, wanted, name))))) from None
+    fitting = _distinct([c for c in places if c.complete])
+    if not fitting:
+        best = max(places, key=lambda c: (c.matching, not c.averaged, -len(c.outside)))
+        notes = (_note(best, []), _elsewhere(dicts, wanted, name) if place != ANYWHERE else "")
+        return best, "; ".join(filter(None, notes))
+    plain = [c for c in fitting if not c.averaged] or fitting
+    if len(plain) > 1:
+        listed = "; ".join(map(str, plain[:6]))
+        raise WrongFile(f"holds {len(plain)} state dicts that fit {name}: state `key` or `prefix` to choose: {listed}")
+    return plain[0], _note(plain[0], [c for c in fitting if c is not plain[0]])
+
+
+def _places(dicts: Mapping[str, Mapping[str, Any]], wanted: Wanted, place: Place) -> list[Candidate]:
+    """Return the candidates at a place, at least one.
+
+    Raises:
+        WrongFile: the file has no such place.
+    """
     places = [
         candidate
         for container in _containers(dicts, place.key)
@@ -87,15 +109,14 @@ def choose(tree: Any, wanted: Wanted, place: Place, name: str) -> tuple[Candidat
     ]
     if not places:
         raise WrongFile(f"has no names that begin with the prefix {place.prefix!r}; {_names(dicts, place.key)}")
-    fitting = _distinct([c for c in places if c.complete])
-    if not fitting:
-        best = max(places, key=lambda c: (c.matching, not c.averaged, -len(c.outside)))
-        return best, _note(best, [])
-    plain = [c for c in fitting if not c.averaged] or fitting
-    if len(plain) > 1:
-        listed = "; ".join(map(str, plain[:6]))
-        raise WrongFile(f"holds {len(plain)} state dicts that fit {name}: state `key` or `prefix` to choose: {listed}")
-    return plain[0], _note(plain[0], [c for c in fitting if c is not plain[0]])
+    return places
+
+
+def _elsewhere(dicts: Mapping[str, Mapping[str, Any]], wanted: Wanted, name: str) -> str:
+    """Return what fits a model at other places than the stated one; empty where nothing does."""
+    fitting = _distinct([c for c in _places(dicts, wanted, ANYWHERE) if c.complete])
+    texts = [str(c) if c.container or c.prefix else "no key and no prefix" for c in fitting[:6]]
+    return f"what fits {name}: {'; '.join(texts)}" if texts else ""
 
 
 def state_dicts(tree: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -147,7 +168,10 @@ def _containers(dicts: Mapping[str, Any], key: str | None) -> list[str]:
         return [path for path in dicts if path in largest]
     inside = [key] if key in dicts else [path for path in dicts if path.startswith(f"{key}.")]
     if not inside:
-        raise WrongFile(f"has an {unknown('key', key, [path for path in dicts if path][:200])}")
+        keys = [path for path in dicts if path][:200]
+        if not keys:
+            raise WrongFile(f"has no key {one_line(repr(key), 80)}: it is a state dict itself")
+        raise WrongFile(f"has an {unknown('key', key, keys)}")
     return inside
 
 
@@ -238,6 +262,8 @@ def _names(dicts: Mapping[str, Mapping[str, Any]], key: str | None) -> str:
 def _content(tree: Any) -> str:
     if isinstance(tree, Placeholder | Global):
         return f" (it is an object of {one_line(tree.name, 80)})"
+    if isinstance(tree, FileTensor):
+        return " (it is one tensor)"
     if isinstance(tree, dict) and tree:
         kinds = sorted({v.name for v in tree.values() if isinstance(v, Placeholder)})
         about = f"; there are only {_listed(kinds)}" if kinds else ""

@@ -48,11 +48,11 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     device = devices.devices(cluster, threads=1)
     runs: dict[str, tuple[Run, RunToCheck]] = {}
     for run in _of_one_seed(planned, to_do):
-        content, processes = run.science.without_seed(), device(run.science).processes
+        content, target = run.science.without_seed(), device(run.science)
         if isinstance(run.science.teacher, Trained):  # its own training does not matter
             content["teacher"] = run.science.teacher.model
-        to_check = RunToCheck(run.science.to_json(), processes)
-        runs.setdefault(_key("step", [content, processes]), (run, to_check))
+        to_check = RunToCheck(run.science.to_json(), target.processes, target.gpu)
+        runs.setdefault(_key("step", [content, target.processes]), (run, to_check))
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}
     if not new:
         return
@@ -122,7 +122,8 @@ def _check(
         results = Path(scratch, "results")
         order = CheckOrder([r for _, r in runs], weights, steps, SECONDS, THREADS, str(results))
         order.write(Path(scratch, "order.json"))
-        known, why = _run(Path(scratch), results, len(runs))
+        what = "checking the runs' first steps before training" if steps else "loading the given weights"
+        known, why = _run(Path(scratch), results, f"{what}: {{}} of {len(runs)} done")
     problems = {runs[i][0].label: result.cause for i, result in known.items() if result.state == State.FAILED}
     if problems:
         head = (
@@ -130,12 +131,16 @@ def _check(
             "started (--no-check leaves this check out):"
         )
         raise Mistakes(map(UserError, (head, *_problem_lines(problems))))
-    for label in (runs[i][0].label for i, result in known.items() if result.state == State.TOO_SLOW):
-        say(f"not checked: {label.rpartition(' / ')[0]} takes longer than {SECONDS:.0f} s for a step")
+    for i, result in known.items():
+        if result.state in (State.TOO_SLOW, State.NOT_HERE):
+            slow = f"takes longer than {SECONDS:.0f} s for a step"
+            say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]}: {result.cause or slow}")
     for note in dict.fromkeys(result.note for result in known.values() if result.note):
         say(note)
     if why:
-        say(f"the check before training is not complete: {why}; going on without it")
+        begun = (runs[i][0].label for i, result in known.items() if result.state == State.BEGUN)
+        where = next((f" (at {label.rpartition(' / ')[0]})" for label in begun), "")
+        say(f"the check before training is not complete: {why}{where}; going on without it")
     return [i in known and known[i].state == State.PASSED for i in range(len(runs))]
 
 
@@ -148,8 +153,8 @@ def _problem_lines(problems: Mapping[str, str]) -> list[str]:
     return [": ".join(filter(None, (pair, ", ".join(names), cause))) for (pair, cause), names in methods.items()]
 
 
-def _run(scratch: Path, results: Path, runs: int) -> tuple[dict[int, CheckResult], str]:
-    """Run the check's process; return its results, and why some are missing."""
+def _run(scratch: Path, results: Path, progress: str) -> tuple[dict[int, CheckResult], str]:
+    """Run the check's process; return its results, and why some are missing. ``progress`` is said while it works."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(THREADS)}
     command = [sys.executable, "-m", "harness.training.check", str(scratch / "order.json")]
     log = scratch / "log"
@@ -161,7 +166,7 @@ def _run(scratch: Path, results: Path, runs: int) -> tuple[dict[int, CheckResult
     except OSError as e:
         return {}, f"its process did not start: {e.strerror}"
     try:
-        code = _wait(process, results, runs)
+        code = _wait(process, results, progress)
     finally:
         with suppress(ProcessLookupError):  # with what methods have started
             os.killpg(process.pid, signal.SIGKILL)
@@ -170,13 +175,14 @@ def _run(scratch: Path, results: Path, runs: int) -> tuple[dict[int, CheckResult
     if code is None:
         return known, f"it takes longer than {PATIENCE:.0f} s"
     if code < 0:
-        return known, f"its process was ended by {signal.Signals(-code).name} (out of memory?)"
+        ended = f"its process was ended by {signal.Signals(-code).name}"
+        return known, f"{ended} (out of memory?)" if -code == signal.SIGKILL else ended
     for i in [i for i, result in known.items() if result.state == State.BEGUN]:  # it was not killed, but ended
         known[i] = CheckResult(i, State.FAILED, f"it ends its process, with code {code}")
     return known, files.tail(log, 1) if code and not known else ""
 
 
-def _wait(process: "subprocess.Popen[bytes]", results: Path, runs: int) -> int | None:
+def _wait(process: "subprocess.Popen[bytes]", results: Path, progress: str) -> int | None:
     """Return the process's exit code; None when it takes too long."""
     end, pause = time.monotonic() + PATIENCE, QUIET
     while (left := end - time.monotonic()) > 0:
@@ -184,6 +190,6 @@ def _wait(process: "subprocess.Popen[bytes]", results: Path, runs: int) -> int |
             return process.wait(min(pause, left))
         except subprocess.TimeoutExpired:
             done = sum(result.state != State.BEGUN for result in read_results(results).values())
-            say(f"checking the runs' first steps before training: {done} of {runs} done")
+            say(progress.format(done))
             pause = 5 * QUIET
     return None

@@ -105,7 +105,7 @@ def read_added(path: Path) -> list[expand.Cell]:
         UserError: they are unreadable or damaged.
     """
     try:
-        return json_files.read(list[expand.Cell], path)
+        return json_files.read_checked(list[expand.Cell], path)
     except FileNotFoundError:
         return []
     except UserError as e:

@@ -1,6 +1,7 @@
 """Weights that a sweep file gives: local files, and downloads in the weight cache. A run's identity has only their
 sha256."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +76,10 @@ class GivenWeights:
 
     def _missing(self, weights: WeightsSource) -> str:
         there = next((path for path in self._candidates(weights) if path.exists() or path.is_symlink()), None)
-        if there:
-            return missing_file(there)
-        folders = dict.fromkeys(str(path.parent) for path in self._candidates(weights))
+        candidates = self._candidates(weights)
+        if there or Path(weights.source).expanduser().is_absolute():
+            return missing_file(there or candidates[0])
+        folders = dict.fromkeys(str(path.parent) for path in candidates)
         return f"no such file in {' or '.join(folders)}" if self.root else f"no such file; {ADVICE}"
 
     def _candidates(self, weights: WeightsSource) -> list[Path]:
@@ -98,6 +100,18 @@ class GivenWeights:
 def missing_file(path: Path) -> str:
     """Return why a path is no file: it is a folder (with the checkpoints in it), a link to nothing, or not there."""
     if path.is_dir():
-        inside = sorted(p.name for p in path.iterdir() if p.suffix in pretrained.SUFFIXES)
+        inside = [name for name in _names(path) if name.endswith(pretrained.SUFFIXES)]
         return f"is a folder; expected a file in it{f', such as {some(inside)}' if inside else ''}"
-    return f"is a link to {path.readlink()}, which does not exist" if path.is_symlink() else "no such file"
+    if path.is_symlink():
+        return f"is a link to {path.readlink()}, which does not exist"
+    if not path.parent.is_dir():
+        return f"no such file; there is no folder {path.parent} either"
+    near = difflib.get_close_matches(path.name, _names(path.parent), n=1, cutoff=0.8)
+    return f"no such file; did you mean {near[0]!r}?" if near else "no such file"
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:  # it may not be read
+        return []

@@ -110,7 +110,7 @@ class Contents:
         """
         path = folder / CONTENTS
         try:
-            return json_files.read(cls, path)
+            return json_files.read_checked(cls, path)
         except FileNotFoundError:
             raise UserError(f"{path}: missing; run its sweep again to write it again") from None
 

@@ -12,7 +12,7 @@ from harness.spec import datasets, pretrained, tasks
 from harness.spec.normalisation import Normalisation, StatedNormalisation
 from harness.spec.pretrained_normalisation import published_normalisation
 from harness.spec.recipe import Closed, Finite
-from harness.spec.tasks import CHANNELS, DatasetInfo
+from harness.spec.tasks import DatasetInfo
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
@@ -201,15 +201,15 @@ class Weights(tasks.StatedScores, StatedNormalisation, WeightsSource):
     def normalisation(self, info: DatasetInfo) -> Normalisation | None:
         """Return what the teacher's images are normalised by: as stated, or as a library says; None: as the dataset's.
 
-        A library's numbers are for RGB, and of no use for a dataset with another number of channels.
-
         Raises:
-            ValueError: stated ones are not for the dataset's channels.
+            ValueError: the stated mean and std are not for the dataset's channels.
         """
-        own = self.stated_normalisation
-        if own is None and self.name and len(info.mean) == CHANNELS:
+        if (own := self.stated_normalisation) is not None:
+            own = own.of_channels(len(info.mean), info.name)
+        elif self.name is not None:
             own = published_normalisation(self.name)
-        own = own and own.of_channels(len(info.mean), info.name)
+            if own is not None and len(own.mean) != len(info.mean):
+                return None  # such weights do not fit a network for these images, which is said when they are loaded
         return None if own == info.normalisation else own
 
 

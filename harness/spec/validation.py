@@ -44,7 +44,7 @@ def validate_model(
             continue
         root = (owners or {}).get(str(place[0]), at) if place else at
         is_missing = errors[0]["type"] == "missing"
-        mistakes.append(document.mistake((*root, *place), _message(model, place, errors), is_missing))
+        mistakes.append(document.mistake((*root, *place), message(model, place, errors), is_missing))
     raise_mistakes(mistakes)
     raise AssertionError("pydantic refuses without a reason")
 
@@ -69,7 +69,8 @@ def _is_told_deeper(error: ErrorDetails) -> bool:
     return error["type"].endswith(WRONG_TYPE) or error["type"] == "too_short"
 
 
-def _message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) -> str:
+def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) -> str:
+    """Return what is wrong at a place, in a person's words; ``errors`` are pydantic's for it."""
     error, kinds = errors[0], [error["type"].split("_")[0] for error in errors]
     value = error["input"]
     if error["type"] == "extra_forbidden":
@@ -81,7 +82,10 @@ def _message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails])
     if all(kind in EXPECTED and e["type"].endswith(WRONG_TYPE) for kind, e in zip(kinds, errors, strict=True)):
         words = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
         quote = kinds == ["string"] and isinstance(value, int | float)
-        return expected(words, value) + ("; put it in quotes" if quote else "")
+        shown = str(value).lower() if isinstance(value, bool) else shorten(value)
+        return expected(words, value) + (f"; quote it: '{shown}'" if quote else "")
+    if error["type"] == "string_too_short":
+        return expected("text", value)
     if error["type"] in ("too_short", "too_long"):
         least, most = error["ctx"].get("min_length", 0), error["ctx"].get("max_length", 0)
         bound = (
@@ -92,11 +96,11 @@ def _message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails])
         return (
             f"expected a name of at most 64 letters, digits and any of _.+- (not as the first), found {shorten(value)}"
         )
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if error["type"] == "value_error":
-        return message
-    message = message.replace("Input should be", "must be")
-    return f"{message[0].lower()}{message[1:]}, found {shorten(value)}"
+        return text
+    text = text.replace("Input should be", "must be")
+    return f"{text[0].lower()}{text[1:]}, found {shorten(value)}"
 
 
 def _unknown_key(model: type[BaseModel], place: KeyPath) -> str:
@@ -109,8 +113,8 @@ def _unknown_key(model: type[BaseModel], place: KeyPath) -> str:
     name, colon, _ = key.partition(":")
     if colon and name in fields:
         return f"unknown key {shorten(key)}; a space is missing after the colon of {name!r}"
-    message = unknown("key", key, fields)
-    return f"{message}; hyper-parameters go under params" if owner is Method else message
+    text = unknown("key", key, fields)
+    return f"{text}; hyper-parameters go under params" if owner is Method else text
 
 
 def _model_at(model: type[BaseModel], loc: KeyPath) -> type[Closed] | None:

@@ -103,5 +103,5 @@ def _read_generation(folder: Path) -> Generation:
 @lru_cache(maxsize=1)  # a command asks several times for the index, a command that follows a sweep twice a second
 def _parse_index(index: Path, mtime_ns: int) -> Generation:
     """Return the generation that an index lists; ``mtime_ns`` makes the cache read a changed file again."""
-    content = json_files.read(_Index, index)
+    content = json_files.read_checked(_Index, index)
     return Generation(index.parent, content.schema_version, content.parts)

@@ -20,7 +20,7 @@ CLOSED = ConfigDict(extra="forbid", allow_inf_nan=False)
 Timestamp = Annotated[float, Field(ge=0, lt=1e11)]  # seconds since 1970 that are a date
 
 
-def read(kind: type[T], path: Path) -> T:
+def read_checked(kind: type[T], path: Path) -> T:
     """Return the value of type ``kind`` that a file holds.
 
     Raises:
@@ -28,29 +28,27 @@ def read(kind: type[T], path: Path) -> T:
         UserError: it cannot be read, or holds something else; the message names the file and the key.
     """
     try:
-        return parse(kind, path.read_bytes(), str(path))
-    except FileNotFoundError:
+        return parse_checked(kind, path.read_bytes(), str(path))
+    except (FileNotFoundError, NotADirectoryError) as e:
         if path.is_symlink():
             raise UserError(f"{path}: a link to nothing") from None
-        raise
-    except NotADirectoryError as e:  # the store's folder is a file, which is said where the store is opened
-        raise FileNotFoundError(e.errno, e.strerror, str(path)) from None
+        raise FileNotFoundError(*e.args) from None
     except OSError as e:
         raise UserError(f"{path}: cannot be read: {e.strerror}") from None
 
 
-def read_optional(kind: type[T], path: Path) -> T | None:
-    """Return the value as ``read`` does; None where there is no file, or where it is unusable, which is said once."""
+def read_if_valid(kind: type[T], path: Path) -> T | None:
+    """Return the value as ``read_checked`` does; None for no file, or an unusable one, which is said once."""
     try:
-        return read(kind, path)
+        return read_checked(kind, path)
     except FileNotFoundError:
         return None
     except UserError as e:
-        note(f"{e}; left out")
+        print_note(f"{e}; left out")
         return None
 
 
-def parse(kind: type[T], text: str | bytes, place: str) -> T:
+def parse_checked(kind: type[T], text: str | bytes, place: str) -> T:
     """Return the value of type ``kind`` that a JSON text holds; ``place`` names it in messages.
 
     Raises:
@@ -60,10 +58,10 @@ def parse(kind: type[T], text: str | bytes, place: str) -> T:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError(f"{place}: damaged: not JSON") from None
-    return checked(kind, value, place)
+    return check_value(kind, value, place)
 
 
-def checked(kind: type[T], value: Any, place: str) -> T:
+def check_value(kind: type[T], value: Any, place: str) -> T:
     """Return plain data as the value of type ``kind`` that they are; ``place`` names them in messages.
 
     Raises:
@@ -88,7 +86,7 @@ def _problem(error: ErrorDetails) -> str:
 
 
 @cache
-def note(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a note about the store on stderr, once however often a command comes upon it."""
     print(f"note: {text}", file=sys.stderr, flush=True)
 

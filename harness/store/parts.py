@@ -124,6 +124,8 @@ def _read_groups(
     table = file.read_row_groups(groups, columns=in_file, use_threads=False)
     table = table.append_column("dataset", pa.array([dataset_of(name)] * len(table), pa.string()))
     table = (table if current else upgrade(table)).select(columns)
+    if table.schema.types != [SCHEMA.field(name).type for name in columns]:
+        raise ValueError("a column is of another type")
     check(table)
     return table
 

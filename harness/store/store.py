@@ -200,9 +200,9 @@ class Store:
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run failed, or None where that is not known."""
-        failure = json_files.read_optional(Failure, path := self.failure_file(run_id))
+        failure = json_files.read_if_valid(Failure, path := self.failure_file(run_id))
         if failure and failure.run_id != run_id:
-            json_files.note(f"{path}: of another run, {shorten(failure.run_id)}; left out")
+            json_files.print_note(f"{path}: of another run, {shorten(failure.run_id)}; left out")
             return None
         return failure
 
@@ -219,7 +219,7 @@ class Store:
 
     def progress(self, run_id: str) -> dict[str, Any]:
         """Return how far a run has come, as far as it has said so."""
-        return json_files.read_optional(Progress, self.run(run_id) / "progress.json") or {}
+        return json_files.read_if_valid(Progress, self.run(run_id) / "progress.json") or {}
 
     def add_attempt(self, run_id: str, **values: Any) -> int:
         """Note that a job has started the run, and return the number of attempts so far."""
@@ -240,14 +240,14 @@ class Store:
             return []
         for number, line in enumerate([*lines, last] if last else lines, 1):
             try:
-                attempts.append(json_files.parse(Attempt, line, f"{path}:{number}"))
+                attempts.append(json_files.parse_checked(Attempt, line, f"{path}:{number}"))
             except UserError as e:
-                json_files.note(f"{e}; left out")
+                json_files.print_note(f"{e}; left out")
         return attempts
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
-        archived = [json_files.read_optional(Failure, path) for path in self.run(run_id).glob("failure-*.json")]
+        archived = [json_files.read_if_valid(Failure, path) for path in self.run(run_id).glob("failure-*.json")]
         since = max((failure.at for failure in archived if failure), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 

@@ -22,17 +22,20 @@ class BatchSizes:
         return min(self._parts(self.science.recipe.batch_size))
 
     @property
-    def one_image(self) -> str:
-        """Return where a batch of one image comes from."""
+    def last(self) -> str:
+        """Return where the smallest batch comes from."""
         recipe, images = self.science.recipe, self.science.dataset.train_images
         parts = f", accumulate {recipe.accumulate}" if recipe.accumulate > 1 else ""
         parts += f", {plural(self.shards, 'process', 'processes')}" if self.shards > 1 else ""
-        return f"a batch of 1 image, as {images:,} images in batches of {recipe.batch_size}{parts} leave"
+        smallest = f"a batch of {plural(self.smallest, 'image')}"
+        return f"{smallest}, as {images:,} images in batches of {recipe.batch_size}{parts} leave"
 
     @property
     def advice(self) -> str:
-        """Return what avoids a batch of one image."""
+        """Return what avoids a small last batch."""
         size = self.science.recipe.batch_size
+        if self.smallest > 1:
+            return "choose another batch_size or train_subset"
         near = (size + sign * distance for distance in range(1, size + 1) for sign in (1, -1))
         other = next((n for n in near if n > 1 and min(self._parts(n)) > 1), None)
         return f"batch_size: {other} leaves none" if other else "choose another batch_size or train_subset"

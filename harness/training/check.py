@@ -6,6 +6,7 @@ yet to be trained. A run takes its step as in a job, on a few images, by itself.
 
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -45,6 +46,11 @@ MOST_TRAIN_IMAGES = 50_000  # a method may keep something of every image
 MOST_PIXELS = 32 * 224 * 224  # of a step that is repeated with a batch like the recipe's
 TINY_LR = 1e-9  # a gradient that is not finite shows in the weights, and nothing else changes
 HERE = Path(__file__).parent
+# What torch, triton and extensions say where there is no GPU, or where an operation is for GPUs only.
+ABOUT_GPUS = re.compile(
+    r"cuda|gpu|nvidia|triton|accelerator|0 active drivers|'CPU' backend|not implemented for '(BFloat16|Half)'",
+    re.IGNORECASE,
+)
 
 
 class TooSlow(BaseException):
@@ -73,7 +79,8 @@ class RandomLoader:
         return 1
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Any, Tensor]]:
-        yield self.data.images, self.data.targets, torch.arange(self.batch_size)
+        images = len(self.targets)  # a method that keeps something of each image must have room for the last ones
+        yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images)
 
     def batches(self, mine: slice) -> NoReturn:
         raise NotImplementedError
@@ -129,6 +136,8 @@ class Checker:
             self._too_slow.add(method)
             return CheckResult(0, State.TOO_SLOW)
         except BaseException as error:  # SystemExit, of a method, among them
+            if lacks := lacking(error, run.gpu):
+                return CheckResult(0, State.NOT_HERE, lacks)
             cause = described(error, method)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -139,9 +148,9 @@ class Checker:
         return CheckResult(0, State.PASSED, note=note)
 
     def _cause(self, science: Science, processes: int) -> str | None:
-        """Return why a run would fail; None if it would not.
+        """Return why a run would fail at its smallest batch; None if it would not.
 
-        Raises whatever a model's or a method's constructor raises.
+        Raises whatever a model or a method raises before.
         """
         task = open_task(science.dataset, science.recipe, self._backbone(science))
         teacher = self._teacher_of(science, task) if science.teacher else None
@@ -155,16 +164,17 @@ class Checker:
         batches = BatchSizes(science, processes if not task.whole_batch else 1)
         height, width = task.random_images(1, 1).images.shape[-2:]
         few = min(FEW if height * width <= SMALL else FEWEST, batches.largest)
-        error = first_steps(science, teacher, task, few)
+        error, most = first_steps(science, teacher, task, few), few
         if error and not is_own(error):  # a method may need more images than a few
-            more = min(batches.largest, MOST_PIXELS // (height * width))
-            if more > few:
-                error = first_steps(science, teacher, task, more)
-        if error:
-            return described(error, science.method.use)
-        if batches.smallest == 1 < few and (error := first_steps(science, teacher, task, 1)):
-            return f"{batches.one_image}: {described(error, science.method.use)}; {batches.advice}"
-        return None
+            most = max(few, min(batches.largest, MOST_PIXELS // (height * width)))
+            if most > few:
+                error = first_steps(science, teacher, task, most)
+        if error and most > 1:
+            raise error
+        last = batches.smallest
+        if last < most and (last == 1 or few < most):
+            error = first_steps(science, teacher, task, last)
+        return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}" if error else None
 
     def _backbone(self, science: Science) -> Backbone | None:
         sha256, place = science.backbone, science.backbone_place
@@ -229,6 +239,16 @@ def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tens
     """Return whether a teacher's outputs are finite or, given, as they will be; otherwise losses tell nothing."""
     outputs = teacher(images, member.main_taps, science.recipe.precision, len(images))
     return isinstance(science.teacher, Given) or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
+
+
+def lacking(error: BaseException, gpu: bool) -> str:
+    """Return what an error says that this machine lacks, though the job's may have it: disk, memory or a GPU."""
+    kind, cause = kind_and_cause(error)
+    if kind == "disk":
+        return cause
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "needs more memory than this machine gives it"
+    return "needs a GPU" if gpu and kind == "code" and ABOUT_GPUS.search(f"{cause} {error}") else ""
 
 
 def is_own(error: BaseException) -> bool:

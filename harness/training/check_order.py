@@ -15,6 +15,7 @@ class RunToCheck:
 
     science: dict[str, Any]
     processes: int  # of the job that will train it
+    gpu: bool = False  # whether it trains on one
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class State(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     TOO_SLOW = "too slow"
+    NOT_HERE = "not here"
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class CheckResult:
 
     run: int  # its position in the order
     state: State
-    cause: str = ""  # of a failure
+    cause: str = ""  # of a failure, or why it cannot be checked on this machine
     note: str = ""  # on where its teacher's weights were found in their file
 
     def append_to(self, path: Path) -> None:

@@ -156,19 +156,28 @@ class Member:
         """Set a step's learning rate; ``step`` counts the main stage's steps from 0, a first stage's are negative."""
         self.lr = self._epoch_lr * warmup(self.recipe, step)
 
-    def check_terms(self, terms: dict[str, Tensor]) -> None:
+    def check_terms(self, terms: Any) -> None:
         """Check what the method returned, at an epoch's first step.
 
         Raises:
+            TypeError: it is no mapping of names to tensors of one number.
             ValueError: a term is missing, or is neither weighted nor a diagnostic.
         """
         if self._images:
             return
-        name, expected = type(self.distiller).__name__, {*self.loss_weights, *self.distiller.diagnostics}
+        name = f"{type(self.distiller).__name__}.{'first_terms' if self.in_first_stage else 'forward'}"
+        if not isinstance(terms, Mapping):
+            raise TypeError(f"{name} returned {_kind(terms)}; expected a dict of terms by name")
+        for key, term in terms.items():
+            if not isinstance(term, Tensor) or term.numel() != 1:
+                raise TypeError(f"{name} returned {_kind(term)} as {key!r}; expected a scalar tensor")
+        if self.in_first_stage:  # whose terms have any names
+            return
+        expected = {*self.loss_weights, *self.distiller.diagnostics}
         if extra := sorted(set(terms) - expected):
-            raise ValueError(f"{name}.forward returned {extra}, which are neither in its weights nor its diagnostics")
-        if missing := sorted(expected - set(terms)):
-            raise ValueError(f"{name}.forward did not return {missing}, which its weights or diagnostics name")
+            raise ValueError(f"{name} returned {extra}, which are neither in its weights nor its diagnostics")
+        if missing := sorted(expected - {"ce"} - set(terms)):
+            raise ValueError(f"{name} did not return {missing}, which its weights or diagnostics name")
 
     def add_losses(self, terms: dict[str, Tensor], images: int) -> None:
         """Add terms, means over the given number of images, to the epoch's sums on the device."""
@@ -263,6 +272,10 @@ class Member:
         """Drop the gradients of an unfinished step."""
         for p in self.parameters:
             p.grad = None
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def known_taps(taps: Collection[str], teacher: TapSpec | None) -> set[str]:

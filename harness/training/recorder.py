@@ -235,7 +235,10 @@ def kind_and_cause(error: BaseException) -> tuple[str, str]:
     data_errors = (WeightsError, arrays.WrongData, WrongLogits, UserError)
     kinds = ((files.DiskFull, "disk"), (TeacherFailed, "teacher"), (data_errors, "data"))
     kind = next((kind for errors, kind in kinds if isinstance(error, errors)), "code")
-    return kind, str(error) if kind != "code" else f"{type(error).__name__}: {error}".splitlines()[0]
+    if kind != "code":
+        return kind, str(error)
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return kind, ": ".join((type(error).__name__, *lines[:1]))
 
 
 def write_failure(store: Store, run_ids: list[str], error: BaseException, details: str, log: str) -> None:

@@ -220,14 +220,23 @@ def _forward(
 def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[dict[str, Tensor], Tensor]:
     """Return the terms by name, unweighted, and the total loss."""
     if member.in_first_stage:
-        terms = dict(member.distiller.first_terms(batch, student, teacher))
-        return terms, torch.stack(list(terms.values())).sum()
+        first_terms = member.distiller.first_terms(batch, student, teacher)
+        member.check_terms(first_terms)
+        return dict(first_terms), _total(list(first_terms.values()))
     task_losses = member.task.losses(student, batch, member.recipe)
     aligned, teacher = member.task.align(member.distiller, batch, student, teacher)
-    terms = {"ce": task_losses["ce"], **member.distiller(aligned, student, teacher)}
-    member.check_terms(terms)
+    returned = member.distiller(aligned, student, teacher)
+    member.check_terms(returned)
+    terms = {"ce": task_losses["ce"], **returned}
     weighted = [weight * terms[name] for name, weight in member.loss_weights.items() if weight]
-    return {**task_losses, **terms}, torch.stack(weighted).sum()
+    return {**task_losses, **terms}, _total(weighted)
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    """Return the sum of terms, some of which may have one dimension of one number."""
+    if any(term.dim() for term in terms):
+        terms = [term.reshape(()) for term in terms]
+    return torch.stack(terms).sum()
 
 
 def _average_buffers(member: Member, weight: float) -> None:

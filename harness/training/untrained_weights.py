@@ -6,13 +6,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from harness.store import files
 from harness.training.tasks import Task
 
 IMAGES = 4  # that the statistics are taken from
 
 
 def write_untrained_weights(task: Task, model: str, file: Path) -> None:
-    """Write random weights, with batch norms' statistics that keep the outputs of a deep network finite."""
+    """Write random weights, with batch norms' statistics that keep the outputs of a deep network finite.
+
+    Raises:
+        DiskFull: the disk is full.
+    """
     net = task.build(model).eval()
     norms = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
@@ -22,4 +27,5 @@ def write_untrained_weights(task: Task, model: str, file: Path) -> None:
         with torch.no_grad():
             net(task.random_images(IMAGES, IMAGES).images)
     file.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, file)
+    with files.full_disk_as_error(file):
+        save_file({key: tensor.contiguous() for key, tensor in net.state_dict().items()}, file)

@@ -112,7 +112,7 @@ def test_a_probe_of_a_method_that_fails_reports_the_cause(bench: Bench) -> None:
     assert result.returncode == 2 and not result.stdout, result.stderr
     assert re.search(r"^probe 2 of 2, .*: without tests\S+:NoSuchTap: ", result.stderr, re.MULTILINE), result.stderr
     cause = "ValueError: the teacher has no tap named 'stage99'; it has: "
-    assert f"  digits_net_w8 > digits_net_w4 / broken / seed 0: {cause}" in result.stderr.splitlines()[-1]
+    assert f"error: digits_net_w8 > digits_net_w4 / broken / seed 0: {cause}" in result.stderr.splitlines()[-1]
     assert "2 runs from a probe" in bench.run("sweep", "--plan").stdout, "the others are measured"
     assert not (bench.store.root / "failures").exists()
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -104,7 +105,7 @@ def write_json(value: Any) -> Callable[[Path, random.Random], object]:
 
 
 def check(stored: Stored, path: Path, count: int, *commands: tuple[object, ...], **more: Any) -> None:
-    value = json.loads(path.read_text())
+    value = json.loads(re.sub(r'"(at|submitted_at)": [0-9.]+', r'"\1": 1.8e9', path.read_text()))
     called = [stored.call(*map(str, command)) for command in commands]
     check_mutants(path, write_json(value), called, count, folder=stored.home, **more)
 
@@ -164,12 +165,12 @@ def test_compacted_records(tmp_path: Path) -> None:
     assert generation
     (part,) = generation.files(generation.run_ids)
     table = pq.read_table(part, partitioning=None)
-    called = [stored.call(*command) for command in (("report",), ("sweep", "--plan"), ("compact", "--grace", 0))]
+    called = [stored.call(*command) for command in (("report",), ("sweep", "--plan"))]
 
     def write(path: Path, rng: random.Random) -> None:
         write_mutated_table(table, path, rng)
 
-    check_mutants(part, write, called[:2], 60, folder=stored.home, readable=Path.is_file)
+    check_mutants(part, write, called, 60, folder=stored.home, readable=Path.is_file)
     index = generation.folder / INDEX
     check_mutants(index, write_json(json.loads(index.read_text())), called, 60, folder=stored.home, names=(part.name,))
 

@@ -112,11 +112,11 @@ def test_a_turned_image_of_another_size_is_refused(tmp_path: Path) -> None:
 def test_a_choice_for_images_with_a_class(tmp_path: Path, orientation: int, kind: str) -> None:
     image, exif = filed_image(orientation)
     save_image(path := tmp_path / f"0.{kind.lower()}", image, kind, exif=exif)
-    applied = encode.encode_image(path, Settings(max_side=40, quality=90, orientation="apply"))
+    applied = encode.encode_image(path.read_bytes(), path.name, Settings(max_side=40, quality=90, orientation="apply"))
     stored = Image.open(io.BytesIO(applied.jpeg))
     assert (applied.width, applied.height) == stored.size == (40, 24) and box_in(stored) == [v // 2 for v in BOX]
     assert ("turned" in applied.kinds) == (orientation != 1 and kind != "TIFF"), "Pillow turns TIFFs by itself"
-    ignored = encode.encode_image(path, Settings(max_side=400, quality=90))
+    ignored = encode.encode_image(path.read_bytes(), path.name, Settings(max_side=400, quality=90))
     assert (ignored.width, ignored.height) == (image.size if kind != "TIFF" else (WIDTH, HEIGHT))
     if kind == "JPEG":
         assert ignored.jpeg == path.read_bytes()

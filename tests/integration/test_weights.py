@@ -353,13 +353,22 @@ def test_wrong_weights_in_a_sweep_file(home: Path, given: dict[str, Any], messag
 
 
 def test_wrong_names_and_addresses_at_evaluate(home: Path) -> None:
-    def evaluate(weights: str) -> str:
-        return run_command("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights).error
+    def evaluate(weights: object, *more: str) -> str:
+        asked = ("evaluate", "--dataset", "digits", "--model", "digits_net_w4", "--weights", weights)
+        return run_command(*asked, *more).error
 
     assert evaluate("ftp://h/t.pth").startswith("--weights ftp://h/t.pth: expected an https address")
     assert evaluate("timm:resnet18.none").startswith("--weights timm:resnet18.none: timm has no loadable weights")
     assert evaluate("t.pth") == "--weights t.pth: no such file"
+    assert evaluate("t.pth", "--mean", "0.5", "--std", "0").startswith("--std 0: must be greater than or equal to ")
+    assert evaluate("t.pth", "--key", "") == "--key : expected text, found ''"
     assert list(home.iterdir()) == []
+    (home / "teacher.pth").touch()
+    assert evaluate("teachr.pth") == "--weights teachr.pth: no such file; did you mean 'teacher.pth'?"
+    nowhere = home / "none" / "t.pth"
+    assert evaluate(nowhere).endswith(f"t.pth: no such file; there is no folder {nowhere.parent} either")
+    given = {"file": str(nowhere)}
+    assert sweep(given, "--plan").error.endswith(f"t.pth: no such file; there is no folder {nowhere.parent} either")
 
 
 def test_a_teacher_with_its_own_mean_and_std_is_measured_stated_and_recorded_by_them(home: Path) -> None:

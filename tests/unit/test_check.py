@@ -74,6 +74,38 @@ class NotOne(Base):
     def term(self, batch, student, teacher):
         return student.logits[1].square().mean()
 
+class PerImage(Base):
+    def term(self, batch, student, teacher):
+        return (student.logits - teacher.logits).square().mean(dim=1)
+
+class Number(Base):
+    def term(self, batch, student, teacher):
+        return 1.5
+
+class Nothing(Base):
+    def forward(self, batch, student, teacher):
+        pass
+
+class Silent(Base):
+    def term(self, batch, student, teacher):
+        raise ValueError
+
+class OnGPU(Base):
+    def term(self, batch, student, teacher):
+        return student.logits.cuda().square().mean()
+
+class Large(Base):
+    def term(self, batch, student, teacher):
+        return torch.empty(2**55).sum()
+
+class Keeps(Base):
+    def term(self, batch, student, teacher):
+        return student.logits.mean() + torch.zeros(70)[batch.indices].sum()
+
+class NeedsEight(Base):
+    def term(self, batch, student, teacher):
+        return student.logits.topk(8, dim=0).values.mean().reshape(1)
+
 class Exits(Base):
     def term(self, batch, student, teacher):
         sys.exit("done")
@@ -96,7 +128,9 @@ def _methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def checked(use: str, folder: Path, seconds: float = 60.0, processes: int = 1, **options: Any) -> CheckResult:
+def checked(
+    use: str, folder: Path, seconds: float = 60.0, processes: int = 1, gpu: bool = False, **options: Any
+) -> CheckResult:
     """Check a run of a built-in method, or of one above."""
     options = {"teacher": "digits_net_w8", "batch_size": 64} | options
     if use[0].isupper():
@@ -106,7 +140,7 @@ def checked(use: str, folder: Path, seconds: float = 60.0, processes: int = 1, *
     science = make_science(options.pop("student", "digits_net_w4"), use, **options)
     science = replace(science, dataset=replace(science.dataset, train_subset=subset))
     order = CheckOrder([], {}, True, seconds, 1, "")
-    return Checker(order, folder).check(RunToCheck(science.to_json(), processes))
+    return Checker(order, folder).check(RunToCheck(science.to_json(), processes, gpu))
 
 
 @pytest.mark.parametrize(
@@ -120,12 +154,18 @@ def checked(use: str, folder: Path, seconds: float = 60.0, processes: int = 1, *
         ("Gradient", "gradients are not finite at the first step"),
         ("InPlace", "ValueError: the method changed its batch or the teacher's outputs in place"),
         ("Exits", "SystemExit: done"),
+        ("PerImage", "TypeError: PerImage.forward returned a tensor of shape (4,) as 'x'; expected a scalar tensor"),
+        ("Number", "TypeError: Number.forward returned float as 'x'; expected a scalar tensor"),
+        ("Nothing", "TypeError: Nothing.forward returned NoneType; expected a dict of terms by name"),
+        ("Silent", "ValueError ("),
+        ("Keeps", "IndexError: index "),
+        ("OnGPU", ""),
     ],
 )
 def test_a_first_step_finds_it(use: str, cause: str, tmp_path: Path) -> None:
     result = checked(use, tmp_path)
     assert result.state == State.FAILED and result.cause.startswith(cause), result
-    in_method = use in ("Shapes", "Exits")
+    in_method = use in ("Shapes", "Exits", "Silent", "Keeps", "OnGPU")
     assert ("my_methods_to_check.py:" in result.cause) == in_method, "the line of the user's own code"
 
 
@@ -134,6 +174,12 @@ def test_a_wrong_hyper_parameter_and_a_first_stage_are_found(tmp_path: Path) -> 
     assert result.state == State.FAILED and "no tap named 'stage7'" in result.cause
     first = checked("tests.support.user_methods:GivesNaNFirst", tmp_path, teacher=None)
     assert first.cause == "the loss is not finite at the first step: odd is nan, total is nan"
+
+
+def test_what_this_machine_lacks_is_left_unchecked(tmp_path: Path) -> None:
+    assert checked("OnGPU", tmp_path, gpu=True) == CheckResult(0, State.NOT_HERE, "needs a GPU")
+    assert checked("Shapes", tmp_path, gpu=True).state == State.FAILED
+    assert checked("Large", tmp_path).cause == "needs more memory than this machine gives it"
 
 
 def test_what_trains_passes(tmp_path: Path) -> None:
@@ -150,6 +196,7 @@ def test_what_trains_passes(tmp_path: Path) -> None:
     [
         (70, {"batch_size": 23}, "a batch of 1 image, as 70 images in batches of 23 leave: IndexError: "),
         (70, {"batch_size": 35, "accumulate": 18}, "a batch of 1 image, as 70 images in batches of 35, accumulate 18 "),
+        (70, {"batch_size": 35, "accumulate": 35}, "a batch of 1 image, as 70 images in batches of 35, accumulate 35 "),
         (70, {"batch_size": 24}, ""),
         (70, {"batch_size": 23, "epoch_steps": 2}, ""),
     ],
@@ -158,6 +205,12 @@ def test_a_last_batch_of_one_image(subset: int, options: dict[str, int], cause: 
     result = checked("NotOne", tmp_path, train_subset=subset, **options)
     assert result.cause.startswith(cause) and (result.state == State.FAILED) == bool(cause), result
     assert not cause or result.cause.endswith((": 24 leaves none", ": 70 leaves none")), result
+
+
+def test_a_last_batch_too_small_for_a_method(tmp_path: Path) -> None:
+    result = checked("NeedsEight", tmp_path, train_subset=70)
+    assert result.cause.startswith("a batch of 6 images, as 70 images in batches of 64 leave: RuntimeError: "), result
+    assert checked("NeedsEight", tmp_path, train_subset=72).state == State.PASSED
 
 
 def test_a_method_that_hangs_is_left_unchecked(tmp_path: Path) -> None:
@@ -209,7 +262,7 @@ def check(planned: Planned, monkeypatch: pytest.MonkeyPatch, *states: State, pro
         started.append(command)
         results = json.loads(Path(command[-1]).read_text())["results"]
         for i, state in enumerate(states):
-            CheckResult(i, state, "its cause").append_to(Path(results))
+            CheckResult(i, state, "" if state == State.TOO_SLOW else "its cause").append_to(Path(results))
         return popen(["sh", "-c", program], **options)
 
     with monkeypatch.context() as patch:
@@ -247,6 +300,18 @@ def test_a_check_that_cannot_be_done_holds_nothing_up(
     check(planned, monkeypatch, program=program)
     assert capsys.readouterr().err.endswith(f"the check before training is not complete: {says}; going on without it\n")
     assert not planned.store.root.exists()
+
+
+def test_what_is_not_checked_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check(plan(tmp_path), monkeypatch, State.NOT_HERE, State.TOO_SLOW, State.BEGUN, program="kill -11 $$")
+    assert capsys.readouterr().err.splitlines() == [
+        "not checked: teacher digits_net_w8: its cause",
+        "not checked: digits_net_w8 > digits_net_w4 / student: takes longer than 60 s for a step",
+        "the check before training is not complete: its process was ended by SIGSEGV (at digits_net_w8 > digits_net_w4 "
+        "/ kd); going on without it",
+    ]
 
 
 def test_a_method_that_ends_the_process_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -256,6 +256,7 @@ OTHER_FILES = {
     "is cut short or damaged: 5,000 bytes of an archive": as_bytes(MINE)[:5000],
     "is cut short or damaged: 9,000 of at least": as_bytes(MINE, legacy=True)[:9000],
     "is damaged or cut short: its list of tensors": as_bytes(MINE, legacy=True)[:500],
+    "is damaged or cut short: its list": as_bytes(MINE).replace(b"little", b"e\r\nlit"),  # copied as text
     "is an archive of torch.save that was packed again": archive("net/data.pkl", "net/data/0"),
 }
 
@@ -332,6 +333,24 @@ def test_changed_bytes_are_one_message_or_no_matter(tmp_path: Path) -> None:
             load_weights(net, NAME, file)
         except WeightsError as e:
             assert str(e).startswith(f"weights {file}: ") and str(e).isprintable() and len(str(e)) < 900
+
+
+@pytest.mark.parametrize(
+    ("place", "begins", "holds"),
+    [
+        ({"key": "stduent"}, "has an unknown key 'stduent'; did you mean 'student'? Valid: ", ""),
+        ({"prefix": "net"}, "not the weights of", "only the file has .conv1.weight"),  # the dot is missing
+        ({"key": "teacher", "prefix": "x."}, "has no names that begin with the prefix 'x.'; they are", ""),
+    ],
+)
+def test_a_place_that_does_not_fit_is_answered_with_those_that_do(
+    place: dict[str, str], begins: str, holds: str, tmp_path: Path
+) -> None:
+    text = error(saved(TWO, tmp_path / "two.pth"), **place)
+    assert text.startswith(begins) and holds in text
+    assert f"; what fits {NAME}: key `student` with prefix `net.`; key `teacher.net`" in text
+    plain = error(saved(MINE, tmp_path / "plain.pth"), key="model")
+    assert plain == f"has no key 'model': it is a state dict itself; what fits {NAME}: no key and no prefix"
 
 
 def test_evaluate_says_what_it_took_and_lets_choose(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
 
 def read_submissions(store: Store, sweep: str) -> list[Submission]:
     """Return a sweep's submissions, oldest first; none where their file is damaged, as nothing depends on it."""
-    return json_files.read_optional(list[Submission], store.estimates(sweep)) or []
+    return json_files.read_if_valid(list[Submission], store.estimates(sweep)) or []
 
 
 def measured_cost(store: Store, submission: Submission) -> MeasuredCost:

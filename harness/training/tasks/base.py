@@ -38,7 +38,7 @@ class RandomImages(NamedTuple):
 
     images: Tensor  # (B, C, H, W) float32, as if normalised
     targets: Any  # theirs, as a ``Loader`` yields them
-    train_targets: Tensor  # (N,) int64: the labels of a training set that begins with these images
+    train_targets: Tensor  # (N,) int64: the labels of a training set that ends with these images
 
 
 class Task(Protocol):

@@ -52,7 +52,7 @@ class Classification:
     def random_images(self, count: int, train_images: int) -> RandomImages:
         labels = torch.randperm(train_images) % self._classes
         images = torch.randn(count, *self._image_shape).contiguous(memory_format=torch.channels_last)
-        return RandomImages(images, labels[:count], labels)
+        return RandomImages(images, labels[-count:], labels)
 
     def describe(self, net: nn.Module) -> TapSpec:
         assert isinstance(net, ConvNet)
