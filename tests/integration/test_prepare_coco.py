@@ -112,6 +112,7 @@ def test_training_and_validation(source: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out").keys() == set(BOTH) and manifest.evaluated_on == "test"
     assert manifest.train and (manifest.train.images, manifest.train.trained_on, manifest.test.images) == (8, 7, 3)
     assert manifest.train.objects == {"objects": 7, "crowds": 1, "degenerate": 0}
+    assert "orientation" not in (tmp_path / "out/manifest.json").read_text(), "other versions cannot read it"
     file = beton.read_beton(tmp_path / "out/train.beton")
     assert file.labels.tolist() == list(range(100, 108)) and file.heights.tolist() == [60, 40, 40, 60, 40, 40, 60, 40]
     held = Annotations.load(tmp_path / "out/train.safetensors", 2)

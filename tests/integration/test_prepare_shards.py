@@ -412,6 +412,7 @@ def test_cifar100_in_parquet(tmp_path: Path) -> None:
     assert np.array_equal(images, pixels) and labels.tolist() == list(range(6)) and labels.dtype == np.int64
     write_parquet(folder / "cifar100/test-00000-of-00001.parquet", [(None, pngs[0], 7)], columns=("img", "fine_label"))
     assert cifar_files.find_cifar100(tmp_path) == folder and cifar_files.find_cifar100(folder) == folder / "cifar100"
+    assert cifar_files.find_cifar100(folder / "cifar100") == folder / "cifar100"
     data = cifar.read_arrays(folder)
     assert np.array_equal(data.train_images, pixels) and data.test_targets.tolist() == [7]
     narrow = encode_png(np.zeros((32, 31, 3), np.uint8))
