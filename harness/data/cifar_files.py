@@ -25,8 +25,9 @@ def find_cifar100(root: Path) -> Path | str:
     for name in _TARS:
         if (root / name).is_file():
             return root / name
-    if shards_in(root / _HUB):
-        return root / _HUB
+    for place in (root / _HUB, root):
+        if (place == root / _HUB or any(root.glob("train*.parquet"))) and shards_in(place):
+            return place
     return f"{_instead(root, places)}; expected {_EXPECTED}"
 
 
@@ -53,12 +54,14 @@ def shards_in(folder: Path) -> tuple[list[Path], list[Path]] | None:
 def _instead(root: Path, places: list[Path]) -> str:
     for place in places:
         if place.is_dir():
+            if _has_cifar100(place):
+                return f"{place} has it"
             lacking = [name for name in FORMS[place.name] if not (place / name).is_file()]
             return f"{place} lacks {some(lacking)}, unpack it again"
     for place in (root, root / "cifar-10-batches-py", root / "cifar-10-batches-bin"):
         if any((place / name).is_file() for name in _CIFAR10):
             return f"{place} is CIFAR-10, another dataset"
-    if elsewhere := next(filter(_has_cifar100, (root.parent, *sorted(root.iterdir()))), None):
+    if elsewhere := next(filter(_has_cifar100, (root.parent, *sorted(filter(Path.is_dir, root.iterdir())))), None):
         return f"{elsewhere} has it"
     names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
     return f"found {some(names)}" if names else "found nothing there"

@@ -35,7 +35,7 @@ KINDS = {
     "oriented": "an EXIF orientation, not applied, as in torchvision's ImageFolder; `--orientation apply` does",
     "turned": "an EXIF orientation, which is applied: stored as viewers show it",
     "unreadable": "not decodable",
-    "ignored": "other files, whose names are no images', and hidden folders",
+    "ignored": "other files, whose names are no images', hidden folders and links to a folder that they are in",
 }
 
 

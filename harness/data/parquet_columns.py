@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.errors import UserError
+from harness.errors import UserError, shorten
 from harness.phrases import some
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def find_columns(path: Path, schema: "pa.Schema") -> Columns:
     import pyarrow as pa
 
     def binary(kind: Any) -> bool:
-        return kind is not None and bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+        tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+        return kind is not None and any(test(kind) for test in tests)
 
     def fields(kind: Any) -> dict[str, Any]:
         inner = [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
@@ -50,7 +51,8 @@ def _is_label(kind: Any) -> bool:
     import pyarrow as pa
 
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return bool(pa.types.is_integer(value) or pa.types.is_string(value) or pa.types.is_large_string(value))
+    tests = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+    return any(test(value) for test in tests)
 
 
 def _chosen(path: Path, schema: "pa.Schema", found: Sequence[str], usual: Sequence[str], what: str) -> str:
@@ -59,5 +61,6 @@ def _chosen(path: Path, schema: "pa.Schema", found: Sequence[str], usual: Sequen
             return name
     if len(found) == 1:
         return found[0]
-    problem = f"several columns of {what}: {some(found)}" if found else f"no column of {what}"
+    others = [f"{field.name} is {shorten(str(field.type))}" for field in schema if field.name in usual]
+    problem = f"several columns of {what}: {some(found)}" if found else f"no column of {'; '.join([what, *others])}"
     raise UserError(f"{path}: {problem}; expected one called {' or '.join(usual)}, found {some(schema.names, 9)}")

@@ -491,7 +491,7 @@ def test_wrong_trees(tree: Path, tmp_path: Path) -> None:
     assert "expected the folders train and val (or validation, valid, test)" in error(tree / "train")
     assert "--max-side" in error(tree, "imagefolder", "--max-side", 5000)
     (tree / "val/dog").mkdir()
-    assert error(tree) == f"{tree}/train and {tree}/val have different classes: only one has dog"
+    assert error(tree) == f"{tree}/train and {tree}/val have different classes: only the test images have dog"
     (tree / "train/dog").mkdir()
     assert f"{tree}/train: no image of dog (images are .jpg, " in error(tree)
     shutil.rmtree(tree / "train")

@@ -112,6 +112,7 @@ def test_training_and_validation(source: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "out").keys() == set(BOTH) and manifest.evaluated_on == "test"
     assert manifest.train and (manifest.train.images, manifest.train.trained_on, manifest.test.images) == (8, 7, 3)
     assert manifest.train.objects == {"objects": 7, "crowds": 1, "degenerate": 0}
+    assert "orientation" not in (tmp_path / "out/manifest.json").read_text(), "other versions cannot read it"
     file = beton.read_beton(tmp_path / "out/train.beton")
     assert file.labels.tolist() == list(range(100, 108)) and file.heights.tolist() == [60, 40, 40, 60, 40, 40, 60, 40]
     held = Annotations.load(tmp_path / "out/train.safetensors", 2)
@@ -193,14 +194,41 @@ def test_layouts(source: Path, tmp_path: Path, lay_out: Callable[[Path], tuple[o
     assert prepared(source, tmp_path / "1", *lay_out(source)).version == version
 
 
-@pytest.mark.parametrize("lay_out", [roboflow, on_windows])
+def cvat(source: Path) -> tuple[object, ...]:
+    for name, subset in (("train2017", "Train"), ("val2017", "Validation")):
+        (source / name).rename(source / subset)
+        (source / f"annotations/instances_{name}.json").rename(source / f"annotations/instances_{subset}.json")
+    return ()
+
+
+def as_addresses(source: Path) -> tuple[object, ...]:
+    for name in ("train2017", "val2017"):
+        (source / name).rename(source / f"{name[:-4]} images")
+        path = source / f"annotations/instances_{name}.json"
+        change(path, lambda c: [i.update(file_name=f"{name[:-4]}%20images/{i['file_name']}") for i in c["images"]])  # noqa: B023
+    return ()
+
+
+@pytest.mark.parametrize("lay_out", [roboflow, on_windows, cvat, as_addresses])
 def test_layouts_of_other_tools(source: Path, lay_out: Callable[[Path], tuple[object, ...]]) -> None:
     expected = coco_layout.find_parts(source)
     lay_out(source)
     for name, part in coco_layout.find_parts(source).items():
-        assert [file.name for file in part.images.files] == [file.name for file in expected[name].images.files]
+        files = part.images.files, expected[name].images.files
+        assert [Path(file.name).name for file in files[0]] == [Path(file.name).name for file in files[1]]
         assert part.instances.annotations.digest() == expected[name].instances.annotations.digest()
         part.check_complete()
+
+
+def test_test_images_that_are_not_evaluated_on(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    roboflow(source)
+    (source / "valid").rename(source / "test")
+    (part,) = coco_layout.find_parts(source)
+    named = "test/_annotations.coco.json"
+    assert (part, capsys.readouterr().err) == ("train", f"{source / named}: not used; --val {named} evaluates on it\n")
+    assert list(coco_layout.find_parts(source, val=named)) == ["train", "test"] and not capsys.readouterr().err
+    with pytest.raises(UserError, match=f"name other files with --train and --val; {source} has some"):
+        coco_layout.find_parts(source.parent)
 
 
 def test_the_version_is_of_the_content(source: Path, tmp_path: Path) -> None:

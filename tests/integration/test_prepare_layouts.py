@@ -84,7 +84,7 @@ def test_tiny_imagenet_as_it_is_distributed(tree: Path, tiny: Path, tmp_path: Pa
         ("bee_5.JPEG", "ant_5.JPEG", "val_annotations.txt:2: ant_5.JPEG is of class bee, and of ant before"),
         ("bee_5.JPEG", "x.JPEG", "val_annotations.txt: 1 of its 4 images are not in "),
         ("bee_5.JPEG\tbee\t0\t0\t9\t9\n", "", "val/images: no label for bee_5.JPEG"),
-        ("bee_5.JPEG\tbee", "bee_5.JPEG\tcat", "have different classes: only one has cat"),
+        ("bee_5.JPEG\tbee", "bee_5.JPEG\tcat", "have different classes: only the test images have cat"),
     ],
 )
 def test_damaged_tables_of_classes(tiny: Path, old: str, new: str, error: str) -> None:
@@ -105,6 +105,29 @@ def test_what_programs_leave_behind_is_no_class_and_no_image(tree: Path, tmp_pat
     manifest = prepared(tree, tmp_path / "out")
     assert manifest.version == version and manifest.train
     assert manifest.train.counts["ignored"] == manifest.test.counts["ignored"] == 10
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../bee"])
+def test_links_to_a_folder_that_they_are_in(tree: Path, target: str) -> None:
+    before = layouts.image_folder(tree).test
+    (tree / "val/ant/link").symlink_to(target)
+    (tree / "val/bee/link").symlink_to("../ant")
+    names = [file.name for file in layouts.image_folder(tree).test.files if file.name.count("link") < 2]
+    assert [name for name in names if "link" not in name] == [file.name for file in before.files]
+    linked = {"ant/link/bee_4.JPEG", "ant/link/bee_5.JPEG"} if target == "../bee" else set()
+    assert linked | {"bee/link/ant_4.JPEG", "bee/link/ant_5.JPEG"} == {name for name in names if "link" in name}
+
+
+@pytest.mark.parametrize("left", ["__MACOSX", "@eaDir", "images"])
+def test_what_is_left_beside_images_of_tiny_imagenet(tree: Path, tiny: Path, left: str) -> None:
+    part = (tree if left == "images" else tiny) / "val"
+    (part / left).mkdir()
+    table = part / "val_annotations.txt"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes() if table.exists() else b"")
+    files = layouts.image_folder(part.parent).test.files
+    assert [(file.label, Path(file.name).name) for file in files] == [
+        (label, f"{name}_{i}.JPEG") for label, name in enumerate(CLASSES) for i in (4, 5)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -166,6 +189,10 @@ def test_nothing_more_is_held_out_where_test_images_are(tree: Path) -> None:
     assert refused(tree, "--val-share", 0.25) == (
         f"--val-share: {tree}/val is there already, to evaluate on; leave --val-share out"
     )
+    (tree / "train.parquet").touch()
+    shutil.rmtree(tree / "val")
+    shutil.rmtree(tree / "train")
+    assert refused(tree, "--val-share", 0.25) == f"--val-share 0.25: {tree} holds shards; it is for class folders only"
 
 
 def test_a_listed_part_without_images(tree: Path, tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from harness.data import beton, cifar_files
 from harness.data.load import cifar, cifar_parquet
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Manifest, Settings
-from harness.data.prepare import imagefolder, layouts, resumable
+from harness.data.prepare import imagefolder, layouts, resumable, shards
 from harness.data.prepare import part as prepare_part
 from harness.data.prepare.pool import Workers
+from harness.data.prepare.tar_members import tar_members
 from tests.support.cli import run_command
 from tests.support.images import encode_jpeg, encode_png, picture, save_image
 from tests.support.shards import tar_of, write_parquet, write_tar
@@ -248,6 +249,10 @@ def large_header() -> bytes:
 
 # what is wrong, files by their name: rows of a Parquet shard or the content of a file, and what is said
 WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("no labels", {"val.parquet": pa.table({"image": [JPEG], "label": [0.5]})},
+     "val.parquet: no column of labels (whole numbers or names); label is 'double'; expected"),
+    ("no image", {"val.tar": tar_of([("a.b.jpg", JPEG), ("a.cls", b"0")])},
+     "val.tar: no image; a.b.jpg has the extension b.jpg after its first dot, expected one of .jpg .jpeg"),
     ("no bytes", {"train.parquet": pa.table({"picture": ["a"], "label": [0]}), "val.parquet": ROWS},
      "train.parquet: no column of image bytes (binary, or a structure of bytes and path); expected one called image or "
      "img, found picture, label"),
@@ -285,7 +290,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("no tar", {"val.tar": b"<html>" * 200}, "val.tar: cut or damaged: "),
     ("a header without end", {"val.tar": large_header()}, "val.tar: damaged: a header of 1,099,511,627,776 bytes"),
     ("key without label", {"val.tar": tar_of([*MEMBERS, ("c.jpg", JPEG)])}, 
-     "val.tar: 1 image has no label, KEY.cls or KEY.json: c.jpg ("),
+     "val.tar: 1 image has no label in KEY.cls, nor label, cls, class_id or class in KEY.json: c.jpg ("),
     ("two images", {"val.tar": tar_of([*MEMBERS, ("a.png", JPEG)])}, "val.tar: a.png: a second image of the key a"),
     ("an empty label", {"val.tar": tar_of([("a.jpg", JPEG), ("a.cls", b"")])}, "val.tar: a.cls: no label can be read"),
     ("labels of JSON", {"val.tar": tar_of([("a.jpg", JPEG), ("a.json", b'{"label": [1]}')])},
@@ -313,6 +318,30 @@ def test_what_shards_are_refused(tmp_path: Path, contents: dict[str, Any], expec
             pq.write_table(content, path)
     said = error(source)
     assert str(source) in said and expected in said and "\n" not in said
+
+
+def test_hidden_shards_and_hidden_members_are_ignored(tmp_path: Path) -> None:
+    hidden = [("__MACOSX/a.jpg", JPEG), (".ipynb_checkpoints/a.jpg", JPEG), ("._a.jpg", JPEG)]
+    labelled = [("a.jpg", JPEG), ("a.json", b"0"), ("b.jpg", JPEG), ("b.json", b'{"label": 1.0}')]
+    for name in ("val.tar", "__MACOSX/val.tar", "@eaDir/val.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tar_of([*hidden, *labelled]))
+    tree = shards.in_shards(tmp_path, None, skip=False)
+    assert tree and [(file.name, file.label) for file in tree.test.files] == [("a.jpg", 0), ("b.jpg", 1)]
+    assert tree.test.ignored == len(hidden)
+
+
+def test_holes_in_a_tar_are_not_taken_for_damage(tmp_path: Path) -> None:
+    holes = tarfile.TarInfo("GNUSparseFile.0/c.jpg")
+    content = b"1\n0\n9\n".ljust(512, b"\0") + JPEG[:9]
+    holes.size = len(content)
+    holes.pax_headers = {
+        f"GNU.sparse.{key}": value
+        for key, value in (("major", "1"), ("minor", "0"), ("name", "c.jpg"), ("realsize", "9999999"))
+    }
+    with tarfile.open(tmp_path / "val.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(holes, io.BytesIO(content))
+    assert [(member.name, member.is_file) for member in tar_members(tmp_path / "val.tar")] == [("c.jpg", False)]
 
 
 def test_a_hostile_tar_is_only_read(tmp_path: Path) -> None:
@@ -383,6 +412,7 @@ def test_cifar100_in_parquet(tmp_path: Path) -> None:
     assert np.array_equal(images, pixels) and labels.tolist() == list(range(6)) and labels.dtype == np.int64
     write_parquet(folder / "cifar100/test-00000-of-00001.parquet", [(None, pngs[0], 7)], columns=("img", "fine_label"))
     assert cifar_files.find_cifar100(tmp_path) == folder and cifar_files.find_cifar100(folder) == folder / "cifar100"
+    assert cifar_files.find_cifar100(folder / "cifar100") == folder / "cifar100"
     data = cifar.read_arrays(folder)
     assert np.array_equal(data.train_images, pixels) and data.test_targets.tolist() == [7]
     narrow = encode_png(np.zeros((32, 31, 3), np.uint8))

@@ -194,7 +194,8 @@ def of_crowds(*values: Any) -> Callable[[dict[str, Any]], None]:
 
 def twice(content: dict[str, Any]) -> None:
     content["annotations"] += [{**content["annotations"][0], "id": 77}, content["annotations"][2]]
-    content["images"].append({**content["images"][0], "id": 99})
+    first = content["images"][0]
+    content["images"].append({**first, "id": 99, "file_name": f"./{first['file_name']}"})
     content["annotations"].append({**content["annotations"][1], "image_id": 99})
 
 

@@ -229,12 +229,14 @@ def test_a_wrong_place_of_cifar_is_told(tmp_path: Path) -> None:
     (root / "cifar-100-python").mkdir()
     (root / "cifar-100-python/train").touch()
     assert f"; {root}/cifar-100-python lacks test, unpack it again; " in error(root)
+    (root / "cifar-100-python/cifar-100-python.tar").touch()
+    assert f"; {root}/cifar-100-python has it; " in error(root)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "error"),
     [
-        ("cifar-100-python.tar.gz", b"x", "cifar-100-python.tar.gz: a damaged or cut tar: "),
+        ("cifar-100-python.tar.gz", b"x", "cifar-100-python.tar.gz: a damaged or cut tar: no tar, perhaps an error"),
         ("cifar-100-binary/train.bin", bytes(3075), "train.bin: not a CIFAR-100 file .3,075 bytes are no whole number"),
         ("train", pickle.dumps({b"data": 1, b"labels": [1]}), "train: not a CIFAR-100 file .*expected uint8 of shape"),
         ("train", pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [1]}), "no fine_labels, .*CIFAR-10's"),

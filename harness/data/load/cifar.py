@@ -110,7 +110,8 @@ def _from_tar(path: Path) -> tuple[Part, Part]:
                     assert content is not None
                     parts[name] = _read(io.BufferedReader(_Pieces(content)), name, f"{path}: {member.name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error) as e:
-        raise WrongData(f"{path}: a damaged or cut tar: {e}") from None
+        cause = "no tar, perhaps an error page: download it again" if isinstance(e, tarfile.ReadError) else e
+        raise WrongData(f"{path}: a damaged or cut tar: {cause}") from None
     for names in cifar_files.FORMS.values():
         if all(name in parts for name in names):
             return parts[names[0]], parts[names[1]]

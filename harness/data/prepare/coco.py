@@ -42,7 +42,8 @@ def prepare_coco(request: Request, train: str | None = None, val: str | None = N
             holds other data, or as ``complete_dataset``.
         DiskFull: as ``complete_dataset``.
     """
-    request = replace(request, settings=request.settings.model_copy(update={"orientation": "apply"}))
+    plain = request.settings
+    request = replace(request, settings=plain.model_copy(update={"orientation": "apply"}))
     source_parts = coco_layout.find_parts(request.source, train, val)
     fingerprint = coco_layout.fingerprint(source_parts)
     if existing := existing_dataset(CocoManifest, request, fingerprint):
@@ -56,6 +57,8 @@ def prepare_coco(request: Request, train: str | None = None, val: str | None = N
     def state(done: dict[str, BuiltPart], facts: dict[str, Any]) -> CocoManifest:
         parts = {n: _write_annotations(part.instances, builds[n], done[n]) for n, part in source_parts.items()}
         categories = next(iter(source_parts.values())).instances.categories
+        if not any(built.stored.counts.get("turned") for built in done.values()):
+            facts = {**facts, "settings": plain}  # as from before orientations were applied: other versions read it
         digests = {name: (done[name].digest, digest) for name, (_, digest) in parts.items()}
         return CocoManifest(
             version=content_version([[category.model_dump() for category in categories], digests]),

@@ -3,6 +3,7 @@
 What labelling tools write otherwise, such as an id as text, is read for what it means and counted.
 """
 
+import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def _images(
         if not (height and width):
             remarks["sizes_read"] += 1
             height = width = 0
-        position = positions[identity] = by_name.setdefault(name, len(images))
+        position = positions[identity] = by_name.setdefault(posixpath.normpath(name), len(images))
         if position == len(images):
             images.append(ImageEntry(numbers[identity], name, height, width, f"{path}: {item.place}.file_name"))
             continue

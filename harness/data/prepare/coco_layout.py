@@ -4,10 +4,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
+from harness.console.terminal import say
 from harness.data.coco_manifest import Category
-from harness.data.prepare import coco_json, image_names, layouts
+from harness.data.prepare import coco_json, image_names, layouts, part_folders
 from harness.data.prepare.coco_json import Instances
 from harness.errors import UserError
 from harness.phrases import some
@@ -15,7 +17,7 @@ from harness.phrases import some
 ANNOTATIONS = "annotations"  # the folder
 _PREFIX = "instances_"
 ROBOFLOW = "_annotations.coco.json"  # in a folder of _FOLDERS, next to the images
-_FOLDERS = {"train": ("train",), "val": ("valid", "val")}
+_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
 LISTED = 5  # different categories that a message names
 
 
@@ -67,11 +69,15 @@ def find_parts(source: Path, train: str | None = None, val: str | None = None) -
     parts = {name: _part(source, path) for name, path in paths.items() if path}
     if not parts:
         others = sorted(path.name for folder in (source / ANNOTATIONS, source) for path in folder.glob("*.json*"))
-        hint = f", such as {some(others)}" if others else ""
+        inside = part_folders.subfolders(source)
+        inner = [str(folder) for folder in inside if any(_candidates(folder, part) for part in _FOLDERS)]
+        hint = f", such as {some(others)}" if others else f"; {some(inner)} has some" if inner else ""
         raise UserError(
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
             f"other files with --train and --val{hint}"
         )
+    if "test" not in parts and (unused := _candidates(source, "test")):
+        say(f"{unused[0]}: not used; --val {unused[0].relative_to(source)} evaluates on it")
     if len({part.instances.categories for part in parts.values()}) > 1:
         both = " and ".join(str(part.instances.path) for part in parts.values())
         different = _different(*(part.instances.categories for part in parts.values()))
@@ -91,12 +97,7 @@ def _different(train: Sequence[Category], val: Sequence[Category]) -> str:
 
 def _annotation_file(source: Path, option: str, named: str | None) -> Path | None:
     if named is None:
-        folder = source / ANNOTATIONS
-        pattern = f"{_PREFIX}{option}*.json"
-        candidates = sorted(folder.glob(pattern)) or sorted(folder.glob(f"{pattern}.gz"))
-        candidates = candidates or [
-            path for path in (source / name / ROBOFLOW for name in _FOLDERS[option]) if path.is_file()
-        ]
+        candidates = _candidates(source, option)
         if len(candidates) > 1:
             names = ", ".join(path.name for path in candidates)
             raise UserError(f"{source / ANNOTATIONS}: has {names}; choose one of them with --{option}")
@@ -107,6 +108,16 @@ def _annotation_file(source: Path, option: str, named: str | None) -> Path | Non
     raise UserError(
         f"--{option} {named}: no such file in {source / ANNOTATIONS} or {source}, nor in the current folder"
     )
+
+
+def _candidates(source: Path, option: str) -> list[Path]:
+    """Return the annotation files of a part; capital letters do not matter."""
+    folder = source / ANNOTATIONS
+    for ending in (".json", ".json.gz"):
+        pattern = f"{_PREFIX}{option}*{ending}"
+        if files := sorted(path for path in folder.glob("*") if fnmatchcase(path.name.lower(), pattern)):
+            return files
+    return [path for path in (source / name / ROBOFLOW for name in _FOLDERS[option]) if path.is_file()]
 
 
 def _part(source: Path, path: Path) -> Part:

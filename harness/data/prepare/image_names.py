@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from harness.data.prepare.coco_json import ImageEntry
 from harness.errors import UserError, shorten
@@ -18,26 +19,33 @@ class Chosen(NamedTuple):
 
 def spellings(name: str) -> list[str]:
     """Return the names, relative to an image folder and below it, that a name may mean there, the likeliest first: the
-    name; with / for \\; without what it begins with (a drive, an address, folders).
+    name; with / for \\ and a space for %20; without what it begins with (a drive, an address, folders).
     """
+    readings = _readings(name)
+    return list(dict.fromkeys([*filter(_is_below, readings), *(end for reading in readings for end in _ends(reading))]))
+
+
+def _readings(name: str) -> list[str]:
     slashed = name.replace("\\", "/")
-    if "://" in slashed:
-        slashed = slashed.partition("://")[2].partition("?")[0].partition("#")[0]
-    parts = [part for part in slashed.split("/") if part not in ("", ".")]
+    return list(dict.fromkeys((name, slashed, unquote(slashed))))
+
+
+def _ends(name: str) -> list[str]:
+    if "://" in name:
+        name = name.partition("://")[2].partition("?")[0].partition("#")[0]
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     above = max((i for i, part in enumerate(parts) if part == ".."), default=-1)
-    ends = ["/".join(parts[i:]) for i in range(above + 1, len(parts))]
-    whole = [spelling for spelling in (name, slashed) if _is_below(spelling)]
-    return list(dict.fromkeys([*whole, *ends]))
+    return ["/".join(parts[i:]) for i in range(above + 1, len(parts))]
 
 
 def folder_of(places: Sequence[Path], names: Sequence[str]) -> Chosen | None:
-    """Return the first of ``places`` that has some of the images: as they are named; else, with / for \\; else, by the
-    ends of their names.
+    """Return the first of ``places`` that has some of the images: as they are named; else, with / for \\ and a space
+    for %20; else, by the ends of their names.
     """
     some_names = names[:_TRIED]
     ends = [spelling for name in some_names for spelling in spellings(name)]
-    slashed = [name.replace("\\", "/") for name in some_names]
-    for candidates in (list(filter(_is_below, some_names)), list(filter(_is_below, slashed)), ends):
+    readings = [reading for name in some_names for reading in _readings(name)]
+    for candidates in (list(filter(_is_below, some_names)), list(filter(_is_below, readings)), ends):
         for folder in places:
             if any(os.path.isfile(folder / name) for name in candidates):
                 return Chosen(folder, by_end=candidates is ends)
@@ -68,7 +76,7 @@ def names_in(folder: Path, by_end: bool, images: Sequence[ImageEntry]) -> list[s
 
 
 def _name_in(folder: Path, by_end: bool, image: ImageEntry) -> str:
-    whole = [name for name in dict.fromkeys((image.name, image.name.replace("\\", "/"))) if _is_below(name)]
+    whole = list(filter(_is_below, _readings(image.name)))
     if whole == [image.name] and not by_end:
         return image.name
     for name in whole if whole and not by_end else spellings(image.name):

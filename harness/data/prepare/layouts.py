@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 
 from harness.data.prepare import part_folders, tiny_imagenet
 from harness.data.prepare.archives import Archive
+from harness.data.prepare.file_names import EXTENSIONS, is_hidden, is_image, leads_back
 from harness.data.prepare.imagenet_labels import validation_labels
-from harness.data.prepare.part_folders import EXTENSIONS, is_hidden, is_image
 from harness.errors import UserError
 from harness.phrases import some
 
@@ -42,7 +42,7 @@ class Part:
 
     folder: Path
     files: list[File]
-    ignored: int  # other files in the same folders, and hidden folders
+    ignored: int  # other files in the same folders, hidden folders, and links to a folder that they are in
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def class_list(named: str) -> tuple[str, ...]:
     if named == "imagenet":
         return imagenet().classes
     try:
-        names = [line for line in map(str.strip, Path(named).read_text(encoding="utf-8").splitlines()) if line]
+        names = [line for line in map(str.strip, Path(named).read_text(encoding="utf-8-sig").splitlines()) if line]
     except (OSError, ValueError) as e:
         cause = (e.strerror if isinstance(e, OSError) else None) or e
         raise UserError(
@@ -116,12 +116,18 @@ def image_folder(source: Path, listed: tuple[str, ...] | None = None) -> Tree:
     """
     train, test = part_folders.find_parts(source)
     classes = listed or part_folders.class_names(train or test)
-    if train and not listed and (wrong := set(classes) ^ set(part_folders.class_names(test))):
-        raise UserError(f"{train} and {test} have different classes: only one has {some(sorted(wrong))}")
+    if train and not listed and (different := _different(classes, part_folders.class_names(test))):
+        raise UserError(f"{train} and {test} have different classes: {different}")
     tree = Tree(classes, labelled_part(train, classes) if train else None, labelled_part(test, classes))
     for part in tree.parts.values():
         check_classes(part, classes, all_of_them=not listed)
     return tree
+
+
+def _different(train: tuple[str, ...], test: tuple[str, ...]) -> str:
+    """Return in words which classes only one of the parts has."""
+    sides = (("training", sorted(set(train) - set(test))), ("test", sorted(set(test) - set(train))))
+    return "; ".join(f"only the {part} images have {some(names)}" for part, names in sides if names)
 
 
 def labelled_part(folder: Path, classes: tuple[str, ...]) -> Part:
@@ -171,14 +177,14 @@ def _in_class_folders(folder: Path, classes: tuple[str, ...]) -> Part:
             f"{folder}: {some(unknown)}: not among the {len(classes):,} classes; other images are prepared as "
             "`imagefolder` without --classes"
         )
-    ignored = len(os.listdir(folder)) - len(part_folders.subfolders(folder))
+    ignored = len(os.listdir(folder)) - len(part_folders.class_folders(folder))
     for label, name in enumerate(classes):
         for place, folders, names in os.walk(folder / name, followlinks=True):
-            hidden = set(filter(is_hidden, folders))
-            folders[:] = sorted(set(folders) - hidden)
+            left_out = {name for name in folders if is_hidden(name) or leads_back(os.path.join(place, name))}
+            folders[:] = sorted(set(folders) - left_out)
             inside = os.path.relpath(place, folder)
             images = sorted(filter(is_image, names))
-            ignored += len(hidden) + len(names) - len(images)
+            ignored += len(left_out) + len(names) - len(images)
             files += (found_file(folder, os.path.join(inside, name), label) for name in images)
     return Part(folder, files, ignored)
 

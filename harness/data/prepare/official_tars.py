@@ -5,9 +5,9 @@ from pathlib import Path, PurePosixPath
 
 from harness.data.prepare import layouts
 from harness.data.prepare.archives import TarFile
+from harness.data.prepare.file_names import is_image
 from harness.data.prepare.imagenet_labels import validation_labels
 from harness.data.prepare.layouts import File, Official, Part, Tree
-from harness.data.prepare.part_folders import EXTENSIONS
 from harness.data.prepare.tar_members import Member, tar_members
 from harness.errors import UserError
 from harness.phrases import some
@@ -62,7 +62,7 @@ def _part(
     archive, modified = TarFile(path), layouts.found_file(path.parent, path.name, 0).modified
     files, strange, ignored = [], set(), 0
     for name, member in members:
-        if not (member.is_file and name.lower().endswith(EXTENSIONS)):
+        if not (member.is_file and is_image(PurePosixPath(name).name)):
             ignored += 1
         elif (label := numbers.get(wnid := class_of(PurePosixPath(name)))) is None:
             strange.add(wnid)

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.prepare import tiny_imagenet
+from harness.data.prepare.file_names import is_hidden, is_image
 from harness.errors import UserError
 from harness.phrases import plural, some
 
-# As torchvision's ImageFolder takes them for images.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 TRAIN, TEST = ("train", "training"), ("val", "validation", "valid", "test")  # the first that is there is taken
-_LEFT_BY_SYSTEMS = ("__macosx", "@eadir", "$recycle.bin", "lost+found", "thumbs.db", "desktop.ini")
 _ADVICE = "--val-share 0.1 of `imagefolder` holds out a tenth of each class"
 
 
@@ -20,24 +18,18 @@ class Parts(NamedTuple):
     test: Path
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a name is that of a file or folder which programs leave behind: no class, and no image."""
-    return name.startswith(".") or name.lower() in _LEFT_BY_SYSTEMS
-
-
-def is_image(name: str) -> bool:
-    """Return whether a name is that of an image file."""
-    return name.lower().endswith(EXTENSIONS) and not is_hidden(name)
-
-
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in a folder, by name, without hidden ones.
 
     Raises:
         UserError: it cannot be read.
     """
+    return [entry for entry in _entries(folder) if entry.is_dir()]
+
+
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+        return sorted(entry for entry in folder.iterdir() if not is_hidden(entry.name))
     except OSError as e:
         raise UserError(f"{folder}: {e.strerror}") from None
 
@@ -52,7 +44,15 @@ def class_names(folder: Path) -> tuple[str, ...]:
         return tuple(sorted(set(tiny_imagenet.read_classes(table).values())))
     if not _has_classes(folder):
         raise UserError(f"{folder}: expected a folder per class{_images_without_class(folder)}")
-    return tuple(entry.name for entry in subfolders(folder))
+    return tuple(entry.name for entry in class_folders(folder))
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """Return the folders of the classes of a part, by name. An empty ``images`` is none: moving Tiny-ImageNet's
+    validation images into folders per class leaves it.
+    """
+    folders = subfolders(folder)
+    return [entry for entry in folders if entry.name != "images" or len(folders) == 1 or _entries(entry)]
 
 
 def find_parts(source: Path) -> Parts:

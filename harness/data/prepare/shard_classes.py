@@ -67,7 +67,7 @@ def _stated(source: Path, shards: Sequence[Shard]) -> tuple[Path, tuple[str, ...
 def _read(path: Path) -> tuple[str, ...] | None:
     """Read the names of classes in a file, one a line, or in a list in JSON; return None if it has none."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         if path.name != _INFO:
             names = [line for line in map(str.strip, text.splitlines()) if line]
         else:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from harness.data.prepare.file_names import is_hidden
 from harness.errors import UserError
 from harness.phrases import plural, some
 
@@ -70,9 +71,9 @@ def _shards(source: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(source, followlinks=True):
         inside = Path(place).relative_to(source)
         deepest = len(inside.parts) == _DEPTH or (inside.parts and _split_in(inside.name))
-        folders[:] = [] if deepest else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if deepest else sorted(name for name in folders if not is_hidden(name))
         for name in sorted(names):
-            if form(name) and not name.startswith((".", OFFICIAL)):
+            if form(name) and not is_hidden(name) and not name.startswith(OFFICIAL):
                 yield Path(place) / name
 
 
@@ -92,7 +93,7 @@ def _split_in(name: str) -> str | None:
 
 
 def _has_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(e.is_dir() and not e.name.startswith(".") for e in os.scandir(folder))
+    return folder.is_dir() and any(e.is_dir() and not is_hidden(e.name) for e in os.scandir(folder))
 
 
 def _leaves_out(trees: list[str], splits: Splits) -> bool:

@@ -77,7 +77,7 @@ def _evaluated_on(source: Path, splits: Splits) -> list[Shard]:
         shards = [_read(path) for path in splits[name]]
         if any(example.label != _HIDDEN for shard in shards for example in shard.examples):
             return shards
-        hidden = f" (those of {name} have no labels)"
+        hidden = f" (those of {name} have no {'labels' if any(shard.examples for shard in shards) else 'images'})"
     names = some(sorted(str(path.relative_to(source)) for paths in splits.values() for path in paths))
     raise UserError(f"--source {source}: no shards to evaluate on{hidden}; expected some of val beside {names}")
 
@@ -87,7 +87,8 @@ def _part(shards: list[Shard], classes: Classes, skip: bool) -> Part:
     if unlabelled and not skip:
         shard = unlabelled[0][0]
         names = [example.name or f"row {example.position}" for other, example in unlabelled if other is shard]
-        place = "" if form(shard.path.name) == "Parquet" else ", KEY.cls or KEY.json"
+        is_tar = form(shard.path.name) == "tar"
+        place = " in KEY.cls, nor label, cls, class_id or class in KEY.json" if is_tar else ""
         raise UserError(
             f"{shard.path}: {plural(len(names), 'image has', 'images have')} no label{place}: {some(names)} "
             f"({len(unlabelled):,} in all shards of this part); --skip-unreadable leaves them out"

@@ -67,7 +67,8 @@ def _infos(headers: _Headers) -> Iterator[tarfile.TarInfo]:
         tar: Any = tarfile.open(fileobj=cast(BinaryIO, headers), mode="r:")  # Any: typeshed lacks ``members``
         while (info := tar.next()) is not None:
             tar.members.clear()  # a million of them would fill the memory
-            if tar.offset <= position or info.offset_data + info.size > headers.end:
+            is_cut = info.sparse is None and info.offset_data + info.size > headers.end  # else the size has the holes
+            if tar.offset <= position or is_cut:
                 raise _Damaged(f"cut or damaged: it ends within {info.name}")
             position = tar.offset
             yield info

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from harness.data.prepare.file_names import is_hidden
 from harness.errors import UserError, shorten
 from harness.phrases import some
 
@@ -13,7 +14,7 @@ def find_table(folder: Path) -> Path | None:
     table = folder / f"{folder.name.lower()}_annotations.txt"
     try:
         others = (entry for entry in folder.iterdir() if entry.is_dir() and entry.name != _IMAGES)
-        return table if table.is_file() and all(entry.name.startswith(".") for entry in others) else None
+        return table if table.is_file() and all(is_hidden(entry.name) for entry in others) else None
     except OSError:  # reading the folder will say so
         return None
 
@@ -31,7 +32,7 @@ def read_classes(table: Path) -> dict[str, str]:
         UserError: a line is of another form, an image is there with two classes, or has no file.
     """
     try:
-        lines = table.read_text(encoding="utf-8").splitlines()
+        lines = table.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{table}: {getattr(e, 'strerror', None) or 'expected text in UTF-8'}") from None
     classes: dict[str, str] = {}

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from harness.data.prepare import layouts, part_folders
+from harness.data.prepare.shard_files import shard_files
 from harness.errors import UserError
 from harness.phrases import plural
 
@@ -21,6 +22,8 @@ def divided_folder(source: Path, share: float, listed: tuple[str, ...] | None = 
         UserError: there are test images already, a class would have no image in a part, or as
             ``layouts.image_folder``.
     """
+    if source.is_dir() and shard_files(source):
+        raise UserError(f"--val-share {share:g}: {source} holds shards; it is for class folders only")
     folder = part_folders.find_only_part(source)
     classes = listed or part_folders.class_names(folder)
     every = layouts.labelled_part(folder, classes)

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 from harness.data.prepare.archives import TarFile
 from harness.data.prepare.examples import Example, Shard
-from harness.data.prepare.part_folders import EXTENSIONS
+from harness.data.prepare.file_names import EXTENSIONS, is_within_hidden
 from harness.data.prepare.tar_members import Member, tar_members
 from harness.errors import UserError
 
@@ -23,12 +23,12 @@ def read_shard(path: Path) -> Shard:
     """
     images: dict[str, Member] = {}
     labels: dict[tuple[str, str], Member] = {}  # by key and extension
-    ignored = 0
+    ignored, odd = 0, ""
     for member in tar_members(path):
         folder, base = os.path.split(member.name)
         stem, _, extension = base.partition(".")
         key, extension = os.path.join(folder, stem), extension.lower()
-        if not member.is_file or not stem:  # such as the ._NAME of a Mac
+        if not member.is_file or is_within_hidden(member.name):  # such as the ._NAME of a Mac
             ignored += 1
         elif f".{extension}" in EXTENSIONS:
             if key in images:
@@ -38,6 +38,12 @@ def read_shard(path: Path) -> Shard:
             labels[key, extension] = member
         else:
             ignored += 1
+            odd = odd or (member.name if base.lower().endswith(EXTENSIONS) else "")
+    if odd and not images:
+        raise UserError(
+            f"{path}: no image; {odd} has the extension {odd.partition('.')[2]} after its first dot, expected one of "
+            f"{' '.join(EXTENSIONS)}"
+        )
     ignored += sum(key not in images for key, _ in labels)
     archive = TarFile(path)
     with path.open("rb") as file:
@@ -64,8 +70,10 @@ def _label(file: BinaryIO, path: Path, key: str, labels: dict[tuple[str, str], M
 
 
 def _in_json(content: Any) -> int | str | None:
-    values = [content.get(key) for key in _JSON_KEYS] if isinstance(content, dict) else []
+    values = [content.get(key) for key in _JSON_KEYS] if isinstance(content, dict) else [content]
     label = next((value for value in values if value is not None), None)
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
     if label is not None and (isinstance(label, bool) or not isinstance(label, int | str)):
         raise ValueError(f"{label!r} is neither a number nor a name")
     if isinstance(label, str):
