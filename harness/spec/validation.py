@@ -82,8 +82,7 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
     if all(kind in EXPECTED and e["type"].endswith(WRONG_TYPE) for kind, e in zip(kinds, errors, strict=True)):
         words = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
         quote = kinds == ["string"] and isinstance(value, int | float)
-        shown = str(value).lower() if isinstance(value, bool) else shorten(value)
-        return expected(words, value) + (f"; quote it: '{shown}'" if quote else "")
+        return expected(words, value) + ("; put it in quotes" if quote else "")
     if error["type"] == "string_too_short":
         return expected("text", value)
     if error["type"] in ("too_short", "too_long"):
