@@ -255,7 +255,7 @@ def check_mutants(
     """Put mutants in the place of ``path`` one after the other, run one of the commands on each, and put it back.
 
     A command may not end in a traceback or with an undocumented exit code, write where it fails, or fail without a
-    message that names the file.
+    message that names the file and, of a JSON mapping, a key.
 
     Args:
         write: writes a mutant.
@@ -282,6 +282,10 @@ def check_mutants(
             wrong.append(f"{type(e).__name__}: {str(e)[:90]!r} at {at} | {shown}")
         else:
             wrong += [f"{problem} | {shown}" for problem in _wrong(result, (path.name, *names), readable(path))]
+            keys = keys_in(path.read_bytes()) if path.is_file() else set()
+            named = [key for key in keys | keys_in(content) if key in result.err]
+            if result.code == EXIT_BAD_INPUT and keys and path.name in result.err and not named:
+                wrong.append(f"error names no key: {result.err[-300:]!r} | {shown}")
             if result.code and files_in(folder) != before:
                 wrong.append(f"written: {files_in(folder) ^ before} | {shown}")
         if time.monotonic() - began > PATIENCE:
@@ -289,6 +293,14 @@ def check_mutants(
         _remove(path)
         path.write_bytes(content)
     assert not wrong, f"{len(wrong)} of {count}:\n" + "\n".join(line[:400] for line in wrong[:60])
+
+
+def keys_in(content: bytes) -> set[str]:
+    """Return the keys of all mappings in a JSON text, which its messages name; none where the text is no mapping."""
+    with suppress(ValueError, RecursionError):
+        if isinstance(value := json.loads(content), dict):
+            return {str(key) for path in places(value) for key in path if isinstance(key, str) and len(key) > 1}
+    return set()
 
 
 def content_of(path: Path) -> str:
