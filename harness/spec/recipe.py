@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -11,6 +11,15 @@ PER_METHOD = "per method"
 # A key that papers choose per method and student: the optimiser's settings, the trained part of a backbone, and how the
 # teacher's logits are computed. Numbers whose recipes differ in another key are not comparable.
 PerMethod = Annotated[Value, PER_METHOD]
+
+
+def _no_share(percent: float) -> float:
+    if 0 < percent <= 1:
+        raise ValueError(f"is in %; {percent:g} looks like a share: write {100 * percent:g}")
+    return percent
+
+
+Percent = Annotated[Finite, AfterValidator(_no_share)]
 
 
 class Closed(BaseModel):

@@ -143,6 +143,10 @@ WRONG_FILES = {
         put("pairs", 0, "teacher_weights", {"file": "file", "mean": 0.5}),
         "pairs.0.teacher_weights: mean is stated without std: state both",
     ),
+    "a share": (
+        put("pairs", 0, "teacher_weights", {"file": "file", "top1": 0.71}),
+        "pairs.0.teacher_weights.top1: is in %; 0.71 looks like a share: write 71",
+    ),
     "pixels to 255": (
         put("pairs", 0, "teacher_weights", {"file": "file", "mean": [123.675, 116.28, 103.53], "std": 58.395}),
         "pairs.0.teacher_weights.mean: expected numbers for pixels from 0 to 1, found 123.675: divide mean and std by",

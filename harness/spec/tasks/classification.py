@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from harness.spec import models
-from harness.spec.recipe import Closed, Finite, GeneralKeys, PerMethod
+from harness.spec.recipe import Closed, Finite, GeneralKeys, Percent, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
 
@@ -66,7 +66,7 @@ class RecipeKeys(GeneralKeys):
 
 
 class StatedScore(Closed):
-    top1: Finite | None = Field(
+    top1: Percent | None = Field(
         None,
         ge=0,
         le=100,

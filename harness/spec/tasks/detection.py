@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.spec.recipe import Closed, Finite, GeneralKeys, PerMethod
+from harness.spec.recipe import Closed, GeneralKeys, Percent, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
 Side = Annotated[int, Field(ge=32, le=4096)]  # pixels
@@ -67,7 +67,7 @@ class RecipeKeys(GeneralKeys):
 
 
 class StatedScore(Closed):
-    AP: Finite | None = Field(
+    AP: Percent | None = Field(
         None, ge=0, le=100, description="for a detector: the AP in % that it should have, checked in the same way"
     )
 
