@@ -258,7 +258,7 @@ def test_the_order_of_a_science_dict_is_not_part_of_it(keys: list[str]) -> None:
 
 @given(
     file=st.text(min_size=1, max_size=30),
-    top1=st.none() | st.floats(0, 100),
+    top1=st.none() | st.floats(1, 100, exclude_min=True),
     entry=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,20}", fullmatch=True),
     note=st.text(max_size=20),
 )
