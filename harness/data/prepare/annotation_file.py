@@ -9,7 +9,7 @@ from typing import Any
 from harness.data.prepare.outlines import box_of_outline
 from harness.errors import UserError, shorten
 
-OUTLINE = "box of the outline"  # the key of an entry without a box, beside COCO's
+OUTLINE = "box of the outline"  # the key of an entry without a box, next to COCO's
 LARGEST = 2**33  # bytes that a compressed file may unfold to: COCO's largest have 2**29
 EXPECTED = "expected COCO's images, annotations and categories"
 

@@ -13,7 +13,7 @@ from harness.errors import UserError, shorten
 LARGEST_ID = 2**63 - 1
 LARGEST_SIDE = 65_535  # pixels: a JPEG's
 _DIGITS = re.compile(r"\s*([0-9]{1,30})(?:\.0*)?\s*")
-_CROWDS = {None: 0, "": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # beside 0, 1, false and true
+_CROWDS = {None: 0, "": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # and 0, 1, false and true
 
 
 class Entry:

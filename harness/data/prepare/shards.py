@@ -79,7 +79,7 @@ def _evaluated_on(source: Path, splits: Splits) -> list[Shard]:
             return shards
         hidden = f" (those of {name} have no {'labels' if any(shard.examples for shard in shards) else 'images'})"
     names = some(sorted(str(path.relative_to(source)) for paths in splits.values() for path in paths))
-    raise UserError(f"--source {source}: no shards to evaluate on{hidden}; expected some of val beside {names}")
+    raise UserError(f"--source {source}: no shards to evaluate on{hidden}; expected some of val next to {names}")
 
 
 def _part(shards: list[Shard], classes: Classes, skip: bool) -> Part:
