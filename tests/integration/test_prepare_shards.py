@@ -266,7 +266,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("labels missing", {"val.parquet": [*ROWS, (None, JPEG, None)]},
      "val.parquet: 1 image has no label: row 3 (1 in all shards of this part); --skip-unreadable leaves them out"),
     ("no test shards", {"data/train.parquet": ROWS, "data/test.parquet": [("a.jpg", JPEG, -1)]},
-     "no shards to evaluate on (those of test have no labels); expected some of val beside data/test.parquet, data/"),
+     "no shards to evaluate on (those of test have no labels); expected some of val next to data/test.parquet, data/"),
     ("shards missing", {"train-00001-of-00003.parquet": ROWS, "val.parquet": ROWS},
      "2 shards of 3 missing: train-00000-of-00003, train-00002-of-00003; --skip-unreadable does without them"),
     ("two forms", {"train.parquet": ROWS, "val.tar": tar_of(MEMBERS)},
