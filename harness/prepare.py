@@ -142,7 +142,8 @@ def prepare(
         raise UserError("preparing images needs Pillow: pip install 'kd-harness[images]'") from None
     try:
         with FilesProgress() as progress:
-            request = Request(dataset, source, out, settings, workers or cores(), skip_unreadable, progress.tell, name)
+            how = settings, workers or cores(), skip_unreadable, progress.tell, name, say
+            request = Request(dataset, source, out, *how)
             made, is_new = prepare_dataset(request, **further)
     except KeyboardInterrupt:
         say("interrupted; the same command resumes here")

@@ -220,13 +220,14 @@ def test_layouts_of_other_tools(source: Path, lay_out: Callable[[Path], tuple[ob
         part.check_complete()
 
 
-def test_test_images_that_are_not_evaluated_on(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_test_images_that_are_not_evaluated_on(source: Path, tmp_path: Path) -> None:
     roboflow(source)
     (source / "valid").rename(source / "test")
-    (part,) = coco_layout.find_parts(source)
     named = "test/_annotations.coco.json"
-    assert (part, capsys.readouterr().err) == ("train", f"{source / named}: not used; --val {named} evaluates on it\n")
-    assert list(coco_layout.find_parts(source, val=named)) == ["train", "test"] and not capsys.readouterr().err
+    result = run_command("prepare", "coco", "--source", source, "--out", tmp_path / "out", "--workers", 1)
+    assert result.code == 0 and f"{source / named}: not used; --val {named} evaluates on it\n" in result.err
+    parts = coco_layout.find_parts(source, val=named)
+    assert list(parts) == ["train", "test"] and not coco_layout.unused_test_part(source, parts)
     with pytest.raises(UserError, match=f"name other files with --train and --val; {source} has some"):
         coco_layout.find_parts(source.parent)
 

@@ -45,6 +45,8 @@ def prepare_coco(request: Request, train: str | None = None, val: str | None = N
     plain = request.settings
     request = replace(request, settings=plain.model_copy(update={"orientation": "apply"}))
     source_parts = coco_layout.find_parts(request.source, train, val)
+    if remark := coco_layout.unused_test_part(request.source, source_parts):
+        request.say(remark)
     fingerprint = coco_layout.fingerprint(source_parts)
     if existing := existing_dataset(CocoManifest, request, fingerprint):
         return existing, False

@@ -2,12 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness.console.terminal import say
 from harness.data.coco_manifest import Category
 from harness.data.prepare import coco_json, image_names, layouts, part_folders
 from harness.data.prepare.coco_json import Instances
@@ -36,6 +35,12 @@ class Part:
                 f"{folder}: {len(missing):,} of the {len(files):,} images of {self.instances.path.name} are missing: "
                 f"{some(missing)}; --skip-unreadable leaves them out"
             )
+
+
+def unused_test_part(source: Path, parts: Mapping[layouts.PartName, Part]) -> str:
+    """Return a remark on the annotations of test images that are not evaluated on; nothing where there are none."""
+    unused = [] if "test" in parts else _candidates(source, "test")
+    return f"{unused[0]}: not used; --val {unused[0].relative_to(source)} evaluates on it" if unused else ""
 
 
 def fingerprint(parts: dict[layouts.PartName, Part]) -> str:
@@ -76,8 +81,6 @@ def find_parts(source: Path, train: str | None = None, val: str | None = None) -
             f"--source {source}: expected {ANNOTATIONS}/{_PREFIX}train*.json or {_PREFIX}val*.json; name "
             f"other files with --train and --val{hint}"
         )
-    if "test" not in parts and (unused := _candidates(source, "test")):
-        say(f"{unused[0]}: not used; --val {unused[0].relative_to(source)} evaluates on it")
     if len({part.instances.categories for part in parts.values()}) > 1:
         both = " and ".join(str(part.instances.path) for part in parts.values())
         different = _different(*(part.instances.categories for part in parts.values()))

@@ -39,6 +39,7 @@ class Request:
     skip_unreadable: bool
     tell: Tell
     name: str | None = None  # of the dataset, for tables
+    say: Callable[[str], object] = lambda _remark: None
 
 
 @dataclass(frozen=True)
