@@ -46,9 +46,11 @@ def evaluate(
         ),
     ] = None,
     resize: Annotated[
-        int,
-        typer.Option(min=8, max=2048, help="For imagenet and imagefolder: shorter side in pixels before the crop."),
-    ] = 256,
+        int | None,
+        typer.Option(
+            min=8, max=2048, help="For imagenet and imagefolder: shorter side in pixels before the crop (default: 256)."
+        ),
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Its name, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
     weights: Annotated[
         str | None,
@@ -104,8 +106,17 @@ def evaluate(
     if run is not None:
         if dataset or model or weights:
             raise UserError("--run states dataset, model and weights; leave --dataset, --model and --weights out")
-        if mean or std or key is not None or prefix is not None:
-            raise UserError("--mean, --std, --key and --prefix are for --weights; leave them out with --run")
+        others = {
+            "folder": folder,
+            "size": size,
+            "resize": resize,
+            "mean": mean,
+            "std": std,
+            "key": key,
+            "prefix": prefix,
+        }
+        if stated := [f"--{option}" for option, value in others.items() if value is not None]:
+            raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
         measure = partial(_run, run, root, store)
     elif dataset and model and weights:
         given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
@@ -135,7 +146,8 @@ def evaluate(
 
 
 def _checkpoint(
-    dataset: str, folder: str | None, model: str, weights: str, given: Weights, size: int | None, resize: int,
+    dataset: str, folder: str | None, model: str, weights: str, given: Weights, size: int | None,
+    resize: int | None,
     root: Path | None, store: Store,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a checkpoint. The arguments are the options of the same names; ``given`` is the schema of some."""
@@ -144,8 +156,7 @@ def _checkpoint(
 
     asked = Dataset(name=dataset, folder=folder)
     info = locate.dataset_info(asked, root)
-    sized = dict.fromkeys(info.images.size_keys, size) if size else {}
-    views = {**info.images.views, **sized, **dict.fromkeys(info.images.resize_keys, resize)}
+    views = {**info.images.views, **_stated_sizes(info, size, resize)}
     # Nothing is trained, but a recipe must state epochs and lr.
     recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **views})
     try:
@@ -169,6 +180,17 @@ def _checkpoint(
         net.renormalisation = Renormalisation(info.normalisation, own)
         about |= own._asdict()
     return about | _measure(task, net, content, recipe, where)
+
+
+def _stated_sizes(info: DatasetInfo, size: int | None, resize: int | None) -> dict[str, int]:
+    """Return the recipe's keys that --size and --resize state."""
+    sizes: dict[str, int] = {}
+    for option, value, keys in (("size", size, info.images.size_keys), ("resize", resize, info.images.resize_keys)):
+        if value is not None and not keys:
+            raise UserError(f"--{option} means nothing for {info.name} ({info.images.name}); leave it out")
+        if value is not None:
+            sizes |= dict.fromkeys(keys, value)
+    return sizes
 
 
 def _given_weights(named: str, options: dict[str, str | None]) -> Weights:
