@@ -100,7 +100,7 @@ def _lookalike(text: str) -> str | None:
         return None
     return (
         f"{_shown(text)} has characters that only look like others or like nothing ({lookalikes(text)}); "
-        f"type it anew: {ascii_text.strip()[:_LONGEST]}"
+        f"type it again: {ascii_text.strip()[:_LONGEST]}"
     )
 
 

@@ -103,11 +103,11 @@ def test_wrong_text_is_one_message_with_its_line(text: str, line: int | None, pa
         ("No", "is false in YAML 1.1 and text in YAML 1.2; write false, or quote it for the text: 'No'"),
         ("=", "quote it for the text: '='"),
         ("<<", "is a merge key in YAML 1.1"),
-        ("\u22120.1", "(U+2212); type it anew: -0.1"),
-        ("0\u20134", "(U+2013); type it anew: 0-4"),
-        ("\u201ckd\u201d", '(U+201C, U+201D); type it anew: "kd"'),
-        ("k\u200bd", "(U+200B); type it anew: kd"),
-        ("kd\u00a0", "(U+00A0); type it anew: kd"),
+        ("\u22120.1", "(U+2212); type it again: -0.1"),
+        ("0\u20134", "(U+2013); type it again: 0-4"),
+        ("\u201ckd\u201d", '(U+201C, U+201D); type it again: "kd"'),
+        ("k\u200bd", "(U+200B); type it again: kd"),
+        ("kd\u00a0", "(U+00A0); type it again: kd"),
     ],
 )
 def test_a_value_that_readers_take_for_different_things_is_refused(text: str, part: str) -> None:
