@@ -21,7 +21,8 @@ def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 def started(program: str) -> subprocess.Popen[str]:
     """Start a program that prints its process id when it is ready."""
-    program = f"import os, signal, time\n{program}\nprint(os.getpid(), flush=True)\ntime.sleep(300)"
+    # In short sleeps: Python runs no handler of a signal that comes right before a sleep until that ends.
+    program = f"import os, signal, time\n{program}\nprint(os.getpid(), flush=True)\nwhile True: time.sleep(0.1)"
     return subprocess.Popen(
         [executable(), "-c", program],
         stdout=subprocess.PIPE,
