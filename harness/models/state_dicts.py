@@ -86,7 +86,8 @@ def choose(tree: Any, wanted: Wanted, place: Place, name: str) -> tuple[Candidat
         raise WrongFile("; ".join(filter(None, (str(error), _elsewhere(dicts, wanted, name))))) from None
     fitting = _distinct([c for c in places if c.complete])
     if not fitting:
-        best = max(places, key=lambda c: (c.matching, not c.averaged, -len(c.outside)))
+        # By names first: of a model of another width they all agree, and few shapes do.
+        best = max(places, key=lambda c: (_named(c, wanted), c.matching, not c.averaged, -len(c.outside)))
         notes = (_note(best, []), _elsewhere(dicts, wanted, name) if place != ANYWHERE else "")
         return best, "; ".join(filter(None, notes))
     plain = [c for c in fitting if not c.averaged] or fitting
@@ -224,6 +225,10 @@ def _candidate(
 
 def _is_unused(name: str, wanted: Wanted) -> bool:
     return name.rpartition(".")[2] in (*_COUNTERS, "num_batches_tracked") or name.startswith(wanted.unused)
+
+
+def _named(candidate: Candidate, wanted: Wanted) -> int:
+    return sum(name in wanted.shapes for name in candidate.tensors)
 
 
 def _distinct(candidates: Iterable[Candidate]) -> list[Candidate]:

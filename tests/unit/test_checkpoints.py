@@ -188,6 +188,11 @@ def test_several_that_fit_are_listed_and_chosen_between(tmp_path: Path) -> None:
 MISFITS: dict[str, tuple[Any, str]] = {
     "classes": (state(classes=100), f"the file's last layer (fc) has 100 classes, the model {NAME} 10"),
     "widths": (state(name="digits_net_w8"), f"not the weights of {NAME}: 8 of its 44 tensors match; conv1.weight is"),
+    "widths below a prefix": (
+        with_prefix("module.", state(name="digits_net_w32")),
+        f"not the weights of {NAME}: 8 of its 44 tensors match; conv1.weight is (16, 1, 3, 3) in the file, (2, 1, 3, 3) in "
+        "the model (and 35 more differ in shape) (without the prefix `module.`)",
+    ),
     "names": (
         with_prefix("x.", {k.replace("conv", "c"): v for k, v in MINE.items()}),
         "39 of its 44 tensors match; only the file has c1.weight, layer1.0.c1.weight, layer1.0.c2.weight and 2 more; "
