@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from harness.store import files, json_files
+from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm import commands
 
@@ -53,6 +54,6 @@ class ArrayJobs:
     def remove(self, job: ArrayJob) -> None:
         self.store.submission(job.name).unlink(missing_ok=True)
 
-    def submit_lock(self) -> files.Lock:
+    def submit_lock(self) -> Lock:
         """Return the lock that admits one submitter at a time."""
-        return files.Lock(self.store.submissions / "lock", wait=True)
+        return Lock(self.store.submissions / "lock", wait=True)

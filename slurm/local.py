@@ -22,7 +22,7 @@ from pathlib import Path
 
 from harness.hardware import gpus
 from harness.store import files
-from harness.store.files import Lock, is_locked
+from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
 from slurm import fork_server
 from slurm.fork_server import ForkServer

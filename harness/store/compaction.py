@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.errors import UserError
 from harness.store import files, generations, parts, records
 from harness.store.generations import INDEX, Generation
+from harness.store.locks import Lock
 from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA_VERSION
 from harness.store.store import Store
@@ -37,7 +38,7 @@ def compact(store: Store, grace_s: float = GRACE_S) -> int | None:
         DiskFull: nothing is left behind.
         UserError: the compacted records are damaged, or of a newer version.
     """
-    with files.Lock(store.compact_lock) as acquired:  # it saves work; the store stays correct without it
+    with Lock(store.compact_lock) as acquired:  # it saves work; the store stays correct without it
         if not acquired:
             return None
         _remove_replaced(store, grace_s)
@@ -49,7 +50,7 @@ def compact(store: Store, grace_s: float = GRACE_S) -> int | None:
 
 def remove_replaced(store: Store, grace_s: float = GRACE_S) -> None:
     """Remove the files that were replaced at least ``grace_s`` seconds ago: the last step of ``compact``."""
-    with files.Lock(store.compact_lock) as acquired:
+    with Lock(store.compact_lock) as acquired:
         if acquired:
             _remove_replaced(store, grace_s)
 

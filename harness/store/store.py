@@ -15,6 +15,7 @@ from harness.phrases import some
 from harness.spec import identity
 from harness.spec.science import Science
 from harness.store import files, generations, json_files
+from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
@@ -190,7 +191,7 @@ class Store:
         return _stems(self.root / "failures", ".json")
 
     def is_running(self, run_id: str) -> bool:
-        return files.is_locked(self.run_lock(run_id))
+        return is_locked(self.run_lock(run_id))
 
     # failures ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from harness.errors import UserError
 from harness.spec import pretrained
 from harness.store import files
+from harness.store.locks import Lock
 from harness.store.store import Store
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -49,7 +50,7 @@ class WeightCache:
             UserError: it is unavailable, or its sha256 is neither ``sha256`` nor the one in the address itself.
             DiskFull: the disk is full; nothing is left behind.
         """
-        lock = files.Lock(self._source(url).with_suffix(".lock"))
+        lock = Lock(self._source(url).with_suffix(".lock"))
         if not (acquired := lock.acquire()):
             print(f"another process is fetching {url}: waiting for it", file=sys.stderr, flush=True)
         while not acquired:

@@ -22,6 +22,7 @@ from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
 from harness.store import files, records
+from harness.store.locks import Lock
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
 from harness.training.cuda.graph import capture_cuda_graph
@@ -63,7 +64,7 @@ def run_job(
     host_memory.retain_freed_memory()
     raise_stream_limit()
     store = Store(Path(order.store))
-    locks: dict[str, files.Lock] = {}
+    locks: dict[str, Lock] = {}
     stop = _Stop(should_stop)
     try:
         with join_ranks() as ranks:
@@ -105,10 +106,10 @@ class _Stop:
         return self._stopped
 
 
-def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, files.Lock]:
+def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, Lock]:
     """Lock the runs that are not done, failed or in training elsewhere; return the locks by run_id."""
     settled = store.done_ids() | store.failed_ids()
-    locks = {k: files.Lock(store.run_lock(k)) for k in run_ids if k not in settled}
+    locks = {k: Lock(store.run_lock(k)) for k in run_ids if k not in settled}
     mine = {k: lock for k, lock in locks.items() if lock.acquire()}
     done = store.done_ids()  # another job may have finished one just before the lock
     for k in [k for k in mine if k in done]:

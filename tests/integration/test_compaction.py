@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.errors import UserError
-from harness.store import compaction, files, parts, records
+from harness.store import compaction, parts, records
+from harness.store.locks import Lock
 from harness.store.store import Store
 from tests.support.bench import forkserver
 from tests.support.comparisons import invented_id, row
@@ -157,7 +158,7 @@ def read_on(root: str, reads: Any) -> None:
 
 def compact_on(root: str, locked: bool) -> None:
     if not locked:
-        files.Lock.acquire = lambda self: True  # type: ignore[method-assign]
+        Lock.acquire = lambda self: True  # type: ignore[method-assign]
     parts._GROUP_ROWS = 50
     pause = 0.05
     while True:

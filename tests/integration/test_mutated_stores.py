@@ -21,6 +21,7 @@ from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
 from harness.store import compaction, files, records
 from harness.store.generations import INDEX
+from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm import commands
 from slurm.array_jobs import ArrayJob
@@ -94,7 +95,7 @@ def make_store(home: Path) -> Stored:
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     stored = make_store(tmp_path_factory.mktemp("mutated"))
-    lock = files.Lock(stored.store.run_lock(stored.run_ids[RUNNING]))
+    lock = Lock(stored.store.run_lock(stored.run_ids[RUNNING]))
     assert lock.acquire()
     yield stored
     lock.release()

@@ -24,7 +24,7 @@ from harness.data.prepare import dataset as prepare_dataset
 from harness.data.prepare import imagefolder, layouts
 from harness.data.prepare import part as prepare_part
 from harness.data.prepare.resumable import Chunk, Sample, Unfinished
-from harness.store import files
+from harness.store.locks import Lock
 from tests.support.bench import until
 from tests.support.cli import REPO, CommandResult, process, run_command
 from tests.support.disks import tmpfs
@@ -458,7 +458,7 @@ def test_what_is_in_the_way(tree: Path, tmp_path: Path, monkeypatch: pytest.Monk
         prepare(tree, out).error == f"{out}/train.beton: exists already, without a manifest.json; choose another --out"
     )
     assert (out / "train.beton").read_bytes() == b"somebody's"
-    lock = files.Lock(tmp_path / "busy/.prepare/lock")
+    lock = Lock(tmp_path / "busy/.prepare/lock")
     assert lock.acquire()
     assert prepare(tree, tmp_path / "busy").error == f"--out {tmp_path}/busy: another process is preparing into it"
     lock.release()

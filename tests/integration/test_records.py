@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.store import files, records
+from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
 from tests.support.bench import Bench, forkserver
 from tests.support.comparisons import TEXTS, invented_id
@@ -88,17 +89,17 @@ def test_is_locked_keeps_nobody_from_acquiring_the_lock(tmp_path: Path, monkeypa
         close(fd)
 
     monkeypatch.setattr(files.os, "close", close_late)
-    asker = threading.Thread(target=lambda: answered.append(files.is_locked(path)))
+    asker = threading.Thread(target=lambda: answered.append(is_locked(path)))
     asker.start()
     assert is_asking.wait(60)
-    assert not files.is_locked(path), "a concurrent call of is_locked is not a holder"
-    lock = files.Lock(path)
+    assert not is_locked(path), "a concurrent call of is_locked is not a holder"
+    lock = Lock(path)
     assert lock.acquire()
     asker.join()
     assert answered == [False]
-    assert files.is_locked(path) and not files.Lock(path).acquire()
+    assert is_locked(path) and not Lock(path).acquire()
     lock.release()
-    assert not files.is_locked(path)
+    assert not is_locked(path)
 
 
 def test_a_run_is_found_by_the_start_of_its_id(tmp_path: Path) -> None:

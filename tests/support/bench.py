@@ -18,7 +18,8 @@ import yaml
 
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.expand import Cell
-from harness.store import files, records
+from harness.store import records
+from harness.store.locks import is_locked
 from harness.store.store import Store
 from tests.support.cli import PATIENCE, REPO, CommandResult, arguments, run_command, use_cores
 from tests.support.warm_python import executable
@@ -114,7 +115,7 @@ class Bench:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGKILL)
             command.communicate()
-        for lock in filter(files.is_locked, (self.store.root / "queues").glob("*.lock")):
+        for lock in filter(is_locked, (self.store.root / "queues").glob("*.lock")):
             with contextlib.suppress(ProcessLookupError, ValueError):
                 os.killpg(int(lock.read_text()), signal.SIGKILL)
         for attempts in (self.store.root / "runs").glob("*/attempts.jsonl"):

@@ -22,8 +22,9 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
-from harness.store import compaction, files, generations, records
+from harness.store import compaction, generations, records
 from harness.store.generations import INDEX
+from harness.store.locks import Lock
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 from tests.support.cli import run_command
@@ -318,7 +319,7 @@ def test_a_sweep_compacts_many_record_files(home: Path, monkeypatch: pytest.Monk
 def test_compact_refuses_a_missing_store_and_waits_for_nobody(home: Path) -> None:
     assert "nowhere: no such store" in run_command("compact", "--results", "nowhere").error
     store = Store(Path("results").resolve())
-    with files.Lock(store.compact_lock) as acquired:
+    with Lock(store.compact_lock) as acquired:
         assert acquired
         result = run_command("compact")
         assert result.code == 0 and "another process is compacting it" in result.err and store.loose_ids()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.store import files
+from harness.store.locks import Lock, is_locked
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -34,9 +35,9 @@ def test_a_file_and_its_folder_reach_the_disk_before_and_after_it_is_renamed(
 
 def test_a_lock_makes_the_folders_above_it_and_is_held_by_one(tmp_path: Path) -> None:
     path = tmp_path / "store" / "locks" / "run"
-    first, second = files.Lock(path), files.Lock(path)
-    assert first.acquire() and not second.acquire() and files.is_locked(path)
+    first, second = Lock(path), Lock(path)
+    assert first.acquire() and not second.acquire() and is_locked(path)
     first.release()
     assert second.acquire()
     second.release()
-    assert not files.is_locked(path)
+    assert not is_locked(path)

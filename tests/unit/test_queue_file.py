@@ -11,6 +11,7 @@ import pytest
 from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.store import files
+from harness.store.locks import Lock
 from harness.training.job_order import JobOrder, WeightsFile
 from slurm.local import MAX_STARTS, Dispatcher, _Running
 from slurm.queue import Queue, QueuedJob, QueuedRun, cancelled_file
@@ -143,7 +144,7 @@ def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
         replace(queue_of(planned), jobs=packs, max_parallel=most).write(path)
         dispatcher = Dispatcher(path)
         dispatcher._read_queue()
-        lock = files.Lock(planned.store.run_lock(packs[0].run_ids[0]))
+        lock = Lock(planned.store.run_lock(packs[0].run_ids[0]))
         assert lock.acquire()
         dispatcher._collect([])
         dispatcher._start_ready()

@@ -22,6 +22,7 @@ from harness.data.prepare.resumable import journal
 from harness.errors import UserError
 from harness.phrases import plural
 from harness.store import files
+from harness.store.locks import Lock
 
 SAMPLED = 100  # images of each part that are tried for the size of the whole
 MARGIN = 1.1  # on that estimate
@@ -73,7 +74,7 @@ def complete_dataset(
     """
     out = request.out
     _check_room(builds, out)
-    lock = files.Lock(scratch(out) / "lock")
+    lock = Lock(scratch(out) / "lock")
     if not lock.acquire():
         raise UserError(f"--out {out}: another process is preparing into it")
     try:

@@ -1,0 +1,60 @@
+"""Locks on files, by which processes keep out of each other's way."""
+
+import fcntl
+import os
+import time
+from pathlib import Path
+
+
+class Lock:
+    """An advisory lock on a file. The kernel releases it if its process dies.
+
+    ``with lock as acquired:`` releases it at the end of the block. With ``wait``, ``acquire`` waits until the lock is
+    free; without, only as long as a call of ``is_locked`` may take.
+    """
+
+    def __init__(self, path: Path, wait: bool = False):
+        self.path = path
+        self._mode = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        self._fd: int | None = None
+
+    def acquire(self) -> bool:
+        """Return whether this process now holds the lock."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        for _ in range(10):
+            try:
+                fcntl.flock(fd, self._mode)
+            except BlockingIOError:
+                time.sleep(0.01)
+            else:
+                self._fd = fd
+                return True
+        os.close(fd)
+        return False
+
+    def release(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
