@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-timings lint check docs bench gpu clean
+.PHONY: help setup demo test test-timings lint check docs bench torture gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
@@ -14,6 +14,7 @@ help:
 	@echo "make check   lint, types and the quick tests"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
+	@echo "make torture   kills, flipped bits, errors, users and clocks against a store: what was lost [SECONDS=600] [SEED=0]"
 	@echo "make gpu     what the harness does on this GPU [MINUTES=8] [OUT=DIR] [DATA=DIR] [RESUME=DIR]"
 	@echo "make setup   only set up .venv, with everything the tests need"
 
@@ -103,6 +104,12 @@ docs: $(VENV)/.docs
 
 bench: setup
 	$(BIN)/python -m benchmarks.perf $(NAME)
+
+# Its test runs the same for a few seconds; users and their umasks need root.
+SECONDS ?= 600
+SEED ?= 0
+torture: setup
+	$(BIN)/python -m tests.torture --seconds $(SECONDS) --seed $(SEED) $(PART)
 
 MINUTES ?= 8
 OUT ?= build/gpu/out

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = options.parts or PARTS
     lost = 0
     for name in parts:
+        print(f"{name}: {options.seconds / len(parts):.0f} s", file=sys.stderr, flush=True)
         result = run_part(name, options.seconds / len(parts), options.seed)
         lost += result["lost"]
         print(json.dumps(result), flush=True)
