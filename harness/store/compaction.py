@@ -6,7 +6,6 @@ between any two steps, the next compaction continues from the files that it find
 """
 
 import errno
-import json
 import os
 import shutil
 import uuid
@@ -14,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.store import files, generations, parts, records
-from harness.store.generations import INDEX, Generation
+from harness.store import files, generations, json_files, parts, records
+from harness.store.generations import INDEX, Generation, Part
 from harness.store.locks import Lock
 from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA_VERSION
@@ -73,12 +72,12 @@ def _add_generation(store: Store) -> int:
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with files.full_disk_as_error(target):
-            runs_of_parts = _write_parts(folder, store, index.loose, base)
+            written = _write_parts(folder, store, index.loose, base)
             compacted = base.run_ids if base else frozenset()
-            added = {run_id for run_ids in runs_of_parts.values() for run_id in run_ids} - compacted
+            added = {run_id for part in written.values() for run_id in part.run_ids} - compacted
             if not added and (base is None or base.schema_version == SCHEMA_VERSION):
                 return 0
-            (folder / INDEX).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "parts": runs_of_parts}))
+            generations.write_index(folder, SCHEMA_VERSION, written)
             for path in (*folder.iterdir(), folder):
                 files.sync(path)
             os.rename(folder, target)
@@ -92,20 +91,25 @@ def _add_generation(store: Store) -> int:
     return len(added)
 
 
-def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, list[str]]:
-    """Write a generation's parts to ``folder`` and return the run ids of each.
+def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, Part]:
+    """Write a generation's parts to ``folder`` and return them by name.
 
     Parts of ``base`` with more rows than join their dataset are linked, not written again.
     """
-    writers: dict[str, PartWriter] = {}
+    writers, unsealed = dict[str, PartWriter](), 0
 
     def writer_of(dataset: str) -> PartWriter:
         return writers.get(dataset) or writers.setdefault(dataset, PartWriter(folder, dataset))
 
     for run_id in _oldest_first(store, loose):
-        with suppress(UserError, FileNotFoundError):
-            row = records.read_loose(store, run_id)
+        with suppress(FileNotFoundError):
+            try:
+                row, sealed = records.read_loose(store, run_id)
+            except UserError as e:
+                json_files.print_note(f"{e}. It stays where it is")
+                continue
             if row.column("schema_version")[0].as_py() <= SCHEMA_VERSION:
+                unsealed += not sealed
                 writer_of(row.column("dataset")[0].as_py()).add(row)
     linked = {}
     for name, run_ids in sorted(base.parts.items(), key=lambda item: len(item[1])) if base else ():
@@ -113,11 +117,13 @@ def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Genera
         joining = len(writers[dataset].run_ids) if dataset in writers else 0
         # A part at least doubles each time that it is written again, so that a row is written log2(rows) times in all.
         if base and (len(run_ids) <= joining or base.schema_version < SCHEMA_VERSION):
+            unsealed += len(run_ids) if base.digests is None else 0
             for rows in parts.stream_part(base, name):
                 writer_of(dataset).add(rows)
-        elif base:
+        elif base and base.digests:
             _link_or_copy(base.folder / name, folder / name)
-            linked[name] = list(run_ids)
+            linked[name] = Part(run_ids, base.digests[name])
+    records.note_unsealed(store, unsealed)
     return linked | {writer.name: writer.close() for writer in writers.values()}
 
 
