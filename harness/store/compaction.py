@@ -7,6 +7,7 @@ between any two steps, the next compaction continues from the files that it find
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from contextlib import suppress
@@ -22,6 +23,10 @@ from harness.store.store import Store
 
 # Replaced files stay this long for readers that may still list them: NFS caches a directory's listing up to 60 s.
 GRACE_S = 90.0
+# The only names that compaction removes. NFS keeps a file that is still open under a name of its own.
+_OWN = re.compile(r"_runs\.json|dataset=[^/]+(/part-[0-9a-f]{16}\.parquet)?|(.*/)?\.nfs[0-9a-f]+")
+_LEFT_BEHIND = re.compile(r"\.{1,2}\d{6,}\.[0-9a-f]{8}(\.tmp\.[0-9a-f]{8})?\.(?P<kind>tmp|gone)")
+_LINK = re.compile(r"compact/\d{6,}")
 MANY_FILES = 256  # record files that take longer to read than a user should wait, about half a second
 
 
@@ -153,17 +158,24 @@ def _update_link(store: Store) -> None:
     if newest is None:
         return
     target, link = os.path.join(store.compact.name, newest.folder.name), store.all_runs
-    if link.is_dir() and not link.is_symlink():  # in a copy of the store that was made by following links
+    if link.is_symlink():
+        is_own = _LINK.fullmatch(os.readlink(link)) is not None
+    else:  # a generation, in a copy of the store that was made by following links
+        is_own = not link.exists() or ((link / INDEX).is_file() and _is_own(link))
+    if not is_own:
+        json_files.print_note(f"{link}: not written by compaction, so it stays as it is; the records are in {target}")
+        return
+    if link.is_dir() and not link.is_symlink():
         shutil.rmtree(link)
     if not link.is_symlink() or os.readlink(link) != target:
         files.replace(link, lambda path: path.symlink_to(target), durable=False)
 
 
 def _remove_replaced(store: Store, grace_s: float) -> None:
-    for path in store.compact.glob(".*.tmp"):
-        _remove(path)
-    for path in store.compact.glob(".*.gone"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in store.compact.glob(".*"):
+        left = _LEFT_BEHIND.fullmatch(path.name)
+        if left and _is_own(path):
+            _remove(path) if left["kind"] == "tmp" else shutil.rmtree(path, ignore_errors=True)
     newest = generations.newest_generation(store.compact)
     if newest is None or _age_s(store, newest) < grace_s:
         return
@@ -171,8 +183,13 @@ def _remove_replaced(store: Store, grace_s: float) -> None:
         with suppress(OSError):  # another user's folder: the file may stay, as readers count its run once
             store.record(run_id).unlink()
     for folder in generations.numbered_folders(store.compact):
-        if int(folder.name) < newest.number:
+        if int(folder.name) < newest.number and _is_own(folder):
             _remove(folder)
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what compaction writes."""
+    return all(_OWN.fullmatch(path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
 
 
 def _age_s(store: Store, generation: Generation) -> float:

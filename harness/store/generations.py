@@ -7,6 +7,7 @@ their lock failed.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
@@ -109,9 +110,9 @@ def newest_generation(folder: Path) -> Generation | None:
 
 
 def numbered_folders(folder: Path) -> Iterator[Path]:
-    """Yield the generations' folders, in no order."""
+    """Yield the generations' folders, in no order. Folders of other names are the user's own."""
     try:
-        yield from (path for path in folder.iterdir() if path.name.isdecimal())
+        yield from (path for path in folder.iterdir() if re.fullmatch(r"[0-9]{6,}", path.name))
     except FileNotFoundError:
         return
 
