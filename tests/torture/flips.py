@@ -237,7 +237,7 @@ def _rows(store: Store, run_ids: frozenset[str]) -> Any:
 
 def _attempts(store: Store, run_id: str) -> list[list[Any]]:
     """Return what commands read of a run's attempts; with the key of its checksum changed, a line has one key more."""
-    return [[attempt.get(key) for key in ("log", "host", "pid", "at")] for attempt in store.attempts(run_id)]
+    return [[attempt.get(key) for key in ("log", "host", "pid", "threads", "at")] for attempt in store.attempts(run_id)]
 
 
 def _weights(store: Store, path: Path) -> Any:
