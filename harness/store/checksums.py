@@ -2,13 +2,16 @@
 
 A file's checksum is the sha256 of all its bytes, taken while 64 zeros stand in the checksum's own place: readers of
 Parquet and safetensors see it as an entry of the file's metadata. A JSON value has it as a further key, or as a further
-element at the end.
+element at the end. A file whose form others define has it in a file of its own, which ``sha256sum -c`` reads.
 """
 
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
+
+from harness.store import files
 
 KEY = "checksum"
 ZEROS = "0" * 64
@@ -97,3 +100,35 @@ def check_value(content: Any, stated: Any) -> None:
 
 def _of_value(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def write_with_sum(path: Path, content: bytes) -> None:
+    """Replace a file, and the file of its checksum.
+
+    Raises:
+        DiskFull: the disk is full.
+    """
+    _sum_file(path).unlink(missing_ok=True)
+    files.replace(path, lambda temporary: temporary.write_bytes(content))
+    files.replace_text(_sum_file(path), _sum(path))
+
+
+def read_with_sum(path: Path) -> bytes:
+    """Return the content of a file, checked against the file of its checksum where there is one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        WrongChecksum: it has changed.
+    """
+    content = path.read_bytes()
+    if _sum_file(path).exists() and _sum_file(path).read_bytes() != _sum(path).encode():
+        raise WrongChecksum
+    return content
+
+
+def _sum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sum(path: Path) -> str:
+    return f"{files.sha256(path)}  {path.name}\n"
