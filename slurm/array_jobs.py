@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.store import files, json_files
+from harness.store import checksums, files, json_files
 from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm import commands
@@ -49,7 +49,7 @@ class ArrayJobs:
         return [job for *_, job in sorted(notes, key=lambda note: note[:2])]
 
     def write(self, job: ArrayJob) -> None:
-        files.replace_json(self.store.submission(job.name), asdict(job))
+        files.replace_json(self.store.submission(job.name), checksums.seal_value(asdict(job)))
 
     def remove(self, job: ArrayJob) -> None:
         self.store.submission(job.name).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from harness.errors import UserError
 from harness.spec.science import Science
-from harness.store import files, json_files
+from harness.store import checksums, files, json_files
 from harness.store.store import Store
 from harness.training.job_order import JobOrder, WeightsFile
 
@@ -79,8 +79,8 @@ class QueuedJob:
 
 
 def _without_run_ids(job: Any) -> Any:
-    """Return a job of a file without what only harnesses before QueuedRun read."""
-    return {k: v for k, v in job.items() if k != "run_ids"} if isinstance(job, dict) else job
+    """Return a job of a file without its checksum and what only harnesses before QueuedRun read."""
+    return {k: v for k, v in job.items() if k not in ("run_ids", checksums.KEY)} if isinstance(job, dict) else job
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Queue:
     def write(self, path: Path) -> None:
         """Replace the queue file, and forget a cancellation."""
         fields = {k: v for k, v in asdict(self).items() if k != "jobs"}
-        files.replace_json(path, {**fields, "packs": [_job_json(job) for job in self.jobs]})
+        files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})
         cancelled_file(path).unlink(missing_ok=True)
 
     @classmethod
@@ -121,7 +121,19 @@ class Queue:
         if isinstance(jobs, list) and any(isinstance(job, dict) and "runs" not in job for job in jobs):
             old = json_files.check_value(_OldQueue, value, str(path))
             return cls(**{**vars(old), "jobs": tuple(_old_jobs(Path(old.store), old.jobs))})
-        return json_files.check_value(cls, value, str(path))
+        queue = json_files.check_value(cls, value, str(path))
+        fields = {k: v for k, v in value.items() if k != "packs"}
+        if any(job != _sealed(job, fields) for job in value["packs"] if checksums.KEY in job):
+            raise UserError(f"{path}: damaged: its content does not match its checksums")
+        return queue
+
+
+def _sealed(job: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Return a job of a file with a checksum of it and of the file's other ``fields``. It stands in the job, where
+    earlier harnesses ignore it; their queue may be at work.
+    """
+    content = {k: v for k, v in job.items() if k != checksums.KEY}
+    return {**content, checksums.KEY: checksums.seal_value({**fields, **content})[checksums.KEY]}
 
 
 def _job_json(job: QueuedJob) -> dict[str, Any]:

@@ -140,10 +140,9 @@ def _write(folder: Path) -> tuple[Path, int, int]:
                 for row, k in zip(rows, which, strict=True):
                     _write_log(folder / "logs" / row["run_id"], row, curves.lines(k))
         Contents.of(f"sweep_{number}", plan).write(store.table_folder(f"sweep_{number}"))
-    run_ids = part.close()
-    index = {"schema_version": SCHEMA_VERSION, "parts": {part.name: run_ids}}
-    (generation / generations.INDEX).write_text(json.dumps(index))
-    return file, len(run_ids), logged
+    closed = part.close()
+    generations.write_index(generation, SCHEMA_VERSION, {part.name: closed})
+    return file, len(closed.run_ids), logged
 
 
 class _Curves:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.data import beton
+from harness.data import beton, content
 from harness.data.annotations import Annotations
 from harness.data.coco_manifest import CocoManifest, CocoPart
 from harness.data.load.arrays import WrongData
@@ -33,10 +33,20 @@ class Parts:
         if manifest.version != dataset.version:
             raise WrongData(f"{folder}: content {manifest.version}, expected {dataset.version}: another preparation")
         self.manifest, self._folder, self._subset = manifest, folder, dataset.train_subset
+        content.check(folder, manifest, self._content)
         with_objects = self._with_objects()
         count = len(with_objects) - (dataset.validation or 0)
         # Positions in the file, which rise
         self.trained, self._held_out = with_objects[:count][: self._subset], with_objects[count:]
+
+    def _content(self, digests: dict[str, str]) -> list[object]:
+        """Return what the version stands for."""
+        categories = [category.model_dump() for category in self.manifest.categories]
+        parts = self.manifest.parts
+        return [
+            categories,
+            {name: (digest, self.annotations(parts[name]).digest()) for name, digest in digests.items()},
+        ]
 
     def evaluated(self, whole: bool = False) -> tuple[CocoPart, np.ndarray, Literal["validation", "train", "test"]]:
         """Return the part that the images are in, their positions there, and what they are; ``whole``: not those that

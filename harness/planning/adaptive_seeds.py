@@ -13,7 +13,7 @@ from harness.reporting import comparison
 from harness.reporting.pairwise import PairwiseTest, further_seeds, looks, pairwise_tests
 from harness.spec.expand import Cell
 from harness.spec.lines import Line
-from harness.store import files
+from harness.store import checksums, files
 
 MAX_SEEDS = 10
 
@@ -72,7 +72,7 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
         for seed in further.get(cell.line, ()):
             run_id = planned.plan.runs[cell.run_id].science.with_seed(seed).run_id
             cells[Cell(*cell.line, seed, run_id, cell.teacher_run)] = None
-    files.replace_json(path, [asdict(cell) for cell in cells])
+    files.replace_json(path, checksums.seal_value([asdict(cell) for cell in cells]))
 
 
 def _print_outcome(undecided: list[PairwiseTest], limit: int, margin: float) -> None:

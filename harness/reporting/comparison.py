@@ -17,6 +17,7 @@ from harness.reporting.aggregation import SeedRuns, first
 from harness.reporting.protocol_guard import RecipeChange, recipe_changes
 from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
+from harness.reporting.tables import digests
 from harness.spec import datasets
 from harness.spec.expand import Cell, Plan
 from harness.spec.idle_settings import idle_settings
@@ -110,7 +111,9 @@ class Contents:
         """
         path = folder / CONTENTS
         try:
-            return json_files.read_checked(cls, path)
+            contents = json_files.read_checked(cls, path)
+            digests.check_file(path)
+            return contents
         except FileNotFoundError:
             raise UserError(f"{path}: missing; run its sweep again to write it again") from None
 

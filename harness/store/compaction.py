@@ -6,16 +6,16 @@ between any two steps, the next compaction continues from the files that it find
 """
 
 import errno
-import json
 import os
+import re
 import shutil
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.store import files, generations, parts, records
-from harness.store.generations import INDEX, Generation
+from harness.store import files, generations, json_files, parts, records
+from harness.store.generations import INDEX, Generation, Part
 from harness.store.locks import Lock
 from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA_VERSION
@@ -23,6 +23,10 @@ from harness.store.store import Store
 
 # Replaced files stay this long for readers that may still list them: NFS caches a directory's listing up to 60 s.
 GRACE_S = 90.0
+# The only names that compaction removes. NFS keeps a file that is still open under a name of its own.
+_OWN = re.compile(r"_runs\.json|dataset=[^/]+(/part-[0-9a-f]{16}\.parquet)?|(.*/)?\.nfs[0-9a-f]+")
+_LEFT_BEHIND = re.compile(r"\.{1,2}\d{6,}\.[0-9a-f]{8}(\.tmp\.[0-9a-f]{8})?\.(?P<kind>tmp|gone)")
+_LINK = re.compile(r"compact/\d{6,}")
 MANY_FILES = 256  # record files that take longer to read than a user should wait, about half a second
 
 
@@ -73,12 +77,12 @@ def _add_generation(store: Store) -> int:
     folder = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with files.full_disk_as_error(target):
-            runs_of_parts = _write_parts(folder, store, index.loose, base)
+            written = _write_parts(folder, store, index.loose, base)
             compacted = base.run_ids if base else frozenset()
-            added = {run_id for run_ids in runs_of_parts.values() for run_id in run_ids} - compacted
+            added = {run_id for part in written.values() for run_id in part.run_ids} - compacted
             if not added and (base is None or base.schema_version == SCHEMA_VERSION):
                 return 0
-            (folder / INDEX).write_text(json.dumps({"schema_version": SCHEMA_VERSION, "parts": runs_of_parts}))
+            generations.write_index(folder, SCHEMA_VERSION, written)
             for path in (*folder.iterdir(), folder):
                 files.sync(path)
             os.rename(folder, target)
@@ -92,20 +96,25 @@ def _add_generation(store: Store) -> int:
     return len(added)
 
 
-def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, list[str]]:
-    """Write a generation's parts to ``folder`` and return the run ids of each.
+def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Generation | None) -> dict[str, Part]:
+    """Write a generation's parts to ``folder`` and return them by name.
 
     Parts of ``base`` with more rows than join their dataset are linked, not written again.
     """
-    writers: dict[str, PartWriter] = {}
+    writers, unsealed = dict[str, PartWriter](), 0
 
     def writer_of(dataset: str) -> PartWriter:
         return writers.get(dataset) or writers.setdefault(dataset, PartWriter(folder, dataset))
 
     for run_id in _oldest_first(store, loose):
-        with suppress(UserError, FileNotFoundError):
-            row = records.read_loose(store, run_id)
+        with suppress(FileNotFoundError):
+            try:
+                row, sealed = records.read_loose(store, run_id)
+            except UserError as e:
+                json_files.print_note(f"{e}. It stays where it is")
+                continue
             if row.column("schema_version")[0].as_py() <= SCHEMA_VERSION:
+                unsealed += not sealed
                 writer_of(row.column("dataset")[0].as_py()).add(row)
     linked = {}
     for name, run_ids in sorted(base.parts.items(), key=lambda item: len(item[1])) if base else ():
@@ -113,11 +122,13 @@ def _write_parts(folder: Path, store: Store, loose: frozenset[str], base: Genera
         joining = len(writers[dataset].run_ids) if dataset in writers else 0
         # A part at least doubles each time that it is written again, so that a row is written log2(rows) times in all.
         if base and (len(run_ids) <= joining or base.schema_version < SCHEMA_VERSION):
+            unsealed += len(run_ids) if base.digests is None else 0
             for rows in parts.stream_part(base, name):
                 writer_of(dataset).add(rows)
-        elif base:
+        elif base and base.digests:
             _link_or_copy(base.folder / name, folder / name)
-            linked[name] = list(run_ids)
+            linked[name] = Part(run_ids, base.digests[name])
+    records.note_unsealed(store, unsealed)
     return linked | {writer.name: writer.close() for writer in writers.values()}
 
 
@@ -147,17 +158,24 @@ def _update_link(store: Store) -> None:
     if newest is None:
         return
     target, link = os.path.join(store.compact.name, newest.folder.name), store.all_runs
-    if link.is_dir() and not link.is_symlink():  # in a copy of the store that was made by following links
+    if link.is_symlink():
+        is_own = _LINK.fullmatch(os.readlink(link)) is not None
+    else:  # a generation, in a copy of the store that was made by following links
+        is_own = not link.exists() or ((link / INDEX).is_file() and _is_own(link))
+    if not is_own:
+        json_files.print_note(f"{link}: not written by compaction, so it stays as it is; the records are in {target}")
+        return
+    if link.is_dir() and not link.is_symlink():
         shutil.rmtree(link)
     if not link.is_symlink() or os.readlink(link) != target:
         files.replace(link, lambda path: path.symlink_to(target), durable=False)
 
 
 def _remove_replaced(store: Store, grace_s: float) -> None:
-    for path in store.compact.glob(".*.tmp"):
-        _remove(path)
-    for path in store.compact.glob(".*.gone"):
-        shutil.rmtree(path, ignore_errors=True)
+    for path in store.compact.glob(".*"):
+        left = _LEFT_BEHIND.fullmatch(path.name)
+        if left and _is_own(path):
+            _remove(path) if left["kind"] == "tmp" else shutil.rmtree(path, ignore_errors=True)
     newest = generations.newest_generation(store.compact)
     if newest is None or _age_s(store, newest) < grace_s:
         return
@@ -165,8 +183,13 @@ def _remove_replaced(store: Store, grace_s: float) -> None:
         with suppress(OSError):  # another user's folder: the file may stay, as readers count its run once
             store.record(run_id).unlink()
     for folder in generations.numbered_folders(store.compact):
-        if int(folder.name) < newest.number:
+        if int(folder.name) < newest.number and _is_own(folder):
             _remove(folder)
+
+
+def _is_own(folder: Path) -> bool:
+    """Return whether a folder holds nothing but what compaction writes."""
+    return all(_OWN.fullmatch(path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
 
 
 def _age_s(store: Store, generation: Generation) -> float:

@@ -5,21 +5,38 @@ step, by a rename to a number that nobody else has: of two processes that compac
 their lock failed.
 """
 
+import json
 import os
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.store import json_files
+from harness.store import checksums, json_files
 
 # As ``parts.PartWriter`` names them; other names could lead out of the folder.
 _PartName = Annotated[str, Field(pattern=r"^dataset=[^/]+/part-[0-9a-f]{16}\.parquet$")]
 INDEX = "_runs.json"  # readers of a folder of Parquet files skip names that start with an underscore
+
+
+@dataclass(frozen=True)
+class PartDigests:
+    """Digests of a part's bytes: of its footer, and of each column of each row group."""
+
+    footer: str
+    chunks: tuple[tuple[str, ...], ...]
+
+
+class Part(NamedTuple):
+    """What the index says of a part: its run ids in the order of its rows, and its digests."""
+
+    run_ids: Sequence[str]
+    digests: PartDigests
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Generation:
     folder: Path
     schema_version: int  # of all its parts
     parts: Mapping[str, tuple[str, ...]]  # a file's name in the folder -> run ids in the order of its rows
+    digests: Mapping[str, PartDigests] | None = None  # by the same names; None: an earlier harness wrote it
 
     @property
     def number(self) -> int:
@@ -49,6 +67,7 @@ class _Index:
 
     schema_version: int
     parts: dict[_PartName, tuple[str, ...]]
+    digests: dict[_PartName, PartDigests] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,16 @@ class RecordIndex:
     @property
     def run_ids(self) -> frozenset[str]:
         return self.loose | self.generation.run_ids if self.generation else self.loose
+
+
+def write_index(folder: Path, schema_version: int, parts: Mapping[str, Part]) -> None:
+    """Write the index of the parts, by their names, that ``folder`` holds."""
+    index = {
+        "schema_version": schema_version,
+        "parts": {name: part.run_ids for name, part in parts.items()},
+        "digests": {name: asdict(part.digests) for name, part in parts.items()},
+    }
+    (folder / INDEX).write_text(json.dumps(checksums.seal_value(index)))
 
 
 def newest_generation(folder: Path) -> Generation | None:
@@ -81,9 +110,9 @@ def newest_generation(folder: Path) -> Generation | None:
 
 
 def numbered_folders(folder: Path) -> Iterator[Path]:
-    """Yield the generations' folders, in no order."""
+    """Yield the generations' folders, in no order. Folders of other names are the user's own."""
     try:
-        yield from (path for path in folder.iterdir() if path.name.isdecimal())
+        yield from (path for path in folder.iterdir() if re.fullmatch(r"[0-9]{6,}", path.name))
     except FileNotFoundError:
         return
 
@@ -104,4 +133,6 @@ def _read_generation(folder: Path) -> Generation:
 def _parse_index(index: Path, mtime_ns: int) -> Generation:
     """Return the generation that an index lists; ``mtime_ns`` makes the cache read a changed file again."""
     content = json_files.read_checked(_Index, index)
-    return Generation(index.parent, content.schema_version, content.parts)
+    if content.schema_version >= checksums.SINCE and (content.digests or {}).keys() != content.parts.keys():
+        raise UserError(f"{index}: damaged: expected digests of all its parts")
+    return Generation(index.parent, content.schema_version, content.parts, content.digests)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness.errors import UserError, shorten
+from harness.store import checksums
 
 T = TypeVar("T")
 # For dataclasses that stand in files: no further keys, which a later version may have, and only finite numbers.
@@ -58,7 +59,13 @@ def parse_checked(kind: type[T], text: str | bytes, place: str) -> T:
         value: Any = json.loads(text)
     except (ValueError, RecursionError):
         raise UserError(f"{place}: damaged: not JSON") from None
-    return check_value(kind, value, place)
+    content, checksum = checksums.split_value(value)
+    typed = check_value(kind, content, place)
+    try:
+        checksums.check_value(content, checksum)
+    except checksums.WrongChecksum as e:
+        raise UserError(f"{place}: damaged: {e}") from None
+    return typed
 
 
 def check_value(kind: type[T], value: Any, place: str) -> T:

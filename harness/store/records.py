@@ -1,14 +1,16 @@
 """Records: one row per finished run, written once by its own job as a Parquet file, later compacted with others."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.store import files, parts
+from harness.phrases import plural
+from harness.store import checksums, files, json_files, parts
 from harness.store.generations import RecordIndex
 from harness.store.schema import SCHEMA, SCHEMA_VERSION, check, upgrade
 from harness.store.store import Store
@@ -26,7 +28,16 @@ def write_record(store: Store, row: dict[str, Any]) -> bool:
     if row["run_id"] in store.done_ids():  # its file may be gone, as it is compacted
         return False
     table = pa.Table.from_pylist([row], schema=SCHEMA)
-    return files.write_once(store.record(row["run_id"]), lambda path: pq.write_table(table, path))
+    return files.write_once(store.record(row["run_id"]), lambda path: write_file(table, path))
+
+
+def write_file(row: pa.Table, path: Path) -> None:
+    """Write one row as a Parquet file with a checksum of all its bytes."""
+    content = pa.BufferOutputStream()
+    with pq.ParquetWriter(content, row.schema) as writer:
+        writer.write_table(row)
+        writer.add_key_value_metadata({checksums.KEY: checksums.ZEROS})
+    path.write_bytes(checksums.seal_bytes(content.getvalue().to_pybytes()))
 
 
 def read_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> pa.Table:
@@ -46,8 +57,15 @@ def read_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] = 
                 raise UserError(f"{e.filename or e}: cannot be opened, though it exists") from None
 
 
-def read_loose(store: Store, run_id: str) -> pa.Table:
-    """Return the one row of a record that is a file of its own.
+class LooseRecord(NamedTuple):
+    """The one row of a record that is a file of its own, and whether the file carries a checksum."""
+
+    row: pa.Table
+    sealed: bool
+
+
+def read_loose(store: Store, run_id: str) -> LooseRecord:
+    """Read a record that is a file of its own.
 
     Raises:
         FileNotFoundError: the run has no such file, or no longer.
@@ -56,18 +74,36 @@ def read_loose(store: Store, run_id: str) -> pa.Table:
     path = store.record(run_id)
     advice = "restore it from a copy, or move it out of the store: the next sweep trains its run again"
     with parts.damage_as_error(path, "not a readable record", advice):
-        table = upgrade(pq.ParquetFile(path).read(use_threads=False))  # one row is not worth several threads
+        content = path.read_bytes()
+        sealed = checksums.check_bytes(content)
+        file = pq.ParquetFile(pa.BufferReader(content))
+        table = upgrade(file.read(use_threads=False)).replace_schema_metadata()  # one row is not worth several threads
         if table.column("run_id").to_pylist() != [run_id]:
             raise ValueError("run_id: of another run")
         check(table)
-    return table
+        if not sealed and table.column("schema_version")[0].as_py() >= checksums.SINCE:
+            raise ValueError("it carries no checksum")
+    return LooseRecord(table, sealed)
+
+
+def note_unsealed(store: Store, count: int) -> None:
+    """Say on stderr, once, how many of the records that are being read carry no checksum."""
+    if count:
+        json_files.print_note(
+            f"{store.root}: {plural(count, 'record')} without a checksum, written by an earlier harness: a changed bit "
+            "may go unnoticed in them"
+        )
 
 
 def _read_indexed(store: Store, index: RecordIndex, run_ids: frozenset[str], columns: Sequence[str]) -> pa.Table:
     names = list(dict.fromkeys(["run_id", *columns]))
     tables = [SCHEMA.empty_table().select(names)]
     if index.generation:
+        if index.generation.digests is None:
+            note_unsealed(store, len(run_ids & index.generation.run_ids))
         tables += [parts.read_part(index.generation, name, run_ids, names) for name in index.generation.parts]
-    tables += [read_loose(store, run_id).select(names) for run_id in run_ids & index.loose]
+    loose = [read_loose(store, run_id) for run_id in run_ids & index.loose]
+    note_unsealed(store, sum(not record.sealed for record in loose))
+    tables += [record.row.select(names) for record in loose]
     rows = pa.concat_tables(tables).combine_chunks()  # so that equal rows are equal bytes when written
     return rows.take(pc.sort_indices(rows.column("run_id"))).select(columns)

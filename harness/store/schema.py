@@ -9,7 +9,8 @@ from harness.errors import shorten
 from harness.spec import identity
 from harness.spec.tasks import METRICS
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
+_COLUMNS_VERSION = 6  # from here on, the columns are today's
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in METRICS]
@@ -121,6 +122,11 @@ def _are_versions(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and all(isinstance(version, str) for version in value.values())
+
+
+def has_columns(version: int) -> bool:
+    """Return whether rows that this version wrote need no upgrade."""
+    return _COLUMNS_VERSION <= version <= SCHEMA_VERSION
 
 
 def upgrade(table: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
 from harness.spec import identity
 from harness.spec.science import Science
-from harness.store import files, generations, json_files
+from harness.store import checksums, files, generations, json_files
 from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
@@ -197,7 +197,7 @@ class Store:
 
     def write_failure(self, run_id: str, kind: str, cause: str, details: str, log: str) -> None:
         failure = Failure(run_id, kind, cause, details[-8000:], log, socket.gethostname(), time.time())
-        files.replace_json(self.failure_file(run_id), failure.__dict__)
+        files.replace_json(self.failure_file(run_id), checksums.seal_value(failure.__dict__))
 
     def failure(self, run_id: str) -> Failure | None:
         """Return why a run failed, or None where that is not known."""
@@ -216,7 +216,8 @@ class Store:
     # live progress -----------------------------------------------------------------------------------------------
 
     def write_progress(self, run_id: str, **values: Any) -> None:
-        files.replace_json(self.run(run_id) / "progress.json", {**values, "at": time.time()}, durable=False)
+        progress = checksums.seal_value({**values, "at": time.time()})
+        files.replace_json(self.run(run_id) / "progress.json", progress, durable=False)
 
     def progress(self, run_id: str) -> dict[str, Any]:
         """Return how far a run has come, as far as it has said so."""
@@ -225,7 +226,8 @@ class Store:
     def add_attempt(self, run_id: str, **values: Any) -> int:
         """Note that a job has started the run, and return the number of attempts so far."""
         path = self.run(run_id) / "attempts.jsonl"
-        line = json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n"
+        attempt = {**values, "host": socket.gethostname(), "at": time.time()}
+        line = json.dumps(checksums.seal_value(attempt)) + "\n"
         with path.open("a+b") as f:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
                 line = "\n" + line

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from harness.errors import UserError
 from harness.spec import pretrained
-from harness.store import files
+from harness.store import checksums, files
 from harness.store.locks import Lock
 from harness.store.store import Store
 
@@ -32,8 +32,13 @@ class WeightCache:
         return cls((Path(named).expanduser() if named else store.weights).resolve())
 
     def known_sha256(self, url: str) -> str | None:
-        """Return the sha256 that the file at this address had when it was fetched; None before."""
-        source = files.read_json(self._source(url))
+        """Return the sha256 that the file at this address had when it was fetched; None before, or if its note is
+        damaged.
+        """
+        try:
+            source = checksums.open_value(files.read_json(self._source(url)))
+        except checksums.WrongChecksum:
+            return None
         sha256 = source.get("sha256") if isinstance(source, dict) else None
         return sha256 if isinstance(sha256, str) and _HASH.fullmatch(sha256) else None
 
@@ -79,7 +84,7 @@ class WeightCache:
                 raise UserError(f"weights {url}: sha256 is {sha256}, its name states {start}...")
             path = self._folder / (sha256 + PurePosixPath(urlsplit(url).path).suffix)
             files.move(temporary, path)
-        files.replace_json(self._source(url), {"url": url, "sha256": sha256})
+        files.replace_json(self._source(url), checksums.seal_value({"url": url, "sha256": sha256}))
         print(f"fetched {url}: {path.stat().st_size / 1e6:.1f} MB, sha256 {sha256}", file=sys.stderr, flush=True)
         return sha256, path
 

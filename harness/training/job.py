@@ -21,7 +21,7 @@ from harness.data.load.source import Source, open_source
 from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
-from harness.store import files, records
+from harness.store import checksums, records
 from harness.store.locks import Lock
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
@@ -328,6 +328,6 @@ def _teacher(
     )
     # A trained teacher's run has its predictions already.
     if isinstance(choice, Given) and teacher.predictions is not None and ranks.rank == 0:
-        content, path = teacher.predictions, store.teacher_predictions(science.teacher_evaluation_id(on.name))
-        files.replace(path, lambda temporary: temporary.write_bytes(content))
+        path = store.teacher_predictions(science.teacher_evaluation_id(on.name))
+        checksums.write_with_sum(path, teacher.predictions)
     return teacher

@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
 from harness.spec.science import Trained
 from harness.spec.tasks import METRICS
-from harness.store import files, provenance, records
+from harness.store import checksums, files, provenance, records
 from harness.store.schema import COST_PARTS
 from harness.store.store import Store
 from harness.training import checkpoint
@@ -160,8 +160,7 @@ class RunRecorder:
         files.replace(weights_file, lambda path: save_file(tensors, path))
         weights_sha256 = files.sha256(weights_file)
         if member.predictions is not None:
-            predictions = member.predictions
-            files.replace(self.store.predictions(run_id), lambda path: path.write_bytes(predictions))
+            checksums.write_with_sum(self.store.predictions(run_id), member.predictions)
         science, history = member.science, member.history
         teacher = self.teacher if science.teacher else None
         commit, dirty = provenance.git_state()

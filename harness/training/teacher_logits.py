@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
-from harness.store import files
+from harness.store import checksums, files
 from harness.training.distributed.ranks import Ranks
 
 CHECKED = 0.001  # share of an epoch's batches whose logits are computed again
@@ -112,7 +112,8 @@ class CachedLogits:
         if self._computed is not None and self._ranks.rank == 0:
             tensors = {k: v.cpu() for k, v in vars(self._computed).items()}
             try:
-                files.replace(self._file, lambda path: save_file(tensors, path))
+                content = checksums.seal_bytes(save(tensors, {checksums.KEY: checksums.ZEROS}))
+                files.replace(self._file, lambda path: path.write_bytes(content))
             except files.DiskFull as e:
                 print(f"the teacher's logits are not cached: {e}", flush=True)
         self._read = self._computed = None
@@ -123,7 +124,9 @@ class CachedLogits:
 
     def _load(self, device: torch.device) -> TopK:
         try:
-            logits = TopK(**load_file(self._file, device=str(device)))
+            content = self._file.read_bytes()
+            checksums.check_bytes(content)
+            logits = TopK(**{name: tensor.to(device) for name, tensor in load(content).items()})
             if logits.values.shape == (self._size, self._k):
                 return logits
             problem = f"logits of shape {tuple(logits.values.shape)}"

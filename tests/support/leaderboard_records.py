@@ -1,6 +1,5 @@
 """Records of CIFAR-100 runs for the leaderboard."""
 
-import json
 from typing import Any
 
 import pyarrow as pa
@@ -52,5 +51,4 @@ def put_compacted(store: Store, rows: list[dict[str, Any]]) -> None:
     part = parts.PartWriter(store.compact / "000001", "cifar100")
     for start in range(0, len(rows), 1000):
         part.add(pa.Table.from_pylist(rows[start : start + 1000], schema=schema.SCHEMA))
-    index = {"schema_version": schema.SCHEMA_VERSION, "parts": {part.name: part.close()}}
-    (store.compact / "000001" / generations.INDEX).write_text(json.dumps(index))
+    generations.write_index(store.compact / "000001", schema.SCHEMA_VERSION, {part.name: part.close()})

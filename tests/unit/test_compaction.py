@@ -21,8 +21,8 @@ import harness
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
-from harness.reporting.tables import table_folder
-from harness.store import compaction, generations, records
+from harness.reporting.tables import digests, table_folder
+from harness.store import checksums, compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.locks import Lock
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
@@ -52,6 +52,13 @@ def store(tmp_path: Path) -> Store:
     assert compaction.compact(store, 0) == 6
     write(store, *ids(6, 7, 8, 9, 10))
     return store
+
+
+def of_version(version: int, path: Path) -> pa.Table:
+    """Return the rows of a file with another schema version."""
+    table = pq.ParquetFile(path).read().replace_schema_metadata()
+    at = SCHEMA.get_field_index("schema_version")
+    return table.set_column(at, "schema_version", pa.array([version] * len(table), pa.int32()))
 
 
 def parts(store: Store) -> list[Path]:
@@ -199,10 +206,10 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
     folder = store.all_runs.resolve()
     index = json.loads((folder / INDEX).read_text())
     for path in (*(folder / name for name in index["parts"]), store.record(ids(6)[0])):
-        old = pq.ParquetFile(path).read()
-        pq.write_table(old.drop_columns(["warnings", "evaluated_parameters"]), path)
-    (folder / INDEX).write_text(json.dumps({**index, "schema_version": 3}))
-    expected = [{**r, "warnings": [] if r["run_id"] in ids(*range(7)) else r["warnings"]} for r in before]
+        pq.write_table(of_version(3, path).drop_columns(["warnings", "evaluated_parameters"]), path)
+    (folder / INDEX).write_text(json.dumps({"parts": index["parts"], "schema_version": 3}))
+    older = {"warnings": [], "schema_version": 3}
+    expected = [r | (older if r["run_id"] in ids(*range(7)) else {}) for r in before]
     assert records.read_records(store, store.done_ids()).to_pylist() == expected
     compaction.compact(store, 0)
     assert records.read_records(store, store.done_ids()).to_pylist() == expected
@@ -211,14 +218,13 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
 
 def test_records_of_a_newer_version_are_not_compacted(store: Store) -> None:
     newer = store.record(ids(7)[0])
-    table = pq.ParquetFile(newer).read()
-    at = SCHEMA.get_field_index("schema_version")
-    version = pa.array([SCHEMA_VERSION + 1], pa.int32())
-    pq.write_table(table.set_column(at, "schema_version", version).append_column("more", version), newer)
+    more = pa.array([SCHEMA_VERSION + 1], pa.int32())
+    records.write_file(of_version(SCHEMA_VERSION + 1, newer).append_column("more", more), newer)
     assert compaction.compact(store, 0) == 4 and store.loose_ids() == {newer.stem}
     assert len(records.read_records(store, store.done_ids())) == 11
     index = store.all_runs.resolve() / INDEX
-    index.write_text(json.dumps({**json.loads(index.read_text()), "schema_version": SCHEMA_VERSION + 1}))
+    listed = checksums.open_value(json.loads(index.read_text()))
+    index.write_text(json.dumps(checksums.seal_value({**listed, "schema_version": SCHEMA_VERSION + 1})))
     with pytest.raises(UserError, match="newer than this harness"):
         compaction.compact(store, 0)
 
@@ -283,13 +289,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_tables_are_the_same_bytes_before_and_after(home: Path) -> None:
     folder = Path("results/tables/small")
-    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    first = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != digests.FILE}
     result = run_command("compact", "--grace", 0)
     assert result.code == 0 and result.out == f"{home}/results/runs.parquet\n", result
     assert "10 records compacted; 10 in 1 file\n" in result.err
     assert run_command("verify").code == 0
     assert run_command("report", "--out", "again").code == 0
-    assert {path.name: path.read_bytes() for path in Path("again/small").iterdir()} == first
+    assert {name: Path("again/small", name).read_bytes() for name in first} == first
     assert run_command("sweep", "small.yaml", "--plan").out.startswith("small: 10 runs for 9 cells: 0 to do, 10 done")
     assert run_command("sweep", "small.yaml").out.startswith(first["table.md"].decode())
 
@@ -301,7 +307,10 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
     table_folder.write_tables(contents, store, folder)
     assert table_folder.tables_are_current(contents, store, folder)
     os.utime(parts(store)[0])
-    assert not table_folder.tables_are_current(contents, store, folder)
+    assert table_folder.tables_are_current(contents, store, folder)
+    write(store, *ids(1))
+    compaction.compact(store, 0)
+    assert not table_folder.tables_are_current(contents, store, folder), "its rows are in another part"
 
 
 def test_a_sweep_compacts_many_record_files(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

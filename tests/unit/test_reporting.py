@@ -247,7 +247,7 @@ FILES = (*table_folder.TEXTS, "records.parquet", "contents.json")
 def test_rebuilding_gives_the_same_bytes(home: Path) -> None:
     folder = Path("results/tables/small")
     first = {p.name: p.read_bytes() for p in folder.iterdir()}
-    assert set(first) == set(FILES)
+    assert set(first) == {*FILES, "digests.json"}
     table_folder.write_tables(Contents.read(folder), Store(Path("results")), Path("elsewhere"))
     assert {p.name: p.read_bytes() for p in Path("elsewhere").iterdir()} == first
 
@@ -461,7 +461,17 @@ def test_tables_are_current_until_a_record_changes(home: Path) -> None:
     assert table_folder.tables_are_current(contents, planned.store, folder)
     assert not table_folder.tables_are_current(replace(contents, note="another"), planned.store, folder)
     some = planned.store.record(contents.cells[0].run_id)
-    os.utime(some)  # like a run that was deleted and trained again
+    content = some.read_bytes()
+    os.utime(some)
+    assert table_folder.tables_are_current(contents, planned.store, folder), "only its time has changed"
+    some.unlink()
+    science = planned.plan.runs[some.stem].science.text
+    records.write_record(planned.store, row(some.stem, 99.0, 99.0, science=science))
+    os.utime(some, (1, 1))  # like a copy that keeps times, of a run that was deleted and trained again
+    assert not table_folder.tables_are_current(contents, planned.store, folder)
+    some.write_bytes(content)
+    assert table_folder.tables_are_current(contents, planned.store, folder)
+    (folder / "table.md").write_text("changed")
     assert not table_folder.tables_are_current(contents, planned.store, folder)
     table_folder.write_tables(contents, planned.store, folder)
     assert table_folder.tables_are_current(contents, planned.store, folder)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.data import beton
+from harness.data import beton, content
 from harness.data.load.arrays import WrongData, split_held_out
 from harness.data.load.beton import BetonEvalSet, BetonLoader, chosen_backend
 from harness.data.load.loader import Rows
@@ -22,6 +22,7 @@ class ImageFolderSource:
         manifest = Manifest.read(folder)
         if manifest.version != dataset.version:
             raise WrongData(f"{folder}: content {manifest.version}, expected {dataset.version}: another preparation")
+        content.check(folder, manifest, lambda digests: [manifest.classes, digests])
         self._manifest, self._folder, self._recipe = manifest, folder, recipe
         self._device, self._workers = device, workers
         self.decoder = chosen_backend()

@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.data import beton
+from harness.data import beton, content
 from harness.data.coco_manifest import CocoManifest, CocoPart, reason
 from harness.data.prepare import coco_layout, encode
 from harness.data.prepare.coco_entry import LARGEST_SIDE
 from harness.data.prepare.coco_json import Instances
-from harness.data.prepare.dataset import complete_dataset, content_version, existing_dataset
+from harness.data.prepare.dataset import complete_dataset, existing_dataset
 from harness.data.prepare.part import BuiltPart, PartBuild, Request
 from harness.data.prepare.plausibility import implausible, turned
 from harness.errors import UserError
@@ -63,7 +63,7 @@ def prepare_coco(request: Request, train: str | None = None, val: str | None = N
             facts = {**facts, "settings": plain}  # as from before orientations were applied: other versions read it
         digests = {name: (done[name].digest, digest) for name, (_, digest) in parts.items()}
         return CocoManifest(
-            version=content_version([[category.model_dump() for category in categories], digests]),
+            version=content.version_of([[category.model_dump() for category in categories], digests]),
             categories=categories,
             train=parts["train"][0] if "train" in parts else None,
             test=parts["test" if "test" in parts else "train"][0],

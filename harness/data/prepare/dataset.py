@@ -5,8 +5,6 @@ Other processes decode and encode; only this one writes, in the order of the sou
 how many there are.
 """
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Collection
@@ -101,11 +99,6 @@ def complete_dataset(
         return made
     finally:
         lock.release()
-
-
-def content_version(content: Any) -> str:
-    """Return 16 hex digits of what a dataset holds, as JSON."""
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
 def _check_room(builds: Collection[PartBuild], out: Path) -> None:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from harness.data import content
 from harness.data.manifest import Manifest, Part
 from harness.data.prepare import layouts, official_tars, shards, val_share
-from harness.data.prepare.dataset import complete_dataset, content_version, existing_dataset
+from harness.data.prepare.dataset import complete_dataset, existing_dataset
 from harness.data.prepare.part import BuiltPart, PartBuild, Request, printable
 
 
@@ -39,7 +40,7 @@ def _prepare(request: Request, tree: layouts.Tree) -> tuple[Manifest, bool]:
     def state(done: dict[str, BuiltPart], facts: dict[str, Any]) -> Manifest:
         smallest = {name: min(part.per_class[label] for label in range(len(names))) for name, part in done.items()}
         parts = {name: Part(**dict(part.stored), per_class_min=smallest[name]) for name, part in done.items()}
-        version = content_version([names, {name: part.digest for name, part in done.items()}])
+        version = content.version_of([names, {name: part.digest for name, part in done.items()}])
         return Manifest(version=version, classes=names, train=parts.get("train"), test=parts["test"], **facts)
 
     builds = [PartBuild(name, part, request) for name, part in tree.parts.items()]

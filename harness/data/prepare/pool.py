@@ -1,6 +1,5 @@
 """Processes that turn source files into JPEGs, a chunk at a time."""
 
-import hashlib
 import os
 import signal
 import threading
@@ -11,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
-from harness.data import beton
+from harness.data.content import image_digest
 from harness.data.manifest import Settings
 from harness.data.prepare import encode
 from harness.data.prepare.encode import EncodedImage, Unreadable
@@ -91,8 +90,8 @@ def _encoded(folder: Path, chunk: list[File], settings: Settings) -> Result:
             unreadable.append((file.shown, str(e)))
             counts["unreadable"] += 1
             continue
-        shape = f"{encoded.height} x {encoded.width}".encode() if encoded.mode == beton.PIXELS else b""
-        sha256, size = hashlib.sha256(shape + encoded.jpeg).hexdigest(), len(encoded.jpeg)
+        sha256 = image_digest(encoded.jpeg, encoded.height, encoded.width, encoded.mode)
+        size = len(encoded.jpeg)
         samples.append(Sample(file.label, encoded.height, encoded.width, size, sha256, encoded.mode, file.rank))
         jpegs.append(encoded.jpeg)
         counts.update(encoded.kinds)

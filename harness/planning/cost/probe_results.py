@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.planning.cost.devices import Device
 from harness.spec import identity
-from harness.store import files, json_files
+from harness.store import checksums, files, json_files
 from harness.store.store import Store
 
 # The widening of a probe's interval: a probe has the machine to itself and runs only a few steps.
@@ -36,7 +36,7 @@ class ProbeResult:
         """Write the result in place of an earlier one of the same pack and device."""
         key = [sorted(self.shapes), self.hardware, self.threads, self.processes]
         name = identity.digest({"of": key})
-        files.replace_json(store.probes / f"{name}.json", asdict(self), durable=False)
+        files.replace_json(store.probes / f"{name}.json", checksums.seal_value(asdict(self)), durable=False)
 
 
 def read_probe_results(store: Store) -> list[ProbeResult]:

@@ -15,7 +15,7 @@ from harness.planning.cost.devices import unit_of
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.history import JOB_COLUMNS, jobs
 from harness.planning.cost.interval import Interval
-from harness.store import files, json_files, records
+from harness.store import checksums, files, json_files, records
 from harness.store.store import Store
 
 
@@ -56,7 +56,7 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
         time.time(), tuple(sorted(run_ids)), estimate.elapsed_s, estimate.device_s, estimate.unit, estimate.left_bytes,
         len(estimate.runs_of_unknown_time),
     )  # fmt: skip
-    files.replace_json(store.estimates(sweep), [asdict(s) for s in (*known, new)])
+    files.replace_json(store.estimates(sweep), checksums.seal_value([asdict(s) for s in (*known, new)]))
 
 
 def read_submissions(store: Store, sweep: str) -> list[Submission]:

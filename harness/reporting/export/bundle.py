@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from harness.errors import UserError
@@ -72,7 +71,7 @@ def write_bundle(
         packed = Store(folder)
         packed.records.mkdir()
         for i, run_id in enumerate(rows.column("run_id").to_pylist()):
-            pq.write_table(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
+            records.write_file(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
         # The commands of the paper's table are for the folder in which the bundle is unpacked.
         unpacked = replace(contents, file="resolved.yaml", sets=())
         compared = table_folder.write_tables(unpacked, packed, packed.table_folder(unpacked.name))

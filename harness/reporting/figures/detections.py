@@ -21,6 +21,7 @@ from harness.reporting.figures.style import COLOURS, Drawing, Figure, file_name,
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
+from harness.store import checksums
 from harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def detected_boxes(
         UserError: it is damaged, or has a category that the data do not have.
     """
     try:
-        results = json.loads(path.read_bytes())
+        results = json.loads(checksums.read_with_sum(path))
         boxes: dict[int, list[Box]] = {}
         for result in results:
             if result["image_id"] in shown and result["score"] >= LEAST_SCORE:
