@@ -24,6 +24,10 @@ class UserError(Exception):
         return (self,)
 
 
+class Unreadable(UserError):
+    """A file that cannot be read. Nothing is known of its content, so that nobody is advised to replace it."""
+
+
 class Mistakes(UserError):
     """Several mistakes of a file, each with its own line of text. A key that is missing may be one misspelt above."""
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from harness.console import options
-from harness.errors import EXIT_RUN_FAILED, UserError
+from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError
 from harness.phrases import plural
+from harness.store import files
 
 BINARY = (".parquet", ".pdf")
 SHOWN = 30  # bytes printed before and after a difference
@@ -44,6 +45,8 @@ def verify(
                 compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
                 if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
                     figures.write_figures(compared, store, rebuilt)
+            except Unreadable:
+                raise
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")
@@ -64,7 +67,7 @@ def _first_difference(old: Path, new: Path) -> str | None:
         return "is missing"
     if not new.exists():
         return "is not among the files that the records give"
-    before, after = old.read_bytes(), new.read_bytes()
+    before, after = files.read_bytes(old), files.read_bytes(new)
     if before == after:
         return None
     pairs = enumerate(zip(before, after, strict=False))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
@@ -108,5 +108,7 @@ def read_added(path: Path) -> list[expand.Cell]:
         return json_files.read_checked(list[expand.Cell], path)
     except FileNotFoundError:
         return []
+    except Unreadable:
+        raise
     except UserError as e:
         raise UserError(f"{e}; restore it from a copy") from None

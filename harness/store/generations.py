@@ -5,7 +5,6 @@ step, by a rename to a number that nobody else has: of two processes that compac
 their lock failed.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -14,8 +13,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.store import json_files
+from harness.errors import Unreadable, UserError
+from harness.store import files, json_files
 
 # As ``parts.PartWriter`` names them; other names could lead out of the folder.
 _PartName = Annotated[str, Field(pattern=r"^dataset=[^/]+/part-[0-9a-f]{16}\.parquet$")]
@@ -93,7 +92,9 @@ def _read_generation(folder: Path) -> Generation:
     try:
         generation = _parse_index(index, index.stat().st_mtime_ns)
         # The user may have moved a damaged part away: its runs have to be trained again.
-        present = {name: run_ids for name, run_ids in generation.parts.items() if os.path.lexists(folder / name)}
+        present = {name: run_ids for name, run_ids in generation.parts.items() if files.is_there(folder / name)}
+    except Unreadable:
+        raise
     except UserError as e:
         raise UserError(f"{e}; restore it from a copy") from None
     index.stat()  # raises if the whole folder is being removed, so that its parts only seemed to be missing

@@ -39,7 +39,7 @@ class WeightCache:
 
     def find(self, sha256: str) -> Path | None:
         """Return the file with this content. Files whose content does not match their name are ignored."""
-        return next((path for path in sorted(self._folder.glob(f"{sha256}.*")) if files.sha256(path) == sha256), None)
+        return next((path for path in files.entries(self._folder, f"{sha256}.*") if files.sha256(path) == sha256), None)
 
     def fetch(self, url: str, sha256: str | None = None) -> tuple[str, Path]:
         """Return the sha256 and the path of the file at an address, and download it if the cache does not have it.

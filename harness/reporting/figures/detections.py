@@ -21,6 +21,7 @@ from harness.reporting.figures.style import COLOURS, Drawing, Figure, file_name,
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
+from harness.store import files
 from harness.store.store import Store
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def detected_boxes(
         UserError: it is damaged, or has a category that the data do not have.
     """
     try:
-        results = json.loads(path.read_bytes())
+        results = json.loads(files.read_bytes(path))
         boxes: dict[int, list[Box]] = {}
         for result in results:
             if result["image_id"] in shown and result["score"] >= LEAST_SCORE:
@@ -137,7 +138,7 @@ def detected_boxes(
                 boxes.setdefault(result["image_id"], []).append(box)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged: not COCO's results for these images") from None
     return {image_id: sorted(mine, key=lambda box: box.score or 0.0) for image_id, mine in boxes.items()}
 
