@@ -68,6 +68,11 @@ def collected(mistakes: list[UserError]) -> Iterator[None]:
         mistakes += e.parts
 
 
+def system_error(error: OSError) -> str:
+    """Return an error of the system as ``PATH: Permission denied``."""
+    return f"{one_line(error.filename or 'input or output', 1000)}: {error.strerror or error}"
+
+
 def error_lines(error: Exception) -> list[str]:
     """Return an error's text as printable lines, one for each mistake."""
     return error.lines() if isinstance(error, Mistakes) else [one_line(error)]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk without space for anybody, or for this user
 _SMALL = 20_000  # bytes: more than a failure, a queue or a line of a log takes
 
 
@@ -32,7 +32,7 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
         with errors_named(path):
             yield
     except OSError as e:
-        if e.errno in _FULL:
+        if e.errno in FULL:
             raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
         raise
 
@@ -76,6 +76,11 @@ def temporary_path(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # what went wrong before is to be said; what was written is in place
             temporary.unlink()
+
+
+def names_full_disk(text: str) -> bool:
+    """Return whether a text, as the end of a log, says that a disk is full."""
+    return "no space left on the disk" in text or any(os.strerror(number) in text for number in FULL)
 
 
 def is_disk_full(folder: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.console.terminal import duration, say
-from harness.errors import UserError
+from harness.errors import UserError, system_error
 from harness.hardware import is_gpu
 from harness.phrases import plural
 from harness.planning.cost import text
@@ -132,7 +132,7 @@ def say_submissions(store: Store, sweep: str) -> None:
     except UserError as e:
         say(f"note: the time that {sweep} took is not known: {e}")
     except OSError as e:
-        say(f"note: the time that {sweep} took is not known: {e.filename}: {e.strerror}")
+        say(f"note: the time that {sweep} took is not known: {system_error(e)}")
 
 
 def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:
