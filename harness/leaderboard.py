@@ -35,7 +35,7 @@ def leaderboard(
     from harness.store.store import Store
 
     arrow.without_pandas()
-    store = Store(results.resolve())
+    store = Store.at(results)
     page = out or store.leaderboard
     sources = _sources(store)
     if not (sources.done or watch):

@@ -98,7 +98,7 @@ def report(
     from harness.store.store import Store
 
     arrow.without_pandas()
-    store = Store(results.resolve())
+    store = Store.at(results)
     if run:
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")

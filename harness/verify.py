@@ -31,9 +31,9 @@ def verify(
     from harness.reporting.tables import table_folder
     from harness.store.store import Store
 
-    store = Store(results.resolve())
+    store = Store.at(results)
     home = tables or store.all_tables
-    folders = sorted(p for p in home.glob("*") if p.is_dir() and any(p.iterdir()))
+    folders = [p for p in files.entries(home) if p.is_dir() and files.entries(p)]
     if not folders:
         raise UserError(f"{home}: no table to verify")
     different = 0

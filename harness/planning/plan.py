@@ -84,7 +84,7 @@ def plan_sweep(
     """
     root = locate.data_root(data)
     sweep, document = sweep_file.load_sweep(file, sets)
-    store = Store(results.resolve())
+    store = Store.at(results)
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
     with document.place(("dataset",)):
         info = locate.dataset_info(sweep.dataset, root)

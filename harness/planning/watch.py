@@ -51,7 +51,9 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             elif lost == view.open:
                 root = planned.store.root
                 full = f"{root}: no space left on the disk; " if files.is_disk_full(root) else ""
-                console.print(Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"))
+                console.print(
+                    Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
+                )
                 return
             time.sleep(REFRESH_SECONDS)
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk without space for anybody, or for this user
 _SMALL = 20_000  # bytes: more than a failure, a queue or a line of a log takes
 
@@ -202,7 +201,7 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
             names = fnmatch.filter(os.listdir(folder), pattern)
     except FileNotFoundError:
         return []
-    return [folder / name for name in sorted(names) if pattern.startswith(".") or not name.startswith(".")]
+    return [folder / name for name in sorted(names)]
 
 
 def tail(log: Path, lines: int = 30) -> str:

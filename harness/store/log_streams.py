@@ -10,7 +10,7 @@ from harness.store import files
 class _LogFile(io.FileIO):
     """A log. What its disk has no space for is lost: no run ends because its log is incomplete."""
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> Any:
         try:
             return super().write(data)
         except OSError as e:

@@ -55,6 +55,11 @@ class Store:
         self.all_tables = root / "tables"
         self.leaderboard = root / "leaderboard.html"
 
+    @classmethod
+    def at(cls, folder: Path) -> "Store":
+        """Return the store in a folder that a user names. Links that lead in a circle are told where it is read."""
+        return cls(Path(os.path.realpath(folder)))
+
     # paths -------------------------------------------------------------------------------------------------------
 
     def record(self, run_id: str) -> Path:
@@ -244,7 +249,7 @@ class Store:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
                 line = "\n" + line
             f.write(line.encode())
-        return len(self.attempts(run_id))
+        return max(1, len(self.attempts(run_id)))  # its line may be gone again, but it is one
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's starts so far, without torn and damaged lines."""
@@ -262,7 +267,9 @@ class Store:
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
-        archived = [json_files.read_if_valid(Failure, path) for path in files.entries(self.run(run_id), "failure-*.json")]
+        archived = [
+            json_files.read_if_valid(Failure, path) for path in files.entries(self.run(run_id), "failure-*.json")
+        ]
         since = max((failure.at for failure in archived if failure), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 

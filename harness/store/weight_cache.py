@@ -29,7 +29,7 @@ class WeightCache:
     def for_store(cls, store: Store) -> "WeightCache":
         """Return the cache in the folder that KD_WEIGHTS names, else the store's own."""
         named = os.environ.get("KD_WEIGHTS")
-        return cls((Path(named).expanduser() if named else store.weights).resolve())
+        return cls(Path(os.path.realpath(Path(named).expanduser() if named else store.weights)))
 
     def known_sha256(self, url: str) -> str | None:
         """Return the sha256 that the file at this address had when it was fetched; None before."""

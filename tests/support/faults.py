@@ -5,7 +5,6 @@ import errno
 import fcntl
 import io
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ ERRNOS = (
 _OF_WRITING = (errno.ENOSPC, errno.EDQUOT)
 _OF_PATHS = ("lstat", "stat", "scandir", "listdir", "readlink")
 _OF_CHANGES = ("mkdir", "rename", "replace", "link", "symlink", "unlink", "remove", "rmdir", "utime")
-_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp|[0-9a-f]{16}\.parquet")  # what differs from run to run
 
 
 @dataclass
@@ -66,8 +64,8 @@ class Faults:
         if not self.is_on or not (path == self.folder or path.startswith(self.folder + os.sep)):
             return
         if not (self.lasting and self.failed == (name, path)):
-            self.operations.append(f"{name} {_TEMPORARY.sub('*', os.path.relpath(path, self.folder))}")
-            if len(self.operations) - 1 != self.at:
+            self.operations.append(operation := f"{name} {os.path.relpath(path, self.folder)}")
+            if len(self.operations) - 1 != self.at or not self.can(operation, self.number):
                 return
         self.failed = (name, path)
         raise OSError(self.number, os.strerror(self.number), where) if where else self._nameless()
@@ -147,19 +145,17 @@ def faults(folder: Path, at: int | None = None, number: int = errno.EIO, lasting
 def _patched(faults: Faults) -> Iterator[None]:
     def of_path(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def called(*args: Any, **options: Any) -> Any:
-            for path in args[:2] if name in ("rename", "replace", "link") else args[-1:] if name == "symlink" else args[:1]:
-                dir_fd = options.get("dir_fd", options.get("src_dir_fd"))
-                if (absolute := _path_of(path, dir_fd)) is not None:
-                    faults.meet(name, absolute, os.fsdecode(path) if not isinstance(path, int) else None)
-                if name != "link":
-                    break
+            path = args[1] if name == "symlink" else args[0]
+            if (absolute := _path_of(path, options.get("dir_fd"))) is not None:
+                faults.meet(name, absolute, None if isinstance(path, int) else os.fsdecode(path))
             return call(*args, **options)
 
         return called
 
     def os_open(path: Any, flags: int, *args: Any, **options: Any) -> int:
         if (absolute := _path_of(path, options.get("dir_fd"))) is not None:
-            faults.meet("create" if flags & os.O_CREAT and not os.path.exists(absolute) else "open", absolute, os.fsdecode(path))
+            creates = bool(flags & os.O_CREAT) and not real_exists(absolute)
+            faults.meet("create" if creates else "open", absolute, os.fsdecode(path))
         return real_os_open(path, flags, *args, **options)
 
     def io_open(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:

@@ -17,6 +17,8 @@ from random import Random
 from typing import NamedTuple
 from unittest import mock
 
+from harness.errors import UserError
+from harness.planning.plan import plan_sweep
 from harness.spec.science import Science
 from harness.store import compaction, files, generations, json_files, records
 from harness.store.store import Store
@@ -37,6 +39,7 @@ SWEEP = {
     "seeds": [0, 1],
 }
 _ADVICE = ("delete it", "remove it", "move it out", "restore it")  # to nobody whose file cannot be read
+_RANDOM = re.compile(r"\b[0-9a-f]{8}\b|[0-9a-f]{16}|[0-9]{10}")  # what names of one kind differ in
 _CHANGING = re.compile(r"\b[0-9]+(:[0-9]+)+\b|\b20[0-9-]+ [0-9:]+|\b[0-9.]+ (s|kB|MB)\b|(?<=took ).*")
 
 
@@ -56,6 +59,11 @@ def make_store(folder: Path) -> Bench:
     runs = {k: run.science for k, run in planned.plan.runs.items()}
     failed = bench.cells()["kd", 1].run_id
     (folder.parent / "failed").write_text(failed)
+    file = folder / "sweep.yaml"
+    extra = plan_sweep(file, store.root, sets=["seeds=[2]", "methods=[student]"]).plan.runs
+    (untrained,) = (k for k, run in extra.items() if run.science.student == "digits_net_w4")
+    store.write_science(untrained, extra[untrained].science)
+    (folder.parent / "untrained").write_text(untrained)
     done = [k for k in runs if k != failed]
     for k, science in runs.items():
         store.write_science(k, science)
@@ -159,7 +167,34 @@ def _failure(bench: Bench) -> None:
     bench.store.write_failure(run_id, "code", "another", "", "a")
 
 
+def _train(bench: Bench) -> str:
+    """Train a run as a job does; raise what its failure says, or its log where no failure could be written."""
+    from harness.training.job import run_job
+    from harness.training.job_order import JobOrder
+
+    store, run_id, log = bench.store, (bench.folder.parent / "untrained").read_text(), StringIO()
+    if store.failure(run_id):
+        store.archive_failure(run_id)
+    with redirect_stdout(log):
+        run_job(JobOrder(str(store.root), (run_id,), None, {}, 1))
+    if run_id in store.done_ids():
+        return f"recorded {run_id}"
+    failure = store.failure(run_id)
+    raise UserError(failure.cause if failure else log.getvalue())
+
+
+TRAINING = Trial("train", _in_app(_train))
+# These take milliseconds each.
+OF_STORE = (
+    Trial("write a record", _in_app(_record)),
+    Trial("write and read a queue", _in_app(_queue)),
+    Trial("dispatch", _in_app(_dispatch)),
+    Trial("note progress", _in_app(_progress)),
+    Trial("note an attempt", _in_app(_attempt), repeats=False),
+    Trial("note a failure", _in_app(_failure)),
+)
 TRIALS = (
+    *OF_STORE,
     _command("status"),
     _command("status", "--json"),
     _command("status", "--failures"),
@@ -172,38 +207,35 @@ TRIALS = (
     _command("leaderboard", file=None),
     _command("verify", file=None),
     _command("compact", "--grace", "0", file=None),
-    Trial("write a record", _in_app(_record)),
-    Trial("write and read a queue", _in_app(_queue)),
-    Trial("dispatch", _in_app(_dispatch)),
-    Trial("note progress", _in_app(_progress)),
-    Trial("note an attempt", _in_app(_attempt), repeats=False),
-    Trial("note a failure", _in_app(_failure)),
 )
 
 
 def trials(folder: Path, random: Random) -> Iterator[Outcome]:
     """Yield an outcome for each operation of each command and each errno, in random order, again and again."""
-    yield from (outcome for _, outcome in named_trials(folder, random, TRIALS, ERRNOS))
+    import harness.training.job  # noqa: F401  # what it opens files with can then be made to fail
+
+    for number in itertools.count():
+        yield from (outcome for _, outcome in one_pass(folder / str(number), random, (*TRIALS, TRAINING)))
 
 
-def named_trials(
-    folder: Path, random: Random, of: tuple[Trial, ...], numbers: tuple[int, ...]
-) -> Iterator[tuple[str, Outcome]]:
-    """Yield a trial's name and outcome, as ``trials`` does."""
+def one_pass(folder: Path, random: Random, of: tuple[Trial, ...], every: int = 1) -> Iterator[tuple[str, Outcome]]:
+    """Yield names and outcomes of trials: each kind of operation with each errno once, or each ``every``-th of them."""
     whole = make_store(folder / "whole")
+    rows = _rows(whole)
     counted: list[tuple[Trial, CommandResult, int, int]] = []
     for trial in of:
         bench = _copy(whole, folder / "copy")
         with faults(bench.folder) as found:
             expected = _call(trial, bench)
         assert isinstance(expected, CommandResult) and expected.code in (0, 1), (trial.name, expected)
-        both = itertools.product(enumerate(found.operations), numbers)
+        kinds = {_RANDOM.sub("*", what): (at, what) for at, what in reversed(list(enumerate(found.operations)))}
+        both = itertools.product(kinds.values(), ERRNOS)
         counted += [(trial, expected, at, number) for (at, what), number in both if Faults.can(what, number)]
-    while True:
-        random.shuffle(counted)
-        for trial, expected, at, number in counted:
-            bench = _copy(whole, folder / "copy")
-            yield trial.name, attempt(trial, bench, expected, at, number, random.random() < 0.5)
+    counted = counted[::every]
+    random.shuffle(counted)
+    for trial, expected, at, number in counted:
+        bench = _copy(whole, folder / "copy")
+        yield trial.name, attempt(trial, bench, expected, rows, at, number, random.random() < 0.5)
 
 
 def _copy(whole: Bench, folder: Path) -> Bench:
@@ -216,15 +248,17 @@ def _copy(whole: Bench, folder: Path) -> Bench:
     return Bench(folder, SWEEP)
 
 
-def attempt(trial: Trial, bench: Bench, expected: CommandResult, at: int, number: int, lasting: bool) -> Outcome:
+def attempt(
+    trial: Trial, bench: Bench, expected: CommandResult, rows: list[dict[str, object]], at: int, number: int,
+    lasting: bool,
+) -> Outcome:  # fmt: skip
     """Return what becomes of a trial whose operation ``at`` fails."""
-    before = _rows(bench)
     with faults(bench.folder, at, number, lasting) as met:
         result = _call(trial, bench)
     word, wrong = _judge(result, expected, met, number)
     if not wrong and trial.repeats:
         json_files.print_note.cache_clear()
-        wrong = _look(trial, bench, expected, before, met)
+        wrong = _look(trial, bench, expected, rows, met)
     if not wrong:
         return Outcome(word)
     where = met.operations[-1] if not met.failed else f"{met.failed[0]} {os.path.relpath(met.failed[1], bench.folder)}"
@@ -241,18 +275,22 @@ def _call(trial: Trial, bench: Bench) -> CommandResult | BaseException:
 def _judge(result: CommandResult | BaseException, expected: CommandResult, met: Faults, number: int) -> tuple[str, str]:
     if isinstance(result, BaseException):
         return "lost", f"traceback {type(result).__name__}: {result}"
-    words = {os.strerror(number), "no space left on the disk"} if number != errno.EDQUOT else {
-        os.strerror(number), "no space left on the disk", "quota"}
+    words = {os.strerror(number), *(["no space left on the disk"] if number in files.FULL else [])}
     new = [line for line in result.err.splitlines() if line not in expected.err.splitlines()]
     said = any(word.lower() in line.lower() for line in (*new, *result.out.splitlines()) for word in words)
-    names = any(str(Path(met.folder)) in line for line in new)
+    names = any(met.folder in line for line in (*new, *result.out.splitlines()))
     if number == errno.ENOENT:  # gone: which is no error of the file system, and told in other words
         said = said or bool(new)
+    if "Traceback" in result.err or "Exception ignored" in result.err:
+        return "lost", f"traceback on stderr: {result.err[-400:]!r}"
     if advice := [line for line in new if any(a in line for a in _ADVICE) and number != errno.ENOENT]:
         return "lost", f"advice {advice[0]!r}"
-    if result.code == expected.code and _plain(result.out) == _plain(expected.out):
+    same = _plain(result.out) == _plain(expected.out)
+    if result.code == expected.code and (same or number == errno.ENOENT):
         return "survived", ""
-    if result.code != 2 and not (said and names):
+    if result.code == 2 and same and len(result.out) > 1:
+        return "lost", f"exit 2 after all was printed: {result.err[-400:]!r}"
+    if result.code != 2 and not (said and names) and number != errno.ENOENT:
         return "lost", f"silent: code {result.code} {result.err[-300:]!r} {_difference(result.out, expected.out)}"
     if result.code == 2 and not said:
         return "lost", f"errno unsaid: {result.err[-400:]!r}"
@@ -260,8 +298,6 @@ def _judge(result: CommandResult | BaseException, expected: CommandResult, met: 
         return "lost", f"no path: {result.err[-400:]!r}"
     if result.code == 2 and sum(line.startswith("error: ") for line in result.err.splitlines()) != 1:
         return "lost", f"not one line: {result.err[-400:]!r}"
-    if result.code == 2 and len(result.out) > 1 and _plain(result.out) == _plain(expected.out):
-        return "lost", f"exit 2 after all was printed: {result.err[-400:]!r}"
     return "said", ""
 
 
@@ -270,8 +306,10 @@ def _plain(text: str) -> str:
 
 
 def _difference(text: str, expected: str) -> str:
+    """Return the first line that is another than expected."""
     pairs = zip(_plain(text).splitlines(), _plain(expected).splitlines(), strict=False)
-    return next((f"{a[:100]!r} for {b[:100]!r}" for a, b in pairs if a != b), f"{len(text)} for {len(expected)} letters")
+    lengths = f"{len(text)} for {len(expected)} letters"
+    return next((f"{a[:100]!r} for {b[:100]!r}" for a, b in pairs if a != b), lengths)
 
 
 def _rows(bench: Bench) -> list[dict[str, object]]:
@@ -286,7 +324,10 @@ def _look(trial: Trial, bench: Bench, expected: CommandResult, before: list[dict
         return f"afterwards: {result!r}"
     if _plain(result.out) != _plain(expected.out):
         return f"afterwards: {_difference(result.out, expected.out)}"
-    after = {r["run_id"]: r for r in _rows(bench)}
+    try:
+        after = {r["run_id"]: r for r in _rows(bench)}
+    except UserError as e:
+        return f"afterwards: {e}"
     if any(after.get(r["run_id"]) != r for r in before):
         return "afterwards: a record is lost"
     left = [p for p in bench.folder.rglob(".*.tmp") if p != Path(met.failed[1] if met.failed else "/")]

@@ -95,7 +95,7 @@ def _bytes(store: Store, run_id: str) -> int:
     """Return the bytes of a run, without a compacted record and without logits that other runs share."""
     folder, record = store.run(run_id), store.record(run_id)
     paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
-    return sum(map(_size, [*paths, record]))
+    return _size(record) + sum(_size(path) for path in paths)
 
 
 def _size(path: str | Path) -> int:
