@@ -31,7 +31,7 @@ class Results:
     def __init__(self, path: Path):
         if not path.is_dir():
             raise UserError(f"{path}: no such store")
-        self._store = Store(path.resolve())
+        self._store = Store.at(path)
 
     def runs(self, columns: Sequence[str] = _NO_CURVES) -> pa.Table:
         """Return a row per finished run, ordered by ``run_id``, with the columns of its record except the curves.

@@ -31,7 +31,7 @@ def compact(
     from harness.store import compaction
     from harness.store.store import Store
 
-    store = Store(results.resolve())
+    store = Store.at(results)
     if not store.root.is_dir():
         raise UserError(f"{results}: no such store")
     count = compaction.compact(store, grace)

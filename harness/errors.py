@@ -24,6 +24,10 @@ class UserError(Exception):
         return (self,)
 
 
+class Unreadable(UserError):
+    """A file that cannot be read. Nothing is known of its content, so that nobody is advised to replace it."""
+
+
 class Mistakes(UserError):
     """Several mistakes of a file, each with its own line of text. A key that is missing may be one misspelt above."""
 
@@ -62,6 +66,11 @@ def collected(mistakes: list[UserError]) -> Iterator[None]:
         yield
     except UserError as e:
         mistakes += e.parts
+
+
+def system_error(error: OSError) -> str:
+    """Return an error of the system as ``PATH: Permission denied``."""
+    return f"{one_line(error.filename or 'input or output', 1000)}: {error.strerror or error}"
 
 
 def error_lines(error: Exception) -> list[str]:

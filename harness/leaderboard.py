@@ -1,7 +1,8 @@
 """``python -m harness.leaderboard``: every record of a store as one HTML page."""
 
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -34,7 +35,7 @@ def leaderboard(
     from harness.store.store import Store
 
     arrow.without_pandas()
-    store = Store(results.resolve())
+    store = Store.at(results)
     page = out or store.leaderboard
     sources = _sources(store)
     if not (sources.done or watch):
@@ -65,8 +66,16 @@ def _sources(store: "Store") -> _Sources:
     from harness.store.store import CONTENTS
 
     tables, images = (folder / CONTENTS for folder in store.tables()), store.all_images.glob("*/*.png")
-    dated = ({(path, path.stat().st_mtime_ns) for path in paths} for paths in (tables, images))
-    return _Sources(store.done_ids(), store.failed_ids(), *dated)
+    return _Sources(store.done_ids(), store.failed_ids(), _dated(tables), _dated(images))
+
+
+def _dated(paths: Iterable[Path]) -> set[tuple[Path, int]]:
+    """Return files with the times at which they were changed last, without those that are gone by now."""
+    dated = set()
+    for path in paths:
+        with suppress(FileNotFoundError):
+            dated.add((path, path.stat().st_mtime_ns))
+    return dated
 
 
 def _write(store: "Store", page: Path) -> float:

@@ -98,7 +98,7 @@ def report(
     from harness.store.store import Store
 
     arrow.without_pandas()
-    store = Store(results.resolve())
+    store = Store.at(results)
     if run:
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")
@@ -137,8 +137,7 @@ def report(
         for comparison in load_comparisons(contents, store):
             sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
-        for line in submissions.submission_lines(store, content.name):
-            say(line)
+        submissions.say_submissions(store, content.name)
 
 
 def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:

@@ -155,8 +155,8 @@ def sweep(
             "them."
         )
         raise typer.Exit(130) from None
+    states = set(planned.states().values())  # before the table: what is said after it cannot fail
     _report(planned, request.contents(planned), undecided, json_)
-    states = set(planned.states().values())
     raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
 
 
@@ -165,6 +165,7 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.reporting import comparison
     from harness.reporting.published import table
     from harness.reporting.tables import table_folder
+    from harness.store import files
     from harness.store.compaction import compact_if_many
 
     compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
@@ -184,8 +185,8 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
         return
     if not table_folder.tables_are_current(contents, planned.store, folder):
         table_folder.write_tables(contents, planned.store, folder)
-    print((folder / "table.md").read_text(encoding="utf-8"))
-    say("\n".join(submissions.submission_lines(planned.store, planned.name)))
+    print(files.read_bytes(folder / "table.md").decode())
+    submissions.say_submissions(planned.store, planned.name)
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from harness.console import options
-from harness.errors import EXIT_RUN_FAILED, UserError
+from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError
 from harness.phrases import plural
+from harness.store import files
 
 BINARY = (".parquet", ".pdf")
 SHOWN = 30  # bytes printed before and after a difference
@@ -35,9 +36,9 @@ def verify(
     from harness.store.store import Store
     from harness.store.verification import Verification, verify_records
 
-    store = Store(results.resolve())
+    store = Store.at(results)
     home = tables or store.all_tables
-    folders = sorted(p for p in home.glob("*") if p.is_dir() and any(p.iterdir()))
+    folders = [p for p in files.entries(home) if p.is_dir() and files.entries(p)]
     verified = verify_records(store)
     if not folders and (tables or verified == Verification()):
         raise UserError(f"{home}: no table to verify" + ("" if tables else f", and no record in {store.root}"))
@@ -55,6 +56,8 @@ def verify(
                 compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
                 if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
                     figures.write_figures(compared, store, rebuilt)
+            except Unreadable:
+                raise
             except UserError as e:
                 different += 1
                 print(f"DAMAGED {e}")
@@ -75,7 +78,7 @@ def _first_difference(old: Path, new: Path) -> str | None:
         return "is missing"
     if not new.exists():
         return "is not among the files that the records give"
-    before, after = old.read_bytes(), new.read_bytes()
+    before, after = files.read_bytes(old), files.read_bytes(new)
     if before == after:
         return None
     pairs = enumerate(zip(before, after, strict=False))

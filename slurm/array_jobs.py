@@ -43,7 +43,7 @@ class ArrayJobs:
             UserError: a note is unreadable or damaged.
         """
         notes = []
-        for path in self.store.submissions.glob("*.json"):
+        for path in files.entries(self.store.submissions, "*.json"):
             with suppress(FileNotFoundError):  # another submitter has removed it since
                 notes.append((path.stat().st_mtime, path, json_files.read_checked(ArrayJob, path)))
         return [job for *_, job in sorted(notes, key=lambda note: note[:2])]

@@ -124,6 +124,9 @@ class Cluster:
         if (job := self._ended.get(run_id)) is None:
             return "", ""
         state, meaning = _ENDS.get(job.state, ("lost", f"ended as {job.state} without a result"))
+        last = self.store.attempts(run_id)[-1:]
+        if state == "lost" and last and files.names_full_disk(files.tail(Path(last[0]["log"]))):
+            meaning += ", no space left on the disk"
         return state, f"job {job.job_id}: {meaning}; run the sweep again"
 
     def cancel(self) -> bool:

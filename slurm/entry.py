@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store import files
+from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from harness.training.job_order import JobOrder
 from slurm.imports import without_garbage_collection
@@ -44,6 +45,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
     """
     began = time.time()
+    open_log_streams()
     done: list[bool] = []
     atexit.register(_end_process, done)
     signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
@@ -94,10 +96,13 @@ def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempt
         log_end = files.tail(Path((store.attempts(run_id) or [{"log": log}])[-1]["log"]))
         for_memory = any(words in log_end.lower() for words in OUT_OF_MEMORY)
         if for_memory or count >= max_attempts:
+            full = not for_memory and files.names_full_disk(log_end)
             cause = f"no result after {count} attempts"
             if for_memory:
                 cause += ", out of memory: raise `mem_gb` in the profile"
-            store.write_failure(run_id, "killed", cause, log_end, log)
+            if full:
+                cause += ": no space left on the disk"
+            store.write_failure(run_id, "disk" if full else "killed", cause, log_end, log)
             print(f"{run_id}: failed: {cause}", flush=True)
 
 

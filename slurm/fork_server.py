@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.store.log_streams import open_log_streams
 from slurm.imports import without_garbage_collection
 from slurm.snapshot import CHECKOUT, PACKAGES
 
@@ -83,6 +84,7 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
     for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
         os.dup2(os.open(path, flags), fd)
     os.dup2(1, 2)
+    open_log_streams()
     for name in WITHOUT_THREADS:
         os.environ.pop(name)
     if gpu is not None:

@@ -20,9 +20,11 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.errors import UserError, one_line, system_error
 from harness.hardware import gpus
 from harness.store import files
 from harness.store.locks import Lock, is_locked
+from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from slurm import fork_server
 from slurm.fork_server import ForkServer
@@ -57,18 +59,34 @@ class Local:
         return {k for job in queue.jobs for k in job.run_ids} - store.done_ids() - store.failed_ids()
 
     def start(self) -> int:
-        """Start a dispatcher in the background, unless one is at work. No run is left for later."""
+        """Start a dispatcher in the background, unless one is at work. No run is left for later.
+
+        Raises:
+            UserError: it ended at once with an error.
+        """
         if self.is_alive():
             return 0
         with self.queue_file.with_suffix(".log").open("a") as log:
-            subprocess.Popen(
+            begin = log.tell()
+            dispatcher = subprocess.Popen(
                 [sys.executable, "-m", "slurm.local", str(self.queue_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        while dispatcher.poll() is None and not self.is_alive():
+            time.sleep(POLL_SECONDS)
+        if dispatcher.returncode:
+            raise UserError(self._why_ended(begin, dispatcher.returncode))
         return 0
+
+    def _why_ended(self, begin: int, code: int) -> str:
+        """Return why a dispatcher ended as it was started: the last line of its log after byte ``begin``."""
+        log = self.queue_file.with_suffix(".log")
+        lines = files.read_bytes(log)[begin:].decode(errors="replace").splitlines()
+        full = f"{log.parent}: no space left on the disk; " if files.is_disk_full(log.parent) else ""
+        return f"{full}nothing is started: {(lines or [f'the dispatcher ended with exit code {code}'])[-1]}"
 
     def cancel(self) -> bool:
         """End the dispatcher and its jobs; False when there are none. What was trained stays checkpointed."""
@@ -179,9 +197,12 @@ class Dispatcher:
             begun = [k for k in left if any(a["log"] == str(r.log) for a in self.store.attempts(k)[-1:])]
             self.starts.update(begun or left)
             lost = [k for k in left if self.starts[k] >= MAX_STARTS]
-            cause = f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
+            log_end = files.tail(r.log)
+            kind, cause = "killed", f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
+            if files.names_full_disk(log_end) or files.is_disk_full(self.store.root):
+                kind, cause = "disk", f"{self.store.root}: no space left on the disk"
             for run_id in lost:
-                self.store.write_failure(run_id, "killed", cause, files.tail(r.log), str(r.log))
+                self.store.write_failure(run_id, kind, cause, log_end, str(r.log))
             self.failed |= set(lost)
             if again := [k for k in left if k not in lost]:
                 print(f"{', '.join(again)}: the process ended without a result; starting it again", flush=True)
@@ -230,7 +251,16 @@ class Dispatcher:
 
 
 def main() -> None:
-    queue_file = Path(sys.argv[1])
+    open_log_streams()
+    try:
+        _dispatch(Path(sys.argv[1]))
+    except (UserError, files.DiskFull) as e:
+        sys.exit(one_line(e))
+    except OSError as e:
+        sys.exit(system_error(e))
+
+
+def _dispatch(queue_file: Path) -> None:
     lock, dispatcher = Lock(lock_of(queue_file)), Dispatcher(queue_file)
     # Asked again without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
     while dispatcher.is_rewritten() and lock.acquire():

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.errors import EXIT_BAD_INPUT, UserError, error_lines, one_line
+from harness.errors import EXIT_BAD_INPUT, UserError, error_lines, one_line, system_error
 
 HELP = """Compare knowledge distillation methods: train students, print tables, trace every number to its runs.
 
@@ -68,7 +68,7 @@ def run_app(app: typer.Typer) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BAD_INPUT)
     except OSError as e:  # no permission, a file where a folder should be, a read-only file system, ...
-        _exit(f"{one_line(e.filename or 'input or output', 1000)}: {e.strerror or e}")
+        _exit(system_error(e))
     except typer.Abort:
         sys.exit(130)
     except Exception as e:

@@ -236,11 +236,11 @@ def read_manifest(folder: Path, dataset: str) -> Prepared:
 def _content(folder: Path, dataset: str) -> Any:
     path = folder / FILE
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(files.read_bytes(path))
     except FileNotFoundError:
         raise UserError(
             f"{folder}: holds no prepared dataset ({FILE} is missing); make one with: "
             f"python -m harness.prepare {dataset} --source DIR --out {folder}"
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{path}: damaged: not JSON") from None

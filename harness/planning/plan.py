@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
@@ -84,7 +84,7 @@ def plan_sweep(
     """
     root = locate.data_root(data)
     sweep, document = sweep_file.load_sweep(file, sets)
-    store = Store(results.resolve())
+    store = Store.at(results)
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
     with document.place(("dataset",)):
         info = locate.dataset_info(sweep.dataset, root)
@@ -108,5 +108,7 @@ def read_added(path: Path) -> list[expand.Cell]:
         return json_files.read_checked(list[expand.Cell], path)
     except FileNotFoundError:
         return []
+    except Unreadable:
+        raise
     except UserError as e:
         raise UserError(f"{e}; restore it from a copy") from None

@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.console.terminal import duration
 from harness.phrases import plural
 from harness.planning.plan import Planned
+from harness.store import files
 from slurm import backend
 from slurm.queue import WAITS_IN_ITS_JOB, cancelled_file
 
@@ -48,7 +49,11 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
                 restarts += jobs.start() < len(lost)  # not counted when the cluster could take none of them
                 time.sleep(1)
             elif lost == view.open:
-                console.print(Text(f"nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"))
+                root = planned.store.root
+                full = f"{root}: no space left on the disk; " if files.is_disk_full(root) else ""
+                console.print(
+                    Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
+                )
                 return
             time.sleep(REFRESH_SECONDS)
 

@@ -120,8 +120,8 @@ def read_with_sum(path: Path) -> bytes:
         FileNotFoundError: there is no such file.
         WrongChecksum: it has changed.
     """
-    content = path.read_bytes()
-    if _sum_file(path).exists() and _sum_file(path).read_bytes() != _sum(path).encode():
+    content = files.read_bytes(path)
+    if _sum_file(path).exists() and files.read_bytes(_sum_file(path)) != _sum(path).encode():
         raise WrongChecksum
     return content
 

@@ -2,13 +2,18 @@
 
 import contextlib
 import errno
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk without space for anybody, or for this user
+_SMALL = 20_000  # bytes: more than a failure, a queue or a line of a log takes
 
 
 class DiskFull(Exception):
@@ -17,13 +22,42 @@ class DiskFull(Exception):
 
 @contextlib.contextmanager
 def full_disk_as_error(path: Path) -> Iterator[None]:
-    """Raise DiskFull, naming ``path``, in place of an error that says only that the disk is full."""
+    """Raise DiskFull, naming ``path``, in place of an error that says only that the disk is full.
+
+    Raises:
+        OSError: any other error of the file system; it has a filename.
+    """
+    try:
+        with errors_named(path):
+            yield
+    except OSError as e:
+        if e.errno in FULL:
+            raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
+        raise
+
+
+@contextlib.contextmanager
+def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Raise an OSError that names ``path`` in place of errors of the system that name no file, or its temporary one.
+
+    Those are errors of reading, writing and locking open files, and those of libraries with classes of their own.
+    """
     try:
         yield
     except Exception as e:
-        if _is_disk_full(e):
-            raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
-        raise
+        number = error_number(e)
+        if number is None or getattr(e, "filename", None) not in (None, str(temporary), temporary):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from e
+
+
+def error_number(error: Exception) -> int | None:
+    """Return the system's number of an error; None where it comes from elsewhere."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # safetensors: "I/O error: No space left on device (os error 28)"
+    number = re.search(r"\(os error ([0-9]{1,4})\)", str(error))
+    return int(number[1]) if number else None
 
 
 @contextlib.contextmanager
@@ -35,25 +69,37 @@ def temporary_path(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with full_disk_as_error(path):
+        with full_disk_as_error(path), errors_named(path, temporary):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what went wrong before is to be said; what was written is in place
+            temporary.unlink()
 
 
-def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # safetensors raises a class of its own: "I/O error: No space left on device (os error 28)"
-    return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+def names_full_disk(text: str) -> bool:
+    """Return whether a text, as the end of a log, says that a disk is full."""
+    return "no space left on the disk" in text or any(os.strerror(number) in text for number in FULL)
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether not even a small file can be written to a folder, because its disk is full."""
+    try:
+        with temporary_path(folder / "space") as temporary:
+            temporary.write_bytes(bytes(_SMALL))
+    except DiskFull:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def sync(path: Path) -> None:
     """Wait until a file or a folder's listing is on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        with errors_named(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -105,16 +151,57 @@ def replace_json(path: Path, value: Any, durable: bool = True) -> None:
 
 def sha256(path: Path) -> str:
     """Return the sha256 of a file's content, 64 hex digits."""
-    with path.open("rb") as f:
+    with errors_named(path), path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return a file's content. An OSError names the file, whatever fails."""
+    with errors_named(path):
+        return path.read_bytes()
+
+
 def read_json(path: Path) -> Any | None:
-    """Return the value, or None when the file is missing or not JSON."""
+    """Return the value, or None when the file is missing or not JSON.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError):
+        return json.loads(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a file, folder or link of this name, even a link to nothing.
+
+    Unlike ``os.path.lexists`` it does not take what cannot be looked at for missing.
+
+    Raises:
+        OSError: that is unknown.
+    """
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the entries of a folder whose names match, by name; none where there is no such folder.
+
+    Unlike ``Path.glob`` it does not take a folder that cannot be read for an empty one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        with errors_named(folder):
+            names = fnmatch.filter(os.listdir(folder), pattern)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in sorted(names)]
 
 
 def tail(log: Path, lines: int = 30) -> str:

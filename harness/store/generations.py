@@ -6,7 +6,6 @@ their lock failed.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -16,8 +15,8 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from harness.errors import UserError
-from harness.store import checksums, json_files
+from harness.errors import Unreadable, UserError
+from harness.store import checksums, files, json_files
 
 # As ``parts.PartWriter`` names them; other names could lead out of the folder.
 _PartName = Annotated[str, Field(pattern=r"^dataset=[^/]+/part-[0-9a-f]{16}\.parquet$")]
@@ -122,7 +121,9 @@ def _read_generation(folder: Path) -> Generation:
     try:
         generation = _parse_index(index, index.stat().st_mtime_ns)
         # The user may have moved a damaged part away: its runs have to be trained again.
-        present = {name: run_ids for name, run_ids in generation.parts.items() if os.path.lexists(folder / name)}
+        present = {name: run_ids for name, run_ids in generation.parts.items() if files.is_there(folder / name)}
+    except Unreadable:
+        raise
     except UserError as e:
         raise UserError(f"{e}; restore it from a copy") from None
     index.stat()  # raises if the whole folder is being removed, so that its parts only seemed to be missing

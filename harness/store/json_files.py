@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness.errors import UserError, shorten
-from harness.store import checksums
+from harness.errors import Unreadable, UserError, shorten
+from harness.store import checksums, files
 
 T = TypeVar("T")
 # For dataclasses that stand in files: no further keys, which a later version may have, and only finite numbers.
@@ -26,16 +26,18 @@ def read_checked(kind: type[T], path: Path) -> T:
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it cannot be read, or holds something else; the message names the file and the key.
+        Unreadable: it cannot be read.
+        UserError: it holds something else; the message names the file and the key.
     """
     try:
-        return parse_checked(kind, path.read_bytes(), str(path))
+        content = files.read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as e:
         if path.is_symlink():
             raise UserError(f"{path}: a link to nothing") from None
-        raise FileNotFoundError(*e.args) from None
+        raise FileNotFoundError(*e.args, str(path)) from None
     except OSError as e:
-        raise UserError(f"{path}: cannot be read: {e.strerror}") from None
+        raise Unreadable(f"{path}: cannot be read: {e.strerror}") from None
+    return parse_checked(kind, content, str(path))
 
 
 def read_if_valid(kind: type[T], path: Path) -> T | None:

@@ -1,9 +1,15 @@
 """Locks on files, by which processes keep out of each other's way."""
 
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
+
+from harness.errors import UserError
+from harness.store import files
+
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock:
@@ -23,13 +29,10 @@ class Lock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         for _ in range(10):
-            try:
-                fcntl.flock(fd, self._mode)
-            except BlockingIOError:
-                time.sleep(0.01)
-            else:
+            if _flock(fd, self._mode, self.path):
                 self._fd = fd
                 return True
+            time.sleep(0.01)
         os.close(fd)
         return False
 
@@ -51,10 +54,29 @@ def is_locked(path: Path) -> bool:
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    free = _flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, path)  # shared, so that two calls do not see each other
+    os.close(fd)
+    return not free
+
+
+def _flock(fd: int, mode: int, path: Path) -> bool:
+    """Return whether a lock was free and is now held by this process; ``fd`` is closed on errors.
+
+    Raises:
+        UserError: the file system has no locks.
+        OSError: any other error; it names the file.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two calls do not see each other
-        return False
+        with files.errors_named(path):
+            fcntl.flock(fd, mode)
     except BlockingIOError:
-        return True
-    finally:
+        return False
+    except OSError as e:
         os.close(fd)
+        if e.errno in _WITHOUT_LOCKS:
+            raise UserError(
+                f"{path}: cannot be locked: {e.strerror}; the file system needs locks (flock): mount Lustre with the "
+                "option `flock`, NFS as version 4 or with its lock service running, or use another folder as --results"
+            ) from None
+        raise
+    return True

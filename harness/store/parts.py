@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.errors import UserError
+from harness.errors import Unreadable, UserError
 from harness.phrases import plural
 from harness.store import files
 from harness.store.checksums import WrongChecksum
@@ -151,7 +151,7 @@ def damage_as_error(path: Path, finding: str, advice: str) -> Iterator[None]:
         raise
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         if isinstance(e, OSError) and e.errno:  # it cannot be opened, which says nothing about its content
-            raise UserError(f"{path}: {os.strerror(e.errno)}") from None
+            raise Unreadable(f"{path}: {os.strerror(e.errno)}") from None
         reason = str(e.args[0] if isinstance(e, KeyError) and e.args else e) or type(e).__name__
         raise UserError(f"{path}: {finding} ({reason.splitlines()[0][:120]}); {advice}") from None
 

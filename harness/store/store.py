@@ -1,5 +1,6 @@
 """A store's paths and the state of its runs. Imports neither torch nor pyarrow."""
 
+import glob
 import json
 import os
 import socket
@@ -54,6 +55,11 @@ class Store:
         self.all_tables = root / "tables"
         self.leaderboard = root / "leaderboard.html"
 
+    @classmethod
+    def at(cls, folder: Path) -> "Store":
+        """Return the store in a folder that a user names. Links that lead in a circle are told where it is read."""
+        return cls(Path(os.path.realpath(folder)))
+
     # paths -------------------------------------------------------------------------------------------------------
 
     def record(self, run_id: str) -> Path:
@@ -102,8 +108,11 @@ class Store:
 
     def queues(self, sweep: str) -> list[Path]:
         """Return the files of a sweep's queues, oldest first: one for each set of runs that was started."""
-        paths = (self.root / "queues").glob(f"{sweep}-{'[0-9a-f]' * 8}.json")
-        return sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path))
+        dated = []
+        for path in files.entries(self.root / "queues", f"{glob.escape(sweep)}-{'[0-9a-f]' * 8}.json"):
+            with suppress(FileNotFoundError):  # removed since
+                dated.append((path.stat().st_mtime_ns, path))
+        return [path for _, path in sorted(dated)]
 
     def submission(self, name: str) -> Path:
         return self.submissions / f"{name}.json"
@@ -116,21 +125,24 @@ class Store:
 
     def tables(self) -> list[Path]:
         """Return the folders that hold a sweep's tables, by name."""
-        return sorted(path for path in self.all_tables.glob("*") if os.path.lexists(path / CONTENTS))
+        return [path for path in files.entries(self.all_tables) if files.is_there(path / CONTENTS)]
 
     # science -----------------------------------------------------------------------------------------------------
 
     def write_science(self, run_id: str, science: Science) -> None:
         path = self.run(run_id) / "science.json"
         value = science.to_json()
-        if files.read_json(path) != value:  # missing or damaged
-            files.replace_json(path, value, durable=False)
+        with suppress(OSError):  # what cannot be read is replaced, as its content is known
+            if files.read_json(path) == value:
+                return
+        files.replace_json(path, value, durable=False)
 
     def read_science(self, run_id: str) -> Science:
         """Return a run's science.
 
         Raises:
             UserError: the file is missing, or holds another science than the run id stands for.
+            OSError: it cannot be read.
         """
         path = self.run(run_id) / "science.json"
         value = files.read_json(path)
@@ -216,8 +228,14 @@ class Store:
     # live progress -----------------------------------------------------------------------------------------------
 
     def write_progress(self, run_id: str, **values: Any) -> None:
-        progress = checksums.seal_value({**values, "at": time.time()})
-        files.replace_json(self.run(run_id) / "progress.json", progress, durable=False)
+        """Note how far a run has come. No run ends because this fails: then the progress seen is an old one."""
+        path = self.run(run_id) / "progress.json"
+        try:
+            files.replace_json(path, checksums.seal_value({**values, "at": time.time()}), durable=False)
+        except files.DiskFull as e:
+            json_files.print_note(str(e))
+        except OSError as e:
+            json_files.print_note(f"{path}: cannot be written: {e.strerror}")
 
     def progress(self, run_id: str) -> dict[str, Any]:
         """Return how far a run has come, as far as it has said so."""
@@ -228,17 +246,17 @@ class Store:
         path = self.run(run_id) / "attempts.jsonl"
         attempt = {**values, "host": socket.gethostname(), "at": time.time()}
         line = json.dumps(checksums.seal_value(attempt)) + "\n"
-        with path.open("a+b") as f:
+        with files.full_disk_as_error(path), path.open("a+b") as f:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
                 line = "\n" + line
             f.write(line.encode())
-        return len(self.attempts(run_id))
+        return max(1, len(self.attempts(run_id)))  # its line may be gone again, but it is one
 
     def attempts(self, run_id: str) -> list[dict[str, Any]]:
         """Return the run's starts so far, without torn and damaged lines."""
         path, attempts = self.run(run_id) / "attempts.jsonl", []
         try:
-            *lines, last = path.read_bytes().split(b"\n")
+            *lines, last = files.read_bytes(path).split(b"\n")
         except FileNotFoundError:
             return []
         for number, line in enumerate([*lines, last] if last else lines, 1):
@@ -250,14 +268,16 @@ class Store:
 
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
-        archived = [json_files.read_if_valid(Failure, path) for path in self.run(run_id).glob("failure-*.json")]
+        archived = [
+            json_files.read_if_valid(Failure, path) for path in files.entries(self.run(run_id), "failure-*.json")
+        ]
         since = max((failure.at for failure in archived if failure), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 
 
 def _stems(folder: Path, suffix: str) -> set[str]:
     try:
-        with os.scandir(folder) as entries:
+        with files.errors_named(folder), os.scandir(folder) as entries:
             return {e.name.removesuffix(suffix) for e in entries if e.name.endswith(suffix) and e.name[0] != "."}
     except FileNotFoundError:
         return set()

@@ -29,7 +29,7 @@ class WeightCache:
     def for_store(cls, store: Store) -> "WeightCache":
         """Return the cache in the folder that KD_WEIGHTS names, else the store's own."""
         named = os.environ.get("KD_WEIGHTS")
-        return cls((Path(named).expanduser() if named else store.weights).resolve())
+        return cls(Path(os.path.realpath(Path(named).expanduser() if named else store.weights)))
 
     def known_sha256(self, url: str) -> str | None:
         """Return the sha256 that the file at this address had when it was fetched; None before, or if its note is
@@ -44,7 +44,7 @@ class WeightCache:
 
     def find(self, sha256: str) -> Path | None:
         """Return the file with this content. Files whose content does not match their name are ignored."""
-        return next((path for path in sorted(self._folder.glob(f"{sha256}.*")) if files.sha256(path) == sha256), None)
+        return next((path for path in files.entries(self._folder, f"{sha256}.*") if files.sha256(path) == sha256), None)
 
     def fetch(self, url: str, sha256: str | None = None) -> tuple[str, Path]:
         """Return the sha256 and the path of the file at an address, and download it if the cache does not have it.

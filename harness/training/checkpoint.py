@@ -1,5 +1,6 @@
 """Checkpoints: safetensors files with a digest of their content. The last two of a run are kept."""
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -33,11 +34,20 @@ def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state:
 
 
 def load_newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Return the newest intact checkpoint, its tensors and state; skip damaged ones with a line in the log."""
-    for path in sorted(folder.glob("epoch-*.safetensors"), reverse=True):
+    """Return the newest intact checkpoint, its tensors and state; skip damaged ones with a line in the log.
+
+    Raises:
+        OSError: one cannot be read, which may pass: starting again without it would lose what it holds.
+    """
+    for path in reversed(files.entries(folder, "epoch-*.safetensors")):
         try:
-            return _load(path)
-        except (SafetensorError, OSError, ValueError, KeyError) as e:
+            with files.errors_named(path):
+                return _load(path)
+        except OSError as e:
+            if files.error_number(e) not in (errno.EIO, errno.ENOENT, errno.EINVAL, None):  # not lost for ever
+                raise
+            print(f"checkpoint {path} cannot be read ({e.strerror or e}); trying the one before", flush=True)
+        except (SafetensorError, ValueError, KeyError, RecursionError) as e:
             print(f"checkpoint {path} is damaged ({e}); trying the one before", flush=True)
     return None
 

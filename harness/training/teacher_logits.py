@@ -6,6 +6,7 @@ holds each image's ``k`` largest logits in half precision and the softmax mass o
 the content of the store.
 """
 
+import os
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,5 +132,7 @@ class CachedLogits:
                 return logits
             problem = f"logits of shape {tuple(logits.values.shape)}"
         except Exception as e:  # a damaged file makes the reader raise anything
+            if number := files.error_number(e):
+                raise OSError(number, os.strerror(number), str(self._file)) from None
             problem = f"{type(e).__name__}: {e}"
         raise WrongLogits(f"{self._file}: {problem}; remove it and run the sweep again with --retry-failed")

@@ -41,7 +41,7 @@ class ProbeResult:
 
 def read_probe_results(store: Store) -> list[ProbeResult]:
     """Return the store's results; damaged ones are left out with a note."""
-    results = (json_files.read_if_valid(ProbeResult, path) for path in sorted(store.probes.glob("*.json")))
+    results = (json_files.read_if_valid(ProbeResult, path) for path in files.entries(store.probes, "*.json"))
     return [result for result in results if result]
 
 

@@ -5,9 +5,11 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from harness.console.terminal import duration
+from harness.console.terminal import duration, say
+from harness.errors import UserError, system_error
 from harness.hardware import is_gpu
 from harness.phrases import plural
 from harness.planning.cost import text
@@ -48,7 +50,7 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
     as it is.
     """
     known = read_submissions(store, sweep)
-    if not known and os.path.lexists(store.estimates(sweep)):
+    if not known and files.is_there(store.estimates(sweep)):
         return
     if any(set(run_ids) <= set(submission.run_ids) for submission in known):
         return
@@ -91,8 +93,17 @@ def measured_cost(store: Store, submission: Submission) -> MeasuredCost:
 
 def _bytes(store: Store, run_id: str) -> int:
     """Return the bytes of a run, without a compacted record and without logits that other runs share."""
-    paths = [*store.run(run_id).rglob("*"), store.record(run_id)]
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    folder, record = store.run(run_id), store.record(run_id)
+    paths = [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]
+    return _size(record) + sum(_size(path) for path in paths)
+
+
+def _size(path: str | Path) -> int:
+    """Return a file's bytes; 0 of one that is gone, as checkpoints go while others look."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
 
 
 def submission_dicts(store: Store, sweep: str) -> list[dict[str, Any]]:
@@ -111,6 +122,17 @@ def submission_lines(store: Store, sweep: str) -> list[str]:
         UserError: a damaged record.
     """
     return [_line(sweep, submission, measured_cost(store, submission)) for submission in read_submissions(store, sweep)]
+
+
+def say_submissions(store: Store, sweep: str) -> None:
+    """Say ``submission_lines`` on stderr. They follow a good table, so that an error is only said, too."""
+    try:
+        for line in submission_lines(store, sweep):
+            say(line)
+    except UserError as e:
+        say(f"note: the time that {sweep} took is not known: {e}")
+    except OSError as e:
+        say(f"note: the time that {sweep} took is not known: {system_error(e)}")
 
 
 def _line(sweep: str, submission: Submission, took: MeasuredCost) -> str:

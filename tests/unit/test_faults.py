@@ -1,0 +1,87 @@
+"""Errors of the file system: what is said names the path and the errno, and nothing is lost."""
+
+import errno
+import fcntl
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from harness.store import files
+from harness.store.locks import Lock, is_locked
+from harness.store.log_streams import open_log_streams
+from harness.store.store import Store
+from tests.support.cli import run_command
+from tests.torture import errors
+
+
+def test_each_operation_on_a_store_may_fail(tmp_path: Path) -> None:
+    """A sample: `python -m tests.torture errors` tries each operation of each command with each errno."""
+    outcomes = [outcome for _, outcome in errors.one_pass(tmp_path, random.Random(0), errors.OF_STORE, every=7)]
+    assert len(outcomes) > 30
+    assert not [outcome.lost for outcome in outcomes if outcome.lost]
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    (path := tmp_path / "lock").touch()
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for call in (Lock(path).acquire, lambda: is_locked(path)):
+        with pytest.raises(errors.UserError, match=rf"{path}: cannot be locked: {os.strerror(number)}; .*--results"):
+            call()
+    assert not [fd for fd in os.listdir("/proc/self/fd") if _target(fd) == str(path)], "left open"
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.mark.parametrize("kind", ["file", "loop", "broken link"])
+def test_a_store_that_is_no_folder_is_one_message(tmp_path: Path, kind: str) -> None:
+    (sweep := tmp_path / "sweep.yaml").write_text(json.dumps(errors.SWEEP))
+    results = tmp_path / "results"
+    if kind == "file":
+        results.write_text("x")
+    else:
+        results.symlink_to(results if kind == "loop" else tmp_path / "none")
+    commands = [("status", sweep), ("report",), ("leaderboard",), ("verify",), ("compact",), ("sweep", sweep, "--plan")]
+    for name, *words in commands:
+        result = run_command(name, *words, "--results", results)
+        assert result.code in (0, 2) and "Traceback" not in result.err
+        if result.code:
+            assert result.err.splitlines()[-1].startswith("error: ") and str(tmp_path) in result.err
+        else:  # nothing is there yet, and the first sweep makes it
+            assert kind != "loop" and name in ("status", "sweep")
+
+
+def test_a_log_on_a_full_disk_ends_no_process() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    program = f"from {open_log_streams.__module__} import open_log_streams as o; o(); print('x' * 10**5); print('y')"
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, timeout=60).returncode == 0
+
+
+def test_progress_is_best_effort(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file where a folder should be")
+    Store(tmp_path).write_progress("0" * 16, epoch=1)
+
+
+def test_what_cannot_be_read_is_no_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert files.entries(tmp_path / "none") == [] and not files.is_there(tmp_path / "none")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.entries(tmp_path / "loop")
+    with pytest.raises(OSError, match="symbolic links"):
+        files.is_there(tmp_path / "loop" / "x")
