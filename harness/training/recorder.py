@@ -66,8 +66,12 @@ class JobStart:
         steady = now if steady is None else steady
         return cls(steady, time.time() - (now - steady))
 
-    def seconds_ago(self) -> float:
-        return time.monotonic() - self.steady
+    def started_at(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    def finished_at(self) -> datetime:
+        """Return the time of now, as many seconds after the start as have passed."""
+        return datetime.fromtimestamp(self.at + time.monotonic() - self.steady, UTC)
 
 
 def _checkpoint_seconds() -> float:
@@ -225,8 +229,8 @@ class RunRecorder:
             "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
-            "started_at": datetime.fromtimestamp(self.started.at, UTC),
-            "finished_at": datetime.fromtimestamp(self.started.at + self.started.seconds_ago(), UTC),
+            "started_at": self.started.started_at(),
+            "finished_at": self.started.finished_at(),
         }
         # Before the record: whoever sees the record reads the result here.
         self.store.write_progress(
