@@ -46,10 +46,12 @@ def trials(folder: Path, random: random_numbers.Random) -> Iterator[Outcome]:
     forkserver.set_forkserver_preload([__name__])  # of no effect where the server runs already
     finished = _finished_store(folder)
     many = _store_of_records(folder / "many")
+    shutil.copytree(many.root, folder / "compacted", symlinks=True)
+    operations = _operations(_compact, folder / "compacted")
     faults: list[Callable[[Path], Outcome]] = []
     faults += [lambda trial: _killed_job(finished, trial, random)] * 2
     faults += [
-        lambda trial: _killed_compaction(many, trial, random),
+        lambda trial: _killed_compaction(many, operations, trial, random),
         lambda trial: _killed_writer(finished, trial, random),
     ]
     while True:
@@ -186,12 +188,12 @@ def _left(store: Store) -> str:
     return f"left after a kill: {', '.join(str(p.relative_to(store.root)) for p in names)}" if names else ""
 
 
-def _killed_compaction(many: Store, trial: Path, random: random_numbers.Random) -> Outcome:
+def _killed_compaction(many: Store, operations: int, trial: Path, random: random_numbers.Random) -> Outcome:
     """Kill a compaction, compact again, and look for every record."""
     shutil.copytree(many.root, trial, symlinks=True)
     store = Store(trial)
     before = records.read_records(store, store.done_ids())
-    died = _in_process(_compact, trial, random.randrange(60))
+    died = _in_process(_compact, trial, random.randrange(operations))
     if records.read_records(store, store.done_ids()) != before:
         return Outcome("", "records differ after a compaction was killed")
     leftovers.remove_leftovers(store)
