@@ -28,12 +28,13 @@ def compact(
 
     Safe at any time, while jobs write and others read. `sweep` does it by itself when there are many record files.
     """
-    from harness.store import compaction
+    from harness.store import compaction, leftovers
     from harness.store.store import Store
 
     store = Store.at(results)
     if not store.root.is_dir():
         raise UserError(f"{results}: no such store")
+    leftovers.remove_leftovers(store)
     count = compaction.compact(store, grace)
     if count is None:
         say(f"{results}: another process is compacting it")

@@ -102,6 +102,7 @@ def sweep(
     """
     from harness.planning.submit import LOCAL, Request, submit, work_of
     from harness.reporting import protocol_guard
+    from harness.store.leftovers import remove_leftovers
 
     if cluster != LOCAL:
         if probe:
@@ -138,6 +139,7 @@ def sweep(
         if json_:
             print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))
         return
+    remove_leftovers(planned.store)
     queue_file, undecided = submit(work) if work.to_do else None, None
     if queue_file and detach:
         say(f"detached; watch with: python -m harness.status {file} --results {results} --watch")
@@ -167,7 +169,9 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.reporting.tables import table_folder
     from harness.store import files
     from harness.store.compaction import compact_if_many
+    from harness.store.leftovers import remove_leftovers
 
+    remove_leftovers(planned.store)
     compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
     folder = planned.store.table_folder(planned.name)
     if json_:

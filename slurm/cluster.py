@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.spec import methods as method_sources
 from harness.store import files
 from harness.store.store import Store
-from slurm import commands, profiles, snapshot
+from slurm import commands, missing_teachers, profiles, snapshot
 from slurm.array_jobs import ArrayJob, ArrayJobs
 from slurm.queue import Queue, QueuedJob
 
@@ -186,6 +186,7 @@ class Cluster:
             self._adopt()
             self._asked_at = None
             to_submit = set(self._open_runs()) - set(self.live())
+            to_submit -= self._fail_without_teacher(to_submit)
             jobs = [job for job in (job.only(to_submit) for job in self.queue.jobs) if job.runs]
             for job in jobs:
                 self._check_batches(job)
@@ -196,6 +197,13 @@ class Cluster:
                 postponed -= sum(len(job.runs) for job in group)
             self._postponed, self._postponed_at = postponed, time.monotonic()
             return postponed
+
+    def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
+        """Write a failure for those of these runs whose teacher nobody will train, and return them."""
+        jobs = [job.only(run_ids) for job in self.queue.jobs]
+        needs = {job.needs for job in jobs if job.needs} - set(self._live)
+        missing = {k for k in needs if missing_teachers.is_missing(self.store, self.queue.run_ids, k)}
+        return {k for job in jobs if job.needs in missing for k in missing_teachers.fail_learners(self.store, job)}
 
     def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], str | None]]:
         """Yield jobs that go into one array, and the teacher's run that they wait for, within the cluster's limits.

@@ -44,7 +44,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     USR2 (the time limit is near) and TERM (preempted, cancelled) end it after the running step, with every run
     checkpointed. After USR2 the job puts itself back into SLURM's queue; after TERM, SLURM decides whether to.
     """
-    began = time.time()
+    began = time.monotonic()
     open_log_streams()
     done: list[bool] = []
     atexit.register(_end_process, done)

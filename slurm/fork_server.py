@@ -79,7 +79,7 @@ def _version() -> tuple[list[tuple[str, int]], dict[str, str]]:
 
 def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> None:
     """Train the runs of an order. USR2 and TERM end it after the running step, with every run checkpointed."""
-    began = time.time()
+    began = time.monotonic()
     os.close(answers)  # so that it ends with the server
     for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
         os.dup2(os.open(path, flags), fd)

@@ -26,7 +26,7 @@ from harness.store import files
 from harness.store.locks import Lock, is_locked
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
-from slurm import fork_server
+from slurm import fork_server, missing_teachers
 from slurm.fork_server import ForkServer
 from slurm.queue import Queue, QueuedJob
 
@@ -144,13 +144,16 @@ class Dispatcher:
     _read: tuple[int, int] | None = None  # the version of the queue file that was read
 
     def run(self) -> None:
-        """Return when every run is done or failed.
+        """Return when every run is done or failed, or the queue file is gone.
 
         Raises:
             UserError: the queue file is damaged.
         """
         next_look = time.monotonic()
         while self.is_rewritten() or self.waiting or self.running:
+            if self._version() is None:
+                print(f"{self.queue_file}: removed; no further job is started, jobs in training go on", flush=True)
+                return
             if self.is_rewritten():
                 self._read_queue()
                 next_look = time.monotonic()
@@ -163,10 +166,13 @@ class Dispatcher:
 
     def is_rewritten(self) -> bool:
         """Return whether a sweep was run again since the queue file was read, perhaps with --retry-failed."""
-        return self._read != self._version()
+        return self._version() not in (None, self._read)
 
-    def _version(self) -> tuple[int, int]:
-        status = self.queue_file.stat()
+    def _version(self) -> tuple[int, int] | None:
+        try:
+            status = self.queue_file.stat()
+        except FileNotFoundError:
+            return None
         return status.st_ino, status.st_mtime_ns
 
     def _read_queue(self) -> None:
@@ -207,9 +213,19 @@ class Dispatcher:
             if again := [k for k in left if k not in lost]:
                 print(f"{', '.join(again)}: the process ended without a result; starting it again", flush=True)
                 self.waiting.insert(0, r.job)
+        self._take_back()
         for server in [s for s in self.servers[:-1] if all(r.server is not s for r in self.running)]:
             self.servers.remove(server)
             server.close()
+
+    def _take_back(self) -> None:
+        """Let runs wait again that had ended and whose record is gone."""
+        gone = self.queue.run_ids - self.done - self.failed
+        gone = gone.difference(*(job.run_ids for job in (*self.waiting, *(r.job for r in self.running))))
+        for job in self.queue.jobs if gone else ():
+            if (again := job.only(gone)).runs:
+                print(f"{', '.join(again.run_ids)}: no result any more; starting again", flush=True)
+                self.waiting.insert(0, again)
 
     def _start_ready(self) -> None:
         elsewhere = 0
@@ -224,7 +240,8 @@ class Dispatcher:
                 self._fail_with_teacher(left.needs, learners)
                 self.waiting[self.waiting.index(job)] = left.only(set(left.run_ids) - learners)
             elif left.needs and left.needs not in self.done:
-                continue
+                if missing_teachers.is_missing(self.store, self.queue.run_ids, left.needs):
+                    self.failed |= missing_teachers.fail_learners(self.store, left)
             elif any(map(self.store.is_running, left.run_ids)):  # by an earlier dispatcher's job, or another sweep's
                 elsewhere += 1
             else:

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,10 @@ class Queue:
     data: str | None  # the dataset's folder; None: it comes with a package
     weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
+
+    @cached_property
+    def run_ids(self) -> frozenset[str]:
+        return frozenset(k for job in self.jobs for k in job.run_ids)
 
     def order(self, run_ids: Iterable[str]) -> JobOrder:
         """Return the order of a job that trains these runs on this machine."""

@@ -46,7 +46,7 @@ def main() -> None:
     began = time.time()
     probe = ProbeOrder(
         sciences=[], data=str(prepared), threads=1 if order.smoke else 4, steps=2 if order.smoke else STEPS,
-        seconds=max(3.0, order.seconds_left - END_SECONDS), folder="", answer="", started_at=began,
+        seconds=max(3.0, order.seconds_left - END_SECONDS), folder="", answer="", started_at=time.monotonic(),
     )  # fmt: skip
     timing = measure_pack({0: student}, order.work / f"coco_steps_{began:.0f}", probe)
     if not timing.clock.paces:

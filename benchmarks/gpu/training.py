@@ -49,7 +49,7 @@ def main() -> None:
     threads = 1 if order.smoke else min(4, cores())
     weights = planned.weights_files(run_ids)
     job = JobOrder(str(store.root), tuple(run_ids), str(folder) if folder else None, weights, threads)
-    run_job(job, lambda: bool(signals) or time.time() > order.until, began=time.time())
+    run_job(job, lambda: bool(signals) or time.time() > order.until, began=time.monotonic())
 
 
 if __name__ == "__main__":

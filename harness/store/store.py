@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Collection, Set
@@ -20,6 +21,7 @@ from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
 CONTENTS = "contents.json"  # in a sweep's folder of tables: its cells
+_ARCHIVED_FAILURE = re.compile(r"failure-(\d+)-\d+\.json")  # the number of attempts before, and the time
 
 
 @dataclass(frozen=True)
@@ -220,10 +222,14 @@ class Store:
         return failure
 
     def archive_failure(self, run_id: str) -> None:
-        """Move a run's failure into the run's folder, which makes way for another attempt."""
+        """Move a run's failure into the run's folder, which makes way for another attempt.
+
+        Its name says how many attempts came before: their order must not depend on clocks.
+        """
         self.run(run_id).mkdir(parents=True, exist_ok=True)
+        name = f"failure-{len(self._attempt_lines(run_id))}-{int(time.time())}.json"
         with suppress(FileNotFoundError):
-            os.replace(self.failure_file(run_id), self.run(run_id) / f"failure-{int(time.time())}.json")
+            os.replace(self.failure_file(run_id), self.run(run_id) / name)
 
     # live progress -----------------------------------------------------------------------------------------------
 
@@ -252,26 +258,32 @@ class Store:
             f.write(line.encode())
         return max(1, len(self.attempts(run_id)))  # its line may be gone again, but it is one
 
-    def attempts(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the run's starts so far, without torn and damaged lines."""
+    def attempts(self, run_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """Return the run's starts so far, from line ``after`` on, without torn and damaged lines."""
         path, attempts = self.run(run_id) / "attempts.jsonl", []
-        try:
-            *lines, last = files.read_bytes(path).split(b"\n")
-        except FileNotFoundError:
-            return []
-        for number, line in enumerate([*lines, last] if last else lines, 1):
+        for number, line in enumerate(self._attempt_lines(run_id)[after:], after + 1):
             try:
                 attempts.append(json_files.parse_checked(Attempt, line, f"{path}:{number}"))
             except UserError as e:
                 json_files.print_note(f"{e}; left out")
         return attempts
 
+    def _attempt_lines(self, run_id: str) -> list[bytes]:
+        """Return the lines of the run's starts without the zeros that a crash of the machine may leave in a file."""
+        try:
+            lines = files.read_bytes(self.run(run_id) / "attempts.jsonl").split(b"\n")
+        except FileNotFoundError:
+            return []
+        return [line.strip(b"\0") or line for line in lines if line]
+
     def attempts_since_failure(self, run_id: str) -> list[dict[str, Any]]:
         """Return the attempts after the run's last archived failure, which count against the limit."""
-        archived = [
-            json_files.read_if_valid(Failure, path) for path in files.entries(self.run(run_id), "failure-*.json")
-        ]
-        since = max((failure.at for failure in archived if failure), default=0.0)
+        archived = files.entries(self.run(run_id), "failure-*.json")
+        if counts := [int(name[1]) for path in archived if (name := _ARCHIVED_FAILURE.fullmatch(path.name))]:
+            return self.attempts(run_id, after=max(counts))
+        # Names of an earlier harness have the time only.
+        failures = [json_files.read_if_valid(Failure, path) for path in archived]
+        since = max((failure.at for failure in failures if failure), default=0.0)
         return [attempt for attempt in self.attempts(run_id) if attempt.get("at", 0.0) > since]
 
 

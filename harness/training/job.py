@@ -5,7 +5,6 @@ own data order, teacher's forward passes, random numbers and checkpoints: a run 
 """
 
 import os
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
 from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
+from harness.errors import UserError
 from harness.phrases import percent, plural
 from harness.spec import identity
 from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
-from harness.store import checksums, records
+from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
 from harness.training import checkpoint, host_memory
@@ -36,7 +36,7 @@ from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
 from harness.training.precision import set_float32
-from harness.training.recorder import Interrupted, RunRecorder, TeacherFailed, write_failure
+from harness.training.recorder import Interrupted, JobStart, RunRecorder, TeacherFailed, write_failure
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 from harness.training.tasks import Backbone, Task, open_task
@@ -56,7 +56,8 @@ def run_job(
     ``should_stop`` is called after every step. When it returns True, all runs in training are checkpointed and False is
     returned; else, the return value is True.
     Several processes that call this with the same ``order`` and torchrun's variables train the runs together.
-    ``log`` is the file that this process prints to; ``began`` the time at which it started, if not just now.
+    ``log`` is the file that this process prints to; ``began`` the ``time.monotonic()`` at which it started, if not
+    just now.
 
     Raises:
         LostRank: another rank is gone; the runs resume from their checkpoints when all ranks are started again.
@@ -71,20 +72,21 @@ def run_job(
             if ranks.rank == 0:
                 locks = _lock(store, order.run_ids)
             groups = ranks.broadcast_json("groups", _by_threads(order, store, list(locks)))
-            started = began or time.time()
+            started = JobStart.of(began)
             if not groups:
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
             for threads, run_ids in groups:
                 try:
-                    sciences = {k: store.read_science(k) for k in run_ids}
-                    _Packs(order, store, sciences, threads, stop, ranks, log, started).train()
+                    sciences = _read_sciences(store, run_ids, ranks, log)
+                    if sciences:
+                        _Packs(order, store, sciences, threads, stop, ranks, log, started).train()
                 except TeacherNotReady as e:
                     print(f"not trained now: {e}", flush=True)
                 except Exception as error:
                     unfinished = sorted(set(run_ids) - store.done_ids() - store.failed_ids())
                     write_failure(store, unfinished, error, traceback.format_exc(), log)
                     ranks.confirm_failure(f"job {run_ids[0]}")
-                started = time.time()
+                started = JobStart.of()
     except Interrupted:
         print("stopped by a signal: every run is checkpointed", flush=True)
         return False
@@ -114,13 +116,21 @@ def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, Lock]:
     done = store.done_ids()  # another job may have finished one just before the lock
     for k in [k for k in mine if k in done]:
         mine.pop(k).release()
-    for k in mine:  # remove the files of a process that was killed while it was writing
-        for partial_file in (
-            *store.checkpoints(k).glob(".*.tmp"),
-            *store.run(k).glob(f".{store.student_weights(k).name}.*.tmp"),
-        ):
-            partial_file.unlink(missing_ok=True)
+    for k in mine:
+        leftovers.remove_partial_files(store, k)
     return mine
+
+
+def _read_sciences(store: Store, run_ids: list[str], ranks: Ranks, log: str) -> dict[str, Science]:
+    """Return the runs' sciences; a run whose file is missing or damaged fails alone."""
+    sciences = {}
+    for run_id in run_ids:
+        try:
+            sciences[run_id] = store.read_science(run_id)
+        except UserError as error:
+            write_failure(store, [run_id], error, "", log)
+            ranks.confirm_failure(f"science of {run_id}")
+    return sciences
 
 
 def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
@@ -143,7 +153,7 @@ class _Packs:
     should_stop: Callable[[], bool]
     ranks: Ranks
     log: str
-    started: float
+    started: JobStart
     device: torch.device = field(init=False)
     task: Task = field(init=False)
     source: Source = field(init=False)

@@ -35,14 +35,14 @@ class Clock:
     seconds: float  # the most seconds to take, if at least one pace is known
     per_epoch: int
     at_once: int  # steps that are timed together: on a GPU, waiting for each would slow it down
-    first_step_at: float | None = None  # time.time() after the first step
+    first_step_at: float | None = None  # time.monotonic() after the first step
     paces: list[float] = field(default_factory=list)  # seconds per step
     _done: int = 0
     _last: tuple[int, float] | None = None  # the step that was last timed, and its perf_counter()
 
     def __call__(self) -> bool:
         self._done += 1
-        self.first_step_at = self.first_step_at or time.time()
+        self.first_step_at = self.first_step_at or time.monotonic()
         timed = self._done - min(WARM_UP, self.per_epoch)
         if timed < 0 or timed % self.at_once:
             return False
@@ -52,7 +52,7 @@ class Clock:
         if self._last and self._epoch(self._last[0]) == self._epoch(self._done):  # otherwise an evaluation lies between
             self.paces.append((now - self._last[1]) / self.at_once)
         self._last = (self._done, now)
-        return timed >= self.steps or bool(self.paces) and time.time() - self.first_step_at > self.seconds
+        return timed >= self.steps or bool(self.paces) and time.monotonic() - self.first_step_at > self.seconds
 
     def _epoch(self, step: int) -> int:
         """Return the epoch, from 0, of a step, from 1. If an epoch is one step, all steps count as one epoch."""
@@ -76,7 +76,7 @@ def main() -> None:
     left_out = timing.left_out
     if FIRST_STAGE in left_out.values():  # the other runs have waited for that stage
         pack = {i: science for i, science in pack.items() if i not in left_out}
-        since = time.time()
+        since = time.monotonic()
         if pack:
             timing = measure_pack(pack, Path(order.folder) / "second", order)
             left_out |= timing.left_out

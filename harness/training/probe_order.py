@@ -21,7 +21,7 @@ class ProbeOrder:
     seconds: float  # to spend on them, at most
     folder: str  # for the probe's throw-away stores
     answer: str  # the file to write the answer to
-    started_at: float  # when its process was started, as time.time()
+    started_at: float  # when its process was started, as time.monotonic()
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self)))

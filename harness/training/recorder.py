@@ -52,6 +52,28 @@ class NextAction(IntEnum):
     STOP = 2  # after a checkpoint
 
 
+@dataclass(frozen=True)
+class JobStart:
+    """The start of a job's process. A duration comes from the steady clock, as the time of day may be set meanwhile."""
+
+    steady: float  # time.monotonic()
+    at: float  # seconds since 1970
+
+    @classmethod
+    def of(cls, steady: float | None = None) -> "JobStart":
+        """Return the start at a time of the steady clock; None for now."""
+        now = time.monotonic()
+        steady = now if steady is None else steady
+        return cls(steady, time.time() - (now - steady))
+
+    def started_at(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    def finished_at(self) -> datetime:
+        """Return the time of now, as many seconds after the start as have passed."""
+        return datetime.fromtimestamp(self.at + time.monotonic() - self.steady, UTC)
+
+
 def _checkpoint_seconds() -> float:
     text = os.environ.get("KD_CHECKPOINT_SECONDS", "60")
     try:
@@ -71,7 +93,7 @@ class RunRecorder:
     log: str
     should_stop: Callable[[], bool]
     threads: int
-    started: float
+    started: JobStart
     device: torch.device
     ranks: Ranks
     source: Source
@@ -206,8 +228,8 @@ class RunRecorder:
             "processes": self.ranks.world_size,
             "host": os.uname().nodename,
             "attempts": self.attempts[run_id],
-            "started_at": datetime.fromtimestamp(self.started, UTC),
-            "finished_at": datetime.now(UTC),
+            "started_at": self.started.started_at(),
+            "finished_at": self.started.finished_at(),
         }
         # Before the record: whoever sees the record reads the result here.
         self.store.write_progress(

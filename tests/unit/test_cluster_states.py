@@ -197,6 +197,23 @@ def test_a_missing_engine_is_reported_before_anything_is_submitted(
         Cluster(queue_file).start()
 
 
+def test_learners_whose_teachers_record_vanished_are_not_submitted(tmp_path: Path, slurm: Slurm) -> None:
+    """While a job trains the teacher, whichever sweep submitted it, they are."""
+    queue_file = tmp_path / "queues" / "sweep-00000000.json"
+    job = QueuedJob((QueuedRun("bbbb", "kd", True, 1),), "aaaa", "s", "t", 1442, 64)
+    Queue(str(tmp_path), (job,), 3, 1, None, {}, "loopback").write(queue_file)
+    note = ArrayJob(NAME, "", [["aaaa"]], [], "7", "alice")
+    cluster = Cluster(queue_file)
+    files.replace_json(cluster.store.submission(NAME), asdict(note))
+    slurm.queued = [JobState("7", NAME, "PENDING", "Priority")]
+    cluster.live()
+    assert not cluster._fail_without_teacher({"bbbb"})
+    slurm.queued = []
+    assert Cluster(queue_file).start() == 0
+    failure = cluster.store.failure("bbbb")
+    assert failure and failure.cause.startswith("its teacher's run aaaa has no record any more: run the sweep again")
+
+
 def test_a_run_with_too_little_memory_is_given_up_before_torch_is_imported(tmp_path: Path) -> None:
     """Every earlier start may have been killed in that import."""
     (tmp_path / "7_0_log.out").write_text("slurmstepd: error: StepId=7.0 exceeded memory limit")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,58 @@ def test_a_damaged_queue_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(UserError, match="s.json: damaged: not JSON"):
         Queue.read(path)
+
+
+def with_started(path: Path) -> tuple[Dispatcher, list[object]]:
+    """Return a dispatcher of a queue and the list that its starts are added to."""
+    dispatcher, started = Dispatcher(path), list[object]()
+    dispatcher._start = lambda job, run_ids: started.append(run_ids)  # type: ignore[method-assign, assignment, func-returns-value]
+    dispatcher._read_queue()
+    return dispatcher, started
+
+
+def test_a_run_whose_record_vanished_is_trained_again(planned: Planned) -> None:
+    path, queue = planned.store.queue("s-00000000"), queue_of(planned)
+    queue.write(path)
+    planned.store.records.mkdir()
+    for run_id in queue.run_ids:
+        planned.store.record(run_id).touch()
+    dispatcher, started = with_started(path)
+    dispatcher._collect([])
+    dispatcher._start_ready()
+    assert not dispatcher.waiting
+    teacher, students = queue.jobs
+    for run_id in (teacher.run_ids[0], students.run_ids[1]):
+        planned.store.record(run_id).unlink()
+    dispatcher._collect([])
+    dispatcher._start_ready()
+    assert started == [teacher.run_ids] and [job.run_ids for job in dispatcher.waiting] == [students.run_ids[1:]]
+
+
+def test_learners_whose_teachers_record_vanished_fail_and_others_are_trained(planned: Planned) -> None:
+    path, (teacher, students) = planned.store.queue("s-00000000"), queue_of(planned).jobs
+    replace(queue_of(planned), jobs=(students,)).write(path)
+    dispatcher, started = with_started(path)
+    with Lock(planned.store.run_lock(teacher.run_ids[0])):
+        dispatcher._collect([])
+        dispatcher._start_ready()
+        assert not started and not planned.store.failed_ids(), "it may be in training elsewhere"
+    for _ in range(2):
+        dispatcher._collect([])
+        dispatcher._start_ready()
+    student, kd = students.run_ids
+    assert started == [(student,)] and planned.store.failed_ids() == {kd}
+    failure = planned.store.failure(kd)
+    assert failure and failure.kind == "teacher" and f"run {teacher.run_ids[0]} has no record any more" in failure.cause
+
+
+@pytest.mark.parametrize("whole_store", [False, True])
+def test_a_dispatcher_ends_when_its_queue_is_removed(
+    planned: Planned, whole_store: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = planned.store.queue("s-00000000")
+    queue_of(planned).write(path)
+    dispatcher, started = with_started(path)
+    shutil.rmtree(planned.store.root) if whole_store else path.unlink()
+    dispatcher.run()
+    assert not started and f"{path}: removed; no further job is started" in capsys.readouterr().out

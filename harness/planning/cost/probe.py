@@ -74,7 +74,14 @@ def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer 
         order, answer, log = (Path(scratch) / name for name in ("order.json", "answer.json", "log"))
         sciences = [science.to_json() for science in pack]
         ProbeOrder(
-            sciences, str(data) if data else None, device.threads, STEPS, SECONDS, scratch, str(answer), time.time()
+            sciences,
+            str(data) if data else None,
+            device.threads,
+            STEPS,
+            SECONDS,
+            scratch,
+            str(answer),
+            time.monotonic(),
         ).write(order)
         environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
         with log.open("w") as out:
