@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from harness.module_command import module_command
 from slurm.imports import without_garbage_collection
 from slurm.snapshot import CHECKOUT, PACKAGES
 
@@ -30,7 +31,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._version = _version()
         answers, end = os.pipe()  # not its stdout, to which a module may print when it is imported
-        command = [sys.executable, "-m", "slurm.fork_server", str(end)]
+        command = module_command("slurm.fork_server", end)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=(end,), env=os.environ | WITHOUT_THREADS, text=True
         )

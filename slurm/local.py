@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.hardware import gpus
+from harness.module_command import module_command
 from harness.store import files
 from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
@@ -62,7 +63,7 @@ class Local:
             return 0
         with self.queue_file.with_suffix(".log").open("a") as log:
             subprocess.Popen(
-                [sys.executable, "-m", "slurm.local", str(self.queue_file)],
+                module_command("slurm.local", self.queue_file),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from harness.console.terminal import say
 from harness.errors import Mistakes, UserError
+from harness.module_command import module_command
 from harness.phrases import plural, some
 from harness.planning.cost.devices import Device, DeviceOf
 from harness.planning.cost.pack import PackCosts
@@ -78,7 +78,7 @@ def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer 
         ).write(order)
         environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
         with log.open("w") as out:
-            command = [sys.executable, "-m", "harness.training.probe", str(order)]
+            command = module_command("harness.training.probe", order)
             try:
                 code = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=PATIENCE).returncode
             except subprocess.TimeoutExpired:

@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -114,8 +113,3 @@ def text(name: str) -> str:
     """Return a name for a figure, on one line; a leading ``_`` gets a space, as matplotlib's legend drops it."""
     shown = one_line(name)
     return f" {shown}" if shown.startswith("_") else shown
-
-
-def file_name(*parts: str) -> str:
-    """Join names to a file's name, without characters that some systems refuse, as in ``timm:resnet18``."""
-    return re.sub(r"[^\w.+-]", "_", "_".join(parts))
