@@ -17,8 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.module_command import module_command
 from slurm.imports import without_garbage_collection
+from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
 
 # Threads do not survive a fork: NumPy and pyarrow must not start theirs when they are imported.

@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.hardware import gpus
-from harness.module_command import module_command
 from harness.store import files
 from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
 from slurm import fork_server
 from slurm.fork_server import ForkServer
+from slurm.module_command import module_command
 from slurm.queue import Queue, QueuedJob
 
 MAX_STARTS = 3  # of a run whose process dies without a result (killed, out of memory) before it counts as failed

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from harness.console.terminal import say
 from harness.errors import Mistakes, UserError
-from harness.module_command import module_command
 from harness.phrases import plural
 from harness.planning import locate
 from harness.planning.cost import devices
@@ -29,6 +28,7 @@ from harness.spec.science import Given, Trained, backbone_id
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
+from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
 
 SECONDS = 60.0  # for the check of one run

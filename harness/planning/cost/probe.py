@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.console.terminal import say
 from harness.errors import Mistakes, UserError
-from harness.module_command import module_command
 from harness.phrases import plural, some
 from harness.planning.cost.devices import Device, DeviceOf
 from harness.planning.cost.pack import PackCosts
@@ -20,6 +19,7 @@ from harness.planning.plan import Planned
 from harness.spec.science import Science
 from harness.store import files
 from harness.training.probe_order import FIRST_STAGE, ProbeAnswer, ProbeOrder
+from slurm.module_command import module_command
 
 STEPS = 20  # to time, at most
 SECONDS = 10.0  # to spend on them, at most

@@ -58,13 +58,15 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         UserError: matplotlib is missing.
     """
     try:
-        from matplotlib import rc_context
+        from matplotlib import rc_context, rcdefaults, rcParams
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("figures need matplotlib: pip install 'kd-harness[figures]'") from None
 
     contents = {}
-    with rc_context(STYLE):
+    with rc_context():
+        rcdefaults()  # matplotlib has read `matplotlibrc` from the current folder, whoever wrote it
+        rcParams.update(STYLE)
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
         _add_legend(figure)

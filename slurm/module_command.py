@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parents[1]
+from slurm.snapshot import CHECKOUT
 
 
 def module_command(module: str, argument: object) -> list[str]:
@@ -11,5 +11,5 @@ def module_command(module: str, argument: object) -> list[str]:
 
     It imports nothing from the current folder, which others may have sent, unless the harness itself lies there.
     """
-    safe_path = ["-P"] if Path.cwd() != _HERE else []
+    safe_path = ["-P"] if Path.cwd() != CHECKOUT else []
     return [sys.executable, *safe_path, "-m", module, str(argument)]
