@@ -207,3 +207,13 @@ def test_a_damaged_queue_is_named(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(UserError, match="s.json: damaged: not JSON"):
         Queue.read(path)
+
+
+def test_a_run_whose_name_leads_out_of_the_store_is_refused(planned: Planned, tmp_path: Path) -> None:
+    file = tmp_path / "queue.json"
+    queue_of(planned).write(file)
+    content = json.loads(file.read_text())
+    content["packs"][0]["runs"][0]["run_id"] = "../../../home"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"queue.json: damaged: .*run_id"):
+        Queue.read(file)

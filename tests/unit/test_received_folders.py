@@ -88,9 +88,16 @@ def test_a_method_that_only_a_record_names_is_not_imported(tmp_path: Path) -> No
     assert ran.exists(), "the user has named it"
 
 
+def test_a_plan_reads_a_method_and_does_not_run_it(tmp_path: Path) -> None:
+    (tmp_path / "read_method.py").write_text(METHOD)
+    with contextlib.chdir(tmp_path):
+        assert methods.describe_method("read_method:Mine").weights == {"ce": 1.0}
+    assert not (tmp_path / "ran").exists()
+
+
 @pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "antigravity:fly", "tests.support.cli:run_command"])
 def test_only_a_method_can_be_named(name: str) -> None:
-    with pytest.raises(UserError, match="method"):
+    with pytest.raises(UserError, match="method|weights"):
         method_class(name)
 
 
