@@ -1,8 +1,17 @@
 """A distributed benchmark harness for knowledge distillation."""
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
+import sys
+
+# `python -m` lets Python import from the current folder first, which may be one that others have sent. This stands
+# before all imports of files; the harness's own folder stays.
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_MODULES = [argument.removeprefix("-m").partition(".")[0] for argument in sys.orig_argv]
+if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != _HERE and "harness" in _MODULES:
+    del sys.path[0]
+
+from pathlib import Path  # noqa: E402
+from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
     from harness.api import Results

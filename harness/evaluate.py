@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from harness.console import options
 from harness.console.terminal import say
-from harness.errors import UserError
+from harness.errors import UserError, shorten
 from harness.phrases import percent
 from harness.planning import locate
 from harness.planning.weight_files import missing_file
@@ -89,6 +89,13 @@ def evaluate(
             metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
         ),
     ] = None,
+    own_method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:CLASS",
+            help="With --run: the run's method, if it is your own and part of the model; its module is imported.",
+        ),
+    ] = None,
     results: options.Results = Path("results"),
     data: options.Data = None,
     json_: options.Json = False,
@@ -100,7 +107,8 @@ def evaluate(
 
     Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
-    With --run: measure the metrics of the run's record again, from its saved weights.
+    With --run: measure the metrics of the run's record again, from its saved weights. No module that the record names
+    is imported unless --own-method names it too.
     """
     root, store = locate.data_root(data), Store(results)
     if run is not None:
@@ -117,7 +125,9 @@ def evaluate(
         }
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
-        measure = partial(_run, run, root, store)
+        measure = partial(_run, run, own_method, root, store)
+    elif own_method is not None:
+        raise UserError("--own-method goes with --run")
     elif dataset and model and weights:
         given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
         measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
@@ -233,7 +243,7 @@ def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
     return file
 
 
-def _run(prefix: str, root: Path | None, store: Store) -> dict[str, Any]:
+def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -> dict[str, Any]:
     from harness.store import records
     from harness.training.tasks import open_task
     from harness.training.trained_model import trained_model
@@ -246,7 +256,9 @@ def _run(prefix: str, root: Path | None, store: Store) -> dict[str, Any]:
         folder: Path | None = locate.prepared_folder(info.name, info.version, root)
     else:
         folder = locate.dataset_folder(Dataset(name=info.name), root)
-    net = trained_model(science, file, row["weights_sha256"])
+    if own_method not in (None, science.method.use):
+        raise UserError(f"--own-method {shorten(own_method)}: the run's method is {shorten(science.method.use)}")
+    net = trained_model(science, file, row["weights_sha256"], own_method)
     about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)

@@ -88,6 +88,7 @@ def report(
     Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go to
     stderr.
     """
+    from harness.phrases import file_name
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
     from harness.reporting import protocol_guard
@@ -103,7 +104,7 @@ def report(
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")
         run_ids = (store.find(prefix, "--run") for prefix in run)
-        print(*write_event_files(store, {run_id: run_id for run_id in run_ids}, tensorboard), sep="\n")
+        print(*write_event_files(store, {file_name(run_id): run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:

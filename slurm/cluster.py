@@ -239,9 +239,14 @@ class Cluster:
         orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
-        code = snapshot.take_snapshot(self.store.code, _method_files(jobs))
+        method_files = _method_files(jobs)
+        code = snapshot.take_snapshot(self.store.code, method_files)
         restarts = self.profile.max_attempts * max(job.packs for job in jobs)
-        executor = self._executor(name, folder, code, resources, teacher_run, restarts)
+        # What a user's method imports is not in the copy, but where it was at submission. Without one, nothing of the
+        # current folder is imported.
+        search = [str(code), *([os.getcwd()] if method_files else [])]
+        search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+        executor = self._executor(name, folder, search, resources, teacher_run, restarts)
         try:
             with _outside_jobs():
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
@@ -256,17 +261,16 @@ class Cluster:
         self._jobs_of_user += len(jobs)
 
     def _executor(
-        self, name: str, folder: Path, code: Path, resources: profiles.Resources, teacher_run: str | None, restarts: int
-    ) -> Any:
+        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_run: str | None,
+        restarts: int,
+    ) -> Any:  # fmt: skip
         import submitit
 
         profile = self.profile
         python = profile.python or shlex.quote(sys.executable)
-        # Modules that a user's method imports are not in the copy; they are found where they were at submission.
-        search = [str(code), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         path = shlex.quote(os.pathsep.join(search))
         executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
-        options: dict[str, Any] = {"chdir": str(code), "requeue": True, **profile.sbatch}
+        options: dict[str, Any] = {"chdir": search[0], "requeue": True, **profile.sbatch}
         further = {k: v for k, v in options.items() if v is not False}
         if (teacher := self._live.get(teacher_run or "")) is not None:
             # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.

@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.store.log_streams import open_log_streams
 from slurm.imports import without_garbage_collection
+from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
 
 # Threads do not survive a fork: NumPy and pyarrow must not start theirs when they are imported.
@@ -31,7 +32,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._version = _version()
         answers, end = os.pipe()  # not its stdout, to which a module may print when it is imported
-        command = [sys.executable, "-m", "slurm.fork_server", str(end)]
+        command = module_command("slurm.fork_server", end)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=(end,), env=os.environ | WITHOUT_THREADS, text=True
         )

@@ -28,6 +28,7 @@ from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from slurm import fork_server, missing_teachers
 from slurm.fork_server import ForkServer
+from slurm.module_command import module_command
 from slurm.queue import Queue, QueuedJob
 
 MAX_STARTS = 3  # of a run whose process dies without a result (killed, out of memory) before it counts as failed
@@ -69,7 +70,7 @@ class Local:
         with self.queue_file.with_suffix(".log").open("a") as log:
             begin = log.tell()
             dispatcher = subprocess.Popen(
-                [sys.executable, "-m", "slurm.local", str(self.queue_file)],
+                module_command("slurm.local", self.queue_file),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -26,12 +26,13 @@ def cancelled_file(queue_file: Path) -> Path:
 
 
 Count = Annotated[int, Field(ge=1)]
+RunId = Annotated[str, Field(pattern=r"^\w+$")]  # it names folders of the store
 
 
 @dataclass(frozen=True)
 class QueuedRun:
     __pydantic_config__ = json_files.CLOSED
-    run_id: str
+    run_id: RunId
     method: str  # its name, or ``module:Class``
     has_teacher: bool
     accumulate: Count  # micro-batches of each batch
@@ -155,7 +156,7 @@ class _OldJob:
     """A job of a queue that lists run ids only."""
 
     __pydantic_config__ = json_files.CLOSED
-    run_ids: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")], ...]  # which name the store's folders
+    run_ids: tuple[RunId, ...]
     needs: str | None
 
 

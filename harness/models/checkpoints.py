@@ -108,6 +108,21 @@ def read_weights(
     return state, LoadedWeights(file, digest, part)
 
 
+def hold_a_method(file: Path) -> bool:
+    """Return whether the weights of a run are those of its student together with its method.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    try:
+        tree = open_checkpoint(file).tree
+    except OSError as e:
+        raise WeightsError(f"weights {file}: {e.strerror}") from None
+    except WrongFile as e:
+        raise WeightsError(f"weights {file}: {e}") from None
+    return isinstance(tree, Mapping) and all(str(name).startswith(("student.", "method.")) for name in tree)
+
+
 def _read(checkpoint: Checkpoint, chosen: Candidate, wanted: Wanted, name: str, part: str) -> dict[str, Tensor]:
     tensors = {key: t for key, t in chosen.tensors.items() if isinstance(t, FileTensor)}
     if not chosen.matching:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -29,6 +28,7 @@ from harness.spec.science import Given, Trained, backbone_id
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
+from slurm.module_command import module_command
 from slurm.snapshot import CHECKOUT, PACKAGES
 
 SECONDS = 60.0  # for the check of one run
@@ -156,7 +156,7 @@ def _problem_lines(problems: Mapping[str, str]) -> list[str]:
 def _run(scratch: Path, results: Path, progress: str) -> tuple[dict[int, CheckResult], str]:
     """Run the check's process; return its results, and why some are missing. ``progress`` is said while it works."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(THREADS)}
-    command = [sys.executable, "-m", "harness.training.check", str(scratch / "order.json")]
+    command = module_command("harness.training.check", scratch / "order.json")
     log = scratch / "log"
     try:
         with log.open("w") as out:

@@ -127,6 +127,22 @@ def source_file(name: str) -> Path:
     return Path(spec.origin)
 
 
+def refuse_module_in(store: Path, name: str) -> None:
+    """Refuse a user's method whose module lies in a store, where others may put files, and name methods too.
+
+    A store that is the current folder and the copy of the code that a cluster's jobs run from are exempt.
+
+    Raises:
+        UserError: it lies there, or there is no such module.
+    """
+    if ":" not in name:
+        return
+    file, root, own_code = (path.resolve() for path in (source_file(name), store, METHODS_FOLDER.parent))
+    is_copy = own_code.is_relative_to(root) and file.is_relative_to(own_code)
+    if file.is_relative_to(root) and not is_copy and root != Path.cwd():
+        raise UserError(f"method {name!r}: {file} is in the store, from which no code is run: move it out")
+
+
 def add_current_folder_to_path() -> None:
     """Let this process import a user's method from the current folder, where ``source_file`` finds it."""
     if (folder := str(Path.cwd())) not in sys.path:

@@ -19,7 +19,7 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
 from harness.errors import UserError
 from harness.phrases import percent, plural
-from harness.spec import identity
+from harness.spec import identity, methods
 from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
@@ -270,6 +270,7 @@ class _Packs:
         deepspeed = partial(DeepSpeedEngine, zero_stage=self.order.zero_stage)
         engine: MakeEngine = deepspeed if self.order.engine == "deepspeed" else NativeEngine
         targets = self.source.train_targets
+        methods.refuse_module_in(self.store.root, science.method.use)
         member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
             member.restore(*saved)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from harness.models.checkpoints import load_weights
+from harness.errors import UserError, shorten
+from harness.models.checkpoints import hold_a_method, load_weights
 from harness.spec import methods as method_sources
 from harness.spec.science import MethodSettings, Science
 from harness.training.outputs import to_float32
@@ -31,26 +32,49 @@ def build_distiller(method: MethodSettings, student: TapSpec, teacher: TapSpec) 
 
 
 def method_class(name: str) -> type[Distiller]:
-    """Import a built-in method by its name, or a user's own by ``package.module:Class``."""
+    """Import a built-in method by its name, or a user's own by ``package.module:Class``.
+
+    The name must be one that the user has given: this runs the module's code.
+
+    Raises:
+        UserError: there is no such method, or the class is not a Distiller.
+    """
     module, _, class_name = method_sources.describe_method(name).target.partition(":")
     if ":" in name:
         method_sources.add_current_folder_to_path()
     distiller: type[Distiller] = getattr(importlib.import_module(module), class_name)
+    if not (isinstance(distiller, type) and issubclass(distiller, Distiller)):
+        raise UserError(f"method {name!r}: the class must derive from methods.base.Distiller")
     return distiller
 
 
-def trained_model(science: Science, file: Path, sha256: str | None) -> nn.Module:
+def trained_model(science: Science, file: Path, sha256: str | None, own_method: str | None = None) -> nn.Module:
     """Load a finished run's model from its weights file.
+
+    A record may come from others, so a method that is not the harness's is imported only if it is ``own_method``,
+    which the user has named.
 
     Raises:
         WeightsError: the file is not what the run wrote.
+        UserError: the model cannot be built without a method that the user has not named.
     """
     task = open_task(science.dataset, science.recipe)
     student = task.build(science.student)
     model: nn.Module = student
-    if method_class(science.method.use).part_of_model:
+    if _is_part_of_model(science.method.use, file, own_method):
         assert science.teacher is not None
         specs = task.describe(student), task.describe(task.build(science.teacher.model))
         model = StudentWithMethod(student, build_distiller(science.method, *specs))
     load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model
+
+
+def _is_part_of_model(method: str, file: Path, own_method: str | None) -> bool:
+    if ":" not in method or method == own_method:
+        return method_class(method).part_of_model
+    if hold_a_method(file):
+        raise UserError(
+            f"weights {file}: the method {shorten(method)} is part of them and not the harness's: to let its code run, "
+            "name it by --own-method"
+        )
+    return False

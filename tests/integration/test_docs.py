@@ -225,3 +225,10 @@ def test_names_in_backticks_exist() -> None:
         for name in code:
             if re.fullmatch(r"(?:tests|methods|harness|slurm|benchmarks|docs)/[a-z\d_/.-]+", name):
                 assert (REPO / name).exists(), f"{page}: {name}"
+
+
+def test_the_tests_that_a_page_names_exist() -> None:
+    named = [test for page in PAGES for test in re.findall(r"`(tests/\S+::\w+)`", (REPO / page).read_text())]
+    assert len(named) > 15
+    for file, name in (test.split("::") for test in named):
+        assert f"\ndef {name}(" in (REPO / file).read_text(encoding="utf-8"), f"{file}::{name}"

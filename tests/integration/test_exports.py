@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -117,6 +118,28 @@ def test_exports_import_no_torch(finished: Bench, tmp_path: Path) -> None:
     assert result.code == 0, result.err
 
 
+def test_no_name_in_a_table_leads_out_of_the_folder_that_is_written(finished: Bench, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    store = shutil.copytree(finished.store.root, tmp_path / "in" / "results")
+    file = store / "tables/small/contents.json"
+    contents = json.loads(file.read_text())
+    names = ("../../../../../../evil", "..", "/evil" * 60)
+    contents["cells"] = [cell | {"method": name} for cell, name in zip(contents["cells"], names, strict=False)]
+    contents["cells"][0] |= {"teacher": "..", "student": "../../../evil"}
+    file.write_text(json.dumps(contents))
+    out = tmp_path / "out"
+    options = ("--out", "--figures", "--tensorboard")
+    result = run_command("report", "--results", store, *(word for o in options for word in (o, out / "of" / o)))
+    assert result.code == 0, result.err
+    result = run_command("leaderboard", "--results", store, "--out", out / "board.html")
+    assert result.code == 0, result.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
+    assert sorted(p.name for p in out.iterdir()) == ["board.html", "of"]
+    for option in options:
+        assert [p.name for p in (out / "of" / option).iterdir()] == ["small"]
+    assert len(list((out / "of" / "--tensorboard" / "small").rglob("events*"))) == 5, "with two teachers"
+
+
 # The bundle ----------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +170,7 @@ def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, bundl
         if path.name.startswith("table."):
             assert packed.read_bytes() == path.read_bytes(), path.name
         elif path.suffix in (".md", ".tex", ".html"):  # with the command for each cell, here from the bundle's own file
-            assert packed.read_bytes() == path.read_bytes().replace(b"sweep.yaml", b"resolved.yaml"), path.name
+            assert packed.read_bytes() == path.read_bytes().replace(b"sweep.yaml", b"small/resolved.yaml"), path.name
     assert {p.name for p in (folder / "tables/small").iterdir()} == {p.name for p in table.iterdir()}
     assert {p.stem for p in (folder / "records").iterdir()} == set(finished.plan().plan.runs)
     for path in (folder / "records").iterdir():
@@ -182,13 +205,18 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     pair = {**SWEEP["pairs"][0], "teacher_weights": {"file": str(weights)}}
     copied = {**pair, "student": "digits_net_w8", "teacher_weights": {"file": str(shutil.copy2(weights, bench.folder))}}
     methods = {"student": {}, "kd": {}}
-    bench.sweep = {**SWEEP, "name": "given", "methods": methods, "pairs": [pair, copied], "seeds": [0]}
+    note = f"trained in {bench.folder}, and at ann@secret.org:/secret/exp"
+    bench.sweep = {**SWEEP, "name": "given", "methods": methods, "pairs": [pair, copied], "seeds": [0], "note": note}
     bench.take(finished, run_id := finished.cells()["student", 0].run_id)
     rows = pq.read_table(bench.store.record(run_id))
     at = rows.schema.get_field_index("host")
-    pq.write_table(rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]]), bench.store.record(run_id))
+    rows = rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]])
+    at = rows.schema.get_field_index("warnings")
+    rows = rows.set_column(at, rows.schema.field(at), pa.array([["no /secret/cache"]], rows.schema.field(at).type))
+    pq.write_table(rows, bench.store.record(run_id))
     bench.command("report")
     file, name = bench.folder / "sweep.yaml", f"pairs.0.teacher_weights.file={weights}"
+    file.write_text(f"# of {bench.folder}/private/old.yaml, see ~secret/log\n{file.read_text()}")
     args = (file, "--results", bench.store.root, "--set", name, "--bundle", tmp_path / "b.zip")
     assert run_command("report", *args).code == 0
     folder = tmp_path / "b"
@@ -201,7 +229,9 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
             content = str(pq.read_table(path).to_pylist()).encode()
         for name in secret:
             assert name.encode() not in content, (path, name)
+    assert (folder / "sweep.yaml").read_text().startswith("# of old.yaml, see log\n")
     resolved = yaml.safe_load((folder / "resolved.yaml").read_text())
+    assert resolved["note"].endswith("and at exp")
     assert resolved["pairs"][0]["teacher_weights"]["file"] == "teacher.safetensors"
     # The sha256 in the file gives the same runs: planning does not need the weights themselves.
     planned = plan_sweep(folder / "resolved.yaml", tmp_path / "none")
@@ -220,9 +250,12 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
 def test_its_commands_make_the_same_sweep(finished: Bench, bundle: Path, tmp_path: Path, args: tuple[str, ...]) -> None:
     folder = bundled(finished, tmp_path / "b.zip", *args) if args else bundle
     sweep, report, verify = (folder / "commands.txt").read_text().splitlines()
-    assert sweep.startswith("python -m harness.sweep resolved.yaml") and verify.startswith("python -m harness.verify")
-    with contextlib.chdir(folder):
-        result = run_command("sweep", *sweep.split()[3:], "--plan", "--json")
+    (packed,) = (path.name for path in (folder / "tables").iterdir())
+    assert sweep.startswith(f"harness sweep {packed}/resolved.yaml") and verify.startswith("harness verify")
+    above = tmp_path / "above"
+    shutil.copytree(folder, above / packed)
+    with contextlib.chdir(above):  # nothing is run inside of a folder that was sent
+        result = run_command("sweep", *sweep.split()[2:], "--plan", "--json")
     assert result.code == 0, result.err
     original = json.loads(finished.call("sweep", "--plan", "--json", *args).out)
     planned = json.loads(result.out)
@@ -245,7 +278,7 @@ def test_the_environment_is_that_of_the_runs(finished: Bench, bundle: Path) -> N
     assert environment["git_commit"] == {rows[0]["git_commit"]: len(METHODS) * 3 + 1}
     assert environment["threads"] == {str(rows[0]["threads"]): len(rows)}
     readme = (bundle / "README.txt").read_text()
-    assert "small: 16 of 16 runs" in readme and "python -m harness.verify --results ." in readme
+    assert "small: 16 of 16 runs" in readme and "harness verify --results small" in readme
     for line in readme.splitlines():
         if match := re.match(r"(\S+)   +\w", line):
             assert (bundle / match[1]).exists(), match[1]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from harness.planning.plan import plan_sweep
@@ -163,3 +164,13 @@ def test_figures_fit_their_columns() -> None:
     at = [(float(x), float(y)) for x, y in re.findall(r' x="([\d.]+)" y="([\d.]+)"[^>]*>a_method', svg)]
     assert len(at) == 22 and max(y for _, y in at) <= height
     assert max(x for x, _ in at) + len(names[-1]) * 7 * 0.5 < width, "letters are about half as wide as high"
+
+
+def test_a_matplotlibrc_in_the_current_folder_changes_no_figure() -> None:
+    def draw(figure: Figure) -> None:
+        figure.subplots().plot([1, 2])
+
+    drawing = style.Drawing("n", "", (style.COLUMN, 2.0), draw)
+    plain = style.render(drawing, "svg")
+    with rc_context({"axes.facecolor": "black", "lines.linestyle": ":"}):  # as if it had been read
+        assert style.render(drawing, "svg") == plain

@@ -263,3 +263,13 @@ def test_a_dispatcher_ends_when_its_queue_is_removed(
     shutil.rmtree(planned.store.root) if whole_store else path.unlink()
     dispatcher.run()
     assert not started and f"{path}: removed; no further job is started" in capsys.readouterr().out
+
+
+def test_a_run_whose_name_leads_out_of_the_store_is_refused(planned: Planned, tmp_path: Path) -> None:
+    file = tmp_path / "queue.json"
+    queue_of(planned).write(file)
+    content = json.loads(file.read_text())
+    content["packs"][0]["runs"][0]["run_id"] = "../../../home"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"queue.json: damaged: .*run_id"):
+        Queue.read(file)

@@ -18,6 +18,7 @@ from harness.data.prepare.layouts import File
 from harness.data.prepare.resumable import Chunk, Sample
 from harness.errors import UserError
 
+_SAFE_PATH = "PYTHONSAFEPATH"  # keeps new processes from importing from the current folder; empty: it does not
 Result = tuple[Chunk, list[bytes]]  # the JPEGs are those of the chunk's samples
 
 
@@ -27,10 +28,13 @@ class Workers(ProcessPoolExecutor):
     def __init__(self, count: int):
         # spawn: the same on every system, and nothing of this process is copied
         super().__init__(count, get_context("spawn"), _begin)
+        self._safe_path_before = os.environ.get(_SAFE_PATH, "")
+        os.environ[_SAFE_PATH] = "1"
         self._ahead = 2 * count  # chunks that are given out or wait, in memory, to be taken
 
     def __exit__(self, *_: object) -> None:
         self.shutdown(cancel_futures=True)
+        os.environ[_SAFE_PATH] = self._safe_path_before
 
     def encoded(self, folder: Path, chunks: Iterable[list[File]], settings: Settings) -> Iterator[Result]:
         """Yield the result of each chunk, in order, whichever process is done first.

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Collection
@@ -20,6 +19,7 @@ from harness.planning.plan import Planned
 from harness.spec.science import Science
 from harness.store import files
 from harness.training.probe_order import FIRST_STAGE, ProbeAnswer, ProbeOrder
+from slurm.module_command import module_command
 
 STEPS = 20  # to time, at most
 SECONDS = 10.0  # to spend on them, at most
@@ -85,7 +85,7 @@ def _run(pack: list[Science], device: Device, data: Path | None) -> ProbeAnswer 
         ).write(order)
         environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
         with log.open("w") as out:
-            command = [sys.executable, "-m", "harness.training.probe", str(order)]
+            command = module_command("harness.training.probe", order)
             try:
                 code = subprocess.run(command, stdout=out, stderr=out, env=environment, timeout=PATIENCE).returncode
             except subprocess.TimeoutExpired:

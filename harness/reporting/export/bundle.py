@@ -1,7 +1,7 @@
 """A sweep's results as one zip file to attach to a paper: the same records give the same bytes.
 
 Unpacked it is a store, whose tables ``harness.verify`` rebuilds from the records. Hosts have numbers in place of names,
-and absolute paths in the sweep file are cut to their last part: nothing says where or by whom the runs were trained.
+and absolute paths are cut to their last part: nothing says where or by whom the runs were trained.
 """
 
 import json
@@ -9,7 +9,7 @@ import shlex
 import tempfile
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -21,16 +21,17 @@ import yaml
 from harness.errors import UserError
 from harness.reporting import comparison, figures, statistics
 from harness.reporting.comparison import Contents
+from harness.reporting.export.private_paths import as_written, without_paths, without_paths_in
 from harness.reporting.tables import table_folder
 from harness.spec import sweep_file
 from harness.spec.expand import Plan
-from harness.spec.yamlfile import Document
 from harness.store import files, provenance, records
 from harness.store.store import Store
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
+_TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone")  # in a table's contents, that may name paths
 _GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
 
@@ -41,13 +42,15 @@ sweep.yaml         the sweep file as it was written
 resolved.yaml      the same with --set applied and its recipes written out: it needs no other file
 settings.json      every setting of every line of the table, defaults too, with its runs
 environment.json   commit, packages and hardware that the runs were trained with, and how many with each
-commands.txt       the commands that make this file again
+commands.txt       the commands that make this file again, in the folder above
 
-To check that the tables follow from the records, in this folder, with the harness that wrote them ({version}):
+To check that the tables follow from the records, with the harness that wrote them ({version}), unpack all this into
+a folder {name}/, and in the folder above it:
 
-    python -m harness.verify --results .
+    harness verify --results {name}
 
-To read the records: harness.open_store("."), or any reader of Parquet.
+Never start Python inside a folder that you were sent: it imports modules from there.
+To read the records: harness.open_store("{name}"), or any reader of Parquet.
 """
 
 
@@ -63,7 +66,7 @@ def write_bundle(
         UserError: no run has a record yet, or one is damaged.
     """
     run_ids = contents.run_ids()
-    rows = _without_hosts(records.read_records(store, run_ids))
+    rows = _without_places(records.read_records(store, run_ids))
     if not len(rows):
         raise UserError(f"{contents.name}: --bundle: no run has a record yet")
     with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
@@ -72,8 +75,7 @@ def write_bundle(
         packed.records.mkdir()
         for i, run_id in enumerate(rows.column("run_id").to_pylist()):
             records.write_file(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
-        # The commands of the paper's table are for the folder in which the bundle is unpacked.
-        unpacked = replace(contents, file="resolved.yaml", sets=())
+        unpacked = _unpacked(contents)
         compared = table_folder.write_tables(unpacked, packed, packed.table_folder(unpacked.name))
         try:
             figures.write_figures(compared, packed, folder / "figures")
@@ -88,7 +90,7 @@ def write_bundle(
         texts = {
             "README.txt": readme,
             "commands.txt": _commands(contents, only, mix_protocols),
-            "sweep.yaml": _as_written(plan.document),
+            "sweep.yaml": as_written(Path(plan.document.source).read_text(encoding="utf-8"), plan.document.data),
             "resolved.yaml": yaml.safe_dump(_resolved(plan, name), sort_keys=False, allow_unicode=True),
             "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
             "environment.json": json.dumps(_environment(rows), indent=1, sort_keys=True) + "\n",
@@ -109,11 +111,20 @@ def _zip(folder: Path, path: Path) -> None:
             packed.writestr(info, file.read_bytes())
 
 
-def _without_hosts(rows: pa.Table) -> pa.Table:
+def _without_places(rows: pa.Table) -> pa.Table:
     hosts = rows.column("host").to_pylist()
     numbers = {host: f"host{i}" for i, host in enumerate(sorted(set(hosts)), 1)}
     at = rows.schema.get_field_index("host")
-    return rows.set_column(at, rows.schema.field(at), pa.array([numbers[host] for host in hosts], pa.string()))
+    rows = rows.set_column(at, rows.schema.field(at), pa.array([numbers[host] for host in hosts], pa.string()))
+    at = rows.schema.get_field_index("warnings")
+    warnings = [[without_paths(text) for text in texts] for texts in rows.column("warnings").to_pylist()]
+    return rows.set_column(at, rows.schema.field(at), pa.array(warnings, rows.schema.field(at).type))
+
+
+def _unpacked(contents: Contents) -> Contents:
+    """Return what the bundle's tables show: the paper's commands are for the folder above the unpacked one."""
+    texts = {name: without_paths_in(getattr(contents, name), is_text=True) for name in _TEXTS}
+    return replace(contents, file=f"{contents.name}/resolved.yaml", sets=(), **texts)
 
 
 def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
@@ -142,16 +153,16 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> str:
-    """Return the commands that make the bundle again, in the folder where it is unpacked."""
+    """Return the commands that make the bundle again, in the folder above the one where it is unpacked."""
     options = [word for part in only for word in ("--only", part)]
     if contents.baseline != comparison.BASELINE:
         options += ["--baseline", contents.baseline]
     if contents.margin != statistics.MARGIN:
         options += ["--margin", str(contents.margin)]
-    arguments = shlex.join(["resolved.yaml", *options, *["--mix-protocols"] * mix_protocols])
+    arguments = shlex.join([f"{contents.name}/resolved.yaml", *options, *["--mix-protocols"] * mix_protocols])
     lines = (f"sweep {arguments}", f"report {arguments} --bundle bundle.zip", "verify")
     added = "".join(f"# seeds that sweep --until-decided has added: {line}\n" for line in contents.added)
-    return "".join(f"python -m harness.{line} --results results\n" for line in lines) + added
+    return "".join(f"harness {line} --results results\n" for line in lines) + added
 
 
 def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
@@ -165,28 +176,5 @@ def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
         source = next(weights[key] for key in ("file", "url", "name") if key in weights)
         weights.setdefault("sha256", plan.sha256_of_source[source])
-    return _without_paths(data)
-
-
-def _as_written(document: Document) -> str:
-    text = Path(document.source).read_text(encoding="utf-8")
-    for path in _absolute(document.data):
-        text = text.replace(path, Path(path).name)
-    return text
-
-
-def _without_paths(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without_paths(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(v) for v in value]
-    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else value
-
-
-def _absolute(value: Any) -> Iterator[str]:
-    """Yield the absolute paths in a document."""
-    if isinstance(value, str):
-        yield from [value] * value.startswith(("/", "~"))
-    elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _absolute(part)
+    resolved: dict[str, Any] = without_paths_in(data)
+    return resolved

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.phrases import file_name
 from harness.reporting.comparison import Contents
-from harness.reporting.figures.style import file_name
 from harness.spec.lr_schedule import learning_rate
 from harness.spec.science import Science, recipe_json
 from harness.store import files, records
@@ -20,7 +20,7 @@ _COLUMNS = ("run_id", *_LISTED, "science", "curves", "started_at", "finished_at"
 def event_folders(contents: Contents) -> dict[str, str]:
     """Return folder -> run, for every cell of a sweep and every teacher that it trains."""
     students = {
-        f"{contents.name}/{file_name(c.teacher)}-{file_name(c.student)}/{c.method}/seed-{c.seed}": c.run_id
+        f"{contents.name}/{file_name(c.teacher)}-{file_name(c.student)}/{file_name(c.method)}/seed-{c.seed}": c.run_id
         for c in contents.cells
     }
     return students | {
@@ -69,7 +69,7 @@ def _write(row: dict[str, Any], folder: Path) -> Path:
     for epoch, tag, value in scalars(row):
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
         events.append(Event(wall_time=ended, step=epoch, summary=summary))  # a record does not say when an epoch ended
-    path = folder / f"events.out.tfevents.{int(ended)}.{row['run_id']}"
+    path = folder / f"events.out.tfevents.{int(ended)}.{file_name(row['run_id'])}"
 
     def write_events(temporary: Path) -> None:
         with temporary.open("wb") as file:

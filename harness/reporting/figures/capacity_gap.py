@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from functools import partial
 
+from harness.phrases import file_name
 from harness.reporting.comparison import BASELINE, Comparison
-from harness.reporting.figures.style import COLUMN, Drawing, Figure, file_name, look, text
+from harness.reporting.figures.style import COLUMN, Drawing, Figure, look, text
 from harness.spec import models
 
 Point = tuple[int, float, float]  # a teacher's parameters, mean and sample standard deviation of the score in %

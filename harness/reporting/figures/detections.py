@@ -16,8 +16,9 @@ from harness.data import beton
 from harness.data.coco_parts import Parts
 from harness.data.load.arrays import WrongData
 from harness.errors import UserError
+from harness.phrases import file_name
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLOURS, Drawing, Figure, file_name, text, write_drawing
+from harness.reporting.figures.style import COLOURS, Drawing, Figure, text, write_drawing
 from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from harness.phrases import file_name
 from harness.reporting.comparison import Comparison, Row
-from harness.reporting.figures.style import COLUMN, Drawing, Figure, file_name, look, text
+from harness.reporting.figures.style import COLUMN, Drawing, Figure, look, text
 
 Point = tuple[float, float]  # hours, score in %
 

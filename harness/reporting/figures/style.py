@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -59,13 +58,15 @@ def render(drawing: Drawing, *formats: str) -> dict[str, bytes]:
         UserError: matplotlib is missing.
     """
     try:
-        from matplotlib import rc_context
+        from matplotlib import rc_context, rcdefaults, rcParams
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("figures need matplotlib: pip install 'kd-harness[figures]'") from None
 
     contents = {}
-    with rc_context(STYLE):
+    with rc_context():
+        rcdefaults()  # matplotlib has read `matplotlibrc` from the current folder, whoever wrote it
+        rcParams.update(STYLE)
         figure = Figure(figsize=drawing.size, layout="constrained")
         drawing.draw(figure)
         _add_legend(figure)
@@ -114,8 +115,3 @@ def text(name: str) -> str:
     """Return a name for a figure, on one line; a leading ``_`` gets a space, as matplotlib's legend drops it."""
     shown = one_line(name)
     return f" {shown}" if shown.startswith("_") else shown
-
-
-def file_name(*parts: str) -> str:
-    """Join names to a file's name, without characters that some systems refuse, as in ``timm:resnet18``."""
-    return re.sub(r"[^\w.+-]", "_", "_".join(parts))

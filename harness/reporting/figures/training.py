@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from harness.phrases import file_name
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curve, Curves, mean_and_std
-from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, file_name, look, text
+from harness.reporting.figures.style import COLUMN, PAGE, Drawing, Figure, look, text
 from harness.spec.lines import PairNames
 from harness.spec.science import MethodSettings
 from harness.spec.tasks import TaskInfo

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
+from harness.phrases import file_name
 from harness.reporting.comparison import BASELINE
 from harness.spec.datasets import task_of
 from harness.spec.lines import Line, LinePart, grouped
@@ -95,7 +96,7 @@ def _numbers(rows: Iterable[Mapping[str, str]], metric: str) -> Numbers:
 
 def published_file(dataset: str) -> Path:
     """Return the file of a dataset's numbers, which may be missing."""
-    return FOLDER / f"{dataset}.csv"
+    return FOLDER / f"{file_name(dataset)}.csv"
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
