@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+TAIL_BYTES = 1 << 20  # of a log, which may have any size
+
 
 class DiskFull(Exception):
     """The disk that a file should be written to is full."""
@@ -118,8 +120,10 @@ def read_json(path: Path) -> Any | None:
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    """Return the last lines of a log file, or why there are none."""
+    """Return the last lines of a log file, of its last megabyte at most, or why there are none."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return "\n".join(file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-lines:])
     except OSError as e:
         return f"(no log: {e})"
