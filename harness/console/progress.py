@@ -4,7 +4,7 @@ import time
 
 from rich import progress
 
-from harness.console.terminal import console, duration, say
+from harness.console.terminal import console, duration, escape_output, say
 from harness.errors import printable
 
 LINE_SECONDS = 60
@@ -27,6 +27,11 @@ class FilesProgress(progress.Progress):
         )
         self._task_of_part: dict[str, progress.TaskID] = {}
         self._last_line = time.monotonic()
+
+    def start(self) -> None:
+        """Start as rich does. It reads commands in what is printed from then on, unless they are escaped before."""
+        super().start()
+        escape_output()
 
     def tell(self, part: str, done: int, total: int) -> None:
         """Show that ``done`` of a part's ``total`` files are finished."""

@@ -35,7 +35,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     view = _View(planned)
     jobs, restarts = backend.backend_of(queue_file), 0
     with Live(console=stderr, transient=True) as live:  # shows nothing where stderr is no terminal
-        escape_output()  # Live reads commands in what is printed meanwhile
+        escape_output()  # rich reads commands in what is printed from here on
         while True:
             without_job = jobs.runs_without_job()  # asked before the states, so that no result is missed
             view.update()

@@ -4,6 +4,7 @@ import csv
 import html.parser
 import io
 import re
+import sys
 import xml.etree.ElementTree
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from harness.console.terminal import PrintableStream
+from harness.console.progress import FilesProgress
+from harness.console.terminal import PrintableStream, say
 from harness.planning import watch
 from harness.planning.plan import plan_sweep
 from harness.reporting import comparison, escape
@@ -158,6 +160,24 @@ def test_a_stream_writes_no_control_character() -> None:
         print("before", text, "after", file=stream, flush=True)
         written = stream.getvalue()
         assert is_visible(written) and written.startswith("before ") and written.endswith(" after\n")
+
+
+def test_a_bar_reads_no_command_in_a_name_or_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    with FilesProgress() as bar:
+        bar.tell("[red]\x1b]8;;x", 1, 2)
+        say("a note \x1b[35m[red]")
+    written = terminal.getvalue()
+    assert "\x1b[?25l" in written, "rich itself commands the terminal"
+    assert r"[red]\x1b]8;;x" in written and r"a note \x1b[35m[red]" in written
+    assert "\x1b]8" not in written and "\x1b[35m" not in written
 
 
 def test_status_and_watch_print_no_control_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
