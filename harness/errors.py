@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_INPUT = 0, 1, 2
-
+_LINE = re.compile(r"[^\n\t]+")
 
 MOST_MISTAKES = 20  # that one command names
 
@@ -121,5 +121,20 @@ def shorten(value: object, limit: int = 80) -> str:
 
 def one_line(text: object, limit: int = 2000) -> str:
     """Return a message as one printable line: names in it may hold newlines or a terminal's control characters."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    shown = printable(str(text))
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def printable(text: str) -> str:
+    """Return a text with the escapes of what is not visible: ``\\n``, ``\\x1b``, ``\\u202e``.
+
+    Of such characters, some command a terminal, others turn the text around them.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines as ``printable`` does; line ends and tabs stay."""
+    return _LINE.sub(lambda match: printable(match[0]), text)

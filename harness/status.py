@@ -2,17 +2,19 @@
 
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from shutil import copyfileobj
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.console import options
 from harness.console.terminal import duration, say
-from harness.errors import UserError
+from harness.errors import UserError, printable, printable_lines
 from harness.phrases import plural
 from harness.spec.lines import grouped
 
@@ -34,7 +36,11 @@ def status(
     ] = False,
     logs: Annotated[
         str | None,
-        typer.Option(metavar="RUN", help="Print the latest log of a run: its id, or the start of it, as in the list."),
+        typer.Option(
+            metavar="RUN",
+            help="Print the latest log of a run: its id, or the start of it, as in the list. Characters that could "
+            "command a terminal are printed as escapes, also to a file.",
+        ),
     ] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="Print every failed run with its traceback and log, grouped by cause.")
@@ -85,7 +91,7 @@ def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) ->
     width = max((len(row["state"]) for row in rows), default=0)
     for row in rows:
         details = ", ".join(_details(row, planned.info.task))
-        print(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {details}".rstrip())
+        print(printable(f"{row['run_id']}  {row['state']:{width}} {row['label']}  {details}".rstrip()))
     count = Counter(row["state"] for row in rows)
     print(", ".join(f"{count[state]} {state}" for state in sorted(count, key=_order)))
 
@@ -140,7 +146,8 @@ def _print_log(planned: "Planned", prefix: str) -> None:
     if not attempts:
         raise UserError(f"--logs {prefix}: this run has not started yet")
     try:
-        print(Path(attempts[-1]["log"]).read_text(errors="replace"), end="")
+        with Path(attempts[-1]["log"]).open(errors="replace") as log:
+            copyfileobj(log, sys.stdout)
     except OSError as e:
         raise UserError(f"--logs {prefix}: {attempts[-1]['log']}: {e.strerror}") from None
 
@@ -153,12 +160,12 @@ def _print_failures(planned: "Planned", json_: bool) -> None:
     causes = grouped(failed, _signature)
     print(f"{len(failed)} failed, {plural(len(causes), 'cause')}")
     for failures in causes.values():
-        print(f"\n{len(failures)} x {failures[0].kind}: {failures[0].cause}")
+        print(f"\n{len(failures)} x {printable(f'{failures[0].kind}: {failures[0].cause}')}")
         for failure in failures:
-            print(f"  {failure.run_id}  {planned.plan.runs[failure.run_id].label}")
+            print(f"  {failure.run_id}  {printable(planned.plan.runs[failure.run_id].label)}")
         if failures[0].details:
-            print("    " + "\n    ".join(failures[0].details.strip().splitlines()[-12:]))
-        print(f"  log: {failures[0].log}")
+            print("    " + "\n    ".join(printable_lines(failures[0].details).strip().split("\n")[-12:]))
+        print(f"  log: {printable(failures[0].log)}")
 
 
 def _signature(failure: "Failure") -> tuple[str, ...]:

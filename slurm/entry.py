@@ -10,6 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from harness.console.terminal import escape_output
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
@@ -48,6 +49,7 @@ def run(order: dict[str, Any], max_attempts: int) -> None:
     open_log_streams()
     done: list[bool] = []
     atexit.register(_end_process, done)
+    escape_output()  # so that a job's log can be shown on a terminal by any program
     signals = note_signals()  # in place of submitit's handler, which would stop in mid-step
 
     import submitit

@@ -103,9 +103,11 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
 
 
 def main() -> None:
+    from harness.console.terminal import escape_output
     from harness.store import provenance
     from harness.training import host_memory
 
+    escape_output()  # so that a job's log can be shown on a terminal by any program
     host_memory.retain_freed_memory()  # before torch makes a tensor, perhaps when it is imported; jobs inherit it
     with without_garbage_collection():
         import pyarrow

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import typer
 
+from harness.console.terminal import escape_output
 from harness.errors import EXIT_BAD_INPUT, UserError, error_lines, one_line, system_error
 
 HELP = """Compare knowledge distillation methods: train students, print tables, trace every number to its runs.
@@ -58,6 +59,7 @@ def run_app(app: typer.Typer) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without "±" still gets its table
+    escape_output()
     try:
         code = app(standalone_mode=False)  # so that a command's errors are reported below, not in typer's box
         sys.stdout.flush()

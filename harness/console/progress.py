@@ -3,9 +3,9 @@
 import time
 
 from rich import progress
-from rich.console import Console
 
-from harness.console.terminal import duration, say
+from harness.console.terminal import console, duration, escape_output, say
+from harness.errors import printable
 
 LINE_SECONDS = 60
 
@@ -14,25 +14,30 @@ class FilesProgress(progress.Progress):
     """Progress on stderr: a bar for each part on a terminal, else a line now and then."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        stderr = console()
         super().__init__(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TextColumn("{task.fields[rate]}"),
             progress.TimeElapsedColumn(),
             progress.TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
+            console=stderr,
+            disable=not stderr.is_terminal,
         )
         self._task_of_part: dict[str, progress.TaskID] = {}
         self._last_line = time.monotonic()
+
+    def start(self) -> None:
+        """Start as rich does. It reads commands in what is printed from then on, unless they are escaped before."""
+        super().start()
+        escape_output()
 
     def tell(self, part: str, done: int, total: int) -> None:
         """Show that ``done`` of a part's ``total`` files are finished."""
         now = time.monotonic()
         if part not in self._task_of_part:
-            self._task_of_part[part] = self.add_task(part, total=total, completed=done, rate="")
+            self._task_of_part[part] = self.add_task(printable(part), total=total, completed=done, rate="")
             self._began, self._before = now, done
             return
         rate = (done - self._before) / max(now - self._began, 1e-9)

@@ -1,6 +1,45 @@
-"""Text for people on stderr, next to what a command prints for programs on stdout."""
+"""Text for people on stderr, next to what a command prints for programs on stdout, and what a terminal may be sent."""
 
 import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+from harness.errors import printable_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class PrintableStream:
+    """A text stream that writes characters which command a terminal as their escapes: names, causes of failures and
+    logs come from files that others may have written.
+
+    rich writes its own commands past it: it asks a stream for ``rich_proxied_file``.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        self.rich_proxied_file.write(printable_lines(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def escape_output() -> None:
+    """Let this process print only what is visible, line ends and tabs, whether or not a terminal reads it."""
+    if not isinstance(sys.stdout, PrintableStream):
+        sys.stdout = PrintableStream(sys.stdout)
+    if not isinstance(sys.stderr, PrintableStream):
+        sys.stderr = PrintableStream(sys.stderr)
+
+
+def console() -> "Console":
+    """Return rich's console on stderr. Texts that it shows have to be printable."""
+    from rich.console import Console
+
+    return Console(file=getattr(sys.stderr, "rich_proxied_file", sys.stderr))
 
 
 def duration(seconds: float | None) -> str:

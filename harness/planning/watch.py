@@ -5,13 +5,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.console.terminal import duration
+from harness.console.terminal import console, duration, escape_output
+from harness.errors import printable, printable_lines
 from harness.phrases import plural
 from harness.planning.plan import Planned
 from harness.store import files
@@ -31,15 +32,16 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
     Raises:
         KeyboardInterrupt: ctrl-C; the jobs continue.
     """
-    console = Console(stderr=True)
+    stderr = console()
     view = _View(planned)
     jobs, restarts = backend.backend_of(queue_file), 0
-    with Live(console=console, transient=True) as live:  # shows nothing where stderr is no terminal
+    with Live(console=stderr, transient=True) as live:  # shows nothing where stderr is no terminal
+        escape_output()  # rich reads commands in what is printed from here on
         while True:
             without_job = jobs.runs_without_job()  # asked before the states, so that no result is missed
             view.update()
             for line in view.news():
-                console.print(line, soft_wrap=True)
+                stderr.print(line, soft_wrap=True)
                 restarts = 0
             live.update(view.screen())
             if not view.open:
@@ -51,7 +53,7 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             elif lost == view.open:
                 root = planned.store.root
                 full = f"{root}: no space left on the disk; " if files.is_disk_full(root) else ""
-                console.print(
+                stderr.print(
                     Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
                 )
                 return
@@ -81,13 +83,14 @@ class _View:
         finished = self.total - len(self.open) - len(self.settled)
         for run_id in self.settled:
             finished += 1
-            label = self.planned.plan.runs[run_id].label
+            label = printable(self.planned.plan.runs[run_id].label)
             head = f"[{finished}/{self.total}] {label}"
             if self.states[run_id] == "failed":
                 failure = self.store.failure(run_id)
-                lines.append(Text(f"{head}: FAILED: {failure.cause if failure else '?'}", style="red"))
+                lines.append(Text(f"{head}: FAILED: {printable(failure.cause) if failure else '?'}", style="red"))
                 if failure and failure.details:
-                    lines.append(Text("    " + "\n    ".join(failure.details.strip().splitlines()[-5:]), style="dim"))
+                    details = printable_lines(failure.details).strip().split("\n")[-5:]
+                    lines.append(Text("    " + "\n    ".join(details), style="dim"))
             else:
                 score = self.store.progress(run_id).get(self.task.score)
                 lines.append(Text(f"{head}: " + ("diverged" if score is None else f"{self.task.shown} {score:.2f} %")))
@@ -99,7 +102,7 @@ class _View:
             table.add_column(name)
         runs = self.planned.plan.runs
         for run_id, progress in sorted(self.running.items(), key=lambda item: runs[item[0]].label):
-            label = runs[run_id].label
+            label = printable(runs[run_id].label)
             if not progress:
                 table.add_row(Text(label), "starting" if self.store.attempts(run_id) else WAITS_IN_ITS_JOB)
                 continue

@@ -1,11 +1,11 @@
 """The frame of a page that needs no network."""
 
-import html
+from harness.reporting.escape import escape_html
 
 
 def page(name: str, style: str, body: str) -> str:
     """Return an HTML document. ``style``: CSS rules, a line each; ``body``: HTML with escaped texts."""
-    title = html.escape(name)
+    title = escape_html(name)
     return f"""<!doctype html>
 <html lang="en">
 <head>

@@ -14,6 +14,7 @@ from harness.errors import UserError, comma_hint, raise_mistakes, shorten
 from harness.spec import yaml_scalars, yaml_syntax
 
 MAX_NODES = 200_000  # a file that expands to more through aliases is an attack or an accident
+MAX_BYTES = 500_000  # of a file: it takes seconds to read, and names thousands of pairs
 MAX_BITS = 64  # of an integer; no key takes more, and Python refuses to print far larger ones
 KeyPath = tuple[str | int, ...]
 Entries = dict[str, tuple[yaml.Node, yaml.Node]]  # key -> the nodes of key and value
@@ -67,11 +68,15 @@ def read_yaml(path: Path) -> Document:
     Top-level keys that start with a dot are left out: they hold what others merge.
 
     Raises:
-        UserError: the file is missing, not UTF-8, not YAML, or not a mapping with text keys; or a value is one in YAML
-            1.1 and another in YAML 1.2.
+        UserError: the file is missing, larger than 500 kB, not UTF-8, not YAML, or not a mapping with text keys; or a
+            value is one in YAML 1.1 and another in YAML 1.2.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: larger than {MAX_BYTES / 1000:g} kB, the most that is read of a YAML file")
+        text = content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file{_nearest_file(path)}") from None
     except IsADirectoryError:

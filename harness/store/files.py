@@ -14,6 +14,7 @@ from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk without space for anybody, or for this user
 _SMALL = 20_000  # bytes: more than a failure, a queue or a line of a log takes
+TAIL_BYTES = 1 << 20  # of a log, which may have any size
 
 
 class DiskFull(Exception):
@@ -205,8 +206,10 @@ def entries(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def tail(log: Path, lines: int = 30) -> str:
-    """Return the last lines of a log file, or why there are none."""
+    """Return the last lines of a log file, of its last megabyte at most, or why there are none."""
     try:
-        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            return "\n".join(file.read(TAIL_BYTES).decode(errors="replace").splitlines()[-lines:])
     except OSError as e:
         return f"(no log: {e})"

@@ -55,6 +55,8 @@ class WeightCache:
             UserError: it is unavailable, or its sha256 is neither ``sha256`` nor the one in the address itself.
             DiskFull: the disk is full; nothing is left behind.
         """
+        if path := self._find_known(url, sha256):  # without a lock: the folder may be read-only
+            return path.stem, path
         lock = Lock(self._source(url).with_suffix(".lock"))
         if not (acquired := lock.acquire()):
             print(f"another process is fetching {url}: waiting for it", file=sys.stderr, flush=True)
@@ -62,12 +64,16 @@ class WeightCache:
             time.sleep(_POLL_S)
             acquired = lock.acquire()
         try:
-            expected = sha256 or self.known_sha256(url)
-            if expected and (path := self.find(expected)):
-                return expected, path
-            return self._download(url, expected)
+            if path := self._find_known(url, sha256):
+                return path.stem, path
+            return self._download(url, sha256 or self.known_sha256(url))
         finally:
             lock.release()
+
+    def _find_known(self, url: str, sha256: str | None) -> Path | None:
+        """Return the file of an address whose content is known, if it is here."""
+        expected = sha256 or self.known_sha256(url)
+        return self.find(expected) if expected else None
 
     def _download(self, url: str, expected: str | None) -> tuple[str, Path]:
         from harness.store.download import download

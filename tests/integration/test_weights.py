@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,13 +17,16 @@ import torch
 import yaml
 from safetensors.torch import save, save_file
 
+from harness.errors import UserError
 from harness.models.zoo import build_model
+from harness.store import download, weight_cache
 from harness.store.download import TRIES
+from harness.store.weight_cache import WeightCache
 from harness.training.job import run_job
 from harness.training.job_order import JobOrder
 from tests.support.bench import ENVIRONMENT, SWEEP, Bench, until
 from tests.support.cli import CommandResult, process, run_command
-from tests.support.https_server import Site, head, site
+from tests.support.https_server import Answer, Site, head, site
 from tests.support.warm_python import executable
 
 CONTENT = bytes(range(256)) * 12_000  # 3 MB: several blocks
@@ -37,6 +41,7 @@ def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture
 def web(_site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setattr(download, "WAITS_S", (0,) * (download.TRIES - 1))
     _site.answers.clear()
     _site.requests.clear()
     for key, value in _site.environment.items():
@@ -270,6 +275,69 @@ def test_addresses_that_give_nothing(home: Path, web: Site, monkeypatch: pytest.
         error = sweep({"url": url}).error
         assert error.startswith(f"{where}{url}: cannot be reached: ") and error.endswith("give it as `file`"), error
     assert stored_files(home) == before
+
+
+def _endless(to: BaseHTTPRequestHandler) -> None:
+    head(to, 200, {"Transfer-Encoding": "chunked"})
+    while True:
+        to.wfile.write(b"3e8\r\n%b\r\n" % (b"x" * 1000))
+
+
+def _slow(to: BaseHTTPRequestHandler) -> None:
+    head(to, 200, {"Content-Length": "1000"})
+    while True:
+        to.wfile.write(b"x")
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda to: head(to, 200, {"Content-Length": "100001"}), "larger than 0 GB"),
+        (_endless, "larger than 0 GB"),
+        (_slow, f"cannot be downloaded: it comes at less than 10 kB/s, {TRIES} times"),
+        (lambda to: head(to, 302, {"Location": to.path}), "the server answers 302 "),
+        (lambda to: head(to, 206, {"Content-Length": "5"}), "cannot be downloaded: the server sends another part"),
+        (lambda to: to.send_error(503), f"the server answers 503 Service Unavailable, {TRIES} times"),
+    ],
+    ids=["announced", "endless", "slow", "round in circles", "another part", "busy"],
+)
+def test_no_server_holds_a_download_up(
+    tmp_path: Path, web: Site, answer: Answer, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(download, "_MINUTE", 0.1)
+    web.answers["/t.pth"] = answer
+    with pytest.raises(UserError) as e:
+        download.download(web.url("/t.pth"), tmp_path / "t.pth")
+    assert str(e.value).startswith(f"weights {web.url('/t.pth')}: {message}")
+    assert (tmp_path / "t.pth").stat().st_size <= 200_000
+
+
+def test_a_lost_connection_is_made_again(tmp_path: Path, web: Site) -> None:
+    """Also several times in a row, and in the middle of the file."""
+    whole, tries = b"0123456789" * 100, iter(range(9))
+
+    def fails(to: BaseHTTPRequestHandler) -> None:
+        if (number := next(tries)) == 1:
+            head(to, 200, {"Content-Length": "1000"})
+            to.wfile.write(whole[:10])
+        elif number == TRIES - 1:
+            head(to, 200, {"Content-Length": "1000"})
+            to.wfile.write(whole)
+        to.connection.close()
+
+    web.answers["/t.pth"] = fails
+    assert download.download(web.url("/t.pth"), tmp_path / "t.pth") == sha(whole)
+    assert (tmp_path / "t.pth").read_bytes() == whole
+
+
+def test_a_read_only_cache_is_read(tmp_path: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = WeightCache(tmp_path)
+    sha256, path = cache.fetch(web.put("/t.pth", CONTENT))
+    monkeypatch.setattr(weight_cache, "Lock", None)  # root writes into a folder that is read-only for others
+    assert cache.fetch(web.url("/t.pth")) == (sha256, path)
+    assert cache.fetch("https://localhost:1/moved.pth", sha256) == (sha256, path)
 
 
 def test_a_filled_store_needs_no_network(home: Path, web: Site, monkeypatch: pytest.MonkeyPatch) -> None:

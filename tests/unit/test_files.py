@@ -41,3 +41,13 @@ def test_a_lock_makes_the_folders_above_it_and_is_held_by_one(tmp_path: Path) ->
     assert second.acquire()
     second.release()
     assert not is_locked(path)
+
+
+def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no space
+        file.seek(0, os.SEEK_END)
+        file.write(b"\na\xff\nlast\n")
+    assert files.tail(log, 2) == "a\ufffd\nlast"
+    assert files.tail(tmp_path / "none").startswith("(no log: ")

@@ -14,6 +14,7 @@ from methods.at import attention_loss
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.crd import CRD, row_scores
 from methods.fitnets import ConvRegressor, FitNets
+from methods.ft import factor_loss
 from methods.kd import KD
 from methods.rekd import ReKD
 from methods.unit_vectors import unit
@@ -256,6 +257,20 @@ def test_attention_of_squares_is_that_of_the_general_power_bit_for_bit():
     assert torch.equal(*losses)
     (a,), (b,) = (torch.autograd.grad(loss, student) for loss in losses)
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("p", [1, 3])
+def test_odd_powers_are_of_absolute_values(p: int):
+    """RepDistiller has no absolute value there; docs/methods.md says so."""
+    student, teacher = torch.randn(4, 6, 5, 5), torch.randn(4, 7, 5, 5)
+    with_abs, without = (
+        F.mse_loss(*(F.normalize(x.pow(p).mean(1).flatten(1)) for x in maps))
+        for maps in ((student.abs(), teacher.abs()), (student, teacher))
+    )
+    torch.testing.assert_close(attention_loss(student, teacher, float(p)), with_abs)
+    assert abs(with_abs - without) > 0.1 * with_abs
+    of_s, of_t = (F.normalize(x.square().mean(1).flatten(1)) for x in (student, teacher))
+    torch.testing.assert_close(factor_loss(student, teacher, 2, p), (of_s - of_t).abs().pow(p).mean())
 
 
 def test_bank_rows_begin_in_every_direction_with_about_unit_length():

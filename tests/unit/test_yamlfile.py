@@ -36,6 +36,16 @@ def test_every_key_and_item_has_its_line() -> None:
     assert document.where(()) == "f.yaml"
 
 
+def test_a_file_of_more_than_500_kb_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text("a: 1\r\n#" + "x" * (yamlfile.MAX_BYTES - 7))
+    assert yamlfile.read_yaml(file).data == {"a": 1}
+    file.write_text("a: [1\n" + "#" * yamlfile.MAX_BYTES)
+    for endless in (file, Path("/dev/zero")):
+        with pytest.raises(UserError, match=f"^{endless}: larger than 500 kB, the most that is read of a YAML file$"):
+            yamlfile.read_yaml(endless)
+
+
 @pytest.mark.parametrize("text, value", [("1e-3", 1e-3), ("5E4", 5e4), ("1.5e+2", 150.0), ("e3", "e3"), ("1e", "1e")])
 def test_exponents_are_numbers(text: str, value: object) -> None:
     assert yamlfile.parse_yaml(f"a: {text}", "f.yaml").data == {"a": value}

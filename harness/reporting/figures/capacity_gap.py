@@ -47,9 +47,9 @@ def _draw(comparison: Comparison, student: str, lines: dict[str, list[Point]], f
         size, mean, std = zip(*line, strict=True)
         axes.errorbar(size, mean, std, label=text(method), capsize=2, elinewidth=0.8, **look(i))
     if (undistilled := rows[0].student_score) is not None:
-        axes.axhline(undistilled, color="0.4", linestyle=":", label=f"{student} alone")
+        axes.axhline(undistilled, color="0.4", linestyle=":", label=text(f"{student} alone"))
     axes.set_xscale("log")
-    axes.set_xticks(list(teachers), list(teachers.values()), rotation=45, ha="right")
+    axes.set_xticks(list(teachers), list(map(text, teachers.values())), rotation=45, ha="right")
     axes.minorticks_off()
     axes.set_xlabel("teacher, by number of parameters (log scale)")
-    axes.set_ylabel(f"{comparison.contents.task.shown} of {student} (%)")
+    axes.set_ylabel(f"{comparison.contents.task.shown} of {text(student)} (%)")

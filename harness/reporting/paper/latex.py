@@ -3,7 +3,7 @@
 import re
 
 from harness.errors import one_line
-from harness.reporting.escape import escape_tex
+from harness.reporting.escape import escape_tex, tex_row
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block, Head
 from harness.reporting.paper.table import Entry, Paper, PaperLine
@@ -40,7 +40,7 @@ def _latex_block(paper: Paper, block: Block) -> list[str]:
         cells = [escape_tex(one_line(line.label))]
         for i, _ in block:
             cells += _latex_cells(line.entries[i], line)[:halves]
-        out.append(" & ".join(cells) + r" \\")
+        out.append(tex_row(cells))
         if n == 0:
             out.append(r"\midrule")
     return [

@@ -1,11 +1,10 @@
 """A paper's table as Markdown, LaTeX, CSV or HTML. The same table gives the same bytes."""
 
-import html
 import re
 from collections.abc import Callable
 
 from harness.errors import one_line
-from harness.reporting import escape
+from harness.reporting.escape import escape_html, escape_markdown
 from harness.reporting.html_page import page
 from harness.reporting.paper import format
 from harness.reporting.paper.format import Block, Head
@@ -30,7 +29,7 @@ def markdown(paper: Paper) -> str:
             for line in paper.lines
         ]
         parts.append(markdown_table(lines, names=1))
-    parts += [f"- {escape.escape_markdown(one_line(note))}" for note in paper.notes]
+    parts += [f"- {escape_markdown(one_line(note))}" for note in paper.notes]
     runs = list(format.runs(paper))
     fence = "`" * (1 + max([2, *(len(ticks) for line in runs for ticks in re.findall("`+", line))]))
     parts += ["", f"<details><summary>{format.RUNS}</summary>", "", format.RUNS_NOTE, ""]
@@ -44,12 +43,12 @@ def _column_name(paper: Paper, column: Column) -> str:
 
 
 def _markdown_name(name: str) -> str:
-    return escape.escape_markdown(one_line(name))
+    return escape_markdown(name)
 
 
 def _markdown_cell(entry: Entry, line: PaperLine) -> str:
     figure = {"": "{}", "best": "**{}**", "second": "<ins>{}</ins>"}[entry.place].format(format.figure(entry, line))
-    published = f"_{format.published(entry.published)}_" if entry.published else ""
+    published = f"_{escape_markdown(format.published(entry.published))}_" if entry.published else ""
     return " ".join(filter(None, (figure, format.marks(entry), published)))
 
 
@@ -106,8 +105,8 @@ thead, tbody { border-bottom: 1px solid; }
 def html_text(paper: Paper) -> str:
     """Return a page that needs no network; every text is escaped."""
     tables = "\n".join(_html_block(paper, block) for block in format.blocks(paper))
-    notes = "\n".join(f"<p>{html.escape(note)}</p>" for note in paper.notes)
-    runs = "\n".join(html.escape(line) for line in format.runs(paper))
+    notes = "\n".join(f"<p>{escape_html(note)}</p>" for note in paper.notes)
+    runs = "\n".join(escape_html(line) for line in format.runs(paper))
     body = f"""{tables}
 {notes}
 <details>
@@ -124,7 +123,7 @@ def _html_block(paper: Paper, block: Block) -> str:
     once = format.one_pair_each(paper)
     heads = [_html_head(head, once and head.of_pair) for head in format.heads(paper, block)]
     rows = [
-        f'<tr><th scope="row">{html.escape(line.label)}</th>'
+        f'<tr><th scope="row">{escape_html(line.label)}</th>'
         + "".join(_html_cell(line.entries[i], line) for i, _ in block)
         + "</tr>"
         for line in paper.lines
@@ -137,18 +136,19 @@ def _html_head(head: Head, once: bool) -> str:
     """Return a header row; with ``once``, one cell spans all columns."""
     scope = f'scope="colgroup" colspan="{len(head.texts)}"' if once else 'scope="col"'
     texts = head.texts[:1] if once else head.texts
-    cells = "".join(f"<th {scope}>{html.escape(text)}</th>" for text in texts)
+    cells = "".join(f"<th {scope}>{escape_html(text)}</th>" for text in texts)
     return f'<tr><th scope="row">{head.name}</th>{cells}</tr>'
 
 
 def _html_cell(entry: Entry, line: PaperLine) -> str:
     around = {"": "{}", "best": "<strong>{}</strong>", "second": "<u>{}</u>"}[entry.place]
     marks = format.marks(entry)
-    parts = [around.format(format.figure(entry, line)) + (f"<sup>{html.escape(marks)}</sup>" if marks else "")]
+    parts = [around.format(format.figure(entry, line)) + (f"<sup>{escape_html(marks)}</sup>" if marks else "")]
     if entry.published:
-        parts.append(f'<span class="published">{html.escape(format.published(entry.published))}</span>')
-    title = f"{' '.join(entry.rerun.run_ids)}\n{entry.rerun.command}" if entry.rerun else ""
-    return f'<td title="{html.escape(title)}">{" ".join(parts)}</td>'
+        parts.append(f'<span class="published">{escape_html(format.published(entry.published))}</span>')
+    behind = (" ".join(entry.rerun.run_ids), entry.rerun.command) if entry.rerun else ()
+    title = "\n".join(map(escape_html, behind))
+    return f'<td title="{title}">{" ".join(parts)}</td>'
 
 
 FORMATS: dict[str, Callable[[Paper], str]] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}

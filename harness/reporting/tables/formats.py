@@ -4,7 +4,6 @@ The same records give the same bytes.
 """
 
 import csv
-import html
 import io
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -12,7 +11,7 @@ from operator import itemgetter
 from typing import Any
 
 from harness.reporting.comparison import Comparison
-from harness.reporting.escape import escape_tex
+from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex, tex_row
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
 from harness.reporting.tables.columns import Column, Lines, comparison_columns, published_columns, rank_columns
@@ -22,18 +21,19 @@ from harness.reporting.tables.text import Section, sections
 def markdown(comparison: Comparison, published: PublishedTable | None = None) -> str:
     parts = []
     for section in sections(comparison, published):
-        parts += ["", f"{section.title}:", ""] if section.title else []
-        parts += [markdown_table(section.lines), *section.remarks]
+        parts += ["", f"{escape_markdown(section.title)}:", ""] if section.title else []
+        lines = [tuple(map(escape_markdown, line)) for line in section.lines]
+        parts += [markdown_table(lines), *map(escape_markdown, section.remarks)]
     return "\n".join(parts) + "\n"
 
 
 def markdown_table(lines: Lines, names: int = 2) -> str:
-    """Return a table whose source is readable too. ``names``: how many columns are aligned left."""
+    """Return a table of escaped texts whose source is readable too. ``names``: how many columns are aligned left."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
 
     def line(cells: tuple[str, ...]) -> str:
         padded = (c.ljust(w) if i < names else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True)))
-        return "| " + " | ".join(padded).replace("\n", " ") + " |"
+        return "| " + " | ".join(padded) + " |"
 
     rule = "|" + "|".join(("-" * (w + 2) if i < names else "-" * (w + 1) + ":") for i, w in enumerate(widths)) + "|"
     head, *body = (line(cells) for cells in lines)
@@ -52,10 +52,10 @@ def _latex_table(section: Section) -> list[str]:
         r"\centering",
         rf"\begin{{tabular}}{{ll{'r' * (len(headers) - 2)}}}",
         r"\toprule",
-        " & ".join(map(escape_tex, headers)) + r" \\",
+        tex_row(map(escape_tex, headers)),
     ]
     for _, of_pair in groupby(body, key=itemgetter(0)):
-        out += [r"\midrule", *(" & ".join(map(escape_tex, line)) + r" \\" for line in of_pair)]
+        out += [r"\midrule", *(tex_row(map(escape_tex, line)) for line in of_pair)]
     title = [f"{section.title}."] if section.title else []
     caption = " ".join(escape_tex(n) for n in [*title, *section.remarks])
     return [*out, r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", r"\end{table}"]
@@ -85,9 +85,9 @@ def csv_text(comparison: Comparison, published: PublishedTable | None = None) ->
 
 
 def csv_lines(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows as CSV, the header first."""
+    """Return rows as CSV, the header first; see ``escape_csv``."""
     out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
+    csv.writer(out, lineterminator="\n").writerows(map(escape_csv, row) for row in rows)
     return out.getvalue()
 
 
@@ -100,19 +100,19 @@ def html_text(comparison: Comparison, published: PublishedTable | None = None) -
     """Return a page that needs no network; every text is escaped."""
     parts = []
     for section in sections(comparison, published):
-        parts += [f"<h2>{html.escape(section.title)}</h2>"] if section.title else []
-        parts += [_html_table(section), *(f"<p>{html.escape(n)}</p>" for n in section.remarks)]
+        parts += [f"<h2>{escape_html(section.title)}</h2>"] if section.title else []
+        parts += [_html_table(section), *(f"<p>{escape_html(n)}</p>" for n in section.remarks)]
     body = "\n".join(parts)
     return page(comparison.contents.name, _STYLE, body)
 
 
 def _html_table(section: Section) -> str:
     def cells(tag: str, texts: tuple[str, ...]) -> str:
-        return "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
+        return "".join(f"<{tag}>{escape_html(t)}</{tag}>" for t in texts) + "</tr>"
 
     headers, *body = section.lines
     rows = "\n".join(
-        f'<tr title="{html.escape(t)}">{cells("td", line)}' for line, t in zip(body, section.run_ids, strict=True)
+        f'<tr title="{escape_html(t)}">{cells("td", line)}' for line, t in zip(body, section.run_ids, strict=True)
     )
     return f"<table>\n<thead><tr>{cells('th', headers)}</thead>\n<tbody>\n{rows}\n</tbody>\n</table>"
 
