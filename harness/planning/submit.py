@@ -1,6 +1,5 @@
 """Submission of a sweep: what is left to train, what it will take, and the queue that its jobs come from."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -146,7 +145,7 @@ def submit(work: Work) -> Path:
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
-    from slurm.queue import Queue, QueuedJob
+    from slurm.queue import Queue, QueuedJob, own_queue_file
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
@@ -160,8 +159,7 @@ def submit(work: Work) -> Path:
         for run_id, science in sciences.items():
             store.write_science(run_id, science)
         queued.append(QueuedJob.from_sciences(sciences, job.needs))
-    mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
-    queue_file = store.queue(f"{planned.name}-{mark}")
+    queue_file = own_queue_file(store, planned.name, planned.plan.runs)
     Queue(
         store=str(store.root),
         jobs=tuple(queued),

@@ -3,11 +3,12 @@
 import fcntl
 import os
 import time
+import weakref
 from pathlib import Path
 
 
 class Lock:
-    """An advisory lock on a file. The kernel releases it if its process dies.
+    """An advisory lock on a file. The kernel releases it if its process dies, even if a fork of it lives on.
 
     ``with lock as acquired:`` releases it at the end of the block. With ``wait``, ``acquire`` waits until the lock is
     free; without, only as long as a call of ``is_locked`` may take.
@@ -21,28 +22,55 @@ class Lock:
     def acquire(self) -> bool:
         """Return whether this process now holds the lock."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-        for _ in range(10):
-            try:
-                fcntl.flock(fd, self._mode)
-            except BlockingIOError:
-                time.sleep(0.01)
-            else:
-                self._fd = fd
-                return True
-        os.close(fd)
+        fd = _open(self.path)
+        try:
+            for _ in range(10):
+                try:
+                    fcntl.flock(fd, self._mode)
+                except BlockingIOError:
+                    time.sleep(0.01)
+                else:
+                    self._fd = fd
+                    _held.add(self)
+                    return True
+        finally:
+            if self._fd != fd:
+                os.close(fd)
         return False
 
     def release(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            _held.discard(self)
 
     def __enter__(self) -> bool:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()  # by this process
+
+
+def _release_in_fork() -> None:
+    """Close a forked child's copies, which would keep the locks after the parent's end. The parent still holds them."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_fork)
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, which another user may have made: to lock it, reading is enough on most file systems."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY)
 
 
 def is_locked(path: Path) -> bool:
