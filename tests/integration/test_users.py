@@ -78,7 +78,7 @@ def test_who_can_only_read_reads_all_and_writes_nothing(shared: Path) -> None:
 
 
 def test_only_its_owner_cancels_a_queue_and_no_number_in_a_file_is_signalled(shared: Path) -> None:
-    """Whatever number stands in the lock's file, which both may write to."""
+    """The number stands in a file of the lock that both may write to."""
     two, one = (Store(shared / "results").queues(name)[-1] for name in ("two", "one"))
     words = ["-c", "import time; time.sleep(60)", "-m", "slurm.local", two]
     by_bob = BOB.start(sys.executable, *words, cwd=shared)

@@ -63,7 +63,7 @@ class Session:
         self._process = user.start(*words, cwd=cwd, read_only=read_only, stdin=subprocess.PIPE)
 
     def ask(self, name: str, *words: object) -> None:
-        """Start a command, or ``write_records``."""
+        """Start a command, or one of ``user_session.WRITERS``."""
         assert self._process.stdin is not None
         print(json.dumps([name, *arguments(name, *words)]), file=self._process.stdin, flush=True)
 
