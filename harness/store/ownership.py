@@ -5,7 +5,7 @@ import os
 import pwd
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,6 +36,20 @@ def is_private_tree(folder: Path) -> bool:
     """Return whether a folder and all that it holds are private, as far as its file system can say."""
     private = all(is_private(path.lstat()) for path in (folder, *folder.rglob("*")))
     return private or not _keeps_permissions(folder.parent)
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Check that this user may write to folders, those that are there.
+
+    Raises:
+        UserError: naming the first to which not, and whose it is.
+    """
+    for folder in folders:
+        if folder.exists() and not os.access(folder, os.W_OK):
+            owner = user_name(folder.stat().st_uid)
+            raise UserError(
+                f"{folder}: you may not write to it: it belongs to user {owner}; `umask 002` shares a store"
+            )
 
 
 def read_private(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.planning.plan import plan_sweep
 from harness.store.store import Store
 from slurm import local
 from slurm.queue import cancelled_file
@@ -112,6 +113,21 @@ def test_a_planted_queue_is_not_started(shared: Path) -> None:
     assert err == (
         f"error: {queue_file}: belongs to user 4002, with mode 644: jobs start only by a file that you alone can "
         "write to; run the sweep again\n"
+    )
+
+
+@pytest.mark.parametrize("store, closed", [("first", "records"), ("second", "runs/{run_id}")])
+def test_where_another_lets_nobody_write_nothing_is_started(shared: Path, store: str, closed: str) -> None:
+    """A job would train, and then fail the other's run because it cannot write the record."""
+    run_id = next(iter(plan_sweep(shared / "two.yaml", shared / store).plan.runs))
+    folder = shared / store / closed.format(run_id=run_id)
+    ALICE.start("mkdir", "-p", folder.parent, cwd=shared).communicate()
+    User(4001, umask=0o022).start("mkdir", folder, cwd=shared).communicate()
+    with Session(BOB, shared) as bob:
+        refused = bob.run("sweep", "two.yaml", "--results", store, "--detach")
+    assert refused.code == 2 and not list((shared / store).rglob("*.json"))
+    assert refused.err.endswith(
+        f"error: {folder}: you may not write to it: it belongs to user 4001; `umask 002` shares a store\n"
     )
 
 
