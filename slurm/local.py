@@ -7,7 +7,6 @@ starts another dispatcher that takes them into account.
     python -m slurm.local QUEUE.json
 """
 
-import contextlib
 import os
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from harness.errors import UserError, shorten
 from harness.hardware import gpus
-from harness.store import files
+from harness.store import files, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.store import Store
 from slurm import processes
@@ -60,7 +59,7 @@ class Local:
         """Start a dispatcher in the background, unless one is at work. No run is left for later."""
         if self.is_alive():
             return 0
-        with self.queue_file.with_suffix(".log").open("a") as log:
+        with open(self.queue_file.with_suffix(".log"), "a", opener=ownership.without_links) as log:
             subprocess.Popen(
                 [sys.executable, "-m", "slurm.local", str(self.queue_file)],
                 stdin=subprocess.DEVNULL,
@@ -230,8 +229,7 @@ def main() -> None:
     lock, dispatcher = Lock(lock_of(queue_file)), Dispatcher(queue_file)
     # Asked again without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
     while dispatcher.is_rewritten() and lock.acquire():
-        with contextlib.suppress(PermissionError):  # for people: nothing is done by what it says
-            lock_of(queue_file).write_text(f"{os.getpid()} {socket.gethostname()}")
+        lock.write(f"{os.getpid()} {socket.gethostname()}")  # nothing is done by what it says
         try:
             dispatcher.run()
         except UserError as e:

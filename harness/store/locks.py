@@ -4,6 +4,7 @@ import fcntl
 import os
 import time
 import weakref
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -44,6 +45,13 @@ class Lock:
             self._fd = None
             _held.discard(self)
 
+    def write(self, text: str) -> None:
+        """Replace the content of the lock's file, for people to read, as far as this user may."""
+        assert self._fd is not None, "held"
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text.encode(), 0)
+
     def __enter__(self) -> bool:
         return self.acquire()
 
@@ -66,11 +74,11 @@ os.register_at_fork(after_in_child=_release_in_fork)
 def _open(path: Path) -> int:
     """Open a lock's file, which another user may have made: to lock it, reading is enough on most file systems."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # a link may lead to any file of this user
     except PermissionError:
         if not path.exists():
             raise
-        return os.open(path, os.O_RDONLY)
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def is_locked(path: Path) -> bool:

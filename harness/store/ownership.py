@@ -46,10 +46,10 @@ def check_writable(folders: Iterable[Path]) -> None:
     """
     for folder in folders:
         if folder.exists() and not os.access(folder, os.W_OK):
-            owner = user_name(folder.stat().st_uid)
-            raise UserError(
-                f"{folder}: you may not write to it: it belongs to user {owner}; `umask 002` shares a store"
-            )
+            cause = f"it belongs to user {user_name(folder.stat().st_uid)}; `umask 002` shares a store"
+            if os.statvfs(folder).f_flag & os.ST_RDONLY:
+                cause = "its file system is read-only"
+            raise UserError(f"{folder}: you may not write to it: {cause}")
 
 
 def read_private(path: Path) -> bytes:
@@ -79,6 +79,15 @@ def _keeps_permissions(folder: Path) -> bool:
     finally:
         os.close(fd)
         probe.unlink()
+
+
+def without_links(path: str, flags: int) -> int:
+    """Open a file as an opener of ``open``, but not through a link, by which others could have any file written to.
+
+    Raises:
+        OSError: it is a link, or cannot be opened.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def current_umask() -> int:

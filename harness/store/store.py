@@ -14,7 +14,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
 from harness.spec import identity
 from harness.spec.science import Science
-from harness.store import files, generations, json_files
+from harness.store import files, generations, json_files, ownership
 from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
@@ -226,7 +226,7 @@ class Store:
         """Note that a job has started the run, and return the number of attempts so far."""
         path = self.run(run_id) / "attempts.jsonl"
         line = json.dumps({**values, "host": socket.gethostname(), "at": time.time()}) + "\n"
-        with path.open("a+b") as f:
+        with open(path, "a+b", opener=ownership.without_links) as f:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
                 line = "\n" + line
             f.write(line.encode())

@@ -74,7 +74,7 @@ def test_who_can_only_read_reads_all_and_writes_nothing(shared: Path) -> None:
             done = reader.run(*words, "--results", "results")
             assert done.code == 0 and "rror" not in done.err, (words, done)
         refused = reader.run("sweep", "two.yaml", "--results", "results", "--set", "seeds=2", "--detach")
-        assert refused.code == 2 and refused.err.endswith(": Read-only file system\n"), refused
+        assert refused.code == 2 and refused.err.endswith(": its file system is read-only\n"), refused
     Path(f"/tmp/{shared.name}.html").unlink()
 
 

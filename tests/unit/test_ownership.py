@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,22 @@ def test_a_lock_ends_with_its_process_although_a_fork_lives_on(tmp_path: Path) -
         assert not is_locked(lock.path)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_nothing_is_written_through_a_link_that_others_may_have_put_there(queue_file: Path) -> None:
+    store, own = Store(queue_file.parents[1]), queue_file.parents[2] / "own"
+    own.write_text("own")
+    store.run("a").mkdir(parents=True)
+    for path in (local.lock_of(queue_file), queue_file.with_suffix(".log"), store.run("a") / "attempts.jsonl"):
+        path.symlink_to(own)
+    for write in (
+        Lock(local.lock_of(queue_file)).acquire,
+        local.Local(queue_file).start,
+        partial(store.add_attempt, "a", log=""),
+    ):
+        with pytest.raises(OSError, match="symbolic links"):
+            write()
+    assert own.read_text() == "own"
 
 
 def test_cancel_ends_a_queues_processes_and_none_that_a_file_names(queue_file: Path) -> None:
