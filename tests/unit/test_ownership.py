@@ -28,6 +28,9 @@ SWEEP = f"{{dataset: digits, recipe: digits_quick, pairs: [{PAIR}], methods: [kd
 IMPOSTOR = [sys.executable, "-c", "import time; time.sleep(60)", "-m"]
 
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files to another user")
+
+
 @pytest.fixture(params=[0o002, 0o022, 0o077])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
@@ -100,7 +103,10 @@ def test_a_copy_of_the_code_that_others_can_write_to_is_not_run(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("planted", ["jobs", "jobs/1_submitted.pkl", "code", "code/harness/x.py", ""])
-def test_a_job_whose_code_others_can_write_to_ends_before_python_starts(tmp_path: Path, planted: str) -> None:
+@pytest.mark.parametrize("owned", [True, pytest.param(False, marks=as_root)])
+def test_a_job_whose_code_others_can_write_to_ends_before_python_starts(
+    tmp_path: Path, planted: str, owned: bool
+) -> None:
     jobs, code = tmp_path / "jobs", tmp_path / "code"
     (code / "harness").mkdir(parents=True)
     jobs.mkdir()
@@ -108,8 +114,10 @@ def test_a_job_whose_code_others_can_write_to_ends_before_python_starts(tmp_path
         path.touch()
     (jobs / "log").chmod(0o666)
     lines = cluster._private_setup(jobs, code)
-    if planted:
+    if planted and owned:
         (tmp_path / planted).chmod(0o775)
+    elif planted:
+        os.chown(tmp_path / planted, 4001, -1)
     done = subprocess.run(["sh", "-c", "\n".join(["umask 077", *lines, "umask"])], capture_output=True, text=True)
     refusal = f"refused: others can write to this job's code: {tmp_path / planted}\n"
     assert done.stdout == (refusal if planted else f"{ownership.current_umask():04o}\n"), done
