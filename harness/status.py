@@ -14,7 +14,7 @@ import typer
 
 from harness.console import options
 from harness.console.terminal import duration, say
-from harness.errors import UserError, printable, printable_lines
+from harness.errors import UserError, collected, printable, printable_lines, raise_mistakes, shorten
 from harness.phrases import plural
 from harness.spec.lines import grouped
 
@@ -58,7 +58,6 @@ def status(
     """
     from harness.planning.plan import plan_sweep
     from slurm import backend
-    from slurm.queue import cancelled_file
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
@@ -66,10 +65,7 @@ def status(
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:
-        for q in queues:
-            cancelled_file(q).touch()
-        ended = [q for q in queues if backend.backend_of(q).cancel()]
-        say(f"ended the jobs of {plural(len(ended), 'queue')}" if ended else "nothing is running")
+        _cancel(planned, queues)
     elif logs is not None:
         _print_log(planned, logs)
     elif failures:
@@ -81,6 +77,48 @@ def status(
             follow(planned, queues[-1], restart=False)
     else:
         _print_states(planned, [backend.backend_of(q) for q in queues], json_)
+
+
+def _cancel(planned: "Planned", queues: list[Path]) -> None:
+    """End the jobs of this user's queues; name those that are left to others.
+
+    Raises:
+        UserError: a queue cannot be cancelled from here. Nothing is then left that would keep its jobs from restarts.
+    """
+    from harness.store import ownership
+    from slurm import backend
+    from slurm.queue import cancelled_file
+
+    if note := ownership.writers_note(planned.store.root):
+        say(note)
+    ended, refused = 0, list[UserError]()
+    for queue_file in queues:
+        if owner := ownership.other_owner(queue_file):
+            say(f"{queue_file}: the queue of user {owner}, who alone can cancel it")
+            continue
+        mark = cancelled_file(queue_file)
+        marked = mark.exists()
+        mark.touch()  # before the end, after which whoever watches the sweep would start the jobs again
+        with collected(refused):
+            try:
+                ended += backend.backend_of(queue_file).cancel()
+            except BaseException:
+                if not marked:
+                    mark.unlink(missing_ok=True)
+                raise
+    if ended or not refused:
+        say(f"ended the jobs of {plural(ended, 'queue')}" if ended else _nothing_ended(planned))
+    raise_mistakes(refused)
+
+
+def _nothing_ended(planned: "Planned") -> str:
+    store, states = planned.store, planned.states()
+    running = [k for k, state in states.items() if state == "to do" and store.is_running(k)]
+    if not running:
+        return "nothing is running"
+    hosts = {shorten(attempt["host"]) for k in running for attempt in store.attempts(k)[-1:]}
+    on = f" on {', '.join(sorted(hosts))}" if hosts else ""
+    return f"nothing of yours is running here; {plural(len(running), 'run')} in training{on}"
 
 
 def _print_states(planned: "Planned", backends: "list[Backend]", json_: bool) -> None:

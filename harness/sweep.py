@@ -102,6 +102,7 @@ def sweep(
     """
     from harness.planning.submit import LOCAL, Request, submit, work_of
     from harness.reporting import protocol_guard
+    from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
 
     if cluster != LOCAL:
@@ -139,6 +140,8 @@ def sweep(
         if json_:
             print(json.dumps({**work.summary(), "run_ids": list(planned.plan.runs)}))
         return
+    if note := ownership.writers_note(planned.store.root):
+        say(note)
     remove_leftovers(planned.store)
     queue_file, undecided = submit(work) if work.to_do else None, None
     if queue_file and detach:

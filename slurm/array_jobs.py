@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.store import checksums, files, json_files
+from harness.store import checksums, files, json_files, ownership
 from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm import commands
@@ -49,7 +49,15 @@ class ArrayJobs:
         return [job for *_, job in sorted(notes, key=lambda note: note[:2])]
 
     def write(self, job: ArrayJob) -> None:
-        files.replace_json(self.store.submission(job.name), checksums.seal_value(asdict(job)))
+        """Replace a job's note, which only its owner may write to."""
+        path = self.store.submission(job.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ownership.writable_by_owner_alone():
+            files.replace_json(path, checksums.seal_value(asdict(job)))
+
+    def is_own(self, job: ArrayJob) -> bool:
+        """Return whether nobody else can have written a job's note."""
+        return ownership.is_private(self.store.submission(job.name).stat())
 
     def remove(self, job: ArrayJob) -> None:
         self.store.submission(job.name).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.spec import methods as method_sources
-from harness.store import files
+from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
 from slurm.array_jobs import ArrayJob, ArrayJobs
@@ -180,6 +180,7 @@ class Cluster:
             UserError: SLURM refuses or does not answer, a run has too few images in a batch for its processes, or its
                 engine is not installed.
         """
+        self.queue = Queue.read_own(self.queue_file)  # whose profile says what jobs run
         if self._postponed and time.monotonic() - self._postponed_at < self.profile.poll_seconds:
             return self._postponed
         with self._array_jobs.submit_lock():
@@ -233,6 +234,9 @@ class Cluster:
 
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
         folder = self.store.jobs / name
+        self.store.jobs.mkdir(parents=True, exist_ok=True)
+        with ownership.writable_by_owner_alone():
+            folder.mkdir()  # for the pickles, which are code
         resources = self._resources(jobs[0])
         given: dict[str, Any] = {"threads": resources.cpus_per_task, "engine": resources.engine}
         given["zero_stage"] = resources.zero_stage
@@ -248,7 +252,7 @@ class Cluster:
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         executor = self._executor(name, folder, search, resources, teacher_run, restarts)
         try:
-            with _outside_jobs():
+            with _outside_jobs(), ownership.writable_by_owner_alone():
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
         except Exception as e:  # submitit wraps sbatch's refusal in several types
             self._array_jobs.remove(array_job)
@@ -294,7 +298,7 @@ class Cluster:
             array_parallelism=self.queue.max_parallel,
             signal_delay_s=profile.signal_seconds,
             stderr_to_stdout=True,
-            setup=list(profile.setup),
+            setup=[*_private_setup(folder, Path(search[0])), *profile.setup],
             teardown=[_REQUEUE_KILLED % restarts],
             additional_parameters=further,
             **{k: v for k, v in optional.items() if v is not None},
@@ -352,11 +356,29 @@ class Cluster:
             array_job.job_id = by_name[array_job.name].split("_")[0]
             for i, order in enumerate(array_job.specs):  # submitit had no time to put these in place
                 path = utils.JobPaths(array_job.folder, array_job.task(i)).submitted_pickle
-                if not path.exists():
+                if not path.exists() and self._array_jobs.is_own(array_job):
                     delayed = utils.DelayedSubmission(run, order, self.profile.max_attempts)
                     delayed.set_timeout(self.profile.resources.time_minutes, 0)
-                    files.replace(path, delayed.dump)
+                    with ownership.writable_by_owner_alone():
+                        files.replace(path, delayed.dump)
             self._array_jobs.write(array_job)
+
+
+def _private_setup(folder: Path, code: Path) -> list[str]:
+    """Return shell lines by which a job gets this process's umask, and ends if others could have written its code.
+
+    The job's files were submitted with a stricter umask, see ``ownership.writable_by_owner_alone``.
+    """
+    umask = f"{ownership.current_umask():04o}"
+    lines = [f"umask {umask}; export SLURM_UMASK={umask}"]
+    if ownership.is_private(folder.stat()):  # else the file system keeps no owners
+        others = f"\\( -perm /022 -o ! -user {os.geteuid()} ! -user 0 \\) -print -quit"
+        pickles = f"find {shlex.quote(str(folder))} -maxdepth 1 \\( -type d -o -name '*_submitted.pkl' \\) {others}"
+        lines += [
+            f'others="$({pickles}; find {shlex.quote(str(code))} {others})"',
+            'if [ -n "$others" ]; then echo "refused: others can write to this job\'s code: $others"; exit 1; fi',
+        ]
+    return lines
 
 
 def _squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from harness.errors import UserError
+from harness.store.ownership import user_name
 
 TIMEOUT_SECONDS = 120
 
@@ -89,7 +90,7 @@ def _is_known(name: str) -> bool:
 
 def user() -> str:
     """Return the name of this process's account."""
-    return pwd.getpwuid(os.geteuid()).pw_name
+    return user_name(os.geteuid())
 
 
 def _output(*command: str) -> str:

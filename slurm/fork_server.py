@@ -4,7 +4,7 @@ It reads requests as lines of JSON and answers each, on the file descriptor that
 have ended since the last answer. It has no threads and touches no GPU. When it dies its jobs go on, and so do they when
 the dispatcher that asked for them dies.
 
-    python -m slurm.fork_server DESCRIPTOR
+    python -m slurm.fork_server DESCRIPTOR QUEUE.json
 """
 
 import json
@@ -27,12 +27,15 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 
 
 class ForkServer:
-    """A fork server, started with the code and the environment of now."""
+    """A fork server, started with the code and the environment of now.
 
-    def __init__(self) -> None:
+    Its command line, and so its jobs', names the queue: ``slurm.processes`` finds them by that.
+    """
+
+    def __init__(self, queue_file: Path) -> None:
         self._version = _version()
         answers, end = os.pipe()  # not its stdout, to which a module may print when it is imported
-        command = module_command("slurm.fork_server", end)
+        command = module_command("slurm.fork_server", end, queue_file)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, pass_fds=(end,), env=os.environ | WITHOUT_THREADS, text=True
         )
@@ -83,7 +86,7 @@ def _run_job(answers: int, order: dict[str, Any], log: str, gpu: str | None) -> 
     began = time.monotonic()
     os.close(answers)  # so that it ends with the server
     for fd, path, flags in ((0, os.devnull, os.O_RDONLY), (1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)):
-        os.dup2(os.open(path, flags), fd)
+        os.dup2(os.open(path, flags, 0o666), fd)
     os.dup2(1, 2)
     open_log_streams()
     for name in WITHOUT_THREADS:

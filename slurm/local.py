@@ -7,9 +7,7 @@ starts another dispatcher that takes them into account.
     python -m slurm.local QUEUE.json
 """
 
-import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -20,13 +18,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.errors import UserError, one_line, system_error
+from harness.errors import UserError, one_line, shorten, system_error
 from harness.hardware import gpus
-from harness.store import files
+from harness.store import files, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
-from slurm import fork_server, missing_teachers
+from slurm import missing_teachers, processes
 from slurm.fork_server import ForkServer
 from slurm.module_command import module_command
 from slurm.queue import Queue, QueuedJob
@@ -67,7 +65,7 @@ class Local:
         """
         if self.is_alive():
             return 0
-        with self.queue_file.with_suffix(".log").open("a") as log:
+        with open(self.queue_file.with_suffix(".log"), "a", opener=ownership.without_links) as log:
             begin = log.tell()
             dispatcher = subprocess.Popen(
                 module_command("slurm.local", self.queue_file),
@@ -90,29 +88,25 @@ class Local:
         return f"{full}nothing is started: {(lines or [f'the dispatcher ended with exit code {code}'])[-1]}"
 
     def cancel(self) -> bool:
-        """End the dispatcher and its jobs; False when there are none. What was trained stays checkpointed."""
-        ended = False
+        """End the dispatcher and its jobs; False when there are none. What was trained stays checkpointed.
+
+        They are killed, because jobs take SIGTERM as a request to be restarted.
+
+        Raises:
+            UserError: a dispatcher is at work where this process cannot end it.
+        """
+        ended = processes.end_queue(self.queue_file)
         if self.is_alive():
-            with contextlib.suppress(OSError, ValueError):
-                # The dispatcher leads the group of its jobs, which would take SIGTERM as a request to be restarted.
-                os.killpg(int(lock_of(self.queue_file).read_text()), signal.SIGKILL)
-                ended = True
-        for pid in self._orphans():
-            os.kill(pid, signal.SIGKILL)
-            ended = True
+            raise UserError(f"{self.queue_file}: runs on {self._host()}, and not as this user here: cancel it there")
         return ended
 
-    def _orphans(self) -> set[int]:
-        """Return the jobs on this queue's runs that a dispatcher, dead by now, has left."""
-        queue = Queue.read(self.queue_file)
-        store, pids = Store(Path(queue.store)), set()
-        for run_id in (k for job in queue.jobs for k in job.run_ids):
-            last = (store.attempts(run_id) or [{}])[-1]
-            if store.is_running(run_id) and last.get("host") == socket.gethostname():
-                with contextlib.suppress(OSError):
-                    if fork_server.__name__.encode() in Path(f"/proc/{last['pid']}/cmdline").read_bytes():
-                        pids.add(last["pid"])
-        return pids
+    def _host(self) -> str:
+        """Return the name of the machine on which the dispatcher is, as it has said itself."""
+        try:
+            _, host = lock_of(self.queue_file).read_text(errors="replace").split(maxsplit=1)
+        except (OSError, ValueError):
+            return "another machine"
+        return shorten(host)
 
     def scheduled(self, run_id: str) -> tuple[str, str]:
         """Return nothing: a run that is not running waits for its turn."""
@@ -178,7 +172,7 @@ class Dispatcher:
 
     def _read_queue(self) -> None:
         self._read = self._version()  # before reading: what is written in between is read again
-        self.queue = Queue.read(self.queue_file)
+        self.queue = Queue.read_own(self.queue_file)
         self.store = Store(Path(self.queue.store))
         os.environ["OMP_NUM_THREADS"] = str(self.queue.threads)
         # A failed run of a running job that is to be tried again waits for the job's end, see _collect.
@@ -263,7 +257,7 @@ class Dispatcher:
         log = self.store.jobs / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}" / "log.out"
         log.parent.mkdir(parents=True)
         if not self.servers or self.servers[-1].is_outdated:
-            self.servers.append(ForkServer())
+            self.servers.append(ForkServer(self.queue_file))
         self.servers[-1].start(log, self.queue.order(run_ids).to_json(), gpu)
         return _Running(job, self.servers[-1], log, slot)
 
@@ -282,8 +276,11 @@ def _dispatch(queue_file: Path) -> None:
     lock, dispatcher = Lock(lock_of(queue_file)), Dispatcher(queue_file)
     # Asked again without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
     while dispatcher.is_rewritten() and lock.acquire():
-        lock_of(queue_file).write_text(str(os.getpid()))
-        dispatcher.run()
+        lock.write(f"{os.getpid()} {socket.gethostname()}")  # nothing is done by what it says
+        try:
+            dispatcher.run()
+        except UserError as e:
+            sys.exit(f"error: {e}")  # into the queue's log
         lock.release()
 
 

@@ -1,16 +1,19 @@
 """Queue files: the jobs of a submitted sweep that are left to train, so that no driver has to stay alive."""
 
+import os
 from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from harness.errors import UserError
+from harness.errors import UserError, shorten
 from harness.spec.science import Science
-from harness.store import checksums, files, json_files
+from harness.store import checksums, files, json_files, ownership
 from harness.store.store import Store
 from harness.training.job_order import JobOrder, WeightsFile
 
@@ -23,6 +26,20 @@ def cancelled_file(queue_file: Path) -> Path:
     While it exists, nobody who watches the sweep starts lost jobs.
     """
     return queue_file.with_suffix(".cancelled")
+
+
+def own_queue_file(store: Store, sweep: str, run_ids: Iterable[str]) -> Path:
+    """Return the file of this user's queue of a sweep's runs. Each user of a store has a dispatcher of their own."""
+    content = "".join(sorted(run_ids))
+    of_one_user = _queue_file(store, sweep, content)  # as harnesses named it that knew one user; it may be at work
+    with suppress(FileNotFoundError):
+        if not ownership.other_owner(of_one_user):
+            return of_one_user
+    return _queue_file(store, sweep, f"{content} {os.geteuid()}")
+
+
+def _queue_file(store: Store, sweep: str, content: str) -> Path:
+    return store.queue(f"{sweep}-{sha256(content.encode()).hexdigest()[:8]}")
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -107,9 +124,11 @@ class Queue:
         return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads)
 
     def write(self, path: Path) -> None:
-        """Replace the queue file, and forget a cancellation."""
+        """Replace the queue file, which only its owner may write to, and forget a cancellation."""
         fields = {k: v for k, v in asdict(self).items() if k != "jobs"}
-        files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})
+        path.parent.mkdir(parents=True, exist_ok=True)  # where others may write their own
+        with ownership.writable_by_owner_alone():
+            files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})
         cancelled_file(path).unlink(missing_ok=True)
 
     @classmethod
@@ -120,9 +139,28 @@ class Queue:
             UserError: it is missing, unreadable or damaged.
         """
         try:
-            value = json_files.read_checked(dict[str, Any], path)
+            return cls._of(json_files.read_checked(dict[str, Any], path), path)
         except FileNotFoundError:
-            raise UserError(f"{path}: missing; run the sweep again to write it again") from None
+            raise _missing(path) from None
+
+    @classmethod
+    def read_own(cls, path: Path) -> "Queue":
+        """Return the queue as ``read`` does, to start its jobs: what they do is for nobody else to say.
+
+        Raises:
+            UserError: it is missing or damaged, another user may have written it, or it is of another store.
+        """
+        try:
+            value = json_files.parse_checked(dict[str, Any], ownership.read_private(path), str(path))
+        except FileNotFoundError:
+            raise _missing(path) from None
+        queue = cls._of(value, path)
+        if Path(queue.store, "queues").resolve() != path.parent.resolve():
+            raise UserError(f"{path}: of the store {shorten(queue.store)}; run the sweep again")
+        return queue
+
+    @classmethod
+    def _of(cls, value: dict[str, Any], path: Path) -> "Queue":
         jobs = value.get("packs")
         if isinstance(jobs, list) and any(isinstance(job, dict) and "runs" not in job for job in jobs):
             old = json_files.check_value(_OldQueue, value, str(path))
@@ -140,6 +178,10 @@ def _sealed(job: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """
     content = {k: v for k, v in job.items() if k != checksums.KEY}
     return {**content, checksums.KEY: checksums.seal_value({**fields, **content})[checksums.KEY]}
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path}: missing; run the sweep again to write it again")
 
 
 def _job_json(job: QueuedJob) -> dict[str, Any]:

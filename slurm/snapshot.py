@@ -1,14 +1,16 @@
 """The copy of the code that jobs run, made at submission: editing the checkout does not change queued jobs."""
 
 import hashlib
+import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import cache_from_source
 from pathlib import Path
 
+from harness.errors import UserError
 from harness.store import files as store_files
-from harness.store import provenance
+from harness.store import ownership, provenance
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harness", "methods", "slurm")
@@ -17,7 +19,11 @@ PACKAGES = ("harness", "methods", "slurm")
 def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
     """Copy the harness's packages, and users' method modules as (module, file), into a folder named by content.
 
-    Equal code is stored once. The folder appears when the copy is complete.
+    Equal code is stored once for each user: jobs run no copy that anybody else can write to. The folder appears when
+    the copy is complete.
+
+    Raises:
+        UserError: others have put something in the copy's place.
     """
     files: dict[str, Path] = {}
     for package in PACKAGES:
@@ -34,25 +40,39 @@ def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Pat
     digest = hashlib.sha256(str(provenance.git_state()).encode())
     for name in sorted(files):
         digest.update(name.encode() + b"\0" + hashlib.sha256(files[name].read_bytes()).digest())
-    copy = folder / digest.hexdigest()[:12]
-    if copy.is_dir():
-        return copy
-    temporary = folder / f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp"
-    for name, path in files.items():
-        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, temporary / name)
-        _copy_bytecode(path, temporary / name)
-    store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
+    name = digest.hexdigest()[:12]
+    for copy in (folder / name, folder / f"{name}-{os.geteuid()}"):
+        if not copy.exists():
+            _write_copy(files, copy)
+        if ownership.is_private_tree(copy):
+            return copy
+    raise UserError(f"{copy}: others can write to it: remove it, or use a store of your own")
+
+
+def _write_copy(files: Mapping[str, Path], copy: Path) -> None:
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    temporary = copy.parent / f".{copy.name}.{uuid.uuid4().hex[:8]}.tmp"
+    with ownership.writable_by_owner_alone():
+        for name, path in files.items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy_file(path, temporary / name)
+            _copy_bytecode(path, temporary / name)
+        store_files.replace_json(temporary / provenance.SNAPSHOT_FILE, provenance.git_state())
     try:
         temporary.rename(copy)
     except OSError:  # another process has just made the same copy
         shutil.rmtree(temporary)
-    return copy
+
+
+def _copy_file(source: Path, copy: Path) -> None:
+    shutil.copy2(source, copy)  # with its time, by which Python knows the bytecode
+    copy.chmod(copy.stat().st_mode & ~ownership.OTHERS_WRITE)
 
 
 def _copy_bytecode(source: Path, copy: Path) -> None:
     """Copy a module's compiled form, if there is one: all jobs that start at once would compile it, each for itself."""
-    if source.suffix == ".py" and (compiled := Path(cache_from_source(str(source)))).exists():
+    if source.suffix == ".py":
         target = Path(cache_from_source(str(copy)))
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy2(compiled, target)
+        target.parent.mkdir(exist_ok=True)  # also without, as a job would make it writable for a group
+        if (compiled := Path(cache_from_source(str(source)))).exists():
+            _copy_file(compiled, target)

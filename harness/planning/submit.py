@@ -1,6 +1,5 @@
 """Submission of a sweep: what is left to train, what it will take, and the queue that its jobs come from."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.planning.cost.plan import PlanCosts
 from harness.planning.jobs import PlannedJob, packs_to_do, plan_jobs
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.idle_settings import idle_settings
+from harness.store import ownership
 
 if TYPE_CHECKING:
     from harness.reporting.comparison import Contents
@@ -142,16 +142,17 @@ def submit(work: Work) -> Path:
     """Write what jobs read, start them, and return the queue's file. When data or weights are missing, nothing changes.
 
     Raises:
-        UserError: data or weights are missing, or the cluster refuses.
+        UserError: data or weights are missing, another user's folders are closed, or the cluster refuses.
     """
     from harness.planning.cost import submissions  # reads records, and so waits for pyarrow
     from slurm import backend
-    from slurm.queue import Queue, QueuedJob
+    from slurm.queue import Queue, QueuedJob, own_queue_file
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
     folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
     weights = planned.weights_files(work.to_do)
+    ownership.check_writable([store.root, store.jobs, store.records, *map(store.run, sorted(work.to_do))])
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)
     queued = []
@@ -160,8 +161,7 @@ def submit(work: Work) -> Path:
         for run_id, science in sciences.items():
             store.write_science(run_id, science)
         queued.append(QueuedJob.from_sciences(sciences, job.needs))
-    mark = hashlib.sha256("".join(sorted(planned.plan.runs)).encode()).hexdigest()[:8]
-    queue_file = store.queue(f"{planned.name}-{mark}")
+    queue_file = own_queue_file(store, planned.name, planned.plan.runs)
     Queue(
         store=str(store.root),
         jobs=tuple(queued),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -113,10 +114,19 @@ def replace(path: Path, write: Callable[[Path], object], durable: bool = True) -
     """
     with temporary_path(path) as temporary:
         write(temporary)
+        _follow_umask(temporary)
         if durable:
             move(temporary, path)
         else:
             os.replace(temporary, path)
+
+
+def _follow_umask(path: Path) -> None:
+    """Give a file that a library has made private, as safetensors does, the permissions of any new file here."""
+    status = path.lstat()
+    if stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o600:
+        with temporary_path(path) as new, new.open("xb") as f:
+            path.chmod(stat.S_IMODE(os.fstat(f.fileno()).st_mode))
 
 
 def move(source: Path, path: Path) -> None:
@@ -130,6 +140,7 @@ def write_once(path: Path, write: Callable[[Path], object]) -> bool:
     """Write ``path`` as ``replace`` does, unless it exists; return whether this call wrote it."""
     with temporary_path(path) as temporary:
         write(temporary)
+        _follow_umask(temporary)
         sync(temporary)
         try:
             os.link(temporary, path)

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import os
 import time
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
 from harness.errors import UserError
@@ -13,7 +15,7 @@ _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 class Lock:
-    """An advisory lock on a file. The kernel releases it if its process dies.
+    """An advisory lock on a file. The kernel releases it if its process dies, even if a fork of it lives on.
 
     ``with lock as acquired:`` releases it at the end of the block. With ``wait``, ``acquire`` waits until the lock is
     free; without, only as long as a call of ``is_locked`` may take.
@@ -27,10 +29,11 @@ class Lock:
     def acquire(self) -> bool:
         """Return whether this process now holds the lock."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        fd = _open(self.path)
         for _ in range(10):
             if _flock(fd, self._mode, self.path):
                 self._fd = fd
+                _held.add(self)
                 return True
             time.sleep(0.01)
         os.close(fd)
@@ -40,12 +43,42 @@ class Lock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+            _held.discard(self)
+
+    def write(self, text: str) -> None:
+        """Replace the content of the lock's file, for people to read, as far as this user may."""
+        assert self._fd is not None, "held"
+        with suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, text.encode(), 0)
 
     def __enter__(self) -> bool:
         return self.acquire()
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()  # by this process
+
+
+def _release_in_fork() -> None:
+    """Close a forked child's copies, which would keep the locks after the parent's end. The parent still holds them."""
+    for lock in list(_held):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_in_fork)
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, which another user may have made: to lock it, reading is enough on most file systems."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)  # a link may lead to any file of this user
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
 
 
 def is_locked(path: Path) -> bool:

@@ -16,7 +16,7 @@ from harness.errors import UserError, shorten, unknown
 from harness.phrases import some
 from harness.spec import identity
 from harness.spec.science import Science
-from harness.store import checksums, files, generations, json_files
+from harness.store import checksums, files, generations, json_files, ownership
 from harness.store.locks import is_locked
 from harness.store.run_notes import Attempt, Progress
 
@@ -252,7 +252,7 @@ class Store:
         path = self.run(run_id) / "attempts.jsonl"
         attempt = {**values, "host": socket.gethostname(), "at": time.time()}
         line = json.dumps(checksums.seal_value(attempt)) + "\n"
-        with files.full_disk_as_error(path), path.open("a+b") as f:
+        with files.full_disk_as_error(path), open(path, "a+b", opener=ownership.without_links) as f:
             if f.tell() and (f.seek(-1, os.SEEK_END), f.read(1))[1] != b"\n":  # a crash has torn the last line
                 line = "\n" + line
             f.write(line.encode())

@@ -24,7 +24,7 @@ def server(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer
     (bench.folder / "sitecustomize.py").write_text("print('hello')")
     monkeypatch.setenv("PYTHONPATH", f"{bench.folder}{os.pathsep}{REPO}")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    server = ForkServer()
+    server = ForkServer(bench.store.queue("none"))
     yield server
     server.close()
 

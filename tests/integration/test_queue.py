@@ -23,7 +23,7 @@ def in_training(bench: Bench, run_id: str) -> bool:
 
 
 def dispatcher(bench: Bench) -> int:
-    return int(next((bench.store.root / "queues").glob("*.lock")).read_text())
+    return int(next((bench.store.root / "queues").glob("*.lock")).read_text().split()[0])
 
 
 def test_jobs_outlive_the_queue_and_two_commands_share_the_rest(bench: Bench) -> None:

@@ -155,7 +155,7 @@ def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished
     until(lambda: bench.store.attempts(kd) and bench.store.progress(kd).get("fraction", 0) > 0.02)
     os.kill(bench.store.attempts(kd)[-1]["pid"], signal.SIGKILL)
     until(lambda: len(bench.store.attempts(kd)) == 2)
-    feeder = int(next((bench.store.root / "queues").glob("*.lock")).read_text())
+    feeder = int(next((bench.store.root / "queues").glob("*.lock")).read_text().split()[0])
     os.killpg(feeder, signal.SIGKILL)
     sweep.kill()
     until(lambda: not bench.store.is_running(kd))

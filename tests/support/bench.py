@@ -117,7 +117,7 @@ class Bench:
             command.communicate()
         for lock in filter(is_locked, (self.store.root / "queues").glob("*.lock")):
             with contextlib.suppress(ProcessLookupError, ValueError):
-                os.killpg(int(lock.read_text()), signal.SIGKILL)
+                os.killpg(int(lock.read_text().split()[0]), signal.SIGKILL)
         for attempts in (self.store.root / "runs").glob("*/attempts.jsonl"):
             run_id = attempts.parent.name
             with contextlib.suppress(ProcessLookupError):
