@@ -37,7 +37,7 @@ _NUMBERS = (  # read for every run
 )
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
-_COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
+COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)  # of the records
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ class Comparison:
 
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
-    """Aggregate the records of a comparison's runs over seeds."""
+    """Aggregate the records of a comparison's runs over seeds. ``table`` has ``COLUMNS``."""
     position = _positions(table)
     columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
     warnings = table.column("warnings")
@@ -237,17 +237,14 @@ def _pair_rows(
         )
 
 
-def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
-    """Return the records of a comparison under the sweep's names: one row per cell that has a record."""
-    position = _positions(table)
-    cells = [c for c in contents.cells if c.run_id in position]
+def cell_table(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.Table:
+    """Return records under the sweep's names. ``rows``: the records of these cells, in their order."""
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],
         "pair_student": [c.student for c in cells],
         "entry": [c.method for c in cells],
     }
-    rows = table.take(pa.array([position[c.run_id] for c in cells], pa.int64()))
     foreign = set(METRICS) - set(contents.task.metrics)
     rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
     for i, (name, values) in enumerate(names.items()):
@@ -258,7 +255,7 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
 def load_comparisons(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
     """Yield the comparisons as the store has them now. Each record is read once."""
     run_ids = [content.run_ids() for content in contents]
-    table = records.read_records(store, frozenset().union(*run_ids), _COLUMNS)
+    table = records.read_records(store, frozenset().union(*run_ids), COLUMNS)
     position = _positions(table)
     for content, of_content in zip(contents, run_ids, strict=True):
         rows = sorted(position[run_id] for run_id in of_content if run_id in position)
