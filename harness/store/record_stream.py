@@ -1,37 +1,41 @@
 """Records read whole, a few at a time: all the curves of 100,000 runs do not fit in memory."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from harness.store import records
+from harness.store import parts, records
 from harness.store.schema import SCHEMA
 from harness.store.store import Store
 
-ROWS = 2000  # the most in memory at a time
+ROWS = 2000  # about as many are in memory at a time
 
 
-def stream_records(
-    store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names, rows: int = ROWS
-) -> Iterator[pa.Table]:
-    """Yield the rows of those runs that have a record, at most ``rows`` at a time, in the order of the store's files.
+def stream_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> Iterator[pa.Table]:
+    """Yield the rows of those runs that have a record in the order of the store's files, a row group at a time.
 
     Raises:
         UserError: as ``records.read_records``.
     """
     requested, index = frozenset(run_ids), store.record_index()
-    compacted = chain.from_iterable(index.generation.parts.values()) if index.generation else ()
-    in_files = list(dict.fromkeys(chain((k for k in compacted if k in requested), sorted(requested & index.loose))))
-    for start in range(0, len(in_files), rows):
-        yield records.read_records(store, in_files[start : start + rows], columns)
+    names = list(dict.fromkeys(["run_id", *columns]))
+    streamed = set[str]()
+    for name in index.generation.parts if index.generation else ():
+        with contextlib.suppress(FileNotFoundError):  # compacted again since the index was read: see below
+            for table in parts.stream_rows(index.generation, name, requested, names):
+                streamed.update(table.column("run_id").to_pylist())
+                yield table.select(columns)
+    rest = sorted(requested & index.run_ids - streamed)
+    for start in range(0, len(rest), ROWS):
+        yield records.read_records(store, rest[start : start + ROWS], columns)
 
 
-def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path, rows: int = ROWS) -> Iterator[pa.Table]:
-    """Yield the row of each run that has a record, in the given order, at most ``rows`` at a time.
+def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path) -> Iterator[pa.Table]:
+    """Yield the row of each run that has a record, in the given order, at most ``ROWS`` at a time.
 
     A run that is given twice has two rows. Where all rows do not fit into one table, a nameless file in ``folder``
     holds them for a while: the store's files have them in another order, and are read once.
@@ -43,15 +47,15 @@ def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path, rows: in
     places: dict[str, list[int]] = {}
     for i, run_id in enumerate(run_ids):
         places.setdefault(run_id, []).append(i)
-    if len(run_ids) <= rows:
+    if len(run_ids) <= ROWS:
         yield _in_order(records.read_records(store, places), places)
         return
-    batches: list[list[int]] = [[] for _ in range(0, len(run_ids), rows)]  # by table: its batches in the file
+    batches: list[list[int]] = [[] for _ in range(0, len(run_ids), ROWS)]  # by table: its batches in the file
     written = 0
     with tempfile.TemporaryFile(dir=folder) as file:
         with pa.ipc.new_file(file, SCHEMA, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
-            for table in stream_records(store, places, rows=rows):
-                at = [(i // rows, row) for row, k in enumerate(table.column("run_id").to_pylist()) for i in places[k]]
+            for table in stream_records(store, places):
+                at = [(i // ROWS, row) for row, k in enumerate(table.column("run_id").to_pylist()) for i in places[k]]
                 target, source = np.array(at, np.int64).reshape(-1, 2).T
                 for number in np.unique(target).tolist():
                     # A run may be twice in one table.
@@ -62,7 +66,7 @@ def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path, rows: in
         reader = pa.ipc.open_file(file)
         for number, of_table in enumerate(batches):
             own: dict[str, list[int]] = {}
-            for i, run_id in enumerate(run_ids[number * rows : (number + 1) * rows]):
+            for i, run_id in enumerate(run_ids[number * ROWS : (number + 1) * ROWS]):
                 own.setdefault(run_id, []).append(i)
             yield _in_order(pa.Table.from_batches(map(reader.get_batch, of_table), SCHEMA), own)
 
