@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.reporting.comparison import COLUMNS, Comparison, Contents, cell_table, compare
+from harness.reporting.comparison import Comparison, Contents, cell_table, compare, read_compared
 from harness.reporting.paper import render as paper_formats
 from harness.reporting.paper.table import paper
 from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import formats
 from harness.spec.expand import Cell
-from harness.store import files, record_stream, records
+from harness.store import files, record_stream
 from harness.store.store import Store
 
 # table: a line per method and pair, with all numbers. paper: methods by pairs, as papers print them.
@@ -32,9 +32,10 @@ def write_tables(contents: Contents, store: Store, folder: Path, hosts: Mapping[
         UserError: a record is damaged.
         DiskFull: the folder's disk is full.
     """
-    rows = records.read_records(store, contents.run_ids(), COLUMNS)
+    rows = read_compared([contents], store)
     with_record = set(rows.column("run_id").to_pylist())
     comparison = compare(contents, rows)
+    del rows
     for name in TEXTS:
         files.replace_text(folder / name, table_text(comparison, name))
     cells = [cell for cell in contents.cells if cell.run_id in with_record]
