@@ -250,8 +250,15 @@ def _pair_rows(
         )
 
 
-def cell_table(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.Table:
-    """Return records under the sweep's names. ``rows``: the records of these cells, in their order."""
+def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
+    """Return the records of a comparison under the sweep's names: one row per cell that has a record."""
+    position = _positions(table)
+    cells = [c for c in contents.cells if c.run_id in position]
+    return name_rows(contents, cells, table.take(pa.array([position[c.run_id] for c in cells], pa.int64())))
+
+
+def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.Table:
+    """Return records with the sweep's names before them. ``rows``: the records of these cells, in their order."""
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],

@@ -94,7 +94,9 @@ class _Rival:
     def __init__(self, values: Any, draws: Any):
         order = np.argsort(values)
         self._sorted = values[order]
-        self._below = np.zeros((len(draws), 1 + len(values)), np.int32)  # [repeat, i]: how many of the i worst are drawn
+        self._below = np.zeros(
+            (len(draws), 1 + len(values)), np.int32
+        )  # [repeat, i]: how many of the i worst are drawn
         np.cumsum(draws[:, order], axis=1, out=self._below[:, 1:])
 
     def beaten_by(self, values: Any, draws: Any) -> Any:

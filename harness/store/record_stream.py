@@ -24,9 +24,9 @@ def stream_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] 
     requested, index = frozenset(run_ids), store.record_index()
     names = list(dict.fromkeys(["run_id", *columns]))
     streamed = set[str]()
-    for name in index.generation.parts if index.generation else ():
+    for generation, name in [(index.generation, name) for name in index.generation.parts] if index.generation else ():
         with contextlib.suppress(FileNotFoundError):  # compacted again since the index was read: see below
-            for table in parts.stream_rows(index.generation, name, requested, names):
+            for table in parts.stream_rows(generation, name, requested, names):
                 streamed.update(table.column("run_id").to_pylist())
                 yield table.select(columns)
     rest = sorted(requested & index.run_ids - streamed)

@@ -9,9 +9,10 @@ import shlex
 import tempfile
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from harness.reporting.tables import table_folder
 from harness.spec import sweep_file
 from harness.spec.expand import Plan
 from harness.spec.yamlfile import Document
-from harness.store import files, provenance, records
+from harness.store import files, provenance, record_stream, records
 from harness.store.store import Store
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
@@ -64,26 +65,24 @@ def write_bundle(
         UserError: no run has a record yet, or one is damaged.
     """
     run_ids = contents.run_ids()
-    rows = _without_hosts(records.read_records(store, run_ids))
-    if not len(rows):
+    facts = records.read_records(store, run_ids, ("run_id", "host", *_ENVIRONMENT))
+    if not len(facts):
         raise UserError(f"{contents.name}: --bundle: no run has a record yet")
+    hosts = {host: f"host{i}" for i, host in enumerate(sorted(set(facts.column("host").to_pylist())), 1)}
     with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
         folder, left_out = Path(scratch), list[str]()
-        packed = Store(folder)
-        packed.records.mkdir()
-        for i, run_id in enumerate(rows.column("run_id").to_pylist()):
-            pq.write_table(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
         # The commands of the paper's table are for the folder in which the bundle is unpacked.
         unpacked = replace(contents, file="resolved.yaml", sets=())
-        compared = table_folder.write_tables(unpacked, packed, packed.table_folder(unpacked.name))
+        tables = Store(folder).table_folder(unpacked.name)
+        compared = table_folder.write_tables(unpacked, store, tables, hosts)
         try:
-            figures.write_figures(compared, packed, folder / "figures")
+            figures.write_figures(compared, store, folder / "figures")
         except UserError as e:
             left_out.append(f"no figures: {e}")
         commit, _ = provenance.git_state()
         release = metadata.version("kd-harness")
         version = f"{release}, commit {commit}" if commit else release
-        readme = _README.format(name=contents.name, done=len(rows), runs=len(run_ids), version=version)
+        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version)
         # With --only, the unpacked sweep's name gets the same mark again.
         name = plan.sweep.name if only else contents.name
         texts = {
@@ -92,40 +91,57 @@ def write_bundle(
             "sweep.yaml": _as_written(plan.document),
             "resolved.yaml": yaml.safe_dump(_resolved(plan, name), sort_keys=False, allow_unicode=True),
             "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
-            "environment.json": json.dumps(_environment(rows), indent=1, sort_keys=True) + "\n",
+            "environment.json": json.dumps(_environment(facts), indent=1, sort_keys=True) + "\n",
         }
         if _CONSTRAINTS.exists():
             texts["constraints.txt"] = _CONSTRAINTS.read_text(encoding="utf-8")
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        files.replace(out, lambda path: _zip(folder, path))
+        with_record = facts.column("run_id").to_pylist()
+        of_runs = _record_files(store, with_record, folder, hosts)
+        files.replace(out, lambda path: _zip(folder, of_runs, path))
         return left_out
 
 
-def _zip(folder: Path, path: Path) -> None:
+def _record_files(
+    store: Store, run_ids: Sequence[str], folder: Path, hosts: Mapping[str, str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each run's file, by name. ``folder``: for large sweeps' records on their way."""
+    for rows in record_stream.stream_in_order(store, run_ids, folder):
+        renamed = table_folder.with_hosts(rows, hosts)
+        for i, run_id in enumerate(rows.column("run_id").to_pylist()):
+            content = pa.BufferOutputStream()
+            pq.write_table(renamed.slice(i, 1).combine_chunks(), content)
+            yield f"records/{run_id}.parquet", content.getvalue().to_pybytes()
+
+
+def _zip(folder: Path, record_files: Iterable[tuple[str, bytes]], path: Path) -> None:
+    """Write the files of a folder and those of the records, by name."""
+    texts = sorted(p for p in folder.rglob("*") if p.is_file())
+    before = [file for file in texts if file < folder / "records"]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+        for name, content in chain(_contents(folder, before), record_files, _contents(folder, texts[len(before) :])):
+            info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type, info.external_attr, info.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
-            packed.writestr(info, file.read_bytes())
+            packed.writestr(info, content)
 
 
-def _without_hosts(rows: pa.Table) -> pa.Table:
-    hosts = rows.column("host").to_pylist()
-    numbers = {host: f"host{i}" for i, host in enumerate(sorted(set(hosts)), 1)}
-    at = rows.schema.get_field_index("host")
-    return rows.set_column(at, rows.schema.field(at), pa.array([numbers[host] for host in hosts], pa.string()))
+def _contents(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
 def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
     """Return column -> value -> number of runs trained with it; for packages, a version of each name."""
     counts: dict[str, Any] = {name: Counter() for name in _ENVIRONMENT}
     counts["versions"] = defaultdict(Counter)
-    for row in rows.select(_ENVIRONMENT).to_pylist():
-        for name, version in json.loads(row.pop("versions")).items():
-            counts["versions"][name][version] += 1
-        for name, value in row.items():
-            counts[name][str(value)] += 1
+    for name in _ENVIRONMENT:
+        for value, runs in Counter(rows.column(name).to_pylist()).items():
+            if name == "versions":
+                for package, version in json.loads(value).items():
+                    counts[name][package][version] += runs
+            else:
+                counts[name][str(value)] += runs
     return counts
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.reporting.comparison import Comparison, Contents, cell_table, compare, read_compared
+from harness.reporting.comparison import Comparison, Contents, compare, name_rows, read_compared
 from harness.reporting.paper import render as paper_formats
 from harness.reporting.paper.table import paper
 from harness.reporting.published import numbers
@@ -52,16 +52,10 @@ def _write_records(
         writer, done = None, 0
         for rows in record_stream.stream_in_order(store, [cell.run_id for cell in cells], path.parent):
             own = cells[done : done + len(rows)]
-            table = cell_table(contents, own, _with_hosts(rows, hosts) if hosts else rows)
+            table = name_rows(contents, own, with_hosts(rows, hosts) if hosts else rows)
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             done += len(rows)
-
-
-def _with_hosts(rows: pa.Table, hosts: Mapping[str, str]) -> pa.Table:
-    at = rows.schema.get_field_index("host")
-    names = [hosts[host] for host in rows.column("host").to_pylist()]
-    return rows.set_column(at, rows.schema.field(at), pa.array(names, pa.string()))
 
 
 def published_for(comparison: Comparison) -> PublishedTable | None:
@@ -90,3 +84,10 @@ def tables_are_current(contents: Contents, store: Store, folder: Path) -> bool:
         return all(path.stat().st_mtime_ns < written for path in sources)
     except (UserError, FileNotFoundError):
         return False
+
+
+def with_hosts(rows: pa.Table, hosts: Mapping[str, str]) -> pa.Table:
+    """Return records with names in place of their hosts' own."""
+    at = rows.schema.get_field_index("host")
+    names = [hosts[host] for host in rows.column("host").to_pylist()]
+    return rows.set_column(at, rows.schema.field(at), pa.array(names, pa.string()))
