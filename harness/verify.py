@@ -11,6 +11,7 @@ from harness.errors import EXIT_RUN_FAILED, UserError
 from harness.phrases import plural
 
 BINARY = (".parquet", ".pdf")
+BLOCK = 1 << 20  # bytes in memory at a time
 SHOWN = 30  # bytes printed before and after a difference
 
 
@@ -64,13 +65,17 @@ def _first_difference(old: Path, new: Path) -> str | None:
         return "is missing"
     if not new.exists():
         return "is not among the files that the records give"
-    before, after = old.read_bytes(), new.read_bytes()
+    with old.open("rb") as first, new.open("rb") as second:
+        at, before, after = 0, first.read(BLOCK), second.read(BLOCK)
+        while before == after and before:
+            at, before, after = at + len(before), first.read(BLOCK), second.read(BLOCK)
     if before == after:
         return None
     pairs = enumerate(zip(before, after, strict=False))
-    at = next((i for i, (b, a) in pairs if b != a), min(len(before), len(after)))
+    at += next((i for i, (b, a) in pairs if b != a), min(len(before), len(after)))
     if old.suffix in BINARY:
         return f"differs at byte {at}"
+    before, after = old.read_bytes(), new.read_bytes()
     line = before.count(b"\n", 0, at) + 1
     start = max(before.rfind(b"\n", 0, at) + 1, at - SHOWN)
     excerpt, rebuilt = (text[start : at + SHOWN].decode(errors="replace") for text in (before, after))
