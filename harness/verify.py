@@ -12,6 +12,7 @@ from harness.phrases import plural
 from harness.store import files
 
 BINARY = (".parquet", ".pdf")
+BLOCK = 1 << 20  # bytes in memory at a time
 SHOWN = 30  # bytes printed before and after a difference
 
 
@@ -78,13 +79,17 @@ def _first_difference(old: Path, new: Path) -> str | None:
         return "is missing"
     if not new.exists():
         return "is not among the files that the records give"
-    before, after = files.read_bytes(old), files.read_bytes(new)
+    with old.open("rb") as first, new.open("rb") as second, files.errors_named(old):
+        at, before, after = 0, first.read(BLOCK), second.read(BLOCK)
+        while before == after and before:
+            at, before, after = at + len(before), first.read(BLOCK), second.read(BLOCK)
     if before == after:
         return None
     pairs = enumerate(zip(before, after, strict=False))
-    at = next((i for i, (b, a) in pairs if b != a), min(len(before), len(after)))
+    at += next((i for i, (b, a) in pairs if b != a), min(len(before), len(after)))
     if old.suffix in BINARY:
         return f"differs at byte {at}"
+    before, after = old.read_bytes(), new.read_bytes()
     line = before.count(b"\n", 0, at) + 1
     start = max(before.rfind(b"\n", 0, at) + 1, at - SHOWN)
     excerpt, rebuilt = (text[start : at + SHOWN].decode(errors="replace") for text in (before, after))

@@ -26,7 +26,8 @@ from harness.spec.schema import Name, Teachers
 from harness.spec.science import Science
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
-from harness.store import files, json_files, records
+from harness.store import files, json_files, record_stream
+from harness.store.schema import SCHEMA
 from harness.store.store import CONTENTS, Store
 
 BASELINE, REFERENCE = "student", "kd"  # the methods that differences are taken from, unless another is chosen
@@ -38,7 +39,7 @@ _NUMBERS = (  # read for every run
 )
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
-_COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)
+_COLUMNS = ("run_id", *_NUMBERS, "warnings", "science", *_SIZES, *_SETS)  # of the records
 
 
 @dataclass(frozen=True)
@@ -179,28 +180,40 @@ class Comparison:
 
 def compare(contents: Contents, table: pa.Table) -> Comparison:
     """Aggregate the records of a comparison's runs over seeds."""
-    position = _positions(table)
+    position, taken, columns = _positions(table), list[int](), dict[str, list[Any]]()
+
+    def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
+        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
+        start = len(taken)
+        taken.extend(i for _, i in pairs)
+        return SeedRuns(columns, range(start, len(taken)), [seed for seed, _ in pairs])
+
+    lines = contents.lines()
+    pairs = grouped(lines, lambda line: line.pair)
+    runs = {line: with_record((c.seed, c.run_id) for c in cells) for line, cells in lines.items()}
+    sciences = {line: table.column("science")[taken[own.rows[0]]].as_py() for line, own in runs.items() if own.rows}
+    teachers = {
+        pair: with_record({c.teacher_run: (c.seed, c.teacher_run) for line in of_pair for c in lines[line]}.values())
+        for pair, of_pair in pairs.items()
+    }
+    # Taken by line before the conversion to Python, so that objects used together lie together in memory.
+    columns |= _by_run(table.select((*_NUMBERS, *_SIZES, "warnings")).take(pa.array(taken, pa.int64())))
+    rows: list[Row] = []
+    for pair, of_pair in pairs.items():
+        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teachers[pair])
+    sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
+    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
+    scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
+    return replace(comparison, ranking=ranking(scores, contents.baseline))
+
+
+def _by_run(table: pa.Table) -> dict[str, list[Any]]:
     columns = {name: table.column(name).to_pylist() for name in (*_NUMBERS, *_SIZES)}
     warnings = table.column("warnings")
     columns["warnings"] = [()] * len(table)
     for i in pc.indices_nonzero(pc.fill_null(pc.list_value_length(warnings), 0)).to_pylist():
         columns["warnings"][i] = warnings[i].as_py()
-
-    def with_record(run_ids: Iterable[tuple[int, str | None]]) -> SeedRuns:
-        pairs = [(seed, i) for seed, run_id in run_ids if (i := position.get(run_id or "")) is not None]
-        return SeedRuns(columns, [i for _, i in pairs], [seed for seed, _ in pairs])
-
-    lines = contents.lines()
-    runs = {line: with_record((c.seed, c.run_id) for c in cells) for line, cells in lines.items()}
-    rows: list[Row] = []
-    for of_pair in grouped(lines, lambda line: line.pair).values():
-        teacher = with_record((c.seed, c.teacher_run) for line in of_pair for c in lines[line])
-        rows += _pair_rows(contents, {line: lines[line] for line in of_pair}, runs, teacher)
-    sets: dict[str, Any] = {name: table.column(name)[0].as_py() if len(table) else None for name in _SETS}
-    sciences = {line: table.column("science")[own.rows[0]].as_py() for line, own in runs.items() if own.rows}
-    comparison = Comparison(contents, tuple(rows), **sets, sciences=sciences)
-    scores = {p: {row.method: list(row.by_seed.values()) for row in of_p} for p, of_p in comparison.pairs().items()}
-    return replace(comparison, ranking=ranking(scores, contents.baseline))
+    return columns
 
 
 def _pair_rows(
@@ -244,13 +257,17 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
     """Return the records of a comparison under the sweep's names: one row per cell that has a record."""
     position = _positions(table)
     cells = [c for c in contents.cells if c.run_id in position]
+    return name_rows(contents, cells, table.take(pa.array([position[c.run_id] for c in cells], pa.int64())))
+
+
+def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.Table:
+    """Return records with the sweep's names before them. ``rows``: the records of these cells, in their order."""
     names = {
         "sweep": [contents.name for _ in cells],
         "pair_teacher": [c.teacher for c in cells],
         "pair_student": [c.student for c in cells],
         "entry": [c.method for c in cells],
     }
-    rows = table.take(pa.array([position[c.run_id] for c in cells], pa.int64()))
     foreign = set(METRICS) - set(contents.task.metrics)
     rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
     for i, (name, values) in enumerate(names.items()):
@@ -260,12 +277,30 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
 
 def load_comparisons(contents: Sequence[Contents], store: Store) -> Iterator[Comparison]:
     """Yield the comparisons as the store has them now. Each record is read once."""
-    run_ids = [content.run_ids() for content in contents]
-    table = records.read_records(store, frozenset().union(*run_ids), _COLUMNS)
+    table = read_compared(contents, store)
     position = _positions(table)
-    for content, of_content in zip(contents, run_ids, strict=True):
-        rows = sorted(position[run_id] for run_id in of_content if run_id in position)
+    for content in contents:
+        rows = sorted(position[run_id] for run_id in content.run_ids() if run_id in position)
         yield compare(content, table.take(pa.array(rows, pa.int64())))
+
+
+def read_compared(contents: Iterable[Contents], store: Store) -> pa.Table:
+    """Return what comparisons need of their records, ordered by run_id.
+
+    Only one run of each line has its science: the texts of 100,000 are large.
+    """
+    done, run_ids, with_science = store.done_ids(), set[str](), list[str]()
+    for content in contents:
+        run_ids |= content.run_ids()
+        for cells in content.lines().values():
+            with_science += [cell.run_id for cell in cells if cell.run_id in done][:1]
+    tables, at = [SCHEMA.empty_table().select(_COLUMNS)], _COLUMNS.index("science")
+    for table in record_stream.stream_records(store, run_ids, _COLUMNS):
+        kept = pc.is_in(table.column("run_id"), pa.array(with_science, pa.string()))
+        texts = pc.if_else(kept, table.column("science"), pa.scalar(None, pa.string()))
+        tables.append(table.set_column(at, table.schema.field(at), texts))
+    rows = pa.concat_tables(tables).combine_chunks()
+    return rows.take(pc.sort_indices(rows.column("run_id")))
 
 
 def _positions(table: pa.Table) -> dict[str, int]:

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from harness.store import records
+from harness.store import record_stream
 from harness.store.store import Store
 
 
@@ -24,7 +24,10 @@ Curves = Mapping[str, Curve]  # by name: test_top1, train_ce, ...
 
 def load_curves(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
     """Return run id -> curves, for the runs that have a record."""
-    return curves_of(records.read_records(store, run_ids, ["run_id", "curves"]))
+    curves: dict[str, Curves] = {}
+    for table in record_stream.stream_records(store, run_ids, ["run_id", "curves"]):
+        curves |= curves_of(table)
+    return curves
 
 
 def curves_of(table: pa.Table) -> dict[str, Curves]:
@@ -46,7 +49,11 @@ def curves_of(table: pa.Table) -> dict[str, Curves]:
 
 def mean_and_std(curves: Sequence[Curve]) -> tuple[Curve, NDArray[np.float64]]:
     """Return the mean over runs at their common epochs, and the sample standard deviation, which is 0 for one run."""
-    common = sorted(set.intersection(*(set(c.epochs.tolist()) for c in curves)))
-    values = np.array([c.values[np.isin(c.epochs, common)] for c in curves])
+    common = np.array(curves[0].epochs, np.int64)
+    if all(np.array_equal(c.epochs, common) for c in curves):
+        values = np.array([c.values for c in curves])
+    else:
+        common = np.array(sorted(set.intersection(*(set(c.epochs.tolist()) for c in curves))), np.int64)
+        values = np.array([c.values[np.isin(c.epochs, common)] for c in curves])
     std = values.std(0, ddof=1) if len(curves) > 1 else np.zeros(len(common))
-    return Curve(np.array(common, np.int64), values.mean(0)), std
+    return Curve(common, values.mean(0)), std

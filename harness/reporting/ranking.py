@@ -13,6 +13,7 @@ import numpy as np
 from harness.reporting.statistics import ERROR, Interval
 
 REPEATS = 2000
+_BLOCK = 100  # repeats at a time: all of them, of 10,000 seeds, take much memory
 _DECIMALS = 9  # of a mean: smaller parts of a sum differ between processors, and ties must not
 
 Scores = Mapping[Any, Mapping[str, Sequence[float]]]  # pair -> method -> a value per seed
@@ -72,10 +73,11 @@ def ranking(scores: Scores, baseline: str) -> Ranking | None:
 
 def _draws(random: Any, n: int) -> Any:
     """Return (1 + REPEATS, n) counts: how often each seed is drawn; the first row draws each once."""
-    drawn = random.randint(n, size=(REPEATS, n))
-    drawn += n * np.arange(REPEATS)[:, None]
-    counts = np.ones((1 + REPEATS, n))
-    counts[1:] = np.bincount(drawn.ravel(), minlength=REPEATS * n).reshape(REPEATS, n)
+    counts = np.ones((1 + REPEATS, n), np.uint16)
+    for start in range(0, REPEATS, _BLOCK):  # the same random numbers as at once
+        drawn = random.randint(n, size=(_BLOCK, n))
+        drawn += n * np.arange(_BLOCK)[:, None]
+        counts[1 + start : 1 + start + _BLOCK] = np.bincount(drawn.ravel(), minlength=_BLOCK * n).reshape(_BLOCK, n)
     return counts
 
 
@@ -92,16 +94,20 @@ class _Rival:
     def __init__(self, values: Any, draws: Any):
         order = np.argsort(values)
         self._sorted = values[order]
-        self._below = np.zeros((len(draws), 1 + len(values)))  # [repeat, i]: how many of the i worst are drawn
+        self._below = np.zeros(
+            (len(draws), 1 + len(values)), np.int32
+        )  # [repeat, i]: how many of the i worst are drawn
         np.cumsum(draws[:, order], axis=1, out=self._below[:, 1:])
 
     def beaten_by(self, values: Any, draws: Any) -> Any:
-        """Return (repeats,) shares of pairs (run, the baseline's run) in which the run is better; ties count half.
-
-        Sums of halves are exact in float64, in any order.
-        """
-        wins = sum(self._below.take(self._sorted.searchsorted(values, side), axis=1) for side in ("left", "right"))
-        return np.einsum("ij,ij->i", draws, wins) / (2 * len(values) * len(self._sorted))
+        """Return (repeats,) shares of pairs (run, the baseline's run) in which the run is better; ties count half."""
+        left, right = (self._sorted.searchsorted(values, side) for side in ("left", "right"))
+        wins = np.empty(len(draws))
+        for start in range(0, len(draws), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            below = self._below[block].take(left, axis=1) + self._below[block].take(right, axis=1)
+            wins[block] = np.einsum("ij,ij->i", draws[block], below, dtype=np.int64)
+        return wins / (2 * len(values) * len(self._sorted))
 
 
 def _interval(samples: Any) -> Interval:

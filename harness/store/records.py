@@ -1,7 +1,6 @@
 """Records: one row per finished run, written once by its own job as a Parquet file, later compacted with others."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,17 +26,17 @@ def write_record(store: Store, row: dict[str, Any]) -> bool:
     assert not difference, f"record and schema differ in {difference}"
     if row["run_id"] in store.done_ids():  # its file may be gone, as it is compacted
         return False
-    table = pa.Table.from_pylist([row], schema=SCHEMA)
-    return files.write_once(store.record(row["run_id"]), lambda path: write_file(table, path))
+    content = file_content(pa.Table.from_pylist([row], schema=SCHEMA))
+    return files.write_once(store.record(row["run_id"]), lambda path: path.write_bytes(content))
 
 
-def write_file(row: pa.Table, path: Path) -> None:
-    """Write one row as a Parquet file with a checksum of all its bytes."""
+def file_content(row: pa.Table) -> bytes:
+    """Return one row as a Parquet file with a checksum of all its bytes."""
     content = pa.BufferOutputStream()
     with pq.ParquetWriter(content, row.schema) as writer:
         writer.write_table(row)
         writer.add_key_value_metadata({checksums.KEY: checksums.ZEROS})
-    path.write_bytes(checksums.seal_bytes(content.getvalue().to_pybytes()))
+    return checksums.seal_bytes(content.getvalue().to_pybytes())
 
 
 def read_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] = SCHEMA.names) -> pa.Table:

@@ -219,7 +219,7 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
 def test_records_of_a_newer_version_are_not_compacted(store: Store) -> None:
     newer = store.record(ids(7)[0])
     more = pa.array([SCHEMA_VERSION + 1], pa.int32())
-    records.write_file(of_version(SCHEMA_VERSION + 1, newer).append_column("more", more), newer)
+    newer.write_bytes(records.file_content(of_version(SCHEMA_VERSION + 1, newer).append_column("more", more)))
     assert compaction.compact(store, 0) == 4 and store.loose_ids() == {newer.stem}
     assert len(records.read_records(store, store.done_ids())) == 11
     index = store.all_runs.resolve() / INDEX

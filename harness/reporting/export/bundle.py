@@ -9,9 +9,11 @@ import shlex
 import tempfile
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,10 @@ from harness.errors import UserError
 from harness.reporting import comparison, figures, statistics
 from harness.reporting.comparison import Contents
 from harness.reporting.export.private_paths import as_written, without_paths, without_paths_in
-from harness.reporting.tables import table_folder
+from harness.reporting.tables import digests, table_folder
 from harness.spec import sweep_file
 from harness.spec.expand import Plan
-from harness.store import files, provenance, records
+from harness.store import files, provenance, record_stream, records
 from harness.store.store import Store
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
@@ -66,25 +68,24 @@ def write_bundle(
         UserError: no run has a record yet, or one is damaged.
     """
     run_ids = contents.run_ids()
-    rows = _without_places(records.read_records(store, run_ids))
-    if not len(rows):
+    facts = records.read_records(store, run_ids, ("run_id", "host", *_ENVIRONMENT))
+    if not len(facts):
         raise UserError(f"{contents.name}: --bundle: no run has a record yet")
+    hosts = {host: f"host{i}" for i, host in enumerate(sorted(set(facts.column("host").to_pylist())), 1)}
     with tempfile.TemporaryDirectory(prefix="harness-bundle-") as scratch:
         folder, left_out = Path(scratch), list[str]()
-        packed = Store(folder)
-        packed.records.mkdir()
-        for i, run_id in enumerate(rows.column("run_id").to_pylist()):
-            records.write_file(rows.slice(i, 1).combine_chunks(), packed.record(run_id))
         unpacked = _unpacked(contents)
-        compared = table_folder.write_tables(unpacked, packed, packed.table_folder(unpacked.name))
+        tables = Store(folder).table_folder(unpacked.name)
+        compared = table_folder.write_tables(unpacked, store, tables, partial(_without_places, hosts=hosts))
+        (tables / digests.FILE).unlink()  # of this store, not of the unpacked one
         try:
-            figures.write_figures(compared, packed, folder / "figures")
+            figures.write_figures(compared, store, folder / "figures")
         except UserError as e:
             left_out.append(f"no figures: {e}")
         commit, _ = provenance.git_state()
         release = metadata.version("kd-harness")
         version = f"{release}, commit {commit}" if commit else release
-        readme = _README.format(name=contents.name, done=len(rows), runs=len(run_ids), version=version)
+        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version)
         # With --only, the unpacked sweep's name gets the same mark again.
         name = plan.sweep.name if only else contents.name
         texts = {
@@ -93,32 +94,55 @@ def write_bundle(
             "sweep.yaml": as_written(Path(plan.document.source).read_text(encoding="utf-8"), plan.document.data),
             "resolved.yaml": yaml.safe_dump(_resolved(plan, name), sort_keys=False, allow_unicode=True),
             "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
-            "environment.json": json.dumps(_environment(rows), indent=1, sort_keys=True) + "\n",
+            "environment.json": json.dumps(_environment(facts), indent=1, sort_keys=True) + "\n",
         }
         if _CONSTRAINTS.exists():
             texts["constraints.txt"] = _CONSTRAINTS.read_text(encoding="utf-8")
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
-        files.replace(out, lambda path: _zip(folder, path))
+        with_record = facts.column("run_id").to_pylist()
+        of_runs = _record_files(store, with_record, folder, hosts)
+        files.replace(out, lambda path: _zip(folder, of_runs, path))
         return left_out
 
 
-def _zip(folder: Path, path: Path) -> None:
+def _record_files(
+    store: Store, run_ids: Sequence[str], folder: Path, hosts: Mapping[str, str]
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each run's file, by name. ``folder``: for large sweeps' records on their way."""
+    for rows in record_stream.stream_in_order(store, run_ids, folder):
+        renamed = _without_places(rows, hosts)
+        for i, run_id in enumerate(rows.column("run_id").to_pylist()):
+            yield f"records/{run_id}.parquet", records.file_content(renamed.slice(i, 1).combine_chunks())
+
+
+def _zip(folder: Path, record_files: Iterable[tuple[str, bytes]], path: Path) -> None:
+    """Write the files of a folder and those of the records, by name."""
+    texts = sorted(p for p in folder.rglob("*") if p.is_file())
+    before = [file for file in texts if file < folder / "records"]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+        for name, content in chain(_contents(folder, before), record_files, _contents(folder, texts[len(before) :])):
+            info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type, info.external_attr, info.create_system = zipfile.ZIP_DEFLATED, 0o644 << 16, 3
-            packed.writestr(info, file.read_bytes())
+            packed.writestr(info, content)
 
 
-def _without_places(rows: pa.Table) -> pa.Table:
-    hosts = rows.column("host").to_pylist()
-    numbers = {host: f"host{i}" for i, host in enumerate(sorted(set(hosts)), 1)}
-    at = rows.schema.get_field_index("host")
-    rows = rows.set_column(at, rows.schema.field(at), pa.array([numbers[host] for host in hosts], pa.string()))
-    at = rows.schema.get_field_index("warnings")
-    warnings = [[without_paths(text) for text in texts] for texts in rows.column("warnings").to_pylist()]
-    return rows.set_column(at, rows.schema.field(at), pa.array(warnings, rows.schema.field(at).type))
+def _contents(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, bytes]]:
+    for path in paths:
+        yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def _without_places(rows: pa.Table, hosts: Mapping[str, str]) -> pa.Table:
+    """Return records, or columns of them, with names in place of hosts, and without the paths in warnings."""
+    columns = {
+        "host": lambda values: [hosts[host] for host in values],
+        "warnings": lambda values: [[without_paths(text) for text in texts] for texts in values],
+    }
+    for name in columns.keys() & set(rows.schema.names):
+        at = rows.schema.get_field_index(name)
+        values = columns[name](rows.column(name).to_pylist())
+        rows = rows.set_column(at, rows.schema.field(at), pa.array(values, rows.schema.field(at).type))
+    return rows
 
 
 def _unpacked(contents: Contents) -> Contents:
@@ -131,11 +155,13 @@ def _environment(rows: pa.Table) -> dict[str, dict[str, Any]]:
     """Return column -> value -> number of runs trained with it; for packages, a version of each name."""
     counts: dict[str, Any] = {name: Counter() for name in _ENVIRONMENT}
     counts["versions"] = defaultdict(Counter)
-    for row in rows.select(_ENVIRONMENT).to_pylist():
-        for name, version in json.loads(row.pop("versions")).items():
-            counts["versions"][name][version] += 1
-        for name, value in row.items():
-            counts[name][str(value)] += 1
+    for name in _ENVIRONMENT:
+        for value, runs in Counter(rows.column(name).to_pylist()).items():
+            if name == "versions":
+                for package, version in json.loads(value).items():
+                    counts[name][package][version] += runs
+            else:
+                counts[name][str(value)] += runs
     return counts
 
 

@@ -8,9 +8,10 @@ from typing import Any
 from harness.errors import UserError
 from harness.phrases import file_name
 from harness.reporting.comparison import Contents
+from harness.spec.lines import grouped
 from harness.spec.lr_schedule import learning_rate
 from harness.spec.science import Science, recipe_json
-from harness.store import files, records
+from harness.store import files, record_stream
 from harness.store.store import Store
 
 _LISTED = ("dataset", "teacher", "student", "method", "seed")  # hyper-parameters besides those of method and recipe
@@ -37,10 +38,15 @@ def write_event_files(store: Store, shown: Mapping[str, str], folder: Path) -> l
     Raises:
         UserError: no run has a record, one is damaged, or the package tensorboard is missing.
     """
-    rows = {row["run_id"]: row for row in records.read_records(store, shown.values(), _COLUMNS).to_pylist()}
-    if not rows:
+    places = grouped(shown, lambda place: shown[place])
+    written: dict[str, Path] = {}
+    for rows in record_stream.stream_records(store, places, _COLUMNS):
+        for i, run_id in enumerate(rows.column("run_id").to_pylist()):  # a run's points are many objects of Python
+            (row,) = rows.slice(i, 1).to_pylist()
+            written |= {place: _write(row, folder / place) for place in places[run_id]}
+    if not written:
         raise UserError("--tensorboard: no run has a record yet")
-    return [_write(rows[run_id], folder / place) for place, run_id in shown.items() if run_id in rows]
+    return [written[place] for place in shown if place in written]
 
 
 def scalars(row: Mapping[str, Any]) -> Iterator[tuple[int, str, float]]:

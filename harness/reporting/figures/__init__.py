@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -35,9 +36,17 @@ def write_figures(comparison: Comparison, store: Store, folder: Path) -> list[Pa
     Raises:
         UserError: there is no figure, or matplotlib is missing.
     """
-    curves = load_curves(store, comparison.contents.run_ids())
-    written = [path for drawing in drawings(comparison, curves) for path in write_drawing(drawing, folder, *FORMATS)]
+    written = [path for drawing in _drawings(comparison, store) for path in write_drawing(drawing, folder, *FORMATS)]
     if not written:
         name = comparison.contents.name
         raise UserError(f"{name}: nothing to draw yet: no pair has records of two methods, or curves")
     return written
+
+
+def _drawings(comparison: Comparison, store: Store) -> Iterator[Drawing]:
+    """Yield the same as ``drawings``; one pair's curves are in memory at a time."""
+    yield from pareto.drawings(comparison)
+    yield from capacity_gap.drawings(comparison)
+    for rows in comparison.pairs().values():
+        curves = load_curves(store, [run_id for row in rows for run_id in row.run_ids])
+        yield from training.drawings(replace(comparison, rows=tuple(rows)), curves)

@@ -1,46 +1,67 @@
 """A comparison's folder in the store: every format, the Parquet file, and the contents to rebuild them from."""
 
+import contextlib
 import hashlib
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import reporting
 from harness.errors import UserError
-from harness.reporting.comparison import Comparison, Contents, cell_table, compare
+from harness.reporting.comparison import Comparison, Contents, compare, name_rows, read_compared
 from harness.reporting.paper import render as paper_formats
 from harness.reporting.paper.table import paper
 from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import digests, formats
 from harness.reporting.tables.digests import Digests
-from harness.store import files, records
+from harness.spec.expand import Cell
+from harness.store import files, record_stream
 from harness.store.store import CONTENTS, Store
 
 # table: a line per method and pair, with all numbers. paper: methods by pairs, as papers print them.
 TEXTS = tuple(f"{layout}.{form}" for layout in ("table", "paper") for form in formats.FORMATS)
 _FILES = (*TEXTS, "records.parquet", CONTENTS)
+_Changed = Callable[[pa.Table], pa.Table]
 
 
-def write_tables(contents: Contents, store: Store, folder: Path) -> Comparison:
+def write_tables(contents: Contents, store: Store, folder: Path, changed: _Changed = lambda rows: rows) -> Comparison:
     """Write table.md, .tex, .csv, .html, paper.md and so on, records.parquet, contents.json and their digests.
+
+    ``changed``: returns the records, or columns of them, as they are to be shown.
 
     Raises:
         UserError: a record is damaged.
         DiskFull: the folder's disk is full.
     """
     made_from = _made_from(contents, store)
-    rows = records.read_records(store, contents.run_ids())
+    rows = changed(read_compared([contents], store))
+    with_record = set(rows.column("run_id").to_pylist())
     comparison = compare(contents, rows)
+    del rows
     (folder / digests.FILE).unlink(missing_ok=True)
     for name in TEXTS:
         files.replace_text(folder / name, table_text(comparison, name))
-    cells = cell_table(contents, rows)
-    files.replace(folder / "records.parquet", lambda path: pq.write_table(cells, path), durable=False)
+    cells = [cell for cell in contents.cells if cell.run_id in with_record]
+    files.replace(folder / "records.parquet", partial(_write_records, contents, cells, store, changed), durable=False)
     contents.write(folder)
     Digests.of(folder, _FILES, made_from).write(folder)
     return comparison
+
+
+def _write_records(contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, path: Path) -> None:
+    """Write the records of the cells, a row group of each table that is in memory at a time."""
+    with contextlib.ExitStack() as stack:
+        writer, done = None, 0
+        for rows in record_stream.stream_in_order(store, [cell.run_id for cell in cells], path.parent):
+            own = cells[done : done + len(rows)]
+            table = name_rows(contents, own, changed(rows))
+            writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
+            writer.write_table(table)
+            done += len(rows)
 
 
 def published_for(comparison: Comparison) -> PublishedTable | None:
