@@ -17,17 +17,17 @@ from typing import Any
 from slurm import entry
 from tests.support.bench import SELDOM, SWEEP, Bench
 from tests.support.busy_loops import busy_loops
+from tests.support.rendezvous import new_rendezvous
 
 
-def start_rank(bench: Bench, run_id: str, rank: int, port: int, engine: str) -> int:
+def start_rank(bench: Bench, run_id: str, rank: int, meeting: dict[str, str], engine: str) -> int:
     """Fork a process that trains its part of a run and ends as a job's process does; return its process id."""
     if pid := os.fork():
         return pid
     log = os.open(bench.folder / f"{run_id}-{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in group.items()})
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting}
     from harness.training.job import run_job
     from harness.training.job_order import JobOrder
 
@@ -53,8 +53,8 @@ def main(engine: str, runs: int, load: int) -> bool:
     with busy_loops(load):
         for n, run_id in enumerate(planned):
             bench.store.write_science(run_id, planned[run_id].science)
-            port = entry.free_port()
-            for pid in [start_rank(bench, run_id, rank, port, engine) for rank in range(2)]:
+            meeting = new_rendezvous(bench.folder)
+            for pid in [start_rank(bench, run_id, rank, meeting, engine) for rank in range(2)]:
                 codes[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
             print(f"\r{n + 1} of {runs} runs, exit codes {dict(codes)}", end="", flush=True)
     recorded = len(bench.store.done_ids())

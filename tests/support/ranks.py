@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from slurm.entry import free_port
 from tests.support.bench import OFTEN, SELDOM, Bench
 from tests.support.cli import PATIENCE
+from tests.support.rendezvous import new_rendezvous
 
 
 def _train(
@@ -61,7 +61,7 @@ def start_ranks(
         bench.store.write_science(run_id, runs[run_id].science)
     order = {"run_ids": run_ids, "data": None, "weights": {}, "threads": 1, **options}
     order["store"] = str(bench.store.root.resolve())
-    meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    meeting = {"WORLD_SIZE": str(world), **new_rendezvous(bench.folder)}
     processes = []
     for rank in range(world):
         environment = {**meeting, "RANK": str(rank), "KD_CHECKPOINT_SECONDS": str(checkpoint_seconds)}

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import UserError
@@ -101,6 +102,8 @@ class DeepSpeedEngine:
         # DeepSpeed sends weights as bytes, which needs a dimension, and ZeRO lays them end to end.
         for p in parameters:
             p.data = p.data.clone(memory_format=torch.contiguous_format).reshape(p.shape or (1,))
+        # Otherwise DeepSpeed makes a group like it, whose connections nobody would have checked.
+        self._library.utils.groups._WORLD_GROUP = dist.group.WORLD
         self._engine = self._library.initialize(
             model=nn.ParameterList(parameters), optimizer=self._sgd, config=self._config(parameters),
             dist_init_required=False,
