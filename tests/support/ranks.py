@@ -13,6 +13,7 @@ import pytest
 from tests.support.bench import OFTEN, SELDOM, Bench
 from tests.support.cli import PATIENCE
 from tests.support.rendezvous import new_rendezvous
+from tests.support.sockets import listening_sockets, thread_names
 
 
 def _train(
@@ -43,9 +44,12 @@ def _train(
         digests = {name: tensor.double().abs().sum().item().hex() for name, tensor in member.tensors().items()}
         with Path(f"digests-{rank}").open("a") as file:
             file.write(json.dumps(digests) + "\n")
+        assert {address for address, _ in listening_sockets()} <= {"127.0.0.1"}
 
     Member.end_epoch = end_and_note  # type: ignore[method-assign]
-    sys.exit(not run_job(JobOrder.from_json(order), should_stop))
+    finished = run_job(JobOrder.from_json(order), should_stop)
+    assert "gloo" not in thread_names(), "gloo's threads would meet the interpreter's end"
+    sys.exit(not finished)
 
 
 def start_ranks(

@@ -9,9 +9,9 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -57,6 +57,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     store: dist.Store | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)  # what to call before the ranks leave each other
 
     def __deepcopy__(self, memo: Any) -> "Ranks":
         """Return the same object: copies of a model belong to the same ranks."""
@@ -159,7 +160,9 @@ def join_ranks() -> Iterator[Ranks]:
         store = _open_store(rank, world)
         _init_process_group(store, rank, world)
     try:
-        yield Ranks(rank, world, dist.PrefixStore("harness", store))
+        yield (ranks := Ranks(rank, world, dist.PrefixStore("harness", store)))
+        for function in ranks.at_end:
+            function()
     finally:
         dist.destroy_process_group()
 

@@ -5,6 +5,7 @@ summed gradients (stage 2), and clips. The harness keeps precision, batch norms,
 is imported when the first of these engines is made.
 """
 
+import gc
 import importlib
 import logging
 import os
@@ -32,15 +33,22 @@ class DeepSpeedEngine:
         UserError: DeepSpeed is not installed.
     """
 
+    _engine: Any = None
+
     def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks, zero_stage: int):
         self._library = _deepspeed()
         self._parameters, self._recipe, self._zero_stage = parameters, recipe, zero_stage
-        self._engine: Any = None
+        if _forget_group not in ranks.at_end:
+            ranks.at_end.append(_forget_group)
         self._sgd: torch.optim.SGD
         self._trained: dict[int, nn.Parameter] = {}  # those that DeepSpeed has, by index
         self._momenta: dict[int, Tensor] = {}  # of parameters that DeepSpeed does not have
         self._scalars: Parameters = []  # trained parameters without dimensions
         self._begins_step = True
+
+    def __del__(self) -> None:
+        """Release DeepSpeed's engine: its hooks would keep it, and the process group that it holds."""
+        self._stop()
 
     def backward(self, loss: Tensor, last: bool) -> None:
         if self._begins_step:
@@ -165,6 +173,12 @@ def reached_parameters(loss: Tensor) -> set[Any]:
             parameters.add(leaf)
         pending += [next_node for next_node, _ in node.next_functions]
     return parameters
+
+
+def _forget_group() -> None:
+    """Let the process group, and gloo's threads with it, end before the interpreter does."""
+    gc.collect()  # engines in reference cycles
+    _deepspeed().utils.groups._WORLD_GROUP = None
 
 
 @cache
