@@ -3,7 +3,6 @@
 import atexit
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection
@@ -14,6 +13,7 @@ from harness.console.terminal import escape_output
 from harness.store import files
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
+from harness.training.distributed import rendezvous
 from harness.training.job_order import JobOrder
 from slurm.imports import without_garbage_collection
 
@@ -21,13 +21,6 @@ RENDEZVOUS_SECONDS = 300.0
 MEMORY_ATTEMPTS = 3  # starts of a run that ends out of memory: more would end in the same way
 # What a job's log says, with cgroups and without, when SLURM has killed a process for its memory.
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "exceeded job memory limit", "out of memory")
-
-
-def free_port() -> int:
-    """Return a TCP port that is not in use on this machine."""
-    with socket.create_server(("", 0)) as s:
-        port: int = s.getsockname()[1]
-        return port
 
 
 def note_signals() -> list[int]:
@@ -109,21 +102,16 @@ def _fail_after_max_attempts(store: Store, run_ids: Collection[str], max_attempt
 
 
 def _join(job: Any) -> None:
-    """Set torchrun's variables, by which torch connects this job's processes.
+    """Set the variables by which this job's processes find each other.
 
-    The first process picks a port that is free on its node, so that jobs which share a node do not collide, and
-    leaves it in the job's folder for the others.
+    The first process creates a private file in the job's folder. A job on one node listens on loopback alone.
     """
     restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
-    note = Path(job.paths.folder) / f"rendezvous-{job.job_id}-{restarts}.json"
+    path = Path(job.paths.folder) / f"rendezvous-{job.job_id}-{restarts}"
     if job.global_rank == 0:
-        # Tasks are distributed from the first node on, and that is where the batch script launches them.
-        address = os.environ["SLURM_LAUNCH_NODE_IPADDR"]
-        files.replace_json(note, {"MASTER_ADDR": address, "MASTER_PORT": str(free_port())}, durable=False)
-    end = time.monotonic() + RENDEZVOUS_SECONDS
-    while (rendezvous := files.read_json(note)) is None:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{note}: the first process of the job did not write it in {RENDEZVOUS_SECONDS:.0f} s")
-        time.sleep(0.1)
+        rendezvous.create_rendezvous(path)
+    rendezvous.await_rendezvous(path, RENDEZVOUS_SECONDS)
+    # Tasks are distributed from the first node on, and that is where the batch script launches them.
+    rendezvous.use_interface("127.0.0.1" if job.num_nodes == 1 else os.environ["SLURM_LAUNCH_NODE_IPADDR"])
     numbers = {"RANK": job.global_rank, "LOCAL_RANK": job.local_rank, "WORLD_SIZE": job.num_tasks}
-    os.environ.update({**rendezvous, **{name: str(value) for name, value in numbers.items()}})
+    os.environ.update({rendezvous.FILE: str(path), **{name: str(value) for name, value in numbers.items()}})

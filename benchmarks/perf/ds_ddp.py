@@ -7,11 +7,13 @@ collectives.
 import os
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, say
-from slurm.entry import free_port
+from harness.training.distributed import rendezvous
 
 STEPS, PAIRS, WORLD = 5, 8, 2
 ENGINES = ("native", "deepspeed")
@@ -61,7 +63,9 @@ class Sides:
     """The processes of both sides. A call measures one engine; the slower process counts."""
 
     def __init__(self) -> None:
-        group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+        meeting = Path(tempfile.mkdtemp()) / "rendezvous"
+        rendezvous.create_rendezvous(meeting)
+        group = {rendezvous.FILE: str(meeting), "WORLD_SIZE": str(WORLD)}
         self._processes = [
             subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.perf.ds_ddp", "child"], stdin=subprocess.PIPE, cwd=ROOT, text=True,

@@ -71,7 +71,7 @@ def run_job(
         with join_ranks() as ranks:
             if ranks.rank == 0:
                 locks = _lock(store, order.run_ids)
-            groups = ranks.broadcast_json("groups", _by_threads(order, store, list(locks)))
+            groups = ranks.broadcast_json(_by_threads(order, store, list(locks)))
             started = JobStart.of(began)
             if not groups:
                 print("nothing to do: every run is done, failed or in training elsewhere", flush=True)
@@ -249,7 +249,7 @@ class _Packs:
         print(f"training {plural(len(members), 'run')} on {self._where()}: {', '.join(members)}", flush=True)
         reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
         # A file system may show some nodes old files.
-        if ranks.broadcast_json(f"reached {next(iter(sciences))}", reached) != reached:
+        if ranks.broadcast_json(reached) != reached:
             raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
         recorder = RunRecorder(
             store, self.log, self.should_stop, self.threads, self.started, device, ranks, source, self.evaluated_on,

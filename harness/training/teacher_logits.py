@@ -79,7 +79,7 @@ class CachedLogits:
         # Another run may write the file right now, but all ranks must either read it or run the teacher. Each run draws
         # other batches to check, so that together they check more of them.
         drawn = [self._file.exists(), secrets.randbits(32)]
-        cached, check_seed = self._ranks.broadcast_json(f"logits {self._file} {self._epochs_begun}", drawn)
+        cached, check_seed = self._ranks.broadcast_json(drawn)
         self._read = self._load(device) if cached else None
         self._computed = self._empty(device) if not cached and first_step == 0 else None
         order = torch.randperm(steps, generator=torch.Generator().manual_seed(check_seed)).tolist()

@@ -29,4 +29,4 @@ def test_one_process_trains_with_every_exchange(alone: Ranks) -> None:
         torch.testing.assert_close(value, expected[name], rtol=1e-9, atol=1e-9, msg=name)
     assert alone.all_reduce_max(3, CUDA) == 3
     assert alone.all_gather_json({"a": [1, None]}) == [{"a": [1, None]}]
-    assert alone.broadcast_json("name", "value") == "value"
+    assert alone.broadcast_json("value") == "value"

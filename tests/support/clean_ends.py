@@ -1,12 +1,11 @@
-"""Train many runs in two processes each, end as a job on a cluster does, and count the exit codes.
+"""Train many runs in two processes each, let their interpreters end, and count the exit codes.
 
     python -m tests.support.clean_ends ENGINE RUNS [LOAD]
 
 ENGINE is native or deepspeed; LOAD processes keep the cores busy meanwhile. The exit code is 1 unless every process
-ended with 0 and every run is recorded.
+ended with 0 and every run is recorded. A job on a cluster ends sooner, without its interpreter's end.
 """
 
-import atexit
 import os
 import sys
 import tempfile
@@ -17,26 +16,23 @@ from typing import Any
 from slurm import entry
 from tests.support.bench import SELDOM, SWEEP, Bench
 from tests.support.busy_loops import busy_loops
+from tests.support.rendezvous import new_rendezvous
 
 
-def start_rank(bench: Bench, run_id: str, rank: int, port: int, engine: str) -> int:
-    """Fork a process that trains its part of a run and ends as a job's process does; return its process id."""
+def start_rank(bench: Bench, run_id: str, rank: int, meeting: dict[str, str], engine: str) -> int:
+    """Fork a process that trains its part of a run and ends as any Python process does; return its process id."""
     if pid := os.fork():
         return pid
     log = os.open(bench.folder / f"{run_id}-{rank}", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in group.items()})
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting}
     from harness.training.job import run_job
     from harness.training.job_order import JobOrder
 
-    done: list[bool] = []
-    atexit.register(entry._end_process, done)
     signals = entry.note_signals()
     order = JobOrder(str(bench.store.root.resolve()), (run_id,), None, {}, 1, engine, int(engine == "deepspeed"))
     run_job(order, lambda: bool(signals))
-    done.append(True)
     sys.exit()
 
 
@@ -53,8 +49,8 @@ def main(engine: str, runs: int, load: int) -> bool:
     with busy_loops(load):
         for n, run_id in enumerate(planned):
             bench.store.write_science(run_id, planned[run_id].science)
-            port = entry.free_port()
-            for pid in [start_rank(bench, run_id, rank, port, engine) for rank in range(2)]:
+            meeting = new_rendezvous(bench.folder)
+            for pid in [start_rank(bench, run_id, rank, meeting, engine) for rank in range(2)]:
                 codes[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
             print(f"\r{n + 1} of {runs} runs, exit codes {dict(codes)}", end="", flush=True)
     recorded = len(bench.store.done_ids())

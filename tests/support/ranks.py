@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from slurm.entry import free_port
 from tests.support.bench import OFTEN, SELDOM, Bench
 from tests.support.cli import PATIENCE
+from tests.support.rendezvous import new_rendezvous
+from tests.support.sockets import listening_sockets, thread_names
 
 
 def _train(
@@ -43,9 +44,12 @@ def _train(
         digests = {name: tensor.double().abs().sum().item().hex() for name, tensor in member.tensors().items()}
         with Path(f"digests-{rank}").open("a") as file:
             file.write(json.dumps(digests) + "\n")
+        assert {address for address, _ in listening_sockets()} <= {"127.0.0.1"}
 
     Member.end_epoch = end_and_note  # type: ignore[method-assign]
-    sys.exit(not run_job(JobOrder.from_json(order), should_stop))
+    finished = run_job(JobOrder.from_json(order), should_stop)
+    assert "gloo" not in thread_names(), "gloo's threads would meet the interpreter's end"
+    sys.exit(not finished)
 
 
 def start_ranks(
@@ -61,7 +65,7 @@ def start_ranks(
         bench.store.write_science(run_id, runs[run_id].science)
     order = {"run_ids": run_ids, "data": None, "weights": {}, "threads": 1, **options}
     order["store"] = str(bench.store.root.resolve())
-    meeting = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    meeting = {"WORLD_SIZE": str(world), **new_rendezvous(bench.folder)}
     processes = []
     for rank in range(world):
         environment = {**meeting, "RANK": str(rank), "KD_CHECKPOINT_SECONDS": str(checkpoint_seconds)}

@@ -17,10 +17,10 @@ from harness.models.detection.build import build_detector
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.training.distributed.ranks import join_ranks
 from harness.training.tasks.detection_evaluation import as_results, coco_metrics, evaluate_detector
-from slurm.entry import free_port
 from tests.support import coco128
 from tests.support.coco128 import needs_coco128
 from tests.support.rank_processes import run_ranks
+from tests.support.rendezvous import new_rendezvous
 
 pytestmark = pytest.mark.slow
 
@@ -126,9 +126,9 @@ def detector() -> Detector:
     return model.train()
 
 
-def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
+def rank_main(rank: int, folder: Path, meeting: dict[str, str], world: int) -> None:
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), **meeting}
     with join_ranks() as ranks:
         assert ranks.all_gather_json({"rank": rank, "text": "ä" * 10 * rank}) == [
             {"rank": r, "text": "ä" * 10 * r} for r in range(world)
@@ -144,7 +144,7 @@ def rank_main(rank: int, folder: Path, port: int, world: int) -> None:
 @needs_coco128
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     for world in (1, 2):
-        run_ranks(rank_main, (tmp_path, free_port(), world), world)
+        run_ranks(rank_main, (tmp_path, new_rendezvous(tmp_path), world), world)
     single, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("0of1", "0of2", "1of2"))
     assert first == second == single
     metrics, results = single

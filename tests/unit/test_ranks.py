@@ -1,5 +1,7 @@
 """Two ranks compute what one process does: all-gather with gradients, sums, and batch norm over all images."""
 
+import importlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,26 +10,34 @@ from torch import nn
 
 from harness.training.distributed.ranks import ONE_RANK, Ranks, join_ranks
 from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
-from slurm.entry import free_port
 from tests.support.exchanges import network, train
 from tests.support.rank_processes import run_ranks
+from tests.support.rendezvous import new_rendezvous
+from tests.support.sockets import listening_sockets, thread_names
 
 WORLD = 2
 
 
-def rank_main(rank: int, folder: Path, port: int) -> None:
+def rank_main(rank: int, folder: Path, meeting: dict[str, str]) -> None:
     import os
 
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), **meeting}
     with join_ranks() as ranks:
-        assert ranks.broadcast_json("a", [rank, "x"]) == [0, "x"]
+        assert ranks.broadcast_json([rank, "x"]) == [0, "x"]
+        for address, port in (listening := listening_sockets()):
+            assert address == "127.0.0.1"
+            with pytest.raises(TimeoutError):
+                socket.create_connection((address, port), timeout=0.2)
+        assert listening, "otherwise nothing would be proved"
+        importlib.import_module("torch.distributed.nn.functional")  # as torch's compiler does: it would hold the group
         assert ranks.all_reduce_max(rank, ranks.device()) == 1
         torch.save(train(ranks), folder / f"{rank}.pt")
+    assert "gloo" not in thread_names(), "gloo's threads would meet the interpreter's end"
 
 
 def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
-    run_ranks(rank_main, (tmp_path, free_port()), WORLD)
+    run_ranks(rank_main, (tmp_path, new_rendezvous(tmp_path)), WORLD)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
     single, before = train(ONE_RANK), network().state_dict()
     assert first.keys() == second.keys() == single.keys()

@@ -5,18 +5,21 @@ methods and their buffers see the whole batch: they need not know that there are
 single process would.
 """
 
+import importlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from harness.training.distributed import peers, rendezvous
 
 TIMEOUT = timedelta(minutes=10)  # for the ranks to meet, and for each to answer the others
 SAME_FAILURE_SECONDS = 30.0
@@ -54,6 +57,7 @@ class Ranks:
     rank: int = 0
     world_size: int = 1
     store: dist.Store | None = None
+    at_end: list[Callable[[], None]] = field(default_factory=list)  # what to call before the ranks leave each other
 
     def __deepcopy__(self, memo: Any) -> "Ranks":
         """Return the same object: copies of a model belong to the same ranks."""
@@ -115,14 +119,9 @@ class Ranks:
             dist.all_gather(parts, mine)
         return [json.loads(part.cpu().numpy().tobytes()) for part in parts]
 
-    def broadcast_json(self, name: str, value: Any) -> Any:
-        """Return the first rank's JSON-able value on every rank; use each ``name`` once."""
-        if self.store is None:
-            return value
-        with _lost_rank_on_error():
-            if self.rank == 0:
-                self.store.set(name, json.dumps(value))
-            return json.loads(self.store.get(name))
+    def broadcast_json(self, value: Any) -> Any:
+        """Return the first rank's JSON-able value on every rank."""
+        return self.all_gather_json(value if self.rank == 0 else None)[0]
 
     def confirm_failure(self, name: str) -> None:
         """Wait until ``name`` has failed on every rank as it has on this one; use each ``name`` once.
@@ -146,27 +145,49 @@ ONE_RANK = Ranks()
 
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
-    """Join the other ranks of this job: torchrun sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+    """Join the other ranks of this job: RANK, WORLD_SIZE and either KD_RENDEZVOUS or torchrun's variables are set.
 
     Without WORLD_SIZE, or with 1, this is a single process.
 
     Raises:
-        LostRank: the others did not come in time.
+        LostRank: the others did not come in time, or somebody else came.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
         yield ONE_RANK
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
     with _lost_rank_on_error():
-        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = dist.TCPStore(address, port, world, is_master=rank == 0, timeout=TIMEOUT)
-        dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=world,
-                                timeout=TIMEOUT)  # fmt: skip
+        store = _open_store(rank, world)
+        _init_process_group(store, rank, world)
     try:
-        yield Ranks(rank, world, dist.PrefixStore("harness", store))
+        yield (ranks := Ranks(rank, world, dist.PrefixStore("harness", store)))
+        for function in ranks.at_end:
+            function()
     finally:
         dist.destroy_process_group()
+
+
+def _open_store(rank: int, world: int) -> dist.Store:
+    if path := os.environ.get(rendezvous.FILE):
+        store: dist.Store = dist.FileStore(path, world)
+        store.set_timeout(TIMEOUT)
+        return store
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, world, is_master=rank == 0, timeout=TIMEOUT)
+
+
+def _init_process_group(store: dist.Store, rank: int, world: int) -> None:
+    # Its functions have the group that exists when it is imported as a default argument: that would keep the group, and
+    # gloo's threads, to the interpreter's end. torch's compiler imports it.
+    importlib.import_module("torch.distributed.nn.functional")
+    backend, before = "nccl" if torch.cuda.is_available() else "gloo", peers.open_files()
+    dist.init_process_group(backend, store=dist.PrefixStore("torch", store), rank=rank, world_size=world,
+                            timeout=TIMEOUT)  # fmt: skip
+    if backend == "gloo" and rendezvous.FILE in os.environ:
+        if rank == 0:
+            store.set("secret", os.urandom(32).hex())
+        peers.confirm_peers(store.get("secret"))
+        peers.ignore_strangers(peers.open_files() - before)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ summed gradients (stage 2), and clips. The harness keeps precision, batch norms,
 is imported when the first of these engines is made.
 """
 
+import gc
 import importlib
 import logging
 import os
@@ -13,6 +14,7 @@ from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import UserError
@@ -31,15 +33,22 @@ class DeepSpeedEngine:
         UserError: DeepSpeed is not installed.
     """
 
+    _engine: Any = None
+
     def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks, zero_stage: int):
         self._library = _deepspeed()
         self._parameters, self._recipe, self._zero_stage = parameters, recipe, zero_stage
-        self._engine: Any = None
+        if _forget_group not in ranks.at_end:
+            ranks.at_end.append(_forget_group)
         self._sgd: torch.optim.SGD
         self._trained: dict[int, nn.Parameter] = {}  # those that DeepSpeed has, by index
         self._momenta: dict[int, Tensor] = {}  # of parameters that DeepSpeed does not have
         self._scalars: Parameters = []  # trained parameters without dimensions
         self._begins_step = True
+
+    def __del__(self) -> None:
+        """Release DeepSpeed's engine: its hooks would keep it, and the process group that it holds."""
+        self._stop()
 
     def backward(self, loss: Tensor, last: bool) -> None:
         if self._begins_step:
@@ -101,6 +110,8 @@ class DeepSpeedEngine:
         # DeepSpeed sends weights as bytes, which needs a dimension, and ZeRO lays them end to end.
         for p in parameters:
             p.data = p.data.clone(memory_format=torch.contiguous_format).reshape(p.shape or (1,))
+        # Otherwise DeepSpeed makes a group like it, whose connections nobody would have checked.
+        self._library.utils.groups._WORLD_GROUP = dist.group.WORLD
         self._engine = self._library.initialize(
             model=nn.ParameterList(parameters), optimizer=self._sgd, config=self._config(parameters),
             dist_init_required=False,
@@ -162,6 +173,12 @@ def reached_parameters(loss: Tensor) -> set[Any]:
             parameters.add(leaf)
         pending += [next_node for next_node, _ in node.next_functions]
     return parameters
+
+
+def _forget_group() -> None:
+    """Let the process group, and gloo's threads with it, end before the interpreter does."""
+    gc.collect()  # engines in reference cycles
+    _deepspeed().utils.groups._WORLD_GROUP = None
 
 
 @cache
