@@ -160,7 +160,7 @@ def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, bundl
     changed = folder / "records" / f"{finished.cells()['kd', 0].run_id}.parquet"
     rows = pq.read_table(changed)
     at = rows.schema.get_field_index("last_top1")
-    pq.write_table(rows.set_column(at, rows.schema.field(at), [[99.0]]), changed)
+    records.write_file(rows.set_column(at, rows.schema.field(at), [[99.0]]).replace_schema_metadata(), changed)
     assert run_command("verify", "--results", folder).code == 1
 
 
@@ -186,7 +186,8 @@ def test_nothing_in_it_names_a_place_or_a_user(finished: Bench, bench: Bench, tm
     bench.take(finished, run_id := finished.cells()["student", 0].run_id)
     rows = pq.read_table(bench.store.record(run_id))
     at = rows.schema.get_field_index("host")
-    pq.write_table(rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]]), bench.store.record(run_id))
+    hosted = rows.set_column(at, rows.schema.field(at), [["node7.secret.org"]]).replace_schema_metadata()
+    records.write_file(hosted, bench.store.record(run_id))
     bench.command("report")
     file, name = bench.folder / "sweep.yaml", f"pairs.0.teacher_weights.file={weights}"
     args = (file, "--results", bench.store.root, "--set", name, "--bundle", tmp_path / "b.zip")
