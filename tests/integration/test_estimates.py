@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import records
+from harness.store import checksums, records
 from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench
 from tests.support.cli import REPO, process
 
@@ -134,7 +134,7 @@ def test_the_estimate_is_stored_and_reported_next_to_the_actual_time(with_teache
     for path in (finished.store.record(finished.cells()["student", 1].run_id),):
         shutil.copy2(path, with_teacher.store.records)  # a similar run
     assert with_teacher.run("sweep").returncode == 0
-    (estimate,) = json.loads(with_teacher.store.estimates("small").read_text())
+    (estimate,) = checksums.open_value(json.loads(with_teacher.store.estimates("small").read_text()))
     assert estimate["run_ids"] == [run_id] and estimate["device_s"]["low"] > 0 and estimate["unknown"] == 0
     line = (
         r"^small: 1 run submitted \d{4}-\d\d-\d\d \d\d:\d\d: estimated \d+:\d\d \(\d+:\d\d to \d+:\d\d\), [\d.]+ "

@@ -68,7 +68,7 @@ def test_an_incomplete_record_does_not_exist(finished: Bench, tmp_path: Path, mo
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records.pq, "write_table", torn)
+        patch.setattr(records, "write_file", torn)
         with pytest.raises(files.DiskFull):
             records.write_record(store, row)
     assert store.done_ids() == set() and not list(store.records.iterdir())
