@@ -8,6 +8,7 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -115,11 +116,13 @@ def _lock(store: Store, run_ids: tuple[str, ...]) -> dict[str, Lock]:
     for k in [k for k in mine if k in done]:
         mine.pop(k).release()
     for k in mine:  # remove the files of a process that was killed while it was writing
-        for partial_file in (
-            *store.checkpoints(k).glob(".*.tmp"),
-            *store.run(k).glob(f".{store.student_weights(k).name}.*.tmp"),
+        for folder, names in (
+            (store.checkpoints(k), ".*.tmp"),
+            (store.run(k), f".{store.student_weights(k).name}.*.tmp"),
         ):
-            partial_file.unlink(missing_ok=True)
+            with suppress(OSError):  # no run ends because they stay
+                for partial_file in files.entries(folder, names):
+                    partial_file.unlink(missing_ok=True)
     return mine
 
 
