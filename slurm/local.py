@@ -22,7 +22,7 @@ from harness.errors import UserError, one_line, shorten, system_error
 from harness.hardware import gpus
 from harness.store import files, ownership
 from harness.store.locks import Lock, is_locked
-from harness.store.log_streams import open_log_streams
+from harness.store.log_streams import error_at_end, open_log_streams
 from harness.store.store import Store
 from slurm import missing_teachers, processes
 from slurm.fork_server import ForkServer
@@ -202,6 +202,8 @@ class Dispatcher:
             kind, cause = "killed", f"the process died without a result {MAX_STARTS} times: killed, or out of memory?"
             if files.names_full_disk(log_end) or files.is_disk_full(self.store.root):
                 kind, cause = "disk", f"{self.store.root}: no space left on the disk"
+            elif error := error_at_end(log_end):
+                kind, cause = "code", error
             for run_id in lost:
                 self.store.write_failure(run_id, kind, cause, log_end, str(r.log))
             self.failed |= set(lost)

@@ -47,9 +47,10 @@ def remove_leftovers(store: Store) -> None:
 
 
 def remove_partial_files(store: Store, run_id: str) -> None:
-    """Remove what a killed job of the run was writing. The caller holds the run's lock."""
+    """Remove what a killed job of the run was writing. The caller holds the run's lock. Nothing ends because they stay."""
     for path in [*_partial_files(store, run_id), *temporary_files(store.checkpoints(run_id))]:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def temporary_files(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
-"""The output of a process that prints to a log, on a disk that may fill."""
+"""The logs of jobs and dispatchers, on a disk that may fill."""
 
 import io
+import re
 import sys
 from typing import Any
 
@@ -17,6 +18,16 @@ class _LogFile(io.FileIO):
             if e.errno not in files.FULL:
                 raise
             return memoryview(data).nbytes
+
+
+def error_at_end(log_end: str) -> str | None:
+    """Return the error that ended a Python process, from the end of its log; None of one that was killed.
+
+    ``OSError: [Errno 13] Permission denied: 'PATH'``
+    """
+    lines = log_end.rstrip().splitlines()
+    begun = any(line.startswith("Traceback (most recent call last)") for line in lines)
+    return lines[-1][:2000] if begun and re.match(r"[A-Za-z_][\w.]*(:|$)", lines[-1]) else None
 
 
 def open_log_streams() -> None:

@@ -149,6 +149,8 @@ def damage_as_error(path: Path, finding: str, advice: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except UnicodeEncodeError:  # of the path
+        raise Unreadable(f"{path}: its name is not UTF-8, which readers of Parquet need") from None
     except (pa.ArrowException, OSError, ValueError, KeyError) as e:
         if isinstance(e, OSError) and e.errno:  # it cannot be opened, which says nothing about its content
             raise Unreadable(f"{path}: {os.strerror(e.errno)}") from None

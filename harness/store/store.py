@@ -59,8 +59,15 @@ class Store:
 
     @classmethod
     def at(cls, folder: Path) -> "Store":
-        """Return the store in a folder that a user names. Links that lead in a circle are told where it is read."""
-        return cls(Path(os.path.realpath(folder)))
+        """Return the store in a folder that a user names. Links that lead in a circle are told where it is read.
+
+        Raises:
+            UserError: the path is not UTF-8, which writers of Parquet and safetensors need.
+        """
+        root = os.path.realpath(folder)
+        if root != os.fsencode(root).decode(errors="replace"):
+            raise UserError(f"{root}: expected a name in UTF-8")
+        return cls(Path(root))
 
     # paths -------------------------------------------------------------------------------------------------------
 

@@ -183,7 +183,8 @@ def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, bundl
     changed = folder / "records" / f"{finished.cells()['kd', 0].run_id}.parquet"
     rows = pq.read_table(changed)
     at = rows.schema.get_field_index("last_top1")
-    records.write_file(rows.set_column(at, rows.schema.field(at), [[99.0]]).replace_schema_metadata(), changed)
+    rows = rows.set_column(at, rows.schema.field(at), [[99.0]]).replace_schema_metadata()
+    changed.write_bytes(records.file_content(rows))
     assert run_command("verify", "--results", folder).code == 1
 
 

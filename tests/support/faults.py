@@ -185,6 +185,7 @@ def _patched(faults: Faults) -> Iterator[None]:
                 try:
                     faults.meet(name, absolute, None)
                 except OSError as e:
+                    self.is_open = False  # or it would be closed again when it is collected, with a traceback
                     text = f"Failed to open local file '{absolute}'" if name in ("open", "create") else what
                     raise OSError(e.errno, f"{text}. Detail: [errno {e.errno}] {e.strerror}") from None
             return call(self, *args, **options)

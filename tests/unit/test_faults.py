@@ -12,11 +12,13 @@ from typing import NoReturn
 
 import pytest
 
+from harness.planning.cost import submissions
 from harness.store import files
 from harness.store.locks import Lock, is_locked
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
 from tests.support.cli import run_command
+from tests.support.faults import faults
 from tests.torture import errors
 
 
@@ -71,6 +73,18 @@ def test_a_log_on_a_full_disk_ends_no_process() -> None:
     program = f"from {open_log_streams.__module__} import open_log_streams as o; o(); print('x' * 10**5); print('y')"
     with open("/dev/full", "w") as full:
         assert subprocess.run([sys.executable, "-c", program], stdout=full, stderr=full, timeout=60).returncode == 0
+
+
+def test_files_may_vanish_while_their_bytes_are_counted(tmp_path: Path) -> None:
+    store, run_id = Store(tmp_path), "0" * 16
+    store.checkpoints(run_id).mkdir(parents=True)
+    for path in (store.checkpoints(run_id) / "a", store.student_weights(run_id)):
+        path.write_bytes(b"x" * 100)
+    with faults(tmp_path) as counted:
+        assert submissions._bytes(store, run_id) == 200
+    for at in range(len(counted.operations)):
+        with faults(tmp_path, at, errno.ENOENT):
+            assert submissions._bytes(store, run_id) <= 200
 
 
 def test_progress_is_best_effort(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.planning.plan import Planned, plan_sweep
 from harness.store import files
 from harness.store.locks import Lock
 from harness.training.job_order import JobOrder, WeightsFile
-from slurm.local import MAX_STARTS, Dispatcher, _Running
+from slurm.local import MAX_STARTS, Dispatcher, Local, _Running
 from slurm.queue import Queue, QueuedJob, QueuedRun, cancelled_file
 
 SWEEP = """
@@ -195,6 +195,38 @@ def test_runs_that_a_dead_job_had_not_come_to_are_not_given_up(planned: Planned,
     started: list[object] = []
     dispatcher._start_ready()
     assert started == [second]
+
+
+@pytest.mark.parametrize(
+    "log_end, is_full, kind, cause",
+    [
+        ("epoch 1/3", False, "killed", "the process died without a result 3 times: killed, or out of memory?"),
+        ("OSError: [Errno 28] No space left on device", False, "disk", "{store}: no space left on the disk"),
+        ("", True, "disk", "{store}: no space left on the disk"),
+        ("Traceback (most recent call last):\n  ...\nOSError: [Errno 5] x", False, "code", "OSError: [Errno 5] x"),
+    ],
+)  # fmt: skip
+def test_a_dead_jobs_cause_is_what_its_log_says(
+    planned: Planned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_end: str, is_full: bool, kind: str,
+    cause: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(files, "is_disk_full", lambda folder: is_full)
+    path = planned.store.queue("s-00000000")
+    queue_of(planned).write(path)
+    dispatcher = Dispatcher(path)
+    dispatcher._read_queue()
+    job = dispatcher.waiting[0]
+    (log := tmp_path / "log").write_text(log_end)
+    dispatcher.starts.update({run_id: MAX_STARTS - 1 for run_id in job.run_ids})
+    dispatcher.running.append(running := _Running(job, None, log, 0))  # type: ignore[arg-type]
+    dispatcher._collect([running])
+    failure = planned.store.failure(job.run_ids[0])
+    assert failure and (failure.kind, failure.cause) == (kind, cause.format(store=planned.store.root))
+
+
+def test_a_dispatcher_that_ends_at_once_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"nothing is started: {tmp_path}/none.json: No such file or directory"):
+        Local(tmp_path / "none.json").start()
 
 
 def test_a_job_order_is_read_as_written(planned: Planned) -> None:

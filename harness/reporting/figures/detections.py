@@ -139,7 +139,7 @@ def detected_boxes(
                 boxes.setdefault(result["image_id"], []).append(box)
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise UserError(f"{path}: damaged: not COCO's results for these images") from None
     return {image_id: sorted(mine, key=lambda box: box.score or 0.0) for image_id, mine in boxes.items()}
 
