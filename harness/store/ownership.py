@@ -131,7 +131,7 @@ def writers_note(root: Path) -> str:
         return ""
     return one_line(
         f"note: {' and '.join(others)} can write to {root}: they can change or delete results, checkpoints and notes "
-        "there, but your jobs run no code of theirs"
+        "there, but your jobs run no code that they could write to"
     )
 
 

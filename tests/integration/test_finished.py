@@ -1,6 +1,7 @@
 """A finished sweep: metrics, curves, costs, pairing of methods, number of jobs at once, teachers first."""
 
 import json
+import stat
 from itertools import pairwise
 
 import pytest
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 from harness import rng
 from harness.spec import methods
+from harness.store import ownership
 from harness.training.member import History
 from tests.support.bench import BATCH, EPOCHS, IMAGES, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 
@@ -145,3 +147,11 @@ def test_what_a_method_warns_of_is_in_log_record_and_table(bench: Bench, limit: 
     assert ("warns: still bad (2 of 2 runs)." in table) == warned
     log = bench.run("status", "--logs", run_id).stdout
     assert log.count("WARNING still") == (EPOCHS if warned else 0)
+
+
+def test_files_and_folders_have_the_permissions_that_the_umask_leaves(finished: Bench) -> None:
+    """Also weights, whose library makes its files private; a queue's file says what jobs do, and is its owner's."""
+    umask = ownership.current_umask()
+    for path in finished.store.root.rglob("*"):
+        default = 0o777 if path.is_dir() else 0o644 if path.match("queues/*.json") else 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == default & ~umask, path

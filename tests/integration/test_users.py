@@ -42,7 +42,7 @@ def shared() -> Iterator[Path]:
         for process in both:
             done = users.result(process)
             assert done.code == 0, done.err
-            assert "can write to" in done.err and "your jobs run no code of theirs" in done.err
+            assert "can write to" in done.err and "your jobs run no code that they could write to" in done.err
         yield folder
 
 
