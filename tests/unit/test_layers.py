@@ -109,7 +109,7 @@ def test_loading_and_preparing_data_know_nothing_of_each_other() -> None:
 
 
 def test_tests_share_helpers_through_support_only() -> None:
-    """A test module imports no other and no conftest, and neither does a program that it starts."""
+    """A test module imports no other and no conftest, nor does a program that it starts; torture is one."""
     files = sorted((REPO / "tests").rglob("*.py"))
     assert len(files) > 100
     for file in files:
