@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.training.distributed import peers
 from harness.training.distributed.ranks import ONE_RANK, Ranks, join_ranks
 from harness.training.distributed.sync_batchnorm import SyncBatchNorm, sync_batch_norms
 from tests.support.exchanges import network, train
@@ -30,6 +31,8 @@ def rank_main(rank: int, folder: Path, meeting: dict[str, str]) -> None:
             with pytest.raises(TimeoutError):
                 socket.create_connection((address, port), timeout=0.2)
         assert listening, "otherwise nothing would be proved"
+        with pytest.raises(RuntimeError, match="does not belong to this job"):
+            peers.confirm_peers(b"a guess of %d" % rank)
         importlib.import_module("torch.distributed.nn.functional")  # as torch's compiler does: it would hold the group
         assert ranks.all_reduce_max(rank, ranks.device()) == 1
         torch.save(train(ranks), folder / f"{rank}.pt")
