@@ -47,7 +47,7 @@ def remove_leftovers(store: Store) -> None:
 
 
 def remove_partial_files(store: Store, run_id: str) -> None:
-    """Remove what a killed job of the run was writing. The caller holds the run's lock. Nothing ends because they stay."""
+    """Remove what a killed job of the run was writing. The caller holds its lock. They may stay."""
     for path in [*_partial_files(store, run_id), *temporary_files(store.checkpoints(run_id))]:
         with suppress(OSError):
             path.unlink()
