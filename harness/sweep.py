@@ -167,7 +167,7 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.reporting.tables import table_folder
     from harness.store.compaction import compact_if_many
 
-    compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
+    compact_if_many(planned.store)  # before the table, which is current as long as its rows stay in the same files
     folder = planned.store.table_folder(planned.name)
     if json_:
         results = table_folder.write_tables(contents, planned.store, folder)
