@@ -175,7 +175,7 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.store.leftovers import remove_leftovers
 
     remove_leftovers(planned.store)
-    compact_if_many(planned.store)  # before the table, which is to be younger than what it is made of
+    compact_if_many(planned.store)  # before the table, which is current as long as its rows stay in the same files
     folder = planned.store.table_folder(planned.name)
     if json_:
         results = table_folder.write_tables(contents, planned.store, folder)

@@ -32,7 +32,7 @@ class PartDigests:
 
 
 class Part(NamedTuple):
-    """What the index says of a part: its run ids in the order of its rows, and its digests."""
+    """A part as the index lists it: its run ids in the order of its rows, and its digests."""
 
     run_ids: Sequence[str]
     digests: PartDigests

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Outcome(NamedTuple):
-    """What became of one fault: a word to count it under, and what was lost; empty where nothing was."""
+    """The end of one fault: a word to count it under, and what was lost; empty where nothing was."""
 
     word: str  # noticed, healed, harmless, ...
     lost: str = ""

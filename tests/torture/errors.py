@@ -44,7 +44,7 @@ _CHANGING = re.compile(r"\b[0-9]+(:[0-9]+)+\b|\b20[0-9-]+ [0-9:]+|\b[0-9.]+ (s|k
 
 
 class Trial(NamedTuple):
-    """What is tried on a store, and whether it is looked at again afterwards."""
+    """A command that is tried on a store, and whether the store is looked at again afterwards."""
 
     name: str
     call: Callable[[Bench], CommandResult]

@@ -84,7 +84,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What a reader returned, or the word for that it noticed damage."""
+    """The value that a reader returned, or the word for damage that it noticed."""
 
     value: Any
     word: str = ""

@@ -225,8 +225,9 @@ def test_a_dead_jobs_cause_is_what_its_log_says(
 
 
 def test_a_dispatcher_that_ends_at_once_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"nothing is started: {tmp_path}/none.json: No such file or directory"):
-        Local(tmp_path / "none.json").start()
+    (path := tmp_path / "damaged.json").write_text("{")
+    with pytest.raises(UserError, match=rf"nothing is started: .*{path}: damaged: not JSON"):
+        Local(path).start()
 
 
 def test_a_job_order_is_read_as_written(planned: Planned) -> None:
