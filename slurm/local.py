@@ -150,7 +150,7 @@ class Dispatcher:
                 print(f"{self.queue_file}: removed; no further job is started, jobs in training go on", flush=True)
                 return
             if self.is_rewritten():
-                self._read_queue()
+                self.read_queue()
                 next_look = time.monotonic()
             ended = [r for r in self.running if r.has_ended()]
             if ended or time.monotonic() >= next_look:
@@ -170,7 +170,12 @@ class Dispatcher:
             return None
         return status.st_ino, status.st_mtime_ns
 
-    def _read_queue(self) -> None:
+    def read_queue(self) -> None:
+        """Read the queue file: its jobs without results wait, except for those in training.
+
+        Raises:
+            UserError: it is missing or damaged, or not of this user.
+        """
         self._read = self._version()  # before reading: what is written in between is read again
         self.queue = Queue.read_own(self.queue_file)
         self.store = Store(Path(self.queue.store))
@@ -269,21 +274,21 @@ def main() -> None:
     try:
         _dispatch(Path(sys.argv[1]))
     except (UserError, files.DiskFull) as e:
-        sys.exit(one_line(e))
+        sys.exit(one_line(e))  # into the queue's log
     except OSError as e:
         sys.exit(system_error(e))
 
 
 def _dispatch(queue_file: Path) -> None:
     lock, dispatcher = Lock(lock_of(queue_file)), Dispatcher(queue_file)
-    # Asked again without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
-    while dispatcher.is_rewritten() and lock.acquire():
+    dispatcher.read_queue()  # before the lock: whoever has started this process takes it for at work from then on
+    while lock.acquire():
         lock.write(f"{os.getpid()} {socket.gethostname()}")  # nothing is done by what it says
-        try:
-            dispatcher.run()
-        except UserError as e:
-            sys.exit(f"error: {e}")  # into the queue's log
+        dispatcher.run()
         lock.release()
+        # Asked without the lock: whoever rewrites the queue while it is held starts no other dispatcher.
+        if not dispatcher.is_rewritten():
+            return
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def test_runs_in_training_elsewhere_count_as_jobs_of_this_machine(
         path = planned.store.queue(f"s-0000000{most}")
         replace(queue_of(planned), jobs=packs, max_parallel=most).write(path)
         dispatcher = Dispatcher(path)
-        dispatcher._read_queue()
+        dispatcher.read_queue()
         lock = Lock(planned.store.run_lock(packs[0].run_ids[0]))
         assert lock.acquire()
         dispatcher._collect([])
@@ -179,7 +179,7 @@ def test_runs_that_a_dead_job_had_not_come_to_are_not_given_up(planned: Planned,
     path = planned.store.queue("s-00000000")
     two_seeds(planned).write(path)
     dispatcher = Dispatcher(path)
-    dispatcher._read_queue()
+    dispatcher.read_queue()
     (job,) = dispatcher.waiting
     first, second = job.run_ids[:2], job.run_ids[2:]
     for start in range(MAX_STARTS):
@@ -214,7 +214,7 @@ def test_a_dead_jobs_cause_is_what_its_log_says(
     path = planned.store.queue("s-00000000")
     queue_of(planned).write(path)
     dispatcher = Dispatcher(path)
-    dispatcher._read_queue()
+    dispatcher.read_queue()
     job = dispatcher.waiting[0]
     (log := tmp_path / "log").write_text(log_end)
     dispatcher.starts.update({run_id: MAX_STARTS - 1 for run_id in job.run_ids})
@@ -247,7 +247,7 @@ def with_started(path: Path) -> tuple[Dispatcher, list[object]]:
     """Return a dispatcher of a queue and the list that its starts are added to."""
     dispatcher, started = Dispatcher(path), list[object]()
     dispatcher._start = lambda job, run_ids: started.append(run_ids)  # type: ignore[method-assign, assignment, func-returns-value]
-    dispatcher._read_queue()
+    dispatcher.read_queue()
     return dispatcher, started
 
 
