@@ -308,7 +308,10 @@ def test_tables_are_current_until_their_records_change(home: Path) -> None:
     assert table_folder.tables_are_current(contents, store, folder)
     os.utime(parts(store)[0])
     assert table_folder.tables_are_current(contents, store, folder)
-    write(store, *ids(1))
+    write(store, *ids(1), dataset="digits")
+    compaction.compact(store, 0)
+    assert table_folder.tables_are_current(contents, store, folder), "its part is linked"
+    write(store, *ids(*range(2, 14)), dataset="digits")
     compaction.compact(store, 0)
     assert not table_folder.tables_are_current(contents, store, folder), "its rows are in another part"
 
