@@ -38,7 +38,7 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raise an OSError that names ``path`` in place of errors of the system that name no file, or its temporary one.
+    """Let errors of the system that name no file, or its temporary one, be OSErrors that name ``path``.
 
     Those are errors of reading, writing and locking open files, and those of libraries with classes of their own.
     """
@@ -48,7 +48,10 @@ def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
         number = error_number(e)
         if number is None or getattr(e, "filename", None) not in (None, str(temporary), temporary):
             raise
-        raise OSError(number, os.strerror(number), str(path)) from e
+        if not isinstance(e, OSError):
+            raise OSError(number, os.strerror(number), str(path)) from e
+        e.errno, e.strerror, e.filename = number, os.strerror(number), str(path)
+        raise
 
 
 def error_number(error: Exception) -> int | None:
