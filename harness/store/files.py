@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
             yield
     except OSError as e:
         if e.errno in FULL:
+            traceback.clear_frames(e.__traceback__)  # a file that they hold open keeps the space that a failure needs
             raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
         raise
 

@@ -434,7 +434,7 @@ def test_a_full_disk_while_submitting(home: Path) -> None:
     "left, every, file",
     [
         (9 << 10, SELDOM, "student.safetensors"),
-        (28 << 10, SELDOM, "{run}.parquet"),
+        (20 << 10, SELDOM, "{run}.parquet"),
         (8 << 10, 0, "student.safetensors"),
     ],
     ids=["weights", "record", "checkpoint"],
