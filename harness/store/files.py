@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,13 +35,14 @@ def full_disk_as_error(path: Path) -> Iterator[None]:
             yield
     except OSError as e:
         if e.errno in FULL:
+            traceback.clear_frames(e.__traceback__)  # a file that they hold open keeps the space that a failure needs
             raise DiskFull(f"{path.parent}: no space left on the disk (writing {path.name})") from e
         raise
 
 
 @contextlib.contextmanager
 def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """Raise an OSError that names ``path`` in place of errors of the system that name no file, or its temporary one.
+    """Let errors of the system that name no file, or its temporary one, be OSErrors that name ``path``.
 
     Those are errors of reading, writing and locking open files, and those of libraries with classes of their own.
     """
@@ -50,7 +52,10 @@ def errors_named(path: Path, temporary: Path | None = None) -> Iterator[None]:
         number = error_number(e)
         if number is None or getattr(e, "filename", None) not in (None, str(temporary), temporary):
             raise
-        raise OSError(number, os.strerror(number), str(path)) from e
+        if not isinstance(e, OSError):
+            raise OSError(number, os.strerror(number), str(path)) from e
+        e.errno, e.strerror, e.filename = number, os.strerror(number), str(path)
+        raise
 
 
 def error_number(error: Exception) -> int | None:

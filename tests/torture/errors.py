@@ -44,7 +44,7 @@ _CHANGING = re.compile(r"\b[0-9]+(:[0-9]+)+\b|\b20[0-9-]+ [0-9:]+|\b[0-9.]+ (s|k
 
 
 class Trial(NamedTuple):
-    """A command that is tried on a store, and whether the store is looked at again afterwards."""
+    """A call that is tried on a store; ``repeats``: it is made again afterwards, without a fault."""
 
     name: str
     call: Callable[[Bench], CommandResult]
