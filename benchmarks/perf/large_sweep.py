@@ -19,13 +19,13 @@ METHODS = ("student", "kd", "fitnets", "crd", "rekd")
 SEEDS, EPOCHS = 200, 20
 
 
-def write_sweep(folder: Path, epochs: int = EPOCHS) -> Path:
-    """Write a sweep file of 10 pairs, 5 methods and 200 seeds, and the teacher's run."""
+def write_sweep(folder: Path, epochs: int = EPOCHS, seeds: int = SEEDS) -> Path:
+    """Write a sweep file of 10 pairs, 5 methods and these seeds, and the teacher's run."""
     pairs = "\n".join(f"  - {{teacher: resnet110, student: {s}}}" for s in STUDENTS)
     file = folder / "ten_thousand.yaml"
     file.write_text(
         f"dataset: cifar100\nrecipe: {{epochs: {epochs}, lr: 0.05}}\nmethods: [{', '.join(METHODS)}]\n"
-        f"pairs:\n{pairs}\nseeds: {SEEDS}\n"
+        f"pairs:\n{pairs}\nseeds: {seeds}\n"
     )
     return file
 

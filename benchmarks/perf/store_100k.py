@@ -4,6 +4,9 @@ There is a sweep of 10,001 runs of 240 epochs, and 90 sweeps of 1,001 runs. Our 
 sweep and `harness.leaderboard` for the store. The other side reads the logs of the large sweep (a line of settings, a
 line per epoch) with `json` and computes the means over seeds, without a table or a page; its seconds are scaled to all
 records. Each command is a process of its own, with start-up.
+
+Then every command runs once, most of them on one sweep of 100,001 runs: its seconds and its peak memory are in the
+detail. What takes milliseconds for each run (a bundle's Parquet files, event files) is written for fewer runs.
 """
 
 import csv
@@ -25,12 +28,13 @@ from benchmarks.perf.measurement import ROOT, emit, in_turn, ratio_of_pairs, run
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.spec.science import Science
-from harness.store import generations
+from harness.store import generations, records
 from harness.store.parts import PartWriter
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
 SMALL_SWEEPS, SMALL_SEEDS, EPOCHS, CURVES = 90, 20, 240, 20
+ONE_SWEEP_SEEDS = 2000  # 10 pairs, 5 methods: 100,000 runs
 SECONDS, MEGABYTES, TARGET = 3.0, 1000.0, 20.0
 COMMAND = """
 import sys
@@ -78,6 +82,8 @@ def main() -> None:
         seconds = in_turn({"ours": ours, "logs": logs}, 3)
         _check(outputs, page, runs)
         page_mb = page.stat().st_size / 1e6
+        say("  every command once, most of them on one sweep of 100,001 runs")
+        parts |= {name: [cost] for name, cost in _every_command(folder, file).items()}
     ratio, spread = ratio_of_pairs(seconds["logs"], seconds["ours"])
     detail = {
         "runs": runs,
@@ -92,6 +98,45 @@ def main() -> None:
         **spread,
     }
     emit("store_100k", ratio, TARGET, detail)
+
+
+def _every_command(folder: Path, of_10k: Path) -> dict[str, tuple[float, float]]:
+    """Run each command once; return its seconds and peak megabytes."""
+    file, runs, _ = _write(folder / "one", sweeps=1, seeds=ONE_SWEEP_SEEDS, logs=False)
+    one, many = (["--results", str(home / "results")] for home in (folder / "one", folder))
+    commands = {
+        "report_one_sweep": ["report", str(file), *one],
+        "report_store": ["report", *many],
+        "leaderboard_one_sweep": ["leaderboard", *one],
+        "status": ["status", str(file), *one],
+        "status_json": ["status", str(file), *one, "--json"],
+        "plan": ["sweep", str(file), *one, "--plan"],
+        "out": ["report", str(file), *one, "--out", str(folder / "tables")],
+        "sweep": ["sweep", str(file), *one],  # writes the store's tables, as "out" does
+        "sweep_again": ["sweep", str(file), *one],
+        "verify": ["verify", *one],
+        "figures_10k": ["report", str(of_10k), *many, "--figures", str(folder / "figures")],
+        "bundle_10k": ["report", str(of_10k), *many, "--bundle", str(folder / "bundle.zip")],
+        "tensorboard_50": ["report", str(of_10k), *many, "--only", "seed=0", "--tensorboard", str(folder / "events")],
+        "compact": ["compact", *one],
+    }
+    costs = {}
+    for name, command in commands.items():
+        if name == "compact":
+            _loosen(Store(folder / "one" / "results"), folder)
+        costs[name] = _run({}, *command)
+        say(f"  {name}: {costs[name][0]:.1f} s, {costs[name][1]:.0f} MB")
+    assert runs == 100_001
+    return costs
+
+
+def _loosen(store: Store, folder: Path) -> None:
+    """Add the records of a further sweep of 1,001 runs, a file each, as jobs write them."""
+    plan = plan_sweep(large_sweep.write_sweep(folder, EPOCHS, SMALL_SEEDS), store.root, sets=["recipe.lr=0.3"]).plan
+    for i, run in enumerate(plan.runs.values()):
+        points = large_sweep.curves(run.science, i)
+        row = large_sweep.row(run.run_id, run.science, i, points)
+        records.write_record(store, {name: value for name, value in row.items() if name != "schema_version"})
 
 
 def _run(outputs: dict[str, str], command: str, *args: str) -> tuple[float, float]:
@@ -115,13 +160,16 @@ def _check(outputs: dict[str, str], page: Path, runs: int) -> None:
     assert f'"runs":{runs},' in page.read_text()
 
 
-def _write(folder: Path) -> tuple[Path, int, int]:
+def _write(
+    folder: Path, sweeps: int = 1 + SMALL_SWEEPS, seeds: int = large_sweep.SEEDS, logs: bool = True
+) -> tuple[Path, int, int]:
     """Write the compacted store and the logs; return the large sweep's file, the numbers of records and of logs."""
-    file, store = large_sweep.write_sweep(folder, EPOCHS), Store(folder / "results")
+    folder.mkdir(exist_ok=True)
+    file, store = large_sweep.write_sweep(folder, EPOCHS, seeds), Store(folder / "results")
     generation = store.compact / "000001"
     part, logged = PartWriter(generation, "cifar100"), 0
-    for number in range(1 + SMALL_SWEEPS):
-        large = number == SMALL_SWEEPS // 2
+    for number in range(sweeps):
+        large = number == sweeps // 2
         sets = [] if large else [f"recipe.lr={0.1 + 0.001 * number:.3f}", f"seeds={SMALL_SEEDS}"]
         plan = plan_sweep(file, store.root, sets=sets).plan
         runs = list(plan.runs.values())
@@ -135,11 +183,12 @@ def _write(folder: Path) -> tuple[Path, int, int]:
             which = [curves.of(run.science, i) for i, run in some]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
             part.add(table.set_column(SCHEMA.get_field_index("curves"), "curves", curves.array().take(which)))
-            if large:
+            if large and logs:
                 logged += len(rows)
                 for row, k in zip(rows, which, strict=True):
                     _write_log(folder / "logs" / row["run_id"], row, curves.lines(k))
-        Contents.of(f"sweep_{number}", plan).write(store.table_folder(f"sweep_{number}"))
+        name = file.stem if sweeps == 1 else f"sweep_{number}"
+        Contents.of(name, plan).write(store.table_folder(name))
     closed = part.close()
     generations.write_index(generation, SCHEMA_VERSION, {part.name: closed})
     return file, len(closed.run_ids), logged
