@@ -38,7 +38,7 @@ seeds: 2
 def trials(folder: Path, random: random_numbers.Random) -> Iterator[Outcome]:
     """Yield what became of a store after each sequence of jumps."""
     faults: list[Callable[[Path, random_numbers.Random], Outcome]] = [
-        _attempts, _compaction, _temporary_files, _durations,
+        _attempts, _compaction, _temporary_files, _durations, _tables,
     ]  # fmt: skip
     while True:
         for fault in random.sample(faults, len(faults)):
