@@ -56,6 +56,7 @@ def _write_records(
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             done += len(rows)
+            del rows, table  # before the next ones are read
 
 
 def published_for(comparison: Comparison) -> PublishedTable | None:
