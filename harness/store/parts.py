@@ -217,5 +217,7 @@ def stream_rows(generation: Generation, name: str, run_ids: Set[str], columns: S
             rows = [i - start for i in range(start, end) if in_part[i] in run_ids]
             if rows:
                 table = _read_groups(generation, name, file, [group], columns)
-                yield table if len(rows) == len(table) else table.take(pa.array(rows, pa.int64()))
+                table = table if len(rows) == len(table) else table.take(pa.array(rows, pa.int64()))
+                yield table
+                del table  # before the next one is read
             start = end

@@ -29,6 +29,7 @@ def stream_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] 
             for table in parts.stream_rows(generation, name, requested, names):
                 streamed.update(table.column("run_id").to_pylist())
                 yield table.select(columns)
+                del table  # before the next one is read
     rest = sorted(requested & index.run_ids - streamed)
     for start in range(0, len(rest), ROWS):
         yield records.read_records(store, rest[start : start + ROWS], columns)
@@ -63,6 +64,7 @@ def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path) -> Itera
                     writer.write_batch(taken.combine_chunks().to_batches()[0])
                     batches[number].append(written)
                     written += 1
+                del table, taken  # before the next ones are read
         reader = pa.ipc.open_file(file)
         for number, of_table in enumerate(batches):
             own: dict[str, list[int]] = {}
@@ -74,5 +76,5 @@ def stream_in_order(store: Store, run_ids: Sequence[str], folder: Path) -> Itera
 def _in_order(table: pa.Table, places: dict[str, list[int]]) -> pa.Table:
     """Return the rows by their places. Each run of the table has at least one."""
     at = [(i, row) for row, run_id in enumerate(table.column("run_id").to_pylist()) for i in places[run_id]]
-    # As one chunk, so that equal rows are equal bytes when written.
-    return table.combine_chunks().take(pa.array([row for _, row in sorted(at)], pa.int64())).combine_chunks()
+    table = table.combine_chunks()  # so that equal rows are equal bytes when written
+    return table.take(pa.array([row for _, row in sorted(at)], pa.int64()))

@@ -62,6 +62,7 @@ def _write_records(contents: Contents, cells: Sequence[Cell], store: Store, chan
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             done += len(rows)
+            del rows, table  # before the next ones are read
 
 
 def published_for(comparison: Comparison) -> PublishedTable | None:
