@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -124,12 +123,6 @@ def test_json_values_keep_their_checksum(tmp_path: Path, value: object) -> None:
     if value:
         with pytest.raises(checksums.WrongChecksum):
             checksums.open_value(json.loads(text.replace("1", "2", 1)))
-
-
-def test_flips_of_a_store(tmp_path: Path) -> None:
-    outcomes = list(islice(flips.trials(tmp_path, Random(1)), 150))
-    assert not [outcome.lost for outcome in outcomes if outcome.lost]
-    assert {"noticed", "healed"} <= Counter(outcome.word for outcome in outcomes).keys()
 
 
 def test_flips_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

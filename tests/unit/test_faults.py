@@ -4,7 +4,6 @@ import errno
 import fcntl
 import json
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +19,6 @@ from harness.store.store import Store
 from tests.support.cli import run_command
 from tests.support.faults import faults
 from tests.torture import errors
-
-
-def test_each_operation_on_a_store_may_fail(tmp_path: Path) -> None:
-    """A sample: `python -m tests.torture errors` tries each operation of each command with each errno."""
-    outcomes = [outcome for _, outcome in errors.one_pass(tmp_path, random.Random(0), errors.OF_STORE, every=7)]
-    assert len(outcomes) > 30
-    assert not [outcome.lost for outcome in outcomes if outcome.lost]
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
