@@ -183,18 +183,14 @@ def _train(bench: Bench) -> str:
     raise UserError(failure.cause if failure else log.getvalue())
 
 
-TRAINING = Trial("train", _in_app(_train))
-# These take milliseconds each.
-OF_STORE = (
+TRIALS = (
+    Trial("train", _in_app(_train)),
     Trial("write a record", _in_app(_record)),
     Trial("write and read a queue", _in_app(_queue)),
     Trial("dispatch", _in_app(_dispatch)),
     Trial("note progress", _in_app(_progress)),
     Trial("note an attempt", _in_app(_attempt), repeats=False),
     Trial("note a failure", _in_app(_failure)),
-)
-TRIALS = (
-    *OF_STORE,
     _command("status"),
     _command("status", "--json"),
     _command("status", "--failures"),
@@ -215,15 +211,14 @@ def trials(folder: Path, random: Random) -> Iterator[Outcome]:
     import harness.training.job  # noqa: F401  # what it opens files with can then be made to fail
 
     for number in itertools.count():
-        yield from (outcome for _, outcome in one_pass(folder / str(number), random, (*TRIALS, TRAINING)))
+        yield from _one_pass(folder / str(number), random)
 
 
-def one_pass(folder: Path, random: Random, of: tuple[Trial, ...], every: int = 1) -> Iterator[tuple[str, Outcome]]:
-    """Yield names and outcomes of trials: each kind of operation with each errno once, or each ``every``-th of them."""
+def _one_pass(folder: Path, random: Random) -> Iterator[Outcome]:
     whole = make_store(folder / "whole")
     rows = _rows(whole)
     counted: list[tuple[Trial, CommandResult, int, int]] = []
-    for trial in of:
+    for trial in TRIALS:
         bench = _copy(whole, folder / "copy")
         with faults(bench.folder) as found:
             expected = _call(trial, bench)
@@ -231,11 +226,10 @@ def one_pass(folder: Path, random: Random, of: tuple[Trial, ...], every: int = 1
         kinds = {_RANDOM.sub("*", what): (at, what) for at, what in reversed(list(enumerate(found.operations)))}
         both = itertools.product(kinds.values(), ERRNOS)
         counted += [(trial, expected, at, number) for (at, what), number in both if Faults.can(what, number)]
-    counted = counted[::every]
     random.shuffle(counted)
     for trial, expected, at, number in counted:
         bench = _copy(whole, folder / "copy")
-        yield trial.name, attempt(trial, bench, expected, rows, at, number, random.random() < 0.5)
+        yield attempt(trial, bench, expected, rows, at, number, random.random() < 0.5)
 
 
 def _copy(whole: Bench, folder: Path) -> Bench:
