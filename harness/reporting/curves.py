@@ -27,6 +27,7 @@ def load_curves(store: Store, run_ids: Iterable[str]) -> dict[str, Curves]:
     curves: dict[str, Curves] = {}
     for table in record_stream.stream_records(store, run_ids, ["run_id", "curves"]):
         curves |= curves_of(table)
+        del table  # before the next one is read
     return curves
 
 
@@ -40,10 +41,13 @@ def curves_of(table: pa.Table) -> dict[str, Curves]:
     coded = points.values.field("name").dictionary_encode()
     names, codes = coded.dictionary.to_pylist(), coded.indices.to_numpy()
     curves: dict[str, Curves] = {}
+    alike: dict[bytes, NDArray[np.int64]] = {}  # most curves have the same epochs, which then are in memory once
     for run_id, start, end in zip(table.column("run_id").to_pylist(), ends, ends[1:], strict=False):
         run_codes = codes[start:end]
         positions = {code: start + np.flatnonzero(run_codes == code) for code in dict.fromkeys(run_codes.tolist())}
-        curves[run_id] = {names[code]: Curve(epochs[i], values[i]) for code, i in positions.items()}
+        of_codes = {code: epochs[i] for code, i in positions.items()}
+        of_codes = {code: alike.setdefault(own.tobytes(), own) for code, own in of_codes.items()}
+        curves[run_id] = {names[code]: Curve(of_codes[code], values[i]) for code, i in positions.items()}
     return curves
 
 
