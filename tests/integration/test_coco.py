@@ -164,7 +164,7 @@ def test_a_given_teachers_predictions_are_stored(uninterrupted: Bench, bench: Be
     ids = run_ids(bench).values()
     files = {run_id: asdict(file) for run_id, file in bench.plan().weights_files(ids).items()}
     train_ranks(bench, 1, *ids, data=str(data / "prepared"), weights=files)
-    (file,) = (bench.store.root / "teachers").iterdir()
+    (file,) = (bench.store.root / "teachers").glob("*.json")
     rows = records.read_records(bench.store, bench.store.done_ids()).to_pylist()
     row = next(row for row in rows if row["method"] == "kd")
     assert file == bench.store.teacher_predictions(Science.from_text(row["science"]).teacher_evaluation_id("train"))

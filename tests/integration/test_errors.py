@@ -416,7 +416,8 @@ def test_a_results_folder_that_cannot_be_written(home: Path) -> None:
     with tmpfs(home / "results", "ro"):
         result = run_command("sweep", "s.yaml")
         assert result.code == 2 and result.out == ""
-        assert result.err.splitlines()[-1].startswith(f"error: {home}/results/runs: Read-only file system")
+        cause = "you may not write to it: its file system is read-only"
+        assert result.err.splitlines()[-1].startswith(f"error: {home}/results: {cause}")
         assert run_command("status", "s.yaml").code == 0
         assert run_command("report", "s.yaml").code == 0
 

@@ -63,12 +63,13 @@ def test_an_incomplete_record_does_not_exist(finished: Bench, tmp_path: Path, mo
     row = finished.row(finished.cells()["kd", 0].run_id)
     store = Store(tmp_path)
 
-    def torn(table: Any, path: Path) -> None:
-        path.write_bytes(b"PAR1 and then the disk was full")
+    def torn(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(records, "write_file", torn)
+        patch.setattr(Path, "write_bytes", torn)
         with pytest.raises(files.DiskFull):
             records.write_record(store, row)
     assert store.done_ids() == set() and not list(store.records.iterdir())
