@@ -101,8 +101,11 @@ def _read_indexed(store: Store, index: RecordIndex, run_ids: frozenset[str], col
         if index.generation.digests is None:
             note_unsealed(store, len(run_ids & index.generation.run_ids))
         tables += [parts.read_part(index.generation, name, run_ids, names) for name in index.generation.parts]
-    loose = [read_loose(store, run_id) for run_id in run_ids & index.loose]
-    note_unsealed(store, sum(not record.sealed for record in loose))
-    tables += [record.row.select(names) for record in loose]
+    unsealed = 0
+    for run_id in run_ids & index.loose:
+        record = read_loose(store, run_id)
+        unsealed += not record.sealed
+        tables.append(record.row.select(names))  # its other columns, as the curves, are not kept
+    note_unsealed(store, unsealed)
     rows = pa.concat_tables(tables).combine_chunks()  # so that equal rows are equal bytes when written
     return rows.take(pc.sort_indices(rows.column("run_id"))).select(columns)

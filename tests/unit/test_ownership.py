@@ -80,7 +80,7 @@ def test_a_queue_that_others_can_have_written_starts_nothing(queue_file: Path) -
     moved = queue_file.parents[2] / "other" / "queues" / queue_file.name
     moved.parent.mkdir(parents=True)
     queue_file.rename(moved)
-    with pytest.raises(UserError, match="of the store '.*results'; run the sweep again"):
+    with pytest.raises(UserError, match="of the store '.*; run the sweep again"):
         Queue.read_own(moved)
 
 
