@@ -162,7 +162,9 @@ class Science:
     def run_id_by_seed(self) -> Callable[[int], str]:
         """Return a function from a seed to the run id with it."""
         common = self.without_seed()
-        return lambda seed: identity.digest({**common, "seed": seed})
+        before = identity.canonical({key: part for key, part in common.items() if key < "seed"})[:-1]
+        after = identity.canonical({key: part for key, part in common.items() if key > "seed"})[1:]
+        return lambda seed: identity.of_text(f'{before},"seed":{seed},{after}')  # the canonical text with it
 
     def teacher_evaluation_id(self, evaluated_on: str) -> str:
         """Return the hash of what decides a given teacher's measured score: runs with the same teacher share it."""

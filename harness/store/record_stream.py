@@ -24,6 +24,8 @@ def stream_records(store: Store, run_ids: Iterable[str], columns: Sequence[str] 
     requested, index = frozenset(run_ids), store.record_index()
     names = list(dict.fromkeys(["run_id", *columns]))
     streamed = set[str]()
+    if index.generation and index.generation.digests is None:
+        records.note_unsealed(store, len(requested & index.generation.run_ids))
     for generation, name in [(index.generation, name) for name in index.generation.parts] if index.generation else ():
         with contextlib.suppress(FileNotFoundError):  # compacted again since the index was read: see below
             for table in parts.stream_rows(generation, name, requested, names):

@@ -111,7 +111,7 @@ def test_a_planted_queue_is_not_started(shared: Path) -> None:
     _, err = started.communicate(timeout=60)
     assert started.returncode == 1
     assert err == (
-        f"error: {queue_file}: belongs to user 4002, with mode 644: jobs start only by a file that you alone can "
+        f"{queue_file}: belongs to user 4002, with mode 644: jobs start only by a file that you alone can "
         "write to; run the sweep again\n"
     )
 
