@@ -170,7 +170,6 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.reporting import comparison
     from harness.reporting.published import table
     from harness.reporting.tables import table_folder
-    from harness.store import files
     from harness.store.compaction import compact_if_many
     from harness.store.leftovers import remove_leftovers
 
@@ -190,9 +189,10 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
             value["undecided"] = [asdict(test) for test in undecided]
         print(json.dumps(value))
         return
-    if not table_folder.tables_are_current(contents, planned.store, folder):
-        table_folder.write_tables(contents, planned.store, folder)
-    print(files.read_bytes(folder / "table.md").decode())
+    text = table_folder.current_table(contents, planned.store, folder)
+    if text is None:  # not read back: another sweep of this name may write the folder
+        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
+    print(text)
     submissions.say_submissions(planned.store, planned.name)
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
