@@ -184,4 +184,4 @@ def _named_anywhere(cluster: str) -> str | None:
     """Return a profile's name, or its file's absolute path; None for this machine."""
     if cluster == LOCAL:
         return None
-    return str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster
+    return str(Path(cluster).resolve()) if cluster.endswith((".yaml", ".yml")) else cluster
