@@ -100,7 +100,7 @@ def sweep(
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
-    from harness.planning.submit import LOCAL, Request, submit, work_of
+    from harness.planning.submit import LOCAL, Request, check_writable, submit, work_of
     from harness.reporting import protocol_guard
     from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
@@ -127,6 +127,8 @@ def sweep(
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
     work = work_of(request, planned, retry_failed, probe)
+    if work.to_do and not plan:
+        check_writable(work)
     if check and work.to_do:
         from harness.planning.check import check_first_steps, check_given_weights
 
@@ -151,7 +153,7 @@ def sweep(
         if queue_file:
             from harness.planning.watch import watch
 
-            watch(planned, queue_file, restart=True)
+            watch(planned, [queue_file], restart=True)
         if until_decided:
             planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:
