@@ -143,9 +143,13 @@ def report(
 
 def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
     from harness.reporting.figures import write_figures
+    from harness.reporting.tables.table_folder import writing_alone
 
     for comparison in comparisons:
-        yield from write_figures(comparison, store, folder / comparison.contents.name)
+        out = folder / comparison.contents.name
+        with writing_alone(store, out):
+            written = write_figures(comparison, store, out)
+        yield from written
 
 
 def _images(

@@ -73,10 +73,32 @@ def status(
     elif watch:
         from harness.planning.watch import watch as follow
 
-        if queues:
-            follow(planned, queues[-1], restart=False)
+        if readable := _readable(queues):
+            follow(planned, readable, restart=False)
     else:
-        _print_states(planned, [backend.backend_of(q) for q in queues], json_)
+        _print_states(planned, [backend.backend_of(q) for q in _readable(queues)], json_)
+
+
+def _readable(queues: list[Path]) -> list[Path]:
+    """Return the queues without those of other users that are closed or damaged, which are named.
+
+    Raises:
+        UserError: a queue of this user is.
+    """
+    from harness.store import json_files, ownership
+    from slurm.queue import Queue
+
+    readable = []
+    for queue_file in queues:
+        try:
+            Queue.read(queue_file)
+        except UserError as e:
+            if not ownership.other_owner(queue_file):
+                raise
+            json_files.print_note(f"{e}; left out")
+        else:
+            readable.append(queue_file)
+    return readable
 
 
 def _cancel(planned: "Planned", queues: list[Path]) -> None:

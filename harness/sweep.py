@@ -100,7 +100,7 @@ def sweep(
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
-    from harness.planning.submit import LOCAL, Request, submit, work_of
+    from harness.planning.submit import LOCAL, Request, check_writable, submit, work_of
     from harness.reporting import protocol_guard
     from harness.store import ownership
     from harness.store.leftovers import remove_leftovers
@@ -127,6 +127,8 @@ def sweep(
     elif max_seeds is not None:
         raise UserError("--max-seeds goes with --until-decided")
     work = work_of(request, planned, retry_failed, probe)
+    if work.to_do and not plan:
+        check_writable(work)
     if check and work.to_do:
         from harness.planning.check import check_first_steps, check_given_weights
 
@@ -151,7 +153,7 @@ def sweep(
         if queue_file:
             from harness.planning.watch import watch
 
-            watch(planned, queue_file, restart=True)
+            watch(planned, [queue_file], restart=True)
         if until_decided:
             planned, undecided = adaptive_seeds.until_decided(request, planned, limit)
     except KeyboardInterrupt:
@@ -170,7 +172,6 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
     from harness.reporting import comparison
     from harness.reporting.published import table
     from harness.reporting.tables import table_folder
-    from harness.store import files
     from harness.store.compaction import compact_if_many
     from harness.store.leftovers import remove_leftovers
 
@@ -190,9 +191,10 @@ def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseT
             value["undecided"] = [asdict(test) for test in undecided]
         print(json.dumps(value))
         return
-    if not table_folder.tables_are_current(contents, planned.store, folder):
-        table_folder.write_tables(contents, planned.store, folder)
-    print(files.read_bytes(folder / "table.md").decode())
+    text = table_folder.current_table(contents, planned.store, folder)
+    if text is None:  # not read back: another sweep of this name may write the folder
+        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
+    print(text)
     submissions.say_submissions(planned.store, planned.name)
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")

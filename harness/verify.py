@@ -2,7 +2,7 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from harness.console import options
 from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError
 from harness.phrases import plural
 from harness.store import files
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
 
 BINARY = (".parquet", ".pdf")
 BLOCK = 1 << 20  # bytes in memory at a time
@@ -30,9 +33,6 @@ def verify(
 
     Exit code: 0 all is as it was written, 1 a byte differs or a file is damaged, 2 wrong input.
     """
-    from harness.reporting import figures
-    from harness.reporting.comparison import Contents
-    from harness.reporting.tables import digests, table_folder
     from harness.store import records
     from harness.store.store import Store
     from harness.store.verification import Verification, verify_records
@@ -49,28 +49,50 @@ def verify(
     checked = f"{plural(verified.records, 'record')}, weights of {plural(verified.weights, 'run')}"
     print(f"checked {store.root}: {checked}")
     different = len(verified.damage)
-    with tempfile.TemporaryDirectory() as scratch:
-        for folder in folders:
-            rebuilt = Path(scratch) / folder.name
-            names = {p.name for p in folder.iterdir() if p.is_file()}
-            try:
-                compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
-                if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
-                    figures.write_figures(compared, store, rebuilt)
-            except Unreadable:
-                raise
-            except UserError as e:
-                different += 1
-                print(f"DAMAGED {e}")
-                continue
-            names = (names | {p.name for p in rebuilt.iterdir()}) - {digests.FILE}  # read with the contents
-            for name in sorted(names):
-                if difference := _first_difference(folder / name, rebuilt / name):
-                    different += 1
-                    print(f"DIFFERENT {folder / name}: {difference}")
-            print(f"checked {folder}: {plural(len(names), 'file')}")
+    for folder in folders:
+        differences, count = _check_tables(store, folder)
+        different += len(differences)
+        for text in differences:
+            print(text)
+        if count:
+            print(f"checked {folder}: {plural(count, 'file')}")
     if different:
         raise typer.Exit(EXIT_RUN_FAILED)
+
+
+def _check_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
+    """Return a line for each difference between a folder's tables and rebuilt ones, and the number of its files.
+
+    It is compared again where a process has written to it meanwhile.
+    """
+    from harness.reporting.tables import table_folder
+
+    while True:
+        version = table_folder.settled_version(folder)
+        differences, count = _compare_tables(store, folder)
+        if not differences or version == table_folder.settled_version(folder):
+            return differences, count
+
+
+def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
+    from harness.reporting import figures
+    from harness.reporting.comparison import Contents
+    from harness.reporting.tables import digests, table_folder
+
+    with tempfile.TemporaryDirectory() as scratch:
+        rebuilt = Path(scratch) / folder.name
+        names = {p.name for p in folder.iterdir() if p.is_file()}
+        try:
+            compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
+            if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
+                figures.write_figures(compared, store, rebuilt)
+        except Unreadable:
+            raise
+        except UserError as e:
+            return [f"DAMAGED {e}"], 0
+        names = (names | {p.name for p in rebuilt.iterdir()}) - {digests.FILE}  # read with the contents
+        found = ((name, _first_difference(folder / name, rebuilt / name)) for name in sorted(names))
+        return [f"DIFFERENT {folder / name}: {difference}" for name, difference in found if difference], len(names)
 
 
 def _first_difference(old: Path, new: Path) -> str | None:

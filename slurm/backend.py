@@ -29,7 +29,7 @@ def backend_of(queue_file: Path) -> Backend:
     """Return the backend of a queue file.
 
     Raises:
-        UserError: the file is damaged, or names a cluster profile that does not exist.
+        UserError: the file is damaged.
     """
     if Queue.read(queue_file).cluster is None:
         return local.Local(queue_file)

@@ -6,9 +6,9 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,6 @@ class Cluster:
     queue_file: Path
     queue: Queue = field(init=False)
     store: Store = field(init=False)
-    profile: profiles.Profile = field(init=False)
     _array_jobs: ArrayJobs = field(init=False)
     _asked_at: float | None = None  # when SLURM was last asked for jobs
     _live: dict[str, commands.JobState] = field(default_factory=dict)
@@ -74,12 +73,20 @@ class Cluster:
     def __post_init__(self) -> None:
         self.queue = Queue.read(self.queue_file)
         self.store = Store(Path(self.queue.store))
+        self._array_jobs = ArrayJobs(self.store)
+
+    @cached_property
+    def profile(self) -> profiles.Profile:
+        """The profile of the queue's jobs. To look at them needs none: it may be private to another user.
+
+        Raises:
+            UserError: it is missing, unreadable or wrong.
+        """
         assert self.queue.cluster is not None
         try:
-            self.profile = profiles.load_profile(self.queue.cluster)
+            return profiles.load_profile(self.queue.cluster)
         except UserError as e:
             raise UserError(f"{self.queue_file}: {e}") from None
-        self._array_jobs = ArrayJobs(self.store)
 
     # states ------------------------------------------------------------------------------------------------------
 
@@ -151,7 +158,13 @@ class Cluster:
         return live
 
     def _is_due(self) -> bool:
-        return self._asked_at is None or time.monotonic() - self._asked_at >= self.profile.poll_seconds
+        return self._asked_at is None or time.monotonic() - self._asked_at >= self._poll_seconds
+
+    @property
+    def _poll_seconds(self) -> float:
+        with suppress(UserError):
+            return self.profile.poll_seconds
+        return profiles.Profile().poll_seconds
 
     def _last_ends(self, live: dict[str, commands.JobState]) -> dict[str, commands.JobState]:
         """Return run_id -> how the last job of an open run ended, from one sacct call."""

@@ -61,7 +61,7 @@ def until_decided(request: Request, planned: Planned, limit: int) -> tuple[Plann
         planned = request.plan(fetch=True)
         work = work_of(request, planned)
         say(work.text())
-        watch(planned, submit(work), restart=True)
+        watch(planned, [submit(work)], restart=True)
 
 
 def _add(planned: Planned, further: dict[Line, list[int]]) -> None:

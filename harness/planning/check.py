@@ -61,7 +61,8 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     passed = _check(planned, list(new.values()), weights, steps=True)
     for (key, (run, _)), is_good in zip(new.items(), passed, strict=True):
         for name in (key, *_weights_keys(run, weights)) if is_good else ():
-            files.replace_json(planned.store.check(name), {"run": run.label, "at": time.time()}, durable=False)
+            with suppress(OSError):  # in a folder that is closed to this user; then it is checked again
+                files.replace_json(planned.store.check(name), {"run": run.label, "at": time.time()}, durable=False)
 
 
 def check_given_weights(planned: Planned, to_do: Collection[str]) -> None:

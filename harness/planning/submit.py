@@ -138,6 +138,18 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
     return Work(planned, cluster, states, to_do, tuple(jobs), at_once, estimate.estimate(jobs, at_once, costs))
 
 
+def check_writable(work: Work) -> None:
+    """Check that this user may write what the work leaves in the store, down to the table at its end.
+
+    Raises:
+        UserError: another user's folder is closed.
+    """
+    store = work.planned.store
+    of_all = [store.root, store.jobs, store.records, store.root / "queues", store.root / "failures", store.all_tables]
+    runs = map(store.run, sorted(work.to_do))
+    ownership.check_writable([*of_all, store.table_folder(work.planned.name), *runs])
+
+
 def submit(work: Work) -> Path:
     """Write what jobs read, start them, and return the queue's file. When data or weights are missing, nothing changes.
 
@@ -152,7 +164,7 @@ def submit(work: Work) -> Path:
     planned, store = work.planned, work.planned.store
     folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
     weights = planned.weights_files(work.to_do)
-    ownership.check_writable([store.root, store.jobs, store.records, *map(store.run, sorted(work.to_do))])
+    check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
         store.archive_failure(run_id)
     queued = []
@@ -184,4 +196,4 @@ def _named_anywhere(cluster: str) -> str | None:
     """Return a profile's name, or its file's absolute path; None for this machine."""
     if cluster == LOCAL:
         return None
-    return str(Path(cluster).resolve()) if cluster.endswith(".yaml") else cluster
+    return str(Path(cluster).resolve()) if cluster.endswith((".yaml", ".yml")) else cluster

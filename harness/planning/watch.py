@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,31 @@ from harness.phrases import plural
 from harness.planning.plan import Planned
 from harness.store import files
 from slurm import backend
-from slurm.queue import WAITS_IN_ITS_JOB, cancelled_file
+from slurm.queue import WAITS_IN_ITS_JOB, Queue, cancelled_file
 
 REFRESH_SECONDS = 0.5
 RESTARTS = 3
 
 
-def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
-    """Show progress until every run is done or failed, or until nothing trains the rest any more.
+def watch(planned: Planned, queue_files: Sequence[Path], restart: bool) -> None:
+    """Show progress until every run is done or failed, or until no queue trains the rest any more.
 
-    With ``restart``, runs whose jobs were lost (killed, preempted, their node gone) are started again, up to RESTARTS
-    times in a row without any run ending. Runs that a cluster could not take yet are started as others end.
+    With ``restart``, runs whose jobs were lost (killed, preempted, their node gone) are started again by the last
+    queue, up to RESTARTS times in a row without any run ending. Runs that a cluster could not take yet are started as
+    others end.
 
     Raises:
         KeyboardInterrupt: ctrl-C; the jobs continue.
     """
     stderr = console()
     view = _View(planned)
-    jobs, restarts = backend.backend_of(queue_file), 0
+    queues = [(Queue.read(path).run_ids, backend.backend_of(path)) for path in queue_files]
+    restarts = 0
     with Live(console=stderr, transient=True) as live:  # shows nothing where stderr is no terminal
         escape_output()  # rich reads commands in what is printed from here on
         while True:
-            without_job = jobs.runs_without_job()  # asked before the states, so that no result is missed
+            # Asked before the states, so that no result is missed.
+            taken = set().union(*(run_ids - jobs.runs_without_job() for run_ids, jobs in queues))
             view.update()
             for line in view.news():
                 stderr.print(line, soft_wrap=True)
@@ -46,13 +50,14 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             live.update(view.screen())
             if not view.open:
                 return
-            lost = (without_job & view.open) - set(view.running)
-            if lost and restart and restarts < RESTARTS and not cancelled_file(queue_file).exists():
-                restarts += jobs.start() < len(lost)  # not counted when the cluster could take none of them
+            lost = view.open - taken - set(view.running)
+            if lost and restart and restarts < RESTARTS and not cancelled_file(queue_files[-1]).exists():
+                restarts += queues[-1][1].start() < len(lost)  # not counted when the cluster could take none of them
                 time.sleep(1)
             elif lost == view.open:
                 root = planned.store.root
-                full = f"{root}: no space left on the disk; " if files.is_disk_full(root) else ""
+                is_full = restart and files.is_disk_full(root)  # who only looks writes nothing
+                full = f"{root}: no space left on the disk; " if is_full else ""
                 stderr.print(
                     Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
                 )

@@ -109,7 +109,7 @@ def writable_by_owner_alone() -> Iterator[None]:
 
 def writers(root: Path) -> list[str]:
     """Return who else than this user and root can change files of a store, each in words. It need not exist yet."""
-    folders = [root, *(path for path in _entries(root) if path.is_dir() and not path.is_symlink())]
+    folders = [root, *(path for path in _entries(root) if not path.is_symlink() and path.is_dir())]
     statuses = [path.stat() for path in folders if path.exists()]
     # Whoever may write to a folder above, unless it is sticky, can put another store in the place of this one.
     above = [path.stat() for path in root.parents if path.exists()]

@@ -1,17 +1,19 @@
 """States and errors derived from SLURM's answers, or from missing ones; functions stand in for SLURM."""
 
 import signal
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
+from harness.planning.submit import _named_anywhere
 from harness.store import files
 from harness.store.store import Store
 from slurm import commands, entry
 from slurm.array_jobs import ArrayJob, ArrayJobs
+from slurm.backend import backend_of
 from slurm.cluster import Cluster
 from slurm.commands import JobState
 from slurm.queue import Queue, QueuedJob, QueuedRun
@@ -101,6 +103,25 @@ def test_jobs_are_assumed_to_go_on_while_slurm_is_silent(
     slurm.answers = True
     cluster.profile = cluster.profile.model_copy(update={"poll_seconds": 0.0})
     assert cluster.runs_without_job() == set(RUNS)
+
+
+@pytest.mark.parametrize("name", ["gone.yaml", "gone.yml"])
+def test_jobs_are_seen_and_ended_without_their_profile(
+    cluster: Cluster, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It lies where the submitter keeps it, whom others cannot ask, and may be gone."""
+    profile = _named_anywhere(name)
+    assert profile == str(Path(name).resolve())
+    replace(cluster.queue, cluster=profile).write(cluster.queue_file)
+    slurm.queued = [JobState("7_0", NAME, "PENDING", "Priority")]
+    ended = list[str]()
+    monkeypatch.setattr(commands, "cancel", ended.extend)
+    queue = backend_of(cluster.queue_file)
+    assert queue.scheduled("aaaa") == ("pending", "Priority, job 7_0")
+    assert queue.runs_without_job() == {"bbbb", "cccc"}
+    assert queue.cancel() and ended == ["7_0"]
+    with pytest.raises(UserError, match=rf"sweep-00000000.json: .*{name}"):
+        queue.start()
 
 
 def test_accounts_that_are_gone_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,30 @@ def test_nothing_is_written_through_a_link_that_others_may_have_put_there(queue_
     assert own.read_text() == "own"
 
 
+def test_who_watches_a_queue_writes_nothing(queue_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk that is full of another user's quota is not this user's."""
+    monkeypatch.setattr(files, "is_disk_full", lambda folder: pytest.fail(f"writes to {folder}"))
+    watched = run_command("status", queue_file.parents[2] / "s.yaml", "--results", queue_file.parents[1], "--watch")
+    assert watched.code == 0 and "nothing trains the remaining" in watched.err, watched
+
+
+@as_root
+@pytest.mark.parametrize("words", [(), ("--json",), ("--watch",)])
+def test_a_damaged_queue_of_another_user_hides_no_states(queue_file: Path, words: tuple[str, ...]) -> None:
+    queue_file.write_text("{")
+    status = ("status", queue_file.parents[2] / "s.yaml", "--results", queue_file.parents[1], *words)
+    assert run_command(*status).error == f"{queue_file}: damaged: not JSON"
+    os.chown(queue_file, 4001, 4001)
+    assert f"note: {queue_file}: damaged: not JSON; left out" in (done := run_command(*status)).err and done.code == 0
+
+
+def test_a_link_to_what_cannot_be_looked_at_hides_no_writer(tmp_path: Path) -> None:
+    (tmp_path / "runs.parquet").symlink_to("x" * 300)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert "everyone" in ownership.writers(tmp_path)
+
+
 def test_cancel_ends_a_queues_processes_and_none_that_a_file_names(queue_file: Path) -> None:
     store = Store(queue_file.parents[1])
     victim = subprocess.Popen(["sleep", "60"], start_new_session=True)

@@ -46,8 +46,8 @@ class MeasuredCost:
 
 
 def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate: Estimate) -> None:
-    """Note a submission. Runs that were submitted before keep their first estimate. A file that cannot be read is left
-    as it is.
+    """Note a submission. Runs that were submitted before keep their first estimate. A file that cannot be read or
+    replaced is left as it is.
     """
     known = read_submissions(store, sweep)
     if not known and files.is_there(store.estimates(sweep)):
@@ -58,7 +58,10 @@ def note_submission(store: Store, sweep: str, run_ids: Collection[str], estimate
         time.time(), tuple(sorted(run_ids)), estimate.elapsed_s, estimate.device_s, estimate.unit, estimate.left_bytes,
         len(estimate.runs_of_unknown_time),
     )  # fmt: skip
-    files.replace_json(store.estimates(sweep), checksums.seal_value([asdict(s) for s in (*known, new)]))
+    try:
+        files.replace_json(store.estimates(sweep), checksums.seal_value([asdict(s) for s in (*known, new)]))
+    except OSError as e:
+        say(f"note: the estimate is not kept: {system_error(e)}")
 
 
 def read_submissions(store: Store, sweep: str) -> list[Submission]:

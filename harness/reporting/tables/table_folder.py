@@ -1,8 +1,13 @@
-"""A comparison's folder in the store: every format, the Parquet file, and the contents to rebuild them from."""
+"""A comparison's folder in the store: every format, the Parquet file, and the contents to rebuild them from.
+
+Sweeps of one name share a folder, which always holds the whole set of files of one of them: who writes it holds a lock,
+and who compares its files looks whether it was written meanwhile.
+"""
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,12 +24,15 @@ from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import digests, formats
 from harness.reporting.tables.digests import Digests
 from harness.spec.expand import Cell
-from harness.store import files, record_stream
+from harness.store import files, json_files, record_stream
+from harness.store.locks import Lock, is_locked
 from harness.store.store import CONTENTS, Store
 
 # table: a line per method and pair, with all numbers. paper: methods by pairs, as papers print them.
 TEXTS = tuple(f"{layout}.{form}" for layout in ("table", "paper") for form in formats.FORMATS)
+TABLE = "table.md"  # of TEXTS, what a sweep prints
 _FILES = (*TEXTS, "records.parquet", CONTENTS)
+_POLL_SECONDS = 0.05
 _Changed = Callable[[pa.Table], pa.Table]
 
 
@@ -37,19 +45,51 @@ def write_tables(contents: Contents, store: Store, folder: Path, changed: _Chang
         UserError: a record is damaged.
         DiskFull: the folder's disk is full.
     """
-    made_from = _made_from(contents, store)
-    rows = changed(read_compared([contents], store))
-    with_record = set(rows.column("run_id").to_pylist())
-    comparison = compare(contents, rows)
-    del rows
-    (folder / digests.FILE).unlink(missing_ok=True)
-    for name in TEXTS:
-        files.replace_text(folder / name, table_text(comparison, name))
-    cells = [cell for cell in contents.cells if cell.run_id in with_record]
-    files.replace(folder / "records.parquet", partial(_write_records, contents, cells, store, changed), durable=False)
-    contents.write(folder)
-    Digests.of(folder, _FILES, made_from).write(folder)
-    return comparison
+    with writing_alone(store, folder):
+        made_from = _made_from(contents, store)
+        rows = changed(read_compared([contents], store))
+        with_record = set(rows.column("run_id").to_pylist())
+        comparison = compare(contents, rows)
+        del rows
+        (folder / digests.FILE).unlink(missing_ok=True)
+        for name in TEXTS:
+            files.replace_text(folder / name, table_text(comparison, name))
+        cells = [cell for cell in contents.cells if cell.run_id in with_record]
+        write_records = partial(_write_records, contents, cells, store, changed)
+        files.replace(folder / "records.parquet", write_records, durable=False)
+        contents.write(folder)
+        Digests.of(folder, _FILES, made_from).write(folder)
+        return comparison
+
+
+@contextlib.contextmanager
+def writing_alone(store: Store, folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to a sweep's folder in the store. Folders elsewhere have no lock."""
+    with contextlib.ExitStack() as stack:
+        if folder.parent.resolve() == store.all_tables.resolve():
+            lock = _lock_of(folder)
+            with contextlib.suppress(UserError):  # no locks in this file system; tables are written there all the same
+                if not stack.enter_context(Lock(lock)):
+                    json_files.print_note(f"{folder}: waits for another process to write it")
+                    stack.enter_context(Lock(lock, wait=True))
+        yield
+
+
+def settled_version(folder: Path) -> tuple[int, ...]:
+    """Wait until nobody writes to a sweep's folder, and return numbers that change whenever somebody does."""
+    with contextlib.suppress(UserError):  # no locks
+        while is_locked(_lock_of(folder)):
+            time.sleep(_POLL_SECONDS)
+    status = folder.stat()
+    try:
+        digest = (folder / digests.FILE).stat()
+    except FileNotFoundError:
+        return (status.st_mtime_ns,)
+    return status.st_mtime_ns, digest.st_mtime_ns, digest.st_ino
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def _write_records(contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, path: Path) -> None:
@@ -82,12 +122,21 @@ def table_text(comparison: Comparison, name: str) -> str:
 
 def tables_are_current(contents: Contents, store: Store, folder: Path) -> bool:
     """Return whether the tables have these contents, and are as they were written from what the store holds now."""
+    return current_table(contents, store, folder) is not None
+
+
+def current_table(contents: Contents, store: Store, folder: Path) -> str | None:
+    """Return the text of ``TABLE`` where the tables are current; None where they have to be written."""
     try:
         if Contents.read(folder) != contents:
-            return False
-        return Digests.read(folder) == Digests.of(folder, _FILES, _made_from(contents, store))
+            return None
+        text, written = files.read_bytes(folder / TABLE), Digests.read(folder)
+        if written != Digests.of(folder, _FILES, _made_from(contents, store)):
+            return None
     except (UserError, FileNotFoundError):
-        return False
+        return None
+    # Another sweep of this name may have written the folder since the text was read.
+    return text.decode() if written.files[TABLE] == hashlib.sha256(text).hexdigest() else None
 
 
 def _made_from(contents: Contents, store: Store) -> str:
