@@ -6,7 +6,8 @@ import sys
 # `python -m` lets Python import from the current folder first, which may be one that others have sent. This stands
 # before all imports of files; the harness's own folder stays.
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_MODULES = [argument.removeprefix("-m").partition(".")[0] for argument in sys.orig_argv]
+_WORDS = (word.partition("m")[2] if word[:1] == "-" else word for word in sys.orig_argv)  # of -mNAME and -umNAME, NAME
+_MODULES = [word.partition(".")[0] for word in _WORDS]
 if sys.argv[:1] == ["-m"] and not sys.flags.safe_path and sys.path[0] != _HERE and "harness" in _MODULES:
     del sys.path[0]
 

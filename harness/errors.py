@@ -2,11 +2,14 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 EXIT_OK, EXIT_RUN_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 _LINE = re.compile(r"[^\n\t]+")
+_COLOUR = re.compile(r"\x1b\[[\d;:]*[mK]")  # and the command that erases the rest of a line, which stands beside it
+_JOINERS = "\u200c\u200d"
 
 MOST_MISTAKES = 20  # that one command names
 
@@ -128,13 +131,26 @@ def one_line(text: object, limit: int = 2000) -> str:
 def printable(text: str) -> str:
     """Return a text with the escapes of what is not visible: ``\\n``, ``\\x1b``, ``\\u202e``.
 
-    Of such characters, some command a terminal, others turn the text around them.
+    Of such characters, some command a terminal, others turn the text around them. Spaces of every width stay, and so
+    do the joiners of Persian, Indic scripts and emoji.
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if is_visible(text, i) else c.encode("unicode_escape").decode() for i, c in enumerate(text))
+
+
+def is_visible(text: str, i: int) -> bool:
+    """Return whether a text's character at ``i`` commands nothing: all that ``printable`` keeps."""
+    if text[i] in _JOINERS:
+        return not (text[max(i - 1, 0)].isascii() or text[i + 1 : i + 2].isascii())
+    return text[i].isprintable() or unicodedata.category(text[i]) == "Zs"
 
 
 def printable_lines(text: str) -> str:
-    """Return a text of several lines as ``printable`` does; line ends and tabs stay."""
+    """Return a text of several lines as ``printable`` does, without colours; line ends and tabs stay.
+
+    A carriage return, with which a progress bar writes over itself, ends a line.
+    """
+    if "\x1b" in text or "\r" in text:
+        text = _COLOUR.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
     return _LINE.sub(lambda match: printable(match[0]), text)

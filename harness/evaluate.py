@@ -251,6 +251,11 @@ def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -
     run_id = store.find(prefix, "--run")
     (row,) = records.read_records(store, [run_id]).to_pylist()
     science, file = Science.from_text(row["science"]), store.student_weights(run_id)
+    try:
+        datasets.check_name(science.dataset.name)
+        tasks.resolve_model(science.student)
+    except ValueError as e:  # the record comes from others, or from other versions of the libraries
+        raise UserError(f"--run {run_id}: {e}") from None
     info = science.dataset.info
     if info.preparation:
         folder: Path | None = locate.prepared_folder(info.name, info.version, root)

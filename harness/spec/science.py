@@ -192,8 +192,8 @@ class Science:
             ) from None
 
     @classmethod
-    def from_text(cls, text: str, place: str = "a run's settings") -> "Science":
-        """Read the text that a record holds. ``place``: of messages.
+    def from_text(cls, text: str) -> "Science":
+        """Read the text that a record holds.
 
         Raises:
             UserError: as ``from_json``.
@@ -202,7 +202,7 @@ class Science:
             value = json.loads(text)
         except (ValueError, RecursionError):
             value = None
-        return cls.from_json(value, place)
+        return cls.from_json(value, f"the settings of run {identity.of_text(text)}")
 
 
 _SCIENCE = TypeAdapter(Science)

@@ -162,6 +162,25 @@ def test_a_stream_writes_no_control_character() -> None:
         assert is_visible(written) and written.startswith("before ") and written.endswith(" after\n")
 
 
+def test_what_is_visible_is_not_escaped() -> None:
+    """Text of any script, its spaces and joiners, and emoji; colours and progress bars of a user's own are left out."""
+    words = (
+        "Größe α ± 1 % – „ok“",
+        "模型　一",
+        "a\xa0b\u202f%",
+        "\U0001f469\u200d\U0001f52c\ufe0f",
+        "cafe\u0301 اختبار שם",
+    )
+    for text in (*words, "می\u200cخواهم", "क्\u200dष"):
+        assert escape.escape_html(text) == escape.escape_markdown(text) == text
+        written = "".join(texts(text, "md"))
+        assert text in written and "\\u" not in written and "\\x" not in written
+    stream = PrintableStream(io.StringIO())
+    stream.write("\x1b[1;32mgood\x1b[0m\x1b[K\r\n 10 %\r 20 %\n\x1b[2Jx\x1b]8;;y\x07")
+    assert stream.getvalue() == "good\n 10 %\n 20 %\n\\x1b[2Jx\\x1b]8;;y\\x07"
+    assert escape.escape_html("a\u200db\u200c") == "a\\u200db\\u200c"
+
+
 def test_a_bar_reads_no_command_in_a_name_or_in_what_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -173,11 +192,11 @@ def test_a_bar_reads_no_command_in_a_name_or_in_what_is_printed(monkeypatch: pyt
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     with FilesProgress() as bar:
         bar.tell("[red]\x1b]8;;x", 1, 2)
-        say("a note \x1b[35m[red]")
+        say("a note \x1b[5n[red]")
     written = terminal.getvalue()
     assert "\x1b[?25l" in written, "rich itself commands the terminal"
-    assert r"[red]\x1b]8;;x" in written and r"a note \x1b[35m[red]" in written
-    assert "\x1b]8" not in written and "\x1b[35m" not in written
+    assert r"[red]\x1b]8;;x" in written and r"a note \x1b[5n[red]" in written
+    assert "\x1b]8" not in written and "\x1b[5n" not in written
 
 
 def test_status_and_watch_print_no_control_character(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

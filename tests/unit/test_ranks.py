@@ -2,6 +2,7 @@
 
 import importlib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,15 @@ def rank_main(rank: int, folder: Path, meeting: dict[str, str]) -> None:
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(WORLD), **meeting}
+    sys.modules.pop("torch.distributed.nn.functional", None)  # what others have imported before hides who has to
+    secrets: list[bytes] = []
+    confirm = peers.confirm_peers
+    peers.confirm_peers = lambda secret: secrets.append(secret) or confirm(secret)
     with join_ranks() as ranks:
+        peers.confirm_peers = confirm
         assert ranks.broadcast_json([rank, "x"]) == [0, "x"]
+        (secret,) = secrets
+        assert len(secret) == 64 and len(set(secret)) > 4, "each has confirmed the others, by what nobody can guess"
         for address, port in (listening := listening_sockets()):
             assert address == "127.0.0.1"
             with pytest.raises(TimeoutError):
@@ -48,6 +56,11 @@ def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, rtol=1e-12, atol=1e-12, msg=key)
         assert not torch.equal(value, before[key]), "otherwise equality would prove nothing"
+
+
+def test_no_code_can_be_passed_on_to_another_rank() -> None:
+    ranks = range(3)
+    assert len({peers._code(b"secret", sender, receiver) for sender in ranks for receiver in ranks}) == 9
 
 
 def test_every_row_belongs_to_one_rank() -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,13 @@ from safetensors.torch import save_file
 from harness.errors import UserError
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.science import DatasetChoice
+from harness.store.records import write_record
+from harness.store.store import Store
 from harness.training.trained_model import method_class, trained_model
 from slurm.module_command import module_command
-from tests.support.cli import PATIENCE, REPO
+from tests.support.cli import PATIENCE, REPO, run_command
+from tests.support.comparisons import row
 from tests.support.sciences import make_science
 
 PLANTED = (
@@ -53,10 +59,9 @@ def received(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", ["harness.report", "harness"])
-def test_modules_next_to_a_received_store_are_not_imported(received: Path, module: str) -> None:
-    words = ["report"] if module == "harness" else []
-    result = run_in(received, [sys.executable, "-m", module, *words, "--results", "."])
+@pytest.mark.parametrize("words", ["-m harness.report", "-m harness report", "-umharness.report"])
+def test_modules_next_to_a_received_store_are_not_imported(received: Path, words: str) -> None:
+    result = run_in(received, [sys.executable, *words.split(), "--results", "."])
     assert "no table yet" in result.stderr and not (received / "ran").exists()
 
 
@@ -86,6 +91,23 @@ def test_a_method_that_only_a_record_names_is_not_imported(tmp_path: Path) -> No
         assert not ran.exists()
         trained_model(science, student, None, own_method="planted_method:Mine")
     assert ran.exists(), "the user has named it"
+
+
+@pytest.mark.parametrize(
+    ("student", "dataset", "message"),
+    [
+        ("timm:hf-hub:ann/x", "digits", "has no model 'hf-hub:ann/x'|pip install"),
+        ("planted:Mine", "digits", "no model named 'planted:Mine'"),
+        ("digits_net_w4", "../..", "unknown dataset '../..'"),
+    ],
+)
+def test_a_model_or_dataset_that_only_a_record_names_is_refused(
+    tmp_path: Path, student: str, dataset: str, message: str
+) -> None:
+    science = replace(make_science(student), dataset=DatasetChoice(dataset, "0"))
+    write_record(Store(tmp_path), row(science.run_id, 1.0, 1.0, science=science.text))
+    result = run_command("evaluate", "--run", science.run_id, "--results", tmp_path)
+    assert result.code == 2 and re.fullmatch(f"error: --run {science.run_id}: .*({message}).*\n", result.err)
 
 
 def test_a_plan_reads_a_method_and_does_not_run_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.errors import is_visible
 from harness.reporting.comparison import Comparison, Contents, Row
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.table import PublishedTable
@@ -162,7 +163,7 @@ def capitalised(text: str) -> str:
 
 def _one_line(text: str) -> str:
     """Return the text on one line: an empty line would end a LaTeX caption."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join("".join(c if is_visible(text, i) else " " for i, c in enumerate(text)).split())
 
 
 def _rank_notes(ranking: Ranking, contents: Contents) -> Iterator[str]:
