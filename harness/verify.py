@@ -46,8 +46,8 @@ def verify(
     records.note_unsealed(store, verified.unsealed)
     for damage in verified.damage:
         print(f"DAMAGED {damage}")
-    checked = f"{plural(verified.records, 'record')}, weights of {plural(verified.weights, 'run')}"
-    print(f"checked {store.root}: {checked}")
+    without = f" ({verified.unsealed:,} without a checksum)" if verified.unsealed else ""
+    print(f"checked {store.root}: {plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}")
     different = len(verified.damage)
     with tempfile.TemporaryDirectory() as scratch:
         for folder in folders:
