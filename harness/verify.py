@@ -47,9 +47,8 @@ def verify(
     for damage in verified.damage:
         print(f"DAMAGED {damage}")
     without = f" ({verified.unsealed:,} without a checksum)" if verified.unsealed else ""
-    print(
-        f"checked {store.root}: {plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}"
-    )
+    checked = f"{plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}"
+    print(f"checked {store.root}: {checked}")
     different = len(verified.damage)
     with tempfile.TemporaryDirectory() as scratch:
         for folder in folders:
