@@ -53,11 +53,16 @@ def watch(planned: Planned, queue_file: Path, restart: bool) -> None:
             elif lost == view.open:
                 root = planned.store.root
                 full = f"{root}: no space left on the disk; " if files.is_disk_full(root) else ""
-                stderr.print(
-                    Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
-                )
+                text = f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"
+                stderr.print(Text(text + _last_line(queue_file.with_suffix(".log"))), soft_wrap=True)
                 return
             time.sleep(REFRESH_SECONDS)
+
+
+def _last_line(log: Path) -> str:
+    """Return what a queue's log ends with, which may say why nothing trains; empty where it says nothing."""
+    lines = files.tail(log).splitlines() if log.is_file() else []
+    return f"; the end of {log}: {printable(lines[-1])}" if lines else ""
 
 
 class _View:
