@@ -15,7 +15,7 @@ from harness.data import beton, content
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Manifest
 from harness.errors import UserError
-from harness.store import checksums, compaction, json_files, records
+from harness.store import checksums, compaction, files, json_files, records, weight_cache
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA_VERSION
 from harness.store.store import Store
@@ -125,6 +125,13 @@ def test_json_values_keep_their_checksum(tmp_path: Path, value: object) -> None:
     if value:
         with pytest.raises(checksums.WrongChecksum):
             checksums.open_value(json.loads(text.replace("1", "2", 1)))
+
+
+def test_the_note_of_another_download_is_not_believed(tmp_path: Path) -> None:
+    cache, urls = weight_cache.WeightCache(tmp_path), ("https://a/x.pth", "https://b/x.pth")
+    for url in urls:
+        files.replace_json(cache._source(url), checksums.seal_value({"url": urls[0], "sha256": "0" * 64}))
+    assert [cache.known_sha256(url) for url in urls] == ["0" * 64, None]
 
 
 def test_flips_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
