@@ -12,6 +12,7 @@ from harness.console import options
 from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import plural
+from harness.store import files
 
 if TYPE_CHECKING:
     from harness.store.store import Store
@@ -65,7 +66,9 @@ class _Sources(NamedTuple):
 def _sources(store: "Store") -> _Sources:
     from harness.store.store import CONTENTS
 
-    tables, images = (folder / CONTENTS for folder in store.tables()), store.all_images.glob("*/*.png")
+    folders = [folder for folder in files.entries(store.all_images) if folder.is_dir()]
+    tables = (folder / CONTENTS for folder in store.tables())
+    images = (image for folder in folders for image in files.entries(folder, "*.png"))
     return _Sources(store.done_ids(), store.failed_ids(), _dated(tables), _dated(images))
 
 

@@ -46,7 +46,8 @@ def verify(
     records.note_unsealed(store, verified.unsealed)
     for damage in verified.damage:
         print(f"DAMAGED {damage}")
-    checked = f"{plural(verified.records, 'record')}, weights of {plural(verified.weights, 'run')}"
+    without = f" ({verified.unsealed:,} without a checksum)" if verified.unsealed else ""
+    checked = f"{plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}"
     print(f"checked {store.root}: {checked}")
     different = len(verified.damage)
     for folder in folders:

@@ -174,7 +174,7 @@ class Queue:
 
 def _sealed(job: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Return a job of a file with a checksum of it and of the file's other ``fields``. It stands in the job, where
-    earlier harnesses ignore it; their queue may be at work.
+    harnesses before QueuedRun ignore it; younger ones refuse the file, and their queue starts nothing more.
     """
     content = {k: v for k, v in job.items() if k != checksums.KEY}
     return {**content, checksums.KEY: checksums.seal_value({**fields, **content})[checksums.KEY]}

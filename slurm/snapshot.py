@@ -5,6 +5,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import partial
 from importlib.util import cache_from_source
 from pathlib import Path
 
@@ -38,13 +39,15 @@ def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Pat
         root = path.parents[len(rest) - 1]  # the folder of the top-level package
         files.update({str(Path(top) / p.relative_to(root)): p for p in sorted(root.rglob("*.py"))})
     digest = hashlib.sha256(str(provenance.git_state()).encode())
-    for name in sorted(files):
-        digest.update(name.encode() + b"\0" + hashlib.sha256(files[name].read_bytes()).digest())
+    sums = {name: hashlib.sha256(files[name].read_bytes()).digest() for name in sorted(files)}
+    for name, content in sums.items():
+        digest.update(name.encode() + b"\0" + content)
     name = digest.hexdigest()[:12]
     for copy in (folder / name, folder / f"{name}-{os.geteuid()}"):
         if not copy.exists():
             _write_copy(files, copy)
         if ownership.is_private_tree(copy):
+            _mend(files, copy, sums)
             return copy
     raise UserError(f"{copy}: others can write to it: remove it, or use a store of your own")
 
@@ -62,6 +65,15 @@ def _write_copy(files: Mapping[str, Path], copy: Path) -> None:
         temporary.rename(copy)
     except OSError:  # another process has just made the same copy
         shutil.rmtree(temporary)
+
+
+def _mend(files: Mapping[str, Path], copy: Path, sums: Mapping[str, bytes]) -> None:
+    """Write again what has changed in a copy, as by a crash of the machine: jobs would run it."""
+    for name, content in sums.items():
+        path = copy / name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).digest() != content:
+            with ownership.writable_by_owner_alone():
+                store_files.replace(path, partial(_copy_file, files[name]))
 
 
 def _copy_file(source: Path, copy: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness.planning.plan import Planned, plan_sweep
 from harness.spec.science import Science, Trained
+from harness.store import records
 from harness.store.schema import SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 
@@ -41,7 +41,7 @@ def finish(file: Path, results: Path) -> Planned:
 
 def _write(store: Store, row: dict[str, Any]) -> None:
     # records.write_record without its 10,000 fsyncs, which are not measured.
-    pq.write_table(pa.Table.from_pylist([row], schema=SCHEMA), store.record(row["run_id"]))
+    store.record(row["run_id"]).write_bytes(records.file_content(pa.Table.from_pylist([row], schema=SCHEMA)))
 
 
 def curves(science: Science, i: int) -> list[dict[str, Any]]:

@@ -58,11 +58,16 @@ def watch(planned: Planned, queue_files: Sequence[Path], restart: bool) -> None:
                 root = planned.store.root
                 is_full = restart and files.is_disk_full(root)  # who only looks writes nothing
                 full = f"{root}: no space left on the disk; " if is_full else ""
-                stderr.print(
-                    Text(f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again")
-                )
+                text = f"{full}nothing trains the remaining {plural(len(lost), 'run')}; run the sweep again"
+                stderr.print(Text(text + _last_line(queue_files[-1].with_suffix(".log"))), soft_wrap=True)
                 return
             time.sleep(REFRESH_SECONDS)
+
+
+def _last_line(log: Path) -> str:
+    """Return what a queue's log ends with, which may say why nothing trains; empty where it says nothing."""
+    lines = files.tail(log).splitlines() if log.is_file() else []
+    return f"; the end of {log}: {printable(lines[-1])}" if lines else ""
 
 
 class _View:

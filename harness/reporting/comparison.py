@@ -191,7 +191,9 @@ def compare(contents: Contents, table: pa.Table) -> Comparison:
     lines = contents.lines()
     pairs = grouped(lines, lambda line: line.pair)
     runs = {line: with_record((c.seed, c.run_id) for c in cells) for line, cells in lines.items()}
-    sciences = {line: table.column("science")[taken[own.rows[0]]].as_py() for line, own in runs.items() if own.rows}
+    texts = table.column("science")
+    of_line = {line: (texts[taken[i]].as_py() for i in own.rows) for line, own in runs.items()}
+    sciences = {line: text for line, of_runs in of_line.items() if (text := next(filter(None, of_runs), None))}
     teachers = {
         pair: with_record({c.teacher_run: (c.seed, c.teacher_run) for line in of_pair for c in lines[line]}.values())
         for pair, of_pair in pairs.items()
@@ -295,7 +297,7 @@ def read_compared(contents: Iterable[Contents], store: Store) -> pa.Table:
         for cells in content.lines().values():
             with_science += [cell.run_id for cell in cells if cell.run_id in done][:1]
     tables, at = [SCHEMA.empty_table().select(_COLUMNS)], _COLUMNS.index("science")
-    for table in record_stream.stream_records(store, run_ids, _COLUMNS):
+    for table in record_stream.stream_records(store, run_ids & done, _COLUMNS):  # not what is recorded meanwhile
         kept = pc.is_in(table.column("run_id"), pa.array(with_science, pa.string()))
         texts = pc.if_else(kept, table.column("science"), pa.scalar(None, pa.string()))
         tables.append(table.set_column(at, table.schema.field(at), texts))

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import UserError, one_line
+from harness.store import files
 
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -59,7 +60,7 @@ def read_private(path: Path) -> bytes:
         OSError: it cannot be read.
         UserError: another user owns it, or may write to it.
     """
-    with path.open("rb") as f:
+    with path.open("rb") as f, files.errors_named(path):
         status = os.fstat(f.fileno())  # of what is read, whatever stands under the name by then
         if not is_private(status) and _keeps_permissions(path.parent):
             owner = "you" if status.st_uid == os.geteuid() else f"user {user_name(status.st_uid)}"

@@ -8,7 +8,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness.errors import UserError
-from harness.phrases import plural
 from harness.store import checksums, files, json_files, parts
 from harness.store.generations import RecordIndex
 from harness.store.schema import SCHEMA, SCHEMA_VERSION, check, upgrade
@@ -86,11 +85,11 @@ def read_loose(store: Store, run_id: str) -> LooseRecord:
 
 
 def note_unsealed(store: Store, count: int) -> None:
-    """Say on stderr, once, how many of the records that are being read carry no checksum."""
+    """Say on stderr, once, if any of the records that are being read carry no checksum."""
     if count:
         json_files.print_note(
-            f"{store.root}: {plural(count, 'record')} without a checksum, written by an earlier harness: a changed bit "
-            "may go unnoticed in them"
+            f"{store.root}: has records without a checksum, written by an earlier harness: a changed bit may go "
+            f"unnoticed in them; python -m harness.compact --results {store.root} adds checksums"
         )
 
 

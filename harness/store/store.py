@@ -158,7 +158,7 @@ class Store:
         with suppress(ValueError):  # not a number that a science can hold
             if isinstance(value, dict) and identity.digest(value) == run_id:
                 return Science.from_json(value, str(path))
-        raise UserError(f"{path}: missing or damaged; run the sweep again to write it")
+        raise UserError(f"{path}: missing or damaged; the sweep, run again with --retry-failed, writes it")
 
     # state -------------------------------------------------------------------------------------------------------
 

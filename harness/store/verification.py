@@ -48,7 +48,7 @@ def verify_records(store: Store) -> Verification:
         result.unsealed += len(run_ids) if generation.digests is None else 0
         columns = (rows.column(name).to_pylist() for name in ("run_id", "weights_sha256"))
         weights |= dict(zip(*columns, strict=True))
-    for folder in sorted((store.root / "runs").glob("*")):
+    for folder in files.entries(store.root / "runs"):
         if folder.name in weights and (file := store.student_weights(folder.name)).exists():
             result.weights += 1
             sha256 = files.sha256(file)

@@ -33,13 +33,13 @@ class WeightCache:
 
     def known_sha256(self, url: str) -> str | None:
         """Return the sha256 that the file at this address had when it was fetched; None before, or if its note is
-        damaged.
+        damaged or another address's.
         """
         try:
             source = checksums.open_value(files.read_json(self._source(url)))
         except checksums.WrongChecksum:
             return None
-        sha256 = source.get("sha256") if isinstance(source, dict) else None
+        sha256 = source.get("sha256") if isinstance(source, dict) and source.get("url") == url else None
         return sha256 if isinstance(sha256, str) and _HASH.fullmatch(sha256) else None
 
     def find(self, sha256: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors files with a digest of their content. The last two of a run are kept."""
+"""Checkpoints: safetensors files with a digest of their content and their run. The last two of a run are kept."""
 
 import errno
 import hashlib
@@ -26,7 +26,7 @@ def save(folder: Path, epoch: int, step: int, tensors: dict[str, Tensor], state:
     """
     flat = {k: t.detach().contiguous().cpu() for k, t in tensors.items()}
     text = json.dumps(state, sort_keys=True)
-    metadata = {"state": text, "digest": _digest(flat, text)}
+    metadata = {"state": text, "digest": _digest(flat, text), "run": _run(folder)}
     newest = folder / f"epoch-{epoch:06d}-step-{step:06d}.safetensors"
     files.replace(newest, lambda path: save_file(flat, path, metadata))
     for old in sorted(folder.glob("epoch-*.safetensors"))[:-CHECKPOINTS_PER_RUN]:
@@ -58,7 +58,14 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 (not a dict)
     if _digest(tensors, metadata["state"]) != metadata["digest"]:
         raise ValueError("its content does not match its digest")
+    if metadata.get("run", run := _run(path.parent)) != run:  # an earlier harness did not write it
+        raise ValueError("it is another run's")
     return tensors, json.loads(metadata["state"])
+
+
+def _run(folder: Path) -> str:
+    """Return the run whose checkpoints a folder holds."""
+    return folder.parent.name
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:

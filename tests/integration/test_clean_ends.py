@@ -29,5 +29,5 @@ def test_a_run_whose_science_vanished_fails_alone(bench: Bench) -> None:
     run_ids = tuple(bench.plan().plan.runs)
     assert bench.train(*run_ids, train=train_without_a_science) == 0
     failure = bench.store.failure(run_ids[0])
-    assert failure and "science.json: missing or damaged; run the sweep again" in failure.cause
+    assert failure and "science.json: missing or damaged; the sweep, run again with --retry-failed" in failure.cause
     assert bench.store.done_ids() == set(run_ids[1:]) and bench.store.failed_ids() == set(run_ids[:1])

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from random import Random
@@ -235,11 +236,12 @@ def _one_pass(folder: Path, random: Random) -> Iterator[Outcome]:
 def _copy(whole: Bench, folder: Path) -> Bench:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(whole.folder, folder, symlinks=True)
-    queue = folder / "results" / "queues" / "small-0123abcd.json"
-    queue.write_text(queue.read_text().replace(str(whole.folder), str(folder)))
+    copy = Bench(folder, SWEEP)
+    queue = Queue.read(whole.store.queue("small-0123abcd"))
+    replace(queue, store=str(copy.store.root)).write(copy.store.queue("small-0123abcd"))
     generations._parse_index.cache_clear()
     json_files.print_note.cache_clear()
-    return Bench(folder, SWEEP)
+    return copy
 
 
 def attempt(

@@ -71,6 +71,15 @@ def test_any_cut_is_noticed(tmp_path: Path, length: int) -> None:
     assert checkpoint.load_newest(tmp_path) is None
 
 
+def test_another_runs_checkpoint_is_not_continued(tmp_path: Path) -> None:
+    first, second = (tmp_path / run_id / "checkpoints" for run_id in "ab")
+    content = saved(first)
+    second.mkdir(parents=True)
+    (second / "epoch-000002-step-000000.safetensors").write_bytes(content)
+    assert checkpoint.load_newest(second) is None
+    assert checkpoint.load_newest(first)
+
+
 class Payload:
     def __init__(self, trace: Path):
         self.trace = trace

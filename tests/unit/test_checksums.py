@@ -15,7 +15,7 @@ from harness.data import beton, content
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Manifest
 from harness.errors import UserError
-from harness.store import checksums, compaction, json_files, records
+from harness.store import checksums, compaction, files, json_files, records, weight_cache
 from harness.store.generations import INDEX
 from harness.store.schema import SCHEMA_VERSION
 from harness.store.store import Store
@@ -94,12 +94,14 @@ def test_a_record_of_today_without_a_checksum_is_refused_and_an_earlier_one_is_c
     path.unlink()
     earlier = put(store, 5, schema_version=SCHEMA_VERSION - 1)
     pq.write_table(pq.ParquetFile(earlier).read().replace_schema_metadata(), earlier)
-    assert len(read(store)) == 5 and "1 record without a checksum" in capsys.readouterr().err
+    assert len(read(store)) == 5 and (note := "has records without a checksum") in capsys.readouterr().err
     json_files.print_note.cache_clear()
     result = run_command("verify", "--results", store.root)
-    assert result.code == 0 and "1 record without a checksum" in result.err and "5 records" in result.out
+    assert result.code == 0 and note in result.err and "5 records (1 without a checksum)" in result.out
     json_files.print_note.cache_clear()
-    assert compaction.compact(store, 0) == 1 and "1 record without" in capsys.readouterr().err
+    assert compaction.compact(store, 0) == 1 and f"harness.compact --results {store.root}" in capsys.readouterr().err
+    json_files.print_note.cache_clear()
+    assert len(read(store)) == 5 and not capsys.readouterr().err  # compaction has added it
 
 
 def test_verify_names_each_damaged_file(store: Store) -> None:
@@ -123,6 +125,13 @@ def test_json_values_keep_their_checksum(tmp_path: Path, value: object) -> None:
     if value:
         with pytest.raises(checksums.WrongChecksum):
             checksums.open_value(json.loads(text.replace("1", "2", 1)))
+
+
+def test_the_note_of_another_download_is_not_believed(tmp_path: Path) -> None:
+    cache, urls = weight_cache.WeightCache(tmp_path), ("https://a/x.pth", "https://b/x.pth")
+    for url in urls:
+        files.replace_json(cache._source(url), checksums.seal_value({"url": urls[0], "sha256": "0" * 64}))
+    assert [cache.known_sha256(url) for url in urls] == ["0" * 64, None]
 
 
 def test_flips_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import NoReturn
 
 import pytest
 
+from harness.planning import watch
 from harness.planning.cost import submissions
-from harness.store import files
+from harness.store import files, ownership
 from harness.store.locks import Lock, is_locked
 from harness.store.log_streams import open_log_streams
 from harness.store.store import Store
@@ -91,3 +93,30 @@ def test_what_cannot_be_read_is_no_empty_folder(tmp_path: Path) -> None:
         files.entries(tmp_path / "loop")
     with pytest.raises(OSError, match="symbolic links"):
         files.is_there(tmp_path / "loop" / "x")
+
+
+@pytest.mark.parametrize(("command", "name"), [("verify", "runs"), ("leaderboard", "images")])
+def test_a_command_takes_no_folder_for_empty_that_it_cannot_read(tmp_path: Path, command: str, name: str) -> None:
+    bench = errors.make_store(tmp_path / "x")
+    folder = bench.store.root / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.symlink_to(folder)
+    result = run_command(command, "--results", bench.store.root)
+    assert result.code == 2 and f"{folder}: {os.strerror(errno.ELOOP)}" in result.err
+
+
+def test_a_private_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    with faults(tmp_path) as found:
+        assert ownership.read_private(path) == b"content"
+    at = found.operations.index("read file")
+    with faults(tmp_path, at, errno.ESTALE), pytest.raises(OSError, match=f"Stale file handle: '{path}'"):
+        ownership.read_private(path)
+
+
+def test_why_nothing_trains_may_stand_at_the_end_of_the_queues_log(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    assert watch._last_line(log) == ""
+    log.write_text("earlier\njobs/a: Permission denied\n")
+    assert watch._last_line(log) == f"; the end of {log}: jobs/a: Permission denied"

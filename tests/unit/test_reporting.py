@@ -97,6 +97,13 @@ def test_columns_hold_one_metric_each() -> None:
     assert columns["seeds"] == ("3", "3", "2/3")
 
 
+@pytest.mark.parametrize("texts", [(None, '{"std": 1}'), (None, None)])
+def test_a_line_whose_record_with_the_science_vanishes_is_shown(texts: tuple[str | None, ...]) -> None:
+    rows = [row(f"kd-{seed}", 50.0, 50.0, science=text) for seed, text in enumerate(texts)]
+    sciences = comparison.compare(contents(("kd",), len(texts)), table(rows)).sciences
+    assert list(sciences.values()) == [text for text in texts if text]
+
+
 def test_missing_and_diverged_runs_are_listed_under_the_table() -> None:
     rows = [row("student-0", 60.0, 61.0), row("kd-0", None, 50.0, status="diverged")]
     compared = comparison.compare(contents(("student", "kd", "crd"), 1), table(rows))

@@ -3,9 +3,23 @@
 import compileall
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import pytest
+
 from slurm import snapshot
+
+
+def test_what_has_changed_in_a_copy_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PACKAGES", ())
+    own = tmp_path / "own.py"
+    own.write_text("VALUE = 1\n")
+    take = partial(snapshot.take_snapshot, tmp_path / "code", [("own", own)])
+    file = take() / "own.py"
+    file.write_bytes(bytes(10))
+    assert take() == file.parent and file.read_text() == own.read_text()
+    assert file.stat().st_mtime_ns == own.stat().st_mtime_ns and not file.stat().st_mode & 0o022
 
 
 def test_jobs_need_not_compile_it_again(tmp_path: Path) -> None:
