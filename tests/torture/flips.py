@@ -227,7 +227,7 @@ def _check_coverage(home: Path, kinds: list[Kind]) -> None:
     """Assert that every file of the store is of a kind, or has no content that anything depends on."""
     known = {path.resolve() for kind in kinds for path in kind.paths}
     for path in (home / "results").rglob("*"):
-        is_read = path.is_file() and path.name != "lock" and path.parent.name not in _UNREAD
+        is_read = path.is_file() and not path.name.endswith("lock") and path.parent.name not in _UNREAD
         assert not is_read or path.resolve() in known, path
 
 
