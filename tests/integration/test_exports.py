@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from harness.planning.plan import plan_sweep
+from harness.reporting.tables import digests
 from harness.store import records
 from tests.support.bench import EPOCHS, METHODS, SWEEP, Bench, teacher_run
 from tests.support.cli import process, run_command
@@ -127,6 +128,7 @@ def test_no_name_in_a_table_leads_out_of_the_folder_that_is_written(finished: Be
     contents["cells"] = [cell | {"method": name} for cell, name in zip(contents["cells"], names, strict=False)]
     contents["cells"][0] |= {"teacher": "..", "student": "../../../evil"}
     file.write_text(json.dumps(contents))
+    (file.parent / digests.FILE).unlink()  # as whoever plants the other leaves it out
     out = tmp_path / "out"
     options = ("--out", "--figures", "--tensorboard")
     result = run_command("report", "--results", store, *(word for o in options for word in (o, out / "of" / o)))
@@ -171,7 +173,7 @@ def test_an_unpacked_bundle_verifies_and_reports_a_change(finished: Bench, bundl
             assert packed.read_bytes() == path.read_bytes(), path.name
         elif path.suffix in (".md", ".tex", ".html"):  # with the command for each cell, here from the bundle's own file
             assert packed.read_bytes() == path.read_bytes().replace(b"sweep.yaml", b"small/resolved.yaml"), path.name
-    assert {p.name for p in (folder / "tables/small").iterdir()} == {p.name for p in table.iterdir()}
+    assert {p.name for p in (folder / "tables/small").iterdir()} == {p.name for p in table.iterdir()} - {digests.FILE}
     assert {p.stem for p in (folder / "records").iterdir()} == set(finished.plan().plan.runs)
     for path in (folder / "records").iterdir():
         (row,) = pq.read_table(path).to_pylist()
