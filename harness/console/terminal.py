@@ -1,6 +1,7 @@
 """Text for people on stderr, next to what a command prints for programs on stdout, and what a terminal may be sent."""
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import printable_lines
@@ -22,6 +23,10 @@ class PrintableStream:
     def write(self, text: str) -> int:
         self.rich_proxied_file.write(printable_lines(text))
         return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.rich_proxied_file, name)
