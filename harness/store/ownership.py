@@ -23,8 +23,8 @@ def user_name(uid: int) -> str:
 
 
 def other_owner(path: Path) -> str | None:
-    """Return the name of the user whom a file belongs to, or None where that is this user."""
-    uid = path.stat().st_uid
+    """Return the name of the user whom a file or link belongs to, or None where that is this user."""
+    uid = path.lstat().st_uid
     return None if uid == os.geteuid() else user_name(uid)
 
 

@@ -120,7 +120,7 @@ class Store:
         dated = []
         for path in files.entries(self.root / "queues", f"{glob.escape(sweep)}-{'[0-9a-f]' * 8}.json"):
             with suppress(FileNotFoundError):  # removed since
-                dated.append((path.lstat().st_mtime_ns, path))
+                dated.append((path.lstat().st_mtime_ns, path))  # a link to nothing is told by who reads it
         return [path for _, path in sorted(dated)]
 
     def submission(self, name: str) -> Path:
