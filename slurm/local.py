@@ -96,6 +96,9 @@ class Local:
             UserError: a dispatcher is at work where this process cannot end it.
         """
         ended = processes.end_queue(self.queue_file)
+        until = time.monotonic() + processes.PATIENCE_SECONDS
+        while ended and self.is_alive() and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)  # a process that was killed may hold its lock for a moment
         if self.is_alive():
             raise UserError(f"{self.queue_file}: runs on {self._host()}, and not as this user here: cancel it there")
         return ended
