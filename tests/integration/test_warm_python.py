@@ -54,6 +54,13 @@ def test_how_it_ends_and_what_it_prints(program: str, code: int, out: str, err: 
     assert (result.returncode, result.stdout, result.stderr) == (code, out, err)
 
 
+@pytest.mark.parametrize(("options", "variable"), [(("-P",), ""), (("-u", "-P"), ""), ((), "1")])
+def test_it_keeps_the_current_folder_off_the_path(options: tuple[str, ...], variable: str) -> None:
+    program = "import sys; print('' in sys.path, 'torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONSAFEPATH": variable}
+    assert run(*options, "-c", program, env=environment).stdout == "False True\n", "and from the warm process"
+
+
 def test_an_error_looks_as_always() -> None:
     result = run("-c", "1 / 0")
     lines = result.stderr.splitlines()

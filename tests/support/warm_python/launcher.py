@@ -19,7 +19,7 @@ FORWARDED = [
     signal.SIGCONT,
 ]
 LIMITS = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
-READ_AT_START = ("LD_PRELOAD", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONOPTIMIZE", "PYTHONSAFEPATH", "PYTHONWARNINGS")
+READ_AT_START = ("LD_PRELOAD", "PYTHONHASHSEED", "PYTHONHOME", "PYTHONOPTIMIZE", "PYTHONWARNINGS")
 
 
 def cold():
@@ -27,8 +27,11 @@ def cold():
 
 
 words = sys.argv[1:]
-unbuffered = words[:1] == ["-u"] or bool(os.environ.get("PYTHONUNBUFFERED"))
-words = words[words[:1] == ["-u"] :]
+options = []
+while words[:1] in (["-u"], ["-P"]):
+    options.append(words.pop(0))
+unbuffered = "-u" in options or bool(os.environ.get("PYTHONUNBUFFERED"))
+safe_path = "-P" in options or bool(os.environ.get("PYTHONSAFEPATH"))
 if words[:1] not in (["-m"], ["-c"]) or os.isatty(0):
     cold()
 if any(name in os.environ for name in READ_AT_START):
@@ -39,6 +42,7 @@ fds = [fd for fd in fds if os.path.lexists(f"/proc/self/fd/{fd}")]  # without th
 request = {
     "words": words,
     "unbuffered": unbuffered,
+    "safe_path": safe_path,
     "environment": dict(os.environ),
     "folder": os.getcwd(),
     "umask": os.umask(0),

@@ -139,16 +139,16 @@ def name_process(words: list[str]) -> None:
     ctypes.memmove(start, text.ljust(end - start, b"\0"), end - start)
 
 
-def run(words: list[str]) -> None:
-    """Run the module of `-m` or the program of `-c`."""
+def run(words: list[str], safe_path: bool) -> None:
+    """Run the module of `-m` or the program of `-c`; with a safe path, without the current folder on it."""
     path = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
     kind, *rest = words
     if kind == "-m":
-        sys.path[:0] = [os.getcwd(), *path]
+        sys.path[:0] = [*([] if safe_path else [os.getcwd()]), *path]
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     else:
-        sys.path[:0] = ["", *path]
+        sys.path[:0] = [*([] if safe_path else [""]), *path]
         sys.argv = ["-c", *rest[1:]]
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(compile(rest[0], "<string>", "exec"), main.__dict__)
@@ -180,7 +180,7 @@ def live(request: dict[str, Any], received: list[int], program: str) -> None:
     error: BaseException | None = None
     try:
         become(request, received, program)
-        run(request["words"])
+        run(request["words"], request["safe_path"])
     except BaseException as e:
         error = e
     code = 1
