@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from harness.store import files
+from harness.store.locks import Lock
 from harness.store.store import Store
 from slurm.queue import Queue, own_queue_file
 from tests.support import leaderboard_records
@@ -32,8 +33,10 @@ def write_records(folder: str, *seeds: str) -> None:
     store = Store(Path(folder))
     for seed in map(int, seeds):
         science, tensors = leaderboard_records.science(seed=seed), {"t": np.full(2, float(seed), np.float32)}
-        files.replace(store.student_weights(science.run_id), partial(save_file, tensors))
-        leaderboard_records.put(store, leaderboard_records.record(science, accuracy(seed)))
+        with Lock(store.run_lock(science.run_id)) as acquired:  # as a job does: others leave its partial files alone
+            assert acquired
+            files.replace(store.student_weights(science.run_id), partial(save_file, tensors))
+            leaderboard_records.put(store, leaderboard_records.record(science, accuracy(seed)))
 
 
 WRITERS: dict[str, Callable[..., None]] = {"write_queue": write_queue, "write_records": write_records}

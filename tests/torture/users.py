@@ -147,7 +147,8 @@ def _rounds(people: People) -> Iterator[Outcome]:
         lost = people.lost()
         for user, answer in answers.items():
             said = f"{NAMES[user]}: {' '.join(commands[user])}: {answer.err.strip()[-300:]}"
-            yield Outcome("worked" if answer.code == 0 else "refused in words", lost or _broken(answer, said))
+            what = f"{lost}; {said}" if lost else _broken(answer, said)
+            yield Outcome("worked" if answer.code == 0 else "refused in words", what)
             lost = ""
 
 
