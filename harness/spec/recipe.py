@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Value = TypeVar("Value")
 PER_METHOD = "per method"
 # A key that papers choose per method and student: the optimiser's settings, the trained part of a backbone, and how the
@@ -39,13 +40,48 @@ class GeneralKeys(Closed):
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
     batch_size: PerMethod[int] = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
-    lr: PerMethod[Finite] = Field(gt=0, description="learning rate of SGD before any decay")
+    optimizer: PerMethod[Literal["sgd", "adamw", "lamb"]] = Field(
+        "sgd",
+        description="`sgd`; `adamw`: Adam with decoupled weight decay (arXiv:1711.05101); `lamb`: layer-wise adapted "
+        "steps for large batches (arXiv:1904.00962)",
+    )
+    lr: PerMethod[Finite] = Field(gt=0, description="learning rate before any decay")
     momentum: PerMethod[Finite] = Field(0.9, ge=0, lt=1, description="SGD momentum")
     weight_decay: PerMethod[Finite] = Field(
         5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included"
     )
     nesterov: PerMethod[bool] = Field(False, description="Nesterov's form of momentum")
-    schedule: PerMethod[Literal["step", "cosine"]] = Field("step", description="lr decay; set once per epoch")
+    betas: PerMethod[tuple[Decay, Decay]] = Field(
+        (0.9, 0.999), description="`adamw` and `lamb`: decay rates of the running means of gradients and their squares"
+    )
+    eps: PerMethod[Finite] = Field(
+        1e-8, gt=0, description="`adamw` and `lamb`: added to the denominator, for numerical stability"
+    )
+    decay_norms_and_biases: PerMethod[bool] = Field(
+        True, description="whether the weight decay also reaches biases, norms and other parameters of one dimension"
+    )
+    layer_decay: PerMethod[Finite | None] = Field(
+        None,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from each block to the one before it (arXiv:2106.08254)",
+    )
+    freeze: PerMethod[tuple[str, ...]] = Field(
+        (),
+        description="parts of the student that stay as they start, by the beginnings of their names, such as `layer1`; "
+        "their batch norms are in evaluation mode",
+    )
+    drop_path: PerMethod[Finite] = Field(
+        0.0, ge=0, lt=1, description="probability that a residual branch of the student is left out (arXiv:1603.09382)"
+    )
+    schedule: PerMethod[Literal["step", "cosine"]] = Field("step", description="lr decay")
+    schedule_by: PerMethod[Literal["epoch", "step"]] = Field(
+        "epoch", description="whether the schedule and `warmup_epochs` set the learning rate once per epoch or per step"
+    )
+    min_lr: PerMethod[Finite] = Field(0.0, ge=0, description="schedule `cosine`: the learning rate it falls to")
+    warmup_lr: PerMethod[Finite] = Field(
+        0.0, ge=0, description="`schedule_by: step`: the learning rate from which `warmup_epochs` rises"
+    )
     milestones: PerMethod[tuple[Count, ...]] = Field(
         (), description="schedule `step`: epochs after which the learning rate is multiplied by `gamma`"
     )
@@ -68,6 +104,11 @@ class GeneralKeys(Closed):
         "float32",
         description="`bf16`: bfloat16 autocast of the models; losses stay float32. `tf32`: float32 with matrix "
         "products and convolutions in TF32 on a GPU; the same as `float32` on a CPU",
+    )
+    stop_epoch: Count | None = Field(
+        None,
+        description="training ends after this many of `epochs`, whose schedule stays: an early-stopped teacher "
+        "(arXiv:1910.01348)",
     )
     eval_every: int = Field(
         1, ge=1, description="number of epochs between evaluations; the last epoch is always evaluated"

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from harness.errors import expected
 from harness.spec import datasets, pretrained, tasks
+from harness.spec.model_reference import ModelReference
 from harness.spec.normalisation import Normalisation, StatedNormalisation
 from harness.spec.pretrained_normalisation import published_normalisation
 from harness.spec.recipe import Closed, Finite
@@ -47,7 +48,7 @@ def _pairs(value: Any) -> Any:
 def _one_model(value: Any) -> Any:
     if isinstance(value, list):
         raise ValueError(f"{expected('the name of one model', value)}; write a pair for each")
-    return value
+    return ModelReference.of(value).text if isinstance(value, dict) else value
 
 
 def _either(names: tuple[str, ...]) -> str:
@@ -242,6 +243,14 @@ class Pair(Closed):
     )
     student_backbone: Backbone | None = Field(
         None, description="detection only: weights that the student's backbone starts from"
+    )
+    student_weights: WeightsSource | None = Field(
+        None,
+        description="classification only: weights that the student starts from (fine-tuning); a last layer for another "
+        "number of classes is left out, and the student's own starts from random numbers",
+    )
+    teacher_init: WeightsSource | None = Field(
+        None, description="classification only: likewise, weights that a teacher trained here starts from"
     )
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this pair")
     methods: dict[str, Method] = Field({}, description="changes to methods for this pair, by their names in `methods`")

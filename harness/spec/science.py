@@ -13,7 +13,7 @@ from harness.spec import datasets, identity
 from harness.spec.normalisation import Normalisation
 from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
-from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo
+from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo, classification
 
 # Keys of the first results, always in the JSON form. Younger ones are left out while unset, so that runs keep their
 # ids.
@@ -29,6 +29,7 @@ SHARED_RECIPE = (
     "precision",
     "compile",
     "teacher_top_k",
+    *classification.AUGMENTATION,
     *(key for task in CATALOG.values() for images in task.images for key in images.views),
 )
 CLOSED = ConfigDict(extra="forbid")  # a science with keys that are unknown here is of a later version
@@ -90,6 +91,7 @@ class Given:
     # Place of its weights in the file; None: found by the model's names.
     key: str | None = None
     prefix: str | None = None
+    source: str | None = None  # hash of the source of a user's own model
 
     @property
     def weights_id(self) -> str:
@@ -100,6 +102,21 @@ class Given:
     @property
     def normalisation(self) -> Normalisation | None:
         return None if self.mean is None or self.std is None else Normalisation(self.mean, self.std)
+
+    @property
+    def place(self) -> Place:
+        """The place of the weights in their file."""
+        return Place(self.key, self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The weights that a classifier starts from, and their place in the file."""
+
+    __pydantic_config__ = CLOSED
+    sha256: str
+    key: str | None = None
+    prefix: str | None = None
 
     @property
     def place(self) -> Place:
@@ -132,6 +149,8 @@ class Science:
     backbone: str | None = None  # sha256 of the weights that a detector's backbone starts from
     backbone_key: str | None = None
     backbone_prefix: str | None = None
+    start: Start | None = None  # None: random numbers
+    student_source: str | None = None  # hash of the source of a user's own model
     seed: int
 
     @property
@@ -253,4 +272,5 @@ def distinct_sciences(texts: Iterable[str], seeds: Iterable[int]) -> tuple[dict[
 
 @cache
 def _default(key: str) -> Any:
-    return Recipe.model_fields[key].default
+    default = Recipe.model_fields[key].default
+    return list(default) if isinstance(default, tuple) else default

@@ -5,8 +5,20 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from harness.spec import models
-from harness.spec.recipe import Closed, Finite, GeneralKeys, Percent, PerMethod
+from harness.spec.recipe import Closed, Count, Finite, GeneralKeys, Percent, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
+
+# Keys of a recipe that change what is seen of training images, with their defaults.
+AUGMENTATION: dict[str, Any] = {
+    "augment": None,
+    "random_erasing": 0.0,
+    "repeats": 1,
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "mix_probability": 1.0,
+    "mix_switch": 0.5,
+    "views": None,
+}
 
 
 class RecipeKeys(GeneralKeys):
@@ -46,6 +58,33 @@ class RecipeKeys(GeneralKeys):
     )
     label_smoothing: Finite = Field(
         0.0, ge=0, lt=1, description="share of the target of the `ce` term that is spread evenly over all classes"
+    )
+
+    augment: dict[str, Any] | None = Field(
+        None,
+        description="augmentation of the pixels after crop and flip: `{randaugment: {ops: 2, magnitude: 9}}`, "
+        "`{autoaugment: {policy: imagenet}}`, `{trivialaugment: {}}`",
+    )
+    random_erasing: Finite = Field(
+        0.0, ge=0, le=1, description="probability that a rectangle of an image is erased (arXiv:1708.04896)"
+    )
+    repeats: Count = Field(
+        1,
+        description="repeated augmentation: a batch has this many copies of each of its images, augmented differently "
+        "(arXiv:1901.09335)",
+    )
+    mixup: Finite = Field(
+        0.0, ge=0, description="alpha of the Beta distribution of mixup's shares (arXiv:1710.09412); 0: no mixup"
+    )
+    cutmix: Finite = Field(0.0, ge=0, description="alpha of CutMix's shares (arXiv:1905.04899); 0: no CutMix")
+    mix_probability: Finite = Field(1.0, ge=0, le=1, description="probability that a batch is mixed at all")
+    mix_switch: Finite = Field(
+        0.5, ge=0, le=1, description="with both mixup and cutmix: probability that a mixed batch is mixed by CutMix"
+    )
+    views: dict[str, dict[str, Any]] | None = Field(
+        None,
+        description="further views of each image, for methods that read them: "
+        "`{strong: {augment: {randaugment: {}}}}`; what a view does not state is as in the recipe",
     )
 
     @model_validator(mode="after")
@@ -103,7 +142,7 @@ TASK = TaskInfo(
     "classes). Taps inside a stage are not listed.",
     library_models=True,
     labels={"top1": "top-1", "top5": "top-5"},
-    recipe={"teacher_top_k": None, "label_smoothing": 0.0},
+    recipe={"teacher_top_k": None, "label_smoothing": 0.0, **AUGMENTATION},
     class_per_image=True,
 )
 
