@@ -17,8 +17,10 @@ from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
+from harness.spec.own_models import code_of, is_own_model
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
+from harness.spec.source_code import OwnCode
 from harness.spec.tasks import DatasetInfo
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
@@ -51,7 +53,10 @@ def evaluate(
             min=8, max=2048, help="For imagenet and imagefolder: shorter side in pixels before the crop (default: 256)."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Its name, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Its name, e.g. resnet56, timm:NAME, torchvision:NAME or your own package.module:Name."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +101,14 @@ def evaluate(
             help="With --run: the run's method, if it is your own and part of the model; its module is imported.",
         ),
     ] = None,
+    own_model: Annotated[
+        list[str],
+        typer.Option(
+            metavar="MODULE:CLASS",
+            help="With --run: the run's student, if it is a model of your own, or its teacher where the method is part "
+            "of the model; its module is imported. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     results: options.Results = Path("results"),
     data: options.Data = None,
     json_: options.Json = False,
@@ -108,7 +121,7 @@ def evaluate(
     Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
     With --run: measure the metrics of the run's record again, from its saved weights. No module that the record names
-    is imported unless --own-method names it too.
+    is imported unless --own-method or --own-model names it too.
     """
     root, store = locate.data_root(data), Store(results)
     if run is not None:
@@ -125,9 +138,9 @@ def evaluate(
         }
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
-        measure = partial(_run, run, own_method, root, store)
-    elif own_method is not None:
-        raise UserError("--own-method goes with --run")
+        measure = partial(_run, run, own_method, own_model, root, store)
+    elif own_method is not None or own_model:
+        raise UserError(f"--own-{'model' if own_model else 'method'} goes with --run")
     elif dataset and model and weights:
         given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
         measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
@@ -142,6 +155,14 @@ def evaluate(
         raise UserError(str(e)) from None
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    except UserError:
+        raise
+    except Exception as e:  # of the user's own code
+        named = [code_of(name) for name in (model, *own_model) if name and is_own_model(name)]
+        named += [OwnCode("method", own_method)] if own_method else []
+        if not (places := [place for code in named if (place := code.place_of(e))]):
+            raise
+        raise UserError(f"{type(e).__name__}: {e}{places[0]}") from e
     if json_:
         print(json.dumps(result))
     else:
@@ -243,18 +264,20 @@ def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
     return file
 
 
-def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -> dict[str, Any]:
+def _run(prefix: str, own_method: str | None, own_models: list[str], root: Path | None, store: Store) -> dict[str, Any]:
     from harness.store import records
     from harness.training.tasks import open_task
-    from harness.training.trained_model import trained_model
+    from harness.training.trained_model import check_named, trained_model
 
     run_id = store.find(prefix, "--run")
     (row,) = records.read_records(store, [run_id]).to_pylist()
     science, file = Science.from_text(row["science"]), store.student_weights(run_id)
     try:
+        _check_own_models(own_models, science)
         datasets.check_name(science.dataset.name)
+        check_named(science.student, science.student_source, own_models)
         tasks.resolve_model(science.student)
-    except ValueError as e:  # the record comes from others, or from other versions of the libraries
+    except (ValueError, UserError) as e:  # the record comes from others, or from other versions of the libraries
         raise UserError(f"--run {run_id}: {e}") from None
     info = science.dataset.info
     if info.preparation:
@@ -263,10 +286,17 @@ def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -
         folder = locate.dataset_folder(Dataset(name=info.name), root)
     if own_method not in (None, science.method.use):
         raise UserError(f"--own-method {shorten(own_method)}: the run's method is {shorten(science.method.use)}")
-    net = trained_model(science, file, row["weights_sha256"], own_method)
+    net = trained_model(science, file, row["weights_sha256"], own_method, own_models)
     about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
+
+
+def _check_own_models(named: list[str], science: Science) -> None:
+    of_run = [m for m in (science.student, science.teacher_model) if m and is_own_model(m)]
+    if wrong := [name for name in named if not any(name in (m, code_of(m).name) for m in of_run)]:
+        names = " and ".join(of_run) or "not of your own"
+        raise UserError(f"--own-model {shorten(wrong[0])}: the run's models are {names}")
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Classification:
         self._classes, self._image_shape = classes, image_shape
 
     def build(self, model: str) -> ConvNet:
-        return build_model(model, self._classes, in_channels=self._image_shape[0])
+        channels, height, width = self._image_shape
+        return build_model(model, self._classes, channels, (height, width))
 
     def start(self, student: nn.Module, model: str) -> None:
         """Leave the student as ``build`` has drawn it."""
