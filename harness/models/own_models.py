@@ -45,9 +45,14 @@ def own_net(reference: ModelReference, num_classes: int, image_shape: tuple[int,
 
 def _check_logits(own: OwnCode, net: nn.Module, num_classes: int, image_shape: tuple[int, int, int]) -> None:
     """Run a copy of the network once, on shapes only, and look at what it returns."""
-    twin = copy.deepcopy(net).to("meta").eval()
-    with torch.no_grad():
-        result: Any = twin(torch.zeros(2, *image_shape, device="meta"))
+    try:
+        result = _run_copy(net, image_shape, "meta")
+    except Exception as e:
+        _run_copy(net, image_shape, "cpu")  # raises what is wrong with it, if it is not the lack of values
+        raise UserError(
+            f"{own}: taps are found by a forward pass without values, on torch's device `meta`, which fails: "
+            f"{type(e).__name__}: {e}{own.place_of(e)}; read no tensor's value in Python, and keep tensors in buffers"
+        ) from e
     if isinstance(result, Outputs) and isinstance(net, ConvNet):
         result = result.logits
     if not isinstance(result, Tensor):
@@ -55,6 +60,11 @@ def _check_logits(own: OwnCode, net: nn.Module, num_classes: int, image_shape: t
     if result.shape != (2, num_classes):
         shape = "x".join(map(str, result.shape))
         raise UserError(f"{own}: forward must return logits of shape 2x{num_classes} for 2 images, found {shape}")
+
+
+def _run_copy(net: nn.Module, image_shape: tuple[int, int, int], device: str) -> Any:
+    with torch.no_grad():
+        return copy.deepcopy(net).to(device).eval()(torch.zeros(2, *image_shape, device=device))
 
 
 def _kind(result: Any) -> str:

@@ -24,6 +24,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
+from harness.spec.own_models import source_of
 from harness.spec.science import Given, Trained, backbone_id
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
@@ -50,7 +51,8 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     for run in _of_one_seed(planned, to_do):
         content, target = run.science.without_seed(), device(run.science)
         if isinstance(run.science.teacher, Trained):  # its own training does not matter
-            content["teacher"] = run.science.teacher.model
+            teacher = run.science.teacher.model
+            content["teacher"] = [teacher, source] if (source := source_of(teacher)) else teacher
         to_check = RunToCheck(run.science.to_json(), target.processes, target.gpu)
         runs.setdefault(_key("step", [content, target.processes]), (run, to_check))
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}

@@ -70,6 +70,14 @@ class OwnCode:
         """
         return _imported(self.module, self.file)
 
+    def places(self) -> dict[str, Path]:
+        """Return the files of ``modules`` by their places in a folder from which they can be imported."""
+        places = {}
+        for module, file in self.modules().items():
+            end = "/__init__.py" if file.name == "__init__.py" else ".py"
+            places[module.replace(".", "/") + end] = file
+        return places
+
     def version(self) -> str:
         """Return a hash of the code of all its modules: comments, docstrings and layout are left out.
 
@@ -77,7 +85,7 @@ class OwnCode:
             UserError: as ``modules``.
         """
         modules = self.modules()
-        codes = {name: _code(parse(file)) for name, file in modules.items()}
+        codes = {name: code_of(parse(file)) for name, file in modules.items()}
         own = codes.pop(self.module)
         helpers = {name: code for name, code in codes.items() if code}
         text = json.dumps([own, helpers], sort_keys=True) if helpers else own
@@ -165,7 +173,7 @@ def parse(path: Path) -> ast.Module:
         raise UserError(f"{path}: not a readable Python file: {e}") from None
 
 
-def _code(tree: ast.Module) -> str:
+def code_of(tree: ast.Module) -> str:
     """Return the code without comments, docstrings and layout: they may change without a new version."""
     tree = copy.deepcopy(tree)
     for node in ast.walk(tree):
