@@ -233,10 +233,10 @@ class Pair(Closed):
     """A teacher and a student."""
 
     teacher: ModelName = Field(
-        description="a model below, `timm:NAME` or `torchvision:NAME`; "
-        "trained here first unless `teacher_weights` is given"
+        description="a model below, `timm:NAME`, `torchvision:NAME` or your own `package.module:Class`, with arguments "
+        "as `{name: NAME, params: {...}}`; trained here first unless `teacher_weights` is given"
     )
-    student: ModelName = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
+    student: ModelName = Field(description="likewise")
     teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
     teacher_backbone: Backbone | None = Field(
         None, description="detection only: weights that the backbone of a teacher trained here starts from"
