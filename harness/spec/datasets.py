@@ -1,12 +1,15 @@
 """Datasets by name, as far as they are known before they are read. Imports no torch, so that planning can use it."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
-from harness.errors import unknown
+from harness.errors import expected, unknown
 from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo, classification
 
 COUNTS = ("classes", "train_size", "test_size", "train_per_class")  # of a prepared dataset, from its manifest
+SHAPE = ("image_shape", "mean", "std")
+_OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 PREPARED = tuple(name for name, info in DATASETS.items() if info.preparation)  # what harness.prepare writes
 
 
@@ -16,19 +19,37 @@ def prepared_dataset(name: str, version: str, *counts: int) -> DatasetInfo:
     return replace(DATASETS[name], version=version, **stated)
 
 
+def is_own(name: str) -> bool:
+    """Return whether a dataset is a class of a user's own, named ``package.module:Class``."""
+    return ":" in name
+
+
+def stated_keys(info: DatasetInfo) -> tuple[str, ...]:
+    """Return the facts of a dataset that only its content tells, and that a science therefore states."""
+    if is_own(info.name):
+        return (*COUNTS, *SHAPE)
+    return COUNTS if info.preparation or info.read_once else ()
+
+
 def check_name(name: str) -> None:
-    """Check that there is such a dataset.
+    """Check that there is such a dataset; of a user's own, only that its name is of the right form.
 
     Raises:
         ValueError: there is none; the message names the known ones.
     """
-    if name not in DATASETS:
-        raise ValueError(unknown("dataset", name, DATASETS))
+    if is_own(name):
+        if not _OWN.fullmatch(name):
+            raise ValueError(expected("a dataset's name or package.module:Class", name))
+    elif name not in DATASETS:
+        module, dot, last = name.rpartition(".")
+        own = f"; is it your own? write {module}:{last}" if dot else ""
+        raise ValueError(unknown("dataset", name, DATASETS) + own)
 
 
 def info_of(name: str) -> DatasetInfo:
     """Return a dataset's description; records of a dataset that is unknown here are read as a classifier's."""
-    return DATASETS.get(name) or DatasetInfo(name, classification.TASK, classification.TASK.images[0])
+    own = DatasetInfo(name, classification.TASK, classification.PIXELS, read_once=is_own(name))
+    return DATASETS.get(name) or own
 
 
 def task_of(name: str) -> TaskInfo:
