@@ -224,7 +224,8 @@ def _check_images(name: str, info: DatasetInfo, shape: tuple[int, int, int]) -> 
     try:
         models.check_images(name, info.name, shape)
     except ValueError as e:
-        raise ValueError(f"{e}; set --size and --resize" if info.image_shape is None else str(e)) from None
+        advice = "; set --size and --resize" if info.image_shape is None else datasets.size_advice(info, name)
+        raise ValueError(f"{e}{advice}") from None
 
 
 def _numbers(text: str) -> list[float | str]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from harness.errors import expected, unknown
+from harness.spec.models import CATALOG
 from harness.spec.tasks import CHANNELS, DATASETS, DatasetInfo, TaskInfo, classification
 
 COUNTS = ("classes", "train_size", "test_size", "train_per_class")  # of a prepared dataset, from its manifest
@@ -55,6 +56,16 @@ def info_of(name: str) -> DatasetInfo:
 def task_of(name: str) -> TaskInfo:
     """Return a dataset's task, see ``info_of``."""
     return info_of(name).task
+
+
+def size_advice(info: DatasetInfo, model: str) -> str:
+    """Return what to do about a model that does not take a dataset's images, for the end of a message."""
+    entry, shape = CATALOG.get(model), info.image_shape
+    if entry is None or shape is None or shape[0] != entry.image_shape[0]:
+        return ""
+    side = entry.image_shape[1]
+    others = "a model of timm or torchvision, such as torchvision:resnet18"
+    return f"; set `image_size: {side}` in the recipe, or take {others}"
 
 
 def image_shape(info: DatasetInfo, size: int | tuple[tuple[int, int], ...] | None) -> tuple[int, int, int] | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from harness.errors import shorten
 from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
 from harness.store import data_cache
+
+Tell = Callable[[str, int, int], None]  # of a reader: a part, how many of its images are read, and how many there are
 
 
 @dataclass

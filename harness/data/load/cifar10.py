@@ -2,15 +2,21 @@
 
 from pathlib import Path
 
-from harness.data.cifar_files import CIFAR10
-from harness.data.load.arrays import ArrayDataset
+from harness.data.cifar_files import CIFAR10, shards_in
+from harness.data.load.arrays import ArrayDataset, Tell
 from harness.data.load.cifar import read_cifar
 
 
-def read_arrays(folder: Path | None) -> ArrayDataset:
-    """Read the training images (50,000) and the test images (10,000).
+def sources(place: Path) -> list[Path]:
+    """Return the files that are read, in what ``cifar_files.find_cifar10`` has found."""
+    parts = CIFAR10.files_in(place) or shards_in(place)
+    return [path for part in parts for path in part] if parts else [place]
+
+
+def read_arrays(place: Path, tell: Tell) -> ArrayDataset:
+    """Read the training images (50,000) and the test images (10,000); in seconds, so that there is nothing to tell.
 
     Raises:
-        WrongData: the folder holds something else.
+        WrongData: it holds something else.
     """
-    return read_cifar(CIFAR10, folder)
+    return read_cifar(CIFAR10, place)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from harness.data.load import own_images
-from harness.data.load.arrays import ArrayDataset, WrongData
+from harness.data.load.arrays import ArrayDataset, Tell, WrongData
 from harness.errors import shorten, unknown
 from harness.phrases import some
 from harness.spec.normalisation import Normalisation, StatedNormalisation
@@ -24,7 +24,6 @@ from harness.store.data_cache import state_of
 
 PARTS = ("train", "test")
 _HARNESS = Path(__file__).parents[2]
-Tell = Callable[[str, int, int], None]  # a part, and how many of its images are read
 
 
 class OwnData(NamedTuple):

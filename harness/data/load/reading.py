@@ -82,11 +82,14 @@ def _read_own(order: ReadingOrder) -> tuple[ReadData, ArrayDataset, str]:
 
 def _read_known(order: ReadingOrder) -> tuple[ReadData, ArrayDataset, str]:
     info = DATASETS[order.dataset["name"]]
-    place = Path(order.place or "")
-    before = state_of([place])
-    raw: ArrayDataset = importlib.import_module(info.module).read_arrays(place)
-    classes = int(raw.train_targets.max()) + 1
-    facts = _facts(raw, classes if info.name == "tiny_imagenet" else info.classes, [place])
+    place, reader = Path(order.place or ""), importlib.import_module(info.module)
+    files = reader.sources(place)
+    before = state_of(files)
+    raw: ArrayDataset = reader.read_arrays(place, Progress(Path(order.progress)).tell)
+    for images, targets in ((raw.train_images, raw.train_targets), (raw.test_images, raw.test_targets)):
+        if not len(images) or targets.min() < 0 or targets.max() >= info.classes:
+            raise WrongData(f"{place}: expected images of classes 0 to {info.classes - 1} in both parts, found others")
+    facts = _facts(raw, int(raw.train_targets.max()) + 1, files)  # people train on samples of a few classes
     if facts["state"] != before:
         raise WrongData(f"{place}: has changed while it was read")
     note = official_files.note(info.name, place)
