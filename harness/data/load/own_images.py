@@ -27,7 +27,8 @@ def read_part(content: Any, part: str, channels: int, tell: Callable[[int, int],
     Raises:
         WrongData: it is something else.
     """
-    if isinstance(content, tuple | list) and len(content) == 2 and not isinstance(content[0], tuple | list):
+    is_pair = isinstance(content, tuple | list) and len(content) == 2
+    if is_pair and (isinstance(content, tuple) or _is_stacked(content[0])):
         images, labels = content
         count = _length(images, "images")
         if count != _length(labels, "labels"):
