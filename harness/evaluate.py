@@ -16,10 +16,12 @@ from harness.planning import locate
 from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
+from harness.spec.model_reference import ModelReference
 from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Dataset, Recipe, Weights
 from harness.spec.science import DatasetChoice, Science
 from harness.spec.tasks import DatasetInfo
+from harness.store.data_cache import DataCache, is_untouched
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
 
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    dataset: Annotated[str | None, typer.Option(help=f"One of {', '.join(sorted(tasks.DATASETS))}.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(sorted(tasks.DATASETS))}; or package.module:Class.")
+    ] = None,
     folder: Annotated[
         str | None,
         typer.Option(
@@ -164,8 +168,8 @@ def _checkpoint(
     from harness.models.renormalisation import Renormalisation
     from harness.training.tasks import open_task
 
-    asked = Dataset(name=dataset, folder=folder)
-    info = locate.dataset_info(asked, root)
+    asked = Dataset.of_reference(dataset, folder)
+    info = locate.dataset_info(asked, root, store)
     views = {**info.images.views, **_stated_sizes(info, size, resize)}
     # Nothing is trained, but a recipe must state epochs and lr.
     recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **views})
@@ -177,7 +181,7 @@ def _checkpoint(
             _check_images(name, info, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
-    where = locate.dataset_folder(asked, root)
+    where = locate.data_folder(asked, info, root, store)
     file = _weights_file(given, root, store)
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
@@ -220,7 +224,8 @@ def _check_images(name: str, info: DatasetInfo, shape: tuple[int, int, int]) -> 
     try:
         models.check_images(name, info.name, shape)
     except ValueError as e:
-        raise ValueError(f"{e}; set --size and --resize" if info.image_shape is None else str(e)) from None
+        advice = "; set --size and --resize" if info.image_shape is None else datasets.size_advice(info, name)
+        raise ValueError(f"{e}{advice}") from None
 
 
 def _numbers(text: str) -> list[float | str]:
@@ -252,13 +257,15 @@ def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -
     (row,) = records.read_records(store, [run_id]).to_pylist()
     science, file = Science.from_text(row["science"]), store.student_weights(run_id)
     try:
-        datasets.check_name(science.dataset.name)
+        datasets.check_name(ModelReference.parse(science.dataset.name).name)
         tasks.resolve_model(science.student)
     except ValueError as e:  # the record comes from others, or from other versions of the libraries
         raise UserError(f"--run {run_id}: {e}") from None
     info = science.dataset.info
     if info.preparation:
         folder: Path | None = locate.prepared_folder(info.name, info.version, root)
+    elif info.read_once:
+        folder = _arrays_folder(info, store)
     else:
         folder = locate.dataset_folder(Dataset(name=info.name), root)
     if own_method not in (None, science.method.use):
@@ -267,6 +274,17 @@ def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -
     about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
     about |= {"weights": str(file), "sha256": row["weights_sha256"]}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
+
+
+def _arrays_folder(info: DatasetInfo, store: Store) -> Path:
+    """Return the folder of the arrays of a run's dataset. No code that its record names is run to read them anew."""
+    folder = DataCache.for_store(store).folder(info.version)
+    if not is_untouched(folder):
+        raise UserError(
+            f"dataset {info.name!r}: content {info.version} is not in {folder.parent}: plan a sweep on it with "
+            "python -m harness.sweep FILE --plan, which reads it"
+        )
+    return folder
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from harness.console.terminal import say
 from harness.errors import Mistakes, UserError
 from harness.phrases import plural
-from harness.planning import locate
 from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
@@ -56,7 +55,7 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}
     if not new:
         return
-    locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)  # what is missing is said at once
+    planned.data_folder()  # what is missing is said at once
     weights = planned.weights_files(to_do)
     passed = _check(planned, list(new.values()), weights, steps=True)
     for (key, (run, _)), is_good in zip(new.items(), passed, strict=True):
@@ -90,7 +89,8 @@ def _of_one_seed(planned: Planned, run_ids: Collection[str]) -> Iterable[Run]:
 def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     """Return the keys of a run's given weights that are at hand."""
     science = run.science
-    building = [science.dataset.name, science.dataset.classes, science.recipe.image_size]
+    building: list[object] = [science.dataset.name, science.dataset.classes, science.recipe.image_size]
+    building += [science.dataset.image_shape] if science.dataset.image_shape else []
     building += [getattr(science.recipe, key) for key in science.dataset.info.task.recipe]
     keys = []
     if isinstance(science.teacher, Given) and science.teacher.weights_id in weights:

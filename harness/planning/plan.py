@@ -34,6 +34,14 @@ class Planned:
     def document(self) -> Document:
         return self.plan.document
 
+    def data_folder(self) -> Path | None:
+        """Return the folder that jobs read the dataset from, see ``locate.data_folder``.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        return locate.data_folder(self.plan.sweep.dataset, self.info, self.data_root, self.store)
+
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""
         done, failed = self.store.done_ids(), self.store.failed_ids()
@@ -87,7 +95,7 @@ def plan_sweep(
     store = Store.at(results)
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
     with document.place(("dataset",)):
-        info = locate.dataset_info(sweep.dataset, root)
+        info = locate.dataset_info(sweep.dataset, root, store)
     name = sweep.name or file.stem
     added = read_added(store.added_seeds(name))
     weights_sha256 = cache(lambda weights: given.sha256(weights, fetch))

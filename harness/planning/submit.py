@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from harness.console.terminal import say
 from harness.hardware import cores, gpus
 from harness.phrases import plural
-from harness.planning import locate
 from harness.planning.cost import devices, estimate, text
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.plan import PlanCosts
@@ -128,7 +127,7 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
         from harness.planning.cost import probe_results
         from harness.planning.cost.probe import probe as measure
 
-        measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
+        measure(planned, to_do, device, known, planned.data_folder())
         known = replace(known, probes=probe_results.read_probe_results(planned.store))
     costs = PlanCosts(planned, device, known)
     jobs = plan_jobs(packs, at_once, costs, request.packs_per_job)
@@ -162,7 +161,7 @@ def submit(work: Work) -> Path:
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
-    folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
+    folder = planned.data_folder()
     weights = planned.weights_files(work.to_do)
     check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):

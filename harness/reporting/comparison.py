@@ -79,7 +79,7 @@ class Contents:
         return cls(
             name,
             sweep.note,
-            sweep.dataset.name,
+            sweep.dataset.reference,
             tuple(epochs),
             tuple(plan.cells),
             recipe_changes(plan),

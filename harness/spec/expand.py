@@ -220,7 +220,7 @@ class _Expansion:
                     if self.info.image_shape is None:  # the recipe decides
                         text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
                         raise ValueError(text) from None
-                    raise
+                    raise ValueError(f"{e}{datasets.size_advice(self.info, getattr(pair, key))}") from None
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
         """Return the science of the weights that a detector's backbone starts from; nothing where there are none."""

@@ -55,9 +55,17 @@ def _either(names: tuple[str, ...]) -> str:
     return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
 
 
+def _dataset_of_text(text: str) -> dict[str, Any]:
+    try:
+        reference = ModelReference.parse(text)
+    except ValueError:
+        return {"name": text}
+    return {"name": reference.name, **({"params": reference.params} if reference.params else {})}
+
+
 def _dataset_by_name(value: Any) -> Any:
     if isinstance(value, str):
-        return {"name": value}
+        return _dataset_of_text(value)
     if not isinstance(value, dict | Dataset):
         raise ValueError(expected("a dataset's name or a mapping", value))
     return value
@@ -84,7 +92,10 @@ class Recipe(tasks.RecipeKeys):
 class Dataset(Closed):
     """The images of a sweep."""
 
-    name: Annotated[str, _checked_by(datasets.check_name)] = Field(description="a dataset of the harness")
+    name: Annotated[str, _checked_by(datasets.check_name)] = Field(
+        description="a dataset of the harness, or `package.module:Class`, see [your-own-data.md](your-own-data.md)"
+    )
+    params: dict[str, Any] = Field({}, description="arguments of the constructor of a class of your own")
     folder: str | None = Field(
         None,
         min_length=1,
@@ -103,6 +114,27 @@ class Dataset(Closed):
         description="for tuning: hold out this many training images, the last in file order (equally many of each "
         "class if an image has one class), and evaluate on them instead of the test set",
     )
+
+    @field_validator("params")
+    @classmethod
+    def _as_a_reference(cls, params: dict[str, Any]) -> dict[str, Any]:
+        return ModelReference.of({"name": "", "params": params}).params
+
+    @model_validator(mode="after")
+    def _params_of_own(self) -> "Dataset":
+        if self.params and not datasets.is_own(self.name):
+            raise ValueError(f"params is for a class of your own; remove it for {self.name}")
+        return self
+
+    @classmethod
+    def of_reference(cls, text: str, folder: str | None = None) -> "Dataset":
+        """Return the dataset that ``reference`` names."""
+        return cls.model_validate({**_dataset_of_text(text), "folder": folder})
+
+    @property
+    def reference(self) -> str:
+        """Return the name with its params, as one text, by which it goes in a run's settings and in tables."""
+        return ModelReference(self.name, self.params).text
 
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":

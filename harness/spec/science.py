@@ -49,19 +49,25 @@ class DatasetChoice:
     train_size: int | None = None
     test_size: int | None = None
     train_per_class: int | None = None
+    # Of a user's own data, likewise.
+    image_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     @classmethod
     def of_info(
         cls, info: DatasetInfo, train_subset: int | None = None, validation: int | None = None
     ) -> "DatasetChoice":
-        counts = [getattr(info, key) for key in datasets.COUNTS] if info.preparation else []
-        return cls(info.name, info.version, train_subset, validation, *counts)
+        stated = {key: getattr(info, key) for key in datasets.stated_keys(info)}
+        return cls(info.name, info.version, train_subset, validation, **stated)
 
     @property
     def info(self) -> DatasetInfo:
         if self.classes is None:
             return DATASETS[self.name]
-        return datasets.prepared_dataset(self.name, self.version, *(getattr(self, key) for key in datasets.COUNTS))
+        info = datasets.info_of(self.name)
+        stated = {key: getattr(self, key) for key in datasets.stated_keys(info)}
+        return replace(info, version=self.version, **{key: value for key, value in stated.items() if value is not None})
 
     @property
     def train_images(self) -> int:

@@ -53,6 +53,7 @@ class Store:
         self.checks = root / "checks"  # notes of what has passed the check before training
         self.submissions = root / "queues" / "submissions"  # notes about submitted arrays
         self.weights = root / "weights"  # downloads of ``harness.store.weight_cache``, unless KD_WEIGHTS names a folder
+        self.datasets = root / "datasets"  # of ``harness.store.data_cache``, unless KD_DATASETS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
         self.all_tables = root / "tables"
         self.leaderboard = root / "leaderboard.html"

@@ -131,7 +131,7 @@ class TensorSource:
 
     def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int):
         info = dataset.info
-        self._all = arrays.read_dataset(info.name, folder)
+        self._all = arrays.read_dataset(info, folder)
         self._chosen = self._all.chosen(dataset)
         self._held_out = dataset.validation is not None
         self._normalise, self._device = Normalise(info, device), device

@@ -49,7 +49,7 @@ def pack_costs(planned: Planned) -> PackCosts:
         if planned.store.done_ids():
             from harness.planning.cost import history
 
-            past_runs = history.read_history(planned.store, planned.plan.sweep.dataset.name)
+            past_runs = history.read_history(planned.store, planned.plan.sweep.dataset.reference)
     except UserError as e:
         say(f"past runs cannot be used for the estimate: {e}")
     return PackCosts(SimilarRuns(past_runs), probe_results.read_probe_results(planned.store))

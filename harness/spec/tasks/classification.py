@@ -165,6 +165,23 @@ DATASETS = (
         train_per_class=500, version="7aa2560ea3dd37c2", mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761),
         module="harness.data.load.cifar", folder="cifar-100-python", finder="harness.data.cifar_files:find_cifar100",
     ),
+    DatasetInfo(
+        "cifar10", TASK, PIXELS, classes=10, image_shape=models.CIFAR, train_size=50_000, test_size=10_000,
+        train_per_class=5000, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), read_once=True,
+        module="harness.data.load.cifar10", folder="cifar-10-batches-py",
+        finder="harness.data.cifar_files:find_cifar10",
+    ),
+    DatasetInfo(
+        "tiny_imagenet", TASK, PIXELS, classes=200, image_shape=(3, 64, 64), train_size=100_000, test_size=10_000,
+        train_per_class=500, mean=(0.4802, 0.4481, 0.3975), std=(0.2770, 0.2691, 0.2821), read_once=True,
+        module="harness.data.load.tiny_imagenet", folder="tiny-imagenet-200",
+        finder="harness.data.tiny_imagenet_files:find_tiny_imagenet",
+    ),
+    DatasetInfo(
+        "stl10", TASK, PIXELS, classes=10, image_shape=(3, 96, 96), train_size=5000, test_size=8000,
+        train_per_class=500, mean=(0.4467, 0.4398, 0.4066), std=(0.2603, 0.2566, 0.2713), read_once=True,
+        module="harness.data.load.stl10", folder="stl10_binary", finder="harness.data.stl10_files:find_stl10",
+    ),
     _prepared("imagenet", "max_side", "orientation", all_published=True),
     _prepared("imagefolder", "max_side", "orientation", "classes", "val_share", "name"),
 )  # fmt: skip
