@@ -44,8 +44,8 @@ def test_equals_torch(sgd: dict[str, float], nesterov: bool, reached: list[list[
     fused_sgds = [torch.optim.SGD([p], **sgd, fused=True) for p in fused]
     for step, values in enumerate(gradients()):
         if step == resumed_at:
-            momenta, engine = engine.momenta(), NativeEngine(ours, recipe, ONE_RANK)
-            engine.restore(momenta)
+            state, engine = engine.state(), NativeEngine(ours, recipe, ONE_RANK)
+            engine.restore(state)
         for copy in (ours, plain, fused):
             put(copy, reached[step], values)
         for optimiser in (plain_sgd, *fused_sgds):
