@@ -87,8 +87,8 @@ class Runs:
         return load_file(self.bench.store.student_weights(self.ids[method]))
 
     def checkpoint(self, method: str) -> dict[str, Tensor]:
-        """Return the newest checkpoint, each state of all parameters as one vector: momenta before a batch norm are only
-        rounding."""
+        """Return the newest checkpoint, each state of all parameters as one vector: momenta before a batch norm are
+        only rounding."""
         tensors, _ = checkpoint.load_newest(self.bench.store.checkpoints(self.ids[method])) or pytest.fail("none")
         for state in {name.partition(".")[0] for name in tensors} & {"momentum", "exp_avg", "exp_avg_sq", "steps"}:
             parts = {k: tensors.pop(k).flatten() for k in sorted(tensors) if k.startswith(f"{state}.")}

@@ -20,7 +20,7 @@ from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines.base import ParameterGroup
 from harness.training.engines.native import NativeEngine
 from harness.training.parameter_groups import layer_ids, parameter_groups
-from tests.unit.test_sgd import STEPS, gradients, parameters, put, steps_of_parameters
+from tests.support.parameters import STEPS, gradients, parameters, put, steps_of_parameters
 
 settings_of_adam = st.fixed_dictionaries(
     {

@@ -68,5 +68,3 @@ class TorchLAMB(torch.optim.Optimizer):
             states = [[self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq", "step")]
             settings = {name: group[name] for name in ("lr", "betas", "eps", "weight_decay")}
             lamb(parameters, [p.grad for p in parameters if p.grad is not None], *states, **settings)
-
-
