@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.spec import methods as method_sources
+from harness.spec.optimizers import refuse_shards
 from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
@@ -340,11 +341,14 @@ class Cluster:
             )
 
     def _check_engine(self, job: QueuedJob) -> None:
-        """Check that the engine is installed here, unless jobs start a Python of their own.
+        """Check that the engine is installed here, unless jobs start a Python of their own, and can train the runs.
 
         Raises:
-            UserError: it is not.
+            UserError: it is not, or cannot.
         """
+        if zero_stage := self._resources(job).zero_stage:
+            for run in job.runs:
+                refuse_shards(self.store.read_science(run.run_id).recipe.optimizer, zero_stage)
         needed = self._resources(job).engine == "deepspeed" and self.profile.python is None
         if needed and find_spec("deepspeed") is None:
             raise UserError(

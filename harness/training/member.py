@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from harness import rng
 from harness.data.load.loader import EvalSet
+from harness.models.drop_path import build_with_drop_path
 from harness.spec.lr_schedule import learning_rate, warmup
 from harness.spec.science import Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
-from harness.training.engines.base import MakeEngine
+from harness.training.engines.base import MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
+from harness.training.parameter_groups import parameter_groups
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task
 from harness.training.teacher import Teacher
@@ -75,7 +77,7 @@ class Member:
         self.loss_weights = science.method.weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
-            self.student = task.build(science.student)
+            self.student = build_with_drop_path(task.build, science.student, self.recipe.drop_path)
             task.start(self.student, science.student)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
@@ -109,8 +111,13 @@ class Member:
                 if p.requires_grad:
                     p.register_hook(lambda gradient: gradient / ranks.world_size)
         self.ema = EMA(self.student, self.recipe.ema) if self.recipe.ema else None
-        self.engine = engine(self.parameters, self.recipe, ranks)
-        self.lr = self.recipe.lr
+        groups = parameter_groups(self.student, science.student, self.recipe, self.parameters)
+        self.engine = engine(self.parameters, self.recipe, ranks, groups)
+        # A captured step bakes in a number, and reads a tensor. Numbers stay where they were numbers: the kernels of a
+        # GPU round a tensor to float32 first.
+        per_step = self.recipe.schedule_by == "step" and ranks.world_size == 1
+        self.lr: Rate = torch.zeros((), device=device) if per_step else self.recipe.lr
+        self._epoch_steps = 1  # of the epoch in training
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
         self.watch = Stopwatch(device)
@@ -146,15 +153,24 @@ class Member:
         reads = self.distiller.needs_teacher and self.first_stage.teacher_later and self.peer is None
         return self.main_taps if reads else None
 
-    def begin_epoch(self) -> None:
-        """Set the epoch's learning rate."""
+    def begin_epoch(self, steps: int = 1) -> None:
+        """Set the epoch's learning rate; ``steps``: how many the epoch has."""
+        self._epoch_steps = steps
         first_lr = self.first_stage.lr or self.recipe.lr
         self._epoch_lr = first_lr if self.in_first_stage else learning_rate(self.recipe, self.history.epoch)
-        self.lr = self._epoch_lr
+        self._set_lr(self._epoch_lr)
 
     def begin_step(self, step: int) -> None:
         """Set a step's learning rate; ``step`` counts the main stage's steps from 0, a first stage's are negative."""
-        self.lr = self._epoch_lr * warmup(self.recipe, step)
+        by_step = self.recipe.schedule_by == "step" and not self.in_first_stage
+        lr = learning_rate(self.recipe, step / self._epoch_steps) if by_step else self._epoch_lr
+        self._set_lr(lr * warmup(self.recipe, step))
+
+    def _set_lr(self, lr: float) -> None:
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(lr)
+        else:
+            self.lr = lr
 
     def check_terms(self, terms: Any) -> None:
         """Check what the method returned, at an epoch's first step.
@@ -241,7 +257,7 @@ class Member:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that training changes, by name. All ranks must call it together."""
         parts: dict[str, Mapping[Any, Tensor]] = {k: module.state_dict() for k, module in self._modules().items()}
-        parts["momentum"] = self.engine.momenta()
+        parts |= self.engine.state()
         return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -263,7 +279,8 @@ class Member:
             parts[part][key] = tensor
         for name, module in self._modules().items():
             module.load_state_dict(parts[name])
-        self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
+        optimizer = {name: part for name, part in parts.items() if name not in self._modules()}
+        self.engine.restore({name: {int(i): tensor for i, tensor in part.items()} for name, part in optimizer.items()})
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}

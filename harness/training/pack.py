@@ -80,9 +80,9 @@ class Pack:
 
     def _train_epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> Iterator[bool]:
         watch = self.make_stopwatch(self._device)
-        for member in active.values():
-            member.begin_epoch()
         steps = len(self.loader)
+        for member in active.values():
+            member.begin_epoch(steps)
         if self.cached_logits:
             self.cached_logits.begin(epoch, first_step, steps, self._device)
         batches = self.loader.epoch(epoch, first_step)

@@ -165,3 +165,24 @@ def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished
     assert rerun.returncode == 0, rerun.stderr
     same_end(bench, finished, *METHODS)
     assert bench.row(kd)["attempts"] == 3
+
+
+def test_adamw_and_lamb_by_step_resume(bench: Bench, tmp_path: Path) -> None:
+    """Stopped in a warm-up, between its steps and in the cosine, with micro-batches, clipping and an average."""
+    recipe = {"lr": 0.01, "schedule_by": "step", "min_lr": 1e-4, "warmup_epochs": 1, "warmup_lr": 1e-5, "ema": 0.9}
+    recipe |= {"decay_norms_and_biases": False, "layer_decay": 0.5, "accumulate": 2, "clip_norm": 1.0}
+    methods = {name: {"use": "student", "recipe": {**recipe, "optimizer": name}} for name in ("adamw", "lamb")}
+    weights: list[dict[str, bytes]] = []
+    at_once = Bench(tmp_path / "at once")
+    at_once.folder.mkdir()
+    for each, stops in ((at_once, ()), (bench, (3, STEPS - 3, STEPS + 1))):
+        shared = {**SWEEP["recipe"], "precision": "bf16"}
+            each.sweep = {**SWEEP, "methods": methods, "recipe": shared, "seeds": [0]}
+        run_ids = [cell.run_id for cell in each.plan().plan.cells]
+        for stop in stops:
+            assert each.train(*run_ids, stop_after=stop) == 0
+        assert each.train(*run_ids) == 0
+        assert all(each.row(run_id)["attempts"] == len(stops) + 1 for run_id in run_ids)
+        weights.append({run_id: each.store.student_weights(run_id).read_bytes() for run_id in run_ids})
+    at_once.clean_up()
+    assert weights[0] == weights[1] and len(set(weights[0].values())) == 2

@@ -72,8 +72,9 @@ class Counted:
         return counted
 
     def rates(self) -> list[float]:
-        """Return the learning rate of a single member; several may be at different epochs."""
-        return [m.lr for m in self.members] if len(self.members) == 1 else []
+        """Return the learning rate of a single member, unless the step reads it from a tensor; several may be at
+        different epochs."""
+        return [m.lr for m in self.members if not isinstance(m.lr, Tensor)] if len(self.members) == 1 else []
 
 
 def science(use: str, **more: Any) -> Science:
