@@ -16,7 +16,7 @@ FOLDERS = {
     "console": set(),
     "planning": {"cost"},
     "spec": {"tasks"},
-    "data": {"prepare", "load"},
+    "data": {"augment", "prepare", "load"},
     "models": {"detection"},
     "training": {"cuda", "distributed", "engines", "tasks"},
     "store": set(),

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from harness.spec import models
+from harness.spec.augmentation import canonical_augment, canonical_erasing
 from harness.spec.recipe import Closed, Count, Finite, GeneralKeys, Percent, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
 
@@ -63,10 +64,12 @@ class RecipeKeys(GeneralKeys):
     augment: dict[str, Any] | None = Field(
         None,
         description="augmentation of the pixels after crop and flip: `{randaugment: {ops: 2, magnitude: 9}}`, "
-        "`{autoaugment: {policy: imagenet}}`, `{trivialaugment: {}}`",
+        "`{autoaugment: {policy: imagenet}}`, `{trivialaugment: {}}`, `{timm: rand-m9-mstd0.5-inc1}`",
     )
-    random_erasing: Finite = Field(
-        0.0, ge=0, le=1, description="probability that a rectangle of an image is erased (arXiv:1708.04896)"
+    random_erasing: Finite | dict[str, Any] = Field(
+        0.0,
+        description="probability that a rectangle of an image is erased (arXiv:1708.04896), or all settings: "
+        "`{probability: 0.25, mode: pixel, area: [0.02, 0.33], aspect: [0.3, 3.3], count: 1}`",
     )
     repeats: Count = Field(
         1,
@@ -86,6 +89,9 @@ class RecipeKeys(GeneralKeys):
         description="further views of each image, for methods that read them: "
         "`{strong: {augment: {randaugment: {}}}}`; what a view does not state is as in the recipe",
     )
+
+    _augment = field_validator("augment", mode="before")(canonical_augment)
+    _random_erasing = field_validator("random_erasing", mode="before")(canonical_erasing)
 
     @model_validator(mode="after")
     def _sizes(self) -> "RecipeKeys":
