@@ -132,6 +132,11 @@ class GeneralKeys(Closed):
         None, gt=0, description="maximum L2 norm of all gradients together, including those of the method's parameters"
     )
 
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs after which training ends."""
+        return self.stop_epoch or self.epochs
+
     @model_validator(mode="after")
     def _consistent(self) -> "GeneralKeys":
         if self.schedule == "cosine" and self.milestones:
@@ -140,6 +145,8 @@ class GeneralKeys(Closed):
             raise ValueError(f"milestones must rise, found {list(self.milestones)}")
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("warmup_epochs and warmup_steps exclude each other; state one of them")
+        if self.stop_epoch is not None and self.stop_epoch > self.epochs:
+            raise ValueError(f"stop_epoch must be at most epochs, {self.epochs}, found {self.stop_epoch}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be fewer than epochs, {self.epochs}, found {self.warmup_epochs}")
         if self.accumulate > self.batch_size:
