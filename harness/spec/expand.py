@@ -257,11 +257,11 @@ class _Expansion:
         return self._teachers
 
     def science_of(self, i: int, name: str) -> Science:
-        """Return the science of (pair, method) with the first seed, once the pair's teachers are known."""
+        """Return the science of (pair, method) with the first seed, once the teachers that it has are known."""
         if (i, name) not in self._sciences:
             pair = self.sweep.pairs[i]
             backbone = self.backbone(pair.student_backbone, ("pairs", i, "student_backbone"))
-            self._sciences[i, name] = self.science(i, pair, name, self._recipe, self._teachers[i], backbone)
+            self._sciences[i, name] = self.science(i, pair, name, self._recipe, self._teachers.get(i), backbone)
         return self._sciences[i, name]
 
     def check_pair(self, i: int, pair: Pair) -> None:
@@ -335,6 +335,9 @@ class _Expansion:
                 chosen.append(self.given_teacher(i, pair, teacher, weights, at))
             else:
                 chosen.append(self.trained_teacher(i, pair, teacher))
+        if twice := next((t.model for t in chosen if chosen.count(t) > 1), None):
+            message = f"{twice} stands twice for the same weights; runs of other seeds differ: run.seed"
+            raise self.document.mistake(("pairs", i, "teacher"), message)
         return Several(tuple(chosen)) if len(chosen) > 1 else chosen[0]
 
     def check_teacher_keys(self, i: int, pair: Pair) -> None:
@@ -414,7 +417,7 @@ class _Expansion:
         return given
 
     def science(
-        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: TeacherChoice, backbone: dict[str, Any]
+        self, i: int, pair: Pair, name: str, recipe: Keys, teacher: TeacherChoice | None, backbone: dict[str, Any]
     ) -> Science:
         """Return the science of (pair, method) with the first seed. The pair's own settings win over the sweep's."""
         at = ("methods", name)
@@ -489,8 +492,9 @@ class _Expansion:
             methods = {name: method_sources.describe_method(name) for name in method_sources.builtin_names()}
             able = [k for k, m in methods.items() if m.needs_teacher and (m.logits_only or m.several_teachers)]
             raise ValueError(
-                f"{use} reads more of its teacher than logits, which {pair.teacher_text} have no mean of; for several "
-                f"teachers: {', '.join(able)}, and methods of your own that state `several_teachers = True`"
+                f"{use} reads more of a teacher than its logits, of which alone there is a mean of "
+                f"{pair.teacher_text}; defined for several teachers: {', '.join(able)}, and methods of your own that "
+                "state `several_teachers = True`"
             )
         if source.needs_teacher and kinds.isdisjoint(source.defined_for):
             methods = {name: method_sources.describe_method(name) for name in method_sources.builtin_names()}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from harness.errors import expected, shorten, unknown
@@ -66,9 +67,7 @@ class TeacherReference:
     @classmethod
     def parse(cls, text: str) -> "TeacherReference":
         """Read what ``text`` returns."""
-        if match := _AFTER.fullmatch(text):
-            return replace(cls.parse(_without_brackets(match["teacher"])), epoch=int(match["epoch"]))
-        return cls(tuple(_part(part) for part in split_outside_brackets(text, " + ")))
+        return _parse(text)
 
     @classmethod
     def of(cls, value: Any) -> "TeacherReference":
@@ -88,6 +87,13 @@ class TeacherReference:
     def resolved(self, resolve: Callable[[str], str]) -> "TeacherReference":
         """Return the reference with each model's name as ``resolve`` returns it."""
         return replace(self, teachers=tuple(_resolved(teacher, resolve) for teacher in self.teachers))
+
+
+@lru_cache(maxsize=10_000)  # a sweep asks for its pairs' teachers again and again
+def _parse(text: str) -> TeacherReference:
+    if match := _AFTER.fullmatch(text):
+        return replace(_parse(_without_brackets(match["teacher"])), epoch=int(match["epoch"]))
+    return TeacherReference(tuple(_part(part) for part in split_outside_brackets(text, " + ")))
 
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:
