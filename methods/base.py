@@ -49,8 +49,8 @@ class TapSpec:
     @property
     def listed(self) -> str:
         """Return the names for a message. ``module.PATH`` stands for those of single modules, often hundreds."""
-        has_modules = any(name.startswith("module.") for name in self.names)
-        names = [name for name in self.names if not name.startswith("module.")]
+        has_modules = any("module." in name for name in self.names)
+        names = [name for name in self.names if "module." not in name]
         return ", ".join(names + ["module.PATH"] * has_modules)
 
     def resolve(self, tap: str) -> str:
@@ -129,6 +129,9 @@ class Outputs:
     logits: Tensor  # (B, classes)
     embedding: Tensor  # (B, D) pooled penultimate feature
     features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), for the requested taps
+    # Each teacher's own outputs, where there are several: then ``logits`` are the mean of theirs, the embedding is
+    # empty, and taps are named by a teacher's position: ``0.stage1``, ``1.stage1``.
+    teachers: "tuple[Outputs, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,8 @@ class Distiller(nn.Module):
     ``diagnostics``   further keys of that dictionary: logged per epoch, never optimised.
     ``logits_only``   whether ``forward`` reads nothing of the teacher except its logits: then they can be cached, see
                       the recipe's ``teacher_top_k``.
+    ``several_teachers`` whether ``forward`` reads ``Outputs.teachers``, so that it can learn more of several teachers
+                      than the mean of their logits. With a single teacher these are empty.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
                       ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
     ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
@@ -191,6 +196,7 @@ class Distiller(nn.Module):
     needs_teacher: ClassVar[bool] = True
     defined_for: ClassVar[tuple[str, ...]] = ("classification",)
     logits_only: ClassVar[bool] = False
+    several_teachers: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
     used_with: ClassVar[dict[str, tuple[str, str]]] = {}
 

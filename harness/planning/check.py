@@ -23,7 +23,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
-from harness.spec.science import Given, Trained, backbone_id
+from harness.spec.science import Given, Several, Trained, as_json, backbone_id
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
@@ -48,8 +48,8 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     runs: dict[str, tuple[Run, RunToCheck]] = {}
     for run in _of_one_seed(planned, to_do):
         content, target = run.science.without_seed(), device(run.science)
-        if isinstance(run.science.teacher, Trained):  # its own training does not matter
-            content["teacher"] = run.science.teacher.model
+        if run.science.teacher_runs:  # their own training does not matter
+            content["teacher"] = _untrained_teachers(run.science.teacher)
         to_check = RunToCheck(run.science.to_json(), target.processes, target.gpu)
         runs.setdefault(_key("step", [content, target.processes]), (run, to_check))
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}
@@ -80,6 +80,13 @@ def check_given_weights(planned: Planned, to_do: Collection[str]) -> None:
         _check(planned, list(runs.values()), weights, steps=False)
 
 
+def _untrained_teachers(teacher: Trained | Given | Several | None) -> object:
+    """Return what a first step depends on of teachers some of which are yet to be trained."""
+    if isinstance(teacher, Several):
+        return [_untrained_teachers(one) for one in teacher.teachers]
+    return teacher.model if isinstance(teacher, Trained) else as_json(teacher)
+
+
 def _of_one_seed(planned: Planned, run_ids: Collection[str]) -> Iterable[Run]:
     """Return a run of each pair and method."""
     runs = (run for run_id, run in planned.plan.runs.items() if run_id in run_ids)
@@ -93,8 +100,9 @@ def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     building += [science.dataset.image_shape] if science.dataset.image_shape else []
     building += [getattr(science.recipe, key) for key in science.dataset.info.task.recipe]
     keys = []
-    if isinstance(science.teacher, Given) and science.teacher.weights_id in weights:
-        keys.append(_key("teacher", [identity.canonical(science.to_json()["teacher"]), building]))
+    for teacher in science.given_teachers:
+        if teacher.weights_id in weights:
+            keys.append(_key("teacher", [identity.canonical(as_json(teacher)), building]))
     if science.backbone and (name := backbone_id(science.backbone, science.backbone_place)) in weights:
         keys.append(_key("backbone", [science.student, name, building]))
     return keys

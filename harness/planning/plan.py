@@ -10,7 +10,7 @@ from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.science import Given, backbone_id
+from harness.spec.science import backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -56,7 +56,7 @@ class Planned:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        sha256s = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
+        sha256s = {t.weights_id: t.sha256 for s in sciences for t in s.given_teachers}
         sha256s |= {backbone_id(s.backbone, s.backbone_place): s.backbone for s in sciences if s.backbone}
         weights: dict[str, WeightsFile] = {}
         for key, sha256 in sorted(sha256s.items()):
@@ -73,11 +73,12 @@ class Planned:
         """Return a line for each given teacher whose images are not normalised as the students' are."""
         notes = []
         for pair in self.plan.sweep.pairs:
-            weights = pair.teacher_weights
-            if weights and (own := weights.normalisation(self.info)):
-                source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
-                students = f"students by {self.info.normalisation.text}, those of {self.info.label or self.info.name}"
-                notes.append(f"teacher {pair.teacher}: images normalised by {own.text}, {source}; {students}")
+            for model, weights in zip(pair.teacher_reference.models, pair.weights_by_teacher, strict=True):
+                if weights and (own := weights.normalisation(self.info)):
+                    source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
+                    dataset = self.info.label or self.info.name
+                    students = f"students by {self.info.normalisation.text}, those of {dataset}"
+                    notes.append(f"teacher {model}: images normalised by {own.text}, {source}; {students}")
         return list(dict.fromkeys(notes))
 
 

@@ -171,7 +171,7 @@ def submit(work: Work) -> Path:
         sciences = {k: planned.plan.runs[k].science for k in job.run_ids}
         for run_id, science in sciences.items():
             store.write_science(run_id, science)
-        queued.append(QueuedJob.from_sciences(sciences, job.needs))
+        queued.append(QueuedJob.from_sciences(sciences, job.needs, job.also_needs))
     queue_file = own_queue_file(store, planned.name, planned.plan.runs)
     Queue(
         store=str(store.root),

@@ -22,7 +22,7 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
         for text in without_effect(science, describe_method(science.method.use)):
             lines.setdefault(text, []).append(line)
     sentences = [text if len(of) == len(first) else f"{_names(of, list(first))}: {text}" for text, of in lines.items()]
-    needed = {pack.needs for pack in plan.packs}
+    needed = {k for pack in plan.packs for k in pack.all_needs} - {cell.run_id for cell in plan.cells}
     trained = {run.science.student: run.science for run_id, run in plan.runs.items() if run_id in needed}
     for model, science in trained.items():
         texts = without_effect(science, describe_method(science.method.use))
@@ -33,7 +33,7 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
 def _of_sweep(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
     if sweep.teachers != Teachers():
-        if all(pair.teacher_weights for pair in sweep.pairs):
+        if all(all(pair.weights_by_teacher) for pair in sweep.pairs):
             yield "teachers: no teacher is trained, as every pair has teacher_weights"
         elif not any(describe_method(entry.use or name).needs_teacher for name, entry in sweep.methods.items()):
             yield "teachers: no teacher is trained, as no method here has one"
@@ -73,9 +73,10 @@ def _of_recipe(science: Science) -> Iterator[str]:
         yield f"gamma {recipe.gamma:g}: {why}"
     yield from _of_optimizer(recipe)
     yield from _of_rates(recipe)
-    if recipe.eval_every > recipe.epochs:
-        yield f"eval_every {recipe.eval_every}: more than {last}; only the last is evaluated"
-    steps = recipe.epochs * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
+    if recipe.eval_every > recipe.last_epoch:
+        trained = plural(recipe.last_epoch, "epoch")
+        yield f"eval_every {recipe.eval_every}: more than {trained}; only the last is evaluated"
+    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
     if 0 < steps <= recipe.warmup_steps:
         yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
     if recipe.label_smoothing and not science.method.weights.get("ce"):

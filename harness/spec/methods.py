@@ -70,6 +70,7 @@ class MethodInfo:
     defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
     summary: str
+    several_teachers: bool = False  # it reads each of several teachers' outputs
     # Hyper-parameter -> another one and its value, with which alone it is used
     used_with: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
@@ -211,6 +212,7 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         hyper=hyper,
         summary=doc.split("\n\n")[0].replace("\n", " "),
         used_with=used_with,
+        several_teachers=literals.get("several_teachers", False),
     )
 
 

@@ -143,6 +143,11 @@ class GeneralKeys(Closed):
         None, gt=0, description="maximum L2 norm of all gradients together, including those of the method's parameters"
     )
 
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs after which training ends."""
+        return self.stop_epoch or self.epochs
+
     @model_validator(mode="after")
     def _consistent(self) -> "GeneralKeys":
         if self.schedule == "cosine" and self.milestones:
@@ -154,6 +159,8 @@ class GeneralKeys(Closed):
         for key in ("min_lr", "warmup_lr"):
             if (value := getattr(self, key)) > self.lr:
                 raise ValueError(f"{key} must be at most lr, {self.lr:g}, found {value:g}")
+        if self.stop_epoch is not None and self.stop_epoch > self.epochs:
+            raise ValueError(f"stop_epoch must be at most epochs, {self.epochs}, found {self.stop_epoch}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be fewer than epochs, {self.epochs}, found {self.warmup_epochs}")
         if self.accumulate > self.batch_size:

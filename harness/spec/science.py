@@ -116,6 +116,18 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """Several teachers, whose mean of logits students learn from."""
+
+    __pydantic_config__ = CLOSED
+    teachers: tuple[Trained | Given, ...]
+
+    @property
+    def model(self) -> str:
+        return " + ".join(teacher.model for teacher in self.teachers)
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """The weights that a classifier starts from, and their place in the file."""
 
@@ -148,7 +160,7 @@ class Science:
     __pydantic_config__ = CLOSED
     protocol: int = identity.PROTOCOL
     dataset: DatasetChoice
-    teacher: Trained | Given | None
+    teacher: Trained | Given | Several | None
     student: str
     method: MethodSettings
     recipe: Recipe
@@ -162,6 +174,20 @@ class Science:
     @property
     def teacher_model(self) -> str | None:
         return self.teacher.model if self.teacher else None
+
+    @property
+    def teachers(self) -> tuple[Trained | Given, ...]:
+        """Every teacher; none where the run learns from none."""
+        return single_teachers(self.teacher)
+
+    @property
+    def given_teachers(self) -> tuple[Given, ...]:
+        return tuple(teacher for teacher in self.teachers if isinstance(teacher, Given))
+
+    @property
+    def teacher_runs(self) -> tuple[str, ...]:
+        """The runs that train the teachers, each once."""
+        return training_runs(self.teacher)
 
     @property
     def backbone_place(self) -> Place:
@@ -233,6 +259,18 @@ class Science:
 _SCIENCE = TypeAdapter(Science)
 
 
+def single_teachers(teacher: Trained | Given | Several | None) -> tuple[Trained | Given, ...]:
+    """Return each of several teachers, a single one, or none."""
+    if teacher is None:
+        return ()
+    return teacher.teachers if isinstance(teacher, Several) else (teacher,)
+
+
+def training_runs(teacher: Trained | Given | Several | None) -> tuple[str, ...]:
+    """Return the runs that train a teacher or several, each once."""
+    return tuple(dict.fromkeys(t.run for t in single_teachers(teacher) if isinstance(t, Trained)))
+
+
 def backbone_id(sha256: str, place: Place) -> str:
     """Return the name of a backbone's weights in a plan: the file's sha256, and the place in it if that is stated."""
     return sha256 if place == ANYWHERE else identity.digest({"sha256": sha256, **place._asdict()})
@@ -241,7 +279,7 @@ def backbone_id(sha256: str, place: Place) -> str:
 def as_json(part: Any) -> Any:
     """Return the JSON form of a part of a science; a recipe needs ``recipe_json``."""
     if not is_dataclass(part):
-        return list(part) if isinstance(part, tuple) else part
+        return [as_json(value) for value in part] if isinstance(part, tuple) else part
     values = ((f, getattr(part, f.name)) for f in fields(part))
     return {f.name: as_json(value) for f, value in values if f.name in FIRST_KEYS or value != f.default}
 

@@ -43,7 +43,7 @@ class BatchSizes:
     def _parts(self, batch_size: int) -> set[int]:
         recipe, images = self.science.recipe, self.science.dataset.train_images
         sizes = {min(batch_size, images)}
-        if recipe.epoch_steps is None or recipe.epochs * recipe.epoch_steps * batch_size >= images:
+        if recipe.epoch_steps is None or recipe.last_epoch * recipe.epoch_steps * batch_size >= images:
             sizes.add(images % batch_size or batch_size)
         shards = {max(1, size // self.shards) for size in sizes} | {-(-size // self.shards) for size in sizes}
         parts = [(size, min(recipe.accumulate, size)) for size in shards]

@@ -23,7 +23,7 @@ from harness.data.load.loader import EvalSet
 from harness.spec import identity
 from harness.spec import methods as method_sources
 from harness.spec.pretrained import ANYWHERE
-from harness.spec.science import Given, Science, as_json, backbone_id
+from harness.spec.science import Given, Science, Trained, as_json, backbone_id
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
@@ -37,6 +37,7 @@ from harness.training.recorder import kind_and_cause
 from harness.training.tasks import Backbone, Task, open_task
 from harness.training.tasks.base import RandomImages
 from harness.training.teacher import Teacher, TeacherSource, read_teacher
+from harness.training.teacher_ensemble import ensemble
 from harness.training.untrained_weights import write_untrained_weights
 
 CPU = torch.device("cpu")
@@ -184,24 +185,28 @@ class Checker:
     def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
         """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""
         choice = science.teacher
-        assert choice is not None
-        given: WeightsFile | None = self.order.weights.get(choice.weights_id) if isinstance(choice, Given) else None
-        if not self.order.steps and given is None:
+        given = [t for t in science.given_teachers if t.weights_id in self.order.weights]
+        if not self.order.steps and not given:
             return None
         built = [getattr(science.recipe, name) for name in ("precision", "image_size", *task.info.recipe)]
         key = identity.canonical({"dataset": as_json(science.dataset), "teacher": as_json(choice), "built": built})
         if self._teacher is None or self._teacher[0] != key:
             self._teacher = None  # before the next one is in memory
-            if given and isinstance(choice, Given):
-                source = TeacherSource.of_run(science, Path(given.file), choice.sha256)
-            else:
-                file = self.folder / "untrained.safetensors"
-                write_untrained_weights(task, choice.model, file)
-                source = replace(TeacherSource.of_run(science, file, files.sha256(file)), place=ANYWHERE)
-            teacher = read_teacher(source, task, CPU)
+            teachers = [self._single_teacher(science, one, task) for one in science.teachers]
+            teacher = teachers[0] if len(teachers) == 1 else ensemble(teachers)
             teacher.prepare(science.recipe.precision)
             self._teacher = key, teacher
         return self._teacher[1]
+
+    def _single_teacher(self, science: Science, choice: Trained | Given, task: Task) -> Teacher:
+        """Return a teacher with its given weights, or with random ones where they are not at hand."""
+        given: WeightsFile | None = self.order.weights.get(choice.weights_id) if isinstance(choice, Given) else None
+        if given and isinstance(choice, Given):
+            return read_teacher(TeacherSource.of_run(science, choice, Path(given.file), choice.sha256), task, CPU)
+        file = self.folder / "untrained.safetensors"
+        write_untrained_weights(task, choice.model, file)
+        source = replace(TeacherSource.of_run(science, choice, file, files.sha256(file)), place=ANYWHERE)
+        return read_teacher(source, task, CPU)
 
 
 def _raise_too_slow(*_: object) -> NoReturn:
@@ -216,7 +221,8 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
     torch.manual_seed(0)
     train_images = max(count, min(science.dataset.train_images, MOST_TRAIN_IMAGES))
     loader = RandomLoader(task.random_images(count, train_images))
-    changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2}  # no evaluation after the first epoch
+    # No evaluation after the first epoch.
+    changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2, "stop_epoch": None}
     member = Member(
         replace(science, recipe=science.recipe.model_copy(update=changes)), teacher, loader.targets, task, CPU
     )
@@ -238,7 +244,8 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
 def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tensor) -> bool:
     """Return whether a teacher's outputs are finite or, given, as they will be; otherwise losses tell nothing."""
     outputs = teacher(images, member.main_taps, science.recipe.precision, len(images))
-    return isinstance(science.teacher, Given) or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
+    given = len(science.given_teachers) == len(science.teachers)
+    return given or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
 
 
 def lacking(error: BaseException, gpu: bool) -> str:

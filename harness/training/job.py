@@ -20,7 +20,7 @@ from harness.data.load.source import Source, open_source
 from harness.errors import UserError
 from harness.phrases import percent, plural
 from harness.spec import identity, methods
-from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
+from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, backbone_id, recipe_json
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
@@ -40,7 +40,8 @@ from harness.training.recorder import Interrupted, JobStart, RunRecorder, Teache
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 from harness.training.tasks import Backbone, Task, open_task
-from harness.training.teacher import Teacher, TeacherSource, load_teacher
+from harness.training.teacher import Teacher, TeacherSource, load_teacher, measure_teacher
+from harness.training.teacher_ensemble import ensemble
 from harness.training.teacher_logits import CachedLogits
 
 
@@ -206,7 +207,7 @@ class _Packs:
     def _load_teacher(self) -> Teacher | None:
         on = self.evaluated_on
         # A given teacher may have been trained on the images that are held out here.
-        if on.name != "test" and any(isinstance(s.teacher, Given) for s in self.sciences.values()):
+        if on.name != "test" and any(s.given_teachers for s in self.sciences.values()):
             on = self.source.evaluation(whole=True)
         return _teacher(self.order, self.store, self.sciences, on, self.task, self.device, self.ranks)
 
@@ -314,8 +315,18 @@ def _teacher(
     science = next((s for s in sciences.values() if s.teacher), None)
     if science is None:
         return None
-    choice = science.teacher
-    assert choice is not None
+    teachers = [_single_teacher(order, store, science, choice, on, task, device, ranks) for choice in science.teachers]
+    if len(teachers) == 1:
+        return teachers[0]
+    teacher = measure_teacher(ensemble(teachers), on, task, ranks)
+    print(f"teachers {teacher.name}, mean of logits: {_measured(teacher, on, task)}", flush=True)
+    return teacher
+
+
+def _single_teacher(
+    order: JobOrder, store: Store, science: Science, choice: Trained | Given, on: EvalSet, task: Task,
+    device: torch.device, ranks: Ranks,
+) -> Teacher:  # fmt: skip
     if isinstance(choice, Given):
         given = order.weights[choice.weights_id]
         file, sha256, stated = Path(given.file), choice.sha256, given.score
@@ -329,16 +340,17 @@ def _teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
-    source = TeacherSource.of_run(science, file, sha256)
+    source = TeacherSource.of_run(science, choice, file, sha256)
     teacher = load_teacher(source, stated, on, task, device, ranks)
     if teacher.note:
         print(teacher.note, flush=True)
-    print(
-        f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",
-        flush=True,
-    )
+    print(f"teacher {teacher.name}: {_measured(teacher, on, task)}, sha256 {sha256}", flush=True)
     # A trained teacher's run has its predictions already.
     if isinstance(choice, Given) and teacher.predictions is not None and ranks.rank == 0:
         path = store.teacher_predictions(science.teacher_evaluation_id(on.name))
         checksums.write_with_sum(path, teacher.predictions)
     return teacher
+
+
+def _measured(teacher: Teacher, on: EvalSet, task: Task) -> str:
+    return f"{task.info.shown} {percent(teacher.score)} measured ({on.name})"

@@ -18,7 +18,9 @@ def to_float32(outputs: Outputs) -> Outputs:
         return x.float() if x.dtype == torch.bfloat16 else x
 
     features = {k: up(v) for k, v in outputs.features.items()}
-    return replace(outputs, logits=up(outputs.logits), embedding=up(outputs.embedding), features=features)
+    teachers = tuple(map(to_float32, outputs.teachers))
+    logits, embedding = up(outputs.logits), up(outputs.embedding)
+    return replace(outputs, logits=logits, embedding=embedding, features=features, teachers=teachers)
 
 
 def gather_outputs(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WHOLE_BATCH) -> Outputs:
@@ -28,7 +30,9 @@ def gather_outputs(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WH
     features = {k: ranks.all_gather(v, count, part) for k, v in mine.features.items()}
     if mine.logits.ndim == 1:  # only maps
         return Outputs(mine.logits, mine.embedding, features)
-    return Outputs(ranks.all_gather(mine.logits, count, part), ranks.all_gather(mine.embedding, count, part), features)
+    teachers = tuple(gather_outputs(teacher, ranks, count, part) for teacher in mine.teachers)
+    embedding = mine.embedding if teachers else ranks.all_gather(mine.embedding, count, part)
+    return Outputs(ranks.all_gather(mine.logits, count, part), embedding, features, teachers=teachers)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

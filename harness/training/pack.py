@@ -135,7 +135,7 @@ class Pack:
     def _end_epoch(self, run_id: str, member: Member) -> None:
         member.end_epoch()
         recipe, history = member.recipe, member.history
-        finished = history.epoch == recipe.epochs or history.diverged
+        finished = history.epoch == recipe.last_epoch or history.diverged
         due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage trains no classifier
         if not history.diverged and (due or finished):
             member.evaluate(self.evalset)

@@ -89,11 +89,28 @@ class SharedForward:
         images, targets, indices = static["images"], static["targets"], static["indices"]
         baked_in = (teacher is None, taps, precision, images.data_ptr())
         outputs = forward() if self._cached_logits else self._forward(baked_in, forward)
-        maps = {f"tap {tap}": x for tap, x in outputs.features.items()}
-        held = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding, **maps})
-        features = {tap: held[f"tap {tap}"] for tap in outputs.features}
-        outputs = Outputs(held["logits"], held["embedding"], features)
-        return StepInputs(images, targets, indices, outputs, self._static.moves)
+        held = self._static.load(_named_tensors(outputs))
+        return StepInputs(images, targets, indices, _of_named_tensors(outputs, held), self._static.moves)
+
+
+def _named_tensors(outputs: Outputs, prefix: str = "") -> dict[str, Tensor]:
+    """Return all tensors of a teacher's outputs, those of several teachers included, each by a name of its own."""
+    maps = {f"{prefix}tap {tap}": x for tap, x in outputs.features.items()}
+    tensors = {f"{prefix}logits": outputs.logits, f"{prefix}embedding": outputs.embedding, **maps}
+    for number, teacher in enumerate(outputs.teachers):
+        tensors |= _named_tensors(teacher, f"{prefix}teacher {number} ")
+    return tensors
+
+
+def _of_named_tensors(like: Outputs, tensors: dict[str, Tensor], prefix: str = "") -> Outputs:
+    """Return outputs of the same parts as ``like``, from what ``_named_tensors`` returns."""
+    features = {tap: tensors[f"{prefix}tap {tap}"] for tap in like.features}
+    teachers = (
+        _of_named_tensors(teacher, tensors, f"{prefix}teacher {number} ")
+        for number, teacher in enumerate(like.teachers)
+    )
+    logits, embedding = tensors[f"{prefix}logits"], tensors[f"{prefix}embedding"]
+    return Outputs(logits, embedding, features, teachers=tuple(teachers))
 
 
 class StepRunner:
@@ -175,9 +192,15 @@ def micro_batches(
         micro.images = _rows(batch.images, slice(first, None, part.parts))
         micro.targets, micro.indices = _rows(batch.targets, part.rows), _rows(batch.indices, part.rows)
         micro.random = batch.random.part(part.rows)
-        features = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
-        logits, embedding = _rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows)
-        yield part, micro, replace(teacher, logits=logits, embedding=embedding, features=features)
+        yield part, micro, _rows_of_outputs(teacher, part.rows)
+
+
+def _rows_of_outputs(outputs: Outputs, rows: slice) -> Outputs:
+    """Return a teacher's outputs for some images of a batch, those of several teachers included."""
+    features = {name: _rows(x, rows) for name, x in outputs.features.items()}
+    logits, embedding = _rows(outputs.logits, rows), _rows(outputs.embedding, rows)
+    teachers = tuple(_rows_of_outputs(teacher, rows) for teacher in outputs.teachers)
+    return replace(outputs, logits=logits, embedding=embedding, features=features, teachers=teachers)
 
 
 def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:

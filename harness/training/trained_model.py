@@ -11,6 +11,7 @@ from harness.spec import methods as method_sources
 from harness.spec.science import MethodSettings, Science
 from harness.training.outputs import to_float32
 from harness.training.tasks import open_task
+from harness.training.teacher_ensemble import teacher_spec
 from methods.base import Distiller, Outputs, TapSpec
 
 
@@ -62,8 +63,7 @@ def trained_model(science: Science, file: Path, sha256: str | None, own_method: 
     student = task.build(science.student)
     model: nn.Module = student
     if _is_part_of_model(science.method.use, file, own_method):
-        assert science.teacher is not None
-        specs = task.describe(student), task.describe(task.build(science.teacher.model))
+        specs = task.describe(student), teacher_spec(science, task)
         model = StudentWithMethod(student, build_distiller(science.method, *specs))
     load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model

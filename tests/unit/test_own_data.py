@@ -4,7 +4,6 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from harness.data.load.arrays import WrongData

@@ -27,7 +27,7 @@ def weights_bytes(science: Science, parameters: int | None) -> float | None:
 
 def bytes_left(science: Science, weights: float) -> Interval:
     """Return the bytes that a run leaves: weights, record, log and progress."""
-    texts = _RUN + _EPOCH * science.recipe.epochs
+    texts = _RUN + _EPOCH * science.recipe.last_epoch
     return Interval(weights / _BUFFERS + texts / 2, weights + texts, weights + 2 * texts)
 
 

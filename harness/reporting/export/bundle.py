@@ -171,6 +171,7 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
         {
             **line._asdict(),
             "teacher_run": cells[0].teacher_run,
+            **({"teacher_runs": cells[0].teacher_runs} if cells[0].teacher_runs else {}),
             "runs": {str(cell.seed): cell.run_id for cell in cells},
             "science": plan.runs[cells[0].run_id].science.without_seed(),
         }
@@ -199,8 +200,14 @@ def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
         teachers["recipe"] = sweep_file.load_recipe(teachers["recipe"], plan.document, ("teachers", "recipe"))
-    for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
+    given = (weights for pair in data["pairs"] for key in _GIVEN for weights in _as_list(pair.get(key)))
+    for weights in filter(None, given):
         source = next(weights[key] for key in ("file", "url", "name") if key in weights)
         weights.setdefault("sha256", plan.sha256_of_source[source])
     resolved: dict[str, Any] = without_paths_in(data)
     return resolved
+
+
+def _as_list(weights: Any) -> list[Any]:
+    """Return the weights of several teachers, or those of one."""
+    return weights if isinstance(weights, list) else [weights]

@@ -114,7 +114,7 @@ def _line(
     return LeaderboardEntry(
         id=_short(text),
         protocol=_protocol(science, *facts),
-        teacher_key=_teacher_key(science.teacher),
+        teacher_key=_teacher_key(science.teachers),
         settings=_settings(science.method),
         science=science,
         sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
@@ -130,10 +130,8 @@ def _line(
     )
 
 
-def _teacher_key(teacher: Trained | Given | None) -> str:
-    if teacher is None:
-        return ""
-    return teacher.run if isinstance(teacher, Trained) else teacher.weights_id
+def _teacher_key(teachers: Iterable[Trained | Given]) -> str:
+    return " + ".join(t.run if isinstance(t, Trained) else t.weights_id for t in teachers)
 
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
