@@ -24,7 +24,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
-from harness.spec.science import Given, Trained, backbone_id
+from harness.spec.science import Given, Trained
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
@@ -95,8 +95,8 @@ def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     keys = []
     if isinstance(science.teacher, Given) and science.teacher.weights_id in weights:
         keys.append(_key("teacher", [identity.canonical(science.to_json()["teacher"]), building]))
-    if science.backbone and (name := backbone_id(science.backbone, science.backbone_place)) in weights:
-        keys.append(_key("backbone", [science.student, name, building]))
+    if (start := science.initial_weights) and start.weights_id in weights:
+        keys.append(_key("backbone", [science.student, start.weights_id, building]))
     return keys
 
 
@@ -136,7 +136,7 @@ def _check(
         if result.state in (State.TOO_SLOW, State.NOT_HERE):
             slow = f"takes longer than {SECONDS:.0f} s for a step"
             say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]}: {result.cause or slow}")
-    for note in dict.fromkeys(result.note for result in known.values() if result.note):
+    for note in dict.fromkeys(note for result in known.values() for note in result.notes):
         say(note)
     if why:
         begun = (runs[i][0].label for i, result in known.items() if result.state == State.BEGUN)

@@ -18,6 +18,7 @@ from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
 from harness.training.engines.base import MakeEngine
 from harness.training.engines.native import NativeEngine
+from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task
 from harness.training.teacher import Teacher
@@ -76,7 +77,8 @@ class Member:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
             self.student = task.build(science.student)
-            task.start(self.student, science.student)
+            self.start_note = task.start(self.student, science.student)
+            freeze_parts(self.student, science.student, self.recipe.freeze)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
             self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
@@ -97,6 +99,8 @@ class Member:
             if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.recipe.freeze:
+            set_frozen_to_eval(self.student)
         if self.has_local_loss:
             sync_batch_norms(self.distiller, ranks)
         self.distiller.to(device).train()
@@ -217,6 +221,8 @@ class Member:
         """Evaluate the trained model and add the result to the history."""
         with self.watch.part("evaluation"):
             result = self.task.evaluate(self.evaluated_model, on, self.recipe.precision, self.ranks)
+            if self.recipe.freeze:
+                set_frozen_to_eval(self.student)
             score = self.task.info.score
             if self.peer is not None:
                 metrics = self.task.evaluate(self.peer, on, self.recipe.precision, self.ranks).metrics

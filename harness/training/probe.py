@@ -102,8 +102,8 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     weights: dict[str, WeightsFile] = {}
     run_ids = {}
     for i, science in pack.items():
-        # The initial weights of a detector's backbone do not change its speed, and may not be on this machine.
-        science = replace(science, backbone=None)
+        # The weights that a network starts from do not change its speed, and may not be on this machine.
+        science = replace(science, backbone=None, start=None)
         if science.teacher:
             sha256, file = _untrained(science, science.teacher.model, folder)
             teacher = Given(science.teacher.model, sha256)
