@@ -274,6 +274,7 @@ class _Packs:
         targets = self.source.train_targets
         methods.refuse_module_in(self.store.root, science.method.use)
         member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
+        member.keeps_best = self.order.keep_best
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
             member.restore(*saved)
         return member

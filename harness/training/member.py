@@ -117,6 +117,8 @@ class Member:
         self.lr = self.recipe.lr
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
+        self.keeps_best = False  # whether the best epoch's weights are kept
+        self.best_weights: dict[str, Tensor] | None = None  # the trained model's, of ``history.best_epoch``
         self.watch = Stopwatch(device)
         self.steps = 0  # finished steps of the current epoch
         self._images = 0  # seen in the current epoch, by all ranks
@@ -228,6 +230,10 @@ class Member:
                 metrics = self.task.evaluate(self.peer, on, self.recipe.precision, self.ranks).metrics
                 self.history.curves.append((self.history.epoch, f"{on.name}_peer_{score}", _score(metrics, score)))
         self.history.add(result.metrics, score, on.name)
+        if self.keeps_best and self.history.best_epoch == self.history.epoch:
+            self.best_weights = {
+                k: v.detach().contiguous().to("cpu", copy=True) for k, v in self.trained_tensors().items()
+            }
         self.predictions = result.predictions
 
     def trained_tensors(self) -> dict[str, Tensor]:
@@ -248,6 +254,7 @@ class Member:
         """Return everything that training changes, by name. All ranks must call it together."""
         parts: dict[str, Mapping[Any, Tensor]] = {k: module.state_dict() for k, module in self._modules().items()}
         parts["momentum"] = self.engine.momenta()
+        parts["best"] = self.best_weights or {}
         return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -270,6 +277,8 @@ class Member:
         for name, module in self._modules().items():
             module.load_state_dict(parts[name])
         self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
+        self.best_weights = parts.get("best")
+        self.keeps_best |= self.best_weights is not None
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
