@@ -118,9 +118,8 @@ def sweep(
         from slurm import profiles
 
         profiles.load_profile(cluster)
-    request = Request(
-        file, results, data, set_, only, cluster, max_parallel, packs_per_job, baseline, margin, keep_best
-    )
+    places = (file, results, data, set_, only, cluster)
+    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best)
     planned = request.plan(fetch=not plan)
     cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
     protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)

@@ -112,9 +112,7 @@ class Work:
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
         if self.keep_best and (without := self._done_without_best()):
-            lines.append(
-                f"{plural(without, 'finished run')} trained without --keep-best: the last weights are all there is"
-            )
+            lines.append(f"{plural(without, 'finished run')} trained without --keep-best, with the last weights only")
         lines += [f"warning: without effect: {text}" for text in counts["idle_settings"]]
         return "\n".join(lines)
 

@@ -231,9 +231,8 @@ class Member:
                 self.history.curves.append((self.history.epoch, f"{on.name}_peer_{score}", _score(metrics, score)))
         self.history.add(result.metrics, score, on.name)
         if self.keeps_best and self.history.best_epoch == self.history.epoch:
-            self.best_weights = {
-                k: v.detach().contiguous().to("cpu", copy=True) for k, v in self.trained_tensors().items()
-            }
+            trained = self.trained_tensors().items()
+            self.best_weights = {k: v.detach().contiguous().to("cpu", copy=True) for k, v in trained}
         self.predictions = result.predictions
 
     def trained_tensors(self) -> dict[str, Tensor]:

@@ -246,9 +246,7 @@ class RunRecorder:
             content = checksums.seal_bytes(save(member.best_weights, {checksums.KEY: checksums.ZEROS}))
             files.replace(self.store.best_weights(run_id), lambda path: path.write_bytes(content))
         elif member.keeps_best and (epoch := member.history.best_epoch):
-            print(
-                f"{run_id}: the weights of epoch {epoch}, the best, were not kept: --keep-best came later", flush=True
-            )
+            print(f"{run_id}: the weights of epoch {epoch}, the best, are lost: --keep-best came later", flush=True)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":
