@@ -1,6 +1,7 @@
 """``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,16 +13,14 @@ from harness.console import options
 from harness.console.terminal import say
 from harness.errors import UserError, shorten
 from harness.phrases import percent
-from harness.planning import locate
+from harness.planning import locate, run_data
 from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
-from harness.spec.model_reference import ModelReference
 from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Dataset, Recipe, Weights
-from harness.spec.science import DatasetChoice, Science
+from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
-from harness.store.data_cache import DataCache, is_untouched
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
 
@@ -93,13 +92,9 @@ def evaluate(
             metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
         ),
     ] = None,
-    own_method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:CLASS",
-            help="With --run: the run's method, if it is your own and part of the model; its module is imported.",
-        ),
-    ] = None,
+    epoch: options.Epoch = None,
+    own_method: options.OwnMethod = None,
+    own_model: options.OwnModel = [],  # noqa: B006 (typer reads it, nothing changes it)
     results: options.Results = Path("results"),
     data: options.Data = None,
     json_: options.Json = False,
@@ -112,7 +107,7 @@ def evaluate(
     Example: python -m harness evaluate --dataset cifar100 --model resnet56 --weights ckpt_epoch_240.pth
 
     With --run: measure the metrics of the run's record again, from its saved weights. No module that the record names
-    is imported unless --own-method names it too.
+    is imported unless --own-method or --own-model names it too.
     """
     root, store = locate.data_root(data), Store(results)
     if run is not None:
@@ -129,9 +124,11 @@ def evaluate(
         }
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
-        measure = partial(_run, run, own_method, root, store)
-    elif own_method is not None:
-        raise UserError("--own-method goes with --run")
+        measure = partial(_run, run, epoch or "last", own_method, own_model, root, store)
+    elif of_runs := [o for o, v in (("method", own_method), ("model", own_model)) if v]:
+        raise UserError(f"--own-{of_runs[0]} goes with --run")
+    elif epoch is not None:
+        raise UserError("--epoch goes with --run")
     elif dataset and model and weights:
         given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
         measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
@@ -248,43 +245,27 @@ def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
     return file
 
 
-def _run(prefix: str, own_method: str | None, root: Path | None, store: Store) -> dict[str, Any]:
-    from harness.store import records
+def _run(
+    prefix: str, epoch: str, own_method: str | None, own_models: Sequence[str], root: Path | None, store: Store
+) -> dict[str, Any]:
+    from harness.store.saved_run import find_saved_run
     from harness.training.tasks import open_task
     from harness.training.trained_model import trained_model
 
-    run_id = store.find(prefix, "--run")
-    (row,) = records.read_records(store, [run_id]).to_pylist()
-    science, file = Science.from_text(row["science"]), store.student_weights(run_id)
-    try:
-        datasets.check_name(ModelReference.parse(science.dataset.name).name)
-        tasks.resolve_model(science.student)
-    except ValueError as e:  # the record comes from others, or from other versions of the libraries
-        raise UserError(f"--run {run_id}: {e}") from None
-    info = science.dataset.info
-    if info.preparation:
-        folder: Path | None = locate.prepared_folder(info.name, info.version, root)
-    elif info.read_once:
-        folder = _arrays_folder(info, store)
-    else:
-        folder = locate.dataset_folder(Dataset(name=info.name), root)
+    saved = find_saved_run(store, prefix, epoch, "--run")
+    science, info = saved.science, saved.science.dataset.info
+    folder = run_data.data_folder(info, root, store)
     if own_method not in (None, science.method.use):
         raise UserError(f"--own-method {shorten(own_method)}: the run's method is {shorten(science.method.use)}")
-    net = trained_model(science, file, row["weights_sha256"], own_method)
-    about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
-    about |= {"weights": str(file), "sha256": row["weights_sha256"]}
+    net = trained_model(science, saved.file, saved.sha256, own_method, own_models)
+    about: dict[str, Any] = {
+        "run_id": saved.run_id,
+        "dataset": info.name,
+        "model": science.student,
+        "method": science.method.use,
+    }
+    about |= {"weights": str(saved.file), "sha256": saved.sha256}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
-
-
-def _arrays_folder(info: DatasetInfo, store: Store) -> Path:
-    """Return the folder of the arrays of a run's dataset. No code that its record names is run to read them anew."""
-    folder = DataCache.for_store(store).folder(info.version)
-    if not is_untouched(folder):
-        raise UserError(
-            f"dataset {info.name!r}: content {info.version} is not in {folder.parent}: plan a sweep on it with "
-            "python -m harness.sweep FILE --plan, which reads it"
-        )
-    return folder
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:

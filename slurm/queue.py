@@ -123,6 +123,7 @@ class Queue:
     data: str | None  # the dataset's folder; None: it comes with a package
     weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
+    keep_best: bool = False  # whether the weights of a run's best epoch are kept too
 
     @cached_property
     def run_ids(self) -> frozenset[str]:
@@ -130,11 +131,13 @@ class Queue:
 
     def order(self, run_ids: Iterable[str]) -> JobOrder:
         """Return the order of a job that trains these runs on this machine."""
-        return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads)
+        return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads, keep_best=self.keep_best)
 
     def write(self, path: Path) -> None:
         """Replace the queue file, which only its owner may write to, and forget a cancellation."""
         fields = {k: v for k, v in asdict(self).items() if k != "jobs"}
+        if not self.keep_best:  # which an earlier harness does not know, whose queue may be at work
+            del fields["keep_best"]
         path.parent.mkdir(parents=True, exist_ok=True)  # where others may write their own
         with ownership.writable_by_owner_alone():
             files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})

@@ -23,7 +23,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
-from harness.spec.science import Given, Several, Trained, as_json, backbone_id
+from harness.spec.science import Given, Several, Trained, as_json
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
@@ -103,8 +103,8 @@ def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     for teacher in science.given_teachers:
         if teacher.weights_id in weights:
             keys.append(_key("teacher", [identity.canonical(as_json(teacher)), building]))
-    if science.backbone and (name := backbone_id(science.backbone, science.backbone_place)) in weights:
-        keys.append(_key("backbone", [science.student, name, building]))
+    if (start := science.initial_weights) and start.weights_id in weights:
+        keys.append(_key("backbone", [science.student, start.weights_id, building]))
     return keys
 
 
@@ -144,7 +144,7 @@ def _check(
         if result.state in (State.TOO_SLOW, State.NOT_HERE):
             slow = f"takes longer than {SECONDS:.0f} s for a step"
             say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]}: {result.cause or slow}")
-    for note in dict.fromkeys(result.note for result in known.values() if result.note):
+    for note in dict.fromkeys(note for result in known.values() for note in result.notes):
         say(note)
     if why:
         begun = (runs[i][0].label for i, result in known.items() if result.state == State.BEGUN)

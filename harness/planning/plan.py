@@ -10,7 +10,6 @@ from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.science import backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -57,7 +56,7 @@ class Planned:
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
         sha256s = {t.weights_id: t.sha256 for s in sciences for t in s.given_teachers}
-        sha256s |= {backbone_id(s.backbone, s.backbone_place): s.backbone for s in sciences if s.backbone}
+        sha256s |= {start.weights_id: start.sha256 for s in sciences if (start := s.initial_weights)}
         weights: dict[str, WeightsFile] = {}
         for key, sha256 in sorted(sha256s.items()):
             of_teacher = self.plan.weights.get(key)

@@ -10,7 +10,7 @@ from harness.spec import datasets, identity, method_settings, models, sweep_file
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.methods import MethodInfo
-from harness.spec.schema import Backbone, Method, Pair, Recipe, Sweep, Weights, WeightsSource
+from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import (
     CLOSED,
     SHARED_RECIPE,
@@ -19,8 +19,8 @@ from harness.spec.science import (
     MethodSettings,
     Science,
     Several,
+    Start,
     Trained,
-    backbone_id,
     training_runs,
 )
 from harness.spec.tasks import DatasetInfo
@@ -90,7 +90,7 @@ class Plan:
     cells: list[Cell] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
     weights: dict[str, Weights] = field(default_factory=dict)  # Given.weights_id -> its weights
-    backbones: dict[str, Backbone] = field(default_factory=dict)  # backbone_id -> what detectors start from
+    backbones: dict[str, WeightsSource] = field(default_factory=dict)  # Start.weights_id -> what networks start from
     sha256_of_source: dict[str, str] = field(default_factory=dict)  # file, address or name of any of these -> sha256
     dataset_label: str = ""  # see DatasetInfo.label; no part of any run
 
@@ -260,8 +260,8 @@ class _Expansion:
         """Return the science of (pair, method) with the first seed, once the teachers that it has are known."""
         if (i, name) not in self._sciences:
             pair = self.sweep.pairs[i]
-            backbone = self.backbone(pair.student_backbone, ("pairs", i, "student_backbone"))
-            self._sciences[i, name] = self.science(i, pair, name, self._recipe, self._teachers.get(i), backbone)
+            start = self.initial_weights(i, "student_backbone", "student_weights")
+            self._sciences[i, name] = self.science(i, pair, name, self._recipe, self._teachers.get(i), start)
         return self._sciences[i, name]
 
     def check_pair(self, i: int, pair: Pair) -> None:
@@ -288,17 +288,29 @@ class _Expansion:
                         raise ValueError(text) from None
                     raise ValueError(f"{e}{datasets.size_advice(self.info, getattr(pair, key))}") from None
 
-    def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
-        """Return the science of the weights that a detector's backbone starts from; nothing where there are none."""
-        if given is None:
-            return {}
-        with self.document.place(at):
-            if not self.info.task.backbones:
-                backbones = " and ".join(task.name for task in tasks.CATALOG.values() if task.backbones)
-                raise ValueError(f"is for {backbones}; {self.info.name} is for {self.info.task.name}")
-            sha256 = self.sha256(given)
-        self.plan.backbones.setdefault(backbone_id(sha256, given.place), given)
-        return {"backbone": sha256, "backbone_key": given.key, "backbone_prefix": given.prefix}
+    def initial_weights(self, i: int, of_backbone: str, of_classifier: str) -> dict[str, Any]:
+        """Return the science of the weights that a network starts from; nothing where there are none.
+
+        ``of_backbone``, ``of_classifier``: the pair's keys for them, each for its tasks.
+        """
+        for key, other, kind in (
+            (of_backbone, of_classifier, "backbones"),
+            (of_classifier, of_backbone, "fine_tuning"),
+        ):
+            given: WeightsSource | None = getattr(self.sweep.pairs[i], key)
+            if given is None:
+                continue
+            with self.document.place(("pairs", i, key)):
+                if not getattr(self.info.task, kind):
+                    names = " and ".join(task.name for task in tasks.CATALOG.values() if getattr(task, kind))
+                    use = f": use `{other}`" if self.info.task.backbones or self.info.task.fine_tuning else ""
+                    raise ValueError(f"is for {names}; {self.info.name} is for {self.info.task.name}{use}")
+                start = Start(self.sha256(given), given.key, given.prefix)
+            self.plan.backbones.setdefault(start.weights_id, given)
+            if key == of_classifier:
+                return {"start": start}
+            return {"backbone": start.sha256, "backbone_key": start.key, "backbone_prefix": start.prefix}
+        return {}
 
     def sha256(self, given: WeightsSource) -> str:
         """Return the sha256 of given weights."""
@@ -378,7 +390,8 @@ class _Expansion:
     def trained_teacher(self, i: int, pair: Pair, model: str) -> Trained:
         student = method_sources.describe_method("student")
         place: KeyPath = ("teachers", "recipe") if self.sweep.teachers.recipe else ("recipe",)
-        keys = {**self._teachers_recipe, "teacher_top_k": None}
+        of_students = {} if self.sweep.teachers.recipe else {"freeze": ()}
+        keys = {**self._teachers_recipe, "teacher_top_k": None, **of_students}
         if (epoch := pair.teacher_epoch) is not None:
             if epoch > keys["epochs"]:
                 message = f"expected at most the teachers' epochs, {keys['epochs']}, found {epoch}"
@@ -392,7 +405,7 @@ class _Expansion:
             method=MethodSettings("student", student.version, {}, student.weights),
             recipe=self.recipe(Recipe.model_validate(keys), place),
             seed=self.sweep.teachers.seed,
-            **self.backbone(pair.teacher_backbone, ("pairs", i, "teacher_backbone")),
+            **self.initial_weights(i, "teacher_backbone", "teacher_init"),
         )
         run_id = science.run_id
         name = TeacherReference((model,), pair.teacher_epoch).text
@@ -411,9 +424,10 @@ class _Expansion:
         elif stated not in (None, before):
             message = f"another pair states {before} for the same weights"
             raise self.document.mistake((*at, score), message)
-        if pair.teacher_backbone is not None:
-            message = "is for teachers that the sweep trains; this one has `teacher_weights`"
-            raise self.document.mistake(("pairs", i, "teacher_backbone"), message)
+        for key in ("teacher_backbone", "teacher_init"):
+            if getattr(pair, key) is not None:
+                message = "is for teachers that the sweep trains; this one has `teacher_weights`"
+                raise self.document.mistake(("pairs", i, key), message)
         return given
 
     def science(

@@ -129,7 +129,7 @@ class Several:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The weights that a classifier starts from, and their place in the file."""
+    """The weights that a classifier or a detector's backbone starts from, and their place in the file."""
 
     __pydantic_config__ = CLOSED
     sha256: str
@@ -140,6 +140,11 @@ class Start:
     def place(self) -> Place:
         """The place of the weights in their file."""
         return Place(self.key, self.prefix)
+
+    @property
+    def weights_id(self) -> str:
+        """The name of the weights in a plan: the file's sha256, and the place in it if that is stated."""
+        return backbone_id(self.sha256, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +195,11 @@ class Science:
         return training_runs(self.teacher)
 
     @property
-    def backbone_place(self) -> Place:
-        """The place of the backbone's weights in their file."""
-        return Place(self.backbone_key, self.backbone_prefix)
+    def initial_weights(self) -> Start | None:
+        """The weights that the student, or a detector's backbone, starts from; None: random numbers."""
+        if self.backbone is None:
+            return self.start
+        return Start(self.backbone, self.backbone_key, self.backbone_prefix)
 
     @property
     def run_id(self) -> str:

@@ -84,6 +84,10 @@ class Store:
     def student_weights(self, run_id: str) -> Path:
         return self.run(run_id) / "student.safetensors"
 
+    def best_weights(self, run_id: str) -> Path:
+        """The student's weights after its best epoch, where ``sweep --keep-best`` asked for them."""
+        return self.run(run_id) / "student.best.safetensors"
+
     def predictions(self, run_id: str) -> Path:
         """The trained student's predictions for the evaluated images, where the task stores them."""
         return self.run(run_id) / "predictions.json"

@@ -23,7 +23,7 @@ from harness.data.load.loader import EvalSet
 from harness.spec import identity
 from harness.spec import methods as method_sources
 from harness.spec.pretrained import ANYWHERE
-from harness.spec.science import Given, Science, Trained, as_json, backbone_id
+from harness.spec.science import Given, Science, Trained, as_json
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
@@ -34,7 +34,7 @@ from harness.training.member import Member
 from harness.training.outputs import tensors_in
 from harness.training.pack import Pack
 from harness.training.recorder import kind_and_cause
-from harness.training.tasks import Backbone, Task, open_task
+from harness.training.tasks import StartWeights, Task, open_task
 from harness.training.tasks.base import RandomImages
 from harness.training.teacher import Teacher, TeacherSource, read_teacher
 from harness.training.teacher_ensemble import ensemble
@@ -122,6 +122,7 @@ class Checker:
     folder: Path  # for untrained weights
     _teacher: tuple[str, Teacher] | None = None  # the last one, with what it depends on
     _too_slow: set[str] = field(default_factory=set)  # methods
+    _start_note: str = ""  # on the last run's first weights
 
     def check(self, run: RunToCheck) -> CheckResult:
         """Return the result of a run's check, whose position in the order is yet to be set."""
@@ -145,19 +146,21 @@ class Checker:
             signal.signal(signal.SIGALRM, before)
         if cause:
             return CheckResult(0, State.FAILED, cause)
-        note = self._teacher[1].note if self._teacher and science.teacher else ""
-        return CheckResult(0, State.PASSED, note=note)
+        of_teacher = self._teacher[1].note if self._teacher and science.teacher else ""
+        return CheckResult(0, State.PASSED, notes=tuple(filter(None, (of_teacher, self._start_note))))
 
     def _cause(self, science: Science, processes: int) -> str | None:
         """Return why a run would fail at its smallest batch; None if it would not.
 
         Raises whatever a model or a method raises before.
         """
-        task = open_task(science.dataset, science.recipe, self._backbone(science))
+        start = StartWeights.of(science, self.order.weights)
+        task = open_task(science.dataset, science.recipe, start)
         teacher = self._teacher_of(science, task) if science.teacher else None
-        if not self.order.steps or processes > 1:
+        self._start_note = ""
+        if not self.order.steps or processes > 1 or start:
             student = task.build(science.student)
-            task.start(student, science.student)
+            self._start_note = task.start(student, science.student)
             if processes > 1:
                 sync_batch_norms(student, ONE_RANK)
         if not self.order.steps:
@@ -176,11 +179,6 @@ class Checker:
         if last < most and (last == 1 or few < most):
             error = first_steps(science, teacher, task, last)
         return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}" if error else None
-
-    def _backbone(self, science: Science) -> Backbone | None:
-        sha256, place = science.backbone, science.backbone_place
-        given = self.order.weights.get(backbone_id(sha256, place)) if sha256 else None
-        return Backbone(Path(given.file), sha256, place) if given and sha256 else None
 
     def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
         """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""

@@ -20,7 +20,7 @@ from harness.data.load.source import Source, open_source
 from harness.errors import UserError
 from harness.phrases import percent, plural
 from harness.spec import identity, methods
-from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, backbone_id, recipe_json
+from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, recipe_json
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
@@ -39,7 +39,7 @@ from harness.training.precision import set_float32
 from harness.training.recorder import Interrupted, JobStart, RunRecorder, TeacherFailed, write_failure
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
-from harness.training.tasks import Backbone, Task, open_task
+from harness.training.tasks import StartWeights, Task, open_task
 from harness.training.teacher import Teacher, TeacherSource, load_teacher, measure_teacher
 from harness.training.teacher_ensemble import ensemble
 from harness.training.teacher_logits import CachedLogits
@@ -185,7 +185,7 @@ class _Packs:
         recipe, dataset = any_science.recipe, any_science.dataset
         self.device = self.ranks.device()
         set_float32(recipe.precision)
-        self.task = open_task(dataset, recipe, _backbone(self.order, any_science))
+        self.task = open_task(dataset, recipe, StartWeights.of(any_science, self.order.weights))
         data = Path(self.order.data) if self.order.data else None
         self.source = open_source(dataset, recipe, data, self.device, self.threads)
         self.evaluated_on = self.source.evaluation()
@@ -247,6 +247,8 @@ class _Packs:
             except Exception as error:
                 write_failure(store, [k], error, traceback.format_exc(), self.log)
                 ranks.confirm_failure(k)
+        for note in dict.fromkeys(m.start_note for m in members.values() if m.start_note):
+            print(note, flush=True)
         print(f"training {plural(len(members), 'run')} on {self._where()}: {', '.join(members)}", flush=True)
         reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
         # A file system may show some nodes old files.
@@ -273,6 +275,7 @@ class _Packs:
         targets = self.source.train_targets
         methods.refuse_module_in(self.store.root, science.method.use)
         member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
+        member.keeps_best = self.order.keep_best
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
             member.restore(*saved)
         return member
@@ -288,14 +291,6 @@ class _Packs:
 def packs_overlap(device: torch.device, ranks: Ranks) -> bool:
     """Return whether packs take their steps in turn: on a CPU, and among several processes, nothing would overlap."""
     return device.type == "cuda" and ranks.world_size == 1
-
-
-def _backbone(order: JobOrder, science: Science) -> Backbone | None:
-    """Return the weights that the students' backbones start from; None where none are stated."""
-    sha256, place = science.backbone, science.backbone_place
-    if sha256 is None:
-        return None
-    return Backbone(Path(order.weights[backbone_id(sha256, place)].file), sha256, place)
 
 
 def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:

@@ -19,6 +19,7 @@ from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
 from harness.training.engines.base import MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
+from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
 from harness.training.parameter_groups import parameter_groups
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task
@@ -78,7 +79,8 @@ class Member:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
             self.student = build_with_drop_path(task.build, science.student, self.recipe.drop_path)
-            task.start(self.student, science.student)
+            self.start_note = task.start(self.student, science.student)
+            freeze_parts(self.student, science.student, self.recipe.freeze)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
             self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
@@ -99,6 +101,8 @@ class Member:
             if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.recipe.freeze:
+            set_frozen_to_eval(self.student)
         if self.has_local_loss:
             sync_batch_norms(self.distiller, ranks)
         self.distiller.to(device).train()
@@ -120,6 +124,8 @@ class Member:
         self._epoch_steps = 1  # of the epoch in training
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
+        self.keeps_best = False  # whether the best epoch's weights are kept
+        self.best_weights: dict[str, Tensor] | None = None  # the trained model's, of ``history.best_epoch``
         self.watch = Stopwatch(device)
         self.steps = 0  # finished steps of the current epoch
         self._images = 0  # seen in the current epoch, by all ranks
@@ -233,11 +239,16 @@ class Member:
         """Evaluate the trained model and add the result to the history."""
         with self.watch.part("evaluation"):
             result = self.task.evaluate(self.evaluated_model, on, self.recipe.precision, self.ranks)
+            if self.recipe.freeze:
+                set_frozen_to_eval(self.student)
             score = self.task.info.score
             if self.peer is not None:
                 metrics = self.task.evaluate(self.peer, on, self.recipe.precision, self.ranks).metrics
                 self.history.curves.append((self.history.epoch, f"{on.name}_peer_{score}", _score(metrics, score)))
         self.history.add(result.metrics, score, on.name)
+        if self.keeps_best and self.history.best_epoch == self.history.epoch:
+            trained = self.trained_tensors().items()
+            self.best_weights = {k: v.detach().contiguous().to("cpu", copy=True) for k, v in trained}
         self.predictions = result.predictions
 
     def trained_tensors(self) -> dict[str, Tensor]:
@@ -258,6 +269,7 @@ class Member:
         """Return everything that training changes, by name. All ranks must call it together."""
         parts: dict[str, Mapping[Any, Tensor]] = {k: module.state_dict() for k, module in self._modules().items()}
         parts |= self.engine.state()
+        parts["best"] = self.best_weights or {}
         return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -279,6 +291,8 @@ class Member:
             parts[part][key] = tensor
         for name, module in self._modules().items():
             module.load_state_dict(parts[name])
+        self.best_weights = parts.pop("best", None)
+        self.keeps_best |= self.best_weights is not None
         optimizer = {name: part for name, part in parts.items() if name not in self._modules()}
         self.engine.restore({name: {int(i): tensor for i, tensor in part.items()} for name, part in optimizer.items()})
         self.history = History(**state["history"])

@@ -102,8 +102,8 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     weights: dict[str, WeightsFile] = {}
     run_ids = {}
     for i, science in pack.items():
-        # The initial weights of a detector's backbone do not change its speed, and may not be on this machine.
-        science = replace(science, backbone=None)
+        # The weights that a network starts from do not change its speed, and may not be on this machine.
+        science = replace(science, backbone=None, start=None)
         if science.teacher:
             files_of = [_untrained(science, teacher, folder) for teacher in science.teachers]
             weights |= {teacher.weights_id: WeightsFile(str(file)) for teacher, file in files_of}

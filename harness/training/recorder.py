@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from harness import hardware
@@ -180,6 +180,7 @@ class RunRecorder:
         tensors = {k: v.detach().contiguous().cpu() for k, v in member.trained_tensors().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
         weights_sha256 = files.sha256(weights_file)
+        self._write_best_weights(run_id, member)
         if member.predictions is not None:
             checksums.write_with_sum(self.store.predictions(run_id), member.predictions)
         science, history = member.science, member.history
@@ -238,6 +239,13 @@ class RunRecorder:
         records.write_record(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.archive_failure(run_id)
+
+    def _write_best_weights(self, run_id: str, member: Member) -> None:
+        if member.best_weights is not None:
+            content = checksums.seal_bytes(save(member.best_weights, {checksums.KEY: checksums.ZEROS}))
+            files.replace(self.store.best_weights(run_id), lambda path: path.write_bytes(content))
+        elif member.keeps_best and (epoch := member.history.best_epoch):
+            print(f"{run_id}: the weights of epoch {epoch}, the best, are lost: --keep-best came later", flush=True)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":

@@ -1,6 +1,7 @@
 """The model that a run trains: its student, together with the method where that is part of the model."""
 
 import importlib
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -8,6 +9,8 @@ from torch import Tensor, nn
 from harness.errors import UserError, shorten
 from harness.models.checkpoints import hold_a_method, load_weights
 from harness.spec import methods as method_sources
+from harness.spec.library_models import is_library_model
+from harness.spec.model_reference import ModelReference
 from harness.spec.science import MethodSettings, Science
 from harness.training.outputs import to_float32
 from harness.training.tasks import open_task
@@ -49,24 +52,35 @@ def method_class(name: str) -> type[Distiller]:
     return distiller
 
 
-def trained_model(science: Science, file: Path, sha256: str | None, own_method: str | None = None) -> nn.Module:
+def trained_model(
+    science: Science, file: Path, sha256: str | None, own_method: str | None = None, own_models: Collection[str] = ()
+) -> nn.Module:
     """Load a finished run's model from its weights file.
 
-    A record may come from others, so a method that is not the harness's is imported only if it is ``own_method``,
-    which the user has named.
+    A record may come from others, so a method or a model that is not the harness's is imported only if it is
+    ``own_method`` or among ``own_models``, which the user has named.
 
     Raises:
         WeightsError: the file is not what the run wrote.
-        UserError: the model cannot be built without a method that the user has not named.
+        UserError: the model cannot be built without a method or a model that the user has not named.
     """
+    _check_own_model(science.student, own_models)
     task = open_task(science.dataset, science.recipe)
     student = task.build(science.student)
     model: nn.Module = student
     if _is_part_of_model(science.method.use, file, own_method):
+        for teacher in science.teachers:
+            _check_own_model(teacher.model, own_models)
         specs = task.describe(student), teacher_spec(science, task)
         model = StudentWithMethod(student, build_distiller(science.method, *specs))
     load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model
+
+
+def _check_own_model(model: str, own_models: Collection[str]) -> None:
+    name = ModelReference.parse(model).name
+    if ":" in name and not is_library_model(name) and name not in own_models:
+        raise UserError(f"the model {shorten(name)} is not the harness's: to let its code run, name it by --own-model")
 
 
 def _is_part_of_model(method: str, file: Path, own_method: str | None) -> bool:

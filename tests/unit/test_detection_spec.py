@@ -42,6 +42,9 @@ def detection(**changes: Any) -> dict[str, Any]:
         ({"recipe": {"epochs": 2, "lr": 0.01, "label_smoothing": 0.1}}, "label_smoothing is for classification"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "warmup_steps": 5, "warmup_epochs": 1}}, "exclude each other"),
         ({"dataset": {"name": "coco", "train_subset": 20_000}}, "train_subset must be at most 1000"),
+        ({"pairs": [{"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn",
+                     "student_weights": {"file": "w.pth"}}]},
+         "student_weights: .*is for classification; coco is for detection: use `student_backbone`"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_detection_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.cli import REPO
 
-COMMANDS = {"sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "verify", "compact"}
+COMMANDS = {"sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "export", "verify", "compact"}
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
 FOLDERS = {
     "console": set(),

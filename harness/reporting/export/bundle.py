@@ -34,7 +34,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
 _TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone")  # in a table's contents, that may name paths
-_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
+# Keys of a pair.
+_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone", "student_weights", "teacher_init")
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
 
 tables/{name}/     the comparison in every format, and its records (Parquet)

@@ -136,10 +136,13 @@ def _teacher_key(teachers: Iterable[Trained | Given]) -> str:
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
     recipe = science.recipe.model_dump(mode="json")
-    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe})
+    start = {"start": as_json(science.start)} if science.start else {}
+    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe, **start})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
+    if science.start:
+        label += f", from weights {science.start.sha256[:12]}"
     return Protocol(_short(text), dataset, label, held_out)
 
 

@@ -42,6 +42,7 @@ class TaskInfo:
     recipe: Keys = field(default_factory=dict)  # further keys of a recipe that only this task has, with their defaults
     class_per_image: bool = False  # then a part of the training images has as many of each class
     backbones: bool = False  # whether models may start from the weights of a classifier
+    fine_tuning: bool = False  # whether models may start from weights of their own
     pictures: str = ""  # module of the pictures that `report --images` draws, where there are any
 
     @property

@@ -150,6 +150,7 @@ TASK = TaskInfo(
     labels={"top1": "top-1", "top5": "top-5"},
     recipe={"teacher_top_k": None, "label_smoothing": 0.0, **AUGMENTATION},
     class_per_image=True,
+    fine_tuning=True,
 )
 
 
