@@ -91,6 +91,7 @@ RUN = (
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",
+    "docs/your-own-data.md",
 )
 
 

@@ -45,7 +45,7 @@ FORMS = {
 WRONG = {
     "self.classes = ['a', 'b', 'a']": "its facts: classes: 'a' is there twice",
     "self.classes = 1": "its facts: classes: expected at least 2",
-    "self.mean = (0.5, 0.5)": "train: images have shape (5, 4, 3), expected 2 channels, first or last; mean has 2 values",
+    "self.mean = (0.5, 0.5)": "train: images have shape (5, 4, 3), expected 2 channels, first or last; mean",
     "self.mean = (125, 125, 125)": "its facts: mean: expected numbers for pixels from 0 to 1, found 125",
     "self.std = (0, 1, 1)": "its facts: std: ",
     "self.std = (0.5, 0.5)": "std: expected a number for each of the 3 channels",
@@ -59,11 +59,11 @@ WRONG = {
     "self.train = x / 256, y": "float64 pixels that are no k/255",
     "self.train = np.where(x == 0, np.nan, x / 255), y": "has NaN or infinite pixels",
     "self.train = x, y / 1": "labels are float64 of shape (6,), expected whole numbers",
-    "self.train = x, np.eye(3)[y]": "labels have shape (6, 3), expected (N,): the number of each image's class, not one-hot",
+    "self.train = x, np.eye(3)[y]": "labels have shape (6, 3), expected (N,): the number of each image's",
     "self.train = [(i, 0.5) for i in x]": "label 0.5 of image 0: expected a whole number",
     "self.train = [i for i in x]": "train: item 0: expected (image, label)",
-    "self.train = [(i[: 4 + k % 2], k) for i, k in zip(x, y)]": "image 0 is 3x4x4 and image 1 is 3x5x4: images in memory "
-    "are all of one size: resize them in your class, or write them to files and prepare these with python -m harness.",
+    "self.train = [(i[: 4 + k % 2], k) for i, k in zip(x, y)]": "image 0 is 3x4x4 and image 1 is 3x5x4: images in "
+    "memory are all of one size: resize them in your class, or write them to files and prepare these with python",
     "self.test = x[:, 1:], y": "train and test are of two sizes, 3x5x4 and 3x4x4: ",
     "self.train = [(Image.fromarray(i).convert('P'), k) for i, k in zip(x, y)]": "image 0 is a PIL image of mode P",
     "self.train = 3": "train: expected a tuple of images and labels, or a Dataset",
