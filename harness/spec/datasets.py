@@ -60,7 +60,7 @@ def task_of(name: str) -> TaskInfo:
 
 def size_advice(info: DatasetInfo, model: str) -> str:
     """Return what to do about a model that does not take a dataset's images, for the end of a message."""
-    entry, shape = CATALOG.get(model), info.image_shape
+    entry, shape = CATALOG.get(model.partition("(")[0]), info.image_shape
     if entry is None or shape is None or shape[0] != entry.image_shape[0]:
         return ""
     side = entry.image_shape[1]
