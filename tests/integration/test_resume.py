@@ -177,7 +177,7 @@ def test_adamw_and_lamb_by_step_resume(bench: Bench, tmp_path: Path) -> None:
     at_once.folder.mkdir()
     for each, stops in ((at_once, ()), (bench, (3, STEPS - 3, STEPS + 1))):
         shared = {**SWEEP["recipe"], "precision": "bf16"}
-            each.sweep = {**SWEEP, "methods": methods, "recipe": shared, "seeds": [0]}
+        each.sweep = {**SWEEP, "methods": methods, "recipe": shared, "seeds": [0]}
         run_ids = [cell.run_id for cell in each.plan().plan.cells]
         for stop in stops:
             assert each.train(*run_ids, stop_after=stop) == 0
