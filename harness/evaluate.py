@@ -18,8 +18,10 @@ from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
+from harness.spec.own_models import code_of, is_own_model
 from harness.spec.schema import Dataset, Recipe, Weights
-from harness.spec.science import DatasetChoice
+from harness.spec.science import DatasetChoice, Science
+from harness.spec.source_code import OwnCode
 from harness.spec.tasks import DatasetInfo
 from harness.store.store import Store
 from harness.store.weight_cache import WeightCache
@@ -54,7 +56,10 @@ def evaluate(
             min=8, max=2048, help="For imagenet and imagefolder: shorter side in pixels before the crop (default: 256)."
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Its name, e.g. resnet56, timm:NAME or torchvision:NAME.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Its name, e.g. resnet56, timm:NAME, torchvision:NAME or your own package.module:Name."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -125,8 +130,8 @@ def evaluate(
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
         measure = partial(_run, run, epoch or "last", own_method, own_model, root, store)
-    elif of_runs := [o for o, v in (("method", own_method), ("model", own_model)) if v]:
-        raise UserError(f"--own-{of_runs[0]} goes with --run")
+    elif own_method is not None or own_model:
+        raise UserError(f"--own-{'model' if own_model else 'method'} goes with --run")
     elif epoch is not None:
         raise UserError("--epoch goes with --run")
     elif dataset and model and weights:
@@ -143,6 +148,14 @@ def evaluate(
         raise UserError(str(e)) from None
     except ValidationError as e:
         raise UserError(e.errors()[0]["msg"].removeprefix("Value error, ")) from None
+    except UserError:
+        raise
+    except Exception as e:  # of the user's own code
+        named = [code_of(name) for name in (model, *own_model) if name and is_own_model(name)]
+        named += [OwnCode("method", own_method)] if own_method else []
+        if not (places := [place for code in named if (place := code.place_of(e))]):
+            raise
+        raise UserError(f"{type(e).__name__}: {e}{places[0]}") from e
     if json_:
         print(json.dumps(result))
     else:
@@ -250,10 +263,15 @@ def _run(
 ) -> dict[str, Any]:
     from harness.store.saved_run import find_saved_run
     from harness.training.tasks import open_task
-    from harness.training.trained_model import trained_model
+    from harness.training.trained_model import check_named, trained_model
 
     saved = find_saved_run(store, prefix, epoch, "--run")
     science, info = saved.science, saved.science.dataset.info
+    try:
+        _check_own_models(own_models, science)
+        check_named(science.student, science.student_source, own_models)
+    except UserError as e:
+        raise UserError(f"--run {saved.run_id}: {e}") from None
     folder = run_data.data_folder(info, root, store)
     if own_method not in (None, science.method.use):
         raise UserError(f"--own-method {shorten(own_method)}: the run's method is {shorten(science.method.use)}")
@@ -266,6 +284,13 @@ def _run(
     }
     about |= {"weights": str(saved.file), "sha256": saved.sha256}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
+
+
+def _check_own_models(named: Sequence[str], science: Science) -> None:
+    of_run = [m for m in (science.student, *(t.model for t in science.teachers)) if is_own_model(m)]
+    if wrong := [name for name in named if not any(name in (m, code_of(m).name) for m in of_run)]:
+        names = " and ".join(of_run) or "not of your own"
+        raise UserError(f"--own-model {shorten(wrong[0])}: the run's models are {names}")
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec import methods as method_sources
 from harness.spec.optimizers import refuse_shards
+from harness.spec.own_code import all_own_code
+from harness.spec.science import Science
 from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
@@ -264,12 +265,12 @@ class Cluster:
         orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
-        method_files = _method_files(jobs)
-        code = snapshot.take_snapshot(self.store.code, method_files)
+        own_files = _own_files(self.store, jobs)
+        code = snapshot.take_snapshot(self.store.code, own_files)
         restarts = self.profile.max_attempts * max(job.packs for job in jobs)
-        # What a user's method imports is not in the copy, but where it was at submission. Without one, nothing of the
-        # current folder is imported.
-        search = [str(code), *([os.getcwd()] if method_files else [])]
+        # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
+        # code, nothing of the current folder is imported.
+        search = [str(code), *([os.getcwd()] if own_files else [])]
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
         try:
@@ -409,7 +410,11 @@ def _squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:
     return commands.squeue({commands.user(), *(array_job.user for array_job in array_jobs)})
 
 
-def _method_files(jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
-    """Return (module, file) of every method that is not one of the harness's own."""
-    methods = {run.method for job in jobs for run in job.runs if ":" in run.method}
-    return [(method.partition(":")[0], method_sources.source_file(method)) for method in sorted(methods)]
+def _own_files(store: Store, jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
+    """Return (module, file) of all code of these runs that is the user's own."""
+    first = {(job.student, job.teacher, run.method): run.run_id for job in jobs for run in job.runs}
+    sciences: list[Science] = []
+    for run_id in first.values():
+        with suppress(UserError):  # damaged: its job says so
+            sciences.append(store.read_science(run_id))
+    return sorted({item for code in all_own_code(sciences) for item in code.modules().items()})

@@ -23,6 +23,7 @@ from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
+from harness.spec.own_models import source_of
 from harness.spec.science import Given, Several, Trained, as_json
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
@@ -84,7 +85,9 @@ def _untrained_teachers(teacher: Trained | Given | Several | None) -> object:
     """Return what a first step depends on of teachers some of which are yet to be trained."""
     if isinstance(teacher, Several):
         return [_untrained_teachers(one) for one in teacher.teachers]
-    return teacher.model if isinstance(teacher, Trained) else as_json(teacher)
+    if isinstance(teacher, Trained):
+        return [teacher.model, source] if (source := source_of(teacher.model)) else teacher.model
+    return as_json(teacher)
 
 
 def _of_one_seed(planned: Planned, run_ids: Collection[str]) -> Iterable[Run]:

@@ -38,7 +38,7 @@ def read_once(dataset: Dataset, root: Path | None, place: Path | None, cache: Da
     """
     source = [str(place), _READERS]
     if datasets.is_own(dataset.name):
-        own_data.refuse_class_in(store, dataset.name)
+        own_data.code_of(dataset.name).refuse_in(store)
         source = [own_data.source_hash(dataset.name), str(root)]
     key = identity.digest({"dataset": dataset.reference, "source": source})
     data = cache.find(key) or _read(dataset, root, place, cache, key)

@@ -2,14 +2,17 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from harness.errors import UserError, collected, raise_mistakes, unknown
-from harness.spec import datasets, identity, method_settings, models, sweep_file, tasks
+from harness.spec import datasets, identity, method_settings, models, own_models, sweep_file, tasks
 from harness.spec import methods as method_sources
 from harness.spec.lines import Line, LinePart
 from harness.spec.methods import MethodInfo
+from harness.spec.model_reference import split_names
 from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import (
     CLOSED,
@@ -25,7 +28,7 @@ from harness.spec.science import (
 )
 from harness.spec.tasks import DatasetInfo
 from harness.spec.teacher_order import referred_pair, training_order
-from harness.spec.teacher_reference import RunReference, TeacherReference, split_outside_brackets
+from harness.spec.teacher_reference import RunReference, TeacherReference
 from harness.spec.yamlfile import Document, KeyPath
 
 MAX_CELLS = 200_000  # more take minutes to plan, and are probably a typing mistake
@@ -115,6 +118,7 @@ def expand(
     """
     if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
         raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
+    method_sources.describe_method.cache_clear()  # a user's own may have changed since this process planned
     expansion = _Expansion(Plan(sweep, document), sweep, document, info, weights_sha256)
     try:
         return _expanded(expansion, only, added)
@@ -207,7 +211,10 @@ def parse_only(texts: Iterable[str], sweep: Sweep) -> Only:
         key, sep, values = text.partition("=")
         if not sep or key not in valid:
             raise UserError(f"--only {text!r}: expected FIELD=VALUE[,VALUE]; {unknown('field', key, valid)}")
-        for value in split_outside_brackets(values, ","):
+        for value in split_names(values):
+            if key == "student" or (key == "teacher" and value not in valid[key]):
+                with suppress(ValueError):
+                    value = tasks.resolve_model(value)
             if value not in valid[key]:
                 raise UserError(f"--only {text!r}: {unknown(key, value, valid[key])}")
             only.setdefault(key, set()).add(value)
@@ -233,6 +240,7 @@ class _Expansion:
     document: Document
     info: DatasetInfo
     weights_sha256: WeightsHash
+    source_of: Callable[[str], str | None] = field(default_factory=lambda: cache(own_models.source_of))
     _recipe: Keys = field(default_factory=dict)
     _teachers_recipe: Keys = field(default_factory=dict)
     _teachers: dict[int, TeacherChoice] = field(default_factory=dict)  # by position of the pair
@@ -402,6 +410,7 @@ class _Expansion:
             dataset=self.dataset,
             teacher=None,
             student=model,
+            student_source=self.source_of(model),
             method=MethodSettings("student", student.version, {}, student.weights),
             recipe=self.recipe(Recipe.model_validate(keys), place),
             seed=self.sweep.teachers.seed,
@@ -415,7 +424,7 @@ class _Expansion:
     def given_teacher(self, i: int, pair: Pair, model: str, weights: Weights, at: KeyPath) -> Given:
         with self.document.place(at):
             own = weights.normalisation(self.info)
-            more = {**(own._asdict() if own else {}), **weights.place._asdict()}
+            more = {**(own._asdict() if own else {}), **weights.place._asdict(), "source": self.source_of(model)}
             given = Given(model, self.sha256(weights), **more)
         score = self.info.task.score
         stated, before = weights.stated(score), self.plan.weights.setdefault(given.weights_id, weights).stated(score)
@@ -457,6 +466,7 @@ class _Expansion:
             dataset=self.dataset,
             teacher=teacher if source.needs_teacher else None,
             student=pair.student,
+            student_source=self.source_of(pair.student),
             method=settings,
             recipe=self.recipe(final, ("recipe",)),
             seed=self.sweep.seeds[0],

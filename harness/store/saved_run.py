@@ -6,6 +6,7 @@ from pathlib import Path
 from harness.errors import UserError, unknown
 from harness.spec import datasets, tasks
 from harness.spec.model_reference import ModelReference
+from harness.spec.own_models import is_own_model
 from harness.spec.science import Science
 from harness.store import checksums, files, records
 from harness.store.store import Store
@@ -37,7 +38,8 @@ def find_saved_run(store: Store, prefix: str, epoch: str, option: str) -> SavedR
     science = Science.from_text(row["science"])
     try:
         datasets.check_name(ModelReference.parse(science.dataset.name).name)
-        tasks.resolve_model(science.student)
+        if not is_own_model(science.student):  # whose source is looked for once the user has named it
+            tasks.resolve_model(science.student)
     except ValueError as e:  # the record comes from others, or from other versions of the libraries
         raise UserError(f"{option} {run_id}: {e}") from None
     if epoch == "last":

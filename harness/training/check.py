@@ -21,7 +21,7 @@ from torch import Tensor
 
 from harness.data.load.loader import EvalSet
 from harness.spec import identity
-from harness.spec import methods as method_sources
+from harness.spec.own_code import own_code
 from harness.spec.pretrained import ANYWHERE
 from harness.spec.science import Given, Science, Trained, as_json
 from harness.store import files
@@ -140,7 +140,7 @@ class Checker:
         except BaseException as error:  # SystemExit, of a method, among them
             if lacks := lacking(error, run.gpu):
                 return CheckResult(0, State.NOT_HERE, lacks)
-            cause = described(error, method)
+            cause = described(error, science)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
@@ -178,7 +178,7 @@ class Checker:
         last = batches.smallest
         if last < most and (last == 1 or few < most):
             error = first_steps(science, teacher, task, last)
-        return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}" if error else None
+        return f"{batches.last}: {described(error, science)}; {batches.advice}" if error else None
 
     def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
         """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""
@@ -262,15 +262,10 @@ def is_own(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(HERE)
 
 
-def described(error: BaseException, method: str) -> str:
-    """Return an error's cause, with the line in a user's own method that it comes from."""
+def described(error: BaseException, science: Science) -> str:
+    """Return an error's cause, with the line in a user's own method or model that it comes from."""
     cause = str(error) if isinstance(error, NotFinite) else kind_and_cause(error)[1]
-    if ":" not in method:
-        return cause
-    file = method_sources.source_file(method)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
-    return f"{cause} ({file}:{lines[-1]})" if lines else cause
+    return cause + next(filter(None, (code.place_of(error) for code in own_code(science))), "")
 
 
 def main() -> None:

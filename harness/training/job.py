@@ -19,7 +19,9 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
 from harness.errors import UserError
 from harness.phrases import percent, plural
-from harness.spec import identity, methods
+from harness.spec import identity
+from harness.spec.own_code import own_code
+from harness.spec.own_models import code_of, is_own_model
 from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, recipe_json
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
@@ -127,11 +129,29 @@ def _read_sciences(store: Store, run_ids: list[str], ranks: Ranks, log: str) -> 
     sciences = {}
     for run_id in run_ids:
         try:
-            sciences[run_id] = store.read_science(run_id)
+            science = store.read_science(run_id)
+            check_own_code(store, science)
+            sciences[run_id] = science
         except UserError as error:
             write_failure(store, [run_id], error, "", log)
             ranks.confirm_failure(f"science of {run_id}")
     return sciences
+
+
+def check_own_code(store: Store, science: Science) -> None:
+    """Check the user's own code that a run would import: it is not in the store, and still what was planned.
+
+    Raises:
+        UserError: it is in the store, has changed, or is not found.
+    """
+    for code, version in own_code(science).items():
+        code.refuse_in(store.root)
+        code.check_version(version)
+    for teacher in science.teachers:
+        if isinstance(teacher, Trained) and is_own_model(teacher.model):
+            rows = records.read_records(store, [teacher.run], ["science"]).to_pylist()
+            for row in rows:  # without one, the teacher is not ready
+                code_of(teacher.model).check_version(Science.from_text(row["science"]).student_source)
 
 
 def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
@@ -273,7 +293,6 @@ class _Packs:
         deepspeed = partial(DeepSpeedEngine, zero_stage=self.order.zero_stage)
         engine: MakeEngine = deepspeed if self.order.engine == "deepspeed" else NativeEngine
         targets = self.source.train_targets
-        methods.refuse_module_in(self.store.root, science.method.use)
         member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
         member.keeps_best = self.order.keep_best
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:

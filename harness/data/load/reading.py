@@ -19,7 +19,8 @@ from harness.data.load.arrays import ArrayDataset, WrongData
 from harness.data.load.own_data import read_own
 from harness.data.reading_order import ReadingOrder, ReadingResult
 from harness.errors import UserError, system_error
-from harness.spec import datasets, methods
+from harness.spec import datasets
+from harness.spec.source_code import add_current_folder_to_path
 from harness.spec.tasks import DATASETS
 from harness.store import files
 from harness.store.data_cache import DataCache, ReadData, stamp, state_of
@@ -70,7 +71,7 @@ def _is_whole(folder: Path, version: str) -> bool:
 
 
 def _read_own(order: ReadingOrder) -> tuple[ReadData, ArrayDataset, str]:
-    methods.add_current_folder_to_path()
+    add_current_folder_to_path()
     name, params = order.dataset["name"], order.dataset["params"]
     root = Path(order.root) if order.root else None
     own = read_own(name, params, root, Progress(Path(order.progress)).tell)

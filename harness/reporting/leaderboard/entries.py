@@ -177,10 +177,10 @@ def _cost(runs: SeedRuns) -> Cost | None:
 
 def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
     baselines = [line for line in lines if line.science.method.use == BASELINE]
-    undistilled = {(line.protocol.id, line.science.student): line for line in baselines if not line.settings}
+    undistilled = {(line.protocol.id, _student(line)): line for line in baselines if not line.settings}
     distilled = (line for line in lines if line.science.method.use != BASELINE)
     pairs = grouped(
-        distilled, lambda line: (line.protocol.id, line.science.student, line.science.teacher_model, line.teacher_key)
+        distilled, lambda line: (line.protocol.id, _student(line), line.science.teacher_model, line.teacher_key)
     )
     out = baselines
     for entries in pairs.values():
@@ -192,12 +192,17 @@ def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    to_baseline=_paired(line, undistilled.get((line.protocol.id, line.science.student))),
+                    to_baseline=_paired(line, undistilled.get((line.protocol.id, _student(line)))),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
             )
     return sorted(out, key=lambda line: line.id)
+
+
+def _student(line: LeaderboardEntry) -> tuple[str, str | None]:
+    """Return a line's student, by its source too: one name of a user's own stands for each state of its code."""
+    return line.science.student, line.science.student_source
 
 
 def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:

@@ -40,7 +40,8 @@ class Classification:
         self._classes, self._image_shape, self._start = classes, image_shape, start
 
     def build(self, model: str) -> ConvNet:
-        return build_model(model, self._classes, in_channels=self._image_shape[0])
+        channels, height, width = self._image_shape
+        return build_model(model, self._classes, channels, (height, width))
 
     def start(self, student: nn.Module, model: str) -> str:
         if self._start is None:
