@@ -285,3 +285,35 @@ class Drops(Distiller):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {"drop": torch.nn.functional.mse_loss(self.dropout(student.logits), teacher.logits)}
+
+
+class EachTeacher(Distiller):
+    """Learns from a map of the second of two teachers, and checks what it is given of both; from one it learns none."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "map": 1.0}
+    several_teachers: ClassVar[bool] = True
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.teacher_taps = [tap for tap in teacher.names if tap == "1.stage1"]
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        if not teacher.teachers:
+            return {"map": student.logits.sum() * 0}
+        first, second = teacher.teachers
+        if not torch.equal(teacher.logits, (first.logits + second.logits) / 2) or first.features:
+            raise ValueError("no mean of both teachers")
+        own = second.features["stage1"]
+        if not torch.equal(own, teacher.features["1.stage1"]) or len(own) != len(batch.images):
+            raise ValueError("another map, or of other images")
+        return {"map": own.mean() * student.logits.square().mean()}
+
+
+class BreaksAtOnce(Distiller):
+    """Fails at its first step, whatever teachers it has."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+    several_teachers: ClassVar[bool] = True
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        raise ValueError("broken")

@@ -1,6 +1,7 @@
 """Teachers that are runs of the sweep, several teachers and early-stopped ones: texts, identity, packs and errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,16 @@ from harness.spec.normalisation import Normalisation
 from harness.spec.science import Given, Science, Several, Trained
 from harness.spec.teacher_order import teacher_levels
 from harness.spec.teacher_reference import TeacherReference, split_outside_brackets
-from harness.training.teacher_ensemble import TeacherEnsemble, combined_spec
+from harness.store import files
+from harness.training.check import Checker
+from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
+from harness.training.job_order import WeightsFile
+from harness.training.tasks import open_task
+from harness.training.teacher_ensemble import TeacherEnsemble, combined_spec, ensemble
+from harness.training.untrained_weights import write_untrained_weights
 from slurm.queue import Queue, QueuedJob
+from tests.support import packs, user_methods
+from tests.support.sciences import make_science
 from tests.unit.test_sweep_files import BASE, plan
 
 W4, W8, W16, W32 = (f"digits_net_w{width}" for width in (4, 8, 16, 32))
@@ -239,3 +248,32 @@ def test_an_ensemble_averages_logits_and_keeps_each_teachers_outputs() -> None:
     assert torch.equal(outputs.features["0.stage1"], outputs.teachers[0].features["stage1"])
     spec = combined_spec([describe_taps(model, (1, 8, 8)) for model in models])
     assert spec.channels["1.stage1"] == outputs.teachers[1].features.get("stage1", torch.empty(1, 4)).shape[1]
+
+
+@pytest.mark.usefixtures("quickly_built")
+def test_captured_steps_train_with_several_teachers_as_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ensemble([packs.make_teacher(packs.CPU), packs.make_teacher(packs.CPU)])
+    monkeypatch.setattr(packs, "make_teacher", lambda device: both)
+    uses = ["kd", f"{user_methods.__name__}:EachTeacher"]
+    capture = packs.Counted()
+    (eager, _), (captured, watcher) = (packs.train(uses, c, accumulate=2) for c in (None, capture))
+    assert not watcher.failures and capture.replays
+    for use in uses:
+        packs.assert_same_end(eager[use], captured[use])
+
+
+@pytest.mark.usefixtures("quickly_built")
+def test_the_check_before_training_knows_several_teachers(tmp_path: Path) -> None:
+    task = open_task(make_science(W4).dataset, make_science(W4).recipe)
+    file = tmp_path / "w8.safetensors"
+    write_untrained_weights(task, W8, file)
+    given = Given(W8, files.sha256(file))
+    weights = {given.weights_id: WeightsFile(str(file))}
+    kd = make_science(W4, "kd", {"temperature": 4.0}, {"ce": 0.1, "kd": 0.9}, batch_size=64)
+    science = replace(kd, teacher=Several((Trained(W16, "0" * 16), given)))
+    order = CheckOrder([], weights, True, 60.0, 1, str(tmp_path / "results"))
+    assert Checker(order, tmp_path).check(RunToCheck(science.to_json(), 1)) == CheckResult(0, State.PASSED)
+    wrong = replace(given, model=W4)
+    broken = replace(science, teacher=Several((Trained(W16, "0" * 16), wrong)))
+    order = replace(order, weights={wrong.weights_id: WeightsFile(str(file))})
+    assert Checker(order, tmp_path).check(RunToCheck(broken.to_json(), 1)).state == State.FAILED
