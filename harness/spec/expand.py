@@ -210,8 +210,10 @@ class _Expansion:
                 raise self.document.mistake(("pairs", i, "methods", name), message)
 
     def check_images(self, i: int, pair: Pair, recipe: Recipe, of: tuple[str, ...] = ("teacher", "student")) -> None:
-        for size, key in itertools.product(("image_size", "eval_size"), of):
-            if (shape := datasets.image_shape(self.info, getattr(recipe, size))) is None:
+        sizes = [size for size in ("image_size", "eval_size") if size in self.info.images.views]
+        for size, key in itertools.product(sizes, of):
+            side = getattr(recipe, size)
+            if (shape := datasets.image_shape(self.info, side)) is None:
                 continue
             with self.document.place(("pairs", i, key)):
                 try:
@@ -220,6 +222,8 @@ class _Expansion:
                     if self.info.image_shape is None:  # the recipe decides
                         text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
                         raise ValueError(text) from None
+                    if side is not None:
+                        raise ValueError(f"{e} by `recipe.{size}`") from None
                     raise
 
     def backbone(self, given: Backbone | None, at: KeyPath) -> dict[str, Any]:
@@ -259,7 +263,7 @@ class _Expansion:
         if pair.teacher_weights is not None:
             return self.given_teacher(i, pair, pair.teacher_weights)
         student = method_sources.describe_method("student")
-        student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None})
+        student_recipe = Recipe.model_validate({**recipe, "teacher_top_k": None, "views": None})
         science = Science(
             protocol=identity.PROTOCOL,
             dataset=self.dataset,
@@ -303,6 +307,9 @@ class _Expansion:
         final = self.changed_recipe(i, pair, name, recipe)
         if not source.logits_only:
             final = final.model_copy(update={"teacher_top_k": None})
+        with self.document.place(at):
+            final = method_settings.with_views(final, use, source)
+            method_settings.check_augmentation(final, use, source)
         # A finished run may have such a recipe, so it is not the recipe's own check.
         if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):
             key = "`teacher_top_k`" if final.teacher_top_k else "a growing `image_size`"
