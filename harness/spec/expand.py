@@ -252,8 +252,9 @@ class _Expansion:
                 if other is not task:
                     _refuse(keys, other.recipe, f"is for {other.name}; {dataset} is for {task.name}")
                 for kind in other.images:
-                    of_others = kind.views.keys() - images.views.keys()
-                    _refuse(keys, of_others, f"is for {kind.name}; {dataset} has {images.name}")
+                    for key in sorted(kind.views.keys() - images.views.keys()):
+                        owners = [k.name for t in tasks.CATALOG.values() for k in t.images if key in k.views]
+                        _refuse(keys, (key,), f"is for {' and '.join(owners)}; {dataset} has {images.name}")
             keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
             images.check(keys)
         return Recipe.model_validate(keys)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from harness.data.load.batches import ImageSize
 from harness.data.load.loader import Extras
 from harness.data.load.mixing import Mix, Mixing
 from harness.data.load.resampling import resample
@@ -64,9 +65,9 @@ def same(left: list[Batch], right: list[Batch]) -> bool:
     return all(torch.equal(a, b) for x, y in pairs for a, b in zip(tensors(x), tensors(y), strict=True))
 
 
-@pytest.mark.parametrize("size", [None, 12], ids=["own size", "enlarged"])
+@pytest.mark.parametrize("size", [None, ((0, 8), (2, 12))], ids=["own size", "grown"])
 @pytest.mark.parametrize("crop", [{}, {"crop_area": (0.3, 1.0), "crop_padding": 0}], ids=["padded", "area"])
-def test_any_step_and_any_number_of_processes_give_the_same_batches(size: int | None, crop: dict[str, Any]) -> None:
+def test_any_step_and_any_number_of_processes_give_the_same_batches(size: ImageSize, crop: dict[str, Any]) -> None:
     changes = {"image_size": size, "view": View(**{"crop_padding": 2, "flip": True, "augment": darker, **crop})}
     whole = batches(loader(**changes), 2)
     assert same(batches(loader(**changes), 2, 5), whole[5:])

@@ -108,7 +108,7 @@ class RecipeKeys(GeneralKeys):
     mix_switch: Finite = Field(
         0.5, ge=0, le=1, description="with both mixup and cutmix: probability that a mixed batch is mixed by CutMix"
     )
-    views: dict[ViewName, ViewKeys] | None = Field(
+    views: PerMethod[dict[ViewName, ViewKeys] | None] = Field(
         None,
         description="further views of each image, for methods that read them: "
         "`{strong: {augment: {randaugment: {}}}}`; what a view does not state is as in the recipe",
