@@ -1,9 +1,11 @@
 """Classification: one class per image."""
 
+import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, StringConstraints, model_serializer, model_validator
+from pydantic import AfterValidator, Field, model_serializer, model_validator
 
+from harness.errors import shorten
 from harness.spec import models
 from harness.spec.recipe import Closed, Count, Finite, GeneralKeys, Percent, PerMethod
 from harness.spec.tasks.base import DatasetInfo, Images, Keys, Preparation, TaskInfo
@@ -23,30 +25,44 @@ AUGMENTATION: dict[str, Any] = {
 
 CropPadding = Annotated[int, Field(ge=0, le=64)]
 CropArea = tuple[Finite, Finite]
+ONE_CROP = "crop_padding and crop_area exclude each other: state one kind of random crop"
 
 
 class ViewKeys(Closed):
     """A further view of each image; a key that is not stated is as in the recipe."""
 
-    crop_padding: CropPadding | None = Field(None, description="as in the recipe")
-    crop_area: CropArea | None = Field(None, description="as in the recipe")
+    crop_padding: CropPadding | None = Field(None, description="as in the recipe, in place of its `crop_area`")
+    crop_area: CropArea | None = Field(None, description="as in the recipe, in place of its `crop_padding`")
     flip: bool | None = Field(None, description="as in the recipe")
     augment: dict[str, Any] | None = Field(None, description="as in the recipe; `null`: none")
     random_erasing: Annotated[Finite, Field(ge=0, le=1)] | None = Field(None, description="as in the recipe")
 
-    @model_serializer
+    @property
     def stated(self) -> dict[str, Any]:
-        """Return the keys that are stated: keys that come later leave the ids of runs as they are."""
+        """The keys that are stated, with their values."""
         values = {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return {key: value for key, value in values.items() if value is not None or key == "augment"}
+
+    @model_serializer
+    def _to_json(self) -> dict[str, Any]:
+        # Keys that come later leave the ids of runs as they are.
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.stated.items()}
 
     @model_validator(mode="after")
     def _area(self) -> "ViewKeys":
         _check_area(self.crop_area)
+        if self.crop_area and self.crop_padding:
+            raise ValueError(ONE_CROP)
         return self
 
 
-ViewName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+def _check_view_name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_]{0,63}", name):
+        raise ValueError(f"expected a name of at most 64 lower-case letters, digits and _, found {shorten(name)}")
+    return name
+
+
+ViewName = Annotated[str, AfterValidator(_check_view_name)]
 
 
 class RecipeKeys(GeneralKeys):
@@ -144,10 +160,10 @@ def view_recipes(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def _changes(view: ViewKeys) -> dict[str, Any]:
-    changes = {key: getattr(view, key) for key in view.model_fields_set}
-    if "crop_padding" in changes:  # one kind of crop takes the place of the other
-        changes = {"crop_area": None, **changes}
-    return {"crop_padding": 0, **changes} if changes.get("crop_area") else changes
+    changes = view.stated
+    if "crop_area" in changes:
+        return {"crop_padding": 0, **changes}
+    return {"crop_area": None, **changes} if "crop_padding" in changes else changes
 
 
 class StatedScore(Closed):
@@ -164,11 +180,14 @@ def _check_stored(recipe: Keys) -> None:
     if recipe["eval_size"] > recipe["eval_resize"]:
         sizes = f"{recipe['eval_size']} > {recipe['eval_resize']}"
         raise ValueError(f"eval_size must be at most eval_resize, found {sizes}")
+    for name, view in (recipe.get("views") or {}).items():
+        if "crop_padding" in view:
+            raise ValueError(f"views.{name}.crop_padding is for pixels of one size; state its crop_area")
 
 
 def _check_pixels(recipe: Keys) -> None:
     if recipe["crop_padding"] and recipe["crop_area"]:
-        raise ValueError("crop_padding and crop_area exclude each other: state one kind of random crop")
+        raise ValueError(ONE_CROP)
 
 
 PIXELS = Images(
