@@ -84,7 +84,7 @@ class QueuedJob:
             also_needs=also_needs,
             student=science.student,
             teacher=next((s.teacher.model for s in sciences.values() if s.teacher), None),
-            train_images=science.dataset.train_images,
+            train_images=science.images_per_pass,
             batch_size=science.recipe.batch_size,
             packs=len({s.seed for s in sciences.values()}),
         )

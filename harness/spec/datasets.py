@@ -73,7 +73,7 @@ def image_shape(info: DatasetInfo, size: int | tuple[tuple[int, int], ...] | Non
 
     ``size`` is the recipe's ``image_size``.
     """
-    if info.image_shape is not None or size is None:
+    if size is None:
         return info.image_shape
     side = size if isinstance(size, int) else size[-1][1]
-    return (CHANNELS, side, side)
+    return (info.image_shape[0] if info.image_shape else CHANNELS, side, side)

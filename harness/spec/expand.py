@@ -283,8 +283,10 @@ class _Expansion:
                 raise self.document.mistake(("pairs", i, "methods", name), message)
 
     def check_images(self, i: int, pair: Pair, recipe: Recipe, of: tuple[str, ...] = ("teacher", "student")) -> None:
-        for size, key in itertools.product(("image_size", "eval_size"), of):
-            if (shape := datasets.image_shape(self.info, getattr(recipe, size))) is None:
+        sizes = [size for size in ("image_size", "eval_size") if size in self.info.images.views]
+        for size, key in itertools.product(sizes, of):
+            side = getattr(recipe, size)
+            if (shape := datasets.image_shape(self.info, side)) is None:
                 continue
             with self.document.place(("pairs", i, key)):
                 try:
@@ -294,6 +296,8 @@ class _Expansion:
                     if self.info.image_shape is None:  # the recipe decides
                         text = f"{e} by `recipe.{size}`; set `image_size`, `eval_size` and `eval_resize` of the recipe"
                         raise ValueError(text) from None
+                    if side is not None:
+                        raise ValueError(f"{e} by `recipe.{size}`") from None
                     raise ValueError(f"{e}{datasets.size_advice(self.info, getattr(pair, key))}") from None
 
     def initial_weights(self, i: int, of_backbone: str, of_classifier: str) -> dict[str, Any]:
@@ -334,8 +338,9 @@ class _Expansion:
                 if other is not task:
                     _refuse(keys, other.recipe, f"is for {other.name}; {dataset} is for {task.name}")
                 for kind in other.images:
-                    of_others = kind.views.keys() - images.views.keys()
-                    _refuse(keys, of_others, f"is for {kind.name}; {dataset} has {images.name}")
+                    for key in sorted(kind.views.keys() - images.views.keys()):
+                        owners = [k.name for t in tasks.CATALOG.values() for k in t.images if key in k.views]
+                        _refuse(keys, (key,), f"is for {' and '.join(owners)}; {dataset} has {images.name}")
             keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
             images.check(keys)
         return Recipe.model_validate(keys)
@@ -399,7 +404,7 @@ class _Expansion:
         student = method_sources.describe_method("student")
         place: KeyPath = ("teachers", "recipe") if self.sweep.teachers.recipe else ("recipe",)
         of_students = {} if self.sweep.teachers.recipe else {"freeze": ()}
-        keys = {**self._teachers_recipe, "teacher_top_k": None, **of_students}
+        keys = {**self._teachers_recipe, "teacher_top_k": None, "views": None, **of_students}
         if (epoch := pair.teacher_epoch) is not None:
             if epoch > keys["epochs"]:
                 message = f"expected at most the teachers' epochs, {keys['epochs']}, found {epoch}"
@@ -451,6 +456,9 @@ class _Expansion:
         final = self.changed_recipe(i, pair, name, recipe)
         if not source.logits_only or (source.several_teachers and isinstance(teacher, Several)):
             final = final.model_copy(update={"teacher_top_k": None})
+        with self.document.place(at):
+            final = method_settings.with_views(final, use, source)
+            method_settings.check_augmentation(final, use, source)
         # A finished run may have such a recipe, so it is not the recipe's own check.
         if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):
             key = "`teacher_top_k`" if final.teacher_top_k else "a growing `image_size`"

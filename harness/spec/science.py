@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.spec import datasets, identity
 from harness.spec.normalisation import Normalisation
 from harness.spec.pretrained import ANYWHERE, Place
+from harness.spec.repeated_augmentation import images_per_pass
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo, classification
 
@@ -177,6 +178,11 @@ class Science:
     seed: int
 
     @property
+    def images_per_pass(self) -> int:
+        """The number of images, copies included, that one pass over the training set shows."""
+        return images_per_pass(self.dataset.train_images, self.recipe.repeats)
+
+    @property
     def teacher_model(self) -> str | None:
         return self.teacher.model if self.teacher else None
 
@@ -227,6 +233,7 @@ class Science:
     def teacher_evaluation_id(self, evaluated_on: str) -> str:
         """Return the hash of what decides a given teacher's measured score: runs with the same teacher share it."""
         views = {key: getattr(self.recipe, key) for key in self.dataset.info.images.views}
+        views = {key: value for key, value in views.items() if value is not None}  # as before there was such a key
         common = {key: value for key, value in self.without_seed().items() if key in ("dataset", "teacher")}
         return identity.digest({**common, "views": views, "on": evaluated_on})
 

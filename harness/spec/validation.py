@@ -131,7 +131,10 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[Closed] | None:
             args = typing.get_args(annotation)
             annotation = args[-1 if typing.get_origin(annotation) is dict else 0] if args else None
         if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-            annotation = next(
-                (a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
-            )
+            annotation = next(filter(_has_keys, typing.get_args(annotation)), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, Closed) else None
+
+
+def _has_keys(annotation: Any) -> bool:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return is_model or typing.get_origin(annotation) is dict

@@ -14,12 +14,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from harness.data.load.loader import EvalSet
+from harness.data.load.loader import EvalSet, Extras, LoadedBatch
+from harness.data.load.mixing import Mix, Mixing
 from harness.spec import identity
 from harness.spec.own_code import own_code
 from harness.spec.pretrained import ANYWHERE
@@ -72,6 +73,7 @@ class RandomLoader:
 
     name = "test"  # as a set that is evaluated on, which it never is
     data: RandomImages
+    extras: Extras = Extras()
 
     def __post_init__(self) -> None:
         self.batch_size, self.targets = len(self.data.images), self.data.train_targets
@@ -79,9 +81,9 @@ class RandomLoader:
     def __len__(self) -> int:
         return 1
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Any, Tensor]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LoadedBatch]:
         images = len(self.targets)  # a method that keeps something of each image must have room for the last ones
-        yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images)
+        yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images), self.extras
 
     def batches(self, mine: slice) -> NoReturn:
         raise NotImplementedError
@@ -218,7 +220,8 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
     """
     torch.manual_seed(0)
     train_images = max(count, min(science.dataset.train_images, MOST_TRAIN_IMAGES))
-    loader = RandomLoader(task.random_images(count, train_images))
+    data = task.random_images(count, train_images)
+    loader = RandomLoader(data, _extras(science, data))
     # No evaluation after the first epoch.
     changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2, "stop_epoch": None}
     member = Member(
@@ -237,6 +240,13 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
         with torch.no_grad():
             member.evaluated_model.eval()(loader.data.images)
     return steps.error
+
+
+def _extras(science: Science, data: RandomImages) -> Extras:
+    """Return what a recipe adds to a batch: further views, and the classes' shares of mixed images."""
+    views = {name: torch.randn_like(data.images) for name in science.recipe.views or {}}
+    mixing = Mixing.of(science.recipe, science.dataset.info.classes)
+    return Extras(Mix(mixing.classes).probs(data.targets) if mixing else None, views)
 
 
 def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tensor) -> bool:

@@ -89,6 +89,7 @@ class Member:
             offered = teacher.spec if teacher else None
             self.main_taps = known_taps(task.teacher_taps(self.distiller), offered)
             self._first_stage_taps = known_taps(self.first_stage.teacher_taps, offered)
+            self.teacher_view_taps = known_taps(self.distiller.teacher_view_taps, offered)
             self.peer: nn.Module | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
@@ -134,6 +135,11 @@ class Member:
     @property
     def in_first_stage(self) -> bool:
         return self.history.epoch < 0
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The further views of images that the current stage reads."""
+        return () if self.in_first_stage else self.distiller.views
 
     @property
     def networks(self) -> list[nn.Module]:

@@ -112,7 +112,7 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
         run_ids[i] = science.run_id
         store.write_science(run_ids[i], science)
     one = next(iter(pack.values()))
-    per_epoch = one.recipe.epoch_steps or -(-one.dataset.train_images // one.recipe.batch_size)
+    per_epoch = one.recipe.epoch_steps or -(-one.images_per_pass // one.recipe.batch_size)
     at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
     clock = Clock(order.steps, order.seconds, per_epoch, at_once)
     run_job(JobOrder(str(folder), tuple(run_ids.values()), order.data, weights, order.threads), clock)

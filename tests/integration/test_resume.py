@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from harness.training import checkpoint
-from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run, until
+from tests.support.bench import (
+    AUGMENTED_METHODS,
+    EPOCHS,
+    METHODS,
+    STEPS,
+    SWEEP,
+    USER_METHODS,
+    Bench,
+    teacher_run,
+    until,
+)
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
 SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
@@ -63,6 +73,23 @@ def test_optimiser_and_memory_banks_resume(with_teacher: Bench) -> None:
         assert method != "crd" or {"method.bank_s", "method.bank_t", "method.log_z"} <= expected.keys()
         for name, tensor in expected.items():
             assert torch.equal(tensors[name], tensor), (method, name)
+
+
+def test_mixed_and_repeated_images_and_views_resume(with_teacher: Bench) -> None:
+    """A run ends with the same weights at once in its pack, and stopped in each epoch by itself."""
+    with_teacher.sweep = {**SWEEP, "methods": AUGMENTED_METHODS, "seeds": [0]}
+    run_ids = {cell.method: cell.run_id for cell in with_teacher.cells().values()}
+    assert with_teacher.train(run_ids["own"]) == with_teacher.train(run_ids["kd"], run_ids["dml"]) == 0
+    expected = {
+        run_id: (with_teacher.weights(run_id), with_teacher.row(run_id)["curves"]) for run_id in run_ids.values()
+    }
+    for method in ("own", "kd"):
+        run_id = run_ids[method]
+        with_teacher.store.record(run_id).unlink()
+        for steps in (3, STEPS, STEPS + 1):
+            assert with_teacher.train(run_id, stop_after=steps) == 0 and not with_teacher.store.record(run_id).exists()
+        assert with_teacher.train(run_id) == 0
+        assert (with_teacher.weights(run_id), with_teacher.row(run_id)["curves"]) == expected[run_id]
 
 
 def cut(path: Path) -> None:

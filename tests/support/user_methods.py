@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+from methods.kd import soft_target_loss
 
 
 class Sleeps(Distiller):
@@ -317,3 +318,20 @@ class BreaksAtOnce(Distiller):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         raise ValueError("broken")
+
+
+class ReadsTwoViews(Distiller):
+    """KD on an image and on its strong view, with a map of the latter."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "kd": 1.0, "map": 1.0}
+    views: ClassVar[tuple[str, ...]] = ("strong",)
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.student_view_taps = self.teacher_view_taps = ("stage1",)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        pairs = [(student, teacher), (student.views["strong"], teacher.views["strong"])]
+        maps = [view.features["stage1"].square().mean(1) for view in pairs[1]]
+        kd = torch.stack([soft_target_loss(s.logits, t.logits, 4.0) for s, t in pairs]).sum()
+        return {"kd": kd, "map": (maps[0] - maps[1]).square().mean()}

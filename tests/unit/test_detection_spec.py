@@ -35,7 +35,7 @@ def detection(**changes: Any) -> dict[str, Any]:
         ({"pairs": [{"teacher": "resnet56", "student": "resnet20"}]},
          "resnet56 is for classification, dataset coco for detection: expected such as fasterrcnn_"),
         ({"dataset": "digits"}, "fasterrcnn_resnet50_fpn is for detection, dataset digits for classification"),
-        ({"recipe": {"epochs": 2, "lr": 0.01, "image_size": 64}}, "image_size is for stored images; coco has"),
+        ({"recipe": {"epochs": 2, "lr": 0.01, "image_size": 64}}, "image_size is for pixels of one size and stored "),
         ({"recipe": {"epochs": 2, "lr": 0.01, "crop_padding": 4}},
          "crop_padding is for pixels of one size; coco has images with objects"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "sides": [900], "max_side": 800}}, "sides and eval_side must be"),

@@ -1,9 +1,11 @@
 """Classification: one class per image."""
 
-from typing import Any
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_serializer, model_validator
 
+from harness.errors import shorten
 from harness.spec import models
 from harness.spec.augmentation import canonical_augment, canonical_erasing
 from harness.spec.recipe import Closed, Count, Finite, GeneralKeys, Percent, PerMethod
@@ -22,19 +24,63 @@ AUGMENTATION: dict[str, Any] = {
 }
 
 
+CropPadding = Annotated[int, Field(ge=0, le=64)]
+CropArea = tuple[Finite, Finite]
+ONE_CROP = "crop_padding and crop_area exclude each other: state one kind of random crop"
+
+
+class ViewKeys(Closed):
+    """A further view of each image; a key that is not stated is as in the recipe."""
+
+    crop_padding: CropPadding | None = Field(None, description="as in the recipe, in place of its `crop_area`")
+    crop_area: CropArea | None = Field(None, description="as in the recipe, in place of its `crop_padding`")
+    flip: bool | None = Field(None, description="as in the recipe")
+    augment: dict[str, Any] | None = Field(None, description="as in the recipe; `null`: none")
+    random_erasing: Finite | dict[str, Any] | None = Field(None, description="as in the recipe")
+
+    _augment = field_validator("augment", mode="before")(canonical_augment)
+    _random_erasing = field_validator("random_erasing", mode="before")(canonical_erasing)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The keys that are stated, with their values."""
+        values = {key: getattr(self, key) for key in type(self).model_fields if key in self.model_fields_set}
+        return {key: value for key, value in values.items() if value is not None or key == "augment"}
+
+    @model_serializer
+    def _to_json(self) -> dict[str, Any]:
+        # Keys that come later leave the ids of runs as they are.
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in self.stated.items()}
+
+    @model_validator(mode="after")
+    def _area(self) -> "ViewKeys":
+        _check_area(self.crop_area)
+        if self.crop_area and self.crop_padding:
+            raise ValueError(ONE_CROP)
+        return self
+
+
+def _check_view_name(name: str) -> str:
+    if not re.fullmatch("[a-z][a-z0-9_]{0,63}", name):
+        raise ValueError(f"expected a name of at most 64 lower-case letters, digits and _, found {shorten(name)}")
+    return name
+
+
+ViewName = Annotated[str, AfterValidator(_check_view_name)]
+
+
 class RecipeKeys(GeneralKeys):
-    crop_padding: int = Field(
-        0, ge=0, le=64, description="random crop after zero-padding each side by this many pixels"
-    )
+    crop_padding: CropPadding = Field(0, description="random crop after zero-padding each side by this many pixels")
     image_size: int | tuple[tuple[int, int], ...] | None = Field(
         None,
-        description="stored images only: side in pixels of the random crop's result (default 224), or "
-        "`[[epoch, side], ...]` for a side that grows at these epochs, counted from 0 (progressive resolution)",
+        description="side in pixels of the images that models see, to which crops are resized, or `[[epoch, side], "
+        "...]` for a side that grows at these epochs, counted from 0 (progressive resolution); default: 224 for stored "
+        "images, else the images' own",
     )
     crop_area: tuple[Finite, Finite] | None = Field(
         None,
-        description="stored images only: smallest and largest share of an image's area that a random crop takes "
-        "(default 0.08, 1); its aspect ratio is 3/4 to 4/3",
+        description="smallest and largest share of an image's area that a random crop takes (default 0.08, 1 for "
+        "stored images, else none); its aspect ratio is 3/4 to 4/3",
     )
     eval_size: int | None = Field(
         None, ge=8, le=2048, description="stored images only: side of the central crop in evaluation (default 224)"
@@ -84,7 +130,7 @@ class RecipeKeys(GeneralKeys):
     mix_switch: Finite = Field(
         0.5, ge=0, le=1, description="with both mixup and cutmix: probability that a mixed batch is mixed by CutMix"
     )
-    views: dict[str, dict[str, Any]] | None = Field(
+    views: PerMethod[dict[ViewName, ViewKeys] | None] = Field(
         None,
         description="further views of each image, for methods that read them: "
         "`{strong: {augment: {randaugment: {}}}}`; what a view does not state is as in the recipe",
@@ -97,8 +143,7 @@ class RecipeKeys(GeneralKeys):
     def _sizes(self) -> "RecipeKeys":
         if self.image_size is not None:
             self._check_growth(((0, self.image_size),) if isinstance(self.image_size, int) else self.image_size)
-        if self.crop_area is not None and not 0 < self.crop_area[0] <= self.crop_area[1] <= 1:
-            raise ValueError(f"crop_area must be two numbers with 0 < least <= largest <= 1, found {self.crop_area}")
+        _check_area(self.crop_area)
         return self
 
     def _check_growth(self, stages: tuple[tuple[int, int], ...]) -> None:
@@ -108,6 +153,26 @@ class RecipeKeys(GeneralKeys):
             raise ValueError(f"image_size must be 8 to 2048 pixels, found {sides}")
         if epochs[:1] != [0] or not rise or epochs[-1] >= self.epochs:
             raise ValueError("image_size must be [[0, side], ...] with rising epochs below `epochs` and rising sides")
+
+
+def _check_area(area: CropArea | None) -> None:
+    if area is not None and not 0 < area[0] <= area[1] <= 1:
+        raise ValueError(f"crop_area must be two numbers with 0 < least <= largest <= 1, found {area}")
+
+
+Recipe = TypeVar("Recipe", bound=RecipeKeys)
+
+
+def view_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """Return what a recipe's further views are made by, each as a recipe."""
+    return {name: recipe.model_copy(update=_changes(view)) for name, view in (recipe.views or {}).items()}
+
+
+def _changes(view: ViewKeys) -> dict[str, Any]:
+    changes = view.stated
+    if "crop_area" in changes:
+        return {"crop_padding": 0, **changes}
+    return {"crop_area": None, **changes} if "crop_padding" in changes else changes
 
 
 class StatedScore(Closed):
@@ -124,9 +189,23 @@ def _check_stored(recipe: Keys) -> None:
     if recipe["eval_size"] > recipe["eval_resize"]:
         sizes = f"{recipe['eval_size']} > {recipe['eval_resize']}"
         raise ValueError(f"eval_size must be at most eval_resize, found {sizes}")
+    for name, view in (recipe.get("views") or {}).items():
+        if "crop_padding" in view:
+            raise ValueError(f"views.{name}.crop_padding is for pixels of one size; state its crop_area")
 
 
-PIXELS = Images("pixels of one size", "harness.data.load.tensors:TensorSource", {"crop_padding": 0})
+def _check_pixels(recipe: Keys) -> None:
+    if recipe["crop_padding"] and recipe["crop_area"]:
+        raise ValueError(ONE_CROP)
+
+
+PIXELS = Images(
+    "pixels of one size",
+    "harness.data.load.tensors:TensorSource",
+    {"crop_padding": 0, "image_size": None, "crop_area": None},
+    size_keys=("image_size",),
+    check=_check_pixels,
+)
 STORED = Images(
     "stored images",
     "harness.data.load.imagefolder:ImageFolderSource",

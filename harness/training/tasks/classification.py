@@ -75,7 +75,8 @@ class Classification:
         return outputs
 
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=recipe.label_smoothing)}
+        targets = batch.targets if batch.target_probs is None else batch.target_probs
+        return {"ce": F.cross_entropy(student.logits, targets, label_smoothing=recipe.label_smoothing)}
 
     def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher

@@ -90,7 +90,7 @@ class Detection:
     def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         assert isinstance(student, TrainingOutputs)
         objects = cast(Sequence[Objects], batch.targets)
-        met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects)
+        met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects=objects)
         if TWO_STAGE in method.defined_for:
             assert isinstance(teacher, DetectorOutputs) and teacher.read is not None
             with torch.no_grad(), autocast(batch.images.device, self._recipe.precision):
