@@ -4,7 +4,10 @@ import ast
 from pathlib import Path
 
 from harness.errors import UserError, unknown
+from harness.phrases import some
 from harness.spec import methods
+
+STATED = ("classes", "mean", "std")  # also train and test, which may be inherited from elsewhere
 
 
 def source_hash(name: str) -> str:
@@ -14,9 +17,7 @@ def source_hash(name: str) -> str:
         UserError: there is no such module, or no such class in it.
     """
     tree = methods._parse(source_file(name))
-    names = [n.name for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
-    if (wanted := name.partition(":")[2]) not in [*names, *_assigned(tree)]:
-        raise UserError(f"dataset {name!r}: {unknown('class', wanted, names)}")
+    _check_class(name, tree)
     return methods._source_hash(tree)
 
 
@@ -44,12 +45,27 @@ def refuse_class_in(store: Path, name: str) -> None:
         raise UserError(f"dataset {name!r}: {file} is in the store, from which no code is run: move it out")
 
 
-def _assigned(tree: ast.Module) -> list[str]:
-    """Return the names that a module assigns or imports: a class may be made by a call, or come from elsewhere."""
-    names: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-        elif isinstance(node, ast.ImportFrom | ast.Import):
-            names += [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+def _check_class(name: str, tree: ast.Module) -> None:
+    """Check that a module has a class that states what a dataset does: no other code can be named, such as Python's."""
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if (wanted := name.partition(":")[2]) not in classes:
+        raise UserError(f"dataset {name!r}: {unknown('class', wanted, classes)}")
+    waiting, stated = [wanted], set[str]()
+    while waiting:
+        if (node := classes.pop(waiting.pop(), None)) is not None:
+            waiting += [base.id for base in node.bases if isinstance(base, ast.Name)]
+            stated |= _stated(node)
+    if missing := [key for key in STATED if key not in stated]:
+        raise UserError(
+            f"dataset {name!r}: states no {some(missing)}; expected {', '.join(STATED)} in the class, or in one of its "
+            "module that it is derived from, see docs/your-own-data.md"
+        )
+
+
+def _stated(node: ast.ClassDef) -> set[str]:
+    """Return the names of what a class assigns or defines in its body, and what its methods assign to ``self``."""
+    names = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name | ast.Attribute) and isinstance(part.ctx, ast.Store):
+            names.add(part.id if isinstance(part, ast.Name) else part.attr)
     return names
