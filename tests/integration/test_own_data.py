@@ -117,6 +117,11 @@ def test_a_run_is_trained_and_evaluated_without_the_users_code(home: Bench, monk
     [
         ("scans:Scan", "sweep.yaml:1: dataset: dataset 'scans:Scan': unknown class 'Scan'; did you mean 'Scans'?"),
         ("scan:Scans", "dataset 'scan:Scans': no module 'scan' on the Python path (the current folder is on it)"),
+        ({"name": "shutil:rmtree", "params": {"path": "victim"}}, "dataset 'shutil:rmtree': unknown class 'rmtree'"),
+        (
+            {"name": "subprocess:Popen", "params": {"args": "ls"}},
+            "states no classes, mean, std; expected",
+        ),
         ("scans.Scans", "unknown dataset 'scans.Scans'. Valid: "),
         ("scans:", "expected a dataset's name or package.module:Class, found 'scans:'"),
         ({"name": "digits", "params": {"a": 1}}, "params is for a class of your own; remove it for digits"),
