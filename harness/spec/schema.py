@@ -273,11 +273,11 @@ class Pair(Closed):
     """A teacher and a student."""
 
     teacher: Annotated[str, BeforeValidator(_teacher_text)] = Field(
-        description="a model below, `timm:NAME` or `torchvision:NAME`, trained here first unless `teacher_weights` is "
-        "given; `{run: {student: NAME, method: NAME}}`: a run of this sweep; or a list of these, whose logits are "
-        "averaged"
+        description="a model below, `timm:NAME`, `torchvision:NAME` or your own `package.module:Class`, with arguments "
+        "as `{name: NAME, params: {...}}`, trained here first unless `teacher_weights` is given; "
+        "`{run: {student: NAME, method: NAME}}`: a run of this sweep; or a list of these, whose logits are averaged"
     )
-    student: ModelName = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
+    student: ModelName = Field(description="such a model")
     teacher_weights: Weights | tuple[Weights | None, ...] | None = Field(
         None,
         description="the teacher's weights, when they are given; for several teachers a list, with null for each that "

@@ -15,6 +15,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -135,7 +136,9 @@ class OwnCode:
 
     def place_of(self, error: BaseException) -> str:
         """Return the last line of this code that an error has come through as `` (FILE:LINE)``, if there is one."""
-        files = {path.resolve() for path in self.modules().values()}
+        files: set[Path] = set()
+        with suppress(UserError):  # it may be what the error is about
+            files = {path.resolve() for path in self.modules().values()}
         frames = traceback.extract_tb(error.__traceback__)
         lines = [f" ({frame.filename}:{frame.lineno})" for frame in frames if Path(frame.filename).resolve() in files]
         return lines[-1] if lines else ""

@@ -127,6 +127,15 @@ def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
         assert re.search(r"\| \d+\.\d\d +\||\| +\d+\.\d\d \|", line), f"{entry} has no accuracy: {line}"
 
 
+def test_your_own_model_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    run_page("docs/your-own-model.md", tmp_path)
+    table = (tmp_path / "results/tables/tiny/table.md").read_text(encoding="utf-8")
+    assert (
+        len(re.findall(r"^\| my_package.nets:TinyNet\(width=16\) > my_package.nets:TinyNet .*\d\.\d\d", table, re.M))
+        == 3
+    )
+
+
 def test_a_third_task_runs_and_is_in_the_table(tmp_path: Path) -> None:
     for package in ("harness", "methods", "slurm"):
         shutil.copytree(REPO / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
