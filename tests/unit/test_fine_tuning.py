@@ -1,5 +1,6 @@
 """Fine-tuning: what a classifier starts from, which of its parts stay, and what is refused in words."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ from harness.spec.pretrained import Place
 from harness.spec.schema import Sweep
 from harness.spec.science import Start
 from harness.spec.yamlfile import Document
+from harness.store import files
+from harness.training.check import Checker
+from harness.training.check_order import CheckOrder, RunToCheck, State
+from harness.training.job_order import WeightsFile
 from tests.support.packs import NET, train
+from tests.support.sciences import make_science
 
 FILE = {"file": "w.pth"}
+CHECK_S = 60.0
 
 
 def ours(classes: int) -> nn.Module:
@@ -151,3 +158,16 @@ def test_students_parts_are_not_frozen_in_their_teacher() -> None:
 def test_wrong_keys_of_pairs_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         expanded("digits", {"teacher": NET, "student": NET} | changes)
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_the_check_before_training_says_what_was_taken(steps: bool, tmp_path: Path) -> None:
+    _, file = saved(ours(5), tmp_path)
+    start = Start(files.sha256(file))
+    order = CheckOrder([], {start.weights_id: WeightsFile(str(file))}, steps, CHECK_S, 1, "")
+    result = Checker(order, tmp_path).check(RunToCheck(replace(make_science(NET), start=start).to_json(), 1))
+    assert result.state == State.PASSED
+    assert [note.partition(": ")[0] for note in result.notes] == [f"{NET} starts from weights {file}"]
+    wrong = replace(make_science("digits_net_w8"), start=start).to_json()
+    result = Checker(order, tmp_path).check(RunToCheck(wrong, 1))
+    assert result.state == State.FAILED and result.cause.startswith(f"weights {file}: not the weights of digits_net_w8")
