@@ -1,6 +1,7 @@
 """``python -m harness.evaluate``: the metrics of a checkpoint or of a run's saved weights."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from harness.console import options
 from harness.console.terminal import say
 from harness.errors import UserError, shorten
 from harness.phrases import percent
-from harness.planning import locate
+from harness.planning import locate, run_data
 from harness.planning.weight_files import missing_file
 from harness.spec import datasets, models, tasks, validation
 from harness.spec.library_models import is_library_model
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    dataset: Annotated[str | None, typer.Option(help=f"One of {', '.join(sorted(tasks.DATASETS))}.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(sorted(tasks.DATASETS))}; or package.module:Class.")
+    ] = None,
     folder: Annotated[
         str | None,
         typer.Option(
@@ -94,21 +97,9 @@ def evaluate(
             metavar="RUN", help="Instead of --dataset, --model and --weights: a finished run's id or the start of it."
         ),
     ] = None,
-    own_method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODULE:CLASS",
-            help="With --run: the run's method, if it is your own and part of the model; its module is imported.",
-        ),
-    ] = None,
-    own_model: Annotated[
-        list[str],
-        typer.Option(
-            metavar="MODULE:CLASS",
-            help="With --run: the run's student, if it is a model of your own, or its teacher where the method is part "
-            "of the model; its module is imported. Repeatable.",
-        ),
-    ] = [],  # noqa: B006
+    epoch: options.Epoch = None,
+    own_method: options.OwnMethod = None,
+    own_model: options.OwnModel = [],  # noqa: B006 (typer reads it, nothing changes it)
     results: options.Results = Path("results"),
     data: options.Data = None,
     json_: options.Json = False,
@@ -138,9 +129,11 @@ def evaluate(
         }
         if stated := [f"--{option}" for option, value in others.items() if value is not None]:
             raise UserError(f"{' and '.join(stated)}: for --weights; a run states them, leave them out with --run")
-        measure = partial(_run, run, own_method, own_model, root, store)
+        measure = partial(_run, run, epoch or "last", own_method, own_model, root, store)
     elif own_method is not None or own_model:
         raise UserError(f"--own-{'model' if own_model else 'method'} goes with --run")
+    elif epoch is not None:
+        raise UserError("--epoch goes with --run")
     elif dataset and model and weights:
         given = _given_weights(weights, {"mean": mean, "std": std, "key": key, "prefix": prefix})
         measure = partial(_checkpoint, dataset, folder, model, weights, given, size, resize, root, store)
@@ -185,8 +178,8 @@ def _checkpoint(
     from harness.models.renormalisation import Renormalisation
     from harness.training.tasks import open_task
 
-    asked = Dataset(name=dataset, folder=folder)
-    info = locate.dataset_info(asked, root)
+    asked = Dataset.of_reference(dataset, folder)
+    info = locate.dataset_info(asked, root, store)
     views = {**info.images.views, **_stated_sizes(info, size, resize)}
     # Nothing is trained, but a recipe must state epochs and lr.
     recipe = Recipe.model_validate({"epochs": 1, "lr": 1.0, **views})
@@ -198,7 +191,7 @@ def _checkpoint(
             _check_images(name, info, shape)
     except ValueError as e:
         raise UserError(str(e)) from None
-    where = locate.dataset_folder(asked, root)
+    where = locate.data_folder(asked, info, root, store)
     file = _weights_file(given, root, store)
     content = DatasetChoice.of_info(info)
     task = open_task(content, recipe)
@@ -241,7 +234,8 @@ def _check_images(name: str, info: DatasetInfo, shape: tuple[int, int, int]) -> 
     try:
         models.check_images(name, info.name, shape)
     except ValueError as e:
-        raise ValueError(f"{e}; set --size and --resize" if info.image_shape is None else str(e)) from None
+        advice = "; set --size and --resize" if info.image_shape is None else datasets.size_advice(info, name)
+        raise ValueError(f"{e}{advice}") from None
 
 
 def _numbers(text: str) -> list[float | str]:
@@ -264,36 +258,36 @@ def _weights_file(given: Weights, root: Path | None, store: Store) -> Path:
     return file
 
 
-def _run(prefix: str, own_method: str | None, own_models: list[str], root: Path | None, store: Store) -> dict[str, Any]:
-    from harness.store import records
+def _run(
+    prefix: str, epoch: str, own_method: str | None, own_models: Sequence[str], root: Path | None, store: Store
+) -> dict[str, Any]:
+    from harness.store.saved_run import find_saved_run
     from harness.training.tasks import open_task
     from harness.training.trained_model import check_named, trained_model
 
-    run_id = store.find(prefix, "--run")
-    (row,) = records.read_records(store, [run_id]).to_pylist()
-    science, file = Science.from_text(row["science"]), store.student_weights(run_id)
+    saved = find_saved_run(store, prefix, epoch, "--run")
+    science, info = saved.science, saved.science.dataset.info
     try:
         _check_own_models(own_models, science)
-        datasets.check_name(science.dataset.name)
         check_named(science.student, science.student_source, own_models)
-        tasks.resolve_model(science.student)
-    except (ValueError, UserError) as e:  # the record comes from others, or from other versions of the libraries
-        raise UserError(f"--run {run_id}: {e}") from None
-    info = science.dataset.info
-    if info.preparation:
-        folder: Path | None = locate.prepared_folder(info.name, info.version, root)
-    else:
-        folder = locate.dataset_folder(Dataset(name=info.name), root)
+    except UserError as e:
+        raise UserError(f"--run {saved.run_id}: {e}") from None
+    folder = run_data.data_folder(info, root, store)
     if own_method not in (None, science.method.use):
         raise UserError(f"--own-method {shorten(own_method)}: the run's method is {shorten(science.method.use)}")
-    net = trained_model(science, file, row["weights_sha256"], own_method, own_models)
-    about = {"run_id": run_id, "dataset": info.name, "model": science.student, "method": row["method"]}
-    about |= {"weights": str(file), "sha256": row["weights_sha256"]}
+    net = trained_model(science, saved.file, saved.sha256, own_method, own_models)
+    about: dict[str, Any] = {
+        "run_id": saved.run_id,
+        "dataset": info.name,
+        "model": science.student,
+        "method": science.method.use,
+    }
+    about |= {"weights": str(saved.file), "sha256": saved.sha256}
     return about | _measure(open_task(science.dataset, science.recipe), net, science.dataset, science.recipe, folder)
 
 
-def _check_own_models(named: list[str], science: Science) -> None:
-    of_run = [m for m in (science.student, science.teacher_model) if m and is_own_model(m)]
+def _check_own_models(named: Sequence[str], science: Science) -> None:
+    of_run = [m for m in (science.student, *(t.model for t in science.teachers)) if is_own_model(m)]
     if wrong := [name for name in named if not any(name in (m, code_of(m).name) for m in of_run)]:
         names = " and ".join(of_run) or "not of your own"
         raise UserError(f"--own-model {shorten(wrong[0])}: the run's models are {names}")

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
+from harness.spec.optimizers import refuse_shards
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
+from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
@@ -207,8 +209,8 @@ class Cluster:
                 self._check_batches(job)
                 self._check_engine(job)
             postponed = sum(len(job.runs) for job in jobs)
-            for group, teacher_run in self._groups(jobs):
-                self._submit(group, teacher_run)
+            for group, teacher_runs in self._groups(jobs):
+                self._submit(group, teacher_runs)
                 postponed -= sum(len(job.runs) for job in group)
             self._postponed, self._postponed_at = postponed, time.monotonic()
             return postponed
@@ -216,12 +218,16 @@ class Cluster:
     def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
         """Write a failure for those of these runs whose teacher nobody will train, and return them."""
         jobs = [job.only(run_ids) for job in self.queue.jobs]
-        needs = {job.needs for job in jobs if job.needs} - set(self._live)
+        needs = {k for job in jobs for k in job.all_needs} - set(self._live)
         missing = {k for k in needs if missing_teachers.is_missing(self.store, self.queue.run_ids, k)}
-        return {k for job in jobs if job.needs in missing for k in missing_teachers.fail_learners(self.store, job)}
+        failed: set[str] = set()
+        for job in jobs:
+            if teacher_run := next((k for k in job.all_needs if k in missing), None):
+                failed |= missing_teachers.fail_learners(self.store, job, teacher_run)
+        return failed
 
-    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], str | None]]:
-        """Yield jobs that go into one array, and the teacher's run that they wait for, within the cluster's limits.
+    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
+        """Yield jobs that go into one array, and the teachers' runs that they wait for, within the cluster's limits.
 
         Jobs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
         students are submitted.
@@ -232,18 +238,20 @@ class Cluster:
         if self._limits is None:
             self._limits = commands.limits()
         free_jobs = self._limits.user_jobs - self._jobs_of_user
-        groups: dict[tuple[profiles.Resources, str | None], list[QueuedJob]] = {}
+        levels = teacher_levels({k: job.all_needs for job in jobs for k in job.run_ids})
+        groups: dict[tuple[int, profiles.Resources, tuple[str, ...]], list[QueuedJob]] = {}
         for job in jobs:
-            teacher_run = job.needs if job.needs and job.needs not in done else None
-            groups.setdefault((self._resources(job), teacher_run), []).append(job)
-        for (_, teacher_run), members in sorted(groups.items(), key=lambda item: item[0][1] is not None):
+            teacher_runs = tuple(k for k in job.all_needs if k not in done)
+            level = levels[job.run_ids[0]] + 1 if teacher_runs else 0
+            groups.setdefault((level, self._resources(job), teacher_runs), []).append(job)
+        for (_, _, teacher_runs), members in sorted(groups.items(), key=lambda item: item[0][0]):
             for at in range(0, len(members), self._limits.array_tasks):
                 group = members[at : at + self._limits.array_tasks][: max(0, free_jobs)]
                 free_jobs -= len(group)
                 if group:
-                    yield group, teacher_run
+                    yield group, teacher_runs
 
-    def _submit(self, jobs: list[QueuedJob], teacher_run: str | None) -> None:
+    def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
 
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
@@ -264,7 +272,7 @@ class Cluster:
         # code, nothing of the current folder is imported.
         search = [str(code), *([os.getcwd()] if own_files else [])]
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        executor = self._executor(name, folder, search, resources, teacher_run, restarts)
+        executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
         try:
             with _outside_jobs(), ownership.writable_by_owner_alone():
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
@@ -279,7 +287,7 @@ class Cluster:
         self._jobs_of_user += len(jobs)
 
     def _executor(
-        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_run: str | None,
+        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_runs: tuple[str, ...],
         restarts: int,
     ) -> Any:  # fmt: skip
         import submitit
@@ -290,9 +298,9 @@ class Cluster:
         executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
         options: dict[str, Any] = {"chdir": search[0], "requeue": True, **profile.sbatch}
         further = {k: v for k, v in options.items() if v is not False}
-        if (teacher := self._live.get(teacher_run or "")) is not None:
+        if teachers := [self._live[k] for k in teacher_runs if k in self._live]:
             # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
-            further["dependency"] = f"afterany:{teacher.job_id}"
+            further["dependency"] = ":".join(("afterany", *dict.fromkeys(teacher.job_id for teacher in teachers)))
         optional = {
             **{option: getattr(profile, option) for option in ("partition", "account", "qos", "constraint")},
             "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
@@ -341,11 +349,14 @@ class Cluster:
             )
 
     def _check_engine(self, job: QueuedJob) -> None:
-        """Check that the engine is installed here, unless jobs start a Python of their own.
+        """Check that the engine is installed here, unless jobs start a Python of their own, and can train the runs.
 
         Raises:
-            UserError: it is not.
+            UserError: it is not, or cannot.
         """
+        if zero_stage := self._resources(job).zero_stage:
+            for run in job.runs:
+                refuse_shards(self.store.read_science(run.run_id).recipe.optimizer, zero_stage)
         needed = self._resources(job).engine == "deepspeed" and self.profile.python is None
         if needed and find_spec("deepspeed") is None:
             raise UserError(

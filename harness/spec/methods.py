@@ -66,6 +66,9 @@ class MethodInfo:
     defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
     summary: str
+    several_teachers: bool = False  # it reads each of several teachers' outputs
+    views: tuple[str, ...] = ()  # further views of images that it reads
+    per_image: bool = False  # it keeps something of each training image
     # Hyper-parameter -> another one and its value, with which alone it is used
     used_with: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
@@ -135,6 +138,9 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     if not isinstance(used_with, dict) or not all(_is_condition(item, hyper) for item in used_with.items()):
         text = "`used_with` must map a hyper-parameter to another one and its value: {'tau': ('selection', 'soft')}"
         raise UserError(f"{module}:{node.name}: {text}")
+    views = literals.get("views", ())
+    if not isinstance(views, tuple) or not all(isinstance(name, str) for name in views):
+        raise UserError(f"{module}:{node.name}: `views` must be a tuple of names: ('strong',)")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",
@@ -146,7 +152,10 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         defined_for=defined_for,
         hyper=hyper,
         summary=doc.split("\n\n")[0].replace("\n", " "),
+        views=views,
+        per_image=literals.get("per_image", False),
         used_with=used_with,
+        several_teachers=literals.get("several_teachers", False),
     )
 
 

@@ -13,9 +13,9 @@ def own_code(science: Science) -> dict[OwnCode, int | str | None]:
     None is the version of a teacher that is trained here: the science of its run has it.
     """
     versions: dict[OwnCode, int | str | None] = {}
-    teacher = science.teacher
-    if teacher is not None and is_own_model(teacher.model):
-        versions[code_of(teacher.model)] = teacher.source if isinstance(teacher, Given) else None
+    for teacher in science.teachers:
+        if is_own_model(teacher.model):
+            versions[code_of(teacher.model)] = teacher.source if isinstance(teacher, Given) else None
     if is_own_model(science.student):
         versions[code_of(science.student)] = science.student_source
     if ":" in science.method.use:

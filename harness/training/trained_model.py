@@ -14,6 +14,7 @@ from harness.spec.source_code import OwnCode
 from harness.spec.tasks import import_object
 from harness.training.outputs import to_float32
 from harness.training.tasks import open_task
+from harness.training.teacher_ensemble import teacher_spec
 from methods.base import Distiller, Outputs, TapSpec
 
 
@@ -67,12 +68,11 @@ def trained_model(
     student = task.build(science.student)
     model: nn.Module = student
     if _is_part_of_model(science.method.use, file, own_method):
-        assert science.teacher is not None
-        source = science.teacher.source if isinstance(science.teacher, Given) else None
-        check_named(science.teacher.model, source, own_models)
+        for teacher in science.teachers:
+            check_named(teacher.model, teacher.source if isinstance(teacher, Given) else None, own_models)
         if own_method:
             OwnCode("method", own_method).check_version(science.method.version)
-        specs = task.describe(student), task.describe(task.build(science.teacher.model))
+        specs = task.describe(student), teacher_spec(science, task)
         model = StudentWithMethod(student, build_distiller(science.method, *specs))
     load_weights(model, f"{science.student} trained with {science.method.use}", file, sha256)
     return model

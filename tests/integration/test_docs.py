@@ -91,6 +91,8 @@ RUN = (
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",
+    "docs/your-own-data.md",
+    "docs/fine-tuning.md",
 )
 
 
@@ -99,7 +101,7 @@ def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md", "docs/trained-models.md"])
 def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Path) -> None:
     shutil.copytree(finished.store.root, tmp_path / "results")
     run_page(page, tmp_path)

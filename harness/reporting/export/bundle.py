@@ -36,7 +36,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
 _TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone")  # in a table's contents, that may name paths
-_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
+# Keys of a pair.
+_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone", "student_weights", "teacher_init")
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
 
 tables/{name}/     the comparison in every format, and its records (Parquet)
@@ -177,6 +178,7 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
         {
             **line._asdict(),
             "teacher_run": cells[0].teacher_run,
+            **({"teacher_runs": cells[0].teacher_runs} if cells[0].teacher_runs else {}),
             "runs": {str(cell.seed): cell.run_id for cell in cells},
             "science": plan.runs[cells[0].run_id].science.without_seed(),
         }
@@ -210,8 +212,14 @@ def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
         teachers["recipe"] = sweep_file.load_recipe(teachers["recipe"], plan.document, ("teachers", "recipe"))
-    for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
+    given = (weights for pair in data["pairs"] for key in _GIVEN for weights in _as_list(pair.get(key)))
+    for weights in filter(None, given):
         source = next(weights[key] for key in ("file", "url", "name") if key in weights)
         weights.setdefault("sha256", plan.sha256_of_source[source])
     resolved: dict[str, Any] = without_paths_in(data)
     return resolved
+
+
+def _as_list(weights: Any) -> list[Any]:
+    """Return the weights of several teachers, or those of one."""
+    return weights if isinstance(weights, list) else [weights]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.reporting.export.private_paths import without_paths
+from harness.spec import own_data
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.spec.source_code import code_of
@@ -23,7 +24,10 @@ def write_own_files(sciences: Iterable[Science], folder: Path) -> list[str]:
         UserError: one of them cannot be read.
     """
     changed = []
-    files = {place: file for code in all_own_code(sciences) for place, file in code.places().items()}
+    sciences = list(sciences)
+    of_data = [own_data.code_of(s.dataset.name) for s in sciences if ":" in s.dataset.name]
+    codes = [*all_own_code(sciences), *of_data]
+    files = {place: file for code in codes for place, file in code.places().items()}
     for place, file in sorted(files.items()):
         text = file.read_text(encoding="utf-8")
         shown = without_paths(text)

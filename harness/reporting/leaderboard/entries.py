@@ -114,7 +114,7 @@ def _line(
     return LeaderboardEntry(
         id=_short(text),
         protocol=_protocol(science, *facts),
-        teacher_key=_teacher_key(science.teacher),
+        teacher_key=_teacher_key(science.teachers),
         settings=_settings(science.method),
         science=science,
         sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
@@ -130,18 +130,19 @@ def _line(
     )
 
 
-def _teacher_key(teacher: Trained | Given | None) -> str:
-    if teacher is None:
-        return ""
-    return teacher.run if isinstance(teacher, Trained) else teacher.weights_id
+def _teacher_key(teachers: Iterable[Trained | Given]) -> str:
+    return " + ".join(t.run if isinstance(t, Trained) else t.weights_id for t in teachers)
 
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
     recipe = science.recipe.model_dump(mode="json")
-    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe})
+    start = {"start": as_json(science.start)} if science.start else {}
+    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe, **start})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
+    if science.start:
+        label += f", from weights {science.start.sha256[:12]}"
     return Protocol(_short(text), dataset, label, held_out)
 
 

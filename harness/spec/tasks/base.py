@@ -41,6 +41,7 @@ class TaskInfo:
     recipe: Keys = field(default_factory=dict)  # further keys of a recipe that only this task has, with their defaults
     class_per_image: bool = False  # then a part of the training images has as many of each class
     backbones: bool = False  # whether models may start from the weights of a classifier
+    fine_tuning: bool = False  # whether models may start from weights of their own
     pictures: str = ""  # module of the pictures that `report --images` draws, where there are any
 
     @property
@@ -88,6 +89,9 @@ class DatasetInfo:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per channel, of pixel values in [0, 1]; as torchvision's and
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # timm's weights expect it
     module: str = ""  # has read_arrays(folder) -> data.load.arrays.ArrayDataset, where all pixels fit in memory
+    # Whether its content is not known before it is read: then that is done once, and jobs read arrays from a cache,
+    # see planning.readings. The sizes here are those of the official data.
+    read_once: bool = False
     folder: str = ""  # below the data root; "": the dataset's name
     # "package.module:function" from the data root to the folder or file that has it, or to text on what is there
     # instead; "" where there is only ``folder``
