@@ -40,15 +40,18 @@ class Classification:
         self._classes, self._image_shape, self._start = classes, image_shape, start
 
     def build(self, model: str) -> ConvNet:
-        channels, height, width = self._image_shape
-        return build_model(model, self._classes, channels, (height, width))
+        return self._build(model, self._classes)
 
     def start(self, student: nn.Module, model: str) -> str:
         if self._start is None:
             return ""
         with torch.random.fork_rng(devices=[]):
-            other = build_model(model, self._classes + 1, in_channels=self._image_shape[0])
+            other = self._build(model, self._classes + 1)
         return load_initial_weights(student, other, model, *self._start)
+
+    def _build(self, model: str, classes: int) -> ConvNet:
+        channels, height, width = self._image_shape
+        return build_model(model, classes, channels, (height, width))
 
     def load(
         self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
