@@ -151,10 +151,16 @@ def add_current_folder_to_path() -> None:
 
 
 def find_module(module: str) -> ModuleSpec | None:
-    """Find a module, in the current folder first, without running the packages above it."""
+    """Find a module where an import would, without running the packages above it.
+
+    The current folder comes first, unless it has another place on the path, as in a job that runs from a copy.
+    """
     top, *below = module.split(".")
+    here = str(Path.cwd())
     try:
-        spec = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path]) or importlib.util.find_spec(top)
+        spec = PathFinder.find_spec(
+            top, sys.path if here in sys.path else [here, *sys.path]
+        ) or importlib.util.find_spec(top)
         for i in range(len(below)):
             if spec is None or spec.submodule_search_locations is None:
                 return None

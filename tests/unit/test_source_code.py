@@ -1,6 +1,7 @@
 """Code of a user's own: which modules its identity covers, and what a job refuses."""
 
 import contextlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -144,3 +145,13 @@ def test_what_a_run_needs_of_the_users_own(tmp_path: Path) -> None:
     science = make_science("a.b:C(x=1)", "d:E", teacher="f:G")
     assert {str(code) for code in own_code(science)} == {"model 'a.b:C'", "method 'd:E'", "model 'f:G'"}
     assert not own_code(make_science("timm:vit(x=1)", "kd", teacher="resnet20(widths=[1])"))
+
+
+def test_a_module_is_found_where_it_is_imported_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of a cluster finds the copy of the code first, also where its folder is that of its submission."""
+    write(tmp_path, here__in__twice_net="A = 1\n", copy__in__twice_net="A = 2\n")
+    code = OwnCode("model", "twice_net:A")
+    with contextlib.chdir(tmp_path / "here"):
+        assert code.file.parent.name == "here"
+        monkeypatch.setattr(sys, "path", [str(tmp_path / "copy"), str(tmp_path / "here"), *sys.path])
+        assert code.file.parent.name == "copy" and code.load() == 2
