@@ -17,7 +17,7 @@ from harness.spec.science import Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
-from harness.training.engines.base import MakeEngine, Rate
+from harness.training.engines.base import STATE_NAMES, MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
 from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
 from harness.training.parameter_groups import parameter_groups
@@ -297,10 +297,9 @@ class Member:
             parts[part][key] = tensor
         for name, module in self._modules().items():
             module.load_state_dict(parts[name])
-        self.best_weights = parts.pop("best", None)
+        self.engine.restore({name: {int(i): x for i, x in parts[name].items()} for name in STATE_NAMES})
+        self.best_weights = parts.get("best")
         self.keeps_best |= self.best_weights is not None
-        optimizer = {name: part for name, part in parts.items() if name not in self._modules()}
-        self.engine.restore({name: {int(i): tensor for i, tensor in part.items()} for name, part in optimizer.items()})
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}

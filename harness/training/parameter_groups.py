@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from harness.errors import UserError
 from harness.spec.models import CATALOG
 from harness.spec.schema import Recipe
 from harness.spec.tasks import resolve_model
@@ -22,7 +23,7 @@ def parameter_groups(student: nn.Module, model: str, recipe: Recipe, parameters:
     Those that are not the student's have the whole learning rate, like the student's last layer.
 
     Raises:
-        ValueError: the order of the student's layers is not known.
+        UserError: the order of the student's layers is not known.
     """
     if recipe.decay_norms_and_biases and recipe.layer_decay in (None, 1.0):
         return one_group(parameters, recipe)
@@ -53,7 +54,7 @@ def layer_ids(student: nn.Module, model: str) -> dict[str, int]:
     arXiv:2106.08254); in the harness's own classifiers a stage. The stem is the first, the head the last.
 
     Raises:
-        ValueError: the model does not say.
+        UserError: the model does not say.
     """
     prefix, matcher = _first_answer(student, "group_matcher")
     if matcher:
@@ -62,9 +63,9 @@ def layer_ids(student: nn.Module, model: str) -> dict[str, int]:
         ids: dict[str, int] = group_parameters(net, matcher(coarse=False), reverse=True)
         return {f"{prefix}{name}": i for name, i in ids.items()}
     if resolve_model(model) not in CATALOG:
-        raise ValueError(
-            f"layer_decay: {model} does not say which of its layers follow each other; the harness's own classifiers "
-            "do, and models with a method group_matcher, such as timm's"
+        raise UserError(
+            f"recipe.layer_decay: {model} does not say which of its layers follow each other; the harness's own "
+            "classifiers do, and models with a method group_matcher, such as timm's"
         )
     return _stage_ids(student)
 

@@ -178,6 +178,15 @@ def test_a_parameter_trains_in_the_epochs_in_which_the_loss_reaches_it(trained: 
             assert curves[epoch, f"train_{name}"] == pytest.approx(statistics.mean(seen[name]), rel=1e-6), (epoch, name)
 
 
+def test_lamb_trains_with_whole_parameters(tmp_path: Path) -> None:
+    lamb = {"lamb": {**METHODS["late"], "recipe": {"optimizer": "lamb", "lr": 0.01, "clip_norm": 0.5}}}
+    single, ours = (Runs(tmp_path / name, lamb) for name in ("single", "ours"))
+    single.train(SINGLE)
+    ours.train("deepspeed 0", stop_after=STEPS + 1).train("deepspeed 0")
+    assert weight_difference(single, ours, "lamb") < WEIGHTS
+    assert loss_difference(single, ours, "lamb") < LOSSES
+
+
 def test_killed_in_mid_epoch_and_resumed(trained: Trained, tmp_path: Path) -> None:
     engine = "deepspeed 2"
     some = {name: METHODS[name] for name in ("fitnets", "ab", "crd-in-parts", "late", "adamw-late")}

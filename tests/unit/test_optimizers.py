@@ -180,7 +180,7 @@ def test_a_models_layers_must_be_known_and_a_methods_parameters_are_whole() -> N
     trained = [*net.parameters(), own]
     groups = parameter_groups(net, "digits_net_w4", recipe(layer_decay=0.5, weight_decay=0.1), trained)
     assert next(g for g in groups if len(trained) - 1 in g.indices)[1:] == (1.0, 0.1)
-    with pytest.raises(ValueError, match="layer_decay: torchvision:resnet18 does not say which of its layers"):
+    with pytest.raises(UserError, match="recipe.layer_decay: torchvision:resnet18 does not say which of its layers"):
         parameter_groups(nn.Linear(1, 1), "torchvision:resnet18", recipe(layer_decay=0.5), [])
 
 
@@ -209,8 +209,8 @@ def test_drop_path_is_given_to_the_constructor() -> None:
     ]  # fmt: skip
     for model, message in (
         ("resnet20", "no residual branches"),
-        ("timm:vgg11", "drop_path: timm:vgg11 cannot be given one"),
+        ("timm:vgg11", "recipe.drop_path: timm:vgg11 takes none: VGG"),
         (f"{VIT}(drop_path_rate=0.2)", "states drop_path_rate too"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             build_with_drop_path(build, model, 0.1)

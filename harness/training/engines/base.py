@@ -13,6 +13,7 @@ from harness.training.distributed.ranks import Ranks
 
 Parameters = list[nn.Parameter]
 State = dict[str, dict[int, Tensor]]  # of an optimiser: by its name in checkpoints, then by the parameter's index
+STATE_NAMES = ("momentum", "exp_avg", "exp_avg_sq", "steps")  # of all optimisers
 Rate = float | Tensor  # a tensor lies on the parameters' device, where a captured step reads it
 
 
