@@ -19,7 +19,7 @@ from harness.store import files
 _MOST_SHARING = 16  # times the file's size that its tensors may take together
 _SIMKD = (
     "is the whole model of a run whose method is part of it, such as simkd: its student alone was not trained to "
-    "classify. `evaluate --run` measures that model; as a teacher it cannot be used"
+    "classify. `evaluate --run` measures that model; as a teacher, or as what a student starts from, it cannot be used"
 )
 
 

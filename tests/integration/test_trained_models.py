@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ import harness
 from harness.data.load.digits import read_arrays
 from harness.errors import UserError
 from harness.models.zoo import build_model
+from harness.spec.science import DatasetChoice
 from harness.store import records
+from harness.store.saved_run import SavedRun
 from harness.training import exporters
+from harness.training.classifier import load_classifier
 from harness.training.job import run_job
 from harness.training.job_order import JobOrder
 from tests.support.bench import Bench
 from tests.support.cli import CommandResult, run_command
+from tests.support.sciences import make_science
 
 NET, FILE = "digits_net_w4", "five.safetensors"
 SWEEP: dict[str, Any] = {
@@ -184,3 +189,13 @@ def test_finished_runs_without_best_weights_are_told(bench: Bench, tmp_path: Pat
         file.unlink()
     planned = run_command("sweep", "sweep.yaml", "--results", store, "--plan", "--keep-best")
     assert "3 finished runs trained without --keep-best, with the last weights only" in planned.out
+
+
+def test_detectors_and_models_that_only_a_record_names_are_refused(tmp_path: Path) -> None:
+    coco = DatasetChoice("coco", "ab" * 32, classes=80, train_size=10, test_size=5)
+    for science, message in (
+        (replace(make_science("fasterrcnn_resnet18_fpn"), dataset=coco), "only classifiers can be loaded"),
+        (make_science("no_such_package.nets:Tiny"), "name it by --own-model"),
+    ):
+        with pytest.raises(UserError, match=message):
+            load_classifier(SavedRun("ab" * 8, science, "last", tmp_path / "student.safetensors", None))
