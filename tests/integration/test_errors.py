@@ -264,7 +264,7 @@ def test_wrong_input_of_evaluate(home: Path) -> None:
     assert "--weights w.pth: no such file" in evaluate()
     assert "dataset 'cifar100' needs data" in evaluate(dataset="cifar100", model="resnet20")
     assert "digits_net_w4 is for 1x8x8 images, dataset cifar100 has 3x32x32" in evaluate(dataset="cifar100")
-    assert "--size means nothing for digits (pixels of one size); leave it out" in evaluate(size=32)
+    assert "digits_net_w4 is for 1x8x8 images, dataset digits has 1x32x32" in evaluate(size=32)
     assert "--resize means nothing for digits" in evaluate(resize=32)
     result = run_command("evaluate", "--run", "abc", "--size", 32, "--mean", "0.5")
     assert "--size and --mean: for --weights; a run states them" in result.error

@@ -1,6 +1,8 @@
 """mixup, CutMix, repeats, further views and other sizes: pure functions of (seed, epoch, index or step)."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,11 @@ from harness.data.load.mixing import Mix, Mixing
 from harness.data.load.resampling import resample
 from harness.data.load.tensors import Normalise, TensorLoader
 from harness.data.load.view import View, further_views
+from harness.errors import UserError
+from harness.planning.plan import plan_sweep
+from harness.spec import identity
 from harness.spec.schema import Recipe
+from harness.spec.science import Science
 from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import Ranks
 
@@ -142,7 +148,7 @@ def test_a_mixed_batch_is_what_timm_makes_with_the_same_numbers(step: int, monke
 
 
 def test_a_pass_shows_copies_as_deits_sampler_does() -> None:
-    """Of 300 images DeiT shows 256: the first 86 of the order, each three times in a row but for the last."""
+    """DeiT shows 256 of 300 images: the first 86 of the order, each three times in a row but for the last."""
     plain = torch.cat([i for _, _, i, _ in batches(loader(repeats=1), 4)])
     shown = torch.cat([i for _, _, i, _ in batches(loader(), 4)])
     assert torch.equal(shown, plain[:86].repeat_interleave(3)[:256]) and len(loader()) == 8
@@ -202,3 +208,54 @@ def test_enlarging_does_not_need_antialiasing() -> None:
     expected = np.asarray(Image.fromarray(image).resize((28, 28), Image.Resampling.BILINEAR)).astype(int)
     ours = resample(IMAGES[:1], 28, 28)[0].permute(1, 2, 0).numpy().astype(int)
     assert abs(ours - expected).max() <= 1
+
+
+OWN = "tests.support.user_methods:ReadsTwoViews"
+
+
+def planned(folder: Path, method: str, recipe: dict[str, Any]) -> Science:
+    """Return the science of a method's run in a sweep with this recipe."""
+    sweep = {"dataset": "digits", "recipe": {"epochs": 2, "lr": 0.1, **recipe}, "methods": {"entry": {"use": method}},
+             "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}], "seeds": 1}  # fmt: skip
+    (folder / "s.yaml").write_text(json.dumps(sweep))
+    plan = plan_sweep(folder / "s.yaml", folder / "results").plan
+    return plan.runs[plan.cells[0].run_id].science
+
+
+@pytest.mark.parametrize(
+    ("method", "recipe", "message"),
+    [
+        (OWN, {}, "reads a view 'strong' of each image, which its recipe lacks; state views: {strong: "),
+        (OWN, {"views": {"weak": {}}}, "reads a view 'strong' of each image, which its recipe lacks"),
+        ("crd", {"cutmix": 1.0}, "crd keeps something of each training image, which `cutmix` would mix"),
+        ("simkd", {"mixup": 1.0}, "simkd computes a cross-entropy of its own, which `mixup` would not reach"),
+        ("kd", {"repeats": 3, "teacher_top_k": 4}, "expected it or 3 `repeats`, found both"),
+        ("kd", {"views": {"strong": {"crop_paddin": 1}}}, "unknown key 'crop_paddin'; did you mean 'crop_padding'"),
+        ("kd", {"views": {"strong": {"flip": 2}}}, "views.strong.flip: "),
+        ("kd", {"views": {"Strong": {}}}, "expected a name of at most 64 lower-case letters, digits and _"),
+        ("kd", {"views": {"strong": {"crop_area": [0.9, 0.1]}}}, "crop_area must be two numbers"),
+        ("kd", {"views": {"strong": {"crop_area": [0.1, 1], "crop_padding": 1}}}, "exclude each other"),
+        ("kd", {"crop_area": [0.1, 1], "crop_padding": 1}, "crop_padding and crop_area exclude each other"),
+        ("kd", {"image_size": 16}, "digits_net_w8 is for 1x8x8 images, .* 1x16x16 by `recipe.image_size`"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, method: str, recipe: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        planned(tmp_path, method, recipe)
+
+
+def test_a_method_without_views_is_the_same_run_with_and_without_them(tmp_path: Path) -> None:
+    views = {"views": {"strong": {"crop_padding": 2}, "weak": {}}}
+    assert planned(tmp_path, "kd", views).run_id == planned(tmp_path, "kd", {}).run_id
+    own = planned(tmp_path, OWN, views)
+    assert own.to_json()["recipe"]["views"] == {"strong": {"crop_padding": 2}}
+    assert Science.from_text(own.text).run_id == own.run_id
+
+
+def test_a_teachers_evaluation_is_known_by_the_size_of_its_images(tmp_path: Path) -> None:
+    """Without a size it has the name that it had before there was one."""
+    plain, own = (planned(tmp_path, "kd", recipe) for recipe in ({}, {"image_size": 8}))
+    assert plain.teacher_evaluation_id("test") != own.teacher_evaluation_id("test")
+    content = {key: plain.to_json()[key] for key in ("dataset", "teacher")}
+    expected = identity.digest({**content, "views": {"crop_padding": 0}, "on": "test"})
+    assert plain.teacher_evaluation_id("test") == expected
