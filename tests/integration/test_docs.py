@@ -88,6 +88,7 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
 RUN = (
     "docs/concepts.md",
     "docs/sweep-file.md",
+    "docs/teachers.md",
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",

@@ -17,6 +17,7 @@ from harness.planning.plan import plan_sweep
 from harness.spec.expand import Plan
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
+from harness.spec.teacher_reference import TeacherReference
 from harness.training.member import known_taps
 from harness.training.tasks import open_task
 from harness.training.trained_model import build_distiller
@@ -107,7 +108,8 @@ def test_it_plans_and_its_comment_has_the_command(file: Path, tmp_path: Path) ->
 def test_every_method_can_be_built_for_its_pairs(file: Path) -> None:
     planned = plan(file.stem)
     sciences = {(c.teacher, c.student, c.method): planned.runs[c.run_id].science for c in planned.cells}
-    for (teacher, student, name), science in sciences.items():
+    for (text, student, name), science in sciences.items():
+        (teacher,) = TeacherReference.parse(text).models
         specs = [spec(model, science.dataset, science.recipe) for model in (student, teacher)]
         with torch.device("meta"):
             distiller = build_distiller(science.method, *specs)

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from harness.training.job_order import WeightsFile
 from harness.training.tasks import open_task
 from harness.training.teacher_ensemble import TeacherEnsemble, combined_spec, ensemble
 from harness.training.untrained_weights import write_untrained_weights
+from slurm import commands
+from slurm.cluster import Cluster
 from slurm.queue import Queue, QueuedJob
 from tests.support import packs, user_methods
 from tests.support.sciences import make_science
@@ -277,3 +280,28 @@ def test_the_check_before_training_knows_several_teachers(tmp_path: Path) -> Non
     broken = replace(science, teacher=Several((Trained(W16, "0" * 16), wrong)))
     order = replace(order, weights={wrong.weights_id: WeightsFile(str(file))})
     assert Checker(order, tmp_path).check(RunToCheck(broken.to_json(), 1)).state == State.FAILED
+
+
+def test_a_clusters_jobs_wait_for_all_their_teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teachers are submitted before those who learn from them, in whatever order a queue lists them."""
+    planned = planned_file(tmp_path, pairs({"teacher": [W16, BY_KD], "student": W4}, CHAIN[1], methods=["kd"]))
+    jobs = [
+        QueuedJob.from_sciences({k: planned.plan.runs[k].science for k in p.run_ids}, p.needs, p.also_needs)
+        for p in reversed(planned.plan.packs)
+    ]
+    profile, queue_file = tmp_path / "p.yaml", tmp_path / "results" / "queues" / "q.json"
+    profile.write_text("{}")
+    Queue(str(tmp_path / "results"), tuple(jobs), 4, 1, None, {}, str(profile)).write(queue_file)
+    monkeypatch.setattr(commands, "limits", lambda: commands.Limits(array_tasks=10, user_jobs=100))
+    options: list[dict[str, object]] = []
+    executor = SimpleNamespace(update_parameters=lambda **given: options.append(given["additional_parameters"]))
+    monkeypatch.setattr("submitit.SlurmExecutor", lambda **_: executor)
+    cluster = Cluster(queue_file)
+    submitted: list[str] = []
+    for group, teacher_runs in cluster._groups(jobs):
+        assert set(teacher_runs) <= set(submitted)
+        cluster._executor("n", tmp_path, [str(tmp_path)], cluster._resources(group[0]), teacher_runs, 1)
+        for run_id in (run_id for job in group for run_id in job.run_ids):
+            submitted.append(run_id)
+            cluster._live[run_id] = commands.JobState(f"{len(submitted)}_0", "n", "PENDING", "None")
+    assert [given.get("dependency") for given in options] == [None, "afterany:2_0", "afterany:1_0:3_0"]
