@@ -27,7 +27,8 @@ class Arguments:
         self.rows, self._size, self._interpolation, self._device = rows, (height, width), interpolation, device
         self.chances = torch.tensor([round(row.probability * _CHANCES) for row in rows], device=device)
         self.factor = torch.tensor([row.argument for row in rows], dtype=torch.float32, device=device)
-        self.kinds = {row.kind for row in rows}
+        self.kind_of = [row.kind for row in rows]
+        self.kinds = set(self.kind_of)
 
         self._is_kind: dict[tuple[str, ...], Tensor] = {}
 
@@ -54,6 +55,7 @@ class Arguments:
 
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # pixels (B, H, W, C) and each image's row (B,) -> pixels
+Steps = tuple[tuple[tuple[str, ...], Operation], ...]
 
 
 class PixelAugmentation:
@@ -117,7 +119,7 @@ class PixelAugmentation:
         def move(x: Tensor, row: Tensor) -> Tensor:
             return geometry.resample(x, arguments.maps[row], fill, self._interpolation)
 
-        steps: tuple[tuple[tuple[str, ...], Operation], ...] = (
+        steps: Steps = (
             (geometry.KINDS, move),
             (_FIXED, lambda x, row: operations.look_up(x, arguments.tables[row])),
             (("contrast",), lambda x, row: operations.contrast(x, arguments.factor[row])),
@@ -127,7 +129,7 @@ class PixelAugmentation:
             (("equalize",), lambda x, row: operations.equalize(x)),
         )
         if not dense:
-            return _by_group(images, rows, [(arguments.is_kind(kinds), operate) for kinds, operate in steps])
+            return _by_group(images, rows, arguments.kind_of, steps)
         result = images
         for kinds, operate in steps:
             if arguments.kinds.intersection(kinds):
@@ -143,16 +145,17 @@ class PixelAugmentation:
         return torch.tensor(fill, dtype=torch.uint8, device=images.device)
 
 
-def _by_group(images: Tensor, rows: Tensor, operations: list[tuple[Tensor, Operation]]) -> Tensor:
+def _by_group(images: Tensor, rows: Tensor, kind_of: list[str], steps: Steps) -> Tensor:
     """Apply each operation to the images that it is drawn for. The groups stand one after another until the end."""
-    places, parts = [], []
-    is_left = torch.ones(len(images), dtype=torch.bool)
-    for is_kind, operate in operations:
-        chosen = is_kind[rows]
-        is_left &= ~chosen
-        if len(place := chosen.nonzero()[:, 0]):
-            places.append(place)
-            parts.append(operate(images.index_select(0, place), rows.index_select(0, place)))
-    place = is_left.nonzero()[:, 0]
-    order = torch.cat([*places, place]).argsort()
-    return torch.cat([*parts, images.index_select(0, place)]).index_select(0, order)
+    places: dict[int, list[int]] = {i: [] for i in range(len(steps) + 1)}
+    step_of = {kind: i for i, (kinds, _) in enumerate(steps) for kind in kinds}
+    for place, row in enumerate(rows.tolist()):
+        places[step_of.get(kind_of[row], len(steps))].append(place)  # the last are those that stay
+    parts = []
+    for i, members in places.items():
+        if members:
+            chosen = torch.tensor(members)
+            part = images.index_select(0, chosen)
+            parts.append(steps[i][1](part, rows.index_select(0, chosen)) if i < len(steps) else part)
+    order = torch.tensor([place for members in places.values() for place in members]).argsort()
+    return torch.cat(parts).index_select(0, order)
