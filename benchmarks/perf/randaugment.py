@@ -39,7 +39,7 @@ def measure(size: int, batches: int, batch: int, student: str, count: int) -> No
     pil_images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels[:count].contiguous()]
     policy = canonical_augment({"randaugment": {}})
     assert policy
-    augment, transform = PixelAugmentation(policy), v2.RandAugment()
+    augment, transform = PixelAugmentation(policy, compile_after=0), v2.RandAugment()
     step = training_step(student, pixels[:batch])
     epoch = 0
 
