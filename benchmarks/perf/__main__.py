@@ -20,6 +20,7 @@ BENCHES = (
     "rerun_10k",
     "store_100k",
     "augment",
+    "randaugment",
     "imagenet_loader",
     "imagenet_loader_256",
     "seeded_decoder",

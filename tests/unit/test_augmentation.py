@@ -1,5 +1,6 @@
 """Augmentation of pixels: each operation against PIL's, what is drawn, and independence of a batch's composition."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -11,16 +12,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from pydantic import ValidationError
 from scipy import stats
 from timm.data import auto_augment as timm_ops
 from torch import Tensor
 from torchvision.transforms import v2
 
-from harness.data.augment import geometry, levels, operations, pixel_augmentation
+from harness.data.augment import geometry, levels, operations, pixel_augmentation, pixels
 from harness.data.augment.pixels import PixelAugmentation
 from harness.data.augment.policies import read_policy
 from harness.errors import UserError
 from harness.spec.augmentation import canonical_augment
+from harness.spec.schema import Recipe
+from harness.spec.science import recipe_json
 
 PIL_MODES = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
              "bicubic": Image.Resampling.BICUBIC}  # fmt: skip
@@ -147,6 +151,25 @@ def test_the_way_of_a_gpu_gives_the_same_bits_and_changes_no_input(policy: dict[
     assert torch.equal(IMAGES, before)
 
 
+@pytest.mark.slow  # compiling takes some seconds, once per installation
+@pytest.mark.parametrize("policy", [*POLICIES, {"trivialaugment": {"interpolation": "bicubic"}}], ids=str)
+def test_the_compiled_operations_give_the_same_bits(policy: dict[str, Any]) -> None:
+    pytest.importorskip("numba")
+    augment = canonical_augment(policy) or {}
+    one, other = PixelAugmentation(augment), PixelAugmentation(augment, compile_after=0)
+    for channels in (1, 3) if "timm" not in policy else (3,):
+        images = make_images(24, 19, channels).repeat(30, 1, 1, 1).permute(0, 3, 1, 2)
+        every = torch.arange(len(images))
+        assert torch.equal(one(images, 3, 1, every, ""), other(images, 3, 1, every, ""))
+
+
+def test_without_numba_torchs_operations_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "_compiled_operations", lambda: None)
+    augment = PixelAugmentation(canonical_augment({"randaugment": {}}) or {}, compile_after=0)
+    every = torch.arange(len(IMAGES))
+    assert torch.equal(augment(IMAGES, 0, 0, every, ""), augmentation(randaugment={})(IMAGES, 0, 0, every, ""))
+
+
 @in_policies
 def test_seeds_epochs_and_streams_are_independent(policy: dict[str, Any]) -> None:
     augment, every = augmentation(**policy), torch.arange(len(IMAGES))
@@ -254,3 +277,58 @@ def test_timms_noise_and_probability() -> None:
     magnitudes = [abs(row.argument) / 3 for row in first if row.kind == "rotate"]
     assert stats.kstest(magnitudes, stats.norm(7, 0.5).cdf).pvalue > 1e-4
     assert np.mean([row.argument > 0 for row in first if row.kind == "rotate"]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_what_is_stated_and_what_is_the_default_are_one_science() -> None:
+    forms = [{"randaugment": {}}, {"randaugment": None}, {"randaugment": {"ops": 2, "magnitude": 9}}]
+    recipes = [Recipe.model_validate({"epochs": 1, "lr": 0.1, "augment": form}) for form in forms]
+    assert recipes[0] == recipes[1] == recipes[2]
+    stated = recipe_json(recipes[0])["augment"]
+    assert stated == {
+        "randaugment": {
+            "ops": 2, "magnitude": 9.0, "magnitude_std": 0.0, "probability": 1.0, "levels": "torchvision",
+            "increasing": True, "interpolation": "nearest", "fill": 0,
+        }
+    }  # fmt: skip
+    assert canonical_augment(stated) == stated
+    assert canonical_augment({"timm": "rand-m9-mstd0.5-inc1"}) == canonical_augment(
+        {
+            "randaugment": {
+                "levels": "timm",
+                "magnitude": 9,
+                "magnitude_std": 0.5,
+                "probability": 0.5,
+                "interpolation": "bicubic",
+                "fill": [124, 116, 104],
+            }
+        }  # fmt: skip
+    )
+    assert recipe_json(Recipe.model_validate({"epochs": 1, "lr": 0.1, "random_erasing": 0.25}))["random_erasing"] == {
+        "probability": 0.25, "mode": "pixel", "value": 0.0, "area": [0.02, 1 / 3], "aspect": [0.3, 1 / 0.3], "count": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("augment", {"randaug": {}}, "unknown augmentation 'randaug'; did you mean 'randaugment'?"),
+        ("augment", {"randaugment": {"magnitud": 1}}, "randaugment: unknown key 'magnitud'; did you mean 'magnitude'?"),
+        ("augment", {"randaugment": {"magnitude": 31}}, "randaugment: magnitude must be less than or equal to 30"),
+        ("augment", {"randaugment": {"magnitude": 11, "levels": "timm"}}, "magnitude must be at most 10 with levels"),
+        ("augment", {"randaugment": {"increasing": False}}, "increasing must be true with levels 'torchvision'"),
+        ("augment", {"randaugment": {"fill": [1, 256]}}, "fill must be less than or equal to 255, found 256"),
+        ("augment", {"randaugment": {}, "trivialaugment": {}}, "found randaugment and trivialaugment"),
+        ("augment", {"autoaugment": {"policy": "cifar"}}, "policy must be 'imagenet', 'cifar10' or 'svhn'"),
+        ("augment", {"timm": "rand-m9-tweights"}, "'tweights' in 'rand-m9-tweights' is not supported"),
+        ("augment", {"timm": "rand-m12"}, "magnitude must be at most 10 with levels 'timm', found 12"),
+        ("augment", "randaugment", "expected a mapping with one of randaugment, autoaugment, trivialaugment, timm"),
+        ("augment", {"randaugment": 9}, "randaugment: expected a mapping of keys to values, found 9"),
+        ("random_erasing", 2, "must be less than or equal to 1, found 2"),
+        ("random_erasing", {"probability": 0.1, "area": [0.5, 0.1]}, "must be two numbers with 0 < least <= largest"),
+        ("random_erasing", {"probability": 0.1, "mod": "pixel"}, "unknown key 'mod'; did you mean 'mode'?"),
+        ("random_erasing", {"probability": 0.1, "value": 1}, "value is used with mode 'constant' only"),
+    ],
+)
+def test_mistakes_are_named(key: str, value: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        Recipe.model_validate({"epochs": 1, "lr": 0.1, key: value})

@@ -57,7 +57,8 @@ def test_a_rectangle_is_erased_with_the_stated_probability_and_area() -> None:
 
 def test_areas_aspects_and_corners_are_uniform() -> None:
     every = torch.arange(20_000)
-    ((top, left, height, width),) = (
+    rectangles = make_erasing(1).rectangles(2000, 2000, 0, 0, every, "")[0]
+    top, left, height, width = rectangles.double().T
         make_erasing(1).rectangles(2000, 2000, 0, 0, every, "").double().unbind(0)[0].T[None]
     )
     shares, logs = height * width / 2000**2, (height / width).log()

@@ -54,40 +54,44 @@ def resample(pixels: Tensor, maps: Tensor, fill: Tensor, interpolation: str) -> 
         and bool((maps[:, 3:5] == maps.new_tensor([0, ONE])).all())
     ):
         return _shift_rows(pixels, maps, fill)
-    columns = torch.arange(width, device=pixels.device)
-    rows = torch.arange(height, device=pixels.device)[:, None]
-    part = maps.to(torch.int32).permute(1, 0)[..., None, None]
-    columns, rows = columns.to(torch.int32), rows.to(torch.int32)
-    x = part[0] * columns + (part[1] * rows + part[2])
-    y = part[3] * columns + (part[4] * rows + part[5])
+    x, y = _positions(maps, height, width)
     if interpolation == "nearest":
-        return _nearest(pixels, x >> 16, y >> 16, fill)
+        return _nearest(pixels, x, y, fill)
     return _interpolate(pixels, x, y, fill, 2 if interpolation == "bilinear" else 4)
+
+
+def _positions(maps: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return where pixels are read, x and y (B, H, W) int32, in units of 2^-16 pixel."""
+    columns = torch.arange(width, device=maps.device, dtype=torch.int32)
+    rows = torch.arange(height, device=maps.device, dtype=torch.int32)[:, None]
+    part = maps.to(torch.int32).permute(1, 0)[..., None, None]
+    return part[0] * columns + (part[1] * rows + part[2]), part[3] * columns + (part[4] * rows + part[5])
 
 
 def _nearest(pixels: Tensor, x: Tensor, y: Tensor, fill: Tensor) -> Tensor:
     batch, height, width, channels = pixels.shape
-    inside = (x.clamp(0, width - 1) == x) & (y.clamp(0, height - 1) == y)
-    # One more row of one pixel, the fill, is what positions outside read.
-    source = torch.cat([pixels.view(-1, channels), fill[None]])
-    first = torch.arange(batch, dtype=torch.int32, device=x.device)[:, None, None] * (height * width)
-    position = torch.where(inside, y * width + x + first, batch * height * width)
-    return source.index_select(0, position.view(-1)).view(pixels.shape)
+    # A frame of fill is what positions outside read: no position needs to be compared with the edge.
+    row = width + 2
+    framed = fill.repeat(row).expand(batch, height + 2, row * channels).contiguous()
+    framed[:, 1:-1, channels:-channels] = pixels.view(batch, height, width * channels)
+    x = x.bitwise_right_shift_(16).clamp_(-1, width)
+    y = y.bitwise_right_shift_(16).clamp_(-1, height)
+    first = torch.arange(batch, dtype=torch.int32, device=x.device)[:, None, None] * ((height + 2) * row) + row + 1
+    place = y.mul_(row).add_(x).add_(first)
+    return framed.view(-1, channels).index_select(0, place.view(-1)).view(pixels.shape)
 
 
 def _shift_rows(pixels: Tensor, maps: Tensor, fill: Tensor) -> Tensor:
     """Read whole rows at once, where each row of the result is a part of one row: shears and translations along x."""
     batch, height, width, channels = pixels.shape
-    rows = torch.arange(height)
-    x = (maps[:, 1:2] * rows + maps[:, 2:3]) >> 16  # (B, H), where a row's first pixel is read
-    y = rows + (maps[:, 5:6] >> 16)
+    x = (maps[:, 1:2] * torch.arange(height) + maps[:, 2:3]) >> 16  # (B, H), where a row's first pixel is read
+    y = torch.arange(height) + (maps[:, 5:6] >> 16)
     # Each row stands in a row of fill three times as wide. A last row is fill alone.
-    wide = torch.empty((batch * height + 1, 3 * width, channels), dtype=torch.uint8)
-    wide.view(-1, channels)[:] = fill
-    wide[:-1, width : 2 * width] = pixels.view(batch * height, width, channels)
+    wide = fill.repeat(3 * width).expand(batch * height + 1, -1).contiguous()
+    wide[:-1, width * channels : 2 * width * channels] = pixels.view(batch * height, width * channels)
     first = torch.arange(batch)[:, None] * height
     row = torch.where((y >= 0) & (y < height), y + first, batch * height)
-    windows = wide.as_strided((len(wide) * 3 * width - width + 1, width * channels), (channels, 1))
+    windows = wide.as_strided(((3 * len(wide) - 1) * width + 1, width * channels), (channels, 1))
     return windows.index_select(0, (row * (3 * width) + (x + width).clamp(0, 2 * width)).view(-1)).view(pixels.shape)
 
 

@@ -41,31 +41,41 @@ def look_up(pixels: Tensor, tables: Tensor) -> Tensor:
 
 def contrast(pixels: Tensor, factor: Tensor) -> Tensor:
     """Blend with the mean of the image's grey values, rounded to an integer."""
-    grey, count = _grey(pixels), pixels.shape[1] * pixels.shape[2]
-    count *= grey.shape[3]
-    mean = (2 * grey.sum(dim=(1, 2, 3)) + count) // (2 * count)
+    planes = _planes(pixels)
+    grey = _grey(planes) if len(planes) == 3 else torch.cat(planes, dim=1)
+    count = grey[0].numel()
+    mean = (2 * grey.to(torch.int32).sum(dim=(1, 2)) + count) // (2 * count)
     return look_up(pixels, _blend_tables(mean.float(), factor))
 
 
 def color(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Blend with the image in grey; a grey image stays as it is."""
-    if pixels.shape[3] != 3:
+    """Blend with the image in grey; an image that has not three channels stays as it is."""
+    planes = _planes(pixels)
+    if len(planes) != 3:
         return pixels
-    return _blend(_grey(pixels).float(), pixels, factor)
+    grey, result = _grey(planes), torch.empty_like(pixels)
+    for channel, plane in enumerate(planes):
+        result[..., channel] = _blend(grey, plane, factor)
+    return result
 
 
 def sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
     """Blend with the image smoothed by (1 1 1, 1 5 1, 1 1 1) / 13; the pixels at the edge stay as they are."""
-    if min(pixels.shape[1:3]) < 3:
+    batch, height, width, channels = pixels.shape
+    if min(height, width) < 3:
         return pixels
-    values = pixels.to(torch.int16)
-    centre = values[:, 1:-1, 1:-1]
-    total = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
-    total = total[:, :, :-2] + total[:, :, 1:-1] + total[:, :, 2:] + 4 * centre
-    smooth = ((total.to(torch.int32) + 6) * 20165) >> 18  # (total + 6) // 13, exact up to 3,321
-    sharp = pixels.clone()
-    sharp[:, 1:-1, 1:-1] = _blend(smooth.float(), centre, factor)
-    return sharp
+    end = (width - 1) * channels
+    rows = pixels.view(batch, height, width * channels)  # neighbours along a row are `channels` values apart
+    values = rows.float()
+    smooth = values[:, :-2] + values[:, 1:-1]
+    smooth += values[:, 2:]
+    smooth = smooth[..., : end - channels] + smooth[..., channels:end] + smooth[..., 2 * channels :]
+    centre = values[:, 1:-1, channels:end]
+    # Sums of integers are exact here, and no thirteenth of them plus a half is near to an integer.
+    smooth.add_(centre, alpha=4).add_(6.5).mul_(1 / 13).floor_()
+    sharp = rows.clone()
+    sharp[:, 1:-1, channels:end] = _blend(smooth, centre, factor)
+    return sharp.view(pixels.shape)
 
 
 def autocontrast(pixels: Tensor) -> Tensor:
@@ -95,8 +105,8 @@ def equalize(pixels: Tensor) -> Tensor:
     values = torch.arange(256, device=pixels.device)
     last = ((counts > 0) * values).amax(1, keepdim=True)
     step = (height * width - counts.gather(1, last)) // 255
-    tables = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    tables = torch.where(step > 0, tables, values).to(torch.uint8)
+    quotient = (below + step // 2).double() / step.clamp(min=1)  # its floor is exact, and integers divide slowly
+    tables = torch.where(step > 0, quotient.clamp_(max=255).to(torch.uint8), values.to(torch.uint8))
     return tables.view(-1).index_select(0, positions).view(pixels.shape)
 
 
@@ -108,12 +118,15 @@ def _positions(pixels: Tensor) -> Tensor:
     return rows.add_(first.repeat(1, 1, width)).view(-1)
 
 
-def _grey(pixels: Tensor) -> Tensor:
-    """Return PIL's grey values in int32, (B, H, W, 1); all channels where there are not three."""
-    if pixels.shape[3] != 3:
-        return pixels.to(torch.int32)
-    red, green, blue = pixels.to(torch.int32).split(1, dim=3)
-    return (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
+def _planes(pixels: Tensor) -> list[Tensor]:
+    """Return each channel by itself, (B, H, W) float32: three channels side by side are slow to work on."""
+    return [pixels[..., channel].float() for channel in range(pixels.shape[3])]
+
+
+def _grey(planes: list[Tensor]) -> Tensor:
+    """Return PIL's grey values, integers in float32. All sums are below 2^24, so that they are exact."""
+    red, green, blue = planes
+    return (red * 19595).add_(green * 38470).add_(blue * 7471).add_(32768).mul_(2.0**-16).floor_()
 
 
 def _blend_tables(start: Tensor, factor: Tensor) -> Tensor:

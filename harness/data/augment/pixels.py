@@ -1,9 +1,11 @@
 """Augmentation of pixels: which operations an image gets, and their application to a batch."""
 
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ from harness.errors import UserError
 _FIXED = ("brightness", "posterize", "solarize", "solarize_add", "invert")
 _CHANCES = 1 << 24
 _AT_ONCE = 1 << 20  # bytes of pixels that are augmented together on a CPU, so that they stay in its cache
+_FEW = 1 << 26  # bytes of pixels: compiling is not worth it for less
 
 
 class Arguments:
@@ -27,7 +30,8 @@ class Arguments:
         self.rows, self._size, self._interpolation, self._device = rows, (height, width), interpolation, device
         self.chances = torch.tensor([round(row.probability * _CHANCES) for row in rows], device=device)
         self.factor = torch.tensor([row.argument for row in rows], dtype=torch.float32, device=device)
-        self.kinds = {row.kind for row in rows}
+        self.kind_of = [row.kind for row in rows]
+        self.kinds = set(self.kind_of)
 
         self._is_kind: dict[tuple[str, ...], Tensor] = {}
 
@@ -54,18 +58,23 @@ class Arguments:
 
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # pixels (B, H, W, C) and each image's row (B,) -> pixels
+Steps = tuple[tuple[tuple[str, ...], Operation], ...]
 
 
 class PixelAugmentation:
     """An augmentation policy for batches of pixels: a pure function of (seed, epoch, index, stream)."""
 
-    def __init__(self, augment: dict[str, Any], *, dense: bool | None = None):
-        """Take a policy in its canonical form (harness/spec/augmentation.py).
+    def __init__(self, augment: dict[str, Any], *, dense: bool | None = None, compile_after: int = _FEW):
+        """Take a policy in its canonical form (harness/spec/augmentation.py). All ways give the same bits.
 
-        ``dense``: apply each operation to all images and choose afterwards; the default on a GPU, which would have to
-        be waited for to know which image has which. Both ways give the same bits.
+        Args:
+            augment: the policy.
+            dense: apply each operation to all images and choose afterwards; the default on a GPU, which would have to
+                be waited for to know which image has which.
+            compile_after: bytes of pixels after which a CPU uses the compiled operations, where numba is installed.
         """
         self._augment, self._dense = augment, dense
+        self._compile_after, self._seen = compile_after, 0
         ((_, keys),) = augment.items()
         self._interpolation, self._fill = keys["interpolation"], keys["fill"]
         self._arguments = lru_cache(maxsize=16)(self._list_arguments)
@@ -80,10 +89,13 @@ class PixelAugmentation:
         at_once = max(1, _AT_ONCE // max(1, images[:1].numel())) if images.device.type == "cpu" else max(1, len(images))
         drawn = self.draw(images.shape[1], images.shape[2], seed, epoch, indices, stream)
         parts = []
+        self._seen += images.numel()
+        compiled = self._compiled(images.device)
         for first in range(0, len(images), at_once):
             part = images[first : first + at_once]
             for arguments, rows in drawn:
-                part = self._step(part, arguments, rows[first : first + at_once])
+                mine = rows[first : first + at_once]
+                part = self._run(compiled, part, arguments, mine) if compiled else self._step(part, arguments, mine)
             parts.append(part)
         return (torch.cat(parts) if parts else images).permute(0, 3, 1, 2)
 
@@ -110,6 +122,23 @@ class PixelAugmentation:
                 arguments[layer.groups] = Arguments(layer, height, width, self._interpolation, device)
         return [(layer, arguments[layer.groups]) for layer in layers]
 
+    def _compiled(self, device: torch.device) -> ModuleType | None:
+        is_worth_it = device.type == "cpu" and self._dense is None and self._seen >= self._compile_after
+        return _compiled_operations() if is_worth_it else None
+
+    def _run(self, compiled: ModuleType, images: Tensor, arguments: Arguments, rows: Tensor) -> Tensor:
+        """Apply a step by the compiled operations."""
+        code_of = {**dict.fromkeys(geometry.KINDS, compiled.MOVES), **compiled.CODES}
+        codes = np.array([code_of.get(arguments.kind_of[row], 0) for row in rows.tolist()])
+        maps, tables, factors = (
+            part.index_select(0, rows).numpy() for part in (arguments.maps, arguments.tables, arguments.factor)
+        )
+        taps = {"nearest": 1, "bilinear": 2, "bicubic": 4}[self._interpolation]
+        result = torch.empty_like(images)
+        fill = self._fill_of(images).numpy()
+        compiled.augment(images.numpy(), codes, maps, tables, factors, fill, taps, result.numpy())
+        return result
+
     def _step(self, images: Tensor, arguments: Arguments, rows: Tensor) -> Tensor:
         dense = images.device.type != "cpu" if self._dense is None else self._dense
         fill = self._fill_of(images)
@@ -117,7 +146,7 @@ class PixelAugmentation:
         def move(x: Tensor, row: Tensor) -> Tensor:
             return geometry.resample(x, arguments.maps[row], fill, self._interpolation)
 
-        steps: tuple[tuple[tuple[str, ...], Operation], ...] = (
+        steps: Steps = (
             (geometry.KINDS, move),
             (_FIXED, lambda x, row: operations.look_up(x, arguments.tables[row])),
             (("contrast",), lambda x, row: operations.contrast(x, arguments.factor[row])),
@@ -127,7 +156,7 @@ class PixelAugmentation:
             (("equalize",), lambda x, row: operations.equalize(x)),
         )
         if not dense:
-            return _by_group(images, rows, [(arguments.is_kind(kinds), operate) for kinds, operate in steps])
+            return _by_group(images, rows, arguments.kind_of, steps)
         result = images
         for kinds, operate in steps:
             if arguments.kinds.intersection(kinds):
@@ -143,16 +172,27 @@ class PixelAugmentation:
         return torch.tensor(fill, dtype=torch.uint8, device=images.device)
 
 
-def _by_group(images: Tensor, rows: Tensor, operations: list[tuple[Tensor, Operation]]) -> Tensor:
+def _by_group(images: Tensor, rows: Tensor, kind_of: list[str], steps: Steps) -> Tensor:
     """Apply each operation to the images that it is drawn for. The groups stand one after another until the end."""
-    places, parts = [], []
-    is_left = torch.ones(len(images), dtype=torch.bool)
-    for is_kind, operate in operations:
-        chosen = is_kind[rows]
-        is_left &= ~chosen
-        if len(place := chosen.nonzero()[:, 0]):
-            places.append(place)
-            parts.append(operate(images.index_select(0, place), rows.index_select(0, place)))
-    place = is_left.nonzero()[:, 0]
-    order = torch.cat([*places, place]).argsort()
-    return torch.cat([*parts, images.index_select(0, place)]).index_select(0, order)
+    places: dict[int, list[int]] = {i: [] for i in range(len(steps) + 1)}
+    step_of = {kind: i for i, (kinds, _) in enumerate(steps) for kind in kinds}
+    for place, row in enumerate(rows.tolist()):
+        places[step_of.get(kind_of[row], len(steps))].append(place)  # the last are those that stay
+    parts = []
+    for i, members in places.items():
+        if members:
+            chosen = torch.tensor(members)
+            part = images.index_select(0, chosen)
+            parts.append(steps[i][1](part, rows.index_select(0, chosen)) if i < len(steps) else part)
+    order = torch.tensor([place for members in places.values() for place in members]).argsort()
+    return torch.cat(parts).index_select(0, order)
+
+
+@cache
+def _compiled_operations() -> ModuleType | None:
+    """Return the compiled operations; None where numba is not installed."""
+    try:
+        from harness.data.augment import compiled
+    except ImportError:
+        return None
+    return compiled
