@@ -12,7 +12,7 @@ MOST_EXTRA_TOKENS = 16  # a class token, registers
 
 @dataclass(frozen=True)
 class Layout:
-    """How a module's result holds a map."""
+    """The arrangement of a map in what a module returns."""
 
     kind: Literal["channels_first", "channels_last", "tokens", "class_token"]
     extra: int = 0  # tokens before those of the patches: the class token, DeiT's distillation token, registers
