@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING  # noqa: E402
 
 if TYPE_CHECKING:
     from harness.api import Results
+    from harness.training.classifier import Classifier
 
 __version__ = "0.1.0"
-__all__ = ["open_store"]
+__all__ = ["load_model", "open_store"]
 
 
 def open_store(path: str | os.PathLike[str] = "results") -> "Results":
@@ -30,3 +31,27 @@ def open_store(path: str | os.PathLike[str] = "results") -> "Results":
     from harness.api import Results
 
     return Results(Path(path))
+
+
+def load_model(
+    run: str,
+    results: str | os.PathLike[str] = "results",
+    epoch: str = "last",
+    own_method: str | None = None,
+    own_models: tuple[str, ...] = (),
+) -> "Classifier":
+    """Load a finished run's trained classifier, in eval mode on the CPU, which normalises images itself.
+
+    Args:
+        run: the run's id or the start of it.
+        results: the store.
+        epoch: "last", or "best" for a run that was trained by `sweep --keep-best`.
+        own_method, own_models: the run's method (if it is part of the model), student or teacher where they are your
+            own, as `module:Name`; their modules are imported. No others that the record names are.
+
+    Raises:
+        UserError: there is no such store, run, epoch or file, or it is no classifier.
+    """
+    from harness.api import load_model as load
+
+    return load(run, Path(results), epoch, own_method, own_models)

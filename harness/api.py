@@ -1,4 +1,4 @@
-"""Results of a store as tables, for programs. Start with ``harness.open_store``."""
+"""Results of a store as tables and as models, for programs: ``harness.open_store`` and ``harness.load_model``."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,6 +15,8 @@ from harness.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from harness.training.classifier import Classifier
 
 _NO_CURVES = tuple(name for name in SCHEMA.names if name != "curves")
 
@@ -75,3 +77,23 @@ class Results:
             raise UserError(unknown("sweep", sweep, known))
         contents = Contents.read(self._store.table_folder(sweep))
         return cell_table(contents, records.read_records(self._store, contents.run_ids(), _NO_CURVES))
+
+
+def load_model(
+    run: str, results: Path, epoch: str, own_method: str | None, own_models: tuple[str, ...]
+) -> "Classifier":
+    """Load a finished run's classifier, see ``harness.load_model``.
+
+    Raises:
+        UserError: there is no such store, run, epoch or file, or it is no classifier.
+    """
+    from harness.models.checkpoints import WeightsError  # torch, which tables do not need
+    from harness.store.saved_run import find_saved_run
+    from harness.training.classifier import load_classifier
+
+    if not results.is_dir():
+        raise UserError(f"{results}: no such store")
+    try:
+        return load_classifier(find_saved_run(Store.at(results), run, epoch, "run"), own_method, own_models)
+    except WeightsError as e:
+        raise UserError(str(e)) from None

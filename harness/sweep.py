@@ -55,6 +55,13 @@ def sweep(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Train failed runs again (default: leave them).")
     ] = False,
+    keep_best: Annotated[
+        bool,
+        typer.Option(
+            "--keep-best",
+            help="Keep the weights of each run's best epoch beside those of its last; this changes no number.",
+        ),
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -111,7 +118,8 @@ def sweep(
         from slurm import profiles
 
         profiles.load_profile(cluster)
-    request = Request(file, results, data, set_, only, cluster, max_parallel, packs_per_job, baseline, margin)
+    places = (file, results, data, set_, only, cluster)
+    request = Request(*places, max_parallel, packs_per_job, baseline, margin, keep_best)
     planned = request.plan(fetch=not plan)
     cells, changes = planned.plan.cells, protocol_guard.recipe_changes(planned.plan)
     protocol_guard.refuse_mixed(planned.document.source, cells, changes, mix_protocols)

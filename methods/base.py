@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -50,8 +51,8 @@ class TapSpec:
     @property
     def listed(self) -> str:
         """Return the names for a message. ``module.PATH`` stands for those of single modules, often hundreds."""
-        has_modules = any(name.startswith("module.") for name in self.names)
-        names = [name for name in self.names if not name.startswith("module.")]
+        has_modules = any("module." in name for name in self.names)
+        names = [name for name in self.names if "module." not in name]
         return ", ".join(names + ["module.PATH"] * has_modules)
 
     def resolve(self, tap: str) -> str:
@@ -120,6 +121,13 @@ class Batch:
     random: SampleRandom
     # Epochs of the main stage are 1, 2, ...; a first stage's last epoch is 0. Without an epoch every warm-up is over.
     epoch: float = math.inf
+    # Where a recipe mixes images: (B, classes) float32, the share of each class. `targets` is then the largest share's.
+    target_probs: Tensor | None = None
+    views: dict[str, Tensor] = field(default_factory=dict)  # further views of the same images, shaped as `images`
+
+    def cross_entropy(self, logits: Tensor) -> Tensor:
+        """Return the cross-entropy of logits (B, classes) with the targets or, of mixed images, their shares."""
+        return F.cross_entropy(logits, self.targets if self.target_probs is None else self.target_probs)
 
     def ramp(self, epochs: int) -> float:
         """Return min(epoch / epochs, 1), the factor of a term that warms up over ``epochs``; 1 for 0 epochs."""
@@ -133,6 +141,10 @@ class Outputs:
     logits: Tensor  # (B, classes)
     embedding: Tensor  # (B, D) pooled penultimate feature
     features: dict[str, Tensor] = field(default_factory=dict)  # tap -> (B, C, H, W), for the requested taps
+    # Each teacher's own outputs, where there are several: then ``logits`` are the mean of theirs, the embedding is
+    # empty, and taps are named by a teacher's position: ``0.stage1``, ``1.stage1``.
+    teachers: "tuple[Outputs, ...]" = ()
+    views: dict[str, "Outputs"] = field(default_factory=dict)  # the outputs for the views that the method names
 
 
 @dataclass(frozen=True)
@@ -168,8 +180,14 @@ class Distiller(nn.Module):
     ``diagnostics``   further keys of that dictionary: logged per epoch, never optimised.
     ``logits_only``   whether ``forward`` reads nothing of the teacher except its logits: then they can be cached, see
                       the recipe's ``teacher_top_k``.
+    ``several_teachers`` whether ``forward`` reads ``Outputs.teachers``, so that it can learn more of several teachers
+                      than the mean of their logits. With a single teacher these are empty.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
                       ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
+    ``views``         the recipe's further views of each image that ``forward`` reads, by name: student and teacher run
+                      on each, and ``Outputs.views`` has what they return.
+    ``per_image``     whether it keeps something of each training image, known by ``Batch.indices``: then a recipe
+                      cannot mix images.
     ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
                       ``two_stage``, detectors by their outputs for regions: see ``methods.detection``.
     ``used_with``     hyper-parameter -> another one and its value, with which alone it is used; a sweep that states it
@@ -180,6 +198,7 @@ class Distiller(nn.Module):
 
     ``student_taps``  the taps of the student that ``forward`` reads.
     ``teacher_taps``  the taps of the teacher that ``forward`` reads.
+    ``student_view_taps`` and ``teacher_view_taps``  likewise, of further views.
     ``first_stage``   the stage before the main one.
     ``peer``          the start of a teacher that is trained too: fresh weights (``scratch``) or the teacher's
                       (``teacher``). ``forward`` then gets the outputs, with gradients, of the run's own network of the
@@ -195,11 +214,16 @@ class Distiller(nn.Module):
     needs_teacher: ClassVar[bool] = True
     defined_for: ClassVar[tuple[str, ...]] = ("classification",)
     logits_only: ClassVar[bool] = False
+    several_teachers: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
+    views: ClassVar[tuple[str, ...]] = ()
+    per_image: ClassVar[bool] = False
     used_with: ClassVar[dict[str, tuple[str, str]]] = {}
 
     student_taps: Sequence[str] = ()
     teacher_taps: Sequence[str] = ()
+    student_view_taps: Sequence[str] = ()
+    teacher_view_taps: Sequence[str] = ()
     first_stage: FirstStage | None = None
     peer: Literal["scratch", "teacher"] | None = None
 

@@ -36,6 +36,7 @@ class CRD(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "crd": 0.8}
+    per_image: ClassVar[bool] = True
 
     # set by setup(), as N is unknown before
     bank_s: Tensor

@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Batch, Distiller, Outputs, TapSpec, check_choice, check_positive
@@ -45,6 +44,6 @@ class DML(Distiller):
         z_student, z_peer = student.logits, teacher.logits
         return {
             "kl": soft_target_loss(z_student, z_peer.detach(), self.temperature),
-            "peer_ce": F.cross_entropy(z_peer, batch.targets),
+            "peer_ce": batch.cross_entropy(z_peer),
             "peer_kl": soft_target_loss(z_peer, z_student.detach(), self.temperature),
         }

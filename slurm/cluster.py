@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec import methods as method_sources
+from harness.spec.optimizers import refuse_shards
+from harness.spec.own_code import all_own_code
+from harness.spec.science import Science
+from harness.spec.teacher_order import teacher_levels
 from harness.store import files, ownership
 from harness.store.store import Store
 from slurm import commands, missing_teachers, profiles, snapshot
@@ -206,8 +209,8 @@ class Cluster:
                 self._check_batches(job)
                 self._check_engine(job)
             postponed = sum(len(job.runs) for job in jobs)
-            for group, teacher_run in self._groups(jobs):
-                self._submit(group, teacher_run)
+            for group, teacher_runs in self._groups(jobs):
+                self._submit(group, teacher_runs)
                 postponed -= sum(len(job.runs) for job in group)
             self._postponed, self._postponed_at = postponed, time.monotonic()
             return postponed
@@ -215,12 +218,16 @@ class Cluster:
     def _fail_without_teacher(self, run_ids: set[str]) -> set[str]:
         """Write a failure for those of these runs whose teacher nobody will train, and return them."""
         jobs = [job.only(run_ids) for job in self.queue.jobs]
-        needs = {job.needs for job in jobs if job.needs} - set(self._live)
+        needs = {k for job in jobs for k in job.all_needs} - set(self._live)
         missing = {k for k in needs if missing_teachers.is_missing(self.store, self.queue.run_ids, k)}
-        return {k for job in jobs if job.needs in missing for k in missing_teachers.fail_learners(self.store, job)}
+        failed: set[str] = set()
+        for job in jobs:
+            if teacher_run := next((k for k in job.all_needs if k in missing), None):
+                failed |= missing_teachers.fail_learners(self.store, job, teacher_run)
+        return failed
 
-    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], str | None]]:
-        """Yield jobs that go into one array, and the teacher's run that they wait for, within the cluster's limits.
+    def _groups(self, jobs: list[QueuedJob]) -> Iterator[tuple[list[QueuedJob], tuple[str, ...]]]:
+        """Yield jobs that go into one array, and the teachers' runs that they wait for, within the cluster's limits.
 
         Jobs of one array ask for the same resources. Teachers come first, so that their job ids are known when their
         students are submitted.
@@ -231,18 +238,20 @@ class Cluster:
         if self._limits is None:
             self._limits = commands.limits()
         free_jobs = self._limits.user_jobs - self._jobs_of_user
-        groups: dict[tuple[profiles.Resources, str | None], list[QueuedJob]] = {}
+        levels = teacher_levels({k: job.all_needs for job in jobs for k in job.run_ids})
+        groups: dict[tuple[int, profiles.Resources, tuple[str, ...]], list[QueuedJob]] = {}
         for job in jobs:
-            teacher_run = job.needs if job.needs and job.needs not in done else None
-            groups.setdefault((self._resources(job), teacher_run), []).append(job)
-        for (_, teacher_run), members in sorted(groups.items(), key=lambda item: item[0][1] is not None):
+            teacher_runs = tuple(k for k in job.all_needs if k not in done)
+            level = levels[job.run_ids[0]] + 1 if teacher_runs else 0
+            groups.setdefault((level, self._resources(job), teacher_runs), []).append(job)
+        for (_, _, teacher_runs), members in sorted(groups.items(), key=lambda item: item[0][0]):
             for at in range(0, len(members), self._limits.array_tasks):
                 group = members[at : at + self._limits.array_tasks][: max(0, free_jobs)]
                 free_jobs -= len(group)
                 if group:
-                    yield group, teacher_run
+                    yield group, teacher_runs
 
-    def _submit(self, jobs: list[QueuedJob], teacher_run: str | None) -> None:
+    def _submit(self, jobs: list[QueuedJob], teacher_runs: tuple[str, ...]) -> None:
         from slurm.entry import run
 
         name = f"kd-{self.queue_file.stem}-{uuid.uuid4().hex[:8]}"
@@ -256,14 +265,14 @@ class Cluster:
         orders = [replace(self.queue.order(job.run_ids), **given).to_json() for job in jobs]
         array_job = ArrayJob(name, str(folder), [list(job.run_ids) for job in jobs], orders)
         self._array_jobs.write(array_job)
-        method_files = _method_files(jobs)
-        code = snapshot.take_snapshot(self.store.code, method_files)
+        own_files = _own_files(self.store, jobs)
+        code = snapshot.take_snapshot(self.store.code, own_files)
         restarts = self.profile.max_attempts * max(job.packs for job in jobs)
-        # What a user's method imports is not in the copy, but where it was at submission. Without one, nothing of the
-        # current folder is imported.
-        search = [str(code), *([os.getcwd()] if method_files else [])]
+        # What a user's code reads besides modules is not in the copy, but where it was at submission. Without such
+        # code, nothing of the current folder is imported.
+        search = [str(code), *([os.getcwd()] if own_files else [])]
         search += filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
-        executor = self._executor(name, folder, search, resources, teacher_run, restarts)
+        executor = self._executor(name, folder, search, resources, teacher_runs, restarts)
         try:
             with _outside_jobs(), ownership.writable_by_owner_alone():
                 submitted = executor.map_array(partial(run, max_attempts=self.profile.max_attempts), orders)
@@ -278,7 +287,7 @@ class Cluster:
         self._jobs_of_user += len(jobs)
 
     def _executor(
-        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_run: str | None,
+        self, name: str, folder: Path, search: list[str], resources: profiles.Resources, teacher_runs: tuple[str, ...],
         restarts: int,
     ) -> Any:  # fmt: skip
         import submitit
@@ -289,9 +298,9 @@ class Cluster:
         executor = submitit.SlurmExecutor(folder=folder, python=f"env PYTHONPATH={path} {python}")
         options: dict[str, Any] = {"chdir": search[0], "requeue": True, **profile.sbatch}
         further = {k: v for k, v in options.items() if v is not False}
-        if (teacher := self._live.get(teacher_run or "")) is not None:
+        if teachers := [self._live[k] for k in teacher_runs if k in self._live]:
             # afterany, not afterok: a student whose teacher failed starts, records that as its failure, and ends.
-            further["dependency"] = f"afterany:{teacher.job_id}"
+            further["dependency"] = ":".join(("afterany", *dict.fromkeys(teacher.job_id for teacher in teachers)))
         optional = {
             **{option: getattr(profile, option) for option in ("partition", "account", "qos", "constraint")},
             "mem": f"{int(resources.mem_gb * 1024)}MB" if resources.mem_gb else None,
@@ -340,11 +349,14 @@ class Cluster:
             )
 
     def _check_engine(self, job: QueuedJob) -> None:
-        """Check that the engine is installed here, unless jobs start a Python of their own.
+        """Check that the engine is installed here, unless jobs start a Python of their own, and can train the runs.
 
         Raises:
-            UserError: it is not.
+            UserError: it is not, or cannot.
         """
+        if zero_stage := self._resources(job).zero_stage:
+            for run in job.runs:
+                refuse_shards(self.store.read_science(run.run_id).recipe.optimizer, zero_stage)
         needed = self._resources(job).engine == "deepspeed" and self.profile.python is None
         if needed and find_spec("deepspeed") is None:
             raise UserError(
@@ -398,7 +410,11 @@ def _squeue(array_jobs: list[ArrayJob]) -> list[commands.JobState]:
     return commands.squeue({commands.user(), *(array_job.user for array_job in array_jobs)})
 
 
-def _method_files(jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
-    """Return (module, file) of every method that is not one of the harness's own."""
-    methods = {run.method for job in jobs for run in job.runs if ":" in run.method}
-    return [(method.partition(":")[0], method_sources.source_file(method)) for method in sorted(methods)]
+def _own_files(store: Store, jobs: list[QueuedJob]) -> list[tuple[str, Path]]:
+    """Return (module, file) of all code of these runs that is the user's own."""
+    first = {(job.student, job.teacher, run.method): run.run_id for job in jobs for run in job.runs}
+    sciences: list[Science] = []
+    for run_id in first.values():
+        with suppress(UserError):  # damaged: its job says so
+            sciences.append(store.read_science(run_id))
+    return sorted({item for code in all_own_code(sciences) for item in code.modules().items()})

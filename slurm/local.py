@@ -240,21 +240,21 @@ class Dispatcher:
             left = self._open_part(job)
             if not left.runs:
                 self.waiting.remove(job)
-            elif left.needs in self.failed:
+            elif failed := [k for k in left.all_needs if k in self.failed]:
                 learners = {run.run_id for run in left.runs if run.has_teacher}
-                self._fail_with_teacher(left.needs, learners)
+                self._fail_with_teacher(failed[0], learners)
                 self.waiting[self.waiting.index(job)] = left.only(set(left.run_ids) - learners)
-            elif left.needs and left.needs not in self.done:
-                if missing_teachers.is_missing(self.store, self.queue.run_ids, left.needs):
-                    self.failed |= missing_teachers.fail_learners(self.store, left)
+            elif open_needs := [k for k in left.all_needs if k not in self.done]:
+                missing = (k for k in open_needs if missing_teachers.is_missing(self.store, self.queue.run_ids, k))
+                if teacher_run := next(missing, None):
+                    self.failed |= missing_teachers.fail_learners(self.store, left, teacher_run)
             elif any(map(self.store.is_running, left.run_ids)):  # by an earlier dispatcher's job, or another sweep's
                 elsewhere += 1
             else:
                 self.waiting.remove(job)
                 self.running.append(self._start(job, left.run_ids))
 
-    def _fail_with_teacher(self, teacher: str | None, run_ids: Collection[str]) -> None:
-        assert teacher is not None
+    def _fail_with_teacher(self, teacher: str, run_ids: Collection[str]) -> None:
         failure = self.store.failure(teacher)
         cause = f"its teacher's run {teacher} failed: {failure.cause if failure else 'unknown cause'}"
         for run_id in run_ids:

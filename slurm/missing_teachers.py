@@ -13,10 +13,10 @@ def is_missing(store: Store, queued: Set[str], run_id: str) -> bool:
     return run_id not in store.done_ids() | store.failed_ids()  # after the lock, in case it has just ended elsewhere
 
 
-def fail_learners(store: Store, job: QueuedJob) -> set[str]:
+def fail_learners(store: Store, job: QueuedJob, teacher_run: str) -> set[str]:
     """Write a failure for the runs of a job that need its missing teacher, and return them."""
     learners = {run.run_id for run in job.runs if run.has_teacher}
-    cause = f"its teacher's run {job.needs} has no record any more: run the sweep again with --retry-failed"
+    cause = f"its teacher's run {teacher_run} has no record any more: run the sweep again with --retry-failed"
     for run_id in sorted(learners):
         store.write_failure(run_id, "teacher", cause, "", "")
     return learners

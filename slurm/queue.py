@@ -67,9 +67,12 @@ class QueuedJob:
     train_images: Count
     batch_size: Count
     packs: Count = 1  # of different seeds
+    also_needs: tuple[str, ...] = ()  # the runs that train their further teachers
 
     @classmethod
-    def from_sciences(cls, sciences: Mapping[str, Science], needs: str | None) -> "QueuedJob":
+    def from_sciences(
+        cls, sciences: Mapping[str, Science], needs: str | None, also_needs: tuple[str, ...] = ()
+    ) -> "QueuedJob":
         """Return the job of these runs, by run id. They share student, teacher, dataset and batch size."""
         science = next(iter(sciences.values()))
         return cls(
@@ -78,9 +81,10 @@ class QueuedJob:
                 for run_id, s in sciences.items()
             ),
             needs=needs,
+            also_needs=also_needs,
             student=science.student,
             teacher=next((s.teacher.model for s in sciences.values() if s.teacher), None),
-            train_images=science.dataset.train_images,
+            train_images=science.images_per_pass,
             batch_size=science.recipe.batch_size,
             packs=len({s.seed for s in sciences.values()}),
         )
@@ -89,12 +93,17 @@ class QueuedJob:
     def run_ids(self) -> tuple[str, ...]:
         return tuple(run.run_id for run in self.runs)
 
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """The runs that train their teachers."""
+        return tuple(filter(None, (self.needs, *self.also_needs)))
+
     def only(self, run_ids: Container[str]) -> "QueuedJob":
         """Return the job without the runs that are not among ``run_ids``."""
         runs = tuple(run for run in self.runs if run.run_id in run_ids)
         if any(run.has_teacher for run in runs):
             return replace(self, runs=runs)
-        return replace(self, runs=runs, needs=None, teacher=None)
+        return replace(self, runs=runs, needs=None, also_needs=(), teacher=None)
 
 
 def _without_run_ids(job: Any) -> Any:
@@ -114,6 +123,7 @@ class Queue:
     data: str | None  # the dataset's folder; None: it comes with a package
     weights: dict[str, WeightsFile]  # by `weights_id`
     cluster: str | None  # a profile's name or file; None: this machine
+    keep_best: bool = False  # whether the weights of a run's best epoch are kept too
 
     @cached_property
     def run_ids(self) -> frozenset[str]:
@@ -121,11 +131,13 @@ class Queue:
 
     def order(self, run_ids: Iterable[str]) -> JobOrder:
         """Return the order of a job that trains these runs on this machine."""
-        return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads)
+        return JobOrder(self.store, tuple(run_ids), self.data, self.weights, self.threads, keep_best=self.keep_best)
 
     def write(self, path: Path) -> None:
         """Replace the queue file, which only its owner may write to, and forget a cancellation."""
         fields = {k: v for k, v in asdict(self).items() if k != "jobs"}
+        if not self.keep_best:  # which an earlier harness does not know, whose queue may be at work
+            del fields["keep_best"]
         path.parent.mkdir(parents=True, exist_ok=True)  # where others may write their own
         with ownership.writable_by_owner_alone():
             files.replace_json(path, {**fields, "packs": [_sealed(_job_json(job), fields) for job in self.jobs]})
@@ -185,8 +197,11 @@ def _missing(path: Path) -> UserError:
 
 
 def _job_json(job: QueuedJob) -> dict[str, Any]:
-    """Return a job's plain values. An earlier harness refuses those of several packs, which it would train as one."""
+    """Return a job's plain values. An earlier harness refuses those of several packs, which it would train as one, and
+    those that wait for several teachers."""
     fields = asdict(job)
+    if not job.also_needs:
+        del fields["also_needs"]
     if job.packs > 1:
         return fields
     del fields["packs"]

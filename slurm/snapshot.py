@@ -17,8 +17,10 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("harness", "methods", "slurm")
 
 
-def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Path:
-    """Copy the harness's packages, and users' method modules as (module, file), into a folder named by content.
+def take_snapshot(folder: Path, own_files: Iterable[tuple[str, Path]]) -> Path:
+    """Copy the harness's packages, and users' modules as (module, file), into a folder named by content.
+
+    Of a user's package, all modules are copied.
 
     Equal code is stored once for each user: jobs run no copy that anybody else can write to. The folder appears when
     the copy is complete.
@@ -31,13 +33,13 @@ def take_snapshot(folder: Path, method_files: Iterable[tuple[str, Path]]) -> Pat
         for path in sorted((CHECKOUT / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 files[str(path.relative_to(CHECKOUT))] = path
-    for module, path in method_files:
-        top, *rest = module.split(".")
-        if not rest:
+    for module, path in own_files:
+        below = module.count(".") + (path.name == "__init__.py")  # folders from that of the outermost package on
+        if not below:
             files[path.name] = path
             continue
-        root = path.parents[len(rest) - 1]  # the folder of the top-level package
-        files.update({str(Path(top) / p.relative_to(root)): p for p in sorted(root.rglob("*.py"))})
+        outermost = path.parents[below - 1]
+        files.update({str(p.relative_to(outermost.parent)): p for p in sorted(outermost.rglob("*.py"))})
     digest = hashlib.sha256(str(provenance.git_state()).encode())
     sums = {name: hashlib.sha256(files[name].read_bytes()).digest() for name in sorted(files)}
     for name, content in sums.items():

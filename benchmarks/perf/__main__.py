@@ -13,6 +13,7 @@ BENCHES = (
     "kd_step",
     "method_cost",
     "kept_logits",
+    "two_views",
     "ds_ddp",
     "startup",
     "plan_10k",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.data.load.view import View
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
@@ -67,7 +68,9 @@ class Silent:
 class Trainer:
     """Trains packs for a few steps with the harness's own code. CRD's memory bank has the size of the whole set."""
 
-    def __init__(self, steps: int, precision: str = "float32", ranks: Ranks = ONE_RANK):
+    def __init__(
+        self, steps: int, precision: str = "float32", ranks: Ranks = ONE_RANK, views: dict[str, View] | None = None
+    ):
         self.precision = precision
         count = steps * BATCH
         pixels, self.targets = images(), targets()
@@ -81,6 +84,7 @@ class Trainer:
             flip=True,
             seed=0,
             rows=ranks.rows,
+            views=views,
         )
         # The evaluation is not measured.
         self.evalset = TensorEvalSet("test", pixels[:2], self.targets[:2], normalise)

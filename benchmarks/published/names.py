@@ -25,6 +25,41 @@ MODELS = {
     "MS-COCO 2017": _DETECTORS | {name: "" for name in _OTHER_DETECTORS} | {NO_TEACHER: NO_TEACHER},
 }
 
+# The same of benchmarks that print other models under these names: OFA-KD's pairs are timm's models, on CIFAR-100 too.
+# Its Swin-P and Swin-N are custom_model/swin_transformer.py of Hao840/OFAKD @18476ce.
+_SWIN = "timm:swin_tiny_patch4_window7_224"
+_HETEROGENEOUS = {
+    "BEiT-L": "timm:beit_large_patch16_224",
+    "BEiTv2-B": "timm:beitv2_base_patch16_224",
+    "ConvNeXt-T": "timm:convnext_tiny",
+    "ConvNeXtV2-T": "timm:convnextv2_tiny",
+    "DeiT-S": "timm:deit_small_patch16_224",
+    "DeiT-T": "timm:deit_tiny_patch16_224",
+    "Mixer-B/14": "",
+    "Mixer-B/16": "timm:mixer_b16_224",
+    "Mixer-S/16": "timm:mixer_s16_224",
+    "MobileNetV1": "timm:mobilenetv1_100",
+    "MobileNetV2": "timm:mobilenetv2_100",
+    "RegNetY-160": "timm:regnety_160",
+    "ResMLP-S12": "timm:resmlp_12_224",
+    "ResNet18": "timm:resnet18",
+    "ResNet50": "timm:resnet50",
+    "Swin-L": "timm:swin_large_patch4_window7_224",
+    "Swin-N": f"{_SWIN}(depths=[2, 2, 2, 2], embed_dim=64, num_heads=[2, 4, 8, 16])",
+    "Swin-T": _SWIN,
+    "ViT-B": "timm:vit_base_patch16_224",
+    "ViT-B/14": "",
+    "ViT-S": "timm:vit_small_patch16_224",
+    "ViT-Ti": "timm:vit_tiny_patch16_224",
+}
+MODELS_OF_BENCHMARKS = dict.fromkeys(("cifar100_hetero", "imagenet_hetero"), _HETEROGENEOUS)
+
+
+def models_of(row: dict[str, str]) -> dict[str, str]:
+    """Return the models of a row's benchmark, as printed and as named here."""
+    return MODELS_OF_BENCHMARKS.get(row["benchmark"]) or MODELS.get(row["dataset"], {})
+
+
 # The framework of a benchmark's detectors, from recipes.md. Numbers of different frameworks are not comparable.
 FRAMEWORKS = {"coco_frcnn_fpn": "detectron2", "coco_frcnn_mmdet": "mmdetection", "coco_other": "mmdetection"}
 # epochs of detectors as printed -> the length of training. A schedule of 1x is about 12 epochs in either framework.
@@ -48,11 +83,12 @@ _OURS = {
 _NOT_OURS = (
     "CAT-KD", "CKD", "CLKD", "CRD+KD", "CSKD", "CTKD", "CTKD+LSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
     "DIST+mimic", "DKD++", "DKD+CTKD", "DiffKD", "DistPro", "EA-FCFD", "EA-KD", "EA-MLKD", "EA-MLKD+LSKD", "FBKD",
-    "FCFD", "FGD", "FGD (inherit)", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
+    "FBT", "FCFD", "FGD", "FGD (inherit)", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
     "ITRD", "KD++", "KD+DOT", "KD-Zero", "L2", "LDRLD", "MGD", "MLKD", "MLKD+LSKD", "MasKD", "NKD", "NORM",
-    "NORM (plain FT)", "NORM+CRD", "NORM+KD", "ONE", "PAD-L2", "PKD", "RLTF-CRD", "RLTF-KD", "ReviewKD++", "SD-DKD",
-    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "SemCKD",
-    "TAID", "TTM", "Tf-KD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
+    "NORM (plain FT)", "NORM+CRD", "NORM+KD", "OFA", "ONE", "PAD-L2", "PAT", "PKD", "RLTF-CRD", "RLTF-KD",
+    "RSD", "ReviewKD++", "SD-DKD",
+    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "ScaleKD", "SemCKD",
+    "TAID", "TTM", "Tf-KD", "VkD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
     "WTTM+ITRD", "student+default FT", "student+plain FT",
 )  # fmt: skip
 TEACHER = "teacher"  # printed rows of the teacher's own accuracy

@@ -66,6 +66,7 @@ class Exclusion:
 CRD = "CRD (RepDistiller README.md @b84f547)"
 LSKD_PAPER = "LSKD paper text (tables 1-3)"
 _REPEATS_CRD = "repeats RepDistiller's last-epoch numbers in a table of other numbers"
+_OFA = "OFA-KD's protocol (arXiv:2310.19444): 224 pixels; the columns but the paper's own are OFA-KD's numbers"
 
 SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     CRD: (Rule("crd_last", "CRD (RepDistiller)", "last", recipe="crd_240ep"),),
@@ -257,4 +258,21 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         Rule("cskd", "CSKD", teacher_value="39.8", note="from an excerpt of the README"),
     ),
     "CrossKD (CrossKD README.md @87e156a)": (Rule("crosskd", "CrossKD"),),
+    "RSD (spacewanderx/RSD README.md)": (
+        Rule("rsd_teachers", "RSD", note="the teachers' files that its code base offers"),
+    ),
+    "RSD paper notes (arXiv:2507.21844)": (
+        Rule("rsd_notes", "RSD, paper notes", origin="secondary", teachers=None, note=_OFA),
+    ),
+    "FBT paper notes (arXiv:2410.12342)": (
+        Rule("fbt_notes", "FBT, paper notes", origin="secondary", teachers=None, note=_OFA),
+    ),
+    "PAT paper notes (arXiv:2501.08885)": (
+        Rule("pat_notes", "PAT, paper notes", origin="secondary", teachers=None, note=_OFA),
+    ),
+    "ScaleKD (ScaleKD README.md @0496859)": (Rule("scalekd", "ScaleKD"),),
+    "vanillaKD (vanillaKD readme.md @298d53e)": (
+        Rule("vanillakd", "vanillaKD", note="the readme's model zoo does not state the length of training"),
+    ),
+    "VkD (VkD README.md @0127415)": (Rule("vkd", "VkD"),),
 }  # fmt: skip

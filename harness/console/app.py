@@ -26,7 +26,9 @@ docs/sweep-file.md lists all keys, methods, datasets, models and recipes.
 docs/concepts.md explains the words.
 "python -m harness COMMAND --help" shows a command's options.
 """
-COMMANDS = ("sweep", "status", "report", "leaderboard", "compact", "verify", "evaluate", "prepare")
+COMMANDS = (
+    "sweep", "list", "status", "report", "leaderboard", "compact", "verify", "evaluate", "export", "prepare",
+)  # fmt: skip
 
 
 def run_command(command: Callable[..., None]) -> None:

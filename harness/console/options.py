@@ -46,4 +46,27 @@ MixProtocols = Annotated[
         help="Print a table whose rows follow different protocols (recipes), with marks, instead of refusing it.",
     ),
 ]
+Epoch = Annotated[
+    str | None,
+    typer.Option(
+        "--epoch",
+        help="With a run: last (the default) or best, whose weights `sweep --keep-best` has kept.",
+    ),
+]
+OwnMethod = Annotated[
+    str | None,
+    typer.Option(
+        "--own-method",
+        metavar="MODULE:CLASS",
+        help="The run's method, if it is your own and part of the model; its module is imported.",
+    ),
+]
+OwnModel = Annotated[
+    list[str],
+    typer.Option(
+        "--own-model",
+        metavar="MODULE:NAME",
+        help="The run's student or teacher, if it is your own; its module is imported. Repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]

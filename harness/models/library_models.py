@@ -1,6 +1,7 @@
 """Models of timm and torchvision, unchanged, with their feature maps readable by name."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -95,11 +96,20 @@ class LibraryNet(ConvNet):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def library_net(name: str, num_classes: int, in_channels: int) -> LibraryNet:
-    """Return ``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator."""
+def library_net(name: str, num_classes: int, in_channels: int, params: Mapping[str, Any] | None = None) -> LibraryNet:
+    """Return ``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator.
+
+    ``params``: further arguments of its constructor.
+    """
     library, _, model = name.partition(":")
+    params = params or {}
     if library == "timm":
-        net = importlib.import_module("timm").create_model(model, num_classes=num_classes, in_chans=in_channels)
-        return LibraryNet(net, (in_channels, *net.pretrained_cfg["input_size"][1:]))
-    net = importlib.import_module("torchvision.models").get_model(model, weights=None, num_classes=num_classes)
-    return LibraryNet(net, (in_channels, 224, 224))
+        create_model = importlib.import_module("timm").create_model
+        net = create_model(model, num_classes=num_classes, in_chans=in_channels, **params)
+        size = params.get("img_size", net.pretrained_cfg["input_size"][1:])
+    else:
+        get_model = importlib.import_module("torchvision.models").get_model
+        net = get_model(model, weights=None, num_classes=num_classes, **params)
+        size = params.get("image_size", 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    return LibraryNet(net, (in_channels, height, width))

@@ -1,7 +1,7 @@
 """``sweep --until-decided``: further seeds, round by round, for the methods whose difference is not decided yet."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import replace
 
 from harness.console.terminal import say
 from harness.errors import UserError
@@ -11,7 +11,6 @@ from harness.planning.submit import Request, submit, work_of
 from harness.planning.watch import watch
 from harness.reporting import comparison
 from harness.reporting.pairwise import PairwiseTest, further_seeds, looks, pairwise_tests
-from harness.spec.expand import Cell
 from harness.spec.lines import Line
 from harness.store import checksums, files
 
@@ -71,8 +70,8 @@ def _add(planned: Planned, further: dict[Line, list[int]]) -> None:
     for cell in planned.plan.cells:  # of a line's cells, the last one counts
         for seed in further.get(cell.line, ()):
             run_id = planned.plan.runs[cell.run_id].science.with_seed(seed).run_id
-            cells[Cell(*cell.line, seed, run_id, cell.teacher_run)] = None
-    files.replace_json(path, checksums.seal_value([asdict(cell) for cell in cells]))
+            cells[replace(cell, seed=seed, run_id=run_id)] = None
+    files.replace_json(path, checksums.seal_value([cell.to_json() for cell in cells]))
 
 
 def _print_outcome(undecided: list[PairwiseTest], limit: int, margin: float) -> None:

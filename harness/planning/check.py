@@ -19,12 +19,12 @@ from pathlib import Path
 from harness.console.terminal import say
 from harness.errors import Mistakes, UserError
 from harness.phrases import plural
-from harness.planning import locate
 from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
 from harness.spec.expand import Run
-from harness.spec.science import Given, Trained, backbone_id
+from harness.spec.own_models import source_of
+from harness.spec.science import Given, Several, Trained, as_json
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile
@@ -49,14 +49,14 @@ def check_first_steps(planned: Planned, to_do: Collection[str], cluster: str) ->
     runs: dict[str, tuple[Run, RunToCheck]] = {}
     for run in _of_one_seed(planned, to_do):
         content, target = run.science.without_seed(), device(run.science)
-        if isinstance(run.science.teacher, Trained):  # its own training does not matter
-            content["teacher"] = run.science.teacher.model
+        if run.science.teacher_runs:  # their own training does not matter
+            content["teacher"] = _untrained_teachers(run.science.teacher)
         to_check = RunToCheck(run.science.to_json(), target.processes, target.gpu)
         runs.setdefault(_key("step", [content, target.processes]), (run, to_check))
     new = {key: pair for key, pair in runs.items() if not planned.store.check(key).exists()}
     if not new:
         return
-    locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)  # what is missing is said at once
+    planned.data_folder()  # what is missing is said at once
     weights = planned.weights_files(to_do)
     passed = _check(planned, list(new.values()), weights, steps=True)
     for (key, (run, _)), is_good in zip(new.items(), passed, strict=True):
@@ -81,6 +81,15 @@ def check_given_weights(planned: Planned, to_do: Collection[str]) -> None:
         _check(planned, list(runs.values()), weights, steps=False)
 
 
+def _untrained_teachers(teacher: Trained | Given | Several | None) -> object:
+    """Return what a first step depends on of teachers some of which are yet to be trained."""
+    if isinstance(teacher, Several):
+        return [_untrained_teachers(one) for one in teacher.teachers]
+    if isinstance(teacher, Trained):
+        return [teacher.model, source] if (source := source_of(teacher.model)) else teacher.model
+    return as_json(teacher)
+
+
 def _of_one_seed(planned: Planned, run_ids: Collection[str]) -> Iterable[Run]:
     """Return a run of each pair and method."""
     runs = (run for run_id, run in planned.plan.runs.items() if run_id in run_ids)
@@ -90,13 +99,15 @@ def _of_one_seed(planned: Planned, run_ids: Collection[str]) -> Iterable[Run]:
 def _weights_keys(run: Run, weights: Mapping[str, WeightsFile]) -> list[str]:
     """Return the keys of a run's given weights that are at hand."""
     science = run.science
-    building = [science.dataset.name, science.dataset.classes, science.recipe.image_size]
+    building: list[object] = [science.dataset.name, science.dataset.classes, science.recipe.image_size]
+    building += [science.dataset.image_shape] if science.dataset.image_shape else []
     building += [getattr(science.recipe, key) for key in science.dataset.info.task.recipe]
     keys = []
-    if isinstance(science.teacher, Given) and science.teacher.weights_id in weights:
-        keys.append(_key("teacher", [identity.canonical(science.to_json()["teacher"]), building]))
-    if science.backbone and (name := backbone_id(science.backbone, science.backbone_place)) in weights:
-        keys.append(_key("backbone", [science.student, name, building]))
+    for teacher in science.given_teachers:
+        if teacher.weights_id in weights:
+            keys.append(_key("teacher", [identity.canonical(as_json(teacher)), building]))
+    if (start := science.initial_weights) and start.weights_id in weights:
+        keys.append(_key("backbone", [science.student, start.weights_id, building]))
     return keys
 
 
@@ -136,7 +147,7 @@ def _check(
         if result.state in (State.TOO_SLOW, State.NOT_HERE):
             slow = f"takes longer than {SECONDS:.0f} s for a step"
             say(f"not checked: {runs[i][0].label.rpartition(' / ')[0]}: {result.cause or slow}")
-    for note in dict.fromkeys(result.note for result in known.values() if result.note):
+    for note in dict.fromkeys(note for result in known.values() for note in result.notes):
         say(note)
     if why:
         begun = (runs[i][0].label for i, result in known.items() if result.state == State.BEGUN)

@@ -35,6 +35,15 @@ class PlannedJob:
         """The run that trains their teacher."""
         return self.packs[0].needs
 
+    @property
+    def also_needs(self) -> tuple[str, ...]:
+        """The runs that train their further teachers."""
+        return self.packs[0].also_needs
+
+    def timed(self, seconds: float) -> Job:
+        """Return the job with the time that it takes."""
+        return Job(self.run_ids, self.needs, seconds, self.also_needs)
+
 
 def packs_to_do(planned: Planned, to_do: Collection[str]) -> list[Pack]:
     """Return the packs with runs to do, of each just these runs."""
@@ -92,7 +101,7 @@ def _worth_joining(pack: Pack, costs: PlanCosts) -> int:
 
 def _expected_end(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) -> float:
     timed = [(job, costs.seconds(job.packs)) for job in jobs]
-    return makespan([Job(job.run_ids, job.needs, seconds.mid if seconds else 0.0) for job, seconds in timed], at_once)
+    return makespan([job.timed(seconds.mid if seconds else 0.0) for job, seconds in timed], at_once)
 
 
 def _split(packs: Sequence[Pack], count: int) -> list[PlannedJob]:

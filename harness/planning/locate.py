@@ -7,9 +7,12 @@ from pathlib import Path
 
 from harness.data import manifest
 from harness.errors import UserError
+from harness.planning import readings
 from harness.spec import datasets
 from harness.spec.schema import Dataset
-from harness.spec.tasks import DATASETS, DatasetInfo, import_object
+from harness.spec.tasks import DatasetInfo, import_object
+from harness.store.data_cache import DataCache
+from harness.store.store import Store
 
 ADVICE = "name the folder that holds it with --data DIR or the environment variable KD_DATA"
 
@@ -29,13 +32,13 @@ def data_root(option: Path | None) -> Path | None:
 def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
     """Return the folder of a dataset, in its official layout or as harness.prepare wrote it; or the file that has all.
 
-    None for a dataset that comes with a package.
+    None for a dataset that comes with a package, and for a class of a user's own.
 
     Raises:
         UserError: there is no such folder.
     """
-    name, info = dataset.name, DATASETS[dataset.name]
-    if info.embedded:
+    name, info = dataset.name, datasets.info_of(dataset.name)
+    if info.embedded or datasets.is_own(name):
         return None
     named = Path(dataset.folder or info.folder or name).expanduser()
     if root is None and not named.is_absolute():
@@ -53,15 +56,18 @@ def dataset_folder(dataset: Dataset, root: Path | None) -> Path | None:
     return folder
 
 
-def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
-    """Return the facts of a dataset; those of a prepared folder come from its manifest.
+def dataset_info(dataset: Dataset, root: Path | None, store: Store) -> DatasetInfo:
+    """Return the facts of a dataset; those of a prepared folder come from its manifest, others may have to be read.
 
     Raises:
         UserError: the folder is needed but missing, or holds another dataset.
     """
-    if DATASETS[dataset.name].preparation is None:
-        return DATASETS[dataset.name]
+    info = datasets.info_of(dataset.name)
+    if info.preparation is None and not info.read_once:
+        return info
     folder = dataset_folder(dataset, root)
+    if info.read_once:
+        return readings.read_once(dataset, root, folder, DataCache.for_store(store), store.root)
     assert folder is not None
     prepared = manifest.read_manifest(folder, dataset.name)
     if prepared.dataset != dataset.name:
@@ -70,6 +76,17 @@ def dataset_info(dataset: Dataset, root: Path | None) -> DatasetInfo:
     counts = prepared.class_count, prepared.train_size, test_size, prepared.train_per_class
     info = datasets.prepared_dataset(dataset.name, prepared.version, *counts)
     return replace(info, untrainable=prepared.untrainable, label=prepared.name or "")
+
+
+def data_folder(dataset: Dataset, info: DatasetInfo, root: Path | None, store: Store) -> Path | None:
+    """Return the folder that jobs read a dataset from: its arrays' where it is read once, else ``dataset_folder``.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if info.read_once:
+        return DataCache.for_store(store).folder(info.version)
+    return dataset_folder(dataset, root)
 
 
 def prepared_folder(name: str, version: str, root: Path | None) -> Path:

@@ -10,7 +10,6 @@ from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file
-from harness.spec.science import Given, backbone_id
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -34,6 +33,14 @@ class Planned:
     def document(self) -> Document:
         return self.plan.document
 
+    def data_folder(self) -> Path | None:
+        """Return the folder that jobs read the dataset from, see ``locate.data_folder``.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        return locate.data_folder(self.plan.sweep.dataset, self.info, self.data_root, self.store)
+
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""
         done, failed = self.store.done_ids(), self.store.failed_ids()
@@ -48,8 +55,8 @@ class Planned:
             UserError: some are missing and unavailable.
         """
         sciences = [self.plan.runs[k].science for k in run_ids]
-        sha256s = {s.teacher.weights_id: s.teacher.sha256 for s in sciences if isinstance(s.teacher, Given)}
-        sha256s |= {backbone_id(s.backbone, s.backbone_place): s.backbone for s in sciences if s.backbone}
+        sha256s = {t.weights_id: t.sha256 for s in sciences for t in s.given_teachers}
+        sha256s |= {start.weights_id: start.sha256 for s in sciences if (start := s.initial_weights)}
         weights: dict[str, WeightsFile] = {}
         for key, sha256 in sorted(sha256s.items()):
             of_teacher = self.plan.weights.get(key)
@@ -65,11 +72,12 @@ class Planned:
         """Return a line for each given teacher whose images are not normalised as the students' are."""
         notes = []
         for pair in self.plan.sweep.pairs:
-            weights = pair.teacher_weights
-            if weights and (own := weights.normalisation(self.info)):
-                source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
-                students = f"students by {self.info.normalisation.text}, those of {self.info.label or self.info.name}"
-                notes.append(f"teacher {pair.teacher}: images normalised by {own.text}, {source}; {students}")
+            for model, weights in zip(pair.teacher_reference.models, pair.weights_by_teacher, strict=True):
+                if weights and (own := weights.normalisation(self.info)):
+                    source = "as stated" if weights.stated_normalisation else f"as {weights.name} expects"
+                    dataset = self.info.label or self.info.name
+                    students = f"students by {self.info.normalisation.text}, those of {dataset}"
+                    notes.append(f"teacher {model}: images normalised by {own.text}, {source}; {students}")
         return list(dict.fromkeys(notes))
 
 
@@ -87,7 +95,7 @@ def plan_sweep(
     store = Store.at(results)
     given = GivenWeights(root, Path(document.source).resolve().parent, WeightCache.for_store(store))
     with document.place(("dataset",)):
-        info = locate.dataset_info(sweep.dataset, root)
+        info = locate.dataset_info(sweep.dataset, root, store)
     name = sweep.name or file.stem
     added = read_added(store.added_seeds(name))
     weights_sha256 = cache(lambda weights: given.sha256(weights, fetch))

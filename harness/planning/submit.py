@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from harness.console.terminal import say
 from harness.hardware import cores, gpus
 from harness.phrases import plural
-from harness.planning import locate
 from harness.planning.cost import devices, estimate, text
 from harness.planning.cost.estimate import Estimate
 from harness.planning.cost.plan import PlanCosts
@@ -38,6 +37,7 @@ class Request:
     packs_per_job: int | None
     baseline: str | None
     margin: float | None
+    keep_best: bool = False
 
     def plan(self, fetch: bool) -> Planned:
         """Return the sweep's plan; ``fetch``: download given weights whose sha256 is not known.
@@ -69,6 +69,7 @@ class Work:
     jobs: tuple[PlannedJob, ...]
     at_once: int  # jobs
     estimate: Estimate | None  # None: there is nothing to do
+    keep_best: bool = False  # whether the weights of each run's best epoch are kept too
 
     @property
     def packs(self) -> int:
@@ -91,6 +92,10 @@ class Work:
             "idle_settings": list(idle_settings(self.planned.plan)),
         }
 
+    def _done_without_best(self) -> int:
+        store, done = self.planned.store, (k for k, state in self.states.items() if state == "done")
+        return sum(not store.best_weights(run_id).exists() for run_id in done)
+
     def text(self) -> str:
         """Return the same as lines for people."""
         counts = self.summary()
@@ -105,6 +110,8 @@ class Work:
         lines += self.planned.teacher_notes()
         if counts["failed"]:
             lines.append("failed runs are not trained again unless --retry-failed is given")
+        if self.keep_best and (without := self._done_without_best()):
+            lines.append(f"{plural(without, 'finished run')} trained without --keep-best, with the last weights only")
         lines += [f"warning: without effect: {text}" for text in counts["idle_settings"]]
         return "\n".join(lines)
 
@@ -119,7 +126,7 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
     to_do = frozenset(k for k, s in states.items() if s == "to do" or (retry_failed and s == "failed"))
     packs = packs_to_do(planned, to_do)
     if not packs:
-        return Work(planned, cluster, states, to_do, jobs=(), at_once=1, estimate=None)
+        return Work(planned, cluster, states, to_do, (), 1, None, request.keep_best)
     at_once = request.max_parallel or (len(packs) if cluster != LOCAL else len(gpus()) or min(MOST_CPU_JOBS, cores()))
     at_once = min(at_once, len(packs))
     device = devices.devices(cluster, devices.threads_of_a_job(at_once))
@@ -128,14 +135,15 @@ def work_of(request: Request, planned: Planned, retry_failed: bool = False, prob
         from harness.planning.cost import probe_results
         from harness.planning.cost.probe import probe as measure
 
-        measure(planned, to_do, device, known, locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root))
+        measure(planned, to_do, device, known, planned.data_folder())
         known = replace(known, probes=probe_results.read_probe_results(planned.store))
     costs = PlanCosts(planned, device, known)
     jobs = plan_jobs(packs, at_once, costs, request.packs_per_job)
     if len(jobs) < at_once:
         at_once = len(jobs)
         costs = PlanCosts(planned, devices.devices(cluster, devices.threads_of_a_job(at_once)), known)
-    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, estimate.estimate(jobs, at_once, costs))
+    expected = estimate.estimate(jobs, at_once, costs)
+    return Work(planned, cluster, states, to_do, tuple(jobs), at_once, expected, request.keep_best)
 
 
 def check_writable(work: Work) -> None:
@@ -162,7 +170,7 @@ def submit(work: Work) -> Path:
 
     assert work.estimate
     planned, store = work.planned, work.planned.store
-    folder = locate.dataset_folder(planned.plan.sweep.dataset, planned.data_root)
+    folder = planned.data_folder()
     weights = planned.weights_files(work.to_do)
     check_writable(work)
     for run_id in (k for k in work.to_do if work.states[k] == "failed"):
@@ -172,7 +180,7 @@ def submit(work: Work) -> Path:
         sciences = {k: planned.plan.runs[k].science for k in job.run_ids}
         for run_id, science in sciences.items():
             store.write_science(run_id, science)
-        queued.append(QueuedJob.from_sciences(sciences, job.needs))
+        queued.append(QueuedJob.from_sciences(sciences, job.needs, job.also_needs))
     queue_file = own_queue_file(store, planned.name, planned.plan.runs)
     Queue(
         store=str(store.root),
@@ -182,6 +190,7 @@ def submit(work: Work) -> Path:
         data=str(folder) if folder else None,
         weights=weights,
         cluster=_named_anywhere(work.cluster),
+        keep_best=work.keep_best,
     ).write(queue_file)
     submissions.note_submission(store, planned.name, work.to_do, work.estimate)
     if postponed := backend.backend_of(queue_file).start():

@@ -75,11 +75,11 @@ class Contents:
     @classmethod
     def of(cls, name: str, plan: Plan) -> "Contents":
         runs, sweep = plan.runs, plan.sweep
-        epochs = sorted({runs[c.run_id].science.recipe.epochs for c in plan.cells})
+        epochs = sorted({runs[c.run_id].science.recipe.last_epoch for c in plan.cells})
         return cls(
             name,
             sweep.note,
-            sweep.dataset.name,
+            sweep.dataset.reference,
             tuple(epochs),
             tuple(plan.cells),
             recipe_changes(plan),
@@ -124,12 +124,13 @@ class Contents:
 
     def run_ids(self) -> set[str]:
         """Return every run that the table reads: its cells' and their teachers'."""
-        return {c.run_id for c in self.cells} | {c.teacher_run for c in self.cells if c.teacher_run}
+        return {c.run_id for c in self.cells} | {k for c in self.cells for k in c.needed_runs}
 
     def write(self, folder: Path) -> None:
         # Left out while empty, so that the files of tables stay the same.
         younger = ("dataset_label", "idle_settings")
-        files.replace_json(folder / CONTENTS, {k: v for k, v in asdict(self).items() if v or k not in younger})
+        content = {k: v for k, v in asdict(self).items() if v or k not in younger}
+        files.replace_json(folder / CONTENTS, {**content, "cells": [cell.to_json() for cell in self.cells]})
 
 
 @dataclass(frozen=True)

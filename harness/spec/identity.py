@@ -4,8 +4,20 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 PROTOCOL = 1  # raised when the harness itself changes what the same science means (loop, evaluation, data order)
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def _json_form(value: Any) -> Any:
+    if isinstance(value, BaseModel):  # a part of a recipe
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True, default=_json_form
+)
 
 
 def canonical(value: dict[str, Any]) -> str:

@@ -1,12 +1,14 @@
 """Settings of a sweep without effect: what a file states, and what training never reads."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from harness.phrases import plural, some
 from harness.spec import sweep_file
 from harness.spec.expand import Plan
 from harness.spec.lines import Line
 from harness.spec.methods import MethodInfo, describe_method
+from harness.spec.optimizers import OWN_KEYS
 from harness.spec.schema import Recipe, Teachers
 from harness.spec.science import Science
 from harness.spec.tasks.detection import DETECTORS, TASK
@@ -20,7 +22,7 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
         for text in without_effect(science, describe_method(science.method.use)):
             lines.setdefault(text, []).append(line)
     sentences = [text if len(of) == len(first) else f"{_names(of, list(first))}: {text}" for text, of in lines.items()]
-    needed = {pack.needs for pack in plan.packs}
+    needed = {k for pack in plan.packs for k in pack.all_needs} - {cell.run_id for cell in plan.cells}
     trained = {run.science.student: run.science for run_id, run in plan.runs.items() if run_id in needed}
     for model, science in trained.items():
         texts = without_effect(science, describe_method(science.method.use))
@@ -31,7 +33,7 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
 def _of_sweep(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
     if sweep.teachers != Teachers():
-        if all(pair.teacher_weights for pair in sweep.pairs):
+        if all(all(pair.weights_by_teacher) for pair in sweep.pairs):
             yield "teachers: no teacher is trained, as every pair has teacher_weights"
         elif not any(describe_method(entry.use or name).needs_teacher for name, entry in sweep.methods.items()):
             yield "teachers: no teacher is trained, as no method here has one"
@@ -69,16 +71,64 @@ def _of_recipe(science: Science) -> Iterator[str]:
     if recipe.gamma != Recipe.model_fields["gamma"].default and len(late) == len(recipe.milestones):
         why = "schedule cosine has no milestones" if recipe.schedule == "cosine" else "no milestone is reached"
         yield f"gamma {recipe.gamma:g}: {why}"
-    if recipe.nesterov and not recipe.momentum:
-        yield "nesterov: the momentum is 0"
-    if recipe.eval_every > recipe.epochs:
-        yield f"eval_every {recipe.eval_every}: more than {last}; only the last is evaluated"
-    steps = recipe.epochs * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
+    yield from _of_optimizer(recipe)
+    yield from _of_rates(recipe)
+    if recipe.eval_every > recipe.last_epoch:
+        trained = plural(recipe.last_epoch, "epoch")
+        yield f"eval_every {recipe.eval_every}: more than {trained}; only the last is evaluated"
+    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
     if 0 < steps <= recipe.warmup_steps:
         yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
     if recipe.label_smoothing and not science.method.weights.get("ce"):
         yield f"label_smoothing {recipe.label_smoothing:g}: the loss weight of ce is 0"
+    yield from _of_images(science)
     yield from _of_detector(science)
+
+
+def _of_optimizer(recipe: Recipe) -> Iterator[str]:
+    own = OWN_KEYS[recipe.optimizer]
+    for key in dict.fromkeys(key for keys in OWN_KEYS.values() for key in keys if key not in own):
+        if (value := getattr(recipe, key)) != Recipe.model_fields[key].default:
+            yield f"{key} {_shown(value)}: optimizer {recipe.optimizer} does not read it"
+    if "nesterov" in own and recipe.nesterov and not recipe.momentum:
+        yield "nesterov: the momentum is 0"
+    if not recipe.decay_norms_and_biases and not recipe.weight_decay:
+        yield "decay_norms_and_biases false: the weight decay is 0"
+    if recipe.layer_decay == 1:
+        yield "layer_decay 1: every layer has the whole learning rate"
+
+
+def _of_rates(recipe: Recipe) -> Iterator[str]:
+    if recipe.min_lr and recipe.schedule != "cosine":
+        yield f"min_lr {recipe.min_lr:g}: schedule {recipe.schedule} falls by gamma, not to a least rate"
+    if recipe.warmup_lr and not recipe.warmup_epochs:
+        yield f"warmup_lr {recipe.warmup_lr:g}: no warmup_epochs"
+    elif recipe.warmup_lr and recipe.schedule_by != "step":
+        yield f"warmup_lr {recipe.warmup_lr:g}: only schedule_by step starts its warm-up there"
+    if recipe.schedule_by == "step" and recipe.schedule != "cosine" and not recipe.warmup_epochs:
+        yield "schedule_by step: without schedule cosine or warmup_epochs, no rate changes within an epoch"
+
+
+def _of_images(science: Science) -> Iterator[str]:
+    recipe, mixes = science.recipe, [key for key in ("mixup", "cutmix") if getattr(science.recipe, key)]
+    if recipe.mix_probability != 1 and not mixes:
+        yield f"mix_probability {recipe.mix_probability:g}: neither mixup nor cutmix"
+    if recipe.mix_switch != Recipe.model_fields["mix_switch"].default and len(mixes) < 2:
+        yield f"mix_switch {recipe.mix_switch:g}: not both mixup and cutmix"
+    if mixes and not recipe.mix_probability:
+        yield f"{' and '.join(mixes)}: mix_probability is 0"
+    if recipe.repeats > 1 and not _varies(recipe):
+        yield f"repeats {recipe.repeats}: nothing is random about an image, so that its copies are equal"
+
+
+def _varies(recipe: Recipe) -> bool:
+    """Return whether two copies of an image may differ; crops of stored images always do."""
+    keys = ("crop_padding", "crop_area", "image_size", "flip", "augment", "random_erasing", "mixup", "cutmix")
+    return any(getattr(recipe, key) for key in keys)
+
+
+def _shown(value: Any) -> str:
+    return "true" if value is True else str(list(value)) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _of_detector(science: Science) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Models of timm and torchvision by name, read from the installed sources: importing them would import torch."""
 
+import ast
 import difflib
 import importlib.util
 import re
@@ -7,10 +8,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from harness.errors import shorten
 
 LIBRARIES = ("timm", "torchvision")
+_LOADING = ("pretrained", "weights", "checkpoint")  # arguments that begin so read files or download them
 # Both libraries mark a model's factory like this; further decorators may stand in between.
 _REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:[@ )][^\n]*\n)*def (\w+)\(", re.MULTILINE)
 
@@ -71,6 +74,70 @@ def check_library_model(name: str) -> None:
     library, _, model = name.partition(":")
     if model not in library_model_names(library):
         raise ValueError(unknown_library_name(library, "model", model, library_model_names(library)))
+
+
+def checked_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a sweep states for a library's model, numbers in the types of its constructor.
+
+    A factory passes them on by ``**kwargs``, so that an argument counts as known if its file has one of that name.
+
+    Raises:
+        ValueError: there is no such argument, or it would load something or is the harness's to set.
+    """
+    if not params:
+        return {}
+    library, _, model = name.partition(":")
+    known = _arguments(library, model)
+    checked = {}
+    for key, value in params.items():
+        if key in _kept_arguments(library) or key.startswith(_LOADING):
+            raise ValueError(f"{name}: {key} is set by the harness, or would load something; leave it out")
+        if key not in known:
+            near = difflib.get_close_matches(key[:200], sorted(known), n=3)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise ValueError(f"{name}: no argument named {shorten(key)} in its source{hint}")
+        checked[key] = _typed(value, known[key])
+    return checked
+
+
+def _typed(value: Any, kinds: set[str]) -> Any:
+    """Return a number in the type that an argument has wherever it is defined: 1 and 1.0 are then one value."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if kinds == {"float"}:
+        return float(value)
+    return int(value) if kinds == {"int"} and value == int(value) else value
+
+
+@cache
+def _arguments(library: str, model: str) -> dict[str, set[str]]:
+    """Return what may be arguments of a model, by the file that defines it, with the types that the file states.
+
+    They are the arguments of its functions, the fields of its classes, and texts, by which it may look into kwargs.
+    """
+    kinds: dict[str, set[str]] = {}
+    source = next(text for text in source_texts(library) if model in _REGISTERED.findall(text))
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.arg(name, annotation) | ast.AnnAssign(ast.Name(name), annotation):
+                stated = [annotation.id] if isinstance(annotation, ast.Name) else []
+                kinds.setdefault(name, set()).update(stated)
+            case ast.Constant(str(text)) if text.isidentifier():
+                kinds.setdefault(text, set())
+    return kinds
+
+
+@cache
+def _kept_arguments(library: str) -> frozenset[str]:
+    """Return the arguments by which a library is told what to build and load, which are not the sweep's to state."""
+    kept = {"num_classes", "in_chans", "in_channels", "features_only", "out_indices", "progress"}
+    if library == "timm":
+        for file, function in (("_factory", "create_model"), ("_builder", "build_model_with_cfg")):
+            tree = ast.parse((package_folder(library) / "models" / f"{file}.py").read_text(encoding="utf-8"))
+            for node in tree.body:
+                if isinstance(node, ast.FunctionDef) and node.name == function:
+                    kept |= {arg.arg for arg in (*node.args.args, *node.args.kwonlyargs)}
+    return frozenset(kept)
 
 
 def unknown_library_name(library: str, kind: str, name: str, valid: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 from harness.errors import UserError, collected, raise_mistakes, unknown
 from harness.spec import methods
 from harness.spec.methods import MethodInfo
-from harness.spec.schema import Method
+from harness.spec.schema import Method, Recipe
 from harness.spec.science import MethodSettings
 from harness.spec.yamlfile import Document, KeyPath
 
@@ -39,3 +39,40 @@ def resolve(name: str, layers: dict[KeyPath, Method], document: Document) -> tup
         mistakes.append(document.mistake(at, "every loss term has weight 0: nothing would be trained"))
     raise_mistakes(mistakes)
     return source, MethodSettings(use, source.version, params, weights)
+
+
+def with_views(recipe: Recipe, use: str, source: MethodInfo) -> Recipe:
+    """Return a recipe with the further views that a method reads, and no others.
+
+    Raises:
+        ValueError: the recipe lacks one.
+    """
+    stated = recipe.views or {}
+    if missing := [name for name in source.views if name not in stated]:
+        example = f"views: {{{missing[0]}: {{augment: {{randaugment: {{}}}}}}}}"
+        raise ValueError(f"{use} reads a view {missing[0]!r} of each image, which its recipe lacks; state {example}")
+    return recipe.model_copy(update={"views": {name: stated[name] for name in source.views} or None})
+
+
+def check_augmentation(recipe: Recipe, use: str, source: MethodInfo) -> None:
+    """Check that a method can be trained on the images that a recipe makes.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    mixing = [f"`{key}`" for key in ("mixup", "cutmix") if getattr(recipe, key)]
+    if mixing and source.per_image:
+        raise ValueError(
+            f"{use} keeps something of each training image, which {' and '.join(mixing)} would mix with another's: "
+            "expected 0 in its recipe"
+        )
+    if mixing and source.part_of_model:
+        raise ValueError(
+            f"{use} computes a cross-entropy of its own, which {' and '.join(mixing)} would not reach: expected 0 in "
+            "its recipe"
+        )
+    several = f"{recipe.repeats} `repeats`" if recipe.repeats > 1 else "`views`" if recipe.views else ""
+    if recipe.teacher_top_k and several:
+        raise ValueError(
+            f"`teacher_top_k` keeps the teacher's logits once for each image: expected it or {several}, found both"
+        )

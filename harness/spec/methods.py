@@ -5,20 +5,16 @@ their annotations and literal defaults, are its hyper-parameters.
 """
 
 import ast
-import copy
-import hashlib
-import importlib.util
 import re
-import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, expected, shorten, unknown
 from harness.spec import tasks
+from harness.spec.source_code import OwnCode, parse
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
 _NOT_LITERAL = (ValueError, TypeError, SyntaxError, MemoryError, RecursionError)  # all that literal_eval may raise
@@ -70,6 +66,9 @@ class MethodInfo:
     defined_for: tuple[str, ...]  # kinds of models, see methods.base.Distiller
     hyper: dict[str, Hyper]
     summary: str
+    several_teachers: bool = False  # it reads each of several teachers' outputs
+    views: tuple[str, ...] = ()  # further views of images that it reads
+    per_image: bool = False  # it keeps something of each training image
     # Hyper-parameter -> another one and its value, with which alone it is used
     used_with: dict[str, tuple[str, Any]] = field(default_factory=dict)
 
@@ -91,83 +90,23 @@ def describe_method(name: str) -> MethodInfo:
     if ":" not in name:
         if name not in builtin_names():
             module, dot, last = name.rpartition(".")
-            own = f"; is it your own? write {module}:{last}" if dot else ""
-            raise UserError(unknown("method", name, builtin_names()) + own)
-        tree = _parse(METHODS_FOLDER / f"{name}.py")
+            hint = f"; is it your own? write {module}:{last}" if dot else ""
+            raise UserError(unknown("method", name, builtin_names()) + hint)
+        tree = parse(METHODS_FOLDER / f"{name}.py")
         return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
-    module, _, class_name = name.partition(":")
-    tree = _parse(source_file(name))
+    own = OwnCode("method", name)
+    tree = parse(own.file)
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return _read(tree, node, module, version="sha256:" + _source_hash(tree))
+        if isinstance(node, ast.ClassDef) and node.name == own.object_name:
+            return _read(tree, node, own.module, version=own.version())
     classes = [n.name for n in tree.body if isinstance(n, ast.ClassDef)]
-    raise UserError(f"method {name!r}: {unknown('class', class_name, classes)}")
+    raise UserError(f"{own}: {unknown('class', own.object_name, classes)}")
 
 
 def _is_number(value: Any) -> bool:
     with suppress(ValueError):
         return isinstance(value, str) and abs(float(value)) < 1e300
     return False
-
-
-def source_file(name: str) -> Path:
-    """Return the file of a method named ``package.module:Class``.
-
-    Raises:
-        UserError: there is no such module.
-    """
-    module = name.partition(":")[0]
-    if not all(part.isidentifier() for part in module.split(".")):
-        raise UserError(f"method {shorten(name)}: expected a name such as 'kd' or 'package.module:Class'")
-    spec = _find(module)
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        text = f"method {name!r}: no module {module!r} on the Python path (the current folder is on it)"
-        hint = f"; write {module.removesuffix('.py')}:{name.partition(':')[2]}" if module.endswith(".py") else ""
-        raise UserError(text + hint)
-    return Path(spec.origin)
-
-
-def refuse_module_in(store: Path, name: str) -> None:
-    """Refuse a user's method whose module lies in a store, where others may put files, and name methods too.
-
-    A store that is the current folder and the copy of the code that a cluster's jobs run from are exempt.
-
-    Raises:
-        UserError: it lies there, or there is no such module.
-    """
-    if ":" not in name:
-        return
-    file, root, own_code = (path.resolve() for path in (source_file(name), store, METHODS_FOLDER.parent))
-    is_copy = own_code.is_relative_to(root) and file.is_relative_to(own_code)
-    if file.is_relative_to(root) and not is_copy and root != Path.cwd():
-        raise UserError(f"method {name!r}: {file} is in the store, from which no code is run: move it out")
-
-
-def add_current_folder_to_path() -> None:
-    """Let this process import a user's method from the current folder, where ``source_file`` finds it."""
-    if (folder := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, folder)
-
-
-def _find(module: str) -> ModuleSpec | None:
-    """Find a module, in the current folder first, without running the packages above it."""
-    top, *below = module.split(".")
-    try:
-        spec = PathFinder.find_spec(top, [str(Path.cwd()), *sys.path]) or importlib.util.find_spec(top)
-        for i in range(len(below)):
-            if spec is None or spec.submodule_search_locations is None:
-                return None
-            spec = PathFinder.find_spec(".".join([top, *below[: i + 1]]), list(spec.submodule_search_locations))
-    except (ImportError, ValueError):
-        return None
-    return spec
-
-
-def _parse(path: Path) -> ast.Module:
-    try:
-        return ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as e:
-        raise UserError(f"{path}: not a readable Python file: {e}") from None
 
 
 def _only_distiller(tree: ast.Module, name: str) -> ast.ClassDef:
@@ -199,6 +138,9 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     if not isinstance(used_with, dict) or not all(_is_condition(item, hyper) for item in used_with.items()):
         text = "`used_with` must map a hyper-parameter to another one and its value: {'tau': ('selection', 'soft')}"
         raise UserError(f"{module}:{node.name}: {text}")
+    views = literals.get("views", ())
+    if not isinstance(views, tuple) or not all(isinstance(name, str) for name in views):
+        raise UserError(f"{module}:{node.name}: `views` must be a tuple of names: ('strong',)")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",
@@ -210,7 +152,10 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         defined_for=defined_for,
         hyper=hyper,
         summary=doc.split("\n\n")[0].replace("\n", " "),
+        views=views,
+        per_image=literals.get("per_image", False),
         used_with=used_with,
+        several_teachers=literals.get("several_teachers", False),
     )
 
 
@@ -270,12 +215,3 @@ def _kind(annotation: ast.expr | None) -> tuple[str, tuple[Any, ...]]:
         value = ast.literal_eval(annotation.slice)
         return "choice", value if isinstance(value, tuple) else (value,)
     raise ValueError("its type is " + (ast.unparse(annotation) if annotation else "missing"))
-
-
-def _source_hash(tree: ast.Module) -> str:
-    """Return a hash of the code without comments, docstrings and layout: they may change without a new version."""
-    tree = copy.deepcopy(tree)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]

@@ -8,7 +8,10 @@ from typing import Any
 from harness.errors import expected, shorten
 
 _PARAMETER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TEXT = re.compile(r"(?P<name>[^()]+)\((?P<params>.+)\)", re.DOTALL)
+_TEXT = re.compile(r"(?P<name>[^()]+)\((?P<params>.*)\)", re.DOTALL)
+_ARGUMENTS = r'\((?:[^)"]|"(?:[^"\\]|\\.)*")*\)'
+_FORM = "a model such as NAME(key=value, other=2), its values as in JSON"
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,26 @@ class ModelReference:
         Raises:
             ValueError: it is not of this form.
         """
-        if not (match := _TEXT.fullmatch(text.strip())):
+        if "(" not in text:
             return cls(text)
+        if not (match := _TEXT.fullmatch(text.strip())):
+            quotes = "; inside {...} it needs quotes, as its commas end a value there" if ")" not in text else ""
+            raise ValueError(expected(_FORM, text) + quotes)
         params: dict[str, Any] = {}
-        rest = match["params"]
+        rest = match["params"].strip()
         while rest:
             key, separator, rest = rest.partition("=")
             key = key.strip()
             try:
                 if not separator or not _PARAMETER.fullmatch(key) or key in params:
                     raise ValueError
-                params[key], end = json.JSONDecoder().raw_decode(rest.lstrip())
+                params[key], end = _DECODER.raw_decode(rest.lstrip())
+                _check_value(key, params[key])
             except (ValueError, RecursionError):
-                raise ValueError(f"{expected('a model such as NAME(key=value, other=2)', text)}") from None
+                raise ValueError(expected(_FORM, text)) from None
             rest = rest.lstrip()[end:].strip()
             if rest and not rest.startswith(","):
-                raise ValueError(f"{expected('a model such as NAME(key=value, other=2)', text)}")
+                raise ValueError(expected(_FORM, text))
             rest = rest[1:].strip()
         return cls(match["name"].strip(), params)
 
@@ -66,4 +73,35 @@ class ModelReference:
         params = value.get("params") or {}
         if not isinstance(params, dict) or not all(isinstance(k, str) and _PARAMETER.fullmatch(k) for k in params):
             raise ValueError(expected("params: a mapping of arguments to values", params))
-        return cls(value["name"], params)
+        for key, param in params.items():
+            _check_value(key, param)
+        stated = cls.parse(value["name"])
+        if twice := [key for key in params if key in stated.params]:
+            raise ValueError(f"argument {twice[0]} is stated twice, in the name and in params")
+        return cls(stated.name, {**stated.params, **params})
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names between commas; those between the arguments of a model part nothing."""
+    names = [""]
+    for token in re.findall(rf"{_ARGUMENTS}|.", text, re.DOTALL):
+        if token == ",":
+            names.append("")
+        else:
+            names[-1] += token
+    return names
+
+
+def _check_value(key: str, value: Any) -> None:
+    """Check that JSON keeps a value as it is.
+
+    Raises:
+        ValueError: it does not: a date, a number that is not finite, a mapping whose keys are no texts.
+    """
+    try:
+        is_kept = json.loads(json.dumps(value, allow_nan=False)) == value
+    except (TypeError, ValueError, RecursionError):
+        is_kept = False
+    if not is_kept:
+        kinds = "a number, a text, true, false, or a list or mapping of them"
+        raise ValueError(f"params {key}: {expected(kinds, value)}")

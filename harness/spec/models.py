@@ -7,7 +7,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from harness.phrases import plural
+from harness.spec import own_models
 from harness.spec.library_models import is_library_model
+from harness.spec.source_code import CHECKOUT, parse
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
@@ -85,8 +88,14 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
     Raises:
         ValueError: it does not.
     """
+    if own_models.is_own_model(name):
+        signature = own_models.describe(own_models.code_of(name).name)
+        if image_shape[0] != 3 and not signature.takes("in_channels"):
+            channels = plural(image_shape[0], "channel")
+            raise ValueError(f"{name} takes no in_channels, dataset {dataset} has images of {channels}, not 3")
+        return
     if not is_library_model(name):
-        shape = CATALOG[name].image_shape
+        shape = CATALOG[name.partition("(")[0]].image_shape
     elif name.startswith("timm:"):
         return
     else:
@@ -94,6 +103,21 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
     if shape != image_shape:
         sizes = ["x".join(map(str, s)) for s in (shape, image_shape)]
         raise ValueError(f"{name} is for {sizes[0]} images, dataset {dataset} has {sizes[1]}")
+
+
+def checked_params(name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments that a sweep states for a model of the catalogue, without those that are its defaults.
+
+    Raises:
+        ValueError: it does not take them.
+    """
+    if not params:
+        return {}
+    if name not in CATALOG:
+        raise ValueError(f"{name} takes no params")
+    module, _, factory = CATALOG[name].factory.partition(":")
+    signature = own_models.of_function(parse(CHECKOUT.joinpath(*module.split(".")).with_suffix(".py")), factory)
+    return signature.normal_form(name, params, fixed=(*own_models.GIVEN, *CATALOG[name].kwargs))
 
 
 def has_model_facts(name: str) -> bool:

@@ -48,7 +48,10 @@ class GeneralKeys(Closed):
     lr: PerMethod[Finite] = Field(gt=0, description="learning rate before any decay")
     momentum: PerMethod[Finite] = Field(0.9, ge=0, lt=1, description="SGD momentum")
     weight_decay: PerMethod[Finite] = Field(
-        5e-4, ge=0, description="L2 penalty on every parameter, BatchNorm and biases included"
+        5e-4,
+        ge=0,
+        description="on every parameter, norms and biases included: with `sgd` an L2 penalty, with `adamw` a shrinking "
+        "of the weights, with `lamb` a part of the step",
     )
     nesterov: PerMethod[bool] = Field(False, description="Nesterov's form of momentum")
     betas: PerMethod[tuple[Decay, Decay]] = Field(
@@ -58,13 +61,16 @@ class GeneralKeys(Closed):
         1e-8, gt=0, description="`adamw` and `lamb`: added to the denominator, for numerical stability"
     )
     decay_norms_and_biases: PerMethod[bool] = Field(
-        True, description="whether the weight decay also reaches biases, norms and other parameters of one dimension"
+        True,
+        description="false: no weight decay on biases, norms, other parameters of one dimension, and what timm's "
+        "models except, such as `pos_embed` and `cls_token`",
     )
     layer_decay: PerMethod[Finite | None] = Field(
         None,
         gt=0,
         le=1,
-        description="factor of the learning rate from each block to the one before it (arXiv:2106.08254)",
+        description="factor of the learning rate from each layer to the one before it: a block of timm's models, a "
+        "stage of the harness's own (arXiv:2106.08254); the head and a method's parameters have the whole rate",
     )
     freeze: PerMethod[tuple[str, ...]] = Field(
         (),
@@ -72,11 +78,16 @@ class GeneralKeys(Closed):
         "their batch norms are in evaluation mode",
     )
     drop_path: PerMethod[Finite] = Field(
-        0.0, ge=0, lt=1, description="probability that a residual branch of the student is left out (arXiv:1603.09382)"
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that a residual branch of the student is left out "
+        "(arXiv:1603.09382): timm's `drop_path_rate`, torchvision's `stochastic_depth_prob`",
     )
     schedule: PerMethod[Literal["step", "cosine"]] = Field("step", description="lr decay")
     schedule_by: PerMethod[Literal["epoch", "step"]] = Field(
-        "epoch", description="whether the schedule and `warmup_epochs` set the learning rate once per epoch or per step"
+        "epoch",
+        description="whether the schedule and `warmup_epochs` set the learning rate once per epoch or at each step",
     )
     min_lr: PerMethod[Finite] = Field(0.0, ge=0, description="schedule `cosine`: the learning rate it falls to")
     warmup_lr: PerMethod[Finite] = Field(
@@ -132,6 +143,11 @@ class GeneralKeys(Closed):
         None, gt=0, description="maximum L2 norm of all gradients together, including those of the method's parameters"
     )
 
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs after which training ends."""
+        return self.stop_epoch or self.epochs
+
     @model_validator(mode="after")
     def _consistent(self) -> "GeneralKeys":
         if self.schedule == "cosine" and self.milestones:
@@ -140,6 +156,11 @@ class GeneralKeys(Closed):
             raise ValueError(f"milestones must rise, found {list(self.milestones)}")
         if self.warmup_epochs and self.warmup_steps:
             raise ValueError("warmup_epochs and warmup_steps exclude each other; state one of them")
+        for key in ("min_lr", "warmup_lr"):
+            if (value := getattr(self, key)) > self.lr:
+                raise ValueError(f"{key} must be at most lr, {self.lr:g}, found {value:g}")
+        if self.stop_epoch is not None and self.stop_epoch > self.epochs:
+            raise ValueError(f"stop_epoch must be at most epochs, {self.epochs}, found {self.stop_epoch}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be fewer than epochs, {self.epochs}, found {self.warmup_epochs}")
         if self.accumulate > self.batch_size:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from harness.spec.normalisation import Normalisation, StatedNormalisation
 from harness.spec.pretrained_normalisation import published_normalisation
 from harness.spec.recipe import Closed, Finite
 from harness.spec.tasks import DatasetInfo
+from harness.spec.teacher_reference import TeacherReference
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}$"
@@ -55,9 +57,17 @@ def _either(names: tuple[str, ...]) -> str:
     return " and ".join(", ".join(f"`{name}`" for name in part) for part in (names[:-1], names[-1:]))
 
 
+def _dataset_of_text(text: str) -> dict[str, Any]:
+    try:
+        reference = ModelReference.parse(text)
+    except ValueError:
+        return {"name": text}
+    return {"name": reference.name, **({"params": reference.params} if reference.params else {})}
+
+
 def _dataset_by_name(value: Any) -> Any:
     if isinstance(value, str):
-        return {"name": value}
+        return _dataset_of_text(value)
     if not isinstance(value, dict | Dataset):
         raise ValueError(expected("a dataset's name or a mapping", value))
     return value
@@ -73,6 +83,12 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(validate)
 
 
+def _teacher_text(value: Any) -> Any:
+    if not isinstance(value, str | dict | list | tuple):
+        return value
+    return TeacherReference.of(value).resolved(tasks.resolve_model).text
+
+
 ModelName = Annotated[str, BeforeValidator(_one_model), AfterValidator(tasks.resolve_model)]
 RecipeRef = Annotated[str | dict[str, Any], BeforeValidator(_name_or_mapping)]
 
@@ -84,7 +100,10 @@ class Recipe(tasks.RecipeKeys):
 class Dataset(Closed):
     """The images of a sweep."""
 
-    name: Annotated[str, _checked_by(datasets.check_name)] = Field(description="a dataset of the harness")
+    name: Annotated[str, _checked_by(datasets.check_name)] = Field(
+        description="a dataset of the harness, or `package.module:Class`, see [your-own-data.md](your-own-data.md)"
+    )
+    params: dict[str, Any] = Field({}, description="arguments of the constructor of a class of your own")
     folder: str | None = Field(
         None,
         min_length=1,
@@ -103,6 +122,27 @@ class Dataset(Closed):
         description="for tuning: hold out this many training images, the last in file order (equally many of each "
         "class if an image has one class), and evaluate on them instead of the test set",
     )
+
+    @field_validator("params")
+    @classmethod
+    def _as_a_reference(cls, params: dict[str, Any]) -> dict[str, Any]:
+        return ModelReference.of({"name": "", "params": params}).params
+
+    @model_validator(mode="after")
+    def _params_of_own(self) -> "Dataset":
+        if self.params and not datasets.is_own(self.name):
+            raise ValueError(f"params is for a class of your own; remove it for {self.name}")
+        return self
+
+    @classmethod
+    def of_reference(cls, text: str, folder: str | None = None) -> "Dataset":
+        """Return the dataset that ``reference`` names."""
+        return cls.model_validate({**_dataset_of_text(text), "folder": folder})
+
+    @property
+    def reference(self) -> str:
+        """Return the name with its params, as one text, by which it goes in a run's settings and in tables."""
+        return ModelReference(self.name, self.params).text
 
     @model_validator(mode="after")
     def _folder_of_stored(self) -> "Dataset":
@@ -232,12 +272,22 @@ class Backbone(WeightsSource):
 class Pair(Closed):
     """A teacher and a student."""
 
-    teacher: ModelName = Field(
-        description="a model below, `timm:NAME` or `torchvision:NAME`; "
-        "trained here first unless `teacher_weights` is given"
+    teacher: Annotated[str, BeforeValidator(_teacher_text)] = Field(
+        description="a model below, `timm:NAME`, `torchvision:NAME` or your own `package.module:Class`, with arguments "
+        "as `{name: NAME, params: {...}}`, trained here first unless `teacher_weights` is given; "
+        "`{run: {student: NAME, method: NAME}}`: a run of this sweep; or a list of these, whose logits are averaged"
     )
-    student: ModelName = Field(description="a model below, `timm:NAME` or `torchvision:NAME`")
-    teacher_weights: Weights | None = Field(None, description="the teacher's weights, when they are given")
+    student: ModelName = Field(description="such a model")
+    teacher_weights: Weights | tuple[Weights | None, ...] | None = Field(
+        None,
+        description="the teacher's weights, when they are given; for several teachers a list, with null for each that "
+        "is trained here",
+    )
+    teacher_epoch: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="the epoch after which a teacher trained here stops, while its schedule stays (arXiv:1910.01348); "
+        "the recipe's last when not stated",
+    )
     teacher_backbone: Backbone | None = Field(
         None, description="detection only: weights that the backbone of a teacher trained here starts from"
     )
@@ -260,7 +310,39 @@ class Pair(Closed):
     def _is_mapping(cls, value: Any) -> Any:
         if not isinstance(value, dict | Pair):
             raise ValueError(expected("{teacher: NAME, student: NAME}", value))
+        if isinstance(value, dict) and isinstance(text := value.get("teacher"), str) and "teacher_epoch" not in value:
+            teacher = TeacherReference.parse(text)
+            if teacher.epoch is not None:  # a text from a table
+                return {**value, "teacher": replace(teacher, epoch=None).text, "teacher_epoch": teacher.epoch}
         return value
+
+    @model_validator(mode="after")
+    def _teachers_keys(self) -> "Pair":
+        count = len(self.teacher_reference.teachers)
+        weights = self.teacher_weights
+        if isinstance(weights, tuple) and (count == 1 or len(weights) != count):
+            of = f"a list of {count}, as there are teachers" if count > 1 else "a mapping, as there is one teacher"
+            raise ValueError(f"teacher_weights: expected {of}; found {len(weights)}")
+        if isinstance(weights, Weights) and count > 1:
+            raise ValueError(f"teacher_weights: expected a list of {count}, as there are teachers, with null for each "
+                             "that is trained here")  # fmt: skip
+        return self
+
+    @property
+    def teacher_reference(self) -> TeacherReference:
+        """The teachers, with the epoch after which they stop."""
+        return replace(TeacherReference.parse(self.teacher), epoch=self.teacher_epoch)
+
+    @property
+    def teacher_text(self) -> str:
+        """The teachers as one text, which names them in tables and selections."""
+        return self.teacher_reference.text
+
+    @property
+    def weights_by_teacher(self) -> tuple[Weights | None, ...]:
+        """The given weights of each teacher; None for one that is trained."""
+        weights = self.teacher_weights
+        return weights if isinstance(weights, tuple) else (weights,) * len(self.teacher_reference.teachers)
 
 
 class Teachers(Closed):

@@ -12,6 +12,7 @@ from harness.errors import UserError
 from harness.spec import datasets, identity
 from harness.spec.normalisation import Normalisation
 from harness.spec.pretrained import ANYWHERE, Place
+from harness.spec.repeated_augmentation import images_per_pass
 from harness.spec.schema import Recipe
 from harness.spec.tasks import CATALOG, DATASETS, DatasetInfo, classification
 
@@ -49,19 +50,25 @@ class DatasetChoice:
     train_size: int | None = None
     test_size: int | None = None
     train_per_class: int | None = None
+    # Of a user's own data, likewise.
+    image_shape: tuple[int, int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     @classmethod
     def of_info(
         cls, info: DatasetInfo, train_subset: int | None = None, validation: int | None = None
     ) -> "DatasetChoice":
-        counts = [getattr(info, key) for key in datasets.COUNTS] if info.preparation else []
-        return cls(info.name, info.version, train_subset, validation, *counts)
+        stated = {key: getattr(info, key) for key in datasets.stated_keys(info)}
+        return cls(info.name, info.version, train_subset, validation, **stated)
 
     @property
     def info(self) -> DatasetInfo:
         if self.classes is None:
             return DATASETS[self.name]
-        return datasets.prepared_dataset(self.name, self.version, *(getattr(self, key) for key in datasets.COUNTS))
+        info = datasets.info_of(self.name)
+        stated = {key: getattr(self, key) for key in datasets.stated_keys(info)}
+        return replace(info, version=self.version, **{key: value for key, value in stated.items() if value is not None})
 
     @property
     def train_images(self) -> int:
@@ -110,8 +117,20 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Several:
+    """Several teachers, whose mean of logits students learn from."""
+
+    __pydantic_config__ = CLOSED
+    teachers: tuple[Trained | Given, ...]
+
+    @property
+    def model(self) -> str:
+        return " + ".join(teacher.model for teacher in self.teachers)
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """The weights that a classifier starts from, and their place in the file."""
+    """The weights that a classifier or a detector's backbone starts from, and their place in the file."""
 
     __pydantic_config__ = CLOSED
     sha256: str
@@ -122,6 +141,11 @@ class Start:
     def place(self) -> Place:
         """The place of the weights in their file."""
         return Place(self.key, self.prefix)
+
+    @property
+    def weights_id(self) -> str:
+        """The name of the weights in a plan: the file's sha256, and the place in it if that is stated."""
+        return backbone_id(self.sha256, self.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +166,7 @@ class Science:
     __pydantic_config__ = CLOSED
     protocol: int = identity.PROTOCOL
     dataset: DatasetChoice
-    teacher: Trained | Given | None
+    teacher: Trained | Given | Several | None
     student: str
     method: MethodSettings
     recipe: Recipe
@@ -154,13 +178,34 @@ class Science:
     seed: int
 
     @property
+    def images_per_pass(self) -> int:
+        """The number of images, copies included, that one pass over the training set shows."""
+        return images_per_pass(self.dataset.train_images, self.recipe.repeats)
+
+    @property
     def teacher_model(self) -> str | None:
         return self.teacher.model if self.teacher else None
 
     @property
-    def backbone_place(self) -> Place:
-        """The place of the backbone's weights in their file."""
-        return Place(self.backbone_key, self.backbone_prefix)
+    def teachers(self) -> tuple[Trained | Given, ...]:
+        """Every teacher; none where the run learns from none."""
+        return single_teachers(self.teacher)
+
+    @property
+    def given_teachers(self) -> tuple[Given, ...]:
+        return tuple(teacher for teacher in self.teachers if isinstance(teacher, Given))
+
+    @property
+    def teacher_runs(self) -> tuple[str, ...]:
+        """The runs that train the teachers, each once."""
+        return training_runs(self.teacher)
+
+    @property
+    def initial_weights(self) -> Start | None:
+        """The weights that the student, or a detector's backbone, starts from; None: random numbers."""
+        if self.backbone is None:
+            return self.start
+        return Start(self.backbone, self.backbone_key, self.backbone_prefix)
 
     @property
     def run_id(self) -> str:
@@ -188,6 +233,7 @@ class Science:
     def teacher_evaluation_id(self, evaluated_on: str) -> str:
         """Return the hash of what decides a given teacher's measured score: runs with the same teacher share it."""
         views = {key: getattr(self.recipe, key) for key in self.dataset.info.images.views}
+        views = {key: value for key, value in views.items() if value is not None}  # as before there was such a key
         common = {key: value for key, value in self.without_seed().items() if key in ("dataset", "teacher")}
         return identity.digest({**common, "views": views, "on": evaluated_on})
 
@@ -227,6 +273,18 @@ class Science:
 _SCIENCE = TypeAdapter(Science)
 
 
+def single_teachers(teacher: Trained | Given | Several | None) -> tuple[Trained | Given, ...]:
+    """Return each of several teachers, a single one, or none."""
+    if teacher is None:
+        return ()
+    return teacher.teachers if isinstance(teacher, Several) else (teacher,)
+
+
+def training_runs(teacher: Trained | Given | Several | None) -> tuple[str, ...]:
+    """Return the runs that train a teacher or several, each once."""
+    return tuple(dict.fromkeys(t.run for t in single_teachers(teacher) if isinstance(t, Trained)))
+
+
 def backbone_id(sha256: str, place: Place) -> str:
     """Return the name of a backbone's weights in a plan: the file's sha256, and the place in it if that is stated."""
     return sha256 if place == ANYWHERE else identity.digest({"sha256": sha256, **place._asdict()})
@@ -235,7 +293,7 @@ def backbone_id(sha256: str, place: Place) -> str:
 def as_json(part: Any) -> Any:
     """Return the JSON form of a part of a science; a recipe needs ``recipe_json``."""
     if not is_dataclass(part):
-        return list(part) if isinstance(part, tuple) else part
+        return [as_json(value) for value in part] if isinstance(part, tuple) else part
     values = ((f, getattr(part, f.name)) for f in fields(part))
     return {f.name: as_json(value) for f, value in values if f.name in FIRST_KEYS or value != f.default}
 

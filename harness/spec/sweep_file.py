@@ -90,14 +90,19 @@ def changed_recipe(
 ) -> Recipe:
     """Return a recipe with changes: later layers win, and each comes with its place in the sweep file.
 
+    A layer with ``base: NAME`` starts again from that recipe.
+
     Raises:
         UserError: unknown key or wrong value; the message names its place.
     """
     data = dict(base)
     owners: dict[str, KeyPath] = {}
     for path, changes in layers:
-        data |= changes
-        owners |= {key: path for key in changes}
+        if "base" in changes:
+            data = _recipe_file(changes["base"], document, (*path, "base"))
+            changes = {key: value for key, value in changes.items() if key != "base"}
+        data = {**data, **changes}
+        owners |= dict.fromkeys(changes, path)
         at = path if changes else at
     return validate_model(Recipe, data, document, at, owners)
 

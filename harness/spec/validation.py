@@ -20,7 +20,8 @@ EXPECTED = {
     "tuple": "a list", "list": "a list", "dict": "a mapping of keys to values", "model": "a mapping of keys to values",
     "int": "an integer", "float": "a number", "bool": "true or false", "string": "text",
 }  # fmt: skip
-LABELS = ("int", "float", "bool", "str", "tuple[", "[key]")  # what pydantic puts between the keys of a place
+# What pydantic puts between the keys of a place.
+LABELS = ("int", "float", "bool", "str", "tuple[", "function-after[", "[key]")
 
 
 def validate_model(
@@ -52,9 +53,10 @@ def validate_model(
 def _place(error: ErrorDetails, data: Any) -> KeyPath:
     """Return an error's keys and positions in the file."""
     place: list[str | int] = []
-    for part in error["loc"]:
+    for position, part in enumerate(error["loc"], 1):
         has_key = isinstance(data, dict) and part in data
-        if isinstance(part, str) and not has_key and part.startswith(LABELS) and error["type"] != "extra_forbidden":
+        is_unknown_key = error["type"] == "extra_forbidden" and position == len(error["loc"])
+        if isinstance(part, str) and not has_key and part.startswith(LABELS) and not is_unknown_key:
             continue
         place.append(part)
         is_inside = has_key or (isinstance(data, list) and isinstance(part, int) and part < len(data))
@@ -121,13 +123,18 @@ def _model_at(model: type[BaseModel], loc: KeyPath) -> type[Closed] | None:
     annotation: Any = model
     for part in loc:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            if isinstance(part, int):  # of a list, where one may be written without it
+                continue
             field = annotation.model_fields.get(str(part))
             annotation = field.annotation if field else None
         else:
             args = typing.get_args(annotation)
             annotation = args[-1 if typing.get_origin(annotation) is dict else 0] if args else None
         if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-            annotation = next(
-                (a for a in typing.get_args(annotation) if isinstance(a, type) and issubclass(a, BaseModel)), None
-            )
+            annotation = next(filter(_has_keys, typing.get_args(annotation)), None)
     return annotation if isinstance(annotation, type) and issubclass(annotation, Closed) else None
+
+
+def _has_keys(annotation: Any) -> bool:
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return is_model or typing.get_origin(annotation) is dict

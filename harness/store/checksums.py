@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError
 from harness.store import files
 
 KEY = "checksum"
@@ -45,6 +46,20 @@ def check_bytes(content: bytes) -> bool:
     if content[len(before) : len(content) - len(after)] != _digest(before, after):
         raise WrongChecksum
     return True
+
+
+def check_sealed(path: Path) -> None:
+    """Check a file that ``seal_bytes`` has sealed.
+
+    Raises:
+        UserError: a byte has changed, or its checksum is missing.
+    """
+    try:
+        sealed = check_bytes(files.read_bytes(path))
+    except WrongChecksum:
+        sealed = False
+    if not sealed:
+        raise UserError(f"{path}: damaged: its content does not match its checksum")
 
 
 def _around(content: bytes) -> tuple[bytes, bytes]:

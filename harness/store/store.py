@@ -53,6 +53,7 @@ class Store:
         self.checks = root / "checks"  # notes of what has passed the check before training
         self.submissions = root / "queues" / "submissions"  # notes about submitted arrays
         self.weights = root / "weights"  # downloads of ``harness.store.weight_cache``, unless KD_WEIGHTS names a folder
+        self.datasets = root / "datasets"  # of ``harness.store.data_cache``, unless KD_DATASETS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
         self.all_tables = root / "tables"
         self.leaderboard = root / "leaderboard.html"
@@ -82,6 +83,10 @@ class Store:
 
     def student_weights(self, run_id: str) -> Path:
         return self.run(run_id) / "student.safetensors"
+
+    def best_weights(self, run_id: str) -> Path:
+        """The student's weights after its best epoch, where ``sweep --keep-best`` asked for them."""
+        return self.run(run_id) / "student.best.safetensors"
 
     def predictions(self, run_id: str) -> Path:
         """The trained student's predictions for the evaluated images, where the task stores them."""

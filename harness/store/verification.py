@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from harness.errors import UserError
-from harness.store import files, parts, records
+from harness.store import checksums, files, parts, records
 from harness.store.store import Store
 
 
@@ -54,4 +54,9 @@ def verify_records(store: Store) -> Verification:
             sha256 = files.sha256(file)
             if sha256 != weights[folder.name]:
                 result.damage.append(f"{file}: sha256 is {sha256}, its record states {weights[folder.name]}")
+        if folder.name in weights and (best := store.best_weights(folder.name)).exists():
+            try:
+                checksums.check_sealed(best)
+            except UserError as e:
+                result.damage.append(str(e))
     return result

@@ -24,7 +24,7 @@ class BatchSizes:
     @property
     def last(self) -> str:
         """Return where the smallest batch comes from."""
-        recipe, images = self.science.recipe, self.science.dataset.train_images
+        recipe, images = self.science.recipe, self.science.images_per_pass
         parts = f", accumulate {recipe.accumulate}" if recipe.accumulate > 1 else ""
         parts += f", {plural(self.shards, 'process', 'processes')}" if self.shards > 1 else ""
         smallest = f"a batch of {plural(self.smallest, 'image')}"
@@ -41,9 +41,9 @@ class BatchSizes:
         return f"batch_size: {other} leaves none" if other else "choose another batch_size or train_subset"
 
     def _parts(self, batch_size: int) -> set[int]:
-        recipe, images = self.science.recipe, self.science.dataset.train_images
+        recipe, images = self.science.recipe, self.science.images_per_pass
         sizes = {min(batch_size, images)}
-        if recipe.epoch_steps is None or recipe.epochs * recipe.epoch_steps * batch_size >= images:
+        if recipe.epoch_steps is None or recipe.last_epoch * recipe.epoch_steps * batch_size >= images:
             sizes.add(images % batch_size or batch_size)
         shards = {max(1, size // self.shards) for size in sizes} | {-(-size // self.shards) for size in sizes}
         parts = [(size, min(recipe.accumulate, size)) for size in shards]

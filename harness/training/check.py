@@ -14,16 +14,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from harness.data.load.loader import EvalSet
+from harness.data.load.loader import EvalSet, Extras, LoadedBatch
+from harness.data.load.mixing import Mix, Mixing
 from harness.spec import identity
-from harness.spec import methods as method_sources
+from harness.spec.own_code import own_code
 from harness.spec.pretrained import ANYWHERE
-from harness.spec.science import Given, Science, as_json, backbone_id
+from harness.spec.science import Given, Science, Trained, as_json
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State
@@ -34,9 +35,10 @@ from harness.training.member import Member
 from harness.training.outputs import tensors_in
 from harness.training.pack import Pack
 from harness.training.recorder import kind_and_cause
-from harness.training.tasks import Backbone, Task, open_task
+from harness.training.tasks import StartWeights, Task, open_task
 from harness.training.tasks.base import RandomImages
 from harness.training.teacher import Teacher, TeacherSource, read_teacher
+from harness.training.teacher_ensemble import ensemble
 from harness.training.untrained_weights import write_untrained_weights
 
 CPU = torch.device("cpu")
@@ -71,6 +73,7 @@ class RandomLoader:
 
     name = "test"  # as a set that is evaluated on, which it never is
     data: RandomImages
+    extras: Extras = Extras()
 
     def __post_init__(self) -> None:
         self.batch_size, self.targets = len(self.data.images), self.data.train_targets
@@ -78,9 +81,9 @@ class RandomLoader:
     def __len__(self) -> int:
         return 1
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Any, Tensor]]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[LoadedBatch]:
         images = len(self.targets)  # a method that keeps something of each image must have room for the last ones
-        yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images)
+        yield self.data.images, self.data.targets, torch.arange(images - self.batch_size, images), self.extras
 
     def batches(self, mine: slice) -> NoReturn:
         raise NotImplementedError
@@ -121,6 +124,7 @@ class Checker:
     folder: Path  # for untrained weights
     _teacher: tuple[str, Teacher] | None = None  # the last one, with what it depends on
     _too_slow: set[str] = field(default_factory=set)  # methods
+    _start_note: str = ""  # on the last run's first weights
 
     def check(self, run: RunToCheck) -> CheckResult:
         """Return the result of a run's check, whose position in the order is yet to be set."""
@@ -138,25 +142,27 @@ class Checker:
         except BaseException as error:  # SystemExit, of a method, among them
             if lacks := lacking(error, run.gpu):
                 return CheckResult(0, State.NOT_HERE, lacks)
-            cause = described(error, method)
+            cause = described(error, science)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         if cause:
             return CheckResult(0, State.FAILED, cause)
-        note = self._teacher[1].note if self._teacher and science.teacher else ""
-        return CheckResult(0, State.PASSED, note=note)
+        of_teacher = self._teacher[1].note if self._teacher and science.teacher else ""
+        return CheckResult(0, State.PASSED, notes=tuple(filter(None, (of_teacher, self._start_note))))
 
     def _cause(self, science: Science, processes: int) -> str | None:
         """Return why a run would fail at its smallest batch; None if it would not.
 
         Raises whatever a model or a method raises before.
         """
-        task = open_task(science.dataset, science.recipe, self._backbone(science))
+        start = StartWeights.of(science, self.order.weights)
+        task = open_task(science.dataset, science.recipe, start)
         teacher = self._teacher_of(science, task) if science.teacher else None
-        if not self.order.steps or processes > 1:
+        self._start_note = ""
+        if not self.order.steps or processes > 1 or start:
             student = task.build(science.student)
-            task.start(student, science.student)
+            self._start_note = task.start(student, science.student)
             if processes > 1:
                 sync_batch_norms(student, ONE_RANK)
         if not self.order.steps:
@@ -174,34 +180,33 @@ class Checker:
         last = batches.smallest
         if last < most and (last == 1 or few < most):
             error = first_steps(science, teacher, task, last)
-        return f"{batches.last}: {described(error, science.method.use)}; {batches.advice}" if error else None
-
-    def _backbone(self, science: Science) -> Backbone | None:
-        sha256, place = science.backbone, science.backbone_place
-        given = self.order.weights.get(backbone_id(sha256, place)) if sha256 else None
-        return Backbone(Path(given.file), sha256, place) if given and sha256 else None
+        return f"{batches.last}: {described(error, science)}; {batches.advice}" if error else None
 
     def _teacher_of(self, science: Science, task: Task) -> Teacher | None:
         """Return a run's teacher; None for one whose weights are not at hand, when only weights are looked at."""
         choice = science.teacher
-        assert choice is not None
-        given: WeightsFile | None = self.order.weights.get(choice.weights_id) if isinstance(choice, Given) else None
-        if not self.order.steps and given is None:
+        given = [t for t in science.given_teachers if t.weights_id in self.order.weights]
+        if not self.order.steps and not given:
             return None
         built = [getattr(science.recipe, name) for name in ("precision", "image_size", *task.info.recipe)]
         key = identity.canonical({"dataset": as_json(science.dataset), "teacher": as_json(choice), "built": built})
         if self._teacher is None or self._teacher[0] != key:
             self._teacher = None  # before the next one is in memory
-            if given and isinstance(choice, Given):
-                source = TeacherSource.of_run(science, Path(given.file), choice.sha256)
-            else:
-                file = self.folder / "untrained.safetensors"
-                write_untrained_weights(task, choice.model, file)
-                source = replace(TeacherSource.of_run(science, file, files.sha256(file)), place=ANYWHERE)
-            teacher = read_teacher(source, task, CPU)
+            teachers = [self._single_teacher(science, one, task) for one in science.teachers]
+            teacher = teachers[0] if len(teachers) == 1 else ensemble(teachers)
             teacher.prepare(science.recipe.precision)
             self._teacher = key, teacher
         return self._teacher[1]
+
+    def _single_teacher(self, science: Science, choice: Trained | Given, task: Task) -> Teacher:
+        """Return a teacher with its given weights, or with random ones where they are not at hand."""
+        given: WeightsFile | None = self.order.weights.get(choice.weights_id) if isinstance(choice, Given) else None
+        if given and isinstance(choice, Given):
+            return read_teacher(TeacherSource.of_run(science, choice, Path(given.file), choice.sha256), task, CPU)
+        file = self.folder / "untrained.safetensors"
+        write_untrained_weights(task, choice.model, file)
+        source = replace(TeacherSource.of_run(science, choice, file, files.sha256(file)), place=ANYWHERE)
+        return read_teacher(source, task, CPU)
 
 
 def _raise_too_slow(*_: object) -> NoReturn:
@@ -215,8 +220,10 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
     """
     torch.manual_seed(0)
     train_images = max(count, min(science.dataset.train_images, MOST_TRAIN_IMAGES))
-    loader = RandomLoader(task.random_images(count, train_images))
-    changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2}  # no evaluation after the first epoch
+    data = task.random_images(count, train_images)
+    loader = RandomLoader(data, _extras(science, data))
+    # No evaluation after the first epoch.
+    changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2, "stop_epoch": None}
     member = Member(
         replace(science, recipe=science.recipe.model_copy(update=changes)), teacher, loader.targets, task, CPU
     )
@@ -235,10 +242,18 @@ def first_steps(science: Science, teacher: Teacher | None, task: Task, count: in
     return steps.error
 
 
+def _extras(science: Science, data: RandomImages) -> Extras:
+    """Return what a recipe adds to a batch: further views, and the classes' shares of mixed images."""
+    views = {name: torch.randn_like(data.images) for name in science.recipe.views or {}}
+    mixing = Mixing.of(science.recipe, science.dataset.info.classes)
+    return Extras(Mix(mixing.classes).probs(data.targets) if mixing else None, views)
+
+
 def _is_telling(science: Science, teacher: Teacher, member: Member, images: Tensor) -> bool:
     """Return whether a teacher's outputs are finite or, given, as they will be; otherwise losses tell nothing."""
     outputs = teacher(images, member.main_taps, science.recipe.precision, len(images))
-    return isinstance(science.teacher, Given) or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
+    given = len(science.given_teachers) == len(science.teachers)
+    return given or all(bool(x.isfinite().all()) for x in tensors_in(outputs))
 
 
 def lacking(error: BaseException, gpu: bool) -> str:
@@ -257,15 +272,10 @@ def is_own(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(HERE)
 
 
-def described(error: BaseException, method: str) -> str:
-    """Return an error's cause, with the line in a user's own method that it comes from."""
+def described(error: BaseException, science: Science) -> str:
+    """Return an error's cause, with the line in a user's own method or model that it comes from."""
     cause = str(error) if isinstance(error, NotFinite) else kind_and_cause(error)[1]
-    if ":" not in method:
-        return cause
-    file = method_sources.source_file(method)
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if Path(frame.filename).resolve() == file.resolve()]
-    return f"{cause} ({file}:{lines[-1]})" if lines else cause
+    return cause + next(filter(None, (code.place_of(error) for code in own_code(science))), "")
 
 
 def main() -> None:

@@ -56,7 +56,7 @@ class CheckResult:
     run: int  # its position in the order
     state: State
     cause: str = ""  # of a failure, or why it cannot be checked on this machine
-    note: str = ""  # on where its teacher's weights were found in their file
+    notes: tuple[str, ...] = ()  # on what was taken from the files of its teacher's weights and of its own first ones
 
     def append_to(self, path: Path) -> None:
         with path.open("a") as f:

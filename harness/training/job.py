@@ -19,8 +19,10 @@ from harness.data.load.loader import EvalSet, Loader
 from harness.data.load.source import Source, open_source
 from harness.errors import UserError
 from harness.phrases import percent, plural
-from harness.spec import identity, methods
-from harness.spec.science import SHARED_RECIPE, Given, Science, backbone_id, recipe_json
+from harness.spec import identity
+from harness.spec.own_code import own_code
+from harness.spec.own_models import code_of, is_own_model
+from harness.spec.science import SHARED_RECIPE, Given, Science, Trained, recipe_json
 from harness.store import checksums, leftovers, records
 from harness.store.locks import Lock
 from harness.store.store import Store
@@ -39,8 +41,9 @@ from harness.training.precision import set_float32
 from harness.training.recorder import Interrupted, JobStart, RunRecorder, TeacherFailed, write_failure
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
-from harness.training.tasks import Backbone, Task, open_task
-from harness.training.teacher import Teacher, TeacherSource, load_teacher
+from harness.training.tasks import StartWeights, Task, open_task
+from harness.training.teacher import Teacher, TeacherSource, load_teacher, measure_teacher
+from harness.training.teacher_ensemble import ensemble
 from harness.training.teacher_logits import CachedLogits
 
 
@@ -126,11 +129,29 @@ def _read_sciences(store: Store, run_ids: list[str], ranks: Ranks, log: str) -> 
     sciences = {}
     for run_id in run_ids:
         try:
-            sciences[run_id] = store.read_science(run_id)
+            science = store.read_science(run_id)
+            check_own_code(store, science)
+            sciences[run_id] = science
         except UserError as error:
             write_failure(store, [run_id], error, "", log)
             ranks.confirm_failure(f"science of {run_id}")
     return sciences
+
+
+def check_own_code(store: Store, science: Science) -> None:
+    """Check the user's own code that a run would import: it is not in the store, and still what was planned.
+
+    Raises:
+        UserError: it is in the store, has changed, or is not found.
+    """
+    for code, version in own_code(science).items():
+        code.refuse_in(store.root)
+        code.check_version(version)
+    for teacher in science.teachers:
+        if isinstance(teacher, Trained) and is_own_model(teacher.model):
+            rows = records.read_records(store, [teacher.run], ["science"]).to_pylist()
+            for row in rows:  # without one, the teacher is not ready
+                code_of(teacher.model).check_version(Science.from_text(row["science"]).student_source)
 
 
 def _by_threads(order: JobOrder, store: Store, run_ids: list[str]) -> list[tuple[int, list[str]]]:
@@ -184,7 +205,7 @@ class _Packs:
         recipe, dataset = any_science.recipe, any_science.dataset
         self.device = self.ranks.device()
         set_float32(recipe.precision)
-        self.task = open_task(dataset, recipe, _backbone(self.order, any_science))
+        self.task = open_task(dataset, recipe, StartWeights.of(any_science, self.order.weights))
         data = Path(self.order.data) if self.order.data else None
         self.source = open_source(dataset, recipe, data, self.device, self.threads)
         self.evaluated_on = self.source.evaluation()
@@ -206,7 +227,7 @@ class _Packs:
     def _load_teacher(self) -> Teacher | None:
         on = self.evaluated_on
         # A given teacher may have been trained on the images that are held out here.
-        if on.name != "test" and any(isinstance(s.teacher, Given) for s in self.sciences.values()):
+        if on.name != "test" and any(s.given_teachers for s in self.sciences.values()):
             on = self.source.evaluation(whole=True)
         return _teacher(self.order, self.store, self.sciences, on, self.task, self.device, self.ranks)
 
@@ -246,6 +267,8 @@ class _Packs:
             except Exception as error:
                 write_failure(store, [k], error, traceback.format_exc(), self.log)
                 ranks.confirm_failure(k)
+        for note in dict.fromkeys(m.start_note for m in members.values() if m.start_note):
+            print(note, flush=True)
         print(f"training {plural(len(members), 'run')} on {self._where()}: {', '.join(members)}", flush=True)
         reached = [[k, m.history.epoch, m.steps] for k, m in members.items()]
         # A file system may show some nodes old files.
@@ -270,8 +293,8 @@ class _Packs:
         deepspeed = partial(DeepSpeedEngine, zero_stage=self.order.zero_stage)
         engine: MakeEngine = deepspeed if self.order.engine == "deepspeed" else NativeEngine
         targets = self.source.train_targets
-        methods.refuse_module_in(self.store.root, science.method.use)
         member = Member(science, self.teacher, targets, self.task, self.device, self.ranks, engine)
+        member.keeps_best = self.order.keep_best
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
             member.restore(*saved)
         return member
@@ -287,14 +310,6 @@ class _Packs:
 def packs_overlap(device: torch.device, ranks: Ranks) -> bool:
     """Return whether packs take their steps in turn: on a CPU, and among several processes, nothing would overlap."""
     return device.type == "cuda" and ranks.world_size == 1
-
-
-def _backbone(order: JobOrder, science: Science) -> Backbone | None:
-    """Return the weights that the students' backbones start from; None where none are stated."""
-    sha256, place = science.backbone, science.backbone_place
-    if sha256 is None:
-        return None
-    return Backbone(Path(order.weights[backbone_id(sha256, place)].file), sha256, place)
 
 
 def _logits_key(science: Science, device: torch.device, threads: int, world: int) -> str:
@@ -314,8 +329,18 @@ def _teacher(
     science = next((s for s in sciences.values() if s.teacher), None)
     if science is None:
         return None
-    choice = science.teacher
-    assert choice is not None
+    teachers = [_single_teacher(order, store, science, choice, on, task, device, ranks) for choice in science.teachers]
+    if len(teachers) == 1:
+        return teachers[0]
+    teacher = measure_teacher(ensemble(teachers), on, task, ranks)
+    print(f"teachers {teacher.name}, mean of logits: {_measured(teacher, on, task)}", flush=True)
+    return teacher
+
+
+def _single_teacher(
+    order: JobOrder, store: Store, science: Science, choice: Trained | Given, on: EvalSet, task: Task,
+    device: torch.device, ranks: Ranks,
+) -> Teacher:  # fmt: skip
     if isinstance(choice, Given):
         given = order.weights[choice.weights_id]
         file, sha256, stated = Path(given.file), choice.sha256, given.score
@@ -329,16 +354,17 @@ def _teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
-    source = TeacherSource.of_run(science, file, sha256)
+    source = TeacherSource.of_run(science, choice, file, sha256)
     teacher = load_teacher(source, stated, on, task, device, ranks)
     if teacher.note:
         print(teacher.note, flush=True)
-    print(
-        f"teacher {teacher.name}: {task.info.shown} {percent(teacher.score)} measured ({on.name}), sha256 {sha256}",
-        flush=True,
-    )
+    print(f"teacher {teacher.name}: {_measured(teacher, on, task)}, sha256 {sha256}", flush=True)
     # A trained teacher's run has its predictions already.
     if isinstance(choice, Given) and teacher.predictions is not None and ranks.rank == 0:
         path = store.teacher_predictions(science.teacher_evaluation_id(on.name))
         checksums.write_with_sum(path, teacher.predictions)
     return teacher
+
+
+def _measured(teacher: Teacher, on: EvalSet, task: Task) -> str:
+    return f"{task.info.shown} {percent(teacher.score)} measured ({on.name})"

@@ -23,6 +23,7 @@ class JobOrder:
     threads: int  # of each process
     engine: str = "native"  # or "deepspeed"
     zero_stage: int = 0  # of engine deepspeed
+    keep_best: bool = False  # whether the weights of a run's best epoch are kept too
 
     def to_json(self) -> dict[str, Any]:
         """Return the order as plain values."""

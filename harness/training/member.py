@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from harness import rng
 from harness.data.load.loader import EvalSet
+from harness.models.drop_path import build_with_drop_path
 from harness.spec.lr_schedule import learning_rate, warmup
 from harness.spec.science import Science
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
-from harness.training.engines.base import MakeEngine
+from harness.training.engines.base import STATE_NAMES, MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
+from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
+from harness.training.parameter_groups import parameter_groups
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task
 from harness.training.teacher import Teacher
@@ -75,8 +78,9 @@ class Member:
         self.loss_weights = science.method.weights
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(rng.stream_key(self.seed, 0, f"student {science.student}"))
-            self.student = task.build(science.student)
-            task.start(self.student, science.student)
+            self.student = build_with_drop_path(task.build, science.student, self.recipe.drop_path)
+            self.start_note = task.start(self.student, science.student)
+            freeze_parts(self.student, science.student, self.recipe.freeze)
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
             self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
@@ -85,6 +89,7 @@ class Member:
             offered = teacher.spec if teacher else None
             self.main_taps = known_taps(task.teacher_taps(self.distiller), offered)
             self._first_stage_taps = known_taps(self.first_stage.teacher_taps, offered)
+            self.teacher_view_taps = known_taps(self.distiller.teacher_view_taps, offered)
             self.peer: nn.Module | None = None
             if self.distiller.peer is not None:
                 assert teacher is not None, "a method whose teacher learns needs one"
@@ -97,6 +102,8 @@ class Member:
             if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)
             net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.recipe.freeze:
+            set_frozen_to_eval(self.student)
         if self.has_local_loss:
             sync_batch_norms(self.distiller, ranks)
         self.distiller.to(device).train()
@@ -109,10 +116,17 @@ class Member:
                 if p.requires_grad:
                     p.register_hook(lambda gradient: gradient / ranks.world_size)
         self.ema = EMA(self.student, self.recipe.ema) if self.recipe.ema else None
-        self.engine = engine(self.parameters, self.recipe, ranks)
-        self.lr = self.recipe.lr
+        groups = parameter_groups(self.student, science.student, self.recipe, self.parameters)
+        self.engine = engine(self.parameters, self.recipe, ranks, groups)
+        # A captured step bakes in a number, and reads a tensor. Numbers stay where they were numbers: the kernels of a
+        # GPU round a tensor to float32 first.
+        per_step = self.recipe.schedule_by == "step" and ranks.world_size == 1
+        self.lr: Rate = torch.zeros((), device=device) if per_step else self.recipe.lr
+        self._epoch_steps = 1  # of the epoch in training
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
+        self.keeps_best = False  # whether the best epoch's weights are kept
+        self.best_weights: dict[str, Tensor] | None = None  # the trained model's, of ``history.best_epoch``
         self.watch = Stopwatch(device)
         self.steps = 0  # finished steps of the current epoch
         self._images = 0  # seen in the current epoch, by all ranks
@@ -121,6 +135,11 @@ class Member:
     @property
     def in_first_stage(self) -> bool:
         return self.history.epoch < 0
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """The further views of images that the current stage reads."""
+        return () if self.in_first_stage else self.distiller.views
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -146,15 +165,24 @@ class Member:
         reads = self.distiller.needs_teacher and self.first_stage.teacher_later and self.peer is None
         return self.main_taps if reads else None
 
-    def begin_epoch(self) -> None:
-        """Set the epoch's learning rate."""
+    def begin_epoch(self, steps: int = 1) -> None:
+        """Set the epoch's learning rate; ``steps``: how many the epoch has."""
+        self._epoch_steps = steps
         first_lr = self.first_stage.lr or self.recipe.lr
         self._epoch_lr = first_lr if self.in_first_stage else learning_rate(self.recipe, self.history.epoch)
-        self.lr = self._epoch_lr
+        self._set_lr(self._epoch_lr)
 
     def begin_step(self, step: int) -> None:
         """Set a step's learning rate; ``step`` counts the main stage's steps from 0, a first stage's are negative."""
-        self.lr = self._epoch_lr * warmup(self.recipe, step)
+        by_step = self.recipe.schedule_by == "step" and not self.in_first_stage
+        lr = learning_rate(self.recipe, step / self._epoch_steps) if by_step else self._epoch_lr
+        self._set_lr(lr * warmup(self.recipe, step))
+
+    def _set_lr(self, lr: float) -> None:
+        if isinstance(self.lr, Tensor):
+            self.lr.fill_(lr)
+        else:
+            self.lr = lr
 
     def check_terms(self, terms: Any) -> None:
         """Check what the method returned, at an epoch's first step.
@@ -217,11 +245,16 @@ class Member:
         """Evaluate the trained model and add the result to the history."""
         with self.watch.part("evaluation"):
             result = self.task.evaluate(self.evaluated_model, on, self.recipe.precision, self.ranks)
+            if self.recipe.freeze:
+                set_frozen_to_eval(self.student)
             score = self.task.info.score
             if self.peer is not None:
                 metrics = self.task.evaluate(self.peer, on, self.recipe.precision, self.ranks).metrics
                 self.history.curves.append((self.history.epoch, f"{on.name}_peer_{score}", _score(metrics, score)))
         self.history.add(result.metrics, score, on.name)
+        if self.keeps_best and self.history.best_epoch == self.history.epoch:
+            trained = self.trained_tensors().items()
+            self.best_weights = {k: v.detach().contiguous().to("cpu", copy=True) for k, v in trained}
         self.predictions = result.predictions
 
     def trained_tensors(self) -> dict[str, Tensor]:
@@ -241,7 +274,8 @@ class Member:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that training changes, by name. All ranks must call it together."""
         parts: dict[str, Mapping[Any, Tensor]] = {k: module.state_dict() for k, module in self._modules().items()}
-        parts["momentum"] = self.engine.momenta()
+        parts |= self.engine.state()
+        parts["best"] = self.best_weights or {}
         return {f"{part}.{key}": tensor for part, tensors in parts.items() for key, tensor in tensors.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -263,7 +297,9 @@ class Member:
             parts[part][key] = tensor
         for name, module in self._modules().items():
             module.load_state_dict(parts[name])
-        self.engine.restore({int(i): momentum for i, momentum in parts["momentum"].items()})
+        self.engine.restore({name: {int(i): x for i, x in parts[name].items()} for name in STATE_NAMES})
+        self.best_weights = parts.get("best")
+        self.keeps_best |= self.best_weights is not None
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}

@@ -1,6 +1,6 @@
 """Model outputs prepared for a method: in float32, and for the whole batch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass, replace
 from typing import Any
 
@@ -13,22 +13,28 @@ from methods.base import Outputs
 
 def to_float32(outputs: Outputs) -> Outputs:
     """Return outputs with bfloat16 tensors converted to float32, in which losses are computed."""
-
-    def up(x: Tensor) -> Tensor:
-        return x.float() if x.dtype == torch.bfloat16 else x
-
-    features = {k: up(v) for k, v in outputs.features.items()}
-    return replace(outputs, logits=up(outputs.logits), embedding=up(outputs.embedding), features=features)
+    return map_outputs(outputs, lambda _, x: x.float() if x.dtype == torch.bfloat16 else x)
 
 
 def gather_outputs(mine: Outputs, ranks: Ranks, count: int, part: BatchPart = WHOLE_BATCH) -> Outputs:
     """Return the outputs for all images of a part of a batch of ``count``, from those of each rank's images."""
     if ranks.world_size == 1:
         return mine
-    features = {k: ranks.all_gather(v, count, part) for k, v in mine.features.items()}
-    if mine.logits.ndim == 1:  # only maps
-        return Outputs(mine.logits, mine.embedding, features)
-    return Outputs(ranks.all_gather(mine.logits, count, part), ranks.all_gather(mine.embedding, count, part), features)
+    # Of maps alone, logits and embedding are empty and have one dimension; so is the embedding of several teachers.
+    return map_outputs(mine, lambda _, x: x if x.ndim == 1 else ranks.all_gather(x, count, part))
+
+
+def map_outputs(outputs: Outputs, function: Callable[[str, Tensor], Tensor], place: str = "") -> Outputs:
+    """Return outputs with ``function(name, tensor)`` in place of each tensor; names tell the tensors apart."""
+    teachers = enumerate(outputs.teachers)
+    return replace(
+        outputs,
+        logits=function(f"{place}logits", outputs.logits),
+        embedding=function(f"{place}embedding", outputs.embedding),
+        features={tap: function(f"{place}tap {tap}", x) for tap, x in outputs.features.items()},
+        views={name: map_outputs(view, function, f"{place}view {name} ") for name, view in outputs.views.items()},
+        teachers=tuple(map_outputs(teacher, function, f"{place}teacher {i} ") for i, teacher in teachers),
+    )
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -80,9 +80,9 @@ class Pack:
 
     def _train_epoch(self, epoch: int, first_step: int, active: dict[str, Member]) -> Iterator[bool]:
         watch = self.make_stopwatch(self._device)
-        for member in active.values():
-            member.begin_epoch()
         steps = len(self.loader)
+        for member in active.values():
+            member.begin_epoch(steps)
         if self.cached_logits:
             self.cached_logits.begin(epoch, first_step, steps, self._device)
         batches = self.loader.epoch(epoch, first_step)
@@ -135,7 +135,7 @@ class Pack:
     def _end_epoch(self, run_id: str, member: Member) -> None:
         member.end_epoch()
         recipe, history = member.recipe, member.history
-        finished = history.epoch == recipe.epochs or history.diverged
+        finished = history.epoch == recipe.last_epoch or history.diverged
         due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage trains no classifier
         if not history.diverged and (due or finished):
             member.evaluate(self.evalset)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from harness import hardware
-from harness.spec.science import Given, Science
+from harness.spec.science import Given, Science, Several, Trained
 from harness.store import files
 from harness.store.store import Store
 from harness.training.job import run_job
@@ -102,19 +102,17 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     weights: dict[str, WeightsFile] = {}
     run_ids = {}
     for i, science in pack.items():
-        # The initial weights of a detector's backbone do not change its speed, and may not be on this machine.
-        science = replace(science, backbone=None)
+        # The weights that a network starts from do not change its speed, and may not be on this machine.
+        science = replace(science, backbone=None, start=None)
         if science.teacher:
-            sha256, file = _untrained(science, science.teacher.model, folder)
-            teacher = Given(science.teacher.model, sha256)
-            if isinstance(science.teacher, Given):
-                teacher = replace(teacher, mean=science.teacher.mean, std=science.teacher.std)
-            weights[teacher.weights_id] = WeightsFile(str(file))
-            science = replace(science, teacher=teacher)
+            files_of = [_untrained(science, teacher, folder) for teacher in science.teachers]
+            weights |= {teacher.weights_id: WeightsFile(str(file)) for teacher, file in files_of}
+            given = tuple(teacher for teacher, _ in files_of)
+            science = replace(science, teacher=given[0] if len(given) == 1 else Several(given))
         run_ids[i] = science.run_id
         store.write_science(run_ids[i], science)
     one = next(iter(pack.values()))
-    per_epoch = one.recipe.epoch_steps or -(-one.dataset.train_images // one.recipe.batch_size)
+    per_epoch = one.recipe.epoch_steps or -(-one.images_per_pass // one.recipe.batch_size)
     at_once = 5 if torch.cuda.is_available() and per_epoch > order.steps else 1
     clock = Clock(order.steps, order.seconds, per_epoch, at_once)
     run_job(JobOrder(str(folder), tuple(run_ids.values()), order.data, weights, order.threads), clock)
@@ -124,12 +122,14 @@ def measure_pack(pack: Mapping[int, Science], folder: Path, order: ProbeOrder) -
     return PackTiming(clock, left_out, sum(path.stat().st_size for path in checkpoints))
 
 
-def _untrained(science: Science, name: str, folder: Path) -> tuple[str, Path]:
-    """Write untrained weights for a science's teacher; return their sha256 and file."""
+def _untrained(science: Science, teacher: Trained | Given, folder: Path) -> tuple[Given, Path]:
+    """Write untrained weights for one of a science's teachers; return it with them, and their file."""
+    name = teacher.model
     file = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.safetensors"
     if not file.exists():
         write_untrained_weights(open_task(science.dataset, science.recipe), name, file)
-    return files.sha256(file), file
+    own = teacher.normalisation if isinstance(teacher, Given) else None
+    return Given(name, files.sha256(file), **(own._asdict() if own else {})), file
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import IntEnum
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 from torch import Tensor
 
 from harness import hardware
@@ -19,7 +19,6 @@ from harness.data.load.loader import EvalSet
 from harness.data.load.source import Source
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
-from harness.spec.science import Trained
 from harness.spec.tasks import METRICS
 from harness.store import checksums, files, provenance, records
 from harness.store.schema import COST_PARTS
@@ -143,11 +142,11 @@ class RunRecorder:
             return
         self._last_progress = now
         for run_id, member in members.items():
-            stage, epoch, epochs = "main", member.history.epoch, member.recipe.epochs
+            stage, epoch, epochs = "main", member.history.epoch, member.recipe.last_epoch
             if member.in_first_stage:
                 stage, epoch, epochs = "first", epoch + member.first_stage.epochs, member.first_stage.epochs
             step = (member.history.epoch + member.first_stage.epochs) * steps_per_epoch + member.steps
-            last_step = (member.recipe.epochs + member.first_stage.epochs) * steps_per_epoch
+            last_step = (member.recipe.last_epoch + member.first_stage.epochs) * steps_per_epoch
             first_time, first_step = self._first_progress.setdefault(run_id, (now, step))
             seconds_left = (now - first_time) / (step - first_step) * (last_step - step) if step > first_step else None
             score = member.task.info.score
@@ -164,7 +163,7 @@ class RunRecorder:
         history, method = member.history, member.science.method.use
         values = " ".join(f"{name}={value:.4f}" for epoch, name, value in history.curves if epoch == history.epoch)
         if history.epoch > 0:
-            where = f"epoch {history.epoch}/{member.recipe.epochs}"
+            where = f"epoch {history.epoch}/{member.recipe.last_epoch}"
         else:
             where = f"first stage, epoch {history.epoch + member.first_stage.epochs}/{member.first_stage.epochs}"
         print(f"{run_id} {method} {where} {values}", flush=True)
@@ -181,6 +180,7 @@ class RunRecorder:
         tensors = {k: v.detach().contiguous().cpu() for k, v in member.trained_tensors().items()}
         files.replace(weights_file, lambda path: save_file(tensors, path))
         weights_sha256 = files.sha256(weights_file)
+        self._write_best_weights(run_id, member)
         if member.predictions is not None:
             checksums.write_with_sum(self.store.predictions(run_id), member.predictions)
         science, history = member.science, member.history
@@ -201,13 +201,13 @@ class RunRecorder:
             "student_parameters": count_parameters(member.student.parameters()),
             "evaluated_parameters": count_parameters(member.evaluated_model.parameters()),
             "teacher": teacher.name if teacher else None,
-            "teacher_run": science.teacher.run if isinstance(science.teacher, Trained) else None,
+            "teacher_run": " + ".join(science.teacher_runs) or None,
             "teacher_sha256": teacher.sha256 if teacher else None,
             **{f"teacher_{m}": teacher.metrics.get(m) if teacher else None for m in METRICS},
             "method": science.method.use,
             "method_parameters": count_parameters(p for p in member.distiller.parameters() if p.requires_grad),
             "seed": science.seed,
-            "epochs": science.recipe.epochs,
+            "epochs": science.recipe.last_epoch,
             "precision": science.recipe.precision,
             "science": science.text,
             **{f"last_{m}": last.get(m) for m in METRICS},
@@ -239,6 +239,13 @@ class RunRecorder:
         records.write_record(self.store, row)
         shutil.rmtree(self.store.checkpoints(run_id), ignore_errors=True)
         self.store.archive_failure(run_id)
+
+    def _write_best_weights(self, run_id: str, member: Member) -> None:
+        if member.best_weights is not None:
+            content = checksums.seal_bytes(save(member.best_weights, {checksums.KEY: checksums.ZEROS}))
+            files.replace(self.store.best_weights(run_id), lambda path: path.write_bytes(content))
+        elif member.keeps_best and (epoch := member.history.best_epoch):
+            print(f"{run_id}: the weights of epoch {epoch}, the best, are lost: --keep-best came later", flush=True)
 
     def _peak_memory(self) -> int:
         if self.device.type == "cuda":

@@ -7,7 +7,7 @@ each member's step: ``compute_step`` goes from micro-batches over forward passes
 import copy
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from harness import rng
+from harness.data.load.loader import Extras, LoadedBatch
 from harness.models.taps import ConvNet
 from harness.training.cuda.graph import Capture, CapturedStep, StaticInputs, state_outside_tensors
 from harness.training.cuda.streams import Streams
 from harness.training.distributed.ranks import BatchPart, Ranks
 from harness.training.member import Member
-from harness.training.outputs import gather_outputs, tensors_in, to_float32
+from harness.training.outputs import gather_outputs, map_outputs, tensors_in, to_float32
 from harness.training.precision import autocast
 from harness.training.teacher import Teacher
 from harness.training.teacher_logits import CachedLogits
@@ -38,10 +39,11 @@ class StepInputs:
     indices: Tensor  # (B,) int64 positions in the training set
     teacher: Outputs
     addresses: int | None  # equal numbers: the tensors lie at equal addresses; None: anywhere
+    extras: Extras = Extras()
 
     def versions(self) -> list[int]:
         """Return torch's version counters: an in-place change outside of a replayed graph raises them."""
-        return [t._version for t in tensors_in((self.images, self.targets, self.indices, self.teacher))]
+        return [t._version for t in tensors_in((self.images, self.targets, self.indices, self.teacher, self.extras))]
 
 
 @dataclass
@@ -67,33 +69,46 @@ class SharedForward:
         self._static = StaticInputs()
         self._forward = CapturedStep[Outputs](capture, "the teacher", lambda: None, lambda: None)
 
-    def __call__(self, batch: tuple[Tensor, Any, Tensor], step: int, members: Sequence[Member]) -> StepInputs:
+    def __call__(self, batch: LoadedBatch, step: int, members: Sequence[Member]) -> StepInputs:
         """Return the inputs of the ``step``-th step of an epoch; full batches lie where captured steps read them."""
-        images, targets, indices = batch
+        images, targets, indices, *more = batch
+        extras = more[0] if more else Extras()
         taps_by_member = [m.teacher_taps for m in members if m.teacher_taps is not None]
         taps = frozenset(tap for taps in taps_by_member for tap in taps)
         precision = members[0].recipe.precision if members else "float32"
         teacher = self._teacher if taps_by_member else None
+        view_taps = _view_taps([m for m in members if m.teacher_taps is not None])
 
         def forward() -> Outputs:
             if teacher is None:
                 return Outputs(images.new_empty(0), images.new_empty(0))
             if self._cached_logits is None:
-                return teacher(images, taps, precision, len(indices))
+                outputs = teacher(images, taps, precision, len(indices))
+                for view, of_view in view_taps.items():
+                    outputs.views[view] = teacher(extras.views[view], of_view, precision, len(indices))
+                return outputs
             logits = self._cached_logits(step, indices, lambda: teacher(images, taps, precision, len(indices)).logits)
             return Outputs(logits, images.new_empty(0))
 
         if not self._captures or len(indices) < self._batch_size:
-            return StepInputs(images, targets, indices, forward(), None)
+            return StepInputs(images, targets, indices, forward(), None, extras)
         static = self._static.load({"images": images, "targets": targets, "indices": indices})
         images, targets, indices = static["images"], static["targets"], static["indices"]
-        baked_in = (teacher is None, taps, precision, images.data_ptr())
+        extras = extras.mapped(lambda name, x: self._static.load({name: x})[name])
+        addresses = (images.data_ptr(), *(x.data_ptr() for x in extras.views.values()))
+        baked_in = (teacher is None, taps, tuple(view_taps.items()), precision, addresses)
         outputs = forward() if self._cached_logits else self._forward(baked_in, forward)
-        maps = {f"tap {tap}": x for tap, x in outputs.features.items()}
-        held = self._static.load({"logits": outputs.logits, "embedding": outputs.embedding, **maps})
-        features = {tap: held[f"tap {tap}"] for tap in outputs.features}
-        outputs = Outputs(held["logits"], held["embedding"], features)
-        return StepInputs(images, targets, indices, outputs, self._static.moves)
+        outputs = map_outputs(outputs, lambda name, x: self._static.load({name: x})[name])
+        return StepInputs(images, targets, indices, outputs, self._static.moves, extras)
+
+
+def _view_taps(members: Sequence[Member]) -> dict[str, frozenset[str]]:
+    """Return the further views that members read, with the teacher's taps of them."""
+    taps: dict[str, frozenset[str]] = {}
+    for member in members:
+        for view in member.views:
+            taps[view] = taps.get(view, frozenset()) | frozenset(member.teacher_view_taps)
+    return taps
 
 
 class StepRunner:
@@ -141,7 +156,10 @@ class StepRunner:
         else:
             random = self._static_random
             random.reseed(seed)
-        return EpochTrackingBatch(inputs.images, inputs.targets, indices, random, epoch + 1)
+        extras = inputs.extras
+        return EpochTrackingBatch(
+            inputs.images, inputs.targets, indices, random, epoch + 1, extras.target_probs, extras.views
+        )
 
 
 def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
@@ -172,12 +190,14 @@ def micro_batches(
     for part in (BatchPart(index, parts) for index in range(parts)):
         micro = copy.copy(batch)
         first = ranks.rows(count, part).start - ranks.rows(count).start
-        micro.images = _rows(batch.images, slice(first, None, part.parts))
+        mine = slice(first, None, part.parts)
+        micro.images = _rows(batch.images, mine)
+        micro.views = {name: _rows(images, mine) for name, images in batch.views.items()}
+        if batch.target_probs is not None:
+            micro.target_probs = _rows(batch.target_probs, part.rows)
         micro.targets, micro.indices = _rows(batch.targets, part.rows), _rows(batch.indices, part.rows)
         micro.random = batch.random.part(part.rows)
-        features = {name: _rows(x, part.rows) for name, x in teacher.features.items()}
-        logits, embedding = _rows(teacher.logits, part.rows), _rows(teacher.embedding, part.rows)
-        yield part, micro, replace(teacher, logits=logits, embedding=embedding, features=features)
+        yield part, micro, map_outputs(teacher, lambda _, x, rows=part.rows: _rows(x, rows))  # type: ignore[misc]
 
 
 def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:
@@ -187,7 +207,8 @@ def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outpu
         student = _student_forward(member, batch, batch_size, part)
     if member.peer is not None:
         with member.watch.part("teacher"):
-            teacher = _forward(member, member.peer, batch, member.main_taps, batch_size, part)
+            taps, view_taps = member.main_taps, member.teacher_view_taps
+            teacher = _forward(member, member.peer, batch, taps, view_taps, batch_size, part)
     with member.watch.part("method"):
         terms, total = _losses(member, batch, student, teacher)
         loss = total * (images / batch_size)
@@ -200,7 +221,8 @@ def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outpu
 def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchPart) -> Outputs:
     """Run the student; in the first stage no further than to its maps."""
     if not member.in_first_stage:
-        return _forward(member, member.student, batch, member.distiller.student_taps, batch_size, part)
+        taps, view_taps = member.distiller.student_taps, member.distiller.student_view_taps
+        return _forward(member, member.student, batch, taps, view_taps, batch_size, part)
     assert isinstance(member.student, ConvNet), "methods with a first stage are for classifiers"
     empty = batch.images.new_empty(0)
     with autocast(member.device, member.recipe.precision):
@@ -209,11 +231,25 @@ def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchP
 
 
 def _forward(
-    member: Member, network: nn.Module, batch: Batch, taps: Collection[str], batch_size: int, part: BatchPart
+    member: Member,
+    network: nn.Module,
+    batch: Batch,
+    taps: Collection[str],
+    view_taps: Collection[str],
+    batch_size: int,
+    part: BatchPart,
 ) -> Outputs:
-    """Run a network on this rank's images; return its outputs for all images that the loss is computed on."""
+    """Run a network on this rank's images; return its outputs for all images that the loss is computed on.
+
+    It runs on each view by itself, as MLKD does (repository Jin-Ying/Multi-Level-Logit-Distillation,
+    mdistiller/distillers/KD_ours.py): batch norms see one view at a time.
+    """
     with autocast(member.device, member.recipe.precision):
         outputs = member.task.run(network, batch, taps)
+        for view in member.views:
+            of_view = copy.copy(batch)
+            of_view.images = batch.views[view]
+            outputs.views[view] = member.task.run(network, of_view, view_taps)
     return gather_outputs(to_float32(outputs), member.loss_ranks, batch_size, part)
 
 

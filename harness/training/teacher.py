@@ -13,7 +13,7 @@ from harness.models.checkpoints import WeightsError, first_line
 from harness.models.renormalisation import Renormalisation
 from harness.phrases import percent
 from harness.spec.pretrained import ANYWHERE, Place
-from harness.spec.science import Given, Science
+from harness.spec.science import Given, Science, Trained
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.outputs import gather_outputs, to_float32
 from harness.training.precision import autocast
@@ -81,10 +81,8 @@ class TeacherSource:
     renormalisation: Renormalisation | None = None  # None: it sees them as the student does
 
     @classmethod
-    def of_run(cls, science: Science, file: Path, sha256: str) -> "TeacherSource":
-        """Return the source of a run's teacher, whose weights are in ``file``."""
-        choice = science.teacher
-        assert choice is not None
+    def of_run(cls, science: Science, choice: Trained | Given, file: Path, sha256: str) -> "TeacherSource":
+        """Return the source of one of a run's teachers, whose weights are in ``file``."""
         if not isinstance(choice, Given):
             return cls(choice.model, file, sha256)
         own = choice.normalisation
@@ -100,14 +98,20 @@ def load_teacher(
     Raises:
         WeightsError: the file is missing, has another content, is another model's, or has another score than stated.
     """
-    teacher = read_teacher(source, task, device, ranks)
-    result = task.evaluate(teacher.model, on, ranks=ranks)
-    score = result.metrics[task.info.score]
+    teacher = measure_teacher(read_teacher(source, task, device, ranks), on, task, ranks)
+    score = teacher.score
     if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
         raise WeightsError(
             f"teacher {source.model} from {source.file}: measured {task.info.shown} {percent(score)}, "
             f"stated {percent(stated)}"
         )
+    return teacher
+
+
+def measure_teacher(teacher: Teacher, on: EvalSet, task: Task, ranks: Ranks = ONE_RANK) -> Teacher:
+    """Return a teacher with what it reaches on an evaluation set."""
+    result = task.evaluate(teacher.model, on, ranks=ranks)
+    score = result.metrics[task.info.score]
     return replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
 
 

@@ -27,6 +27,8 @@ from harness.data.load import beton as stored_loading
 from harness.data.load.arrays import WrongData
 from harness.data.load.beton import BetonEvalSet
 from harness.data.load.crops import training_views
+from harness.data.load.mixing import Mixing
+from harness.data.load.view import View
 from harness.data.manifest import Manifest
 from harness.errors import UserError
 from harness.training.distributed.ranks import Ranks
@@ -132,6 +134,34 @@ def test_bits_depend_on_neither_workers_nor_batches_nor_processes_nor_restarts(s
             assert torch.cat([mine for mine, _, _ in parts]).equal(images)
             assert all(t.equal(targets) and i.equal(indices) for _, t, i in parts)
     assert not list(shares[0].epoch(2, 4))
+
+
+@backends
+def test_mixed_copies_and_views_depend_on_neither_processes_nor_restarts(stored: Path, backend: str) -> None:
+    """A process decodes its share, its partners and both views; of each image it sees the same part."""
+    crops = {"crop_area": (0.3, 1.0), "flip": True}
+    more = {
+        "repeats": 3,
+        "views": {"strong": View(stream="strong", **crops)},
+        "mixing": Mixing(0.8, 1.0, 1.0, 0.5, 7),
+        "image_size": 32,
+    }
+    whole = list(train_loader(stored, backend, **more).epoch(2))
+    assert [len(batch[2]) for batch in whole] == [16, 16, 16, 2]
+    later = list(train_loader(stored, backend, **more).epoch(2, 3))
+    shares = [train_loader(stored, backend, rows=Ranks(r, 3).rows, **more).epoch(2) for r in range(3)]
+    for step, (batch, *parts) in enumerate(zip(whole, *shares, strict=True)):
+        images, targets, indices, extras = batch
+        assert torch.cat([part[0] for part in parts]).equal(images)
+        assert torch.cat([part[3].views["strong"] for part in parts]).equal(extras.views["strong"])
+        assert not extras.views["strong"].equal(images)
+        if step == 3:
+            assert later[0][0].equal(images) and later[0][3].target_probs.equal(extras.target_probs)
+    plain = train_loader(stored, backend, repeats=3, image_size=32).epoch(2)
+    once = by_index(train_loader(stored, backend, image_size=32).epoch(2))
+    images, _, indices = next(plain)
+    assert all(images[row].equal(once[int(indices[row])]) for row in range(0, 16, 3))
+    assert not images[0].equal(images[1])
 
 
 @needs_ffcv

@@ -91,6 +91,8 @@ RUN = (
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",
+    "docs/your-own-data.md",
+    "docs/fine-tuning.md",
 )
 
 
@@ -99,7 +101,7 @@ def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md"])
+@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md", "docs/trained-models.md"])
 def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Path) -> None:
     shutil.copytree(finished.store.root, tmp_path / "results")
     run_page(page, tmp_path)
@@ -124,6 +126,15 @@ def test_your_own_method_runs_and_is_in_the_table(tmp_path: Path) -> None:
     for entry in ("student", "kd", "mse", "mse_half"):
         (line,) = (line for line in table.splitlines() if f"| {entry} " in line)
         assert re.search(r"\| \d+\.\d\d +\||\| +\d+\.\d\d \|", line), f"{entry} has no accuracy: {line}"
+
+
+def test_your_own_model_runs_and_is_in_the_table(tmp_path: Path) -> None:
+    run_page("docs/your-own-model.md", tmp_path)
+    table = (tmp_path / "results/tables/tiny/table.md").read_text(encoding="utf-8")
+    assert (
+        len(re.findall(r"^\| my_package.nets:TinyNet\(width=16\) > my_package.nets:TinyNet .*\d\.\d\d", table, re.M))
+        == 3
+    )
 
 
 def test_a_third_task_runs_and_is_in_the_table(tmp_path: Path) -> None:

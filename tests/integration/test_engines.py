@@ -27,6 +27,10 @@ ENGINES: dict[str, dict[str, Any]] = {
     **{f"deepspeed {stage}": {"engine": "deepspeed", "zero_stage": stage} for stage in (0, 1, 2)},
 }
 IN_PARTS = {"accumulate": 3, "clip_norm": 0.5, "label_smoothing": 0.1, "ema": 0.8}
+ADAMW = {
+    "optimizer": "adamw", "lr": 1e-3, "decay_norms_and_biases": False, "layer_decay": 0.7, "schedule_by": "step",
+    "clip_norm": 1.0,
+}  # fmt: skip
 CRD = {"use": "crd", "params": {"negatives": 64}}
 METHODS: dict[str, dict[str, Any]] = {
     "student": {},
@@ -39,7 +43,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "late": {"use": f"{USER_METHODS}:ReachesOthers"},
     "student-in-parts": {"use": "student", "recipe": IN_PARTS},
     "crd-in-parts": {**CRD, "recipe": IN_PARTS},
+    "adamw": {"use": "fitnets", "params": {"tap": "stage1"}, "recipe": ADAMW},
+    "adamw-late": {"use": f"{USER_METHODS}:ReachesOthers", "recipe": ADAMW},
 }
+
 BROKEN = {
     "broken": {"use": f"{USER_METHODS}:Breaks"},
     "clipped": {"use": f"{USER_METHODS}:Breaks", "recipe": {"clip_norm": 1.0}},
@@ -80,10 +87,13 @@ class Runs:
         return load_file(self.bench.store.student_weights(self.ids[method]))
 
     def checkpoint(self, method: str) -> dict[str, Tensor]:
-        """Return the newest checkpoint, with all momenta as one vector: those before a batch norm are only rounding."""
+        """Return the newest checkpoint, each state of all parameters as one vector: momenta before a batch norm are
+        only rounding."""
         tensors, _ = checkpoint.load_newest(self.bench.store.checkpoints(self.ids[method])) or pytest.fail("none")
-        momenta = {name: tensors.pop(name).flatten() for name in sorted(tensors) if name.startswith("momentum.")}
-        return {"momenta of " + " ".join(momenta): torch.cat(list(momenta.values())), **tensors}
+        for state in {name.partition(".")[0] for name in tensors} & {"momentum", "exp_avg", "exp_avg_sq", "steps"}:
+            parts = {k: tensors.pop(k).flatten() for k in sorted(tensors) if k.startswith(f"{state}.")}
+            tensors[f"{state} of " + " ".join(parts)] = torch.cat(list(parts.values()))
+        return tensors
 
     def row(self, method: str) -> dict[str, Any]:
         return self.bench.row(self.ids[method])
@@ -168,9 +178,18 @@ def test_a_parameter_trains_in_the_epochs_in_which_the_loss_reaches_it(trained: 
             assert curves[epoch, f"train_{name}"] == pytest.approx(statistics.mean(seen[name]), rel=1e-6), (epoch, name)
 
 
+def test_lamb_trains_with_whole_parameters(tmp_path: Path) -> None:
+    lamb = {"lamb": {**METHODS["late"], "recipe": {"optimizer": "lamb", "lr": 0.01, "clip_norm": 0.5}}}
+    single, ours = (Runs(tmp_path / name, lamb) for name in ("single", "ours"))
+    single.train(SINGLE)
+    ours.train("deepspeed 0", stop_after=STEPS + 1).train("deepspeed 0")
+    assert weight_difference(single, ours, "lamb") < WEIGHTS
+    assert loss_difference(single, ours, "lamb") < LOSSES
+
+
 def test_killed_in_mid_epoch_and_resumed(trained: Trained, tmp_path: Path) -> None:
     engine = "deepspeed 2"
-    some = {name: METHODS[name] for name in ("fitnets", "ab", "crd-in-parts", "late")}
+    some = {name: METHODS[name] for name in ("fitnets", "ab", "crd-in-parts", "late", "adamw-late")}
     runs = Runs(tmp_path / "runs", some)
     runs.train(engine, kill_after=2 * STEPS + 2, checkpoint_seconds=0)  # of three epochs, one of them ab's first stage
     runs.train(engine)
@@ -182,7 +201,7 @@ def test_killed_in_mid_epoch_and_resumed(trained: Trained, tmp_path: Path) -> No
 
 
 def test_a_run_resumes_with_another_engine(trained: Trained, tmp_path: Path) -> None:
-    some = {name: METHODS[name] for name in ("fitnets", "rekd", "crd-in-parts", "late")}
+    some = {name: METHODS[name] for name in ("fitnets", "rekd", "crd-in-parts", "late", "adamw-late")}
     changed, native = (Runs(tmp_path / name, some) for name in ("changed", "native"))
     changed.train("native", stop_after=2).train("deepspeed 2", stop_after=STEPS)
     native.train("native", stop_after=STEPS + 2)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from harness.data import beton, cifar_files
-from harness.data.load import cifar, cifar_parquet
+from harness.data.load import cifar, parquet_images
 from harness.data.load.arrays import WrongData
 from harness.data.manifest import Manifest, Settings
 from harness.data.prepare import imagefolder, layouts, resumable, shards
@@ -408,7 +408,7 @@ def test_cifar100_in_parquet(tmp_path: Path) -> None:
     for path, part in zip(paths, (slice(4), slice(4, 6)), strict=True):
         rows = [(None, png, label) for label, png in enumerate(pngs)][part]
         write_parquet(path, rows, columns=("img", "fine_label"), row_group_size=3)
-    images, labels = cifar_parquet.read_split(paths)
+    images, labels = parquet_images.read_split(paths, cifar.SHAPE, ("PNG",), "CIFAR-100")
     assert np.array_equal(images, pixels) and labels.tolist() == list(range(6)) and labels.dtype == np.int64
     write_parquet(folder / "cifar100/test-00000-of-00001.parquet", [(None, pngs[0], 7)], columns=("img", "fine_label"))
     assert cifar_files.find_cifar100(tmp_path) == folder and cifar_files.find_cifar100(folder) == folder / "cifar100"
@@ -419,4 +419,4 @@ def test_cifar100_in_parquet(tmp_path: Path) -> None:
     for content, why in ((JPEG, "cannot identify"), (narrow, "of shape (32, 31, 3)")):
         write_parquet(paths[1], [(None, content, 0)])
         with pytest.raises(WrongData, match=re.escape(str(paths[1])) + ": not CIFAR-100 .*" + re.escape(why)):
-            cifar_parquet.read_split(paths)
+            parquet_images.read_split(paths, cifar.SHAPE, ("PNG",), "CIFAR-100")

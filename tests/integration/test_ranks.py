@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.bench import EPOCHS, METHODS, SWEEP, USER_METHODS, Bench, until
+from tests.support.bench import AUGMENTED_METHODS, EPOCHS, METHODS, SWEEP, USER_METHODS, Bench, until
 from tests.support.ranks import as_one_process, exit_code, start_ranks, train_ranks
 
 
@@ -30,6 +30,17 @@ def test_the_result_of_one_process(with_teacher: Bench, finished: Bench, world: 
     assert len(set(held)) == 1, "weights, banks and momenta are the same in all processes"
     assert len(held[0].splitlines()) == EPOCHS * len(run_ids)
     assert any("method.bank_s" in json.loads(line) for line in held[0].splitlines())
+
+
+def test_mixed_images_and_views_have_the_result_of_one_process(with_teacher: Bench) -> None:
+    """The partner of an image may be another process's."""
+    with_teacher.sweep = {**SWEEP, "methods": AUGMENTED_METHODS, "seeds": [0]}
+    run_id = with_teacher.cells()["own", 0].run_id
+    assert with_teacher.train(run_id) == 0
+    single = with_teacher.row(run_id)
+    with_teacher.store.record(run_id).unlink()
+    train_ranks(with_teacher, 2, run_id)
+    as_one_process(with_teacher.row(run_id), single, "own")
 
 
 def test_a_killed_rank_ends_all_and_they_resume(with_teacher: Bench, finished: Bench) -> None:

@@ -11,7 +11,17 @@ import pytest
 import torch
 
 from harness.training import checkpoint
-from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run, until
+from tests.support.bench import (
+    AUGMENTED_METHODS,
+    EPOCHS,
+    METHODS,
+    STEPS,
+    SWEEP,
+    USER_METHODS,
+    Bench,
+    teacher_run,
+    until,
+)
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
 
 SLOW = {"slow": {"use": f"{USER_METHODS}:Sleeps"}}
@@ -63,6 +73,23 @@ def test_optimiser_and_memory_banks_resume(with_teacher: Bench) -> None:
         assert method != "crd" or {"method.bank_s", "method.bank_t", "method.log_z"} <= expected.keys()
         for name, tensor in expected.items():
             assert torch.equal(tensors[name], tensor), (method, name)
+
+
+def test_mixed_and_repeated_images_and_views_resume(with_teacher: Bench) -> None:
+    """A run ends with the same weights at once in its pack, and stopped in each epoch by itself."""
+    with_teacher.sweep = {**SWEEP, "methods": AUGMENTED_METHODS, "seeds": [0]}
+    run_ids = {cell.method: cell.run_id for cell in with_teacher.cells().values()}
+    assert with_teacher.train(run_ids["own"]) == with_teacher.train(run_ids["kd"], run_ids["dml"]) == 0
+    expected = {
+        run_id: (with_teacher.weights(run_id), with_teacher.row(run_id)["curves"]) for run_id in run_ids.values()
+    }
+    for method in ("own", "kd"):
+        run_id = run_ids[method]
+        with_teacher.store.record(run_id).unlink()
+        for steps in (3, STEPS, STEPS + 1):
+            assert with_teacher.train(run_id, stop_after=steps) == 0 and not with_teacher.store.record(run_id).exists()
+        assert with_teacher.train(run_id) == 0
+        assert (with_teacher.weights(run_id), with_teacher.row(run_id)["curves"]) == expected[run_id]
 
 
 def cut(path: Path) -> None:
@@ -165,3 +192,24 @@ def test_killed_task_and_killed_group_through_the_command(bench: Bench, finished
     assert rerun.returncode == 0, rerun.stderr
     same_end(bench, finished, *METHODS)
     assert bench.row(kd)["attempts"] == 3
+
+
+def test_adamw_and_lamb_by_step_resume(bench: Bench, tmp_path: Path) -> None:
+    """Stopped in a warm-up, between its steps and in the cosine, with micro-batches, clipping and an average."""
+    recipe = {"lr": 0.01, "schedule_by": "step", "min_lr": 1e-4, "warmup_epochs": 1, "warmup_lr": 1e-5, "ema": 0.9}
+    recipe |= {"decay_norms_and_biases": False, "layer_decay": 0.5, "accumulate": 2, "clip_norm": 1.0}
+    methods = {name: {"use": "student", "recipe": {**recipe, "optimizer": name}} for name in ("adamw", "lamb")}
+    weights: list[dict[str, bytes]] = []
+    at_once = Bench(tmp_path / "at once")
+    at_once.folder.mkdir()
+    for each, stops in ((at_once, ()), (bench, (3, STEPS - 3, STEPS + 1))):
+        shared = {**SWEEP["recipe"], "precision": "bf16"}
+        each.sweep = {**SWEEP, "methods": methods, "recipe": shared, "seeds": [0]}
+        run_ids = [cell.run_id for cell in each.plan().plan.cells]
+        for stop in stops:
+            assert each.train(*run_ids, stop_after=stop) == 0
+        assert each.train(*run_ids) == 0
+        assert all(each.row(run_id)["attempts"] == len(stops) + 1 for run_id in run_ids)
+        weights.append({run_id: each.store.student_weights(run_id).read_bytes() for run_id in run_ids})
+    at_once.clean_up()
+    assert weights[0] == weights[1] and len(set(weights[0].values())) == 2

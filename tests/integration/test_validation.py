@@ -11,6 +11,7 @@ import pytest
 
 from harness.data.load import arrays
 from harness.spec.science import DatasetChoice
+from harness.spec.tasks import DATASETS
 from harness.store import records
 from tests.support.bench import SWEEP, Bench
 from tests.support.cli import REPO
@@ -74,7 +75,7 @@ def test_the_table_states_the_held_out_images(tuned: Bench) -> None:
 
 
 def test_of_each_class_the_last_images_are_held_out_and_the_first_are_trained_on() -> None:
-    data = arrays.read_dataset("digits", None)
+    data = arrays.read_dataset(DATASETS["digits"], None)
     dataset = DatasetChoice("digits", "", train_subset=200, validation=300)
     chosen = data.chosen(dataset)
     for c in range(10):

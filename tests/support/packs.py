@@ -7,10 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.data.load.mixing import Mixing
 from harness.data.load.tensors import Normalise, TensorEvalSet, TensorLoader
+from harness.data.load.view import View, further_views
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.schema import Recipe
 from harness.spec.science import Science
 from harness.spec.tasks import DATASETS
 from harness.training.cuda.graph import Capture, Work, capture_cuda_graph
@@ -72,8 +75,9 @@ class Counted:
         return counted
 
     def rates(self) -> list[float]:
-        """Return the learning rate of a single member; several may be at different epochs."""
-        return [m.lr for m in self.members] if len(self.members) == 1 else []
+        """Return the learning rate of a single member, unless the step reads it from a tensor; several may be at
+        different epochs."""
+        return [m.lr for m in self.members if not isinstance(m.lr, Tensor)] if len(self.members) == 1 else []
 
 
 def science(use: str, **more: Any) -> Science:
@@ -96,7 +100,11 @@ def train(
     set_float32(recipe.get("precision", "float32"))
     pixels, targets = (x.to(device) for x in images())
     normalise = Normalise(INFO, device)
-    loader = TensorLoader(pixels, targets, normalise, batch_size=BATCH, crop_padding=1, flip=False, seed=3)
+    keys = Recipe.model_validate({"epochs": EPOCHS, "lr": 0.05, "crop_padding": 1, **recipe})
+    loader = TensorLoader(
+        pixels, targets, normalise, batch_size=BATCH, seed=3, view=View.of(keys), views=further_views(keys),
+        repeats=keys.repeats, mixing=Mixing.of(keys, INFO.classes),
+    )  # fmt: skip
     teacher = make_teacher(device)
     task = Classification(INFO.classes, INFO.image_shape)
     members = {use: Member(science(use, **recipe), teacher, targets, task, device) for use in uses}

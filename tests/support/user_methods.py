@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+from methods.kd import soft_target_loss
 
 
 class Sleeps(Distiller):
@@ -285,3 +286,52 @@ class Drops(Distiller):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         return {"drop": torch.nn.functional.mse_loss(self.dropout(student.logits), teacher.logits)}
+
+
+class EachTeacher(Distiller):
+    """Learns from a map of the second of two teachers, and checks what it is given of both; from one it learns none."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "map": 1.0}
+    several_teachers: ClassVar[bool] = True
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.teacher_taps = [tap for tap in teacher.names if tap == "1.stage1"]
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        if not teacher.teachers:
+            return {"map": student.logits.sum() * 0}
+        first, second = teacher.teachers
+        if not torch.equal(teacher.logits, (first.logits + second.logits) / 2) or first.features:
+            raise ValueError("no mean of both teachers")
+        own = second.features["stage1"]
+        if not torch.equal(own, teacher.features["1.stage1"]) or len(own) != len(batch.images):
+            raise ValueError("another map, or of other images")
+        return {"map": own.mean() * student.logits.square().mean()}
+
+
+class BreaksAtOnce(Distiller):
+    """Fails at its first step, whatever teachers it has."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0}
+    several_teachers: ClassVar[bool] = True
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        raise ValueError("broken")
+
+
+class ReadsTwoViews(Distiller):
+    """KD on an image and on its strong view, with a map of the latter."""
+
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "kd": 1.0, "map": 1.0}
+    views: ClassVar[tuple[str, ...]] = ("strong",)
+
+    def __init__(self, student: TapSpec, teacher: TapSpec):
+        super().__init__(student, teacher)
+        self.student_view_taps = self.teacher_view_taps = ("stage1",)
+
+    def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
+        pairs = [(student, teacher), (student.views["strong"], teacher.views["strong"])]
+        maps = [view.features["stage1"].square().mean(1) for view in pairs[1]]
+        kd = torch.stack([soft_target_loss(s.logits, t.logits, 4.0) for s, t in pairs]).sum()
+        return {"kd": kd, "map": (maps[0] - maps[1]).square().mean()}

@@ -218,6 +218,13 @@ def test_a_missing_engine_is_reported_before_anything_is_submitted(
         Cluster(queue_file).start()
 
 
+def test_lamb_is_refused_before_its_parameters_are_cut_up(tmp_path: Path, slurm: Slurm) -> None:
+    methods = "{student: {recipe: {optimizer: lamb, lr: 0.01}}}"
+    queue_file, _ = queue_with(tmp_path, "nodes: 2, engine: deepspeed, zero_stage: 1", methods)
+    with pytest.raises(UserError, match=r"optimizer lamb: .* zero_stage 1 .*; use zero_stage 0, engine native, or"):
+        Cluster(queue_file).start()
+
+
 def test_learners_whose_teachers_record_vanished_are_not_submitted(tmp_path: Path, slurm: Slurm) -> None:
     """While a job trains the teacher, whichever sweep submitted it, they are."""
     queue_file = tmp_path / "queues" / "sweep-00000000.json"

@@ -35,13 +35,16 @@ def detection(**changes: Any) -> dict[str, Any]:
         ({"pairs": [{"teacher": "resnet56", "student": "resnet20"}]},
          "resnet56 is for classification, dataset coco for detection: expected such as fasterrcnn_"),
         ({"dataset": "digits"}, "fasterrcnn_resnet50_fpn is for detection, dataset digits for classification"),
-        ({"recipe": {"epochs": 2, "lr": 0.01, "image_size": 64}}, "image_size is for stored images; coco has"),
+        ({"recipe": {"epochs": 2, "lr": 0.01, "image_size": 64}}, "image_size is for pixels of one size and stored "),
         ({"recipe": {"epochs": 2, "lr": 0.01, "crop_padding": 4}},
          "crop_padding is for pixels of one size; coco has images with objects"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "sides": [900], "max_side": 800}}, "sides and eval_side must be"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "label_smoothing": 0.1}}, "label_smoothing is for classification"),
         ({"recipe": {"epochs": 2, "lr": 0.01, "warmup_steps": 5, "warmup_epochs": 1}}, "exclude each other"),
         ({"dataset": {"name": "coco", "train_subset": 20_000}}, "train_subset must be at most 1000"),
+        ({"pairs": [{"teacher": "fasterrcnn_resnet50_fpn", "student": "fasterrcnn_resnet18_fpn",
+                     "student_weights": {"file": "w.pth"}}]},
+         "student_weights: .*is for classification; coco is for detection: use `student_backbone`"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_detection_is_refused(changes: dict[str, Any], message: str) -> None:

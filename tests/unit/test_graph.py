@@ -5,7 +5,6 @@ of the captured step: a value that would be stale in a graph is stale there too.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any
 
 import pytest
@@ -25,10 +24,15 @@ pytestmark = pytest.mark.slow
 ODD, USER_METHODS = eager_methods.__name__, user_methods.__name__
 
 
-@cache
+_eager: dict[str, Member] = {}
+
+
 def eager(use: str, **recipe: Any) -> Member:
     """Return a method's run in eager steps, for comparison; other members of its pack would not change it."""
-    return train([use], None, **recipe)[0][use]
+    key = f"{use} {sorted(recipe.items())}"
+    if key not in _eager:
+        _eager[key] = train([use], None, **recipe)[0][use]
+    return _eager[key]
 
 
 def refuses(work: Work, generator: torch.Generator | None) -> Work:
@@ -83,6 +87,18 @@ def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
     captured, _ = train([use], capture, **recipe)
     assert_same_end(eager(use, **recipe), captured[use])
     assert capture.captures == times + 1  # one for the teacher
+
+
+def test_steps_of_mixed_images_and_two_views_are_captured() -> None:
+    """In a pack, a neighbour that reads one view ends as by itself."""
+    capture = Counted()
+    recipe = {"mixup": 1.0, "cutmix": 1.0, "repeats": 2, "views": {"strong": {"crop_padding": 2}}, "milestones": ()}
+    uses = [f"{USER_METHODS}:ReadsTwoViews", "kd"]
+    captured, watcher = train(uses, capture, **recipe)
+    assert not watcher.failures
+    for use in uses:
+        assert_same_end(eager(use, **recipe), captured[use])
+    assert capture.captures == len(uses) + 1  # one for the teacher
 
 
 @pytest.mark.parametrize("capture", [Counted(), refuses], ids=["captured", "refused"])

@@ -157,6 +157,9 @@ def base_of(key: str) -> tuple[dict[str, Any], list[str]]:
     base = changed()
     if key == "schedule":
         base["recipe"]["milestones"] = []
+    if key == "views":
+        base = changed(methods__entry={"use": "tests.support.user_methods:ReadsTwoViews"})
+        base["recipe"] |= {"views": {"strong": {"flip": True}}, "teacher_top_k": None}
     if key in STORED.views:
         base = of_stored_images()
     if key in DETECTION_KEYS:

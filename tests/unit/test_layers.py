@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.cli import REPO
 
-COMMANDS = {"sweep", "status", "report", "leaderboard", "prepare", "evaluate", "verify", "compact"}
+COMMANDS = {"sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "export", "verify", "compact"}
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
 FOLDERS = {
     "console": set(),
     "planning": {"cost"},
     "spec": {"tasks"},
-    "data": {"prepare", "load"},
+    "data": {"augment", "prepare", "load"},
     "models": {"detection"},
     "training": {"cuda", "distributed", "engines", "tasks"},
     "store": set(),

@@ -1,6 +1,7 @@
 """Models of timm and torchvision: their names without an import of the library, their maps and weight keys."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,17 @@ import pytest
 import timm
 import torch
 import torchvision  # type: ignore[import-untyped]
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.models.batchnorm_folding import fold_batch_norms
+from harness.models.initial_weights import load_initial_weights
 from harness.models.library_models import LibraryNet
 from harness.models.stage_names import stage_ends
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import library_models, tasks
+from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
 from harness.training.trained_model import StudentWithMethod
 from methods.at import AT
 from methods.fitnets import FitNets
@@ -45,6 +49,42 @@ def test_weights_with_a_method_in_the_model_load() -> None:
     assert all(torch.equal(value, saved[key]) for key, value in models[1].state_dict().items())
     with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
         models[1].load_state_dict({k: v[:1] if k.startswith("student") and v.ndim else v for k, v in saved.items()})
+
+
+def distilled_deit(classes: int) -> nn.Module:
+    net = timm.models.deit.VisionTransformerDistilled(8, 4, num_classes=classes, embed_dim=8, depth=1, num_heads=2)
+    return net  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("build", "layers"),
+    [
+        (partial(build_model, "timm:test_resnet"), ["fc"]),
+        (partial(build_model, "torchvision:squeezenet1_1"), ["classifier.1"]),  # a convolution
+        (distilled_deit, ["head", "head_dist"]),
+    ],
+)
+def test_last_layers_are_found_by_what_depends_on_the_classes(build: Any, layers: list[str], tmp_path: Path) -> None:
+    state = {key: torch.ones_like(tensor) for key, tensor in build(5).state_dict().items()}
+    save_file(state, file := tmp_path / "w.safetensors")
+    model = build(7)
+    note = load_initial_weights(model, build(8), "net", file)
+    assert f"not its last layer ({', '.join(layers)}), which starts from random numbers for 7 classes" in note
+    new = {key.rpartition(".")[0] for key, tensor in model.state_dict().items() if not bool((tensor == 1).all())}
+    assert new == set(layers)
+
+
+def test_parts_are_frozen_by_their_names_in_a_checkpoint() -> None:
+    net = fresh("timm:test_resnet").train()
+    freeze_parts(net, "timm:test_resnet", ("conv1", "bn1", "layer1"))
+    set_frozen_to_eval(net)
+    frozen = {name.partition(".")[0] for name, tensor in net.state_dict(keep_vars=True).items() if _is_fixed(tensor)}
+    assert frozen == {"conv1", "bn1", "layer1"}
+    assert not net.net.layer1.training and not net.net.bn1.training and net.net.layer2.training and net.training
+
+
+def _is_fixed(tensor: Tensor) -> bool:
+    return isinstance(tensor, nn.Parameter) and not tensor.requires_grad
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from harness.data.manifest import Manifest
 from harness.errors import UserError
 from harness.planning import locate
 from harness.spec.schema import Dataset
+from harness.store.store import Store
 
 VALUE: dict[str, Any] = {
     "format": 1,
@@ -153,8 +154,8 @@ def test_folders_of_both_kinds_lie_side_by_side(of_coco: Path, tmp_path_factory:
     assert locate.prepared_folder("coco", DETECTION["version"], root) == root / "a"
     with pytest.raises(UserError, match=r"no folder in \S+ holds coco with content 77: name the folder"):
         locate.prepared_folder("coco", "77", root)
-    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root).label == ""
+    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root, Store(root)).label == ""
     (root / "b/manifest.json").write_text(json.dumps({**VALUE, "name": "flowers"}))
-    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root).label == "flowers"
+    assert locate.dataset_info(Dataset(name="imagefolder", folder="b"), root, Store(root)).label == "flowers"
     with pytest.raises(UserError, match="a: was prepared as 'coco'; expected 'imagefolder'"):
-        locate.dataset_info(Dataset(name="imagefolder", folder="a"), root)
+        locate.dataset_info(Dataset(name="imagefolder", folder="a"), root, Store(root))

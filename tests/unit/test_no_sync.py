@@ -26,7 +26,7 @@ from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
-from harness.training.engines import native, sgd
+from harness.training.engines import adamw, native, sgd
 from harness.training.member import Member
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, freeze
@@ -152,6 +152,7 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
         m.parameters = [p for module in trained for p in module.parameters() if p.requires_grad]
         # The fused kernels do not take fake tensors.
         patch.setattr(sgd, "sgd", partial(unfused, sgd.sgd))
+        patch.setattr(adamw, "adamw", partial(unfused, adamw.adamw, capturable=True))
         m.engine = native.NativeEngine(m.parameters, m.recipe, ONE_RANK)
         patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
@@ -170,6 +171,11 @@ def test_no_step_waits(use: str) -> None:
 @pytest.mark.parametrize("use", ["student", "fitnets", "crd", "rekd"])
 def test_no_step_of_micro_batches_waits(use: str) -> None:
     assert not crossings(use, accumulate=2, clip_norm=1.0, label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
+def test_no_step_of_an_optimizer_waits(optimizer: str) -> None:
+    assert not crossings("student", optimizer=optimizer, clip_norm=1.0)
 
 
 @pytest.mark.parametrize("use", METHODS)

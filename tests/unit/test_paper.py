@@ -448,7 +448,7 @@ def test_published_numbers_are_next_to_ours_with_their_protocol(home: None) -> N
 
 def test_imagenet_has_top1_and_top5(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     info = datasets.prepared_dataset("imagenet", "0" * 16, 1000, 1_281_167, 50_000, 732)
-    monkeypatch.setattr("harness.planning.locate.dataset_info", lambda dataset, root: info)
+    monkeypatch.setattr("harness.planning.locate.dataset_info", lambda dataset, root, store: info)
     weights = {"name": "torchvision:ResNet34_Weights.IMAGENET1K_V1", "sha256": "0" * 64}
     pair = {"teacher": "torchvision:resnet34", "student": "torchvision:resnet18", "teacher_weights": weights}
     methods = {"student": {}, "kd": {}, "lskd": {}}

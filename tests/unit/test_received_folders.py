@@ -15,6 +15,7 @@ from harness.errors import UserError
 from harness.models.zoo import build_model
 from harness.spec import methods
 from harness.spec.science import DatasetChoice
+from harness.spec.source_code import OwnCode
 from harness.store.records import write_record
 from harness.store.store import Store
 from harness.training.trained_model import method_class, trained_model
@@ -123,15 +124,14 @@ def test_only_a_method_can_be_named(name: str) -> None:
         method_class(name)
 
 
-def test_a_method_in_the_store_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_in_the_store_is_refused(tmp_path: Path) -> None:
     store = tmp_path / "planted_store"
     store.mkdir()
     (store / "planted.py").write_text(METHOD)
     (tmp_path / "beside_planted.py").write_text(METHOD)
     with contextlib.chdir(tmp_path):
-        methods.refuse_module_in(store, "kd")
-        methods.refuse_module_in(store, "beside_planted:Mine")
+        OwnCode("method", "beside_planted:Mine").refuse_in(store)
+        planted = OwnCode("method", "planted_store.planted:Mine")
         with pytest.raises(UserError, match="is in the store, from which no code is run"):
-            methods.refuse_module_in(store, "planted_store.planted:Mine")
-        monkeypatch.setattr(methods, "METHODS_FOLDER", store / "methods")  # as in a cluster's job
-        methods.refuse_module_in(tmp_path / "planted_store", "planted_store.planted:Mine")
+            planted.refuse_in(store)
+        planted.refuse_in(store, own_code=store)  # as in a cluster's job

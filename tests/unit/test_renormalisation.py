@@ -74,7 +74,7 @@ def test_in_training_it_returns_what_it_returns_in_its_own_pipeline(
     for each in (teacher, alone):
         each.prepare(precision)
     forward = SharedForward(teacher, None, capture, BATCH)
-    member: Any = SimpleNamespace(teacher_taps=TAPS, recipe=SimpleNamespace(precision=precision))
+    member: Any = SimpleNamespace(teacher_taps=TAPS, views=(), recipe=SimpleNamespace(precision=precision))
     for step, (ours, theirs) in enumerate(zip(batches(INFO), batches(OWN), strict=True)):
         inputs = forward(ours, step, [member])
         assert torch.equal(inputs.images, ours[0]), "students see what they saw"

@@ -141,12 +141,14 @@ SHIPPED = {
     "coco128_quick": "493680159c232f4e",
     "coco_pairs": "8c455cce9f2b1ad3",
     "digits_pairs": "981cf0c9f69e84d2",
+    "early_stopped_teachers": "1209eff1d5d4fceb",
     "imagenet_fast": "7a2e1a0e80c5dc2b",
     "imagenet_like_quick": "7c97f9db2a272aac",
     "imagenet_pairs": "aefcad9ea02089d3",
     "rekd_ablation": "1b56291d21e829a2",
     "rekd_ablation_cpu": "805c13a3eb9d1eb5",
     "rekd_tuning": "3c0a0433867616b7",
+    "takd": "fdf30035e480e621",
 }
 
 

@@ -3,34 +3,15 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines.native import NativeEngine
+from tests.support.parameters import STEPS, gradients, parameters, put, steps_of_parameters
 
-SHAPES = ((3, 2, 3, 3), (7,), ())
-STEPS = 5
 settings_of_sgd = st.fixed_dictionaries(
     {"momentum": st.sampled_from([0.0, 0.9]), "weight_decay": st.sampled_from([0.0, 0.1])}
 )
-# Whether the loss of a step reaches a parameter.
-steps_of_parameters = st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=STEPS, max_size=STEPS)
-
-
-def parameters() -> list[nn.Parameter]:
-    torch.manual_seed(0)
-    return [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
-
-
-def gradients() -> list[list[Tensor]]:
-    torch.manual_seed(1)
-    return [[torch.randn(shape) for shape in SHAPES] for _ in range(STEPS)]
-
-
-def put(ours: list[nn.Parameter], reached: list[bool], values: list[Tensor]) -> None:
-    for p, has_gradient, value in zip(ours, reached, values, strict=True):
-        p.grad = value.clone() if has_gradient else None
 
 
 @given(settings_of_sgd, st.booleans(), steps_of_parameters, st.integers(0, STEPS))
@@ -44,8 +25,8 @@ def test_equals_torch(sgd: dict[str, float], nesterov: bool, reached: list[list[
     fused_sgds = [torch.optim.SGD([p], **sgd, fused=True) for p in fused]
     for step, values in enumerate(gradients()):
         if step == resumed_at:
-            momenta, engine = engine.momenta(), NativeEngine(ours, recipe, ONE_RANK)
-            engine.restore(momenta)
+            state, engine = engine.state(), NativeEngine(ours, recipe, ONE_RANK)
+            engine.restore(state)
         for copy in (ours, plain, fused):
             put(copy, reached[step], values)
         for optimiser in (plain_sgd, *fused_sgds):

@@ -1,6 +1,7 @@
 """The copy of the code that jobs run."""
 
 import compileall
+import contextlib
 import subprocess
 import sys
 from functools import partial
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.spec.source_code import OwnCode
 from slurm import snapshot
 
 
@@ -43,3 +45,25 @@ def test_jobs_need_not_compile_it_again(tmp_path: Path) -> None:
     assert changed != copy
     printed = subprocess.check_output(command, cwd=changed, env={"PYTHONPATH": str(changed)}, text=True)
     assert printed.startswith("22 ")
+
+
+def test_the_users_own_code_has_the_same_version_in_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PACKAGES", ())
+    files = {
+        "snap_nets/__init__.py": "A = 1\n",
+        "snap_nets/tiny/__init__.py": "from ..blocks import f\nfrom snap_beside import g\ndef net(num_classes): ...\n",
+        "snap_nets/blocks.py": "f = 1\n",
+        "snap_nets/data/late.py": "h = 1\n",
+        "snap_beside.py": "g = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    code = OwnCode("model", "snap_nets.tiny:net")
+    with contextlib.chdir(tmp_path):
+        planned = code.version()
+        copy = snapshot.take_snapshot(tmp_path / "store/code", sorted(code.modules().items()))
+    assert {str(p.relative_to(copy)) for p in copy.rglob("*.py")} == files.keys()
+    with contextlib.chdir(copy):
+        assert code.file.is_relative_to(copy)
+        code.check_version(planned)

@@ -49,6 +49,50 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
         (["recipe={epochs: 3, lr: 0.1, gamma: 0.2}"], ["gamma 0.2: no milestone is reached"]),
         (["recipe.gamma=0.2"], ["gamma 0.2: schedule cosine has no milestones"]),
         (["recipe.nesterov=true", "recipe.momentum=0"], ["nesterov: the momentum is 0"]),
+        (["recipe={epochs: 3, lr: 0.1, optimizer: adamw}"], []),
+        (
+            ["recipe={epochs: 3, lr: 0.1, optimizer: adamw, momentum: 0.8, nesterov: true}"],
+            [
+                "momentum 0.8: optimizer adamw does not read it",
+                "nesterov true: optimizer adamw does not read it",
+            ],
+        ),
+        (
+            ["recipe={epochs: 3, lr: 0.1, betas: [0.9, 0.99], eps: 1e-6}"],
+            ["betas [0.9, 0.99]: optimizer sgd does not read it", "eps 1e-06: optimizer sgd does not read it"],
+        ),
+        (
+            ["recipe.weight_decay=0", "recipe.decay_norms_and_biases=false", "recipe.layer_decay=1"],
+            [
+                "decay_norms_and_biases false: the weight decay is 0",
+                "layer_decay 1: every layer has the whole learning rate",
+            ],
+        ),
+        (
+            ["recipe={epochs: 3, lr: 0.1, min_lr: 0.01, warmup_lr: 0.01, schedule_by: step}"],
+            [
+                "min_lr 0.01: schedule step falls by gamma, not to a least rate",
+                "warmup_lr 0.01: no warmup_epochs",
+                "schedule_by step: without schedule cosine or warmup_epochs, no rate changes within an epoch",
+            ],
+        ),
+        (
+            ["recipe={epochs: 3, lr: 0.1, warmup_lr: 0.01, warmup_epochs: 1}"],
+            ["warmup_lr 0.01: only schedule_by step starts its warm-up there"],
+        ),
+        (["recipe.min_lr=0.001", "recipe.warmup_lr=0.01", "recipe.warmup_epochs=1", "recipe.schedule_by=step"], []),
+        (
+            ["recipe.mix_probability=0.5", "recipe.mix_switch=0.3"],
+            ["mix_probability 0.5: neither mixup nor cutmix", "mix_switch 0.3: not both mixup and cutmix"],
+        ),
+        (
+            ["recipe.mixup=0.2", "recipe.mix_switch=0.3", "recipe.mix_probability=0"],
+            ["mix_switch 0.3: not both mixup and cutmix", "mixup: mix_probability is 0"],
+        ),
+        (
+            ["recipe={epochs: 3, lr: 0.1, repeats: 2}"],
+            ["repeats 2: nothing is random about an image, so that its copies are equal"],
+        ),
         (["recipe.eval_every=20"], []),
         (["recipe.eval_every=21"], ["eval_every 21: more than 20 epochs; only the last is evaluated"]),
         (

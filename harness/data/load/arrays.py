@@ -2,13 +2,19 @@
 
 import hashlib
 import importlib
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness.errors import shorten
 from harness.spec.science import DatasetChoice
-from harness.spec.tasks import DATASETS
+from harness.spec.tasks import DatasetInfo
+from harness.store import data_cache
+
+Tell = Callable[[str, int, int], None]  # of a reader: a part, how many of its images are read, and how many there are
 
 
 @dataclass
@@ -43,19 +49,56 @@ class WrongData(Exception):
     """The files are there but do not hold the dataset they should."""
 
 
-def read_dataset(name: str, folder: Path | None) -> ArrayDataset:
-    """Read a dataset and check it against the version that the catalog states.
+def read_dataset(info: DatasetInfo, folder: Path | None) -> ArrayDataset:
+    """Read a dataset and check it against the version that the catalog, or a run's settings, state.
 
     Raises:
         WrongData: the files are missing or have other content.
     """
-    info = DATASETS[name]
+    if info.read_once:
+        assert folder is not None
+        return read_cached(folder, info.version)
     raw: ArrayDataset = importlib.import_module(info.module).read_arrays(folder)
     if raw.version() != info.version:
         raise WrongData(
-            f"dataset {name!r}: content hash {raw.version()}, expected {info.version}: not the official data"
+            f"dataset {info.name!r}: content hash {raw.version()}, expected {info.version}: not the official data"
         )
     return raw
+
+
+def read_cached(folder: Path, version: str) -> ArrayDataset:
+    """Return the arrays of a dataset that was read once, mapped to memory, and checked.
+
+    Raises:
+        WrongData: they are damaged, and removed, so that the next command reads the dataset again; or not there.
+    """
+    again = "run the same command again: it reads the data anew"
+    try:
+        raw = ArrayDataset(*(np.load(folder / f"{name}.npy", mmap_mode="c") for name in data_cache.ARRAYS))
+        content = raw.version()
+    except FileNotFoundError:
+        raise WrongData(f"{folder}: no such data: {again}") from None
+    except (OSError, ValueError, EOFError) as e:
+        content = f"none ({shorten(str(e))})"
+    if content != version:
+        with suppress(OSError):
+            data_cache.remove_arrays(folder)
+        raise WrongData(f"{folder}: damaged: content hash {content}, expected {version}; removed: {again}")
+    return raw
+
+
+def write_cached(folder: Path, raw: ArrayDataset) -> None:
+    """Write a dataset's arrays, as ``read_cached`` reads them.
+
+    Raises:
+        DiskFull: the disk is full; nothing is left behind.
+    """
+
+    def write(temporary: Path) -> None:
+        for name in data_cache.ARRAYS:
+            np.save(temporary / f"{name}.npy", getattr(raw, name), allow_pickle=False)
+
+    data_cache.replace_arrays(folder, write)
 
 
 def split_held_out(targets: np.ndarray, dataset: DatasetChoice) -> tuple[np.ndarray, np.ndarray]:

@@ -6,8 +6,10 @@ they decode and resize by different methods.
 
 import importlib.util
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,11 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness import rng
 from harness.data import beton
-from harness.data.load.crops import as_views, evaluation_views, training_views
+from harness.data.load.batches import EpochOrder, joined, loaded_batch, size_in_epoch, whole_rows
+from harness.data.load.crops import VIEW, as_views, evaluation_views, training_views
+from harness.data.load.loader import LoadedBatch
+from harness.data.load.mixing import Mixing
 from harness.data.load.tensors import Normalise
+from harness.data.load.view import View, copy_stream
 from harness.errors import UserError, unknown
+from harness.spec.repeated_augmentation import images_per_pass
 
 BACKENDS = ("ffcv", "pil")
 EVAL_BATCH = 256
@@ -50,53 +56,117 @@ class BetonLoader:
         *,
         batch_size: int,
         image_size: int | tuple[tuple[int, int], ...],  # or ((epoch, size), ...): from which epoch on, counted from 0
-        crop_area: tuple[float, float],
-        flip: bool,
+        crop_area: tuple[float, float] | None = None,
+        flip: bool = False,
         seed: int,
         rows: Callable[[int], slice],  # size of a batch -> this process's share of it
         workers: int,
         device: torch.device,
         backend: str | None = None,
+        view: View | None = None,  # in place of crop_area and flip
+        views: Mapping[str, View] | None = None,  # further ones
+        repeats: int = 1,
+        mixing: Mixing | None = None,
     ):
         file = beton.read_beton(path)
         self._images = _open(path, workers, backend)
         self._positions, self._normalise, self._device, self._rows = positions, normalise, device, rows
         self._heights, self._widths = file.heights[positions], file.widths[positions]
         self._targets = torch.from_numpy(file.labels[positions]).to(device)
-        self._sizes = ((0, image_size),) if isinstance(image_size, int) else image_size
-        self._crop_area, self._flip = crop_area, flip
+        self._image_size = image_size
+        self._views = {"": view or View(crop_area=crop_area, flip=flip), **(views or {})}
+        self._repeats, self._mixing = repeats, mixing
         self.batch_size, self.seed, self.size = batch_size, seed, len(positions)
 
     def __len__(self) -> int:
         """Return the steps per epoch; the last batch may be smaller."""
-        return -(-self.size // self.batch_size)
+        return -(-images_per_pass(self.size, self._repeats) // self.batch_size)
 
     def image_size(self, epoch: int) -> int:
         """Height and width in an epoch; epochs before the first are as that one."""
-        return next((size for begins, size in reversed(self._sizes) if begins <= epoch), self._sizes[0][1])
+        size = size_in_epoch(self._image_size, epoch)
+        assert size is not None
+        return size
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        """Yield images, targets (B,) and indices (B,) for each step from ``first_step`` on.
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+        """Yield images, targets (B,) and indices (B,) for each step from ``first_step`` on, and ``Extras`` where there
+        are some.
 
-        The images are this process's share of the batch, (b, 3, size, size) float32; only they are decoded.
+        The images are this process's share of the batch, (b, 3, size, size) float32. Only they are decoded and, where
+        images are mixed, their partners in other processes' shares.
         """
-        order = rng.random_permutation(self.seed, epoch, self.size)
-        batches = order.split(self.batch_size)[first_step:]
-        shares = [self._rows(len(batch)) for batch in batches]
-        mine = torch.cat([order[:0], *(batch[share] for batch, share in zip(batches, shares, strict=True))]).numpy()
-        size, at_once = self.image_size(epoch), len(range(self.batch_size)[self._rows(self.batch_size)])
-        parts = training_views(
-            self.seed, epoch, mine, self._heights[mine], self._widths[mine], self._crop_area, self._flip
-        )
-        decoded = self._images.batches(as_views(self._positions[mine], parts, size), at_once, size)
+        names = [name for name in self._views if name]
+        order = EpochOrder(self.seed, epoch, self.size, self._repeats, self.batch_size, torch.device("cpu"))
+        size, steps = self.image_size(epoch), range(first_step, len(self))
+        parts = [part for step in steps for part in self._parts(order, step)]
+        at_once = sum(len(part.indices) for part in self._parts(order, 0))
+        decoded = self._images.batches(self._crops(epoch, parts, size), at_once, size)
         with closing(to_device(decoded, self._device)) as pixels:
-            for batch, share in zip(batches, shares, strict=True):
-                indices = batch.to(self._device)
-                if share.start == share.stop:
-                    images = torch.empty((0, 3, size, size), device=self._device)
+            for step in steps:
+                indices, _ = order.batch(step)
+                count, indices = len(indices), indices.to(self._device)
+                mine, targets = whole_rows(self._rows(count), count), self._targets[indices]
+                if mine.start == mine.stop:
+                    shown = torch.empty((0, size, size, 3), dtype=torch.uint8, device=self._device)
                 else:
-                    images = self._normalise(next(pixels).permute(0, 3, 1, 2))
-                yield images, self._targets[indices], indices
+                    shown = next(pixels)
+                images = partial(self._of_view, epoch, shown, list(self._parts(order, step)))
+                mix = self._mixing.draw(self.seed, epoch, step, size, size) if self._mixing else None
+                yield loaded_batch(images, names, mine, targets, indices, mix)
+
+    def _parts(self, order: EpochOrder, step: int) -> Iterator["_Part"]:
+        """Yield the parts of a step that are decoded, in their order."""
+        indices, copies = order.batch(step)
+        mine = whole_rows(self._rows(len(indices)), len(indices))
+        every = [mine]
+        if self._mixing is not None and mine != slice(0, len(indices)):
+            every.append(slice(len(indices) - mine.stop, len(indices) - mine.start))
+        for name in self._views:
+            for rows in every:
+                for number, part in copies.parts(rows):
+                    yield _Part(name, rows, part, number, indices[part])
+
+    def _crops(self, epoch: int, parts: list["_Part"], size: int) -> np.ndarray:
+        """Return what is decoded of each image, (N,) VIEW; the crops of an epoch are drawn at once."""
+        by_stream: dict[tuple[str, int], list[int]] = {}
+        for i, part in enumerate(parts):
+            by_stream.setdefault((part.view, part.copy), []).append(i)
+        starts = np.cumsum([0, *(len(part.indices) for part in parts)])
+        crops = np.zeros(starts[-1], VIEW)
+        for (name, number), chosen in by_stream.items():
+            view = self._views[name]
+            assert view.crop_area is not None
+            indices = torch.cat([parts[i].indices for i in chosen]).numpy()
+            heights, widths = self._heights[indices], self._widths[indices]
+            stream = copy_stream(view.stream, number)
+            drawn = training_views(self.seed, epoch, indices, heights, widths, view.crop_area, view.flip, stream)
+            places = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in chosen])
+            crops[places] = as_views(self._positions[indices], drawn, size)
+        return crops
+
+    def _of_view(self, epoch: int, shown: Tensor, parts: list["_Part"], name: str, rows: slice) -> Tensor:
+        """Return one view of a batch's ``rows`` from what was decoded for its step."""
+        view, start, images = self._views[name], 0, []
+        for part in parts:
+            stop = start + len(part.indices)
+            if (part.view, part.of) == (name, rows):
+                pixels = shown[start:stop].permute(0, 3, 1, 2)
+                indices = part.indices.to(self._device)
+                finished = view.finish(pixels, self._normalise, self.seed, epoch, indices, part.copy)
+                images.append((part.rows, finished))
+            start = stop
+        return joined(images, rows)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a step that are decoded together: one view and one copy of their images."""
+
+    view: str
+    of: slice  # rows of the batch, of which these are some
+    rows: slice
+    copy: int
+    indices: Tensor  # (B,) positions in the training set
 
 
 class BetonEvalSet:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from harness import rng
+from harness.data.load.view import in_stream
 
 ASPECT = (3 / 4, 4 / 3)  # of random crops, width over height
 TRIES = 10
@@ -28,32 +29,40 @@ def training_views(
     widths: np.ndarray,
     area: tuple[float, float] = (0.08, 1.0),
     flip: bool = True,
+    stream: str = "",
 ) -> np.ndarray:
     """Return the crops of an epoch's images, (N, 5) int32: top, left, height, width, and whether to flip.
 
     Crops are distributed as in torchvision's ``RandomResizedCrop``: a share of the image's area uniform in ``area``, an
     aspect ratio log-uniform in 3/4..4/3, at any position. If none of ten tries fits into the image, the crop is the
     largest central part of an allowed ratio. ``indices`` (N,) are positions in the training set; the random numbers
-    depend only on (seed, epoch, index). ``heights`` and ``widths`` (N,) are those of the same images.
+    depend only on (seed, epoch, index, stream). ``heights`` and ``widths`` (N,) are those of the same images.
     """
     keys = torch.from_numpy(np.asarray(indices, dtype=np.int64))
     size = np.stack([heights, widths], axis=1).astype(np.float64)
     part = _largest_central(size)
     unfitted = np.arange(len(keys))  # images that no try has fitted yet
     for attempt in range(TRIES):
-        share = area[0] + (area[1] - area[0]) * _uniform(seed, epoch, f"crop area {attempt}", keys[unfitted])
+        share = area[0] + (area[1] - area[0]) * _uniform(
+            seed, epoch, in_stream(f"crop area {attempt}", stream), keys[unfitted]
+        )
         low, high = np.log(ASPECT)
-        aspect = np.exp(low + (high - low) * _uniform(seed, epoch, f"crop aspect {attempt}", keys[unfitted]))
+        aspect = np.exp(
+            low + (high - low) * _uniform(seed, epoch, in_stream(f"crop aspect {attempt}", stream), keys[unfitted])
+        )
         pixels = share * size[unfitted].prod(axis=1)
         tried = np.rint(np.sqrt(np.stack([pixels / aspect, pixels * aspect], axis=1)))
         fits = ((tried > 0) & (tried <= size[unfitted])).all(axis=1)
         part[unfitted[fits]] = tried[fits]
         unfitted = unfitted[~fits]
-    corner = np.stack([_uniform(seed, epoch, f"crop {side}", keys) for side in ("top", "left")], axis=1)
+    sides = (in_stream(f"crop {side}", stream) for side in ("top", "left"))
+    corner = np.stack([_uniform(seed, epoch, side, keys) for side in sides], axis=1)
     slack = size - part
     corner = np.floor(corner * (slack + 1))
     corner[unfitted] = slack[unfitted] // 2
-    flipped = rng.random_integers(seed, epoch, "flip", keys, 2).numpy() if flip else np.zeros(len(keys), np.int64)
+    flipped = np.zeros(len(keys), np.int64)
+    if flip:
+        flipped = rng.random_integers(seed, epoch, in_stream("flip", stream), keys, 2).numpy()
     return np.column_stack([corner, part, flipped]).astype(np.int32)
 
 

@@ -3,11 +3,8 @@
 from collections.abc import Generator
 from contextlib import closing
 from itertools import islice
-from typing import Any
 
-from torch import Tensor
-
-from harness.data.load.loader import Loader
+from harness.data.load.loader import LoadedBatch, Loader
 
 
 class FixedEpochs:
@@ -19,7 +16,7 @@ class FixedEpochs:
     def __len__(self) -> int:
         return self._steps
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
         """Yield batches like ``Loader.epoch``. Epochs below 0 read passes below 0."""
         per_pass, end = len(self._loader), (epoch + 1) * self._steps
         at = epoch * self._steps + first_step

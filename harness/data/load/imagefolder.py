@@ -9,7 +9,9 @@ from harness.data import beton, content
 from harness.data.load.arrays import WrongData, split_held_out
 from harness.data.load.beton import BetonEvalSet, BetonLoader, chosen_backend
 from harness.data.load.loader import Rows
+from harness.data.load.mixing import Mixing
 from harness.data.load.tensors import Normalise
+from harness.data.load.view import View, further_views
 from harness.data.manifest import Manifest
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
@@ -26,7 +28,7 @@ class ImageFolderSource:
         self._manifest, self._folder, self._recipe = manifest, folder, recipe
         self._device, self._workers = device, workers
         self.decoder = chosen_backend()
-        self._normalise = Normalise(dataset.info, device)
+        self._normalise, self._classes = Normalise(dataset.info, device), dataset.info.classes
         train = manifest.train
         targets = beton.read_beton(folder / train.file).labels if train else np.empty(0, dtype=np.int64)
         self._trained, self._held_out = split_held_out(targets, dataset)
@@ -40,12 +42,14 @@ class ImageFolderSource:
             self._normalise,
             batch_size=recipe.batch_size,
             image_size=recipe.image_size,
-            crop_area=recipe.crop_area,
-            flip=recipe.flip,
             seed=seed,
             rows=rows,
             workers=self._workers,
             device=self._device,
+            view=View.of(recipe),
+            views=further_views(recipe),
+            repeats=recipe.repeats,
+            mixing=Mixing.of(recipe, self._classes),
         )
 
     def evaluation(self, whole: bool = False) -> BetonEvalSet:

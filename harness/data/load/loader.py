@@ -1,11 +1,29 @@
 """The interface of data in training, wherever the images are stored."""
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
 
 Rows = Callable[[int], slice]  # number of images -> this process's share of them
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The parts of a batch that only some recipes have."""
+
+    target_probs: Tensor | None = None  # (B, classes) float32: the classes' shares, where images are mixed
+    views: dict[str, Tensor] = field(default_factory=dict)  # name -> further images, as the batch's own
+
+    def mapped(self, function: Callable[[str, Tensor], Tensor]) -> "Extras":
+        """Return them with ``function(name, tensor)`` in place of each tensor."""
+        probs = None if self.target_probs is None else function("target_probs", self.target_probs)
+        return Extras(probs, {name: function(f"images of {name}", images) for name, images in self.views.items()})
+
+
+# Images, targets and indices, and extras where a recipe mixes images or has further views.
+LoadedBatch = tuple[Tensor, Any, Tensor] | tuple[Tensor, Any, Tensor, Extras]
 
 
 class Loader(Protocol):
@@ -16,8 +34,9 @@ class Loader(Protocol):
     def __len__(self) -> int:
         """Return the steps per epoch; the last batch may be smaller."""
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Any, Tensor], None, None]:
-        """Yield images (B', C, H, W) float32, targets and indices (B,) for each step from ``first_step`` on.
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+        """Yield images (B', C, H, W) float32, targets and indices (B,) for each step from ``first_step`` on; with
+        ``Extras`` where the recipe mixes images or has further views.
 
         Images are this process's share of the batch. Targets are the task's: the whole batch's classes (B,) int64, or
         the objects in each of the images, ``methods.detection.Objects``.

@@ -1,16 +1,33 @@
 """Tensor-resident loading: the whole dataset on the device as uint8, a batch augmented there in one go."""
 
 import copy
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness import rng
 from harness.data.load import arrays
-from harness.data.load.loader import Rows
+from harness.data.load.batches import (
+    Copies,
+    EpochOrder,
+    ImageSize,
+    joined,
+    largest_size,
+    loaded_batch,
+    size_in_epoch,
+    whole_rows,
+)
+from harness.data.load.crops import training_views
+from harness.data.load.loader import LoadedBatch, Rows
+from harness.data.load.mixing import Mixing
+from harness.data.load.resampling import resample
+from harness.data.load.view import View, copy_stream, further_views, in_stream
+from harness.spec.repeated_augmentation import images_per_pass
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.tasks import DatasetInfo
@@ -41,6 +58,15 @@ class Normalise:
         return images
 
 
+@dataclass
+class _Places:
+    """Where an epoch's images are cropped, one value for each image of the training set."""
+
+    first_pixel: Tensor  # (N,) int64: of the window
+    flipped: Tensor | None  # (N,) bool
+    crops: Tensor | None  # (N, 4): top, left, height and width in the flipped image
+
+
 class TensorLoader:
     """Batches of a training set. Order and augmentation are pure functions of (seed, epoch, index)."""
 
@@ -51,13 +77,20 @@ class TensorLoader:
         normalise: Normalise,
         *,
         batch_size: int,
-        crop_padding: int,
-        flip: bool,
+        crop_padding: int = 0,
+        flip: bool = False,
         seed: int,
         rows: Callable[[int], slice] = slice,
+        view: View | None = None,  # in place of crop_padding and flip
+        views: Mapping[str, View] | None = None,  # further ones
+        image_size: ImageSize = None,
+        repeats: int = 1,
+        mixing: Mixing | None = None,
     ):
         n, c, h, w = images.shape
-        p = crop_padding
+        self._view = view or View(crop_padding, flip=flip)
+        self._views = views or {}
+        p = self._padding = max(v.crop_padding for v in (self._view, *self._views.values()))
         padded = torch.zeros((n, h + 2 * p, w + 2 * p, c), dtype=torch.uint8, device=images.device)
         padded[:, p : p + h, p : p + w] = images.permute(0, 2, 3, 1)
         # windows[k], a view, is the H x W window that begins at pixel k of all images in a row: H runs of W*C bytes.
@@ -66,8 +99,9 @@ class TensorLoader:
         last = (n - 1) * self._pixels_per_image + 2 * p * self._pixels_per_row + 2 * p
         self._windows = padded.as_strided((last + 1, h, w * c), (c, self._pixels_per_row * c, 1))
         self._shape = (h, w, c)
-        self._targets, self._normalise, self._flip, self._rows = targets, normalise, flip, rows
-        self.batch_size, self._crops, self.seed, self.size = batch_size, 2 * p + 1, seed, n
+        self._targets, self._normalise, self._rows = targets, normalise, rows
+        self._image_size, self._repeats, self._mixing = image_size, repeats, mixing
+        self.batch_size, self.seed, self.size = batch_size, seed, n
 
     def with_seed(self, seed: int) -> "TensorLoader":
         """Return the same training set in another seed's order; the images are shared."""
@@ -77,26 +111,73 @@ class TensorLoader:
 
     def __len__(self) -> int:
         """Return the steps per epoch; the last batch may be smaller."""
-        return -(-self.size // self.batch_size)
+        return -(-images_per_pass(self.size, self._repeats) // self.batch_size)
 
-    def epoch(self, epoch: int, first_step: int = 0) -> Generator[tuple[Tensor, Tensor, Tensor], None, None]:
-        """Yield images (B', C, H, W) float32, targets (B,) and indices (B,) of each step from ``first_step`` on.
+    def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
+        """Yield images (B', C, H, W) float32, targets (B,) and indices (B,) of each step from ``first_step`` on, and
+        ``Extras`` where there are some.
 
         Images are this process's share of the batch; targets and indices cover the whole batch.
         """
-        device = self._targets.device
-        order = rng.random_permutation(self.seed, epoch, self.size, device)
-        every = torch.arange(self.size, device=device)
-        place = rng.random_integers(self.seed, epoch, "crop", every, self._crops**2)
-        down, right = place // self._crops, place % self._crops
-        first_pixel = every * self._pixels_per_image + down * self._pixels_per_row + right
-        flipped = rng.random_integers(self.seed, epoch, "flip", every, 2).bool() if self._flip else None
-        for indices in order.split(self.batch_size)[first_step:]:
-            mine = indices[self._rows(len(indices))]
-            pixels = self._windows.index_select(0, first_pixel[mine]).view(-1, *self._shape)
-            if flipped is not None:
-                pixels = _choose(flipped[mine], pixels.flip(2), pixels)
-            yield self._normalise(pixels.permute(0, 3, 1, 2)), self._targets[indices], indices
+        order = EpochOrder(self.seed, epoch, self.size, self._repeats, self.batch_size, self._targets.device)
+        every = torch.arange(self.size, device=self._targets.device)
+        views = {"": self._view, **self._views}
+        places = {name: [self._places(v, epoch, every, k) for k in range(self._repeats)] for name, v in views.items()}
+        height, width = self._size(epoch)
+        for step in range(first_step, len(self)):
+            indices, copies = order.batch(step)
+            images = partial(self._of_view, epoch, places, indices, copies)
+            mine, targets = whole_rows(self._rows(len(indices)), len(indices)), self._targets[indices]
+            mix = self._mixing.draw(self.seed, epoch, step, height, width) if self._mixing else None
+            yield loaded_batch(images, self._views, mine, targets, indices, mix)
+
+    def _size(self, epoch: int) -> tuple[int, int]:
+        """Return the height and width of an epoch's images."""
+        side = size_in_epoch(self._image_size, epoch)
+        return self._shape[:2] if side is None else (side, side)
+
+    def _of_view(
+        self, epoch: int, places: dict[str, list[_Places]], indices: Tensor, copies: Copies, name: str, rows: slice
+    ) -> Tensor:
+        """Return one view of a batch's ``rows``."""
+        view = self._views.get(name, self._view)
+        parts = ((k, part, indices[part]) for k, part in copies.parts(rows))
+        return joined(((part, self._images(view, epoch, i, places[name][k], k)) for k, part, i in parts), rows)
+
+    def _places(self, view: View, epoch: int, every: Tensor, copy: int) -> _Places:
+        """Return where the images of a view's ``copy``-th copies are cropped."""
+        height, width, _ = self._shape
+        stream, margin = copy_stream(view.stream, copy), self._padding - view.crop_padding
+        flipped, crops = None, None
+        if view.crop_area is not None:
+            heights, widths = (np.full(len(every), side) for side in (height, width))
+            parts = training_views(
+                self.seed, epoch, every.cpu().numpy(), heights, widths, view.crop_area, view.flip, stream
+            )
+            flipped = torch.from_numpy(parts[:, 4] == 1).to(every.device) if view.flip else None
+            parts[:, 1] = np.where(parts[:, 4] == 1, width - parts[:, 1] - parts[:, 3], parts[:, 1])
+            crops = torch.from_numpy(parts[:, :4].copy()).to(every.device)
+            down = right = torch.zeros_like(every)
+        else:
+            across = 2 * view.crop_padding + 1
+            place = rng.random_integers(self.seed, epoch, in_stream("crop", stream), every, across**2)
+            down, right = place // across, place % across
+            if view.flip:
+                flipped = rng.random_integers(self.seed, epoch, in_stream("flip", stream), every, 2).bool()
+        first_pixel = every * self._pixels_per_image + (down + margin) * self._pixels_per_row + right + margin
+        return _Places(first_pixel, flipped, crops)
+
+    def _images(self, view: View, epoch: int, indices: Tensor, places: _Places, copy: int) -> Tensor:
+        """Return a view's images (B, C, H, W) float32 of positions in the training set."""
+        pixels = self._windows.index_select(0, places.first_pixel[indices]).view(-1, *self._shape)
+        if places.flipped is not None:
+            pixels = _choose(places.flipped[indices], pixels.flip(2), pixels)
+        pixels = pixels.permute(0, 3, 1, 2)
+        size = self._size(epoch)
+        if places.crops is not None or size != self._shape[:2]:
+            crops = None if places.crops is None else places.crops[indices]
+            pixels = resample(pixels, *size, crops)
+        return view.finish(pixels, self._normalise, self.seed, epoch, indices, copy)
 
 
 def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
@@ -114,14 +195,16 @@ class TensorEvalSet:
     images: Tensor  # (N, C, H, W) uint8
     targets: Tensor  # (N,) int64
     normalise: Normalise
+    size: int | None = None  # side to which they are resized; None: their own
 
     def batches(self, mine: slice) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images (B, C, H, W) float32 and targets (B,) in file order, each image of ``mine`` once."""
         images, targets = self.images[mine], self.targets[mine]
-        size = EVAL_BATCH[images.device.type]
-        for start in range(0, len(images), size):
-            part = slice(start, start + size)
-            yield self.normalise(images[part]), targets[part]
+        at_once = EVAL_BATCH[images.device.type if self.size is None else "cpu"]
+        for start in range(0, len(images), at_once):
+            part = slice(start, start + at_once)
+            pixels = images[part] if self.size is None else resample(images[part], self.size, self.size)
+            yield self.normalise(pixels), targets[part]
 
 
 class TensorSource:
@@ -131,10 +214,11 @@ class TensorSource:
 
     def __init__(self, dataset: DatasetChoice, recipe: Recipe, folder: Path | None, device: torch.device, workers: int):
         info = dataset.info
-        self._all = arrays.read_dataset(info.name, folder)
+        self._all = arrays.read_dataset(info, folder)
         self._chosen = self._all.chosen(dataset)
         self._held_out = dataset.validation is not None
-        self._normalise, self._device = Normalise(info, device), device
+        self._eval_size = largest_size(recipe.image_size)
+        self._normalise, self._device, self._classes = Normalise(info, device), device, info.classes
         self.train_targets = torch.from_numpy(self._chosen.train_targets).to(device)
         self._loader: TensorLoader | None = None
 
@@ -147,10 +231,13 @@ class TensorSource:
                 self.train_targets,
                 self._normalise,
                 batch_size=recipe.batch_size,
-                crop_padding=recipe.crop_padding,
-                flip=recipe.flip,
                 seed=seed,
                 rows=rows,
+                view=View.of(recipe),
+                views=further_views(recipe),
+                image_size=recipe.image_size,
+                repeats=recipe.repeats,
+                mixing=Mixing.of(recipe, self._classes),
             )
             # The loader has a padded copy, and nothing else reads them: of CIFAR-100, 150 MB.
             for part in (self._all, self._chosen):
@@ -161,4 +248,5 @@ class TensorSource:
         part = self._all if whole else self._chosen
         images, targets = torch.from_numpy(part.test_images), torch.from_numpy(part.test_targets)
         name = "validation" if self._held_out and not whole else "test"
-        return TensorEvalSet(name, images.to(self._device), targets.to(self._device), self._normalise)
+        on_device = images.to(self._device), targets.to(self._device)
+        return TensorEvalSet(name, *on_device, self._normalise, self._eval_size)

@@ -27,13 +27,14 @@ def weights_bytes(science: Science, parameters: int | None) -> float | None:
 
 def bytes_left(science: Science, weights: float) -> Interval:
     """Return the bytes that a run leaves: weights, record, log and progress."""
-    texts = _RUN + _EPOCH * science.recipe.epochs
+    texts = _RUN + _EPOCH * science.recipe.last_epoch
     return Interval(weights / _BUFFERS + texts / 2, weights + texts, weights + 2 * texts)
 
 
-def checkpoint_bytes(weights: float, method_parameters: int) -> float:
-    """Return the bytes of a run's checkpoints: weights and momenta of student and method, no buffers."""
-    return CHECKPOINTS * 2 * (weights + _FLOAT * method_parameters)
+def checkpoint_bytes(weights: float, method_parameters: int, optimizer: str) -> float:
+    """Return the bytes of a run's checkpoints: weights and optimiser of student and method, no buffers."""
+    copies = 2 if optimizer == "sgd" else 3  # SGD's momenta, or the means of gradients and of their squares
+    return CHECKPOINTS * copies * (weights + _FLOAT * method_parameters)
 
 
 def logits_bytes(science: Science) -> float:

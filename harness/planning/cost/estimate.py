@@ -7,7 +7,7 @@ from harness.console.terminal import say
 from harness.errors import UserError
 from harness.planning.cost import probe_results
 from harness.planning.cost.interval import Interval
-from harness.planning.cost.makespan import Job, makespan
+from harness.planning.cost.makespan import makespan
 from harness.planning.cost.pack import PackCost, PackCosts
 from harness.planning.cost.past_run import PastRun
 from harness.planning.cost.plan import PlanCosts
@@ -49,7 +49,7 @@ def pack_costs(planned: Planned) -> PackCosts:
         if planned.store.done_ids():
             from harness.planning.cost import history
 
-            past_runs = history.read_history(planned.store, planned.plan.sweep.dataset.name)
+            past_runs = history.read_history(planned.store, planned.plan.sweep.dataset.reference)
     except UserError as e:
         say(f"past runs cannot be used for the estimate: {e}")
     return PackCosts(SimilarRuns(past_runs), probe_results.read_probe_results(planned.store))
@@ -68,7 +68,7 @@ def estimate(jobs: Sequence[PlannedJob], at_once: int, costs: PlanCosts) -> Esti
         if seconds := costs.seconds(job.packs):
             timed.append((job, seconds, device))
     bounds = ("low", "mid", "high")
-    lasts = {b: makespan([Job(job.run_ids, job.needs, getattr(s, b)) for job, s, _ in timed], at_once) for b in bounds}
+    lasts = {b: makespan([job.timed(getattr(s, b)) for job, s, _ in timed], at_once) for b in bounds}
     of_runs = [
         (runs[k].label, basis, sized)
         for pack, cost in packs

@@ -3,6 +3,9 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
+
+from harness.spec.teacher_order import teacher_levels
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,11 @@ class Job:
     run_ids: tuple[str, ...]
     needs: str | None  # a run whose job ends before this one starts, if it is one of these
     seconds: float
+    also_needs: tuple[str, ...] = ()  # further such runs
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        return tuple(filter(None, (self.needs, *self.also_needs)))
 
 
 def makespan(jobs: Iterable[Job], at_once: int) -> float:
@@ -19,11 +27,20 @@ def makespan(jobs: Iterable[Job], at_once: int) -> float:
     jobs = list(jobs)
     ended: dict[str, float] = {}
     places = [0.0] * min(at_once, max(1, len(jobs)))
-    teachers = {job.needs for job in jobs if job.needs} & {k for job in jobs for k in job.run_ids}
-    for is_teacher in (True, False):  # teachers in their order, then the others as their teachers end
-        group = [job for job in jobs if bool(teachers & set(job.run_ids)) == is_teacher]
-        for job in sorted(group, key=lambda job: ended.get(job.needs or "", 0.0)):
-            start = max(heapq.heappop(places), ended.get(job.needs or "", 0.0))
+    teachers = {k for job in jobs for k in job.all_needs} & {k for job in jobs for k in job.run_ids}
+
+    def ready(job: Job) -> float:
+        return max((ended.get(k, 0.0) for k in job.all_needs), default=0.0)
+
+    # Teachers in their order, those that have teachers later; then the others as their teachers end.
+    levels = teacher_levels({k: job.all_needs for job in jobs for k in job.run_ids})
+    of_level: dict[float, list[Job]] = {}
+    for job in jobs:
+        is_teacher = bool(teachers & set(job.run_ids))
+        of_level.setdefault(levels[job.run_ids[0]] if is_teacher else inf, []).append(job)
+    for _, group in sorted(of_level.items()):
+        for job in sorted(group, key=ready):
+            start = max(heapq.heappop(places), ready(job))
             heapq.heappush(places, start + job.seconds)
             ended |= dict.fromkeys(job.run_ids, start + job.seconds)
     return max(places)

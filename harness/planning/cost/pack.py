@@ -55,7 +55,7 @@ class PackCosts:
         bases = ((PROBE, 0) if measured else (LEVELS[k.level].label, k.runs) if k else None for _, k, measured in runs)
         weights = [disk.weights_bytes(s, k.evaluated_parameters if k else None) for s, k, _ in runs]
         sized = [(s, k, w) for s, k, w in zip(pack, known, weights, strict=True) if w is not None]
-        held = sum(disk.checkpoint_bytes(w, k.method_parameters if k else 0) for _, k, w in sized)
+        held = sum(disk.checkpoint_bytes(w, k.method_parameters if k else 0, s.recipe.optimizer) for s, k, w in sized)
         logits = max(disk.logits_bytes(science) for science in pack)
         return PackCost(
             seconds=Interval.sum(parts) if parts else None,

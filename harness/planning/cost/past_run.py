@@ -33,6 +33,6 @@ class PastRun:
 def image_counts(science: Science) -> tuple[int, int]:
     """Return how many images a run trains on and evaluates on, each counted as often as it is seen."""
     dataset, recipe = science.dataset, science.recipe
-    evaluations = -(-recipe.epochs // recipe.eval_every)
-    of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else dataset.train_images
-    return of_epoch * recipe.epochs, evaluations * (dataset.validation or dataset.info.test_size)
+    evaluations = -(-recipe.last_epoch // recipe.eval_every)
+    of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else science.images_per_pass
+    return of_epoch * recipe.last_epoch, evaluations * (dataset.validation or dataset.info.test_size)

@@ -13,7 +13,8 @@ from harness.spec.science import Science, recipe_json
 # Keys of a recipe that hardly change the time an image takes.
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
-    "warmup_steps", "eval_every", "label_smoothing", "clip_norm",
+    "warmup_steps", "eval_every", "label_smoothing", "clip_norm", "schedule_by", "min_lr", "warmup_lr", "betas", "eps",
+    "decay_norms_and_biases",
 }  # fmt: skip
 OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 
@@ -35,8 +36,14 @@ def shape(science: Science) -> str:
     return identity.canonical({"pair": _pair(science), "method": method, "recipe": recipe})
 
 
+def _images(science: Science) -> str:
+    """Return a text that is equal for runs on images of one kind: those in memory can have any size too."""
+    size = science.recipe.image_size if science.dataset.info.image_shape else None
+    return science.dataset.name if size is None else f"{science.dataset.name} at {size}"
+
+
 def _pair(science: Science) -> tuple[str, str | None, str]:
-    return science.dataset.name, science.teacher_model, science.student
+    return _images(science), science.teacher_model, science.student
 
 
 # From the most similar on. The factors hold for the short runs in results/published, each predicted from the others.
@@ -44,8 +51,8 @@ LEVELS = (
     SimilarityLevel("the same method and pair", 1.5, shape),
     SimilarityLevel("the same method and pair with other settings", 1.75, lambda s: (*_pair(s), s.method.use)),
     SimilarityLevel("the same pair by other methods", 2.0, _pair),
-    SimilarityLevel("the same student", 2.5, lambda s: (s.dataset.name, s.student), by_size=True),
-    SimilarityLevel("other models, by their multiply-adds", 4.0, lambda s: s.dataset.name, by_size=True),
+    SimilarityLevel("the same student", 2.5, lambda s: (_images(s), s.student), by_size=True),
+    SimilarityLevel("other models, by their multiply-adds", 4.0, _images, by_size=True),
 )
 SAME_PAIR = 2  # the last of these levels at which the models are the same
 

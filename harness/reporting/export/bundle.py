@@ -23,6 +23,8 @@ import yaml
 from harness.errors import UserError
 from harness.reporting import comparison, figures, statistics
 from harness.reporting.comparison import Contents
+from harness.reporting.export.own_files import FOLDER as OWN_FILES
+from harness.reporting.export.own_files import write_own_files
 from harness.reporting.export.private_paths import as_written, without_paths, without_paths_in
 from harness.reporting.tables import digests, table_folder
 from harness.spec import sweep_file
@@ -34,7 +36,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
 _TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone")  # in a table's contents, that may name paths
-_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone")  # keys of a pair
+# Keys of a pair.
+_GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone", "student_weights", "teacher_init")
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
 
 tables/{name}/     the comparison in every format, and its records (Parquet)
@@ -45,7 +48,7 @@ resolved.yaml      the same with --set applied and its recipes written out: it n
 settings.json      every setting of every line of the table, defaults too, with its runs
 environment.json   commit, packages and hardware that the runs were trained with, and how many with each
 commands.txt       the commands that make this file again, in the folder above
-
+{own}
 To check that the tables follow from the records, with the harness that wrote them ({version}), unpack all this into
 a folder {name}/, and in the folder above it:
 
@@ -53,6 +56,8 @@ a folder {name}/, and in the folder above it:
 
 Never start Python inside a folder that you were sent: it imports modules from there.
 To read the records: harness.open_store("{name}"), or any reader of Parquet.
+"""
+_OWN = """code/              modules of the authors' own, which these commands import: read them before you run them
 """
 
 
@@ -82,15 +87,17 @@ def write_bundle(
             figures.write_figures(compared, store, folder / "figures")
         except UserError as e:
             left_out.append(f"no figures: {e}")
+        left_out += write_own_files((run.science for run in plan.runs.values()), folder)
+        own = (folder / OWN_FILES).is_dir()
         commit, _ = provenance.git_state()
         release = metadata.version("kd-harness")
         version = f"{release}, commit {commit}" if commit else release
-        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version)
+        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version, own=_OWN * own)
         # With --only, the unpacked sweep's name gets the same mark again.
         name = plan.sweep.name if only else contents.name
         texts = {
             "README.txt": readme,
-            "commands.txt": _commands(contents, only, mix_protocols),
+            "commands.txt": _commands(contents, only, mix_protocols, own),
             "sweep.yaml": as_written(Path(plan.document.source).read_text(encoding="utf-8"), plan.document.data),
             "resolved.yaml": yaml.safe_dump(_resolved(plan, name), sort_keys=False, allow_unicode=True),
             "settings.json": json.dumps(_settings(contents, plan), indent=1, sort_keys=True) + "\n",
@@ -171,6 +178,7 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
         {
             **line._asdict(),
             "teacher_run": cells[0].teacher_run,
+            **({"teacher_runs": cells[0].teacher_runs} if cells[0].teacher_runs else {}),
             "runs": {str(cell.seed): cell.run_id for cell in cells},
             "science": plan.runs[cells[0].run_id].science.without_seed(),
         }
@@ -178,8 +186,11 @@ def _settings(contents: Contents, plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> str:
-    """Return the commands that make the bundle again, in the folder above the one where it is unpacked."""
+def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool, own: bool) -> str:
+    """Return the commands that make the bundle again, in the folder above the one where it is unpacked.
+
+    ``own``: some of its code is the user's own.
+    """
     options = [word for part in only for word in ("--only", part)]
     if contents.baseline != comparison.BASELINE:
         options += ["--baseline", contents.baseline]
@@ -188,7 +199,9 @@ def _commands(contents: Contents, only: Sequence[str], mix_protocols: bool) -> s
     arguments = shlex.join([f"{contents.name}/resolved.yaml", *options, *["--mix-protocols"] * mix_protocols])
     lines = (f"sweep {arguments}", f"report {arguments} --bundle bundle.zip", "verify")
     added = "".join(f"# seeds that sweep --until-decided has added: {line}\n" for line in contents.added)
-    return "".join(f"harness {line} --results results\n" for line in lines) + added
+    path = f"PYTHONPATH={shlex.quote(f'{contents.name}/{OWN_FILES}')} " * own
+    # `verify` runs nothing of the bundle, and so needs none of its modules.
+    return "".join(f"{'' if line == 'verify' else path}harness {line} --results results\n" for line in lines) + added
 
 
 def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
@@ -199,8 +212,14 @@ def _resolved(plan: Plan, name: str | None) -> dict[str, Any]:
     teachers = data.get("teachers") or {}
     if teachers.get("recipe") is not None:
         teachers["recipe"] = sweep_file.load_recipe(teachers["recipe"], plan.document, ("teachers", "recipe"))
-    for weights in (pair[key] for pair in data["pairs"] for key in _GIVEN if pair.get(key)):
+    given = (weights for pair in data["pairs"] for key in _GIVEN for weights in _as_list(pair.get(key)))
+    for weights in filter(None, given):
         source = next(weights[key] for key in ("file", "url", "name") if key in weights)
         weights.setdefault("sha256", plan.sha256_of_source[source])
     resolved: dict[str, Any] = without_paths_in(data)
     return resolved
+
+
+def _as_list(weights: Any) -> list[Any]:
+    """Return the weights of several teachers, or those of one."""
+    return weights if isinstance(weights, list) else [weights]

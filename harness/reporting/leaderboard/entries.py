@@ -114,7 +114,7 @@ def _line(
     return LeaderboardEntry(
         id=_short(text),
         protocol=_protocol(science, *facts),
-        teacher_key=_teacher_key(science.teacher),
+        teacher_key=_teacher_key(science.teachers),
         settings=_settings(science.method),
         science=science,
         sweeps=tuple(dict.fromkeys(name for run_id in run_ids for name in sweeps.get(run_id, ()))),
@@ -130,18 +130,19 @@ def _line(
     )
 
 
-def _teacher_key(teacher: Trained | Given | None) -> str:
-    if teacher is None:
-        return ""
-    return teacher.run if isinstance(teacher, Trained) else teacher.weights_id
+def _teacher_key(teachers: Iterable[Trained | Given]) -> str:
+    return " + ".join(t.run if isinstance(t, Trained) else t.weights_id for t in teachers)
 
 
 def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str, evaluated_size: int) -> Protocol:
     recipe = science.recipe.model_dump(mode="json")
-    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe})
+    start = {"start": as_json(science.start)} if science.start else {}
+    text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe, **start})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
     label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
+    if science.start:
+        label += f", from weights {science.start.sha256[:12]}"
     return Protocol(_short(text), dataset, label, held_out)
 
 
@@ -176,10 +177,10 @@ def _cost(runs: SeedRuns) -> Cost | None:
 
 def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
     baselines = [line for line in lines if line.science.method.use == BASELINE]
-    undistilled = {(line.protocol.id, line.science.student): line for line in baselines if not line.settings}
+    undistilled = {(line.protocol.id, _student(line)): line for line in baselines if not line.settings}
     distilled = (line for line in lines if line.science.method.use != BASELINE)
     pairs = grouped(
-        distilled, lambda line: (line.protocol.id, line.science.student, line.science.teacher_model, line.teacher_key)
+        distilled, lambda line: (line.protocol.id, _student(line), line.science.teacher_model, line.teacher_key)
     )
     out = baselines
     for entries in pairs.values():
@@ -191,12 +192,17 @@ def _compared(lines: list[LeaderboardEntry]) -> list[LeaderboardEntry]:
                 replace(
                     line,
                     rank=means.index(line.last.mean) + 1 if line.last else None,
-                    to_baseline=_paired(line, undistilled.get((line.protocol.id, line.science.student))),
+                    to_baseline=_paired(line, undistilled.get((line.protocol.id, _student(line)))),
                     to_reference=to_reference,
                     per_hour=_per_hour(to_reference, line.cost, reference.cost if reference else None),
                 )
             )
     return sorted(out, key=lambda line: line.id)
+
+
+def _student(line: LeaderboardEntry) -> tuple[str, str | None]:
+    """Return a line's student, by its source too: one name of a user's own stands for each state of its code."""
+    return line.science.student, line.science.student_source
 
 
 def _reference(entries: Sequence[LeaderboardEntry]) -> LeaderboardEntry | None:

@@ -3,9 +3,10 @@
 import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.reporting.comparison import BASELINE, Contents, Row
+from harness.spec.teacher_reference import TeacherReference
 
 
 @dataclass(frozen=True)
@@ -43,9 +44,13 @@ class RerunCommands:
         if pair not in self._teachers:
             distilled = next((row for row in rows if row.method != BASELINE), None)
             return self.method(distilled) if distilled else None
+        missing = int(rows[0].teacher_score is None)
+        if not TeacherReference.parse(pair.teacher).is_model:  # whoever learns from it needs the same run
+            learner = next((row for row in rows if row.method != BASELINE), rows[0])
+            return replace(self.method(learner), run_ids=(self._teachers[pair],), missing=missing, diverged=0)
         pairs = json.dumps([{"teacher": pair.teacher, "student": pair.teacher}])
         command = self._command([f"pairs={pairs}", *self._contents.teachers_alone])
-        return RerunCommand((self._teachers[pair],), command, int(rows[0].teacher_score is None), 0)
+        return RerunCommand((self._teachers[pair],), command, missing, 0)
 
     def _command(self, sets: Iterable[str], only: Iterable[str] = ()) -> str:
         options = [part for text in (*self._contents.sets, *sets) for part in ("--set", text)]

@@ -7,6 +7,7 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
 from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes, teacher_notes
 from harness.spec.science import Science
+from harness.spec.teacher_reference import TeacherReference
 
 VERDICTS = {"reproduced": "≈", "not reproduced": "≠", "undecided": "?"}
 
@@ -53,10 +54,13 @@ def _protocol(comparison: Comparison, metrics: Sequence[str], seeds: int | None)
 
 def _teachers(comparison: Comparison) -> str:
     cells = comparison.contents.cells
+    texts = dict.fromkeys(cell.teacher for cell in cells)
+    several = [text for text in texts if len(TeacherReference.parse(text).teachers) > 1]
     trained = dict.fromkeys(cell.teacher for cell in cells if cell.teacher_run)
-    given = dict.fromkeys(cell.teacher for cell in cells if not cell.teacher_run)
+    given = dict.fromkeys(c.teacher for c in cells if not c.teacher_run and c.teacher not in several)
     sources = [f"trained here, one for all seeds: {', '.join(trained)}"] if trained else []
     sources += [f"from given weights: {', '.join(given)}"] if given else []
+    sources += [f"several, by the mean of their logits: {', '.join(several)}"] if several else []
     return f"Teachers are measured here; {'; '.join(sources)}."
 
 

@@ -127,7 +127,7 @@ def _facts(protocol: Protocol) -> dict[str, str]:
 def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Line | None:
     numbers = published.of(row.line, comparison.contents.task.score)
     science = comparison.science(row) if numbers else None
-    if science is None:  # without a record there is nothing of ours
+    if science is None or science.start:  # without a record there is nothing of ours; papers start from random numbers
         return None
     values = {**science.method.params, **science.method.weights}
     same = [n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items())]

@@ -13,7 +13,7 @@ from harness.reporting.statistics import ERROR, MOST_SEEDS, POWER, seeds_needed
 from harness.reporting.tables import columns
 from harness.reporting.tables.columns import Lines, run_ids, table_lines
 from harness.spec.lines import PairNames, grouped
-from harness.spec.science import Given, Science
+from harness.spec.science import Science
 
 RANKS = "Methods over the pairs"
 PUBLISHED = "Published numbers for these pairs"
@@ -102,8 +102,8 @@ def sweep_notes(contents: Contents) -> Iterator[str]:
 def teacher_notes(comparison: Comparison) -> Iterator[str]:
     """Yield how the images of each given teacher are normalised, where it is not as those of the students are."""
     texts = (text for text in comparison.sciences.values() if '"std":' in text)  # few: the others need no parsing
-    teachers = (Science.from_text(text).teacher for text in texts)
-    own = [(t.model, t.normalisation.text) for t in teachers if isinstance(t, Given) and t.normalisation]
+    teachers = (teacher for text in texts for teacher in Science.from_text(text).given_teachers)
+    own = [(t.model, t.normalisation.text) for t in teachers if t.normalisation]
     if names := dict.fromkeys(f"{model} ({text})" for model, text in own):
         dataset = comparison.contents.shown_dataset
         yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(names)}."

@@ -5,9 +5,11 @@ A task is registered here: among the modules, and with its keys where it has som
 """
 
 import difflib
+from typing import Any
 
-from harness.errors import shorten
-from harness.spec import library_models, models
+from harness.errors import UserError, shorten
+from harness.spec import library_models, models, own_models
+from harness.spec.model_reference import ModelReference
 from harness.spec.tasks import classification, detection
 from harness.spec.tasks.base import CHANNELS, DatasetInfo, Images, TaskInfo, import_object
 
@@ -37,14 +39,36 @@ def shown(metric: str) -> str:
 
 
 def resolve_model(name: str) -> str:
-    """Return the name a model goes by here; ``timm:NAME`` and ``torchvision:NAME`` stay as they are.
+    """Return the name a model goes by here, with its arguments in their normal form where it has some.
+
+    ``timm:NAME``, ``torchvision:NAME`` and a user's own ``package.module:Name`` stay as they are.
 
     Raises:
-        ValueError: there is no such model; the message gives the nearest names.
+        ValueError: there is no such model, or no such argument; the message gives the nearest names.
     """
-    if library_models.is_library_model(name):
-        library_models.check_library_model(name)
-        return name
+    stated = ModelReference.parse(name)
+    if library_models.is_library_model(stated.name):
+        library_models.check_library_model(stated.name)
+        params = library_models.checked_params(stated.name, stated.params)
+    elif own_models.is_own_model(stated.name):
+        params = _own_params(stated)
+    else:
+        stated = ModelReference(_known_model(stated.name), stated.params)
+        params = models.checked_params(stated.name, stated.params)
+    return ModelReference(stated.name, params).text
+
+
+def _own_params(stated: ModelReference) -> dict[str, Any]:
+    try:
+        signature = own_models.describe(stated.name)
+    except UserError as e:
+        library, _, model = stated.name.partition(":")
+        near = difflib.get_close_matches(library.casefold(), library_models.LIBRARIES, n=1, cutoff=0.75)
+        raise ValueError(f"{e}; did you mean {near[0]}:{model}?" if near else str(e)) from None
+    return signature.normal_form(stated.name, stated.params)
+
+
+def _known_model(name: str) -> str:
     name = models.ALIASES.get(name, name)
     known = {model: None for task in CATALOG.values() for model in task.models}
     if name not in known:
@@ -52,7 +76,10 @@ def resolve_model(name: str) -> str:
         near += difflib.get_close_matches(name[:200], [*known, *models.ALIASES])
         examples = ", ".join(example for task in CATALOG.values() for example in task.examples)
         hint = f"nearest: {', '.join(near)}" if near else f"expected such as {examples}"
-        raise ValueError(f"no model named {shorten(name)}; {hint}")
+        module, dot, last = name.rpartition(".")
+        is_dotted = dot and all(part.isidentifier() for part in name.split("."))
+        own = f"; is it your own? write {module}:{last}" if is_dotted else ""
+        raise ValueError(f"no model named {shorten(name)}; {hint}{own}")
     return name
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.spec.library_models import is_library_model
 from harness.spec.normalisation import Normalisation
 
 Keys = Mapping[str, Any]
@@ -37,11 +36,12 @@ class TaskInfo:
     models: Mapping[str, tuple[str, ...]]
     examples: tuple[str, ...]  # of its models, for messages
     models_note: str = ""  # what the documentation's numbers of its models are for
-    library_models: bool = False  # whether it also uses the classifiers of timm and torchvision
+    library_models: bool = False  # whether it also uses classifiers of timm and torchvision, and the user's own
     labels: Mapping[str, str] = field(default_factory=dict)  # metric -> what a person reads, where it is not the name
     recipe: Keys = field(default_factory=dict)  # further keys of a recipe that only this task has, with their defaults
     class_per_image: bool = False  # then a part of the training images has as many of each class
     backbones: bool = False  # whether models may start from the weights of a classifier
+    fine_tuning: bool = False  # whether models may start from weights of their own
     pictures: str = ""  # module of the pictures that `report --images` draws, where there are any
 
     @property
@@ -56,9 +56,10 @@ class TaskInfo:
 
     def kinds(self, model: str) -> tuple[str, ...]:
         """Return what methods may know a model as; nothing if it is not a model for this task."""
-        if self.library_models and is_library_model(model):
+        name = model.partition("(")[0]
+        if self.library_models and ":" in name:  # a library's, or the user's own
             return (self.name,)
-        return self.models.get(model, ())
+        return self.models.get(name, ())
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ class DatasetInfo:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # per channel, of pixel values in [0, 1]; as torchvision's and
     std: tuple[float, ...] = (0.229, 0.224, 0.225)  # timm's weights expect it
     module: str = ""  # has read_arrays(folder) -> data.load.arrays.ArrayDataset, where all pixels fit in memory
+    # Whether its content is not known before it is read: then that is done once, and jobs read arrays from a cache,
+    # see planning.readings. The sizes here are those of the official data.
+    read_once: bool = False
     folder: str = ""  # below the data root; "": the dataset's name
     # "package.module:function" from the data root to the folder or file that has it, or to text on what is there
     # instead; "" where there is only ``folder``

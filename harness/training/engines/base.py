@@ -4,7 +4,7 @@ The engine is no part of a run's science: all give the same training, to roundin
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -12,6 +12,25 @@ from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
 
 Parameters = list[nn.Parameter]
+State = dict[str, dict[int, Tensor]]  # of an optimiser: by its name in checkpoints, then by the parameter's index
+STATE_NAMES = ("momentum", "exp_avg", "exp_avg_sq", "steps")  # of all optimisers
+Rate = float | Tensor  # a tensor lies on the parameters' device, where a captured step reads it
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters, by their indices, with one factor of the learning rate and one weight decay."""
+
+    indices: tuple[int, ...]
+    lr_scale: float
+    weight_decay: float
+
+
+Groups = tuple[ParameterGroup, ...]
+
+
+def one_group(parameters: Parameters, recipe: Recipe) -> Groups:
+    """Return all parameters as one group, at the recipe's learning rate and weight decay."""
+    return (ParameterGroup(tuple(range(len(parameters))), 1.0, recipe.weight_decay),)
 
 
 class Engine(Protocol):
@@ -20,17 +39,17 @@ class Engine(Protocol):
     def backward(self, loss: Tensor, last: bool) -> None:
         """Add the loss's gradients to the step's; ``last``: no further loss follows in this step."""
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: Rate) -> None:
         """Clip the gradients, step the optimiser and drop the gradients."""
 
-    def momenta(self) -> dict[int, Tensor]:
-        """Return the momenta by their parameter's index, each of its whole shape. All ranks must call it together."""
+    def state(self) -> State:
+        """Return the optimiser's state, each tensor of its whole shape. All ranks must call it together."""
 
-    def restore(self, momenta: dict[int, Tensor]) -> None:
-        """Continue with what ``momenta`` returned."""
+    def restore(self, state: State) -> None:
+        """Continue with what ``state`` returned."""
 
     def restart(self) -> None:
-        """Begin another stage without momenta; its losses may reach other parameters."""
+        """Begin another stage without a state; its losses may reach other parameters."""
 
 
-MakeEngine = Callable[[Parameters, Recipe, Ranks], Engine]
+MakeEngine = Callable[[Parameters, Recipe, Ranks, Groups], Engine]

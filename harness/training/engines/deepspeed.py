@@ -1,8 +1,8 @@
 """The DeepSpeed engine, for several ranks.
 
-DeepSpeed gets bare parameters and torch's SGD. It sums the ranks' gradients, shards optimiser states (ZeRO stage 1) and
-summed gradients (stage 2), and clips. The harness keeps precision, batch norms, data and teacher to itself. DeepSpeed
-is imported when the first of these engines is made.
+DeepSpeed gets bare parameters and an optimiser. It sums the ranks' gradients, shards optimiser states (ZeRO stage 1)
+and summed gradients (stage 2), and clips. The harness keeps precision, batch norms, data and teacher to itself.
+DeepSpeed is imported when the first of these engines is made.
 """
 
 import gc
@@ -18,31 +18,45 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import UserError
+from harness.spec.optimizers import refuse_shards
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
-from harness.training.engines.base import Parameters
+from harness.training.engines.base import Groups, Parameters, Rate, State, one_group
+from harness.training.engines.lamb import TorchLAMB
+
+# The states of each optimiser: our names, and torch's.
+STATES = {
+    "sgd": {"momentum": "momentum_buffer"},
+    "adamw": {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"},
+    "lamb": {"exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"},
+}
 
 
 class DeepSpeedEngine:
     """One member's DeepSpeed engine.
 
     DeepSpeed gets only the parameters that a step's first loss reaches, because it would change the others too, by
-    weight decay. It starts again, with the momenta so far, at each step whose loss reaches others than the last one's.
+    weight decay. It starts again, with the state so far, at each step whose loss reaches others than the last one's.
 
     Raises:
-        UserError: DeepSpeed is not installed.
+        UserError: DeepSpeed is not installed, or it would cut up the parameters whose norms the optimiser needs.
     """
 
     _engine: Any = None
 
-    def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks, zero_stage: int):
+    def __init__(
+        self, parameters: Parameters, recipe: Recipe, ranks: Ranks, groups: Groups | None = None, *, zero_stage: int
+    ):
+        refuse_shards(recipe.optimizer, zero_stage)
         self._library = _deepspeed()
         self._parameters, self._recipe, self._zero_stage = parameters, recipe, zero_stage
+        self._groups = groups or one_group(parameters, recipe)
         if _forget_group not in ranks.at_end:
             ranks.at_end.append(_forget_group)
-        self._sgd: torch.optim.SGD
+        self._optimizer: torch.optim.Optimizer
         self._trained: dict[int, nn.Parameter] = {}  # those that DeepSpeed has, by index
-        self._momenta: dict[int, Tensor] = {}  # of parameters that DeepSpeed does not have
+        self._state: State = {}  # of parameters that DeepSpeed does not have
+        self._steps: dict[int, int] = {}  # by parameter; for the optimisers that count them
         self._scalars: Parameters = []  # trained parameters without dimensions
         self._begins_step = True
 
@@ -65,30 +79,56 @@ class DeepSpeedEngine:
                 "cannot begin to train them in mid-step"
             )
 
-    def step(self, lr: float) -> None:
-        for group in self._sgd.param_groups:
-            group["lr"] = lr
+    def step(self, lr: Rate) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        if self._clips_here:
+            nn.utils.clip_grad_norm_(self._trained.values(), self._recipe.clip_norm)  # type: ignore[arg-type]
         self._engine.step()
         self._restore_scalars()
+        if self._counts_steps:
+            self._steps |= {i: self._steps.get(i, 0) + 1 for i in self._trained}
         if not self._engine.was_step_applied():  # the norm is not finite; torch's clipping would end the run here too
             torch._foreach_mul_([p.data for p in self._trained.values()], torch.nan)
 
-    def momenta(self) -> dict[int, Tensor]:
-        if self._engine is None or not self._recipe.momentum:
-            return self._momenta
-        if self._zero_stage:
-            full_state = self._library.utils.safe_get_full_optimizer_state
-            trained = {i: full_state(p, "momentum_buffer") for i, p in self._trained.items()}
-        else:
-            trained = {i: self._sgd.state[p]["momentum_buffer"] for i, p in self._trained.items()}
-        return self._momenta | trained
+    def state(self) -> State:
+        state = {name: dict(tensors) for name, tensors in self._state.items()}
+        if self._engine is not None and self._has_state:
+            for name, key in STATES[self._recipe.optimizer].items():
+                state[name] = state.get(name, {}) | {i: self._whole(p, key) for i, p in self._trained.items()}
+        if self._counts_steps:
+            state["steps"] = {i: torch.tensor(float(steps)) for i, steps in self._steps.items()}
+        return state
 
-    def restore(self, momenta: dict[int, Tensor]) -> None:
-        self._momenta = momenta
+    def restore(self, state: State) -> None:
+        self._state = {name: tensors for name, tensors in state.items() if name != "steps"}
+        self._steps = {i: int(steps) for i, steps in state.get("steps", {}).items()}
 
     def restart(self) -> None:
         self._stop()
-        self._momenta = {}
+        self._state, self._steps = {}, {}
+
+    @property
+    def _clips_here(self) -> bool:
+        """Return whether gradients lie whole, as torch clips them. DeepSpeed's own way of that fails for parameters
+        without dimensions."""
+        return self._recipe.clip_norm is not None and self._zero_stage == 0
+
+    @property
+    def _has_state(self) -> bool:
+        return bool(self._recipe.optimizer != "sgd" or self._recipe.momentum)
+
+    @property
+    def _counts_steps(self) -> bool:
+        return self._recipe.optimizer != "sgd"
+
+    def _whole(self, parameter: nn.Parameter, key: str) -> Tensor:
+        """Return a parameter's state, of which ZeRO leaves each rank a shard."""
+        if self._zero_stage:
+            whole: Tensor = self._library.utils.safe_get_full_optimizer_state(parameter, key)
+            return whole
+        tensor: Tensor = self._optimizer.state[parameter][key]
+        return tensor
 
     def _stop(self) -> None:
         if self._engine is not None:
@@ -97,15 +137,16 @@ class DeepSpeedEngine:
         self._engine, self._trained = None, {}
 
     def _start(self, trained: dict[int, nn.Parameter]) -> None:
-        momenta = self.momenta()
+        state = self.state()
         self._stop()
         self._trained = trained
-        self._momenta = {i: m for i, m in momenta.items() if i not in trained}
+        self._state = {
+            name: {i: tensor for i, tensor in tensors.items() if i not in trained}
+            for name, tensors in state.items()
+            if name != "steps"
+        }
         parameters = list(trained.values())
-        recipe = self._recipe
-        self._sgd = torch.optim.SGD(
-            parameters, recipe.lr, recipe.momentum, 0, recipe.weight_decay, recipe.nesterov, fused=True
-        )
+        self._optimizer = self._make_optimizer()
         original = [p.data for p in parameters]
         # DeepSpeed sends weights as bytes, which needs a dimension, and ZeRO lays them end to end.
         for p in parameters:
@@ -113,7 +154,7 @@ class DeepSpeedEngine:
         # Otherwise DeepSpeed makes a group like it, whose connections nobody would have checked.
         self._library.utils.groups._WORLD_GROUP = dist.group.WORLD
         self._engine = self._library.initialize(
-            model=nn.ParameterList(parameters), optimizer=self._sgd, config=self._config(parameters),
+            model=nn.ParameterList(parameters), optimizer=self._optimizer, config=self._config(parameters),
             dist_init_required=False,
         )[0]  # fmt: skip
         if self._zero_stage == 0:
@@ -121,29 +162,59 @@ class DeepSpeedEngine:
                 p.data = data
         self._scalars = [p for p, data in zip(parameters, original, strict=True) if data.dim() == 0]
         self._restore_scalars()
-        if recipe.momentum:
-            self._set_momenta(momenta)
+        if self._has_state:
+            self._set_state(state)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        recipe, groups = self._recipe, self._trained_groups()
+        if recipe.optimizer == "lamb":
+            return TorchLAMB(groups, recipe.lr, recipe.betas, recipe.eps)
+        if recipe.optimizer == "adamw":
+            return torch.optim.AdamW(groups, recipe.lr, recipe.betas, recipe.eps, fused=True)
+        return torch.optim.SGD(groups, recipe.lr, recipe.momentum, nesterov=recipe.nesterov, fused=True)
+
+    def _trained_groups(self) -> list[dict[str, Any]]:
+        """Return the trained parameters in torch's form of groups. Those of one group have taken equally many steps:
+        ZeRO lays them end to end, with one count for all."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for number, group in enumerate(self._groups):
+            for i in group.indices:
+                if i in self._trained:
+                    groups.setdefault((number, self._steps.get(i, 0)), []).append(i)
+        return [
+            {
+                "params": [self._trained[i] for i in indices],
+                "weight_decay": self._groups[number].weight_decay,
+                "lr_scale": self._groups[number].lr_scale,
+                "taken": steps,
+            }
+            for (number, steps), indices in groups.items()
+        ]
 
     def _restore_scalars(self) -> None:
         """Take away the dimension that DeepSpeed gives to tensors without one when it starts and at each step."""
         for p in self._scalars:
             p.data = p.data.view(())
 
-    def _set_momenta(self, momenta: dict[int, Tensor]) -> None:
-        """Give the trained parameters these momenta, or those without one a momentum of 0: SGD's first step is the
+    def _set_state(self, state: State) -> None:
+        """Give the trained parameters their state so far, or those without one a state of 0: SGD's first step is the
         same from there, and torch's fused SGD does not take parameters with and without momenta together."""
-        for group in self._sgd.param_groups:
+        names = STATES[self._recipe.optimizer]
+        for group in self._optimizer.param_groups:
             for p in group["params"]:  # with ZeRO this rank's shard of all parameters, in one tensor
-                self._sgd.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                self._optimizer.state[p] |= {key: torch.zeros_like(p) for key in names.values()}
+                if self._counts_steps:
+                    self._optimizer.state[p]["step"] = torch.tensor(float(group["taken"]), device=p.device)
         if self._zero_stage:
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()  # the first step would do it otherwise
-        for i, p in self._trained.items():
-            if i not in momenta:
-                continue
-            if self._zero_stage:
-                self._library.utils.safe_set_full_optimizer_state(p, momenta[i], "momentum_buffer")
-            else:
-                self._sgd.state[p]["momentum_buffer"].copy_(momenta[i])
+        for name, key in names.items():
+            for i, p in self._trained.items():
+                if (tensor := state.get(name, {}).get(i)) is None:
+                    continue
+                if self._zero_stage:
+                    self._library.utils.safe_set_full_optimizer_state(p, tensor, key)
+                else:
+                    self._optimizer.state[p][key].copy_(tensor)
 
     def _config(self, trained: Parameters) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": self._zero_stage}
@@ -155,7 +226,7 @@ class DeepSpeedEngine:
         return {
             "train_micro_batch_size_per_gpu": 1,  # required, but without effect here
             "gradient_allreduce_op": "sum",
-            "gradient_clipping": self._recipe.clip_norm or 0.0,
+            "gradient_clipping": 0.0 if self._clips_here else self._recipe.clip_norm or 0.0,
             "zero_allow_untested_optimizer": True,
             "zero_optimization": zero,
         }

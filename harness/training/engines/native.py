@@ -1,36 +1,46 @@
-"""The native engine: torch's own backward pass, SGD and all-reduce."""
+"""The native engine: torch's own backward pass, kernels and all-reduce."""
 
 import torch
 from torch import Tensor, nn
 
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
-from harness.training.engines.base import Parameters
+from harness.training.engines.adamw import AdamW
+from harness.training.engines.base import Groups, Parameters, Rate, State, one_group
+from harness.training.engines.lamb import LAMB
+from harness.training.engines.optimizer import Optimizer
 from harness.training.engines.sgd import SGD
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adamw": AdamW, "lamb": LAMB}
 
 
 class NativeEngine:
     """An engine that needs nothing but torch."""
 
-    def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks):
+    def __init__(self, parameters: Parameters, recipe: Recipe, ranks: Ranks, groups: Groups | None = None):
         self._parameters, self._ranks, self._clip_norm = parameters, ranks, recipe.clip_norm
-        self._sgd = SGD(parameters, recipe)
+        self._optimizer = OPTIMIZERS[recipe.optimizer](parameters, recipe, groups or one_group(parameters, recipe))
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
 
-    def step(self, lr: float) -> None:
+    def step(self, lr: Rate) -> None:
         self._ranks.all_reduce_sum(p.grad for p in self._parameters if p.grad is not None)
         if self._clip_norm is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        self._sgd.step(lr)
+        self._optimizer.step(lr)
 
-    def momenta(self) -> dict[int, Tensor]:
-        return dict(self._sgd.momenta)
+    def state(self) -> State:
+        return {name: dict(tensors) for name, tensors in self._optimizer.state.items()}
 
-    def restore(self, momenta: dict[int, Tensor]) -> None:
-        for i, momentum in momenta.items():  # with the parameter's layout in memory
-            self._sgd.momenta[i] = torch.empty_like(self._parameters[i]).copy_(momentum)
+    def restore(self, state: State) -> None:
+        for name, tensors in state.items():
+            for i, tensor in tensors.items():
+                p = self._parameters[i]
+                # With the parameter's layout in memory, which a count of steps has not.
+                alike = torch.empty_like(p if tensor.shape == p.shape else tensor, device=p.device)
+                self._optimizer.state[name][i] = alike.copy_(tensor)
 
     def restart(self) -> None:
-        self._sgd.momenta.clear()
+        for tensors in self._optimizer.state.values():
+            tensors.clear()

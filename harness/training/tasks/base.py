@@ -1,6 +1,6 @@
 """The interface of a task in training."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,17 +12,26 @@ from harness.data.load.loader import EvalSet
 from harness.models.checkpoints import LoadedWeights
 from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.schema import Recipe
+from harness.spec.science import Science
 from harness.spec.tasks import TaskInfo
 from harness.training.distributed.ranks import ONE_RANK, Ranks
+from harness.training.job_order import WeightsFile
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-class Backbone(NamedTuple):
-    """The weights of a classifier that detectors start from."""
+class StartWeights(NamedTuple):
+    """The weights of a classifier that students, or the backbones of detectors, start from."""
 
     file: Path
     sha256: str
     place: Place = ANYWHERE
+
+    @classmethod
+    def of(cls, science: Science, weights: Mapping[str, WeightsFile]) -> "StartWeights | None":
+        """Return those of a run; None where it starts from random numbers, or they are not among ``weights``."""
+        start = science.initial_weights
+        given = weights.get(start.weights_id) if start else None
+        return cls(Path(given.file), start.sha256, start.place) if start and given else None
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,15 @@ class Task(Protocol):
     def build(self, model: str) -> nn.Module:
         """Build a network, drawn from torch's global random generator; it returns ``Outputs``."""
 
-    def start(self, student: nn.Module, model: str) -> None:
-        """Load the weights that a fresh student starts from, if its science names some."""
+    def start(self, student: nn.Module, model: str) -> str:
+        """Load the weights that a fresh student starts from, if its science names some.
+
+        Returns:
+            A line on what was taken from their file; empty where there is nothing to say.
+
+        Raises:
+            WeightsError: the file cannot be read, has another content, or is another model's.
+        """
 
     def load(
         self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE

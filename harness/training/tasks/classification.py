@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.data.load.loader import EvalSet
 from harness.models.checkpoints import LoadedWeights, load_weights
+from harness.models.initial_weights import load_initial_weights
 from harness.models.taps import ConvNet, describe_taps
 from harness.models.zoo import build_model
 from harness.spec import datasets
@@ -18,31 +19,36 @@ from harness.spec.tasks import DatasetInfo
 from harness.spec.tasks.classification import TASK
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Backbone, Evaluated, RandomImages
+from harness.training.tasks.base import Evaluated, RandomImages, StartWeights
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 
 
-def open_task(info: DatasetInfo, recipe: Recipe, backbone: Backbone | None) -> "Classification":
+def open_task(info: DatasetInfo, recipe: Recipe, start: StartWeights | None) -> "Classification":
     shape = datasets.image_shape(info, recipe.image_size)
     assert shape
-    return Classification(info.classes, shape)
+    return Classification(info.classes, shape, start)
 
 
 class Classification:
-    """Classification of images of one shape (C, H, W)."""
+    """Classification of images of one shape (C, H, W). ``start``: the weights that students start from."""
 
     info = TASK
     whole_batch = True
     capturable = True
 
-    def __init__(self, classes: int, image_shape: tuple[int, int, int]):
-        self._classes, self._image_shape = classes, image_shape
+    def __init__(self, classes: int, image_shape: tuple[int, int, int], start: StartWeights | None = None):
+        self._classes, self._image_shape, self._start = classes, image_shape, start
 
     def build(self, model: str) -> ConvNet:
-        return build_model(model, self._classes, in_channels=self._image_shape[0])
+        channels, height, width = self._image_shape
+        return build_model(model, self._classes, channels, (height, width))
 
-    def start(self, student: nn.Module, model: str) -> None:
-        """Leave the student as ``build`` has drawn it."""
+    def start(self, student: nn.Module, model: str) -> str:
+        if self._start is None:
+            return ""
+        with torch.random.fork_rng(devices=[]):
+            other = build_model(model, self._classes + 1, in_channels=self._image_shape[0])
+        return load_initial_weights(student, other, model, *self._start)
 
     def load(
         self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
@@ -69,7 +75,8 @@ class Classification:
         return outputs
 
     def losses(self, student: Outputs, batch: Batch, recipe: Recipe) -> dict[str, Tensor]:
-        return {"ce": F.cross_entropy(student.logits, batch.targets, label_smoothing=recipe.label_smoothing)}
+        targets = batch.targets if batch.target_probs is None else batch.target_probs
+        return {"ce": F.cross_entropy(student.logits, targets, label_smoothing=recipe.label_smoothing)}
 
     def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         return batch, teacher

@@ -23,7 +23,7 @@ from harness.spec.tasks import CHANNELS, DatasetInfo
 from harness.spec.tasks.detection import TASK, TWO_STAGE
 from harness.training.distributed.ranks import ONE_RANK, Ranks
 from harness.training.precision import autocast
-from harness.training.tasks.base import Backbone, Evaluated, RandomImages
+from harness.training.tasks.base import Evaluated, RandomImages, StartWeights
 from harness.training.tasks.detection_evaluation import evaluate_detector
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
@@ -31,8 +31,8 @@ from methods.detection import DetectionBatch, DetectorOutputs, Objects
 RANDOM_SIZE = (128, 160)  # height and width of random images: small, as they only stand for others
 
 
-def open_task(info: DatasetInfo, recipe: Recipe, backbone: Backbone | None) -> "Detection":
-    return Detection(info.classes, recipe, backbone)
+def open_task(info: DatasetInfo, recipe: Recipe, start: StartWeights | None) -> "Detection":
+    return Detection(info.classes, recipe, start)
 
 
 class Detection:
@@ -42,16 +42,14 @@ class Detection:
     whole_batch = False
     capturable = False
 
-    def __init__(self, classes: int, recipe: Recipe, start: Backbone | None = None):
+    def __init__(self, classes: int, recipe: Recipe, start: StartWeights | None = None):
         self._classes, self._recipe, self._start = classes, recipe, start
 
     def build(self, model: str) -> nn.Module:
         return build_detector(model, self._classes, **{key: getattr(self._recipe, key) for key in TASK.recipe})
 
-    def start(self, student: nn.Module, model: str) -> None:
-        if self._start is not None:
-            if note := load_backbone(_detector(student), model, *self._start).note:
-                print(note, flush=True)
+    def start(self, student: nn.Module, model: str) -> str:
+        return load_backbone(_detector(student), model, *self._start).note if self._start else ""
 
     def load(
         self, net: nn.Module, model: str, file: Path, sha256: str | None, place: Place = ANYWHERE
@@ -92,7 +90,7 @@ class Detection:
     def align(self, method: Distiller, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[Batch, Outputs]:
         assert isinstance(student, TrainingOutputs)
         objects = cast(Sequence[Objects], batch.targets)
-        met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects)
+        met = DetectionBatch(batch.images, student.targets, batch.indices, batch.random, batch.epoch, objects=objects)
         if TWO_STAGE in method.defined_for:
             assert isinstance(teacher, DetectorOutputs) and teacher.read is not None
             with torch.no_grad(), autocast(batch.images.device, self._recipe.precision):
