@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec, check_positive
 from methods.fitnets import ConvRegressor
 from methods.tap_pairs import FirstStagePairs, total
@@ -19,9 +20,10 @@ class AB(FirstStagePairs):
         main stage:   only the cross-entropy
 
     f_s and f_t (B, C, H, W) are the maps before the ReLU of each stage: only the sign of a neuron's response counts. r
-    is a convolution with batch norm to the teacher's shape, or the identity where the shapes are equal. The first stage
-    trains r and the student up to the last tap. The scale 3/1000, the doubling from tap to tap, margin 1 and 30 epochs
-    are those of CRD's comparison (Tian et al. 2020, arXiv:1910.10699).
+    is a convolution with batch norm to the teacher's shape, or the identity where the shapes are equal; f_t is averaged
+    onto r's grid where that is smaller, see ``fitnets.ConvRegressor``. The first stage trains r and the student up to
+    the last tap. The scale 3/1000, the doubling from tap to tap, margin 1 and 30 epochs are those of CRD's comparison
+    (Tian et al. 2020, arXiv:1910.10699).
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0}
@@ -42,7 +44,7 @@ class AB(FirstStagePairs):
 
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         pairs = zip(self.connectors, self.maps(student, teacher), strict=True)
-        losses = [boundary_loss(connect(s), t, self.margin) for connect, (s, t) in pairs]
+        losses = [boundary_loss(*to_common_grid(connect(s), t), self.margin) for connect, (s, t) in pairs]
         return {"boundary": total(loss / 2 ** (len(losses) - 1 - i) for i, loss in enumerate(losses))}
 
 

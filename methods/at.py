@@ -5,8 +5,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec, check_at_least_1
-from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.tap_pairs import TapPairs, total
 from methods.unit_vectors import unit
 
 

@@ -33,7 +33,8 @@ class TapSpec:
     """The shapes of a model's outputs and feature maps, known before training starts.
 
     A tap is a named place in a model whose feature map a method may read. Names are ordered from the input to the
-    output: ``stem``, ``stage1``, ``stage2``, ...
+    output: ``stem``, ``stage1``, ``stage2``, ... A model of tokens also has ``tokens``, its patches after the last
+    norm, and, where it has a class token, ``cls``, of size 1x1.
     """
 
     channels: dict[str, int]  # tap -> C
@@ -55,16 +56,19 @@ class TapSpec:
         return ", ".join(names + ["module.PATH"] * has_modules)
 
     def resolve(self, tap: str) -> str:
-        """Return the tap's own name; ``last`` stands for the deepest tap before pooling.
+        """Return the tap's own name; ``last`` stands for the deepest tap before pooling, or a model's last stage.
 
         Raises:
             ValueError: the model has no such tap.
         """
-        stages = [name for name in self.names if "." not in name]
+        places = [name for name in self.names if "." not in name and name != "cls"]
+        stages = [name for name in places if name != "tokens"] or places
         if tap == "last" and stages:
             return stages[-1]
         if tap not in self.channels:
-            raise ValueError(f"no tap named {tap!r}; this model has: {self.listed}{', last' * bool(stages)}")
+            stage = tap.removesuffix(".preact")
+            why = f": no ReLU ends {stage}" if stage != tap and stage in self.channels else ""
+            raise ValueError(f"no tap named {tap!r}{why}; this model has: {self.listed}{', last' * bool(stages)}")
         return tap
 
 

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec
-from methods.tap_pairs import FirstStagePairs, to_common_grid, total
+from methods.tap_pairs import ANY_SHAPE, FirstStagePairs, total
 
 
 class FSP(FirstStagePairs):
@@ -36,7 +37,7 @@ class FSP(FirstStagePairs):
             if student.channels[s] != teacher.channels[t]:
                 raise ValueError(
                     f"FSP needs maps of the same width; the student's {s} has {student.channels[s]} channels, the "
-                    f"teacher's {t} has {teacher.channels[t]}"
+                    f"teacher's {t} has {teacher.channels[t]}; {ANY_SHAPE}"
                 )
 
     def first_terms(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

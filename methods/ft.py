@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec, check_positive
-from methods.tap_pairs import to_common_grid
 from methods.unit_vectors import unit
 
 

@@ -6,8 +6,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec, check_at_least_1, check_choice
-from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.tap_pairs import ANY_SHAPE, TapPairs, total
 from methods.unit_vectors import unit
 
 SPARE = 3  # the student's singular vectors beyond the teacher's k, to choose from
@@ -54,14 +55,17 @@ class KDSVD(TapPairs):
             if matrix == "channels" and c_s != c_t:
                 raise ValueError(
                     f"matrix 'channels' needs equal widths, not {c_s} at the student's {s!r} and {c_t} at the "
-                    f"teacher's {t!r}: name other taps or take matrix 'columns'"
+                    f"teacher's {t!r}: name other taps or take matrix 'columns'; {ANY_SHAPE}"
                 )
             if matrix == "channels":
                 rank = min(h_s * w_s, h_t * w_t, c_s)
             else:
                 rank = min(w_s, w_t, min(c_s, c_t) * min(h_s, h_t))
             if rank < k + SPARE:
-                raise ValueError(f"the maps at {s!r} and {t!r} are too small for k + {SPARE} = {k + SPARE} vectors")
+                raise ValueError(
+                    f"the maps at {s!r} and {t!r}, {c_s}x{h_s}x{w_s} and {c_t}x{h_t}x{w_t}, are too small for "
+                    f"k + {SPARE} = {k + SPARE} vectors; {ANY_SHAPE}"
+                )
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         vectors = [self._vectors(f_s, f_t) for f_s, f_t in self.maps(student, teacher)]

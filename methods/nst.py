@@ -5,8 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec
-from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.tap_pairs import TapPairs, total
 from methods.unit_vectors import unit
 
 

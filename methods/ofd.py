@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec, check_choice
-from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.tap_pairs import TapPairs, total
 
 
 class OFD(TapPairs):

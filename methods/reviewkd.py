@@ -6,15 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.alignment import nearest, shrink
 from methods.base import Batch, Outputs, TapSpec, check_at_least_1
-from methods.tap_pairs import TapPairs, shrink, total
+from methods.tap_pairs import TapPairs, expand_taps, total
 
 
 class ReviewKD(TapPairs):
     """Knowledge review: Chen et al. 2021, "Distilling Knowledge via Knowledge Review", arXiv:2104.09044, equations 5-7.
 
         h_i, g_i = ABF( s_i, g_(i+1) ),  i = n..1       s_i: the student's maps by depth; s_n the pooled feature
-        L_review = sum_i HCL( h_i, t_i )                t_i: the teacher's, before the ReLU; t_n the pooled feature
+        L_review = sum_i HCL( h_i, t_i )                t_i: the teacher's, before any ReLU; t_n the pooled feature
 
     ABF, trained with the student: x = bn(conv1x1(s_i)), with ``mid`` channels; y = g_(i+1) enlarged to x's grid;
     a, b = sigmoid(conv1x1([x, y])), (B, 2, H, W); g_i = a x + b y, resized to t_i's grid; h_i = bn(conv3x3(g_i)), with
@@ -37,7 +38,9 @@ class ReviewKD(TapPairs):
     def __init__(
         self, student: TapSpec, teacher: TapSpec, *, student_preact: bool = False, max_mid: int = 512, warmup: int = 20
     ):
-        super().__init__(student, teacher, "stages.preact" if student_preact else "stages", "stages.preact")
+        stages = expand_taps(teacher, "stages")
+        before = (f"{stage}.preact" if f"{stage}.preact" in teacher.channels else stage for stage in stages)
+        super().__init__(student, teacher, "stages.preact" if student_preact else "stages", ",".join(before))
         check_at_least_1("max_mid", max_mid)
         if warmup < 0:
             raise ValueError(f"warmup must be 0 or more epochs, not {warmup}")
@@ -76,10 +79,10 @@ class Fusion(nn.Module):
         x = self.enter(s)
         if self.attend is not None:
             assert deeper is not None
-            y = resize(deeper, x.shape[2:])
+            y = nearest(deeper, x.shape[2:])
             a, b = self.attend(torch.cat([x, y], 1)).sigmoid().split(1, dim=1)
             x = a * x + b * y
-        x = resize(x, size)
+        x = nearest(x, size)
         return self.leave(x), x
 
 
@@ -89,7 +92,3 @@ def context_loss(h: Tensor, t: Tensor) -> Tensor:
     levels += [F.mse_loss(shrink(h, (n, n)), shrink(t, (n, n))) for n in (4, 2, 1) if n < h.shape[2]]
     weights = [0.5**i for i in range(len(levels))]
     return total(w / sum(weights) * loss for w, loss in zip(weights, levels, strict=True))
-
-
-def resize(x: Tensor, size: torch.Size) -> Tensor:
-    return x if x.shape[2:] == size else F.interpolate(x, size=list(size), mode="nearest")

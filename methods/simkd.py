@@ -5,8 +5,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.alignment import shrink, to_common_grid
 from methods.base import Batch, Distiller, Outputs, TapSpec
-from methods.tap_pairs import shrink, to_common_grid
 
 
 class SimKD(Distiller):
@@ -31,7 +31,7 @@ class SimKD(Distiller):
         super().__init__(student, teacher)
         if teacher.head is None:
             raise ValueError(
-                "no classifier to reuse: this teacher's logits are not a linear layer of its last map's mean"
+                "no classifier to reuse: this teacher's logits are not linear in its last map's mean or class token"
             )
         head, self.student_tap = teacher.head, student.resolve(tap)
         channels = head.weight.shape[1]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+
+ANY_SHAPE = "at, nst, sp and vid compare maps of any width and size, with a ReLU or without"
 
 
 class TapPairs(Distiller):
@@ -60,21 +61,19 @@ def expand_taps(spec: TapSpec, taps: str) -> tuple[str, ...]:
         if stage == "stages" and not spec.pooled:
             inner = ""
         matching = stages if stage == "stages" else [stage]
-        names += [spec.resolve(f"{name}.{inner}" if inner else name) for name in matching]
+        names += [_resolve(spec, f"{name}.{inner}" if inner else name) for name in matching]
     if not names:
         raise ValueError(f"no stages in this model, which has: {spec.listed}")
     return tuple(names)
 
 
-def to_common_grid(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return both maps (B, C, H, W), averaged onto a grid of the smaller height and the smaller width."""
-    size = min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
-    return shrink(a, size), shrink(b, size)
-
-
-def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return a map (B, C, H, W) averaged onto a grid of ``size``."""
-    return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size)
+def _resolve(spec: TapSpec, name: str) -> str:
+    try:
+        return spec.resolve(name)
+    except ValueError as e:
+        if name.removesuffix(".preact") in spec.channels:  # only its ReLU is missing
+            raise ValueError(f"{e}; {ANY_SHAPE}") from None
+        raise
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

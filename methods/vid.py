@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.alignment import to_common_grid
 from methods.base import Batch, Outputs, TapSpec
-from methods.tap_pairs import TapPairs, to_common_grid, total
+from methods.tap_pairs import TapPairs, total
 
 EPS = 1e-5  # least variance; part of the published numbers
 

@@ -231,7 +231,6 @@ def test_batch_norms_of_real_networks(name, student, teacher):
         (FSP, {"taps": "stage1"}, "two"),
         (FSP, {"taps": "stages", "first_epochs": -1}, "epochs"),
         (AB, {"margin": 0.0}, "margin"),
-        (AB, {"taps": "stage2"}, "no regressor from a 6x6 map to 8x6"),
         (AB, {"taps": "stage1", "first_epochs": -1}, "epochs"),
         (FT, {"tap": "stage9"}, "stage1, stage1.preact"),
         (FT, {"k": 0.0}, "k must"),

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.initial_weights import load_initial_weights
+from harness.models.library_models import LibraryNet
+from harness.models.stage_names import stage_ends
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import library_models, tasks
@@ -210,18 +212,16 @@ def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
     ("name", "paths"),
     [
         ("torchvision:mobilenet_v2", ["features.1", "features.3", "features.6", "features.13", "features"]),
-        ("torchvision:vit_b_32", []),  # one grid of patches is no pyramid
         ("torchvision:convnext_tiny", [None, "features.1", "features.3", "features.5", "features"]),
         ("timm:convnext_atto", [None, "stages.0", "stages.1", "stages.2", "stages.3"]),
         ("timm:vgg11", ["features.1", "features.4", "features.9", "features.14", "features.19", "features.20"]),
-        ("timm:test_vit", []),
     ],
 )
 def test_stages_of_families(name: str, paths: list[str | None]) -> None:
     named = ["stem", *(f"stage{i}" for i in range(1, 9))]
     expected = {tap: path for tap, path in zip(named, paths, strict=False) if path}
-    paths_found = fresh(name)._paths
-    assert {tap: path for tap, path in paths_found.items() if not tap.startswith("module.")} == expected
+    places = fresh(name)._places
+    assert {tap: path for tap, (path, _) in places.items() if not tap.startswith("module.")} == expected
 
 
 def test_a_map_is_what_its_module_returned_despite_later_changes() -> None:
@@ -276,3 +276,157 @@ def test_grey_images_and_the_same_weights_from_the_same_seed() -> None:
     twin = fresh("timm:test_resnet", 1)
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True))
     assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) > 5
+
+
+# Transformers and token mixers
+
+
+def tokens_net(name: str, params: dict[str, Any], size: int, device: str = "cpu") -> LibraryNet:
+    library, _, bare = name.partition(":")
+    torch.manual_seed(0)
+    with torch.device(device):
+        if library == "timm":
+            net = timm.create_model(bare, num_classes=10, **params)
+        else:
+            net = torchvision.models.get_model(bare, num_classes=10, **params)
+    for module in net.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # so that attention is what modules return
+    return LibraryNet(net, (3, size, size)).eval()
+
+
+SMALL_VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 2, "depth": 2}
+SMALL_SWIN = {"img_size": 32, "window_size": 2, "embed_dim": 8, "num_heads": (1, 1, 2, 2), "depths": (2, 1, 1, 1)}
+# name, params, image size, tokens before the patches, class token
+TOKENS: list[tuple[str, dict[str, Any], int, int, bool]] = [
+    ("timm:vit_tiny_patch16_224", SMALL_VIT, 32, 1, True),
+    ("timm:vit_tiny_patch16_224", {**SMALL_VIT, "depth": 1, "qk_norm": True, "num_heads": 3}, 32, 1, True),
+    ("timm:vit_small_patch14_reg4_dinov2", SMALL_VIT, 32, 5, True),
+    ("timm:deit_tiny_distilled_patch16_224", SMALL_VIT, 32, 2, True),
+    ("timm:swin_tiny_patch4_window7_224", SMALL_SWIN, 32, 0, False),
+    ("timm:swin_tiny_patch4_window7_224", {**SMALL_SWIN, "patch_size": 1, "embed_dim": 32}, 32, 0, False),
+    ("timm:swinv2_tiny_window8_256", {**SMALL_SWIN, "img_size": 64}, 64, 0, False),
+    ("timm:mixer_s16_224", {"img_size": 32}, 32, 0, False),
+    ("timm:resmlp_12_224", {"img_size": 64}, 64, 0, False),
+    ("timm:gmlp_ti16_224", {"img_size": 32}, 32, 0, False),
+    ("timm:cait_xxs24_224", {"img_size": 32, "depth": 2}, 32, 1, True),
+    ("timm:beit_base_patch16_224", SMALL_VIT, 32, 1, True),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "size", "extra", "has_class"), TOKENS)
+def test_stages_of_tokens_are_the_librarys_intermediate_maps(
+    name: str, params: dict[str, Any], size: int, extra: int, has_class: bool
+) -> None:
+    model, x = tokens_net(name, params, size), images(size)
+    places = [tap for tap in model.tap_names if "." not in tap]
+    with torch.no_grad():
+        outputs = model(x, places)
+        last, intermediates = model.net.forward_intermediates(x)
+        read = model.net.forward_head(model.net.forward_features(x), pre_logits=True)
+    assert places[-2:] == (["tokens", "cls"] if has_class else [places[-2], "tokens"])
+    stages = [tap for tap in places if tap.startswith("stage")]
+    ends = stage_ends(len(intermediates))
+    assert stages == [f"stage{i}" for i in range(1, len(ends) + 1)]
+    for stage, end in zip(stages, ends, strict=True):
+        assert torch.equal(outputs.features[stage], intermediates[end - 1])
+    flat = last.flatten(1, 2) if last.ndim == 4 else last
+    assert torch.equal(outputs.features["tokens"].flatten(2).mT, flat[:, extra:])
+    if has_class:
+        assert torch.equal(outputs.features["cls"], flat[:, 0, :, None, None])
+    torch.testing.assert_close(outputs.embedding, read)
+    assert describe_taps(model, (3, size, size)).resolve("last") == stages[-1]
+
+
+def test_stages_of_isotropic_networks() -> None:
+    assert {n: stage_ends(n) for n in (1, 2, 3, 4, 6, 8, 12, 24)} == {
+        1: [1],
+        2: [1, 2],
+        3: [1, 2, 3],
+        4: [1, 2, 3, 4],
+        6: [2, 3, 5, 6],
+        8: [2, 4, 6, 8],
+        12: [2, 4, 10, 12],
+        24: [2, 4, 22, 24],
+    }
+
+
+# What attention multiplies, and tables of positions. Names of timm's and torchvision's modules.
+NO_MAPS = {"softmax", "attn_drop", "q_norm", "k_norm", "talking_head1", "talking_head2", "proj_l", "proj_w", "cpb_mlp"}
+WITH_ATTENTION = [
+    *((name, params, size) for name, params, size, _, _ in TOKENS),
+    ("timm:efficientformerv2_s0", {}, 224),
+    ("timm:xcit_nano_12_p16_224", {"depth": 2}, 64),
+    ("timm:levit_128s", {}, 224),
+    ("timm:vit_tiny_patch16_224", {**SMALL_VIT, "patch_size": 32, "depth": 1}, 32),
+    ("torchvision:vit_b_32", {}, 224),
+    ("torchvision:swin_t", {}, 224),
+]
+
+
+@pytest.mark.parametrize(("name", "params", "size"), WITH_ATTENTION)
+def test_no_tap_is_attention(name: str, params: dict[str, Any], size: int) -> None:
+    model = tokens_net(name, params, size, "meta")
+    assert len([tap for tap in model.tap_names if tap.startswith("module.")]) > 5
+    assert not [tap for tap in model.tap_names if NO_MAPS & set(tap.split("."))]
+    spec = describe_taps(model, (3, size, size))
+    assert all(h == w for h, w in spec.sizes.values())
+
+
+@pytest.mark.parametrize("name", ["timm:mixer_s16_224", "timm:gmlp_ti16_224"])
+def test_layers_that_mix_tokens_are_no_taps_but_blocks_are(name: str) -> None:
+    taps = tokens_net(name, {"img_size": 256}, 256, "meta").tap_names  # of 16x16 tokens: as many as gMLP's half width
+    assert "module.blocks.3" in taps and "module.blocks.3.norm1" not in taps or name.endswith("mixer_s16_224")
+    assert not [tap for tap in taps if "mlp_tokens" in tap or tap.endswith("gate.proj")]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "tap"),
+    [
+        ("timm:vit_tiny_patch16_224", SMALL_VIT, "cls"),
+        ("timm:swin_tiny_patch4_window7_224", SMALL_SWIN, "tokens"),
+        ("timm:mixer_s16_224", {"img_size": 32}, "tokens"),
+        ("timm:deit_tiny_distilled_patch16_224", SMALL_VIT, None),  # the mean of two layers' logits
+    ],
+)
+def test_heads_of_token_models(name: str, params: dict[str, Any], tap: str | None) -> None:
+    head = describe_taps(tokens_net(name, params, 32), (3, 32, 32)).head
+    assert (head and head.tap) == tap
+
+
+def test_deit_with_two_heads_returns_one_tensor_in_training_too() -> None:
+    model = tokens_net("timm:deit_tiny_distilled_patch16_224", SMALL_VIT, 32)
+    for mode in (True, False):
+        outputs = model.train(mode)(images(), ["stage1"])
+        assert outputs.logits.shape == (2, 10) and outputs.embedding.shape == (2, 24)
+
+
+class PlainViT(nn.Module):
+    """A ViT as a user writes it, of torch's own modules."""
+
+    def __init__(self, tokens_before: int):
+        super().__init__()
+        self.patches = nn.Sequential(nn.Conv2d(3, 16, 8, 8), nn.Flatten(2))
+        self.first = nn.Parameter(torch.zeros(1, tokens_before, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.norm, self.fc = nn.LayerNorm(16), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).transpose(1, 2)
+        x = torch.cat([self.first.expand(len(x), -1, -1), x], 1)
+        return self.fc(self.norm(self.encoder(x))[:, 0])
+
+
+@pytest.mark.parametrize(("before", "image"), [(1, (3, 32, 32)), (3, (3, 32, 32)), (1, (3, 16, 32))])
+def test_a_plain_modules_tokens_are_maps_whatever_stands_before_them(before: int, image: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    model = LibraryNet(PlainViT(before), image).eval()
+    spec = describe_taps(model, image)
+    assert [tap for tap in spec.names if "." not in tap] == ["stem", "stage1", "stage2", "tokens", "cls"]
+    grid = (image[1] // 8, image[2] // 8)
+    assert spec.sizes["stem"] == spec.sizes["stage1"] == spec.sizes["tokens"] == grid and spec.sizes["cls"] == (1, 1)
+    assert spec.head is not None and spec.head.tap == "cls"
+    net, x = model.net, torch.randn(2, *image)
+    tokens = net.norm(net.encoder(torch.cat([net.first.expand(2, -1, -1), net.patches(x).mT], 1)))
+    torch.testing.assert_close(model(x, ["tokens"]).features["tokens"].flatten(2).mT, tokens[:, before:])

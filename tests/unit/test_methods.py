@@ -171,9 +171,22 @@ def test_regressor_reaches_the_teachers_size(s, t, kind, kernel):
     assert regressor(torch.randn(2, 3, *s)).shape == (2, 5, *t)
 
 
-def test_regressor_refuses_sizes_that_it_cannot_reach():
-    with pytest.raises(ValueError, match="4x4 map to 7x7"):
-        ConvRegressor(3, 5, (4, 4), (7, 7))
+@pytest.mark.parametrize(
+    ("s", "t", "grid"), [((7, 7), (8, 8), (7, 7)), ((1, 1), (8, 8), (1, 1)), ((4, 9), (7, 7), (4, 7))]
+)
+def test_a_regressor_from_too_small_a_map_works_on_the_smaller_grid(s, t, grid):
+    specs = [TapSpec({"stage2": c}, {"stage2": size}, 4, CLASSES) for c, size in ((3, s), (5, t))]
+    method = FitNets(*specs)
+    f_s, f_t = torch.randn(2, 3, *s), torch.randn(2, 5, *t)
+    nothing = torch.zeros(2, CLASSES)
+    term = method(
+        make_batch(torch.arange(2)),
+        Outputs(nothing, nothing, {"stage2": f_s}),
+        Outputs(nothing, nothing, {"stage2": f_t}),
+    )
+    hint = method.regressor(f_s)
+    assert hint.shape == (2, 5, *grid)
+    assert torch.equal(term["hint"], F.mse_loss(hint, F.adaptive_avg_pool2d(f_t, grid)))
 
 
 # CRD
