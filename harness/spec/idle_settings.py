@@ -42,6 +42,10 @@ def _of_sweep(plan: Plan) -> Iterator[str]:
     why = "reads nothing but the teacher's logits"
     if stated and not used:
         yield f"teacher_top_k {stated}: no method here {why}"
+    read = {view for run in plan.runs.values() for view in run.science.recipe.views or ()}
+    for view in sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("views") or ():
+        if view not in read:
+            yield f"views {view}: no method here reads it"
     for name in dict.fromkeys(cell.method for cell in plan.cells):
         if (own := sweep.methods[name].recipe.get("teacher_top_k")) and name not in used:
             yield f"{name}: teacher_top_k {own}: is for a method that {why}"
@@ -76,7 +80,7 @@ def _of_recipe(science: Science) -> Iterator[str]:
     if recipe.eval_every > recipe.last_epoch:
         trained = plural(recipe.last_epoch, "epoch")
         yield f"eval_every {recipe.eval_every}: more than {trained}; only the last is evaluated"
-    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
+    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.images_per_pass // recipe.batch_size))
     if 0 < steps <= recipe.warmup_steps:
         yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
     if recipe.label_smoothing and not science.method.weights.get("ce"):
