@@ -203,7 +203,7 @@ def test_what_would_wait_is_noticed() -> None:
     "policy", [{"timm": "rand-m9-mstd0.5-inc1"}, {"autoaugment": {}}, {"trivialaugment": {}}], ids=str
 )
 def test_augmentation_never_waits(policy: dict[str, Any]) -> None:
-    """What can be drawn is copied to the GPU once; later batches copy nothing and read nothing."""
+    """The lists of what can be drawn are copied to the GPU once; later batches copy nothing and read nothing."""
     augment = PixelAugmentation(canonical_augment(policy) or {})
     erase = Erasing(canonical_erasing({"probability": 0.5, "count": 2}))
     with FakeTensorMode():
