@@ -93,6 +93,7 @@ RUN = (
     "docs/methods.md",
     "docs/imagenet.md",
     "docs/coco.md",
+    "docs/transformers.md",
     "docs/your-own-data.md",
     "docs/fine-tuning.md",
 )
