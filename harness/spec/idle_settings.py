@@ -37,7 +37,12 @@ def _of_sweep(plan: Plan) -> Iterator[str]:
             yield "teachers: no teacher is trained, as every pair has teacher_weights"
         elif not any(describe_method(entry.use or name).needs_teacher for name, entry in sweep.methods.items()):
             yield "teachers: no teacher is trained, as no method here has one"
-    stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
+    recipe = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",))
+    views_read = {view for cell in plan.cells for view in plan.runs[cell.run_id].science.recipe.views or ()}
+    for view in recipe.get("views") or ():
+        if view not in views_read:
+            yield f"views {view}: no method here reads it"
+    stated = recipe.get("teacher_top_k")
     used = {cell.method for cell in plan.cells if plan.runs[cell.run_id].science.recipe.teacher_top_k}
     why = "reads nothing but the teacher's logits"
     if stated and not used:
