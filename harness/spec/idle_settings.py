@@ -47,10 +47,6 @@ def _of_sweep(plan: Plan) -> Iterator[str]:
     why = "reads nothing but the teacher's logits"
     if stated and not used:
         yield f"teacher_top_k {stated}: no method here {why}"
-    read = {view for run in plan.runs.values() for view in run.science.recipe.views or ()}
-    for view in sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("views") or ():
-        if view not in read:
-            yield f"views {view}: no method here reads it"
     for name in dict.fromkeys(cell.method for cell in plan.cells):
         if (own := sweep.methods[name].recipe.get("teacher_top_k")) and name not in used:
             yield f"{name}: teacher_top_k {own}: is for a method that {why}"
