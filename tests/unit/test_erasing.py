@@ -59,8 +59,6 @@ def test_areas_aspects_and_corners_are_uniform() -> None:
     every = torch.arange(20_000)
     rectangles = make_erasing(1).rectangles(2000, 2000, 0, 0, every, "")[0]
     top, left, height, width = rectangles.double().T
-        make_erasing(1).rectangles(2000, 2000, 0, 0, every, "").double().unbind(0)[0].T[None]
-    )
     shares, logs = height * width / 2000**2, (height / width).log()
     assert stats.kstest(shares[logs.abs() < 0.1], stats.uniform(0.02, 1 / 3 - 0.02).cdf).pvalue > 1e-3
     assert stats.kstest(logs[shares < 0.2], stats.uniform(logs.min(), 2 * -logs.min()).cdf).pvalue > 1e-3
