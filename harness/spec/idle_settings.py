@@ -37,11 +37,20 @@ def _of_sweep(plan: Plan) -> Iterator[str]:
             yield "teachers: no teacher is trained, as every pair has teacher_weights"
         elif not any(describe_method(entry.use or name).needs_teacher for name, entry in sweep.methods.items()):
             yield "teachers: no teacher is trained, as no method here has one"
-    stated = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("teacher_top_k")
+    recipe = sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",))
+    views_read = {view for cell in plan.cells for view in plan.runs[cell.run_id].science.recipe.views or ()}
+    for view in recipe.get("views") or ():
+        if view not in views_read:
+            yield f"views {view}: no method here reads it"
+    stated = recipe.get("teacher_top_k")
     used = {cell.method for cell in plan.cells if plan.runs[cell.run_id].science.recipe.teacher_top_k}
     why = "reads nothing but the teacher's logits"
     if stated and not used:
         yield f"teacher_top_k {stated}: no method here {why}"
+    read = {view for run in plan.runs.values() for view in run.science.recipe.views or ()}
+    for view in sweep_file.load_recipe(sweep.recipe, plan.document, ("recipe",)).get("views") or ():
+        if view not in read:
+            yield f"views {view}: no method here reads it"
     for name in dict.fromkeys(cell.method for cell in plan.cells):
         if (own := sweep.methods[name].recipe.get("teacher_top_k")) and name not in used:
             yield f"{name}: teacher_top_k {own}: is for a method that {why}"
@@ -76,7 +85,7 @@ def _of_recipe(science: Science) -> Iterator[str]:
     if recipe.eval_every > recipe.last_epoch:
         trained = plural(recipe.last_epoch, "epoch")
         yield f"eval_every {recipe.eval_every}: more than {trained}; only the last is evaluated"
-    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.dataset.train_images // recipe.batch_size))
+    steps = recipe.last_epoch * (recipe.epoch_steps or -(-science.images_per_pass // recipe.batch_size))
     if 0 < steps <= recipe.warmup_steps:
         yield f"warmup_steps {recipe.warmup_steps}: the run has {plural(steps, 'step')} and never reaches the full rate"
     if recipe.label_smoothing and not science.method.weights.get("ce"):

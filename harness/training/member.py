@@ -118,8 +118,8 @@ class Member:
         self.ema = EMA(self.student, self.recipe.ema) if self.recipe.ema else None
         groups = parameter_groups(self.student, science.student, self.recipe, self.parameters)
         self.engine = engine(self.parameters, self.recipe, ranks, groups)
-        # A captured step bakes in a number, and reads a tensor. Numbers stay where they were numbers: the kernels of a
-        # GPU round a tensor to float32 first.
+        # A captured step bakes in a number, but reads a tensor, of which it bakes in the address. By epoch it stays a
+        # number, as GPUs round a tensor to float32: earlier runs resume bit for bit.
         per_step = self.recipe.schedule_by == "step" and ranks.world_size == 1
         self.lr: Rate = torch.zeros((), device=device) if per_step else self.recipe.lr
         self._epoch_steps = 1  # of the epoch in training

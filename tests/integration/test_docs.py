@@ -86,6 +86,7 @@ def run_page(page: str, folder: Path, packages: Path = REPO) -> None:
 
 
 RUN = (
+    "docs/augmentation.md",
     "docs/concepts.md",
     "docs/sweep-file.md",
     "docs/teachers.md",

@@ -11,7 +11,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +47,9 @@ SWEEP: dict[str, Any] = {
 # Everything that changes what is seen of images, of which only the own method reads the further view.
 AUGMENTED = {
     "mixup": 0.8, "cutmix": 1.0, "mix_probability": 0.9, "repeats": 3, "label_smoothing": 0.1, "accumulate": 2,
-    "random_erasing": 0.25, "image_size": 8, "crop_area": [0.3, 1.0], "crop_padding": 0,
+    "random_erasing": 0.25, "augment": {"randaugment": {}}, "image_size": 8, "crop_area": [0.3, 1.0], "crop_padding": 0,
     "views": {"strong": {"crop_area": [0.2, 0.8], "flip": True}},
 }  # fmt: skip
-if not find_spec("harness.data.augment"):
-    del AUGMENTED["random_erasing"]
 AUGMENTED_METHODS = {
     name: {"use": use, "recipe": AUGMENTED}
     for name, use in (("own", f"{USER_METHODS}:ReadsTwoViews"), ("kd", "kd"), ("dml", "dml"))

@@ -31,6 +31,7 @@ CRD_SAME = {
     ("wrn_40_2", "wrn_16_2"), ("wrn_40_2", "wrn_40_1"), ("resnet56", "resnet20"), ("resnet110", "resnet20"),
     ("resnet110", "resnet32"), ("resnet32x4", "resnet8x4"), ("vgg13", "vgg8"),
 }  # fmt: skip
+HETERO_TEACHERS = ("swin_tiny_patch4_window7_224", "vit_small_patch16_224", "mixer_b16_224", "convnext_tiny")
 CRD_CROSS = {
     ("vgg13", "MobileNetV2"), ("ResNet50", "MobileNetV2"), ("ResNet50", "vgg8"), ("resnet32x4", "ShuffleV1"),
     ("resnet32x4", "ShuffleV2"), ("wrn_40_2", "ShuffleV1"),
@@ -60,6 +61,9 @@ def data() -> Path:
         ).write(root / folder)
     for folder, train, test in (("coco", 117_266, 5_000), ("coco128_prepared", 126, None)):
         _coco(root / folder, train, test)
+    (root / "weights").mkdir()
+    for name in (*(f"{model}_cifar100" for model in HETERO_TEACHERS), "regnety_160-a5fe301d"):
+        (root / "weights" / f"{name}.pth").write_text(name)
     return root
 
 
@@ -87,8 +91,17 @@ def plan(name: str) -> Plan:
     return plan_sweep(REPO / "benchmarks" / f"{name}.yaml", Path("none"), data()).plan
 
 
-@cache
+SPECS: dict[str, TapSpec] = {}
+
+
 def spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
+    key = f"{model} {dataset} {recipe.image_size} {recipe.norm}"
+    if key not in SPECS:
+        SPECS[key] = new_spec(model, dataset, recipe)
+    return SPECS[key]
+
+
+def new_spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
     with torch.random.fork_rng():  # real weights, as heads are recognised by the model's outputs
         torch.manual_seed(0)
         task = open_task(dataset, recipe)

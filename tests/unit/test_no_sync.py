@@ -20,10 +20,13 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from harness.data.augment.erasing import Erasing
+from harness.data.augment.pixels import PixelAugmentation
 from harness.data.load.tensors import Normalise, TensorLoader
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.spec import methods
+from harness.spec.augmentation import canonical_augment, canonical_erasing
 from harness.spec.tasks import DATASETS
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines import adamw, native, sgd
@@ -194,3 +197,21 @@ def test_what_would_wait_is_noticed() -> None:
     for read in (float, lambda total: total if total > 0 else None, Tensor.nonzero):
         with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
             crossings("student", read)
+
+
+@pytest.mark.parametrize(
+    "policy", [{"timm": "rand-m9-mstd0.5-inc1"}, {"autoaugment": {}}, {"trivialaugment": {}}], ids=str
+)
+def test_augmentation_never_waits(policy: dict[str, Any]) -> None:
+    """The lists of what can be drawn are copied to the GPU once; later batches copy nothing and read nothing."""
+    augment = PixelAugmentation(canonical_augment(policy) or {})
+    erase = Erasing(canonical_erasing({"probability": 0.5, "count": 2}))
+    with FakeTensorMode():
+        pixels, indices = (
+            torch.empty((BATCH, 3, 12, 10), dtype=torch.uint8, device=CUDA),
+            torch.arange(BATCH, device=CUDA),
+        )
+        for epoch in range(2):
+            with Crossings() as crossings, NoValueReads():
+                erase(augment(pixels, 0, epoch, indices, "").float(), 0, epoch, indices, "")
+            assert bool(crossings.operators) == (epoch == 0)

@@ -28,6 +28,10 @@ YOUNG = {
     "image_size": None, "crop_area": None, "eval_size": None, "eval_resize": None, "eval_crop_first": None,
     "sides": None, "max_side": None, "eval_side": None,
     "norm": None, "frozen_stages": None, "anchors_per_image": None, "rois_per_image": None,
+    "optimizer": "sgd", "betas": [0.9, 0.999], "eps": 1e-8, "decay_norms_and_biases": True, "layer_decay": None,
+    "freeze": [], "drop_path": 0.0, "schedule_by": "epoch", "min_lr": 0.0, "warmup_lr": 0.0, "stop_epoch": None,
+    "augment": None, "random_erasing": 0.0, "repeats": 1, "mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0,
+    "mix_switch": 0.5, "views": None,
 }  # fmt: skip
 
 
@@ -136,12 +140,15 @@ SHIPPED = {
     "cifar100_cpu": "6bf3d3a0b48c504b",
     "cifar100_cross": "757c4f6b6e721ee1",
     "cifar100_fsp": "e8e9334682cabba8",
+    "cifar100_hetero": "bc199624c44bc19f",
+    "cifar100_hetero_transformers": "68448a76bdc7533e",
     "cifar100_quick": "36906bfb336a5701",
     "cifar100_same": "450fa68c3b58ff72",
     "coco128_quick": "493680159c232f4e",
     "coco_pairs": "8c455cce9f2b1ad3",
     "digits_pairs": "981cf0c9f69e84d2",
     "early_stopped_teachers": "1209eff1d5d4fceb",
+    "imagenet_deit": "d1316584c86176e5",
     "imagenet_fast": "7a2e1a0e80c5dc2b",
     "imagenet_like_quick": "7c97f9db2a272aac",
     "imagenet_pairs": "aefcad9ea02089d3",

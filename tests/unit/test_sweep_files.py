@@ -117,6 +117,7 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
             ["recipe.teacher_top_k=3", "methods={student: , fitnets: }"],
             ["teacher_top_k 3: no method here reads nothing but the teacher's logits"],
         ),
+        (["recipe.views={strong: {flip: true}}"], ["views strong: no method here reads it"]),
         (
             ["methods.kd.use=fitnets", "methods.kd.recipe.teacher_top_k=3"],
             ["kd: teacher_top_k 3: is for a method that reads nothing but the teacher's logits"],

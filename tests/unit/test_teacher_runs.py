@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.plan import Planned, plan_sweep
-from harness.spec.expand import Cell
+from harness.spec.expand import Cell, Plan
 from harness.spec.normalisation import Normalisation
 from harness.spec.science import Given, Science, Several, Trained
 from harness.spec.teacher_order import teacher_levels
@@ -32,15 +33,20 @@ from slurm.cluster import Cluster
 from slurm.queue import Queue, QueuedJob
 from tests.support import packs, user_methods
 from tests.support.sciences import make_science
-from tests.unit.test_sweep_files import BASE, plan
 
 W4, W8, W16, W32 = (f"digits_net_w{width}" for width in (4, 8, 16, 32))
 BY_KD = {"run": {"student": W8, "method": "kd"}}
-CHAIN = [{"teacher": BY_KD, "student": W4}, {"teacher": W32, "student": W8}]
+BASE: dict[str, Any] = {"dataset": "digits", "recipe": "digits_quick", "methods": {"student": {}, "kd": {}}, "seeds": 1}
+CHAIN: list[dict[str, Any]] = [{"teacher": BY_KD, "student": W4}, {"teacher": W32, "student": W8}]
 
 
 def pairs(*pairs: Any, **changes: Any) -> dict[str, Any]:
     return {**BASE, "pairs": list(pairs), **changes}
+
+
+def plan(data: dict[str, Any]) -> Plan:
+    with TemporaryDirectory() as folder:
+        return planned_file(Path(folder), data).plan
 
 
 def run_ids(cells: list[Cell]) -> dict[tuple[str, str, str, int], str]:
@@ -165,7 +171,10 @@ def run_of(**keys: Any) -> dict[str, Any]:
             f"crd reads more of a teacher than its logits, of which alone there is a mean of {W8} + {W16}; defined for",
         ),
         (pairs({"teacher": W8, "student": W4, "teacher_epoch": 21}), "at most the teachers' epochs, 20, found 21"),
-        ({**BASE, "recipe": {"base": "digits_quick", "stop_epoch": 21}}, "stop_epoch must be at most epochs, 20"),
+        (
+            {**pairs(CHAIN[1]), "recipe": {"base": "digits_quick", "stop_epoch": 21}},
+            "stop_epoch must be at most epochs, 20",
+        ),
     ],
 )
 def test_a_wrong_teacher_is_refused_in_words(data: dict[str, Any], message: str) -> None:

@@ -48,6 +48,7 @@ class Erasing:
         """Take settings in their canonical form. ``dense``: as of ``PixelAugmentation``."""
         self._settings, self._dense = settings, dense
         self._sizes = lru_cache(maxsize=16)(lambda *size: Sizes(settings, *size))
+        self._normal_values = cache(lambda device: torch.tensor(_normal_quantiles(), device=device))
 
     def __call__(self, images: Tensor, seed: int, epoch: int, indices: Tensor, stream: str) -> Tensor:
         """Return images (B, C, H, W) float32 with rectangles erased; the batch given stays as it is."""
@@ -87,17 +88,17 @@ class Erasing:
             top, left, h, w = (part[:, None, None] for part in rectangle.unbind(1))
             is_inside |= (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
         if self._settings["mode"] == "constant":
-            return torch.where(is_inside[:, None], images.new_tensor(self._settings["value"]), images)
+            return images.masked_fill(is_inside[:, None], self._settings["value"])
         words = -(-height * width * channels // _PARTS)
         counters = indices[:, None] * words + torch.arange(words, device=images.device)
         bits = rng.random_bits(seed, epoch, f"{stream} erasing values", counters)
         places = torch.stack([(bits >> (_BITS * i)) & ((1 << _BITS) - 1) for i in range(_PARTS)], dim=2).view(batch, -1)
-        values = _normal_values().to(images.device)[places[:, : height * width * channels]]
+        values = self._normal_values(images.device)[places[:, : height * width * channels]]
         return torch.where(is_inside[:, None], values.view(batch, height, width, channels).permute(0, 3, 1, 2), images)
 
 
 @cache
-def _normal_values() -> Tensor:
-    """Return equally likely values of a standard normal distribution, float32."""
+def _normal_quantiles() -> list[float]:
+    """Return equally likely values of a standard normal distribution."""
     normal, count = NormalDist(), 1 << _BITS
-    return torch.tensor([normal.inv_cdf((i + 0.5) / count) for i in range(count)])
+    return [normal.inv_cdf((i + 0.5) / count) for i in range(count)]

@@ -7,8 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEEPS = torch.arange(256, dtype=torch.uint8)  # the table that changes nothing
-
 
 def fixed_table(kind: str, argument: float) -> Tensor:
     """Return the table, (256,) uint8, of an operation that does not depend on what an image shows.
@@ -25,7 +23,7 @@ def fixed_table(kind: str, argument: float) -> Tensor:
         return torch.where(values < argument, values, 255 - values).to(torch.uint8)
     if kind == "solarize_add":
         return torch.where(values < 128, (values + int(argument)).clamp(max=255), values).to(torch.uint8)
-    return KEEPS
+    return values.to(torch.uint8)
 
 
 def look_up(pixels: Tensor, tables: Tensor) -> Tensor:

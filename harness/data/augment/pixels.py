@@ -13,6 +13,7 @@ from harness import rng
 from harness.data.augment import geometry, operations
 from harness.data.augment.levels import Layer, Row, list_layers
 from harness.errors import UserError
+from harness.phrases import plural
 
 _FIXED = ("brightness", "posterize", "solarize", "solarize_add", "invert")
 _CHANCES = 1 << 24
@@ -78,6 +79,7 @@ class PixelAugmentation:
         ((_, keys),) = augment.items()
         self._interpolation, self._fill = keys["interpolation"], keys["fill"]
         self._arguments = lru_cache(maxsize=16)(self._list_arguments)
+        self._fill_colour = lru_cache(maxsize=16)(self._read_fill)
 
     def __call__(self, pixels: Tensor, seed: int, epoch: int, indices: Tensor, stream: str) -> Tensor:
         """Return augmented pixels, (B, C, H, W) uint8, channels last in memory.
@@ -122,6 +124,13 @@ class PixelAugmentation:
                 arguments[layer.groups] = Arguments(layer, height, width, self._interpolation, device)
         return [(layer, arguments[layer.groups]) for layer in layers]
 
+    def _read_fill(self, channels: int, device: torch.device) -> Tensor:
+        fill = self._fill if isinstance(self._fill, list | tuple) else [self._fill] * channels
+        if len(fill) != channels:
+            numbers, found = plural(len(fill), "number"), plural(channels, "channel")
+            raise UserError(f"augment: fill has {numbers}, the images have {found}")
+        return torch.tensor(fill, dtype=torch.uint8, device=device)
+
     def _compiled(self, device: torch.device) -> ModuleType | None:
         is_worth_it = device.type == "cpu" and self._dense is None and self._seen >= self._compile_after
         return _compiled_operations() if is_worth_it else None
@@ -135,13 +144,13 @@ class PixelAugmentation:
         )
         taps = {"nearest": 1, "bilinear": 2, "bicubic": 4}[self._interpolation]
         result = torch.empty_like(images)
-        fill = self._fill_of(images).numpy()
+        fill = self._fill_colour(images.shape[3], images.device).numpy()
         compiled.augment(images.numpy(), codes, maps, tables, factors, fill, taps, result.numpy())
         return result
 
     def _step(self, images: Tensor, arguments: Arguments, rows: Tensor) -> Tensor:
         dense = images.device.type != "cpu" if self._dense is None else self._dense
-        fill = self._fill_of(images)
+        fill = self._fill_colour(images.shape[3], images.device)
 
         def move(x: Tensor, row: Tensor) -> Tensor:
             return geometry.resample(x, arguments.maps[row], fill, self._interpolation)
@@ -163,13 +172,6 @@ class PixelAugmentation:
                 chosen = arguments.is_kind(kinds)[rows]
                 result = torch.where(chosen[:, None, None, None], operate(images, rows), result)
         return result
-
-    def _fill_of(self, images: Tensor) -> Tensor:
-        channels = images.shape[3]
-        fill = self._fill if isinstance(self._fill, list | tuple) else [self._fill] * channels
-        if len(fill) != channels:
-            raise UserError(f"augment: fill has {len(fill)} numbers, the images have {channels} channels")
-        return torch.tensor(fill, dtype=torch.uint8, device=images.device)
 
 
 def _by_group(images: Tensor, rows: Tensor, kind_of: list[str], steps: Steps) -> Tensor:

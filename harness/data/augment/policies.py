@@ -1,7 +1,7 @@
-"""Tables of AutoAugment's policies (arXiv:1805.09501, tables 7 to 9), as torchvision states them.
+"""Tables of AutoAugment's policies (arXiv:1805.09501) as torchvision has them (torchvision/transforms/autoaugment.py).
 
-A policy has 25 pairs of operations, each with its probability and its level from 0 to 9. torchvision differs from the
-paper's tables in none of these numbers; timm's `original` is the same policy as `imagenet`, and its `v0` is another.
+A policy has 25 pairs of operations, each with its probability and its level from 0 to 9, which autocontrast, equalize
+and invert ignore. timm's `original` has the pairs of `imagenet`, with other arguments; its `v0` has other pairs.
 """
 
 Operation = tuple[str, float, int]

@@ -40,7 +40,7 @@ def lamb(
     torch._foreach_lerp_(means, gradients, 1 - betas[0])
     torch._foreach_mul_(squares, betas[1])
     torch._foreach_addcmul_(squares, gradients, gradients, 1 - betas[1])
-    count = torch.stack(steps).double()  # in float32, 1 - 0.999 is off by 5e-5 of itself
+    count = torch.stack(steps).double()  # in float32, 1 - 0.999 is off by 1e-5 of itself
     updates = torch._foreach_div(means, (1 - betas[0] ** count).unbind())
     roots = torch._foreach_div(torch._foreach_sqrt(squares), (1 - betas[1] ** count).sqrt().unbind())
     torch._foreach_add_(roots, eps)
