@@ -118,7 +118,7 @@ def expand(
     """
     if (cells := len(sweep.pairs) * len(sweep.methods) * len(sweep.seeds)) > MAX_CELLS:
         raise UserError(f"{document.source}: asks for {cells:,} runs; a sweep may have {MAX_CELLS:,}: split it")
-    method_sources.describe_method.cache_clear()  # a user's own may have changed since this process planned
+    method_sources.describe_own_method.cache_clear()  # a user's own may have changed since this process planned
     expansion = _Expansion(Plan(sweep, document), sweep, document, info, weights_sha256)
     try:
         return _expanded(expansion, only, added)

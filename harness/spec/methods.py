@@ -80,20 +80,28 @@ def builtin_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in files if _STATES_WEIGHTS.search(p.read_text(encoding="utf-8"))))
 
 
-@cache
 def describe_method(name: str) -> MethodInfo:
     """Describe a built-in method by its name, or a user's own by ``package.module:Class``.
 
     Raises:
         UserError: there is no such method, or its source does not follow the rules above.
     """
-    if ":" not in name:
-        if name not in builtin_names():
-            module, dot, last = name.rpartition(".")
-            hint = f"; is it your own? write {module}:{last}" if dot else ""
-            raise UserError(unknown("method", name, builtin_names()) + hint)
-        tree = parse(METHODS_FOLDER / f"{name}.py")
-        return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
+    return describe_own_method(name) if ":" in name else _describe_builtin(name)
+
+
+@cache
+def _describe_builtin(name: str) -> MethodInfo:
+    if name not in builtin_names():
+        module, dot, last = name.rpartition(".")
+        hint = f"; is it your own? write {module}:{last}" if dot else ""
+        raise UserError(unknown("method", name, builtin_names()) + hint)
+    tree = parse(METHODS_FOLDER / f"{name}.py")
+    return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)
+
+
+@cache
+def describe_own_method(name: str) -> MethodInfo:
+    """Describe a user's own method, as ``describe_method`` does. What is known is kept until the cache is cleared."""
     own = OwnCode("method", name)
     tree = parse(own.file)
     for node in tree.body:

@@ -101,7 +101,7 @@ def test_a_methods_helper_is_part_of_its_version(tmp_path: Path) -> None:
     with contextlib.chdir(tmp_path):
         before = methods.describe_method("method_with_helper:Mine").version
         write(tmp_path, method_helper="SCALE = 2\n")
-        methods.describe_method.cache_clear()
+        methods.describe_own_method.cache_clear()
         assert methods.describe_method("method_with_helper:Mine").version != before
 
 
