@@ -86,11 +86,12 @@ def describe_method(name: str) -> MethodInfo:
     Raises:
         UserError: there is no such method, or its source does not follow the rules above.
     """
-    return describe_own_method(name) if ":" in name else _describe_builtin(name)
+    return describe_own_method(name) if ":" in name else describe_builtin_method(name)
 
 
 @cache
-def _describe_builtin(name: str) -> MethodInfo:
+def describe_builtin_method(name: str) -> MethodInfo:
+    """Describe a method of the harness, as ``describe_method`` does."""
     if name not in builtin_names():
         module, dot, last = name.rpartition(".")
         hint = f"; is it your own? write {module}:{last}" if dot else ""

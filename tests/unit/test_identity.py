@@ -321,10 +321,10 @@ def test_changing_a_default_changes_the_ids(monkeypatch: pytest.MonkeyPatch, tmp
     (folder / "kd.py").write_text(source.replace("temperature: float = 4.0", "temperature: float = 5.0"))
     with monkeypatch.context() as patch:
         patch.setattr(methods, "METHODS_FOLDER", folder)
-        methods.describe_own_method.cache_clear()
+        methods.describe_builtin_method.cache_clear()
         assert ids(unsaid) != before[0]
         assert ids(stated) == before[1]
-    methods.describe_own_method.cache_clear()
+    methods.describe_builtin_method.cache_clear()
     assert (ids(unsaid), ids(stated)) == before
 
 
