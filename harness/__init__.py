@@ -46,8 +46,8 @@ def load_model(
         run: the run's id or the start of it.
         results: the store.
         epoch: "last", or "best" for a run that was trained by `sweep --keep-best`.
-        own_method, own_models: the run's method (if it is part of the model), student or teacher where they are your
-            own, as `module:Name`; their modules are imported. No others that the record names are.
+        own_method: the run's method, where it is your own and part of the model, as `module:Name`; it is imported.
+        own_models: likewise the run's student or teacher. No other module that the record names is imported.
 
     Raises:
         UserError: there is no such store, run, epoch or file, or it is no classifier.
