@@ -1,6 +1,6 @@
 """Recognition of the tensors that a network multiplies as matrices, such as attention's."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -49,9 +49,12 @@ class MatrixProducts(TorchFunctionMode):
                 self.flattened.add(id(results[0]))
         return result
 
-    def factors(self) -> set[int]:
-        """Return the ids of all factors and products, and of all that have become one by keeping the last two axes."""
-        roots = {self._root(tensor) for tensor in self._factors}
+    def factors(self, maps: Iterable[int]) -> set[int]:
+        """Return the ids of all factors and products, and of all that have become one by keeping the last two axes.
+
+        ``maps``: ids of maps, and so is all that keeps their last two axes, though some CNNs multiply it.
+        """
+        roots = {self._root(tensor) for tensor in self._factors} - {self._root(tensor) for tensor in maps}
         return {tensor for tensor in {*self._kin, *self._factors} if self._root(tensor) in roots}
 
     def _note(self, operands: list[Tensor], results: list[Tensor]) -> None:

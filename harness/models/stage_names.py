@@ -33,8 +33,13 @@ def token_taps(net: nn.Module, probe: TapProbe, stages: dict[str, str]) -> dict[
         return {}
     layout = probe.layouts[path]
     taps = {"tokens": (path, layout)}
-    has_class = getattr(net, "cls_token", getattr(net, "class_token", True)) is not None
-    return taps | ({"cls": (path, Layout("class_token"))} if layout.extra and has_class else {})
+    return taps | ({"cls": (path, Layout("class_token"))} if layout.extra and _has_class_token(net) else {})
+
+
+def _has_class_token(net: nn.Module) -> bool:
+    """Return whether the first token is one for the class, which registers are not."""
+    tokens = [getattr(m, name) for m in net.modules() for name in ("cls_token", "class_token") if hasattr(m, name)]
+    return any(token is not None for token in tokens) if tokens else True
 
 
 def works_on_tokens(probe: TapProbe, stages: list[str]) -> bool:

@@ -81,7 +81,7 @@ def _run(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Calls, TapP
                     probe.relus[path] = relus[-1]
             if isinstance(module, nn.Linear):
                 probe.linear.add(path)
-            if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(output, Tensor) and output.ndim != 3:
+            if isinstance(module, nn.Linear | nn.Conv2d):
                 probe.classifier = path
 
         return note
@@ -92,7 +92,23 @@ def _run(net: nn.Module, image_shape: tuple[int, int, int]) -> tuple[Calls, TapP
             module.register_forward_hook(hook(path))
     with torch.no_grad(), calls.products:
         twin(torch.zeros(IMAGES, *image_shape, device="meta"))
+    probe.classifier = _of_images(probe.classifier, calls)
     return calls, probe
+
+
+def _of_images(classifier: str, calls: Calls) -> str:
+    """Return the last linear layer, or, if that classifies tokens, as VOLO's auxiliary head, one of the same classes
+    that classifies images."""
+
+    def classes(path: str) -> tuple[int, int] | None:
+        output = calls.last[path].output
+        return (output.ndim, output.shape[-1]) if isinstance(output, Tensor) else None
+
+    linear = [path for path, call in calls.last.items() if isinstance(call.module, nn.Linear)]
+    last = classes(classifier) if classifier else None
+    if last and last[0] == 3:
+        return next((path for path in reversed(linear) if classes(path) == (2, last[1])), classifier)
+    return classifier
 
 
 def _twin(net: nn.Module) -> nn.Module:
@@ -104,7 +120,9 @@ def _twin(net: nn.Module) -> nn.Module:
 
 def _layouts(calls: Calls, declared: int | None, image_size: tuple[int, int]) -> dict[str, Layout]:
     """Return the layout of each result that is a map or tokens of every image, in the order of the calls."""
-    factors = calls.products.factors()
+    factors = calls.products.factors(
+        id(call.output) for call in calls.last.values() if isinstance(call.module, nn.BatchNorm2d)
+    )
     maps = {
         path: (call, call.output)
         for path, call in calls.last.items()

@@ -111,13 +111,14 @@ def _typed(value: Any, kinds: set[str]) -> Any:
 
 @cache
 def _arguments(library: str, model: str) -> dict[str, set[str]]:
-    """Return what may be arguments of a model, by the file that defines it, with the types that the file states.
+    """Return what may be arguments of a model, by the files that define it, with the types that these state.
 
-    They are the arguments of its functions, the fields of its classes, and texts, by which it may look into kwargs.
+    They are the arguments of functions, the fields of classes, and texts, by which a model may look into kwargs.
     """
     kinds: dict[str, set[str]] = {}
-    source = next(text for text in source_texts(library) if model in _REGISTERED.findall(text))
-    for node in ast.walk(ast.parse(source)):
+    tree = ast.parse(next(text for text in source_texts(library) if model in _REGISTERED.findall(text)))
+    nodes = [node for each in (tree, *_imported_models(library, tree)) for node in ast.walk(each)]
+    for node in nodes:
         match node:
             case ast.arg(name, annotation) | ast.AnnAssign(ast.Name(name), annotation):
                 stated = [annotation.id] if isinstance(annotation, ast.Name) else []
@@ -125,6 +126,19 @@ def _arguments(library: str, model: str) -> dict[str, set[str]]:
             case ast.Constant(str(text)) if text.isidentifier():
                 kinds.setdefault(text, set())
     return kinds
+
+
+def _imported_models(library: str, tree: ast.Module) -> Iterator[ast.Module]:
+    """Yield the sources of the models that a model's file imports: DeiT's class is derived from that of ViT."""
+    for node in tree.body:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and (node.level == 1 or node.module.startswith(f"{library}.models."))
+        ):
+            file = package_folder(library) / "models" / f"{node.module.rpartition('.')[2]}.py"
+            if file.exists() and not file.name.startswith("_"):
+                yield ast.parse(file.read_text(encoding="utf-8"))
 
 
 @cache

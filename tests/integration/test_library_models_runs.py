@@ -33,3 +33,15 @@ def test_timm_models_are_trained_and_evaluated(tmp_path: Path) -> None:
     rows = records.read_records(Store(store), weights).to_pylist()
     result = run_command("evaluate", *args, "--weights", weights[rows[0]["run_id"]])
     assert result.code == 0 and json.loads(result.out)["top1"] == pytest.approx(rows[0]["last_top1"]), result
+
+
+def test_transformers_and_mixers_are_trained_under_a_cnn(tmp_path: Path) -> None:
+    sizes = ("dataset.train_subset=20", "dataset.validation=10", "recipe.batch_size=10")
+    options = ["--only", "method=at", "--no-check", *(option for size in sizes for option in ("--set", size))]
+    file, store = REPO / "benchmarks" / "hetero_quick.yaml", tmp_path / "results"
+    result = process("-m", "harness.sweep", file, *options, "--results", store, cwd=REPO)
+    assert result.code == 0, result
+    rows = records.read_records(Store(store), Store(store).done_ids()).to_pylist()
+    students = {row["student"].partition("(")[0] for row in rows if row["teacher"]}
+    assert students == {"timm:vit_tiny_patch16_224", "timm:mixer_s16_224"}
+    assert all(row["status"] == "done" for row in rows)

@@ -430,3 +430,20 @@ def test_a_plain_modules_tokens_are_maps_whatever_stands_before_them(before: int
     net, x = model.net, torch.randn(2, *image)
     tokens = net.norm(net.encoder(torch.cat([net.first.expand(2, -1, -1), net.patches(x).mT], 1)))
     torch.testing.assert_close(model(x, ["tokens"]).features["tokens"].flatten(2).mT, tokens[:, before:])
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "size", "taps", "classifier"),
+    [
+        # It multiplies maps as matrices; they stay maps.
+        ("timm:bat_resnext26ts", {}, 256, ["stem", "stage1", "stage2", "stage3", "stage4"], "head.fc"),
+        ("timm:naflexvit_base_patch16_gap", {"depth": 1}, 384, ["stem", "stage1", "tokens"], "head"),  # registers alone
+        ("timm:crossvit_tiny_240", {}, 240, [], "head.1"),  # maps of two branches
+    ],
+)
+def test_places_of_unusual_networks(
+    name: str, params: dict[str, Any], size: int, taps: list[str], classifier: str
+) -> None:
+    model = tokens_net(name, params, size, "meta")
+    places = [tap for tap in model.tap_names if "module" not in tap and "preact" not in tap]
+    assert (places, model._classifiers) == (taps, [classifier])

@@ -157,6 +157,7 @@ def test_no_argument_makes_timm_load_a_file() -> None:
         with pytest.raises(ValueError, match=f"{key} is set by the harness, or would load something"):
             tasks.resolve_model(f'timm:resnet18({key}="x")')
     assert tasks.resolve_model("timm:vit_tiny_patch16_224(img_size=32)") == "timm:vit_tiny_patch16_224(img_size=32)"
+    assert tasks.resolve_model("timm:deit_tiny_patch16_224(depth=2)") == "timm:deit_tiny_patch16_224(depth=2)"
 
 
 @pytest.mark.parametrize(

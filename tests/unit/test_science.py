@@ -148,6 +148,7 @@ SHIPPED = {
     "coco_pairs": "8c455cce9f2b1ad3",
     "digits_pairs": "981cf0c9f69e84d2",
     "early_stopped_teachers": "1209eff1d5d4fceb",
+    "hetero_quick": "cda5678d76cbc872",
     "imagenet_deit": "d1316584c86176e5",
     "imagenet_fast": "7a2e1a0e80c5dc2b",
     "imagenet_like_quick": "7c97f9db2a272aac",
