@@ -89,6 +89,15 @@ def test_any_step_and_any_number_of_processes_give_the_same_batches(size: ImageS
                 assert torch.equal(part[3].target_probs, extras.target_probs)  # type: ignore[arg-type]
 
 
+def test_a_process_may_have_no_image_of_the_last_batch() -> None:
+    keys = {"epochs": 1, "lr": 1, "flip": True, "random_erasing": 1.0, "augment": {"randaugment": {}}}
+    recipe = Recipe.model_validate(keys)
+    changes = {"view": View.of(recipe), "batch_size": 51}
+    whole, *shares = (batches(loader(rows, **changes), 0)[-1] for rows in (slice, *(Ranks(r, 2).rows for r in (0, 1))))
+    assert sorted(len(images) for images, *_ in shares) == [0, 1]
+    assert torch.equal(torch.cat([images for images, *_ in shares]), whole[0])
+
+
 def test_epochs_and_seeds_mix_otherwise() -> None:
     shares = {tuple(float(p.max()) for *_, e in batches(one, epoch) if (p := e.target_probs) is not None)
               for one, epoch in ((loader(), 0), (loader(), 1), (loader(seed=6), 0))}  # fmt: skip
