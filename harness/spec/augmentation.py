@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from harness.errors import expected, shorten, unknown
+from harness.phrases import plural
 from harness.spec.recipe import Closed, Count, Finite
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -18,11 +19,15 @@ TIMM_FILL = (124, 116, 104)  # 255 times ImageNet's mean, rounded: `img_mean` in
 LARGEST = {"torchvision": 30, "timm": 10}  # magnitudes
 
 
+def _one_if_equal(fill: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    return fill[0] if isinstance(fill, tuple) and len(set(fill)) == 1 else fill
+
+
 class _Pixels(Closed):
     interpolation: Literal["nearest", "bilinear", "bicubic"] = Field(
         "nearest", description="of shears, translations and rotations; torchvision's default"
     )
-    fill: Byte | tuple[Byte, ...] = Field(
+    fill: Annotated[Byte | tuple[Byte, ...], AfterValidator(_one_if_equal)] = Field(
         0, description="colour of what a shear, translation or rotation moves in: one number, or one per channel"
     )
 
@@ -113,6 +118,21 @@ def canonical_augment(value: Any) -> dict[str, Any] | None:
     if name == "timm":
         name, keys = "randaugment", _read_timm(keys)
     return {name: _with_defaults(POLICIES[name], {} if keys is None else keys, name)}
+
+
+def check_fill(augment: dict[str, Any] | None, channels: int) -> None:
+    """Check that an augmentation's colour is one of images with so many channels.
+
+    Raises:
+        ValueError: it has another number of channels.
+    """
+    for policy, keys in (augment or {}).items():
+        if isinstance(fill := keys["fill"], list | tuple) and len(fill) != channels:
+            numbers, found = plural(len(fill), "number"), plural(channels, "channel")
+            raise ValueError(
+                f"augment: fill has {numbers}, the images have {found}; state `{policy}` with a `fill` of one number "
+                f"(a text of timm's stands for the colour {list(TIMM_FILL)})"
+            )
 
 
 def canonical_erasing(value: Any) -> Any:

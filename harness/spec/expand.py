@@ -10,6 +10,8 @@ from typing import Any
 from harness.errors import UserError, collected, raise_mistakes, unknown
 from harness.spec import datasets, identity, method_settings, models, own_models, sweep_file, tasks
 from harness.spec import methods as method_sources
+from harness.spec.augmentation import check_fill
+from harness.spec.canonical_recipe import canonical_recipe
 from harness.spec.lines import Line, LinePart
 from harness.spec.methods import MethodInfo
 from harness.spec.model_reference import split_names
@@ -343,7 +345,9 @@ class _Expansion:
                         _refuse(keys, (key,), f"is for {' and '.join(owners)}; {dataset} has {images.name}")
             keys |= {k: default for k, default in {**images.views, **task.recipe}.items() if keys[k] is None}
             images.check(keys)
-        return Recipe.model_validate(keys)
+            for part in (keys, *(keys["views"] or {}).values()):
+                check_fill(part.get("augment"), len(self.info.mean))
+        return canonical_recipe(Recipe.model_validate(keys), self.info)
 
     def teacher(self, i: int, pair: Pair) -> TeacherChoice:
         """Return the teachers' part of the students' science, and add the runs that train them to the plan."""

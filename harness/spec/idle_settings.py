@@ -23,11 +23,10 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
             lines.setdefault(text, []).append(line)
     sentences = [text if len(of) == len(first) else f"{_names(of, list(first))}: {text}" for text, of in lines.items()]
     needed = {k for pack in plan.packs for k in pack.all_needs} - {cell.run_id for cell in plan.cells}
-    trained = {run.science.student: run.science for run_id, run in plan.runs.items() if run_id in needed}
-    for model, science in trained.items():
+    for science in (plan.runs[k].science for k in plan.runs if k in needed):
         texts = without_effect(science, describe_method(science.method.use))
-        sentences += [f"teacher {model}: {text}" for text in texts if text not in sentences]
-    return (*sentences, *_of_sweep(plan))
+        sentences += [f"teacher {science.student}: {text}" for text in texts if text not in sentences]
+    return (*dict.fromkeys(sentences), *_of_sweep(plan))
 
 
 def _of_sweep(plan: Plan) -> Iterator[str]:

@@ -24,6 +24,7 @@ from harness.data.load.mixing import Mix, Mixing
 from harness.spec import identity
 from harness.spec.own_code import own_code
 from harness.spec.pretrained import ANYWHERE
+from harness.spec.schema import Recipe
 from harness.spec.science import Given, Science, Trained, as_json
 from harness.store import files
 from harness.training.batch_sizes import BatchSizes
@@ -177,6 +178,9 @@ class Checker:
                 error = first_steps(science, teacher, task, most)
         if error and most > 1:
             raise error
+        for side in smaller_sides(science.recipe):
+            if error := first_steps(science, teacher, task, most, side):
+                return f"at image_size {side}, of {as_json(science.recipe.image_size)}: {described(error, science)}"
         last = batches.smallest
         if last < most and (last == 1 or few < most):
             error = first_steps(science, teacher, task, last)
@@ -213,14 +217,26 @@ def _raise_too_slow(*_: object) -> NoReturn:
     raise TooSlow
 
 
-def first_steps(science: Science, teacher: Teacher | None, task: Task, count: int) -> BaseException | None:
+def smaller_sides(recipe: Recipe) -> list[int]:
+    """Return the sides that images have before the last one, where they grow."""
+    sizes = recipe.image_size
+    return [] if sizes is None or isinstance(sizes, int) else [side for _, side in sizes[:-1]]
+
+
+def first_steps(
+    science: Science, teacher: Teacher | None, task: Task, count: int, side: int | None = None
+) -> BaseException | None:
     """Take the first step of each stage of a run, on ``count`` images; return what went wrong.
+
+    ``side``: of the images, in pixels, if it is smaller than at the end of training.
 
     Raises whatever the method's constructor raises.
     """
     torch.manual_seed(0)
     train_images = max(count, min(science.dataset.train_images, MOST_TRAIN_IMAGES))
     data = task.random_images(count, train_images)
+    if side is not None:
+        data = data._replace(images=data.images[..., :side, :side].contiguous(memory_format=torch.channels_last))
     loader = RandomLoader(data, _extras(science, data))
     # No evaluation after the first epoch.
     changes = {"lr": TINY_LR, "accumulate": 1, "epochs": 2, "eval_every": 2, "stop_epoch": None}

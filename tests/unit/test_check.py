@@ -106,6 +106,10 @@ class NeedsEight(Base):
     def term(self, batch, student, teacher):
         return student.logits.topk(8, dim=0).values.mean().reshape(1)
 
+class NeedsTwelve(Base):
+    def term(self, batch, student, teacher):
+        return student.logits.mean() + batch.images[..., 11, 11].mean()
+
 class Exits(Base):
     def term(self, batch, student, teacher):
         sys.exit("done")
@@ -167,6 +171,14 @@ def test_a_first_step_finds_it(use: str, cause: str, tmp_path: Path) -> None:
     assert result.state == State.FAILED and result.cause.startswith(cause), result
     in_method = use in ("Shapes", "Exits", "Silent", "Keeps", "OnGPU")
     assert ("my_methods_to_check.py:" in result.cause) == in_method, "the line of the user's own code"
+
+
+def test_images_that_grow_are_looked_at_in_each_size(tmp_path: Path) -> None:
+    sizes = {"epochs": 3, "image_size": [[0, 12], [1, 13], [2, 16]], "student": "timm:test_resnet", "teacher": None}
+    assert checked("NeedsTwelve", tmp_path, **sizes) == CheckResult(0, State.PASSED)
+    result = checked("NeedsTwelve", tmp_path, **sizes | {"image_size": [[0, 8], [2, 16]]})
+    assert result.state == State.FAILED
+    assert result.cause.startswith("at image_size 8, of [[0, 8], [2, 16]]: IndexError: index 11 is out of bounds")
 
 
 def test_a_wrong_hyper_parameter_and_a_first_stage_are_found(tmp_path: Path) -> None:

@@ -280,6 +280,13 @@ def test_runs_that_a_probe_left_out_add_only_their_own_cost(tmp_path: Path) -> N
     assert price.bases == (("a probe", 0), ("a probe", 0), (LEVELS[2].label, 1))
 
 
+def test_a_run_that_stops_early_takes_as_long_per_image(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    science = planned.plan.runs[runs(planned)[0]].science
+    stopped = replace(science, recipe=science.recipe.model_copy(update={"stop_epoch": 1}))
+    assert shape(stopped) == shape(science)
+
+
 def test_a_finding_holds_for_its_machine_and_replaces_the_one_before(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     own_runs = runs(planned)

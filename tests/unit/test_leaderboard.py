@@ -38,7 +38,7 @@ ALONE = {"use": "student", "version": 1, "params": {}, "weights": {"ce": 1.0}}
 
 
 def run(method: dict[str, Any], top1: float | None = 50.0, seed: int = 0, hours: float = 1.0, **more: Any) -> Any:
-    known = {k: more.pop(k) for k in ("recipe", "teacher", "dataset", "student") if k in more}
+    known = {k: more.pop(k) for k in ("recipe", "teacher", "dataset", "student", "start") if k in more}
     if method is ALONE:
         known["teacher"] = None
     status = "done" if top1 is not None else "diverged"
@@ -111,6 +111,19 @@ def test_protocols_tell_recipe_dataset_and_evaluation_apart() -> None:
     entries = lines(rows)
     assert len({line.protocol.id for line in entries}) == 4
     assert all(line.rank == 1 for line in entries)
+
+
+def test_fine_tuned_and_early_stopped_students_are_of_other_protocols() -> None:
+    rows = [
+        run(KD),
+        run(KD, start={"sha256": "ab" * 32}),
+        run(KD, start={"sha256": "ab" * 32, "prefix": "student."}),
+        run(KD, recipe={"epochs": 240, "lr": 0.05, "stop_epoch": 60}),
+    ]
+    entries = lines(rows)
+    labels = sorted(line.protocol.label for line in entries)
+    assert len({line.protocol.id for line in entries}) == len(set(labels)) == 4, labels
+    assert any(", 60 of 240 epochs, " in label for label in labels)
 
 
 def test_settings_at_their_defaults_are_not_shown() -> None:

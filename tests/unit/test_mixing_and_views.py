@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def test_any_step_and_any_number_of_processes_give_the_same_batches(size: ImageS
             for part in parts:
                 assert torch.equal(part[1], targets) and torch.equal(part[2], indices)
                 assert torch.equal(part[3].target_probs, extras.target_probs)  # type: ignore[arg-type]
+
+
+def test_a_process_may_have_no_image_of_the_last_batch() -> None:
+    keys = {"epochs": 1, "lr": 1, "flip": True, "random_erasing": 1.0, "augment": {"randaugment": {}}}
+    recipe = Recipe.model_validate(keys)
+    changes = {"view": View.of(recipe), "batch_size": 51}
+    whole, *shares = (batches(loader(rows, **changes), 0)[-1] for rows in (slice, *(Ranks(r, 2).rows for r in (0, 1))))
+    assert sorted(len(images) for images, *_ in shares) == [0, 1]
+    assert torch.equal(torch.cat([images for images, *_ in shares]), whole[0])
 
 
 def test_epochs_and_seeds_mix_otherwise() -> None:
@@ -236,6 +246,8 @@ def planned(folder: Path, method: str, recipe: dict[str, Any]) -> Science:
         ("kd", {"views": {"strong": {"crop_area": [0.9, 0.1]}}}, "crop_area must be two numbers"),
         ("kd", {"views": {"strong": {"crop_area": [0.1, 1], "crop_padding": 1}}}, "exclude each other"),
         ("kd", {"crop_area": [0.1, 1], "crop_padding": 1}, "crop_padding and crop_area exclude each other"),
+        ("kd", {"augment": {"timm": "rand-m9"}}, "fill has 3 numbers, the images have 1 channel; state `randaugment`"),
+        (OWN, {"views": {"strong": {"augment": {"autoaugment": {"fill": [1, 2]}}}}}, "fill has 2 numbers"),
         ("kd", {"image_size": 16}, "digits_net_w8 is for 1x8x8 images, .* 1x16x16 by `recipe.image_size`"),
     ],
 )  # fmt: skip
@@ -252,9 +264,31 @@ def test_a_method_without_views_is_the_same_run_with_and_without_them(tmp_path: 
     assert Science.from_text(own.text).run_id == own.run_id
 
 
+@pytest.mark.parametrize(
+    ("recipe", "plain"),
+    [
+        ({"image_size": 8}, {}), ({"image_size": [[0, 8]]}, {}), ({"stop_epoch": 2}, {}),
+        ({"augment": {"randaugment": {"fill": [0]}}}, {"augment": {"randaugment": {}}}),
+        ({"views": {"strong": {"flip": False, "crop_padding": 0, "augment": None, "random_erasing": 0}}}, {}),
+        ({"views": {"strong": {"crop_area": [0.5, 1]}}, "crop_area": [0.5, 1]}, {"crop_area": [0.5, 1]}),
+    ],
+)  # fmt: skip
+def test_what_means_the_same_is_the_same_run(tmp_path: Path, recipe: dict[str, Any], plain: dict[str, Any]) -> None:
+    ids = {planned(tmp_path, OWN, {"views": {"strong": {}}, **keys}).run_id for keys in (recipe, plain)}
+    assert len(ids) == 1
+
+
+def test_a_view_keeps_what_it_states_unlike_the_recipe(tmp_path: Path) -> None:
+    recipe = {"crop_area": [0.5, 1], "flip": True, "augment": {"randaugment": {}}}
+    stated = {"crop_padding": 0, "flip": False, "augment": None, "random_erasing": 0.5}
+    kept = planned(tmp_path, OWN, {**recipe, "views": {"strong": stated}}).to_json()["recipe"]["views"]["strong"]
+    assert kept.keys() == stated.keys()
+
+
 def test_a_teachers_evaluation_is_known_by_the_size_of_its_images(tmp_path: Path) -> None:
     """Without a size it has the name that it had before there was one."""
-    plain, own = (planned(tmp_path, "kd", recipe) for recipe in ({}, {"image_size": 8}))
+    plain = planned(tmp_path, "kd", {})
+    own = replace(plain, recipe=plain.recipe.model_copy(update={"image_size": 16}))
     assert plain.teacher_evaluation_id("test") != own.teacher_evaluation_id("test")
     content = {key: plain.to_json()[key] for key in ("dataset", "teacher")}
     expected = identity.digest({**content, "views": {"crop_padding": 0}, "on": "test"})

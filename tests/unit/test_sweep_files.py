@@ -130,6 +130,11 @@ def plan(data: dict[str, Any], *sets: str) -> Plan:
             ["teachers.recipe={base: digits_quick, eval_every: 30}"],
             ["teacher digits_net_w8: eval_every 30: more than 20 epochs; only the last is evaluated"],
         ),
+        (  # of two teachers of one model, one
+            ["recipe.eval_every=3", "pairs=[{teacher: digits_net_w8, student: digits_net_w4, teacher_epoch: 2}, "
+             "{teacher: digits_net_w8, student: digits_net_w4}]"],
+            ["teacher digits_net_w8: eval_every 3: more than 2 epochs; only the last is evaluated"],
+        ),
         (
             ["teachers.seed=1", f"pairs.0.teacher_weights={{file: x, sha256: {'ab' * 32}}}"],
             ["teachers: no teacher is trained, as every pair has teacher_weights"],

@@ -182,7 +182,7 @@ class TensorLoader:
 
 def _choose(condition: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     """Choose images of ``yes`` or ``no``, (B, ...) contiguous uint8; copy eight bytes at a time if sizes allow it."""
-    word = torch.int64 if yes[0].numel() % 8 == 0 else torch.uint8
+    word = torch.int64 if yes.shape[1:].numel() % 8 == 0 else torch.uint8
     chosen = torch.where(condition[:, None], yes.flatten(1).view(word), no.flatten(1).view(word))
     return chosen.view(torch.uint8).view_as(no)
 

@@ -140,9 +140,10 @@ def _protocol(science: Science, dataset: str, train_size: int, evaluated_on: str
     text = canonical({"dataset": as_json(science.dataset), "protocol": science.protocol, "recipe": recipe, **start})
     held_out = evaluated_on == "validation"
     on = f"{evaluated_size:,} {_EVALUATED_ON[evaluated_on]}"
-    label = f"{_name(canonical(recipe))}, {recipe['epochs']} epochs, {train_size:,} training images, {on}"
+    epochs = " of ".join(str(n) for n in (recipe["stop_epoch"], recipe["epochs"]) if n)
+    label = f"{_name(canonical(recipe))}, {epochs} epochs, {train_size:,} training images, {on}"
     if science.start:
-        label += f", from weights {science.start.sha256[:12]}"
+        label += f", from weights {science.start.weights_id[:12]}"
     return Protocol(_short(text), dataset, label, held_out)
 
 
