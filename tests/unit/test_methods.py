@@ -150,7 +150,7 @@ def test_the_message_about_an_unknown_tap_does_not_list_every_module():
         foreign.resolve("module.layer12.con")
     assert foreign.resolve("module.layer7.conv") == "module.layer7.conv" and foreign.resolve("last") == "stage1"
     no_stages = TapSpec({"module.block": 4}, {"module.block": (4, 4)}, 4, CLASSES)
-    with pytest.raises(ValueError, match=r"^no tap named 'last'; has: module.PATH \(such as module.block\)$"):
+    with pytest.raises(ValueError, match=r"'last'; this model has: module.PATH \(such as module.block\)$"):
         no_stages.resolve("last")
 
 
