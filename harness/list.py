@@ -46,7 +46,7 @@ def list(
         return
     print("\n".join(_lines(found)))
     if name is not None and len(found) == 1:
-        print("\n".join(_details(found[0].details)))
+        print("".join(f"{line}\n" for line in _details(found[0].details)), end="")
     elif sys.stdout.isatty():
         print(f"\n{plural(len(found), 'entry', 'entries')}; all of one: python -m harness.list {kind} NAME")
 
@@ -67,7 +67,8 @@ def _details(details: dict[str, Any]) -> Iterable[str]:
             yield f"  {key}:"
             yield from (f"    {k}: {json.dumps(v)}" for k, v in value.items())
         elif value not in ([], ()):
-            text = ", ".join(map(str, value)) if isinstance(value, (tuple, [].__class__)) else json.dumps(value)
+            are_words = isinstance(value, tuple | [].__class__) and all(isinstance(v, str) for v in value)
+            text = ", ".join(value) if are_words else json.dumps(value)
             yield f"  {key}: {text}"
 
 

@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import ClassVar, Literal
 
 import torch
@@ -55,8 +56,16 @@ class TapSpec:
         names = [name for name in self.names if "module." not in name]
         return ", ".join(names + ["module.PATH"] * has_modules)
 
-    def resolve(self, tap: str) -> str:
+    def nearest(self, tap: str) -> str:
+        """Return examples of ``module.PATH`` for a message: the names nearest to an unknown tap, or the last ones."""
+        modules = [name for name in self.names if "module." in name]
+        close = get_close_matches(tap, modules, 3) if "module." in tap else []
+        return f" (such as {', '.join(close or modules[-3:])})" if modules else ""
+
+    def resolve(self, tap: str, of: str = "this model") -> str:
         """Return the tap's own name; ``last`` stands for the deepest tap before pooling, or a model's last stage.
+
+        ``of`` names the model in the message.
 
         Raises:
             ValueError: the model has no such tap.
@@ -68,8 +77,29 @@ class TapSpec:
         if tap not in self.channels:
             stage = tap.removesuffix(".preact")
             why = f": no ReLU ends {stage}" if stage != tap and stage in self.channels else ""
-            raise ValueError(f"no tap named {tap!r}{why}; this model has: {self.listed}{', last' * bool(stages)}")
+            raise ValueError(
+                f"no tap named {tap!r}{why}; {of} has: {self.listed}{', last' * bool(stages)}{self.nearest(tap)}"
+            )
         return tap
+
+
+def taps_of_both(taps: str) -> tuple[str, str]:
+    """Return the student's and the teacher's part of a hyper-parameter that names taps.
+
+    ``a:b`` is the student's tap ``a`` and the teacher's tap ``b``; ``a`` alone is a tap of both.
+    """
+    parts = [part.strip().partition(":") for part in taps.split(",")]
+    return ",".join(own for own, _, _ in parts), ",".join(other or own for own, _, other in parts)
+
+
+def resolve_both(student: TapSpec, teacher: TapSpec, tap: str) -> tuple[str, str]:
+    """Return the student's and the teacher's tap that a hyper-parameter stands for.
+
+    Raises:
+        ValueError: one of the models has no such tap.
+    """
+    own, other = taps_of_both(tap)
+    return student.resolve(own.strip(), "the student"), teacher.resolve(other.strip(), "the teacher")
 
 
 class SampleRandom:

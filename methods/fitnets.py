@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.alignment import shrink, to_common_grid
-from methods.base import Batch, Distiller, Outputs, TapSpec
+from methods.base import Batch, Distiller, Outputs, TapSpec, resolve_both
 
 
 class FitNets(Distiller):
@@ -25,7 +25,7 @@ class FitNets(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, tap: str = "stage2"):
         super().__init__(student, teacher)
-        self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
+        self.student_tap, self.teacher_tap = resolve_both(student, teacher, tap)
         self.student_taps, self.teacher_taps = (self.student_tap,), (self.teacher_tap,)
         self.regressor = ConvRegressor(
             student.channels[self.student_tap],

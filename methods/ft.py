@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.alignment import to_common_grid
-from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec, check_positive
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec, check_positive, resolve_both
 from methods.unit_vectors import unit
 
 
@@ -45,7 +45,7 @@ class FT(Distiller):
         check_positive("k", k)
         if p1 < 1 or p2 < 1:
             raise ValueError(f"p1 and p2 must be at least 1, not {p1} and {p2}")
-        self.student_tap, self.teacher_tap = student.resolve(tap), teacher.resolve(tap)
+        self.student_tap, self.teacher_tap = resolve_both(student, teacher, tap)
         self.student_taps, self.teacher_taps = (self.student_tap,), (self.teacher_tap,)
         self.first_stage = FirstStage(first_epochs, teacher_taps=self.teacher_taps, lr=first_lr)
         self.p1, self.p2 = p1, p2

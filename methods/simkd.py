@@ -33,7 +33,7 @@ class SimKD(Distiller):
             raise ValueError(
                 "no classifier to reuse: this teacher's logits are not linear in its last map's mean or class token"
             )
-        head, self.student_tap = teacher.head, student.resolve(tap)
+        head, self.student_tap = teacher.head, student.resolve(tap, "the student")
         channels = head.weight.shape[1]
         if factor < 1 or channels % factor:
             raise ValueError(f"factor {factor} does not divide the {channels} channels that the classifier reads")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec
+from methods.base import Batch, Distiller, FirstStage, Outputs, TapSpec, taps_of_both
 
 ANY_SHAPE = "at, nst, sp and vid compare maps of any width and size, with a ReLU or without"
 
@@ -13,14 +13,17 @@ ANY_SHAPE = "at, nst, sp and vid compare maps of any width and size, with a ReLU
 class TapPairs(Distiller):
     """A method that compares pairs of maps. Each model's taps are a text of names separated by commas.
 
+    ``a:b`` is the student's tap ``a`` and the teacher's tap ``b``; ``a`` alone is a tap of both.
+
     ``stages`` stands for stage1, stage2, ...; ``stages.preact`` for stage1.preact, stage2.preact, ... For a detector,
     both stand for the levels of its feature pyramid, which no ReLU follows.
     """
 
     def __init__(self, student: TapSpec, teacher: TapSpec, student_taps: str, teacher_taps: str | None = None):
         super().__init__(student, teacher)
-        self.student_taps = expand_taps(student, student_taps)
-        self.teacher_taps = expand_taps(teacher, teacher_taps or student_taps)
+        own, other = taps_of_both(student_taps)
+        self.student_taps = expand_taps(student, own, "the student")
+        self.teacher_taps = expand_taps(teacher, teacher_taps or other, "the teacher")
         if len(self.student_taps) != len(self.teacher_taps):
             raise ValueError(
                 f"the student's taps {', '.join(self.student_taps)} and the teacher's "
@@ -47,8 +50,8 @@ class FirstStagePairs(TapPairs):
         return {}
 
 
-def expand_taps(spec: TapSpec, taps: str) -> tuple[str, ...]:
-    """Return the tap names that a hyper-parameter stands for.
+def expand_taps(spec: TapSpec, taps: str, of: str = "this model") -> tuple[str, ...]:
+    """Return the tap names that a hyper-parameter stands for. ``of`` names the model in messages.
 
     Raises:
         ValueError: the model has no such tap, or no stages.
@@ -61,15 +64,15 @@ def expand_taps(spec: TapSpec, taps: str) -> tuple[str, ...]:
         if stage == "stages" and not spec.pooled:
             inner = ""
         matching = stages if stage == "stages" else [stage]
-        names += [_resolve(spec, f"{name}.{inner}" if inner else name) for name in matching]
+        names += [_resolve(spec, f"{name}.{inner}" if inner else name, of) for name in matching]
     if not names:
-        raise ValueError(f"no stages in this model, which has: {spec.listed}")
+        raise ValueError(f"no stages in {of}, which has: {spec.listed}{spec.nearest(taps)}")
     return tuple(names)
 
 
-def _resolve(spec: TapSpec, name: str) -> str:
+def _resolve(spec: TapSpec, name: str, of: str) -> str:
     try:
-        return spec.resolve(name)
+        return spec.resolve(name, of)
     except ValueError as e:
         if name.removesuffix(".preact") in spec.channels:  # only its ReLU is missing
             raise ValueError(f"{e}; {ANY_SHAPE}") from None

@@ -1,6 +1,7 @@
 """Expansion of a sweep: cells of the comparison, the runs behind them, and the packs that train together."""
 
 import itertools
+import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -230,7 +231,8 @@ def _is_selected(only: Only | None, line: Line, seed: int) -> bool:
 
 def _refuse(recipe: Keys, keys: Iterable[str], why: str) -> None:
     if stated := sorted(k for k in keys if recipe[k] != Recipe.model_fields[k].default):
-        raise ValueError(f"{stated[0]} {why}")
+        instead = json.dumps(Recipe.model_fields[stated[0]].default)
+        raise ValueError(f"{stated[0]} {why}: leave it out, or write `{stated[0]}: {instead}` if the base states it")
 
 
 @dataclass

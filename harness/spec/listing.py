@@ -37,9 +37,16 @@ def listed_models() -> Iterator[Entry]:
     for task in CATALOG.values():
         for name in task.models:
             facts = models.model_facts(name)
-            summary = f"{task.name}, {facts.params / 1e6:.2f} M parameters, {facts.macs / 1e9:.2f} G multiply-adds"
+            summary = f"{task.name}, {_short(facts.params)} parameters, {_short(facts.macs)} multiply-adds"
             taps = {tap: "x".join(map(str, shape)) for tap, shape in facts.taps.items()}
             yield Entry(name, summary, {"also": [a for a, n in models.ALIASES.items() if n == name], "taps": taps})
+
+
+def _short(number: float) -> str:
+    """Return a number with three digits and its unit: k, M or G."""
+    size, unit = (1e9, "G") if number >= 1e9 else (1e6, "M") if number >= 1e6 else (1e3, "k")
+    value = number / size
+    return f"{value:.{2 - (value >= 10) - (value >= 100)}f} {unit}"
 
 
 def library_entries() -> Iterator[Entry]:

@@ -1,8 +1,9 @@
 """The keys of a recipe that every task has."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -23,11 +24,29 @@ def _no_share(percent: float) -> float:
 Percent = Annotated[Finite, AfterValidator(_no_share)]
 
 
+def _types(annotation: Any) -> set[Any]:
+    """Return the types of values that an annotation allows, also inside lists and mappings."""
+    if get_origin(annotation) is Annotated:
+        return _types(get_args(annotation)[0])
+    return {kind for part in get_args(annotation) for kind in _types(part)} or {annotation}
+
+
 class Closed(BaseModel):
     """A model that refuses keys it does not know."""
 
     # Few of a command's models are used; the others are not built.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+        if any(isinstance(v, bool) for v in values):  # pydantic would read 1 or 0
+            types = _types(cls.model_fields[info.field_name or ""].annotation)
+            if types & {int, float} and bool not in types:
+                kind, words = ("int_type", "an integer") if float not in types else ("float_type", "a number")
+                raise PydanticCustomError(kind, f"must be {words}")
+        return value
 
     @classmethod
     def owner_of(cls, key: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from harness.errors import expected, shorten, unknown
 from harness.spec.model_reference import ModelReference
 
-FORMS = "a model's name, {run: {student: NAME, method: NAME}} or a list of these"
+FORMS = "a model's name, {name: NAME, params: {key: value}}, {run: {student: NAME, method: NAME}} or a list of these"
 RUN_KEYS = ("student", "method", "teacher", "seed")
 _RUN = re.compile(
     r"(?P<student>.+?) by (?P<method>\S+)(?: with seed (?P<seed>\d{1,10}))?(?: from (?P<teacher>.+))?", re.DOTALL
@@ -127,7 +127,7 @@ def _one(value: Any) -> str | RunReference:
         if extra := [key for key in value if key != "run"]:
             raise ValueError(f"unknown key {shorten(extra[0])} beside run; its keys go under it: {', '.join(RUN_KEYS)}")
         return _run(value["run"])
-    if isinstance(value, dict):
+    if isinstance(value, dict) and "name" in value:
         return ModelReference.of(value).text
     if not isinstance(value, str):
         raise ValueError(expected(FORMS, value))

@@ -79,7 +79,7 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
         return _unknown_key(model, place)
     if error["type"] == "missing":
         if isinstance(error["loc"][-1], int):
-            return f"has too few values, found {shorten(value)}"
+            return f"expected {error['loc'][-1] + 1} values or more, found {shorten(value)}"
         return "is required and missing"
     if all(kind in EXPECTED and e["type"].endswith(WRONG_TYPE) for kind, e in zip(kinds, errors, strict=True)):
         words = " or ".join(dict.fromkeys(EXPECTED[kind] for kind in kinds))
@@ -97,6 +97,8 @@ def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) 
         return (
             f"expected a name of at most 64 letters, digits and any of _.+- (not as the first), found {shorten(value)}"
         )
+    if error["type"] == "string_pattern_mismatch":  # the one other pattern is a sha256's
+        return expected("64 digits of 0-9 and a-f", value)
     text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if error["type"] == "value_error":
         return text

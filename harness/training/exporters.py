@@ -30,7 +30,7 @@ def check_packages(to: str) -> None:
     """
     missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None] if to == "onnx" else []
     if missing:
-        raise UserError(f"--to onnx needs what is not installed: pip install {' '.join(missing)}")
+        raise UserError(f"--to onnx needs {', '.join(missing)}: pip install 'kd-harness[onnx]'")
 
 
 def write_export(to: str, model: Classifier, saved: SavedRun, path: Path) -> None:

@@ -261,7 +261,7 @@ def test_default_taps():
     for cls, taps in expected.items():
         method = cls(STUDENT, TEACHER)
         assert (method.student_taps, method.teacher_taps) == taps
-    with pytest.raises(ValueError, match="no stages in this model, which has: stem"):
+    with pytest.raises(ValueError, match="no stages in the student, which has: stem"):
         AT(TapSpec({"stem": 3}, {"stem": (4, 4)}, 3, CLASSES), TEACHER)
 
 

@@ -29,6 +29,9 @@ def test_the_command_prints_one_line_an_entry_where_nobody_looks() -> None:
     lines = run_command("list", "recipes").out.splitlines()
     assert len(lines) == len(listing.entries("recipes"))
     assert any(line.split()[0] == "crd_240ep" and "arXiv:1910.10699" in line for line in lines)
+    assert run_command("list", "models", "timm:vit_tiny_patch16_224").out.count("\n") == 1
+    assert "  crop_area: [0.08, 1]\n" in run_command("list", "recipes", "deit_300ep").out
+    assert run_command("list", "models").out.splitlines()[0].endswith("83.9 k parameters, 12.5 M multiply-adds")
     found = json.loads(run_command("list", "models", "digits_net_w4", "--json").out)
     assert found[0]["details"]["taps"]["stem"] == "2x8x8"
 

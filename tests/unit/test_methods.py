@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from methods import crd
-from methods.at import attention_loss
+from methods.at import AT, attention_loss
 from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
 from methods.crd import CRD, row_scores
 from methods.fitnets import ConvRegressor, FitNets
-from methods.ft import factor_loss
+from methods.ft import FT, factor_loss
 from methods.kd import KD
 from methods.rekd import ReKD
 from methods.unit_vectors import unit
@@ -144,12 +144,28 @@ def test_the_message_about_an_unknown_tap_does_not_list_every_module():
     """A model of another library has a tap for each of its modules."""
     sizes = {"stem": 4, "stage1": 4, **{f"module.layer{i}.conv": 4 for i in range(300)}}
     foreign = TapSpec(sizes, dict.fromkeys(sizes, (4, 4)), 4, CLASSES)
-    with pytest.raises(ValueError, match=r"^no tap named 'stag1'; this model has: stem, stage1, module.PATH, last$"):
-        foreign.resolve("stag1")
+    with pytest.raises(ValueError, match=r"^no tap named 'stag1'; the student has: stem, stage1, module.PATH, last \("):
+        foreign.resolve("stag1", "the student")
+    with pytest.raises(ValueError, match=r"such as module.layer12.conv, module.layer"):
+        foreign.resolve("module.layer12.con")
     assert foreign.resolve("module.layer7.conv") == "module.layer7.conv" and foreign.resolve("last") == "stage1"
     no_stages = TapSpec({"module.block": 4}, {"module.block": (4, 4)}, 4, CLASSES)
-    with pytest.raises(ValueError, match=r"^no tap named 'last'; this model has: module.PATH$"):
+    with pytest.raises(ValueError, match=r"'last'; this model has: module.PATH \(such as module.block\)$"):
         no_stages.resolve("last")
+
+
+@pytest.mark.parametrize(
+    ("cls", "hyper"), [(FitNets, {"tap": "a:b"}), (ReKD, {"tap": "a:b"}), (FT, {"tap": "a:b"}), (AT, {"taps": "a:b"})]
+)
+def test_a_tap_of_each_model_is_named_where_their_names_differ(cls, hyper):
+    student, teacher = (TapSpec({tap: 8}, {tap: (4, 4)}, 8, CLASSES) for tap in "ab")
+    method = cls(student, teacher, **hyper)
+    stage = method.first_stage or method
+    assert tuple(stage.teacher_taps) == ("b",)
+    assert cls is FT or tuple(method.student_taps) == ("a",)
+    for missing, of in (("c:b", "student"), ("a:c", "teacher")):
+        with pytest.raises(ValueError, match=f"no tap named 'c'; the {of} has: [ab]"):
+            cls(student, teacher, **{key: missing for key in hyper})
 
 
 # FitNets
