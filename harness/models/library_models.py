@@ -38,7 +38,7 @@ class LibraryNet(ConvNet):
         super().__init__()
         probe = probe_taps(net, image_shape)
         stages = named_stages(net, probe, image_shape[1])
-        other = re.sub(r"^head_dist\b", "head", probe.classifier)  # LeViT's are `head.linear`, `head_dist.linear`
+        other = re.sub(r"\bhead_dist\b", "head", probe.classifier)  # `head.linear` and `head_dist.linear` in LeViT
         both = other != probe.classifier and other in probe.linear
         self._classifiers = [other, probe.classifier] if both else [probe.classifier]
         self._relus = {f"{name}.preact": probe.relus[path] for name, path in stages.items() if path in probe.relus}
