@@ -125,7 +125,7 @@ def hold_a_method(file: Path) -> bool:
 
 def _read(checkpoint: Checkpoint, chosen: Candidate, wanted: Wanted, name: str, part: str) -> dict[str, Tensor]:
     tensors = {key: t for key, t in chosen.tensors.items() if isinstance(t, FileTensor)}
-    if not chosen.matching:
+    if not chosen.matching and not chosen.translated_by:
         shapes = {key: t.shape for key, t in tensors.items()}
         raise WrongFile(difference(name, shapes, wanted.shapes) + (f" ({part})" if part else ""))
     for key in wanted.shapes:
@@ -134,7 +134,8 @@ def _read(checkpoint: Checkpoint, chosen: Candidate, wanted: Wanted, name: str, 
     if sum(t.nbytes for t in tensors.values()) > _MOST_SHARING * checkpoint.path.stat().st_size:
         raise WrongFile("is damaged: its tensors are larger than the file")
     with checkpoint.path.open("rb") as file:
-        return {key: checkpoint.read(file, t) for key, t in tensors.items()}
+        state = {key: checkpoint.read(file, t) for key, t in tensors.items()}
+    return wanted.translate(state) if chosen.translated_by else state
 
 
 def difference(

@@ -33,7 +33,9 @@ def load_initial_weights(
         head = f"its last layer ({layers}) too" if layers else "the whole model"
     else:
         stated = _classes(state, parts)
-        body = Wanted({key: shape for key, shape in whole.shapes.items() if not key.startswith(parts)}, parts)
+        body = Wanted(
+            {key: shape for key, shape in whole.shapes.items() if not key.startswith(parts)}, parts, whole.translation
+        )
         own = {key: tensor for key, tensor in model.state_dict().items() if key.startswith(parts)}
         state, loaded = read_weights(file, body, name, sha256, place)
         load_state_dict(model, name, loaded, {**own, **state})

@@ -1,11 +1,13 @@
 """Models of timm and torchvision, unchanged, with their feature maps readable by name."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from harness.models.older_names import Translation, translation_for
 from harness.models.stage_names import named_stages, token_taps
 from harness.models.tap_probe import probe_taps
 from harness.models.taps import ConvNet, Taps
@@ -27,7 +29,7 @@ class LibraryNet(ConvNet):
     ``tokens``, ``cls``  of a network of tokens: all patches after the last norm, and the class token, of size 1x1.
 
     The embedding is what the last linear layer is given (after dropout, where the library puts one there), averaged
-    over positions if that is a map; with DeiT's two heads, the mean of what the two are given.
+    over positions if that is a map; with the two heads of DeiT or LeViT, the mean of what the two are given.
     """
 
     foldable = False  # its modules are taps: what they return must stay what it was
@@ -36,8 +38,9 @@ class LibraryNet(ConvNet):
         super().__init__()
         probe = probe_taps(net, image_shape)
         stages = named_stages(net, probe, image_shape[1])
-        both = probe.classifier == "head_dist" and isinstance(getattr(net, "head", None), nn.Linear)
-        self._classifiers = ["head", "head_dist"] if both else [probe.classifier]
+        other = re.sub(r"\bhead_dist\b", "head", probe.classifier)  # `head.linear` and `head_dist.linear` in LeViT
+        both = other != probe.classifier and other in probe.linear
+        self._classifiers = [other, probe.classifier] if both else [probe.classifier]
         self._relus = {f"{name}.preact": probe.relus[path] for name, path in stages.items() if path in probe.relus}
         of_tokens = token_taps(net, probe, stages)
         self._places = {name: (path, probe.layouts[path]) for name, path in stages.items()} | of_tokens
@@ -45,6 +48,11 @@ class LibraryNet(ConvNet):
         of_stages = [tap for name in stages for tap in (f"{name}.preact", name) if tap in self._relus or tap == name]
         self.tap_names = (*of_stages, *(tap for tap in self._places if tap not in stages))
         self.net = net
+
+    @property
+    def translation(self) -> Translation | None:
+        """The library's translation of names in older checkpoints, if it has one for this model."""
+        return translation_for(self.net)
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         collected: dict[str, Tensor] = {}
@@ -57,9 +65,8 @@ class LibraryNet(ConvNet):
                 return relu.register_forward_pre_hook(
                     lambda _module, inputs: collected.update({tap: inputs[0].clone()})
                 )
-            path, layout = self._places[tap]
-            return self.net.get_submodule(path).register_forward_hook(
-                lambda _module, _inputs, output: collected.update({tap: layout.read(output.clone(), image_size)})
+            return self.net.get_submodule(self._places[tap][0]).register_forward_hook(
+                lambda _module, _inputs, output: collected.update({tap: output.clone()})
             )
 
         def read(classifier: str) -> Any:
@@ -76,7 +83,9 @@ class LibraryNet(ConvNet):
             for each in hooks:
                 each.remove()
         for tap in requested:
-            taps(tap, collected[tap])
+            # Only now: an earlier call of the module may return what has no such layout.
+            x = collected[tap]
+            taps(tap, x if tap in self._relus else self._places[tap][1].read(x, image_size))
         if not isinstance(logits, Tensor):  # inception_v3 and googlenet in training: the auxiliary heads' too
             logits = logits[0]
         first, *others = (read_by_heads[classifier] for classifier in self._classifiers)

@@ -3,15 +3,19 @@
 import heapq
 import os
 import re
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from harness.errors import one_line, unknown
 from harness.models.checkpoint_file import WrongFile
+from harness.models.checkpoint_tree import state_dicts
+from harness.models.older_names import Translation
 from harness.models.pickled_data import Global, Placeholder
 from harness.models.stored_tensors import FileTensor
 from harness.phrases import plural, some
@@ -19,11 +23,9 @@ from harness.spec.pretrained import ANYWHERE, Place
 
 Shape = tuple[int, ...]
 
-_MOST_NODES = 100_000  # of a checkpoint's content that are searched
-_DEEPEST = 40
-_NODES = dict | list | tuple | Placeholder
 _MOST_DICTS = 50  # that are tried, the largest
 _MOST_PREFIXES = 12  # that are tried for one state dict
+_MOST_TRANSLATED = 8  # state dicts whose names are translated, the most promising
 _LONGEST = 500  # letters of a prefix
 _COUNTERS = ("total_ops", "total_params")  # that thop leaves in a model
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -35,10 +37,23 @@ class Wanted(NamedTuple):
 
     shapes: Mapping[str, Shape]
     unused: tuple[str, ...] = ()  # how names of tensors begin that the file may have and the model does without
+    translation: Translation | None = None  # of other names for them
 
     @classmethod
     def of(cls, model: nn.Module) -> "Wanted":
-        return cls({name: tuple(tensor.shape) for name, tensor in model.state_dict().items()})
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        return cls(shapes, translation=getattr(model, "translation", None))
+
+    def are_named(self, names: Collection[str]) -> bool:
+        """Return whether these are the names of the model's tensors, but for batch norms' counters of batches."""
+        needed = {name for name in self.shapes if not name.endswith("num_batches_tracked")}
+        return needed <= set(names) <= self.shapes.keys()
+
+    def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors of a state dict by the library's translation, without those that are unused."""
+        assert self.translation
+        translated = self.translation(state, self.shapes)
+        return {k: x for k, x in translated.items() if k in self.shapes or not _is_unused(k, self)}
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Candidate:
     outside: tuple[str, ...]  # other names of the state dict, as they stand in the file
     matching: int  # of the model's tensors, those here with the same shape
     complete: bool  # the model's tensors are here, and no others
+    translated_by: str = ""  # the library that knows their names
 
     @property
     def averaged(self) -> bool:
@@ -85,9 +101,13 @@ def choose(tree: Any, wanted: Wanted, place: Place, name: str) -> tuple[Candidat
     except WrongFile as error:
         raise WrongFile("; ".join(filter(None, (str(error), _elsewhere(dicts, wanted, name))))) from None
     fitting = _distinct([c for c in places if c.complete])
+    translated = [] if fitting else _translated(places, wanted)
+    fitting = fitting or [c for c in translated if c.complete]
+    if translated and not fitting:
+        return translated[0], _note(translated[0], [])
     if not fitting:
         # By names first: of a model of another width they all agree, and few shapes do.
-        best = max(places, key=lambda c: (_named(c, wanted), c.matching, not c.averaged, -len(c.outside)))
+        best = max(places, key=partial(_promise, wanted=wanted))
         notes = (_note(best, []), _elsewhere(dicts, wanted, name) if place != ANYWHERE else "")
         return best, "; ".join(filter(None, notes))
     plain = [c for c in fitting if not c.averaged] or fitting
@@ -95,6 +115,34 @@ def choose(tree: Any, wanted: Wanted, place: Place, name: str) -> tuple[Candidat
         listed = "; ".join(map(str, plain[:6]))
         raise WrongFile(f"holds {len(plain)} state dicts that fit {name}: state `key` or `prefix` to choose: {listed}")
     return plain[0], _note(plain[0], [c for c in fitting if c is not plain[0]])
+
+
+def _translated(places: list[Candidate], wanted: Wanted) -> list[Candidate]:
+    """Return the candidates that have the model's names once its library has translated them."""
+    if not wanted.translation:
+        return []
+    translated = []
+    promising = sorted(places, key=partial(_promise, wanted=wanted), reverse=True)
+    for candidate in _distinct(promising)[:_MOST_TRANSLATED]:
+        state = wanted.translate(_without_values(candidate))
+        if wanted.are_named(state):
+            fits = all(tuple(tensor.shape) == wanted.shapes[key] for key, tensor in state.items())
+            if fits or not wanted.are_named(candidate.tensors):
+                translated.append(replace(candidate, complete=fits, translated_by=wanted.translation.library))
+    return translated
+
+
+def _without_values(candidate: Candidate) -> dict[str, Tensor]:
+    tensors = {key: t for key, t in candidate.tensors.items() if isinstance(t, FileTensor)}
+    try:
+        return {key: torch.empty(t.shape, dtype=t.storage.dtype, device="meta") for key, t in tensors.items()}
+    except RuntimeError:  # sizes that no tensor can have
+        return {}
+
+
+def _promise(candidate: Candidate, wanted: Wanted) -> tuple[int, int, bool, int, int]:
+    named = _named(candidate, wanted)
+    return named, candidate.matching, not candidate.averaged, -len(candidate.outside), len(candidate.tensors)
 
 
 def _places(dicts: Mapping[str, Mapping[str, Any]], wanted: Wanted, place: Place) -> list[Candidate]:
@@ -118,49 +166,6 @@ def _elsewhere(dicts: Mapping[str, Mapping[str, Any]], wanted: Wanted, name: str
     fitting = _distinct([c for c in _places(dicts, wanted, ANYWHERE) if c.complete])
     texts = [str(c) if c.container or c.prefix else "no key and no prefix" for c in fitting[:6]]
     return f"what fits {name}: {'; '.join(texts)}" if texts else ""
-
-
-def state_dicts(tree: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield all mappings with tensors in a checkpoint, outer ones first: their keys, with dots between, and content."""
-    queue: deque[tuple[tuple[str, ...], Any]] = deque([((), tree)])
-    seen: set[int] = set()
-    while queue and len(seen) < _MOST_NODES:
-        path, node = queue.popleft()
-        if id(node) in seen or len(path) > _DEEPEST:
-            continue
-        seen.add(id(node))
-        children = _children(node)
-        content = {k: v for k, v in children.items() if isinstance(v, FileTensor | Placeholder)}
-        if any(isinstance(v, FileTensor) for v in content.values()):
-            yield ".".join(path), content
-        inner = ((key, child) for key, child in children.items() if isinstance(child, _NODES))
-        queue += [((*path, key), child) for key, child in inner]
-
-
-def _children(node: Any) -> dict[str, Any]:
-    if isinstance(node, list | tuple):
-        return {str(i): child for i, child in enumerate(node[:100])}
-    if isinstance(node, Placeholder):
-        if isinstance(node.state, dict) and isinstance(node.state.get("_modules"), dict):
-            return dict(_of_module(node, "", set()))
-        node = node.items or node.state
-    return {str(k): v for k, v in node.items() if isinstance(k, str)} if isinstance(node, dict) else {}
-
-
-def _of_module(module: Placeholder, prefix: str, above: set[int]) -> Iterator[tuple[str, Any]]:
-    """Yield the state dict of a network that was saved whole."""
-    state = module.state if isinstance(module.state, dict) else {}
-    if id(module) in above or len(above) > _DEEPEST:
-        return
-    for kind in ("_parameters", "_buffers"):
-        tensors = state.get(kind)
-        for name, tensor in tensors.items() if isinstance(tensors, dict) else ():
-            if isinstance(tensor, FileTensor):
-                yield f"{prefix}{name}", tensor
-    children = state.get("_modules")
-    for name, child in children.items() if isinstance(children, dict) else ():
-        if isinstance(child, Placeholder):
-            yield from _of_module(child, f"{prefix}{name}.", above | {id(module)})
 
 
 def _containers(dicts: Mapping[str, Any], key: str | None) -> list[str]:
@@ -247,6 +252,9 @@ def _note(chosen: Candidate, others: list[Candidate]) -> str:
         parts.append(f"without the prefix `{one_line(chosen.prefix, 80)}`")
     if chosen.wrappers:
         parts.append("without the names of wrappers (`module.`, `_orig_mod.`)")
+    if chosen.translated_by:
+        library = chosen.translated_by
+        parts.append(f"names of an older {library} or of the model's authors, translated by {library}")
     if chosen.averaged:
         parts.append("these are averaged weights (EMA)")
     if chosen.outside:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.initial_weights import load_initial_weights
-from harness.models.library_models import LibraryNet
+from harness.models.library_models import LibraryNet, library_net
 from harness.models.stage_names import stage_ends
 from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
@@ -49,6 +49,17 @@ def test_weights_with_a_method_in_the_model_load() -> None:
     assert all(torch.equal(value, saved[key]) for key, value in models[1].state_dict().items())
     with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
         models[1].load_state_dict({k: v[:1] if k.startswith("student") and v.ndim else v for k, v in saved.items()})
+
+
+def test_a_module_that_is_called_with_other_tokens_first() -> None:
+    """TNT's drop path is called with the tokens inside of a patch, and then with those of patches."""
+    net = library_net("timm:tnt_s_legacy_patch16_224", 10, 3, {"img_size": 32, "depth": 1, "embed_dim": 24})
+    assert describe_taps(net, (3, 32, 32)).sizes["module.blocks.0.drop_path"] == (2, 2)
+
+
+def test_the_embedding_of_two_heads_is_their_mean() -> None:
+    net = library_net("timm:levit_128s", 10, 3, {"depth": (1, 1, 1), "num_heads": 1, "key_dim": 4})
+    assert net._classifiers == ["head.linear", "head_dist.linear"]
 
 
 def distilled_deit(classes: int) -> nn.Module:
