@@ -28,7 +28,7 @@ def build_with_drop_path(build: Callable[[str], nn.Module], model: str, drop_pat
         raise UserError(f"recipe.drop_path: {model} states {argument} too; state one of them")
     try:
         return build(ModelReference(reference.name, {**reference.params, argument: drop_path}).text)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, UserError) as e:
         if argument not in str(e):
             raise
         raise UserError(f"recipe.drop_path: {model} takes none: {e}") from None

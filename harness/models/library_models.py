@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.errors import UserError, one_line, shorten
 from harness.models.older_names import Translation, translation_for
 from harness.models.stage_names import named_stages, token_taps
 from harness.models.tap_probe import probe_taps
 from harness.models.taps import ConvNet, Taps
+from harness.spec.model_reference import ModelReference
 
 
 class LibraryNet(ConvNet):
@@ -109,16 +111,31 @@ def library_net(name: str, num_classes: int, in_channels: int, params: Mapping[s
     """Return ``timm:NAME`` or ``torchvision:NAME``, freshly initialised from torch's global random generator.
 
     ``params``: further arguments of its constructor.
+
+    Raises:
+        UserError: the library cannot build it with these arguments.
     """
+    params = dict(params or {})
+    try:
+        net, size = _built(name, num_classes, in_channels, params)
+    except Exception as e:
+        if not params:
+            raise
+        text = ModelReference(name, params).text
+        raise UserError(
+            f"{shorten(text)}: not built with these arguments: {type(e).__name__}: {one_line(str(e), 200)}"
+        ) from e
+    height, width = (size, size) if isinstance(size, int) else size
+    return LibraryNet(net, (in_channels, height, width))
+
+
+def _built(name: str, num_classes: int, in_channels: int, params: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """Return a library's model, and the size of the images that it is made for."""
     library, _, model = name.partition(":")
-    params = params or {}
     if library == "timm":
         create_model = importlib.import_module("timm").create_model
         net = create_model(model, num_classes=num_classes, in_chans=in_channels, **params)
-        size = params.get("img_size", net.pretrained_cfg["input_size"][1:])
-    else:
-        get_model = importlib.import_module("torchvision.models").get_model
-        net = get_model(model, weights=None, num_classes=num_classes, **params)
-        size = params.get("image_size", 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    return LibraryNet(net, (in_channels, height, width))
+        return net, params.get("img_size", net.pretrained_cfg["input_size"][1:])
+    get_model = importlib.import_module("torchvision.models").get_model
+    net = get_model(model, weights=None, num_classes=num_classes, **params)
+    return net, params.get("image_size", 224)

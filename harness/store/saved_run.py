@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError, unknown
+from harness.errors import UserError, shorten, unknown
 from harness.spec import datasets, tasks
 from harness.spec.model_reference import ModelReference
 from harness.spec.own_models import is_own_model
-from harness.spec.science import Science
+from harness.spec.science import DatasetChoice, Science
 from harness.store import checksums, files, records
 from harness.store.store import Store
 
@@ -37,7 +37,7 @@ def find_saved_run(store: Store, prefix: str, epoch: str, option: str) -> SavedR
     (row,) = records.read_records(store, [run_id], ["science", "weights_sha256", "best_epoch"]).to_pylist()
     science = Science.from_text(row["science"])
     try:
-        datasets.check_name(ModelReference.parse(science.dataset.name).name)
+        _check_dataset(science.dataset)
         if not is_own_model(science.student):  # whose source is looked for once the user has named it
             tasks.resolve_model(science.student)
     except ValueError as e:  # the record comes from others, or from other versions of the libraries
@@ -54,3 +54,15 @@ def find_saved_run(store: Store, prefix: str, epoch: str, option: str) -> SavedR
         f"{option} {run_id}: the weights of its best epoch ({row['best_epoch']}) were not kept: "
         "`sweep --keep-best` keeps those of the runs that it trains"
     )
+
+
+def _check_dataset(choice: DatasetChoice) -> None:
+    """Check that there is such a dataset, and that a record states what only the dataset's content tells.
+
+    Raises:
+        ValueError: there is none, or the record is incomplete.
+    """
+    datasets.check_name(ModelReference.parse(choice.name).name)
+    needed = {"classes", "image_shape"}.intersection(datasets.stated_keys(datasets.info_of(choice.name)))
+    if missing := [key for key in sorted(needed) if getattr(choice, key) is None]:
+        raise ValueError(f"the record does not state {missing[0]} of its dataset {shorten(choice.name)}")

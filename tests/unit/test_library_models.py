@@ -12,6 +12,7 @@ import torchvision  # type: ignore[import-untyped]
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from harness.errors import UserError
 from harness.models.batchnorm_folding import fold_batch_norms
 from harness.models.initial_weights import load_initial_weights
 from harness.models.library_models import LibraryNet, library_net
@@ -49,6 +50,11 @@ def test_weights_with_a_method_in_the_model_load() -> None:
     assert all(torch.equal(value, saved[key]) for key, value in models[1].state_dict().items())
     with pytest.raises(RuntimeError, match="size mismatch|Missing key"):
         models[1].load_state_dict({k: v[:1] if k.startswith("student") and v.ndim else v for k, v in saved.items()})
+
+
+def test_arguments_that_the_library_refuses_are_one_message() -> None:
+    with pytest.raises(UserError, match="not built with these arguments: TypeError: Basic"):
+        build_model('timm:test_resnet(block_args={"a": 1})', 10)
 
 
 def test_a_module_that_is_called_with_other_tokens_first() -> None:

@@ -100,6 +100,8 @@ def test_a_method_that_only_a_record_names_is_not_imported(tmp_path: Path) -> No
         ("timm:hf-hub:ann/x", "digits", "has no model 'hf-hub:ann/x'|pip install"),
         ("planted:Mine", "digits", "no model named 'planted:Mine'"),
         ("digits_net_w4", "../..", "unknown dataset '../..'"),
+        ("digits_net_w4", "planted:Mine", "the record does not state classes of its dataset 'planted:Mine'"),
+        ('timm:test_resnet(checkpoint_path="x.pth")', "digits", "checkpoint_path is set by the harness|pip install"),
     ],
 )
 def test_a_model_or_dataset_that_only_a_record_names_is_refused(

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.data.load import cifar
-from harness.data.load.arrays import WrongData
+from harness.data.load.arrays import WrongData, read_cached
 from harness.errors import UserError
 from harness.models.checkpoints import WeightsError, load_weights
 from harness.models.zoo import build_model
@@ -277,3 +277,20 @@ def test_a_payload_that_is_unpickled_leaves_a_trace(tmp_path: Path, kind: str) -
     assert not has_run(trace)
     pickle.loads(pickle.dumps(payloads(trace)[kind]))
     assert has_run(trace)
+
+
+@pytest.mark.parametrize("kind", ["archive", "objects", "huge"])
+def test_other_files_in_place_of_cached_arrays_are_removed(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "cached"
+    folder.mkdir()
+    with (folder / "train_images.npy").open("wb") as file:
+        if kind == "archive":
+            np.savez(file, a=np.zeros(3))
+        elif kind == "objects":
+            np.save(file, np.array([{}], dtype=object), allow_pickle=True)
+        else:
+            text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({10**20},), }}".ljust(117).encode()
+            file.write(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text + b"\n")
+    with pytest.raises(WrongData, match="damaged: content hash none .*; removed"):
+        read_cached(folder, "x")
+    assert not folder.exists()

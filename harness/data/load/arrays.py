@@ -74,11 +74,13 @@ def read_cached(folder: Path, version: str) -> ArrayDataset:
     """
     again = "run the same command again: it reads the data anew"
     try:
-        raw = ArrayDataset(*(np.load(folder / f"{name}.npy", mmap_mode="c") for name in data_cache.ARRAYS))
+        # Not np.load, which also opens archives. Objects, which would be unpickled, are refused.
+        files = (np.lib.format.open_memmap(folder / f"{name}.npy", mode="c") for name in data_cache.ARRAYS)
+        raw = ArrayDataset(*files)
         content = raw.version()
     except FileNotFoundError:
         raise WrongData(f"{folder}: no such data: {again}") from None
-    except (OSError, ValueError, EOFError) as e:
+    except (OSError, ValueError, EOFError, OverflowError, RecursionError, MemoryError) as e:
         content = f"none ({shorten(str(e))})"
     if content != version:
         with suppress(OSError):
