@@ -22,9 +22,9 @@ from harness.phrases import plural
 from harness.planning.cost import devices
 from harness.planning.plan import Planned
 from harness.spec import identity
-from harness.spec.expand import Run
 from harness.spec.own_models import source_of
 from harness.spec.science import Given, Several, Trained, as_json
+from harness.spec.sweep_plan import Run
 from harness.store import files, provenance
 from harness.training.check_order import CheckOrder, CheckResult, RunToCheck, State, read_results
 from harness.training.job_order import WeightsFile

@@ -13,8 +13,8 @@ from math import ceil
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.cost.plan import PlanCosts
 from harness.planning.plan import Planned
-from harness.spec.expand import Pack
 from harness.spec.lines import grouped
+from harness.spec.sweep_plan import Pack
 
 # A start's least share of a pack's time. For less, packs stay apart: each can then go to whichever place is free.
 WORTH_SHARING = 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
-from harness.spec import expand, sweep_file
+from harness.spec import expand, sweep_file, sweep_plan
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -23,7 +23,7 @@ class Planned:
     """A sweep, expanded and compared with the store."""
 
     name: str  # of the comparison: the sweep's, with a mark when --set or --only changed it
-    plan: expand.Plan
+    plan: sweep_plan.Plan
     store: Store
     data_root: Path | None
     info: DatasetInfo
@@ -106,14 +106,14 @@ def plan_sweep(
     return Planned(name, plan, store, root, info, given)
 
 
-def read_added(path: Path) -> list[expand.Cell]:
+def read_added(path: Path) -> list[sweep_plan.Cell]:
     """Return the cells that ``sweep --until-decided`` has added to a sweep in this store.
 
     Raises:
         UserError: they are unreadable or damaged.
     """
     try:
-        return json_files.read_checked(list[expand.Cell], path)
+        return json_files.read_checked(list[sweep_plan.Cell], path)
     except FileNotFoundError:
         return []
     except Unreadable:

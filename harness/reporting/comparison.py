@@ -19,11 +19,11 @@ from harness.reporting.ranking import Ranking, ranking
 from harness.reporting.statistics import Difference, Interval, Spread
 from harness.reporting.tables import digests
 from harness.spec import datasets
-from harness.spec.expand import Cell, Plan
 from harness.spec.idle_settings import idle_settings
 from harness.spec.lines import Line, LinePart, PairNames, grouped
 from harness.spec.schema import Name, Teachers
 from harness.spec.science import Science
+from harness.spec.sweep_plan import Cell, Plan
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, json_files, record_stream

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from harness.errors import UserError
 from harness.phrases import some
-from harness.spec.expand import Cell, Plan
 from harness.spec.identity import canonical
 from harness.spec.lines import Line, LinePart
 from harness.spec.recipe import PER_METHOD
 from harness.spec.schema import Recipe
 from harness.spec.science import CLOSED
+from harness.spec.sweep_plan import Cell, Plan
 
 _PER_METHOD = {name for name, field in Recipe.model_fields.items() if PER_METHOD in field.metadata}
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from harness.phrases import plural, some
 from harness.spec import sweep_file
-from harness.spec.expand import Plan
 from harness.spec.lines import Line
 from harness.spec.methods import MethodInfo, describe_method
 from harness.spec.optimizers import OWN_KEYS
 from harness.spec.schema import Recipe, Teachers
 from harness.spec.science import Science
+from harness.spec.sweep_plan import Plan
 from harness.spec.tasks.detection import DETECTORS, TASK
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from harness.reporting.comparison import Contents
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store import records
 from harness.store.store import Store
 from tests.support.bench import ENVIRONMENT, until

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from harness.models.zoo import build_model
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from tests.support.bench import SELDOM, USER_METHODS, Bench
 
 W4, W8, W16 = (f"digits_net_w{width}" for width in (4, 8, 16))

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from harness.planning.plan import Planned, plan_sweep
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store import records
 from harness.store.locks import is_locked
 from harness.store.store import Store

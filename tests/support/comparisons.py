@@ -9,7 +9,7 @@ import pyarrow as pa
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
 from harness.spec import identity
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store.schema import SCHEMA
 
 SWEEP: dict[str, Any] = {

@@ -14,9 +14,9 @@ from harness.data.coco_manifest import Category, CocoManifest, CocoPart
 from harness.data.manifest import Manifest, Part, Settings
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
-from harness.spec.expand import Plan
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
+from harness.spec.sweep_plan import Plan
 from harness.spec.teacher_reference import TeacherReference
 from harness.training.member import known_taps
 from harness.training.tasks import open_task

@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from harness.errors import UserError
-from harness.spec import datasets, expand, sweep_file, tasks
+from harness.spec import datasets, expand, sweep_file, sweep_plan, tasks
 from harness.spec.schema import Sweep
 from harness.spec.yamlfile import Document
 
 INFO = datasets.prepared_dataset("coco", "0" * 16, 80, 1000, 100, 0)
 
 
-def expanded(data: dict[str, Any]) -> expand.Plan:
+def expanded(data: dict[str, Any]) -> sweep_plan.Plan:
     document = Document("sweep.yaml", data, {})
     sweep = sweep_file.validate_model(Sweep, data, document)
     info = INFO if sweep.dataset.name == INFO.name else tasks.DATASETS[sweep.dataset.name]

@@ -28,7 +28,7 @@ from harness.reporting.leaderboard.board import Board
 from harness.reporting.paper import render as paper_formats
 from harness.reporting.paper.table import paper
 from harness.reporting.tables import formats
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, row, table
 from tests.support.sciences import make_science

@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
 from harness.models.initial_weights import load_initial_weights
 from harness.models.zoo import build_model
-from harness.spec import expand, sweep_file, tasks
+from harness.spec import expand, sweep_file, sweep_plan, tasks
 from harness.spec.pretrained import Place
 from harness.spec.schema import Sweep
 from harness.spec.science import Start
@@ -116,7 +116,7 @@ def test_wrong_frozen_parts_are_refused(parts: tuple[str, ...], message: str) ->
         train(["student"], None, freeze=parts)
 
 
-def expanded(dataset: str, pair: dict[str, Any], **more: Any) -> expand.Plan:
+def expanded(dataset: str, pair: dict[str, Any], **more: Any) -> sweep_plan.Plan:
     recipe = {"epochs": 2, "lr": 0.01}
     data = {"dataset": dataset, "recipe": recipe, "methods": ["student", "kd"], "pairs": [pair], "seeds": 1} | more
     document = Document("sweep.yaml", data, {})

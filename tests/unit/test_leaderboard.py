@@ -23,7 +23,7 @@ from harness.reporting.leaderboard.dataset_labels import dataset_labels
 from harness.reporting.leaderboard.entries import LeaderboardEntry
 from harness.reporting.protocol_guard import RecipeChange
 from harness.spec import methods
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store import compaction
 from harness.store.schema import SCHEMA
 from harness.store.store import Store

@@ -31,7 +31,7 @@ from harness.reporting.published.numbers import published_numbers
 from harness.reporting.published.table import published_table
 from harness.reporting.tables import table_folder
 from harness.spec import datasets
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store import records
 from tests.support.cli import run_command
 from tests.support.comparisons import row, table

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.spec import expand, methods, sweep_file
-from harness.spec.expand import Plan
 from harness.spec.science import SHARED_RECIPE, Trained, as_json
+from harness.spec.sweep_plan import Plan
 from harness.spec.yamlfile import Document
 from tests.support.cli import REPO, process, run_command
 

@@ -12,7 +12,7 @@ from harness.reporting import statistics as ours
 from harness.reporting.comparison import Comparison
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from tests.support.comparisons import compared, contents, row, table
 
 WIDE = {"student": (60.0, 60.6, 60.1), "kd": (62.0, 62.7, 62.1), "crd": (60.2, 60.3, 60.4)}

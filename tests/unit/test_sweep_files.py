@@ -11,8 +11,8 @@ from harness.errors import UserError
 from harness.planning.plan import plan_sweep
 from harness.reporting.comparison import Contents
 from harness.reporting.tables.text import sweep_notes
-from harness.spec.expand import Plan
 from harness.spec.idle_settings import idle_settings
+from harness.spec.sweep_plan import Plan
 from tests.support.cli import REPO, run_command
 
 BASE: dict[str, Any] = {

@@ -16,9 +16,9 @@ from harness.models.taps import describe_taps
 from harness.models.zoo import build_model
 from harness.planning.cost.makespan import Job, makespan
 from harness.planning.plan import Planned, plan_sweep
-from harness.spec.expand import Cell, Plan
 from harness.spec.normalisation import Normalisation
 from harness.spec.science import Given, Science, Several, Trained
+from harness.spec.sweep_plan import Cell, Plan
 from harness.spec.teacher_order import teacher_levels
 from harness.spec.teacher_reference import TeacherReference, split_outside_brackets
 from harness.store import files
@@ -157,7 +157,10 @@ def run_of(**keys: Any) -> dict[str, Any]:
         (pairs({**CHAIN[0], "teacher_weights": {"file": "f"}}, CHAIN[1]), "is for models; this teacher is a run"),
         (pairs(*CHAIN, methods={"student": {}, "kd": {"use": "simkd"}}), "so that it cannot teach"),
         (pairs({"teacher": [W8], "student": W4}), "expected a list of at least two teachers"),
-        (pairs({"teacher": {"runs": {"student": W8}}, "student": W4}), "{run: {student: NAME, method: NAME}} or a list"),
+        (pairs({"teacher": {"runs": {"student": W8}}, "student": W4}), "{run: {student: NAME, method: NAME}} or a "),
+            pairs({"teacher": {"runs": {"student": W8}}, "student": W4}),
+            "{run: {student: NAME, method: NAME}} or a list",
+        ),
         (pairs({"teacher": [W8, W8], "student": W4}), f"{W8} stands twice for the same weights"),
         (pairs({"teacher": [W8, 3], "student": W4}), "expected a model's name, {run: "),
         (pairs({"teacher": [W8, W16], "student": W4, "teacher_weights": {"file": "f"}}), "expected a list of 2"),

@@ -14,8 +14,8 @@ from harness.planning.cost.plan import PlanCosts
 from harness.planning.cost.similar_runs import SimilarRuns
 from harness.planning.jobs import PlannedJob
 from harness.planning.plan import Planned
-from harness.spec.expand import Pack
 from harness.spec.lines import grouped
+from harness.spec.sweep_plan import Pack
 
 
 @dataclass(frozen=True)

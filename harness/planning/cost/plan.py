@@ -8,8 +8,8 @@ from harness.planning.cost.devices import Device, DeviceOf
 from harness.planning.cost.interval import Interval
 from harness.planning.cost.pack import PackCost, PackCosts
 from harness.planning.plan import Planned
-from harness.spec.expand import Pack
 from harness.spec.science import Science
+from harness.spec.sweep_plan import Pack
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from harness.reporting.export.own_files import write_own_files
 from harness.reporting.export.private_paths import as_written, without_paths, without_paths_in
 from harness.reporting.tables import digests, table_folder
 from harness.spec import sweep_file
-from harness.spec.expand import Plan
+from harness.spec.sweep_plan import Plan
 from harness.store import files, provenance, record_stream, records
 from harness.store.store import Store
 

@@ -19,9 +19,9 @@ from harness.errors import UserError
 from harness.phrases import file_name
 from harness.reporting.comparison import Comparison, Row
 from harness.reporting.figures.style import COLOURS, Drawing, Figure, text, write_drawing
-from harness.spec.expand import Cell
 from harness.spec.lines import PairNames
 from harness.spec.science import Science
+from harness.spec.sweep_plan import Cell
 from harness.store import checksums
 from harness.store.store import Store
 

@@ -23,7 +23,7 @@ from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import digests, formats
 from harness.reporting.tables.digests import Digests
-from harness.spec.expand import Cell
+from harness.spec.sweep_plan import Cell
 from harness.store import files, json_files, record_stream
 from harness.store.locks import Lock, is_locked
 from harness.store.store import CONTENTS, Store
