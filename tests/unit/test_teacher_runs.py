@@ -159,7 +159,7 @@ def run_of(**keys: Any) -> dict[str, Any]:
         (pairs({"teacher": [W8], "student": W4}), "expected a list of at least two teachers"),
         (pairs({"teacher": {"runs": {"student": W8}}, "student": W4}), "{run: {student: NAME, method: NAME}} or a "),
         (pairs({"teacher": [W8, W8], "student": W4}), f"{W8} stands twice for the same weights"),
-        (pairs({"teacher": [W8, 3], "student": W4}), "expected a model's name, {run: "),
+        (pairs({"teacher": [W8, 3], "student": W4}), "expected a model's name, {name: NAME, params: "),
         (pairs({"teacher": [W8, W16], "student": W4, "teacher_weights": {"file": "f"}}), "expected a list of 2"),
         (pairs({"teacher": [W8, W16], "student": W4, "teacher_weights": [None]}), "expected a list of 2, as there are"),
         (
