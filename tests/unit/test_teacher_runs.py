@@ -157,15 +157,9 @@ def run_of(**keys: Any) -> dict[str, Any]:
         (pairs({**CHAIN[0], "teacher_weights": {"file": "f"}}, CHAIN[1]), "is for models; this teacher is a run"),
         (pairs(*CHAIN, methods={"student": {}, "kd": {"use": "simkd"}}), "so that it cannot teach"),
         (pairs({"teacher": [W8], "student": W4}), "expected a list of at least two teachers"),
-<<<<<<< HEAD
         (pairs({"teacher": {"runs": {"student": W8}}, "student": W4}), "{run: {student: NAME, method: NAME}} or a "),
         (pairs({"teacher": [W8, W8], "student": W4}), f"{W8} stands twice for the same weights"),
         (pairs({"teacher": [W8, 3], "student": W4}), "expected a model's name, {name: NAME, params: "),
-=======
-        (pairs({"teacher": {"runs": {"student": W8}}, "student": W4}), "{run: {student: NAME, "),
-        (pairs({"teacher": [W8, W8], "student": W4}), f"{W8} stands twice for the same weights"),
-        (pairs({"teacher": [W8, 3], "student": W4}), "expected a model's name, {name: "),
->>>>>>> x2
         (pairs({"teacher": [W8, W16], "student": W4, "teacher_weights": {"file": "f"}}), "expected a list of 2"),
         (pairs({"teacher": [W8, W16], "student": W4, "teacher_weights": [None]}), "expected a list of 2, as there are"),
         (
