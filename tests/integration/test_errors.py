@@ -161,7 +161,7 @@ WRONG_FILES = {
     ),
     "sha256's form": (
         put("pairs", 0, "teacher_weights", {"file": "file", "sha256": "ab"}),
-        "pairs.0.teacher_weights.sha256: string should match pattern '^[0-9a-f]{64}$', found 'ab'",
+        "pairs.0.teacher_weights.sha256: expected 64 digits of 0-9 and a-f, found 'ab'",
     ),
 }
 
