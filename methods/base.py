@@ -149,15 +149,26 @@ class Batch:
     targets: Tensor  # (B,) int64 class
     indices: Tensor  # (B,) int64 position in the training set
     random: SampleRandom
-    # Epochs of the main stage are 1, 2, ...; a first stage's last epoch is 0. Without an epoch every warm-up is over.
+    # Epochs of the main stage are 1, 2, ...; a first stage's last epoch is 0.
+    # Without an epoch every warm-up is over and no decay has begun.
     epoch: float = math.inf
     # Where a recipe mixes images: (B, classes) float32, the share of each class. `targets` is then the largest share's.
     target_probs: Tensor | None = None
     views: dict[str, Tensor] = field(default_factory=dict)  # further views of the same images, shaped as `images`
 
+    label_smoothing: float = 0.0  # the recipe's
+
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Return the cross-entropy of logits (B, classes) with the targets or, of mixed images, their shares."""
-        return F.cross_entropy(logits, self.targets if self.target_probs is None else self.target_probs)
+        targets = self.targets if self.target_probs is None else self.target_probs
+        return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+
+    def cosine_decay(self, start: int, end: int) -> float:
+        """Return the factor of a term that ends: 1 up to epoch ``start``, then half a cosine to 0 at epoch ``end``."""
+        if math.isinf(self.epoch):
+            return 1.0
+        done = (self.epoch - start) / (end - start) if end > start else float(self.epoch > end)
+        return (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
 
     def ramp(self, epochs: int) -> float:
         """Return min(epoch / epochs, 1), the factor of a term that warms up over ``epochs``; 1 for 0 epochs."""
@@ -206,7 +217,8 @@ class Distiller(nn.Module):
 
     ``weights``       the terms of the loss and their default loss weights. The trainer computes ``ce``, the student's
                       loss without a teacher, for every method: the cross-entropy with the labels, or the sum of a
-                      detector's losses. Every other name is a key of the dictionary that ``forward`` returns.
+                      detector's losses. Every other name is a key of the dictionary that ``forward`` returns; a
+                      method that also learns the labels of further views returns ``ce`` too.
     ``diagnostics``   further keys of that dictionary: logged per epoch, never optimised.
     ``logits_only``   whether ``forward`` reads nothing of the teacher except its logits: then they can be cached, see
                       the recipe's ``teacher_top_k``.
@@ -216,6 +228,7 @@ class Distiller(nn.Module):
                       ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
     ``views``         the recipe's further views of each image that ``forward`` reads, by name: student and teacher run
                       on each, and ``Outputs.views`` has what they return.
+    ``views_with``    a hyper-parameter and its value with which alone ``forward`` reads them; None: it always does.
     ``per_image``     whether it keeps something of each training image, known by ``Batch.indices``: then a recipe
                       cannot mix images.
     ``defined_for``   the kinds of models it can compare: ``classification``; ``detection``, detectors by their maps;
@@ -247,6 +260,7 @@ class Distiller(nn.Module):
     several_teachers: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
     views: ClassVar[tuple[str, ...]] = ()
+    views_with: ClassVar[tuple[str, object] | None] = None
     per_image: ClassVar[bool] = False
     used_with: ClassVar[dict[str, tuple[str, str]]] = {}
 

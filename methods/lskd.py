@@ -29,23 +29,26 @@ class LSKD(Distiller):
 
     weights: ClassVar[dict[str, float]] = {"ce": 0.1, "ls": 9.0}
     logits_only: ClassVar[bool] = True
+    views: ClassVar[tuple[str, ...]] = ("strong",)
+    views_with: ClassVar[tuple[str, object] | None] = ("base", "mlkd")
     used_with: ClassVar[dict[str, tuple[str, str]]] = {
         "alpha": ("base", "dkd"),
         "beta": ("base", "dkd"),
         "warmup": ("base", "dkd"),
     }
-    version: ClassVar[int] = 2  # 1 had no warm-up
+    version: ClassVar[int] = 3  # 1 had no warm-up, 2 the standard deviation with n
 
     def __init__(
         self,
         student: TapSpec,
         teacher: TapSpec,
         *,
-        base: Literal["kd", "dkd"] = "kd",
+        base: Literal["kd", "dkd", "mlkd", "ctkd"] = "kd",
         temperature: float = 2.0,
         alpha: float = 1.0,
         beta: float = 8.0,
         warmup: int = 20,
+        reading: Literal["code", "paper"] = "code",
     ):
         super().__init__(student, teacher)
         check_choice("base", base, "kd", "dkd")

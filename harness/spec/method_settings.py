@@ -41,17 +41,21 @@ def resolve(name: str, layers: dict[KeyPath, Method], document: Document) -> tup
     return source, MethodSettings(use, source.version, params, weights)
 
 
-def with_views(recipe: Recipe, use: str, source: MethodInfo) -> Recipe:
+def with_views(recipe: Recipe, settings: MethodSettings, source: MethodInfo) -> Recipe:
     """Return a recipe with the further views that a method reads, and no others.
 
     Raises:
         ValueError: the recipe lacks one.
     """
-    stated = recipe.views or {}
-    if missing := [name for name in source.views if name not in stated]:
+    stated, read = recipe.views or {}, source.views_read(settings.params)
+    if missing := [name for name in read if name not in stated]:
         example = f"views: {{{missing[0]}: {{augment: {{randaugment: {{}}}}}}}}"
-        raise ValueError(f"{use} reads a view {missing[0]!r} of each image, which its recipe lacks; state {example}")
-    return recipe.model_copy(update={"views": {name: stated[name] for name in source.views} or None})
+        text = f"{settings.use} reads a view {missing[0]!r} of each image, which its recipe lacks; state {example}"
+        if source.views_with:
+            key, value = source.views_with
+            text += f"; it reads none with another {key} than {str(value).lower() if value is True else value}"
+        raise ValueError(text)
+    return recipe.model_copy(update={"views": {name: stated[name] for name in read} or None})
 
 
 def check_augmentation(recipe: Recipe, use: str, source: MethodInfo) -> None:

@@ -6,6 +6,7 @@ their annotations and literal defaults, are its hyper-parameters.
 
 import ast
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -68,9 +69,17 @@ class MethodInfo:
     summary: str
     several_teachers: bool = False  # it reads each of several teachers' outputs
     views: tuple[str, ...] = ()  # further views of images that it reads
+    views_with: tuple[str, Any] | None = None  # the hyper-parameter and its value with which alone it reads them
     per_image: bool = False  # it keeps something of each training image
     # Hyper-parameter -> another one and its value, with which alone it is used
     used_with: dict[str, tuple[str, Any]] = field(default_factory=dict)
+
+    def views_read(self, params: dict[str, Any]) -> tuple[str, ...]:
+        """Return the further views that it reads with these hyper-parameters."""
+        if self.views_with is None:
+            return self.views
+        key, value = self.views_with
+        return self.views if params[key] == value else ()
 
 
 @cache
@@ -150,6 +159,10 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
     views = literals.get("views", ())
     if not isinstance(views, tuple) or not all(isinstance(name, str) for name in views):
         raise UserError(f"{module}:{node.name}: `views` must be a tuple of names: ('strong',)")
+    views_with = literals.get("views_with")
+    if views_with is not None and not _is_condition(("", views_with), {"": None, **hyper}):
+        text = "`views_with` must be a hyper-parameter and its value: ('base', 'mlkd')"
+        raise UserError(f"{module}:{node.name}: {text}")
     doc = ast.get_docstring(node) or ast.get_docstring(tree) or ""
     return MethodInfo(
         target=f"{module}:{node.name}",
@@ -162,6 +175,7 @@ def _read(tree: ast.Module, node: ast.ClassDef, module: str, version: str | None
         hyper=hyper,
         summary=doc.split("\n\n")[0].replace("\n", " "),
         views=views,
+        views_with=views_with,
         per_image=literals.get("per_image", False),
         used_with=used_with,
         several_teachers=literals.get("several_teachers", False),
@@ -173,7 +187,7 @@ def _is_term(item: tuple[Any, Any]) -> bool:
     return isinstance(name, str) and isinstance(weight, int | float) and not isinstance(weight, bool)
 
 
-def _is_condition(item: tuple[Any, Any], hyper: dict[str, Hyper]) -> bool:
+def _is_condition(item: tuple[Any, Any], hyper: Mapping[str, Hyper | None]) -> bool:
     key, condition = item
     return key in hyper and isinstance(condition, tuple) and len(condition) == 2 and condition[0] in hyper
 

@@ -2,7 +2,12 @@
 
 from harness.errors import UserError
 
-OWN_KEYS = {"sgd": ("momentum", "nesterov"), "adamw": ("betas", "eps"), "lamb": ("betas", "eps")}
+OWN_KEYS = {
+    "sgd": ("momentum", "nesterov"),
+    "dot": ("momentum", "momentum_delta"),
+    "adamw": ("betas", "eps"),
+    "lamb": ("betas", "eps"),
+}
 
 
 def refuse_shards(optimizer: str, zero_stage: int) -> None:

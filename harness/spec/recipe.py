@@ -59,10 +59,11 @@ class GeneralKeys(Closed):
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training set")
     batch_size: PerMethod[int] = Field(64, ge=2, le=1_000_000, description="images per optimiser step")
-    optimizer: PerMethod[Literal["sgd", "adamw", "lamb"]] = Field(
+    optimizer: PerMethod[Literal["sgd", "dot", "adamw", "lamb"]] = Field(
         "sgd",
-        description="`sgd`; `adamw`: Adam with decoupled weight decay (arXiv:1711.05101); `lamb`: layer-wise adapted "
-        "steps for large batches (arXiv:1904.00962)",
+        description="`sgd`; `dot`: SGD with one momentum for the gradient of the labels' loss and another for that of "
+        "the distillation's (DOT, ICCV 2023); `adamw`: Adam with decoupled weight decay (arXiv:1711.05101); `lamb`: "
+        "layer-wise adapted steps for large batches (arXiv:1904.00962)",
     )
     lr: PerMethod[Finite] = Field(gt=0, description="learning rate before any decay")
     momentum: PerMethod[Finite] = Field(0.9, ge=0, lt=1, description="SGD momentum")
@@ -71,6 +72,13 @@ class GeneralKeys(Closed):
         ge=0,
         description="on every parameter, norms and biases included: with `sgd` an L2 penalty, with `adamw` a shrinking "
         "of the weights, with `lamb` a part of the step",
+    )
+    momentum_delta: PerMethod[Finite] = Field(
+        0.075,
+        ge=0,
+        lt=1,
+        description="`dot`: how much lower the momentum of the labels' loss is than `momentum`, and how much higher "
+        "that of the distillation's",
     )
     nesterov: PerMethod[bool] = Field(False, description="Nesterov's form of momentum")
     betas: PerMethod[tuple[Decay, Decay]] = Field(

@@ -261,7 +261,7 @@ class SweepSciences:
         if not source.logits_only or (source.several_teachers and isinstance(teacher, Several)):
             final = final.model_copy(update={"teacher_top_k": None})
         with self.document.place(at):
-            final = method_settings.with_views(final, use, source)
+            final = method_settings.with_views(final, settings, source)
             method_settings.check_augmentation(final, use, source)
         # A finished run may have such a recipe, so it is not the recipe's own check.
         if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):

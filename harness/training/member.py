@@ -139,7 +139,8 @@ class Member:
     @property
     def views(self) -> tuple[str, ...]:
         """The further views of images that the current stage reads."""
-        return () if self.in_first_stage else self.distiller.views
+        read = self.recipe.views or {}  # of the method's, those that its hyper-parameters let it read
+        return () if self.in_first_stage else tuple(name for name in self.distiller.views if name in read)
 
     @property
     def networks(self) -> list[nn.Module]:

@@ -158,8 +158,9 @@ class StepRunner:
             random.reseed(seed)
         extras = inputs.extras
         return EpochTrackingBatch(
-            inputs.images, inputs.targets, indices, random, epoch + 1, extras.target_probs, extras.views
-        )
+            inputs.images, inputs.targets, indices, random, epoch + 1, extras.target_probs, extras.views,
+            member.recipe.label_smoothing or 0.0,
+        )  # fmt: skip
 
 
 def compute_step(member: Member, batch: Batch, teacher: Outputs, batch_size: int) -> Tensor:

@@ -1,9 +1,7 @@
 """Compare our methods with every loss case of the golden folder: losses, gradients, outputs and state."""
 
 import copy
-import json
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,40 +26,28 @@ from methods.reviewkd import ReviewKD, context_loss
 from methods.rkd import RKD
 from methods.sp import SP, similarity_loss
 from methods.vid import VID, Gaussian
+from tests.golden import (
+    contrast_and_detector_cases,
+    logit_cases,
+    map_cases,
+    optimizer_cases,
+    refined_logit_cases,
+    transport_cases,
+)
+from tests.golden.cases import (
+    Adapter,
+    Arrays,
+    Case,
+    assert_equal,
+    batch,
+    grad,
+    outputs,
+    read_arrays,
+    read_cases,
+    spec,
+    submodule_weights,
+)  # fmt: skip
 from tests.support.golden_weights import GOLDEN
-
-Arrays = dict[str, Tensor]
-Case = dict[str, Any]
-
-
-def spec(feature: Tensor | None = None, embedding_dim: int = 1, num_classes: int = 1) -> TapSpec:
-    """Return the spec of a model with one tap, "map", shaped like `feature`."""
-    if feature is None:
-        return TapSpec({}, {}, embedding_dim, num_classes)
-    _, c, h, w = feature.shape
-    return TapSpec({"map": c}, {"map": (h, w)}, embedding_dim, num_classes)
-
-
-def outputs(*, logits: Tensor | None = None, embedding: Tensor | None = None, feature: Tensor | None = None) -> Outputs:
-    nothing = torch.zeros(0)
-    return Outputs(
-        nothing if logits is None else logits,
-        nothing if embedding is None else embedding,
-        {} if feature is None else {"map": feature},
-    )
-
-
-def batch(indices: Tensor) -> Batch:
-    return Batch(torch.zeros(0), torch.zeros_like(indices), indices, SampleRandom(0, len(indices)))
-
-
-def submodule_weights(arrays: Arrays, prefix: str) -> Arrays:
-    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
-
-
-def grad(tensor: Tensor) -> Tensor:
-    assert tensor.grad is not None
-    return tensor.grad.clone()
 
 
 class GivenRows(CRD):
@@ -464,7 +450,7 @@ def ft(case: Case, arrays: Arrays) -> Arrays:
 
 
 # A case's `method` -> a function from the case and its arrays to our values of everything it lists.
-ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
+ADAPTERS: dict[str, Adapter] = {
     "KD": kd,
     "FitNet": fitnet,
     "CRD": crd,
@@ -484,33 +470,16 @@ ADAPTERS: dict[str, Callable[[Case, Arrays], Arrays]] = {
     "FT": ft,
 }
 
-INDEX = GOLDEN / "losses" / "cases.json"
-CASES: list[Case] = json.loads(INDEX.read_text())["cases"] if INDEX.is_file() else []
+for module in (
+    contrast_and_detector_cases, logit_cases, map_cases, optimizer_cases, refined_logit_cases, transport_cases
+):  # fmt: skip
+    ADAPTERS |= module.ADAPTERS
+
+CASES = read_cases()
 
 
-def kind(name: str, role: str) -> str:
-    """Return the name of the tolerance that the case states for an array."""
-    return "grad" if role == "grad" else "loss" if name.startswith("loss") else "state"
-
-
-@pytest.mark.skipif(not CASES, reason=f"no golden losses at {INDEX} (set KD_GOLDEN)")
-@pytest.mark.parametrize("case", CASES, ids=[case["id"] for case in CASES])
-def test_matches_the_reference(case: Case) -> None:
-    adapter = ADAPTERS.get(case["method"])
-    if adapter is None:
-        pytest.skip("method not implemented yet")
-    with np.load(GOLDEN / "losses" / case["file"]) as file:
-        arrays = {name: torch.from_numpy(np.array(value)) for name, value in file.items()}
-    roles = {name: about["role"] for name, about in case["arrays"].items()}
-    expected = {name: arrays[name] for name, role in roles.items() if role not in ("input", "weight")}
-
-    got = adapter(case, {name: arrays[name].clone() for name, role in roles.items() if role in ("input", "weight")})
-
-    assert got.keys() == expected.keys()
-    for name, reference in expected.items():
-        tolerance = case["tolerance"][kind(name, roles[name])]
-        value, reference = got[name].detach().double(), reference.double()
-        assert value.shape == reference.shape, name
-        allowed = tolerance["atol"] + tolerance["rtol"] * reference.abs().max()
-        error = (value - reference).abs().max()
-        assert error <= allowed, f"{name}: off by {error:.3g}, {allowed:.3g} allowed"
+@pytest.mark.skipif(not CASES, reason=f"no golden losses at {GOLDEN} (set KD_GOLDEN)")
+@pytest.mark.parametrize(("folder", "case"), CASES, ids=[case["id"] for _, case in CASES])
+def test_matches_the_reference(folder: Path, case: Case) -> None:
+    given, expected = read_arrays(folder, case)
+    assert_equal(case, ADAPTERS[case["method"]](case, given), expected)

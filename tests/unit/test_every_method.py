@@ -20,20 +20,36 @@ from harness.training.trained_model import method_class
 from methods.ab import AB
 from methods.at import AT
 from methods.base import Distiller, FirstStage, Outputs, TapSpec
+from methods.catkd import CATKD
 from methods.cc import CC
+from methods.ctkd import CTKD
 from methods.dist import DIST
 from methods.dkd import DKD
 from methods.fsp import FSP
 from methods.ft import FT
+from methods.ickd import ICKD
 from methods.kdsvd import KDSVD
 from methods.lskd import LSKD
+from methods.mgd import MGD
+from methods.mlkd import MLKD
+from methods.nkd import NKD
 from methods.nst import NST
+from methods.ofa import OFA
 from methods.ofd import OFD
+from methods.pkd import PKD
 from methods.pkt import PKT
 from methods.reviewkd import ReviewKD
 from methods.rkd import RKD
+from methods.rld import RLD
 from methods.sp import SP
+from methods.srrl import SRRL
+from methods.tekap_f import TeKAPF
+from methods.tekap_l import TeKAPL
+from methods.ttm import TTM
 from methods.vid import VID
+from methods.wkd_f import WKDF
+from methods.wkd_l import WKDL
+from methods.wttm import WTTM
 from tests.support.synthetic_outputs import CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
 METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
@@ -60,6 +76,22 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "ab": (AB, {"taps": "stage1.preact,stage1"}),
     "ft": (FT, {}),
     "ft-p": (FT, {"p1": 3, "p2": 2, "k": 0.05}),
+    "mlkd": (MLKD, {}),
+    "ctkd": (CTKD, {}),
+    "catkd": (CATKD, {}),
+    "srrl": (SRRL, {}),
+    "ickd": (ICKD, {}),
+    "wkd_l": (WKDL, {}),
+    "wkd_f": (WKDF, {}),
+    "tekap_l": (TeKAPL, {}),
+    "tekap_f": (TeKAPF, {}),
+    "ofa": (OFA, {}),
+    "rld": (RLD, {}),
+    "ttm": (TTM, {}),
+    "wttm": (WTTM, {}),
+    "nkd": (NKD, {}),
+    "mgd": (MGD, {}),
+    "pkd": (PKD, {}),
 }
 
 
