@@ -98,19 +98,27 @@ class CRD(Distiller):
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         v_s, v_t = self.embed_s(student.embedding), self.embed_t(teacher.embedding)
-        rows = self.contrast_rows(batch)
-        logits_s = row_scores(v_s, self.bank_t, rows, batch.indices) / self.temperature
-        logits_t = row_scores(v_t, self.bank_s, rows, batch.indices) / self.temperature
+        loss_s, loss_t = self.contrast(v_s, v_t, self.contrast_rows(batch), batch.indices)
+        return {"crd": loss_s + loss_t}
+
+    def contrast(self, v_s: Tensor, v_t: Tensor, rows: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Return v_s's and v_t's part of L_crd, then store both in the images' rows of the banks."""
+        logits_s = self.score(v_s, self.bank_t, rows, indices)
+        logits_t = self.score(v_t, self.bank_s, rows, indices)
         mean_exp = torch.cat([self._mean_exp(logits_s), self._mean_exp(logits_t)], dim=1)
 
         n = len(self.bank_s)
         log_z = mean_exp.mean(0).log() + 1 / self.temperature + math.log(n)
         self.log_z.copy_(torch.where(self.log_z.isnan(), log_z, self.log_z))  # unlike `if`, does not wait for a GPU
-        loss = nce_loss(logits_s - self.log_z[0], n) + nce_loss(logits_t - self.log_z[1], n)
+        losses = nce_loss(logits_s - self.log_z[0], n), nce_loss(logits_t - self.log_z[1], n)
 
-        self._remember(self.bank_s, batch.indices, v_s.detach())
-        self._remember(self.bank_t, batch.indices, v_t.detach())
-        return {"crd": loss}
+        self.remember(self.bank_s, indices, v_s.detach())
+        self.remember(self.bank_t, indices, v_t.detach())
+        return losses
+
+    def score(self, v: Tensor, bank: Tensor, rows: Tensor, indices: Tensor) -> Tensor:
+        """Return v . m / temperature, (B, 1 + negatives). Then only the bank's rows ``indices`` may change."""
+        return row_scores(v, bank, rows, indices) / self.temperature
 
     def contrast_rows(self, batch: Batch) -> Tensor:
         """Return the bank rows (B, 1 + negatives) that each anchor is compared with: its positive, then its negatives.
@@ -142,7 +150,8 @@ class CRD(Distiller):
         return (logits.detach() - 1 / self.temperature).exp().mean(1, keepdim=True)
 
     @torch.no_grad()
-    def _remember(self, bank: Tensor, indices: Tensor, new: Tensor) -> None:
+    def remember(self, bank: Tensor, indices: Tensor, new: Tensor) -> None:
+        """Move the images' rows of a bank towards their new embeddings (B, feat_dim)."""
         # For an image that is in the batch more than once, every device stores its last embedding.
         same = indices[:, None] == indices
         last = (same * torch.arange(len(indices), device=indices.device)).amax(1)

@@ -1,5 +1,124 @@
 """Our values of the golden cases of tekap_f, mgd and pkd."""
 
-from tests.golden.cases import Adapter
+from collections.abc import Callable
 
-ADAPTERS: dict[str, Adapter] = {}
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.base import Batch, SampleRandom, TapSpec
+from methods.crd import nce_loss
+from methods.mgd import MGD
+from methods.pkd import PKD
+from methods.tekap_f import TeKAPF
+from tests.golden.cases import Adapter, Arrays, Case, batch, grad, outputs, spec, submodule_weights
+
+
+class GivenNumbers(SampleRandom):
+    """The case's random numbers instead of drawn ones."""
+
+    def __init__(self, numbers: Tensor):
+        super().__init__(0, len(numbers))
+        self.numbers = numbers
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        assert self.numbers.shape[1:] == shape
+        return self.numbers
+
+
+class GivenRows(TeKAPF):
+    """TeKAP-F with the case's rows instead of its own draw."""
+
+    rows: Tensor
+
+    def contrast_rows(self, batch: Batch) -> Tensor:
+        return self.rows
+
+
+def tekap_f(case: Case, arrays: Arrays) -> Arrays:
+    hyper, f_s, f_t = case["hyper"], arrays["f_s"].requires_grad_(), arrays["f_t"]
+    method = GivenRows(
+        spec(embedding_dim=f_s.shape[1]),
+        spec(embedding_dim=f_t.shape[1]),
+        feat_dim=hyper["feat_dim"],
+        negatives=hyper["nce_k"],
+        temperature=float(np.float32(hyper["nce_t"])),  # the reference keeps both in a float32 buffer
+        momentum=float(np.float32(hyper["nce_m"])),
+        noise=hyper.get("noise_weight", 0.1),
+        noise_std=hyper.get("noise_std", 0.1),
+    ).double()
+    method.setup(torch.arange(hyper["n_data"]) % 2)
+    for embed in ("embed_s", "embed_t"):
+        getattr(method, embed).load_state_dict(submodule_weights(arrays, f"{embed}."))
+    method.bank_s.copy_(arrays["memory_v1_before"])
+    method.bank_t.copy_(arrays["memory_v2_before"])
+    method.rows = arrays["contrast_idx"]
+    given = batch(arrays["idx"])
+    given.random = GivenNumbers(arrays["noise"])
+    loss = method(given, outputs(embedding=f_s), outputs(embedding=f_t))["crd"]
+    loss.backward()
+
+    bank_t = arrays["memory_v2_before"]
+    scores = method.score(method.embed_s(f_s), bank_t, method.rows, given.indices) - method.log_z[0]
+    loss_s, n = nce_loss(scores, len(bank_t)), len(bank_t)
+    scores = method.score(method.embed_t(f_t), arrays["memory_v1_before"], method.rows, given.indices)
+    loss_t = nce_loss(scores - method.log_z[1], n)
+    z_s, z_t = method.log_z.exp()
+    got = {
+        "loss": loss,
+        "loss_s": loss_s,
+        "loss_t": loss_t,
+        "loss_t_noisy": loss - 2 * loss_s - loss_t,
+        "memory_v1_after": method.bank_s,
+        "memory_v2_after": method.bank_t,
+        "Z_v1": z_s,
+        "Z_v2": z_t,
+        "grad_f_s": grad(f_s),
+    }
+    return got | {f"grad_{name}": grad(value) for name, value in method.named_parameters()}
+
+
+def mgd(case: Case, arrays: Arrays) -> Arrays:
+    hyper, f_s, f_t = case["hyper"], arrays["f_s"].requires_grad_(), arrays["f_t"]
+    mask = {"det": "positions", "cls": "channels"}[hyper["variant"]]
+    method = MGD(spec(f_s), spec(f_t), taps="map", mask_ratio=hyper["lambda"], mask=mask).double()  # type: ignore[arg-type]
+    given = submodule_weights(arrays, "mgd.")
+    assert not method.load_state_dict({ours(name): value for name, value in given.items()}).missing_keys
+    seen = batch(torch.arange(len(f_s)))
+    seen.random = GivenNumbers(arrays["rand"])
+    loss_dis = method(seen, outputs(feature=f_s), outputs(feature=f_t))["generation"]
+    loss = hyper["alpha"] * loss_dis
+    loss.backward()
+    parameters = dict(method.named_parameters())
+    got = {"loss": loss, "loss_dis": loss_dis, "mask": method.draw_mask(seen, f_t), "grad_f_s": grad(f_s)}
+    return got | {f"grad_mgd.{name}": grad(parameters[ours(name)]) for name in given}
+
+
+def ours(name: str) -> str:
+    """Return our name of a tensor of MGD: modules are numbered by tap."""
+    return name.replace("align.", "align.0.").replace("generation.", "generate.0.")
+
+
+def pkd(case: Case, arrays: Arrays) -> Arrays:
+    hyper = case["hyper"]
+    levels = range(len(arrays) // 2)
+    f_s, f_t = ([arrays[f"{whose}_{i}"] for i in levels] for whose in ("f_s", "f_t"))
+    for f in f_s:
+        f.requires_grad_()
+    method = PKD(levels_of(f_s), levels_of(f_t), resize_student=hyper["resize_stu"])
+    student, teacher = outputs(), outputs()
+    student.features, teacher.features = ({f"stage{i}": f for i, f in enumerate(maps)} for maps in (f_s, f_t))
+    loss = hyper["weight"] * method(batch(torch.arange(len(f_s[0]))), student, teacher)["correlation"]
+    loss.backward()
+    losses = torch.stack([hyper["weight"] * method.compare(s, t) for s, t in zip(f_s, f_t, strict=True)])
+    return {"loss": loss, "losses": losses} | {f"grad_f_s_{i}": grad(f) for i, f in enumerate(f_s)}
+
+
+def levels_of(maps: list[Tensor]) -> TapSpec:
+    """Return the spec of a model with taps stage0, stage1, ... of these shapes."""
+    shapes = {f"stage{i}": f.shape for i, f in enumerate(maps)}
+    sizes = {tap: (shape[2], shape[3]) for tap, shape in shapes.items()}
+    return TapSpec({tap: shape[1] for tap, shape in shapes.items()}, sizes, 1, 1)
+
+
+ADAPTERS: dict[str, Adapter] = {"TeKAP-F": tekap_f, "MGD": mgd, "PKD": pkd}

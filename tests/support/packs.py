@@ -32,6 +32,7 @@ EPOCHS = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},
     "crd": {"negatives": 16, "feat_dim": 4},
+    "tekap_f": {"negatives": 16, "feat_dim": 4},
     "dkd": {"warmup": 2}, "reviewkd": {"warmup": 2},
 }  # fmt: skip
 SHIPPED = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]

@@ -84,13 +84,14 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "wkd_l": (WKDL, {}),
     "wkd_f": (WKDF, {}),
     "tekap_l": (TeKAPL, {}),
-    "tekap_f": (TeKAPF, {}),
+    "tekap_f": (TeKAPF, {"feat_dim": 6, "negatives": 4}),
     "ofa": (OFA, {}),
     "rld": (RLD, {}),
     "ttm": (TTM, {}),
     "wttm": (WTTM, {}),
     "nkd": (NKD, {}),
     "mgd": (MGD, {}),
+    "mgd-channels": (MGD, {"mask": "channels", "mask_ratio": 0.15}),
     "pkd": (PKD, {}),
 }
 
@@ -124,14 +125,15 @@ def pairs(draw: st.DrawFn) -> tuple[TapSpec, TapSpec]:
     return model(9), model(9)
 
 
-# kdsvd needs maps of some size, fsp equal widths, ab sizes that its connectors can reach
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith(("kdsvd", "fsp", "ab"))])
+# kdsvd needs maps of some size, fsp and pkd equal widths, ab sizes that its connectors can reach
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith(("kdsvd", "fsp", "ab", "pkd"))])
 @settings(max_examples=12)
 @given(specs=pairs(), seed=st.integers(0, 1000))
 def test_any_widths_and_sizes(name, specs, seed):
     cls, hyper = METHODS[name]
     torch.manual_seed(seed)
     method, student = cls(*specs, **hyper), outputs(specs[0], seed, grad=True)
+    method.setup(TARGETS)
     teacher = outputs(specs[1], seed + 1)
     taps_s, taps_t = every_tap(method)
     assert taps_s <= set(specs[0].names) and taps_t <= set(specs[1].names)
@@ -156,6 +158,7 @@ def test_finite_at_any_scale_and_the_teacher_is_not_changed(name, scale):
         outputs(STUDENT, 1, scale, True),
         outputs(TEACHER, 2, scale),
     )
+    method.setup(TARGETS)
     before = [x.clone() for x in inputs(teacher)]
     for _ in range(2):
         loss = total(method, student, teacher)
@@ -171,7 +174,7 @@ def test_finite_at_any_scale_and_the_teacher_is_not_changed(name, scale):
 @pytest.mark.parametrize("name", METHODS)
 def test_equal_models_have_no_loss(name):
     cls, hyper = METHODS[name]
-    if cls in (CC, VID, OFD, ReviewKD, AB, FT):
+    if cls in (CC, VID, OFD, ReviewKD, AB, FT, MGD, TeKAPF):
         pytest.skip("the method has layers that must be trained first")
     same, other = outputs(STUDENT, 1, grad=True), outputs(STUDENT, 2, grad=True)
     losses = [total(cls(STUDENT, STUDENT, **hyper), x, outputs(STUDENT, 1)) for x in (same, other)]
@@ -269,6 +272,11 @@ def test_batch_norms_of_real_networks(name, student, teacher):
         (FT, {"p1": 0}, "p1 and p2"),
         (FT, {"p2": 0}, "p1 and p2"),
         (FT, {"first_lr": 0.0}, "learning rate"),
+        (MGD, {"mask_ratio": 1.0}, "mask_ratio must be in"),
+        (MGD, {"mask": "pixels"}, "'positions' or 'channels'"),
+        (PKD, {"taps": "stage1:stage2"}, "student's stage1 has 6 and the teacher's stage2 7"),
+        (TeKAPF, {"noise": 1.5}, "noise must be between"),
+        (TeKAPF, {"noise_std": -0.1}, "noise_std must be 0"),
     ],
 )
 def test_wrong_hyper_parameters_are_refused(cls, hyper, message):

@@ -44,7 +44,10 @@ INFO = DATASETS["cifar100"]
 NET = "resnet8"
 METHODS = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
-SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
+SETTINGS = {
+    "crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1},
+    "tekap_f": {"negatives": 16},
+}  # fmt: skip
 WAIT = {"kdsvd": "linalg_eigh"}  # its eigenvalues are checked on the host: it trains without a graph
 
 
