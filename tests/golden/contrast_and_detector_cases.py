@@ -1,9 +1,11 @@
 """Our values of the golden cases of tekap_f, mgd and pkd."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Batch, SampleRandom, TapSpec
@@ -11,7 +13,18 @@ from methods.crd import nce_loss
 from methods.mgd import MGD
 from methods.pkd import PKD
 from methods.tekap_f import TeKAPF
-from tests.golden.cases import Adapter, Arrays, Case, batch, grad, outputs, spec, submodule_weights
+from tests.golden.cases import (
+    Adapter,
+    Arrays,
+    Case,
+    batch,
+    grad,
+    outputs,
+    read_arrays,
+    read_cases,
+    spec,
+    submodule_weights,
+)
 
 
 class GivenNumbers(SampleRandom):
@@ -35,8 +48,9 @@ class GivenRows(TeKAPF):
         return self.rows
 
 
-def tekap_f(case: Case, arrays: Arrays) -> Arrays:
-    hyper, f_s, f_t = case["hyper"], arrays["f_s"].requires_grad_(), arrays["f_t"]
+def make_tekap_f(case: Case, arrays: Arrays) -> GivenRows:
+    """Return the case's method before its step."""
+    hyper, f_s, f_t = case["hyper"], arrays["f_s"], arrays["f_t"]
     method = GivenRows(
         spec(embedding_dim=f_s.shape[1]),
         spec(embedding_dim=f_t.shape[1]),
@@ -53,6 +67,11 @@ def tekap_f(case: Case, arrays: Arrays) -> Arrays:
     method.bank_s.copy_(arrays["memory_v1_before"])
     method.bank_t.copy_(arrays["memory_v2_before"])
     method.rows = arrays["contrast_idx"]
+    return method
+
+
+def tekap_f(case: Case, arrays: Arrays) -> Arrays:
+    method, f_s, f_t = make_tekap_f(case, arrays), arrays["f_s"].requires_grad_(), arrays["f_t"]
     given = batch(arrays["idx"])
     given.random = GivenNumbers(arrays["noise"])
     loss = method(given, outputs(embedding=f_s), outputs(embedding=f_t))["crd"]
@@ -78,12 +97,18 @@ def tekap_f(case: Case, arrays: Arrays) -> Arrays:
     return got | {f"grad_{name}": grad(value) for name, value in method.named_parameters()}
 
 
+def make_mgd(case: Case, arrays: Arrays, mask: Literal["positions", "channels"]) -> MGD:
+    """Return the case's method with this kind of mask."""
+    method = MGD(spec(arrays["f_s"]), spec(arrays["f_t"]), taps="map", mask_ratio=case["hyper"]["lambda"], mask=mask)
+    given = submodule_weights(arrays, "mgd.").items()
+    assert not method.double().load_state_dict({ours(name): value for name, value in given}).missing_keys
+    return method
+
+
 def mgd(case: Case, arrays: Arrays) -> Arrays:
     hyper, f_s, f_t = case["hyper"], arrays["f_s"].requires_grad_(), arrays["f_t"]
-    mask = {"det": "positions", "cls": "channels"}[hyper["variant"]]
-    method = MGD(spec(f_s), spec(f_t), taps="map", mask_ratio=hyper["lambda"], mask=mask).double()  # type: ignore[arg-type]
+    method = make_mgd(case, arrays, "channels" if hyper["variant"] == "cls" else "positions")
     given = submodule_weights(arrays, "mgd.")
-    assert not method.load_state_dict({ours(name): value for name, value in given.items()}).missing_keys
     seen = batch(torch.arange(len(f_s)))
     seen.random = GivenNumbers(arrays["rand"])
     loss_dis = method(seen, outputs(feature=f_s), outputs(feature=f_t))["generation"]
@@ -121,4 +146,55 @@ def levels_of(maps: list[Tensor]) -> TapSpec:
     return TapSpec({tap: shape[1] for tap, shape in shapes.items()}, sizes, 1, 1)
 
 
+def case_of(name: str) -> tuple[Case, Arrays]:
+    """Return a case by its id, with its inputs."""
+    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == name)
+    return case, read_arrays(folder, case)[0]
+
+
+def effect_of_counting_a_part_twice() -> tuple[float, float]:
+    """The student's part of the second call, which the authors compute and do not use, in place of the first again."""
+    case, arrays = case_of("TeKAP-F_c1")
+    got = tekap_f(case, arrays)
+    method, given = make_tekap_f(case, arrays), batch(arrays["idx"])
+    v_s, v_t = method.embed_s(arrays["f_s"]), method.embed_t(arrays["f_t"])
+    method.contrast(v_s, v_t, method.rows, given.indices)
+    scores = method.score(v_s, method.bank_t, method.rows, given.indices) - method.log_z[0]
+    second = nce_loss(scores, len(method.bank_t))
+    return got["loss"].item(), (got["loss"] - got["loss_s"] + second).item()
+
+
+def effect_of_larger_images() -> tuple[float, float]:
+    """The same maps and masks, each position four times."""
+    case, arrays = case_of("MGD_c1")
+    arrays |= {name: F.interpolate(arrays[name], scale_factor=2.0) for name in ("f_s", "f_t", "rand")}
+    return case["loss"], mgd(case, arrays)["loss"].item()
+
+
+def effect_of_masking_positions() -> tuple[float, float]:
+    """Random positions are hidden, as for detectors, instead of random channels."""
+    case, arrays = case_of("MGD_c3_cls")
+    method, f_s, f_t = make_mgd(case, arrays, "positions"), arrays["f_s"], arrays["f_t"]
+    loss = method(batch(torch.arange(len(f_s))), outputs(feature=f_s), outputs(feature=f_t))["generation"]
+    return case["loss"], (case["hyper"]["alpha"] * loss).item()
+
+
+def effect_of_the_biased_mean() -> tuple[float, float]:
+    """1 - r, without the factor (N - 1) / N and the 1e-6."""
+    case, arrays = case_of("PKD_c1")
+    other = 0.0
+    for i in range(len(arrays) // 2):
+        s, t = (arrays[f"{whose}_{i}"].transpose(0, 1).flatten(1) for whose in ("f_s", "f_t"))
+        r = F.cosine_similarity(s - s.mean(1, keepdim=True), t - t.mean(1, keepdim=True), dim=1)
+        other += (1 - r).mean().item()
+    return case["loss"], case["hyper"]["weight"] * other
+
+
+# A row of the table of readings -> (the case's loss as the code has it, its loss by the other reading)
+EFFECTS: dict[str, Callable[[], tuple[float, float]]] = {
+    "tekap_f": effect_of_counting_a_part_twice,
+    "mgd-size": effect_of_larger_images,
+    "mgd-mask": effect_of_masking_positions,
+    "pkd": effect_of_the_biased_mean,
+}
 ADAPTERS: dict[str, Adapter] = {"TeKAP-F": tekap_f, "MGD": mgd, "PKD": pkd}

@@ -184,7 +184,7 @@ def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(uninterrupted: Bench, ben
 def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, data: Path) -> None:
     """Runs resume after a stop in the middle of an epoch and after a kill."""
     bench.take(uninterrupted, teacher(uninterrupted))
-    ids = [run_ids(uninterrupted)[method] for method in ("kd", "rekd", "fgfi")]
+    ids = [run_ids(uninterrupted)[method] for method in ("kd", "rekd", "fgfi", "mgd", "pkd")]
     at = {"data": str(data / "prepared")}
     train_ranks(bench, 1, *ids, stop_after=1, **at)
     train_ranks(bench, 1, *ids, kill_after=2, checkpoint_seconds=0, **at)
@@ -198,7 +198,7 @@ def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, dat
     ("detector", "norm", "methods"),
     [
         ("fasterrcnn_mobilenet_v2_fpn64", "frozen", METHODS),
-        ("retinanet_resnet18_fpn", "batch", ("fitnets", "rekd")),
+        ("retinanet_resnet18_fpn", "batch", ("fitnets", "rekd", "mgd", "pkd")),
     ],
 )
 def test_two_processes_are_one_to_rounding(
@@ -208,7 +208,8 @@ def test_two_processes_are_one_to_rounding(
 
     Batch norms in a fresh backbone amplify rounding: in float32 the gradients of one process are 4 % off those in
     float64, and other regions are chosen. There the norms' statistics are compared instead of the weights, and
-    losses are compared less closely: ReKD's `select` was seen to differ by 5 parts in 10,000.
+    losses are compared less closely: ReKD's `select` was seen to differ by 5 parts in 10,000. PKD's statistics are each
+    process's own; there only the processes are compared with each other.
     """
     accuracy = {"frozen": 1e-4, "batch": 3e-3}[norm]
     recipe = {**SWEEP["recipe"], "epochs": 1, "epoch_steps": 1, "batch_size": 7, "warmup_steps": 0, "norm": norm}
@@ -234,6 +235,8 @@ def test_two_processes_are_one_to_rounding(
         assert row["teacher_AP"] == expected["teacher_AP"], "every image counted once"
         first = {c["name"]: c["value"] for c in expected["curves"]}
         assert {c["name"] for c in row["curves"]} == set(first)
+        if method == "pkd":
+            continue
         for epoch_curves in row["curves"]:
             if "AP" not in epoch_curves["name"]:
                 assert epoch_curves["value"] == pytest.approx(first[epoch_curves["name"]], rel=accuracy, abs=1e-6), (

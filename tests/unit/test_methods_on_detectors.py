@@ -16,6 +16,8 @@ from methods.dkd import DKD
 from methods.fgfi import FGFI, iou, near_objects
 from methods.fitnets import FitNets
 from methods.kd import KD
+from methods.mgd import MGD
+from methods.pkd import PKD
 from methods.rekd import ReKD
 from methods.reviewkd import ReviewKD
 
@@ -64,7 +66,8 @@ ONE, OTHER = [[4.0, 4.0, 36.0, 30.0]], [[20.0, 10.0, 60.0, 60.0], [0.0, 0.0, 9.0
 @pytest.mark.parametrize(
     ("method", "params"),
     [(FGFI, {}), (ReviewKD, {}), (ReKD, {"tap": "p3, p4,p5"}), (ReKD, {"tap": "p4"}), (FitNets, {"tap": "p4"}),
-     (FitNets, {"tap": "stage3"})],
+     (FitNets, {"tap": "stage3"}), (MGD, {}), (MGD, {"taps": "p3,p4", "mask": "channels"}), (PKD, {}),
+     (PKD, {"taps": "p3,p4"})],
 )  # fmt: skip
 def test_terms_of_pyramids_are_finite_and_train_the_student(method: Any, params: dict[str, Any]) -> None:
     torch.manual_seed(0)
