@@ -1,4 +1,4 @@
-"""How alike classes are to a teacher, by the maps of their training images."""
+"""The similarity of classes to a teacher, by its maps of their training images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

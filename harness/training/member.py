@@ -138,7 +138,7 @@ class Member:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether no step has been taken yet."""
+        """Return whether no step has been taken yet."""
         return self.steps == 0 and self.history.epoch == -self.first_stage.epochs
 
     @property
