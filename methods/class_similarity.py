@@ -20,9 +20,9 @@ class ClassSimilarity:
     the data set's order, without augmentation. See ``linear_cka`` for how those of two classes are paired.
 
     With N samples a class, C classes hold C N D values, twice while they are compared in C^2 N D^2 operations.
-    CIFAR-100 under resnet32x4, all 500 images a class: 50,000 forward passes, 6.6 GB, 2e13 operations, about a second
-    on a data-centre GPU and minutes on a CPU. ImageNet under ResNet-34, 42 images a class: 42,000 forward passes,
-    8.4 GB, 5e14 operations.
+    CIFAR-100 under resnet32x4, all 500 images a class: 50,000 forward passes, 6.6 GB, 2e13 operations, which take
+    minutes on a few CPU cores. ImageNet under ResNet-34, 42 images a class: 42,000 forward passes, 8.4 GB, 5e14
+    operations; more images a class are far beyond a GPU's memory.
     """
 
     tap: str
