@@ -83,6 +83,7 @@ METHODS: dict[str, tuple[type[Distiller], dict[str, Any]]] = {
     "ickd": (ICKD, {}),
     "wkd_l": (WKDL, {}),
     "wkd_f": (WKDF, {}),
+    "wkd_f-grid": (WKDF, {"grid": 3}),
     "tekap_l": (TeKAPL, {}),
     "tekap_f": (TeKAPF, {}),
     "ofa": (OFA, {}),
@@ -171,8 +172,10 @@ def test_finite_at_any_scale_and_the_teacher_is_not_changed(name, scale):
 @pytest.mark.parametrize("name", METHODS)
 def test_equal_models_have_no_loss(name):
     cls, hyper = METHODS[name]
-    if cls in (CC, VID, OFD, ReviewKD, AB, FT):
+    if cls in (CC, VID, OFD, ReviewKD, AB, FT, WKDF):
         pytest.skip("the method has layers that must be trained first")
+    if cls is WKDL:
+        pytest.skip("one term is a cross-entropy, and Sinkhorn's flow between equal masses is not the identity")
     same, other = outputs(STUDENT, 1, grad=True), outputs(STUDENT, 2, grad=True)
     losses = [total(cls(STUDENT, STUDENT, **hyper), x, outputs(STUDENT, 1)) for x in (same, other)]
     for loss in losses:
