@@ -61,5 +61,6 @@ class CTKD(Distiller):
 
     def temperature(self, gradient_factor: float) -> Tensor:
         """Return T, a float64 scalar whose gradient with respect to g is multiplied by the factor."""
-        fixed, g = self.g.detach().double(), self.g.double()
-        return self.lowest_temperature + self.temperature_range * torch.sigmoid(fixed + gradient_factor * (g - fixed))
+        g = self.g.double()
+        reversed_g = torch.lerp(g.detach(), g, gradient_factor)  # equal to g
+        return self.lowest_temperature + self.temperature_range * reversed_g.sigmoid()
