@@ -26,13 +26,16 @@ TEACHER = spec([6, 7, 9], [(8, 8), (8, 6), (5, 5)], 11)
 
 
 def outputs(taps: TapSpec, seed: int, scale: float = 1.0, grad: bool = False) -> Outputs:
+    """Return a model's outputs for the batch's images and for a view "strong" of them."""
     g = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
         return (torch.randn(BATCH, *shape, generator=g) * scale).requires_grad_(grad)
 
     maps = {tap: draw(c, *taps.sizes[tap]) for tap, c in taps.channels.items()}
-    return Outputs(draw(taps.num_classes), draw(taps.embedding_dim), maps)
+    images = Outputs(draw(taps.num_classes), draw(taps.embedding_dim), maps)
+    images.views["strong"] = Outputs(draw(taps.num_classes), draw(taps.embedding_dim))
+    return images
 
 
 def make_batch(targets: Tensor = TARGETS, **epoch: float) -> Batch:
@@ -42,7 +45,7 @@ def make_batch(targets: Tensor = TARGETS, **epoch: float) -> Batch:
 def total(method: Distiller, student: Outputs, teacher: Outputs, targets: Tensor = TARGETS) -> Tensor:
     """Return the weighted loss without cross-entropy, plus the loss of a first stage."""
     terms = method(make_batch(targets), student, teacher)
-    assert terms.keys() == {*method.weights, *method.diagnostics} - {"ce"}
+    assert terms.keys() | {"ce"} == {*method.weights, *method.diagnostics, "ce"}
     first = method.first_terms(make_batch(targets), student, teacher) if method.first_stage else {}
     assert all(value.shape == () for value in (*terms.values(), *first.values()))
     weighted = [weight * terms[name] for name, weight in method.weights.items() if name != "ce"]

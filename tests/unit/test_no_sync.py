@@ -6,6 +6,7 @@ checked on the CPU.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def move(mode: FakeTensorMode, module: nn.Module) -> None:
 def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member:
     info = methods.describe_method(use)
     params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
-    science = make_science(NET, use, params, info.weights, **{"epochs": 2} | recipe)
+    views = dict.fromkeys(info.views_read(params), {}) or None
+    science = make_science(NET, use, params, info.weights, **{"epochs": 2, "views": views} | recipe)
     return Member(science, teacher, targets, Classification(INFO.classes, INFO.image_shape), HOST)
 
 
@@ -132,8 +134,10 @@ def steps(
             for step in range(2):
                 images, labels, indices = next(batches)
                 outputs = teacher(images, m.teacher_taps or set(), m.recipe.precision, len(images))
+                views = dict.fromkeys(m.views, images)  # the teacher's maps of a view are those of the images
+                outputs = replace(outputs, views=dict.fromkeys(m.views, outputs))
                 random = SampleRandom(step, BATCH) if m.device is HOST else NoValues(BATCH)
-                total = train_step(m, Batch(images, labels, indices, random, epoch + 1), outputs)
+                total = train_step(m, Batch(images, labels, indices, random, epoch + 1, None, views), outputs)
                 assert total.device.type == m.device.type
                 spoil(total)
         m.history.epoch, m.steps, m._loss_sums = epoch + 1, 0, {}  # an epoch's end may wait
