@@ -74,7 +74,8 @@ SCHEDULES = {
 }
 
 # method as printed -> the module in methods/, and the settings of the printed variant, of the method or of the recipe.
-# DKD+LSKD is `lskd` with another base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is not a method here.
+# DKD+LSKD is `lskd` with another base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is not
+# a method here.
 _OURS = {
     "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FGFI": "fgfi",
     "FSP": "fsp", "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
@@ -102,7 +103,7 @@ METHODS: dict[str, tuple[str, str]] = (
     | {"KD+DOT": ("kd", "optimizer=dot"), "MLKD": ("mlkd", "strong_view=True"), TEACHER: (TEACHER, "")}
 )
 _EPOCHS_OF_MLKD = (
-    "MLKD's files (Jin-Ying/Multi-Level-Logit-Distillation) had 480 epochs; on 2024-09-23 commit 5ee473f made it 240 in "
-    "six, those of equal architectures"
+    "MLKD's files (Jin-Ying/Multi-Level-Logit-Distillation) had 480 epochs; on 2024-09-23 commit 5ee473f made it 240 "
+    "in six, those of equal architectures"
 )
 NOTES = {("CIFAR-100", method): _EPOCHS_OF_MLKD for method in ("MLKD", "MLKD+LSKD")}  # on the numbers of a method

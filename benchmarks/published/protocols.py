@@ -130,7 +130,10 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         ),
     ),
     "MRKD (MonotonicRankDistillation README.md @2bfee57)": (
-        Rule("mrkd", "MRKD", note="printed as Ours; its file for resnet32x4 -> resnet8x4 has 240 epochs", teachers=None),
+        Rule(
+            "mrkd", "MRKD", teachers=None,
+            note="printed as Ours; its file for resnet32x4 -> resnet8x4 has 240 epochs",
+        ),
     ),
     "ITRD (ITRD README.md @5d08c6b)": (
         Rule("itrd", "ITRD", when=When(("ITRD",))),
