@@ -74,8 +74,8 @@ SCHEDULES = {
 }
 
 # method as printed -> the module in methods/, and the settings of the printed variant, of the method or of the recipe.
-# DKD+LSKD is `lskd` with another base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is not
-# a method here.
+# DKD+LSKD is `lskd` with another base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is
+# not a method here.
 _OURS = {
     "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FGFI": "fgfi",
     "FSP": "fsp", "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
