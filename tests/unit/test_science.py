@@ -136,9 +136,9 @@ def test_damage_is_the_users_error(forms: list[dict[str, Any]], damage: dict[str
 
 
 SHIPPED = {
-    "all_methods_quick": "43101912654da5e5",
+    "all_methods_quick": "dd56272d21f31a1b",
     "capacity_gap": "b6af8df0719aa95b",
-    "cifar100_all_methods_quick": "1b692f0ad443d8c3",
+    "cifar100_all_methods_quick": "ea97bf156a9672c1",
     "cifar100_cpu": "6bf3d3a0b48c504b",
     "cifar100_cross": "c29b5c0572708775",
     "cifar100_fsp": "e8e9334682cabba8",
