@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import CAM, Batch, Distiller, Outputs, TapSpec, check_at_least_1, check_choice
-from methods.unit_vectors import unit
+from methods.unit_vectors import plain_unit
 
 
 class CATKD(Distiller):
@@ -67,4 +67,4 @@ class CATKD(Distiller):
     def _cells(self, maps: Tensor) -> Tensor:
         """Return the cells (B, classes, R^2) of maps (B, classes, H, W)."""
         cells = F.adaptive_avg_pool2d(maps, self.resolution).flatten(2)
-        return unit(cells, 2) if self.normalise else cells
+        return plain_unit(cells, 2) if self.normalise else cells

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive, resolve_both
 from methods.kd import soft_target_loss
-from methods.unit_vectors import unit
+from methods.unit_vectors import plain_unit
 
 
 class ICKD(Distiller):
@@ -50,4 +50,4 @@ class ICKD(Distiller):
 def correlations(maps: Tensor) -> Tensor:
     """Return the products of each image's channels, (B, C, C), for maps (B, C, H, W), each row of length 1."""
     f = maps.flatten(2)
-    return unit(f @ f.mT, 2)
+    return plain_unit(f @ f.mT, 2)

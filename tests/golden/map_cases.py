@@ -125,7 +125,14 @@ def srrl_pooled_first() -> tuple[float, float]:
     return after["loss"].item(), before["loss"].item()
 
 
+def ickd_without_a_second_embedding() -> tuple[float, float]:
+    """Return the authors' loss of a case and ours, which lacks the module that theirs never uses."""
+    case, arrays = case_of("ICKD_c1")
+    return case["loss"], ickd(case, arrays)["loss"].item()
+
+
 EFFECTS: dict[str, Callable[[], tuple[float, float]]] = {
     "catkd": catkd_by_the_paper,
     "srrl": srrl_pooled_first,
+    "ickd": ickd_without_a_second_embedding,
 }
