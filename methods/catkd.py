@@ -54,6 +54,7 @@ class CATKD(Distiller):
                 raise ValueError(
                     f"no class activation maps: the {who}'s logits are not linear in its last map's mean or class token"
                 )
+        self.pooled = [who for who, spec in (("student", student), ("teacher", teacher)) if spec.sizes[CAM] == (1, 1)]
         self.resolution, self.binarise = resolution, binarise
         self.normalise = normalise or reading == "paper"
         self.scale = resolution**2 if reading == "paper" else 1
@@ -63,6 +64,9 @@ class CATKD(Distiller):
         if self.binarise:
             a_t = (a_t > a_t.abs().mean((2, 3), keepdim=True)).to(a_t)
         return {"cam": self.scale * F.mse_loss(self._cells(a_s), self._cells(a_t))}
+
+    def warnings(self, means: dict[str, float]) -> list[str]:
+        return [f"the {who}'s class activation maps have one position, so they tell no place" for who in self.pooled]
 
     def _cells(self, maps: Tensor) -> Tensor:
         """Return the cells (B, classes, R^2) of maps (B, classes, H, W)."""

@@ -1,5 +1,7 @@
 """CAT-KD's maps and students: what a map's normalisation and binarisation do, and a classifier without a bias."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -71,6 +73,13 @@ def test_srrl_reads_the_map_of_the_students_classifier_or_else_its_deepest() -> 
     assert torch.equal(method.classifier_weight, before) and "classifier_weight" in method.state_dict()
 
 
+def test_maps_of_one_position_are_warned_of() -> None:
+    assert not CATKD(STUDENT, TEACHER).warnings({})
+    token = replace(STUDENT, sizes=STUDENT.sizes | {CAM: (1, 1)})
+    (warning,) = CATKD(token, TEACHER).warnings({})
+    assert warning.startswith("the student's class activation maps have one position")
+
+
 @pytest.mark.parametrize("hyper", [{"resolution": 0}, {"reading": "memory"}])
 def test_wrong_settings_are_refused(hyper: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="resolution must be at least 1|'code' or 'paper'"):
@@ -80,7 +89,7 @@ def test_wrong_settings_are_refused(hyper: dict[str, object]) -> None:
 # The student
 
 
-@pytest.mark.parametrize("recipe", [{}, {"ema": 0.5, "accumulate": 2}, {"freeze": ["conv1", "fc"]}])
+@pytest.mark.parametrize("recipe", [{"ema": 0.5, "accumulate": 2}, {"freeze": ["conv1", "fc"]}])
 def test_its_student_has_no_bias_and_scores_as_its_maps_alone(recipe: dict[str, object]) -> None:
     """The other members of its pack keep theirs, and it trains as by itself."""
     pack, watcher = train(["student", "catkd"], None, **recipe)
