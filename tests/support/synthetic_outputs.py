@@ -3,21 +3,23 @@
 import torch
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, SampleRandom, TapSpec
+from methods.base import CAM, Batch, Distiller, Head, Outputs, SampleRandom, TapSpec
 
 BATCH, CLASSES = 8, 5
 TARGETS = torch.arange(BATCH) % CLASSES
 
 
 def spec(widths: list[int], sizes: list[tuple[int, int]], embedding_dim: int) -> TapSpec:
-    """Return taps for stages of these widths and sizes, each with its pre-activation."""
+    """Return taps for stages of these widths and sizes, each with its pre-activation, and a head on the last one."""
     taps = [f"stage{i}{end}" for i in range(1, len(widths) + 1) for end in ("", ".preact")]
     twice = [(c, size) for c, size in zip(widths, sizes, strict=True) for _ in range(2)]
+    weight = torch.randn(CLASSES, widths[-1], generator=torch.Generator().manual_seed(0))
     return TapSpec(
-        {tap: c for tap, (c, _) in zip(taps, twice, strict=True)},
-        {tap: size for tap, (_, size) in zip(taps, twice, strict=True)},
+        {tap: c for tap, (c, _) in zip(taps, twice, strict=True)} | {CAM: CLASSES},
+        {tap: size for tap, (_, size) in zip(taps, twice, strict=True)} | {CAM: sizes[-1]},
         embedding_dim,
         CLASSES,
+        Head(f"stage{len(widths)}", weight, torch.zeros(CLASSES)),
     )
 
 
@@ -32,9 +34,11 @@ def outputs(taps: TapSpec, seed: int, scale: float = 1.0, grad: bool = False) ->
     def draw(*shape: int) -> Tensor:
         return (torch.randn(BATCH, *shape, generator=g) * scale).requires_grad_(grad)
 
-    maps = {tap: draw(c, *taps.sizes[tap]) for tap, c in taps.channels.items()}
+    maps = {tap: draw(c, *taps.sizes[tap]) for tap, c in taps.channels.items() if tap != CAM}
     images = Outputs(draw(taps.num_classes), draw(taps.embedding_dim), maps)
     images.views["strong"] = Outputs(draw(taps.num_classes), draw(taps.embedding_dim))
+    if CAM in taps.channels:  # last, so that it changes none of the others
+        maps[CAM] = draw(taps.channels[CAM], *taps.sizes[CAM])
     return images
 
 
