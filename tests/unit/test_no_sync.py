@@ -157,7 +157,7 @@ def crossings(use: str, spoil: Callable[[Tensor], object] = lambda x: None, **re
         patch.setattr(sgd, "sgd", partial(unfused, sgd.sgd))
         patch.setattr(adamw, "adamw", partial(unfused, adamw.adamw, capturable=True))
         m.engine = native.NativeEngine(m.parameters, m.recipe, ONE_RANK)
-        patch.setattr(Tensor, "backward", lambda total: no_backward(total, m.parameters))
+        patch.setattr(Tensor, "backward", lambda total, **_: no_backward(total, m.parameters))
         steps(m, teacher, mode.from_tensor(pixels).to(CUDA), mode.from_tensor(targets).to(CUDA), watched, spoil)
     return watched.operators
 
@@ -176,9 +176,16 @@ def test_no_step_of_micro_batches_waits(use: str) -> None:
     assert not crossings(use, accumulate=2, clip_norm=1.0, label_smoothing=0.1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "lamb"])
-def test_no_step_of_an_optimizer_waits(optimizer: str) -> None:
-    assert not crossings("student", optimizer=optimizer, clip_norm=1.0)
+@pytest.mark.parametrize(
+    ("use", "recipe"),
+    [
+        ("student", {"optimizer": "adamw", "clip_norm": 1.0}),
+        ("student", {"optimizer": "lamb", "clip_norm": 1.0}),
+        ("kd", {"optimizer": "dot", "accumulate": 2}),
+    ],
+)
+def test_no_step_of_an_optimizer_waits(use: str, recipe: dict[str, Any]) -> None:
+    assert not crossings(use, **recipe)
 
 
 @pytest.mark.parametrize("use", METHODS)
