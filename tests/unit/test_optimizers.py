@@ -144,7 +144,7 @@ def test_dot_equals_its_formula(by_ce: list[list[bool]], by_kd: list[list[bool]]
 
 
 def test_dot_without_a_second_loss_is_sgd() -> None:
-    """As in a first stage: bit for bit, with the undivided momentum."""
+    """A first stage has one loss: it takes SGD's steps, bit for bit, with the undivided momentum."""
     ours, plain = parameters(), parameters()
     engines = [NativeEngine(p, recipe(optimizer=name), ONE_RANK) for p, name in ((ours, "dot"), (plain, "sgd"))]
     for values in gradients():
@@ -155,7 +155,7 @@ def test_dot_without_a_second_loss_is_sgd() -> None:
 
 
 def test_gradients_of_an_unfinished_step_are_dropped() -> None:
-    """Those of both losses: a failed capture leaves some."""
+    """A failed capture leaves gradients of both losses, to which the eager step would add."""
     (p,) = one = [nn.Parameter(torch.ones(2))]
     engine = NativeEngine(one, recipe(optimizer="dot", weight_decay=0.0), ONE_RANK)
     engine.backward([p.sum() * 5, p.sum() * 7], last=False)
