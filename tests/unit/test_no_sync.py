@@ -40,8 +40,8 @@ from tests.support.steps import train_step
 pytestmark = pytest.mark.slow
 
 CUDA, HOST = torch.device("cuda"), torch.device("cpu")
-INFO = DATASETS["cifar100"]
-NET = "resnet8"
+INFO = DATASETS["digits"]
+NET = "digits_net_w4"
 METHODS = [name for name in methods.builtin_names() if "classification" in methods.describe_method(name).defined_for]
 BATCH, IMAGES = 4, 120
 SETTINGS = {"crd": {"negatives": 16}, "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 1}}
@@ -106,7 +106,7 @@ def member(use: str, teacher: Teacher, targets: Tensor, **recipe: Any) -> Member
 
 
 def make_teacher() -> Teacher:
-    model = build_model(NET, INFO.classes)
+    model = build_model(NET, INFO.classes, in_channels=1)
     spec = describe_taps(model, INFO.image_shape)
     freeze(model, HOST)
     return Teacher(model, NET, Path(), "", 0.0, spec)
@@ -123,7 +123,7 @@ def steps(
 ) -> None:  # fmt: skip
     """Take two steps of each stage, with the loader's and the teacher's work."""
     loader = TensorLoader(
-        pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=4, flip=True, seed=0
+        pixels, targets, Normalise(INFO, m.device), batch_size=BATCH, crop_padding=1, flip=True, seed=0
     )
     for epoch in range(-m.first_stage.epochs, 1):
         with watched:
