@@ -313,11 +313,6 @@ class Member:
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
 
-    def discard_gradients(self) -> None:
-        """Drop the gradients of an unfinished step."""
-        for p in self.parameters:
-            p.grad = None
-
 
 def _kind(value: Any) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__

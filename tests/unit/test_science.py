@@ -31,7 +31,7 @@ YOUNG = {
     "optimizer": "sgd", "betas": [0.9, 0.999], "eps": 1e-8, "decay_norms_and_biases": True, "layer_decay": None,
     "freeze": [], "drop_path": 0.0, "schedule_by": "epoch", "min_lr": 0.0, "warmup_lr": 0.0, "stop_epoch": None,
     "augment": None, "random_erasing": 0.0, "repeats": 1, "mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0,
-    "mix_switch": 0.5, "views": None,
+    "mix_switch": 0.5, "views": None, "momentum_delta": 0.075,
 }  # fmt: skip
 
 
