@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CAM = "cam"  # the tap of class activation maps
+
 
 @dataclass(frozen=True)
 class Head:
@@ -25,8 +27,13 @@ class Head:
 
     def read(self, features: dict[str, Tensor]) -> Tensor:
         """Return the map (B, C, H, W) whose mean the linear layer reads."""
-        x = features[self.tap]
-        return x.relu() if self.tap.endswith(".preact") else x
+        return map_read_by_head(features, self.tap)
+
+
+def map_read_by_head(features: dict[str, Tensor], tap: str) -> Tensor:
+    """Return the map (B, C, H, W) of a head's tap, after the ReLU where the tap is before it."""
+    x = features[tap]
+    return x.relu() if tap.endswith(".preact") else x
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class TapSpec:
 
     A tap is a named place in a model whose feature map a method may read. Names are ordered from the input to the
     output: ``stem``, ``stage1``, ``stage2``, ... A model of tokens also has ``tokens``, its patches after the last
-    norm, and, where it has a class token, ``cls``, of size 1x1.
+    norm, and, where it has a class token, ``cls``, of size 1x1. A model with a ``head`` has ``cam``, its class
+    activation maps (B, classes, H, W): what the linear layer, without bias, makes of each position.
     """
 
     channels: dict[str, int]  # tap -> C
@@ -70,7 +78,7 @@ class TapSpec:
         Raises:
             ValueError: the model has no such tap.
         """
-        places = [name for name in self.names if "." not in name and name != "cls"]
+        places = [name for name in self.names if "." not in name and name not in ("cls", CAM)]
         stages = [name for name in places if name != "tokens"] or places
         if tap == "last" and stages:
             return stages[-1]
@@ -244,6 +252,8 @@ class Distiller(nn.Module):
                       than the mean of their logits. With a single teacher these are empty.
     ``part_of_model`` whether the trained model is the student together with the method: then it is evaluated through
                       ``predict`` and saved with the method's tensors, and ``forward`` returns its ``ce``.
+    ``student_without_bias`` whether the bias of the student's head is set to 0 and not trained: it stays an ordinary
+                      student, whose logits are the means of its class activation maps.
     ``views``         the recipe's further views of each image that ``forward`` reads, by name: student and teacher run
                       on each, and ``Outputs.views`` has what they return.
     ``views_with``    a hyper-parameter and its value with which alone ``forward`` reads them; None: it always does.
@@ -278,6 +288,7 @@ class Distiller(nn.Module):
     logits_only: ClassVar[bool] = False
     several_teachers: ClassVar[bool] = False
     part_of_model: ClassVar[bool] = False
+    student_without_bias: ClassVar[bool] = False
     views: ClassVar[tuple[str, ...]] = ()
     views_with: ClassVar[tuple[str, object] | None] = None
     per_image: ClassVar[bool] = False

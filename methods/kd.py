@@ -31,7 +31,7 @@ class KD(Distiller):
         return {"kd": soft_target_loss(student.logits, teacher.logits, self.temperature)}
 
 
-def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+def soft_target_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Return T^2 KL(teacher || student) at temperature T for logits (B, classes): the mean over the batch, a scalar."""
     log_p_s = F.log_softmax(student_logits / temperature, dim=1)
     log_p_t = F.log_softmax(teacher_logits / temperature, dim=1)

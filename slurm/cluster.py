@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
-from harness.spec.optimizers import refuse_shards
+from harness.spec.optimizers import check_deepspeed
 from harness.spec.own_code import all_own_code
 from harness.spec.science import Science
 from harness.spec.teacher_order import teacher_levels
@@ -354,11 +354,12 @@ class Cluster:
         Raises:
             UserError: it is not, or cannot.
         """
-        if zero_stage := self._resources(job).zero_stage:
-            for run in job.runs:
-                refuse_shards(self.store.read_science(run.run_id).recipe.optimizer, zero_stage)
-        needed = self._resources(job).engine == "deepspeed" and self.profile.python is None
-        if needed and find_spec("deepspeed") is None:
+        resources = self._resources(job)
+        if resources.engine != "deepspeed":
+            return
+        for run in job.runs:
+            check_deepspeed(self.store.read_science(run.run_id).recipe.optimizer, resources.zero_stage)
+        if self.profile.python is None and find_spec("deepspeed") is None:
             raise UserError(
                 f"--cluster {self.queue.cluster}: engine deepspeed is not installed here: pip install "
                 "'kd-harness[deepspeed]', or use engine native"

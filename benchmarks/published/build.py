@@ -17,7 +17,7 @@ from benchmarks.published.protocols import SOURCES, Exclusion, Rule
 from harness.errors import EXIT_BAD_INPUT, UserError, shorten, unknown
 
 ROWS = 1937  # of the collection; if it has changed, check the new rows, then change this number
-ADDED = Path(__file__).with_name("heterogeneous.csv")  # collected later, in the same columns
+ADDED = tuple(Path(__file__).with_name(name) for name in ("heterogeneous.csv", "mrkd.csv"))  # of the same columns
 COLUMNS = (
     "benchmark", "dataset", "teacher", "student", "method", "metric", "value", "std", "epochs", "source", "note",
 )  # fmt: skip
@@ -47,7 +47,7 @@ def read_collection(path: Path) -> list[Row]:
     rows = _read_rows(path)
     if len(rows) != ROWS:
         raise UserError(f"{path}: has {len(rows)} rows, expected {ROWS}: check what changed, then change ROWS")
-    return [*rows, *_read_rows(ADDED)]
+    return [*rows, *(row for file in ADDED for row in _read_rows(file))]
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -176,6 +176,7 @@ def _number(row: Row, rule: Rule, protocol: Row, teachers: dict[tuple[str, ...],
         settings = f"temperature={tau[1]}"
     models = names.models_of(row)
     student = models[row["student"]]
+    changes = [SMALL_LR] * (student in SMALL_STUDENTS) + [settings] * settings.startswith("optimizer=")
     teacher_value = rule.teacher_value
     if rule.teachers is not None and not teacher_value:
         teacher_value = teachers.get((rule.teachers or row["source"], *_cell(row)), "")
@@ -189,12 +190,12 @@ def _number(row: Row, rule: Rule, protocol: Row, teachers: dict[tuple[str, ...],
         "value": row["value"],
         "std": row["std"],
         "protocol": protocol["protocol"],
-        "recipe_change": SMALL_LR if protocol["recipe"] == "crd_240ep" and student in SMALL_STUDENTS else "",
+        "recipe_change": " ".join(changes) if protocol["recipe"] == "crd_240ep" else "",
         "teacher_value": teacher_value,
         "printed_teacher": row["teacher"],
         "printed_student": row["student"],
         "printed_method": row["method"],
-        "note": row["note"],
+        "note": "; ".join(filter(None, (row["note"], names.NOTES.get((row["dataset"], row["method"]))))),
     }
 
 

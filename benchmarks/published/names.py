@@ -73,22 +73,25 @@ SCHEDULES = {
     "2x ms": "2x (24 epochs), multi-scale",
 }
 
-# method as printed -> the module in methods/, and the settings of the printed variant. DKD+LSKD is `lskd` with another
-# base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is not a method here.
+# method as printed -> the module in methods/, and the settings of the printed variant, of the method or of the recipe.
+# DKD+LSKD is `lskd` with another base. CRD+KD, NORM+KD and similar have none: a method with an additional KL term is
+# not a method here.
 _OURS = {
     "AB": "ab", "ABLoss": "ab", "AT": "at", "CC": "cc", "CRD": "crd", "DIST": "dist", "DKD": "dkd", "FGFI": "fgfi",
     "FSP": "fsp", "FT": "ft", "FitNet": "fitnets", "KD": "kd", "NST": "nst", "OFD": "ofd", "PKT": "pkt", "RKD": "rkd",
     "ReviewKD": "reviewkd", "SP": "sp", "SimKD": "simkd", "VID": "vid", "baseline": "student", "student": "student",
+    "CAT-KD": "catkd", "CTKD": "ctkd", "ICKD": "ickd", "MGD": "mgd", "NKD": "nkd", "OFA": "ofa", "PKD": "pkd",
+    "SRRL": "srrl", "TTM": "ttm", "WKD-F": "wkd_f", "WKD-L": "wkd_l", "WTTM": "wttm",
 }  # fmt: skip
 _NOT_OURS = (
-    "CAT-KD", "CKD", "CLKD", "CRD+KD", "CSKD", "CTKD", "CTKD+LSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
+    "CKD", "CLKD", "CRD+KD", "CSKD", "CrossKD", "CrossKD+PKD", "DIST+", "DIST++",
     "DIST+mimic", "DKD++", "DKD+CTKD", "DiffKD", "DistPro", "EA-FCFD", "EA-KD", "EA-MLKD", "EA-MLKD+LSKD", "FBKD",
-    "FBT", "FCFD", "FGD", "FGD (inherit)", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "ICKD", "IKL-KD",
-    "ITRD", "KD++", "KD+DOT", "KD-Zero", "L2", "LDRLD", "MGD", "MLKD", "MLKD+LSKD", "MasKD", "NKD", "NORM",
-    "NORM (plain FT)", "NORM+CRD", "NORM+KD", "OFA", "ONE", "PAD-L2", "PAT", "PKD", "RLTF-CRD", "RLTF-KD",
+    "FBT", "FCFD", "FGD", "FGD (inherit)", "FKD", "GID", "HSAKD", "HSAKD (augmented teacher)", "IKL-KD",
+    "ITRD", "KD++", "KD-Zero", "L2", "LDRLD", "MRKD", "MasKD", "NORM",
+    "NORM (plain FT)", "NORM+CRD", "NORM+KD", "ONE", "PAD-L2", "PAT", "RLTF-CRD", "RLTF-KD",
     "RSD", "ReviewKD++", "SD-DKD",
-    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SRRL", "SSKD", "ScaleKD", "SemCKD",
-    "TAID", "TTM", "Tf-KD", "VkD", "WCoRD", "WKD-F", "WKD-L", "WKD-L+F", "WSLD", "WTTM", "WTTM+CRD",
+    "SD-KD", "SD-NKD", "SDD", "SKD", "SRD", "SSKD", "ScaleKD", "SemCKD",
+    "TAID", "Tf-KD", "VkD", "WCoRD", "WKD-L+F", "WSLD", "WTTM+CRD",
     "WTTM+ITRD", "student+default FT", "student+plain FT",
 )  # fmt: skip
 TEACHER = "teacher"  # printed rows of the teacher's own accuracy
@@ -96,5 +99,11 @@ METHODS: dict[str, tuple[str, str]] = (
     {f"SimKD (f={factor})": ("simkd", f"factor={factor}") for factor in (2, 4, 8)}
     | {printed: (ours, "") for printed, ours in _OURS.items()}
     | {printed: ("", "") for printed in _NOT_OURS}
-    | {"KD+LSKD": ("lskd", "base=kd"), "DKD+LSKD": ("lskd", "base=dkd"), TEACHER: (TEACHER, "")}
+    | {f"{base.upper()}+LSKD": ("lskd", f"base={base}") for base in ("kd", "dkd", "mlkd", "ctkd")}
+    | {"KD+DOT": ("kd", "optimizer=dot"), "MLKD": ("mlkd", "strong_view=True"), TEACHER: (TEACHER, "")}
 )
+_EPOCHS_OF_MLKD = (
+    "MLKD's files (Jin-Ying/Multi-Level-Logit-Distillation) had 480 epochs; on 2024-09-23 commit 5ee473f made it 240 "
+    "in six, those of equal architectures"
+)
+NOTES = {("CIFAR-100", method): _EPOCHS_OF_MLKD for method in ("MLKD", "MLKD+LSKD")}  # on the numbers of a method

@@ -67,6 +67,7 @@ CRD = "CRD (RepDistiller README.md @b84f547)"
 LSKD_PAPER = "LSKD paper text (tables 1-3)"
 _REPEATS_CRD = "repeats RepDistiller's last-epoch numbers in a table of other numbers"
 _OFA = "OFA-KD's protocol (arXiv:2310.19444): 224 pixels; the columns but the paper's own are OFA-KD's numbers"
+_MLKD = "MLKD's own files have 240 for six pairs of equal architectures since 2024-09-23, 480 before"
 
 SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     CRD: (Rule("crd_last", "CRD (RepDistiller)", "last", recipe="crd_240ep"),),
@@ -94,11 +95,11 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
     "LSKD (logit-standardization-KD README.md @f6e5aa5)": (
         Rule(
             "lskd_mlkd_best", "LSKD over MLKD", "best", when=When(("MLKD+LSKD",)), teachers=LSKD_PAPER,
-            note="mean of 4 trials; 480 epochs, 960 for ShuffleNets: not matched with the other methods",
+            note="mean of 4 trials; 480 epochs, 960 for ShuffleNets: not matched with the other methods. " + _MLKD,
         ),
         Rule(
             "lskd_mlkd_baseline", "LSKD, MLKD", origin="quoted", when=When(("MLKD",)), teachers=LSKD_PAPER,
-            note="480 epochs, 960 for ShuffleNets: not matched with the other methods",
+            note="480 epochs, 960 for ShuffleNets: not matched with the other methods. " + _MLKD,
         ),
         Rule(
             "lskd_best", "LSKD", "best", when=When(("*+LSKD",)), teachers=LSKD_PAPER, note="mean of 4 trials",
@@ -126,6 +127,12 @@ SOURCES: dict[str, tuple[Rule | Exclusion, ...]] = {
         Rule(
             "lskd_paper_baselines", "LSKD paper, baselines", origin="quoted",
             note="quoted or re-run, as printed: which, is not stated row by row",
+        ),
+    ),
+    "MRKD (MonotonicRankDistillation README.md @2bfee57)": (
+        Rule(
+            "mrkd", "MRKD", teachers=None,
+            note="printed as Ours; its file for resnet32x4 -> resnet8x4 has 240 epochs",
         ),
     ),
     "ITRD (ITRD README.md @5d08c6b)": (

@@ -37,9 +37,12 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(ConvNet):
-    """Its stages end in linear bottlenecks: ``stage*.preact`` is the same map as ``stage*``."""
+    """Its stages end in linear bottlenecks: ``stage*.preact`` is the same map as ``stage*``.
 
-    tap_names = ("stem", *(name for tap in TAPS.values() for name in (f"{tap}.preact", tap)))
+    ``head.map`` is the map of the last convolution, whose mean the classifier reads.
+    """
+
+    tap_names = ("stem", *(name for tap in TAPS.values() for name in (f"{tap}.preact", tap)), "head.map")
 
     def __init__(self, num_classes: int, in_channels: int):
         super().__init__()
@@ -62,5 +65,5 @@ class MobileNetV2(ConvNet):
             x = stage(x)
             if i in TAPS:
                 taps(TAPS[i], taps(f"{TAPS[i]}.preact", x))
-        embedding = self.conv2(x).mean((2, 3))
+        embedding = taps("head.map", self.conv2(x)).mean((2, 3))
         return embedding, self.classifier(embedding)

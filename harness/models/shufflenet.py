@@ -104,9 +104,12 @@ def _stage_v2(in_channels: int, channels: int, blocks: int) -> nn.Sequential:
 
 
 class ShuffleV2(ConvNet):
-    """ShuffleNetV2, 1x. ``stage*`` is ``ReLU(stage*.preact)`` with its channels shuffled."""
+    """ShuffleNetV2, 1x. ``stage*`` is ``ReLU(stage*.preact)`` with its channels shuffled.
 
-    tap_names = stage_taps(3)
+    ``head.map`` is the map of the last convolution, whose mean the classifier reads.
+    """
+
+    tap_names = (*stage_taps(3), "head.map")
 
     def __init__(self, num_classes: int, in_channels: int):
         super().__init__()
@@ -127,6 +130,6 @@ class ShuffleV2(ConvNet):
                 x = torch.channel_shuffle(F.relu(block(x), inplace=True), 2)
             x = torch.channel_shuffle(taps.relu(f"stage{i}.preact", last(x)), 2)
             taps(f"stage{i}", x)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = taps("head.map", F.relu(self.bn2(self.conv2(x)), inplace=True))
         embedding = x.mean((2, 3))
         return embedding, self.linear(embedding)

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.models.renormalisation import Renormalisation
-from methods.base import Head, Outputs, TapSpec
+from methods.base import CAM, Head, Outputs, TapSpec, map_read_by_head
 
 
 class AllCollected(Exception):
@@ -52,11 +51,21 @@ def check_taps(requested: Collection[str], names: Collection[str]) -> None:
         raise ValueError(f"no tap named {unknown[0]!r}; this model has: {', '.join(names)}")
 
 
+class HeadPlace(NamedTuple):
+    """The place of a linear layer that reads the mean over positions of one of a model's maps."""
+
+    layer: str  # the module's path, which a copy of the model shares
+    tap: str  # see ``Head``
+
+
 class ConvNet(nn.Module):
     """An image classifier whose feature maps can be read by name.
 
     Subclasses set `tap_names`, ordered from input to output, and write `run`. A tap named ``stage1.preact`` is the
     map before the batch norm's ReLU that belongs to ``stage1``. A map that was returned is never changed in place.
+
+    Once described, a model that ends in the mean of a map and a linear layer also offers ``cam``, that layer's values
+    at each position, without its bias.
     """
 
     tap_names: tuple[str, ...]
@@ -65,28 +74,51 @@ class ConvNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.renormalisation: Renormalisation | None = None  # of the images, where the weights expect another
+        self.head_place: HeadPlace | None = None  # as `describe_taps` finds it
 
     def run(self, images: Tensor, taps: Taps) -> tuple[Tensor, Tensor]:
         """Return embedding (B, D) and logits (B, classes) of `images` (B, C, H, W); call `taps` with each tap."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, taps: Collection[str] = ()) -> Outputs:
-        check_taps(taps, self.tap_names)
-        collected = Taps(taps)
+        collected = Taps(self._read_for(taps))
         embedding, logits = self.run(self._renormalised(x), collected)
-        return Outputs(logits, embedding, collected.features)
+        return Outputs(logits, embedding, self._with_cam(collected.features, taps))
 
     def maps(self, x: Tensor, taps: Collection[str]) -> dict[str, Tensor]:
         """Return the maps of `taps` for images (B, C, H, W) without running the layers behind the last of them.
 
         A model of another library runs to its end, so its batch norms behind the last map also count the images.
         """
-        check_taps(taps, self.tap_names)
-        collected = Taps(taps, stop_at_last=True)
+        collected = Taps(self._read_for(taps), stop_at_last=True)
         if taps:
             with suppress(AllCollected):
                 self.run(self._renormalised(x), collected)
-        return collected.features
+        return self._with_cam(collected.features, taps)
+
+    def _read_for(self, taps: Collection[str]) -> Collection[str]:
+        """Return the maps to collect for the requested taps.
+
+        Raises:
+            ValueError: the model has no such tap.
+        """
+        if self.head_place is None or CAM in self.tap_names or CAM not in taps:
+            check_taps(taps, self.tap_names)
+            return taps
+        own = [tap for tap in taps if tap != CAM]
+        check_taps(own, self.tap_names)
+        return (*own, self.head_place.tap)
+
+    def _with_cam(self, features: dict[str, Tensor], taps: Collection[str]) -> dict[str, Tensor]:
+        """Return the requested maps; a map that has been collected for ``cam`` alone is left out."""
+        if CAM not in taps or CAM in features:
+            return features
+        assert self.head_place is not None
+        # Here and not in a method: on several ranks the weight's gradient must come from the rank's own images.
+        weight = self.get_submodule(self.head_place.layer).weight
+        assert isinstance(weight, Tensor)
+        cam = F.conv2d(map_read_by_head(features, self.head_place.tap), weight[:, :, None, None])
+        return {tap: x for tap, x in features.items() if tap in taps} | {CAM: cam}
 
     def _renormalised(self, images: Tensor) -> Tensor:
         return images if self.renormalisation is None else self.renormalisation(images)
@@ -174,7 +206,10 @@ def init_linear(layer: nn.Linear) -> None:
 
 
 def describe_taps(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
-    """Find the model's widths, sizes and head for images of (C, H, W) by running it once; it is left as it was."""
+    """Find the model's widths, sizes and head for images of (C, H, W) by running it once.
+
+    The model is left as it was, but for the place of its head, which it notes for its tap ``cam``.
+    """
     training = {module: module.training for module in model.modules()}
     weight = next(model.parameters())
     model.eval()
@@ -185,30 +220,38 @@ def describe_taps(model: ConvNet, image_shape: tuple[int, int, int]) -> TapSpec:
     finally:
         for module, was_training in training.items():
             module.training = was_training
+    place = model.head_place = None if weight.is_meta else find_head(model, outputs)
     maps = {name: outputs.features[name].shape for name in model.tap_names}
+    if place and CAM not in maps:
+        maps[CAM] = torch.Size((1, outputs.logits.shape[1], *maps[place.tap][2:]))
     return TapSpec(
         channels={name: shape[1] for name, shape in maps.items()},
         sizes={name: (shape[2], shape[3]) for name, shape in maps.items()},
         embedding_dim=outputs.embedding.shape[1],
         num_classes=outputs.logits.shape[1],
-        head=None if weight.is_meta else find_head(model, outputs),
+        head=read_head(model, place) if place else None,
     )
 
 
-def find_head(model: nn.Module, outputs: Outputs) -> Head | None:
-    """Return the linear layer that computes the logits, with the map whose mean it reads, if the model ends so."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.bias is not None]
-    ends = [m for m in layers if m.in_features == outputs.embedding.shape[1]]
-    ends = [m for m in ends if m.out_features == outputs.logits.shape[1]]
-    for layer in ends:
-        head = Head("", layer.weight.detach(), layer.bias.detach())
+def read_head(model: nn.Module, place: HeadPlace) -> Head:
+    """Return a model's head, whose tensors share the layer's memory."""
+    layer = model.get_submodule(place.layer)
+    assert isinstance(layer, nn.Linear)
+    return Head(place.tap, layer.weight.detach(), layer.bias.detach())
+
+
+def find_head(model: nn.Module, outputs: Outputs) -> HeadPlace | None:
+    """Return the place of the linear layer that computes the logits, if it reads a map's mean."""
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) and m.bias is not None}
+    sizes = (outputs.embedding.shape[1], outputs.logits.shape[1])
+    ends = {name: layer for name, layer in layers.items() if (layer.in_features, layer.out_features) == sizes}
+    for name, layer in ends.items():
         if torch.allclose(layer(outputs.embedding), outputs.logits, rtol=1e-4, atol=1e-5):
             # Rather a stage, which has positions, than what a module has pooled of it.
             for tap in sorted(reversed(outputs.features), key=lambda tap: tap.startswith("module.")):
-                tapped = replace(head, tap=tap)
-                mean = tapped.read(outputs.features).mean((2, 3))
+                mean = map_read_by_head(outputs.features, tap).mean((2, 3))
                 if mean.shape == outputs.embedding.shape and torch.allclose(
                     mean, outputs.embedding, rtol=1e-4, atol=1e-5
                 ):
-                    return tapped
+                    return HeadPlace(name, tap)
     return None

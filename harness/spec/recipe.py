@@ -190,6 +190,18 @@ class GeneralKeys(Closed):
             raise ValueError(f"stop_epoch must be at most epochs, {self.epochs}, found {self.stop_epoch}")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs must be fewer than epochs, {self.epochs}, found {self.warmup_epochs}")
+        if self.optimizer == "dot":
+            self._check_dot()
         if self.accumulate > self.batch_size:
             raise ValueError(f"accumulate: a batch of {self.batch_size} cannot be cut into {self.accumulate}")
         return self
+
+    def _check_dot(self) -> None:
+        if self.clip_norm is not None:
+            raise ValueError(f"clip_norm is not defined for optimizer dot, found {self.clip_norm:g}; remove it")
+        most = min(self.momentum, 1 - self.momentum)
+        if self.momentum_delta >= most:
+            raise ValueError(
+                f"momentum_delta must be below {most:g}, so that momentum {self.momentum:g} less it and more it is "
+                f"between 0 and 1; found {self.momentum_delta:g}"
+            )

@@ -14,6 +14,7 @@ from harness.spec.augmentation import check_fill
 from harness.spec.canonical_recipe import canonical_recipe
 from harness.spec.lines import Line
 from harness.spec.methods import MethodInfo
+from harness.spec.optimizers import check_terms
 from harness.spec.schema import Method, Pair, Recipe, Sweep, Weights, WeightsSource
 from harness.spec.science import DatasetChoice, Given, MethodSettings, Science, Several, Start, Trained
 from harness.spec.sweep_plan import Plan, Run, run_label
@@ -207,13 +208,20 @@ class SweepSciences:
     def trained_teacher(self, i: int, pair: Pair, model: str) -> Trained:
         student = method_sources.describe_method("student")
         place: KeyPath = ("teachers", "recipe") if self.sweep.teachers.recipe else ("recipe",)
-        of_students = {} if self.sweep.teachers.recipe else {"freeze": ()}
+        of_students: Keys = {}
+        if not self.sweep.teachers.recipe:
+            of_students = {"freeze": (), "momentum_delta": Recipe.model_fields["momentum_delta"].default}
+            if self._teachers_recipe.get("optimizer") == "dot":
+                of_students["optimizer"] = "sgd"  # what DOT is without a distillation
         keys = {**self._teachers_recipe, "teacher_top_k": None, "views": None, **of_students}
         if (epoch := pair.teacher_epoch) is not None:
             if epoch > keys["epochs"]:
                 message = f"expected at most the teachers' epochs, {keys['epochs']}, found {epoch}"
                 raise self.document.mistake(("pairs", i, "teacher_epoch"), message)
             keys["stop_epoch"] = epoch if epoch < keys["epochs"] else None  # all: the run of those that do not stop
+        recipe = self.recipe(Recipe.model_validate(keys), place)
+        with self.document.place(place):
+            check_terms(recipe.optimizer, "a teacher", student.weights)
         science = Science(
             protocol=identity.PROTOCOL,
             dataset=self.dataset,
@@ -221,7 +229,7 @@ class SweepSciences:
             student=model,
             student_source=self.source_of(model),
             method=MethodSettings("student", student.version, {}, student.weights),
-            recipe=self.recipe(Recipe.model_validate(keys), place),
+            recipe=recipe,
             seed=self.sweep.teachers.seed,
             **self.initial_weights(i, "teacher_backbone", "teacher_init"),
         )
@@ -263,6 +271,7 @@ class SweepSciences:
         with self.document.place(at):
             final = method_settings.with_views(final, settings, source)
             method_settings.check_augmentation(final, use, source)
+            check_terms(final.optimizer, use, settings.weights)
         # A finished run may have such a recipe, so it is not the recipe's own check.
         if final.epoch_steps and (final.teacher_top_k or not isinstance(final.image_size, int | None)):
             key = "`teacher_top_k`" if final.teacher_top_k else "a growing `image_size`"

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from harness.errors import UserError, unknown
+from harness.models.taps import ConvNet
 
 
 def freeze_parts(student: nn.Module, name: str, parts: tuple[str, ...]) -> None:
@@ -34,6 +35,21 @@ def set_frozen_to_eval(student: nn.Module) -> None:
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             module.eval()
+
+
+def remove_head_bias(student: nn.Module) -> None:
+    """Set the bias of a described student's last layer to 0 and exclude it from training.
+
+    Raises:
+        ValueError: the student has no linear layer that reads a map's mean.
+    """
+    place = student.head_place if isinstance(student, ConvNet) else None
+    if place is None:
+        raise ValueError("the student has no bias to leave out: its logits are not linear in a map's mean")
+    bias = student.get_submodule(place.layer).bias
+    assert isinstance(bias, nn.Parameter)
+    nn.init.zeros_(bias)
+    bias.requires_grad_(False)
 
 
 def _parts(names: Iterable[str], dots: int) -> set[str]:

@@ -19,7 +19,7 @@ from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
 from harness.training.engines.base import STATE_NAMES, MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
-from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
+from harness.training.frozen_parts import freeze_parts, remove_head_bias, set_frozen_to_eval
 from harness.training.parameter_groups import parameter_groups
 from harness.training.stopwatch import Stopwatch
 from harness.training.tasks import Task
@@ -84,6 +84,8 @@ class Member:
             spec = task.describe(self.student)
             torch.manual_seed(rng.stream_key(self.seed, 0, "method"))
             self.distiller = build_distiller(science.method, spec, teacher.spec if teacher else spec)
+            if self.distiller.student_without_bias:
+                remove_head_bias(self.student)
             self.distiller.setup(train_targets)
             self.first_stage = self.distiller.first_stage or FirstStage(0)
             offered = teacher.spec if teacher else None
@@ -98,6 +100,7 @@ class Member:
                 if self.distiller.peer == "teacher":
                     task.load(self.peer, teacher.name, teacher.file, teacher.sha256, teacher.place)
                     self.peer.renormalisation = teacher.model.renormalisation
+                task.describe(self.peer)  # which notes where its head is, as in the teacher
         for net in self.networks:
             if ranks.world_size > 1:
                 sync_batch_norms(net, ranks)
@@ -309,11 +312,6 @@ class Member:
         self.history = History(**state["history"])
         self.steps, self._images = state["steps"], state["images"]
         self._loss_sums = {k: torch.tensor(v, dtype=torch.float64, device=self.device) for k, v in state["sums"]}
-
-    def discard_gradients(self) -> None:
-        """Drop the gradients of an unfinished step."""
-        for p in self.parameters:
-            p.grad = None
 
 
 def _kind(value: Any) -> str:

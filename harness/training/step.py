@@ -117,7 +117,7 @@ class StepRunner:
     def __init__(self, name: str, member: Member, streams: Streams, capture: Capture | None):
         self._name, self._member, self._streams = name, member, streams
         outside_state = partial(state_outside_tensors, (*member.networks, member.distiller))
-        self._compute = CapturedStep[Tensor](capture, name, outside_state, member.discard_gradients)
+        self._compute = CapturedStep[Tensor](capture, name, outside_state, member.engine.drop_gradients)
         self._static_random: SampleRandom | None = None
         self._depends_on_epoch = False
 
@@ -211,12 +211,12 @@ def _add_gradients(member: Member, part: BatchPart, batch: Batch, teacher: Outpu
             taps, view_taps = member.main_taps, member.teacher_view_taps
             teacher = _forward(member, member.peer, batch, taps, view_taps, batch_size, part)
     with member.watch.part("method"):
-        terms, total = _losses(member, batch, student, teacher)
-        loss = total * (images / batch_size)
+        terms, losses = _losses(member, batch, student, teacher)
+        shares = [loss * (images / batch_size) for loss in losses]
     with member.watch.part("student"):
-        member.engine.backward(loss, last=part.index + 1 == part.parts)
-    member.add_losses({**terms, "total": total}, images)
-    return loss.detach()
+        member.engine.backward(shares, last=part.index + 1 == part.parts)
+    member.add_losses({**terms, "total": _total(losses)}, images)
+    return _total(shares).detach()
 
 
 def _student_forward(member: Member, batch: Batch, batch_size: int, part: BatchPart) -> Outputs:
@@ -254,26 +254,27 @@ def _forward(
     return gather_outputs(to_float32(outputs), member.loss_ranks, batch_size, part)
 
 
-def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the terms by name, unweighted, and the total loss."""
+def _losses(member: Member, batch: Batch, student: Outputs, teacher: Outputs) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Return the terms by name, unweighted, and the total loss; for DOT in two parts: ``ce`` and all the others."""
     if member.in_first_stage:
         first_terms = member.distiller.first_terms(batch, student, teacher)
         member.check_terms(first_terms)
-        return dict(first_terms), _total(list(first_terms.values()))
+        return dict(first_terms), [_total(list(first_terms.values()))]
     task_losses = member.task.losses(student, batch, member.recipe)
     aligned, teacher = member.task.align(member.distiller, batch, student, teacher)
     returned = member.distiller(aligned, student, teacher)
     member.check_terms(returned)
     terms = {"ce": task_losses["ce"], **returned}
-    weighted = [weight * terms[name] for name, weight in member.loss_weights.items() if weight]
-    return {**task_losses, **terms}, _total(weighted)
+    weighted = {name: weight * terms[name] for name, weight in member.loss_weights.items() if weight}
+    parts = [[weighted.pop("ce")]] if member.recipe.optimizer == "dot" else []
+    return {**task_losses, **terms}, [_total(part) for part in (*parts, list(weighted.values()))]
 
 
 def _total(terms: list[Tensor]) -> Tensor:
     """Return the sum of terms, some of which may have one dimension of one number."""
     if any(term.dim() for term in terms):
         terms = [term.reshape(()) for term in terms]
-    return torch.stack(terms).sum()
+    return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 
 
 def _average_buffers(member: Member, weight: float) -> None:

@@ -44,11 +44,12 @@ SWEEP: dict[str, Any] = {
     "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}],
     "seeds": [0, 1, 2],
 }
-# Everything that changes what is seen of images, of which only the own method reads the further view.
+# Everything that changes what is seen of images, of which only the own method reads the further view. Its optimiser
+# has the most states.
 AUGMENTED = {
     "mixup": 0.8, "cutmix": 1.0, "mix_probability": 0.9, "repeats": 3, "label_smoothing": 0.1, "accumulate": 2,
     "random_erasing": 0.25, "augment": {"randaugment": {}}, "image_size": 8, "crop_area": [0.3, 1.0], "crop_padding": 0,
-    "views": {"strong": {"crop_area": [0.2, 0.8], "flip": True}},
+    "views": {"strong": {"crop_area": [0.2, 0.8], "flip": True}}, "optimizer": "dot",
 }  # fmt: skip
 AUGMENTED_METHODS = {
     name: {"use": use, "recipe": AUGMENTED}

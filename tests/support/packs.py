@@ -1,6 +1,6 @@
 """Packs of small runs on random images, trained in this process on a CPU or a GPU, in captured steps or eager ones."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,16 @@ class Counted:
         return [m.lr for m in self.members if not isinstance(m.lr, Tensor)] if len(self.members) == 1 else []
 
 
+def parameters(use: str) -> dict[str, Any]:
+    return {k: h.default for k, h in methods.describe_method(use).hyper.items()} | SETTINGS.get(use, {})
+
+
+def views_read(use: str) -> tuple[str, ...]:
+    return methods.describe_method(use).views_read(parameters(use))
+
+
 def science(use: str, **more: Any) -> Science:
-    info = methods.describe_method(use)
-    params = {k: h.default for k, h in info.hyper.items()} | SETTINGS.get(use, {})
+    info, params = methods.describe_method(use), parameters(use)
     recipe: dict[str, Any] = {
         "epochs": EPOCHS,
         "batch_size": BATCH,
@@ -95,9 +102,11 @@ def science(use: str, **more: Any) -> Science:
 
 
 def train(
-    uses: Iterable[str], capture: Capture | None, device: torch.device = CPU, **recipe: Any
+    uses: Collection[str], capture: Capture | None, device: torch.device = CPU, **recipe: Any
 ) -> tuple[dict[str, Member], Watcher]:
-    """Train a pack of these methods on random images to its end."""
+    """Train a pack of these methods on random images to its end, with the views that they read by default."""
+    read = {name: {"crop_padding": 2} for use in uses for name in views_read(use)}
+    recipe = ({"views": read} if read else {}) | recipe
     set_float32(recipe.get("precision", "float32"))
     pixels, targets = (x.to(device) for x in images())
     normalise = Normalise(INFO, device)

@@ -1,6 +1,7 @@
 """The shipped sweep files: they plan without errors, and every method can be built for each of its pairs."""
 
 import atexit
+import itertools
 import shutil
 import tempfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ from harness.data.coco_manifest import Category, CocoManifest, CocoPart
 from harness.data.manifest import Manifest, Part, Settings
 from harness.errors import UserError
 from harness.planning.plan import plan_sweep
+from harness.spec.methods import builtin_names, describe_method
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 from harness.spec.sweep_plan import Plan
@@ -32,6 +34,7 @@ CRD_SAME = {
     ("resnet110", "resnet32"), ("resnet32x4", "resnet8x4"), ("vgg13", "vgg8"),
 }  # fmt: skip
 HETERO_TEACHERS = ("swin_tiny_patch4_window7_224", "vit_small_patch16_224", "mixer_b16_224", "convnext_tiny")
+ALL_METHODS = [m for m in builtin_names() if "classification" in describe_method(m).defined_for]
 CRD_CROSS = {
     ("vgg13", "MobileNetV2"), ("ResNet50", "MobileNetV2"), ("ResNet50", "vgg8"), ("resnet32x4", "ShuffleV1"),
     ("resnet32x4", "ShuffleV2"), ("wrn_40_2", "ShuffleV1"),
@@ -110,11 +113,12 @@ def new_spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_it_plans_and_its_comment_has_the_command(file: Path, tmp_path: Path) -> None:
-    result = run_command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data())
-    assert result.code == 0 and result.err == "", result
     head = file.read_text().partition("\nnote:")[0]
     assert all(line.startswith("#") for line in head.splitlines())
-    assert f"python -m harness.sweep benchmarks/{file.name}" in head
+    (command,) = (line for line in head.splitlines() if f"python -m harness.sweep benchmarks/{file.name}" in line)
+    options = [option for option in ("--mix-protocols",) if option in command.split()]
+    result = run_command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data(), *options)
+    assert result.code == 0 and result.err == "", result
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -137,7 +141,9 @@ def test_the_standard_benchmark_is_crds(name: str, pairs: set[tuple[str, str]]) 
     assert {c.seed for c in planned.cells} == {0, 1, 2, 3, 4}
     for cell in planned.cells:
         recipe = planned.runs[cell.run_id].science.recipe
-        assert recipe.lr == (0.01 if cell.student in SMALL else 0.05), cell
+        two_views = 0.025 if cell.method in ("mlkd", "lskd_mlkd") else 0.05
+        assert recipe.lr == (0.01 if cell.student in SMALL else two_views), cell
+        assert bool(recipe.views) == (two_views == 0.025) and (recipe.optimizer == "dot") == (cell.method == "kd_dot")
         assert cell.teacher_run is not None and planned.runs[cell.teacher_run].science.recipe.lr == 0.05
     recipes = [run.science.recipe for run in planned.runs.values()]
     assert all((r.epochs, r.batch_size, r.milestones) == (240, 64, (150, 180, 210)) for r in recipes)
@@ -148,10 +154,11 @@ def test_imagenets_pairs_are_the_papers() -> None:
     pairs = {("torchvision:resnet34", "torchvision:resnet18"), ("torchvision:resnet50", "timm:mobilenetv1_100")}
     assert {(c.teacher, c.student) for c in planned.cells} == pairs
     assert {"student", "kd", "fitnets", "crd", "rekd"} < {c.method for c in planned.cells}
-    for run in planned.runs.values():
+    half_the_rate = {c.run_id for c in planned.cells if c.method == "mlkd" and c.teacher == "torchvision:resnet34"}
+    for run_id, run in planned.runs.items():
         recipe = run.science.recipe
         assert (recipe.epochs, recipe.milestones, recipe.weight_decay) == (100, (30, 60, 90), 1e-4)
-        assert recipe.lr / recipe.batch_size == 0.1 / 256
+        assert recipe.lr / recipe.batch_size == 0.1 / (512 if run_id in half_the_rate else 256)
         assert (recipe.image_size, recipe.eval_resize, recipe.eval_size) == (224, 256, 224)
     assert set(planned.weights) == {w.sha256 for w in planned.weights.values()}, "planning would need the network"
 
@@ -182,7 +189,33 @@ def test_the_fast_protocol_shares_no_run_with_the_papers() -> None:
 
 def test_both_standard_sweeps_compare_the_same_methods() -> None:
     same, cross = ({c.method for c in plan(name).cells} for name in ("cifar100_same", "cifar100_cross"))
-    assert same == cross and len(same) == 22
+    assert same == cross and len(same) == 40
+
+
+def test_classification_methods_are_in_the_standard_sweeps_or_have_their_reason_in_the_file() -> None:
+    planned = plan("cifar100_same")
+    used = {planned.runs[c.run_id].science.method.use for c in planned.cells}
+    assert set(ALL_METHODS) - used == {"fsp", "mgd", "ofa", "pkd"}  # fsp has cifar100_fsp; the others: see the file
+
+
+def test_the_lines_of_the_dispute_see_equally_many_images_at_every_rate() -> None:
+    planned = plan("mlkd_dispute")
+    assert {c.student for c in planned.cells} == {"resnet8x4", "vgg8"}
+    groups: dict[tuple[int, ...], set[str]] = {}
+    for cell in planned.cells:
+        recipe = planned.runs[cell.run_id].science.recipe
+        stages = itertools.pairwise((0, *recipe.milestones, recipe.epochs))
+        per_epoch = 50_000 * (1 + len(recipe.views or {}))
+        groups.setdefault(tuple(per_epoch * (end - start) for start, end in stages), set()).add(cell.method)
+    assert {sum(images): lines - {"student"} for images, lines in groups.items()} == {
+        12_000_000: {"dkd_240", "dkd_strong_240", "mlkd_weak_240", "mlkd_120"},
+        24_000_000: {"dkd_480", "dkd_strong_480", "mlkd_weak_480", "mlkd_240"},
+        48_000_000: {"dkd_960", "dkd_strong_960", "mlkd_weak_960", "mlkd_480"},
+    }
+    sciences = {c.method: planned.runs[c.run_id].science for c in planned.cells if c.student == "vgg8"}
+    (view,) = sciences["mlkd_240"].recipe.views.values()
+    assert all(s.recipe.augment == view.augment for name, s in sciences.items() if "strong" in name)
+    assert all(s.method.weights["nckd"] == 6 for s in sciences.values() if s.method.use == "dkd")
 
 
 def test_fsp_has_crds_pairs_of_equal_widths() -> None:

@@ -89,10 +89,11 @@ def test_steps_of_micro_batches_are_captured_too(use: str, times: int) -> None:
     assert capture.captures == times + 1  # one for the teacher
 
 
-def test_steps_of_mixed_images_and_two_views_are_captured() -> None:
+def test_steps_of_mixed_images_two_views_and_two_losses_are_captured() -> None:
     """In a pack, a neighbour that reads one view ends as by itself."""
     capture = Counted()
-    recipe = {"mixup": 1.0, "cutmix": 1.0, "repeats": 2, "views": {"strong": {"crop_padding": 2}}, "milestones": ()}
+    recipe: dict[str, Any] = {"optimizer": "dot", "schedule_by": "step", "ema": 0.9}
+    recipe |= {"mixup": 1.0, "cutmix": 1.0, "repeats": 2, "views": {"strong": {"crop_padding": 2}}, "milestones": ()}
     uses = [f"{USER_METHODS}:ReadsTwoViews", "kd"]
     captured, watcher = train(uses, capture, **recipe)
     assert not watcher.failures

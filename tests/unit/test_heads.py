@@ -1,5 +1,7 @@
 """Heads of models, and the methods SimKD and DML, which use a teacher's classifier or train the teacher."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,13 +11,16 @@ from harness.models.taps import ConvNet, Taps, describe_taps
 from harness.models.zoo import build_model
 from harness.spec.models import CATALOG as MODELS
 from harness.spec.tasks import DATASETS
-from methods.base import Batch, Head, Outputs, SampleRandom, TapSpec
+from harness.training.frozen_parts import remove_head_bias
+from methods.base import CAM, Batch, Head, Outputs, SampleRandom, TapSpec
+from methods.catkd import CATKD
 from methods.dml import DML
 from methods.simkd import SimKD
+from methods.tap_pairs import expand_taps
 
 B, CLASSES = 6, 5
 TARGETS = torch.arange(B) % CLASSES
-HEADLESS = {"MobileNetV2", "ShuffleV2"}  # they have another convolution after their last tap
+EXACT = {"rtol": 1e-4, "atol": 1e-4}
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -27,15 +32,19 @@ def test_heads_of_the_zoo(name: str) -> None:
     torch.manual_seed(0)
     info = next(d for d in DATASETS.values() if d.image_shape == MODELS[name].image_shape)
     model = build_model(name, info.classes, info.image_shape[0]).eval()
-    head = describe_taps(model, info.image_shape).head
-    if name in HEADLESS:
-        assert head is None
-        return
+    nn.init.normal_(next(p for p in reversed(list(model.parameters())) if p.ndim == 1))  # the head's bias
+    spec = describe_taps(model, info.image_shape)
+    head = spec.head
     assert head is not None
     with torch.no_grad():
-        out = model(draw(3, *info.image_shape, seed=7), (head.tap,))
+        out = model(draw(3, *info.image_shape, seed=7), (head.tap, CAM))
     logits = F.linear(head.read(out.features).mean((2, 3)), head.weight, head.bias)
-    torch.testing.assert_close(logits, out.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits, out.logits, **EXACT)
+    difference = out.features[CAM].mean((2, 3)) + head.bias - out.logits
+    assert difference.abs().max() < 1e-5 * out.logits.abs().max()
+    assert out.features[CAM].shape[1:] == (spec.channels[CAM], *spec.sizes[CAM])
+    assert list(out.features) == [head.tap, CAM]
+    assert spec.resolve("last").startswith("stage") and CAM not in expand_taps(spec, "stages")
 
 
 class Odd(ConvNet):
@@ -56,7 +65,55 @@ class Odd(ConvNet):
 
 @pytest.mark.parametrize(("end", "has_head"), [("mean", True), ("max", False), ("norm", False)])
 def test_heads_are_recognised_by_the_models_outputs(end: str, has_head: bool) -> None:
-    assert (describe_taps(Odd(end), (3, 8, 8)).head is not None) == has_head
+    model = Odd(end)
+    spec = describe_taps(model, (3, 8, 8))
+    assert (spec.head is not None) == has_head == (CAM in spec.names)
+    if not has_head:
+        with pytest.raises(ValueError, match="no tap named 'cam'; this model has: stage1"):
+            model(draw(2, 3, 8, 8), (CAM,))
+        with pytest.raises(ValueError, match="no bias to leave out"):
+            remove_head_bias(model)
+
+
+# Class activation maps
+
+
+@pytest.mark.parametrize(
+    ("name", "tap"),
+    [
+        ("resnet8", "stage3"),
+        ("wrn_16_1", "stage3.preact"),
+        ("timm:test_resnet", "stage4"),
+        ("torchvision:shufflenet_v2_x0_5", "stage4"),
+        ("timm:test_vit", "cls"),
+    ],
+)
+def test_class_activation_maps_are_the_living_classifiers_values_at_each_position(name: str, tap: str) -> None:
+    torch.manual_seed(0)
+    size = 160 if "vit" in name else 32
+    model, images = build_model(name, CLASSES, 3, (size, size)).eval(), draw(2, 3, size, size)
+    spec = describe_taps(model, (3, size, size))
+    assert spec.head is not None and spec.head.tap == tap
+    copied = copy.deepcopy(model)
+    for parameter in model.parameters():  # the original's must not be what the copy reads
+        nn.init.zeros_(parameter)
+    nn.init.normal_(copied.get_submodule(copied.head_place.layer).weight)
+    out = copied(images, (CAM,))
+    assert list(out.features) == [CAM]
+    weight, bias = (p for name, p in copied.named_parameters() if name.startswith(f"{copied.head_place.layer}."))
+    features = copied(images, (spec.head.tap,)).features
+    values = torch.einsum("kc,bchw->bkhw", weight, spec.head.read(features))
+    torch.testing.assert_close(out.features[CAM], values, **EXACT)
+    torch.testing.assert_close(out.features[CAM].mean((2, 3)) + bias, out.logits, **EXACT)
+    torch.testing.assert_close(copied.maps(images, (CAM,))[CAM], out.features[CAM])
+    out.features[CAM].sum().backward()
+    assert weight.grad is not None and weight.grad.abs().sum() > 0 and bias.grad is None
+
+
+def test_without_a_head_a_method_of_class_activation_maps_is_refused() -> None:
+    for student, teacher, who in ((True, False, "teacher"), (False, True, "student")):
+        with pytest.raises(ValueError, match=f"the {who}'s logits are not linear"):
+            CATKD(spec(4, 4, head=student), spec(4, 4, head=teacher))
 
 
 # SimKD

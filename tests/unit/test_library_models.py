@@ -23,6 +23,7 @@ from harness.spec import library_models, tasks
 from harness.training.frozen_parts import freeze_parts, set_frozen_to_eval
 from harness.training.trained_model import StudentWithMethod
 from methods.at import AT
+from methods.base import CAM
 from methods.fitnets import FitNets
 from tests.support.cli import REPO, process, run_command
 
@@ -210,7 +211,7 @@ def test_stages_and_paths_are_places_of_the_model(size: int) -> None:
     for name, stem in (("timm:resnet18", "act1"), ("torchvision:resnet18", "relu")):
         model = fresh(name)
         spec = describe_taps(model, (3, size, size))
-        places = [tap for tap in spec.names if "." not in tap]
+        places = [tap for tap in spec.names if "." not in tap and tap != CAM]
         assert places == ["stem", "stage1", "stage2", "stage3", "stage4"]
         assert spec.resolve("last") == "stage4"
         assert [spec.channels[t] for t in places] == [64, 64, 128, 256, 512]
@@ -440,7 +441,8 @@ def test_a_plain_modules_tokens_are_maps_whatever_stands_before_them(before: int
     torch.manual_seed(0)
     model = LibraryNet(PlainViT(before), image).eval()
     spec = describe_taps(model, image)
-    assert [tap for tap in spec.names if "." not in tap] == ["stem", "stage1", "stage2", "tokens", "cls"]
+    assert [tap for tap in spec.names if "." not in tap] == ["stem", "stage1", "stage2", "tokens", "cls", CAM]
+    assert spec.resolve("last") == "stage2" and spec.sizes[CAM] == (1, 1)
     grid = (image[1] // 8, image[2] // 8)
     assert spec.sizes["stem"] == spec.sizes["stage1"] == spec.sizes["tokens"] == grid and spec.sizes["cls"] == (1, 1)
     assert spec.head is not None and spec.head.tap == "cls"

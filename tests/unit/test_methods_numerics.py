@@ -24,7 +24,7 @@ from methods.reviewkd import ReviewKD
 from methods.rkd import RKD, relations
 from methods.unit_vectors import unit
 from methods.vid import VID
-from tests.support.synthetic_outputs import BATCH, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
+from tests.support.synthetic_outputs import BATCH, CLASSES, STUDENT, TARGETS, TEACHER, make_batch, outputs, spec, total
 
 # Unit vectors of zeros
 
@@ -142,7 +142,7 @@ def test_kdsvd_does_not_depend_on_the_signs_of_the_library(hyper, relu, monkeypa
             return values, vectors * (torch.randint(2, values.shape, generator=g) * 2 - 1)[:, None]
 
         monkeypatch.setattr(torch.linalg, "eigh", other_library)
-        maps = [x.requires_grad_() for tap, x in student.features.items() if "." not in tap]
+        maps = [x.requires_grad_() for tap, x in student.features.items() if tap in ("stage1", "stage2", "stage3")]
         loss = total(KDSVD(STUDENT, TEACHER, **hyper), student, teacher)
         results.append([loss, *torch.autograd.grad(loss, maps)])
     for other in results[1:]:
@@ -346,16 +346,17 @@ def test_lskd_does_not_depend_on_shift_and_scale(base):
     torch.testing.assert_close(total(method, moved, teacher), total(method, student, teacher))
 
 
-def test_lskd_is_kd_and_dkd_of_standardised_logits():
+@pytest.mark.parametrize(("reading", "divisor"), [("code", CLASSES - 1), ("paper", CLASSES)])
+def test_lskd_is_kd_and_dkd_of_standardised_logits(reading, divisor):
     student, teacher = outputs(STUDENT, 1), outputs(TEACHER, 2)
     z_s, z_t = ((x.logits - x.logits.mean(1, keepdim=True)) for x in (student, teacher))
-    z_s, z_t = (z / z.square().mean(1, keepdim=True).sqrt() for z in (z_s, z_t))
+    z_s, z_t = (z / (z.square().sum(1, keepdim=True) / divisor).sqrt() for z in (z_s, z_t))
     forms: dict[str, Callable[[], Tensor]] = {
         "kd": lambda: soft_target_loss(z_s, z_t, 3.0),
         "dkd": lambda: torch.stack(decoupled_losses(z_s, z_t, TARGETS, 3.0)) @ torch.tensor([0.5, 2.0]),
     }
     for base, expected in forms.items():
-        method = LSKD(STUDENT, TEACHER, base=base, temperature=3.0, alpha=0.5, beta=2.0)
+        method = LSKD(STUDENT, TEACHER, base=base, temperature=3.0, alpha=0.5, beta=2.0, reading=reading)
         torch.testing.assert_close(method(make_batch(), student, teacher)["ls"], expected())
 
 

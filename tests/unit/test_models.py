@@ -17,7 +17,7 @@ from harness.models.zoo import build_model
 from harness.spec.models import ALIASES, CATALOG, model_facts
 from harness.spec.tasks import resolve_model
 from harness.spec.tasks.detection import DETECTORS
-from methods.base import TapSpec
+from methods.base import CAM, TapSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quickly_built")]
 FAMILIES = ["resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "digits_net_w8"]
@@ -111,8 +111,10 @@ def test_describe_leaves_the_model_as_it_was(name):
     frozen = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     spec = describe_taps(model, CATALOG[name].image_shape)
-    assert spec.channels == {tap: shape[0] for tap, shape in model_facts(name).taps.items()}
-    assert spec.sizes == {tap: shape[1:] for tap, shape in model_facts(name).taps.items()}
+    facts = model_facts(name).taps
+    assert spec.head is not None
+    assert spec.channels == {tap: shape[0] for tap, shape in facts.items()} | {CAM: 10}
+    assert spec.sizes == {tap: shape[1:] for tap, shape in facts.items()} | {CAM: facts[spec.head.tap][1:]}
     assert spec.num_classes == 10 and isinstance(spec, TapSpec)
     assert spec.embedding_dim == model(images(name)).embedding.shape[1]
     assert all(m.training == (m is not frozen) for m in model.modules())

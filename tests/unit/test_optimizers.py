@@ -1,4 +1,4 @@
-"""AdamW and LAMB give what torch's and timm's own give, in groups, whenever a parameter gets its first gradient."""
+"""Optimisers give what torch's and timm's own, or a formula, give, whenever a parameter gets its first gradient."""
 
 from itertools import pairwise
 from typing import Any
@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from timm.optim import Lamb, param_groups_layer_decay, param_groups_weight_decay
-from torch import nn
+from torch import Tensor, nn
 
 from harness.errors import UserError
 from harness.models.drop_path import build_with_drop_path
 from harness.models.zoo import build_model
-from harness.spec.optimizers import refuse_shards
+from harness.spec.optimizers import check_deepspeed, check_terms
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import ONE_RANK
 from harness.training.engines.base import ParameterGroup
@@ -96,6 +96,75 @@ def test_lamb_equals_timm(foreach: bool, adam: dict[str, Any], reached: list[lis
             torch.testing.assert_close(mine, other, rtol=2e-6, atol=1e-6)
 
 
+def linear_loss(ours: list[nn.Parameter], gradients: list[Tensor], reached: list[bool]) -> Tensor:
+    """Return a loss with these gradients; one without any is constant."""
+    terms = [(p * g).sum() for p, g, has in zip(ours, gradients, reached, strict=True) if has]
+    return torch.stack([torch.zeros(()), *terms]).sum()
+
+
+def step_by_hand(
+    p: Tensor, ce: Tensor | None, kd: Tensor | None, momenta: dict[str, Tensor], lr: float, decay: float
+) -> None:
+    """Take DOT's step of one parameter with momentum 0.9 and delta 0.075, by its formula."""
+    both, before = ce is not None and kd is not None, p.clone()
+    for name, gradient, momentum in (("ce", ce, 0.825), ("kd", kd, 0.975)):
+        if gradient is None:
+            continue
+        decays = name == "ce" or (not both and name in momenta)
+        added = gradient + decay * before if decays else gradient
+        momenta[name] = (momentum if both else 0.9) * momenta[name] + added if name in momenta else added
+        p -= lr * momenta[name]
+
+
+@settings(max_examples=20)
+@given(steps_of_parameters, steps_of_parameters, st.integers(0, STEPS))
+def test_dot_equals_its_formula(by_ce: list[list[bool]], by_kd: list[list[bool]], resumed_at: int) -> None:
+    """Each loss reaches any parameters in any step; the groups have rates and decays of their own."""
+    with_dot = recipe(optimizer="dot")
+    ours, plain = parameters(), [p.detach().clone() for p in parameters()]
+    groups = (ParameterGroup((0,), 0.5, 0.2), ParameterGroup((1, 2), 1.0, 0.1))
+    engine, momenta = NativeEngine(ours, with_dot, ONE_RANK, groups), [dict[str, Tensor]() for _ in ours]
+    for step, values in enumerate(gradients()):
+        if step == resumed_at:
+            state, engine = engine.state(), NativeEngine(ours, with_dot, ONE_RANK, groups)
+            engine.restore(state)
+        lr, given = 0.1 / (step + 1), (by_ce[step], by_kd[step])
+        if not any(by_ce[step]):
+            continue  # the labels' loss reaches something in every step
+        for _ in range(2):  # micro-batches
+            engine.backward([linear_loss(ours, values, reached) / 2 for reached in given], last=False)
+        engine.step(lr)
+        assert all(p.grad is None for p in ours)
+        for p, g, ce, kd, held, (scale, decay) in zip(
+            plain, values, *given, momenta, ((0.5, 0.2), (1.0, 0.1), (1.0, 0.1)), strict=True
+        ):
+            step_by_hand(p, g if ce else None, g if kd else None, held, lr * scale, decay)
+        for mine, theirs in zip(ours, plain, strict=True):
+            torch.testing.assert_close(mine.detach(), theirs)
+
+
+def test_dot_without_a_second_loss_is_sgd() -> None:
+    """A first stage has one loss: it takes SGD's steps, bit for bit, with the undivided momentum."""
+    ours, plain = parameters(), parameters()
+    engines = [NativeEngine(p, recipe(optimizer=name), ONE_RANK) for p, name in ((ours, "dot"), (plain, "sgd"))]
+    for values in gradients():
+        for copy, engine in zip((ours, plain), engines, strict=True):
+            put(copy, [True] * 3, values)
+            engine.step(0.1)
+    assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
+
+
+def test_gradients_of_an_unfinished_step_are_dropped() -> None:
+    """A failed capture leaves gradients of both losses, to which the eager step would add."""
+    (p,) = one = [nn.Parameter(torch.ones(2))]
+    engine = NativeEngine(one, recipe(optimizer="dot", weight_decay=0.0), ONE_RANK)
+    engine.backward([p.sum() * 5, p.sum() * 7], last=False)
+    engine.drop_gradients()
+    engine.backward([p.sum(), p.sum()], last=True)
+    engine.step(0.25)
+    assert p.tolist() == [0.5, 0.5]
+
+
 def test_clipping_for_lamb_is_the_recipes() -> None:
     ours, theirs = parameters(), parameters()
     engine = NativeEngine(ours, recipe(optimizer="lamb", clip_norm=1.0, eps=1e-6), ONE_RANK)
@@ -109,7 +178,7 @@ def test_clipping_for_lamb_is_the_recipes() -> None:
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "lamb"])
+@pytest.mark.parametrize("optimizer", ["sgd", "dot", "adamw", "lamb"])
 def test_a_learning_rate_may_be_a_tensor(optimizer: str) -> None:
     """A captured step reads it; on a CPU it gives what the same number gives."""
     ours, other = parameters(), parameters()
@@ -184,11 +253,41 @@ def test_a_models_layers_must_be_known_and_a_methods_parameters_are_whole() -> N
         parameter_groups(nn.Linear(1, 1), "torchvision:resnet18", recipe(layer_decay=0.5), [])
 
 
-def test_lamb_is_refused_where_parameters_are_cut_up() -> None:
-    refuse_shards("lamb", 0)
-    refuse_shards("adamw", 2)
+def test_deepspeed_is_refused_for_what_it_cannot_do() -> None:
+    check_deepspeed("lamb", 0)
+    check_deepspeed("adamw", 2)
     with pytest.raises(UserError, match="optimizer lamb: it needs the norms .* zero_stage 1"):
-        refuse_shards("lamb", 1)
+        check_deepspeed("lamb", 1)
+    with pytest.raises(UserError, match="optimizer dot: .* use engine native"):
+        check_deepspeed("dot", 0)
+
+
+@pytest.mark.parametrize(
+    ("use", "weights", "found"),
+    [
+        ("student", {"ce": 1.0}, "student with `ce` alone"),
+        ("simkd", {"ce": 0.0, "a": 1, "b": 1}, "simkd with `a`, `b` alone"),
+    ],
+)
+def test_dot_is_refused_without_both_losses(use: str, weights: dict[str, float], found: str) -> None:
+    check_terms("sgd", use, weights)
+    check_terms("dot", use, {**weights, "ce": 1.0, "a": 1.0})
+    with pytest.raises(ValueError, match=f"optimizer dot .* found {found}; state `optimizer: sgd`"):
+        check_terms("dot", use, weights)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"clip_norm": 1.0}, "clip_norm is not defined for optimizer dot, found 1"),
+        ({"momentum": 0.95, "momentum_delta": 0.06}, "momentum_delta must be below 0.05"),
+        ({"momentum": 0.0}, "momentum_delta must be below 0,"),
+    ],
+)
+def test_dots_momenta_are_between_0_and_1_and_nothing_is_clipped(keys: dict[str, Any], message: str) -> None:
+    recipe(**keys)
+    with pytest.raises(ValueError, match=message):
+        recipe(optimizer="dot", **keys)
 
 
 def test_drop_path_is_given_to_the_constructor() -> None:

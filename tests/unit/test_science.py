@@ -31,7 +31,7 @@ YOUNG = {
     "optimizer": "sgd", "betas": [0.9, 0.999], "eps": 1e-8, "decay_norms_and_biases": True, "layer_decay": None,
     "freeze": [], "drop_path": 0.0, "schedule_by": "epoch", "min_lr": 0.0, "warmup_lr": 0.0, "stop_epoch": None,
     "augment": None, "random_erasing": 0.0, "repeats": 1, "mixup": 0.0, "cutmix": 0.0, "mix_probability": 1.0,
-    "mix_switch": 0.5, "views": None,
+    "mix_switch": 0.5, "views": None, "momentum_delta": 0.075,
 }  # fmt: skip
 
 
@@ -136,14 +136,16 @@ def test_damage_is_the_users_error(forms: list[dict[str, Any]], damage: dict[str
 
 
 SHIPPED = {
+    "all_methods_quick": "dd56272d21f31a1b",
     "capacity_gap": "b6af8df0719aa95b",
+    "cifar100_all_methods_quick": "ea97bf156a9672c1",
     "cifar100_cpu": "6bf3d3a0b48c504b",
-    "cifar100_cross": "757c4f6b6e721ee1",
+    "cifar100_cross": "c29b5c0572708775",
     "cifar100_fsp": "e8e9334682cabba8",
-    "cifar100_hetero": "bc199624c44bc19f",
-    "cifar100_hetero_transformers": "68448a76bdc7533e",
+    "cifar100_hetero": "7bebb5a74b3e6463",
+    "cifar100_hetero_transformers": "5d213d72a9cfd160",
     "cifar100_quick": "36906bfb336a5701",
-    "cifar100_same": "450fa68c3b58ff72",
+    "cifar100_same": "2a050674f9ca819d",
     "coco128_quick": "2e742db65ae3df48",
     "coco_pairs": "d9565758da49b6de",
     "digits_pairs": "981cf0c9f69e84d2",
@@ -152,7 +154,8 @@ SHIPPED = {
     "imagenet_deit": "d1316584c86176e5",
     "imagenet_fast": "7a2e1a0e80c5dc2b",
     "imagenet_like_quick": "7c97f9db2a272aac",
-    "imagenet_pairs": "aefcad9ea02089d3",
+    "imagenet_pairs": "b0e63d1b4fa99eb6",
+    "mlkd_dispute": "e087c83317952c5a",
     "rekd_ablation": "1b56291d21e829a2",
     "rekd_ablation_cpu": "805c13a3eb9d1eb5",
     "rekd_tuning": "3c0a0433867616b7",

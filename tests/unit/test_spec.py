@@ -427,6 +427,22 @@ def test_smoothing_is_refused_where_it_would_not_be_done() -> None:
     assert plan(data, "methods.simkd.recipe.label_smoothing=0").cells
 
 
+def test_dot_is_for_lines_with_a_distillation() -> None:
+    """A teacher that is trained by the students' recipe is the one of a sweep without it."""
+    data: dict[str, Any] = {
+        "dataset": "digits", "recipe": {"base": "digits_quick", "optimizer": "dot", "momentum_delta": 0.09}, "seeds": 1,
+        "pairs": [{"teacher": "digits_net_w8", "student": "digits_net_w4"}], "methods": {"kd": {}, "student": {}},
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"sweep.yaml:\d+: methods.student: optimizer dot keeps a momentum of"):
+        plan(data)
+    teacher, kd = plan({**data, "methods": ["kd"]}).runs.values()
+    assert (kd.science.recipe.optimizer, kd.science.recipe.momentum_delta) == ("dot", 0.09)
+    assert teacher.run_id in plan({**data, "methods": ["kd"], "recipe": "digits_quick"}).runs
+    own = {"recipe": data["recipe"]}
+    with pytest.raises(UserError, match=r"sweep.yaml:\d+: teachers.recipe: optimizer dot .* found a teacher with `ce`"):
+        plan({**data, "methods": ["kd"], "teachers": own})
+
+
 def test_stored_logits_are_refused_where_an_epoch_may_show_an_image_twice() -> None:
     data = {
         "dataset": "digits", "recipe": {"base": "digits_quick", "teacher_top_k": 4}, "seeds": 1,

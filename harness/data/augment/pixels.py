@@ -55,7 +55,9 @@ class Arguments:
     @cached_property
     def tables(self) -> Tensor:
         """The tables of rows that do not depend on what an image shows, (rows, 256); of the others, no change."""
-        return torch.stack([operations.fixed_table(row.kind, row.argument) for row in self.rows]).to(self._device)
+        changes = [(row.kind, row.argument) if row.kind in _FIXED else ("identity", 0.0) for row in self.rows]
+        tables = {change: operations.fixed_table(*change) for change in set(changes)}  # few of them differ
+        return torch.stack([tables[change] for change in changes]).to(self._device)
 
 
 Operation = Callable[[Tensor, Tensor], Tensor]  # pixels (B, H, W, C) and each image's row (B,) -> pixels

@@ -33,7 +33,7 @@ def bytes_left(science: Science, weights: float) -> Interval:
 
 def checkpoint_bytes(weights: float, method_parameters: int, optimizer: str) -> float:
     """Return the bytes of a run's checkpoints: weights and optimiser of student and method, no buffers."""
-    copies = 2 if optimizer == "sgd" else 3  # SGD's momenta, or the means of gradients and of their squares
+    copies = 2 if optimizer == "sgd" else 3  # SGD's momenta, DOT's two, or the means of gradients and of their squares
     return CHECKPOINTS * copies * (weights + _FLOAT * method_parameters)
 
 

@@ -14,7 +14,7 @@ from harness.spec.science import Science, recipe_json
 _FREE = {
     "epochs", "lr", "momentum", "weight_decay", "nesterov", "schedule", "milestones", "gamma", "warmup_epochs",
     "warmup_steps", "eval_every", "label_smoothing", "clip_norm", "schedule_by", "min_lr", "warmup_lr", "betas", "eps",
-    "decay_norms_and_biases", "stop_epoch",
+    "decay_norms_and_biases", "stop_epoch", "momentum_delta",
 }  # fmt: skip
 OTHER_THREADS = 1.5  # further widening where the similar runs had other threads; each thread is assumed to do as much
 

@@ -129,11 +129,11 @@ def _line(row: Row, comparison: Comparison, published: PublishedNumbers) -> _Lin
     science = comparison.science(row) if numbers else None
     if science is None or science.start:  # without a record there is nothing of ours; papers start from random numbers
         return None
-    values = {**science.method.params, **science.method.weights}
+    recipe = science.recipe.model_dump(mode="json")
+    values = {**recipe, **science.method.params, **science.method.weights}
     same = [n for n in numbers if all(str(values.get(k)) == v for k, v in n.settings.items())]
     if not same or science.method.use != row.method:
         return None
-    recipe = science.recipe.model_dump(mode="json")
     by_protocol = grouped(same, lambda number: number.protocol)
     return _Line(row, recipe, science.dataset, comparison.evaluated_on or "test", by_protocol)
 

@@ -71,6 +71,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     yield from _test_notes(comparison)
     yield from sweep_notes(contents)
     yield from teacher_notes(comparison)
+    yield from reading_notes(comparison)
     for row in comparison.rows:
         yield from method_notes(row)
         if row.missing:
@@ -107,6 +108,17 @@ def teacher_notes(comparison: Comparison) -> Iterator[str]:
     if names := dict.fromkeys(f"{model} ({text})" for model, text in own):
         dataset = comparison.contents.shown_dataset
         yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(names)}."
+
+
+def reading_notes(comparison: Comparison) -> Iterator[str]:
+    """Yield which lines follow a paper and which its authors' code, for the methods where the two differ."""
+    lines: dict[str, list[str]] = {}
+    for line, text in comparison.sciences.items():
+        if '"reading":' in text:  # few: the others need no parsing
+            lines.setdefault(Science.from_text(text).method.params["reading"], []).append(line.method)
+    if lines:
+        readings = (f"{reading} ({', '.join(dict.fromkeys(lines[reading]))})" for reading in sorted(lines))
+        yield f"Readings of methods whose paper and code differ: {', '.join(readings)}."
 
 
 def _by_pair(contents: Contents, changes: list[RecipeChange]) -> list[str]:

@@ -3,7 +3,7 @@
 The engine is no part of a run's science: all give the same training, to rounding, and resume each other's checkpoints.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from harness.training.distributed.ranks import Ranks
 
 Parameters = list[nn.Parameter]
 State = dict[str, dict[int, Tensor]]  # of an optimiser: by its name in checkpoints, then by the parameter's index
-STATE_NAMES = ("momentum", "exp_avg", "exp_avg_sq", "steps")  # of all optimisers
+STATE_NAMES = ("momentum", "momentum_ce", "momentum_kd", "exp_avg", "exp_avg_sq", "steps")  # of all optimisers
 Rate = float | Tensor  # a tensor lies on the parameters' device, where a captured step reads it
 
 
@@ -36,11 +36,17 @@ def one_group(parameters: Parameters, recipe: Recipe) -> Groups:
 class Engine(Protocol):
     """The optimiser of one run. It sums gradients over the ranks and changes only parameters that a loss reaches."""
 
-    def backward(self, loss: Tensor, last: bool) -> None:
-        """Add the loss's gradients to the step's; ``last``: no further loss follows in this step."""
+    def backward(self, losses: Sequence[Tensor], last: bool) -> None:
+        """Add the gradients of a micro-batch's loss to the step's; ``last``: no further one follows in this step.
+
+        ``losses``: one loss, or those of the labels and of the distillation, whose gradients the optimiser keeps apart.
+        """
 
     def step(self, lr: Rate) -> None:
         """Clip the gradients, step the optimiser and drop the gradients."""
+
+    def drop_gradients(self) -> None:
+        """Drop the gradients of an unfinished step."""
 
     def state(self) -> State:
         """Return the optimiser's state, each tensor of its whole shape. All ranks must call it together."""

@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from harness.errors import UserError
-from harness.spec.optimizers import refuse_shards
+from harness.spec.optimizers import check_deepspeed
 from harness.spec.schema import Recipe
 from harness.training.distributed.ranks import Ranks
 from harness.training.engines.base import Groups, Parameters, Rate, State, one_group
@@ -39,7 +40,7 @@ class DeepSpeedEngine:
     weight decay. It starts again, with the state so far, at each step whose loss reaches others than the last one's.
 
     Raises:
-        UserError: DeepSpeed is not installed, or it would cut up the parameters whose norms the optimiser needs.
+        UserError: DeepSpeed is not installed, or cannot do what the optimiser needs.
     """
 
     _engine: Any = None
@@ -47,7 +48,7 @@ class DeepSpeedEngine:
     def __init__(
         self, parameters: Parameters, recipe: Recipe, ranks: Ranks, groups: Groups | None = None, *, zero_stage: int
     ):
-        refuse_shards(recipe.optimizer, zero_stage)
+        check_deepspeed(recipe.optimizer, zero_stage)
         self._library = _deepspeed()
         self._parameters, self._recipe, self._zero_stage = parameters, recipe, zero_stage
         self._groups = groups or one_group(parameters, recipe)
@@ -64,7 +65,8 @@ class DeepSpeedEngine:
         """Release DeepSpeed's engine: its hooks would keep it, and the process group that it holds."""
         self._stop()
 
-    def backward(self, loss: Tensor, last: bool) -> None:
+    def backward(self, losses: Sequence[Tensor], last: bool) -> None:
+        (loss,) = losses
         if self._begins_step:
             reached = reached_parameters(loss)
             trained = {i: p for i, p in enumerate(self._parameters) if p in reached}
@@ -90,6 +92,10 @@ class DeepSpeedEngine:
             self._steps |= {i: self._steps.get(i, 0) + 1 for i in self._trained}
         if not self._engine.was_step_applied():  # the norm is not finite; torch's clipping would end the run here too
             torch._foreach_mul_([p.data for p in self._trained.values()], torch.nan)
+
+    def drop_gradients(self) -> None:
+        for p in self._parameters:
+            p.grad = None
 
     def state(self) -> State:
         state = {name: dict(tensors) for name, tensors in self._state.items()}

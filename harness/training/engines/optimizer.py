@@ -14,22 +14,35 @@ from harness.training.engines.base import Groups, Parameters, Rate, State
 
 
 class Optimizer:
-    """An optimiser whose state of each parameter begins with the parameter's first gradient."""
+    """An optimiser whose state of each parameter begins with the parameter's first gradient.
+
+    ``grad`` holds a parameter's gradient. ``second`` holds, by index, that of a second loss, which only DOT has.
+    """
 
     state_names: ClassVar[tuple[str, ...]]  # in checkpoints
 
     def __init__(self, parameters: Parameters, recipe: Recipe, groups: Groups):
         self.state: State = {name: {} for name in self.state_names}
         self._parameters, self._recipe, self._groups = parameters, recipe, groups
+        self.second: list[Tensor | None] = [None] * len(parameters)
 
     @torch.no_grad()
     def step(self, lr: Rate) -> None:
         """Change the parameters that have a gradient, and drop the gradients."""
         for group in self._groups:
-            trained = [i for i in group.indices if self._parameters[i].grad is not None]
+            trained = [i for i in group.indices if self._parameters[i].grad is not None or self.second[i] is not None]
             self._change(trained, lr * group.lr_scale, group.weight_decay)
-        for p in self._parameters:
-            p.grad = None
+        self.drop_gradients()
+
+    def exchange_gradients(self) -> None:
+        """Put the second loss's gradients in the place of the first's, and these in theirs."""
+        for i, p in enumerate(self._parameters):
+            p.grad, self.second[i] = self.second[i], p.grad
+
+    def drop_gradients(self) -> None:
+        """Drop the gradients of all losses."""
+        for i, p in enumerate(self._parameters):
+            p.grad = self.second[i] = None
 
     def _change(self, indices: list[int], lr: Rate, weight_decay: float) -> None:
         raise NotImplementedError

@@ -1,8 +1,11 @@
 """Stochastic gradient descent, by torch's fused kernels."""
 
+from collections.abc import Mapping
+
+from torch import Tensor
 from torch.optim.sgd import sgd
 
-from harness.training.engines.base import Rate
+from harness.training.engines.base import Parameters, Rate
 from harness.training.engines.optimizer import Optimizer
 
 
@@ -12,23 +15,37 @@ class SGD(Optimizer):
     state_names = ("momentum",)
 
     def _change(self, indices: list[int], lr: Rate, weight_decay: float) -> None:
-        momenta = self.state["momentum"]
-        self._change_alike([i for i in indices if i in momenta], lr, weight_decay)
-        self._change_alike([i for i in indices if i not in momenta], lr, weight_decay)
+        gradients = dict(zip(indices, self._gradients(indices), strict=True))
+        momentum, nesterov = self._recipe.momentum, self._recipe.nesterov
+        descend(
+            self._parameters, gradients, self.state["momentum"], lr=lr, momentum=momentum, weight_decay=weight_decay,
+            nesterov=nesterov,
+        )  # fmt: skip
 
-    def _change_alike(self, indices: list[int], lr: Rate, weight_decay: float) -> None:
-        """Change parameters of which all have a momentum or none has."""
-        momenta = [self.state["momentum"].get(i) for i in indices]
+
+def descend(
+    parameters: Parameters, gradients: Mapping[int, Tensor], momenta: dict[int, Tensor], *, lr: Rate, momentum: float,
+    weight_decay: float, nesterov: bool = False,
+) -> None:  # fmt: skip
+    """Change the parameters that have a gradient, and their momenta, which begin as the first gradient with its decay.
+
+    All mappings are by the parameters' indices.
+    """
+    for has_momentum in (True, False):  # the kernels take only parameters of which all have one or none has
+        indices = [i for i in gradients if (i in momenta) == has_momentum]
+        if not indices:
+            continue
+        held = [momenta.get(i) for i in indices]
         sgd(
-            [self._parameters[i] for i in indices],
-            self._gradients(indices),
-            momenta,
+            [parameters[i] for i in indices],
+            [gradients[i] for i in indices],
+            held,
             fused=True,
             lr=lr,
-            momentum=self._recipe.momentum,
+            momentum=momentum,
             weight_decay=weight_decay,
-            nesterov=self._recipe.nesterov,
+            nesterov=nesterov,
             dampening=0.0,
             maximize=False,
         )
-        self.state["momentum"] |= {i: m for i, m in zip(indices, momenta, strict=True) if m is not None}
+        momenta |= {i: m for i, m in zip(indices, held, strict=True) if m is not None}
