@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.perf.cifar import BATCH, BUSY, CLOCK, INFO, STUDENT, TEACHER, clock, fresh, targets
+from benchmarks.perf.further_plain_terms import FURTHER_PLAIN
 from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs, say
 from benchmarks.perf.plain_terms import FIRST, PLAIN, Plain
 from harness.models.taps import describe_taps
@@ -25,6 +26,7 @@ from harness.training.trained_model import method_class
 from methods.base import Batch, Distiller, FirstStage, Outputs, SampleRandom, TapSpec
 from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
+MAIN = PLAIN | FURTHER_PLAIN
 TARGET = 1.15
 ROUNDS, SIDE_S = 20, 0.02  # the least time of a side in a round
 PYRAMID, CHANNELS, IMAGES, OBJECTS = {"p3": 40, "p4": 20, "p5": 10, "p6": 5}, 256, 2, 8
@@ -106,6 +108,9 @@ def classifier_terms(
     info = methods.describe_method(name)
     method = method_class(name)(spec_s, spec_t)
     method.setup(train_targets)
+    if getattr(method, "teacher_pass", None) is not None:
+        similarity = torch.rand(spec_t.num_classes, spec_t.num_classes)
+        method.use_teacher_pass((similarity + similarity.T) / 2)
     method.to(dtype)
     first = method.first_stage or FirstStage(0)
     draw = torch.Generator().manual_seed(0)
@@ -127,7 +132,7 @@ def classifier_terms(
     teacher = outputs(spec_t, {*method.teacher_taps, *first.teacher_taps}, method.peer is not None, method.views)
     rows = torch.arange(count)
     batch = Batch(torch.zeros(0), train_targets[:count], rows, SampleRandom(0, count))
-    parts = ((PLAIN, False), (FIRST, True))
+    parts = ((MAIN, False), (FIRST, True))
     return [
         Terms(method, info.weights, plain[name], batch, student, teacher, is_first)
         for plain, is_first in parts
@@ -168,14 +173,14 @@ def detector_terms(
     random = SampleRandom(0, IMAGES)
     batch = DetectionBatch(torch.zeros(IMAGES), empty, torch.arange(IMAGES), random, objects=objects)
     weights = methods.describe_method(name).weights
-    return [Terms(method, weights, PLAIN[name], batch, outputs(True), outputs(False))]
+    return [Terms(method, weights, MAIN[name], batch, outputs(True), outputs(False))]
 
 
 def all_terms() -> dict[str, Terms]:
     """Return every method's terms by its name; a first stage's by ``NAME first``."""
     spec_s, spec_t = (describe_taps(fresh(model), INFO.image_shape) for model in (STUDENT, TEACHER))
     labels, terms = targets(), {}
-    for name in sorted(PLAIN.keys() | FIRST.keys()):
+    for name in sorted(MAIN.keys() | FIRST.keys()):
         if "classification" in methods.describe_method(name).defined_for:
             of_method = classifier_terms(name, spec_s, spec_t, BATCH, labels)
         else:
