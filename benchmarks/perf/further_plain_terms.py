@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.perf.plain_terms import Plain, maps, soft_targets, sum_of
+from benchmarks.perf.plain_terms import Plain, directions, maps, soft_targets, sum_of
 from methods.base import Batch, Outputs
 
 
@@ -102,7 +102,7 @@ def srrl(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tenso
 def ickd(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
     def correlations(f: Tensor) -> Tensor:
         f = f.flatten(2)
-        return F.normalize(torch.bmm(f, f.transpose(1, 2)), dim=2)
+        return directions(torch.bmm(f, f.transpose(1, 2)), dim=2)
 
     g_s = correlations(method.embed(student.features[method.student_tap]))
     g_t = correlations(teacher.features[method.teacher_tap])

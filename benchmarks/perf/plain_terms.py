@@ -23,6 +23,12 @@ def soft_targets(z_s: Tensor, z_t: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(q, F.softmax(z_t / temperature, dim=1), reduction="batchmean")
 
 
+def directions(x: Tensor, dim: int = 1, eps: float = 0.0) -> Tensor:
+    """Return x / (|x| + eps) along ``dim``; vectors of zeros stay 0, and have no gradient."""
+    length = x.norm(dim=dim, keepdim=True)
+    return x / (length.masked_fill(length == 0, 1.0) + eps) * (length > 0)
+
+
 def maps(method: Any, student: Outputs, teacher: Outputs) -> list[tuple[Tensor, Tensor]]:
     return [(student.features[s], teacher.features[t]) for s, t in method.names]
 
@@ -189,8 +195,9 @@ def rkd(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor
     def relations(x: Tensor) -> tuple[Tensor, Tensor]:
         difference = x[:, None] - x
         distance = difference.norm(dim=2)
-        direction = F.normalize(difference, dim=2)
-        return distance / distance[distance > 0].mean(), torch.bmm(direction, direction.transpose(1, 2))
+        mean = distance[distance > 0].mean()
+        direction = directions(difference, dim=2) * (distance > 1e-4 * mean)[:, :, None]
+        return distance / mean, torch.bmm(direction, direction.transpose(1, 2))
 
     (distance_s, angle_s), (distance_t, angle_t) = relations(student.embedding), relations(teacher.embedding)
     return 25 * F.smooth_l1_loss(distance_s, distance_t) + 50 * F.smooth_l1_loss(angle_s, angle_t)
@@ -198,7 +205,7 @@ def rkd(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor
 
 def pkt(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
     def neighbours(x: Tensor) -> Tensor:
-        direction = x / (x.norm(dim=1, keepdim=True) + 1e-7)
+        direction = directions(x, eps=1e-7)
         kernel = (1 + direction @ direction.T) / 2
         return kernel / kernel.sum(1, keepdim=True)
 
