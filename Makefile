@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 FFCV_APT := g++ pkg-config libopencv-dev libturbojpeg0-dev
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup demo test test-timings lint check docs bench torture gpu clean
+.PHONY: help setup demo test tools test-timings lint check docs bench torture gpu clean
 
 help:
 	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
 	@echo "make test    set up, then run every test"
 	@echo "make test-timings   run every test and keep each file's seconds as its budget"
 	@echo "make check   lint, types and the quick tests"
+	@echo "make tools   install what the tests drive: SLURM, FFCV, a browser; and build the documentation"
 	@echo "make docs    build the documentation into build/site"
 	@echo "make bench   measure, each bench two things in one run [NAME=...]"
 	@echo "make torture   kills, flipped bits, errors, users and clocks against a store: what was lost [SECONDS=600] [SEED=0]"
@@ -85,6 +86,10 @@ demo: $(VENV)/.installed
 
 test: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 	$(BIN)/python -m pytest
+
+# One after the other, as pip and apt take no turns.
+tools: setup
+	@$(MAKE) --no-print-directory --jobs=1 docs $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser
 
 # On a quiet machine: a test file's budget is what it takes here, and half of that more.
 test-timings: setup $(VENV)/.slurm $(VENV)/.ffcv $(VENV)/.browser

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +210,24 @@ class FirstStage:
             raise ValueError(f"the first stage's learning rate must be positive, not {self.lr}")
 
 
+class TeacherPass(Protocol):
+    """A pass of the frozen teacher over training images before training, for what a method measures on them.
+
+    The images are seen as in an evaluation. Write it as a frozen dataclass: of equal ones a job makes one, for all its
+    runs.
+    """
+
+    @property
+    def tap(self) -> str:
+        """Return the name of the teacher's map that is read."""
+
+    def images(self, targets: Tensor) -> Tensor:
+        """Return the positions (M,) of the images to read, in their order, in a training set with labels (N,)."""
+
+    def measure(self, maps: Tensor, targets: Tensor) -> Tensor:
+        """Return what is measured on the maps (M, C, H, W) of images with labels (M,)."""
+
+
 class Distiller(nn.Module):
     """A knowledge-distillation method.
 
@@ -243,6 +261,7 @@ class Distiller(nn.Module):
     ``teacher_taps``  the taps of the teacher that ``forward`` reads.
     ``student_view_taps`` and ``teacher_view_taps``  likewise, of further views.
     ``first_stage``   the stage before the main one.
+    ``teacher_pass``  what is measured on the teacher before training, a ``TeacherPass``; classification alone has it.
     ``peer``          the start of a teacher that is trained too: fresh weights (``scratch``) or the teacher's
                       (``teacher``). ``forward`` then gets the outputs, with gradients, of the run's own network of the
                       teacher's architecture.
@@ -269,6 +288,7 @@ class Distiller(nn.Module):
     student_view_taps: Sequence[str] = ()
     teacher_view_taps: Sequence[str] = ()
     first_stage: FirstStage | None = None
+    teacher_pass: TeacherPass | None = None
     peer: Literal["scratch", "teacher"] | None = None
 
     def __init__(self, student: TapSpec, teacher: TapSpec):
@@ -276,6 +296,13 @@ class Distiller(nn.Module):
 
     def setup(self, train_targets: Tensor) -> None:
         """Prepare for a training set with labels (N,). Called once, before training and any loading of a checkpoint."""
+
+    def use_teacher_pass(self, measured: Tensor) -> None:
+        """Store, in buffers, what the teacher's pass has measured.
+
+        Called once, before training; a run that resumes has it in its checkpoint. Training must be possible without it.
+        """
+        raise NotImplementedError
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         """Return scalar terms by name, unweighted, averaged over the batch. The teacher's tensors carry no gradient."""

@@ -52,7 +52,16 @@ def decoupled_losses(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: flo
 
 def decouple(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Return log b (B, 2) and log q (B, classes - 1) of scaled logits (B, classes)."""
+    own, others = split(z, targets)
+    return own_or_other(own, others), others.log_softmax(1)
+
+
+def split(z: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's logit of its own class (B,), as (B, 1), and those of the others, (B, classes - 1)."""
     column = torch.arange(z.shape[1] - 1, device=z.device)
-    others = z.gather(1, column + (column >= targets[:, None]))  # skips the target
-    pair = torch.cat([z.gather(1, targets[:, None]), others.logsumexp(1, keepdim=True)], dim=1)
-    return pair.log_softmax(1), others.log_softmax(1)
+    return z.gather(1, classes[:, None]), z.gather(1, column + (column >= classes[:, None]))  # skips the own
+
+
+def own_or_other(own: Tensor, others: Tensor) -> Tensor:
+    """Return the logarithms (B, 2) of the probabilities of the own class and of any other, from ``split`` logits."""
+    return torch.cat([own, others.logsumexp(1, keepdim=True)], dim=1).log_softmax(1)

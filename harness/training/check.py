@@ -40,6 +40,7 @@ from harness.training.tasks import StartWeights, Task, open_task
 from harness.training.tasks.base import RandomImages
 from harness.training.teacher import Teacher, TeacherSource, read_teacher
 from harness.training.teacher_ensemble import ensemble
+from harness.training.teacher_pass import measure
 from harness.training.untrained_weights import write_untrained_weights
 
 CPU = torch.device("cpu")
@@ -243,6 +244,10 @@ def first_steps(
     member = Member(
         replace(science, recipe=science.recipe.model_copy(update=changes)), teacher, loader.targets, task, CPU
     )
+    request = member.distiller.teacher_pass
+    if request and teacher:
+        few = loader.data.targets, lambda positions: [loader.data.images[positions]]
+        member.distiller.use_teacher_pass(measure(request, teacher, *few, science.recipe.precision))
     member.history.epoch = -1 if member.in_first_stage else 0
     steps = FirstSteps()
     evalset: EvalSet = loader

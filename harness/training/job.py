@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from harness import hardware
 from harness.data.load.fixed_epochs import FixedEpochs
@@ -45,6 +46,8 @@ from harness.training.tasks import StartWeights, Task, open_task
 from harness.training.teacher import Teacher, TeacherSource, load_teacher, measure_teacher
 from harness.training.teacher_ensemble import ensemble
 from harness.training.teacher_logits import CachedLogits
+from harness.training.teacher_pass import measure
+from methods.base import TeacherPass
 
 
 class TeacherNotReady(Exception):
@@ -181,6 +184,7 @@ class _Packs:
     evaluated_on: EvalSet = field(init=False)
     teacher: Teacher | None = field(init=False)
     _attempts: dict[str, int] = field(default_factory=dict)  # by run_id; of packs that have begun
+    _measured: dict[TeacherPass, Tensor] = field(default_factory=dict)  # on the teacher, for methods
 
     def train(self) -> None:
         """Train the packs: one after the other, which takes the least memory, or in turn where they overlap."""
@@ -274,6 +278,13 @@ class _Packs:
         # A file system may show some nodes old files.
         if ranks.broadcast_json(reached) != reached:
             raise LostRank(f"process {ranks.rank} reads other checkpoints than process 0: {reached}")
+        for k, member in list(members.items()):
+            try:
+                self._use_teacher_pass(member)
+            except Exception as error:
+                write_failure(store, [k], error, traceback.format_exc(), self.log)
+                ranks.confirm_failure(k)
+                del members[k]
         recorder = RunRecorder(
             store, self.log, self.should_stop, self.threads, self.started, device, ranks, source, self.evaluated_on,
             self.teacher, self._attempts, len(members),
@@ -298,6 +309,18 @@ class _Packs:
         if (saved := checkpoint.load_newest(self.store.checkpoints(run_id))) is not None:
             member.restore(*saved)
         return member
+
+    def _use_teacher_pass(self, member: Member) -> None:
+        """Give a method what it measures on the teacher, unless it has that from a checkpoint."""
+        request, teacher = member.distiller.teacher_pass, self.teacher
+        if request is None or teacher is None or not member.is_fresh:
+            return
+        if request not in self._measured:
+            targets, read, precision = self.source.train_targets, self.source.unaugmented, member.recipe.precision
+            self._measured[request] = measure(request, teacher, targets, read, precision, self.ranks)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        member.distiller.use_teacher_pass(self._measured[request])
 
     def _where(self) -> str:
         where, ranks = f"{self.device}, {plural(self.threads, 'thread')}", self.ranks

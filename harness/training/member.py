@@ -137,6 +137,11 @@ class Member:
         return self.history.epoch < 0
 
     @property
+    def is_fresh(self) -> bool:
+        """Return whether no step has been taken yet."""
+        return self.steps == 0 and self.history.epoch == -self.first_stage.epochs
+
+    @property
     def views(self) -> tuple[str, ...]:
         """The further views of images that the current stage reads."""
         read = self.recipe.views or {}  # of the method's, those that its hyper-parameters let it read

@@ -154,3 +154,16 @@ def test_the_packs_of_a_job_share_the_images_and_each_has_its_own_order() -> Non
         for mine, expected in zip(got.epoch(2, 5), alone.epoch(2, 5), strict=True):
             assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
     assert len(source.evaluation().images) == len(source.evaluation(whole=True).images) > 0
+
+
+def test_training_images_as_if_evaluated() -> None:
+    """They are the images trained on, in the order asked for, before and after the loader has taken them over."""
+    info = DATASETS["digits"]
+    choice = DatasetChoice.of_info(info, train_subset=100, validation=50)
+    recipe = Recipe.model_validate({"epochs": 1, "batch_size": 64, "lr": 0.1, "crop_padding": 1})
+    source = TensorSource(choice, recipe, None, torch.device("cpu"), 1)
+    positions = torch.tensor([99, 3, 0])
+    expected = Normalise(info, torch.device("cpu"))(torch.from_numpy(source._chosen.train_images[positions]))
+    before = torch.cat(list(source.unaugmented(positions)))
+    source.training(recipe, 3, slice)
+    assert torch.equal(before, expected) and torch.equal(torch.cat(list(source.unaugmented(positions))), expected)

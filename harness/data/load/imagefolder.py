@@ -1,9 +1,11 @@
 """Images stored as JPEG files of any size in the files that harness.prepare wrote, decoded as they are needed."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from harness.data import beton, content
 from harness.data.load.arrays import WrongData, split_held_out
@@ -12,7 +14,7 @@ from harness.data.load.loader import Rows
 from harness.data.load.mixing import Mixing
 from harness.data.load.tensors import Normalise
 from harness.data.load.view import View, further_views
-from harness.data.manifest import Manifest
+from harness.data.manifest import Manifest, Part
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
 
@@ -53,14 +55,26 @@ class ImageFolderSource:
         )
 
     def evaluation(self, whole: bool = False) -> BetonEvalSet:
-        held_out = len(self._held_out) > 0 and not whole
-        part = self._manifest.train if held_out else self._manifest.test
+        if len(self._held_out) > 0 and not whole:
+            assert self._manifest.train
+            return self._as_evaluated(self._manifest.train, self._held_out, "validation")
+        part = self._manifest.test
+        assert part
+        return self._as_evaluated(part, np.arange(part.images), "test")
+
+    def unaugmented(self, positions: Tensor) -> Iterator[Tensor]:
+        assert self._manifest.train
+        shown = self._as_evaluated(self._manifest.train, self._trained[positions.cpu().numpy()], "train")
+        yield from (images for images, _ in shown.batches(slice(None)))
+
+    def _as_evaluated(self, part: Part, positions: np.ndarray, name: str) -> BetonEvalSet:
+        """Return images of a part as a model is evaluated on them."""
         recipe = self._recipe
-        assert part and recipe.eval_size and recipe.eval_resize and recipe.eval_crop_first is not None
+        assert recipe.eval_size and recipe.eval_resize and recipe.eval_crop_first is not None
         return BetonEvalSet(
             self._folder / part.file,
-            self._held_out if held_out else np.arange(part.images),
-            "validation" if held_out else "test",
+            positions,
+            name,
             self._normalise,
             size=recipe.eval_size,
             resize=recipe.eval_resize,

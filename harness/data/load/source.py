@@ -1,5 +1,6 @@
 """A run's data: what it is trained on and what it is evaluated on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,12 @@ class Source(Protocol):
     def evaluation(self, whole: bool = False) -> EvalSet:
         """Return what the run is evaluated on: the test set, or the training images that are held out; ``whole``: the
         test set in any case.
+        """
+
+    def unaugmented(self, positions: Tensor) -> Iterator[Tensor]:
+        """Yield the training images at these positions in their order, as if evaluated: (B, C, H, W) float32.
+
+        Detection's sources do not have it.
         """
 
 

@@ -113,6 +113,12 @@ class TensorLoader:
         """Return the steps per epoch; the last batch may be smaller."""
         return -(-images_per_pass(self.size, self._repeats) // self.batch_size)
 
+    def pixels(self, positions: Tensor) -> Tensor:
+        """Return the images (B, C, H, W) uint8 at these positions in the training set, as they are in the files."""
+        corner = self._padding * (self._pixels_per_row + 1)
+        windows = self._windows.index_select(0, positions * self._pixels_per_image + corner)
+        return windows.view(-1, *self._shape).permute(0, 3, 1, 2)
+
     def epoch(self, epoch: int, first_step: int = 0) -> Generator[LoadedBatch, None, None]:
         """Yield images (B', C, H, W) float32, targets (B,) and indices (B,) of each step from ``first_step`` on, and
         ``Extras`` where there are some.
@@ -250,3 +256,15 @@ class TensorSource:
         name = "validation" if self._held_out and not whole else "test"
         on_device = images.to(self._device), targets.to(self._device)
         return TensorEvalSet(name, *on_device, self._normalise, self._eval_size)
+
+    def unaugmented(self, positions: Tensor) -> Iterator[Tensor]:
+        """Yield the training images at these positions, as if evaluated. Once training has begun, only its loader has
+        them.
+        """
+        for part in positions.split(EVAL_BATCH["cuda"]):
+            if self._loader:
+                pixels = self._loader.pixels(part)
+            else:
+                pixels = torch.from_numpy(self._chosen.train_images[part.cpu().numpy()]).to(self._device)
+            shown = TensorEvalSet("train", pixels, self.train_targets[part], self._normalise, self._eval_size)
+            yield from (images for images, _ in shown.batches(slice(None)))
