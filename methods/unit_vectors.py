@@ -9,7 +9,8 @@ from torch.autograd.function import once_differentiable
 
 def unit(x: Tensor, dim: int = 1, *, eps: float = 0.0, least: float | Tensor = 0.0) -> Tensor:
     """Return x / (|x| + eps) along ``dim``. Vectors not longer than ``least`` become 0, without gradient."""
-    return Unit.apply(x, dim, eps, least) if x.requires_grad else normalise(x, dim, eps, least).direction  # type: ignore[no-any-return]
+    result: Tensor = Unit.apply(x, dim, eps, least) if x.requires_grad else normalise(x, dim, eps, least).direction
+    return result
 
 
 class Normalised(NamedTuple):
@@ -19,20 +20,18 @@ class Normalised(NamedTuple):
     scaled: Tensor  # x / peak
     peak: Tensor  # the largest absolute value, divided out, so that squares neither vanish nor overflow
     root: Tensor  # |scaled|
-    length: Tensor  # |x| + eps
-    short: Tensor  # whether |x| is not above `least`
+    length: Tensor  # |x| + eps; infinite for what is not longer than `least`: dividing by it gives 0
 
 
 def normalise(x: Tensor, dim: int, eps: float, least: float | Tensor) -> Normalised:
     """Return what ``unit`` does, and the steps on the way."""
-    peak = x.abs().amax(dim, keepdim=True).clamp_(min=torch.finfo(x.dtype).tiny)
+    tiny = torch.finfo(x.dtype).tiny  # for vectors of zeros
+    peak = x.abs().amax(dim, keepdim=True).clamp_(min=tiny)
     scaled = x / peak
-    root = scaled.square().sum(dim, keepdim=True).sqrt_()
-    length = root * peak
-    short = (length > least).logical_not_()  # not the opposite comparison: NaN is short too
-    if eps:
-        length += eps
-    return Normalised((x / length).masked_fill_(short, 0.0), scaled, peak, root, length, short)
+    root = scaled.square().sum(dim, keepdim=True).sqrt_().clamp_(min=tiny)
+    norm = root * peak
+    length = torch.where(norm > least, norm + eps if eps else norm, torch.inf)
+    return Normalised(x / length, scaled, peak, root, length)
 
 
 class Unit(torch.autograd.Function):
@@ -48,7 +47,8 @@ class Unit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        direction, scaled, peak, root, length, short = ctx.saved_tensors
-        along = (direction / length).mul_(gradient).sum(ctx.dim, keepdim=True)
+        direction, scaled, peak, root, length = ctx.saved_tensors
+        # in the layout of `gradient`, which decides the order of the sum
+        along = (gradient * (direction / length)).sum(ctx.dim, keepdim=True)
         through_length = (scaled * along.mul_(peak).div_(root)).div_(peak)
-        return torch.sub(gradient / length, through_length).masked_fill_(short, 0.0), None, None, None
+        return torch.sub(gradient / length, through_length), None, None, None

@@ -1,5 +1,6 @@
 """The losses of methods from 2021 to 2026 in a few lines of PyTorch, as `plain_terms` has those of earlier ones."""
 
+import math
 from typing import Any
 
 import torch
@@ -44,13 +45,15 @@ def tekap_l(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Te
 
 def rld(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
     z_s, z_t, target = student.logits, teacher.logits, batch.targets[:, None]
-    own = F.softmax(z_s, dim=1).gather(1, target)
-    surest = F.softmax(z_t, dim=1).max(1, keepdim=True).values
-    b_s, b_t = (torch.cat([b, 1 - b], dim=1) for b in (own, surest))
-    scd = F.kl_div(b_s.log(), b_t, reduction="batchmean")
+    a, ramp = method.confidence_temperature, batch.ramp(method.warmup)
+    log_p = F.log_softmax(z_s / a, dim=1)
+    others = log_p.scatter(1, target, -math.inf).logsumexp(1, keepdim=True)  # finite where 1 - p would be 0
+    surest = F.softmax(z_t / a, dim=1).max(1, keepdim=True).values
+    log_b_s, b_t = torch.cat([log_p.gather(1, target), others], dim=1), torch.cat([surest, 1 - surest], dim=1)
+    scd = a**2 * F.kl_div(log_b_s, b_t, reduction="batchmean")
     hidden = z_t >= z_t.gather(1, target)
     mcd = soft_targets(z_s.masked_fill(hidden, -1e9), z_t.masked_fill(hidden, -1e9), 4.0)
-    return scd + 8 * mcd
+    return ramp * scd + 8 * ramp * mcd
 
 
 def ttm(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:

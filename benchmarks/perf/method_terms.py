@@ -9,13 +9,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.perf.cifar import BATCH, BUSY, CLOCK, INFO, STUDENT, TEACHER, clock, fresh, targets
+from benchmarks.perf.cifar import BATCH, CLOCK, INFO, STUDENT, TEACHER, clock, fresh, targets
 from benchmarks.perf.further_plain_terms import FURTHER_PLAIN
 from benchmarks.perf.measurement import emit, in_turn, ratio_of_pairs, say
 from benchmarks.perf.plain_terms import FIRST, PLAIN, Plain
@@ -28,7 +29,7 @@ from methods.detection import DetectionBatch, DetectorOutputs, Objects
 
 MAIN = PLAIN | FURTHER_PLAIN
 TARGET = 1.15
-ROUNDS, BUDGET_S = 60, 5.0  # of a method
+ROUNDS, BUDGET_S = 60, 10.0  # of a method
 SIDE_S = 0.005  # the least time of a side in a round
 PYRAMID, CHANNELS, IMAGES, OBJECTS = {"p3": 40, "p4": 20, "p5": 10, "p6": 5}, 256, 2, 8
 STRIDE = 8  # pixels of a position of p3
@@ -53,12 +54,12 @@ class Terms:
         return [t for t in (*tensors, *self.method.parameters()) if t.requires_grad]
 
     def loss(self) -> Tensor:
-        """Return the method's loss, as a training step computes it."""
+        """Return the weighted sum of the method's terms."""
         if self.first_stage:
-            return torch.stack(list(self.method.first_terms(self.batch, self.student, self.teacher).values())).sum()
+            return reduce(add, self.method.first_terms(self.batch, self.student, self.teacher).values())
         terms = self.method(self.batch, self.student, self.teacher)
         weighted = [weight * terms[name] for name, weight in self.weights.items() if weight and name in terms]
-        return torch.stack(weighted).sum()
+        return reduce(add, weighted)
 
     def plain_loss(self) -> Tensor:
         return self.plain(self.method, self.batch, self.student, self.teacher)
@@ -109,7 +110,7 @@ def classifier_terms(
     info = methods.describe_method(name)
     method = method_class(name)(spec_s, spec_t)
     method.setup(train_targets)
-    if getattr(method, "teacher_pass", None) is not None:
+    if method.teacher_pass:
         similarity = torch.rand(spec_t.num_classes, spec_t.num_classes)
         method.use_teacher_pass((similarity + similarity.T) / 2)
     method.to(dtype)
@@ -158,9 +159,7 @@ def detector_terms(
         anchors[level] = torch.cat([middle - half, middle + half], -1).to(dtype)
 
     def outputs(grad: bool) -> DetectorOutputs:
-        maps = {
-            level: torch.randn(IMAGES, channels, *size, generator=draw).to(dtype) for level, size in sizes.items()
-        }
+        maps = {level: torch.randn(IMAGES, channels, *size, generator=draw).to(dtype) for level, size in sizes.items()}
         features = {
             level: x.contiguous(memory_format=torch.channels_last).requires_grad_(grad) for level, x in maps.items()
         }
@@ -207,7 +206,9 @@ def main() -> None:
         seconds = in_turn(sides, ROUNDS, BUDGET_S, progress=False)
         ratio, spread = ratio_of_pairs(seconds["ours"], seconds["plain"])
         spreads[name] = {"ratio": round(ratio, 3), "ms": round(1000 * min(seconds["ours"]), 3), **spread}
-        say(f"  {name:10} {spreads[name]['ms']:9.3f} ms   {ratio:6.3f} x plain   ({spread['median_of_pairs']} of pairs)")
+        say(
+            f"  {name:10} {spreads[name]['ms']:9.3f} ms   {ratio:6.3f} x plain   ({spread['median_of_pairs']} of pairs)"
+        )
     largest = max(spreads, key=lambda name: spreads[name]["ratio"])
     detail = {"pair": f"{TEACHER} -> {STUDENT}", "batch": BATCH, "threads": 1, "clock": CLOCK, "largest": largest,
               "methods": spreads}  # fmt: skip
