@@ -32,12 +32,13 @@ class DIST(Distiller):
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         p_s, p_t = ((x.logits / self.temperature).softmax(1) for x in (student, teacher))
         return {
-            "inter": self.temperature**2 * (1 - pearson(p_s, p_t)).mean(),
-            "intra": self.temperature**2 * (1 - pearson(p_s.T, p_t.T)).mean(),
+            "inter": self.temperature**2 * (1 - pearson(p_s, p_t, dim=1)).mean(),
+            "intra": self.temperature**2 * (1 - pearson(p_s, p_t, dim=0)).mean(),
         }
 
 
-def pearson(x: Tensor, y: Tensor) -> Tensor:
-    """Return the correlation of each row of x with the same row of y, (rows,)."""
-    x, y = (z - z.mean(1, keepdim=True) for z in (x, y))
-    return torch.linalg.vecdot(x, y) / (x.norm(dim=1) * y.norm(dim=1) + EPS)
+def pearson(x: Tensor, y: Tensor, dim: int = 1) -> Tensor:
+    """Return the correlation along ``dim`` of matrices x and y, a number for each index of the other dimension."""
+    x, y = (z - z.mean(dim, keepdim=True) for z in (x, y))
+    norms = torch.linalg.vector_norm(x, dim=dim) * torch.linalg.vector_norm(y, dim=dim)
+    return (x * y).sum(dim) / (norms + EPS)

@@ -98,5 +98,4 @@ def standardise(z: Tensor, correction: int) -> Tensor:
     """
     centred = z - z.mean(1, keepdim=True)
     variance = centred.square().sum(1, keepdim=True) / max(z.shape[1] - correction, 1)
-    varies = variance > 0
-    return torch.where(varies, centred / (torch.where(varies, variance, 1.0).sqrt() + EPS), 0.0)
+    return centred / (variance.masked_fill(variance <= 0, torch.inf).sqrt() + EPS)  # inf: such a row is 0

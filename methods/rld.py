@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive
-from methods.dkd import own_or_other, split
 
 
 class RLD(Distiller):
@@ -58,9 +57,13 @@ class RLD(Distiller):
 
 def confidence_loss(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: float) -> Tensor:
     """Return L_scd for logits (B, classes) and class numbers (B,)."""
-    log_b_s = own_or_other(*split(z_s / temperature, targets))
-    log_b_t = own_or_other(*split(z_t / temperature, z_t.argmax(1)))
-    return F.kl_div(log_b_s, log_b_t, reduction="batchmean", log_target=True) * temperature**2
+    log_p_s, own = (z_s / temperature).log_softmax(1), targets[:, None]
+    others = log_p_s.scatter(1, own, -torch.inf).logsumexp(1, keepdim=True)
+    log_b_s = torch.cat([log_p_s.gather(1, own), others], dim=1)
+    p_t = (z_t / temperature).softmax(1)
+    largest, surest = p_t.max(1, keepdim=True)
+    b_t = torch.cat([largest, p_t.scatter(1, surest, 0.0).sum(1, keepdim=True)], dim=1)
+    return F.kl_div(log_b_s, b_t, reduction="batchmean") * temperature**2
 
 
 def below_target_loss(z_s: Tensor, z_t: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -12,6 +12,7 @@ BENCHES = (
     "pack_throughput",
     "kd_step",
     "method_cost",
+    "method_terms",
     "kept_logits",
     "two_views",
     "ds_ddp",

@@ -38,7 +38,9 @@ def emit(
     print(json.dumps({**line, "detail": {**detail, **machine}}), flush=True)
 
 
-def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float = 60.0) -> dict[str, list[float]]:
+def in_turn(
+    sides: dict[str, Callable[[], float]], pairs: int, budget_s: float = 60.0, progress: bool = True
+) -> dict[str, list[float]]:
     """Measure the sides in turn, A B, B A, A B, ...: what slows the machine for a while slows both.
 
     Returns the seconds by side, of at most `pairs` pairs; fewer, but at least three, if they take longer than
@@ -52,7 +54,8 @@ def in_turn(sides: dict[str, Callable[[], float]], pairs: int, budget_s: float =
         names = list(sides) if i % 2 == 0 else list(reversed(sides))
         for name in names:
             seconds[name].append(sides[name]())
-        say(f"  {i + 1}/{pairs}: " + ", ".join(f"{name} {seconds[name][-1]:.3g} s" for name in sides))
+        if progress:
+            say(f"  {i + 1}/{pairs}: " + ", ".join(f"{name} {seconds[name][-1]:.3g} s" for name in sides))
     return seconds
 
 
