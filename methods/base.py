@@ -344,6 +344,12 @@ def check_positive(name: str, value: float) -> None:
         raise ValueError(f"{name} must be positive, not {value}")
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ValueError if a hyper-parameter is below 0."""
+    if value < 0:
+        raise ValueError(f"{name} must be 0 or more, not {value}")
+
+
 def check_at_least_1(name: str, value: float) -> None:
     """Raise ValueError unless a hyper-parameter is 1 or more."""
     if value < 1:

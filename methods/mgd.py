@@ -41,8 +41,8 @@ class MGD(TapPairs):
         mask: Literal["positions", "channels"] = "positions",
     ):
         super().__init__(student, teacher, taps)
-        if not 0 <= mask_ratio < 1:
-            raise ValueError(f"mask_ratio must be in [0, 1), not {mask_ratio}")
+        if not 0 <= mask_ratio <= 1:
+            raise ValueError(f"mask_ratio must be between 0 and 1, not {mask_ratio}")
         check_choice("mask", mask, "positions", "channels")
         self.mask_ratio, self.mask = mask_ratio, mask
         self.align = nn.ModuleList(nn.Identity() if c_s == c_t else nn.Conv2d(c_s, c_t, 1) for c_s, c_t in self.widths)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from methods.base import Batch, Outputs, TapSpec
+from methods.base import Batch, Outputs, TapSpec, check_not_negative
 from methods.crd import CRD, nce_loss
 
 
@@ -47,8 +47,7 @@ class TeKAPF(CRD):
         )  # fmt: skip
         if not 0 <= noise <= 1:
             raise ValueError(f"noise must be between 0 and 1, not {noise}")
-        if noise_std < 0:
-            raise ValueError(f"noise_std must be 0 or more, not {noise_std}")
+        check_not_negative("noise_std", noise_std)
         self.noise, self.noise_std = noise, noise_std
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

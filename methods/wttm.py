@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec, check_positive
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_not_negative
 from methods.ttm import divergences
 
 
@@ -26,7 +26,7 @@ class WTTM(Distiller):
 
     def __init__(self, student: TapSpec, teacher: TapSpec, *, power: float = 0.2):
         super().__init__(student, teacher)
-        check_positive("power", power)
+        check_not_negative("power", power)
         self.power = power
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:

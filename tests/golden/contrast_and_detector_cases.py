@@ -18,10 +18,9 @@ from tests.golden.cases import (
     Arrays,
     Case,
     batch,
+    find_case,
     grad,
     outputs,
-    read_arrays,
-    read_cases,
     spec,
     submodule_weights,
 )
@@ -146,15 +145,9 @@ def levels_of(maps: list[Tensor]) -> TapSpec:
     return TapSpec({tap: shape[1] for tap, shape in shapes.items()}, sizes, 1, 1)
 
 
-def case_of(name: str) -> tuple[Case, Arrays]:
-    """Return a case by its id, with its inputs."""
-    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == name)
-    return case, read_arrays(folder, case)[0]
-
-
 def effect_of_counting_a_part_twice() -> tuple[float, float]:
     """The student's part of the second call, which the authors compute and do not use, in place of the first again."""
-    case, arrays = case_of("TeKAP-F_c1")
+    case, arrays = find_case("TeKAP-F_c1")
     got = tekap_f(case, arrays)
     method, given = make_tekap_f(case, arrays), batch(arrays["idx"])
     v_s, v_t = method.embed_s(arrays["f_s"]), method.embed_t(arrays["f_t"])
@@ -166,14 +159,14 @@ def effect_of_counting_a_part_twice() -> tuple[float, float]:
 
 def effect_of_larger_images() -> tuple[float, float]:
     """The same maps and masks, each position four times."""
-    case, arrays = case_of("MGD_c1")
+    case, arrays = find_case("MGD_c1")
     arrays |= {name: F.interpolate(arrays[name], scale_factor=2.0) for name in ("f_s", "f_t", "rand")}
     return case["loss"], mgd(case, arrays)["loss"].item()
 
 
 def effect_of_masking_positions() -> tuple[float, float]:
     """Random positions are hidden, as for detectors, instead of random channels."""
-    case, arrays = case_of("MGD_c3_cls")
+    case, arrays = find_case("MGD_c3_cls")
     method, f_s, f_t = make_mgd(case, arrays, "positions"), arrays["f_s"], arrays["f_t"]
     loss = method(batch(torch.arange(len(f_s))), outputs(feature=f_s), outputs(feature=f_t))["generation"]
     return case["loss"], (case["hyper"]["alpha"] * loss).item()
@@ -181,7 +174,7 @@ def effect_of_masking_positions() -> tuple[float, float]:
 
 def effect_of_the_biased_mean() -> tuple[float, float]:
     """1 - r, without the factor (N - 1) / N and the 1e-6."""
-    case, arrays = case_of("PKD_c1")
+    case, arrays = find_case("PKD_c1")
     other = 0.0
     for i in range(len(arrays) // 2):
         s, t = (arrays[f"{whose}_{i}"].transpose(0, 1).flatten(1) for whose in ("f_s", "f_t"))

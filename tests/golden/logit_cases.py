@@ -17,10 +17,9 @@ from tests.golden.cases import (
     Arrays,
     Case,
     batch,
+    find_case,
     grad,
     outputs,
-    read_arrays,
-    read_cases,
     spec,
 )  # fmt: skip
 
@@ -168,15 +167,9 @@ ADAPTERS: dict[str, Adapter] = {
 # The effect of a reading on a case
 
 
-def given(case_id: str) -> tuple[Case, Arrays]:
-    """Return a case and its inputs."""
-    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == case_id)
-    return case, read_arrays(folder, case)[0]
-
-
 def loss_of_levels(masks: str, strong: str) -> float:
     """Return the loss of MLKD_c1 with a reading of the masks and of the strong view; cross-entropy left out."""
-    case, arrays = given("MLKD_c1")
+    case, arrays = find_case("MLKD_c1")
     of_masks, method = (MLKD(spec(), spec(), temperature=case["hyper"]["T"], reading=r) for r in (masks, strong))
     method.masks = of_masks.masks
     terms = method(*of_views(arrays))
@@ -185,14 +178,14 @@ def loss_of_levels(masks: str, strong: str) -> float:
 
 def loss_of_standardised(reading: str) -> float:
     """Return the loss of LSKD_c1 with a reading."""
-    case, arrays = given("LSKD_c1")
+    case, arrays = find_case("LSKD_c1")
     method = LSKD(spec(), spec(), temperature=case["hyper"]["T"], reading=reading)
     return float(method(*of_logits(arrays))["ls"].detach())
 
 
 def loss_of_curriculum(g: float | None) -> float:
     """Return the loss of CTKD_c1 at its own number before the sigmoid or another one; -40 is T = 1."""
-    case, arrays = given("CTKD_c1")
+    case, arrays = find_case("CTKD_c1")
     method = curriculum(case, arrays)
     if g is not None:
         method.g.data.fill_(g)
@@ -201,7 +194,7 @@ def loss_of_curriculum(g: float | None) -> float:
 
 def loss_of_perturbed(reading: str) -> float:
     """Return the loss of TeKAP-L_c1 with a reading."""
-    return float(perturbed(*given("TeKAP-L_c1"), reading)[1].detach())
+    return float(perturbed(*find_case("TeKAP-L_c1"), reading)[1].detach())
 
 
 def of_readings(loss: Callable[[str], float]) -> Callable[[], tuple[float, float]]:

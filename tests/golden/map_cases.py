@@ -10,7 +10,7 @@ from methods.base import CAM, Distiller, Head, Outputs, TapSpec
 from methods.catkd import CATKD
 from methods.ickd import ICKD
 from methods.srrl import SRRL
-from tests.golden.cases import Adapter, Arrays, Case, batch, grad, outputs, read_arrays, read_cases, spec
+from tests.golden.cases import Adapter, Arrays, Case, batch, find_case, grad, outputs, spec
 from tests.golden.cases import submodule_weights as under
 
 
@@ -105,20 +105,15 @@ ADAPTERS: dict[str, Adapter] = {"CAT-KD": catkd, "SRRL": srrl, "SRRL-pooled": sr
 # What code and paper, or two codes, make of the same case: the loss by the code, and by the other reading.
 
 
-def case_of(name: str) -> tuple[Case, Arrays]:
-    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == name)
-    return case, read_arrays(folder, case)[0]
-
-
 def catkd_by_the_paper() -> tuple[float, float]:
-    case, arrays = case_of("CAT-KD_c1")
+    case, arrays = find_case("CAT-KD_c1")
     beta: float = case["hyper"]["beta"]
     return beta * cam_term(case, arrays).item(), beta * cam_term(case, arrays, reading="paper").item()
 
 
 def srrl_pooled_first() -> tuple[float, float]:
     """Return the loss of a case with the connector before pooling, and after it."""
-    case, arrays = case_of("SRRL_c1")
+    case, arrays = find_case("SRRL_c1")
     pooled = {name: x.mean((2, 3)) if name in ("f_s", "f_t") else x.clone() for name, x in arrays.items()}
     prefix, weight = "connector.Connectors.", case["hyper"]["weight"]
     after, before = run_srrl(arrays, prefix, "map", weight), run_srrl(pooled, prefix, "pooled", weight)
@@ -127,7 +122,7 @@ def srrl_pooled_first() -> tuple[float, float]:
 
 def ickd_without_a_second_embedding() -> tuple[float, float]:
     """Return the authors' loss of a case and ours, which lacks the module that theirs never uses."""
-    case, arrays = case_of("ICKD_c1")
+    case, arrays = find_case("ICKD_c1")
     return case["loss"], ickd(case, arrays)["loss"].item()
 
 

@@ -19,7 +19,7 @@ from methods.ofa import OFA, class_weights
 from methods.rld import RLD
 from methods.ttm import TTM
 from methods.wttm import WTTM
-from tests.golden.cases import Adapter, Arrays, Case, batch, grad, outputs, read_arrays, read_cases, spec
+from tests.golden.cases import Adapter, Arrays, Case, batch, find_case, grad, outputs, spec
 
 STAGES = 4
 
@@ -130,15 +130,9 @@ def theirs(name: str, stages: list[int]) -> str:
 ADAPTERS: dict[str, Adapter] = {"RLD": rld, "TTM": ttm, "WTTM": wttm, "NKD": nkd, "OFA": ofa}
 
 
-def given(case_id: str) -> tuple[Case, Arrays]:
-    """Return a case with its inputs."""
-    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == case_id)
-    return case, read_arrays(folder, case)[0]
-
-
 def ofa_effect(exponent: float, has_label: bool) -> tuple[float, float]:
     """Return OFA_c1's loss with this exponent, and the paper's with the label's own cross-entropy or without."""
-    _, arrays = given("OFA_c1")
+    _, arrays = find_case("OFA_c1")
     p_t, targets = arrays["logit_t"].softmax(1), arrays["target"]
     code, paper = (
         F.cross_entropy(arrays["logit_s"], class_weights(p_t, targets, exponent, reading)).item()
@@ -159,7 +153,7 @@ def ofa_label() -> tuple[float, float]:
 
 def rld_empty_rows() -> tuple[float, float]:
     """Return RLD_c2's loss, and with the mean over the four of its five rows that have classes below the target."""
-    case, arrays = given("RLD_c2")
+    case, arrays = find_case("RLD_c2")
     got = rld(case, arrays)
     z_t = arrays["logit_t"]
     has_classes = (z_t < z_t.gather(1, arrays["target"][:, None])).any(1).double().mean()
@@ -170,7 +164,7 @@ def rld_empty_rows() -> tuple[float, float]:
 
 def nkd_divergence() -> tuple[float, float]:
     """Return NKD_c2's loss, and with the KL divergence over the other classes: without the teacher's entropy."""
-    case, arrays = given("NKD_c2")
+    case, arrays = find_case("NKD_c2")
     _, others = split(arrays["logit_t"] / case["hyper"]["temp"], arrays["target"])
     entropy = case["hyper"]["gamma"] * case["hyper"]["temp"] ** 2 * Categorical(logits=others).entropy().mean()
     loss = nkd(case, arrays)["loss"]
@@ -179,7 +173,7 @@ def nkd_divergence() -> tuple[float, float]:
 
 def nkd_all_classes() -> tuple[float, float]:
     """Return NKD_c2's loss, and with the softmax over all classes, as in the code of 2023-07-17 to 2023-10-10."""
-    case, arrays = given("NKD_c2")
+    case, arrays = find_case("NKD_c2")
     got, temperature = nkd(case, arrays), case["hyper"]["temp"]
     every = F.cross_entropy(arrays["logit_s"].detach() / temperature, (arrays["logit_t"] / temperature).softmax(1))
     return got["loss"].item(), (got["loss_t"] + case["hyper"]["gamma"] * temperature**2 * every).item()

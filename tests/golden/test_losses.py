@@ -350,7 +350,7 @@ def towards(v: Tensor, golden: Tensor) -> Tensor:
 
 
 def kdsvd(case: Case, arrays: Arrays) -> Arrays:
-    with np.load(GOLDEN / "losses" / case["file"]) as file:
+    with np.load(case["folder"] / case["file"]) as file:
         golden = {name: torch.from_numpy(file[name]).double() for name in file if name.startswith(("v_t", "v_s"))}
     f_s, f_t = map_case({name: value.double() for name, value in arrays.items()})
     k = case["hyper"]["k"]
@@ -482,4 +482,5 @@ CASES = read_cases()
 @pytest.mark.parametrize(("folder", "case"), CASES, ids=[case["id"] for _, case in CASES])
 def test_matches_the_reference(folder: Path, case: Case) -> None:
     given, expected = read_arrays(folder, case)
+    assert case["method"] in ADAPTERS, f"{case['id']}: no method {case['method']!r}; there are {', '.join(ADAPTERS)}"
     assert_equal(case, ADAPTERS[case["method"]](case, given), expected)

@@ -17,14 +17,15 @@ from harness.training.member import Member
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher
 from methods.base import Batch, Outputs, SampleRandom
-from tests.support.golden_weights import GOLDEN, fill
+from tests.support.golden_weights import GOLDEN, SHARED, fill
 from tests.support.sciences import make_science
 from tests.support.steps import train_step
 
 pytestmark = pytest.mark.slow
 
-# KD_GOLDEN may name a folder of folders, or one of them: batches then lie beside it.
-FOLDERS = (GOLDEN / "trajectory", GOLDEN / "losses2", GOLDEN, GOLDEN.parent / "trajectory")
+# KD_GOLDEN may name a folder of folders, or one of them: batches then lie beside it, or are the shared ones.
+FOLDERS = (GOLDEN, *sorted(path for path in GOLDEN.glob("*") if path.is_dir()))
+BATCHES = (*FOLDERS, GOLDEN.parent / "trajectory", SHARED / "trajectory")
 # A golden file's `method` -> our method, its settings and loss weights, and the reference's names of its modules.
 METHODS: dict[str, Any] = {
     "kd": lambda h: ("kd", {"temperature": h["kd_T"]}, {"ce": h["gamma"], "kd": h["alpha"]}, {}),
@@ -36,27 +37,32 @@ METHODS: dict[str, Any] = {
     ),
     "dot": lambda h: ("kd", {"temperature": h["kd_T"]}, {"ce": h["ce_weight"], "kd": h["kd_weight"]}, {}),
 }
-FILES = {"kd": "kd.json", "hint": "hint.json", "dot": "DOT_wrn.json"}
+PRECISIONS = {"kd.json": ("float32", "float64"), "hint.json": ("float32", "float64"), "DOT_*.json": ("float32",)}
+FILES = [
+    (file, precision)
+    for pattern, precisions in PRECISIONS.items()
+    for folder in FOLDERS
+    for file in sorted(folder.glob(pattern))
+    for precision in precisions
+]
 STAGES = {"stage1", "stage2", "stage3"}  # the maps of the teacher that some method reads
 COLUMN = {"ce": "cls", "kd": "div", "hint": "kd", "total": "total"}  # our terms by the reference's names
 
 
-@pytest.mark.parametrize(
-    ("name", "precision"),
-    [("kd", "float32"), ("kd", "float64"), ("hint", "float32"), ("hint", "float64"), ("dot", "float32")],
-)
-def test_eight_steps(name: str, precision: str) -> None:
-    golden = json.loads(find(FILES[name]).read_text())
+@pytest.mark.skipif(not FILES, reason=f"no golden trajectories at {GOLDEN} (set KD_GOLDEN)")
+@pytest.mark.parametrize(("file", "precision"), FILES, ids=[f"{file.stem}-{precision}" for file, precision in FILES])
+def test_eight_steps(file: Path, precision: str) -> None:
+    golden = json.loads(file.read_text())
     hyper, tolerance, dtype = golden["hyper"], golden["tolerance"][precision], getattr(torch, precision)
-    with np.load(find("batches.npz")) as file:
-        images, targets = torch.from_numpy(file["images"]).to(dtype), torch.from_numpy(file["targets"])
+    with np.load(find_batches()) as arrays:
+        images, targets = torch.from_numpy(arrays["images"]).to(dtype), torch.from_numpy(arrays["targets"])
 
     teacher = build_model(golden["teacher"], golden["num_classes"])
     spec = describe_taps(teacher, (3, 32, 32))
     use, params, weights, named = METHODS[golden["method"]](hyper)
     sgd = hyper["sgd"]
     recipe = {"epochs": 1, "lr": sgd["lr"], "momentum": sgd["momentum"], "weight_decay": sgd["weight_decay"]}
-    recipe |= {"optimizer": "dot", "momentum_delta": hyper["delta"]} if name == "dot" else {}
+    recipe |= {"optimizer": "dot", "momentum_delta": hyper["delta"]} if golden["method"] == "dot" else {}
     science = make_science(golden["student"], use, params, weights, **recipe)
     trained_teacher = Teacher(teacher.eval(), golden["teacher"], Path(), "", 0.0, spec)
     task = Classification(golden["num_classes"], (3, 32, 32))
@@ -85,11 +91,11 @@ def test_eight_steps(name: str, precision: str) -> None:
     assert_states(modules, {"teacher": golden["init"]["teacher"]}, rtol=1e-9)  # the tensor has not changed
 
 
-def find(file: str) -> Path:
-    """Return a golden file's path; without it the test is skipped."""
-    if (folder := next((folder for folder in FOLDERS if (folder / file).is_file()), None)) is None:
-        pytest.skip(f"no golden {file} at {GOLDEN} (set KD_GOLDEN)")
-    return folder / file
+def find_batches() -> Path:
+    """Return the path of the images; without them the test is skipped."""
+    if (folder := next((folder for folder in BATCHES if (folder / "batches.npz").is_file()), None)) is None:
+        pytest.skip(f"no golden batches.npz at {GOLDEN} (set KD_GOLDEN)")
+    return folder / "batches.npz"
 
 
 def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch.Tensor) -> list[dict[str, float]]:
@@ -107,15 +113,16 @@ def train(member: Member, teacher: Teacher, images: torch.Tensor, targets: torch
     return steps
 
 
-_teacher_outputs: dict[tuple[torch.dtype, int], Outputs] = {}
+_teacher_outputs: dict[tuple[str, torch.dtype, int], Outputs] = {}
 
 
 def teacher_outputs(teacher: Teacher, images: torch.Tensor, step: int, taps: set[str]) -> Outputs:
-    """Return a step's teacher outputs, computed once per precision: all trajectories have one teacher."""
-    outputs = _teacher_outputs.get((images.dtype, step))
+    """Return a step's teacher outputs, computed once per teacher and precision."""
+    key = teacher.name, images.dtype, step
+    outputs = _teacher_outputs.get(key)
     if outputs is None:
         outputs = teacher(images, STAGES, "float32", len(images))
-        _teacher_outputs[images.dtype, step] = outputs
+        _teacher_outputs[key] = outputs
     return replace(outputs, features={tap: outputs.features[tap] for tap in taps})
 
 

@@ -19,10 +19,9 @@ from tests.golden.cases import (
     Arrays,
     Case,
     batch,
+    find_case,
     grad,
     outputs,
-    read_arrays,
-    read_cases,
     spec,
     submodule_weights,
 )
@@ -91,9 +90,8 @@ ADAPTERS: dict[str, Adapter] = {"WKD-L": wkd_l, "WKD-F": wkd_f}
 
 def effect(adapter: Callable[..., Arrays], case_id: str, **changes: Any) -> tuple[float, float]:
     """Return a case's loss as the code has it, and with other settings of the method."""
-    folder, case = next((folder, case) for folder, case in read_cases() if case["id"] == case_id)
     settings: tuple[dict[str, Any], ...] = ({}, changes)
-    as_coded, otherwise = (adapter(case, read_arrays(folder, case)[0], **more)["loss"].item() for more in settings)
+    as_coded, otherwise = (adapter(*find_case(case_id), **more)["loss"].item() for more in settings)
     return as_coded, otherwise
 
 

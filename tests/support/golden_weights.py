@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-GOLDEN = Path(os.environ.get("KD_GOLDEN") or Path(__file__).resolve().parents[3] / "shared" / "golden")
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "golden"
+GOLDEN = Path(os.environ.get("KD_GOLDEN") or SHARED)
 
 
 def value(key: str, shape: tuple[int, ...]) -> Tensor:

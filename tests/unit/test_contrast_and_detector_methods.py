@@ -103,6 +103,8 @@ def test_mgds_mask_hides_its_share_of_positions_or_of_channels(mask: Any) -> Non
     assert set(m.unique().tolist()) == {0.0, 1.0}
     assert m.mean().item() == pytest.approx(0.7, abs=0.07)
     assert not torch.equal(m[0], m[1]), "an image's own"
+    everything = MGD(maps(40, (20, 30)), maps(40, (20, 30)), mask=mask, mask_ratio=1.0)
+    assert not everything.draw_mask(batch(torch.arange(8)), x).any()
 
 
 def test_what_mgd_masks_gets_no_gradient_and_no_say() -> None:

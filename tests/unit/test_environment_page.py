@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-VARIABLE = re.compile(r"\bKD_[A-Z_]+")
+VARIABLE = re.compile(r"(?<![/\w])KD_[A-Z_]+")  # not a repository, as OWNER/KD_NAME
 
 
 def names_in(*folders: str) -> set[str]:
