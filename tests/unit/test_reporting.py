@@ -22,6 +22,7 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
+from harness.reporting.paper.notes import notes as paper_notes
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec.tasks.detection import TASK as DETECTION
@@ -472,6 +473,7 @@ def test_the_readings_of_methods_are_stated_where_paper_and_code_differ(home: Pa
     usual = "Trained with optimizer dot and a further view 'strong' of each image"
     notes = list(tables_text.notes(comparison_of(planned)))
     assert f"{usual}; lines with other recipes are named above." in notes, "most lines have it"
+    assert {note, *(n for n in notes if n.startswith(usual))} <= {*paper_notes(comparison_of(planned), ["top1"], 1, [])}
 
 
 def comparison_of(planned: Planned) -> Comparison:
