@@ -356,6 +356,12 @@ def check_at_least_1(name: str, value: float) -> None:
         raise ValueError(f"{name} must be at least 1, not {value}")
 
 
+def check_decay(start: int, end: int) -> None:
+    """Raise ValueError unless a decay starts at epoch 0 or later and does not end before it starts."""
+    if not 0 <= start <= end:
+        raise ValueError(f"decay_start must be 0 or more and at most decay_end, not {start} with decay_end {end}")
+
+
 def check_choice(name: str, value: object, *choices: object) -> None:
     """Raise ValueError unless a hyper-parameter has one of its values."""
     if value not in choices:

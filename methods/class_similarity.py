@@ -34,7 +34,7 @@ class ClassSimilarity:
         """Return that of a teacher; with 0 images per class, of as many as ``MOST_VALUES`` allows.
 
         Raises:
-            ValueError: there are several teachers, or the teacher has no map.
+            ValueError: the teacher has no map.
         """
         tap = teacher.resolve("last", "the teacher")
         height, width = teacher.sizes[tap]

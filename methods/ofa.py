@@ -1,5 +1,6 @@
 """OFA-KD: the teacher's logits for every stage of a student, whatever the two architectures."""
 
+import math
 from typing import ClassVar, Literal
 
 import torch.nn.functional as F
@@ -111,6 +112,8 @@ def numbers(text: str) -> list[float]:
     parts = [part.strip() for part in text.split(",")] if text.strip() else []
     try:
         values = [float(part) for part in parts]
+        if not all(map(math.isfinite, values)):
+            raise ValueError
     except ValueError:
         raise ValueError(f"stage_exponents must be numbers separated by commas, not {text!r}") from None
     for value in values:

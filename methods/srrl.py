@@ -52,7 +52,7 @@ class SRRL(Distiller):
         self.student_tap = ""
         width = student.embedding_dim
         if connector == "map":
-            self.student_tap = student.head.tap if student.head else student.resolve("last", "the student")
+            self.student_tap = student.head.tap if student.head else deepest_tap(student)
             self.student_taps = (self.student_tap,)
             width = student.channels[self.student_tap]
         self.connect = connector_to(self.classifier_weight.shape[1], width)
@@ -68,6 +68,18 @@ class SRRL(Distiller):
             "regression": F.linear(difference, self.classifier_weight).square().mean(),
             "kd": soft_target_loss(student.logits, teacher.logits, self.temperature),
         }
+
+
+def deepest_tap(student: TapSpec) -> str:
+    """Return the tap ``last`` of a student.
+
+    Raises:
+        ValueError: it has none.
+    """
+    try:
+        return student.resolve("last", "the student")
+    except ValueError as e:
+        raise ValueError(f"{e}; connector pooled needs none, it reads the embedding") from None
 
 
 def connector_to(channels: int, channels_in: int) -> nn.Sequential:

@@ -41,6 +41,11 @@ class TeKAPL(Distiller):
         check_positive("temperature", temperature)
         check_at_least_1("copies", copies)
         check_choice("reading", reading, "code", "paper")
+        if not 0 <= noise <= 1:
+            raise ValueError(f"noise must be between 0 and 1, not {noise}")
+        if copy_weight < 0 or (reading == "paper" and copy_weight > 1):
+            most = " and, as a share, at most 1" * (reading == "paper")
+            raise ValueError(f"copy_weight must be 0 or more{most}, not {copy_weight}")
         self.temperature, self.copies, self.noise = temperature, copies, noise
         self.copy_weight, self.reading = copy_weight, reading
 

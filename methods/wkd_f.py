@@ -13,6 +13,7 @@ from methods.base import (
     TapSpec,
     check_at_least_1,
     check_choice,
+    check_decay,
     check_positive,
     resolve_both,
 )
@@ -52,6 +53,7 @@ class WKDF(Distiller):
         reading: Literal["code", "paper"] = "code",
     ):
         super().__init__(student, teacher)
+        check_decay(decay_start, decay_end)
         check_at_least_1("grid", grid)
         check_positive("eps", eps)
         check_choice("reading", reading, "code", "paper")

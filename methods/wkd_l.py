@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.base import Batch, Distiller, Outputs, TapSpec, check_at_least_1, check_choice, check_positive
+from methods.base import Batch, Distiller, Outputs, TapSpec, check_at_least_1, check_choice, check_decay, check_positive
 from methods.class_similarity import ClassSimilarity
 
 EPS = 1e-8  # the authors' guard of divisions and of the cost; part of the published numbers
@@ -35,7 +35,6 @@ class WKDL(Distiller):
     """
 
     weights: ClassVar[dict[str, float]] = {"ce": 1.0, "target": 1.0, "transport": 600.0}
-    logits_only: ClassVar[bool] = True
     used_with: ClassVar[dict[str, tuple[str, str]]] = {"images_per_class": ("cost", "cka")}
 
     def __init__(
@@ -53,6 +52,7 @@ class WKDL(Distiller):
         decay_end: int = 240,
     ):
         super().__init__(student, teacher)
+        check_decay(decay_start, decay_end)
         check_choice("cost", cost, "cka", "fc")
         check_positive("temperature", temperature)
         check_positive("regularisation", regularisation)
@@ -66,7 +66,9 @@ class WKDL(Distiller):
         if cost == "cka":
             self.teacher_pass = ClassSimilarity.of(teacher, images_per_class)
         elif teacher.head is None:
-            raise ValueError("cost fc needs a teacher that ends in a linear layer; take cost cka")
+            raise ValueError(
+                "cost fc needs a teacher whose logits are linear in its last map's mean or class token; take cost cka"
+            )
         else:
             rows = F.normalize(teacher.head.weight.detach())
             similarity = rows @ rows.T

@@ -51,6 +51,8 @@ def with_views(recipe: Recipe, settings: MethodSettings, source: MethodInfo) -> 
     if missing := [name for name in read if name not in stated]:
         example = f"views: {{{missing[0]}: {{augment: {{randaugment: {{}}}}}}}}"
         text = f"{settings.use} reads a view {missing[0]!r} of each image, which its recipe lacks; state {example}"
+        if stated:
+            text += f" (found {', '.join(map(repr, stated))})"
         if source.views_with:
             key, value = source.views_with
             text += f"; it reads none with another {key} than {str(value).lower() if value is True else value}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import UserError, expected, shorten, unknown
 from harness.spec import tasks
+from harness.spec.optimizers import OWN_KEYS
 from harness.spec.source_code import OwnCode, parse
 
 METHODS_FOLDER = Path(__file__).resolve().parents[2] / "methods"
@@ -104,6 +105,9 @@ def describe_builtin_method(name: str) -> MethodInfo:
     if name not in builtin_names():
         module, dot, last = name.rpartition(".")
         hint = f"; is it your own? write {module}:{last}" if dot else ""
+        if name in OWN_KEYS:
+            example = f"kd_{name}: {{use: kd, recipe: {{optimizer: {name}}}}}"
+            raise UserError(f"{name} is an optimizer, not a method: expected it in a recipe, as in {example}")
         raise UserError(unknown("method", name, builtin_names()) + hint)
     tree = parse(METHODS_FOLDER / f"{name}.py")
     return _read(tree, _only_distiller(tree, name), f"methods.{name}", version=None)

@@ -61,6 +61,7 @@ GIVEN = {"file": "none.pth"}
 WRONG_FILES = {
     "method": (put("methods", "kdd", {}), "methods.kdd: unknown method 'kdd'; did you mean 'kd'? Valid: "),
     "use": (put("methods", "kd", "use", "rekdd"), "methods.kd: unknown method 'rekdd'; did you mean 'rekd'?"),
+    "optimizer": (put("methods", "dot", {}), "methods.dot: dot is an optimizer, not a method: expected it in a recipe"),
     "module": (put("methods", "kd", "use", "no.such:M"), "methods.kd: method 'no.such:M': no module 'no.such' on the"),
     "class": (put("methods", "kd", "use", "methods.kd:KDD"), "unknown class 'KDD'; did you mean 'KD'?"),
     "teacher": (put("pairs", 0, "teacher", "digits_net_w9"), "pairs.0.teacher: no model named 'digits_net_w9'; nea"),

@@ -67,6 +67,8 @@ def test_srrl_reads_the_map_of_the_students_classifier_or_else_its_deepest() -> 
     assert not SRRL(headless, TEACHER, connector="pooled").student_taps
     with pytest.raises(ValueError, match="no classifier to read"):
         SRRL(STUDENT, headless)
+    with pytest.raises(ValueError, match="no tap named 'last'.*; connector pooled needs none"):
+        SRRL(TapSpec({}, {}, 9, STUDENT.num_classes), TEACHER)
     method = SRRL(STUDENT, TEACHER)
     before = method.classifier_weight.clone()
     total(method, outputs(STUDENT, 1, grad=True), outputs(TEACHER, 2)).backward()

@@ -236,7 +236,7 @@ def planned(folder: Path, method: str, recipe: dict[str, Any]) -> Science:
     ("method", "recipe", "message"),
     [
         (OWN, {}, "reads a view 'strong' of each image, which its recipe lacks; state views: {strong: "),
-        (OWN, {"views": {"weak": {}}}, "reads a view 'strong' of each image, which its recipe lacks"),
+        (OWN, {"views": {"weak": {}}}, r"which its recipe lacks; state .* \(found 'weak'\)"),
         ("crd", {"cutmix": 1.0}, "crd keeps something of each training image, which `cutmix` would mix"),
         ("simkd", {"mixup": 1.0}, "simkd computes a cross-entropy of its own, which `mixup` would not reach"),
         ("kd", {"repeats": 3, "teacher_top_k": 4}, "expected it or 3 `repeats`, found both"),

@@ -127,6 +127,8 @@ def test_ofa_has_an_exponent_for_each_head():
 
     torch.testing.assert_close(stages(exponent=1.5), stages(stage_exponents="1.5, 1.5,1.5"))
     assert stages(stage_exponents="1,1,1.5") != stages()
+    with pytest.raises(ValueError, match="stage_exponents must be numbers separated by commas, not '1,nan,1'"):
+        stages(stage_exponents="1,nan,1")
 
 
 def halvings(method: OFA) -> list[int]:

@@ -22,6 +22,7 @@ from harness.errors import UserError
 from harness.planning.plan import Planned, plan_sweep
 from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents, Row, Spread
+from harness.reporting.paper.notes import notes as paper_notes
 from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec.tasks.detection import TASK as DETECTION
@@ -458,15 +459,21 @@ def test_another_recipe_in_a_column_is_stated(home: Path) -> None:
 
 def test_the_readings_of_methods_are_stated_where_paper_and_code_differ(home: Path) -> None:
     assert not any("Readings" in note for note in tables_text.notes(comparison_of(plan()))), "kd has one"
-    mlkd = {name: {"use": "mlkd", "params": {"strong_view": False, "reading": name}} for name in ("code", "paper")}
-    methods = {"student": {}, "kd": {}, "mlkd_code": mlkd["code"], "mlkd_paper": mlkd["paper"]}
-    Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "methods": methods}))
+    mlkd = {name: {"use": "mlkd", "params": {"reading": name}} for name in ("code", "paper")}
+    student = {"recipe": {"optimizer": "sgd"}}
+    methods = {"student": student, "kd": {}, "mlkd_code": mlkd["code"], "mlkd_paper": mlkd["paper"]}
+    recipe = {"base": SWEEP["recipe"], "optimizer": "dot", "views": {"strong": {"crop_padding": 2}}}
+    Path("small.yaml").write_text(yaml.safe_dump({**SWEEP, "methods": methods, "recipe": recipe}))
     planned = plan()
     for run in planned.plan.runs.values():
         if not planned.store.record(run.run_id).exists():
             records.write_record(planned.store, row(run.run_id, 60.0, 61.0, science=run.science.text))
     (note,) = (note for note in tables_text.notes(comparison_of(planned)) if "Readings" in note)
     assert note == "Readings of methods whose paper and code differ: code (mlkd_code), paper (mlkd_paper)."
+    usual = "Trained with optimizer dot and a further view 'strong' of each image"
+    notes = list(tables_text.notes(comparison_of(planned)))
+    assert f"{usual}; lines with other recipes are named above." in notes, "most lines have it"
+    assert {note, *(n for n in notes if n.startswith(usual))} <= {*paper_notes(comparison_of(planned), ["top1"], 1, [])}
 
 
 def comparison_of(planned: Planned) -> Comparison:

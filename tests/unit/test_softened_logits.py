@@ -118,6 +118,19 @@ def test_tekap_l_without_noise_is_kd_with_the_sum_of_its_weights():
         torch.testing.assert_close(method(make_batch(), student, teacher)["kd"], weight * kd)
 
 
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"noise": -0.1}, "noise must be between 0 and 1, not -0.1"),
+        ({"copy_weight": -1.0}, "copy_weight must be 0 or more, not -1.0"),
+        ({"copy_weight": 2.0, "reading": "paper"}, "copy_weight must be 0 or more and, as a share, at most 1, not 2.0"),
+    ],
+)
+def test_tekap_l_refuses_weights_that_are_no_shares(hyper: dict[str, object], message: str):
+    with pytest.raises(ValueError, match=message):
+        TeKAPL(STUDENT, TEACHER, **hyper)
+
+
 def test_tekap_l_draws_other_noise_for_each_copy():
     """A sum over equal copies would be a multiple of one copy's."""
     student, teacher = outputs(STUDENT, 1), outputs(TEACHER, 2)

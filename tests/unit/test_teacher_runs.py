@@ -171,6 +171,10 @@ def run_of(**keys: Any) -> dict[str, Any]:
             pairs({"teacher": [W8, W16], "student": W4, "methods": {"kd": {"use": "crd"}}}),
             f"crd reads more of a teacher than its logits, of which alone there is a mean of {W8} + {W16}; defined for",
         ),
+        (
+            pairs({"teacher": [W8, W16], "student": W4}, methods=["wkd_l"]),
+            "wkd_l reads more of a teacher than its logits",
+        ),
         (pairs({"teacher": W8, "student": W4, "teacher_epoch": 21}), "at most the teachers' epochs, 20, found 21"),
         (
             {**pairs(CHAIN[1]), "recipe": {"base": "digits_quick", "stop_epoch": 21}},

@@ -69,6 +69,14 @@ def test_costs_follow_the_teacher() -> None:
     assert method(make_batch(epoch=240), student, teacher)["transport"] == 0
 
 
+@pytest.mark.parametrize("method", [WKDL, WKDF])
+@pytest.mark.parametrize(("start", "end"), [(-1, 240), (150, 100)])
+def test_a_decay_that_ends_before_it_starts_is_refused(method: type[WKDL | WKDF], start: int, end: int) -> None:
+    """Otherwise the term would be 0 in every epoch, or drop at once."""
+    with pytest.raises(ValueError, match=f"at most decay_end, not {start} with decay_end {end}"):
+        method(STUDENT, TEACHER, decay_start=start, decay_end=end)
+
+
 def test_costs_of_the_classifiers_rows() -> None:
     rows = torch.randn(CLASSES, 9, generator=torch.Generator().manual_seed(0))
     method = WKDL(STUDENT, replace(TEACHER, head=Head("stage3", rows, torch.zeros(CLASSES))), cost="fc", sharpen=0)

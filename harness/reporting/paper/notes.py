@@ -5,7 +5,16 @@ from itertools import chain
 
 from harness.reporting.comparison import Comparison
 from harness.reporting.published.table import recipe_name
-from harness.reporting.tables.text import capitalised, images, method_notes, stars_note, sweep_notes, teacher_notes
+from harness.reporting.tables.text import (
+    capitalised,
+    images,
+    method_notes,
+    reading_notes,
+    stars_note,
+    sweep_notes,
+    teacher_notes,
+    usual_recipe_notes,
+)
 from harness.spec.science import Science
 from harness.spec.teacher_reference import TeacherReference
 
@@ -24,6 +33,8 @@ def notes(comparison: Comparison, metrics: Sequence[str], seeds: int | None, pub
         yield f"{stars_note(contents.baseline)} {tested} mark says that there is a difference, of either sign."
     yield from _missing(comparison)
     yield from sweep_notes(contents)
+    yield from usual_recipe_notes(comparison)
+    yield from reading_notes(comparison)
     yield from chain.from_iterable(map(method_notes, comparison.rows))
     if published:
         yield (

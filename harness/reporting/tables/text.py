@@ -71,6 +71,7 @@ def notes(comparison: Comparison) -> Iterator[str]:
     yield from _test_notes(comparison)
     yield from sweep_notes(contents)
     yield from teacher_notes(comparison)
+    yield from usual_recipe_notes(comparison)
     yield from reading_notes(comparison)
     for row in comparison.rows:
         yield from method_notes(row)
@@ -108,6 +109,19 @@ def teacher_notes(comparison: Comparison) -> Iterator[str]:
     if names := dict.fromkeys(f"{model} ({text})" for model, text in own):
         dataset = comparison.contents.shown_dataset
         yield f"Teachers that see images by another normalisation than the students' ({dataset}'s): {'; '.join(names)}."
+
+
+def usual_recipe_notes(comparison: Comparison) -> Iterator[str]:
+    """Yield the optimiser, unless it is SGD, and the views of the recipe that most lines have."""
+    changed = {change.line for change in comparison.contents.recipe_changes}
+    text = next((text for line, text in comparison.sciences.items() if line not in changed), "")
+    if '"optimizer":' in text or '"views":' in text:  # few: the others need no parsing
+        recipe = Science.from_text(text).recipe
+        parts = [f"optimizer {recipe.optimizer}"] * (recipe.optimizer != "sgd")
+        parts += [f"a further view {view!r} of each image" for view in recipe.views or ()]
+        others = "; lines with other recipes are named above" * bool(changed)
+        if parts:
+            yield f"Trained with {' and '.join(parts)}{others}."
 
 
 def reading_notes(comparison: Comparison) -> Iterator[str]:
