@@ -116,6 +116,7 @@ def science(method: str, teacher: str, student: str, params: dict[str, Any] | No
     info = methods.describe_method(method)
     usual = {"epochs": 1, "batch_size": BATCH, "lr": 0.05, "crop_padding": 4, "flip": True}
     settings = {k: h.default for k, h in info.hyper.items()} | (params or {})
+    usual |= {"views": {view: {"crop_padding": 4, "flip": True} for view in info.views_read(settings)} or None}
     return Science(
         dataset=DatasetChoice.of_info(INFO),
         teacher=Given(teacher, ""),

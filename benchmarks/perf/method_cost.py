@@ -10,6 +10,7 @@ import torch
 
 from benchmarks.perf.cifar import BATCH, CLOCK, STUDENT, TEACHER, THREADS, Trainer
 from benchmarks.perf.measurement import emit, in_turn, say
+from harness.data.load.view import View
 from harness.spec import methods
 from harness.training import host_memory
 
@@ -21,13 +22,14 @@ LOW_LR = {"first_lr": 1e-3}  # an untrained teacher's maps are large: ft's first
 def main() -> None:
     host_memory.retain_freed_memory()
     torch.set_num_threads(THREADS)
-    trainer = Trainer(STEPS)
+    trainer, of_views = Trainer(STEPS), Trainer(STEPS, views={"strong": View(4, flip=True, stream="strong")})
 
     def side(name: str, **params: float) -> Callable[[], float]:
-        return lambda: trainer.train((name,), **params)[0]
+        reads_views = trainer.member(name).views
+        return lambda: (of_views if reads_views else trainer).train((name,), **params)[0]
 
     sides, parameters = {}, {}
-    for name in methods.builtin_names():
+    for name in [k for k in methods.builtin_names() if "classification" in methods.describe_method(k).defined_for]:
         hyper = methods.describe_method(name).hyper
         staged = FIRST in hyper
         sides[name] = side(name, **({FIRST: 0} if staged else {}))
