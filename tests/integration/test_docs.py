@@ -94,6 +94,8 @@ RUN = (
     "docs/imagenet.md",
     "docs/coco.md",
     "docs/transformers.md",
+    "docs/views-and-mixing.md",
+    "docs/recipes.md",
     "docs/your-own-data.md",
     "docs/fine-tuning.md",
 )
