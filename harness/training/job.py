@@ -43,7 +43,14 @@ from harness.training.recorder import Interrupted, JobStart, RunRecorder, Teache
 from harness.training.rotation import train_in_turn
 from harness.training.stopwatch import SharedStopwatch, SharedTime, Stopwatch
 from harness.training.tasks import StartWeights, Task, open_task
-from harness.training.teacher import Teacher, TeacherSource, load_teacher, measure_teacher
+from harness.training.teacher import (
+    RUN_SCORE_TOLERANCE,
+    SCORE_TOLERANCE,
+    Teacher,
+    TeacherSource,
+    load_teacher,
+    measure_teacher,
+)
 from harness.training.teacher_ensemble import ensemble
 from harness.training.teacher_logits import CachedLogits
 from harness.training.teacher_pass import measure
@@ -366,7 +373,7 @@ def _single_teacher(
 ) -> Teacher:  # fmt: skip
     if isinstance(choice, Given):
         given = order.weights[choice.weights_id]
-        file, sha256, stated = Path(given.file), choice.sha256, given.score
+        file, sha256, stated, tolerance = Path(given.file), choice.sha256, given.score, SCORE_TOLERANCE
     else:
         score = f"last_{task.info.score}"
         row = records.read_records(store, [choice.run], ["status", "weights_sha256", score]).to_pylist()
@@ -377,8 +384,9 @@ def _single_teacher(
         if row[0]["status"] != "done":
             raise TeacherFailed(f"teacher {choice.model}: its run {choice.run} has {row[0]['status']}")
         file, sha256, stated = store.student_weights(choice.run), row[0]["weights_sha256"], row[0][score]
+        tolerance = RUN_SCORE_TOLERANCE
     source = TeacherSource.of_run(science, choice, file, sha256)
-    teacher = load_teacher(source, stated, on, task, device, ranks)
+    teacher = load_teacher(source, stated, on, task, device, ranks, tolerance)
     if teacher.note:
         print(teacher.note, flush=True)
     print(f"teacher {teacher.name}: {_measured(teacher, on, task)}, sha256 {sha256}", flush=True)

@@ -21,6 +21,8 @@ from harness.training.tasks import Task
 from methods.base import Outputs, TapSpec
 
 SCORE_TOLERANCE = 0.1  # points; decoding and convolution libraries change the class of single test images
+# Of a teacher that is a run: it may have been evaluated in bfloat16, and on a small test set one image is much.
+RUN_SCORE_TOLERANCE = 1.0
 
 
 @dataclass
@@ -91,8 +93,9 @@ class TeacherSource:
 
 
 def load_teacher(
-    source: TeacherSource, stated: float | None, on: EvalSet, task: Task, device: torch.device, ranks: Ranks = ONE_RANK
-) -> Teacher:
+    source: TeacherSource, stated: float | None, on: EvalSet, task: Task, device: torch.device, ranks: Ranks = ONE_RANK,
+    tolerance: float = SCORE_TOLERANCE,
+) -> Teacher:  # fmt: skip
     """Load, freeze and evaluate a teacher; ``stated`` is the task's score that it should have, in %.
 
     Raises:
@@ -100,7 +103,7 @@ def load_teacher(
     """
     teacher = measure_teacher(read_teacher(source, task, device, ranks), on, task, ranks)
     score = teacher.score
-    if stated is not None and (score is None or abs(score - stated) > SCORE_TOLERANCE):
+    if stated is not None and (score is None or abs(score - stated) > tolerance):
         raise WeightsError(
             f"teacher {source.model} from {source.file}: measured {task.info.shown} {percent(score)}, "
             f"stated {percent(stated)}"
