@@ -6,7 +6,6 @@ harness's are left out.
 """
 
 import ast
-import copy
 import difflib
 import hashlib
 import importlib
@@ -183,8 +182,10 @@ def parse(path: Path) -> ast.Module:
 
 
 def code_of(tree: ast.Module) -> str:
-    """Return the code without comments, docstrings and layout: they may change without a new version."""
-    tree = copy.deepcopy(tree)
+    """Return the code without comments, docstrings and layout: they may change without a new version.
+
+    The tree loses its docstrings.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or ([] if node is tree else [ast.Pass()])

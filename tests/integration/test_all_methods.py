@@ -37,7 +37,7 @@ def test_every_method_moves_its_student_by_finite_losses_to_above_chance(
     name: str, left_out: set[str], tmp_path: Path
 ) -> None:
     file = REPO / "benchmarks" / f"{name}.yaml"
-    result = run_command("sweep", file, "--results", tmp_path)
+    result = run_command("sweep", file, "--max-parallel", 2, "--results", tmp_path)  # one thread each
     assert result.code == 0, result.err
     planned = plan_sweep(file, tmp_path)
     cells = {cell.run_id: cell.method for cell in planned.plan.cells}

@@ -27,7 +27,7 @@ from tests.support.sciences import make_science
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 INFO = DATASETS["digits"]
 NET = "digits_net_w4"
-BATCH, IMAGES = 8, 44  # the last batch is smaller
+BATCH, IMAGES = 8, 28  # the last batch is smaller
 EPOCHS = 3
 SETTINGS: dict[str, dict[str, Any]] = {
     "ab": {"first_epochs": 1}, "fsp": {"first_epochs": 1}, "ft": {"first_epochs": 2, "first_lr": 0.05},

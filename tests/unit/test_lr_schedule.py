@@ -12,7 +12,7 @@ from harness.spec.schema import Recipe
 from harness.training.member import Member
 from tests.support.packs import EPOCHS, Counted, assert_same_end, train
 
-STEPS = 6  # of an epoch of tests.support.packs
+STEPS = 4  # of an epoch of tests.support.packs
 COSINE = {"schedule": "cosine", "min_lr": 1e-5, "warmup_epochs": 2, "warmup_lr": 1e-6, "schedule_by": "step"}
 
 

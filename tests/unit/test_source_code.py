@@ -1,11 +1,13 @@
 """Code of a user's own: which modules its identity covers, and what a job refuses."""
 
 import contextlib
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.errors import UserError
 from harness.spec import methods
@@ -137,7 +139,8 @@ def test_code_in_the_store_is_refused(tmp_path: Path) -> None:
 
 def test_code_that_another_module_hides_is_refused(tmp_path: Path) -> None:
     write(tmp_path, yaml="def net(num_classes): ...\n")
-    with contextlib.chdir(tmp_path), pytest.raises(UserError, match="is hidden by .*, which Python has as 'yaml'"):
+    message = f"is hidden by {yaml.__file__}, which Python has as 'yaml'"
+    with contextlib.chdir(tmp_path), pytest.raises(UserError, match=re.escape(message)):
         OwnCode("model", "yaml:net").load()
 
 
