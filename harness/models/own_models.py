@@ -15,6 +15,8 @@ from harness.spec.own_models import code_of
 from harness.spec.source_code import OwnCode
 from methods.base import Outputs
 
+_CHECKED: set[tuple[object, ...]] = set()  # what this process has looked at
+
 
 def own_net(reference: ModelReference, num_classes: int, image_shape: tuple[int, int, int]) -> ConvNet:
     """Import and build ``package.module:Name``, a class or function that the user has named.
@@ -39,7 +41,10 @@ def own_net(reference: ModelReference, num_classes: int, image_shape: tuple[int,
     net = make(**params)
     if not isinstance(net, nn.Module):
         raise UserError(f"{own}: expected a torch.nn.Module, its result is {shorten(net)}")
-    _check_logits(own, net, num_classes, image_shape)
+    asked = (own.name, id(make), repr(params), image_shape)
+    if asked not in _CHECKED:
+        _check_logits(own, net, num_classes, image_shape)
+        _CHECKED.add(asked)
     return net if isinstance(net, ConvNet) else LibraryNet(net, image_shape)
 
 
