@@ -184,7 +184,7 @@ def test_a_run_by_itself_ends_as_in_a_pack_bit_for_bit(uninterrupted: Bench, ben
 def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, data: Path) -> None:
     """Runs resume after a stop in the middle of an epoch and after a kill."""
     bench.take(uninterrupted, teacher(uninterrupted))
-    ids = [run_ids(uninterrupted)[method] for method in ("kd", "rekd", "fgfi", "mgd", "pkd")]
+    ids = [run_ids(uninterrupted)[method] for method in ("kd", "rekd", "fgfi", "mgd")]
     at = {"data": str(data / "prepared")}
     train_ranks(bench, 1, *ids, stop_after=1, **at)
     train_ranks(bench, 1, *ids, kill_after=2, checkpoint_seconds=0, **at)
@@ -198,7 +198,7 @@ def test_cut_off_and_resumed_bit_for_bit(uninterrupted: Bench, bench: Bench, dat
     ("detector", "norm", "methods"),
     [
         ("fasterrcnn_mobilenet_v2_fpn64", "frozen", METHODS),
-        ("retinanet_resnet18_fpn", "batch", ("fitnets", "rekd", "mgd", "pkd")),
+        ("retinanet_resnet18_fpn", "batch", ("fitnets", "rekd", "mgd")),
     ],
 )
 def test_two_processes_are_one_to_rounding(
