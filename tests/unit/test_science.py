@@ -138,7 +138,7 @@ def test_damage_is_the_users_error(forms: list[dict[str, Any]], damage: dict[str
 SHIPPED = {
     "all_methods_quick": "eccc76dc4383570c",
     "capacity_gap": "b6af8df0719aa95b",
-    "cifar100_all_methods_quick": "9603b1b803474c8c",
+    "cifar100_all_methods_quick": "51cd1ba82a4db2c7",
     "cifar100_cpu": "6bf3d3a0b48c504b",
     "cifar100_cross": "5a3b7fe54c8505ed",
     "cifar100_fsp": "e8e9334682cabba8",
