@@ -6,23 +6,10 @@ import re
 import pytest
 
 from harness.spec.methods import builtin_names
-from tests.golden import (
-    contrast_and_detector_cases,
-    logit_cases,
-    map_cases,
-    optimizer_cases,
-    refined_logit_cases,
-    transport_cases,
-)
+from tests.golden.all_cases import EFFECTS
 from tests.support.cli import REPO
 
-MODULES = (
-    contrast_and_detector_cases, logit_cases, map_cases, optimizer_cases, refined_logit_cases, transport_cases
-)  # fmt: skip
-EFFECTS = {key: effect for module in MODULES for key, effect in module.EFFECTS.items()}
 ROW = re.compile(r"^\| `(\w+)`(?:: (\w+))? \|.*\| (\S+) → (\S+) \((.*)\) \|$", re.MULTILINE)
-
-
 ROWS = {
     f"{method}-{topic}" if topic else method: numbers
     for method, topic, *numbers in ROW.findall((REPO / "docs/methods/code-and-paper.md").read_text(encoding="utf-8"))
