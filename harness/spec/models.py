@@ -14,6 +14,7 @@ from harness.spec.source_code import CHECKOUT, parse
 
 CIFAR = (3, 32, 32)
 DIGITS = (1, 8, 8)
+STEP = 4  # the CIFAR ResNets halve the image twice
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class ModelEntry:
     factory: str  # "package.module:callable"; takes num_classes and in_channels, and `kwargs`
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, int, int] = CIFAR  # (C, H, W) it is meant for
+    least_side: int | None = None  # it also takes smaller square images down to this side, in steps of STEP
+
+    def takes(self, shape: tuple[int, int, int]) -> bool:
+        """Return whether it takes images (C, H, W)."""
+        if shape == self.image_shape or self.least_side is None:
+            return shape == self.image_shape
+        (channels, height, width), (own, largest, _) = shape, self.image_shape
+        return channels == own and height == width and height in range(self.least_side, largest, STEP)
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class ModelFacts:
 
 
 def _resnet(depth: int, **kwargs: Any) -> ModelEntry:
-    return ModelEntry("harness.models.resnet:resnet", {"depth": depth, **kwargs})
+    return ModelEntry("harness.models.resnet:resnet", {"depth": depth, **kwargs}, least_side=8)
 
 
 def _wrn(depth: int, width: int) -> ModelEntry:
@@ -94,14 +103,13 @@ def check_images(name: str, dataset: str, image_shape: tuple[int, int, int]) -> 
             channels = plural(image_shape[0], "channel")
             raise ValueError(f"{name} takes no in_channels, dataset {dataset} has images of {channels}, not 3")
         return
-    if not is_library_model(name):
-        shape = CATALOG[name.partition("(")[0]].image_shape
-    elif name.startswith("timm:"):
+    if name.startswith("timm:"):
         return
-    else:
-        shape = (3, *image_shape[1:])
-    if shape != image_shape:
-        sizes = ["x".join(map(str, s)) for s in (shape, image_shape)]
+    entry = ModelEntry("", image_shape=(3, *image_shape[1:]))
+    if not is_library_model(name):
+        entry = CATALOG[name.partition("(")[0]]
+    if not entry.takes(image_shape):
+        sizes = ["x".join(map(str, s)) for s in (entry.image_shape, image_shape)]
         raise ValueError(f"{name} is for {sizes[0]} images, dataset {dataset} has {sizes[1]}")
 
 

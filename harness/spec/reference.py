@@ -28,7 +28,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`teacher_weights`", schema.Weights),
     ("`teacher_backbone` and `student_backbone`", schema.Backbone),
 )
-_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value"}
+_NAMES = {int: "integer", float: "number", str: "text", bool: "true or false", Any: "any value", list[Any]: "list"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 

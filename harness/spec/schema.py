@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
@@ -254,6 +254,37 @@ class Weights(tasks.StatedScores, StatedNormalisation, WeightsSource):
         return None if own == info.normalisation else own
 
 
+class Range(Closed):
+    """The numbers from a lowest to a highest one that a search may try: one of ``log`` and ``uniform``."""
+
+    log: tuple[Finite, Finite] | None = Field(None, description="lowest and highest, evenly on a logarithmic scale")
+    uniform: tuple[Finite, Finite] | None = Field(None, description="lowest and highest, evenly")
+
+
+class Tune(Closed):
+    """The search of ``python -m harness.tune``: how many trials, on what, and which wins."""
+
+    trials: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        description="trials of each method; the first has the entry's own settings"
+    )
+    validation: int | None = Field(
+        None, ge=10, description="training images held out to choose by; a tenth when not stated"
+    )
+    seeds: Annotated[int, Field(ge=1, le=100)] = Field(
+        1, description="seeds of each trial: the first ones from 1000 on, none of which is one of the sweep's"
+    )
+    sampler: Literal["tpe", "random", "grid"] = Field(
+        "tpe", description="who proposes: Optuna's TPE, random values, or every combination of lists"
+    )
+    together: Annotated[int, Field(ge=1, le=1000)] = Field(
+        4, description="trials of a method that are proposed together, before any of their results is known"
+    )
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="epochs after which only the best share of a round's trials, `keep`, goes on"
+    )
+    keep: Finite = Field(0.5, gt=0, lt=1, description="the share of trials that goes on at each of `rungs`")
+
+
 class Method(Closed):
     """One line of the comparison: a distiller with its settings."""
 
@@ -263,6 +294,11 @@ class Method(Closed):
     params: dict[str, Any] = Field({}, description="hyper-parameters that replace the method's defaults")
     weights: dict[str, Finite] = Field({}, description="loss weights that replace the method's defaults")
     recipe: dict[str, Any] = Field({}, description="changes to the recipe for this method only")
+    search: dict[str, list[Any] | Range] = Field(
+        {},
+        description="for `python -m harness.tune`: settings of this entry with the values to try, a list or a range: "
+        "`{params.temperature: [2, 4, 8], weights.kd: {log: [0.1, 10]}}`",
+    )
 
 
 class Backbone(WeightsSource):
@@ -376,6 +412,7 @@ class Sweep(Closed):
         max_length=MOST_SEEDS,
         description="a number of seeds (3 means 0, 1, 2), a range (`0-4`) or a list of both",
     )
+    tune: Tune | None = Field(None, description="for `python -m harness.tune`: the search of the methods' settings")
 
     @classmethod
     def owner_of(cls, key: str) -> str:

@@ -134,6 +134,10 @@ class Store:
     def added_seeds(self, sweep: str) -> Path:
         return self.root / "added_seeds" / f"{sweep}.json"
 
+    def tuning(self, sweep: str) -> Path:
+        """The trials of a sweep's tuning."""
+        return self.root / "tuning" / f"{sweep}.json"
+
     def table_folder(self, sweep: str) -> Path:
         return self.all_tables / sweep
 

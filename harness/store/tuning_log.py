@@ -1,0 +1,45 @@
+"""The log of a sweep's tuning: every trial of every method, and which won."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from harness.store.json_files import CLOSED
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method with settings to try, trained on every pair of the sweep with every seed of the tuning."""
+
+    __pydantic_config__ = CLOSED
+    method: str  # the entry of the sweep file
+    number: int  # 0: the entry's own settings
+    round: int  # trials of one round were proposed together
+    settings: dict[str, Any]  # of the search: key of the entry, such as "weights.kd" -> value
+    run_ids: tuple[str, ...]  # of its last rung, by pair, then seed
+    epochs: int  # that each run trained: fewer than the recipe's if the trial was stopped at a rung
+    images: int  # trained on in all, those of lower rungs included
+    value: float | None  # mean over runs of the validation score in %; None: diverged, or a run failed
+    state: Literal["done", "stopped", "diverged", "failed"]  # stopped: at a rung
+
+
+@dataclass(frozen=True)
+class TuningLog:
+    """Everything that a tuning tried. Trials are in the order of their methods and numbers."""
+
+    __pydantic_config__ = CLOSED
+    sweep: str
+    score: str  # "top1"
+    sampler: str
+    seeds: tuple[int, ...]
+    validation: int  # held-out training images
+    trials: tuple[Trial, ...]
+    untuned: tuple[str, ...]  # methods without a search
+
+    def of_method(self, method: str) -> list[Trial]:
+        """Return a method's trials, by number."""
+        return [trial for trial in self.trials if trial.method == method]
+
+    def winner(self, method: str) -> Trial | None:
+        """Return the trial with the best value of those trained to the end, the earliest of equal ones."""
+        done = [t for t in self.of_method(method) if t.state == "done" and t.value is not None]
+        return max(done, key=lambda t: t.value or 0.0, default=None)
