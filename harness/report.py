@@ -1,5 +1,6 @@
 """``python -m harness.report``: the comparison tables of a store, from its records."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -39,6 +40,15 @@ def report(
             "ours, and the command that trains each cell again.",
         ),
     ] = False,
+    gap: Annotated[
+        bool,
+        typer.Option(
+            "--gap",
+            help="Print how each method's gain changes with the teacher's size, for students with three teachers or "
+            "more, and whether rekd's advantage over each other method grows. With --out: also write it, as gap.md.",
+        ),
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="With --gap: print JSON on stdout and nothing else.")] = False,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -81,17 +91,25 @@ def report(
             "to attach to a paper."
         ),
     ] = None,
+    claims: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the log and the verdict of every claim in this folder, each in a folder with a claim.yaml, "
+            "from the store's tables and records.",
+        ),
+    ] = None,
 ) -> None:
     """Print comparison tables, or write tables, figures, event files or a bundle to the folder or file you name.
 
-    --out, --figures, --images, --tensorboard and --bundle write files and print their paths instead of a table.
-    Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go to
-    stderr.
+    --out, --figures, --images, --tensorboard, --bundle and --claims write files and print their paths instead of a
+    table. Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go
+    to stderr.
     """
     from harness.phrases import file_name
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
     from harness.reporting import protocol_guard
+    from harness.reporting.claims import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
     from harness.reporting.tables.table_folder import table_text
@@ -100,6 +118,14 @@ def report(
 
     arrow.without_pandas()
     store = Store.at(results)
+    if json_ and not gap:
+        raise UserError("--json goes with --gap")
+    if gap and (paper or format is not Format.md):
+        raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper and --format")
+    if claims is not None:
+        for path in write_claims(claims, store):
+            print(path)
+        return
     if run:
         if tensorboard is None:
             raise UserError("--run goes with --tensorboard")
@@ -132,9 +158,13 @@ def report(
         products.append(_bundle(planned, contents[0], only, mix_protocols, bundle))
     if out is not None:
         products.append(_tables(contents, store, out))
+        if gap:
+            products.append(_gaps(load_comparisons(contents, store), store, out))
     for path in chain.from_iterable(products):
         print(path)
-    if not products:
+    if gap and not products:
+        _print_gaps(load_comparisons(contents, store), json_)
+    elif not products:
         for comparison in load_comparisons(contents, store):
             sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
     for content in contents:
@@ -150,6 +180,25 @@ def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) 
         with writing_alone(store, out):
             written = write_figures(comparison, store, out)
         yield from written
+
+
+def _print_gaps(comparisons: "Iterable[Comparison]", json_: bool) -> None:
+    from harness.reporting.tables.gap import gap_dict, gap_markdown
+
+    if json_:
+        print(json.dumps({comparison.contents.name: gap_dict(comparison) for comparison in comparisons}))
+    elif texts := [text for comparison in comparisons if (text := gap_markdown(comparison))]:
+        sys.stdout.write("\n".join(texts))
+    else:
+        raise UserError("--gap: no student has results and three teachers of different known sizes")
+
+
+def _gaps(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:
+    from harness.reporting.tables.table_folder import write_gap
+
+    for comparison in comparisons:
+        if path := write_gap(comparison, store, folder / comparison.contents.name):
+            yield path
 
 
 def _images(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.console import options
-from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError
+from harness.errors import EXIT_RUN_FAILED, Unreadable, UserError, error_lines
 from harness.phrases import plural
 from harness.store import files
 
@@ -28,11 +28,12 @@ def verify(
 ) -> None:
     """Check every record against its checksum, compacted or not, and trained weights against their records.
 
-    Then rebuild every table, and the figures in its folder, from the records, and compare them byte for byte. Records
-    of earlier harnesses carry no checksum, which is said.
+    Then rebuild every table, and the figures in its folder, from the records, and compare them byte for byte; of the
+    store's claims, the logs and verdicts. Records of earlier harnesses carry no checksum, which is said.
 
     Exit code: 0 all is as it was written, 1 a byte differs or a file is damaged, 2 wrong input.
     """
+    from harness.reporting.claims import claim_folders
     from harness.store import records
     from harness.store.store import Store
     from harness.store.verification import Verification, verify_records
@@ -40,8 +41,9 @@ def verify(
     store = Store.at(results)
     home = tables or store.all_tables
     folders = [p for p in files.entries(home) if p.is_dir() and files.entries(p)]
+    claims = [] if tables else claim_folders(store.claims)
     verified = verify_records(store)
-    if not folders and (tables or verified == Verification()):
+    if not (folders or claims) and (tables or verified == Verification()):
         raise UserError(f"{home}: no table to verify" + ("" if tables else f", and no record in {store.root}"))
     records.note_unsealed(store, verified.unsealed)
     for damage in verified.damage:
@@ -50,8 +52,8 @@ def verify(
     checked = f"{plural(verified.records, 'record')}{without}, weights of {plural(verified.weights, 'run')}"
     print(f"checked {store.root}: {checked}")
     different = len(verified.damage)
-    for folder in folders:
-        differences, count = _check_tables(store, folder)
+    for folder in [*folders, *claims]:
+        differences, count = (_check_claim if folder in claims else _check_tables)(store, folder)
         different += len(differences)
         for text in differences:
             print(text)
@@ -78,7 +80,7 @@ def _check_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
 def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
     from harness.reporting import figures
     from harness.reporting.comparison import Contents
-    from harness.reporting.tables import digests, table_folder
+    from harness.reporting.tables import digests, gap, table_folder
 
     with tempfile.TemporaryDirectory() as scratch:
         rebuilt = Path(scratch) / folder.name
@@ -87,6 +89,8 @@ def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
             compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
             if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
                 figures.write_figures(compared, store, rebuilt)
+            if gap.FILE in names:
+                table_folder.write_gap(compared, store, rebuilt)
         except Unreadable:
             raise
         except UserError as e:
@@ -94,6 +98,21 @@ def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
         names = (names | {p.name for p in rebuilt.iterdir()}) - {digests.FILE}  # read with the contents
         found = ((name, _first_difference(folder / name, rebuilt / name)) for name in sorted(names))
         return [f"DIFFERENT {folder / name}: {difference}" for name, difference in found if difference], len(names)
+
+
+def _check_claim(store: "Store", folder: Path) -> tuple[list[str], int]:
+    """Return a line for each difference between a claim's log or verdict and the rebuilt one, and their number."""
+    from harness.reporting.claims import check_claim, write_claim
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            rebuilt = write_claim(check_claim(folder, store), Path(scratch))
+        except Unreadable:
+            raise
+        except UserError as e:
+            return [f"DAMAGED {line}" for line in error_lines(e)], 0
+        found = ((folder / path.name, _first_difference(folder / path.name, path)) for path in rebuilt)
+        return [f"DIFFERENT {path}: {difference}" for path, difference in found if difference], len(rebuilt)
 
 
 def _first_difference(old: Path, new: Path) -> str | None:

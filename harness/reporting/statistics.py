@@ -43,6 +43,11 @@ class Spread:
         """The mean's standard error; None where nothing can be tested: one value, or all values equal."""
         return self.std / math.sqrt(self.n) if self.std is not None and self.std > _EQUAL else None
 
+    @property
+    def degrees(self) -> int:
+        """The degrees of freedom of that error."""
+        return self.n - 1
+
 
 def _std(values: Sequence[float]) -> float:
     """Return the value of ``statistics.stdev``, rounded once as there, but without its slow fractions.
@@ -62,6 +67,30 @@ def _std(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True)
+class Slope:
+    """The slope of a least-squares line, with its standard error by the points' scatter about the line."""
+
+    mean: float
+    error: float | None  # None where nothing can be tested: two points, or all of them on the line
+    degrees: int  # of freedom: the points but two
+
+    @classmethod
+    def of(cls, xs: Sequence[float], ys: Sequence[float]) -> "Slope | None":
+        """Return the slope of y over x; None for fewer than two different x."""
+        if len(set(xs)) < 2:
+            return None
+        x_mean, y_mean, degrees = statistics.fmean(xs), statistics.fmean(ys), len(xs) - 2
+        squares = math.fsum((x - x_mean) ** 2 for x in xs)
+        slope = math.fsum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / squares
+        residuals = (y - y_mean - slope * (x - x_mean) for x, y in zip(xs, ys, strict=True))
+        scatter = math.sqrt(math.fsum(r * r for r in residuals) / degrees) if degrees else 0.0
+        return cls(slope, scatter / math.sqrt(squares) if scatter > _EQUAL else None, degrees)
+
+
+Estimate = Spread | Slope
+
+
+@dataclass(frozen=True)
 class Interval:
     """An interval that includes its ends."""
 
@@ -71,11 +100,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The paired t-test of a mean difference."""
+    """The t-test of a mean difference, which is paired, or of a slope."""
 
     interval: Interval  # 95 %
     p: float  # two-sided
-    p_holm: float  # corrected over the methods of the pair
+    p_holm: float  # corrected over the methods of the pair, or the lines of the table
 
 
 @dataclass(frozen=True)
@@ -86,23 +115,23 @@ class Verdict:
     interval: Interval | None  # 90 %, of ours minus theirs in points
 
 
-def interval(spread: Spread | None, error: float = ERROR) -> Interval | None:
+def interval(spread: Estimate | None, error: float = ERROR) -> Interval | None:
     """Return Student's t interval, which misses the mean with probability ``error``; None: nothing can be tested."""
     if spread is None or spread.error is None:
         return None
     from scipy.special import stdtrit
 
-    half = float(stdtrit(spread.n - 1, 1 - error / 2)) * spread.error
+    half = float(stdtrit(spread.degrees, 1 - error / 2)) * spread.error
     return Interval(spread.mean - half, spread.mean + half)
 
 
-def p_value(spread: Spread | None) -> float | None:
+def p_value(spread: Estimate | None) -> float | None:
     """Return p of the two-sided t-test of the mean against 0; for paired differences this is the paired t-test."""
     if spread is None or spread.error is None:
         return None
     from scipy.special import stdtr
 
-    return 2 * float(stdtr(spread.n - 1, -abs(spread.mean) / spread.error))
+    return 2 * float(stdtr(spread.degrees, -abs(spread.mean) / spread.error))
 
 
 def p_equivalent(spread: Spread | None, margin: float) -> float | None:
@@ -138,8 +167,8 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def differences(spreads: Sequence[Spread | None]) -> list[Difference | None]:
-    """Return the paired t-test of each mean difference, Holm-corrected over all that can be tested."""
+def differences(spreads: Sequence[Estimate | None]) -> list[Difference | None]:
+    """Return the t-test of each mean difference or slope, Holm-corrected over all that can be tested."""
     tested = [(i, p) for i, spread in enumerate(spreads) if (p := p_value(spread)) is not None]
     tests: list[Difference | None] = [None] * len(spreads)
     for (i, p), p_holm in zip(tested, holm([p for _, p in tested]), strict=True):

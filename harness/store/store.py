@@ -56,6 +56,7 @@ class Store:
         self.datasets = root / "datasets"  # of ``harness.store.data_cache``, unless KD_DATASETS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
         self.all_tables = root / "tables"
+        self.claims = root / "claims"
         self.leaderboard = root / "leaderboard.html"
 
     @classmethod

@@ -43,9 +43,10 @@ def test_points_go_from_the_smallest_teacher_to_the_largest() -> None:
     rows += [line(TEACHERS[1], "rekd", None), line("timm:resnet18", "kd", 1.0), line(TEACHERS[0], "student", 50.0)]
     rows += [line(TEACHERS[0], "kd", 2.0, student="digits_net_w8")]
     w16, w8, w32 = (models.model_facts(t).params for t in TEACHERS)
+    half = pytest.approx(12.7062 * 0.5 / 2**0.5, rel=1e-4)  # of the 95 % interval: t of one degree of freedom
     assert points(comparison(*rows), "digits_net_w4") == {
-        "kd": [(w8, 61.0, 0.5), (w16, 60.0, 0.5), (w32, 62.0, 0.5)],
-        "rekd": [(w16, 70.0, 0.5)],
+        "kd": [(w8, 61.0, half), (w16, 60.0, half), (w32, 62.0, half)],
+        "rekd": [(w16, 70.0, half)],
     }
     assert points(comparison(*rows), "digits_net_w8") == {}, "one teacher is no line"
 

@@ -21,7 +21,7 @@ from harness.reporting.paper import render as paper_formats
 from harness.reporting.paper.table import paper
 from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
-from harness.reporting.tables import digests, formats
+from harness.reporting.tables import digests, formats, gap
 from harness.reporting.tables.digests import Digests
 from harness.spec.sweep_plan import Cell
 from harness.store import files, json_files, record_stream
@@ -60,6 +60,16 @@ def write_tables(contents: Contents, store: Store, folder: Path, changed: _Chang
         contents.write(folder)
         Digests.of(folder, _FILES, made_from).write(folder)
         return comparison
+
+
+def write_gap(comparison: Comparison, store: Store, folder: Path) -> Path | None:
+    """Write the slopes over the teachers' sizes into a sweep's folder; None where there are too few teachers."""
+    text, path = gap.gap_markdown(comparison), folder / gap.FILE
+    if not text:
+        return None
+    with writing_alone(store, folder):
+        files.replace_text(path, text)
+    return path
 
 
 @contextlib.contextmanager

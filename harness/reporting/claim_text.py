@@ -1,0 +1,87 @@
+"""The texts that follow from a claim and the store's records: its log and its verdict."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from harness.phrases import plural
+from harness.reporting.claims import ERROR, CheckedClaim, Outcome
+from harness.reporting.escape import escape_markdown
+from harness.reporting.tables.columns import Column, interval_text, spread_text, table_lines
+from harness.reporting.tables.formats import markdown_table
+from harness.reporting.tables.text import capitalised, images
+from harness.spec.lines import PairNames
+
+
+def log(checked: CheckedClaim) -> str:
+    """Return what the records of the compared runs hold of their training: when, where, by what code, each epoch."""
+    return "".join(f"{line}\n" for line in _log_lines(checked))
+
+
+def _log_lines(checked: CheckedClaim) -> Iterator[str]:
+    for line, run_ids in checked.runs.items():
+        for seed, run_id in run_ids.items():
+            record = checked.records[run_id]
+            versions = ", ".join(f"{name} {version}" for name, version in json.loads(record["versions"]).items())
+            changes = " with uncommitted changes" if record["git_dirty"] else ""
+            yield f"run {run_id}: {line}, seed {seed}"
+            yield f"  {_time(record['started_at'])} to {_time(record['finished_at'])}"
+            yield f"  commit {record['git_commit'] or 'unknown'}{changes}"
+            yield f"  {record['hardware']}, {plural(record['threads'], 'thread')}; {versions}"
+            yield from (f"  epoch {epoch}: {values}" for epoch, values in _epochs(record))
+
+
+def _time(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _epochs(record: Any) -> Iterator[tuple[int, str]]:
+    points: dict[int, list[str]] = {}
+    for point in record["curves"]:
+        points.setdefault(point["epoch"], []).append(f"{point['name']} {point['value']:.6g}")
+    yield from ((epoch, ", ".join(points[epoch])) for epoch in sorted(points))
+
+
+def verdict(checked: CheckedClaim) -> str:
+    """Return the verdict on each comparison as Markdown, with the numbers that it follows from."""
+    claim = checked.claim
+    lines = [tuple(map(escape_markdown, line)) for line in table_lines(_columns(), checked.outcomes)]
+    head = [f"# Verdict: {checked.verdict}", "", escape_markdown(f"Claim: {' '.join(claim.statement.split())}"), ""]
+    return "\n".join([*head, markdown_table(lines, names=3), *map(escape_markdown, _notes(checked))]) + "\n"
+
+
+def _columns() -> list[Column[Outcome]]:
+    return [
+        Column("teacher > student", lambda o: str(PairNames(o.methods.teacher, o.methods.student))),
+        Column("claimed to be better", lambda o: o.methods.better),
+        Column("than", lambda o: o.methods.than),
+        Column("difference", lambda o: spread_text(o.difference, signed=True)),
+        Column("95 % CI", lambda o: interval_text(o.interval, signed=True)),
+        Column("p", lambda o: "" if o.p is None else f"{o.p:.2g}"),
+        Column("p, Holm", lambda o: f"{o.p_holm:.2g}"),
+        Column("verdict", lambda o: o.verdict),
+    ]
+
+
+def _notes(checked: CheckedClaim) -> Iterator[str]:
+    contents, claim = checked.comparison.contents, checked.claim
+    epochs = " or ".join(map(str, contents.epochs))
+    yield (
+        f"{contents.name}: {contents.shown_dataset}{images(checked.comparison)}, {epochs} epochs. "
+        f"{capitalised(contents.task.shown)} of the last epoch, differences in points, paired by seed, mean ± sample "
+        f"std over {plural(len(claim.seeds), 'seed')}."
+    )
+    if contents.note:
+        yield f"Note of the sweep: {' '.join(contents.note.split())}"
+    started, finished = (
+        f"{pick(record[key] for record in checked.records.values()):%Y-%m-%d}"
+        for pick, key in ((min, "started_at"), (max, "finished_at"))
+    )
+    yield (
+        f"Trained from {started} to {finished} on {', '.join(claim.hardware)}, by commit {', '.join(claim.commits)}; "
+        f"command: {claim.command}"
+    )
+    yield (
+        f"Better: the paired t-test over seeds finds it with p < {ERROR:g} after Holm's correction over the claim's "
+        "comparisons; worse: it finds the opposite; otherwise not told apart. The interval is not corrected."
+    )

@@ -1,0 +1,234 @@
+"""Claims that one method is better than another: what a person states, and the verdict that the records give.
+
+A claim is a folder, ``YYYY-MM-DD-NAME``, whose ``claim.yaml`` a person writes. The other two files follow from it and
+from the store, and ``harness.verify`` compares them byte for byte.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.errors import UserError, unknown
+from harness.reporting import statistics
+from harness.reporting.comparison import Comparison, Contents, Row, load_comparisons
+from harness.reporting.statistics import Interval, Spread
+from harness.spec.lines import Line
+from harness.spec.recipe import Closed
+from harness.spec.schema import Name
+from harness.spec.validation import validate_model
+from harness.spec.yamlfile import Document, KeyPath, read_yaml
+from harness.store import files, record_stream
+from harness.store.store import Store
+
+CLAIM, LOG, VERDICT = "claim.yaml", "log.txt", "verdict.md"
+ERROR = 0.01  # of all comparisons of a claim together
+_FOLDER = re.compile(r"(\d{4}-\d\d-\d\d)-[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_COLUMNS = (
+    "run_id", "git_commit", "git_dirty", "hardware", "threads", "versions", "started_at", "finished_at", "curves",
+)  # fmt: skip
+Text = Annotated[str, Field(min_length=1)]
+
+
+class ComparedMethods(Closed):
+    """Two methods of a pair, of which the claim says that one is better."""
+
+    teacher: str
+    student: str
+    better: str
+    than: str
+
+
+class Claim(Closed):
+    """The content of ``claim.yaml``."""
+
+    statement: Text
+    table: Name  # the sweep's name in the store
+    sweep: Text  # its file
+    command: Text
+    commits: tuple[str, ...]  # of the records of the compared runs
+    hardware: tuple[str, ...]  # as these records name it
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]  # all that the table has of the compared methods
+    comparisons: Annotated[tuple[ComparedMethods, ...], Field(min_length=1)]
+    test: Literal["paired t-test over seeds, Holm over the comparisons, p < 0.01"]  # with ``ERROR``
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The test of one comparison of a claim."""
+
+    methods: ComparedMethods
+    difference: Spread | None
+    interval: Interval | None  # 95 %
+    p: float | None
+    p_holm: float  # 1 where nothing can be tested
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not told apart"]:
+        """The verdict on the method that is claimed to be better."""
+        if self.difference is None or self.p_holm >= ERROR:
+            return "not told apart"
+        return "better" if self.difference.mean > 0 else "worse"
+
+
+@dataclass(frozen=True)
+class CheckedClaim:
+    """A claim with what the store's records say of it."""
+
+    claim: Claim
+    comparison: Comparison
+    outcomes: tuple[Outcome, ...]
+    runs: Mapping[Line, Mapping[int, str]]  # by seed, the run id
+    records: Mapping[str, Mapping[str, Any]]  # by run id
+
+    @property
+    def verdict(self) -> Literal["better", "worse", "not told apart"]:
+        """The weakest of the comparisons' verdicts: a claim of several is shown if all of them are."""
+        verdicts = {outcome.verdict for outcome in self.outcomes}
+        return "worse" if "worse" in verdicts else "not told apart" if "not told apart" in verdicts else "better"
+
+
+def write_claims(folder: Path, store: Store) -> Iterator[Path]:
+    """Write the log and the verdict of each claim in a folder; yield their paths.
+
+    Raises:
+        UserError: there is no claim, or one that does not fit the store.
+    """
+    if not (claims := claim_folders(folder)):
+        raise UserError(f"{folder}: no claim: expected folders YYYY-MM-DD-NAME, each with {CLAIM}")
+    checked = [(claim, check_claim(claim, store)) for claim in claims]
+    for claim, of_claim in checked:
+        yield from write_claim(of_claim, claim)
+
+
+def claim_folders(folder: Path) -> list[Path]:
+    return [path for path in files.entries(folder) if path.is_dir()]
+
+
+def write_claim(checked: CheckedClaim, folder: Path) -> list[Path]:
+    """Write a claim's log and verdict."""
+    from harness.reporting import claim_text
+
+    texts = {folder / LOG: claim_text.log(checked), folder / VERDICT: claim_text.verdict(checked)}
+    for path, text in texts.items():
+        files.replace_text(path, text)
+    return list(texts)
+
+
+def check_claim(folder: Path, store: Store) -> CheckedClaim:
+    """Compute what the store's records say of the claim in a folder.
+
+    Raises:
+        UserError: the claim is wrong by itself, or not about this store's records; the message names the key.
+    """
+    _check_name(folder)
+    document = read_yaml(folder / CLAIM)
+    claim = validate_model(Claim, document.data, document)
+    _check_alone(folder, claim, document)
+    contents = _contents(claim, document, store)
+    (comparison,) = load_comparisons([contents], store)
+    rows = {row.line: row for row in comparison.rows}
+    compared = {line: rows[line] for line in _lines(claim, contents, document)}
+    _check_seeds(claim, compared, contents, document)
+    cells = contents.lines()
+    runs = {line: {cell.seed: cell.run_id for cell in cells[line]} for line in compared}
+    records = _records(store, [run_id for of_line in runs.values() for run_id in of_line.values()])
+    for key, column in (("commits", "git_commit"), ("hardware", "hardware")):
+        _check_provenance(document, key, getattr(claim, key), {r[column] or "unknown" for r in records.values()})
+    return CheckedClaim(claim, comparison, outcomes(claim.comparisons, compared), runs, records)
+
+
+def outcomes(comparisons: Iterable[ComparedMethods], rows: Mapping[Line, Row]) -> tuple[Outcome, ...]:
+    """Test each comparison by the paired t-test, with Holm's correction over all of them."""
+    comparisons = list(comparisons)
+    spreads = [Spread.paired(*(rows[line].by_seed for line in _both(methods))) for methods in comparisons]
+    ps = [statistics.p_value(spread) for spread in spreads]
+    corrected = statistics.holm([1.0 if p is None else p for p in ps])
+    return tuple(
+        Outcome(methods, spread, statistics.interval(spread), p, p_holm)
+        for methods, spread, p, p_holm in zip(comparisons, spreads, ps, corrected, strict=True)
+    )
+
+
+def _both(methods: ComparedMethods) -> tuple[Line, Line]:
+    pair = (methods.teacher, methods.student)
+    return Line(*pair, methods.better), Line(*pair, methods.than)
+
+
+def _check_name(folder: Path) -> None:
+    match = _FOLDER.fullmatch(folder.name)
+    try:
+        date.fromisoformat(match[1] if match else "")
+    except ValueError:
+        raise UserError(f"{folder}: expected a name such as 2026-11-30-kd-above-student, with its date") from None
+
+
+def _check_alone(folder: Path, claim: Claim, document: Document) -> None:
+    """Refuse a second claim about a table: Holm's correction would not cover both."""
+    for other in claim_folders(folder.parent):
+        if other.name != folder.name and read_yaml(other / CLAIM).data.get("table") == claim.table:
+            text = f"{other.name} claims something about it too; put all comparisons of a table into one claim"
+            raise document.mistake(("table",), text)
+
+
+def _contents(claim: Claim, document: Document, store: Store) -> Contents:
+    tables = {path.name: path for path in store.tables()}
+    if claim.table not in tables:
+        raise document.mistake(("table",), unknown("table of this store", claim.table, tables))
+    contents = Contents.read(tables[claim.table])
+    if claim.sweep != contents.file:
+        raise document.mistake(("sweep",), f"the table {claim.table} is of {contents.file}, found {claim.sweep}")
+    return contents
+
+
+def _lines(claim: Claim, contents: Contents, document: Document) -> list[Line]:
+    """Return the compared lines, each once; refuse those that the table lacks, and pairs of unlike protocols."""
+    lines = dict.fromkeys(line for methods in claim.comparisons for line in _both(methods))
+    for i, methods in enumerate(claim.comparisons):
+        place: KeyPath = ("comparisons", i)
+        known = list(contents.lines())
+        for key in ("teacher", "student"):
+            name = getattr(methods, key)
+            if name not in (names := {getattr(line, key) for line in known}):
+                raise document.mistake((*place, key), unknown(f"{key} of {claim.table}", name, names))
+            known = [line for line in known if getattr(line, key) == name]
+        for key in ("better", "than"):
+            if (name := getattr(methods, key)) not in (names := {line.method for line in known}):
+                raise document.mistake((*place, key), unknown(f"method of {claim.table}", name, names))
+        if methods.better == methods.than:
+            raise document.mistake((*place, "than"), f"expected another method than {methods.better}")
+        unlike = {change.line: change.change for change in contents.recipe_changes if change.unlike}
+        first, second = (unlike.get(line, "the table's") for line in _both(methods))
+        if first != second:
+            raise document.mistake(place, f"different protocols: {methods.better}: {first}; {methods.than}: {second}")
+    return list(lines)
+
+
+def _check_seeds(claim: Claim, rows: Mapping[Line, Row], contents: Contents, document: Document) -> None:
+    for line, cells in contents.lines().items():
+        if line not in rows:
+            continue
+        if (seeds := sorted(cell.seed for cell in cells)) != sorted(claim.seeds):
+            text = f"a claim counts all seeds of its table; {line} has {_listed(seeds)}, found {_listed(claim.seeds)}"
+            raise document.mistake(("seeds",), text)
+        if missing := [seed for seed in seeds if seed not in rows[line].by_seed]:
+            raise document.mistake(("seeds",), f"{line}: no result in this store at {_listed(missing)}")
+
+
+def _check_provenance(document: Document, key: str, stated: Iterable[str], recorded: set[str]) -> None:
+    if set(stated) != recorded:
+        text = f"the records have {_listed(sorted(recorded))}, found {_listed(stated)}"
+        raise document.mistake((key,), text)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return f"[{', '.join(map(str, values))}]"
+
+
+def _records(store: Store, run_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    tables = record_stream.stream_records(store, run_ids, _COLUMNS)
+    return {record["run_id"]: record for table in tables for record in table.to_pylist()}
