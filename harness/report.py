@@ -109,7 +109,7 @@ def report(
     from harness.planning.cost import submissions
     from harness.planning.plan import plan_sweep
     from harness.reporting import protocol_guard
-    from harness.reporting.claims import write_claims
+    from harness.reporting.claim_files import write_claims
     from harness.reporting.comparison import Contents, load_comparisons
     from harness.reporting.export.tensorboard import write_event_files
     from harness.reporting.tables.table_folder import table_text
@@ -123,6 +123,8 @@ def report(
     if gap and (paper or format is not Format.md):
         raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper and --format")
     if claims is not None:
+        if file is not None:
+            raise UserError("--claims reads the store's tables: give it without a sweep file")
         for path in write_claims(claims, store):
             print(path)
         return

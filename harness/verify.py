@@ -102,7 +102,8 @@ def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
 
 def _check_claim(store: "Store", folder: Path) -> tuple[list[str], int]:
     """Return a line for each difference between a claim's log or verdict and the rebuilt one, and their number."""
-    from harness.reporting.claims import check_claim, write_claim
+    from harness.reporting.claim_files import write_claim
+    from harness.reporting.claims import check_claim
 
     with tempfile.TemporaryDirectory() as scratch:
         try:

@@ -5,7 +5,7 @@ from the store, and ``harness.verify`` compares them byte for byte.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -25,7 +25,7 @@ from harness.spec.yamlfile import Document, KeyPath, read_yaml
 from harness.store import files, record_stream
 from harness.store.store import Store
 
-CLAIM, LOG, VERDICT = "claim.yaml", "log.txt", "verdict.md"
+CLAIM = "claim.yaml"
 ERROR = 0.01  # of all comparisons of a claim together
 _FOLDER = re.compile(r"(\d{4}-\d\d-\d\d)-[A-Za-z0-9][A-Za-z0-9_.+-]*")
 _COLUMNS = (
@@ -92,31 +92,8 @@ class CheckedClaim:
         return "worse" if "worse" in verdicts else "not told apart" if "not told apart" in verdicts else "better"
 
 
-def write_claims(folder: Path, store: Store) -> Iterator[Path]:
-    """Write the log and the verdict of each claim in a folder; yield their paths.
-
-    Raises:
-        UserError: there is no claim, or one that does not fit the store.
-    """
-    if not (claims := claim_folders(folder)):
-        raise UserError(f"{folder}: no claim: expected folders YYYY-MM-DD-NAME, each with {CLAIM}")
-    checked = [(claim, check_claim(claim, store)) for claim in claims]
-    for claim, of_claim in checked:
-        yield from write_claim(of_claim, claim)
-
-
 def claim_folders(folder: Path) -> list[Path]:
     return [path for path in files.entries(folder) if path.is_dir()]
-
-
-def write_claim(checked: CheckedClaim, folder: Path) -> list[Path]:
-    """Write a claim's log and verdict."""
-    from harness.reporting import claim_text
-
-    texts = {folder / LOG: claim_text.log(checked), folder / VERDICT: claim_text.verdict(checked)}
-    for path, text in texts.items():
-        files.replace_text(path, text)
-    return list(texts)
 
 
 def check_claim(folder: Path, store: Store) -> CheckedClaim:

@@ -12,6 +12,7 @@ from tests.support.cli import REPO, run_command
 
 PUBLISHED = REPO / "results" / "published"
 SWEEPS = sorted(p.name for p in (PUBLISHED / "tables").iterdir())
+CLAIMS = list((PUBLISHED / "claims").iterdir())
 
 
 @pytest.fixture
@@ -20,10 +21,10 @@ def store(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PUBLISHED, tmp_path / "published"))
 
 
-def test_tables_are_what_the_records_say(store: Path) -> None:
+def test_tables_and_claims_are_what_the_records_say(store: Path) -> None:
     result = run_command("verify", "--results", store)
     assert result.code == 0, result.out
-    assert result.out.count("checked") == 1 + len(SWEEPS), "records, and the table of each sweep"
+    assert CLAIMS and result.out.count("checked") == 1 + len(SWEEPS) + len(CLAIMS), "records, tables, claims"
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -34,7 +35,7 @@ def test_every_run_of_its_sweep_file_is_there(name: str, store: Path) -> None:
     assert not any(row["git_dirty"] for row in rows), "from code that can be found again"
 
 
-def test_nothing_but_records_and_tables_is_committed() -> None:
-    assert {p.name for p in PUBLISHED.iterdir()} == {"records", "tables"}
+def test_nothing_but_records_tables_and_claims_is_committed() -> None:
+    assert {p.name for p in PUBLISHED.iterdir()} == {"records", "tables", "claims"}
     for path in PUBLISHED.rglob("*"):
         assert path.is_dir() or path.stat().st_size < 100_000, path

@@ -90,7 +90,7 @@ def test_a_verdict_follows_from_the_records_and_verify_computes_it_again(home: P
     assert "3 seeds" in text and COMMIT in text and "a processor" in text and "2026-01-01 to 2026-01-02" in text
     lines = log.read_text().splitlines()
     assert sum(line.startswith("run ") for line in lines) == 9 and f"  commit {COMMIT}" in lines
-    assert any(line.startswith("  epoch 1: test_top1 6") for line in lines)
+    assert any(line.startswith("  test_top1 by epoch: 1 6") for line in lines)
     assert run_command("verify").code == 0
     verdict.write_text(text.replace("# Verdict: not told apart", "# Verdict: better"))
     log.unlink()
@@ -180,4 +180,9 @@ def test_what_is_no_fair_comparison_is_refused(home: Path, change: Callable[[], 
     change()
     result = run_command("verify")
     assert result.code == 1 and "DAMAGED" in result.out and message in result.out
+
+
+def test_claims_are_of_a_store(home: Path) -> None:
     assert "no claim: expected folders" in run_command("report", "--claims", "nowhere").error
+    error = run_command("report", "small.yaml", "--claims", "results/claims").error
+    assert "--claims reads the store's tables: give it without a sweep file" in error

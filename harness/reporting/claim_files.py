@@ -1,24 +1,53 @@
-"""The texts that follow from a claim and the store's records: its log and its verdict."""
+"""The files that follow from a claim and the store's records: its log and its verdict."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from harness.errors import UserError
 from harness.phrases import plural
-from harness.reporting.claims import ERROR, CheckedClaim, Outcome
+from harness.reporting.claims import CLAIM, ERROR, CheckedClaim, Outcome, check_claim, claim_folders
 from harness.reporting.escape import escape_markdown
 from harness.reporting.tables.columns import Column, interval_text, spread_text, table_lines
 from harness.reporting.tables.formats import markdown_table
 from harness.reporting.tables.text import capitalised, images
 from harness.spec.lines import PairNames
+from harness.store import files
+from harness.store.store import Store
+
+LOG, VERDICT = "log.txt", "verdict.md"
+
+
+def write_claims(folder: Path, store: Store) -> Iterator[Path]:
+    """Write the log and the verdict of each claim in a folder; yield their paths.
+
+    Raises:
+        UserError: there is no claim, or one that does not fit the store.
+    """
+    if not (claims := claim_folders(folder)):
+        raise UserError(f"{folder}: no claim: expected folders YYYY-MM-DD-NAME, each with {CLAIM}")
+    checked = [(claim, check_claim(claim, store)) for claim in claims]
+    for claim, of_claim in checked:
+        yield from write_claim(of_claim, claim)
+
+
+def write_claim(checked: CheckedClaim, folder: Path) -> list[Path]:
+    """Write a claim's log and verdict."""
+    texts = {folder / LOG: log(checked), folder / VERDICT: verdict(checked)}
+    for path, text in texts.items():
+        files.replace_text(path, text)
+    return list(texts)
 
 
 def log(checked: CheckedClaim) -> str:
-    """Return what the records of the compared runs hold of their training: when, where, by what code, each epoch."""
+    """Return when, where and by what code the compared runs were trained, and their curves, as their records say."""
     return "".join(f"{line}\n" for line in _log_lines(checked))
 
 
 def _log_lines(checked: CheckedClaim) -> Iterator[str]:
+    comparison = checked.comparison
+    curves = ("train_total", f"{comparison.evaluated_on}_{comparison.contents.task.score}")
     for line, run_ids in checked.runs.items():
         for seed, run_id in run_ids.items():
             record = checked.records[run_id]
@@ -28,18 +57,17 @@ def _log_lines(checked: CheckedClaim) -> Iterator[str]:
             yield f"  {_time(record['started_at'])} to {_time(record['finished_at'])}"
             yield f"  commit {record['git_commit'] or 'unknown'}{changes}"
             yield f"  {record['hardware']}, {plural(record['threads'], 'thread')}; {versions}"
-            yield from (f"  epoch {epoch}: {values}" for epoch, values in _epochs(record))
+            yield from (f"  {name} by epoch: {text}" for name, text in _curves(record, curves))
 
 
 def _time(moment: Any) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _epochs(record: Any) -> Iterator[tuple[int, str]]:
-    points: dict[int, list[str]] = {}
-    for point in record["curves"]:
-        points.setdefault(point["epoch"], []).append(f"{point['name']} {point['value']:.6g}")
-    yield from ((epoch, ", ".join(points[epoch])) for epoch in sorted(points))
+def _curves(record: Any, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        points = (point for point in record["curves"] if point["name"] == name)
+        yield name, ", ".join(f"{point['epoch']} {point['value']:.6g}" for point in points)
 
 
 def verdict(checked: CheckedClaim) -> str:
