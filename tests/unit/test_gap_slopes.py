@@ -150,6 +150,20 @@ def test_a_slope_is_over_the_seeds_with_every_teacher_that_has_results() -> None
     assert "no slope yet" in gap_markdown(compared(left_out=tuple(two)))
 
 
+@pytest.mark.parametrize(("seeds", "found_over_seeds"), [(3, 0.17), (10, 0.51)])
+def test_only_teachers_as_the_unit_err_as_often_as_stated(seeds: int, found_over_seeds: float) -> None:
+    """Simulate gains that do not change with the size, and scatter between teachers as much as between runs."""
+    sizes = [math.log2(models.model_facts(t).params) for t in ("resnet14", "resnet20", "resnet32", "resnet56")]
+    random, trials, found = np.random.default_rng(0), 1000, [0, 0]
+    for _ in range(trials):
+        gains = random.normal(size=4) + random.normal(size=(seeds, 4))
+        slopes = [slope.mean for of_seed in gains.tolist() if (slope := Slope.of(sizes, of_seed))]
+        tests = (p_value(Spread.of(slopes)), p_value(Slope.of(sizes, gains.mean(0).tolist())))
+        found = [count + (p is not None and p < 0.05) for count, p in zip(found, tests, strict=True)]
+    assert found[0] / trials == pytest.approx(found_over_seeds, abs=0.03)
+    assert found[1] / trials == pytest.approx(0.05, abs=0.02)
+
+
 def test_without_gains_there_is_no_gap() -> None:
     alone = tuple(("student", t, seed) for t in TEACHERS for seed in range(3))
     assert student_gaps(compared(left_out=alone)) == student_gaps(compared(methods=("kd", "rekd"))) == []
