@@ -1,6 +1,7 @@
 """The columns of a record, and the upgrade of rows that an older version wrote."""
 
 import json
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,7 +11,7 @@ from harness.spec import identity
 from harness.spec.tasks import METRICS
 
 SCHEMA_VERSION = 8
-_COLUMNS_VERSION = 8  # from here on, the columns are today's
+_COLUMNS_VERSION = 6  # from here on, rows lack nothing but columns that are null
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
 
 # What a classifier's logits tell beside its metrics: agreement with its teacher in %, KL(teacher || student) in nats at
@@ -131,8 +132,16 @@ def _are_versions(text: str) -> bool:
 
 
 def has_columns(version: int) -> bool:
-    """Return whether rows that this version wrote need no upgrade."""
+    """Return whether rows that this version wrote need no upgrade but ``add_younger_columns``."""
     return _COLUMNS_VERSION <= version <= SCHEMA_VERSION
+
+
+def add_younger_columns(table: pa.Table, columns: Collection[str] = FIDELITY_COLUMNS) -> pa.Table:
+    """Add those of the ``columns`` that came last and that rows of an older version lack."""
+    for name in FIDELITY_COLUMNS:
+        if name in columns and name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+    return table
 
 
 def upgrade(table: pa.Table) -> pa.Table:
@@ -166,8 +175,8 @@ def _add_columns(table: pa.Table) -> pa.Table:
     }
     of_first = {*(f"{when}_{m}" for when in ("last", "best") for m in ("top1", "top5", "loss")), "teacher_top1"}
     measured = {f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS}
-    added |= {name: pa.nulls(rows, pa.float64()) for name in (*measured - of_first, *FIDELITY_COLUMNS)}
+    added |= {name: pa.nulls(rows, pa.float64()) for name in measured - of_first}
     for name, values in added.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)
-    return table
+    return add_younger_columns(table)
