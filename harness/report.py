@@ -39,6 +39,14 @@ def report(
             "ours, and the command that trains each cell again.",
         ),
     ] = False,
+    fidelity: Annotated[
+        bool,
+        typer.Option(
+            "--fidelity",
+            help="Print how closely students follow their teachers, on evaluated and on training images: agreement, "
+            "KL divergence, calibration error. With --out: write this table too.",
+        ),
+    ] = False,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -52,7 +60,8 @@ def report(
         Path | None,
         typer.Option(
             help="Draw every figure that the records allow into this folder, as SVG and PDF, one folder per sweep: "
-            "accuracy against cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
+            "accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss terms, a "
+            "method's diagnostics."
         ),
     ] = None,
     images: Annotated[
@@ -99,6 +108,8 @@ def report(
     from harness.store.store import Store
 
     arrow.without_pandas()
+    if paper and fidelity:
+        raise UserError("--paper and --fidelity are two tables: leave one of them out")
     store = Store.at(results)
     if run:
         if tensorboard is None:
@@ -131,12 +142,13 @@ def report(
             raise UserError("--bundle holds one sweep's results: name its file")
         products.append(_bundle(planned, contents[0], only, mix_protocols, bundle))
     if out is not None:
-        products.append(_tables(contents, store, out))
+        products.append(_tables(contents, store, out, fidelity))
     for path in chain.from_iterable(products):
         print(path)
     if not products:
         for comparison in load_comparisons(contents, store):
-            sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
+            layout = "paper" if paper else "fidelity" if fidelity else "table"
+            sys.stdout.write(table_text(comparison, f"{layout}.{format.value}"))
     for content in contents:
         submissions.say_submissions(store, content.name)
 
@@ -183,11 +195,13 @@ def _bundle(
     yield file
 
 
-def _tables(contents: "list[Contents]", store: "Store", folder: Path) -> Iterator[Path]:
-    from harness.reporting.tables.table_folder import write_tables
+def _tables(contents: "list[Contents]", store: "Store", folder: Path, fidelity: bool) -> Iterator[Path]:
+    from harness.reporting.tables.table_folder import write_fidelity, write_tables
 
     for content in contents:
-        write_tables(content, store, folder / content.name)
+        comparison = write_tables(content, store, folder / content.name)
+        if fidelity:
+            write_fidelity(comparison, store, folder / content.name)
         yield folder / content.name
 
 
