@@ -3,26 +3,31 @@
 import csv
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
+from harness.planning.plan import plan_sweep
 from harness.reporting import comparison as comparisons
 from harness.reporting.comparison import Comparison
 from harness.reporting.figures import fidelity as figure
 from harness.reporting.figures.style import render
 from harness.reporting.tables import formats
+from harness.store import records
 from harness.store.schema import FIDELITY, FIDELITY_COLUMNS
 from harness.training.distributed.ranks import Ranks
 from harness.training.fidelity import FidelityReference, TrainingImages, fidelity
 from harness.training.tasks.classification import Classification
 from harness.training.teacher import Teacher, measure_teacher
 from methods.base import Outputs, TapSpec
-from tests.support.comparisons import contents, row, table
+from tests.support.cli import run_command
+from tests.support.comparisons import SWEEP, contents, row, table
 from tests.support.fidelity import plain_fidelity
 
 SIZES = [256, 100]
@@ -160,6 +165,28 @@ def test_tables_have_the_columns_if_records_do() -> None:
     data = comparisons.comparison_dict(compared)["rows"]
     assert data[1]["fidelity"]["last_agreement"] == {"mean": 81.0, "std": pytest.approx(2**0.5), "n": 2}
     assert data[3]["fidelity"] == {}
+
+
+def test_the_command_prints_and_writes_the_table_which_verify_rebuilds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
+    planned = plan_sweep(Path("small.yaml"), Path("results"))
+    for run_id, run in planned.plan.runs.items():
+        records.write_record(planned.store, row(run_id, 60.0, 61.0, science=run.science.text, **measured(80.0)))
+    printed = run_command("report", "small.yaml", "--fidelity").out
+    assert "80.00 ± 0.00" in printed
+    assert "agreement" not in run_command("report", "small.yaml").out
+    assert run_command("report", "small.yaml", "--fidelity", "--out", "tables").code == 0
+    file = Path("tables/small/fidelity.md")
+    assert file.read_text() == printed
+    verify = ("verify", "--results", "results", "--tables", "tables")
+    assert run_command(*verify).code == 0
+    file.write_text(printed.replace("80.00", "81.00"))
+    result = run_command(*verify)
+    assert result.code == 1 and "fidelity.md: line 3" in result.out
+    assert run_command("report", "small.yaml", "--fidelity", "--paper").error.startswith("--paper and --fidelity")
 
 
 def test_the_figure_has_a_mark_for_each_method_with_a_teacher() -> None:
