@@ -173,7 +173,7 @@ class Comparison:
 
     @property
     def has_fidelity(self) -> bool:
-        """Whether any record has it: those of an earlier harness and of detectors do not."""
+        """True if any record has it: those of an earlier harness and of detectors do not."""
         return any(row.fidelity for row in self.rows)
 
     def pairs(self) -> dict[PairNames, list[Row]]:

@@ -49,7 +49,7 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class FidelityReference:
-    """What the students of a job are compared with."""
+    """Training images and the teacher's logits, with which the students of a job are compared."""
 
     training_images: TrainingImages
     evaluated: Logits | None  # the teacher's, of the images that students are evaluated on; None: no teacher
