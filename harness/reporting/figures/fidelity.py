@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from harness.phrases import file_name
 from harness.reporting.comparison import Comparison, Row
@@ -26,7 +27,12 @@ def _draw(rows: Sequence[Row], shown: str, figure: Figure) -> None:
     axes = figure.subplots()
     for i, row in enumerate(rows):
         if (last := row.last) and (agreement := row.fidelity.get("last_agreement")):
-            bars = {"xerr": agreement.std or 0.0, "yerr": last.std or 0.0, "capsize": 2, "elinewidth": 0.8}
+            bars: dict[str, Any] = {
+                "xerr": agreement.std or 0.0,
+                "yerr": last.std or 0.0,
+                "capsize": 2,
+                "elinewidth": 0.8,
+            }
             style = {**look(i), "linestyle": "none"}
             axes.errorbar(agreement.mean, last.mean, label=text(row.method), **bars, **style)
     axes.set_xlabel(f"agreement with {text(rows[0].teacher)} (%)")
