@@ -104,7 +104,7 @@ def evaluate(
     data: options.Data = None,
     json_: options.Json = False,
 ) -> None:
-    """Measure a checkpoint's top-1 and top-5 accuracy, or a detector's AP.
+    """Measure a checkpoint's top-1 and top-5 accuracy and calibration error (ECE), or a detector's AP.
 
     Checkpoints of RepDistiller, mdistiller, timm and Lightning, and torchvision's detectors of COCO, load as they are.
     A line tells which part of the file was taken. Nothing in it is run.
@@ -166,7 +166,8 @@ def evaluate(
         )
         task = datasets.task_of(result["dataset"])
         texts = {m: f"{tasks.shown(m)} {percent(result[m])}" for m in task.printed}
-        print("   ".join(texts.get(m) or f"{m} {result[m]:.4f}" for m in task.metrics))
+        calibration = [f"ECE {percent(result['ece'])}"] if "ece" in result else []
+        print("   ".join([texts.get(m) or f"{m} {result[m]:.4f}" for m in task.metrics] + calibration))
 
 
 def _checkpoint(
@@ -294,18 +295,22 @@ def _check_own_models(named: Sequence[str], science: Science) -> None:
 
 
 def _measure(task: "Task", net: Any, dataset: DatasetChoice, recipe: Recipe, folder: Path | None) -> dict[str, Any]:
-    """Measure a network; ``recipe`` states the crop of the images and the precision."""
+    """Measure a network, a classifier's calibration too; ``recipe`` states the crop of the images and the precision."""
     import torch
 
     from harness.data.load.source import open_source
     from harness.hardware import cores
+    from harness.training.fidelity import fidelity
+    from harness.training.outputs import kept_logits
     from harness.training.precision import set_float32
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on = open_source(dataset, recipe, folder, device, cores()).evaluation()
     set_float32(recipe.precision)
-    evaluated = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
-    return {"evaluated_on": on.name, "images": len(on.targets), **evaluated.metrics}
+    with kept_logits(net) as logits:
+        evaluated = task.evaluate(net.to(device, memory_format=torch.channels_last), on, recipe.precision)
+    calibration = {"ece": fidelity(logits, None, on.targets)["ece"]} if task.info.class_per_image else {}
+    return {"evaluated_on": on.name, "images": len(on.targets), **evaluated.metrics, **calibration}
 
 
 if __name__ == "__main__":

@@ -49,6 +49,14 @@ def report(
         ),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="With --gap: print JSON on stdout and nothing else.")] = False,
+    fidelity: Annotated[
+        bool,
+        typer.Option(
+            "--fidelity",
+            help="Print how closely students follow their teachers, on evaluated and on training images: agreement, "
+            "KL divergence, calibration error. With --out: write this table too.",
+        ),
+    ] = False,
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
@@ -62,7 +70,8 @@ def report(
         Path | None,
         typer.Option(
             help="Draw every figure that the records allow into this folder, as SVG and PDF, one folder per sweep: "
-            "accuracy against cost and against the teacher's size, training curves, loss terms, a method's diagnostics."
+            "accuracy against cost, the teacher's size and agreement with the teacher, training curves, loss terms, a "
+            "method's diagnostics."
         ),
     ] = None,
     images: Annotated[
@@ -117,11 +126,13 @@ def report(
     from harness.store.store import Store
 
     arrow.without_pandas()
+    if paper and fidelity:
+        raise UserError("--paper and --fidelity are two tables: leave one of them out")
     store = Store.at(results)
     if json_ and not gap:
         raise UserError("--json goes with --gap")
-    if gap and (paper or format is not Format.md):
-        raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper and --format")
+    if gap and (paper or fidelity or format is not Format.md):
+        raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper, --fidelity and --format")
     if claims is not None:
         if file is not None:
             raise UserError("--claims reads the store's tables: give it without a sweep file")
@@ -159,7 +170,7 @@ def report(
             raise UserError("--bundle holds one sweep's results: name its file")
         products.append(_bundle(planned, contents[0], only, mix_protocols, bundle))
     if out is not None:
-        products.append(_tables(contents, store, out))
+        products.append(_tables(contents, store, out, fidelity))
         if gap:
             products.append(_gaps(load_comparisons(contents, store), store, out))
     for path in chain.from_iterable(products):
@@ -168,7 +179,8 @@ def report(
         _print_gaps(load_comparisons(contents, store), json_)
     elif not products:
         for comparison in load_comparisons(contents, store):
-            sys.stdout.write(table_text(comparison, f"{'paper' if paper else 'table'}.{format.value}"))
+            layout = "paper" if paper else "fidelity" if fidelity else "table"
+            sys.stdout.write(table_text(comparison, f"{layout}.{format.value}"))
     for content in contents:
         submissions.say_submissions(store, content.name)
 
@@ -234,11 +246,13 @@ def _bundle(
     yield file
 
 
-def _tables(contents: "list[Contents]", store: "Store", folder: Path) -> Iterator[Path]:
-    from harness.reporting.tables.table_folder import write_tables
+def _tables(contents: "list[Contents]", store: "Store", folder: Path, fidelity: bool) -> Iterator[Path]:
+    from harness.reporting.tables.table_folder import write_fidelity, write_tables
 
     for content in contents:
-        write_tables(content, store, folder / content.name)
+        comparison = write_tables(content, store, folder / content.name)
+        if fidelity:
+            write_fidelity(comparison, store, folder / content.name)
         yield folder / content.name
 
 

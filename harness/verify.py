@@ -87,6 +87,8 @@ def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
         names = {p.name for p in folder.iterdir() if p.is_file()}
         try:
             compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
+            if names & {*table_folder.FIDELITY}:
+                table_folder.write_fidelity(compared, store, rebuilt)
             if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
                 figures.write_figures(compared, store, rebuilt)
             if gap.FILE in names:

@@ -27,7 +27,7 @@ from harness.spec.sweep_plan import Cell, Plan
 from harness.spec.tasks import CATALOG as TASKS
 from harness.spec.tasks import METRICS, TaskInfo
 from harness.store import files, json_files, record_stream
-from harness.store.schema import SCHEMA
+from harness.store.schema import FIDELITY_COLUMNS, SCHEMA
 from harness.store.store import CONTENTS, Store
 
 BASELINE, REFERENCE = "student", "kd"  # the methods that differences are taken from, unless another is chosen
@@ -36,6 +36,7 @@ _NUMBERS = (  # read for every run
     "cost_total_s",
     *(f"{what}_{m}" for task in TASKS.values() for what in ("last", "teacher") for m in task.printed),
     *(f"best_{task.score}" for task in TASKS.values()),
+    *FIDELITY_COLUMNS,
 )
 _SIZES = ("student_parameters", "evaluated_parameters")  # of a line's first run, as they do not change with the seed
 _SETS = ("train_size", "evaluated_on", "evaluated_size")  # of a sweep's first run
@@ -155,6 +156,7 @@ class Row(LinePart):
     # By metric, the score included: this row's after the last epoch, and the teacher's
     last_metrics: Mapping[str, Spread | None] = field(default_factory=dict)
     teacher_metrics: Mapping[str, float | None] = field(default_factory=dict)
+    fidelity: Mapping[str, Spread | None] = field(default_factory=dict)  # by column of the records; {}: none has any
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,11 @@ class Comparison:
     evaluated_size: int | None
     sciences: Mapping[Line, str] = field(default_factory=dict)  # the text of one run's science, see ``science``
     ranking: Ranking | None = None
+
+    @property
+    def has_fidelity(self) -> bool:
+        """True if any record has it: those of an earlier harness and of detectors do not."""
+        return any(row.fidelity for row in self.rows)
 
     def pairs(self) -> dict[PairNames, list[Row]]:
         """Return the rows of each pair."""
@@ -253,7 +260,13 @@ def _pair_rows(
             tested=tested,
             last_metrics={metric: own.spread(f"last_{metric}") for metric in metrics},
             teacher_metrics=teacher_scores,
+            fidelity=_fidelity(own),
         )
+
+
+def _fidelity(runs: SeedRuns) -> dict[str, Spread | None]:
+    spreads = {name: runs.spread(name) for name in FIDELITY_COLUMNS}
+    return spreads if any(spreads.values()) else {}
 
 
 def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
@@ -263,7 +276,7 @@ def cell_table(contents: Contents, table: pa.Table) -> pa.Table:
     return name_rows(contents, cells, table.take(pa.array([position[c.run_id] for c in cells], pa.int64())))
 
 
-def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.Table:
+def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table, with_fidelity: bool = True) -> pa.Table:
     """Return records with the sweep's names before them. ``rows``: the records of these cells, in their order."""
     names = {
         "sweep": [contents.name for _ in cells],
@@ -273,6 +286,8 @@ def name_rows(contents: Contents, cells: Sequence[Cell], rows: pa.Table) -> pa.T
     }
     foreign = set(METRICS) - set(contents.task.metrics)
     rows = rows.drop_columns([f"{what}_{metric}" for what in ("last", "best", "teacher") for metric in foreign])
+    if not with_fidelity:
+        rows = rows.drop_columns(FIDELITY_COLUMNS)
     for i, (name, values) in enumerate(names.items()):
         rows = rows.add_column(i, pa.field(name, pa.string()), pa.array(values, pa.string()))
     return rows

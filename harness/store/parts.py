@@ -20,7 +20,7 @@ from harness.phrases import plural
 from harness.store import files
 from harness.store.checksums import WrongChecksum
 from harness.store.generations import INDEX, Generation, Part, PartDigests
-from harness.store.schema import SCHEMA, check, has_columns, upgrade
+from harness.store.schema import SCHEMA, add_younger_columns, check, has_columns, upgrade
 
 _GROUP_ROWS = 2000  # a row group: the least that is read to get one row, and the most in memory while writing
 _FOOTER_END = 8  # bytes: the footer's size and Parquet's mark
@@ -165,7 +165,7 @@ def _read_groups(
     in_file = [c for c in _FILE_SCHEMA.names if c in columns] if current else None
     table = file.read(groups, in_file)
     table = table.append_column("dataset", pa.array([dataset_of(name)] * len(table), pa.string()))
-    table = (table if current else upgrade(table)).select(columns)
+    table = (add_younger_columns(table, columns) if current else upgrade(table)).select(columns)
     if table.schema.types != [SCHEMA.field(name).type for name in columns]:
         raise ValueError("a column is of another type")
     check(table)

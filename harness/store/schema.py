@@ -1,6 +1,7 @@
 """The columns of a record, and the upgrade of rows that an older version wrote."""
 
 import json
+from collections.abc import Collection
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -9,9 +10,14 @@ from harness.errors import shorten
 from harness.spec import identity
 from harness.spec.tasks import METRICS
 
-SCHEMA_VERSION = 7
-_COLUMNS_VERSION = 6  # from here on, the columns are today's
+SCHEMA_VERSION = 8
+_COLUMNS_VERSION = 6  # from here on, rows lack nothing but columns that are null
 COST_PARTS = ("data", "teacher", "student", "method", "evaluation", "first_stage")
+
+# What a classifier's logits tell beside its metrics: agreement with its teacher in %, KL(teacher || student) in nats at
+# temperatures 1 and 4, calibration error in %; "train": of training images as they are evaluated
+FIDELITY = ("agreement", "kl_t1", "kl_t4", "ece")
+FIDELITY_COLUMNS = (*(f"last_{m}" for m in FIDELITY), "train_top1", *(f"train_{m}" for m in FIDELITY))
 
 _METRICS = [pa.field(f"{when}_{m}", pa.float64()) for when in ("last", "best") for m in METRICS]
 _COSTS = [pa.field(f"cost_{part}_s", pa.float64()) for part in COST_PARTS]
@@ -44,6 +50,7 @@ SCHEMA = pa.schema(
         # results, in % and nats per image, over all images of evaluated_on; metrics of the other task are null
         *_METRICS,
         pa.field("best_epoch", pa.int64()),
+        *(pa.field(name, pa.float64()) for name in FIDELITY_COLUMNS),  # after the last epoch, see docs/fidelity.md
         pa.field("warnings", pa.list_(pa.string())),  # of the method, from the last epoch's means
         pa.field(
             "curves", pa.list_(pa.struct([("epoch", pa.int32()), ("name", pa.string()), ("value", pa.float64())]))
@@ -72,7 +79,7 @@ SCHEMA = pa.schema(
 # Columns that may be null: of a run without a teacher or that diverged, of the other task, outside of a checkout.
 _OPTIONAL = {
     "teacher", "teacher_run", "teacher_sha256", "best_epoch", "git_commit", "git_dirty",
-    *(f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS),
+    *(f"{what}_{m}" for what in ("last", "best", "teacher") for m in METRICS), *FIDELITY_COLUMNS,
 }  # fmt: skip
 _CLOSED = {"status": ("done", "diverged"), "evaluated_on": ("test", "validation", "train")}
 _COUNTS = ("pack_size", "threads", "processes", "attempts")
@@ -125,8 +132,16 @@ def _are_versions(text: str) -> bool:
 
 
 def has_columns(version: int) -> bool:
-    """Return whether rows that this version wrote need no upgrade."""
+    """Return whether rows that this version wrote need no upgrade but ``add_younger_columns``."""
     return _COLUMNS_VERSION <= version <= SCHEMA_VERSION
+
+
+def add_younger_columns(table: pa.Table, columns: Collection[str] = FIDELITY_COLUMNS) -> pa.Table:
+    """Add those of the ``columns`` that came last and that rows of an older version lack."""
+    for name in FIDELITY_COLUMNS:
+        if name in columns and name not in table.schema.names:
+            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+    return table
 
 
 def upgrade(table: pa.Table) -> pa.Table:
@@ -147,7 +162,7 @@ def _add_columns(table: pa.Table) -> pa.Table:
 
     After version 1 came the first stage's cost; after 2 ``evaluated_on`` (before, it was always the test set, whose
     size had another name); after 3 ``evaluated_parameters``; after 4 the method's warnings; after 5 the metrics of
-    detectors, and a teacher's metrics other than top-1.
+    detectors, and a teacher's metrics other than top-1; after 7 the fidelity.
     """
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
@@ -164,4 +179,4 @@ def _add_columns(table: pa.Table) -> pa.Table:
     for name, values in added.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)
-    return table
+    return add_younger_columns(table)

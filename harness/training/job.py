@@ -35,6 +35,7 @@ from harness.training.distributed.ranks import LostRank, Ranks, join_ranks
 from harness.training.engines.base import MakeEngine
 from harness.training.engines.deepspeed import DeepSpeedEngine
 from harness.training.engines.native import NativeEngine
+from harness.training.fidelity import FidelityReference, TrainingImages
 from harness.training.job_order import JobOrder
 from harness.training.member import Member
 from harness.training.pack import Pack
@@ -190,6 +191,7 @@ class _Packs:
     source: Source = field(init=False)
     evaluated_on: EvalSet = field(init=False)
     teacher: Teacher | None = field(init=False)
+    fidelity: FidelityReference | None = None  # for classifiers
     _attempts: dict[str, int] = field(default_factory=dict)  # by run_id; of packs that have begun
     _measured: dict[TeacherPass, Tensor] = field(default_factory=dict)  # on the teacher, for methods
 
@@ -230,6 +232,9 @@ class _Packs:
             self.ranks.confirm_failure("teacher of " + next(iter(self.sciences)))
             self.sciences = {k: s for k, s in self.sciences.items() if not s.teacher}
             self.teacher = None
+        if self.task.info.class_per_image:
+            images = TrainingImages(self.source.unaugmented, self.source.train_targets, len(self.evaluated_on.targets))
+            self.fidelity = FidelityReference.of(self.teacher, images, self.evaluated_on, self.task, self.ranks)
         if self.teacher:
             rows = self.ranks.rows(recipe.batch_size)
             compiles = recipe.compile and self.device.type == "cuda"
@@ -303,7 +308,7 @@ class _Packs:
             logits = CachedLogits(folder, recipe.teacher_top_k, len(source.train_targets), info.classes, ranks)
         yield from Pack(
             members, loader, self.evaluated_on, self.teacher, recorder, ranks, capture_cuda_graph if captures else None,
-            logits, memory, make_stopwatch,
+            logits, memory, make_stopwatch, self.fidelity,
         ).turns()  # fmt: skip
 
     def _member(self, run_id: str, science: Science) -> Member:

@@ -19,6 +19,7 @@ from harness.training.distributed.sync_batchnorm import sync_batch_norms
 from harness.training.ema import EMA
 from harness.training.engines.base import STATE_NAMES, MakeEngine, Rate
 from harness.training.engines.native import NativeEngine
+from harness.training.fidelity import FidelityReference
 from harness.training.frozen_parts import freeze_parts, remove_head_bias, set_frozen_to_eval
 from harness.training.parameter_groups import parameter_groups
 from harness.training.stopwatch import Stopwatch
@@ -128,6 +129,7 @@ class Member:
         self._epoch_steps = 1  # of the epoch in training
         self.history = History(epoch=-self.first_stage.epochs)
         self.predictions: bytes | None = None  # from the last evaluation
+        self.fidelity: Metrics = {}  # of the finished model, by columns of its record
         self.keeps_best = False  # whether the best epoch's weights are kept
         self.best_weights: dict[str, Tensor] | None = None  # the trained model's, of ``history.best_epoch``
         self.watch = Stopwatch(device)
@@ -250,10 +252,16 @@ class Member:
             if self.ema:
                 self.ema.restart()
 
-    def evaluate(self, on: EvalSet) -> None:
-        """Evaluate the trained model and add the result to the history."""
+    def evaluate(self, on: EvalSet, reference: FidelityReference | None = None) -> None:
+        """Evaluate the trained model and add the result to the history; measure its fidelity to a reference."""
         with self.watch.part("evaluation"):
-            result = self.task.evaluate(self.evaluated_model, on, self.recipe.precision, self.ranks)
+            model, precision = self.evaluated_model, self.recipe.precision
+            if reference is None:
+                result = self.task.evaluate(model, on, precision, self.ranks)
+            else:
+                # A teacher that learns with the student is no fixed reference.
+                compared = self.science.teacher is not None and self.peer is None
+                result, self.fidelity = reference.measure(model, on, self.task, precision, self.ranks, compared)
             if self.recipe.freeze:
                 set_frozen_to_eval(self.student)
             score = self.task.info.score

@@ -1,11 +1,12 @@
-"""Model outputs prepared for a method: in float32, and for the whole batch."""
+"""Model outputs prepared for a method: in float32, and for the whole batch; and those kept of an evaluation."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.training.distributed.ranks import WHOLE_BATCH, BatchPart, Ranks
 from methods.base import Outputs
@@ -35,6 +36,17 @@ def map_outputs(outputs: Outputs, function: Callable[[str, Tensor], Tensor], pla
         views={name: map_outputs(view, function, f"{place}view {name} ") for name, view in outputs.views.items()},
         teachers=tuple(map_outputs(teacher, function, f"{place}teacher {i} ") for i, teacher in teachers),
     )
+
+
+@contextmanager
+def kept_logits(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep the logits that a classifier computes meanwhile: (B, classes) float32 on the CPU for each batch."""
+    kept: list[Tensor] = []
+    hook = model.register_forward_hook(lambda _, images, outputs: kept.append(outputs.logits.float().cpu()))
+    try:
+        yield kept
+    finally:
+        hook.remove()
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -22,6 +22,7 @@ from harness.training.cuda.graph import Capture
 from harness.training.cuda.memory import MemoryBudget
 from harness.training.cuda.streams import Streams
 from harness.training.distributed.ranks import ONE_RANK, Ranks
+from harness.training.fidelity import FidelityReference
 from harness.training.member import Member
 from harness.training.step import SharedForward, StepInputs, StepRunner
 from harness.training.stopwatch import Stopwatch
@@ -51,6 +52,7 @@ class Pack:
     cached_logits: CachedLogits | None = None  # the teacher's, for members that read nothing else of it
     memory: MemoryBudget | None = None  # shared with the other packs of a job; None: there are none
     make_stopwatch: Callable[[torch.device], Stopwatch] = Stopwatch
+    fidelity: FidelityReference | None = None  # what finished runs are compared with; None: they are not
 
     def __post_init__(self) -> None:
         self._device = self.evalset.targets.device
@@ -138,7 +140,7 @@ class Pack:
         finished = history.epoch == recipe.last_epoch or history.diverged
         due = history.epoch > 0 and history.epoch % recipe.eval_every == 0  # a first stage trains no classifier
         if not history.diverged and (due or finished):
-            member.evaluate(self.evalset)
+            member.evaluate(self.evalset, self.fidelity if finished else None)
         member.add_costs({})
         self.observer.on_epoch(run_id, member, finished)
         if finished:

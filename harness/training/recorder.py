@@ -21,7 +21,7 @@ from harness.errors import UserError
 from harness.models.checkpoints import WeightsError
 from harness.spec.tasks import METRICS
 from harness.store import checksums, files, provenance, records
-from harness.store.schema import COST_PARTS
+from harness.store.schema import COST_PARTS, FIDELITY_COLUMNS
 from harness.store.store import Store
 from harness.training import checkpoint
 from harness.training.distributed.ranks import Ranks
@@ -213,6 +213,7 @@ class RunRecorder:
             **{f"last_{m}": last.get(m) for m in METRICS},
             **{f"best_{m}": best.get(m) for m in METRICS},
             "best_epoch": history.best_epoch,
+            **{name: member.fidelity.get(name) for name in FIDELITY_COLUMNS},
             "warnings": history.warnings,
             "curves": [{"epoch": e, "name": n, "value": v} for e, n, v in history.curves],
             **{f"cost_{p}_s": seconds for p, seconds in costs.items()},

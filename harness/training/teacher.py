@@ -1,6 +1,6 @@
 """The teacher: weights that are read without executing anything, verified, frozen and evaluated again."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from harness.phrases import percent
 from harness.spec.pretrained import ANYWHERE, Place
 from harness.spec.science import Given, Science, Trained
 from harness.training.distributed.ranks import ONE_RANK, Ranks
-from harness.training.outputs import gather_outputs, to_float32
+from harness.training.outputs import gather_outputs, kept_logits, to_float32
 from harness.training.precision import autocast
 from harness.training.tasks import Task
 from methods.base import Outputs, TapSpec
@@ -38,6 +38,8 @@ class Teacher:
     ranks: Ranks = ONE_RANK  # the ranks whose images its outputs cover
     metrics: Mapping[str, float | None] = field(default_factory=dict)  # measured with the score
     predictions: bytes | None = None  # behind these metrics, if the task saves them
+    measured_on: EvalSet | None = None  # what gave the metrics
+    logits: Sequence[Tensor] = ()  # a classifier's, of this rank's share of it, by batch
     place: Place = ANYWHERE  # of the weights in their file
     note: str = ""  # on where they were found there
     _compiled: Callable[[Tensor, Collection[str]], Outputs] | None = None  # for batches of ``_batch_size`` images
@@ -113,9 +115,11 @@ def load_teacher(
 
 def measure_teacher(teacher: Teacher, on: EvalSet, task: Task, ranks: Ranks = ONE_RANK) -> Teacher:
     """Return a teacher with what it reaches on an evaluation set."""
-    result = task.evaluate(teacher.model, on, ranks=ranks)
+    with kept_logits(teacher.model) as logits:
+        result = task.evaluate(teacher.model, on, ranks=ranks)
     score = result.metrics[task.info.score]
-    return replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
+    measured = replace(teacher, score=score, metrics=result.metrics, predictions=result.predictions)
+    return replace(measured, measured_on=on, logits=logits)
 
 
 def read_teacher(source: TeacherSource, task: Task, device: torch.device, ranks: Ranks = ONE_RANK) -> Teacher:

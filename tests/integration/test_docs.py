@@ -106,7 +106,9 @@ def test_pages_run(page: str, tmp_path: Path) -> None:
     run_page(page, tmp_path)
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "docs/leaderboard.md", "docs/trained-models.md"])
+@pytest.mark.parametrize(
+    "page", ["docs/results.md", "docs/leaderboard.md", "docs/trained-models.md", "docs/fidelity.md"]
+)
 def test_pages_on_a_finished_store_run(finished: Bench, page: str, tmp_path: Path) -> None:
     shutil.copytree(finished.store.root, tmp_path / "results")
     run_page(page, tmp_path)

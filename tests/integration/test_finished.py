@@ -8,11 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import harness
 from harness import rng
+from harness.data.load.source import open_source
 from harness.spec import methods
+from harness.spec.science import Science
 from harness.store import ownership
+from harness.store.schema import FIDELITY
 from harness.training.member import History
 from tests.support.bench import BATCH, EPOCHS, IMAGES, METHODS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
+from tests.support.fidelity import plain_fidelity
 
 TEST = {"test_top1", "test_top5", "test_loss"}
 
@@ -54,6 +59,27 @@ def test_every_term_has_one_value_per_epoch(finished: Bench, method: str) -> Non
         value = {c["name"]: c["value"] for c in row["curves"] if c["epoch"] == epoch}
         total = sum(weight * value[f"train_{term}"] for term, weight in weights.items())
         assert value["train_total"] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["student", "kd"])
+def test_fidelity_is_that_of_the_saved_weights(finished: Bench, method: str) -> None:
+    """All 190 training images are compared, as there are more test images."""
+    row = finished.row(finished.cells()[method, 0].run_id)
+    models = [harness.load_model(k, finished.store.root) for k in (row["run_id"], teacher_run(finished))]
+    science = Science.from_text(row["science"])
+    source = open_source(science.dataset, science.recipe, None, torch.device("cpu"))
+    evaluated, targets = zip(*source.evaluation().batches(slice(None)), strict=True)
+    images = {"last": evaluated, "train": source.unaugmented(torch.arange(IMAGES))}
+    labels = {"last": torch.cat(targets).numpy(), "train": source.train_targets.numpy()}
+    for part, batches in images.items():
+        shown = torch.cat(list(batches))
+        with torch.no_grad():
+            student, teacher = (model.net(shown).logits.numpy() for model in models)
+        expected = plain_fidelity(student, teacher, labels[part])
+        measured = {k: value for k in FIDELITY if (value := row[f"{part}_{k}"]) is not None}
+        assert measured.keys() == ({"ece"} if method == "student" else {*FIDELITY})
+        assert measured == pytest.approx({k: expected[k] for k in measured}, rel=1e-4), part
+        assert row[f"{part}_top1"] == pytest.approx(100 * (student.argmax(1) == labels[part]).mean())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.store.schema import FIDELITY_COLUMNS
 from tests.support.bench import EPOCHS, METHODS, STEPS, SWEEP, USER_METHODS, Bench
 from tests.support.cli import REPO
 from tests.support.interruptions import KILLER, killed_at, pack, same_end
@@ -74,7 +75,9 @@ def test_an_odd_member_leaves_the_others_untouched(with_teacher: Bench, finished
         assert expected[name] in failure.cause
     else:
         assert failure is None
-        assert with_teacher.row(run_id)["status"] == ("diverged" if name == "GivesNaN" else "done")
+        row = with_teacher.row(run_id)
+        assert row["status"] == ("diverged" if name == "GivesNaN" else "done")
+        assert {row[column] is None for column in FIDELITY_COLUMNS} == {name == "GivesNaN"}
 
 
 def test_torchs_own_random_numbers_depend_only_on_the_run(with_teacher: Bench) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.store.schema import FIDELITY_COLUMNS
 from tests.support.bench import EPOCHS, STEPS, SWEEP, USER_METHODS, Bench, teacher_run
 from tests.support.cli import run_command
 from tests.support.interruptions import killed_at, same_end
@@ -77,7 +78,10 @@ def test_the_peer_learns_and_is_thrown_away(trained: Bench) -> None:
     )
     assert with_teacher[0] != rows["dml_teacher"]["teacher_top1"], "it goes on learning"
     assert not curve(rows["kd"], "test_peer_top1")
+    assert rows["kd"]["last_agreement"] is not None and rows["simkd"]["train_agreement"] is not None
     for method in ("dml", "dml_teacher"):
+        compared = {k for k in FIDELITY_COLUMNS if rows[method][k] is not None}
+        assert compared == {"last_ece", "train_top1", "train_ece"}, "its teacher is no fixed reference"
         tensors = load_file(trained.store.student_weights(rows[method]["run_id"]))
         assert tensors.keys() == load_file(trained.store.student_weights(rows["kd"]["run_id"])).keys()
 
@@ -108,4 +112,5 @@ def test_what_a_run_saved_gives_its_record(trained: Bench, method: str) -> None:
     document = json.loads(run_command("evaluate", *args).out)
     row = trained.row(run_id)
     assert (document["run_id"], document["top1"], document["top5"]) == (run_id, row["last_top1"], row["last_top5"])
-    assert document["loss"] == pytest.approx(row["last_loss"], rel=1e-6)
+    for metric in ("loss", "ece"):
+        assert document[metric] == pytest.approx(row[f"last_{metric}"], rel=1e-6)

@@ -10,7 +10,7 @@ from harness.reporting import comparison
 from harness.reporting.comparison import Comparison, Contents
 from harness.spec import identity
 from harness.spec.sweep_plan import Cell
-from harness.store.schema import SCHEMA
+from harness.store.schema import FIDELITY_COLUMNS, SCHEMA
 
 SWEEP: dict[str, Any] = {
     "name": "small",
@@ -38,6 +38,7 @@ def row(run_id: str, last: float | None, best: float | None, **more: Any) -> dic
     filler = {"string": "x", "double": 777.0, "int64": 7, "int32": 1, "bool": False}
     columns = {f.name: filler.get(str(f.type)) for f in SCHEMA}
     columns |= {"run_id": run_id, "status": "done", "last_top1": last, "best_top1": best, "curves": []}
+    columns |= dict.fromkeys(FIDELITY_COLUMNS)
     columns |= {"started_at": datetime(2026, 1, 1, tzinfo=UTC), "finished_at": datetime(2026, 1, 2, tzinfo=UTC)}
     return {
         **columns,

@@ -2,6 +2,7 @@
 
 import signal
 
+from harness.store.schema import FIDELITY_COLUMNS
 from tests.support.bench import OFTEN, SWEEP, USER_METHODS, Bench
 
 KILLER = {"killer": {"use": f"{USER_METHODS}:Kills"}}
@@ -15,7 +16,15 @@ def same_end(bench: Bench, finished: Bench, *methods: str, seed: int = 0) -> Non
         run_id = cells[method, seed].run_id
         assert bench.weights(run_id) == finished.weights(run_id), method
         assert bench.row(run_id)["status"] == "done"
-        for column in ("last_top1", "last_loss", "best_top1", "best_epoch", "curves", "weights_sha256"):
+        for column in (
+            "last_top1",
+            "last_loss",
+            "best_top1",
+            "best_epoch",
+            "curves",
+            "weights_sha256",
+            *FIDELITY_COLUMNS,
+        ):
             assert bench.row(run_id)[column] == finished.row(run_id)[column], (method, column)
 
 

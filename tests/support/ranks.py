@@ -108,3 +108,5 @@ def as_one_process(row: dict[str, Any], single: dict[str, Any], label: str) -> N
         assert curve["value"] == pytest.approx(first[curve["name"]], rel=3e-3), f"{label} {curve['name']}"
     assert row["teacher_top1"] == single["teacher_top1"]
     assert abs(row["last_top1"] - single["last_top1"]) < 3, label
+    for name in ("last_agreement", "train_top1", "train_agreement"):  # shares of fewer images
+        assert abs((row[name] or 0) - (single[name] or 0)) < 5, (label, name)

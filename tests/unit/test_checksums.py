@@ -92,7 +92,7 @@ def test_a_record_of_today_without_a_checksum_is_refused_and_an_earlier_one_is_c
     with pytest.raises(UserError, match="it carries no checksum"):
         read(store)
     path.unlink()
-    earlier = put(store, 5, schema_version=SCHEMA_VERSION - 1)
+    earlier = put(store, 5, schema_version=checksums.SINCE - 1)
     pq.write_table(pq.ParquetFile(earlier).read().replace_schema_metadata(), earlier)
     assert len(read(store)) == 5 and (note := "has records without a checksum") in capsys.readouterr().err
     json_files.print_note.cache_clear()

@@ -25,7 +25,7 @@ from harness.reporting.tables import digests, table_folder
 from harness.store import checksums, compaction, generations, records
 from harness.store.generations import INDEX
 from harness.store.locks import Lock
-from harness.store.schema import SCHEMA, SCHEMA_VERSION
+from harness.store.schema import FIDELITY_COLUMNS, SCHEMA, SCHEMA_VERSION
 from harness.store.store import Store
 from tests.support.cli import run_command
 from tests.support.comparisons import SWEEP, invented_id, row
@@ -214,6 +214,19 @@ def test_records_and_parts_of_an_older_version_are_upgraded(store: Store) -> Non
     compaction.compact(store, 0)
     assert records.read_records(store, store.done_ids()).to_pylist() == expected
     assert {pq.read_schema(path).equals(pq.read_schema(parts(store)[0])) for path in parts(store)} == {True}
+
+
+def test_parts_from_before_the_last_columns_are_read(store: Store) -> None:
+    """Only the columns that are asked for are read, and the younger ones are null."""
+    index = store.all_runs.resolve() / INDEX
+    listed = json.loads(index.read_text())
+    for path in (store.all_runs.resolve() / name for name in listed["parts"]):
+        pq.write_table(of_version(6, path).drop_columns(FIDELITY_COLUMNS), path)
+    index.write_text(json.dumps({"parts": listed["parts"], "schema_version": 6}))
+    columns = ["run_id", "last_top1", "train_ece", "dataset"]
+    table = records.read_records(store, store.done_ids(), columns)
+    assert table.schema.names == columns and table.column("train_ece").null_count == len(table)
+    assert records.read_records(store, store.done_ids()).schema.equals(SCHEMA)
 
 
 def test_records_of_a_newer_version_are_not_compacted(store: Store) -> None:

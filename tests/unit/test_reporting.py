@@ -27,6 +27,7 @@ from harness.reporting.tables import formats, table_folder
 from harness.reporting.tables import text as tables_text
 from harness.spec.tasks.detection import TASK as DETECTION
 from harness.store import records
+from harness.store.schema import FIDELITY_COLUMNS
 from harness.store.store import Store
 from tests.support.cli import plain_tex, run_command
 from tests.support.comparisons import SWEEP, contents, invented_id, row, table
@@ -193,13 +194,19 @@ def test_markdown_keeps_its_shape(teacher: str, method: str, note: str) -> None:
     assert len({len(line) for line in lines[:3]}) == 1
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5, 7])
 def test_records_of_older_schema_versions_are_read(tmp_path: Path, version: int) -> None:
     store, run_id = Store(tmp_path), invented_id(0)
     records.write_record(store, row(run_id, 60.0, 61.0))
     path = store.record(run_id)
     new = pq.read_table(path)
-    younger = ["teacher_top5", "teacher_loss", *(n for n in new.column_names if n.split("_")[-1] in DETECTION.metrics)]
+    younger = list(FIDELITY_COLUMNS)
+    if version < 6:
+        younger += [
+            "teacher_top5",
+            "teacher_loss",
+            *(n for n in new.column_names if n.split("_")[-1] in DETECTION.metrics),
+        ]
     old = new.drop_columns(younger)
     if version < 5:
         old = old.drop_columns(["warnings"])

@@ -9,7 +9,7 @@ from types import ModuleType
 from harness.errors import UserError
 from harness.reporting.comparison import Comparison
 from harness.reporting.curves import Curves, load_curves
-from harness.reporting.figures import capacity_gap, pareto, training
+from harness.reporting.figures import capacity_gap, fidelity, pareto, training
 from harness.reporting.figures.style import FORMATS, Drawing, write_drawing
 from harness.spec.tasks import TaskInfo
 from harness.store.store import Store
@@ -27,6 +27,7 @@ def drawings(comparison: Comparison, curves: Mapping[str, Curves]) -> Iterator[D
     """Yield every figure that the records allow. ``curves``: of the comparison's runs, by run id."""
     yield from pareto.drawings(comparison)
     yield from capacity_gap.drawings(comparison)
+    yield from fidelity.drawings(comparison)
     yield from training.drawings(comparison, curves)
 
 
@@ -47,6 +48,7 @@ def _drawings(comparison: Comparison, store: Store) -> Iterator[Drawing]:
     """Yield the same as ``drawings``; one pair's curves are in memory at a time."""
     yield from pareto.drawings(comparison)
     yield from capacity_gap.drawings(comparison)
+    yield from fidelity.drawings(comparison)
     for rows in comparison.pairs().values():
         curves = load_curves(store, [run_id for row in rows for run_id in row.run_ids])
         yield from training.drawings(replace(comparison, rows=tuple(rows)), curves)

@@ -15,7 +15,7 @@ from harness.reporting import curves
 from harness.reporting.curves import Curve, Curves
 from harness.reporting.leaderboard.entries import LeaderboardEntry
 from harness.spec.tasks import CATALOG, TaskInfo
-from harness.store.schema import COST_PARTS
+from harness.store.schema import COST_PARTS, FIDELITY_COLUMNS
 
 WHOLE = 5000  # runs of a store whose details a page has completely: 100,000 would be too slow to open
 NEWEST = 500  # runs of a larger store whose details the page has
@@ -36,6 +36,7 @@ _MEASURED = {
 _ROW = (
     *_PROVENANCE,
     *chain(*_MEASURED.values()),
+    *FIDELITY_COLUMNS,
     *_COSTS.values(),
     "versions",
     "started_at",
@@ -81,6 +82,7 @@ def _details(line: LeaderboardEntry, rows: Mapping[str, Data], of_runs: Mapping[
 def _run(row: Data, of_run: Curves, task: TaskInfo) -> Data:
     return {
         **{k: number(row[k]) if isinstance(row[k], float) else row[k] for k in (*_PROVENANCE, *_MEASURED[task])},
+        **{k: number(row[k]) for k in FIDELITY_COLUMNS if row[k] is not None},
         "versions": json.loads(row["versions"]),
         "started_at": row["started_at"].isoformat(" ", "seconds"),
         "finished_at": row["finished_at"].isoformat(" ", "seconds"),

@@ -1,6 +1,7 @@
 """The columns of a comparison's tables: each with its name and text for readers, and its fields for CSV."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from harness.reporting.comparison import REFERENCE, Comparison, Contents, Row, Spread
@@ -9,6 +10,7 @@ from harness.reporting.published.table import ProtocolCell, ProtocolColumn, Publ
 from harness.reporting.ranking import Rank, Ranking
 from harness.reporting.statistics import ERROR, Difference, Interval
 from harness.spec.lines import Line
+from harness.store.schema import FIDELITY_COLUMNS
 
 STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
 _EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
@@ -71,7 +73,37 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
         Column("s/run", lambda row: _decimals(row.cost_s, 1), {"cost_s": lambda row: row.cost_s}),
         Column("", csv={"run_ids": run_ids}, group=1),
         Column("", csv={"unlike_protocol": lambda row: changes.get(row.line)}, group=4),
+        *(Column("", csv=column.csv, group=6) for column in fidelity_values() if comparison.has_fidelity),
     ]
+
+
+def fidelity_columns(comparison: Comparison) -> list[Column[Row]]:
+    """Return the columns of the fidelity to the teacher, beside the score."""
+    task = comparison.contents.task
+    return [
+        Column("", csv={"sweep": lambda _: comparison.contents.name}),
+        Column("teacher > student", _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
+        Column("method", lambda row: row.method, {"method": lambda row: row.method}),
+        _spread_column(f"{task.shown} last", f"last_{task.score}", lambda row: row.last),
+        *fidelity_values(),
+        Column("seeds", _seeds, {"run_ids": run_ids}),
+    ]
+
+
+def fidelity_values() -> list[Column[Row]]:
+    """Return the columns of the records' values, means over seeds."""
+    shown = {"agreement": "agreement", "kl_t1": "KL, T = 1", "kl_t4": "KL, T = 4", "ece": "ECE", "top1": "top-1"}
+    columns = []
+    for name in FIDELITY_COLUMNS:
+        part, _, value = name.partition("_")
+        digits = 4 if value.startswith("kl") else 2
+        title = shown[value] if part == "last" else f"train {shown[value]}"
+        columns.append(_spread_column(title, name, partial(_fidelity, name=name), digits=digits))
+    return columns
+
+
+def _fidelity(row: Row, name: str) -> Spread | None:
+    return row.fidelity.get(name)
 
 
 def rank_columns(ranking: Ranking | None, baseline: str) -> list[Column[Rank]]:
@@ -160,11 +192,11 @@ def stars(tested: Difference | None) -> str:
     return next((star for p, star in STARS if tested and tested.p_holm < p), "")
 
 
-def spread_text(spread: Spread | None, signed: bool = False) -> str:
+def spread_text(spread: Spread | None, signed: bool = False, digits: int = 2) -> str:
     if spread is None:
         return ""
-    mean = f"{spread.mean:+.2f}" if signed else f"{spread.mean:.2f}"
-    return mean if spread.std is None else f"{mean} ± {spread.std:.2f}"
+    mean = f"{spread.mean:+.{digits}f}" if signed else f"{spread.mean:.{digits}f}"
+    return mean if spread.std is None else f"{mean} ± {spread.std:.{digits}f}"
 
 
 def interval_text(interval: Interval | None, signed: bool = False) -> str:
@@ -199,14 +231,14 @@ def _verdicts(published: PublishedTable, line: Line) -> str:
 
 
 def _spread_column(
-    name: str, field: str, spread_of: Callable[[Item], Spread | None], signed: bool = False
+    name: str, field: str, spread_of: Callable[[Item], Spread | None], signed: bool = False, digits: int = 2
 ) -> Column[Item]:
     fields: dict[str, Callable[[Item], object]] = {
         f"{field}_mean": lambda item: _part(spread_of(item), "mean"),
         f"{field}_std": lambda item: _part(spread_of(item), "std"),
         f"{field}_n": lambda item: _part(spread_of(item), "n") or 0,
     }
-    return Column(name, lambda item: spread_text(spread_of(item), signed), fields)
+    return Column(name, lambda item: spread_text(spread_of(item), signed, digits), fields)
 
 
 def _interval_column(name: str, field: str, interval_of: Callable[[Item], Interval | None], group: int) -> Column[Item]:

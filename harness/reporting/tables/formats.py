@@ -14,13 +14,24 @@ from harness.reporting.comparison import Comparison
 from harness.reporting.escape import escape_csv, escape_html, escape_markdown, escape_tex, tex_row
 from harness.reporting.html_page import page
 from harness.reporting.published.table import PublishedTable
-from harness.reporting.tables.columns import Column, Lines, comparison_columns, published_columns, rank_columns
-from harness.reporting.tables.text import Section, sections
+from harness.reporting.tables.columns import (
+    Column,
+    Lines,
+    comparison_columns,
+    fidelity_columns,
+    published_columns,
+    rank_columns,
+)
+from harness.reporting.tables.text import Section, fidelity_section, sections
 
 
 def markdown(comparison: Comparison, published: PublishedTable | None = None) -> str:
+    return _markdown(sections(comparison, published))
+
+
+def _markdown(tables: Iterable[Section]) -> str:
     parts = []
-    for section in sections(comparison, published):
+    for section in tables:
         parts += ["", f"{escape_markdown(section.title)}:", ""] if section.title else []
         lines = [tuple(map(escape_markdown, line)) for line in section.lines]
         parts += [markdown_table(lines), *map(escape_markdown, section.remarks)]
@@ -42,7 +53,11 @@ def markdown_table(lines: Lines, names: int = 2) -> str:
 
 def latex(comparison: Comparison, published: PublishedTable | None = None) -> str:
     """Return booktabs tables, which need \\usepackage{booktabs}."""
-    return "\n".join(line for section in sections(comparison, published) for line in _latex_table(section)) + "\n"
+    return _latex(sections(comparison, published))
+
+
+def _latex(tables: Iterable[Section]) -> str:
+    return "\n".join(line for section in tables for line in _latex_table(section)) + "\n"
 
 
 def _latex_table(section: Section) -> list[str]:
@@ -73,6 +88,10 @@ def csv_text(comparison: Comparison, published: PublishedTable | None = None) ->
         (rank_columns(ranking, comparison.contents.baseline), [ranks.get(row.method) for row in rows]),
         (published_columns(published) if published else [], rows),
     ]
+    return _csv(parts)
+
+
+def _csv(parts: Iterable[tuple[Sequence[Column[Any]], Sequence[Any]]]) -> str:
     fields = [
         (column.group, name, [None if item is None else value(item) for item in items])
         for columns, items in parts
@@ -98,12 +117,16 @@ th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }"""
 
 def html_text(comparison: Comparison, published: PublishedTable | None = None) -> str:
     """Return a page that needs no network; every text is escaped."""
+    return _html(comparison.contents.name, sections(comparison, published))
+
+
+def _html(title: str, tables: Iterable[Section]) -> str:
     parts = []
-    for section in sections(comparison, published):
+    for section in tables:
         parts += [f"<h2>{escape_html(section.title)}</h2>"] if section.title else []
         parts += [_html_table(section), *(f"<p>{escape_html(n)}</p>" for n in section.remarks)]
     body = "\n".join(parts)
-    return page(comparison.contents.name, _STYLE, body)
+    return page(title, _STYLE, body)
 
 
 def _html_table(section: Section) -> str:
@@ -119,3 +142,13 @@ def _html_table(section: Section) -> str:
 
 Writer = Callable[[Comparison, PublishedTable | None], str]
 FORMATS: dict[str, Writer] = {"md": markdown, "tex": latex, "csv": csv_text, "html": html_text}
+
+
+def fidelity_text(comparison: Comparison, form: str) -> str:
+    """Return the table of the fidelity to the teacher in one of ``FORMATS``."""
+    if form == "csv":
+        return _csv([(fidelity_columns(comparison), comparison.rows)])
+    tables = [fidelity_section(comparison)]
+    if form == "html":
+        return _html(f"{comparison.contents.name}: fidelity", tables)
+    return _latex(tables) if form == "tex" else _markdown(tables)

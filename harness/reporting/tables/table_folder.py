@@ -30,6 +30,7 @@ from harness.store.store import CONTENTS, Store
 
 # table: a line per method and pair, with all numbers. paper: methods by pairs, as papers print them.
 TEXTS = tuple(f"{layout}.{form}" for layout in ("table", "paper") for form in formats.FORMATS)
+FIDELITY = tuple(f"fidelity.{form}" for form in formats.FORMATS)  # written on request
 TABLE = "table.md"  # of TEXTS, what a sweep prints
 _FILES = (*TEXTS, "records.parquet", CONTENTS)
 _POLL_SECONDS = 0.05
@@ -55,7 +56,7 @@ def write_tables(contents: Contents, store: Store, folder: Path, changed: _Chang
         for name in TEXTS:
             files.replace_text(folder / name, table_text(comparison, name))
         cells = [cell for cell in contents.cells if cell.run_id in with_record]
-        write_records = partial(_write_records, contents, cells, store, changed)
+        write_records = partial(_write_records, contents, cells, store, changed, comparison.has_fidelity)
         files.replace(folder / "records.parquet", write_records, durable=False)
         contents.write(folder)
         Digests.of(folder, _FILES, made_from).write(folder)
@@ -102,13 +103,22 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _write_records(contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, path: Path) -> None:
+def write_fidelity(comparison: Comparison, store: Store, folder: Path) -> None:
+    """Write fidelity.md, .tex, .csv and .html beside a comparison's tables."""
+    with writing_alone(store, folder):
+        for name in FIDELITY:
+            files.replace_text(folder / name, table_text(comparison, name))
+
+
+def _write_records(
+    contents: Contents, cells: Sequence[Cell], store: Store, changed: _Changed, with_fidelity: bool, path: Path
+) -> None:
     """Write the records of the cells, a row group of each table that is in memory at a time."""
     with contextlib.ExitStack() as stack:
         writer, done = None, 0
         for rows in record_stream.stream_in_order(store, [cell.run_id for cell in cells], path.parent):
             own = cells[done : done + len(rows)]
-            table = name_rows(contents, own, changed(rows))
+            table = name_rows(contents, own, changed(rows), with_fidelity)
             writer = writer or stack.enter_context(pq.ParquetWriter(path, table.schema))
             writer.write_table(table)
             done += len(rows)
@@ -121,8 +131,10 @@ def published_for(comparison: Comparison) -> PublishedTable | None:
 
 
 def table_text(comparison: Comparison, name: str) -> str:
-    """Return the content of one of ``TEXTS``."""
+    """Return the content of one of ``TEXTS`` or ``FIDELITY``."""
     layout, form = name.split(".")
+    if layout == "fidelity":
+        return formats.fidelity_text(comparison, form)
     known = numbers.published_numbers(comparison.contents.dataset)
     published = published_table(comparison, known)
     if layout == "paper":

@@ -43,6 +43,21 @@ def sections(comparison: Comparison, published: PublishedTable | None) -> Iterat
         yield Section(title, lines, _published_notes(published), [run_ids(row) for row in published.rows])
 
 
+def fidelity_section(comparison: Comparison) -> Section:
+    """Return the table of the fidelity to the teacher."""
+    rows, on = comparison.rows, comparison.evaluated_on or "test"
+    remarks = [
+        f"After the last epoch, mean ± sample std over seeds, on the {on} images; 'train': on as many training images "
+        "without augmentation. Agreement: share of the images with the teacher's class, in %; KL: divergence of the "
+        "student's probabilities from the teacher's at temperature T, in nats; ECE: expected calibration error over 15 "
+        "bins, in %. Without a fixed teacher there are no agreement and KL."
+    ]
+    if without := [str(row.line) for row in rows if row.last and not row.fidelity]:
+        remarks.append(f"Not measured, in runs of an earlier harness and of detectors: {'; '.join(without)}.")
+    lines = table_lines(columns.fidelity_columns(comparison), rows)
+    return Section("", lines, remarks, [run_ids(row) for row in rows])
+
+
 _EVALUATED_ON = {
     "test": "test images",
     "validation": "held-out training images for validation, NOT the test set",
