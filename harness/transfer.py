@@ -262,8 +262,6 @@ def _probe_all(
 
         return TargetImages(DatasetChoice.of_info(info), Recipe.model_validate_json(view), folder)
 
-    if any(network.science.dataset.version == info.version for network in networks):
-        say(f"{info.name} is what networks were trained on: their numbers show no transfer to other data")
     probed = []
     with FilesProgress() as progress:
         for network, view in zip(networks, views, strict=True):
@@ -272,7 +270,8 @@ def _probe_all(
                 result = _probe(network, partial(images, view.model_dump_json()), info, progress)
                 result.write(store)
             settings = identity.canonical({**network.science.without_seed(), "teacher": network.science.teacher_model})
-            probed.append(ProbedNetwork(network.pair, network.method, settings, network.seed, result))
+            same_data = network.science.dataset.version == info.version
+            probed.append(ProbedNetwork(network.pair, network.method, settings, network.seed, same_data, result))
     return probed
 
 

@@ -20,6 +20,7 @@ class ProbedNetwork:
     method: str  # "teacher" of a teacher
     settings: str  # networks with equal ones differ in their seeds only
     seed: int | None  # None: of a given teacher
+    same_data: bool  # whether it was trained on the data set that it is probed on
     result: TransferResult
 
 
@@ -31,6 +32,11 @@ def markdown(networks: Sequence[ProbedNetwork]) -> str:
     remarks = [
         f"Linear probes on {first.target}, {first.train_images:,} training images, {first.test_images:,} test images, "
         f"content {first.version[:16]}. Top-1 of the test images in %, mean ± sample std over seeds.",
+        *(
+            f"{each.pair}, {each.method}: was trained on {first.target} itself: no transfer to other data."
+            for each in networks
+            if each.same_data
+        ),
         *(f"{each.pair}, {each.method}: L-BFGS did not converge." for each in networks if not each.result.converged),
     ]
     escaped = [tuple(map(escape_markdown, line)) for line in lines]
@@ -47,7 +53,7 @@ def to_json(networks: Sequence[ProbedNetwork]) -> dict[str, Any]:
                 "pair": group[0].pair,
                 "method": group[0].method,
                 **asdict(_spread(group, "top1")),
-                "networks": [{"seed": each.seed, **asdict(each.result)} for each in group],
+                "networks": [{"seed": each.seed, "same_data": each.same_data, **asdict(each.result)} for each in group],
             }
             for group in _groups(networks)
         ],
