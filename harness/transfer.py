@@ -1,63 +1,39 @@
 """``python -m harness.transfer``: linear probes of trained students on another data set."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import ValidationError
 
 from harness.console import options
 from harness.console.progress import FilesProgress
-from harness.console.terminal import say
 from harness.errors import UserError
 from harness.phrases import plural, some
 from harness.planning import locate
 from harness.spec import datasets, identity, tasks
-from harness.spec.lines import PairNames
 from harness.spec.schema import Dataset, Recipe
-from harness.spec.science import DatasetChoice, Given, Science, as_json
+from harness.spec.science import DatasetChoice, Science
 from harness.spec.tasks import CHANNELS, DatasetInfo, classification
 from harness.store.store import Store
-from harness.training.job_order import WeightsFile
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from harness.planning.trained_networks import Network
     from harness.reporting.transfer import ProbedNetwork
-    from harness.store.saved_run import SavedRun
     from harness.store.transfer_result import TransferResult
     from harness.training.target_images import TargetImages
 
 TARGETS = sorted(name for name in tasks.DATASETS if datasets.task_of(name) is classification.TASK)
 
 
-class Network(NamedTuple):
-    """A trained network, and its place in the table."""
-
-    pair: str
-    method: str
-    seed: int | None  # None: of a given teacher
-    key: str  # of its results in the store
-    sha256: str  # of its weights
-    science: Science  # of the run that it belongs to
-    load: Callable[[], "nn.Module"]
-
-
-class Own(NamedTuple):
-    """The code of the user's own that may be imported."""
-
-    method: str | None
-    models: Collection[str]
-
-
 def transfer(
+    to: Annotated[str, typer.Option("--to", help=f"One of {', '.join(TARGETS)}; or package.module:Class.")],
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Finished runs' ids, or the starts of them.")
+        list[str] | None, typer.Argument(metavar="RUN", help="Finished runs' ids, or the starts of them.")
     ] = None,
-    to: Annotated[str, typer.Option("--to", help=f"One of {', '.join(TARGETS)}; or package.module:Class.")] = "",
     folder: Annotated[
         str | None,
         typer.Option(
@@ -92,13 +68,15 @@ def transfer(
 
     python -m harness transfer --sweep benchmarks/cifar100_cpu.yaml --only method=kd,rekd --teacher --to tiny_imagenet
     """
-    _check_options(runs, to, sweep, set_, only)
+    _check_options(runs, sweep, set_, only)
+    from harness.planning.trained_networks import Own, networks_of_runs, networks_of_sweep
+
     root, store = locate.data_root(data), Store.at(results)
     own = Own(own_method, own_model)
     if sweep is not None:
-        networks = list(_of_sweep(sweep, results, data, set_, only, teacher, own))
+        networks = list(networks_of_sweep(sweep, results, data, set_, only, teacher, own))
     else:
-        networks = list(_of_runs(store, runs or (), teacher, own))
+        networks = list(networks_of_runs(store, runs or (), teacher, own))
     try:
         asked = Dataset.of_reference(to, folder)
         info = _target_info(asked, root, store)
@@ -111,107 +89,11 @@ def transfer(
     print(json.dumps(tables.to_json(probed)) if json_ else tables.markdown(probed))
 
 
-def _check_options(
-    runs: Sequence[str] | None, to: str, sweep: Path | None, sets: Sequence[str], only: Sequence[str]
-) -> None:
-    if not to:
-        raise UserError(f"--to: expected the data set to probe on: {', '.join(TARGETS)} or package.module:Class")
+def _check_options(runs: Sequence[str] | None, sweep: Path | None, sets: Sequence[str], only: Sequence[str]) -> None:
     if bool(runs) == (sweep is not None):
         raise UserError("expected RUN, one or several, or --sweep FILE")
     if sweep is None and (sets or only):
         raise UserError(f"--{'set' if sets else 'only'} goes with --sweep")
-
-
-# networks ------------------------------------------------------------------------------------------------------------
-
-
-def _of_runs(store: Store, prefixes: Sequence[str], teacher: bool, own: Own) -> Iterator[Network]:
-    from harness.store.saved_run import find_saved_run
-
-    saved = {run.run_id: run for run in (find_saved_run(store, prefix, "last", "RUN") for prefix in prefixes)}
-    for run in saved.values():
-        model = run.science.teacher_model
-        pair = str(PairNames(model, run.science.student)) if model else run.science.student
-        yield _student(run, pair, run.science.method.use, own)
-    if teacher:
-        yield from _teachers(store, saved.values(), {}, own)
-
-
-def _of_sweep(
-    file: Path, results: Path, data: Path | None, sets: Sequence[str], only: Sequence[str], teacher: bool, own: Own
-) -> Iterator[Network]:
-    from harness.planning.plan import plan_sweep
-    from harness.store.saved_run import find_saved_run
-
-    planned = plan_sweep(file, results, data, sets, only)
-    done = planned.store.done_ids()
-    cells = [cell for cell in planned.plan.cells if cell.run_id in done]
-    run_ids = {cell.run_id for cell in cells}
-    missing = len({cell.run_id for cell in planned.plan.cells} - done)
-    if not cells:
-        raise UserError(f"{file}: none of its runs is finished in {planned.store.root}; train them with harness.sweep")
-    if missing:
-        say(f"{file}: {plural(missing, 'run')} without a record: left out")
-    saved = {run_id: find_saved_run(planned.store, run_id, "last", str(file)) for run_id in run_ids}
-    for cell in cells:
-        yield _student(saved[cell.run_id], str(cell.pair), cell.method, own)
-    if teacher:
-        yield from _teachers(planned.store, saved.values(), planned.weights_files(run_ids), own)
-
-
-def _student(saved: "SavedRun", pair: str, method: str, own: Own) -> Network:
-    science = saved.science
-    if (info := science.dataset.info).task is not classification.TASK:
-        raise UserError(f"run {saved.run_id}: {science.student} is for {info.task.name}; only classifiers are probed")
-
-    def load() -> "nn.Module":
-        from harness.training.trained_model import trained_model
-
-        return trained_model(science, saved.file, saved.sha256, own.method, own.models)
-
-    return Network(pair, method, science.seed, saved.run_id, saved.sha256 or "", science, load)
-
-
-def _teachers(
-    store: Store, saved: Collection["SavedRun"], weights: Mapping[str, WeightsFile], own: Own
-) -> Iterator[Network]:
-    """Yield the runs' teachers, each once."""
-    from harness.store.saved_run import find_saved_run
-
-    networks: dict[str, Network] = {}
-    for run in saved:
-        for choice in run.science.teachers:
-            if isinstance(choice, Given):
-                network = _given_teacher(run, choice, weights, own)
-            else:
-                of_run = find_saved_run(store, choice.run, "last", f"the teacher of run {run.run_id}")
-                network = _student(of_run, choice.model, "teacher", own)
-            networks[network.key] = network
-    yield from networks.values()
-
-
-def _given_teacher(run: "SavedRun", choice: Given, weights: Mapping[str, WeightsFile], own: Own) -> Network:
-    science, file = run.science, weights.get(choice.weights_id)
-    if file is None:
-        raise UserError(
-            f"run {run.run_id}: the weights of its teacher {choice.model} are given, and a record does not say where "
-            "they are: name the sweep file with --sweep"
-        )
-    seen = {"dataset": science.dataset.info.normalisation._asdict(), "recipe": science.to_json()["recipe"]}
-
-    def load() -> "nn.Module":
-        import torch
-
-        from harness.training.tasks import open_task
-        from harness.training.teacher import TeacherSource, read_teacher
-        from harness.training.trained_model import check_named
-
-        check_named(choice.model, choice.source, own.models)
-        source = TeacherSource.of_run(science, choice, Path(file.file), choice.sha256)
-        return read_teacher(source, open_task(science.dataset, science.recipe), torch.device("cpu")).model
-
-    key = identity.digest({"teacher": as_json(choice), **seen})
-    return Network(choice.model, "teacher", None, key, choice.sha256, science, load)
 
 
 # the target ----------------------------------------------------------------------------------------------------------
@@ -251,7 +133,7 @@ def _view(info: DatasetInfo, science: Science) -> Recipe:
 
 
 def _probe_all(
-    networks: Sequence[Network], views: Sequence[Recipe], info: DatasetInfo, folder: Path | None, store: Store
+    networks: Sequence["Network"], views: Sequence[Recipe], info: DatasetInfo, folder: Path | None, store: Store
 ) -> list["ProbedNetwork"]:
     from harness.reporting.transfer import ProbedNetwork
     from harness.store.transfer_result import read_kept
@@ -276,7 +158,7 @@ def _probe_all(
 
 
 def _probe(
-    network: Network, images: Callable[[], "TargetImages"], info: DatasetInfo, progress: FilesProgress
+    network: "Network", images: Callable[[], "TargetImages"], info: DatasetInfo, progress: FilesProgress
 ) -> "TransferResult":
     from harness.data.load.arrays import WrongData
     from harness.models.checkpoints import WeightsError

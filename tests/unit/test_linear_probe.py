@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from harness.data.load.digits import read_arrays
 from harness.errors import UserError
 from harness.models.zoo import build_model
+from harness.planning.trained_networks import Own, teachers_of
 from harness.spec.normalisation import Normalisation
 from harness.spec.schema import Recipe
 from harness.spec.science import DatasetChoice
@@ -23,7 +24,7 @@ from harness.training import linear_probe
 from harness.training.job_order import WeightsFile
 from harness.training.linear_probe import LabelledFeatures
 from harness.training.target_images import TargetImages
-from harness.transfer import Own, _teachers, _view
+from harness.transfer import _view
 from tests.support.sciences import make_science
 
 pytestmark = pytest.mark.usefixtures("quickly_built")
@@ -140,8 +141,8 @@ def test_a_given_teacher_needs_the_sweep_file_that_says_where_it_is(tmp_path: Pa
     science = replace(science, teacher=replace(science.given_teachers[0], sha256=files.sha256(file)))
     runs, store, own = [SavedRun("ab", science, "last", file, None)] * 2, Store(tmp_path), Own(None, ())
     with pytest.raises(UserError, match="run ab: the weights of its teacher digits_net_w8 are given.*--sweep"):
-        list(_teachers(store, runs, {}, own))
-    (teacher,) = _teachers(store, runs, {science.given_teachers[0].weights_id: WeightsFile(str(file), None)}, own)
+        list(teachers_of(store, runs, {}, own))
+    (teacher,) = teachers_of(store, runs, {science.given_teachers[0].weights_id: WeightsFile(str(file), None)}, own)
     assert (teacher.pair, teacher.method, teacher.seed) == ("digits_net_w8", "teacher", None)
     images = torch.rand(2, 1, 8, 8)
     assert torch.allclose(teacher.load()(images).embedding, net.eval()(images).embedding, atol=1e-5)
