@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError, shorten, unknown
-from harness.phrases import some
+from harness.phrases import file_name, some
 from harness.spec import identity
 from harness.spec.science import Science
 from harness.store import checksums, files, generations, json_files, ownership
@@ -55,6 +55,7 @@ class Store:
         self.weights = root / "weights"  # downloads of ``harness.store.weight_cache``, unless KD_WEIGHTS names a folder
         self.datasets = root / "datasets"  # of ``harness.store.data_cache``, unless KD_DATASETS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
+        self.transfers = root / "transfer"
         self.all_tables = root / "tables"
         self.claims = root / "claims"
         self.leaderboard = root / "leaderboard.html"
@@ -138,6 +139,10 @@ class Store:
     def tuning(self, sweep: str) -> Path:
         """The trials of a sweep's tuning."""
         return self.root / "tuning" / f"{sweep}.json"
+
+    def transfer(self, network: str, target: str, version: str) -> Path:
+        """The linear probe of a network on a target data set with this content."""
+        return self.transfers / file_name(target, version[:16]) / f"{network}.json"
 
     def table_folder(self, sweep: str) -> Path:
         return self.all_tables / sweep

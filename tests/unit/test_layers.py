@@ -10,7 +10,10 @@ import pytest
 
 from tests.support.cli import REPO
 
-COMMANDS = {"sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "export", "verify", "compact"}
+COMMANDS = {
+    "sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "transfer", "export", "verify",
+    "compact",
+}  # fmt: skip
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
 FOLDERS = {
     "console": set(),
