@@ -102,8 +102,8 @@ def test_unequal_budgets_are_marked_everywhere() -> None:
     unequal = "Unequal budgets of tuning: more images than most for dkd; fewer images than most for fitnets."
     assert unequal in text
     assert tuning_notes(more) == (
-        "Tuned by validation top-1 on 144 held-out training images: kd, rekd, crd (each 3 trials, 3,000 images trained "
-        "on); fitnets (2 trials, 2,000 images trained on); dkd (4 trials, 4,000 images trained on).",
+        "Settings chosen by validation top-1 on 144 held-out training images: kd, rekd, crd (each 3 trials, 3,000 "
+        "images trained on); fitnets (2 trials, 2,000 images trained on); dkd (4 trials, 4,000 images trained on).",
         unequal,
         "Not tuned: student.",
     )
@@ -168,7 +168,9 @@ def test_verify_rebuilds_a_tunings_tables(tmp_path: Path, monkeypatch: pytest.Mo
     assert run_command("verify").code == 0, "before the final runs"
     table_folder.write_tables(contents, store, folder)
     assert table_folder.tables_are_current(contents, store, folder)
-    note = "Tuned by validation top-1 on 144 held-out training images: kd (3 trials, 3,000 images trained on)."
+    note = (
+        "Settings chosen by validation top-1 on 144 held-out training images: kd (3 trials, 3,000 images trained on)."
+    )
     for name in ("table.md", "table.html", "paper.md"):
         assert note in (folder / name).read_text()
     assert run_command("verify").code == 0
@@ -195,7 +197,7 @@ def test_tables_without_a_tuning_have_the_same_bytes(tmp_path: Path, monkeypatch
     assert "tuning" not in (tmp_path / "contents.json").read_text()
     tuned = replace(contents, tuning=("Tuned.\n\nTwice.",))
     tuned.write(tmp_path)
-    assert Contents.read(tmp_path) == tuned and "Tuned. Twice." in sweep_notes(tuned)
+    assert Contents.read(tmp_path) == tuned and "Tuning: Tuned. Twice." in sweep_notes(tuned)
 
 
 def test_a_damaged_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
