@@ -61,6 +61,7 @@ class Contents:
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
     dataset_label: str = ""  # the name that people gave to a prepared dataset
     idle_settings: tuple[str, ...] = ()  # sentences on settings without effect
+    tuning: tuple[str, ...] = ()  # sentences on the tuning that chose the methods' settings
 
     @property
     def task(self) -> TaskInfo:
@@ -128,7 +129,7 @@ class Contents:
 
     def write(self, folder: Path) -> None:
         # Left out while empty, so that the files of tables stay the same.
-        younger = ("dataset_label", "idle_settings")
+        younger = ("dataset_label", "idle_settings", "tuning")
         content = {k: v for k, v in asdict(self).items() if v or k not in younger}
         files.replace_json(folder / CONTENTS, {**content, "cells": [cell.to_json() for cell in self.cells]})
 

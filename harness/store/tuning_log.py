@@ -1,6 +1,6 @@
 """The log of a sweep's tuning: every trial of every method, and which won."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.store.json_files import CLOSED
@@ -34,6 +34,8 @@ class TuningLog:
     validation: int  # held-out training images
     trials: tuple[Trial, ...]
     untuned: tuple[str, ...]  # methods without a search
+    # Method -> key of its entry -> a list of values, or a range: {"log": [lowest, highest]}
+    search: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of_method(self, method: str) -> list[Trial]:
         """Return a method's trials, by number."""
