@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file, sweep_plan
+from harness.spec.schema import Sweep
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -40,6 +41,19 @@ class Planned:
             UserError: there is no such folder.
         """
         return locate.data_folder(self.plan.sweep.dataset, self.info, self.data_root, self.store)
+
+    def variant(
+        self, sweep: Sweep, name: str, only: expand.Only | None = None, added: Sequence[sweep_plan.Cell] = ()
+    ) -> "Planned":
+        """Return the plan of a sweep whose data, teachers and weights are this one's; ``added``: as ``expand`` takes.
+
+        Raises:
+            UserError: a mistake in it.
+        """
+        weights_sha256 = cache(lambda weights: self.given.sha256(weights, fetch=False))
+        plan = expand.expand(sweep, self.document, self.info, weights_sha256, only, added)
+        plan.dataset_label = self.info.label
+        return replace(self, name=name, plan=plan)
 
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""

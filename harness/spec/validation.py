@@ -21,7 +21,7 @@ EXPECTED = {
     "int": "an integer", "float": "a number", "bool": "true or false", "string": "text",
 }  # fmt: skip
 # What pydantic puts between the keys of a place.
-LABELS = ("int", "float", "bool", "str", "tuple[", "function-after[", "[key]")
+LABELS = ("int", "float", "bool", "str", "tuple[", "list[", "Range", "function-after[", "[key]")
 
 
 def validate_model(

@@ -138,6 +138,10 @@ class Store:
         """The trials of a sweep's tuning."""
         return self.root / "tuning" / f"{sweep}.json"
 
+    def tuned_sweep(self, sweep: str) -> Path:
+        """The sweep file with the settings that its tuning chose."""
+        return self.root / "tuning" / sweep / "tuned.yaml"
+
     def table_folder(self, sweep: str) -> Path:
         return self.all_tables / sweep
 

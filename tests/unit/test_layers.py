@@ -10,7 +10,19 @@ import pytest
 
 from tests.support.cli import REPO
 
-COMMANDS = {"sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "export", "verify", "compact"}
+COMMANDS = {
+    "sweep",
+    "tune",
+    "list",
+    "status",
+    "report",
+    "leaderboard",
+    "prepare",
+    "evaluate",
+    "export",
+    "verify",
+    "compact",
+}
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}
 FOLDERS = {
     "console": set(),
