@@ -108,6 +108,7 @@ def report(
         return
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
+        planned.say_tuned()
         contents = [Contents.of(planned.name, planned.plan)]
     elif not (contents := [Contents.read(folder) for folder in store.tables()]):
         raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")

@@ -36,6 +36,7 @@ class TuningLog:
     untuned: tuple[str, ...]  # methods without a search
     # Method -> key of its entry -> a list of values, or a range: {"log": [lowest, highest]}
     search: dict[str, dict[str, Any]] = field(default_factory=dict)
+    identity: str = ""  # a hash of all that decides the trials: with another one, a tuning starts afresh
 
     def of_method(self, method: str) -> list[Trial]:
         """Return a method's trials, by number."""
