@@ -108,6 +108,7 @@ def report(
         return
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
+        planned.say_tuned()
         folder = store.table_folder(planned.name)
         contents = [Contents.of(planned.name, planned.plan).with_tuning_of(folder)]
     elif not (contents := [Contents.read(folder) for folder in store.tables()]):

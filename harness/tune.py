@@ -102,13 +102,13 @@ def tune(
     if plan:
         _print_plan(tuning, json_)
         return
+    log = tuning.recorded()
     say("\n".join(tuning.plan.budget_lines()))
     if note := ownership.writers_note(base.store.root):
         say(note)
     remove_leftovers(base.store)
-    tuning.keep_earlier()
     try:
-        log = tuning.run()
+        log = tuning.run(log)
         final = tuning.plan.final(log)
         tuned = write_tuned_sweep(final, winning_settings(log))
         _print_tuning(tuning, log, tuned, json_, is_last=no_final)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from harness.console.terminal import say
 from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
@@ -34,6 +35,11 @@ class Planned:
     def document(self) -> Document:
         return self.plan.document
 
+    @property
+    def tuning_name(self) -> str:
+        """The name by which the queues of the sweep's tuning go."""
+        return f"{self.name}-tuning"
+
     def data_folder(self) -> Path | None:
         """Return the folder that jobs read the dataset from, see ``locate.data_folder``.
 
@@ -54,6 +60,11 @@ class Planned:
         plan = expand.expand(sweep, self.document, self.info, weights_sha256, only, added)
         plan.dataset_label = self.info.label
         return replace(self, name=name, plan=plan)
+
+    def say_tuned(self) -> None:
+        """Say where the settings are that the sweep's tuning chose, if there is one: its file has the entries' own."""
+        if self.plan.sweep.tune and (tuned := self.store.tuned_sweep(self.name)).exists():
+            say(f"note: this is about the entries' own settings; name {tuned} for those that the tuning chose")
 
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""

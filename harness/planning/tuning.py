@@ -1,6 +1,7 @@
 """A sweep's tuning, round by round. The trials of a round are one sweep's runs, so that they share packs and jobs."""
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from statistics import fmean
@@ -33,15 +34,14 @@ class Tuning:
     retry_failed: bool
     check: bool  # whether each method takes a first step before it is trained
 
-    def run(self) -> TuningLog:
-        """Train what the log lacks, and write it after each round.
+    def run(self, log: TuningLog) -> TuningLog:
+        """Train what a log lacks, and write it after each round.
 
         Raises:
             UserError: data or weights are missing, or a method cannot take a step with its own settings.
             NotTrained: jobs were lost; called again, it goes on.
             KeyboardInterrupt: ctrl-C while watching; the jobs continue.
         """
-        log = self.recorded()
         while proposals := self.next_round(log):
             number = 1 + max((trial.round for trial in log.trials), default=-1)
             say(f"round {number + 1} of {self.plan.rounds}: {plural(len(proposals), 'trial')}")
@@ -70,26 +70,15 @@ class Tuning:
         except FileNotFoundError:
             return new
         if log.identity != plan.identity:
+            say(
+                f"{log.sweep}: its search, its budget or the sweep has changed since it was tuned, so that the tuning "
+                "starts afresh; runs that stay the same are not trained again"
+            )
             return new
         # What was proposed after a failure may not be what its retrial leads to.
         failed = [trial.round for trial in log.trials if trial.state == "failed" and self.retry_failed]
         kept = tuple(trial for trial in log.trials if trial.round < min(failed, default=inf))
         return replace(new, trials=kept)
-
-    def keep_earlier(self) -> None:
-        """Move the log of another search, budget or sweep of this name aside, and say so."""
-        store, name = self.plan.base.store, self.plan.base.name
-        try:
-            before = json_files.read_checked(TuningLog, store.tuning(name))
-        except FileNotFoundError:
-            return
-        if before.identity != self.plan.identity:
-            aside = store.tuning(f"{name}-{before.identity[:8]}")
-            store.tuning(name).replace(aside)
-            say(
-                f"{name}: its search, its budget or the sweep has changed since it was tuned, so that the tuning "
-                f"starts afresh; runs that stay the same are not trained again. Its trials are in {aside}"
-            )
 
     # rounds ------------------------------------------------------------------------------------------------------
 
@@ -164,7 +153,15 @@ class Tuning:
         return [_trial(planned, proposal, stop, number, states, scores) for proposal, stop in stage]
 
     def _write(self, log: TuningLog) -> None:
-        path = self.plan.base.store.tuning(log.sweep)
+        """Write the log. One of another search, budget or sweep makes way for it."""
+        store = self.plan.base.store
+        path = store.tuning(log.sweep)
+        with suppress(FileNotFoundError):
+            before = json_files.read_checked(TuningLog, path)
+            if before.identity != log.identity:
+                aside = store.tuning(f"{log.sweep}-{before.identity[:8]}")
+                path.replace(aside)
+                say(f"the trials of before: {aside}")
         files.replace_json(path, checksums.seal_value(asdict(log)))
 
 

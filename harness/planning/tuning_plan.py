@@ -64,7 +64,9 @@ class TuningPlan:
             text = "is required and missing, for example `tune: {trials: 12}`"
             raise document.mistake(("tune",), text, is_missing=True)
         methods = dict.fromkeys(cell.method for cell in base.plan.cells)
-        spaces = {name: search_space(name, sweep.methods[name]) for name in methods if sweep.methods[name].search}
+        spaces: dict[str, Space] = {
+            name: search_space(name, sweep.methods[name]) for name in methods if sweep.methods[name].search
+        }
         if not spaces:
             example = "kd: {search: {params.temperature: [2, 4, 8]}}"
             raise document.mistake(("methods",), f"none of them has a `search`, for example {example}")
@@ -125,7 +127,7 @@ class TuningPlan:
         changes = {"methods": entries, "pairs": pairs, "seeds": self.seeds, "tune": None}
         only = {key: values for key, values in self.only.items() if key in ("teacher", "student")}
         only["method"] = {trial.name for trial, _ in stage}
-        return self.base.variant(sweep.model_copy(update=changes), f"{self.base.name}-tuning", only)
+        return self.base.variant(sweep.model_copy(update=changes), self.base.tuning_name, only)
 
     def entry(self, trial: Proposal) -> Method:
         """Return a trial's entry of ``methods``. Trial 0 is the file's own entry, without its search."""

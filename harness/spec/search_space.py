@@ -96,7 +96,7 @@ def search_mistakes(
 def overridden_settings(sweep: Sweep, document: Document) -> list[UserError]:
     """Return the mistakes of pairs that state a setting which a search would change."""
     return [
-        document.mistake((*at, name), f"methods.{method} searches it: expected it in neither pair, or no search")
+        document.mistake((*at, name), f"methods.{method} searches it, to no effect here: remove one of them")
         for method, entry in sweep.methods.items()
         for part, name in map(Setting.of, entry.search)
         for i, pair in enumerate(sweep.pairs)
@@ -140,7 +140,7 @@ def _dimension(key: str, values: list[Any] | Range, source: MethodInfo, use: str
 
 def _of_range(ends: Range, kind: str, name: str, hyper: Hyper | None) -> Dimension:
     if kind not in ("int", "float"):
-        raise ValueError(expected("a list of values, as it is no number", ends.model_dump(exclude_none=True)))
+        raise ValueError("takes no number: expected a list of values, found a range")
     for end in (ends.low, ends.high):
         if kind == "int" and end != int(end):
             raise ValueError(expected("integers as lowest and highest", end))
@@ -155,10 +155,10 @@ def _check_recipe_key(name: str) -> None:
     if name not in Recipe.model_fields:
         raise ValueError(unknown("key of recipe", name, searchable))
     if name in _LENGTH:
-        raise ValueError(f"{name}: decides how many images a trial sees, and all trials see as many")
+        raise ValueError("decides how many images a trial trains on, and all trials train on as many")
     if name not in searchable:
         raise ValueError(
-            f"{name}: a method with another {name} than the others' is not comparable with them; searched can be: "
+            f"with another {name} than the others a method is not comparable with them; searched can be: "
             f"{', '.join(searchable)}"
         )
 
