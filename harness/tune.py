@@ -66,14 +66,15 @@ def tune(
       kd: {search: {params.temperature: [2, 4, 8], weights.kd: {log: [0.1, 10]}}}
     tune: {trials: 12}
 
-    Every method with a search gets the same number of trials; the first has the entry's own settings. A trial trains
-    every pair with seeds of the tuning's own, without the held-out images, on which it is then evaluated. The highest
-    mean after the last epoch wins, of equal ones the earliest. Then the sweep's own seeds are trained with the winners'
-    settings on the whole training set, and evaluated on the test set, which the tuning has not used.
+    Each method with a search gets the same number of trials.
+    Trial 0 has the entry's own settings; Optuna proposes those of the others.
+    A trial trains every pair, on seeds of the tuning's own and without the held-out images, and is evaluated on these.
+    The highest mean after the last epoch wins, of equal ones the earliest.
+    Then the sweep's seeds are trained with what won, on the whole training set, and evaluated on the test set.
 
     Trials are runs like all others: the same command goes on where it was interrupted, and trains nothing twice.
-    RESULTS/tuning/NAME.json has all trials; RESULTS/tuning/NAME/tuned.yaml is the sweep with what won, for
-    `harness.sweep`, `status` and `report`.
+    RESULTS/tuning/NAME.json has all trials.
+    RESULTS/tuning/NAME/tuned.yaml is the sweep with what won, for `sweep`, `status` and `report`.
 
     Exit code: 0 all final runs done, 1 some run failed, 2 wrong input.
     """

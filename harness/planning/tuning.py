@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from harness.console.terminal import say
-from harness.phrases import percent, plural
+from harness.errors import UserError
+from harness.phrases import file_name, percent, plural
 from harness.planning.check import check_first_steps
 from harness.planning.plan import Planned
 from harness.planning.submit import Request, check_writable, submit, work_of
@@ -75,6 +76,8 @@ class Tuning:
                 "starts afresh; runs that stay the same are not trained again"
             )
             return new
+        if not all(map(plan.has, log.trials)):
+            raise UserError(f"{path}: damaged: a trial has other settings than the search; restore it from a copy")
         # What was proposed after a failure may not be what its retrial leads to.
         failed = [trial.round for trial in log.trials if trial.state == "failed" and self.retry_failed]
         kept = tuple(trial for trial in log.trials if trial.round < min(failed, default=inf))
@@ -159,7 +162,7 @@ class Tuning:
         with suppress(FileNotFoundError):
             before = json_files.read_checked(TuningLog, path)
             if before.identity != log.identity:
-                aside = store.tuning(f"{log.sweep}-{before.identity[:8]}")
+                aside = store.tuning(file_name(f"{log.sweep}-{before.identity[:8]}"))
                 path.replace(aside)
                 say(f"the trials of before: {aside}")
         files.replace_json(path, checksums.seal_value(asdict(log)))

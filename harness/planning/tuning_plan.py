@@ -18,7 +18,7 @@ from harness.spec.science import Science
 from harness.spec.search_space import Settings, changed_entry, overridden_settings, search_space
 from harness.spec.sweep_plan import Cell, Run
 from harness.spec.teacher_reference import RunReference
-from harness.store.tuning_log import TuningLog
+from harness.store.tuning_log import Trial, TuningLog
 
 FIRST_SEED = 1000
 LARGEST_GRID = 10_000  # trials of a method
@@ -42,7 +42,7 @@ Stage = Sequence[tuple[Proposal, int | None]]  # with the epoch after which each
 
 @dataclass
 class TuningPlan:
-    """What a tuning searches, and on what it is judged."""
+    """The search of each method of a sweep, and the images and seeds that its trials are judged on."""
 
     base: Planned  # the sweep, each entry with its own settings
     tune: Tune
@@ -141,6 +141,13 @@ class TuningPlan:
         values = {"params": science.method.params, "weights": science.method.weights, "recipe": recipe}
         keys = {key: key.partition(".") for key in self.spaces[method]}
         return Proposal(method, 0, {key: values[part][name] for key, (part, _, name) in keys.items()})
+
+    def has(self, trial: Trial) -> bool:
+        """Return whether a trial from a file is one of the search."""
+        space = self.spaces.get(trial.method, {})
+        if not space or trial.settings.keys() != space.keys():
+            return False
+        return trial.number == 0 or all(space[key].holds(value) for key, value in trial.settings.items())
 
     def run_ids(self, trial: Proposal) -> tuple[str, ...] | None:
         """Return the runs that train a trial to the end; None where a sweep file may not have its settings."""

@@ -84,10 +84,11 @@ def _remove_of_run(store: Store, run_id: str, is_done: bool, records: list[Path]
 def _shared_folders(store: Store) -> Iterable[Path]:
     """Yield the folders whose files commands and jobs write without the lock of one run."""
     yield from (store.root, store.root / "failures", store.root / "queues", store.submissions, store.code)
-    yield from (store.root / name for name in ("estimates", "added_seeds", "tuning", "teachers"))
+    yield from (store.root / name for name in ("estimates", "added_seeds", "teachers"))
     yield from (store.probes, store.checks, store.weights / "sha256", store.weights / "sources")
     yield from (store.datasets / "arrays", store.datasets / "sources")
-    for parent in (store.all_tables, store.all_images, store.root / "logits"):
+    yield store.all_tunings
+    for parent in (store.all_tables, store.all_images, store.root / "logits", store.all_tunings):
         yield from (path for path in _entries(parent) if path.is_dir() and not path.is_symlink())
 
 

@@ -56,6 +56,7 @@ class Store:
         self.datasets = root / "datasets"  # of ``harness.store.data_cache``, unless KD_DATASETS names a folder
         self.code = root / "code"  # copies of the packages that a cluster's jobs run from
         self.all_tables = root / "tables"
+        self.all_tunings = root / "tuning"
         self.leaderboard = root / "leaderboard.html"
 
     @classmethod
@@ -136,11 +137,11 @@ class Store:
 
     def tuning(self, sweep: str) -> Path:
         """The trials of a sweep's tuning."""
-        return self.root / "tuning" / f"{sweep}.json"
+        return self.all_tunings / f"{sweep}.json"
 
     def tuned_sweep(self, sweep: str) -> Path:
         """The sweep file with the settings that its tuning chose."""
-        return self.root / "tuning" / sweep / "tuned.yaml"
+        return self.all_tunings / sweep / "tuned.yaml"
 
     def table_folder(self, sweep: str) -> Path:
         return self.all_tables / sweep

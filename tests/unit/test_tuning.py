@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,9 +265,12 @@ def test_a_final_seed_is_none_of_the_tuning(bench: Bench) -> None:
 
 def test_a_damaged_log_is_refused(bench: Bench) -> None:
     assert bench.tune("--no-final").code == 0
-    path = bench.store.tuning("small")
+    path, log = bench.store.tuning("small"), bench.log()
     path.write_text(path.read_text().replace('"number": 1', '"number": 7'))
     assert bench.tune().error.startswith(f"{path}: damaged: its content does not match its checksum")
+    trials = (replace(log.trials[1], settings={"weights.kd": 1e9, "params.temperature": 2.0}), *log.trials[1:])
+    files.replace_json(path, checksums.seal_value(asdict(replace(log, trials=trials))))
+    assert bench.tune().error.startswith(f"{path}: damaged: a trial has other settings than the search")
 
 
 @pytest.mark.parametrize(
