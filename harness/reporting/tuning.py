@@ -24,7 +24,6 @@ from harness.store.store import Store
 from harness.store.tuning_log import Trial, TuningLog
 
 FILES = ("tuning.md", "tuning.csv", "tuning.parquet")
-SCALES = ("log", "uniform")
 EDGE = 0.05  # the share of a range's width, at either end, that counts as its edge
 _COLUMNS = {  # of a trial in tuning.csv and tuning.parquet
     "sweep": pa.string(), "method": pa.string(), "trial": pa.int64(), "round": pa.int64(), "settings": pa.string(),
@@ -113,7 +112,7 @@ def _edge(searched: Any, value: Any) -> str:
 
 def scale_of(searched: Any) -> str:
     """Return ``log`` or ``uniform`` for a range, "" for a list of values."""
-    return next((s for s in SCALES if searched.get(s)), "") if isinstance(searched, Mapping) else ""
+    return next(iter(searched), "") if isinstance(searched, Mapping) else ""
 
 
 def is_number(value: Any) -> bool:

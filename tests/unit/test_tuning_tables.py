@@ -82,7 +82,7 @@ def test_own_settings_that_win_are_named_so() -> None:
     [
         ({"log": [0.1, 10]}, 9.0, "upper"),
         ({"log": [0.1, 10]}, 7.0, ""),
-        ({"log": [0.1, 10], "uniform": None}, 0.11, "lower"),
+        ({"log": [0.1, 10]}, 0.11, "lower"),
         ({"log": [0.1, 10]}, 0.0, "lower"),
         ({"uniform": [0, 10]}, 9.0, ""),
         ({"uniform": [0, 10]}, 9.6, "upper"),
@@ -161,7 +161,7 @@ def tuned_store() -> tuple[Store, Contents]:
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=run.science.text))
-    tried = log(*KD, kd={"log": [0.1, 100]}, untuned=("student", "fitnets"))
+    tried = log(*KD, kd={"log": (0.1, 100.0)}, untuned=("student", "fitnets"))
     path = planned.store.tuning("small")
     path.parent.mkdir()
     files.replace_json(path, checksums.seal_value(asdict(tried)))
@@ -229,4 +229,8 @@ def test_a_damaged_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = store.tuning("small")
     path.write_text(path.read_text().replace("84.5", "94.5"))
     with pytest.raises(UserError, match=r"small.json: damaged: its content does not match its checksum"):
+        read_tuning(store, "small")
+    value = checksums.split_value(json.loads(path.read_text()))[0]
+    files.replace_json(path, {**value, "search": {"kd": {WEIGHT: {"log": [0.1]}}}})
+    with pytest.raises(UserError, match=r"small.json: damaged: search.kd"):
         read_tuning(store, "small")
