@@ -104,6 +104,14 @@ class Contents:
         options: dict[str, Any] = {"baseline": baseline, "margin": margin}
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
+    def with_tuning_of(self, folder: Path) -> "Contents":
+        """Return these contents with the remarks on the tuning of the table in a folder, if that has the same runs."""
+        try:
+            earlier = Contents.read(folder)
+        except UserError:  # no table yet, or one that will be replaced
+            return self
+        return replace(self, tuning=earlier.tuning) if set(earlier.cells) <= set(self.cells) else self
+
     @classmethod
     def read(cls, folder: Path) -> "Contents":
         """Read the contents of the table in a folder.

@@ -48,7 +48,7 @@ class TunedMethod:
 
     @property
     def gained(self) -> float | None:
-        """What the winner is better by than the entry's own settings, in points."""
+        """The points by which the winner is better than the entry's own settings."""
         if self.winner is None or self.winner.value is None or self.own is None:
             return None
         return self.winner.value - self.own
@@ -231,7 +231,7 @@ def tuning_notes(log: TuningLog) -> tuple[str, ...]:
         for (trials, images), methods in budgets.items()
     ]
     notes = [
-        f"Tuned by validation {shown(log.score)} on {plural(log.validation, 'held-out training image')}: "
+        f"Settings chosen by validation {shown(log.score)} on {plural(log.validation, 'held-out training image')}: "
         f"{'; '.join(texts)}."
     ]
     notes += [text] if (text := _unequal(tuned)) else []

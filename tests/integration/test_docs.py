@@ -98,6 +98,7 @@ RUN = (
     "docs/recipes.md",
     "docs/your-own-data.md",
     "docs/fine-tuning.md",
+    "docs/tuning.md",
 )
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +18,15 @@ from harness.reporting.comparison import Contents
 from harness.reporting.figures.tuning import best_so_far
 from harness.reporting.tables import table_folder
 from harness.reporting.tables.text import sweep_notes
-from harness.reporting.tuning import read_tuning, tuned_methods, tuning_dict, tuning_notes, tuning_text, write_tuning
+from harness.reporting.tuning import (
+    FILES,
+    read_tuning,
+    tuned_methods,
+    tuning_dict,
+    tuning_notes,
+    tuning_text,
+    write_tuning,
+)
 from harness.store import checksums, files, records
 from harness.store.store import Store
 from harness.store.tuning_log import Trial, TuningLog
@@ -102,8 +111,8 @@ def test_unequal_budgets_are_marked_everywhere() -> None:
     unequal = "Unequal budgets of tuning: more images than most for dkd; fewer images than most for fitnets."
     assert unequal in text
     assert tuning_notes(more) == (
-        "Tuned by validation top-1 on 144 held-out training images: kd, rekd, crd (each 3 trials, 3,000 images trained "
-        "on); fitnets (2 trials, 2,000 images trained on); dkd (4 trials, 4,000 images trained on).",
+        "Settings chosen by validation top-1 on 144 held-out training images: kd, rekd, crd (each 3 trials, 3,000 "
+        "images trained on); fitnets (2 trials, 2,000 images trained on); dkd (4 trials, 4,000 images trained on).",
         unequal,
         "Not tuned: student.",
     )
@@ -168,23 +177,39 @@ def test_verify_rebuilds_a_tunings_tables(tmp_path: Path, monkeypatch: pytest.Mo
     assert run_command("verify").code == 0, "before the final runs"
     table_folder.write_tables(contents, store, folder)
     assert table_folder.tables_are_current(contents, store, folder)
-    note = "Tuned by validation top-1 on 144 held-out training images: kd (3 trials, 3,000 images trained on)."
+    note = (
+        "Settings chosen by validation top-1 on 144 held-out training images: kd (3 trials, 3,000 images trained on)."
+    )
     for name in ("table.md", "table.html", "paper.md"):
         assert note in (folder / name).read_text()
-    assert run_command("verify").code == 0
     assert note in run_command("report").out
-    drawn = run_command("report", "--figures", folder.parent).out.split()
-    assert {str(folder / "tuning.svg"), str(folder / "tuning_kd.svg")} <= set(drawn)
-    assert run_command("verify").code == 0
+    assert note in run_command("report", "small.yaml").out, "its runs are those of the table"
+    assert note not in run_command("report", "small.yaml", "--set", "seeds=2").out
 
     text = (folder / "tuning.csv").read_text()
     (folder / "tuning.csv").write_text(text.replace("84.5", "94.5"))
     changed = run_command("verify")
     assert changed.code == 1 and f"DIFFERENT {folder}/tuning.csv: line 3" in changed.out
     assert not table_folder.tables_are_current(contents, store, folder)
+    (folder / "tuning.csv").write_text(text)
+    drawn = run_command("report", "--figures", folder.parent).out.split()
+    assert {str(folder / "tuning.svg"), str(folder / "tuning_kd.svg")} <= set(drawn)
+    assert run_command("verify").code == 0
     store.tuning("small").unlink()
     missing = run_command("verify")
     assert missing.code == 1 and "DAMAGED" in missing.out and "small.json: missing; run harness.tune" in missing.out
+
+
+def test_a_bundle_has_the_tuning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store, contents = tuned_store()
+    table_folder.write_tables(contents, store, store.table_folder("small"))
+    assert run_command("report", "small.yaml", "--bundle", "small.zip").code == 0
+    with ZipFile("small.zip") as bundle:
+        bundle.extractall("small")
+    assert {f"tables/small/{name}" for name in FILES} | {"tuning/small.json"} <= set(bundle.namelist())
+    assert "tuning/            every trial" in Path("small/README.txt").read_text()
+    assert run_command("verify", "--results", "small").code == 0
 
 
 def test_tables_without_a_tuning_have_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +220,7 @@ def test_tables_without_a_tuning_have_the_same_bytes(tmp_path: Path, monkeypatch
     assert "tuning" not in (tmp_path / "contents.json").read_text()
     tuned = replace(contents, tuning=("Tuned.\n\nTwice.",))
     tuned.write(tmp_path)
-    assert Contents.read(tmp_path) == tuned and "Tuned. Twice." in sweep_notes(tuned)
+    assert Contents.read(tmp_path) == tuned and "Tuning: Tuned. Twice." in sweep_notes(tuned)
 
 
 def test_a_damaged_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ def _draw_progress(log: TuningLog, figure: Figure) -> None:
     axes = figure.subplots()
     for i, (method, trials) in enumerate(grouped(log.trials, lambda trial: trial.method).items()):
         axes.plot(*best_so_far(trials), label=text(method), drawstyle="steps-post", **look(i))
+    axes.locator_params(axis="x", nbins=5)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set_xlabel("images trained on")
     axes.set_ylabel(f"best validation {shown(log.score)} (%)")
 
@@ -57,6 +59,9 @@ def _draw_settings(log: TuningLog, trials: Sequence[Trial], keys: Sequence[str],
             axes.plot(value if numbers else text(value_text(value)), trial.value, "o", color=colour, mfc=face)
         if numbers and scale_of(log.search.get(method, {}).get(key)) == "log" and min(values) > 0:
             axes.set_xscale("log")
+            axes.xaxis.get_major_locator().set_params(subs=(1, 3))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
         axes.set_xlabel(text(key))
     for axes in grid[len(keys) :]:
         axes.set_axis_off()
