@@ -156,7 +156,9 @@ class Tuning:
         return [_trial(planned, proposal, stop, number, states, scores) for proposal, stop in stage]
 
     def _write(self, log: TuningLog) -> None:
-        """Write the log. One of another search, budget or sweep makes way for it."""
+        """Write the log and its tables. A log of another search, budget or sweep makes way for it."""
+        from harness.reporting.tuning import write_tuning
+
         store = self.plan.base.store
         path = store.tuning(log.sweep)
         with suppress(FileNotFoundError):
@@ -166,6 +168,7 @@ class Tuning:
                 path.replace(aside)
                 say(f"the trials of before: {aside}")
         files.replace_json(path, checksums.seal_value(asdict(log)))
+        write_tuning(log, store.table_folder(log.sweep))
 
 
 def train(request: Request, planned: Planned, retry_failed: bool, checked: Collection[str]) -> dict[str, str]:

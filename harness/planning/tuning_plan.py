@@ -121,7 +121,7 @@ class TuningPlan:
         """
         sweep = self._dataset_of_trials(self.base.plan.sweep)
         teaching = teaching_methods(sweep)
-        entries = {name: sweep.methods[name] for name in teaching}
+        entries = {name: changed_entry(name, sweep.methods[name], {}) for name in teaching}
         entries |= {trial.name: self.entry(trial) for trial, _ in stage}
         pairs = tuple(_pair_of_trials(pair, stage, teaching) for pair in sweep.pairs)
         changes = {"methods": entries, "pairs": pairs, "seeds": self.seeds, "tune": None}

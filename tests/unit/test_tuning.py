@@ -123,6 +123,7 @@ def test_interrupted_it_goes_on_with_the_same_trials_and_trains_nothing_twice(
     other = Bench(tmp_path / "other", monkeypatch)
     other.stop_after = 1
     assert other.tune().code == 1
+    assert run_command("verify", "--results", other.store.root).code == 0, "the tables are those of the log"
     assert other.log().trials == tuple(t for t in whole.trials if t.round == 0)
     other.stop_after = 10**9
     other.store.tuning("small").unlink()  # killed before it was written
