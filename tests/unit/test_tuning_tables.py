@@ -155,6 +155,14 @@ def test_files_have_a_line_per_trial(tmp_path: Path) -> None:
     assert table[0]["run_ids"] == "kd-0" and table[0]["metric"] == "top1" and table[0]["seeds"] == "1000"
 
 
+def test_the_order_of_settings_does_not_matter(tmp_path: Path) -> None:
+    settings = {"weights_kd": 2.0, "params_tau": 1}
+    for name, order in (("one", sorted(settings)), ("two", settings)):
+        write_tuning(log(trial("kd", 0, 80.0, **{key: settings[key] for key in order})), tmp_path / name)
+    one, two = ([(tmp_path / folder / name).read_bytes() for name in FILES] for folder in ("one", "two"))
+    assert one == two
+
+
 def tuned_store() -> tuple[Store, Contents]:
     """Write a store with the final records of a sweep and the log of its tuning, and return it with its contents."""
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
