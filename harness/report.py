@@ -147,7 +147,9 @@ def report(
         return
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
-        contents = [Contents.of(planned.name, planned.plan)]
+        planned.say_tuned()
+        folder = store.table_folder(planned.name)
+        contents = [Contents.of(planned.name, planned.plan).with_tuning_of(folder)]
     elif not (contents := [Contents.read(folder) for folder in store.tables()]):
         raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
     contents = [content.with_options(baseline, margin) for content in contents]

@@ -61,7 +61,8 @@ def status(
 
     planned = plan_sweep(file, results, data, set_, only)
     store = planned.store
-    queues = store.queues(planned.name)
+    queues = store.queues(planned.name) + (store.queues(planned.tuning_name) if planned.plan.sweep.tune else [])
+    planned.say_tuned()
     if json_ and (watch or cancel or logs is not None):
         raise UserError("--json goes with the runs' states and with --failures, not with --watch, --cancel or --logs")
     if cancel:

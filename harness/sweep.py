@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,23 +11,12 @@ from harness.console import options
 from harness.console.terminal import say
 from harness.errors import EXIT_OK, EXIT_RUN_FAILED, UserError
 
-if TYPE_CHECKING:
-    from harness.planning.plan import Planned
-    from harness.reporting.comparison import Contents
-    from harness.reporting.pairwise import PairwiseTest
-
 
 def sweep(
     file: options.SweepFile,
     results: options.Results = Path("results"),
     data: options.Data = None,
-    cluster: Annotated[
-        str,
-        typer.Option(
-            help="Where jobs run: local (this machine), or a SLURM profile: a name in slurm/profiles/ or the path of a "
-            "YAML file."
-        ),
-    ] = "local",
+    cluster: options.Cluster = "local",
     set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
     only: options.Only = [],  # noqa: B006
     plan: Annotated[
@@ -36,14 +25,7 @@ def sweep(
     detach: Annotated[
         bool, typer.Option("--detach", help="Start the jobs and return; `status FILE --watch` follows them.")
     ] = False,
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most jobs to run at the same time (default: on a cluster, no limit; on this machine, one per GPU or, "
-            "without GPUs, one per core up to 8).",
-        ),
-    ] = None,
+    max_parallel: options.MaxParallel = None,
     packs_per_job: Annotated[
         int | None,
         typer.Option(
@@ -107,6 +89,7 @@ def sweep(
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.
     """
+    from harness.planning.printed_results import print_results
     from harness.planning.submit import LOCAL, Request, check_writable, submit, work_of
     from harness.reporting import protocol_guard
     from harness.store import ownership
@@ -171,41 +154,9 @@ def sweep(
         )
         raise typer.Exit(130) from None
     states = set(planned.states().values())  # before the table: what is said after it cannot fail
-    _report(planned, request.contents(planned), undecided, json_)
+    more = {} if undecided is None else {"undecided": [asdict(test) for test in undecided]}
+    print_results(planned, request.contents(planned), json_, more)
     raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
-
-
-def _report(planned: "Planned", contents: "Contents", undecided: "list[PairwiseTest] | None", json_: bool) -> None:
-    from harness.planning.cost import submissions
-    from harness.reporting import comparison
-    from harness.reporting.published import table
-    from harness.reporting.tables import table_folder
-    from harness.store.compaction import compact_if_many
-    from harness.store.leftovers import remove_leftovers
-
-    remove_leftovers(planned.store)
-    compact_if_many(planned.store)  # before the table, which is current as long as its rows stay in the same files
-    folder = planned.store.table_folder(planned.name)
-    if json_:
-        results = table_folder.write_tables(contents, planned.store, folder)
-        value = {
-            "sweep": planned.name,
-            **comparison.comparison_dict(results),
-            "published": table.published_dicts(table_folder.published_for(results)),
-            "folder": str(folder),
-            "submissions": submissions.submission_dicts(planned.store, planned.name),
-        }
-        if undecided is not None:
-            value["undecided"] = [asdict(test) for test in undecided]
-        print(json.dumps(value))
-        return
-    text = table_folder.current_table(contents, planned.store, folder)
-    if text is None:  # not read back: another sweep of this name may write the folder
-        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
-    print(text)
-    submissions.say_submissions(planned.store, planned.name)
-    say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
 
 
 if __name__ == "__main__":

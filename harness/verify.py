@@ -28,8 +28,9 @@ def verify(
 ) -> None:
     """Check every record against its checksum, compacted or not, and trained weights against their records.
 
-    Then rebuild every table, and the figures in its folder, from the records, and compare them byte for byte; of the
-    store's claims, the logs and verdicts. Records of earlier harnesses carry no checksum, which is said.
+    Then rebuild every table, and the figures in its folder, from the records, a tuning's tables from its log, and the
+    logs and verdicts of the store's claims, and compare them byte for byte. Records of earlier harnesses carry no
+    checksum, which is said.
 
     Exit code: 0 all is as it was written, 1 a byte differs or a file is damaged, 2 wrong input.
     """
@@ -78,7 +79,7 @@ def _check_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
 
 
 def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
-    from harness.reporting import figures
+    from harness.reporting import figures, tuning
     from harness.reporting.comparison import Contents
     from harness.reporting.tables import digests, gap, table_folder
 
@@ -86,13 +87,16 @@ def _compare_tables(store: "Store", folder: Path) -> tuple[list[str], int]:
         rebuilt = Path(scratch) / folder.name
         names = {p.name for p in folder.iterdir() if p.is_file()}
         try:
-            compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
-            if names & {*table_folder.FIDELITY}:
-                table_folder.write_fidelity(compared, store, rebuilt)
-            if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
-                figures.write_figures(compared, store, rebuilt)
-            if gap.FILE in names:
-                table_folder.write_gap(compared, store, rebuilt)
+            if not names or names - set(tuning.FILES):  # a tuning's tables stand alone until the final runs
+                compared = table_folder.write_tables(Contents.read(folder), store, rebuilt)
+                if names & {*table_folder.FIDELITY}:
+                    table_folder.write_fidelity(compared, store, rebuilt)
+                if any(Path(name).suffix[1:] in figures.FORMATS for name in names):
+                    figures.write_figures(compared, store, rebuilt)
+                if gap.FILE in names:
+                    table_folder.write_gap(compared, store, rebuilt)
+            if not names.isdisjoint(tuning.FILES):
+                tuning.write_tuning(tuning.read_tuning(store, folder.name), rebuilt)
         except Unreadable:
             raise
         except UserError as e:

@@ -27,7 +27,7 @@ docs/concepts.md explains the words.
 "python -m harness COMMAND --help" shows a command's options.
 """
 COMMANDS = (
-    "sweep", "list", "status", "report", "leaderboard", "compact", "verify", "evaluate", "transfer", "export",
+    "sweep", "tune", "list", "status", "report", "leaderboard", "compact", "verify", "evaluate", "transfer", "export",
     "prepare",
 )  # fmt: skip
 

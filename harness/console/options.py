@@ -9,6 +9,23 @@ SweepFile = Annotated[Path, typer.Argument(help="A sweep file, e.g. benchmarks/d
 SomeSweepFile = Annotated[Path | None, typer.Argument(help="A sweep file (default: every sweep of the store).")]
 Results = Annotated[Path, typer.Option("--results", help="The store: the folder of records, logs, weights and tables.")]
 Data = Annotated[Path | None, typer.Option("--data", help="The folder of datasets and weights (default: $KD_DATA).")]
+Cluster = Annotated[
+    str,
+    typer.Option(
+        "--cluster",
+        help="Where jobs run: local (this machine), or a SLURM profile: a name in slurm/profiles/ or the path of a "
+        "YAML file.",
+    ),
+]
+MaxParallel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-parallel",
+        min=1,
+        help="Most jobs to run at the same time (default: on a cluster, no limit; on this machine, one per GPU or, "
+        "without GPUs, one per core up to 8).",
+    ),
+]
 Set = Annotated[
     list[str],
     typer.Option(

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from harness.console.terminal import say
 from harness.errors import Unreadable, UserError
 from harness.planning import locate
 from harness.planning.weight_files import GivenWeights
 from harness.spec import expand, sweep_file, sweep_plan
+from harness.spec.schema import Sweep
 from harness.spec.tasks import DatasetInfo
 from harness.spec.yamlfile import Document
 from harness.store import json_files
@@ -33,6 +35,11 @@ class Planned:
     def document(self) -> Document:
         return self.plan.document
 
+    @property
+    def tuning_name(self) -> str:
+        """The name by which the queues of the sweep's tuning go."""
+        return f"{self.name}-tuning"
+
     def data_folder(self) -> Path | None:
         """Return the folder that jobs read the dataset from, see ``locate.data_folder``.
 
@@ -40,6 +47,24 @@ class Planned:
             UserError: there is no such folder.
         """
         return locate.data_folder(self.plan.sweep.dataset, self.info, self.data_root, self.store)
+
+    def variant(
+        self, sweep: Sweep, name: str, only: expand.Only | None = None, added: Sequence[sweep_plan.Cell] = ()
+    ) -> "Planned":
+        """Return the plan of a sweep whose data, teachers and weights are this one's; ``added``: as ``expand`` takes.
+
+        Raises:
+            UserError: a mistake in it.
+        """
+        weights_sha256 = cache(lambda weights: self.given.sha256(weights, fetch=False))
+        plan = expand.expand(sweep, self.document, self.info, weights_sha256, only, added)
+        plan.dataset_label = self.info.label
+        return replace(self, name=name, plan=plan)
+
+    def say_tuned(self) -> None:
+        """Say where the settings are that the sweep's tuning chose, if there is one: its file has the entries' own."""
+        if self.plan.sweep.tune and (tuned := self.store.tuned_sweep(self.name)).exists():
+            say(f"note: this is about the entries' own settings; name {tuned} for those that the tuning chose")
 
     def states(self) -> dict[str, str]:
         """Return run_id -> done, failed or to do. A running run is to do: locks are asked only where that matters."""

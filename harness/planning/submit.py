@@ -55,7 +55,8 @@ class Request:
         """
         from harness.reporting.comparison import Contents
 
-        return Contents.of(planned.name, planned.plan).with_options(self.baseline, self.margin)
+        contents = Contents.of(planned.name, planned.plan).with_options(self.baseline, self.margin)
+        return contents.with_tuning_of(planned.store.table_folder(planned.name))
 
 
 @dataclass(frozen=True)

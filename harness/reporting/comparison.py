@@ -62,6 +62,7 @@ class Contents:
     teachers_alone: tuple[str, ...] = ()  # further changes, which make it train a pair's student as its teachers
     dataset_label: str = ""  # the name that people gave to a prepared dataset
     idle_settings: tuple[str, ...] = ()  # sentences on settings without effect
+    tuning: tuple[str, ...] = ()  # sentences on the tuning that chose the methods' settings
 
     @property
     def task(self) -> TaskInfo:
@@ -104,6 +105,14 @@ class Contents:
         options: dict[str, Any] = {"baseline": baseline, "margin": margin}
         return replace(self, **{name: value for name, value in options.items() if value is not None})
 
+    def with_tuning_of(self, folder: Path) -> "Contents":
+        """Return these contents with the remarks on the tuning of the table in a folder, if that has the same runs."""
+        try:
+            earlier = Contents.read(folder)
+        except UserError:  # no table yet, or one that will be replaced
+            return self
+        return replace(self, tuning=earlier.tuning) if set(earlier.cells) <= set(self.cells) else self
+
     @classmethod
     def read(cls, folder: Path) -> "Contents":
         """Read the contents of the table in a folder.
@@ -129,7 +138,7 @@ class Contents:
 
     def write(self, folder: Path) -> None:
         # Left out while empty, so that the files of tables stay the same.
-        younger = ("dataset_label", "idle_settings")
+        younger = ("dataset_label", "idle_settings", "tuning")
         content = {k: v for k, v in asdict(self).items() if v or k not in younger}
         files.replace_json(folder / CONTENTS, {**content, "cells": [cell.to_json() for cell in self.cells]})
 

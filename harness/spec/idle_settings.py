@@ -31,6 +31,9 @@ def idle_settings(plan: Plan) -> tuple[str, ...]:
 
 def _of_sweep(plan: Plan) -> Iterator[str]:
     sweep = plan.sweep
+    searches = ["search"] * any(entry.search for entry in sweep.methods.values())
+    if unread := [*searches, *["tune"] * (sweep.tune is not None)]:
+        yield f"{' and '.join(unread)}: only `python -m harness.tune` reads {'them' if len(unread) > 1 else 'it'}"
     if sweep.teachers != Teachers():
         if all(all(pair.weights_by_teacher) for pair in sweep.pairs):
             yield "teachers: no teacher is trained, as every pair has teacher_weights"

@@ -5,6 +5,7 @@ from harness.spec import methods
 from harness.spec.methods import MethodInfo
 from harness.spec.schema import Method, Recipe
 from harness.spec.science import MethodSettings
+from harness.spec.search_space import search_mistakes
 from harness.spec.yamlfile import Document, KeyPath
 
 
@@ -35,6 +36,7 @@ def resolve(name: str, layers: dict[KeyPath, Method], document: Document) -> tup
             else:
                 text = unknown(f"loss term of {use}", term, weights)
                 mistakes.append(document.mistake((*path, "weights", term), text))
+        mistakes += search_mistakes(layer.search, source, use, document, (*path, "search"))
     if not any(weights.values()):
         mistakes.append(document.mistake(at, "every loss term has weight 0: nothing would be trained"))
     raise_mistakes(mistakes)

@@ -24,11 +24,11 @@ def _no_share(percent: float) -> float:
 Percent = Annotated[Finite, AfterValidator(_no_share)]
 
 
-def _types(annotation: Any) -> set[Any]:
+def types_of(annotation: Any) -> set[Any]:
     """Return the types of values that an annotation allows, also inside lists and mappings."""
     if get_origin(annotation) is Annotated:
-        return _types(get_args(annotation)[0])
-    return {kind for part in get_args(annotation) for kind in _types(part)} or {annotation}
+        return types_of(get_args(annotation)[0])
+    return {kind for part in get_args(annotation) for kind in types_of(part)} or {annotation}
 
 
 class Closed(BaseModel):
@@ -42,7 +42,7 @@ class Closed(BaseModel):
     def _true_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
         if any(isinstance(v, bool) for v in values):  # pydantic would read 1 or 0
-            types = _types(cls.model_fields[info.field_name or ""].annotation)
+            types = types_of(cls.model_fields[info.field_name or ""].annotation)
             if types & {int, float} and bool not in types:
                 kind, words = ("int_type", "an integer") if float not in types else ("float_type", "a number")
                 raise PydanticCustomError(kind, f"must be {words}")

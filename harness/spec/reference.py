@@ -24,6 +24,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("A view of a recipe's `views`", classification.ViewKeys),
     ("`teachers`", schema.Teachers),
     ("An entry of `methods`", schema.Method),
+    ("A range of `search`", schema.Range),
+    ("`tune`", schema.Tune),
     ("An entry of `pairs`", schema.Pair),
     ("`teacher_weights`", schema.Weights),
     ("`teacher_backbone` and `student_backbone`", schema.Backbone),

@@ -260,12 +260,36 @@ class Range(Closed):
     log: tuple[Finite, Finite] | None = Field(None, description="lowest and highest, evenly on a logarithmic scale")
     uniform: tuple[Finite, Finite] | None = Field(None, description="lowest and highest, evenly")
 
+    @model_validator(mode="after")
+    def _one_that_rises(self) -> "Range":
+        stated = [ends for ends in (self.log, self.uniform) if ends is not None]
+        if len(stated) != 1:
+            raise ValueError(
+                f"expected one of log and uniform, found {'both' if stated else 'neither'}: {{log: [0.1, 10]}}"
+            )
+        if self.low >= self.high:
+            raise ValueError(f"expected the lowest number before a higher one, found {self.low:g} and {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"log: expected numbers above 0, found {self.low:g}; write uniform, or a list")
+        return self
+
+    @property
+    def low(self) -> float:
+        """The lowest number."""
+        return (self.log or self.uniform or (0.0, 0.0))[0]
+
+    @property
+    def high(self) -> float:
+        """The highest number."""
+        return (self.log or self.uniform or (0.0, 0.0))[1]
+
 
 class Tune(Closed):
     """The search of ``python -m harness.tune``: how many trials, on what, and which wins."""
 
-    trials: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        description="trials of each method; the first has the entry's own settings"
+    trials: Annotated[int, Field(ge=1, le=10_000)] | None = Field(
+        None,
+        description="trials of each method; the first has the entry's own settings; required, but for `sampler: grid`",
     )
     validation: int | None = Field(
         None, ge=10, description="training images held out to choose by; a tenth when not stated"
@@ -283,6 +307,16 @@ class Tune(Closed):
         (), description="epochs after which only the best share of a round's trials, `keep`, goes on"
     )
     keep: Finite = Field(0.5, gt=0, lt=1, description="the share of trials that goes on at each of `rungs`")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Tune":
+        if self.sampler == "grid" and self.trials is not None:
+            raise ValueError("trials: sampler grid tries every combination; leave trials out")
+        if self.sampler != "grid" and self.trials is None:
+            raise ValueError("trials is required and missing: the number of trials of each method")
+        if list(self.rungs) != sorted(set(self.rungs)):
+            raise ValueError(f"rungs must rise, found {list(self.rungs)}")
+        return self
 
 
 class Method(Closed):

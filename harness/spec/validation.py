@@ -21,7 +21,7 @@ EXPECTED = {
     "int": "an integer", "float": "a number", "bool": "true or false", "string": "text",
 }  # fmt: skip
 # What pydantic puts between the keys of a place.
-LABELS = ("int", "float", "bool", "str", "tuple[", "function-after[", "[key]")
+LABELS = ("int", "float", "bool", "str", "tuple[", "list[", "Range", "function-after[", "[key]")
 
 
 def validate_model(
@@ -73,7 +73,9 @@ def _is_told_deeper(error: ErrorDetails) -> bool:
 
 def message(model: type[BaseModel], place: KeyPath, errors: list[ErrorDetails]) -> str:
     """Return what is wrong at a place, in a person's words; ``errors`` are pydantic's for it."""
-    error, kinds = errors[0], [error["type"].split("_")[0] for error in errors]
+    kinds = [error["type"].split("_")[0] for error in errors]
+    # Of what is one of several forms, a value in one of them has the mistake that its form's own check tells.
+    error = next((error for error in errors if error["type"] == "value_error"), errors[0])
     value = error["input"]
     if error["type"] == "extra_forbidden":
         return _unknown_key(model, place)

@@ -87,7 +87,8 @@ def _shared_folders(store: Store) -> Iterable[Path]:
     yield from (store.root / name for name in ("estimates", "added_seeds", "teachers"))
     yield from (store.probes, store.checks, store.weights / "sha256", store.weights / "sources")
     yield from (store.datasets / "arrays", store.datasets / "sources")
-    for parent in (store.all_tables, store.all_images, store.transfers, store.root / "logits"):
+    yield store.all_tunings
+    for parent in (store.all_tables, store.all_images, store.transfers, store.root / "logits", store.all_tunings):
         yield from (path for path in _entries(parent) if path.is_dir() and not path.is_symlink())
 
 

@@ -58,6 +58,7 @@ class Store:
         self.transfers = root / "transfer"
         self.all_tables = root / "tables"
         self.claims = root / "claims"
+        self.all_tunings = root / "tuning"
         self.leaderboard = root / "leaderboard.html"
 
     @classmethod
@@ -138,7 +139,11 @@ class Store:
 
     def tuning(self, sweep: str) -> Path:
         """The trials of a sweep's tuning."""
-        return self.root / "tuning" / f"{sweep}.json"
+        return self.all_tunings / f"{sweep}.json"
+
+    def tuned_sweep(self, sweep: str) -> Path:
+        """The sweep file with the settings that its tuning chose."""
+        return self.all_tunings / sweep / "tuned.yaml"
 
     def transfer(self, network: str, target: str, version: str) -> Path:
         """The linear probe of a network on a target data set with this content."""

@@ -1,9 +1,12 @@
 """The log of a sweep's tuning: every trial of every method, and which won."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.store.json_files import CLOSED
+
+Ends = tuple[float, float]  # lowest and highest
+Searched = list[Any] | dict[Literal["log", "uniform"], Ends]  # values, or a range with its scale
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class TuningLog:
     validation: int  # held-out training images
     trials: tuple[Trial, ...]
     untuned: tuple[str, ...]  # methods without a search
+    search: dict[str, dict[str, Searched]] = field(default_factory=dict)  # method -> key of its entry -> what is tried
+    identity: str = ""  # a hash of all that decides the trials: with another one, a tuning starts afresh
 
     def of_method(self, method: str) -> list[Trial]:
         """Return a method's trials, by number."""

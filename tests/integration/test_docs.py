@@ -99,6 +99,7 @@ RUN = (
     "docs/your-own-data.md",
     "docs/fine-tuning.md",
     "docs/transfer.md",
+    "docs/tuning.md",
 )
 
 

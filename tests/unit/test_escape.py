@@ -64,7 +64,7 @@ def compared(text: str) -> Comparison:
     cells = [Cell(text, f"s{text}", m, seed, f"run-{i}", None) for i, (m, seed) in enumerate(lines)]
     warnings = [] if text in LONE else [text]  # which Parquet does not take
     rows = [row(c.run_id, 60.0 + c.seed, 61.0, science=SCIENCE, warnings=warnings) for c in cells]
-    more: Any = {"dataset_label": text, "file": text, "sets": (text,), "idle_settings": (text,)}
+    more: Any = {"dataset_label": text, "file": text, "sets": (text,), "idle_settings": (text,), "tuning": (text,)}
     return comparison.compare(Contents(text, text, "digits", (20,), tuple(cells), **more), table(rows))
 
 

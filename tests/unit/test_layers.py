@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import REPO
 
 COMMANDS = {
-    "sweep", "list", "status", "report", "leaderboard", "prepare", "evaluate", "transfer", "export", "verify",
+    "sweep", "tune", "list", "status", "report", "leaderboard", "prepare", "evaluate", "transfer", "export", "verify",
     "compact",
 }  # fmt: skip
 SUPPORTING_MODULES = {"__main__", "api", "errors", "hardware", "phrases", "rng"}

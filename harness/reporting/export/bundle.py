@@ -6,6 +6,7 @@ and absolute paths are cut to their last part: nothing says where or by whom the
 
 import json
 import shlex
+import shutil
 import tempfile
 import zipfile
 from collections import Counter, defaultdict
@@ -35,7 +36,8 @@ from harness.store.store import Store
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can have
 _CONSTRAINTS = Path(__file__).resolve().parents[3] / "constraints.txt"  # of a checkout
 _ENVIRONMENT = ("git_commit", "git_dirty", "hardware", "threads", "processes", "versions")
-_TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone")  # in a table's contents, that may name paths
+# In a table's contents, that may name paths.
+_TEXTS = ("note", "dataset_label", "idle_settings", "teachers_alone", "tuning")
 # Keys of a pair.
 _GIVEN = ("teacher_weights", "student_backbone", "teacher_backbone", "student_weights", "teacher_init")
 _README = """{name}: {done} of {runs} runs of a sweep of the knowledge distillation harness
@@ -46,7 +48,7 @@ records/           a Parquet file per run: settings, metrics, curves by epoch, c
 sweep.yaml         the sweep file as it was written
 resolved.yaml      the same with --set applied and its recipes written out: it needs no other file
 settings.json      every setting of every line of the table, defaults too, with its runs
-environment.json   commit, packages and hardware that the runs were trained with, and how many with each
+{tuning}environment.json   commit, packages and hardware that the runs were trained with, and how many with each
 commands.txt       the commands that make this file again, in the folder above
 {own}
 To check that the tables follow from the records, with the harness that wrote them ({version}), unpack all this into
@@ -56,6 +58,8 @@ a folder {name}/, and in the folder above it:
 
 Never start Python inside a folder that you were sent: it imports modules from there.
 To read the records: harness.open_store("{name}"), or any reader of Parquet.
+"""
+_TUNING = """tuning/            every trial of the tuning that chose the settings
 """
 _OWN = """code/              modules of the authors' own, which these commands import: read them before you run them
 """
@@ -83,6 +87,10 @@ def write_bundle(
         tables = Store(folder).table_folder(unpacked.name)
         compared = table_folder.write_tables(unpacked, store, tables, partial(_without_places, hosts=hosts))
         (tables / digests.FILE).unlink()  # of this store, not of the unpacked one
+        if contents.tuning:
+            log = Store(folder).tuning(unpacked.name)
+            log.parent.mkdir()
+            shutil.copyfile(store.tuning(contents.name), log)
         try:
             figures.write_figures(compared, store, folder / "figures")
         except UserError as e:
@@ -92,7 +100,8 @@ def write_bundle(
         commit, _ = provenance.git_state()
         release = metadata.version("kd-harness")
         version = f"{release}, commit {commit}" if commit else release
-        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version, own=_OWN * own)
+        parts = {"tuning": _TUNING * bool(contents.tuning), "own": _OWN * own}
+        readme = _README.format(name=contents.name, done=len(facts), runs=len(run_ids), version=version, **parts)
         # With --only, the unpacked sweep's name gets the same mark again.
         name = plan.sweep.name if only else contents.name
         texts = {

@@ -23,6 +23,8 @@ from harness.reporting.published import numbers
 from harness.reporting.published.table import PublishedTable, published_table
 from harness.reporting.tables import digests, formats, gap
 from harness.reporting.tables.digests import Digests
+from harness.reporting.tuning import FILES as TUNING
+from harness.reporting.tuning import read_tuning, write_tuning
 from harness.spec.sweep_plan import Cell
 from harness.store import files, json_files, record_stream
 from harness.store.locks import Lock, is_locked
@@ -38,15 +40,17 @@ _Changed = Callable[[pa.Table], pa.Table]
 
 
 def write_tables(contents: Contents, store: Store, folder: Path, changed: _Changed = lambda rows: rows) -> Comparison:
-    """Write table.md, .tex, .csv, .html, paper.md and so on, records.parquet, contents.json and their digests.
+    """Write table.md, .tex, .csv, .html, paper.md and so on, records.parquet, contents.json and their digests, and the
+    tuning's tables where the contents have one.
 
     ``changed``: returns the records, or columns of them, as they are to be shown.
 
     Raises:
-        UserError: a record is damaged.
+        UserError: a record is damaged, or the tuning's log is damaged or missing.
         DiskFull: the folder's disk is full.
     """
     with writing_alone(store, folder):
+        log = read_tuning(store, contents.name) if contents.tuning else None
         made_from = _made_from(contents, store)
         rows = changed(read_compared([contents], store))
         with_record = set(rows.column("run_id").to_pylist())
@@ -58,8 +62,10 @@ def write_tables(contents: Contents, store: Store, folder: Path, changed: _Chang
         cells = [cell for cell in contents.cells if cell.run_id in with_record]
         write_records = partial(_write_records, contents, cells, store, changed, comparison.has_fidelity)
         files.replace(folder / "records.parquet", write_records, durable=False)
+        if log:
+            write_tuning(log, folder)
         contents.write(folder)
-        Digests.of(folder, _FILES, made_from).write(folder)
+        Digests.of(folder, _files(contents), made_from).write(folder)
         return comparison
 
 
@@ -153,7 +159,7 @@ def current_table(contents: Contents, store: Store, folder: Path) -> str | None:
         if Contents.read(folder) != contents:
             return None
         text, written = files.read_bytes(folder / TABLE), Digests.read(folder)
-        if written != Digests.of(folder, _FILES, _made_from(contents, store)):
+        if written != Digests.of(folder, _files(contents), _made_from(contents, store)):
             return None
     except (UserError, FileNotFoundError):
         return None
@@ -161,8 +167,13 @@ def current_table(contents: Contents, store: Store, folder: Path) -> str | None:
     return text.decode() if written.files[TABLE] == hashlib.sha256(text).hexdigest() else None
 
 
+def _files(contents: Contents) -> tuple[str, ...]:
+    return (*_FILES, *(TUNING if contents.tuning else ()))
+
+
 def _made_from(contents: Contents, store: Store) -> str:
-    """Return a digest of all that tables follow from: records, published numbers, and the code that writes them.
+    """Return a digest of all that tables follow from: records, the tuning's log, published numbers, and the code that
+    writes them.
 
     Compacted records count by the names of their parts, which are random and whose content never changes.
     """
@@ -171,8 +182,10 @@ def _made_from(contents: Contents, store: Store) -> str:
     for path in sorted(store.record_files(run_ids)):
         digest.update(f"{path.name} {files.sha256(path) if path.parent == store.records else ''}\n".encode())
     published = numbers.published_file(contents.dataset)
-    if published.exists():
-        digest.update(published.read_bytes())
+    others = [published] if published.exists() else []
+    others += [store.tuning(contents.name)] if contents.tuning else []
+    for path in others:
+        digest.update(files.read_bytes(path))
     return digest.hexdigest()
 
 

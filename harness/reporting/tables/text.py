@@ -102,6 +102,8 @@ def sweep_notes(contents: Contents) -> Iterator[str]:
         yield f"Note: {note}"
     if contents.idle_settings:
         yield f"Without effect: {_one_line('; '.join(contents.idle_settings))}."
+    if contents.tuning:
+        yield f"Tuning: {_one_line(' '.join(contents.tuning))}"
     marks = columns.protocol_marks(contents)
     if others := [c for c in contents.recipe_changes if c.line not in marks]:
         yield f"Trained with another recipe than the rest: {'; '.join(_by_pair(contents, others))}."

@@ -1,0 +1,47 @@
+"""The results of a command that has trained a sweep: its tables, written into the store and printed."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from harness.console.terminal import say
+from harness.planning.plan import Planned
+
+if TYPE_CHECKING:
+    from harness.reporting.comparison import Contents
+
+
+def print_results(planned: Planned, contents: "Contents", json_: bool, more: dict[str, Any]) -> None:
+    """Write the tables of a sweep, and print one of them; with ``json_``, print them as JSON, with ``more`` keys.
+
+    Raises:
+        UserError: a record is damaged.
+    """
+    from harness.planning.cost import submissions
+    from harness.reporting import comparison
+    from harness.reporting.published import table
+    from harness.reporting.tables import table_folder
+    from harness.store.compaction import compact_if_many
+    from harness.store.leftovers import remove_leftovers
+
+    remove_leftovers(planned.store)
+    compact_if_many(planned.store)  # before the table, which is current as long as its rows stay in the same files
+    folder = planned.store.table_folder(planned.name)
+    if json_:
+        results = table_folder.write_tables(contents, planned.store, folder)
+        value = {
+            "sweep": planned.name,
+            **comparison.comparison_dict(results),
+            "published": table.published_dicts(table_folder.published_for(results)),
+            "folder": str(folder),
+            "submissions": submissions.submission_dicts(planned.store, planned.name),
+            **more,
+        }
+        print(json.dumps(value))
+        return
+    text = table_folder.current_table(contents, planned.store, folder)
+    if text is None:  # not read back: another sweep of this name may write the folder
+        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
+    print(text)
+    submissions.say_submissions(planned.store, planned.name)
+    say(f"Parquet: {folder / 'records.parquet'}")
+    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")

@@ -1,0 +1,166 @@
+"""``python -m harness.tune FILE``: try settings on held-out images, then train the sweep with those that won."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.console import options
+from harness.console.terminal import say
+from harness.errors import EXIT_OK, EXIT_RUN_FAILED
+from harness.phrases import plural
+
+if TYPE_CHECKING:
+    from harness.planning.tuning import Tuning
+    from harness.store.tuning_log import TuningLog
+
+
+def tune(
+    file: options.SweepFile,
+    results: options.Results = Path("results"),
+    data: options.Data = None,
+    cluster: options.Cluster = "local",
+    set_: options.Set = [],  # noqa: B006 (typer reads it, nothing changes it)
+    only: options.Only = [],  # noqa: B006
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Print each method's trials and images, and the estimates for the next round and the final runs; "
+            "start nothing.",
+        ),
+    ] = False,
+    no_final: Annotated[
+        bool, typer.Option("--no-final", help="Tune, write the sweep file with what won, and train no final run.")
+    ] = False,
+    max_parallel: options.MaxParallel = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option(
+            "--retry-failed",
+            help="Train failed runs again (default: leave them; a failed trial loses). The trials after the first "
+            "failed one are proposed anew.",
+        ),
+    ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check",
+            help="Before anything starts, let each method take a first step with its own settings on random images.",
+        ),
+    ] = True,
+    baseline: options.Baseline = None,
+    margin: options.Margin = None,
+    mix_protocols: options.MixProtocols = False,
+    json_: options.Json = False,
+) -> None:
+    """Try settings of a sweep's methods on held-out training images, then train the sweep with those that won.
+
+    The file is a sweep file whose entries have `search` and which has a `tune` block:
+
+    \b
+    methods:
+      student:
+      kd: {search: {params.temperature: [2, 4, 8], weights.kd: {log: [0.1, 10]}}}
+    tune: {trials: 12}
+
+    Each method with a search gets the same number of trials.
+    Trial 0 has the entry's own settings; Optuna proposes those of the others.
+    A trial trains every pair, on seeds of the tuning's own and without the held-out images, and is evaluated on these.
+    The highest mean after the last epoch wins, of equal ones the earliest.
+    Then the sweep's seeds are trained with what won, on the whole training set, and evaluated on the test set.
+
+    Trials are runs like all others: the same command goes on where it was interrupted, and trains nothing twice.
+    RESULTS/tuning/NAME.json has all trials.
+    RESULTS/tuning/NAME/tuned.yaml is the sweep with what won, for `sweep`, `status` and `report`.
+
+    Exit code: 0 all final runs done, 1 some run failed, 2 wrong input.
+    """
+    from harness.planning.printed_results import print_results
+    from harness.planning.submit import LOCAL, Request
+    from harness.planning.tuned_sweep import write_tuned_sweep
+    from harness.planning.tuning import NotTrained, Tuning, train
+    from harness.planning.tuning_plan import TuningPlan, winning_settings
+    from harness.reporting import protocol_guard
+    from harness.reporting.tuning import tuning_dict, tuning_notes
+    from harness.spec.expand import parse_only
+    from harness.store import ownership
+    from harness.store.leftovers import remove_leftovers
+
+    if cluster != LOCAL:
+        from slurm import profiles
+
+        profiles.load_profile(cluster)
+    request = Request(file, results, data, set_, only, cluster, max_parallel, None, baseline, margin)
+    base = request.plan(fetch=not plan)
+    changes = protocol_guard.recipe_changes(base.plan)
+    protocol_guard.refuse_mixed(base.document.source, base.plan.cells, changes, mix_protocols)
+    if baseline is not None:  # a wrong name is reported before anything is trained
+        request.contents(base)
+    tuning = Tuning(TuningPlan.of(base, parse_only(only, base.plan.sweep)), request, retry_failed, check)
+    if plan:
+        _print_plan(tuning, json_)
+        return
+    log = tuning.recorded()
+    say("\n".join(tuning.plan.budget_lines()))
+    if note := ownership.writers_note(base.store.root):
+        say(note)
+    remove_leftovers(base.store)
+    try:
+        log = tuning.run(log)
+        final = tuning.plan.final(log)
+        tuned = write_tuned_sweep(final, winning_settings(log))
+        _print_tuning(tuning, log, tuned, json_, is_last=no_final)
+        if no_final:
+            raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
+        states = set(train(request, final, retry_failed, final.plan.runs if check else ()).values())
+    except KeyboardInterrupt:
+        say("stopped watching; the jobs continue. Run the same command to go on, or `status --cancel` to end them.")
+        raise typer.Exit(130) from None
+    except NotTrained:
+        raise typer.Exit(EXIT_RUN_FAILED) from None
+    named = results / tuned.relative_to(final.store.root)
+    contents = replace(request.contents(final), file=str(named), sets=(), tuning=tuning_notes(log))
+    print_results(final, contents, json_, {"tuning": tuning_dict(log), "tuned": str(tuned)})
+    raise typer.Exit(EXIT_OK if states == {"done"} else EXIT_RUN_FAILED)
+
+
+def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, is_last: bool) -> None:
+    """Write the tables of a tuning, and print them; as JSON only where no final runs follow."""
+    from harness.reporting.tuning import tuning_dict, tuning_text, write_tuning
+
+    name, store = log.sweep, tuning.plan.base.store
+    write_tuning(log, store.table_folder(name))
+    if not json_:
+        print(tuning_text(log))
+    elif is_last:
+        print(json.dumps({"sweep": name, "tuning": tuning_dict(log), "tuned": str(tuned)}))
+    say(f"the sweep file with what won: {tuned}")
+
+
+def _print_plan(tuning: "Tuning", json_: bool) -> None:
+    """Print what the tuning would train, and then the final runs; of the settings that win none is known yet."""
+    from harness.planning.submit import work_of
+
+    log = tuning.recorded()
+    proposals = tuning.next_round(log)
+    stages = [tuning.plan.plan_stage(tuning.first_stage(proposals))] if proposals else []
+    works = [work_of(tuning.request, planned, tuning.retry_failed) for planned in (*stages, tuning.plan.final(log))]
+    if json_:
+        names = ("round", "final")[-len(works) :]
+        summaries = {name: work.summary() for name, work in zip(names, works, strict=True)}
+        print(json.dumps({**tuning.plan.summary(), "recorded": len(log.trials), **summaries}))
+        return
+    print("\n".join(tuning.plan.budget_lines()))
+    print(f"{plural(len(log.trials), 'trial')} recorded")
+    heads = ("the next round:", "the final runs, whatever wins:")[-len(works) :]
+    for head, work in zip(heads, works, strict=True):
+        print(f"{head}\n{work.text()}")
+
+
+if __name__ == "__main__":
+    from harness.console.app import run_command
+
+    run_command(tune)
