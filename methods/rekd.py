@@ -19,7 +19,9 @@ class ReKD(TapPairs):
     hyper-parameter of the paper is public. Each choice is marked stated (in the abstract), inferred, or chosen by us.
 
     t: the teacher's map at ``tap``, each channel normalised to mean 0 and variance 1 over the training set (inferred).
-    h = r(f_s): the student's map, averaged onto t's grid, then a 1x1 convolution r (chosen). sg: stop-gradient.
+    h = r(f_s): the student's map, averaged onto t's grid, then r, a 1x1 convolution and a batch norm without scale and
+    shift (chosen). h has t's mean 0 and variance 1: otherwise h and mu follow each other, grow and diverge. sg:
+    stop-gradient.
     t, h, mu, sigma and z_k are (B, C, H, W), with the teacher's C, H, W; d runs over all of these axes.
 
         q(z|t)   = N(mu(t), diag sigma(t)^2)             stated: teacher features as latents, Gaussian posterior
@@ -51,7 +53,7 @@ class ReKD(TapPairs):
     or sigma at min_std or max_std; ``warnings`` reports both.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 0.5, "kl": 0.1}
     defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
     used_with: ClassVar[dict[str, tuple[str, str]]] = {
@@ -59,6 +61,7 @@ class ReKD(TapPairs):
         "tau": ("selection", "soft"),
         "group_size": ("selection", "soft"),
     }
+    version: ClassVar[int] = 2  # 1 had no batch norm in r; its weights were select 10, reconstruct 5, kl 1
 
     def __init__(
         self,
@@ -74,13 +77,6 @@ class ReKD(TapPairs):
         max_std: float = 2.0,
         selection: Literal["soft", "sample", "likelihood", "mean"] = "soft",
         prior: Literal["student", "standard"] = "student",
-        project: Literal["conv", "norm", "norm_relu", "norm_alone"] = "norm",
-        scale: Literal["none", "start", "region", "log", "gradient"] = "none",
-        decay: int = 0,
-        warmup: int = 0,
-        relative_tau: bool = False,
-        prior_width: Literal["fixed", "channel", "position"] = "fixed",
-        groups: Literal["order", "correlation"] = "order",
     ):
         super().__init__(student, teacher, tap)
         check_at_least_1("samples", samples)
@@ -97,24 +93,13 @@ class ReKD(TapPairs):
         check_choice("prior", prior, "student", "standard")
         samples = samples if selection == "soft" else 1
         self.log_var_range = (2 * math.log(min_std), 2 * math.log(max_std))
-        settings = Settings(samples, tau, group_size, prior_std, self.log_var_range, selection, prior, project, scale,
-                            relative_tau, prior_width, groups)  # fmt: skip
-        self.decay, self.warmup, self.scale = decay, warmup, scale
+        settings = Settings(samples, tau, group_size, prior_std, self.log_var_range, selection, prior)
         self.regions = nn.ModuleList(Region(*channels, settings) for channels in self.widths)
 
     def forward(self, batch: Batch, student: Outputs, teacher: Outputs) -> dict[str, Tensor]:
         regions = zip(self.regions, self.maps(student, teacher), strict=True)
         terms_of_taps = [region(f_s, f_t, batch.random) for region, (f_s, f_t) in regions]
-        terms = {name: torch.stack([terms[name] for terms in terms_of_taps]).mean() for name in terms_of_taps[0]}
-        if self.scale == "gradient":
-            f_s = student.features[self.student_taps[0]]
-            norms = [torch.autograd.grad(x, f_s, retain_graph=True)[0].norm() for x in (batch.cross_entropy(student.logits), terms["select"])]
-            terms["select"] = terms["select"] * (norms[0] / norms[1].clamp(min=1e-9))
-        if self.decay:
-            terms["select"] = terms["select"] * batch.cosine_decay(0, self.decay)
-        if self.warmup:
-            terms["select"] = terms["select"] * batch.ramp(self.warmup)
-        return terms
+        return {name: torch.stack([terms[name] for terms in terms_of_taps]).mean() for name in terms_of_taps[0]}
 
     def warnings(self, means: dict[str, float]) -> list[str]:
         warnings = []
@@ -139,11 +124,6 @@ class Settings:
     log_var_range: tuple[float, float]
     selection: str
     prior: str
-    project: str
-    scale: str
-    relative_tau: bool
-    prior_width: str
-    groups: str
 
 
 class Region(nn.Module):
@@ -154,27 +134,16 @@ class Region(nn.Module):
         self.settings = settings
         self.log_var_start = sum(settings.log_var_range) / 2
         self.standardise = Standardise(channels)
-        s = settings
-        self.project = nn.Conv2d(student_channels, channels, 1)
-        if s.project.startswith("norm"):
-            parts = [] if s.project == "norm_alone" else [nn.Conv2d(student_channels, channels, 1, bias=False)]
-            parts += [nn.BatchNorm2d(channels)] + [nn.ReLU()] * (s.project == "norm_relu")
-            self.project = nn.Sequential(*parts)
-        self.register_buffer("start", torch.zeros(()))
-        self.register_buffer("order", torch.arange(channels))
-        if s.prior_width == "channel":
-            self.prior_log_var = nn.Parameter(torch.zeros(1, channels, 1, 1))
-        if s.prior_width == "position":
-            self.prior_head = nn.Conv2d(student_channels, channels, 1)
-            self.prior_head.load_state_dict({n: torch.zeros_like(v) for n, v in self.prior_head.state_dict().items()})
+        self.project = nn.Sequential(
+            nn.Conv2d(student_channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False)
+        )
         self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
 
     def forward(self, f_s: Tensor, f_t: Tensor, random: SampleRandom) -> dict[str, Tensor]:
         """Return terms and diagnostics for maps (B, C_s, H_s, W_s) and (B, C, H, W)."""
         settings = self.settings
         t = self.standardise(f_t)
-        f_s = F.adaptive_avg_pool2d(f_s, t.shape[2:])
-        h = self.project(f_s)
+        h = self.project(F.adaptive_avg_pool2d(f_s, t.shape[2:]))
         mu, log_var = t + self.mu_shift(t), (self.log_var_start + self.log_var_shift(t)).clamp(*settings.log_var_range)
         eps = random.normal(settings.samples, *t.shape[1:]).to(t)
         z = mu[:, None] + (log_var / 2).exp()[:, None] * eps  # (B, K, C, H, W)
@@ -182,14 +151,7 @@ class Region(nn.Module):
         select, entropy = self.select(h, z.detach(), mu.detach(), log_var.detach())
         reconstruct = F.mse_loss(z[:, 0] + self.decode_shift(z[:, 0]), t)
         prior_mean = h.detach() if settings.prior == "student" else torch.zeros_like(h)
-        prior_log_var = 2 * math.log(settings.prior_std) * torch.ones(())
-        if settings.prior_width == "channel":
-            prior_log_var = self.prior_log_var.clamp(-6, 2)
-        if settings.prior_width == "position":
-            prior_log_var = self.prior_head(f_s.detach()).clamp(-6, 2)
-        log_ratio = log_var - prior_log_var
-        kl = 0.5 * (log_ratio.exp() + (mu - prior_mean).square() / prior_log_var.exp() - 1 - log_ratio).mean()
-        select = self.scaled(select, log_var.detach())
+        kl = gaussian_kl(mu, log_var, prior_mean, settings.prior_std)
         with torch.no_grad():
             spread = (t - t.mean((0, 2, 3), keepdim=True)).square().mean()
             diagnostics = {
@@ -201,29 +163,11 @@ class Region(nn.Module):
             }
         return {"select": select, "reconstruct": reconstruct, "kl": kl} | diagnostics
 
-    def scaled(self, select: Tensor, log_var: Tensor) -> Tensor:
-        if self.settings.scale == "start":
-            with torch.no_grad():
-                self.start.copy_(torch.where(self.start == 0, select.detach(), self.start))
-            return select / self.start
-        if self.settings.scale == "region":
-            return select / log_var.exp().mean()
-        if self.settings.scale == "log":
-            return select / select.detach().clamp(min=1e-6)
-        return select
-
     def select(self, h: Tensor, z: Tensor, mu: Tensor, log_var: Tensor) -> tuple[Tensor, Tensor]:
         """Return the select term and the selection's entropy, which is 0 for a single target."""
         selection = self.settings.selection
         if selection == "soft":
-            tau = self.settings.tau * (log_var.exp().mean() if self.settings.relative_tau else 1.0)
-            if self.settings.groups == "correlation":
-                with torch.no_grad():
-                    if (self.order == torch.arange(len(self.order))).all():
-                        x = mu.transpose(0, 1).flatten(1)
-                        self.order.copy_(torch.linalg.eigh(torch.cov(x))[1][:, -1].argsort())
-                h, z = h[:, self.order], z[:, :, self.order]
-            return soft_selection(h, z, tau, self.settings.group_size)
+            return soft_selection(h, z, self.settings.tau, self.settings.group_size)
         no_entropy = h.new_zeros(())
         if selection == "sample":
             return F.mse_loss(h, z[:, 0]), no_entropy
