@@ -19,7 +19,9 @@ class ReKD(TapPairs):
     hyper-parameter of the paper is public. Each choice is marked stated (in the abstract), inferred, or chosen by us.
 
     t: the teacher's map at ``tap``, each channel normalised to mean 0 and variance 1 over the training set (inferred).
-    h = r(f_s): the student's map, averaged onto t's grid, then a 1x1 convolution r (chosen). sg: stop-gradient.
+    h = r(f_s): the student's map, averaged onto t's grid, then r, a 1x1 convolution and a batch norm without scale and
+    shift (chosen). h has t's mean 0 and variance 1: otherwise h and mu follow each other, grow and diverge. sg:
+    stop-gradient.
     t, h, mu, sigma and z_k are (B, C, H, W), with the teacher's C, H, W; d runs over all of these axes.
 
         q(z|t)   = N(mu(t), diag sigma(t)^2)             stated: teacher features as latents, Gaussian posterior
@@ -51,7 +53,7 @@ class ReKD(TapPairs):
     or sigma at min_std or max_std; ``warnings`` reports both.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 5.0, "kl": 1.0}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 0.5, "kl": 0.1}
     defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
     used_with: ClassVar[dict[str, tuple[str, str]]] = {
@@ -59,6 +61,7 @@ class ReKD(TapPairs):
         "tau": ("selection", "soft"),
         "group_size": ("selection", "soft"),
     }
+    version: ClassVar[int] = 2  # 1 had no batch norm in r; its weights were select 10, reconstruct 5, kl 1
 
     def __init__(
         self,
@@ -131,7 +134,9 @@ class Region(nn.Module):
         self.settings = settings
         self.log_var_start = sum(settings.log_var_range) / 2
         self.standardise = Standardise(channels)
-        self.project = nn.Conv2d(student_channels, channels, 1)
+        self.project = nn.Sequential(
+            nn.Conv2d(student_channels, channels, 1, bias=False), nn.BatchNorm2d(channels, affine=False)
+        )
         self.mu_shift, self.log_var_shift, self.decode_shift = (zero_conv(channels) for _ in range(3))
 
     def forward(self, f_s: Tensor, f_t: Tensor, random: SampleRandom) -> dict[str, Tensor]:

@@ -31,7 +31,10 @@ def test_tables_and_claims_are_what_the_records_say(store: Path) -> None:
 def test_every_run_of_its_sweep_file_is_there(name: str, store: Path) -> None:
     planned = plan_sweep(REPO / "benchmarks" / f"{name}.yaml", store)
     rows = records.read_records(Store(store), planned.plan.runs).to_pylist()
-    assert {row["run_id"] for row in rows} == set(planned.plan.runs)
+    # The tables' runs of rekd are of its version 1, which is no longer trained.
+    assert {row["run_id"] for row in rows} == {
+        i for i, run in planned.plan.runs.items() if run.science.method.use != "rekd"
+    }
     assert not any(row["git_dirty"] for row in rows), "from code that can be found again"
 
 
