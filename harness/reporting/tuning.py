@@ -24,7 +24,6 @@ from harness.store.store import Store
 from harness.store.tuning_log import Trial, TuningLog
 
 FILES = ("tuning.md", "tuning.csv", "tuning.parquet")
-SCALES = ("log", "uniform")
 EDGE = 0.05  # the share of a range's width, at either end, that counts as its edge
 _COLUMNS = {  # of a trial in tuning.csv and tuning.parquet
     "sweep": pa.string(), "method": pa.string(), "trial": pa.int64(), "round": pa.int64(), "settings": pa.string(),
@@ -90,7 +89,7 @@ def _remarks(log: TuningLog, method: str, trials: Sequence[Trial], winner: Trial
     if winner is None:
         yield "no trial was trained to the end, so its own settings stay"
         return
-    for key, values in log.search.get(method, {}).items():
+    for key, values in sorted(log.search.get(method, {}).items()):
         if end := _edge(values, winner.settings.get(key)):
             value = value_text(winner.settings.get(key))
             yield f"{key} {value} is at the {end} end of what was searched: better values may lie beyond it"
@@ -113,7 +112,7 @@ def _edge(searched: Any, value: Any) -> str:
 
 def scale_of(searched: Any) -> str:
     """Return ``log`` or ``uniform`` for a range, "" for a list of values."""
-    return next((s for s in SCALES if searched.get(s)), "") if isinstance(searched, Mapping) else ""
+    return next(iter(searched), "") if isinstance(searched, Mapping) else ""
 
 
 def is_number(value: Any) -> bool:
@@ -240,8 +239,8 @@ def tuning_notes(log: TuningLog) -> tuple[str, ...]:
 
 
 def settings_text(settings: Mapping[str, Any]) -> str:
-    """Return settings on one line, numbers with four digits: ``weights.kd 0.9, params.temperature 4``."""
-    return ", ".join(f"{key} {value_text(value)}" for key, value in settings.items())
+    """Return settings on one line by name, numbers with four digits: ``params.temperature 4, weights.kd 0.9``."""
+    return ", ".join(f"{key} {value_text(value)}" for key, value in sorted(settings.items()))
 
 
 def value_text(value: Any) -> str:
@@ -281,10 +280,16 @@ def write_tuning(log: TuningLog, folder: Path) -> None:
     files.replace(folder / "tuning.parquet", partial(pq.write_table, table), durable=False)
 
 
+def _sorted_json(settings: Mapping[str, Any]) -> str:
+    """Return settings in the order in which a log that is read has them."""
+    return json.dumps(settings, sort_keys=True)
+
+
 def _rows(log: TuningLog) -> Iterator[dict[str, Any]]:
     for trial in log.trials:
         values = (
-            log.sweep, trial.method, trial.number, trial.round, json.dumps(trial.settings), trial.epochs, trial.images,
+            log.sweep, trial.method, trial.number, trial.round, _sorted_json(trial.settings),
+            trial.epochs, trial.images,
             log.score, trial.value, trial.state, trial == log.winner(trial.method), log.sampler,
             " ".join(map(str, log.seeds)), log.validation, " ".join(trial.run_ids),
         )  # fmt: skip

@@ -5,6 +5,9 @@ from typing import Any, Literal
 
 from harness.store.json_files import CLOSED
 
+Ends = tuple[float, float]  # lowest and highest
+Searched = list[Any] | dict[Literal["log", "uniform"], Ends]  # values, or a range with its scale
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -34,8 +37,7 @@ class TuningLog:
     validation: int  # held-out training images
     trials: tuple[Trial, ...]
     untuned: tuple[str, ...]  # methods without a search
-    # Method -> key of its entry -> a list of values, or a range: {"log": [lowest, highest]}
-    search: dict[str, dict[str, Any]] = field(default_factory=dict)
+    search: dict[str, dict[str, Searched]] = field(default_factory=dict)  # method -> key of its entry -> what is tried
     identity: str = ""  # a hash of all that decides the trials: with another one, a tuning starts afresh
 
     def of_method(self, method: str) -> list[Trial]:

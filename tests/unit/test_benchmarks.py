@@ -113,11 +113,12 @@ def new_spec(model: str, dataset: DatasetChoice, recipe: Recipe) -> TapSpec:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_it_plans_and_its_comment_has_the_command(file: Path, tmp_path: Path) -> None:
-    head = file.read_text().partition("\nnote:")[0]
+    head, _, rest = file.read_text().partition("\nnote:")
     assert all(line.startswith("#") for line in head.splitlines())
-    (command,) = (line for line in head.splitlines() if f"python -m harness.sweep benchmarks/{file.name}" in line)
+    name = "tune" if "\ntune:" in rest else "sweep"
+    (command,) = (line for line in head.splitlines() if f"python -m harness.{name} benchmarks/{file.name}" in line)
     options = [option for option in ("--mix-protocols",) if option in command.split()]
-    result = run_command("sweep", file, "--plan", "--results", tmp_path / "none", "--data", data(), *options)
+    result = run_command(name, file, "--plan", "--results", tmp_path / "none", "--data", data(), *options)
     assert result.code == 0 and result.err == "", result
 
 

@@ -82,7 +82,7 @@ def test_own_settings_that_win_are_named_so() -> None:
     [
         ({"log": [0.1, 10]}, 9.0, "upper"),
         ({"log": [0.1, 10]}, 7.0, ""),
-        ({"log": [0.1, 10], "uniform": None}, 0.11, "lower"),
+        ({"log": [0.1, 10]}, 0.11, "lower"),
         ({"log": [0.1, 10]}, 0.0, "lower"),
         ({"uniform": [0, 10]}, 9.0, ""),
         ({"uniform": [0, 10]}, 9.6, "upper"),
@@ -155,13 +155,21 @@ def test_files_have_a_line_per_trial(tmp_path: Path) -> None:
     assert table[0]["run_ids"] == "kd-0" and table[0]["metric"] == "top1" and table[0]["seeds"] == "1000"
 
 
+def test_the_order_of_settings_does_not_matter(tmp_path: Path) -> None:
+    settings = {"weights_kd": 2.0, "params_tau": 1}
+    for name, order in (("one", sorted(settings)), ("two", settings)):
+        write_tuning(log(trial("kd", 0, 80.0, **{key: settings[key] for key in order})), tmp_path / name)
+    one, two = ([(tmp_path / folder / name).read_bytes() for name in FILES] for folder in ("one", "two"))
+    assert one == two
+
+
 def tuned_store() -> tuple[Store, Contents]:
     """Write a store with the final records of a sweep and the log of its tuning, and return it with its contents."""
     Path("small.yaml").write_text(yaml.safe_dump(SWEEP))
     planned = plan_sweep(Path("small.yaml"), Path("results"))
     for i, (run_id, run) in enumerate(planned.plan.runs.items()):
         records.write_record(planned.store, row(run_id, 60.0 + i, 61.0 + i, science=run.science.text))
-    tried = log(*KD, kd={"log": [0.1, 100]}, untuned=("student", "fitnets"))
+    tried = log(*KD, kd={"log": (0.1, 100.0)}, untuned=("student", "fitnets"))
     path = planned.store.tuning("small")
     path.parent.mkdir()
     files.replace_json(path, checksums.seal_value(asdict(tried)))
@@ -229,4 +237,8 @@ def test_a_damaged_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path = store.tuning("small")
     path.write_text(path.read_text().replace("84.5", "94.5"))
     with pytest.raises(UserError, match=r"small.json: damaged: its content does not match its checksum"):
+        read_tuning(store, "small")
+    value = checksums.split_value(json.loads(path.read_text()))[0]
+    files.replace_json(path, {**value, "search": {"kd": {WEIGHT: {"log": [0.1]}}}})
+    with pytest.raises(UserError, match=r"small.json: damaged: search.kd"):
         read_tuning(store, "small")

@@ -22,12 +22,18 @@ def drawings(log: TuningLog) -> Iterator[Drawing]:
         caption = f"Best {score} of a method's trials so far against the images that they were trained on."
         yield Drawing("tuning", caption, (COLUMN, 2.2), partial(_draw_progress, log))
     for method, trials in done.items():
-        if keys := [key for key in trials[0].settings if len({value_text(t.settings.get(key)) for t in trials}) > 1]:
+        if keys := _varied(trials):
             columns = min(len(keys), 3)
             size = (COLUMN if columns == 1 else PAGE, 1.9 * math.ceil(len(keys) / columns))
             caption = f"{method}: {score} of each trial against its settings; the filled point won."
             draw = partial(_draw_settings, log, trials, keys, columns)
             yield Drawing(file_name("tuning", method), caption, size, draw)
+
+
+def _varied(trials: Sequence[Trial]) -> list[str]:
+    """Return the keys of settings that differ between trials."""
+    keys = sorted(trials[0].settings)
+    return [key for key in keys if len({value_text(trial.settings.get(key)) for trial in trials}) > 1]
 
 
 def best_so_far(trials: Sequence[Trial]) -> tuple[list[int], list[float]]:
