@@ -114,7 +114,7 @@ WRONG_FILES = {
     ),
     "hyper-parameter as key": (
         put("methods", "kd", "temperature", 4),
-        "kd.temperature: unknown key 'temperature'. Valid: params, recipe, use, weights; hyper-parameters go under par",
+        "kd.temperature: unknown key 'temperature'. Valid: params, recipe, search, use, weights; hyper-parameters go",
     ),
     "methods": (put("methods", [{"kd": {}}]), "methods: expected a list of names, or a mapping of names to settings"),
     "recipe range": (put("recipe", "lr", -1), "recipe.lr: must be greater than 0, found -1"),
