@@ -53,7 +53,7 @@ class ReKD(TapPairs):
     or sigma at min_std or max_std; ``warnings`` reports both.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 0.5, "kl": 0.1}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 0.5, "kl": 0.1}
     defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
     used_with: ClassVar[dict[str, tuple[str, str]]] = {
