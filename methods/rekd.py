@@ -37,9 +37,9 @@ class ReKD(TapPairs):
     CE and ``select`` train the student and r; ``reconstruct`` and ``kl`` train the encoder (mu, sigma) and decoder g.
     mu(t) = t + m(t), g(z) = z + d(z) and log sigma^2 = log(min_std max_std) + v(t), clamped to the two bounds, with
     1x1 convolutions m, d, v that start at 0 (chosen: weight decay then pulls towards FitNets, not sigma towards 1).
-    All terms are means per latent dimension, so that their weights suit any C, H, W. The weight of ``select`` and tau
-    are the best of benchmarks/rekd_tuning.yaml, on held-out images after three epochs; the other weights, samples and
-    group_size are chosen, not tuned.
+    All terms are means per latent dimension, so that their weights suit any C, H, W. tau is the best of a tuning of
+    version 1 on held-out images (docs/methods/rekd.md), the weights that of a study on digits; samples and group_size
+    are chosen, not tuned.
 
     ``tap`` may name several taps, separated by commas, such as a detector's ``p3, p4, p5, p6``: each has its own
     distribution, and terms and diagnostics are means over taps (chosen).
@@ -53,7 +53,7 @@ class ReKD(TapPairs):
     or sigma at min_std or max_std; ``warnings`` reports both.
     """
 
-    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 1.0, "reconstruct": 0.5, "kl": 0.1}
+    weights: ClassVar[dict[str, float]] = {"ce": 1.0, "select": 10.0, "reconstruct": 0.5, "kl": 0.1}
     defined_for: ClassVar[tuple[str, ...]] = ("classification", "detection")
     diagnostics: ClassVar[tuple[str, ...]] = ("sigma", "kl_per_dim", "r2", "distance", "selection_entropy")
     used_with: ClassVar[dict[str, tuple[str, str]]] = {

@@ -154,8 +154,8 @@ def test_training_at_ten_times_the_default_weights_stays_finite(selection):
     images, method = normal(8, 2, SIZE, SIZE), rekd(selection=selection)
     f_t = images[:, :1].expand(-1, C_T, -1, -1)
     student = torch.nn.Sequential(torch.nn.Conv2d(2, C_S, 1), torch.nn.ReLU()).double()
-    optimiser = torch.optim.SGD([*student.parameters(), *method.parameters()], lr=0.1, momentum=0.9)
-    for step in range(90):
+    optimiser = torch.optim.SGD([*student.parameters(), *method.parameters()], lr=0.05, momentum=0.9)
+    for step in range(60):
         terms = run(method, 9 * student(images), f_t, seed=step)
         optimiser.zero_grad()
         sum(10 * method.weights[term] * terms[term] for term in ("select", "reconstruct", "kl")).backward()
