@@ -296,6 +296,13 @@ def test_a_damaged_log_is_refused(bench: Bench) -> None:
         ({"tune": {}}, "tune: trials is required and missing"),
         ({"dataset": {"name": "digits", "validation": 50}}, "dataset.validation: the final runs are evaluated on"),
         ({"methods": {"kd": KD, "kd.1": {"use": "kd"}}}, "methods.kd.1: a trial of kd has this name"),
+        (
+            {
+                "recipe": {"base": "digits_quick", "epoch_steps": 5},
+                "methods": {"kd": {"search": {"recipe.batch_size": [16, 64]}}},
+            },
+            "kd.search.recipe.batch_size: with epoch_steps it decides how many images a trial trains on",
+        ),
     ],
 )
 def test_a_mistake_in_a_tuning_is_told(bench: Bench, change: dict[str, Any], message: str) -> None:
