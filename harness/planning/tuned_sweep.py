@@ -25,7 +25,8 @@ def write_tuned_sweep(final: Planned, winners: Mapping[str, Settings]) -> Path:
     path, source = final.store.tuned_sweep(final.name), Path(final.document.source)
     data = copy.deepcopy(final.document.data)
     data.pop("tune", None)
-    data |= {"name": final.name, "methods": _methods(data["methods"], winners)}
+    name = final.name[-64:].lstrip("_.+-")  # with overrides it may be longer than a file may state
+    data |= {"name": name, "methods": _methods(data["methods"], winners)}
     if not teaching_methods(final.plan.sweep):
         _keep_selected(data, final)
     for weights in _given_files(data["pairs"]):

@@ -19,7 +19,7 @@ from harness.planning.watch import watch
 from harness.spec.lines import grouped
 from harness.spec.search_space import Settings
 from harness.store import checksums, files, json_files
-from harness.store.tuning_log import Trial, TuningLog
+from harness.store.tuning_log import Trial, TuningLog, read_log
 
 
 class NotTrained(Exception):
@@ -67,7 +67,7 @@ class Tuning:
             plan.base.name, score, sampler, plan.seeds, plan.validation, (), untuned, plan.searches, plan.identity
         )
         try:
-            log = json_files.read_checked(TuningLog, path)
+            log = read_log(plan.base.store, plan.base.name)
         except FileNotFoundError:
             return new
         if log.identity != plan.identity:

@@ -92,6 +92,9 @@ class TuningPlan:
                 mistakes.append(
                     document.mistake(("methods", trial), f"a trial of {name} has this name: expected another")
                 )
+            if "recipe.batch_size" in self.spaces[name] and self._science(name).recipe.epoch_steps:
+                text = "with epoch_steps it decides how many images a trial trains on, and all trials train on as many"
+                mistakes.append(document.mistake(("methods", name, "search", "recipe.batch_size"), text))
             if self.tune.sampler == "grid":
                 mistakes += self._grid_mistakes(name)
         cells = (cell for cell in self.base.plan.cells if cell.method in self.spaces)

@@ -113,6 +113,7 @@ def check_claim(folder: Path, store: Store) -> CheckedClaim:
     _check_seeds(claim, compared, contents, document)
     cells = contents.lines()
     runs = {line: {cell.seed: cell.run_id for cell in cells[line]} for line in compared}
+    _check_other_tables(claim, runs, store, document)
     records = _records(store, [run_id for of_line in runs.values() for run_id in of_line.values()])
     for key, column in (("commits", "git_commit"), ("hardware", "hardware")):
         _check_provenance(document, key, getattr(claim, key), {r[column] or "unknown" for r in records.values()})
@@ -194,6 +195,20 @@ def _check_seeds(claim: Claim, rows: Mapping[Line, Row], contents: Contents, doc
             raise document.mistake(("seeds",), text)
         if missing := [seed for seed in seeds if seed not in rows[line].by_seed]:
             raise document.mistake(("seeds",), f"{line}: no result in this store at {_listed(missing)}")
+
+
+def _check_other_tables(claim: Claim, runs: Mapping[Line, Mapping[int, str]], store: Store, document: Document) -> None:
+    """Refuse a table of chosen seeds: one of a compared line of which another table of the store has more."""
+    for path in store.tables():
+        try:
+            others = [{cell.run_id for cell in cells} for cells in Contents.read(path).lines().values()]
+        except UserError:  # a damaged one is told by itself
+            continue
+        for line, of_line in runs.items():
+            own = set(of_line.values())
+            if any(other & own and other - own for other in others):
+                text = f"a claim counts all seeds; the table {path.name} has more of {line}: make it about that one"
+                raise document.mistake(("seeds",), text)
 
 
 def _check_provenance(document: Document, key: str, stated: Iterable[str], recorded: set[str]) -> None:

@@ -19,9 +19,9 @@ from harness.reporting.tables.columns import Column, table_lines
 from harness.reporting.tables.formats import csv_lines, markdown_table
 from harness.spec.lines import grouped
 from harness.spec.tasks import shown
-from harness.store import files, json_files
+from harness.store import files
 from harness.store.store import Store
-from harness.store.tuning_log import Trial, TuningLog
+from harness.store.tuning_log import Trial, TuningLog, read_log
 
 FILES = ("tuning.md", "tuning.csv", "tuning.parquet")
 EDGE = 0.05  # the share of a range's width, at either end, that counts as its edge
@@ -60,7 +60,7 @@ def read_tuning(store: Store, sweep: str) -> TuningLog:
         UserError: there is none, or it is damaged.
     """
     try:
-        return json_files.read_checked(TuningLog, store.tuning(sweep))
+        return read_log(store, sweep)
     except FileNotFoundError:
         raise UserError(f"{store.tuning(sweep)}: missing; run harness.tune on its sweep file to write it") from None
 

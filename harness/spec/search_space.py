@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log10
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -52,10 +53,12 @@ class Dimension:
     is_integer: bool = False
 
     def rounded(self, number: float) -> float | int:
-        """Return a number of the range with three digits, which a person can write into a file."""
+        """Return a number of the range with few digits, which a person can write into a file."""
         if self.is_integer:
             return round(number)
-        return min(max(float(f"{number:.3g}"), self.low), self.high)
+        # Three, and as many more as the range's ends have in common: 0.9912 between 0.99 and 0.999.
+        shared = int(log10(max(abs(self.low), abs(self.high)) / (self.high - self.low)))
+        return min(max(float(f"{number:.{3 + max(0, shared)}g}"), self.low), self.high)
 
     def holds(self, value: Any) -> bool:
         """Return whether a value is one that the search may try."""
@@ -96,7 +99,7 @@ def search_mistakes(
 def overridden_settings(sweep: Sweep, document: Document) -> list[UserError]:
     """Return the mistakes of pairs that state a setting which a search would change."""
     return [
-        document.mistake((*at, name), f"methods.{method} searches it, to no effect here: remove one of them")
+        document.mistake(at, f"methods.{method} searches {part}.{name}, to no effect here: remove one of them")
         for method, entry in sweep.methods.items()
         for part, name in map(Setting.of, entry.search)
         for i, pair in enumerate(sweep.pairs)
@@ -105,13 +108,14 @@ def overridden_settings(sweep: Sweep, document: Document) -> list[UserError]:
 
 
 def _places(pair: Pair, i: int, method: str, part: str, name: str) -> list[KeyPath]:
-    """Return where a pair states a setting of a method."""
-    places: list[KeyPath] = []
-    if name in getattr(pair.methods.get(method, Method()), part):
-        places.append(("pairs", i, "methods", method, part))
-    if part == "recipe" and name in pair.recipe:
-        places.append(("pairs", i, "recipe"))
-    return places
+    """Return where a pair states a setting of a method, or starts again from a recipe that does."""
+    stated: dict[KeyPath, dict[str, Any]]
+    stated = {("pairs", i, "methods", method, part): getattr(pair.methods.get(method, Method()), part)}
+    keys = [name]
+    if part == "recipe":
+        stated["pairs", i, "recipe"] = pair.recipe
+        keys.append("base")
+    return [(*at, key) for at, values in stated.items() for key in keys if key in values]
 
 
 def _dimension(key: str, values: list[Any] | Range, source: MethodInfo, use: str) -> Dimension:

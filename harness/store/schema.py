@@ -138,10 +138,10 @@ def has_columns(version: int) -> bool:
 
 def add_younger_columns(table: pa.Table, columns: Collection[str] = FIDELITY_COLUMNS) -> pa.Table:
     """Add those of the ``columns`` that came last and that rows of an older version lack."""
-    for name in FIDELITY_COLUMNS:
-        if name in columns and name not in table.schema.names:
-            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
-    return table
+    names = table.schema.names
+    missing = [name for name in FIDELITY_COLUMNS if name in columns and name not in names]
+    nulls = [pa.nulls(len(table), pa.float64())] * len(missing)
+    return pa.Table.from_arrays([*table.columns, *nulls], [*names, *missing]) if missing else table
 
 
 def upgrade(table: pa.Table) -> pa.Table:
@@ -151,6 +151,7 @@ def upgrade(table: pa.Table) -> pa.Table:
         KeyError: a column is missing that every version has.
         pa.ArrowInvalid: a column is of another type.
     """
+    table = add_younger_columns(table)
     if set(table.schema.names) != set(SCHEMA.names):
         table = _add_columns(table)
     table = table.select(SCHEMA.names)
@@ -162,7 +163,7 @@ def _add_columns(table: pa.Table) -> pa.Table:
 
     After version 1 came the first stage's cost; after 2 ``evaluated_on`` (before, it was always the test set, whose
     size had another name); after 3 ``evaluated_parameters``; after 4 the method's warnings; after 5 the metrics of
-    detectors, and a teacher's metrics other than top-1; after 7 the fidelity.
+    detectors, and a teacher's metrics other than top-1; after 7 the fidelity, which ``add_younger_columns`` adds.
     """
     if "test_size" in table.schema.names:
         table = table.rename_columns({"test_size": "evaluated_size"})
@@ -179,4 +180,4 @@ def _add_columns(table: pa.Table) -> pa.Table:
     for name, values in added.items():
         if name not in table.schema.names:
             table = table.append_column(name, values)
-    return add_younger_columns(table)
+    return table

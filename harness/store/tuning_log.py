@@ -1,9 +1,13 @@
 """The log of a sweep's tuning: every trial of every method, and which won."""
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
+from harness.errors import UserError
+from harness.store import json_files
 from harness.store.json_files import CLOSED
+from harness.store.store import Store
 
 Ends = tuple[float, float]  # lowest and highest
 Searched = list[Any] | dict[Literal["log", "uniform"], Ends]  # values, or a range with its scale
@@ -48,3 +52,38 @@ class TuningLog:
         """Return the trial with the best value of those trained to the end, the earliest of equal ones."""
         done = [t for t in self.of_method(method) if t.state == "done" and t.value is not None]
         return max(done, key=lambda t: t.value or 0.0, default=None)
+
+
+def read_log(store: Store, sweep: str) -> TuningLog:
+    """Return the log of a sweep's tuning, whose values are those of the runs' records as far as there are such.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is unreadable or damaged.
+    """
+    path = store.tuning(sweep)
+    log = json_files.read_checked(TuningLog, path)
+    if wrong := _contradicted_trials(log, store):
+        raise UserError(
+            f"{path}: damaged: trial {wrong[0].number} of {wrong[0].method} has another score than the records of its "
+            "runs; delete the file, and harness.tune writes it again from these"
+        )
+    return log
+
+
+def _contradicted_trials(log: TuningLog, store: Store) -> list[Trial]:
+    from harness.store import records
+    from harness.store.schema import SCHEMA
+
+    column, run_ids = f"last_{log.score}", {run_id for trial in log.trials for run_id in trial.run_ids}
+    if column not in SCHEMA.names:
+        return list(log.trials)
+    rows = records.read_records(store, run_ids, ("run_id", column))
+    scores = dict(zip(*(rows.column(name).to_pylist() for name in ("run_id", column)), strict=True))
+    compared = (t for t in log.trials if t.value is not None and scores.keys() >= set(t.run_ids))
+    return [trial for trial in compared if trial.value != _mean([scores[run_id] for run_id in trial.run_ids])]
+
+
+def _mean(scores: list[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known and len(known) == len(scores) else None

@@ -182,6 +182,14 @@ def test_what_is_no_fair_comparison_is_refused(home: Path, change: Callable[[], 
     assert result.code == 1 and "DAMAGED" in result.out and message in result.out
 
 
+def test_a_table_of_chosen_seeds_is_refused(home: Path) -> None:
+    assert run_command("report", "small.yaml", "--only", "seed=0,2", "--out", "results/tables").code == 0
+    (chosen,) = (path.name for path in Path("results/tables").glob("small-*"))
+    write_claim(table=chosen, seeds=[0, 2])
+    text = "seeds: a claim counts all seeds; the table small has more of digits_net_w8 > digits_net_w4, kd"
+    assert text in write_verdicts().error
+
+
 def test_claims_are_of_a_store(home: Path) -> None:
     assert "no claim: expected folders" in run_command("report", "--claims", "nowhere").error
     error = run_command("report", "small.yaml", "--claims", "results/claims").error

@@ -244,6 +244,12 @@ def test_the_written_sweep_has_the_final_runs_wherever_its_recipes_and_weights_l
     assert plan.count("only `python -m harness.tune` reads them") == 1
 
 
+def test_the_written_sweep_of_a_long_name_with_overrides_can_be_read(bench: Bench) -> None:
+    bench.sweep = {**SWEEP, "name": "n" * 64}
+    tuned = json.loads(bench.tune("--set", "recipe.epochs=3", "--json").out)["tuned"]
+    assert set(plan_sweep(Path(tuned), bench.store.root).states().values()) == {"done"}
+
+
 def test_settings_that_a_sweep_file_may_not_have_are_not_proposed(bench: Bench) -> None:
     search = {"recipe.min_lr": {"log": [0.01, 10]}, "recipe.batch_size": {"log": [16, 256]}}
     recipe = {**SWEEP["recipe"], "schedule": "cosine", "milestones": []}
@@ -272,6 +278,10 @@ def test_a_damaged_log_is_refused(bench: Bench) -> None:
     trials = (replace(log.trials[1], settings={"weights.kd": 1e9, "params.temperature": 2.0}), *log.trials[1:])
     files.replace_json(path, checksums.seal_value(asdict(replace(log, trials=trials))))
     assert bench.tune().error.startswith(f"{path}: damaged: a trial has other settings than the search")
+    path.write_text(json.dumps(asdict(replace(log, trials=(replace(log.trials[0], value=99.0), *log.trials[1:])))))
+    assert "trial 0 of kd has another score than the records of its runs" in bench.tune().error
+    verified = run_command("verify", "--results", bench.store.root)
+    assert verified.code == 1 and "trial 0 of kd has another score" in verified.out
 
 
 @pytest.mark.parametrize(
@@ -286,6 +296,13 @@ def test_a_damaged_log_is_refused(bench: Bench) -> None:
         ({"tune": {}}, "tune: trials is required and missing"),
         ({"dataset": {"name": "digits", "validation": 50}}, "dataset.validation: the final runs are evaluated on"),
         ({"methods": {"kd": KD, "kd.1": {"use": "kd"}}}, "methods.kd.1: a trial of kd has this name"),
+        (
+            {
+                "recipe": {"base": "digits_quick", "epoch_steps": 5},
+                "methods": {"kd": {"search": {"recipe.batch_size": [16, 64]}}},
+            },
+            "kd.search.recipe.batch_size: with epoch_steps it decides how many images a trial trains on",
+        ),
     ],
 )
 def test_a_mistake_in_a_tuning_is_told(bench: Bench, change: dict[str, Any], message: str) -> None:
@@ -322,11 +339,15 @@ def test_a_mistake_in_a_search_is_told_by_every_command(bench: Bench, search: An
 
 
 def test_a_pair_cannot_state_what_is_searched(bench: Bench) -> None:
-    changes = {"recipe": {"lr": 0.1}, "methods": {"kd": {"weights": {"kd": 1}}}}
     search = {"weights.kd": [1, 2], "recipe.lr": [0.1]}
-    bench.sweep = {**SWEEP, "methods": {"kd": {"search": search}}, "pairs": [{**SWEEP["pairs"][0], **changes}]}
-    for place in ("pairs.0.methods.kd.weights.kd", "pairs.0.recipe.lr"):
-        assert f"{place}: methods.kd searches it, to no effect here" in bench.tune().err
+    for place, searched, changes in (
+        ("pairs.0.methods.kd.weights.kd", "weights.kd", {"methods": {"kd": {"weights": {"kd": 1}}}}),
+        ("pairs.0.recipe.lr", "recipe.lr", {"recipe": {"lr": 0.1}}),
+        ("pairs.0.recipe.base", "recipe.lr", {"recipe": {"base": "digits_quick"}}),
+        ("pairs.0.methods.kd.recipe.base", "recipe.lr", {"methods": {"kd": {"recipe": {"base": "digits_quick"}}}}),
+    ):
+        bench.sweep = {**SWEEP, "methods": {"kd": {"search": search}}, "pairs": [{**SWEEP["pairs"][0], **changes}]}
+        assert f"{place}: methods.kd searches {searched}, to no effect here" in bench.tune().err
     bench.sweep["pairs"] = [{**SWEEP["pairs"][0], "methods": {"kd": {"search": search}}}]
     assert "pairs.0.methods.kd.search: is for an entry" in bench.tune().err
 
@@ -358,6 +379,14 @@ def test_equal_seeds_propose_equal_settings_of_the_search(sampler: str) -> None:
     assert len(every) == 6 and sorted(map(str, every)) == sorted(
         str({"a": a, "b": b}) for a in (1, 2, 3) for b in (1, 2)
     )
+
+
+def test_a_narrow_range_has_as_many_values_as_a_wide_one() -> None:
+    for low, high in ((0.99, 0.9999), (0.001, 0.1)):
+        tried = trials({"a": Dimension((), low, high)}, "random", seed=0, count=40)
+        assert len({settings["a"] for settings in tried}) == 40
+    assert Dimension((), 0.99, 0.9999).rounded(0.99123456) == 0.99123
+    assert Dimension((), 0.1, 10.0).rounded(0.123456) == 0.123
 
 
 def test_tpe_comes_nearer_to_the_best_than_chance() -> None:
