@@ -50,6 +50,7 @@ class Bench:
         self.fails: Callable[[Any], bool] = lambda science: False
         self.stop_after = 10**9  # calls of the training
         self.calls = 0
+        self.checked: Planned | None = None  # by the training
         monkeypatch.setattr(tuning, "train", self.train)
 
     @property
@@ -66,6 +67,7 @@ class Bench:
 
     def train(self, request: Any, planned: Planned, retry_failed: bool, checked: Any) -> dict[str, str]:
         self.calls += 1
+        self.checked = checked
         for run_id, state in planned.states().items() if self.calls <= self.stop_after else ():
             science = planned.plan.runs[run_id].science
             if state == "done" or (state == "failed" and not retry_failed):
@@ -254,6 +256,19 @@ def test_settings_that_a_sweep_file_may_not_have_are_not_proposed(bench: Bench) 
     assert all(isinstance(t.settings["recipe.batch_size"], int) for t in trials)
 
 
+def test_before_the_first_round_each_listed_value_takes_a_step_and_is_named(bench: Bench) -> None:
+    taps = {"params.tap": ["stage1", "stage9"], "weights.hint": [1, 10]}
+    kd = {"recipe": {"schedule": "cosine", "milestones": [], "min_lr": 0.01}, "search": {"recipe.nesterov": [True]}}
+    bench.sweep = {**SWEEP, "methods": {"kd": kd, "fitnets": {**HINT, "search": taps}}}
+    bench.stop_after = 0
+    assert bench.tune().code == 1 and bench.checked
+    labels = [run.label.split(" / ")[1] for run in bench.checked.plan.runs.values() if run.science.teacher]
+    search = "methods.fitnets.search.params.tap"
+    assert labels == ["kd", "fitnets", "methods.kd.search.recipe.nesterov True", f"{search} stage9"]
+    bench.stop_after = 10**9
+    assert bench.tune("--no-check").code == 0 and bench.checked is None
+
+
 def test_a_final_seed_is_none_of_the_tuning(bench: Bench) -> None:
     bench.sweep = {**SWEEP, "seeds": [0, 1000]}
     assert bench.tune("--no-final").code == 0 and bench.log().seeds == (1001,)
@@ -299,6 +314,7 @@ def test_a_mistake_in_a_tuning_is_told(bench: Bench, change: dict[str, Any], mes
     [
         ({"params.temprature": [2]}, "search.params.temprature: unknown hyper-parameter of kd 'temprature'; did you"),
         ({"weight.kd": [2]}, "search.weight.kd: unknown part of an entry 'weight'; did you mean 'weights'?"),
+        ({"params.": [2]}, "search.params.: unknown hyper-parameter of kd ''"),
         ({"weights.kd": [2, True]}, "search.weights.kd: expected a number, found true"),
         ({"weights.kd": []}, "search.weights.kd: expected at least one value"),
         ({"weights.kd": [1, 1.0]}, "search.weights.kd: 1.0 is listed twice"),
