@@ -48,7 +48,8 @@ def tune(
         bool,
         typer.Option(
             "--check/--no-check",
-            help="Before anything starts, let each method take a first step with its own settings on random images.",
+            help="Before anything starts, let each method take a first step on random images: with its own settings, "
+            "and with each listed value that is no decimal number.",
         ),
     ] = True,
     baseline: options.Baseline = None,

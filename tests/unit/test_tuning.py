@@ -240,8 +240,9 @@ def test_the_written_sweep_has_the_final_runs_wherever_its_recipes_and_weights_l
         final = {s.run_id for s in bench.trained if not s.dataset.validation}
         assert final and final <= set(planned.plan.runs) and set(planned.states().values()) == {"done"}
         assert "without effect" not in run_command("sweep", tuned, "--results", bench.store.root, "--plan").err
-    status = run_command("status", bench.file, "--results", bench.store.root)
-    assert "name " in status.err and "tuned.yaml for those that the tuning chose" in status.err
+    for command in (("status", bench.file), ("transfer", "--to", "digits", "--sweep", bench.file)):
+        told = run_command(*command, "--results", bench.store.root).err
+        assert "name " in told and "tuned.yaml for those that the tuning chose" in told
     plan = run_command("sweep", bench.file, "--results", bench.store.root, "--plan").out
     assert plan.count("only `python -m harness.tune` reads them") == 1
 
@@ -254,6 +255,15 @@ def test_settings_that_a_sweep_file_may_not_have_are_not_proposed(bench: Bench) 
     trials = bench.log().of_method("kd")
     assert len(trials) == 5 and all(t.settings["recipe.min_lr"] <= 0.2 for t in trials)
     assert all(isinstance(t.settings["recipe.batch_size"], int) for t in trials)
+
+
+def test_a_search_is_set_on_the_command_line_by_its_key(bench: Bench) -> None:
+    option = "methods.kd.search.params.temperature"
+    log = json.loads(bench.tune("--no-final", "--json", "--set", f"{option}=[2, 16]").out)["tuning"]
+    assert {trial["settings"]["params.temperature"] for trial in log["trials"] if trial["method"] == "kd"} <= {2, 4, 16}
+    assert bench.tune("--set", "methods.kd.search.weights.kd.lg=[1, 2]").error.startswith(
+        "--set methods.kd.search.weights.kd.lg: unknown key 'lg'; did you mean 'log'?"
+    )
 
 
 def test_before_the_first_round_each_listed_value_takes_a_step_and_is_named(bench: Bench) -> None:
@@ -298,6 +308,7 @@ def test_a_damaged_log_is_refused(bench: Bench) -> None:
         ({"tune": {"trials": 3, "validation": 55}}, "tune.validation: validation must be a multiple of 10"),
         ({"tune": {"sampler": "grid"}}, "kd.search.weights.kd: sampler grid tries every combination of lists"),
         ({"tune": {"sampler": "grid", "trials": 3}}, "tune: trials: sampler grid tries every combination"),
+        ({"tune": {"trials": 3, "keep": 0.3}}, "tune: keep is without effect where no rungs are stated"),
         ({"tune": {}}, "tune: trials is required and missing"),
         ({"dataset": {"name": "digits", "validation": 50}}, "dataset.validation: the final runs are evaluated on"),
         ({"methods": {"kd": KD, "kd.1": {"use": "kd"}}}, "methods.kd.1: a trial of kd has this name"),
