@@ -134,8 +134,10 @@ def report(
     if gap and (paper or fidelity or format is not Format.md):
         raise UserError("--gap prints Markdown, or JSON with --json: give it without --paper, --fidelity and --format")
     if claims is not None:
-        if file is not None:
-            raise UserError("--claims reads the store's tables: give it without a sweep file")
+        if file is not None or set_ or only:
+            raise UserError("--claims reads the store's tables: give it without a sweep file, --set and --only")
+        if any((paper, gap, fidelity, run, baseline, margin, mix_protocols, out, figures, images, tensorboard, bundle)):
+            raise UserError("--claims prints no table and writes nothing else: give it with --results alone")
         for path in write_claims(claims, store):
             print(path)
         return

@@ -48,7 +48,8 @@ def tune(
         bool,
         typer.Option(
             "--check/--no-check",
-            help="Before anything starts, let each method take a first step with its own settings on random images.",
+            help="Before anything starts, let each method take a first step on random images: with its own settings, "
+            "and with each listed value that is no decimal number.",
         ),
     ] = True,
     baseline: options.Baseline = None,
@@ -115,7 +116,7 @@ def tune(
         _print_tuning(tuning, log, tuned, json_, is_last=no_final)
         if no_final:
             raise typer.Exit(EXIT_OK if all(map(log.winner, tuning.plan.spaces)) else EXIT_RUN_FAILED)
-        states = set(train(request, final, retry_failed, final.plan.runs if check else ()).values())
+        states = set(train(request, final, retry_failed, final if check else None).values())
     except KeyboardInterrupt:
         say("stopped watching; the jobs continue. Run the same command to go on, or `status --cancel` to end them.")
         raise typer.Exit(130) from None

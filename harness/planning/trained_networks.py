@@ -70,6 +70,7 @@ def networks_of_sweep(
     from harness.store.saved_run import find_saved_run
 
     planned = plan_sweep(file, results, data, sets, only)
+    planned.say_tuned()
     done = planned.store.done_ids()
     cells = [cell for cell in planned.plan.cells if cell.run_id in done]
     run_ids = tuple(dict.fromkeys(cell.run_id for cell in cells))

@@ -1,6 +1,6 @@
 """A sweep's tuning, round by round. The trials of a round are one sweep's runs, so that they share packs and jobs."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from math import inf
@@ -148,8 +148,8 @@ class Tuning:
     def _train_stage(self, stage: Stage, number: int) -> list[Trial]:
         """Train trials, each to its epoch, and return them with their results."""
         planned = self.plan.plan_stage(stage)
-        first = {run.run_id for proposal, _ in stage if not proposal.number for run in cell_runs(planned, proposal)}
-        states = train(self.request, planned, self.retry_failed, first if self.check else ())
+        first = self.check and any(not proposal.number for proposal, _ in stage)
+        states = train(self.request, planned, self.retry_failed, self.plan.to_check() if first else None)
         if "to do" in states.values():
             raise NotTrained
         scores = _scores(planned)
@@ -171,8 +171,8 @@ class Tuning:
         write_tuning(log, store.table_folder(log.sweep))
 
 
-def train(request: Request, planned: Planned, retry_failed: bool, checked: Collection[str]) -> dict[str, str]:
-    """Train what is left of a plan, and return the state of each run. ``checked``: the runs that take a step before.
+def train(request: Request, planned: Planned, retry_failed: bool, checked: Planned | None) -> dict[str, str]:
+    """Train what is left of a plan, and return the state of each run. ``checked``: the plan that takes a step before.
 
     Raises:
         UserError: data or weights are missing, or one of the checked runs would fail.
@@ -181,8 +181,8 @@ def train(request: Request, planned: Planned, retry_failed: bool, checked: Colle
     work = work_of(request, planned, retry_failed)
     if work.to_do:
         check_writable(work)
-        if to_check := work.to_do.intersection(checked):
-            check_first_steps(planned, to_check, request.cluster)
+        if checked and (to_check := work_of(request, checked, retry_failed).to_do):
+            check_first_steps(checked, to_check, request.cluster)
         say(work.text())
         watch(planned, [submit(work)], restart=True)
     return planned.states()

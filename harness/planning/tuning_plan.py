@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count, islice
 from math import ceil, prod
@@ -131,6 +131,25 @@ class TuningPlan:
         only = {key: values for key, values in self.only.items() if key in ("teacher", "student")}
         only["method"] = {trial.name for trial, _ in stage}
         return self.base.variant(sweep.model_copy(update=changes), self.base.tuning_name, only)
+
+    def to_check(self) -> Planned:
+        """Return the plan of the runs whose first step tells whether the methods take what is searched.
+
+        Each has its own settings, and then one other value of a list in turn; decimal numbers change no shapes.
+        """
+        trials = [(self.own(method), method) for method in self.spaces]
+        for own, _ in list(trials):
+            alone = ((key, value) for key, d in self.spaces[own.method].items() for value in d.values)
+            for key, value in ((key, value) for key, value in alone if not isinstance(value, float)):
+                trial = Proposal(own.method, len(trials), {**own.settings, key: value})
+                if self.run_ids(trial) is not None:
+                    trials.append((trial, f"methods.{own.method}.search.{key} {value}"))
+        planned = self.plan_stage([(trial, None) for trial, _ in trials])
+        for trial, name in trials:
+            for run in cell_runs(planned, trial):
+                label = run.label.replace(f" / {trial.name} / ", f" / {name} / ")
+                planned.plan.runs[run.run_id] = replace(run, label=label)
+        return planned
 
     def entry(self, trial: Proposal) -> Method:
         """Return a trial's entry of ``methods``. Trial 0 is the file's own entry, without its search."""

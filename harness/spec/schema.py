@@ -314,6 +314,8 @@ class Tune(Closed):
             raise ValueError("trials: sampler grid tries every combination; leave trials out")
         if self.sampler != "grid" and self.trials is None:
             raise ValueError("trials is required and missing: the number of trials of each method")
+        if "keep" in self.model_fields_set and not self.rungs:
+            raise ValueError("keep is without effect where no rungs are stated, for example `rungs: [5]`")
         if list(self.rungs) != sorted(set(self.rungs)):
             raise ValueError(f"rungs must rise, found {list(self.rungs)}")
         return self

@@ -35,7 +35,7 @@ class Setting(NamedTuple):
             ValueError: it names none.
         """
         part, _, name = key.partition(".")
-        if part not in PARTS or not name:
+        if part not in PARTS:
             raise ValueError(
                 f"{unknown('part of an entry', part, PARTS)}; write such as params.temperature, weights.ce"
             )

@@ -131,6 +131,8 @@ def _override(document: Document, text: str) -> None:
         raise UserError(f"--set {shorten(text)}: expected one value")
     value = parsed["value"]
     path = key.strip().split(".")
+    if path[0] == "methods" and path[2:3] == ["search"]:
+        path[3:5] = [".".join(path[3:5])]  # a key of a search has a dot itself: params.temperature
     container: Any = document.data
     for i, part in enumerate(path):
         last = i == len(path) - 1

@@ -194,3 +194,5 @@ def test_claims_are_of_a_store(home: Path) -> None:
     assert "no claim: expected folders" in run_command("report", "--claims", "nowhere").error
     error = run_command("report", "small.yaml", "--claims", "results/claims").error
     assert "--claims reads the store's tables: give it without a sweep file" in error
+    for option in (["--fidelity"], ["--gap"], ["--paper"], ["--out", "tables"]):
+        assert "give it with --results alone" in run_command("report", "--claims", "results/claims", *option).error

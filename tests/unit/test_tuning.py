@@ -50,6 +50,7 @@ class Bench:
         self.fails: Callable[[Any], bool] = lambda science: False
         self.stop_after = 10**9  # calls of the training
         self.calls = 0
+        self.checked: Planned | None = None  # by the training
         monkeypatch.setattr(tuning, "train", self.train)
 
     @property
@@ -66,6 +67,7 @@ class Bench:
 
     def train(self, request: Any, planned: Planned, retry_failed: bool, checked: Any) -> dict[str, str]:
         self.calls += 1
+        self.checked = checked
         for run_id, state in planned.states().items() if self.calls <= self.stop_after else ():
             science = planned.plan.runs[run_id].science
             if state == "done" or (state == "failed" and not retry_failed):
@@ -238,8 +240,9 @@ def test_the_written_sweep_has_the_final_runs_wherever_its_recipes_and_weights_l
         final = {s.run_id for s in bench.trained if not s.dataset.validation}
         assert final and final <= set(planned.plan.runs) and set(planned.states().values()) == {"done"}
         assert "without effect" not in run_command("sweep", tuned, "--results", bench.store.root, "--plan").err
-    status = run_command("status", bench.file, "--results", bench.store.root)
-    assert "name " in status.err and "tuned.yaml for those that the tuning chose" in status.err
+    for command in (("status", bench.file), ("transfer", "--to", "digits", "--sweep", bench.file)):
+        told = run_command(*command, "--results", bench.store.root).err
+        assert "name " in told and "tuned.yaml for those that the tuning chose" in told
     plan = run_command("sweep", bench.file, "--results", bench.store.root, "--plan").out
     assert plan.count("only `python -m harness.tune` reads them") == 1
 
@@ -258,6 +261,28 @@ def test_settings_that_a_sweep_file_may_not_have_are_not_proposed(bench: Bench) 
     trials = bench.log().of_method("kd")
     assert len(trials) == 5 and all(t.settings["recipe.min_lr"] <= 0.2 for t in trials)
     assert all(isinstance(t.settings["recipe.batch_size"], int) for t in trials)
+
+
+def test_a_search_is_set_on_the_command_line_by_its_key(bench: Bench) -> None:
+    option = "methods.kd.search.params.temperature"
+    log = json.loads(bench.tune("--no-final", "--json", "--set", f"{option}=[2, 16]").out)["tuning"]
+    assert {trial["settings"]["params.temperature"] for trial in log["trials"] if trial["method"] == "kd"} <= {2, 4, 16}
+    assert bench.tune("--set", "methods.kd.search.weights.kd.lg=[1, 2]").error.startswith(
+        "--set methods.kd.search.weights.kd.lg: unknown key 'lg'; did you mean 'log'?"
+    )
+
+
+def test_before_the_first_round_each_listed_value_takes_a_step_and_is_named(bench: Bench) -> None:
+    taps = {"params.tap": ["stage1", "stage9"], "weights.hint": [1, 10]}
+    kd = {"recipe": {"schedule": "cosine", "milestones": [], "min_lr": 0.01}, "search": {"recipe.nesterov": [True]}}
+    bench.sweep = {**SWEEP, "methods": {"kd": kd, "fitnets": {**HINT, "search": taps}}}
+    bench.stop_after = 0
+    assert bench.tune().code == 1 and bench.checked
+    labels = [run.label.split(" / ")[1] for run in bench.checked.plan.runs.values() if run.science.teacher]
+    search = "methods.fitnets.search.params.tap"
+    assert labels == ["kd", "fitnets", "methods.kd.search.recipe.nesterov True", f"{search} stage9"]
+    bench.stop_after = 10**9
+    assert bench.tune("--no-check").code == 0 and bench.checked is None
 
 
 def test_a_final_seed_is_none_of_the_tuning(bench: Bench) -> None:
@@ -293,6 +318,7 @@ def test_a_damaged_log_is_refused(bench: Bench) -> None:
         ({"tune": {"trials": 3, "validation": 55}}, "tune.validation: validation must be a multiple of 10"),
         ({"tune": {"sampler": "grid"}}, "kd.search.weights.kd: sampler grid tries every combination of lists"),
         ({"tune": {"sampler": "grid", "trials": 3}}, "tune: trials: sampler grid tries every combination"),
+        ({"tune": {"trials": 3, "keep": 0.3}}, "tune: keep is without effect where no rungs are stated"),
         ({"tune": {}}, "tune: trials is required and missing"),
         ({"dataset": {"name": "digits", "validation": 50}}, "dataset.validation: the final runs are evaluated on"),
         ({"methods": {"kd": KD, "kd.1": {"use": "kd"}}}, "methods.kd.1: a trial of kd has this name"),
@@ -316,6 +342,7 @@ def test_a_mistake_in_a_tuning_is_told(bench: Bench, change: dict[str, Any], mes
     [
         ({"params.temprature": [2]}, "search.params.temprature: unknown hyper-parameter of kd 'temprature'; did you"),
         ({"weight.kd": [2]}, "search.weight.kd: unknown part of an entry 'weight'; did you mean 'weights'?"),
+        ({"params.": [2]}, "search.params.: unknown hyper-parameter of kd ''"),
         ({"weights.kd": [2, True]}, "search.weights.kd: expected a number, found true"),
         ({"weights.kd": []}, "search.weights.kd: expected at least one value"),
         ({"weights.kd": [1, 1.0]}, "search.weights.kd: 1.0 is listed twice"),
