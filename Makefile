@@ -8,7 +8,7 @@ export PYTHONUNBUFFERED = 1
 .PHONY: help setup demo test tools test-timings lint check docs bench torture gpu clean
 
 help:
-	@echo "make demo    set up, then train and compare five methods on scikit-learn's digits"
+	@echo "make demo    set up, then train and compare six methods on scikit-learn's digits"
 	@echo "make test    set up, then run every test"
 	@echo "make test-timings   run every test and keep each file's seconds as its budget"
 	@echo "make check   lint, types and the quick tests"

@@ -149,7 +149,7 @@ SHIPPED = {
     "cifar100_same": "5a334f5a3708c238",
     "coco128_quick": "51387079675f9797",
     "coco_pairs": "4c46371280a663e8",
-    "digits_pairs": "ceb10df77a359a7f",
+    "digits_pairs": "1939d2cb468c31e9",
     "digits_tuned": "fbffe9e7c2dd0de1",
     "early_stopped_teachers": "1209eff1d5d4fceb",
     "hetero_quick": "cda5678d76cbc872",

@@ -404,7 +404,7 @@ def test_plan_as_json_is_only_json(tmp_path: Path) -> None:
     )
     assert result.code == 0 and result.err == ""
     document = json.loads(result.out)
-    assert (document["cells"], document["runs"], document["to_do"]) == (30, 31, 31)
+    assert (document["cells"], document["runs"], document["to_do"]) == (42, 43, 43)
 
 
 def test_ten_thousand_runs_are_planned(tmp_path: Path) -> None:
