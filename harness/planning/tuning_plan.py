@@ -322,6 +322,7 @@ def _pair_of_trials(pair: Pair, stage: Stage, teaching: Collection[str]) -> Pair
     changes = {name: change for name, change in pair.methods.items() if name in teaching}
     for trial, stop in stage:
         change = pair.methods.get(trial.method, Method())
-        recipe = {**change.recipe, **({"stop_epoch": stop} if stop else {})}
+        # Evaluated where it stops, whatever the recipe says, as nothing looks at earlier scores.
+        recipe = {**change.recipe, **({"stop_epoch": stop, "eval_every": stop} if stop else {})}
         changes[trial.name] = change.model_copy(update={"recipe": recipe})
     return pair.model_copy(update={"methods": changes})
