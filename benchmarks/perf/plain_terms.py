@@ -164,7 +164,8 @@ def rekd(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tenso
         moments.mean += (f_t.mean((0, 2, 3)) - moments.mean) / moments.batches
         moments.square += ((f_t**2).mean((0, 2, 3)) - moments.square) / moments.batches
         t = F.batch_norm(f_t, moments.mean, moments.square - moments.mean**2)
-    h = region.project(f_s)
+    conv, norm = region.project
+    h = F.batch_norm(conv(f_s), norm.running_mean, norm.running_var, training=True)
     mu = t + region.mu_shift(t)
     log_var = torch.clamp(sum(settings.log_var_range) / 2 + region.log_var_shift(t), *settings.log_var_range)
     sigma = torch.exp(log_var / 2)
@@ -179,7 +180,7 @@ def rekd(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tenso
         sigma.mean(), ((t - t.mean((0, 2, 3), keepdim=True)) ** 2).mean(), ((mu - h) ** 2).mean().sqrt()
         p = torch.softmax(-squared / settings.tau, 1)
         (p * p.log()).sum(1).mean()
-    return 10 * select + 5 * reconstruct + kl.mean() + math.log(settings.prior_std)
+    return 10 * select + 0.5 * reconstruct + 0.1 * (kl.mean() + math.log(settings.prior_std))
 
 
 def sp(method: Any, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:

@@ -17,9 +17,9 @@ RUN_IDS: dict[str, str] = json.loads((STORED / "run_ids.json").read_text())  # l
 TEACHER = RUN_IDS["teacher digits_net_w8 / seed 0"]  # the student of seed 0 as well
 FAILED = "digits_net_w8 > digits_net_w8 / broken / seed 0"
 INTERRUPTED = {
-    method: RUN_IDS[f"digits_net_w8 > digits_net_w8 / {method} / seed 1"]
-    for method in ("student", "kd", "fitnets", "rekd")
+    method: RUN_IDS[f"digits_net_w8 > digits_net_w8 / {method} / seed 1"] for method in ("student", "kd", "fitnets")
 }
+OF_FIRST_REKD = {label for label in RUN_IDS if "/ rekd /" in label}  # its version 1, which is no longer trained
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def curves(history: dict[str, Any]) -> dict[tuple[str, int], float]:
 
 def test_status_and_report_read_it(home: Path) -> None:
     rows = {row["label"]: row for row in json.loads(harness(home, "status", "--json"))}
-    assert {label: row["run_id"] for label, row in rows.items()} == RUN_IDS
+    assert rows.keys() == RUN_IDS.keys()
+    assert {label for label, row in rows.items() if row["run_id"] != RUN_IDS[label]} == OF_FIRST_REKD
     states = {label: row["state"] for label, row in rows.items()}
     assert states[FAILED] == "failed" and rows[FAILED]["cause"] == "ArithmeticError: this method has a bug"
     assert [RUN_IDS[label] for label, state in states.items() if state == "done"] == [TEACHER]

@@ -43,7 +43,7 @@ def test_every_run_of_its_sweep_file_is_there(name: str, store: Path) -> None:
 
 
 def test_the_demo_has_the_settings_that_won() -> None:
-    """Those of ``digits_pairs``, and the records of its runs, are the published tuning's."""
+    """The runs of ``digits_pairs`` are among those of the published tuning."""
     demo = plan_sweep(REPO / "benchmarks" / "digits_pairs.yaml", PUBLISHED)
     assert set(demo.states().values()) == {"done"}
 

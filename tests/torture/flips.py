@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -26,6 +26,8 @@ from harness.reporting.comparison import Contents
 from harness.reporting.tables import table_folder
 from harness.store import checksums, compaction, files, generations, json_files, records
 from harness.store.store import CONTENTS, Store
+from harness.store.transfer_result import PROTOCOL, TransferResult, read_kept
+from harness.store.tuning_log import Trial, TuningLog, read_log
 from harness.training import checkpoint
 from harness.training.distributed.ranks import Ranks
 from harness.training.teacher_logits import CachedLogits, WrongLogits
@@ -134,6 +136,8 @@ def _written(home: Path) -> Planned:
     store, runs = planned.store, planned.plan.runs
     (finished,) = store.done_ids()
     (old,) = records.read_records(store, [finished]).to_pylist()
+    for folder in set(store.root.glob("runs/*")) - set(map(store.run, runs)):  # of a method's earlier version
+        shutil.rmtree(folder)
     store.record(finished).unlink()
     for run_id in runs:
         attempts = store.attempts(run_id)
@@ -158,6 +162,11 @@ def _written(home: Path) -> Planned:
     probe_results.ProbeResult(["shape"], "cpu", 1, 1, [0.1, 0.2], 1.0, 1000).write(store)
     cells = checksums.seal_value([vars(cell) for cell in planned.plan.cells[:2]])
     files.replace_json(store.added_seeds("old"), cells)
+    trial = Trial("kd", 0, 0, {"weights.kd": 0.9}, ("0" * 16,), 1, 10, 50.0, "done")
+    log = TuningLog("old", "top1", "tpe", (1000,), 10, (trial,), (), {"kd": {"weights.kd": [0.9, 1.8]}}, "identity")
+    files.replace_json(store.tuning("old"), checksums.seal_value(asdict(log)))
+    kept = TransferResult(finished, "0" * 64, "digits", "1" * 16, PROTOCOL, 10, 10, 4, 0.1, 50.0, 60.0, 50.0, True)
+    kept.write(store)
     files.replace_json(store.check("ab"), {"run": "label", "at": 1.0})
     logits = _logits(store)
     logits.begin(0, 0, 1, torch.device("cpu"))
@@ -217,6 +226,8 @@ def _kinds(home: Path, planned: Planned) -> list[Kind]:
         Kind("estimates", sorted(root.glob("estimates/*.json")), lambda p: submissions.read_submissions(store, p.stem)),
         Kind("probes", sorted(store.probes.glob("*.json")), lambda _: probe_results.read_probe_results(store)),
         Kind("added seeds", sorted(root.glob("added_seeds/*.json")), plan.read_added),
+        Kind("tunings", [store.tuning("old")], lambda path: read_log(store, path.stem)),
+        Kind("transfers", sorted(store.transfers.glob("*/*.json")), partial(_transfer, store)),
         Kind("logits", sorted(root.glob("logits/*/*")), lambda _: _cached(store)),
         Kind("tables", sorted(path for path in tables.iterdir() if path.name != CONTENTS), table, heals=True),
         Kind("contents", [tables / CONTENTS], lambda path: Contents.read(path.parent)),
@@ -229,6 +240,10 @@ def _check_coverage(home: Path, kinds: list[Kind]) -> None:
     for path in (home / "results").rglob("*"):
         is_read = path.is_file() and not path.name.endswith("lock") and path.parent.name not in _UNREAD
         assert not is_read or path.resolve() in known, path
+
+
+def _transfer(store: Store, path: Path) -> TransferResult | None:
+    return read_kept(store, path.stem, "0" * 64, "digits", "1" * 16)
 
 
 def _rows(store: Store, run_ids: frozenset[str]) -> Any:

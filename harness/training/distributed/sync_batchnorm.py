@@ -46,8 +46,9 @@ class SyncBatchNorm(nn.BatchNorm2d):
         mean = (counts * means).sum(0) / n
         variance = (squares + counts * (means - mean).square()).sum(0) / n
         self._update_running_statistics(mean.detach(), variance.detach() * n / (n - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
+        scale = (variance + self.eps).rsqrt()
+        scale = scale if self.weight is None else self.weight * scale  # None of both: affine=False
+        shift = -mean * scale if self.bias is None else self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
