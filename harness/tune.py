@@ -83,6 +83,7 @@ def tune(
     from harness.planning.submit import LOCAL, Request
     from harness.planning.tuned_sweep import write_tuned_sweep
     from harness.planning.tuning import NotTrained, Tuning, train
+    from harness.planning.tuning_budget import budget_lines
     from harness.planning.tuning_plan import TuningPlan, winning_settings
     from harness.reporting import protocol_guard
     from harness.reporting.tuning import tuning_dict, tuning_notes
@@ -105,7 +106,7 @@ def tune(
         _print_plan(tuning, json_)
         return
     log = tuning.recorded()
-    say("\n".join(tuning.plan.budget_lines()))
+    say("\n".join(budget_lines(tuning.plan)))
     if note := ownership.writers_note(base.store.root):
         say(note)
     remove_leftovers(base.store)
@@ -144,6 +145,7 @@ def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, 
 def _print_plan(tuning: "Tuning", json_: bool) -> None:
     """Print what the tuning would train, and then the final runs; of the settings that win none is known yet."""
     from harness.planning.submit import work_of
+    from harness.planning.tuning_budget import budget_dict, budget_lines
 
     log = tuning.recorded()
     proposals = tuning.next_round(log)
@@ -152,9 +154,9 @@ def _print_plan(tuning: "Tuning", json_: bool) -> None:
     if json_:
         names = ("round", "final")[-len(works) :]
         summaries = {name: work.summary() for name, work in zip(names, works, strict=True)}
-        print(json.dumps({**tuning.plan.summary(), "recorded": len(log.trials), **summaries}))
+        print(json.dumps({**budget_dict(tuning.plan), "recorded": len(log.trials), **summaries}))
         return
-    print("\n".join(tuning.plan.budget_lines()))
+    print("\n".join(budget_lines(tuning.plan)))
     print(f"{plural(len(log.trials), 'trial')} recorded")
     heads = ("the next round:", "the final runs, whatever wins:")[-len(works) :]
     for head, work in zip(heads, works, strict=True):

@@ -13,7 +13,8 @@ from harness.phrases import file_name, percent, plural
 from harness.planning.check import check_first_steps
 from harness.planning.plan import Planned
 from harness.planning.submit import Request, check_writable, submit, work_of
-from harness.planning.tuning_plan import Proposal, Stage, TuningPlan, cell_runs, images_until
+from harness.planning.tuning_budget import images_until
+from harness.planning.tuning_plan import Proposal, Stage, TuningPlan, cell_runs
 from harness.planning.tuning_proposals import Accept, propose
 from harness.planning.watch import watch
 from harness.spec.lines import grouped

@@ -9,7 +9,6 @@ from math import ceil, prod
 from typing import Any, NamedTuple
 
 from harness.errors import UserError, collected, raise_mistakes
-from harness.phrases import plural
 from harness.planning.plan import Planned, read_added
 from harness.planning.tuning_proposals import Space
 from harness.spec import expand, identity
@@ -224,41 +223,6 @@ class TuningPlan:
         """The number of rounds in which all trials are proposed."""
         return ceil(max(map(self.trials_of, self.spaces)) / self.tune.together)
 
-    def expected_images(self, method: str) -> int:
-        """Return how many images all of a method's trials together train on."""
-        trials, own = self.trials_of(method), self.own(method)
-        sciences = [run.science for run in cell_runs(self.plan_stage([(own, None)]), own)]
-        images = sum(images_until(science, None) for science in sciences)  # of trial 0
-        for first in range(0, trials, self.tune.together):
-            going = min(self.tune.together, trials - first) - (first == 0)
-            for rung in (*self.tune.rungs, None):
-                images += going * sum(images_until(science, rung) for science in sciences)
-                going = self.kept(going)
-        return images
-
-    def summary(self) -> dict[str, Any]:
-        """Return the budgets, and what the trials are judged on, as plain data."""
-        methods = {k: {"trials": self.trials_of(k), "images": self.expected_images(k)} for k in self.spaces}
-        return {
-            "sweep": self.base.name, "methods": methods, "rounds": self.rounds, "seeds": list(self.seeds),
-            "validation": self.validation,
-        }  # fmt: skip
-
-    def budget_lines(self) -> list[str]:
-        """Return the same for people, with a warning where the budgets are unequal."""
-        budgets = self.summary()["methods"]
-        seeds = f"{'seed' if len(self.seeds) == 1 else 'seeds'} {', '.join(map(str, self.seeds))}"
-        images = plural(self.validation, "held-out training image")
-        lines = [f"{self.base.name}: tuning on {images}, {seeds}"]
-        for name, budget in budgets.items():
-            lines.append(
-                f"  {name}: {plural(budget['trials'], 'trial')}, {plural(budget['images'], 'image')} to train on"
-            )
-        amounts = {name: budget["images"] for name, budget in budgets.items()}
-        if more := [name for name, images in amounts.items() if images > min(amounts.values())]:
-            lines.append(f"warning: unequal budgets: {', '.join(more)} {'is' if len(more) == 1 else 'are'} tuned more")
-        return lines
-
     def kept(self, trials: int) -> int:
         """Return how many of some trials go on at a rung."""
         return min(trials, max(1, int(trials * self.tune.keep + 1e-9)))
@@ -296,13 +260,6 @@ def winning_settings(log: TuningLog) -> dict[str, Settings]:
 def cell_runs(planned: Planned, trial: Proposal) -> list[Run]:
     """Return the runs of a trial's cells, by pair, then seed."""
     return [planned.plan.runs[cell.run_id] for cell in planned.plan.cells if cell.method == trial.name]
-
-
-def images_until(science: Science, epoch: int | None) -> int:
-    """Return how many images a run trains on until it stops after an epoch; None: at its end."""
-    recipe = science.recipe
-    of_epoch = recipe.epoch_steps * recipe.batch_size if recipe.epoch_steps else science.images_per_pass
-    return of_epoch * min(epoch or recipe.last_epoch, recipe.last_epoch)
 
 
 def _tenth(base: Planned) -> int:
