@@ -8,7 +8,8 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).parents[1]
 PAGES = (
     "*.md", "docs/**/*.md", "results/README.md", "benchmarks/*/README.md", "results/published/tables/*/table.md",
-    "results/published/tables/*/gap.md", "results/published/tables/*/tuning.md", "results/published/claims/*/verdict.md",
+    "results/published/tables/*/gap.md", "results/published/tables/*/tuning.md",
+    "results/published/claims/*/verdict.md",
 )  # fmt: skip
 LINKED = ("benchmarks/*.yaml",)
 
