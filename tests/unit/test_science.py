@@ -137,7 +137,7 @@ def test_damage_is_the_users_error(forms: list[dict[str, Any]], damage: dict[str
 
 SHIPPED = {
     "all_methods_quick": "c15c1b5d26b692d1",
-    "capacity_gap": "123b741baa2dec26",
+    "capacity_gap": "84527f9b0651e592",
     "capacity_gap_cpu": "35f7c073ab384da3",
     "cifar100_all_methods_quick": "e1f259df12cd3ebd",
     "cifar100_cpu": "a78ddde5d1683213",
@@ -158,7 +158,7 @@ SHIPPED = {
     "imagenet_like_quick": "e8297b5f5d274c77",
     "imagenet_pairs": "b315b33e580166fc",
     "mlkd_dispute": "e087c83317952c5a",
-    "rekd_ablation": "123f3e9cd80227c6",
+    "rekd_ablation": "ca95674e80b9f374",
     "rekd_ablation_cpu": "39c638f63aeb5092",
     "rekd_digits": "aab10b54cf35fdaf",
     "rekd_tuning": "5895025385a5552e",
