@@ -147,6 +147,8 @@ def report(
         run_ids = (store.find(prefix, "--run") for prefix in run)
         print(*write_event_files(store, {file_name(run_id): run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
+    if file is None and (set_ or only):
+        raise UserError("--set and --only select of a sweep file: name it")
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
         planned.say_tuned()
@@ -177,9 +179,11 @@ def report(
         products.append(_tables(contents, store, out, fidelity))
         if gap:
             products.append(_gaps(load_comparisons(contents, store), store, out))
+    if json_ and products:
+        raise UserError("--json prints nothing but the gap: give it without what writes files")
     for path in chain.from_iterable(products):
         print(path)
-    if gap and not products:
+    if gap and out is None:
         _print_gaps(load_comparisons(contents, store), json_)
     elif not products:
         for comparison in load_comparisons(contents, store):

@@ -90,13 +90,16 @@ def _remarks(log: TuningLog, method: str, trials: Sequence[Trial], winner: Trial
         yield "no trial was trained to the end, so its own settings stay"
         return
     for key, values in sorted(log.search.get(method, {}).items()):
-        if end := _edge(values, winner.settings.get(key)):
+        if place := _edge(values, winner.settings.get(key)):
             value = value_text(winner.settings.get(key))
-            yield f"{key} {value} is at the {end} end of what was searched: better values may lie beyond it"
+            yield f"{key} {value} is {place} what was searched: better values may lie beyond it"
 
 
 def _edge(searched: Any, value: Any) -> str:
-    """Return which end of a list of numbers or of a range a value lies at, "" for neither."""
+    """Return where a value lies that is at an end of a list of numbers or of a range, or beyond it; "" for elsewhere.
+
+    An entry's own value may lie beyond.
+    """
     if not is_number(value):
         return ""
     if scale := scale_of(searched):
@@ -107,7 +110,9 @@ def _edge(searched: Any, value: Any) -> str:
         low, high, margin = min(numbers, default=value), max(numbers, default=value), 0.0
     if low == high:
         return ""
-    return "lower" if value <= low + margin else "upper" if value >= high - margin else ""
+    if value < low or value > high:
+        return "below" if value < low else "above"
+    return "at the lower end of" if value <= low + margin else "at the upper end of" if value >= high - margin else ""
 
 
 def scale_of(searched: Any) -> str:

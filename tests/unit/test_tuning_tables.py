@@ -78,27 +78,27 @@ def test_own_settings_that_win_are_named_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("searched", "value", "end"),
+    ("searched", "value", "place"),
     [
-        ({"log": [0.1, 10]}, 9.0, "upper"),
+        ({"log": [0.1, 10]}, 9.0, "at the upper end of"),
         ({"log": [0.1, 10]}, 7.0, ""),
-        ({"log": [0.1, 10]}, 0.11, "lower"),
-        ({"log": [0.1, 10]}, 0.0, "lower"),
+        ({"log": [0.1, 10]}, 0.11, "at the lower end of"),
+        ({"log": [0.1, 10]}, 0.0, "below"),
         ({"uniform": [0, 10]}, 9.0, ""),
-        ({"uniform": [0, 10]}, 9.6, "upper"),
-        ([1, 2, 4], 4, "upper"),
+        ({"uniform": [0, 10]}, 9.6, "at the upper end of"),
+        ([1, 2, 4], 4, "at the upper end of"),
         ([1, 2, 4], 2, ""),
-        ([1, 2, 4], 0.5, "lower"),
+        ([1, 2, 4], 0.5, "below"),
         ([3], 3, ""),
         (["mean", "map"], "map", ""),
         ([False, True], True, ""),
     ],
 )
-def test_a_winner_at_the_edge_of_the_search_is_named(searched: Any, value: Any, end: str) -> None:
+def test_a_winner_at_the_edge_of_the_search_is_named(searched: Any, value: Any, place: str) -> None:
     (method,) = tuned_methods(log(trial("kd", 0, 80.0, weights_kd=value), kd=searched))
     shown = f"{value:g}" if isinstance(value, int | float) else value
-    expected = f"weights.kd {shown} is at the {end} end of what was searched: better values may lie beyond it"
-    assert method.remarks == ((expected,) if end else ())
+    expected = f"weights.kd {shown} is {place} what was searched: better values may lie beyond it"
+    assert method.remarks == ((expected,) if place else ())
 
 
 def test_unequal_budgets_are_marked_everywhere() -> None:
