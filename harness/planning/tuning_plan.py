@@ -12,11 +12,12 @@ from harness.errors import UserError, collected, raise_mistakes
 from harness.planning.plan import Planned, read_added
 from harness.planning.tuning_proposals import Space
 from harness.spec import expand, identity
-from harness.spec.schema import Method, Pair, Sweep, Tune
+from harness.spec.schema import Method, Pair, Sweep
 from harness.spec.science import Science
 from harness.spec.search_space import Settings, changed_entry, overridden_settings, search_space
 from harness.spec.sweep_plan import Cell, Run
 from harness.spec.teacher_reference import RunReference
+from harness.spec.tuning_keys import Tune
 from harness.store.tuning_log import Trial, TuningLog
 
 FIRST_SEED = 1000

@@ -11,7 +11,8 @@ from harness.errors import UserError, collected, expected, shorten, unknown
 from harness.spec import validation
 from harness.spec.methods import Hyper, MethodInfo, describe_method
 from harness.spec.recipe import PER_METHOD, types_of
-from harness.spec.schema import Method, Pair, Range, Recipe, Sweep
+from harness.spec.schema import Method, Pair, Recipe, Sweep
+from harness.spec.tuning_keys import Range
 from harness.spec.yamlfile import Document, KeyPath
 
 PARTS = ("params", "weights", "recipe")
