@@ -45,12 +45,17 @@ def alive(pid_file: Path) -> int | None:
 
 
 def end(pids: Iterable[int], grace: float = 0.0) -> None:
-    """Send SIGTERM, then SIGKILL to those left after ``grace`` seconds, and wait until they are gone."""
-    pids = set(pids)
+    """Send SIGTERM, then SIGKILL to those left after ``grace`` seconds, and wait until they are gone.
+
+    Those left are stopped before the first of them is killed: as at a power cut, none lives to report another's death.
+    """
+    pids = list(pids)
     if grace:
         _signal(pids, signal.SIGTERM)
         wait_until(lambda: not any(map(running, pids)), grace)
-    _signal({p for p in pids if running(p)}, signal.SIGKILL)
+    left = [p for p in pids if running(p)]
+    _signal(left, signal.SIGSTOP)
+    _signal(left, signal.SIGKILL)
     wait_until(lambda: not any(map(running, pids)), 10)
 
 
