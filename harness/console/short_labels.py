@@ -3,13 +3,12 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from os.path import commonprefix
 
 from rich.cells import cell_len
 
 ELLIPSIS = "…"
 _SEPARATOR = re.compile(r"( / | > )")  # between the parts of a run's label
-_LEAST = 3  # characters of a part
+_ENOUGH, _LEAST = 8, 3  # characters of a part: that it keeps before others are shortened, and at least
 
 
 def short_labels(labels: Sequence[str], width: int) -> list[str]:
@@ -23,23 +22,24 @@ def short_labels(labels: Sequence[str], width: int) -> list[str]:
 
 
 def _fitted(parts: Sequence[str], alternatives: Sequence[set[str]], width: int) -> list[str]:
-    """Return a label's parts, of which the longest are shortened until the whole fits."""
+    """Return a label's parts, of which the longest are shortened until the whole fits: first those that all share."""
     lengths = [cell_len(part) for part in parts]
-    while sum(lengths) > width and max(lengths[::2]) > _LEAST:
-        lengths[lengths.index(max(lengths[::2]))] -= 1
+    names = range(0, len(parts), 2)  # the others are separators
+    while sum(lengths) > width:
+        shared = [i for i in names if len(alternatives[i]) == 1 and lengths[i] > _ENOUGH]
+        if not (longest := shared or [i for i in names if lengths[i] > _LEAST]):
+            break
+        lengths[max(longest, key=lengths.__getitem__)] -= 1
     return [_shortened(p, n, others) for p, n, others in zip(parts, lengths, alternatives, strict=True)]
 
 
 def _shortened(part: str, length: int, alternatives: set[str]) -> str:
-    """Return a part without the middle of what it shares with all others; where that is too short, of all of it."""
+    """Return a part without a piece near its middle whose absence leaves it different from all alternatives."""
     if cell_len(part) <= length:
         return part
-    excess = len(part) - length + 1
-    before = len(commonprefix(list(alternatives)))
-    after = min(len(commonprefix([text[::-1] for text in alternatives])), len(part) - before)
-    pieces = [(0, before), (len(part) - after, len(part))] if len(alternatives) > 1 else []
-    begin, end = max(pieces, key=lambda piece: piece[1] - piece[0], default=(0, len(part)))
-    if end - begin < excess:
-        begin, end = 0, len(part)
-    cut = begin + (end - begin - excess + 1) // 2
-    return part[:cut] + ELLIPSIS + part[cut + excess :]
+    kept = max(0, length - 1)
+    middle = (kept + 1) // 2
+    cuts = [(part[:n], part[len(part) - kept + n :]) for n in sorted(range(kept + 1), key=lambda n: abs(n - middle))]
+    others = alternatives - {part}
+    clear = (cut for cut in cuts if not any(text.startswith(cut[0]) and text.endswith(cut[1]) for text in others))
+    return ELLIPSIS.join(next(clear, cuts[0]))

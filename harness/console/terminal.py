@@ -59,7 +59,7 @@ def duration(seconds: float | None) -> str:
 def rough_duration(seconds: float) -> str:
     """Return an uncertain duration as ``duration`` does, rounded to about a twentieth of it."""
     steps = (1, 5, 10, 30, 60, 300, 600, 1800, 3600)
-    step = max((step for step in steps if step <= seconds / 15), default=1)
+    step = max((step for step in steps if step <= seconds / 10), default=1)
     return duration(round(seconds / step) * step)
 
 

@@ -9,10 +9,10 @@ from rich.text import Text
 from harness.console.short_labels import short_labels
 from harness.console.terminal import duration, rough_duration
 from harness.errors import printable
-from harness.planning.sweep_progress import SweepProgress
+from harness.planning.sweep_progress import IN_SLURM, SweepProgress
 
 MOST_REASONS = 3  # lines for what runs wait for
-_LEAST_LABEL = 24  # columns that a label gets before the other columns get theirs
+_LEAST_LABEL = 30  # columns that a label gets before the other columns get theirs
 _GAP = "  "
 
 
@@ -71,9 +71,10 @@ def whole_text(progress: SweepProgress, elapsed: float, part: str) -> Iterable[s
     counts = progress.counts
     total = sum(counts.values())
     head = f"{counts['done']}/{total} done" + (f", {counts['failed']} failed" if counts["failed"] else "")
-    states = f"{head}, {len(progress.running)} running, {len(progress.open) - len(progress.running)} waiting"
+    waiting = len(progress.open) - len(progress.running)
+    states = f"{head}, {len(progress.running)} running" + (f", {waiting} waiting" if waiting else "")
     left = f"about {rough_duration(progress.left)} left" if progress.left is not None else ""
-    if left and not progress.running:
+    if not progress.running and any(reason.startswith(IN_SLURM) for reason in progress.waiting):
         left = left.replace(" left", " once started")
     of_part = f" of {part}" if part and left else ""
     yield ", ".join(filter(None, (states, f"{duration(elapsed)} elapsed", left + of_part)))

@@ -15,6 +15,7 @@ from slurm.queue import WAITS_IN_ITS_JOB, QueuedJob
 
 TO_START = "to start"
 FREE_PLACE = "for a free place"
+IN_SLURM = "in SLURM's queue"
 NO_JOB = "without a job"
 
 
@@ -45,7 +46,7 @@ class SweepProgress:
         self.began = time.time()
         self.left: float | None = None
         self._over: set[str] = set()  # runs of the whole store that are done or failed
-        self._queued: set[str] = set()
+        self._queued: dict[str, None] = {}
         self._sciences: dict[str, Science] = {k: run.science for k, run in planned.plan.runs.items()}
         self._forecast = Forecast(self.store, planned.plan.sweep.dataset.reference)
         self._first_seen: dict[str, float] = {}
@@ -83,12 +84,16 @@ class SweepProgress:
         """Watch what a tuning trains, instead of the runs with the file's own settings that nothing trains."""
         if not self.planned.plan.sweep.tune or not queues.with_job:
             return
-        active = [o.queue.run_ids for o in queues.opened if not o.queue.run_ids.isdisjoint(queues.with_job)]
-        self._queued |= set().union(*active)
-        for run_id in self._queued - self.labels.keys():
-            science = self._sciences[run_id] = self.store.read_science(run_id)
-            self.labels[run_id] = _label(run_id, science)
-        self.labels = {k: label for k, label in self.labels.items() if k in self._queued}
+        active = [o.queue for o in queues.opened if not o.queue.run_ids.isdisjoint(queues.with_job)]
+        self._queued |= dict.fromkeys(k for queue in active for job in queue.jobs for k in job.run_ids)
+        self.labels = {k: self.labels.get(k) or self._label(k) for k in self._queued}
+        self.watched &= self.labels.keys()
+
+    def _label(self, run_id: str) -> str:
+        """Return a label of a run that is not of the plan: a trial, whose number only the tuning knows."""
+        science = self._sciences[run_id] = self.store.read_science(run_id)
+        teacher = f"{science.teacher_model} > " if science.teacher_model else ""
+        return f"{teacher}{science.student} / {science.method.use} {run_id[:6]} / seed {science.seed}"
 
     # waiting -----------------------------------------------------------------------------------------------------
 
@@ -113,7 +118,7 @@ class SweepProgress:
             return f"for {self.labels[needs[0]]}"
         state, remark = queues.is_scheduled(run_id)
         if state == "pending":
-            return f"in SLURM's queue: {remark.rpartition(', job ')[0] or remark}"
+            return f"{IN_SLURM}: {remark.rpartition(', job ')[0] or remark}"
         return TO_START if state == "running" or is_place_free else FREE_PLACE
 
     def _is_training(self, run_id: str) -> bool:
@@ -123,7 +128,7 @@ class SweepProgress:
 
     def _read_ended(self) -> None:
         """Read the times of runs that have a record since the last look."""
-        if new := [k for k in self.watched if self.states.get(k) == "done" and k not in self.ended]:
+        if new := [k for k, state in self.states.items() if state == "done" and k not in self.ended]:
             from harness.store import records  # waits for pyarrow
 
             columns = ("run_id", "started_at", "finished_at", "cost_total_s", "attempts", "status")
@@ -155,9 +160,3 @@ class SweepProgress:
                 fraction, left = progress.get("fraction", 0.0), progress.get("seconds_left")
                 seen[run_id] = SeenRun(False, fraction, left, now - self._first_seen[run_id])
         return seen
-
-
-def _label(run_id: str, science: Science) -> str:
-    """Return a label of a run that is not of the plan: a trial, whose number only the tuning knows."""
-    teacher = f"{science.teacher_model} > " if science.teacher_model else ""
-    return f"{teacher}{science.student} / {science.method.use} {run_id[:6]} / seed {science.seed}"

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from harness.planning.cost.makespan import Job, makespan
 
-FAITH_SECONDS = 10.0  # of training as expected, counted beside what has been seen: its first seconds tell little
+FAITH_SECONDS = 5.0  # of training as expected, counted beside what has been seen: its first seconds tell little
 
 
 class ExpectedPack(NamedTuple):
@@ -28,8 +28,8 @@ class ExpectedJob(NamedTuple):
         return tuple(k for pack in self.packs for k in pack.run_ids)
 
     @property
-    def seconds(self) -> float:
-        return self.start + sum(pack.training for pack in self.packs)
+    def training(self) -> float:
+        return sum(pack.training for pack in self.packs)
 
     @property
     def is_known(self) -> bool:
@@ -73,11 +73,11 @@ def _ratio(jobs: Iterable[ExpectedJob], seen: Mapping[str, SeenRun], faith: floa
 
 
 def _parts(job: ExpectedJob, seen: Mapping[str, SeenRun]) -> Iterator[tuple[float, float]]:
-    """Yield (seen, expected) seconds of the whole job, or of the parts that its packs have trained."""
+    """Yield (seen, expected) seconds of training: of the whole job, or of what its packs have trained so far."""
     if processes := [run.process for k in job.run_ids if (run := seen.get(k)) and run.process]:
         begins, ends = zip(*processes, strict=True)
         if all(_is_over(pack, seen) for pack in job.packs) and min(begins) == max(begins):  # not resumed
-            yield max(ends) - min(begins), job.seconds
+            yield max(0.0, max(ends) - min(begins) - job.start), job.training
         return
     for pack in job.packs:
         if (trained := _trained(pack, seen)) is not None:
