@@ -54,7 +54,7 @@ def test_the_queue_of_a_selection_is_the_files_too(file: Path) -> None:
 
 
 def test_queues_of_other_runs_are_others(file: Path) -> None:
-    """Those of another sweep with a longer name, and of the same file with --set."""
+    """Such are those of another sweep with a longer name, and of the same file with --set."""
     whole = planned(file)
     changed = plan_sweep(file, file.parent / "results", sets=["recipe.epochs=3"])
     queue_of(changed), queue_of(whole, name="small-two")
