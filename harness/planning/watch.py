@@ -69,7 +69,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
                 say(f"{time.strftime('%H:%M:%S')} {next(iter(whole_text(progress, elapsed, part)))}")
             time.sleep(REFRESH_SECONDS)
     for text in summary_lines(progress, part):
-        say(printable(text))
+        stderr.print(Text(printable(text)), soft_wrap=not stderr.is_terminal)
 
 
 def news(progress: SweepProgress, width: int | None) -> list[Text]:

@@ -1,5 +1,6 @@
 """Queues that train a sweep's runs, by whatever command they were started."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -102,9 +103,12 @@ def test_watch_follows_the_queue_of_a_selection_and_one_that_is_started_later(
         later[0].release()
 
     trains(monkeypatch, lambda: None, start_the_rest, lambda: None, end_the_rest)
+    monkeypatch.setattr(watching, "LINE_SECONDS", -1)
     watched = run_command("status", file, "--results", file.parent / "results", "--watch")
     assert watched.code == 0 and "nothing trains" not in watched.err, watched.err
-    assert [line[:5] for line in watched.err.splitlines()[:3]] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert re.findall(r"^\[./3\]", watched.err, re.MULTILINE) == ["[1/3]", "[2/3]", "[3/3]"]
+    assert re.match(r"\d\d:\d\d:\d\d 0/3 done, 0 running, 3 waiting, ", watched.err), "in a pipe, a line now and then"
+    assert watched.err.isascii() and watched.err.replace("\n", "").isprintable(), "without control codes"
     assert "small: 3 of 3 runs done\n" in watched.err and "python -m harness.report" in watched.err
     again = run_command("status", file, "--results", file.parent / "results", "--watch")
     assert again.code == 0 and again.err.startswith("small: 3 of 3 runs done\n"), "of a finished sweep, at once"

@@ -109,6 +109,14 @@ def test_jobs_that_nothing_is_known_of_have_a_ratio_of_their_own() -> None:
     assert seconds_left([known, *unknown], seen, 1) == pytest.approx(270 + 300)
 
 
+def test_a_teacher_alone_does_not_tell_what_its_students_take() -> None:
+    known = ExpectedJob((ExpectedPack(("a",), 60.0),))
+    unknown = [ExpectedJob((ExpectedPack((k,), 40.0, is_known=False),)) for k in "bc"]
+    seen = {"a": SeenRun(True, process=(0.0, 60.0))}
+    assert seconds_left([known, *unknown], seen, 1) is None
+    assert seconds_left([known, unknown[0]], seen, 1) == pytest.approx(40), "a guess of the smaller part"
+
+
 def test_a_run_that_failed_or_was_resumed_tells_nothing_of_the_others() -> None:
     jobs = [ExpectedJob((ExpectedPack((k,), 100.0),)) for k in "abc"]
     assert seconds_left(jobs, {"a": SeenRun(is_over=True)}, 1) == pytest.approx(200)

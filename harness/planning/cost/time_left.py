@@ -52,9 +52,11 @@ def seconds_left(jobs: Sequence[ExpectedJob], seen: Mapping[str, SeenRun], at_on
     Each job counts with its expected seconds, times the ratio of what has been seen so far to what was expected of it:
     one ratio for jobs that past runs tell of, and one for the others.
     """
-    of_known = [job for job in jobs if job.is_known]
+    of_known, of_unknown = [job for job in jobs if job.is_known], [job for job in jobs if not job.is_known]
     known = _ratio(of_known, seen, FAITH_SECONDS) if of_known else None
-    unknown = _ratio([job for job in jobs if not job.is_known], seen, 0.0) or known
+    unknown = _ratio(of_unknown, seen, 0.0)
+    if unknown is None and sum(job.training for job in of_unknown) < sum(job.training for job in of_known):
+        unknown = known  # a guess of the smaller part
     waiting, running = list[Job](), list[Job]()
     for job in jobs:
         if not all(_is_over(pack, seen) for pack in job.packs):
