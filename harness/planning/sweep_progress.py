@@ -86,12 +86,15 @@ class SweepProgress:
             return
         active = [o.queue for o in queues.opened if not o.queue.run_ids.isdisjoint(queues.with_job)]
         self._queued |= dict.fromkeys(k for queue in active for job in queue.jobs for k in job.run_ids)
-        self.labels = {k: self.labels.get(k) or self._label(k) for k in self._queued}
+        teachers = {k for job in queues.queued_jobs for k in job.all_needs}
+        self.labels = {k: self.labels.get(k) or self._label(k, k in teachers) for k in self._queued}
         self.watched &= self.labels.keys()
 
-    def _label(self, run_id: str) -> str:
+    def _label(self, run_id: str, is_teacher: bool) -> str:
         """Return a label of a run that is not of the plan: a trial, whose number only the tuning knows."""
         science = self._sciences[run_id] = self.store.read_science(run_id)
+        if is_teacher:
+            return f"teacher {science.student} / seed {science.seed}"
         teacher = f"{science.teacher_model} > " if science.teacher_model else ""
         return f"{teacher}{science.student} / {science.method.use} {run_id[:6]} / seed {science.seed}"
 
