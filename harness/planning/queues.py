@@ -68,10 +68,11 @@ class Queues:
         Raises:
             UserError: a queue file is damaged or gone.
         """
-        if time.monotonic() >= self._next_look:
+        if (begin := time.monotonic()) >= self._next_look:
             known = {(opened.path, opened.version): opened for opened in self.opened}
             self.opened = [known.get((path, _version(path))) or _opened(path) for path in self.find()]
-            self._next_look = time.monotonic() + LOOK_SECONDS
+            now = time.monotonic()
+            self._next_look = now + max(LOOK_SECONDS, 20 * (now - begin))
         self.with_job = set().union(*(q.queue.run_ids - q.jobs.runs_without_job() for q in self.opened))
 
     @property

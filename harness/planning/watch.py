@@ -44,13 +44,15 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
     with Live(console=stderr, transient=True, auto_refresh=False) as live:  # shows nothing where stderr is no terminal
         escape_output()  # rich reads commands in what is printed from here on
         while True:
+            begin = time.monotonic()
             queues.update()
             progress.update(queues)
             for line in news(progress, stderr.width if stderr.is_terminal else None):
-                stderr.print(line, soft_wrap=not stderr.is_terminal)
+                stderr.print(encodable(line, stderr.encoding), soft_wrap=not stderr.is_terminal)
                 restarts = 0
             elapsed = max(0.0, time.time() - progress.began)
-            live.update(screen(progress, elapsed, part, stderr.width - 1, stderr.height - 1), refresh=True)
+            drawn = screen(progress, elapsed, part, stderr.width - 1, stderr.height - 1)
+            live.update(encodable(drawn, stderr.encoding), refresh=True)
             now = time.monotonic()
             if queues.with_job & progress.open:
                 last_work = now
@@ -67,7 +69,7 @@ def watch(planned: Planned, queues: Queues, restart: bool, part: str = "") -> No
             if now >= next_line and (not stderr.is_terminal or stderr.is_dumb_terminal):
                 next_line = now + LINE_SECONDS
                 say(f"{time.strftime('%H:%M:%S')} {next(iter(whole_text(progress, elapsed, part)))}")
-            time.sleep(REFRESH_SECONDS)
+            time.sleep(max(REFRESH_SECONDS, 4 * (time.monotonic() - begin)))  # of a large sweep, seldom
     for text in summary_lines(progress, part):
         stderr.print(Text(printable(text)), soft_wrap=not stderr.is_terminal)
 
@@ -95,6 +97,13 @@ def news(progress: SweepProgress, width: int | None) -> list[Text]:
             result = "diverged" if score is None else f"{progress.task.shown} {score:.2f} %"
             lines.append(Text(f"{head}: {result}"))
     return lines
+
+
+def encodable(text: Text, encoding: str) -> Text:
+    """Return a text whose drawing a stream of this encoding can show."""
+    if not encoding.startswith("utf"):
+        text.plain = text.plain.translate(str.maketrans("━…", "-~"))
+    return text
 
 
 def _why_nothing_trains(planned: Planned, opened: Sequence[OpenQueue], runs: int, restart: bool) -> str:

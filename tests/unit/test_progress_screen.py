@@ -16,7 +16,7 @@ from harness.planning.progress_screen import screen
 from harness.planning.progress_summary import summary_lines
 from harness.planning.queues import Queues
 from harness.planning.sweep_progress import SweepProgress
-from harness.planning.watch import news, watch
+from harness.planning.watch import encodable, news, watch
 from harness.store import files
 from harness.store.locks import Lock
 from slurm.queue import Queue, QueuedJob
@@ -69,6 +69,13 @@ def test_a_line_a_run_with_what_tells_it_from_others(tmp_path: Path) -> None:
     ]  # fmt: skip
     wide = screen(progress_of(tmp_path, 40), 75.0, "round 2 of 4", 120, 50).plain.split("\n")[-1]
     assert wide.endswith("0/41 done, 40 running, 1 waiting, 1:15 elapsed, about 21:00 left of round 2 of 4")
+
+
+def test_a_terminal_without_unicode_gets_ascii(tmp_path: Path) -> None:
+    drawn = screen(progress_of(tmp_path, 40), 75.0, "", 79, 23)
+    assert not drawn.plain.isascii() and encodable(drawn, "utf-8") is drawn
+    shown = encodable(drawn.copy(), "iso-8859-1")
+    assert shown.plain.isascii() and len(shown) == len(drawn) and shown.spans == drawn.spans
 
 
 def test_what_runs_wait_for_is_folded(tmp_path: Path) -> None:
