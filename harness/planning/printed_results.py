@@ -1,6 +1,7 @@
 """The results of a command that has trained a sweep: its tables, written into the store and printed."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +47,11 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     # The text is not read back: another sweep of this name may write the folder.
     if written and sys.stdout.isatty():
         printed_table.print_comparison(written, planned.store)
-        say(f"Settings of each line: python -m harness.report {contents.file} --settings")
+        places = f"{contents.file} --results {os.path.relpath(planned.store.root)}"
+        say(f"Settings of each line: python -m harness.report {places} --settings")
     else:
         print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
         if written:
             failed_runs.say_failures(written, planned.store)
     submissions.say_submissions(planned.store, planned.name)
-    say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
+    say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")

@@ -14,6 +14,7 @@ from harness.spec.lines import Line
 from harness.store.schema import FIDELITY_COLUMNS
 
 PAIR, OVER, INTERVAL = "teacher > student", "over", "95 % CI"  # names of columns
+SEEDS_TO_TELL = "seeds to tell"
 STARS = ((0.001, "***"), (0.01, "**"), (ERROR, "*"))
 _EPOCH = {"last": "last", "best": "best", "unknown": "last or best?"}
 Item = TypeVar("Item")
@@ -43,7 +44,7 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
     marks = protocol_marks(contents)
     changes = {change.line: change.change for change in contents.recipe_changes if change.unlike}
     intervals = any(row.last_interval for row in comparison.rows)
-    tested = any(row.tested for row in comparison.rows)
+    untold = any(map(seeds_to_tell_text, comparison.rows))
     return [
         Column("", csv={"sweep": lambda _: contents.name, "dataset": lambda _: contents.shown_dataset}),
         Column(PAIR, _pair, {"teacher": lambda row: row.teacher, "student": lambda row: row.student}),
@@ -74,7 +75,7 @@ def comparison_columns(comparison: Comparison) -> list[Column[Row]]:
             signed=True,
         ),
         Column(
-            "seeds to tell" if tested else "",
+            SEEDS_TO_TELL if untold else "",
             seeds_to_tell_text,
             {"seeds_to_tell": lambda row: row.seeds_to_tell},
             group=7,

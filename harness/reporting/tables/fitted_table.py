@@ -50,15 +50,16 @@ def fitted_table(columns: Sequence[FittedColumn], heads: Mapping[int, Sequence[T
 
     The first column names the rows. ``heads``: lines before rows, by the row's position.
     """
-    kept = _fitting(columns, width)
-    below = [column for column in columns if column not in kept and column.goes_below]
-    left_out = [column.name for column in columns if column not in kept and not column.goes_below]
-    names, *others = kept
-    if _total(kept) <= width:
-        lines = list(_lines(kept, [None] * len(names.cells), below, heads, width))
-    else:  # names too long for a line with their numbers
-        lines = list(_lines(others, list(names.cells), below, heads, width))
-    return FittedTable(lines, left_out)
+    kept, indent = _fitting(columns, width), ""
+    is_stacked = _total(kept) > width  # names too long for a line with their numbers stand above these
+    if is_stacked:
+        indent = "    "
+        kept = _fitting(columns[1:], width - len(indent))
+    names: Sequence[Text | None] = columns[0].cells if is_stacked else [None] * len(columns[0].cells)
+    others = [column for column in columns[is_stacked:] if column not in kept]
+    below = [column for column in others if column.goes_below]
+    left_out = [column.name for column in others if not column.goes_below]
+    return FittedTable(list(_lines(kept, names, below, heads, width, indent)), left_out)
 
 
 def _total(columns: Sequence[FittedColumn]) -> int:
@@ -82,25 +83,26 @@ def _lines(
     below: Sequence[FittedColumn],
     heads: Mapping[int, Sequence[Text]],
     width: int,
+    indent: str,
 ) -> Iterator[Text]:
     """Yield the header and the rows. ``names``: lines before the rows, None where the row has its name itself."""
     height = max(len(column.name_lines) for column in columns)
     for i in range(height):
         texts = ([""] * (height - len(column.name_lines)) + column.name_lines for column in columns)
-        yield _joined(column.padded(Text(text[i])) for column, text in zip(columns, texts, strict=True))
-    yield Text(_RULE * min(_total(columns), width), style="dim")
+        yield _joined(indent, (column.padded(Text(text[i])) for column, text in zip(columns, texts, strict=True)))
+    yield Text(_RULE * min(_total(columns) + len(indent), width), style="dim")
     for i, name in enumerate(names):
         yield from heads.get(i, ())
         if name is not None:
             yield name
-        yield _joined(column.padded(column.cells[i]) for column in columns)
+        yield _joined(indent, (column.padded(column.cells[i]) for column in columns))
         for column in below:
             if column.cells[i].plain:
                 yield from wrapped(column.cells[i].plain, width, indent="    ", style="dim")
 
 
-def _joined(cells: Iterator[Text]) -> Text:
-    line = Text(_GAP).join(cells)
+def _joined(indent: str, cells: Iterator[Text]) -> Text:
+    line = Text(indent) + Text(_GAP).join(cells)
     line.rstrip()
     return line
 

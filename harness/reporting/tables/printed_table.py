@@ -11,11 +11,13 @@ from rich.text import Text
 from harness.reporting.comparison import Comparison
 from harness.reporting.failed_runs import FailedRuns, say_failures
 from harness.reporting.tables import formats, table_folder, terminal, text
+from harness.reporting.tables.terminal import TIED
 from harness.reporting.tuning import tuning_text
 from harness.store.store import Store
 from harness.store.tuning_log import TuningLog
 
-_ASCII = str.maketrans({"±": "+-", "▸": ">", "─": "-", "\u00a0": " "})
+_ASCII = str.maketrans({"±": "+-", "▸": ">", "─": "-"})
+_LONGER_BY = 4  # characters of a row with a "+-" in each of its columns
 
 
 def print_table(comparison: Comparison, store: Store, name: str, settings: bool, titled: bool) -> None:
@@ -41,24 +43,24 @@ def print_table(comparison: Comparison, store: Store, name: str, settings: bool,
 def print_comparison(comparison: Comparison, store: Store) -> None:
     """Print a comparison on a terminal, with the published numbers for its pairs and the causes of failed runs."""
     published, failed = table_folder.published_for(comparison), FailedRuns.of(comparison, store)
-    _print_lines(terminal.comparison_lines(comparison, published, failed, _console().width))
+    _print_lines(terminal.comparison_lines(comparison, published, failed, _width()))
 
 
 def _print_fidelity(comparison: Comparison) -> None:
-    section, width = text.fidelity_section(comparison), _console().width
+    section, width = text.fidelity_section(comparison), _width()
     table = terminal.section_lines(section.lines, section.remarks, width)
     _print_lines(chain(terminal.title_lines(comparison, width), [Text()], table))
 
 
 def _print_settings(comparison: Comparison) -> None:
     section = text.settings_section(comparison)
-    _print_lines([Text(), Text(f"{section.title}:"), *terminal.section_lines(section.lines, [], _console().width)])
+    _print_lines([Text(), Text(f"{section.title}:"), *terminal.section_lines(section.lines, [], _width())])
 
 
 def print_tuning(log: TuningLog, folder: Path) -> None:
     """Print the tables of a tuning, on a terminal without every trial. ``folder``: of the tables that have them."""
     if sys.stdout.isatty():
-        _print_lines(terminal.tuning_lines(log, folder, _console().width))
+        _print_lines(terminal.tuning_lines(log, folder, _width()))
     else:
         print(tuning_text(log))
 
@@ -68,11 +70,19 @@ def _console() -> Console:
     return Console(file=getattr(sys.stdout, "rich_proxied_file", sys.stdout), highlight=False)
 
 
+def _knows_unicode(console: Console) -> bool:
+    return console.encoding.lower().startswith("utf")
+
+
+def _width() -> int:
+    console = _console()
+    return console.width if _knows_unicode(console) else console.width - _LONGER_BY
+
+
 def _print_lines(lines: Iterable[Text]) -> None:
     """Print lines on stdout, coloured where it is a terminal that shows colours. Their texts are printable."""
     console = _console()
-    plain = not console.encoding.lower().startswith("utf")
     for line in lines:
-        if plain:
-            line.plain = line.plain.translate(_ASCII)
-        console.print(line, no_wrap=True, overflow="ignore", crop=False)
+        line.plain = line.plain.replace(TIED, " ")  # lines are broken by now
+        shown = line if _knows_unicode(console) else Text(line.plain.translate(_ASCII))
+        console.print(shown, no_wrap=True, overflow="ignore", crop=False)

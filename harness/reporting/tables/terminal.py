@@ -19,7 +19,8 @@ from harness.reporting.tables.fitted_table import FittedColumn, fitted_table, wr
 from harness.spec.lines import PairNames
 from harness.store.tuning_log import TuningLog
 
-BEST, _TIED = "▸", "\u00a0"
+BEST = "▸"
+TIED = "\u00a0"  # a space at which no line ends
 MORE = "report --format md"
 MOST_NOTES = 6
 Style = Callable[[str, int], str]  # of a column's name and a row's position
@@ -89,7 +90,7 @@ def _main_table(comparison: Comparison, failed: FailedRuns, width: int) -> Itera
         cells = dict(zip(header, line, strict=True))
         cells["method"] = f"{BEST if row.line in best else ' '} {cells['method']}"
         cells[last] = cells[last] or _state(row, failures.get(row.line, 0))
-        cells["seeds to tell"] = cells.get("seeds to tell", "").replace("over ", ">")
+        cells[columns.SEEDS_TO_TELL] = cells.get(columns.SEEDS_TO_TELL, "").replace("over ", ">")
         lines.append(tuple(cells[name] for name in header))
 
     def style(name: str, i: int) -> str:
@@ -99,14 +100,14 @@ def _main_table(comparison: Comparison, failed: FailedRuns, width: int) -> Itera
         return "bold" if row.line in best and name in ("method", last) else ""
 
     reference = [name for name in header if name.startswith("vs ") and name != difference]
-    optional = [f"{contents.task.shown} best", *reference, "seconds per run", "settings", columns.INTERVAL, "seeds"]
-    layout = _Layout(frozenset({"settings"}), [*optional, "seeds to tell"], frozenset({"settings"}))
+    optional = [f"{contents.task.shown} best", *reference, "seconds per run", columns.INTERVAL, "settings", "seeds"]
+    layout = _Layout(frozenset({"settings"}), [*optional, columns.SEEDS_TO_TELL], frozenset({"settings"}))
     yield from _fitted(lines, layout, style, width, without=teacher, head=lambda i: _pair_head(rows[i], teacher))
 
 
 def _tied(settings: str) -> str:
     """Return settings between which a line may end, but not inside one."""
-    return ", ".join(setting.replace(" ", _TIED) for setting in settings.split(", "))
+    return ", ".join(setting.replace(" ", TIED) for setting in settings.split(", "))
 
 
 def _pair_head(row: Row, teacher: str) -> str:
@@ -183,7 +184,7 @@ def _fitted(
     )
     yield from fitted.lines
     if fitted.left_out:
-        yield from wrapped(f"Too wide for here: {', '.join(fitted.left_out)} (see {MORE}).", width, style="dim")
+        yield from wrapped(f"Too wide for here: {'; '.join(fitted.left_out)} (see {MORE}).", width, style="dim")
 
 
 def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
@@ -193,7 +194,8 @@ def _legend(comparison: Comparison, width: int) -> Iterator[Text]:
     if any(row.to_baseline for row in comparison.rows):
         parts.append(f"vs {baseline}: mean difference to it, seed by seed")
     if any(row.tested for row in comparison.rows):
-        parts.append(", ".join(f"{star} p < {p:g}".replace(" ", _TIED) for p, star in reversed(columns.STARS)))
+        parts.append(", ".join(f"{star} p < {p:g}".replace(" ", TIED) for p, star in reversed(columns.STARS)))
+    if any(map(columns.seeds_to_tell_text, comparison.rows)):
         parts.append(f"seeds to tell: with so many, {100 * POWER:.0f} of 100 tests would see the difference")
     yield from wrapped("; ".join(parts) + ".", width, style="dim")
 

@@ -125,19 +125,21 @@ def absence_notes(comparison: Comparison, told: Mapping[Line, int]) -> Iterator[
 
 
 def counted_runs(comparison: Comparison, counts: Mapping[Line, int]) -> str:
-    """Return ``4 of 9 runs: t > s: kd (1 of 3), crd``. Names stand where not all are meant."""
+    """Return ``4 of 9 runs: kd (1 of 3), crd``; with pairs, where they differ; without names where all are meant."""
     sizes = {row.line: len(row.run_ids) for row in comparison.rows}
     total = f"{sum(counts.values()):,} of {plural(sum(sizes.values()), 'run')}"
     if counts == sizes:
         return total
     pairs = grouped(sizes, lambda line: line.pair)
-    parts = []
-    for pair, lines in pairs.items():
-        names = [_with_count(line, counts[line], sizes[line]) for line in lines if line in counts]
-        whole = all(counts.get(line) == sizes[line] for line in lines)
-        parts += [str(pair) if whole else f"{pair}: {some(names, 10)}"] if names else []
-    if len(pairs) == 1:
-        parts = [part.removeprefix(f"{pair}: ") for part in parts]
+    names = {
+        pair: [_with_count(line, counts[line], sizes[line]) for line in lines if line in counts]
+        for pair, lines in pairs.items()
+    }
+    first, *others = names.values()
+    if all(other == first for other in others):
+        return f"{total}: {some(first, 10)}"
+    whole = {pair for pair, lines in pairs.items() if all(counts.get(line) == sizes[line] for line in lines)}
+    parts = [str(pair) if pair in whole else f"{pair}: {some(own, 10)}" for pair, own in names.items() if own]
     return f"{total}: {some(parts, 5, '; ')}"
 
 
@@ -226,6 +228,7 @@ def _test_notes(comparison: Comparison) -> Iterator[str]:
         yield f"95 % CI: of the mean {shown} over seeds, by Student's t, within 0 and 100."
     if any(row.tested for row in comparison.rows):
         yield stars_note(baseline)
+    if any(map(columns.seeds_to_tell_text, comparison.rows)):
         yield (
             f"Seeds to tell: a difference without a mark would get one with so many seeds in all, in {100 * POWER:.0f} "
             "of 100 cases, if its mean and std stay as they are here."
