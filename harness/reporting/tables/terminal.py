@@ -16,6 +16,7 @@ from harness.reporting.statistics import ERROR, POWER
 from harness.reporting.tables import columns, text
 from harness.reporting.tables.columns import PAIR, Lines, table_lines
 from harness.reporting.tables.fitted_table import FittedColumn, fitted_table, wrapped
+from harness.reporting.tables.gap import PER_DOUBLING, GapTable
 from harness.spec.lines import PairNames
 from harness.store.tuning_log import TuningLog
 
@@ -215,6 +216,22 @@ def _notes(comparison: Comparison, failed: FailedRuns, width: int) -> Iterator[T
     if more := len(notes) - MOST_NOTES:
         if more > 0:
             yield from wrapped(f"{more} more notes: {MORE}.", width, style="dim")
+
+
+def gap_lines(tables: Iterable[GapTable], width: int) -> Iterator[Text]:
+    """Yield the gains by teacher, their slopes, and the verdicts on the own method's advantages."""
+    for table in tables:
+        yield from wrapped(printable(table.title), width, style="bold")
+        slopes = table.lines[0].index(PER_DOUBLING)
+        gains, tests = (
+            [(line[0], *line[part]) for line in table.lines] for part in (slice(1, slopes), slice(slopes, None))
+        )
+        yield from section_lines(gains, [], width)
+        yield Text()
+        yield from section_lines(tests, table.notes, width)
+        for verdict in table.verdicts:
+            yield from wrapped(printable(verdict), width)
+        yield Text()
 
 
 def tuning_lines(log: TuningLog, folder: Path, width: int) -> Iterator[Text]:
