@@ -211,6 +211,7 @@ def _print_log(planned: "Planned", prefix: str) -> None:
 
 
 def _print_failures(planned: "Planned", json_: bool) -> None:
+
     failed = [f for k, s in planned.states().items() if s == "failed" and (f := planned.store.failure(k))]
     if json_:
         print(json.dumps([asdict(f) for f in failed]))

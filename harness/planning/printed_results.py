@@ -1,6 +1,8 @@
 """The results of a command that has trained a sweep: its tables, written into the store and printed."""
 
 import json
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from harness.console.terminal import say
@@ -17,9 +19,9 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         UserError: a record is damaged.
     """
     from harness.planning.cost import submissions
-    from harness.reporting import comparison
+    from harness.reporting import comparison, failed_runs
     from harness.reporting.published import table
-    from harness.reporting.tables import table_folder
+    from harness.reporting.tables import printed_table, table_folder
     from harness.store.compaction import compact_if_many
     from harness.store.leftovers import remove_leftovers
 
@@ -39,9 +41,17 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
         print(json.dumps(value))
         return
     text = table_folder.current_table(contents, planned.store, folder)
-    if text is None:  # not read back: another sweep of this name may write the folder
-        text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
-    print(text)
+    written = table_folder.write_tables(contents, planned.store, folder) if text is None else None
+    if sys.stdout.isatty() or planned.store.failed_ids() & contents.run_ids():
+        written = written or next(comparison.load_comparisons([contents], planned.store))
+    # The text is not read back: another sweep of this name may write the folder.
+    if written and sys.stdout.isatty():
+        printed_table.print_comparison(written, planned.store)
+        places = f"{contents.file} --results {os.path.relpath(planned.store.root)}"
+        say(f"Settings of each line: python -m harness.report {places} --settings")
+    else:
+        print(text or (written and table_folder.table_text(written, table_folder.TABLE)))
+        if written:
+            failed_runs.say_failures(written, planned.store)
     submissions.say_submissions(planned.store, planned.name)
-    say(f"Parquet: {folder / 'records.parquet'}")
-    say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
+    say(f"Tables (.md, .tex, .csv, .html) and records.parquet: {os.path.relpath(folder)}/")
