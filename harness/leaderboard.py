@@ -31,7 +31,10 @@ def leaderboard(
         bool, typer.Option("--watch", help="Write the page again whenever records arrive, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Write the leaderboard: one HTML file with all records of a store, readable offline."""
+    """Write the leaderboard: one HTML file with all records of a store, readable offline.
+
+    Example: python -m harness leaderboard --out leaderboard.html
+    """
     from harness.store import arrow
     from harness.store.store import Store
 

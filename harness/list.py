@@ -32,7 +32,12 @@ def list(
 
     Models of timm and torchvision are listed where a part of their names is given.
 
-    Examples: python -m harness.list methods; ... list methods kd; ... list models vit_tiny; ... list recipes
+    Examples:
+
+    \b
+    python -m harness list methods
+    python -m harness list methods kd
+    python -m harness list models vit_tiny
     """
     from harness.spec import listing
 

@@ -110,6 +110,8 @@ def report(
 ) -> None:
     """Print comparison tables, or write tables, figures, event files or a bundle to the folder or file you name.
 
+    Example: python -m harness report benchmarks/digits_pairs.yaml --format tex
+
     --out, --figures, --images, --tensorboard, --bundle and --claims write files and print their paths instead of a
     table. Runs that have no record yet are counted under the table. The estimated and actual times of the sweeps go
     to stderr.

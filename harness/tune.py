@@ -57,7 +57,9 @@ def tune(
     mix_protocols: options.MixProtocols = False,
     json_: options.Json = False,
 ) -> None:
-    """Try settings of a sweep's methods on held-out training images, then train the sweep with those that won.
+    """Try settings of a sweep's methods on held-out training images, then train the sweep with the best of them.
+
+    Example: python -m harness tune benchmarks/digits_tuned.yaml --plan
 
     The file is a sweep file whose entries have `search` and which has a `tune` block:
 
@@ -70,12 +72,13 @@ def tune(
     Each method with a search gets the same number of trials.
     Trial 0 has the entry's own settings; Optuna proposes those of the others.
     A trial trains every pair, on seeds of the tuning's own and without the held-out images, and is evaluated on these.
-    The highest mean after the last epoch wins, of equal ones the earliest.
-    Then the sweep's seeds are trained with what won, on the whole training set, and evaluated on the test set.
+    The trial with the highest mean after the last epoch wins; of equal ones, the earliest.
+    Then the sweep's seeds are trained with the winning settings, on the whole training set, and evaluated on the test
+    set.
 
-    Trials are runs like all others: the same command goes on where it was interrupted, and trains nothing twice.
+    Trials are runs like all others: the same command continues where it was interrupted, and trains nothing twice.
     RESULTS/tuning/NAME.json has all trials.
-    RESULTS/tuning/NAME/tuned.yaml is the sweep with what won, for `sweep`, `status` and `report`.
+    RESULTS/tuning/NAME/tuned.yaml is the sweep with the winning settings, for `sweep`, `status` and `report`.
 
     Exit code: 0 all final runs done, 1 some run failed, 2 wrong input.
     """
