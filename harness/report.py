@@ -60,6 +60,14 @@ def report(
     baseline: options.Baseline = None,
     margin: options.Margin = None,
     mix_protocols: options.MixProtocols = False,
+    draw: Annotated[
+        bool,
+        typer.Option(
+            "--draw",
+            help="Draw each method's gain over the baseline, with its interval, in plain characters: a line per method "
+            "and pair, in 80 columns.",
+        ),
+    ] = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -131,6 +139,8 @@ def report(
     if paper and fidelity:
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
     store = Store.at(results)
+    if draw and (paper or gap or fidelity or format is not Format.md):
+        raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --format")
     if json_ and not gap:
         raise UserError("--json goes with --gap")
     if gap and (paper or fidelity or format is not Format.md):
@@ -138,7 +148,23 @@ def report(
     if claims is not None:
         if file is not None or set_ or only:
             raise UserError("--claims reads the store's tables: give it without a sweep file, --set and --only")
-        if any((paper, gap, fidelity, run, baseline, margin, mix_protocols, out, figures, images, tensorboard, bundle)):
+        if any(
+            (
+                paper,
+                gap,
+                fidelity,
+                draw,
+                run,
+                baseline,
+                margin,
+                mix_protocols,
+                out,
+                figures,
+                images,
+                tensorboard,
+                bundle,
+            )
+        ):
             raise UserError("--claims prints no table and writes nothing else: give it with --results alone")
         for path in write_claims(claims, store):
             print(path)
@@ -187,12 +213,22 @@ def report(
         print(path)
     if gap and out is None:
         _print_gaps(load_comparisons(contents, store), json_)
+    elif draw:
+        _print_charts(load_comparisons(contents, store))
     elif not products:
         for comparison in load_comparisons(contents, store):
             layout = "paper" if paper else "fidelity" if fidelity else "table"
             sys.stdout.write(table_text(comparison, f"{layout}.{format.value}"))
     for content in contents:
         submissions.say_submissions(store, content.name)
+
+
+def _print_charts(comparisons: "Iterable[Comparison]") -> None:
+    from harness.reporting.figures.gain_chart import gain_chart
+
+    if not (charts := [chart for comparison in comparisons if (chart := gain_chart(comparison))]):
+        raise UserError("--draw: no pair has results of a method and of the baseline yet")
+    print("\n".join(charts), end="")
 
 
 def _figures(comparisons: "Iterable[Comparison]", store: "Store", folder: Path) -> Iterator[Path]:

@@ -17,7 +17,6 @@ from typing import NoReturn
 
 import typer
 
-from harness import __version__
 from harness.console.terminal import escape_output
 from harness.errors import EXIT_BAD_INPUT, EXIT_OK, UserError, error_lines, one_line, system_error
 
@@ -112,7 +111,8 @@ def _versions() -> str:
         torch = version("torch")
     except PackageNotFoundError:
         torch = "not installed"
-    return f"kd-harness {__version__}, Python {platform.python_version()}, torch {torch}"
+    kd_harness = importlib.import_module("harness").__version__
+    return f"kd-harness {kd_harness}, Python {platform.python_version()}, torch {torch}"
 
 
 def run_app(app: typer.Typer) -> NoReturn:

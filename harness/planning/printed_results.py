@@ -1,6 +1,7 @@
 """The results of a command that has trained a sweep: its tables, written into the store and printed."""
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from harness.console.terminal import say
@@ -16,6 +17,7 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     Raises:
         UserError: a record is damaged.
     """
+    from harness.planning import next_steps
     from harness.planning.cost import submissions
     from harness.reporting import comparison
     from harness.reporting.published import table
@@ -42,6 +44,10 @@ def print_results(planned: Planned, contents: "Contents", json_: bool, more: dic
     if text is None:  # not read back: another sweep of this name may write the folder
         text = table_folder.table_text(table_folder.write_tables(contents, planned.store, folder), table_folder.TABLE)
     print(text)
+    if sys.stdout.isatty():
+        next_steps.print_chart(next(comparison.load_comparisons([contents], planned.store)))
     submissions.say_submissions(planned.store, planned.name)
     say(f"Parquet: {folder / 'records.parquet'}")
     say(f"LaTeX:   {folder / 'table.tex'}, {folder / 'paper.tex'} (methods by pairs); also .md, .csv, .html")
+    if sys.stdout.isatty():
+        next_steps.say_next_steps(planned, contents)

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the command without arguments, its versions, and each command's help."""
+"""The command without arguments, its versions, and each command's help."""
 
 import importlib
 import inspect
