@@ -72,7 +72,7 @@ def export(
     name = f"{saved.run_id}.best" if saved.epoch == "best" else saved.run_id
     out = out or Path(f"{name}{exporters.SUFFIXES[to]}")
     if out.exists() and (not force or not out.is_file()):
-        raise UserError(f"{out}: is there already; {'--force replaces it' if out.is_file() else 'it is no file'}")
+        raise UserError(f"{out}: exists already{'; --force replaces it' if out.is_file() else ', and is not a file'}")
     own = own_method, tuple(own_model)
     try:
         model = load_classifier(saved, *own)

@@ -43,7 +43,7 @@ def leaderboard(
     page = out or store.leaderboard
     sources = _sources(store)
     if not (sources.done or watch):
-        raise UserError(f"{results}: no record yet; run a sweep into it")
+        raise UserError(f"{results}: no record yet; run a sweep first")
     took = _write(store, page)
     print(page)
     if not watch:

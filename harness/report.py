@@ -176,14 +176,14 @@ def report(
         print(*write_event_files(store, {file_name(run_id): run_id for run_id in run_ids}, tensorboard), sep="\n")
         return
     if file is None and (set_ or only):
-        raise UserError("--set and --only select of a sweep file: name it")
+        raise UserError("--set and --only change or select the runs of a sweep file: name the file")
     planned = plan_sweep(file, results, data, set_, only) if file is not None else None
     if planned is not None:
         planned.say_tuned()
         folder = store.table_folder(planned.name)
         contents = [Contents.of(planned.name, planned.plan).with_tuning_of(folder)]
     elif not (contents := [Contents.read(folder) for folder in store.tables()]):
-        raise UserError(f"{results}: no table yet; run a sweep into it, or name a sweep file")
+        raise UserError(f"{results}: no table yet; run a sweep first, or name a sweep file")
     contents = [content.with_options(baseline, margin) for content in contents]
     for content in contents:
         protocol_guard.refuse_mixed(content.name, content.cells, content.recipe_changes, mix_protocols)

@@ -86,7 +86,7 @@ def sweep(
     Records, logs and tables go into the store (--results). The same command run again trains only what is missing.
     Ctrl-C leaves the jobs running, and the same command watches them again.
 
-    A run is one model trained once, with one pair, method and seed.
+    A run is one model trained once, a student or a teacher. A cell is one result: of a pair, a method and a seed.
     A job trains a pack (the runs of one pair and seed, which share data and teacher) or packs of several seeds.
 
     Exit code: 0 all done, 1 some run failed, 2 wrong input.

@@ -62,7 +62,7 @@ def transfer(
     the data set's training images, and measured on the test images. Images are resized to what the student was trained
     on, and not augmented. The weight of the L2 penalty is chosen on a tenth of the training images.
 
-    Results are kept in the store: asked again, they are read. Records of runs do not change.
+    Results are kept in the store, and read from it the next time. The records of the runs do not change.
 
     Examples: python -m harness transfer 4f1c 8a02 --to stl10
 

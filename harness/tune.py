@@ -33,15 +33,18 @@ def tune(
         ),
     ] = False,
     no_final: Annotated[
-        bool, typer.Option("--no-final", help="Tune, write the sweep file with what won, and train no final run.")
+        bool,
+        typer.Option(
+            "--no-final", help="Tune, write the sweep file with the winning settings, and train no final run."
+        ),
     ] = False,
     max_parallel: options.MaxParallel = None,
     retry_failed: Annotated[
         bool,
         typer.Option(
             "--retry-failed",
-            help="Train failed runs again (default: leave them; a failed trial loses). The trials after the first "
-            "failed one are proposed anew.",
+            help="Train failed runs again (default: leave them; a failed trial loses). New trials are proposed in "
+            "place of those after the first failed one.",
         ),
     ] = False,
     check: Annotated[
@@ -142,7 +145,7 @@ def _print_tuning(tuning: "Tuning", log: "TuningLog", tuned: Path, json_: bool, 
         print(tuning_text(log))
     elif is_last:
         print(json.dumps({"sweep": name, "tuning": tuning_dict(log), "tuned": str(tuned)}))
-    say(f"the sweep file with what won: {tuned}")
+    say(f"sweep file with the winning settings: {tuned}")
 
 
 def _print_plan(tuning: "Tuning", json_: bool) -> None:
@@ -161,7 +164,7 @@ def _print_plan(tuning: "Tuning", json_: bool) -> None:
         return
     print("\n".join(budget_lines(tuning.plan)))
     print(f"{plural(len(log.trials), 'trial')} recorded")
-    heads = ("the next round:", "the final runs, whatever wins:")[-len(works) :]
+    heads = ("the next round:", "the final runs, whichever settings win:")[-len(works) :]
     for head, work in zip(heads, works, strict=True):
         print(f"{head}\n{work.text()}")
 

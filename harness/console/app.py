@@ -147,7 +147,13 @@ def run_app(app: typer.Typer) -> NoReturn:
             raise
         if not (text := e.format_message()):  # no command at all: the help has been printed
             sys.exit(EXIT_BAD_INPUT)
-        _exit(text.replace("Value error, ", ""))  # as typer quotes pydantic
+        text = " ".join(text.replace("Value error, ", "").split())  # as typer quotes pydantic, and lists choices
+        context = getattr(e, "ctx", None)
+        _exit(
+            f"{text.removesuffix('.')}; see {context.command_path} --help"
+            if text.startswith("Missing") and context
+            else text
+        )
 
 
 def _exit(*messages: str) -> NoReturn:

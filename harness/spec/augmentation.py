@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
-from harness.errors import expected, shorten, unknown
+from harness.errors import expected, requirement, shorten, unknown
 from harness.phrases import plural
 from harness.spec.recipe import Closed, Count, Finite
 
@@ -174,7 +174,7 @@ def _mistake(model: type[BaseModel], error: Any, name: str) -> str:
     elif error["type"] == "value_error":
         text = error["msg"].removeprefix("Value error, ")
     else:
-        text = f"{error['msg'].replace('Input should be', 'must be')}, found {shorten(error['input'])}"
+        text = f"{requirement(error['msg'])}, found {shorten(error['input'])}"
         text = text[0].lower() + text[1:]
     return f"{prefix}{' '.join(keys)} {text}" if keys else prefix + text
 

@@ -39,7 +39,7 @@ def test_a_plan_is_estimated_from_the_records_without_torch(finished: Bench, tmp
         re.MULTILINE,
     ), result.out
     assert re.search(
-        r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) stays, at most [\d.]+ \wB at a time$", result.out, re.MULTILINE
+        r"^disk: \d+ kB \(\d+ kB to [\d.]+ \wB\) in the end, at most [\d.]+ \wB meanwhile$", result.out, re.MULTILINE
     )
     options = ("--max-parallel", "2", "--packs-per-job", "1", "--plan", "--json")
     document = json.loads(bench.run("sweep", *options).stdout)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from harness.phrases import plural
 from harness.reporting.comparison import BASELINE, Comparison, Row
 from harness.reporting.published.numbers import Number, Protocol, PublishedNumbers
 from harness.reporting.statistics import Verdict, verdict
@@ -209,14 +210,14 @@ def protocol_differences(
     if protocol.framework:
         steps = f" of {recipe['epoch_steps']:,} steps" if recipe.get("epoch_steps") else ""
         yield (
-            f"ours trained by this harness for {recipe['epochs']} epochs{steps}, theirs by {protocol.framework}, "
-            f"{protocol.schedule}"
+            f"ours trained by this harness for {plural(recipe['epochs'], 'epoch')}{steps}, theirs by "
+            f"{protocol.framework}, {protocol.schedule}"
         )
         return
     if not protocol.epochs:
         yield "their number of epochs is not stated"
     elif protocol.epochs != str(recipe["epochs"]):
-        yield f"ours trained for {recipe['epochs']} epochs, theirs for {protocol.epochs}"
+        yield f"ours trained for {plural(recipe['epochs'], 'epoch')}, theirs for {protocol.epochs}"
     if not protocol.recipe:
         yield "their recipe is not known to be one of ours"
         return

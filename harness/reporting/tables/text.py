@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.errors import is_visible
+from harness.phrases import plural
 from harness.reporting.comparison import Comparison, Contents, Row
 from harness.reporting.protocol_guard import RecipeChange
 from harness.reporting.published.table import PublishedTable
@@ -58,6 +59,12 @@ def fidelity_section(comparison: Comparison) -> Section:
     return Section("", lines, remarks, [run_ids(row) for row in rows])
 
 
+def epochs(contents: Contents) -> str:
+    """Return ``20 epochs``, or ``1 or 20 epochs``."""
+    *others, last = contents.epochs
+    return " or ".join([*map(str, others), plural(last, "epoch")])
+
+
 _EVALUATED_ON = {
     "test": "test images",
     "validation": "held-out training images for validation, NOT the test set",
@@ -76,11 +83,10 @@ def images(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> Iterator[str]:
     """Yield the facts that a reader must know to compare these numbers with others."""
     contents = comparison.contents
-    epochs = " or ".join(str(e) for e in contents.epochs)
     evaluated_on = comparison.evaluated_on or "test"
     yield (
-        f"{contents.shown_dataset}{images(comparison)}, {epochs} epochs. {capitalised(contents.task.shown)} in %, mean "
-        f"± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
+        f"{contents.shown_dataset}{images(comparison)}, {epochs(contents)}. {capitalised(contents.task.shown)} in %, "
+        f"mean ± sample std over seeds; 'last' is the last epoch's, 'best' the best {evaluated_on} epoch's. "
         "Differences are of the last epoch, paired by seed."
     )
     yield from _test_notes(comparison)
@@ -167,7 +173,7 @@ def method_notes(row: Row) -> Iterator[str]:
     if student != evaluated:
         yield f"{row.line}: the method stays in the model: {evaluated:,} parameters, the student has {student:,}."
     for text, count in row.warnings:
-        yield f"{row.line}: {_one_line(text)} ({count} of {len(row.run_ids)} runs)."
+        yield f"{row.line}: {_one_line(text)} ({count} of {plural(len(row.run_ids), 'run')})."
 
 
 def _test_notes(comparison: Comparison) -> Iterator[str]:
