@@ -139,8 +139,8 @@ def report(
     if paper and fidelity:
         raise UserError("--paper and --fidelity are two tables: leave one of them out")
     store = Store.at(results)
-    if draw and (paper or gap or fidelity or format is not Format.md):
-        raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --format")
+    if draw and (paper or gap or fidelity or claims is not None):
+        raise UserError("--draw prints a drawing: give it without --paper, --gap, --fidelity and --claims")
     if json_ and not gap:
         raise UserError("--json goes with --gap")
     if gap and (paper or fidelity or format is not Format.md):
@@ -148,23 +148,7 @@ def report(
     if claims is not None:
         if file is not None or set_ or only:
             raise UserError("--claims reads the store's tables: give it without a sweep file, --set and --only")
-        if any(
-            (
-                paper,
-                gap,
-                fidelity,
-                draw,
-                run,
-                baseline,
-                margin,
-                mix_protocols,
-                out,
-                figures,
-                images,
-                tensorboard,
-                bundle,
-            )
-        ):
+        if any((paper, gap, fidelity, run, baseline, margin, mix_protocols, out, figures, images, tensorboard, bundle)):
             raise UserError("--claims prints no table and writes nothing else: give it with --results alone")
         for path in write_claims(claims, store):
             print(path)
