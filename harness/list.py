@@ -28,7 +28,7 @@ def list(
     ] = None,
     json_: options.Json = False,
 ) -> None:
-    """List the methods, models, data sets and recipes that a sweep file can name.
+    """List the methods, models, datasets and recipes that a sweep file can name.
 
     Models of timm and torchvision are listed where a part of their names is given.
 

@@ -59,4 +59,4 @@ def _source(basis: Basis) -> str:
 
 
 def _runs(labels: Collection[str]) -> str:
-    return f"{plural(len(labels), 'run')} ({some(labels)})"
+    return f"{plural(len(labels), 'run')} ({some(labels, shown=1)})"
